@@ -27,12 +27,15 @@ class Output:
     `diff_id` is the tar's digest (OCI image-spec config.md), `size` its length in bytes.
     `contents` is the digest of the blob that lists its entries (`archive.contents`).
     `needs` are sorted `soname:libz.so.1`, `interp:/lib64/ld-linux-x86-64.so.2`, `path:/bin/sh`.
+    `providers` says for each of them which output the build saw it in: `<key>:<output>`, or
+    `:<output>` for a sibling of the same build.
     """
 
     diff_id: Digest
     size: int
     contents: Digest
     needs: tuple[str, ...] = ()
+    providers: Mapping[str, str] = field(default_factory=dict)
     encodings: tuple[Encoding, ...] = ()
 
 

@@ -1,0 +1,244 @@
+"""The plan: every fact that the back half needs, as plain frozen data that JSON can carry.
+
+The front half (files, YAML, templates, resolving) makes it; the back half (store, sandbox, images)
+realises it and never looks at a recipe. One `Node` is one task of a build farm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from buildit.digest import BuildKey, Digest
+from buildit.model.image import App
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An upstream OpenPGP signature of a source: where it is, and blobs of the keys accepted."""
+
+    urls: tuple[str, ...]
+    keys: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """A source archive: the name and places are for fetching, the digest is its identity."""
+
+    name: str
+    digest: Digest
+    urls: tuple[str, ...]
+    signature: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DebRef:
+    """One exact .deb: `path` is below the archive's root (`pool/…`), `size` in bytes."""
+
+    name: str
+    version: str
+    arch: str
+    suite: str
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A dependency as the build sees it: the outputs that lie in its sysroot."""
+
+    key: BuildKey
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    uid: int
+    gid: int
+    home: str = "/nonexistent"
+    shell: str = "/usr/sbin/nologin"
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+    gid: int
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One package of the plan.
+
+    `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
+    outputs the build sees, nearest first; `run` those that an image needs although no file says so.
+    `deb` is set where the package is a Debian binary package and is unpacked, not built.
+    `blobs` are small inputs (patches, files) that the front half left in the store.
+    """
+
+    key: BuildKey
+    name: str
+    version: str
+    record: str
+    origin: str
+    sources: tuple[SourceRef, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+    run: tuple[BuildKey, ...] = ()
+    deb: DebRef | None = None
+    blobs: tuple[Digest, ...] = ()
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """The root of every build: exact .debs, and what their programs only load with dlopen.
+
+    `run` maps a .deb's name to the .debs that an image with it needs besides.
+    """
+
+    name: str
+    identity: Digest
+    debs: tuple[DebRef, ...]
+    run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageStep:
+    """The runtime closure of a package enters the image here. `origin` as the user wrote it."""
+
+    key: BuildKey
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep:
+    """Files of the project enter the image; `mode` (octal text) is for files when given."""
+
+    src: str
+    dest: str
+    recursive: bool
+    mode: str
+    uid: int
+    gid: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStep:
+    """One image to emit; `content` is the rendered manifest of the user, else empty."""
+
+    format: str
+    content: str
+    compress: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """A container, ready to realise. `nodes` are in topological order, dependencies first."""
+
+    directory: str
+    author: str
+    name: str
+    version: str
+    os: str
+    arch: str
+    toolchain: Toolchain
+    nodes: tuple[Node, ...]
+    steps: tuple[PackageStep | SyncStep, ...]
+    images: tuple[ImageStep, ...]
+    app: App | None
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def platform(self) -> str:
+        return f"{self.os}/{self.arch}"
+
+    @property
+    def label(self) -> str:
+        title = f"{self.name}-{self.version}"
+        return f"{self.author}/{title}" if self.author else title
+
+    def node(self, key: BuildKey) -> Node:
+        return next(node for node in self.nodes if node.key == key)
+
+
+def to_json(plan: ContainerPlan) -> str:
+    """The plan as JSON text; `from_json` gives an equal plan back."""
+    data = asdict(plan)
+    data["format"] = FORMAT
+    for step, written in zip(plan.steps, data["steps"], strict=True):
+        written["step"] = "package" if isinstance(step, PackageStep) else "sync"
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def from_json(text: str) -> ContainerPlan:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError: the text is not such a plan, or of another format.
+    """
+    data = json.loads(text)
+    if data.pop("format") != FORMAT:
+        raise ValueError("another plan format")
+    data["toolchain"] = _toolchain(data["toolchain"])
+    data["nodes"] = tuple(_node(node) for node in data["nodes"])
+    data["steps"] = tuple(_step(step) for step in data["steps"])
+    data["images"] = tuple(ImageStep(**image) for image in data["images"])
+    data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
+    data["users"], data["groups"] = _accounts(data)
+    return ContainerPlan(**data)
+
+
+def _toolchain(data: dict[str, Any]) -> Toolchain:
+    data["debs"] = tuple(DebRef(**deb) for deb in data["debs"])
+    data["run"] = {name: tuple(names) for name, names in data["run"].items()}
+    return Toolchain(**data)
+
+
+def _node(data: dict[str, Any]) -> Node:
+    data["sources"] = tuple(_source(source) for source in data["sources"])
+    data["dependencies"] = tuple(
+        Dependency(dep["key"], tuple(dep["outputs"])) for dep in data["dependencies"]
+    )
+    data["run"] = tuple(data["run"])
+    data["deb"] = DebRef(**data["deb"]) if data["deb"] is not None else None
+    data["blobs"] = tuple(data["blobs"])
+    data["users"], data["groups"] = _accounts(data)
+    return Node(**data)
+
+
+def _accounts(data: dict[str, Any]) -> tuple[tuple[User, ...], tuple[Group, ...]]:
+    users = tuple(User(**user) for user in data["users"])
+    groups = tuple(
+        Group(group["name"], group["gid"], tuple(group["members"])) for group in data["groups"]
+    )
+    return users, groups
+
+
+def _source(data: dict[str, Any]) -> SourceRef:
+    signature = data["signature"]
+    return SourceRef(
+        data["name"],
+        data["digest"],
+        tuple(data["urls"]),
+        Signature(tuple(signature["urls"]), tuple(signature["keys"])) if signature else None,
+    )
+
+
+def _step(data: dict[str, Any]) -> PackageStep | SyncStep:
+    kind = data.pop("step")
+    return PackageStep(**data) if kind == "package" else SyncStep(**data)

@@ -1,0 +1,74 @@
+"""The runtime closure: which outputs an image needs so that its files find all that they load.
+
+Followed are the providers that each build really saw (recorded with the output), declared `run`
+dependencies, and what a .deb only loads with dlopen as the toolchain declares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from buildit.digest import BuildKey
+from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.plan import Node
+
+Member = tuple[BuildKey, str]
+"""An output: its package's key and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """`members` with dependencies first; `why` maps each but the roots to who needs it, for what."""
+
+    members: tuple[Member, ...]
+    why: Mapping[Member, tuple[Member, str]]
+
+
+def closure(
+    roots: tuple[BuildKey, ...],
+    node: Callable[[BuildKey], Node],
+    obtain: Callable[[Node], Artifact],
+) -> Closure:
+    """The outputs that `roots` need at run time, themselves included.
+
+    The order is a function of names alone: a member follows all that it needs, siblings go by
+    name. `obtain` gives the artifact of a node that the closure reaches.
+    """
+    order: list[Member] = []
+    why: dict[Member, tuple[Member, str]] = {}
+    seen: set[Member] = set()
+    # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
+    stack: list[tuple[Member, bool]] = [((root, RUNTIME), False) for root in reversed(roots)]
+    while stack:
+        member, done = stack.pop()
+        if done:
+            order.append(member)
+            continue
+        if member in seen:
+            continue
+        seen.add(member)
+        stack.append((member, True))
+        key, output = member
+        needs = _needs(node(key), output, obtain(node(key)))
+        ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
+        for needed in ordered:
+            why.setdefault(needed, (member, needs[needed]))
+            if needed not in seen:
+                stack.append((needed, False))
+    return Closure(tuple(order), why)
+
+
+def _needs(node: Node, output: str, artifact: Artifact) -> dict[Member, str]:
+    needs: dict[Member, str] = {}
+    found = artifact.outputs.get(output)
+    if found is None:
+        return {}
+    for need, provider in sorted(found.providers.items()):
+        key, _, name = provider.partition(":")
+        member = (BuildKey(key) if key else node.key, name)
+        if member != (node.key, output):
+            needs.setdefault(member, need)
+    for key_ in node.run:
+        needs.setdefault((key_, RUNTIME), "declared: run")
+    return needs

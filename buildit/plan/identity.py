@@ -1,0 +1,224 @@
+"""Identity: every input that can change a build's output, as a record that can be printed.
+
+`key = sha256(canonical(record))` (DESIGN §3). Anything that can change the output and is not here
+is a bug, and so is anything here that cannot. The record is stored and published with the
+artifact, so that a miss can be explained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from buildit.digest import BuildKey, Digest, canonical, digest_bytes
+from buildit.model.plan import Dependency
+from buildit.model.platform import Platform
+from buildit.plan.steps import Step
+
+SCHEME = "1"
+"""Raised when the meaning of a record changes; two schemes never share a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInput:
+    digest: Digest
+    directory: str
+    strip: int
+
+
+@dataclass(frozen=True, slots=True)
+class PatchInput:
+    """`digest` is of the canonical form, which is what is applied."""
+
+    digest: Digest
+    strip: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileInput:
+    """A file of the package's own `files/` directory."""
+
+    path: str
+    executable: bool
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class RuleInput:
+    """What `files:` allows the installed paths of a glob; empty text where it says nothing."""
+
+    path: str
+    mode: str
+    owner: str
+    capabilities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputInput:
+    """Globs that the recipe sends to an output before the usual rules."""
+
+    name: str
+    paths: tuple[str, ...]
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Versions of the code of ours whose change changes outputs."""
+
+    normaliser: str
+    splitter: str
+    patcher: str
+    deb: str
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInputs:
+    """All that the build of one package sees.
+
+    `environment` is total but for `JOBS` (parallelism) and `SOURCE_DATE_EPOCH` (follows from the
+    sources by the rule in `epoch_rule`).
+    """
+
+    name: str
+    version: str
+    build_platform: Platform
+    target_platform: Platform
+    sources: tuple[SourceInput, ...]
+    patches: tuple[PatchInput, ...]
+    files: tuple[FileInput, ...]
+    steps: tuple[Step, ...]
+    environment: Mapping[str, str]
+    file_rules: tuple[RuleInput, ...]
+    outputs: tuple[OutputInput, ...]
+    toolchain: Digest
+    dependencies: tuple[Dependency, ...]
+    rules: Rules
+
+    def record(self) -> dict[str, object]:
+        return {
+            "scheme": SCHEME,
+            "type": "package",
+            "name": self.name,
+            "version": self.version,
+            "build-platform": _platform(self.build_platform),
+            "target-platform": _platform(self.target_platform),
+            "sources": [
+                {"sha256": s.digest, "directory": s.directory, "strip": str(s.strip)}
+                for s in self.sources
+            ],
+            "patches": [{"sha256": p.digest, "strip": str(p.strip)} for p in self.patches],
+            "files": [
+                {"path": f.path, "executable": _yes(f.executable), "sha256": f.digest}
+                for f in self.files
+            ],
+            "steps": [{"phase": s.phase.value, "argv": list(s.argv)} for s in self.steps],
+            "environment": dict(self.environment),
+            "file-rules": [
+                {
+                    "path": r.path,
+                    "mode": r.mode,
+                    "owner": r.owner,
+                    "capabilities": list(r.capabilities),
+                }
+                for r in self.file_rules
+            ],
+            "outputs": [
+                {"name": o.name, "paths": list(o.paths), "optional": _yes(o.optional)}
+                for o in self.outputs
+            ],
+            "toolchain": self.toolchain,
+            "dependencies": [
+                {"key": d.key, "outputs": list(d.outputs)} for d in self.dependencies
+            ],
+            "rules": {
+                "normaliser": self.rules.normaliser,
+                "splitter": self.rules.splitter,
+                "patcher": self.rules.patcher,
+                "deb": self.rules.deb,
+                "sandbox": self.rules.sandbox,
+            },
+        }
+
+
+def deb_record(sha256: Digest, rules: Rules) -> dict[str, object]:
+    """The record of an unpacked Debian binary package."""
+    return {
+        "scheme": SCHEME,
+        "type": "debian",
+        "sha256": sha256,
+        "rules": {"deb": rules.deb, "splitter": rules.splitter, "normaliser": rules.normaliser},
+    }
+
+
+def record_text(record: Mapping[str, object]) -> str:
+    return canonical(record).decode()
+
+
+def build_key(record: str) -> BuildKey:
+    """The key of a record's canonical text."""
+    return BuildKey(digest_bytes(record.encode()))
+
+
+def differences(old: str, new: str) -> tuple[str, ...]:
+    """What differs between two records, one short clause each, most telling first."""
+    before, after = dict(_flat(json.loads(old))), dict(_flat(json.loads(new)))
+    lines = []
+    for path in sorted({*before, *after}, key=_telling):
+        if before.get(path) != after.get(path):
+            lines.append(_clause(path, before.get(path), after.get(path)))
+    return tuple(dict.fromkeys(lines))
+
+
+_ORDER = ("version", "patches", "sources", "steps", "files", "environment", "dependencies")
+
+
+def _telling(path: str) -> tuple[int, str]:
+    head = path.split(".", 1)[0]
+    return (_ORDER.index(head) if head in _ORDER else len(_ORDER), path)
+
+
+def _clause(path: str, before: str | None, after: str | None) -> str:
+    head, _, rest = path.partition(".")
+    number = rest.split(".", 1)[0]
+    match head:
+        case "patches" | "sources" | "dependencies" | "files":
+            noun = {"patches": "patch", "sources": "source", "files": "file"}.get(
+                head, "dependency"
+            )
+            verb = "is new" if before is None else "is gone" if after is None else "changed"
+            return f"{noun} #{int(number) + 1} {verb}"
+        case "steps":
+            return f"step #{int(number) + 1} changed"
+        case "toolchain":
+            return "the toolchain changed"
+        case _:
+            return f"{path} was {_short(before)}, is {_short(after)}"
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    return repr(value if len(value) <= 40 else value[:37] + "…")
+
+
+def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield from _flat(inner, f"{path}.{key}" if path else key)
+        case list():
+            for number, inner in enumerate(value):
+                yield from _flat(inner, f"{path}.{number}")
+        case _:
+            yield path, str(value)
+
+
+def _platform(platform: Platform) -> str:
+    return f"{platform.os}/{platform.arch}/{platform.baseline}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,242 @@
+"""`buildit.lock`: what a container was built from, one record a line, sorted, a section a platform.
+
+    # buildit.lock: written by buildit; commit it beside container.yaml
+    buildit-lock 1
+    [linux/amd64]
+    deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/glibc/libc6_….deb 2758000 <sha256>
+    index bookworm 2026-05-16T09:30:11Z
+    output www-servers/nginx runtime <diff_id>
+    package www-servers/nginx 1.22.1 <recipe digest> <key> +ipv6 -selinux
+    patch www-servers/nginx <canonical digest> <raw digest or -> patches/https-only.patch
+    source www-servers/nginx <sha256> nginx-1.22.1.tar.gz
+
+Words are separated by one blank; bytes that would break that are percent-encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote, unquote
+
+from buildit.digest import BuildKey, Digest, is_hex64
+from buildit.errors import RecipeError
+from buildit.model.plan import DebRef
+
+HEADER = "buildit-lock 1"
+_COMMENT = "# buildit.lock: written by buildit; commit it beside container.yaml"
+_SAFE = "/:@+~=,[]%!$&'()*;?#"
+
+
+@dataclass(frozen=True, slots=True)
+class LockedPackage:
+    """`flags` are the effective ones, `+ssl`, `-selinux` or `tls=openssl`, sorted by name."""
+
+    name: str
+    version: str
+    recipe: Digest
+    key: BuildKey
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSource:
+    package: str
+    digest: Digest
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockedPatch:
+    """`canonical` is what is applied and hashed; `raw` of the bytes fetched, None for files."""
+
+    package: str
+    canonical: Digest
+    raw: Digest | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """All that is pinned for one platform.
+
+    `debs` maps what asked (`toolchain/debian-12`, or `debian:m4` for a further package) to its
+    closed set. `indices` maps a suite to the date of the index that they were chosen from.
+    `outputs` maps (package, output) to the diff_id, once built.
+    """
+
+    debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
+    indices: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[LockedPackage, ...] = ()
+    sources: tuple[LockedSource, ...] = ()
+    patches: tuple[LockedPatch, ...] = ()
+    outputs: Mapping[tuple[str, str], Digest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    sections: Mapping[str, Section] = field(default_factory=dict)
+
+    def section(self, platform: str) -> Section:
+        return self.sections.get(platform, Section())
+
+    def with_section(self, platform: str, section: Section) -> Lock:
+        return Lock({**self.sections, platform: section})
+
+
+def format_lock(lock: Lock) -> str:
+    """The lock's text; `parse_lock` gives an equal lock back."""
+    lines = [_COMMENT, HEADER]
+    for platform in sorted(lock.sections):
+        lines.append(f"[{platform}]")
+        lines.extend(sorted(_records(lock.sections[platform])))
+    return "\n".join(lines) + "\n"
+
+
+def _records(section: Section) -> list[str]:
+    lines = [
+        _line("deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest)
+        for asker, debs in section.debs.items()
+        for d in debs
+    ]
+    lines += [_line("index", suite, date) for suite, date in section.indices.items()]
+    lines += [_line("package", p.name, p.version, p.recipe, p.key, *p.flags) for p in section.packages]
+    lines += [_line("source", s.package, s.digest, s.name) for s in section.sources]
+    lines += [_line("patch", p.package, p.canonical, p.raw or "-", p.name) for p in section.patches]
+    lines += [_line("output", *name, diff_id) for name, diff_id in section.outputs.items()]
+    return lines
+
+
+def _line(*words: str) -> str:
+    return " ".join(quote(word.replace("%", "%25"), safe=_SAFE) for word in words)
+
+
+def parse_lock(text: str, file: str) -> Lock:
+    """Read a lock.
+
+    Raises:
+        RecipeError: the text is not a lock of this format; the place names the line.
+    """
+    sections: dict[str, _Builder] = {}
+    current: _Builder | None = None
+    header = False
+    for number, line in enumerate(text.splitlines(), 1):
+        place = f"{file}:{number}:1"
+        if not line or line.startswith("#"):
+            continue
+        if not header:
+            if line != HEADER:
+                raise RecipeError(
+                    f"not a lock of this buildit: expected {HEADER!r}, found {line[:60]!r}",
+                    place=place,
+                    hint="use the buildit that wrote it, or delete it and lock anew",
+                )
+            header = True
+        elif line.startswith("[") and line.endswith("]"):
+            current = sections.setdefault(line[1:-1], _Builder())
+        elif current is None:
+            raise RecipeError("a record before the first [platform]", place=place, hint=_HINT)
+        else:
+            current.add([unquote(word) for word in line.split(" ")], place)
+    return Lock({platform: builder.section() for platform, builder in sections.items()})
+
+
+_HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"
+
+
+class _Builder:
+    """Collects the records of one section."""
+
+    def __init__(self) -> None:
+        self.debs: dict[str, list[DebRef]] = {}
+        self.made = Section()
+
+    def add(self, words: list[str], place: str) -> None:
+        try:
+            self._add(words[0], words[1:])
+        except (ValueError, IndexError) as error:
+            raise RecipeError(
+                f"not a lock record: {' '.join(words)[:80]!r}", place=place, hint=_HINT
+            ) from error
+
+    def _add(self, kind: str, words: list[str]) -> None:
+        made = self.made
+        match kind, words:
+            case "deb", [asker, name, version, arch, suite, path, size, digest]:
+                deb = DebRef(name, version, arch, suite, path, int(size), _digest(digest))
+                self.debs.setdefault(asker, []).append(deb)
+            case "index", [suite, date]:
+                self.made = replace(made, indices={**made.indices, suite: date})
+            case "package", [name, version, recipe, key, *flags]:
+                package = LockedPackage(
+                    name, version, _digest(recipe), BuildKey(_digest(key)), tuple(flags)
+                )
+                self.made = replace(made, packages=(*made.packages, package))
+            case "source", [package_name, digest, name]:
+                source = LockedSource(package_name, _digest(digest), name)
+                self.made = replace(made, sources=(*made.sources, source))
+            case "patch", [package_name, digest, raw, name]:
+                patch = LockedPatch(
+                    package_name, _digest(digest), None if raw == "-" else _digest(raw), name
+                )
+                self.made = replace(made, patches=(*made.patches, patch))
+            case "output", [package_name, output, digest]:
+                key_ = (package_name, output)
+                self.made = replace(made, outputs={**made.outputs, key_: _digest(digest)})
+            case _:
+                raise ValueError(kind)
+
+    def section(self) -> Section:
+        return replace(self.made, debs={asker: tuple(debs) for asker, debs in self.debs.items()})
+
+
+def _digest(text: str) -> Digest:
+    if not is_hex64(text):
+        raise ValueError(text)
+    return Digest(text)
+
+
+def changes(old: Section, new: Section) -> tuple[str, ...]:
+    """What moves between two sections, in words; outputs do not count, they follow."""
+    lines: list[str] = []
+    for asker in sorted({*old.debs, *new.debs}):
+        before = {deb.name: deb for deb in old.debs.get(asker, ())}
+        after = {deb.name: deb for deb in new.debs.get(asker, ())}
+        lines += _moved(
+            f"{asker}: ",
+            {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in before.items()},
+            {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in after.items()},
+        )
+    lines += _moved(
+        "",
+        {package.name: _described(package) for package in old.packages},
+        {package.name: _described(package) for package in new.packages},
+    )
+    lines += _moved(
+        "source of ",
+        {f"{source.package} {source.name}": source.digest[:12] for source in old.sources},
+        {f"{source.package} {source.name}": source.digest[:12] for source in new.sources},
+    )
+    lines += _moved(
+        "patch of ",
+        {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in old.patches},
+        {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in new.patches},
+    )
+    return tuple(lines)
+
+
+def _described(package: LockedPackage) -> str:
+    flags = f" [{','.join(package.flags)}]" if package.flags else ""
+    return f"{package.version}{flags} (recipe {package.recipe[:12]}, key {package.key[:12]})"
+
+
+def _moved(prefix: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    lines = []
+    for name in sorted({*before, *after}):
+        if name not in after:
+            lines.append(f"{prefix}{name} is no longer used (was {before[name]})")
+        elif name not in before:
+            lines.append(f"{prefix}{name} is new: {after[name]}")
+        elif before[name] != after[name]:
+            lines.append(f"{prefix}{name} moves from {before[name]} to {after[name]}")
+    return lines
