@@ -137,9 +137,9 @@ Identifier = Annotated[str, AfterValidator(leaf.identifier), _pattern(leaf.IDENT
 """The name of a variable: of the environment or of a template."""
 Account = Annotated[str, AfterValidator(leaf.account), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
-Url = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
+SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
 """Where bytes may come from: `https://`, `http://` or `mirror://NAME/path`."""
-WebUrl = Annotated[str, AfterValidator(leaf.web_url), _pattern("https?://.+")]
+Url = Annotated[str, AfterValidator(leaf.web_url), _pattern("https?://.+")]
 Size = Annotated[int, _from_text(leaf.parse_size), _number_or(leaf.SIZE)]
 """Bytes: `512M`, `2GiB`."""
 Duration = Annotated[int, _from_text(leaf.parse_duration), _number_or(leaf.DURATION)]
