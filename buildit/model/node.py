@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
+    """`body` is where the text's first character stands, if each line of it is one of the file.
+
+    `rendered` text came out of a template; it is never taken for one again.
+    """
+
     text: str
     place: Place
+    body: Place | None = field(default=None, compare=False, repr=False)
+    rendered: bool = field(default=False, compare=False, repr=False)
+
+    def place_of(self, offset: int) -> Place:
+        """Where the character at `offset` of the text was written; `place` if nobody knows."""
+        if self.body is None:
+            return self.place
+        start = self.text.rfind("\n", 0, offset) + 1
+        line = self.body.line + self.text.count("\n", 0, offset)
+        return Place(self.body.file, line, self.body.column + offset - start)
 
 
 @dataclass(frozen=True, slots=True)
