@@ -1,0 +1,333 @@
+"""Fetch what is named by digest from the first location whose bytes verify.
+
+Locations are tried in the order given; a `distfiles/` directory or a file binhost are only earlier
+ones. Bytes get their name in the store after they were verified, and from the very file that was
+(THREATS F8). Nothing here trusts a server with more than its bandwidth.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+from buildit.digest import CHUNK, Digest
+from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
+from buildit.events import Fetching, LocationFailed, Reporter, silent
+from buildit.net.partials import Partial, open_partial
+from buildit.net.transport import NO_CAP, LocationError, Response, Transport, local_path
+
+ATTEMPTS = 3
+"""Tries at one location while it fails in a way that may pass."""
+LONGEST_PAUSE = 10.0
+"""Seconds that a `Retry-After` can make us wait."""
+TICK = 0.1
+"""Seconds between two `Fetching` events of one download."""
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What is wanted: `name` for people, where it may be, and what it must be.
+
+    `urls` are URLs, absolute paths, or `mirror://NAME/path`. `size` is in bytes where known; no
+    more is read. Without a digest only https and local locations are asked, and the first answer
+    is taken: for pinning, never for building.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    digest: Digest | None = None
+    size: int | None = None
+
+
+class Ingest(Protocol):
+    """A blob being written; it exists from `commit` on."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def commit(self, expected: Digest | None = None) -> Digest: ...
+
+
+class BlobSink(Protocol):
+    """Where verified bytes go; the store is one."""
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def ingest(self) -> AbstractContextManager[Ingest]: ...
+
+
+Mirrors = Callable[[str], tuple[str, ...]]
+"""The base URLs of a mirror list by name; raises RecipeError for a name that it does not know.
+Called only when a download comes to that location, so it may itself be dear."""
+
+
+def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:
+    """The mirror lists of a configuration."""
+
+    def bases(name: str) -> tuple[str, ...]:
+        if name in lists:
+            return tuple(lists[name])
+        near = get_close_matches(name, lists, 1)
+        hint = f"did you mean mirror://{near[0]}/…?" if near else "name it under `mirrors:`"
+        raise RecipeError(f"unknown mirror list {name!r}", hint=hint)
+
+    return bases
+
+
+def no_mirrors(name: str) -> tuple[str, ...]:
+    raise RecipeError(f"unknown mirror list {name!r}", hint="name it under `mirrors:`")
+
+
+def locations(urls: tuple[str, ...], mirrors: Mirrors) -> Iterator[str]:
+    """The URLs with mirror lists put in, each once, each list only when it is reached.
+
+    Raises:
+        RecipeError: a mirror list is not known, or the URL is not `mirror://NAME/path`.
+    """
+    seen: set[str] = set()
+    for url in urls:
+        for location in _expanded(url, mirrors):
+            if location not in seen:
+                seen.add(location)
+                yield location
+
+
+def _expanded(url: str, mirrors: Mirrors) -> tuple[str, ...]:
+    if not url.startswith("mirror://"):
+        return (url,)
+    name, slash, path = url.removeprefix("mirror://").partition("/")
+    if not name or not slash or not path or ".." in path.split("/"):
+        raise RecipeError(f"not a mirror URL: {url}", hint="write mirror://NAME/path/of/file")
+    return tuple(f"{base.rstrip('/')}/{path}" for base in mirrors(name))
+
+
+class Abort:
+    """Ends downloads under way when a sibling failed or the user pressed Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = threading.Event()
+        self._open: dict[int, Callable[[], None]] = {}
+
+    def check(self) -> None:
+        if self._set.is_set():
+            raise Interrupted("download given up")
+
+    def pause(self, seconds: float) -> None:
+        self._set.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def covering(self, response: Response) -> Iterator[None]:
+        with self._lock:
+            self._open[id(response)] = response.abort
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                del self._open[id(response)]
+
+    def all(self) -> None:
+        self._set.set()
+        with self._lock:
+            for abort in self._open.values():
+                abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one location did not do. `wrong` when it served bytes of another digest."""
+
+    location: str
+    reason: str
+    wrong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches into `sink`, through `transport`; `partials` holds downloads under way.
+
+    `reporter` is called from several threads. `pause` is the wait in seconds before the second try
+    at one location; it grows with each.
+    """
+
+    sink: BlobSink
+    transport: Transport
+    partials: Path
+    mirrors: Mirrors = no_mirrors
+    reporter: Reporter = silent
+    abort: Abort = field(default_factory=Abort)
+    pause: float = 0.2
+
+    def fetch(self, want: Fetch) -> Digest:
+        """Bring one thing into the sink.
+
+        Raises:
+            FetchError: no location serves it.
+            IntegrityError: every location that answered served other bytes.
+            RecipeError: a mirror list is not known.
+            StoreError: it cannot be written.
+        """
+        if want.digest is not None and self.sink.has(want.digest):
+            return want.digest
+        partial_name = want.digest or f"unpinned-{threading.get_native_id()}"
+        with open_partial(self.partials, partial_name) as partial:
+            # another process may have brought it while we waited for the lock
+            if want.digest is not None and self.sink.has(want.digest):
+                partial.drop()
+                return want.digest
+            failures: list[Failure] = []
+            for location in locations(want.urls, self.mirrors):
+                failure = self._from(location, want, partial)
+                if failure is None:
+                    return self._keep(want, partial)
+                failures.append(failure)
+                self._tell(want, failure)
+            raise _failed(want, failures)
+
+    def fetch_all(self, wants: Sequence[Fetch], jobs: int) -> tuple[Digest, ...]:
+        """Bring several things, `jobs` at once; the digests in the order of `wants`.
+
+        The first error ends all other downloads; their partial files stay.
+
+        Raises:
+            as `fetch`; KeyboardInterrupt after the downloads were ended.
+        """
+        unique = {want.digest or want.name: want for want in wants}
+        abort = Abort()
+        fetcher = replace(self, abort=abort)
+        with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="buildit-fetch") as pool:
+            futures = {key: pool.submit(fetcher.fetch, want) for key, want in unique.items()}
+            try:
+                wait(futures.values(), return_when=FIRST_EXCEPTION)
+                if any(future.done() and future.exception() for future in futures.values()):
+                    abort.all()
+            except BaseException:
+                abort.all()
+                raise
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        raise_first(tuple(futures.values()))
+        return tuple(futures[want.digest or want.name].result() for want in wants)
+
+    def _from(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
+        """Fill `partial` from one location; None when its bytes are right."""
+        if want.digest is None and location.lower().startswith("http:"):
+            return Failure(location, "http is refused for what no digest pins")
+        for attempt in range(1, ATTEMPTS + 1):
+            before = partial.rehash()
+            if want.size is not None and before > want.size:
+                partial.restart()
+                before = 0
+            try:
+                resumed = self._receive(location, want, partial, before)
+            except LocationError as error:
+                if want.digest is None:
+                    partial.restart()
+                if not error.transient or attempt == ATTEMPTS:
+                    return Failure(location, error.reason)
+                self.abort.pause(min(error.retry_after or self.pause * attempt, LONGEST_PAUSE))
+                continue
+            got = partial.digest()
+            if want.digest is None or got == want.digest:
+                return None
+            head = partial.head(512)
+            partial.restart()
+            if not resumed:
+                return Failure(location, _wrong(want.digest, got, head), wrong=True)
+        return Failure(location, "its bytes change between two answers", wrong=True)
+
+    def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
+        """True when the bytes were added to those of an earlier try."""
+        cap = want.size if want.size is not None else NO_CAP
+        if before and before == want.size:
+            return True
+        self.abort.check()
+        with (
+            self.transport.get(location, before if want.digest else 0, cap) as response,
+            self.abort.covering(response),
+        ):
+            resumed = response.offset > 0
+            if not resumed and before:
+                partial.restart()
+            last = 0.0
+            for chunk in response.chunks:
+                self.abort.check()
+                partial.add(chunk)
+                if time.monotonic() - last >= TICK:
+                    last = time.monotonic()
+                    self.reporter(Fetching(want.name, partial.size, want.size or response.total))
+        self.abort.check()
+        return resumed
+
+    def _keep(self, want: Fetch, partial: Partial) -> Digest:
+        with self.sink.ingest() as blob:
+            stream = partial.rewind()
+            while chunk := stream.read(CHUNK):
+                blob.write(chunk)
+            # the sink hashes what it writes: what was verified is what is kept
+            digest = blob.commit(partial.digest())
+        self.reporter(Fetching(want.name, partial.size, partial.size, done=True))
+        partial.drop()
+        return digest
+
+    def _tell(self, want: Fetch, failure: Failure) -> None:
+        # a distfiles/ directory that lacks the file is no news
+        if failure.wrong or _local(failure.location) is None:
+            self.reporter(LocationFailed(want.name, failure.location, failure.reason))
+
+
+def raise_first(futures: tuple[Future[Digest], ...]) -> None:
+    """Raise the first real error of finished tasks; giving up is only what it led to."""
+    errors = [
+        error
+        for future in futures
+        if not future.cancelled() and (error := future.exception()) is not None
+    ]
+    errors.sort(key=lambda error: isinstance(error, Interrupted))
+    if errors:
+        raise errors[0]
+
+
+def _local(location: str) -> Path | None:
+    try:
+        return local_path(location)
+    except LocationError:
+        return None
+
+
+def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
+    reason = f"wrong bytes: expected sha256:{expected}, got sha256:{got}"
+    if head.lstrip().lower().startswith(_HTML):
+        reason += " (an HTML page: an error page or a login page instead of the file)"
+    return reason
+
+
+def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
+    details = tuple(f"{failure.location}: {failure.reason}" for failure in failures)
+    if not failures:
+        return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")
+    if any(failure.wrong for failure in failures) and all(
+        failure.wrong or _local(failure.location) is not None for failure in failures
+    ):
+        return IntegrityError(
+            "every location served other bytes than were pinned",
+            place=want.name,
+            hint="upstream replaced the file or someone tampers with it: compare with a copy that "
+            "you trust before you change the sha256",
+            details=details,
+        )
+    return FetchError(
+        "no location serves it",
+        place=want.name,
+        hint="check the network, add a mirror, or put the file into distfiles/",
+        details=details,
+    )

@@ -1,0 +1,315 @@
+"""HTTP and HTTPS; the only module that imports `requests`.
+
+Every body has a size cap, every wait a limit: connecting, the whole of the headers, and a least
+rate of the body, so that no server holds us up (THREATS F2). Redirects are followed by hand under
+`net.urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+
+import requests
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+import urllib3.exceptions
+import urllib3.response
+
+from buildit.net import urls
+from buildit.net.transport import LocationError, Response, check_cap
+
+READ = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds to connect, for all headers of one answer, and of one window in which the body must
+    move `least` bytes; how many redirects are followed."""
+
+    connect: float = 10.0
+    headers: float = 20.0
+    window: float = 20.0
+    least: int = 20 * 1024
+    redirects: int = 5
+
+
+class Watch:
+    """Ends a socket's reads when fewer than `least` bytes came within `window` seconds."""
+
+    def __init__(self, cut: Callable[[], None], window: float, least: int) -> None:
+        self.received = 0
+        self.stalled = False
+        self._cut = cut
+        self._window = window
+        self._least = least
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="buildit-watch")
+
+    def _run(self) -> None:
+        seen = 0
+        while not self._over.wait(self._window):
+            if self.received - seen < self._least:
+                self.stalled = True
+                self._cut()
+                return
+            seen = self.received
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+class LinkLocalError(OSError):
+    """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
+
+
+def _connection_class(
+    parent: type[urllib3.connection.HTTPConnection], limits: Limits
+) -> type[urllib3.connection.HTTPConnection]:
+    class Guarded(parent):  # type: ignore[misc, valid-type]  # a class given at run time
+        def connect(self) -> None:
+            super().connect()
+            peer = self.sock.getpeername() if self.sock is not None else ("",)
+            if urls.is_link_local(str(peer[0])):
+                self.close()
+                raise LinkLocalError(f"the host's address {peer[0]} is link-local")
+
+        def getresponse(self) -> urllib3.response.HTTPResponse:
+            sock = self.sock
+            with Watch(lambda: _shutdown(sock), limits.headers, 1) as watch:
+                try:
+                    return super().getresponse()  # type: ignore[no-any-return]  # as `parent` is
+                except Exception as error:
+                    if watch.stalled:
+                        raise TimeoutError("no complete headers") from error
+                    raise
+
+    return Guarded
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        super().__init__(pool_connections=16, pool_maxsize=16)
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
+    ) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self._guard(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        self._guard(manager)
+        return manager
+
+    def _guard(self, manager: urllib3.PoolManager) -> None:
+        plain = type(
+            "GuardedHttpPool",
+            (urllib3.connectionpool.HTTPConnectionPool,),
+            {"ConnectionCls": _connection_class(urllib3.connection.HTTPConnection, self._limits)},
+        )
+        secure = type(
+            "GuardedHttpsPool",
+            (urllib3.connectionpool.HTTPSConnectionPool,),
+            {"ConnectionCls": _connection_class(urllib3.connection.HTTPSConnection, self._limits)},
+        )
+        manager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+
+class WebTransport:
+    """One session with keep-alive, shared by all threads."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._session = requests.Session()
+        adapter = _Adapter(self._limits)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        # requests would look into ~/.netrc, and keep cookies between unrelated servers
+        self._session.auth = _no_credentials
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.clear()
+        self._session.headers["User-Agent"] = "buildit"
+
+    def close(self) -> None:
+        self._session.close()
+
+    @contextmanager
+    def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
+        answer = self._follow(urls.parse_target(url), offset)
+        if answer.status_code == 416 and offset:
+            answer.close()  # the partial file is longer than the whole: start again
+            answer, offset = self._follow(urls.parse_target(url), 0), 0
+        try:
+            _check_status(url, answer)
+            start, total = _extent(url, answer, offset)
+            check_cap(url, total or 0, cap)
+            with Watch(answer.raw.shutdown, self._limits.window, self._limits.least) as watch:
+                kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                chunks = _chunks(url, answer.raw, watch, start, total, cap)
+                yield Response(chunks, start, total, kind, lambda: _abort(answer.raw))
+        finally:
+            answer.close()
+
+    def _follow(self, target: urls.Target, offset: int) -> requests.Response:
+        first = target.url
+        for _ in range(self._limits.redirects + 1):
+            answer = self._ask(target, offset)
+            if answer.status_code not in (301, 302, 303, 307, 308):
+                return answer
+            location = answer.headers.get("Location", "")
+            answer.close()
+            if not location:
+                raise LocationError(target.url, f"HTTP {answer.status_code} without a location")
+            target = urls.redirect(target, location)
+        raise LocationError(first, f"more than {self._limits.redirects} redirects")
+
+    def _ask(self, target: urls.Target, offset: int) -> requests.Response:
+        # identity: the bytes of the file, not of some transport's compression of it
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            return self._session.get(
+                target.url,
+                headers=headers,
+                timeout=(self._limits.connect, self._limits.window * 2),
+                stream=True,
+                allow_redirects=False,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _translated(target.url, error) from error
+
+
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _shutdown(sock: socket.socket | None) -> None:
+    if sock is None:
+        return
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it is closed already: what we wanted
+
+
+def _abort(raw: urllib3.response.HTTPResponse) -> None:
+    try:
+        raw.shutdown()
+    except (ValueError, OSError):
+        return  # it ended already
+
+
+def _check_status(url: str, answer: requests.Response) -> None:
+    code = answer.status_code
+    if code in (200, 206):
+        return
+    reason = f"HTTP {code}" + (f" {answer.reason}" if answer.reason else "")
+    if code in (404, 410):
+        raise LocationError(url, f"not found ({reason})", absent=True)
+    if code in (401, 403, 407):
+        raise LocationError(url, f"refused ({reason})")
+    if code == 429 or code >= 500:
+        after = answer.headers.get("Retry-After", "")
+        seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0
+        word = "too many requests" if code == 429 else "server error"
+        raise LocationError(url, f"{word} ({reason})", transient=True, retry_after=seconds)
+    raise LocationError(url, f"unexpected answer ({reason})")
+
+
+def _extent(url: str, answer: requests.Response, offset: int) -> tuple[int, int | None]:
+    """Where the body begins and how long the whole is (RFC 9110, 14.4 Content-Range)."""
+    if answer.status_code == 200:
+        length = answer.headers.get("Content-Length", "")
+        return 0, int(length) if length.isascii() and length.isdigit() else None
+    stated = answer.headers.get("Content-Range", "")
+    unit, _, rest = stated.partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0]
+    if not offset or unit != "bytes" or first != str(offset):
+        raise LocationError(url, f"serves another range than was asked for: {stated[:80]!r}")
+    return offset, int(total) if total.isascii() and total.isdigit() else None
+
+
+def _chunks(
+    url: str,
+    raw: urllib3.response.HTTPResponse,
+    watch: Watch,
+    start: int,
+    total: int | None,
+    cap: int,
+) -> Iterator[bytes]:
+    position = start
+    while True:
+        try:
+            # read1 returns what has come; read would wait for all of it and hide a slow server
+            chunk = raw.read1(READ, decode_content=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _stalled(url) if watch.stalled else _translated(url, error) from error
+        if not chunk:
+            break
+        watch.received += len(chunk)
+        position += len(chunk)
+        check_cap(url, position, cap)
+        yield chunk
+    if watch.stalled:
+        raise _stalled(url)
+    if total is not None and position < total:
+        reason = f"connection ended after {position} of {total} bytes"
+        raise LocationError(url, reason, transient=True)
+
+
+def _stalled(url: str) -> LocationError:
+    return LocationError(url, "stalled: too slow to be worth waiting for", transient=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and all that it wraps, however each library does it."""
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__, getattr(current, "reason", None)]
+        pending += list(current.args)
+
+
+def _translated(url: str, error: BaseException) -> LocationError:
+    causes = tuple(_causes(error))
+    shown = urls.hide_credentials(url)
+
+    def found(*types: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, types)), None)
+
+    if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
+        verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
+        hint = "check the clock and the machine's CA certificates"
+        return LocationError(shown, f"TLS failed: {verify}", hint=hint)
+    if (local := found(LinkLocalError)) is not None:
+        return LocationError(shown, str(local))
+    if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
+        return LocationError(shown, "host name does not resolve", hint="check the name and DNS")
+    if found(ConnectionRefusedError) is not None:
+        return LocationError(shown, "connection refused")
+    if found(urllib3.exceptions.ConnectTimeoutError) is not None:
+        return LocationError(shown, "timed out while connecting")
+    if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
+        return LocationError(shown, "timed out while waiting for an answer", transient=True)
+    last = str(causes[-1]) or type(causes[-1]).__name__
+    return LocationError(shown, f"connection failed: {last}", transient=True)
