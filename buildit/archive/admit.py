@@ -1,0 +1,125 @@
+"""What an archive may hold: limits on its size and shape, and one entry per path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buildit.archive.names import path_bytes, refused, shown
+from buildit.errors import BuildError
+from buildit.model.tree import Entry, Kind
+
+RATIO_FREE = 64 << 20
+"""Bytes that may come out of a decoder before the ratio is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on one archive.
+
+    `total_bytes` is of everything that comes out of the decoder; `entries` counts members; `depth`
+    is path parts; `path_bytes` is the length of a path or link text in bytes; `ratio` is bytes out
+    per byte in, once 64 MiB are out; `memory` is what a decoder's dictionary may take, in bytes.
+    """
+
+    total_bytes: int = 64 << 30
+    entries: int = 2_000_000
+    depth: int = 100
+    path_bytes: int = 4095
+    ratio: int = 300
+    memory: int = 256 << 20
+
+
+OURS = Budget(total_bytes=1 << 50, entries=50_000_000, depth=2048)
+"""For tars that our own writer made and whose digest was checked."""
+
+
+def over(archive: str, limit: str, value: int, what: str) -> BuildError:
+    """The error of a limit that was exceeded; it names the limit as `Budget` does."""
+    return BuildError(
+        f"the archive exceeds the limit {limit} = {value} ({what})",
+        place=archive,
+        hint=f"if the archive is sound, read it with a larger {limit}",
+    )
+
+
+class Gate:
+    """Admits the members of one archive in turn, or raises."""
+
+    __slots__ = ("_archive", "_budget", "_count", "_kinds", "_known_parent", "_parents", "_texts")
+
+    def __init__(self, budget: Budget, archive: str) -> None:
+        self._budget = budget
+        self._archive = archive
+        self._count = 0
+        self._kinds: dict[str, Kind] = {}
+        self._parents: set[str] = set()
+        self._texts: dict[str, str] = {}
+        self._known_parent = ""
+
+    def admit(self, entry: Entry) -> None:
+        """Check one entry against the limits and the entries before it.
+
+        Raises:
+            BuildError: a limit of the budget is exceeded.
+            IntegrityError: a file's path appears twice, lies below a file or link, or a hard link
+                names no earlier file.
+        """
+        self.count(entry.path)
+        self._limits(entry)
+        self._shape(entry)
+        self._kinds[entry.path] = entry.kind
+        if entry.kind is Kind.SYMLINK:
+            self._texts[entry.path] = entry.target
+
+    def count(self, path: str) -> None:
+        """Count a member, of whatever kind.
+
+        Raises:
+            BuildError: there are too many.
+        """
+        self._count += 1
+        if self._count > self._budget.entries:
+            raise over(self._archive, "entries", self._budget.entries, f"at {shown(path)!r}")
+
+    def symlink_text(self, path: str) -> str | None:
+        """The text of the link at a path that was admitted; None where it is no link."""
+        return self._texts.get(path)
+
+    def _limits(self, entry: Entry) -> None:
+        budget = self._budget
+        longest = max(len(path_bytes(entry.path)), len(path_bytes(entry.target)))
+        if longest > budget.path_bytes:
+            what = f"a name of {longest} bytes: {shown(entry.path)!r}"
+            raise over(self._archive, "path_bytes", budget.path_bytes, what)
+        depth = entry.path.count("/") + 1
+        if depth > budget.depth:
+            what = f"{depth} parts: {shown(entry.path)!r}"
+            raise over(self._archive, "depth", budget.depth, what)
+
+    def _shape(self, entry: Entry) -> None:
+        path = entry.path
+        before = self._kinds.get(path)
+        directory = entry.kind is Kind.DIRECTORY
+        if before is not None and not (directory and before is Kind.DIRECTORY):
+            raise refused(self._archive, path, "its path appears twice")
+        if not directory and path in self._parents:
+            raise refused(self._archive, path, "an earlier member lies below it as a directory")
+        above = path.rpartition("/")[0]
+        if above != self._known_parent:
+            self._ancestors(path, above)
+        if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in (
+            Kind.FILE,
+            Kind.HARDLINK,
+        ):
+            reason = f"it is a hard link to {shown(entry.target)!r}, which is no earlier file"
+            raise refused(self._archive, path, reason)
+
+    def _ancestors(self, path: str, above: str) -> None:
+        self._known_parent = above
+        while above and above not in self._parents:
+            kind = self._kinds.get(above)
+            if kind is not None and kind is not Kind.DIRECTORY:
+                reason = f"it lies below {shown(above)!r}, which is a {kind}"
+                raise refused(self._archive, path, reason)
+            self._parents.add(above)
+            above = above.rpartition("/")[0]

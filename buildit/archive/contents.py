@@ -1,0 +1,125 @@
+"""The listing of a tree: canonical JSON of its entries, and one digest over it."""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from buildit.archive.names import member_path, path_bytes
+from buildit.digest import Digest, canonical, digest_bytes, is_hex64
+from buildit.errors import IntegrityError
+from buildit.model.tree import Entry, Kind, sort_key
+
+FORMAT = 1
+
+
+def contents_blob(entries: Iterable[Entry]) -> bytes:
+    """The listing of entries, in the bytewise order of their paths.
+
+    `{"entries": [{"kind": …, "mode": "0644", "mtime": 0, "path": …, …}], "format": 1}`; what is at
+    its default (owner 0:0, no link target, no attributes) is left out. Values of attributes are
+    hex. Names that are not UTF-8 keep their bytes as lone surrogates (PEP 383).
+    """
+    rows = [_row(entry) for entry in sorted(entries, key=sort_key)]
+    return canonical({"entries": rows, "format": FORMAT})
+
+
+def parse_contents(data: bytes) -> tuple[Entry, ...]:
+    """The entries of a listing.
+
+    Raises:
+        IntegrityError: it is not exactly what `contents_blob` writes of valid entries.
+    """
+    try:
+        value = json.loads(data)
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']!r} is not {FORMAT}")
+        entries = tuple(_entry(row) for row in value["entries"])
+        paths = [entry.path for entry in entries]
+        if len(set(paths)) != len(paths):
+            raise ValueError("a path appears twice")
+        if contents_blob(entries) != data:
+            raise ValueError("it is not in canonical form")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise IntegrityError(
+            f"a listing of contents is damaged: {error}",
+            hint="run `buildit store verify`; it sets damaged objects aside",
+        ) from error
+    return entries
+
+
+def root_digest(entries: Iterable[Entry]) -> Digest:
+    """One digest of a merged tree: equal where paths, kinds, modes, owners, times, sizes,
+    contents, links and attributes are, whatever format carried them."""
+    return digest_bytes(contents_blob(entries))
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    row: dict[str, object] = {
+        "path": entry.path,
+        "kind": entry.kind.value,
+        "mode": f"{entry.mode:04o}",
+        "mtime": entry.mtime,
+    }
+    if entry.kind is Kind.FILE:
+        if entry.digest is None:
+            raise ValueError(f"a file without digest cannot be listed: {entry.path!r}")
+        row["size"] = entry.size
+        row["sha256"] = entry.digest
+    if entry.target:
+        row["target"] = entry.target
+    if entry.uid or entry.gid:
+        row["uid"], row["gid"] = entry.uid, entry.gid
+    if entry.xattrs:
+        row["xattrs"] = {key: value.hex() for key, value in entry.xattrs.items()}
+    return row
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    """One row, typed; what is superfluous or missing shows when the listing is written again."""
+    path = _text(row, "path")
+    if member_path(path_bytes(path)) != path:
+        raise ValueError(f"{path!r} is no plain path")
+    kind = Kind(row["kind"])
+    mode = int(_text(row, "mode"), 8)
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"{path!r} has mode {mode:o}")
+    target = _text(row, "target") if kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
+    file = kind is Kind.FILE
+    if file and not is_hex64(_text(row, "sha256")):
+        raise ValueError(f"{path!r} has no digest")
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=mode,
+        mtime=_number(row, "mtime"),
+        uid=_natural(row, "uid") if "uid" in row else 0,
+        gid=_natural(row, "gid") if "gid" in row else 0,
+        size=_natural(row, "size") if file else 0,
+        target=target,
+        digest=Digest(_text(row, "sha256")) if file else None,
+        xattrs={key: binascii.unhexlify(value) for key, value in row.get("xattrs", {}).items()},
+    )
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is no text")
+    return value
+
+
+def _number(row: Mapping[str, Any], key: str) -> int:
+    value = row[key]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{key} is no number")
+    return value
+
+
+def _natural(row: Mapping[str, Any], key: str) -> int:
+    value = _number(row, key)
+    if value < 0:
+        raise ValueError(f"{key} is negative")
+    return value

@@ -1,0 +1,234 @@
+"""Plain bytes out of gzip, bzip2, xz, zstd or none, told apart by their first bytes.
+
+Every member's check is verified, all members are read, and nothing may follow the last one but
+zeros: what a digest covered and what is unpacked are the same bytes (THREATS.md, C2 and C3).
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from buildit.archive.admit import RATIO_FREE, Budget, over
+from buildit.archive.names import refused
+from buildit.archive.streams import Readable, read_up_to
+from buildit.digest import CHUNK
+
+_IN = 128 << 10
+_MAGIC_SIZE = 6
+
+
+class Decoder(Protocol):
+    """One member's decoder, as `bz2`, `lzma` and `compression.zstd` have it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decoder in the shape of the others; checks CRC and length (RFC 1952)."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+        self._full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        # a full answer may have left more inside, even where all input was taken
+        return not (self._full or self._inner.unconsumed_tail)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        part = self._inner.decompress(self._inner.unconsumed_tail + data, max(max_length, 0))
+        self._full = len(part) == max_length
+        return part
+
+
+def _bzip2() -> Decoder:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz(memory: int) -> Decoder:
+    import lzma
+
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
+
+
+def _zstd(memory: int) -> Decoder:
+    try:
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        from backports import zstd
+    window = max(10, memory.bit_length() - 1)
+    option = {zstd.DecompressionParameter.window_log_max: min(window, 31)}
+    return zstd.ZstdDecompressor(options=option)  # type: ignore[no-any-return, unused-ignore]
+
+
+_REFUSED = {
+    b"LZIP": "it is compressed with lzip",
+    b"\x1f\x9d": "it is compressed with compress",
+    b"\x1f\xa0": "it is compressed with compress",
+    b"\x5d\0\0": "it is compressed with the old lzma",
+    b"\x89LZO": "it is compressed with lzop",
+    b"7z\xbc\xaf": "it is a 7z archive",
+    b"Rar!": "it is a RAR archive",
+}
+
+
+def decoder_for(magic: bytes, budget: Budget) -> Callable[[], Decoder] | None:
+    """What decodes a stream that begins so; None where it is plain."""
+    if magic.startswith(b"\x1f\x8b"):
+        return _Gzip
+    if magic.startswith(b"BZh"):
+        return _bzip2
+    if magic.startswith(b"\xfd7zXZ\0"):
+        return lambda: _xz(budget.memory)
+    # RFC 8878, 3.1.1 frames and 3.1.2 skippable frames
+    if magic.startswith(b"\x28\xb5\x2f\xfd") or (
+        magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
+    ):
+        return lambda: _zstd(budget.memory)
+    return None
+
+
+def decompressed(stream: Readable, budget: Budget, name: str = "archive") -> BinaryIO:
+    """The plain bytes of a stream, decoded as they are read; `name` is the place of errors.
+
+    Raises (also while reading):
+        IntegrityError: it is truncated, damaged, followed by other bytes or of no known form.
+        BuildError: more bytes come out than the budget allows, in all or by ratio, or the decoder
+            would need more memory.
+    """
+    magic = read_up_to(stream, _MAGIC_SIZE)
+    for start, reason in _REFUSED.items():
+        if magic.startswith(start):
+            raise refused(name, None, reason, "repack it as .tar.xz or take another source")
+    start_decoder = decoder_for(magic, budget)
+    if start_decoder is None:
+        return io.BufferedReader(_Plain(magic, stream, budget, name), CHUNK)
+    return io.BufferedReader(_Decoded(magic, stream, budget, name, start_decoder), CHUNK)
+
+
+class _Plain(io.RawIOBase):
+    """A stream whose first bytes were already read; counts towards `total_bytes`."""
+
+    def __init__(self, first: bytes, stream: Readable, budget: Budget, name: str) -> None:
+        super().__init__()
+        self._first = first
+        self._stream = stream
+        self._budget = budget
+        self._name = name
+        self._out = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        part = self._part(min(len(buffer), CHUNK))
+        self._out += len(part)
+        if self._out > self._budget.total_bytes:
+            raise over(self._name, "total_bytes", self._budget.total_bytes, "in all")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def _part(self, size: int) -> bytes:
+        if self._first:
+            part, self._first = self._first[:size], self._first[size:]
+            return part
+        return self._stream.read(size) or b""
+
+
+class _Decoded(_Plain):
+    """All members of a compressed stream, one after the other."""
+
+    def __init__(
+        self,
+        first: bytes,
+        stream: Readable,
+        budget: Budget,
+        name: str,
+        start_decoder: Callable[[], Decoder],
+    ) -> None:
+        super().__init__(first, stream, budget, name)
+        self._start_decoder = start_decoder
+        self._decoder = start_decoder()
+        self._input = first
+        self._in = len(first)
+        self._ended = False
+
+    def _part(self, size: int) -> bytes:
+        while not self._ended:
+            if self._decoder.eof:
+                self._next_member()
+                continue
+            if not self._input and self._decoder.needs_input:
+                self._fill("the compressed data is truncated")
+            data, self._input = self._input, b""
+            part = self._decode(data, size)
+            if part:
+                self._check_ratio(len(part))
+                return part
+        return b""
+
+    def _decode(self, data: bytes, size: int) -> bytes:
+        try:
+            return self._decoder.decompress(data, size)
+        except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
+            raise refused(self._name, None, f"the compressed data is damaged: {error}") from error
+        except Exception as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> Exception:
+        """lzma.LZMAError and ZstdError, whose modules are not imported before they are needed."""
+        if type(error).__name__ not in ("LZMAError", "ZstdError"):
+            return error
+        text = str(error).lower()
+        if "memory" in text:
+            return over(self._name, "memory", self._budget.memory, "the decoder asks for more")
+        return refused(self._name, None, f"the compressed data is damaged: {error}")
+
+    def _fill(self, at_end: str) -> None:
+        self._input = self._stream.read(_IN) or b""
+        self._in += len(self._input)
+        if not self._input:
+            raise refused(self._name, None, at_end, "fetch it again: it is not whole")
+
+    def _next_member(self) -> None:
+        """Begin the next member, or end where only zeros (padding) are left."""
+        rest = self._decoder.unused_data + self._input
+        while not rest.strip(b"\0"):
+            rest = self._stream.read(_IN) or b""
+            self._in += len(rest)
+            if not rest:
+                self._ended = True
+                return
+        rest = rest.lstrip(b"\0")
+        rest += read_up_to(self._stream, _MAGIC_SIZE)
+        following = decoder_for(rest, self._budget)
+        same = following is not None and type(following()) is type(self._decoder)
+        if not same:
+            raise refused(self._name, None, "other bytes follow the compressed data")
+        self._decoder = self._start_decoder()
+        self._input = rest
+
+    def _check_ratio(self, size: int) -> None:
+        out = self._out + size
+        if out > RATIO_FREE and out > self._in * self._budget.ratio:
+            what = f"{out} bytes out of {self._in}"
+            raise over(self._name, "ratio", self._budget.ratio, what)

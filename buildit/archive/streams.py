@@ -1,0 +1,154 @@
+"""Streams that know where they end: exact reads, a window of a stream, hashing while writing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO, Protocol
+
+from buildit.archive.names import refused
+from buildit.digest import CHUNK, Digest
+
+_INLINE = 64 << 10  # below this, handing bytes to the other thread costs more than hashing them
+_AHEAD = 4  # chunks that may wait for the hash
+
+
+class Readable(Protocol):
+    """What bytes are read from; a raw read may be short, an empty one means the end."""
+
+    def read(self, size: int = -1, /) -> bytes | None: ...
+
+
+class Writable(Protocol):
+    """What bytes are written to; a raw stream may take fewer than it is given."""
+
+    def write(self, data: bytes, /) -> int | None: ...
+
+
+class Content(Protocol):
+    """An open file's bytes, as `open(path, "rb")`, `io.FileIO` and `io.BytesIO` give them."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+def read_up_to(stream: Readable, size: int) -> bytes:
+    """Read `size` bytes, fewer only at the end of the stream."""
+    first = stream.read(size) or b""
+    if len(first) == size or not first:
+        return first
+    parts = [first]
+    missing = size - len(first)
+    while missing and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def write_all(out: Writable, data: bytes) -> None:
+    """Write all bytes, also to a raw stream that takes fewer at a time."""
+    done = out.write(data)
+    while done is not None and done < len(data):
+        data = data[done:]
+        done = out.write(data)
+
+
+class Window(io.RawIOBase):
+    """The next `size` bytes of a stream; a stream that ends earlier is an error."""
+
+    def __init__(self, stream: Readable, size: int, archive: str, member: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._archive = archive
+        self._member = member
+        self.remaining = size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to `size` bytes, all that is left when negative.
+
+        Raises:
+            IntegrityError: the stream ends before the window does.
+        """
+        wanted = self.remaining if size < 0 else min(size, self.remaining)
+        if self.closed or not wanted:
+            return self._nothing()
+        part = read_up_to(self._stream, wanted)
+        if len(part) < wanted:
+            raise refused(self._archive, self._member, "the archive is truncated inside it")
+        self.remaining -= len(part)
+        return part
+
+    def readall(self) -> bytes:
+        return self.read(-1)
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        part = self.read(min(len(buffer), CHUNK))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def drain(self) -> None:
+        """Read to the end of the window and close it."""
+        while self.remaining:
+            self.read(CHUNK)
+        self.close()
+
+    def _nothing(self) -> bytes:
+        if self.closed:
+            raise ValueError("this member's bytes are past: read them before the next member")
+        return b""
+
+
+class HashingWriter:
+    """Writes to `out` and takes the SHA-256 of what it wrote, in a second thread for big writes."""
+
+    def __init__(self, out: BinaryIO | Writable) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self._waiting: deque[Future[None]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`; it may be a view, whose bytes are copied where they must outlive it.
+
+        Raises:
+            OSError: from the stream below; or from an earlier chunk.
+        """
+        if len(data) < _INLINE:
+            self._settle(0)
+            self._hash.update(data)
+        else:
+            kept = bytes(data)  # the very object where it is `bytes` already
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+            self._waiting.append(self._pool.submit(self._hash.update, kept))
+            self._settle(_AHEAD)
+        write_all(self._out, data)
+        self.size += len(data)
+        return len(data)
+
+    def digest(self) -> Digest:
+        """The digest of all bytes so far; ends the second thread."""
+        self.close()
+        return Digest(self._hash.hexdigest())
+
+    def close(self) -> None:
+        """End the second thread, leaving `out` open."""
+        self._settle(0)
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def _settle(self, most: int) -> None:
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+
+def hashing_writer(out: BinaryIO | Writable) -> HashingWriter:
+    return HashingWriter(out)
