@@ -1,0 +1,258 @@
+"""Artifacts in the store: committed by a statement after their blobs, looked up by key.
+
+One statement per builder and key. A second, different one by the same builder is kept beside the
+first as `<builder>.<digest>.json` and reported: that build is not reproducible.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
+from buildit.errors import IntegrityError, StoreError
+from buildit.model.artifact import Artifact
+from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
+from buildit.store.cas import Store, set_aside
+from buildit.store.durable import located, make_directory
+from buildit.store.layout import key_directory
+from buildit.store.locks import exclusive
+from buildit.store.names import note
+
+Suits = Callable[[Artifact], str | None]
+"""Why an artifact that is whole cannot be taken here (another `resolved`, say); None: take it."""
+
+Sign = Callable[[bytes], bytes]
+"""A statement's bytes to the armored signature over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A usable artifact and the statement that says so."""
+
+    artifact: Artifact
+    builder: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why the store cannot serve a key: one reason, or one per statement that was refused."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where the statement is; `differs_from` is the builder's earlier, different one."""
+
+    path: Path
+    differs_from: Path | None
+
+
+def anything(_: Artifact) -> str | None:
+    """Suits whoever asks."""
+    return None
+
+
+def lookup(store: Store, key: BuildKey, suits: Suits = anything) -> Artifact | None:
+    """The artifact of a key, with all that an image or a build needs of it; None is a miss."""
+    found = examine(store, key, suits)
+    return found.artifact if isinstance(found, Found) else None
+
+
+def examine(
+    store: Store, key: BuildKey, suits: Suits = anything, builders: Iterable[str] = (LOCAL,)
+) -> Found | Miss:
+    """As `lookup`, with the statement or the reasons; `builders` are asked before all others."""
+    reasons = []
+    for path in statement_paths(store.root, key, builders):
+        try:
+            artifact, builder = read_statement(path, key)
+        except (IntegrityError, StoreError) as error:
+            reasons.append(f"{path.name}: {error.message}")
+            continue
+        reason = incomplete(store, artifact) or suits(artifact)
+        if reason is None:
+            return Found(artifact, builder, path)
+        reasons.append(f"{path.name}: {reason}")
+    return Miss(tuple(reasons) or ("no build of it is in the store",))
+
+
+def incomplete(store: Store, artifact: Artifact) -> str | None:
+    """What the store lacks of an artifact: one line, or None. The log is not missed."""
+    for name, output in artifact.outputs.items():
+        size = store.size(output.diff_id)
+        if size is None:
+            return f"layer {output.diff_id} of output {name} is missing"
+        if size != output.size:
+            return f"layer {output.diff_id} of output {name} has {size} bytes, not {output.size}"
+        if not store.has(output.contents):
+            return f"contents {output.contents} of output {name} are missing"
+    return None if store.has(artifact.record) else f"record {artifact.record} is missing"
+
+
+def commit(
+    store: Store, artifact: Artifact, builder: str = LOCAL, sign: Sign | None = None
+) -> Committed:
+    """Make an artifact visible. Its blobs must be in the store already.
+
+    `builder` is `local` without `sign`, else the SHA-256 of the signing key's public blob.
+
+    Raises:
+        StoreError: a blob is missing, or the disk is full or refuses.
+        ValueError: the artifact is not well formed, or builder and signature do not go together.
+    """
+    if (builder == LOCAL) != (sign is None):
+        raise ValueError(
+            f"builder {builder!r} does not go with{'out' if sign is None else ''} a key"
+        )
+    reason = incomplete(store, artifact)
+    if reason is not None:
+        raise StoreError(
+            f"the artifact cannot be committed: {reason}",
+            place=f"key {artifact.key}",
+            hint="run the build again",
+        )
+    content = statement_bytes(artifact, builder)
+    return place_statement(store, artifact, builder, content, sign(content) if sign else None)
+
+
+def place_statement(
+    store: Store, artifact: Artifact, builder: str, content: bytes, signature: bytes | None
+) -> Committed:
+    """Keep the bytes of a statement that was written or verified by the caller.
+
+    Raises:
+        StoreError: the disk is full or refuses.
+    """
+    directory = key_directory(store.root, artifact.key)
+    lease = store.lease()
+    with located(directory):
+        make_directory(store.root / "locks")
+        with exclusive(store.root / "locks" / "statements"), store.publishing():
+            lease.pin((artifact.key,))
+            store.disk.make_synced_directory("statement", directory)
+            placed = _choose(store, artifact.key, builder, content)
+            _write(store, placed.path, content, signature)
+        note(store, artifact)
+    return placed
+
+
+def signature_path(statement: Path) -> Path:
+    return statement.with_name(f"{statement.name}.sig")
+
+
+def statement_paths(root: Path, key: BuildKey, first: Iterable[str] = ()) -> Iterator[Path]:
+    """Files that may hold statements about a key: the builders of `first`, then by name."""
+    directory = key_directory(root, key)
+    try:
+        names = [name for name in os.listdir(directory) if split_name(name) is not None]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    wanted = {builder: rank for rank, builder in enumerate(first)}
+
+    def order(name: str) -> tuple[int, int, str]:
+        builder, _, rest = name.partition(".")
+        return wanted.get(builder, len(wanted)), len(rest), name
+
+    for name in sorted(names, key=order):
+        yield directory / name
+
+
+def split_name(name: str) -> tuple[str, Digest | None] | None:
+    """`<builder>.json` or `<builder>.<digest>.json` to its parts; None for any other name."""
+    parts = name.split(".")
+    if parts[-1] != "json" or not is_builder(parts[0]):
+        return None
+    if len(parts) == 2:
+        return parts[0], None
+    if len(parts) == 3 and is_hex64(parts[1]):
+        return parts[0], Digest(parts[1])
+    return None
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A regular file of at most `limit` bytes; never follows a link or waits on a FIFO.
+
+    Raises:
+        OSError: it cannot be read.
+        IntegrityError: it is larger.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise IntegrityError(
+            f"it has more than {limit} bytes", place=str(path), hint="run `buildit store verify`"
+        )
+    return content
+
+
+def read_statement(path: Path, key: BuildKey) -> tuple[Artifact, str]:
+    """A statement whose file name says who made it.
+
+    Raises:
+        IntegrityError: what it says is not what its name says, or it is malformed.
+        StoreError: it cannot be read.
+    """
+    with located(path):
+        content = read_bounded(path, SIZE_LIMIT)
+    statement = parse_statement(content, key)
+    check_name(path, statement.builder, content)
+    return statement.artifact, statement.builder
+
+
+def check_name(path: Path, builder: str, content: bytes) -> None:
+    """Refuse a statement under a name that is not its own.
+
+    Raises:
+        IntegrityError: another builder's name, or another digest.
+    """
+    named = split_name(path.name)
+    if named is None or named[0] != builder or named[1] not in (None, digest_bytes(content)):
+        raise IntegrityError(
+            f"the statement by {builder} does not belong under this name",
+            place=str(path),
+            hint="run `buildit store verify`",
+        )
+
+
+def _choose(store: Store, key: BuildKey, builder: str, content: bytes) -> Committed:
+    """The name for a statement; a malformed file that has the name is set aside."""
+    path = key_directory(store.root, key) / f"{builder}.json"
+    if not os.path.lexists(path):
+        return Committed(path, None)
+    try:
+        read_statement(path, key)
+        if read_bounded(path, SIZE_LIMIT) == content:
+            return Committed(path, None)
+    except (IntegrityError, OSError):
+        set_aside(path, store)
+        return Committed(path, None)
+    return Committed(path.with_name(f"{builder}.{digest_bytes(content)}.json"), path)
+
+
+def _write(store: Store, path: Path, content: bytes, signature: bytes | None) -> None:
+    """The signature first, so that a statement that is visible has its signature."""
+    lease, disk = store.lease(), store.disk
+    beside = signature_path(path)
+    known = path.exists()
+    if signature is not None and not (known and beside.exists()):
+        disk.replace_file("signature", beside, signature, lease.entry("signature"))
+    if known:
+        return
+    if signature is None:
+        # Left by a commit that was cut short before its statement: it signs other bytes.
+        with suppress(FileNotFoundError):
+            beside.unlink()
+    temporary = lease.entry("statement")
+    disk.write_file("statement", temporary, content)
+    try:
+        disk.publish_once("statement", temporary, path)
+        disk.sync_directory("statement", path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)

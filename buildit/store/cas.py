@@ -1,0 +1,328 @@
+"""The local store: immutable blobs named by their SHA-256, scratch space and unpacked trees.
+
+A blob is visible only when it is complete, verified and durable. Nothing is ever edited, and no
+blob is hard-linked out: whoever takes one copies (or reflinks) it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file
+from buildit.errors import StoreError
+from buildit.store.checked import checked_stream
+from buildit.store.durable import Disk, explained, located, make_directory, sync_directory, token
+from buildit.store.fault import Faults
+from buildit.store.ingest import Batch, Pending, Sink, copy_file
+from buildit.store.layout import BLOBS, prepare
+from buildit.store.lease import Lease, reclaim
+from buildit.store.locks import Waiting, exclusive, passing, quietly, shared
+from buildit.store.remove import remove_tree
+from buildit.store.trees import Trees
+
+
+class Store:
+    """One store on disk, shared by any number of processes and by the threads of this one."""
+
+    __slots__ = ("_guard", "_lease", "blobs", "disk", "root", "trees")
+
+    def __init__(self, root: Path, disk: Disk) -> None:
+        self.root = root
+        self.disk = disk
+        self.blobs = root / BLOBS
+        self.trees = Trees(root, disk)
+        self._lease: Lease | None = None
+        self._guard = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Open the store at `root`, creating it where there is none.
+
+        Raises:
+            StoreError: another format, an unsafe owner or mode, or the file system refuses.
+        """
+        disk = Disk(Faults.wanted(os.environ))
+        return cls(prepare(root, disk), disk)
+
+    def close(self) -> None:
+        """Remove this process's scratch space and end its lease (after a kill: the next start)."""
+        with self._guard:
+            lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- reading
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is or would be; for reading only, never to hard-link."""
+        return self.blobs / digest
+
+    def size(self, digest: Digest) -> int | None:
+        """Length of the blob in bytes, None where there is none."""
+        try:
+            status = self.path(digest).lstat()
+        except FileNotFoundError:
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def has(self, digest: Digest) -> bool:
+        return self.size(digest) is not None
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob as it is on disk, seekable and unverified; `checked` verifies.
+
+        Raises:
+            StoreError: there is no such blob.
+        """
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise StoreError(
+                "the blob is not in the store",
+                place=f"sha256:{digest}",
+                hint="run the build again: it is fetched or built anew",
+            ) from None
+        except OSError as error:
+            raise explained(error, self.path(digest)) from None
+        return os.fdopen(fd, "rb")
+
+    def checked(self, digest: Digest) -> BinaryIO:
+        """The blob as a sequential stream that raises at its end where the bytes are wrong.
+
+        Raises:
+            StoreError: there is no such blob, or the disk fails.
+            IntegrityError: from the last `read`: the blob is corrupt and was set aside.
+        """
+        return checked_stream(self.open_blob(digest), digest, lambda: self.set_aside(digest))
+
+    def read(self, digest: Digest) -> bytes:
+        """All bytes of a blob, verified.
+
+        Raises:
+            StoreError: there is no such blob, or the disk fails.
+            IntegrityError: the blob is corrupt; it was set aside.
+        """
+        with self.checked(digest) as stream:
+            return stream.read()
+
+    # -- writing
+
+    def put_bytes(self, content: bytes) -> Digest:
+        """Keep bytes; durable and visible on return."""
+        digest = digest_bytes(content)
+        if self._keep_existing(digest):
+            return digest
+        with self.ingest() as sink:
+            sink.write(content)
+            return sink.commit(digest)
+
+    def put_file(self, path: Path, expected: Digest | None = None) -> Digest:
+        """Keep a copy of a file's bytes.
+
+        Raises:
+            IntegrityError: the bytes are not the expected ones.
+            StoreError: the file cannot be read, or the store not be written.
+        """
+        with self.ingest() as sink:
+            return copy_file(path, sink, expected)
+
+    def ingest(self) -> Sink:
+        """A blob to write: `with store.ingest() as sink: sink.write(...); sink.commit()`."""
+        return Sink(
+            self.lease().entry("blob"), self.disk, lambda blob: self._publish((blob,), None)
+        )
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Blobs that become visible together, after one sync, when the block ends well."""
+        with located(self.blobs):
+            fd = os.open(self.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        batch = Batch(lambda: self.lease().entry("blob"), self.disk, self._publish, fd)
+        try:
+            yield batch
+            batch.finish()
+        finally:
+            batch.drop()
+            os.close(fd)
+
+    def set_aside(self, digest: Digest) -> Path | None:
+        """Move a corrupt blob to corrupt/, so that it is fetched or built anew; None if gone."""
+        return set_aside(self.path(digest), self)
+
+    # -- space and locks of this process
+
+    def lease(self) -> Lease:
+        """This process's lease, taken on first use; leftovers of dead processes go then."""
+        with self._guard, located(self.root):
+            if self._lease is None:
+                reclaim(self.root)
+                self._lease = Lease.take(self.root, self.disk)
+            return self._lease
+
+    def pin(self, names: Iterable[str]) -> None:
+        """Keep keys, digests and trees from being collected while this process runs.
+
+        Pin before looking up; a collection that runs is waited for.
+        """
+        lease = self.lease()
+        with located(self.root), self.publishing():
+            lease.pin(names)
+
+    def scratch(self, name: str) -> Path:
+        """A fresh directory (mode 0700) on the store's file system; gone when the store closes."""
+        path = self.lease().entry(name)
+        with located(path):
+            path.mkdir(mode=0o700)
+            path.chmod(0o700)
+        return path
+
+    def discard(self, path: Path) -> None:
+        """Remove a scratch directory whatever modes are inside.
+
+        Raises:
+            StoreError: something inside belongs to another user, or is a mount point.
+        """
+        with located(path):
+            remove_tree(path)
+
+    def cache(self, name: str) -> Path:
+        """A directory for what may be deleted at any time, such as partial downloads."""
+        path = self.root / "cache" / name
+        with located(path):
+            make_directory(path)
+        return path
+
+    @contextmanager
+    def key_lock(self, key: BuildKey, waiting: Waiting = quietly) -> Iterator[None]:
+        """One builder per key: `waiting` is called once with the holder before a wait.
+
+        Look the key up again inside: the one who was waited for may have built it.
+        """
+        locks = self.root / "locks"
+        with ExitStack() as held:
+            with located(locks):
+                make_directory(locks)
+                held.enter_context(passing(locks / f"key-{key}", waiting))
+            yield
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Held while something becomes visible; keeps a collection out."""
+        with shared(self._collect_lock()):
+            yield
+
+    @contextmanager
+    def collecting(self, waiting: Waiting = quietly) -> Iterator[None]:
+        """Held while garbage is found and removed; keeps everybody from publishing."""
+        with exclusive(self._collect_lock(), waiting):
+            yield
+
+    # -- trees
+
+    def tree(self, diff_id: Digest) -> Path:
+        """The layer, unpacked; done on first use.
+
+        Raises:
+            StoreError: there is no such layer, or the disk is full.
+            IntegrityError: the layer is corrupt or no layer of ours.
+        """
+
+        def fill(directory: Path) -> None:
+            # The reader of archives is needed by builds only.
+            from buildit.archive.beneath import Root
+            from buildit.archive.unpack import unpack_layer
+
+            with self.checked(diff_id) as layer, Root.open(directory) as into:
+                unpack_layer(layer, into)
+                while layer.read(CHUNK):  # to its end, where the digest is compared
+                    pass
+
+        return self.named_tree(diff_id, fill)
+
+    def named_tree(self, identity: str, fill: Callable[[Path], None]) -> Path:
+        """A derived tree named by what determines it; `fill` makes it in an empty directory."""
+        with located(self.root / "trees" / identity):
+            return self.trees.get(identity, self.lease, fill)
+
+    # -- inside
+
+    def _collect_lock(self) -> Path:
+        make_directory(self.root / "locks")
+        return self.root / "locks" / "collect"
+
+    def _keep_existing(self, digest: Digest) -> bool:
+        """True where the blob is there and right: then it is pinned and its age starts anew."""
+        if not self.has(digest):
+            return False
+        lease = self.lease()
+        with located(self.path(digest)), self.publishing():
+            lease.pin((digest,))
+            return self._is_right(digest)
+
+    def _is_right(self, digest: Digest) -> bool:
+        """Compare an existing blob with its name; a wrong one is set aside."""
+        path = self.path(digest)
+        try:
+            if stat.S_ISREG(path.lstat().st_mode) and digest_file(path) == digest:
+                os.utime(path)
+                return True
+        except FileNotFoundError:
+            return False
+        set_aside(path, self)
+        return False
+
+    def _publish(self, blobs: tuple[Pending, ...], sync: int | None) -> None:
+        """Sync the blobs (through the file system of `sync`, else each), then name them."""
+        try:
+            with located(self.blobs):
+                if sync is not None:
+                    self.disk.sync_file_system("blob", sync)
+                else:
+                    for blob in blobs:
+                        self.disk.sync("blob", blob.fd)
+                with self.publishing():
+                    self.lease().pin(blob.digest for blob in blobs)
+                    for blob in blobs:
+                        self._place(blob)
+                    self.disk.sync_directory("blob", self.blobs)
+        finally:
+            for blob in blobs:
+                blob.drop()
+
+    def _place(self, blob: Pending) -> None:
+        if not (self.has(blob.digest) and self._is_right(blob.digest)):
+            self.disk.publish("blob", blob.temporary, self.path(blob.digest))
+
+
+def set_aside(path: Path, store: Store) -> Path | None:
+    """Move a corrupt object of the store to corrupt/; None where it is gone already."""
+    corrupt = store.root / "corrupt"
+    with located(path):
+        make_directory(corrupt)
+        store.disk.faults.reach("corrupt-move")
+        aside = corrupt / f"{path.name}.{token()}"
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return None
+        with suppress(OSError):
+            sync_directory(path.parent)
+    return aside

@@ -1,0 +1,234 @@
+"""Garbage: what no root and no running process needs.
+
+Roots are files in `roots/`, each naming what keeps things alive (a lock, an image: its `anchor`)
+and the keys, digests and tree names that it keeps. A root whose anchor is gone keeps nothing.
+A lease keeps what its process pinned, and everything younger than itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import BuildKey, Digest, canonical, digest_bytes, is_hex64
+from buildit.errors import IntegrityError, StoreError
+from buildit.model.artifact import Artifact
+from buildit.store.artifacts import read_statement, statement_paths
+from buildit.store.cas import Store
+from buildit.store.durable import located, make_directory
+from buildit.store.lease import running
+from buildit.store.locks import Waiting, quietly
+from buildit.store.names import index_paths
+from buildit.store.remove import remove_tree
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What `anchor` (an absolute path) keeps alive while it exists."""
+
+    anchor: Path
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What a collection removes; `size` is in bytes of blobs. `roots` have lost their anchor."""
+
+    keys: tuple[BuildKey, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+    trees: tuple[Path, ...] = ()
+    failures: tuple[Path, ...] = ()
+    corrupt: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
+    size: int = 0
+
+
+def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
+    """Keep keys, digests and trees for as long as `anchor` exists; replaces its earlier root.
+
+    Raises:
+        StoreError: the disk is full or refuses.
+    """
+    real = os.path.realpath(anchor)
+    path = store.root / "roots" / f"{digest_bytes(os.fsencode(real))}.json"
+    # Text of any bytes: undecodable ones are kept as surrogates, which JSON escapes.
+    content = canonical({"anchor": real, "names": sorted(set(names))})
+    with located(path):
+        make_directory(path.parent)
+        if path.exists() and path.read_bytes() == content:
+            return
+        store.disk.replace_file("root", path, content, store.lease().entry("root"))
+
+
+def roots(store: Store) -> tuple[Root, ...]:
+    """The roots whose anchor still exists.
+
+    Raises:
+        StoreError: a root cannot be read; nothing may be collected then.
+    """
+    return tuple(root for _, root in _roots(store) if os.path.lexists(root.anchor))
+
+
+def garbage(store: Store, keep: Collection[str] = ()) -> Garbage:
+    """What `collect` would remove now; nothing is changed.
+
+    Raises:
+        StoreError: a root or the store cannot be read.
+    """
+    with located(store.root):
+        return _find(store, frozenset(keep))
+
+
+def collect(store: Store, keep: Collection[str] = (), waiting: Waiting = quietly) -> Garbage:
+    """Remove what neither roots, `keep` nor running processes need; returns what it was.
+
+    Statements go before their blobs, so that a collection that is cut short leaves misses, never
+    a statement that promises what is gone.
+
+    Raises:
+        StoreError: a root cannot be read, or the file system refuses.
+    """
+    lease = store.lease()
+    with located(store.root):
+        with store.collecting(waiting):
+            found = _find(store, frozenset(keep))
+            trash = lease.entry("trash")
+            trash.mkdir()
+            _sweep(store, found, trash)
+        # Whole trees go slowly; by now nobody can see them, so nobody waits for it.
+        remove_tree(trash)
+    return found
+
+
+def _sweep(store: Store, found: Garbage, trash: Path) -> None:
+    reach = store.disk.faults.reach
+    for path in found.roots:
+        path.unlink(missing_ok=True)
+    for key in found.keys:
+        reach("collect-remove")
+        directory = store.root / "k" / key[:2] / key
+        directory.rename(trash / f"key-{key}")
+        with suppress(OSError):
+            directory.parent.rmdir()
+    for path in index_paths(store.root):
+        if path.stem in found.keys:
+            path.unlink(missing_ok=True)
+    for digest in found.blobs:
+        reach("collect-remove")
+        store.path(digest).unlink(missing_ok=True)
+    for path in found.trees:
+        reach("collect-remove")
+        aside = store.trees.set_aside(path, store.lease())
+        if aside is not None:
+            aside.rename(trash / f"tree-{path.name}")
+    for path in (*found.failures, *found.corrupt):
+        path.rename(trash / f"{path.parent.name}-{path.name}")
+
+
+def _find(store: Store, keep: frozenset[str]) -> Garbage:
+    own = store.lease().name
+    leases = running(store.root)
+    now = time.time_ns()
+    horizon = min((lease.since for lease in leases if lease.name != own), default=now + 1)
+    if horizon > now + 1:
+        # A process that began in the future: the clock went back, so ages say nothing.
+        horizon = 0
+
+    def is_old(path: Path) -> bool:
+        try:
+            changed = path.lstat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        return changed < horizon and changed <= now
+
+    named = keep.union(*(lease.pins for lease in leases))
+    named = named.union(*(root.names for root in roots(store)))
+    young = {key for key in _keys(store) if not is_old(store.root / "k" / key[:2] / key)}
+    marked = _marked(store, young, named)
+    blobs = [digest for digest in _blobs(store) if digest not in marked]
+    blobs = [digest for digest in blobs if is_old(store.path(digest))]
+    return Garbage(
+        keys=tuple(key for key in _keys(store) if key not in named and key not in young),
+        blobs=tuple(blobs),
+        trees=tuple(
+            path for path in _trees(store) if path.name not in marked and is_old(_aged(path))
+        ),
+        failures=_unnamed(store.root / "logs" / "failed", named, is_old),
+        corrupt=_unnamed(store.root / "corrupt", named, is_old),
+        roots=tuple(path for path, root in _roots(store) if not os.path.lexists(root.anchor)),
+        size=sum(store.size(digest) or 0 for digest in blobs),
+    )
+
+
+def _aged(tree: Path) -> Path:
+    """What bears a tree's age: its mark, or the tree itself where it has none."""
+    mark = tree.with_name(f"{tree.name}.ok")
+    return mark if mark.exists() else tree
+
+
+def _marked(store: Store, young: set[BuildKey], named: frozenset[str]) -> set[str]:
+    """All names that are kept: as given, and what the statements about kept keys speak of."""
+    marked = set(named)
+    for key in _keys(store):
+        if key in named or key in young:
+            for path in statement_paths(store.root, key):
+                with suppress(IntegrityError, StoreError):
+                    marked.update(_names(read_statement(path, key)[0]))
+    return marked
+
+
+def _names(artifact: Artifact) -> Iterator[str]:
+    yield artifact.record
+    if artifact.log is not None:
+        yield artifact.log
+    for _, digest in artifact.materials:
+        yield digest
+    for output in artifact.outputs.values():
+        yield output.diff_id
+        yield output.contents
+        for encoding in output.encodings:
+            yield encoding.digest
+
+
+def _roots(store: Store) -> Iterator[tuple[Path, Root]]:
+    for path in sorted((store.root / "roots").glob("*.json")):
+        try:
+            found = json.loads(path.read_bytes())
+            anchor, names = Path(found["anchor"]), frozenset(map(str, found["names"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            # What it keeps is unknown, so nothing may go.
+            raise StoreError(
+                "the root cannot be read, so nothing is collected",
+                place=str(path),
+                hint=f"remove {path}; the next build of its container writes it again",
+            ) from None
+        yield path, Root(anchor, names)
+
+
+def _keys(store: Store) -> list[BuildKey]:
+    found = (store.root / "k").glob("??/*")
+    return sorted(BuildKey(path.name) for path in found if is_hex64(path.name))
+
+
+def _blobs(store: Store) -> list[Digest]:
+    return sorted(Digest(name) for name in os.listdir(store.blobs) if is_hex64(name))
+
+
+def _trees(store: Store) -> list[Path]:
+    return sorted(path for path in (store.root / "trees").iterdir() if path.suffix != ".ok")
+
+
+def _unnamed(
+    directory: Path, named: frozenset[str], is_old: Callable[[Path], bool]
+) -> tuple[Path, ...]:
+    if not directory.is_dir():
+        return ()
+    found = sorted(directory.iterdir())
+    return tuple(path for path in found if path.name not in named and is_old(path))

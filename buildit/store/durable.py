@@ -1,0 +1,173 @@
+"""The few steps that make bytes durable, each a fault point, and what their failures mean.
+
+Order everywhere: create in the same file system, write, sync, publish, sync the directory.
+After a failed sync nothing is published: the kernel may have dropped the pages and marked them
+clean, so a second fsync that succeeds proves nothing. The caller writes anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import StoreError
+from buildit.store.fault import Faults
+
+READ_ONLY = 0o444
+DIRECTORY = 0o755
+
+_HINTS = {
+    errno.ENOSPC: "free some space, run `buildit store gc`, or set BUILDIT_STORE to a larger disk",
+    errno.EDQUOT: "free some of your quota, run `buildit store gc`, or set BUILDIT_STORE elsewhere",
+    errno.EROFS: "remount the file system writable, or set BUILDIT_STORE to another directory",
+    errno.EIO: "check the disk (`dmesg`), then run `buildit store verify`",
+    errno.EACCES: "check owner and mode, or set BUILDIT_STORE to a directory of your own",
+    errno.EPERM: "check owner and mode, or set BUILDIT_STORE to a directory of your own",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.ENFILE: "close other programs: the machine has too many open files",
+    errno.ENAMETOOLONG: "set BUILDIT_STORE to a shorter path",
+    errno.ENOLCK: "put the store on a file system that has file locks (flock)",
+    errno.EOPNOTSUPP: "put the store on a local file system such as ext4, xfs or btrfs",
+}
+
+
+def explained(error: OSError, place: Path) -> StoreError:
+    """What a failed system call on the store means, and the next step."""
+    number = error.errno or 0
+    what = os.strerror(number) if number else str(error)
+    hint = _HINTS.get(number, "run `buildit doctor`")
+    return StoreError(f"the store cannot be used: {what}", place=str(place), hint=hint)
+
+
+@contextmanager
+def located(place: Path) -> Iterator[None]:
+    """Turn an OSError inside into one StoreError that names the place and the next step."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, place) from error
+
+
+def token() -> str:
+    """A file name's random part; nothing that is kept depends on it."""
+    return os.urandom(8).hex()
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its missing parents with mode 0755, whatever the umask."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(DIRECTORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Steps on files; `subject` says what is written and, with the step, names the fault point."""
+
+    faults: Faults
+
+    def create(self, subject: str, path: Path) -> int:
+        """A file descriptor open for writing on a file that did not exist."""
+        self.faults.reach(f"{subject}-create")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def write(self, subject: str, fd: int, content: bytes | memoryview) -> None:
+        self.faults.reach(f"{subject}-write")
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+    def sync(self, subject: str, fd: int) -> None:
+        self.faults.reach(f"{subject}-sync")
+        os.fsync(fd)
+
+    def sync_file_system(self, subject: str, fd: int) -> None:
+        """syncfs(2): everything that the file system of `fd` holds, in one call.
+
+        Since Linux 5.8 it reports write-back errors since `fd` was opened, so open it first.
+        """
+        self.faults.reach(f"{subject}-sync")
+        syncfs(fd)
+
+    def publish(self, subject: str, source: Path, destination: Path) -> None:
+        """Give a complete file its name, replacing what has it."""
+        self.faults.reach(f"{subject}-publish")
+        source.rename(destination)
+
+    def publish_once(self, subject: str, source: Path, destination: Path) -> bool:
+        """Give a complete file its name unless the name is taken; False where it is."""
+        self.faults.reach(f"{subject}-publish")
+        try:
+            os.link(source, destination, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # A file system without hard links (some FUSE, SMB): test, then rename.
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            if os.path.lexists(destination):
+                return False
+            source.rename(destination)
+            return True
+        source.unlink()
+        return True
+
+    def sync_directory(self, subject: str, path: Path) -> None:
+        self.faults.reach(f"{subject}-directory")
+        sync_directory(path)
+
+    def write_file(self, subject: str, path: Path, content: bytes) -> None:
+        """A new, synced, read-only file under a temporary name; removed again where it fails."""
+        fd = self.create(subject, path)
+        try:
+            self.write(subject, fd, content)
+            os.fchmod(fd, READ_ONLY)
+            self.sync(subject, fd)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def replace_file(self, subject: str, path: Path, content: bytes, temporary: Path) -> None:
+        """Put durable content under a name, replacing what has it."""
+        self.write_file(subject, temporary, content)
+        try:
+            self.publish(subject, temporary, path)
+            self.sync_directory(subject, path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def make_synced_directory(self, subject: str, path: Path) -> None:
+        """Create missing directories so that a power loss cannot take one away again."""
+        missing = [path]
+        while not missing[-1].is_dir():
+            missing.append(missing[-1].parent)
+        make_directory(path)
+        for directory in missing[1:]:
+            self.sync_directory(subject, directory)
+
+
+def sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def syncfs(fd: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

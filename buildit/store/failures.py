@@ -1,0 +1,105 @@
+"""Failed builds: their log and tree stay in `logs/failed/<key>/` for `buildit log` and `shell`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import CHUNK, BuildKey, canonical
+from buildit.store.cas import Store
+from buildit.store.durable import located, make_directory
+from buildit.store.remove import remove_tree
+
+_FACTS = "failure.json"
+_LOG = "log"
+_WORK = "work"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A build that failed: what and where, and what is left of it.
+
+    `log` and `work` are paths in the store; `work` is None where no tree was kept.
+    """
+
+    key: BuildKey
+    name: str
+    version: str
+    phase: str
+    message: str
+    log: Path
+    work: Path | None
+
+
+def keep_failure(store: Store, failure: Failure) -> Failure:
+    """Take over the log (copied) and the scratch directory (moved) of a failed build.
+
+    It replaces an earlier failure of the same key. Returns the failure with its new paths.
+
+    Raises:
+        StoreError: the disk is full or refuses; the scratch directory is not of this store.
+    """
+    place = _place(store, failure.key)
+    entry = store.lease().entry("failure")
+    with located(place):
+        entry.mkdir(mode=0o755)
+        try:
+            _fill(store, entry, failure)
+            make_directory(place.parent)
+            forget_failure(store, failure.key)
+            store.disk.faults.reach("failure-move")
+            entry.rename(place)
+        except BaseException:
+            remove_tree(entry)
+            raise
+    kept = find_failure(store, failure.key)
+    assert kept is not None  # noqa: S101 it was written three lines above
+    return kept
+
+
+def find_failure(store: Store, key: BuildKey) -> Failure | None:
+    """The last failure of a key, None where none is remembered (or its facts are garbled)."""
+    place = _place(store, key)
+    try:
+        facts = json.loads((place / _FACTS).read_bytes())
+        name, version, phase, message = (
+            facts[field] for field in ("name", "version", "phase", "message")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(isinstance(text, str) for text in (name, version, phase, message)):
+        return None
+    work = place / _WORK if (place / _WORK).is_dir() else None
+    return Failure(key, name, version, phase, message, place / _LOG, work)
+
+
+def forget_failure(store: Store, key: BuildKey) -> None:
+    """Remove what is kept of a failed build, if anything."""
+    place = _place(store, key)
+    trash = store.lease().entry("trash")
+    with located(place):
+        try:
+            place.rename(trash)
+        except FileNotFoundError:
+            return
+        remove_tree(trash)
+
+
+def _place(store: Store, key: BuildKey) -> Path:
+    return store.root / "logs" / "failed" / key
+
+
+def _fill(store: Store, entry: Path, failure: Failure) -> None:
+    facts = {
+        "message": failure.message,
+        "name": failure.name,
+        "phase": failure.phase,
+        "version": failure.version,
+    }
+    store.disk.write_file("failure", entry / _FACTS, canonical(facts))
+    with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:
+        while chunk := source.read(CHUNK):
+            copy.write(chunk)
+    if failure.work is not None:
+        failure.work.rename(entry / _WORK)

@@ -1,0 +1,176 @@
+"""Bytes on their way into the store: hashed while written, invisible until published."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from buildit.digest import CHUNK, Digest
+from buildit.errors import IntegrityError, StoreError
+from buildit.store.durable import READ_ONLY, Disk, located
+
+FSYNC_AT_MOST = 16
+"""Up to so many blobs are synced one by one; more share one syncfs (THREATS N4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A complete blob under a temporary name, not synced; `fd` is still open on it."""
+
+    temporary: Path
+    digest: Digest
+    size: int
+    fd: int
+
+    def drop(self) -> None:
+        """Close it, and remove the temporary name if it is still there."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+
+
+class Sink:
+    """A blob being written; a context manager that leaves nothing behind unless committed."""
+
+    __slots__ = ("_deliver", "_disk", "_fd", "_hash", "_path", "_size", "_subject")
+
+    def __init__(
+        self, path: Path, disk: Disk, deliver: Callable[[Pending], None], subject: str = "blob"
+    ) -> None:
+        self._path = path
+        self._disk = disk
+        self._deliver = deliver
+        self._subject = subject
+        self._hash = hashlib.sha256()
+        self._size = 0
+        with located(path):
+            self._fd = disk.create(subject, path)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def write(self, content: bytes | bytearray | memoryview) -> int:
+        """Append bytes.
+
+        Raises:
+            StoreError: the disk is full or refuses.
+        """
+        view = memoryview(content).cast("B")
+        with located(self._path):
+            self._disk.write(self._subject, self._fd, view)
+        self._hash.update(view)
+        self._size += len(view)
+        return len(view)
+
+    def commit(self, expected: Digest | None = None) -> Digest:
+        """Hand the blob over; outside of a batch it is durable and visible on return.
+
+        Raises:
+            IntegrityError: the bytes are not the expected ones.
+            StoreError: the disk is full or refuses.
+        """
+        digest = Digest(self._hash.hexdigest())
+        if expected is not None and digest != expected:
+            raise IntegrityError(
+                f"the bytes have SHA-256 {digest}",
+                place=f"sha256:{expected}",
+                hint="the source changed or was cut short; nothing of it was kept",
+            )
+        with located(self._path):
+            os.fchmod(self._fd, READ_ONLY)
+        pending = Pending(self._path, digest, self._size, self._fd)
+        self._fd = -1
+        self._deliver(pending)
+        return digest
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+
+class Batch:
+    """Blobs of one batch: written and hashed now, durable and visible when the batch ends."""
+
+    __slots__ = ("_disk", "_fd", "_name", "_pending", "_publish")
+
+    def __init__(
+        self,
+        name: Callable[[], Path],
+        disk: Disk,
+        publish: Callable[[tuple[Pending, ...], int | None], None],
+        fd: int,
+    ) -> None:
+        self._name = name
+        self._disk = disk
+        self._publish = publish
+        self._fd = fd
+        self._pending: list[Pending] = []
+
+    def ingest(self) -> Sink:
+        """A blob to write, as `Store.ingest`; its digest is known at once."""
+        return Sink(self._name(), self._disk, self._add)
+
+    def put_bytes(self, content: bytes) -> Digest:
+        with self.ingest() as sink:
+            sink.write(content)
+            return sink.commit()
+
+    def put_file(self, path: Path, expected: Digest | None = None) -> Digest:
+        with self.ingest() as sink:
+            return copy_file(path, sink, expected)
+
+    def finish(self) -> None:
+        """Make everything durable, then visible; `Store.batch` calls it."""
+        pending, self._pending = tuple(self._pending), []
+        if pending:
+            self._publish(pending, self._fd if len(pending) > FSYNC_AT_MOST else None)
+
+    def drop(self) -> None:
+        """Remove what was not published."""
+        for blob in self._pending:
+            blob.drop()
+        self._pending = []
+
+    def _add(self, blob: Pending) -> None:
+        if len(self._pending) >= FSYNC_AT_MOST:
+            # Open files are few; from here on one syncfs serves all.
+            os.close(blob.fd)
+            blob = Pending(blob.temporary, blob.digest, blob.size, -1)
+        self._pending.append(blob)
+
+
+def copy_file(path: Path, sink: Sink, expected: Digest | None) -> Digest:
+    """Write a file's bytes to a sink and commit it.
+
+    Raises:
+        IntegrityError: the bytes are not the expected ones.
+        StoreError: the file cannot be read, or the store not be written.
+    """
+    try:
+        with path.open("rb") as source:
+            while chunk := source.read(CHUNK):
+                sink.write(chunk)
+    except OSError as error:
+        raise StoreError(
+            f"the file cannot be read: {error.strerror}", place=str(path), hint="check its mode"
+        ) from None
+    return sink.commit(expected)

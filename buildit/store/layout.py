@@ -1,0 +1,151 @@
+"""The store's directory: what is in it, its format version, and who may own it (DESIGN 4).
+
+An OCI image layout (image-spec image-layout.md) with a constant, empty index, and more beside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from buildit.digest import BuildKey, canonical
+from buildit.errors import StoreError
+from buildit.store.durable import Disk, located, make_directory, sync_directory, token
+
+FORMAT = 1
+FORMAT_FILE = "buildit-store.json"
+BLOBS = "blobs/sha256"
+DIRECTORIES = (
+    BLOBS,
+    "k",
+    "n",
+    "containers",
+    "trees",
+    "tmp",
+    "leases",
+    "locks",
+    "roots",
+    "cache",
+    "logs",
+    "corrupt",
+)
+CONSTANT_FILES = {
+    "oci-layout": canonical({"imageLayoutVersion": "1.0.0"}),
+    "index.json": canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [],
+        }
+    ),
+}
+_FORMAT_BYTES = canonical({"format": FORMAT})
+_TOP = {name.partition("/")[0] for name in DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
+
+
+def prepare(root: Path, disk: Disk) -> Path:
+    """Check the store at `root`, create it where there is none, and return its real path.
+
+    Raises:
+        StoreError: of another format, not a store, owned by another user, writable by others, or
+            the file system refuses.
+    """
+    with located(root):
+        real = Path(os.path.realpath(root))
+        make_directory(real)
+        check_owner(real)
+        if not check_format(real):
+            _create(real, disk)
+    return real
+
+
+def check_owner(root: Path) -> None:
+    """Refuse a store that another user could change under us.
+
+    Raises:
+        StoreError: not a directory, another owner, or writable by group or others.
+    """
+    status = root.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise StoreError(
+            "the store is not a directory", place=str(root), hint="set BUILDIT_STORE elsewhere"
+        )
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"the store belongs to user {status.st_uid}, not to user {os.geteuid()} who runs this",
+            place=str(root),
+            hint="run as its owner, or set BUILDIT_STORE to a directory of your own",
+        )
+    if status.st_mode & 0o022:
+        raise StoreError(
+            f"other users may write to the store (mode {stat.S_IMODE(status.st_mode):04o})",
+            place=str(root),
+            hint=f"run `chmod go-w {root}`, then `buildit store verify`",
+        )
+
+
+def check_format(root: Path) -> bool:
+    """True for a store of our format, False where none was completed here yet.
+
+    Raises:
+        StoreError: a newer format, an unreadable version, or a directory with other files.
+    """
+    path = root / FORMAT_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        _check_empty(root)
+        return False
+    if text == _FORMAT_BYTES:
+        return True
+    version = _version(text)
+    if version is None:
+        raise StoreError(
+            "the store's version cannot be read",
+            place=str(path),
+            hint=f"remove {path}: it is written again, then run `buildit store verify`",
+        )
+    raise StoreError(
+        f"the store has format {version}, this buildit knows format {FORMAT}",
+        place=str(path),
+        hint="use a newer buildit, or set BUILDIT_STORE to another directory",
+    )
+
+
+def _version(text: bytes) -> int | None:
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and type(found.get("format")) is int:
+            return int(found["format"])
+    return None
+
+
+def _check_empty(root: Path) -> None:
+    # A store whose creation was cut short holds only names of ours; anything else is no store.
+    strange = sorted(name for name in os.listdir(root) if name.partition(".new-")[0] not in _TOP)
+    if strange:
+        raise StoreError(
+            f"the directory is not a store: it holds {strange[0]!r}",
+            place=str(root),
+            hint="set BUILDIT_STORE (or `store:`) to an empty or missing directory",
+        )
+
+
+def _create(root: Path, disk: Disk) -> None:
+    for name in os.listdir(root):
+        if ".new-" in name:
+            (root / name).unlink(missing_ok=True)
+    for name in DIRECTORIES:
+        make_directory(root / name)
+    # The version comes last: a store that has it is complete.
+    for name, content in {**CONSTANT_FILES, FORMAT_FILE: _FORMAT_BYTES}.items():
+        disk.replace_file("layout", root / name, content, root / f"{name}.new-{token()}")
+    sync_directory(root.parent)
+
+
+def key_directory(root: Path, key: BuildKey) -> Path:
+    """Where the statements about a key are: `k/<aa>/<key>/`."""
+    return root / "k" / key[:2] / key

@@ -1,0 +1,125 @@
+"""Keys by prefix, and the index of names `n/<category>/<name>/<key>.json`, for people only.
+
+The index is derived from the statements; an entry may be missing or stale, and nothing breaks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import BuildKey, canonical, is_hex64, key_uuid, uuid_prefix
+from buildit.errors import UsageError
+from buildit.model.artifact import Artifact
+from buildit.store.cas import Store
+from buildit.store.durable import located, make_directory
+from buildit.store.layout import key_directory
+
+SHORTEST_PREFIX = 8
+_PART = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,127}")
+_PREFIX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One key as the index knows it."""
+
+    key: BuildKey
+    name: str
+    version: str
+    platform: str
+
+
+def note(store: Store, artifact: Artifact) -> None:
+    """Enter an artifact into the index, unless its name cannot be a path.
+
+    Raises:
+        StoreError: the disk is full or refuses.
+    """
+    directory = _directory(store.root, artifact.name)
+    if directory is None:
+        return
+    path = directory / f"{artifact.key}.json"
+    content = canonical(
+        {
+            "key": artifact.key,
+            "name": artifact.name,
+            "platform": artifact.platform,
+            "version": artifact.version,
+        }
+    )
+    with located(path):
+        if path.exists():
+            return
+        make_directory(directory)
+        store.disk.replace_file("name", path, content, store.lease().entry("name"))
+
+
+def named(store: Store) -> tuple[Named, ...]:
+    """What the index knows and the store still has, by name, version and key."""
+    found = (_read(path) for path in index_paths(store.root))
+    known = [
+        entry
+        for entry in found
+        if entry is not None and key_directory(store.root, entry.key).is_dir()
+    ]
+    return tuple(sorted(known, key=lambda entry: (entry.name, entry.version, entry.key)))
+
+
+def index_paths(root: Path) -> Iterator[Path]:
+    return (root / "n").glob("*/*/*.json")
+
+
+def find(store: Store, text: str) -> BuildKey:
+    """The one key that a whole key, a prefix of at least 8 digits, or a whole UUID names.
+
+    Raises:
+        UsageError: too short, not hex, no such key, or several.
+    """
+    prefix = uuid_prefix(text) if "-" in text else text.lower()
+    if prefix is None or not _PREFIX.fullmatch(prefix) or not SHORTEST_PREFIX <= len(prefix) <= 64:
+        raise UsageError(
+            "neither a key's first 8 to 64 hex digits nor a whole UUID",
+            place=text,
+            hint="take one from `buildit store list`",
+        )
+    keys = _keys(store.root, prefix)
+    if not keys:
+        raise UsageError(
+            "no build in the store has this key", place=text, hint="see `buildit store list`"
+        )
+    if len(keys) > 1:
+        raise UsageError(
+            f"{len(keys)} builds have a key that begins so",
+            place=text,
+            hint="give more digits",
+            details=tuple(f"{key_uuid(key)}  {key}" for key in keys[:8]),
+        )
+    return keys[0]
+
+
+def _keys(root: Path, prefix: str) -> list[BuildKey]:
+    """Keys that were built, or whose failure is remembered."""
+    places = (root / "k" / prefix[:2], root / "logs" / "failed")
+    names = {name for place in places if place.is_dir() for name in os.listdir(place)}
+    return sorted(BuildKey(name) for name in names if is_hex64(name) and name.startswith(prefix))
+
+
+def _directory(root: Path, name: str) -> Path | None:
+    category, _, rest = name.rpartition("/")
+    parts = (category or "local", rest)
+    return root / "n" / parts[0] / rest if all(map(_PART.fullmatch, parts)) else None
+
+
+def _read(path: Path) -> Named | None:
+    try:
+        found = json.loads(path.read_bytes())
+        entry = Named(BuildKey(found["key"]), found["name"], found["version"], found["platform"])
+        texts = (entry.key, entry.name, entry.version, entry.platform)
+        return entry if is_hex64(entry.key) and all(isinstance(t, str) for t in texts) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
