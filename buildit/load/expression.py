@@ -37,6 +37,7 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
     "notin": lambda left, right: not operator.contains(right, left),
 }
 _WORDS = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow", "Neg"), "arithmetic"),
     "Assign": "{% set %}",
     "AssignBlock": "{% set %}",
     "Call": "calls",

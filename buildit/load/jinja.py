@@ -16,6 +16,8 @@ from buildit.model.node import Mapping, Node, Scalar, Sequence
 Value = str | bool | int | float | Seq["Value"] | Map[str, "Value"] | None
 """What a variable may hold: plain values only, so that a template reaches no code."""
 
+Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
+
 Variables = Map[str, Value]
 
 
@@ -54,6 +56,18 @@ def render_scalar(scalar: Scalar, variables: Variables) -> Scalar:
 
     text = "".join(piece.text for piece in pieces(scalar, variables))
     return replace(scalar, text=text, body=None, rendered=True)
+
+
+def render_json(scalar: Scalar, variables: Variables) -> Json:
+    """The JSON value that the template in `scalar` becomes; `load.jsontext` says how.
+
+    Raises:
+        RecipeError: the template is wrong, a value does not fit where it stands, or the result is
+            not JSON (RFC 8259) or repeats a key; the place is that in the user's file.
+    """
+    from buildit.load.jsontext import json_of
+
+    return json_of(scalar, variables)
 
 
 def _key(key: Scalar) -> Scalar:

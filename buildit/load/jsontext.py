@@ -15,21 +15,18 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from buildit.errors import RecipeError
-from buildit.load.jinja import Variables, is_template
+from buildit.load.jinja import Json, Variables, is_template
 from buildit.model.node import Place, Scalar
-
-Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
 
 _QUOTES = re.compile(r'\\.|"|\\\Z', re.DOTALL)
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 
 
-def render_json(scalar: Scalar, variables: Variables) -> Json:
+def json_of(scalar: Scalar, variables: Variables) -> Json:
     """The JSON value that the template in `scalar` becomes.
 
     Raises:
-        RecipeError: the template is wrong, a value does not fit where it stands, or the result is
-            not JSON (RFC 8259) or repeats a key; the place is that in the user's file.
+        RecipeError: as `load.jinja.render_json`.
     """
     rendered = _rendered(scalar, variables)
     try:
@@ -142,7 +139,8 @@ class _Rendered:
         start = text.rfind("\n", 0, offset) + 1
         end = text.find("\n", offset)
         line = text[start : end if end >= 0 else len(text)].strip()
-        details = (f"after rendering, the line is: {line[:200]}",) if line else ()
+        changed = any(part.is_value for part in self.parts)
+        details = (f"after rendering, the line is: {line[:200]}",) if line and changed else ()
         return RecipeError(message, place=str(self.place(offset)), details=details)
 
     def place(self, offset: int) -> Place:
