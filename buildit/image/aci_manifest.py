@@ -1,0 +1,106 @@
+"""The ACI manifest of an image (appc spec aci.md): derived, or as the user wrote it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from buildit.errors import RecipeError
+from buildit.image.aci_rules import manifest_problems
+from buildit.image.appspec import aci_app
+from buildit.image.names import ac_identifier, machine
+from buildit.image.oci_config import read_json, rfc3339
+from buildit.model.image import Image
+
+AC_VERSION = "0.8.11"
+_OCI = "org.opencontainers.image."
+_ANNOTATIONS = {
+    f"{_OCI}authors": "authors",
+    f"{_OCI}url": "homepage",
+    f"{_OCI}documentation": "documentation",
+    f"{_OCI}created": "created",
+}
+"""What App Container has its own annotation for."""
+
+
+def aci_manifest(image: Image) -> dict[str, object]:
+    """The manifest as JSON data, every rule of the specification met.
+
+    Raises:
+        RecipeError: the user's document, or what the container gives, breaks a rule; or the
+            document says another platform than the container.
+    """
+    if not image.content:
+        return _derived(image)
+    document = read_json(image.content, image.place, "the ACI manifest")
+    problems = (*manifest_problems(document), *_contradictions(document, image))
+    if problems or not isinstance(document, dict):
+        raise RecipeError(
+            f"the ACI manifest is not valid: {problems[0]}",
+            place=image.place or None,
+            hint="correct `content` of this image step (appc spec aci.md), "
+            "or leave it out: then `app` and `vars` decide",
+            details=problems[1:],
+        )
+    return document
+
+
+def program(manifest: dict[str, object]) -> str | None:
+    """The absolute path that an executor runs; None where there is no app."""
+    app = manifest.get("app")
+    return str(app["exec"][0]) if isinstance(app, dict) else None
+
+
+def _platform(image: Image) -> dict[str, str]:
+    """Labels `os` and `arch`; none for a machine that App Container has no name for."""
+    spelling = machine(image).appc
+    return {"os": image.os, "arch": spelling} if spelling is not None else {}
+
+
+def _contradictions(document: object, image: Image) -> Iterator[str]:
+    """A label that tells an executor to run the image where its programs cannot run."""
+    labels = document.get("labels") if isinstance(document, dict) else None
+    if not isinstance(labels, list):
+        return
+    expected = _platform(image)
+    for number, label in enumerate(labels):
+        if isinstance(label, dict) and label.get("name") in expected:
+            wanted = expected[label["name"]]
+            if label.get("value") != wanted:
+                yield (
+                    f"labels[{number}]: {label['name']} is {label.get('value')!r}, "
+                    f"but the container is built for {wanted!r}"
+                )
+
+
+def _derived(image: Image) -> dict[str, object]:
+    labels = {"version": image.version, **_platform(image), **dict(image.labels)}
+    manifest: dict[str, object] = {
+        "acKind": "ImageManifest",
+        "acVersion": AC_VERSION,
+        "name": image.name,
+        "labels": _pairs(labels),
+        "annotations": _pairs(_annotations(image)),
+    }
+    if image.app is not None:
+        manifest["app"] = aci_app(image.app, image.place)
+    problems = manifest_problems(manifest)
+    if problems:
+        near = ac_identifier(image.name)
+        raise RecipeError(
+            f"no valid ACI manifest follows from the container: {problems[0]}",
+            place=image.place or None,
+            hint=f"set `name: {near}` in `vars`" if near != image.name else "correct the container",
+            details=problems[1:],
+        )
+    return manifest
+
+
+def _annotations(image: Image) -> dict[str, str]:
+    annotations = {"created": rfc3339(image.epoch)}
+    if image.author:
+        annotations["authors"] = image.author
+    return annotations | {_ANNOTATIONS.get(name, name): value for name, value in image.annotations}
+
+
+def _pairs(members: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in members.items()]

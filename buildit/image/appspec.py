@@ -1,0 +1,202 @@
+"""The neutral `App` of a container in the words of each format. Pure.
+
+One check serves all formats, so an app that one of them takes is an app for every other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from buildit.errors import RecipeError
+from buildit.image.names import AC_NAME, ac_name
+from buildit.model.image import App, Port, Volume
+from buildit.model.tree import Entry, Kind
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
+_SIGNAL = re.compile(r"SIG[A-Z0-9+-]+|[1-9][0-9]?")
+PROTOCOLS = ("tcp", "udp", "sctp")
+LINK_LIMIT = 40
+"""Links that the kernel follows in one path (path_resolution(7))."""
+
+
+def check_app(app: App, place: str) -> None:
+    """Refuse an app that some format could not say.
+
+    Raises:
+        RecipeError: with every problem in the details, the first in the message.
+    """
+    problems = tuple(_problems(app))
+    if problems:
+        raise RecipeError(
+            f"app: {problems[0]}",
+            place=place or None,
+            hint="correct `app` in container.yaml",
+            details=problems[1:],
+        )
+
+
+def _problems(app: App) -> Iterator[str]:
+    if not app.exec or not app.exec[0].startswith("/"):
+        yield "exec must begin with an absolute path"
+    if any("\0" in word for word in app.exec):
+        yield "exec holds a NUL character"
+    for what, account in (("user", app.user), ("group", app.group)):
+        if account is not None and _ACCOUNT.fullmatch(account) is None:
+            yield f"{what} {account!r} is neither a name nor a number"
+    if not app.working_directory.startswith("/"):
+        yield f"working directory {app.working_directory!r} is not absolute"
+    for name, value in app.environment:
+        if _VARIABLE.fullmatch(name) is None:
+            yield f"environment: {name!r} is not a name of a variable"
+        if "\0" in value:
+            yield f"environment: the value of {name} holds a NUL character"
+    yield from _doubles("environment", [name for name, _ in app.environment])
+    yield from _port_problems(app.ports)
+    yield from _volume_problems(app.volumes)
+    if app.stop_signal is not None and _SIGNAL.fullmatch(app.stop_signal) is None:
+        yield f"stop signal {app.stop_signal!r} is neither SIGNAME nor a number"
+
+
+def _port_problems(ports: tuple[Port, ...]) -> Iterator[str]:
+    for port in ports:
+        if not 1 <= port.number <= 65535:
+            yield f"port {port.number} is not from 1 to 65535"
+        if port.protocol not in PROTOCOLS:
+            yield f"port {port.number}: protocol {port.protocol!r} is none of {PROTOCOLS}"
+        if AC_NAME.fullmatch(port_name(port)) is None:
+            yield f"port name {port.name!r} may hold a-z, 0-9 and single dashes between"
+    yield from _doubles("ports", [port_name(port) for port in ports])
+    yield from _doubles("ports", [f"{port.number}/{port.protocol}" for port in ports])
+
+
+def _volume_problems(volumes: tuple[Volume, ...]) -> Iterator[str]:
+    for volume in volumes:
+        parts = volume.path.split("/")
+        if not volume.path.startswith("/") or {".", ".."} & set(parts) or "\0" in volume.path:
+            yield f"volume {volume.path!r} is not a plain absolute path"
+        if AC_NAME.fullmatch(volume_name(volume)) is None:
+            yield f"volume name {volume.name!r} may hold a-z, 0-9 and single dashes between"
+    yield from _doubles("volumes", [volume_name(volume) for volume in volumes])
+    yield from _doubles("volumes", [volume.path for volume in volumes])
+
+
+def _doubles(what: str, names: list[str]) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{what}: {name} occurs twice"
+
+
+def port_name(port: Port) -> str:
+    return port.name if port.name is not None else f"{port.number}-{port.protocol}"
+
+
+def volume_name(volume: Volume) -> str:
+    """As docker2aci names them, so that pod manifests written for its images fit."""
+    if volume.name is not None:
+        return volume.name
+    return f"volume-{ac_name(volume.path)}" if ac_name(volume.path) else "volume"
+
+
+def aci_app(app: App, place: str) -> dict[str, object]:
+    """The `app` of an ACI manifest (appc spec aci.md).
+
+    Raises:
+        RecipeError: no group is given and the user is not root: App Container wants a group, and
+            the image does not say which one is the user's own.
+    """
+    group = app.group
+    if group is None and app.user not in ("0", "root"):
+        raise RecipeError(
+            f"app: user {app.user!r} has no group, and App Container wants one",
+            place=place or None,
+            hint="add `group:` to `app` in container.yaml",
+        )
+    spoken: dict[str, object] = {
+        "exec": list(app.exec),
+        "user": app.user,
+        "group": group if group is not None else "0",
+        "workingDirectory": app.working_directory,
+    }
+    if app.environment:
+        spoken["environment"] = [{"name": name, "value": value} for name, value in app.environment]
+    if app.volumes:
+        spoken["mountPoints"] = [_mount_point(volume) for volume in app.volumes]
+    if app.ports:
+        spoken["ports"] = [
+            {"name": port_name(port), "protocol": port.protocol, "port": port.number}
+            for port in app.ports
+        ]
+    return spoken
+
+
+def _mount_point(volume: Volume) -> dict[str, object]:
+    point: dict[str, object] = {"name": volume_name(volume), "path": volume.path}
+    return {**point, "readOnly": True} if volume.read_only else point
+
+
+def oci_config(app: App) -> dict[str, object]:
+    """The `config` of an OCI image config (image-spec config.md, "Properties")."""
+    spoken: dict[str, object] = {
+        "Entrypoint": list(app.exec),
+        "WorkingDir": app.working_directory,
+    }
+    if app.group is not None or app.user not in ("0", "root"):
+        spoken["User"] = app.user if app.group is None else f"{app.user}:{app.group}"
+    if app.environment:
+        spoken["Env"] = [f"{name}={value}" for name, value in app.environment]
+    if app.ports:
+        spoken["ExposedPorts"] = {f"{port.number}/{port.protocol}": {} for port in app.ports}
+    if app.volumes:
+        spoken["Volumes"] = {volume.path: {} for volume in app.volumes}
+    if app.stop_signal is not None:
+        spoken["StopSignal"] = app.stop_signal
+    return spoken
+
+
+def check_program(program: str, tree: Mapping[str, Entry], place: str) -> None:
+    """Refuse an image that does not hold the program which it says it runs.
+
+    `program` is absolute; `tree` maps the merged tree's paths to entries.
+
+    Raises:
+        RecipeError: nothing is there, or it is not an executable file.
+    """
+    problem = _program_problem(program, tree)
+    if problem:
+        raise RecipeError(
+            f"the image runs {program}, but {problem}",
+            place=place or None,
+            hint="correct `exec`, or add the package that brings the program",
+        )
+
+
+def _program_problem(program: str, tree: Mapping[str, Entry]) -> str:
+    """Walk the path as the kernel would with the tree as root."""
+    todo = [part for part in reversed(program.split("/")) if part not in ("", ".")]
+    at: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            del at[-1:]
+            continue
+        path = "/".join((*at, part))
+        entry = tree.get(path)
+        if entry is None:
+            return f"/{path} does not exist in it"
+        if entry.kind is not Kind.SYMLINK:
+            at.append(part)
+            continue
+        links += 1
+        if links > LINK_LIMIT:
+            return f"/{path} is a loop of links"
+        if entry.target.startswith("/"):
+            at = []
+        todo.extend(step for step in reversed(entry.target.split("/")) if step not in ("", "."))
+    entry = tree.get("/".join(at))
+    if entry is not None and entry.kind is Kind.HARDLINK:
+        entry = tree.get(entry.target)
+    if entry is None or entry.kind is not Kind.FILE:
+        return "that is not a file"
+    return "" if entry.mode & 0o111 else "that file is not executable"

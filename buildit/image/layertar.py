@@ -1,0 +1,132 @@
+"""Bytes of files inside the store's layers, read where they lie: nothing is unpacked.
+
+Layers are canonical tars, so a layer's listing alone says where each file's bytes begin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from buildit.archive.contents import parse_contents
+from buildit.archive.tarheader import BLOCK, END, header_blocks
+from buildit.archive.tarwrite import TarWriter
+from buildit.errors import IntegrityError, StoreError
+from buildit.image.copying import BlobPath, open_blob
+from buildit.image.rootfs import Member
+from buildit.model.image import Layer
+from buildit.model.tree import Entry, Kind
+
+
+def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
+    """The entries of a layer, from its contents blob.
+
+    Raises:
+        StoreError: the blob cannot be read.
+        IntegrityError: it is not a listing.
+    """
+    path = blob(layer.contents)
+    try:
+        listing = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"the contents of {layer.title} cannot be read: {error.strerror}",
+            place=str(path),
+            hint="run `buildit store verify`, then build again",
+        ) from error
+    return parse_contents(listing)
+
+
+def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
+    """Where the content of each file begins in the layer's tar, in bytes.
+
+    Raises:
+        IntegrityError: the listing does not add up to the layer's size.
+    """
+    starts: dict[str, int] = {}
+    at = 0
+    for entry in listing:
+        at += len(header_blocks(entry, b""))
+        if entry.kind is Kind.FILE:
+            starts[entry.path] = at
+            at += -(-entry.size // BLOCK) * BLOCK
+    if at + len(END) != layer.size:
+        raise IntegrityError(
+            f"the layer of {layer.title} has {layer.size} bytes, its contents say {at + len(END)}",
+            place=layer.diff_id,
+            hint="run `buildit store verify`: it sets damaged objects aside",
+        )
+    return starts
+
+
+class Slice:
+    """A part of an open file, as `archive.tarwrite` reads contents; closes the file."""
+
+    __slots__ = ("_at", "_descriptor", "_left")
+
+    def __init__(self, descriptor: int, at: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._at = at
+        self._left = size
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        wanted = min(len(buffer), self._left)
+        count = os.preadv(self._descriptor, [buffer[:wanted]], self._at) if wanted else 0
+        self._at += count
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Opens the bytes of members of a merged tree; `starts` are per layer."""
+
+    layers: tuple[Layer, ...]
+    starts: tuple[Mapping[str, int], ...]
+    blob: BlobPath
+
+    def open(self, member: Member) -> Slice:
+        """The content of a file.
+
+        Raises:
+            StoreError, IntegrityError: the layer is missing or of another size.
+        """
+        layer = self.layers[member.layer]
+        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
+        return Slice(descriptor, self.starts[member.layer][member.source], member.entry.size)
+
+
+def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents) -> None:
+    """Write a member into a tar as `entry`, its bytes straight from the layer that brings it.
+
+    Raises:
+        IntegrityError: the layer holds other bytes than its listing says.
+        StoreError: the layer is missing.
+    """
+    if entry.kind is not Kind.FILE:
+        tar.add(entry)
+        return
+    content = contents.open(member)
+    try:
+        digest = tar.add_file(replace(entry, digest=None), content)
+    finally:
+        content.close()
+    if digest != entry.digest:
+        layer = contents.layers[member.layer]
+        raise IntegrityError(
+            f"{member.source!r} in the layer of {layer.title} is damaged",
+            place=f"layer {layer.diff_id}",
+            hint="run `buildit store verify`: it sets damaged objects aside",
+        )
+
+
+def contents_of(
+    layers: Sequence[Layer], listings: Sequence[Sequence[Entry]], blob: BlobPath
+) -> Contents:
+    """Raises IntegrityError as `offsets`."""
+    starts = tuple(offsets(listing, layer) for layer, listing in zip(layers, listings, strict=True))
+    return Contents(tuple(layers), starts, blob)

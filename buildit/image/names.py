@@ -1,0 +1,99 @@
+"""Names that formats allow: of output files, references, App Container identifiers. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from buildit.errors import RecipeError
+from buildit.model.image import Architecture, Image, architecture
+
+AC_IDENTIFIER = re.compile(r"[a-z0-9]+([-._~/][a-z0-9]+)*")
+"""appc spec types.md, "AC Identifier Type"."""
+
+AC_NAME = re.compile(r"[a-z0-9]+([-][a-z0-9]+)*")
+"""appc spec types.md, "AC Name Type"."""
+
+_FILE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]*")
+_NAME_MAX = 255
+_TAG_MAX = 128
+
+
+def machine(image: Image) -> Architecture:
+    """The image's machine.
+
+    Raises:
+        RecipeError: nothing is called so.
+    """
+    try:
+        return architecture(image.arch)
+    except ValueError as error:
+        raise RecipeError(
+            str(error), place=image.place or None, hint="set `arch` in the container's `vars`"
+        ) from error
+
+
+def output_name(image: Image) -> str:
+    """`NAME-VERSION-OS-ARCH.FORMAT`, with `-` for each `/` of the name.
+
+    The architecture is spelt as the format does, so that App Container's simple discovery finds
+    the file (appc spec discovery.md of 0.6, "Simple Discovery").
+
+    Raises:
+        RecipeError: name, version or os cannot be part of a file name.
+    """
+    kind = machine(image)
+    if image.format == "aci":
+        spelling = kind.appc or kind.uname
+    else:
+        spelling = kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}"
+    parts = {"name": image.name.replace("/", "-"), "version": image.version, "os": image.os}
+    for field, part in parts.items():
+        if _FILE_PART.fullmatch(part) is None:
+            raise RecipeError(
+                f"{field} {part!r} cannot be part of a file name",
+                place=image.place or None,
+                hint=f"set `{field}` in `vars`: letters and digits, then also . _ + ~ : @ -",
+            )
+    name = "-".join((*parts.values(), spelling)) + f".{image.format}"
+    if len(name) > _NAME_MAX - len("..partial") - 8:
+        raise RecipeError(
+            f"the output's name has {len(name)} bytes, more than a file system takes",
+            place=image.place or None,
+            hint="shorten `name` or `version` in `vars`",
+        )
+    return name
+
+
+def tag(version: str) -> str:
+    """The version as both a tag of registries and an OCI `ref.name` (annotations.md) allow it.
+
+    Letters and digits stay, as does a lone `-`, `.`, `_` or a `--` between them; any other run of
+    characters becomes `_`.
+    """
+    parts = re.split(r"([^A-Za-z0-9]+)", version)
+    while parts and not re.fullmatch(r"[A-Za-z0-9]+", parts[0]):
+        parts.pop(0)
+    while parts and not re.fullmatch(r"[A-Za-z0-9]+", parts[-1]):
+        parts.pop()
+    joined = "".join(
+        part if at % 2 == 0 or part in ("-", ".", "_", "--") else "_"
+        for at, part in enumerate(parts)
+    )
+    return joined[:_TAG_MAX].rstrip("-._") or "latest"
+
+
+def ac_identifier(foreign: str) -> str:
+    """The nearest App Container identifier (appc spec types.md), for suggestions; may be empty."""
+    words = re.split(r"([^a-z0-9]+)", foreign.lower())
+    kept = [word if at % 2 == 0 else _separator(word) for at, word in enumerate(words)]
+    return "".join(kept).strip("-._~/")
+
+
+def _separator(run: str) -> str:
+    allowed = [char for char in run if char in "-._~/"]
+    return allowed[0] if len(run) == 1 and allowed else "/" if "/" in run else "-"
+
+
+def ac_name(foreign: str) -> str:
+    """The nearest App Container name (appc spec types.md): `/var/lib/x` gives `var-lib-x`."""
+    return re.sub(r"[^a-z0-9]+", "-", foreign.lower()).strip("-")

@@ -1,0 +1,188 @@
+"""The OCI image config of an image (image-spec config.md): derived, or as the user wrote it. Pure.
+
+`image.content` of type `oci` is an image config document: it takes the place of what would derive
+from `app`. Two members stay ours, because they describe the layers: `rootfs` and `history`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+from buildit.digest import Digest, oci_digest
+from buildit.errors import RecipeError
+from buildit.image.appspec import oci_config
+from buildit.image.names import machine
+from buildit.model.image import Image
+
+_OURS = ("rootfs", "history")
+_TEXTS = ("created", "author", "architecture", "os", "variant", "os.version")
+_TOP = (*_TEXTS, "os.features", "config")
+_LISTS = ("Entrypoint", "Cmd", "Env", "OnBuild", "Shell")
+_SETS = ("ExposedPorts", "Volumes")
+_WORDS = ("User", "WorkingDir", "StopSignal")
+_RESERVED = ("Memory", "MemorySwap", "CpuShares", "Healthcheck", "ArgsEscaped")
+_CONFIG = (*_LISTS, *_SETS, *_WORDS, *_RESERVED, "Labels")
+_ENV = re.compile(r"[^=\0]+=[^\0]*")
+_PORT = re.compile(r"[1-9][0-9]{0,4}(/(tcp|udp|sctp))?")
+
+
+def rfc3339(epoch: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
+def read_json(text: str, place: str, what: str) -> object:
+    """JSON text of the user; a key that occurs twice is an error, not a silent loss.
+
+    Raises:
+        RecipeError: the text is not JSON; says the line and column within it.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno} of the rendered content"
+        raise RecipeError(
+            f"{what} is not JSON: {error.msg} at {where}",
+            place=place or None,
+            hint="correct `content` of this image step",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"{what} is not usable JSON: {error}",
+            place=place or None,
+            hint="correct `content` of this image step",
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {double!r} occurs twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def image_config(
+    image: Image, diff_ids: Sequence[Digest], titles: Sequence[str]
+) -> dict[str, object]:
+    """The whole config; `diff_ids` and `titles` are of the emitted layers, bottom first.
+
+    Raises:
+        RecipeError: the user's document breaks a rule, or says another platform.
+    """
+    document = _written(image) if image.content else _derived(image)
+    created = rfc3339(image.epoch)
+    return {
+        **document,
+        "rootfs": {"type": "layers", "diff_ids": [oci_digest(each) for each in diff_ids]},
+        "history": [{"created": created, "created_by": f"buildit: {title}"} for title in titles],
+    }
+
+
+def program(config: dict[str, object]) -> str | None:
+    """The absolute path that a runtime would execute; None where there is none to check."""
+    section = config.get("config")
+    if not isinstance(section, dict):
+        return None
+    words = [*(section.get("Entrypoint") or []), *(section.get("Cmd") or [])]
+    return words[0] if words and words[0].startswith("/") else None
+
+
+def _platform(image: Image) -> dict[str, object]:
+    kind = machine(image)
+    variant = {"variant": kind.oci_variant} if kind.oci_variant else {}
+    return {"architecture": kind.oci, "os": image.os, **variant}
+
+
+def _derived(image: Image) -> dict[str, object]:
+    document: dict[str, object] = {"created": rfc3339(image.epoch), **_platform(image)}
+    if image.author:
+        document["author"] = image.author
+    section = oci_config(image.app) if image.app is not None else {}
+    if image.labels:
+        section["Labels"] = dict(image.labels)
+    if section:
+        document["config"] = section
+    return document
+
+
+def _written(image: Image) -> dict[str, object]:
+    document = read_json(image.content, image.place, "the OCI image config")
+    problems = tuple(_problems(document, _platform(image)))
+    if problems or not isinstance(document, dict):
+        raise RecipeError(
+            f"the OCI image config is not valid: {problems[0]}",
+            place=image.place or None,
+            hint="correct `content` of this image step (image-spec config.md), "
+            "or leave it out: then `app` decides",
+            details=problems[1:],
+        )
+    return {"created": rfc3339(image.epoch), **_platform(image), **document}
+
+
+def _problems(document: object, platform: dict[str, object]) -> Iterator[str]:
+    if not isinstance(document, dict):
+        yield "the document must be an object"
+        return
+    for key, value in document.items():
+        if key in _OURS:
+            yield f"{key}: is made from the layers; leave it out"
+        elif key not in _TOP:
+            yield f"{key}: is not a key of the specification{_near(key, _TOP)}"
+        elif key in _TEXTS and not isinstance(value, str):
+            yield f"{key}: must be a string"
+        elif key == "os.features" and not _is_texts(value):
+            yield f"{key}: must be a list of strings"
+        elif key in ("architecture", "os") and value != platform[key]:
+            yield f"{key}: {value!r} is not the container's, {platform[key]!r}"
+    section = document.get("config", {})
+    if isinstance(section, dict):
+        yield from _section_problems(section)
+    else:
+        yield "config: must be an object"
+
+
+def _section_problems(section: dict[str, object]) -> Iterator[str]:
+    for key, value in section.items():
+        where = f"config.{key}"
+        if key not in _CONFIG:
+            yield f"{where}: is not a key of the specification{_near(key, _CONFIG)}"
+        elif key in _LISTS and not _is_texts(value):
+            yield f"{where}: must be a list of strings"
+        elif key in _WORDS and not isinstance(value, str):
+            yield f"{where}: must be a string"
+        elif key in _SETS and not _is_set(value):
+            yield f"{where}: must be an object whose values are {{}}"
+        elif key == "Labels" and not (isinstance(value, dict) and _is_texts([*value.values()])):
+            yield f"{where}: must be an object of strings"
+        elif key == "Env" and isinstance(value, list):
+            bad = [each for each in value if _ENV.fullmatch(each) is None]
+            yield from (f"{where}: {each!r} is not NAME=value" for each in bad)
+        elif key == "ExposedPorts" and isinstance(value, dict):
+            ports = [port for port in value if _PORT.fullmatch(port) is None]
+            yield from (f"{where}: {port!r} is not PORT or PORT/tcp" for port in ports)
+    directory = section.get("WorkingDir")
+    if isinstance(directory, str) and directory and not directory.startswith("/"):
+        yield f"config.WorkingDir: {directory!r} is not absolute"
+
+
+def _near(key: str, known: Sequence[str]) -> str:
+    import difflib  # only for a wrong document
+
+    near = difflib.get_close_matches(key, (*known, *_CONFIG), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(member, str) for member in value)
+
+
+def _is_set(value: object) -> bool:
+    return isinstance(value, dict) and all(member == {} for member in value.values())

@@ -1,0 +1,200 @@
+"""An image, in the terms of no format: ordered layers, the app that runs, names; no I/O here.
+
+One `Image` is one `image` step of a container. The emitters of `buildit.image` write it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from buildit.digest import Digest, canonical, digest_bytes
+from buildit.model.artifact import Encoding
+
+
+class LayerKind(StrEnum):
+    """Who brought a layer; it decides what the layer may replace (`image.rootfs`)."""
+
+    FROM = "from"
+    """Of the image that `from` names: everything may go over it."""
+    PACKAGE = "package"
+    """An output of a build or a .deb: two of them never own one path."""
+    STEP = "step"
+    """A step of the container (sync, run, users): it replaces what earlier layers brought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One plain tar of the store.
+
+    `diff_id` is the tar's digest and `size` its length in bytes. `title` names it to people:
+    `www-servers/nginx-1.22.1 (runtime)`, `sync ./files/nginx.conf`. `contents` is the digest of
+    the blob that lists its entries. `encodings` are compressed forms that the store may have.
+    """
+
+    diff_id: Digest
+    size: int
+    title: str
+    contents: Digest
+    kind: LayerKind = LayerKind.PACKAGE
+    encodings: tuple[Encoding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that the app listens on: 1..65535, `protocol` is `tcp`, `udp` or `sctp`.
+
+    `name` None gives `80-tcp` where a format wants a name.
+    """
+
+    number: int
+    protocol: str = "tcp"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A directory that the executor may mount; `name` None gives `volume-var-lib-x`."""
+
+    path: str
+    name: str | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What runs in the image. `exec` starts with an absolute path.
+
+    `user` and `group` are names or numbers; `group` None is the user's own group where the format
+    can say so. `environment` are unique (name, value) pairs. `stop_signal` is such as `SIGQUIT`;
+    App Container cannot say it.
+    """
+
+    exec: tuple[str, ...]
+    user: str = "0"
+    group: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    working_directory: str = "/"
+    ports: tuple[Port, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    stop_signal: str | None = None
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> App:
+        """The app that `dataclasses.asdict` turned into plain JSON data.
+
+        Raises:
+            KeyError, TypeError: the data is of another shape.
+        """
+        fields = dict(plain)
+        fields["exec"] = tuple(fields["exec"])
+        fields["environment"] = tuple((name, value) for name, value in fields["environment"])
+        fields["ports"] = tuple(Port(**port) for port in fields["ports"])
+        fields["volumes"] = tuple(Volume(**volume) for volume in fields["volumes"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image to emit.
+
+    `layers` are bottom first. `arch` is any spelling that `architecture` knows. `epoch` is the
+    time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `annotations` carry
+    OCI's names (`org.opencontainers.image.licenses`). `compress` is `none`, `gzip`, `zstd`, or
+    empty for what the format does by itself. `content` is the rendered raw manifest of the format,
+    which has the last word, or empty; `place` is where the user wrote the image step, for messages
+    only.
+    """
+
+    name: str
+    version: str
+    os: str
+    arch: str
+    layers: tuple[Layer, ...]
+    epoch: int
+    format: str
+    app: App | None = None
+    author: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    compress: str = ""
+    content: str = ""
+    place: str = ""
+
+
+def image_digest(image: Image) -> Digest:
+    """The digest of all that decides the bytes of the emitted image, and of nothing else.
+
+    Lets a caller tell from a stamp that an image at hand is current, without reading it.
+    """
+    record = asdict(image)
+    del record["place"]
+    for layer in record["layers"]:
+        del layer["encodings"]  # a cache: the same bytes come out without it
+    return digest_bytes(canonical(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One machine as each world spells it; `appc` is None where App Container has no name."""
+
+    uname: str
+    appc: str | None
+    oci: str
+    oci_variant: str | None
+    lxc: str
+    debian: str
+    gentoo: str
+
+    def spellings(self) -> tuple[str, ...]:
+        """Names that mean this machine and no other (Gentoo's `arm` and `ppc64` do not)."""
+        oci = (f"{self.oci}/{self.oci_variant}", self.oci) if self.oci_variant else (self.oci,)
+        exact = tuple(name for name in oci if name != "arm")
+        return (self.uname, *((self.appc,) if self.appc else ()), *exact, self.debian)
+
+
+ARCHITECTURES = (
+    Architecture("x86_64", "amd64", "amd64", None, "x86_64", "amd64", "amd64"),
+    Architecture("i686", "i386", "386", None, "i686", "i386", "x86"),
+    Architecture("aarch64", "aarch64", "arm64", "v8", "aarch64", "arm64", "arm64"),
+    Architecture("armv7l", "armv7l", "arm", "v7", "armv7l", "armhf", "arm"),
+    Architecture("armv6l", "armv6l", "arm", "v6", "armv6l", "armel", "arm"),
+    Architecture("ppc64le", "ppc64le", "ppc64le", None, "ppc64le", "ppc64el", "ppc64"),
+    Architecture("s390x", "s390x", "s390x", None, "s390x", "s390x", "s390"),
+    Architecture("riscv64", None, "riscv64", None, "riscv64", "riscv64", "riscv"),
+)
+
+_SPELLINGS: Mapping[str, Architecture] = {
+    name: machine for machine in ARCHITECTURES for name in machine.spellings()
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The machine that an unambiguous spelling of any world names.
+
+    Raises:
+        ValueError: no machine, or more than one, is called so.
+    """
+    try:
+        return _SPELLINGS[name]
+    except KeyError:
+        known = ", ".join(sorted(_SPELLINGS))
+        raise ValueError(f"unknown architecture {name!r}; known: {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What an emitter wrote.
+
+    `digest` is of the OCI manifest, or of the ACI file as it lies there. `identifier` is what the
+    format's own tools call the image: `sha256:` and the same digest for OCI, the image ID
+    (`sha512-` and the SHA-512 of the uncompressed tar) for ACI.
+    """
+
+    path: Path
+    format: str
+    digest: Digest
+    identifier: str
