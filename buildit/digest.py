@@ -36,7 +36,10 @@ def digest_bytes(data: bytes) -> Digest:
 
 
 def digest_stream(stream: BinaryIO) -> Digest:
-    return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
+    running = hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        running.update(chunk)
+    return Digest(running.hexdigest())
 
 
 def digest_file(path: Path) -> Digest:

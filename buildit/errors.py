@@ -1,14 +1,14 @@
 """The one exception tree, split by who can fix it; only `cli` turns it into text and an exit code.
 
-    BuilditError
-    ├── BuildError          a build step failed or exceeded a limit           exit 1
-    ├── StoreError          the local store or disk cannot be used            exit 1
-    ├── RecipeError         a file of the user is wrong (YAML, patch, path)   exit 2
-    ├── UsageError          the command line is wrong                         exit 2
-    ├── UnsatisfiableError  flags, versions or providers cannot be satisfied  exit 3
-    ├── FetchError          no location served what is needed                 exit 4
-    ├── IntegrityError      bytes are not what they were promised to be       exit 5
-    └── Interrupted         Ctrl-C or SIGTERM                                 exit 130
+BuilditError
+├── BuildError          a build step failed or exceeded a limit           exit 1
+├── StoreError          the local store or disk cannot be used            exit 1
+├── RecipeError         a file of the user is wrong (YAML, patch, path)   exit 2
+├── UsageError          the command line is wrong                         exit 2
+├── UnsatisfiableError  flags, versions or providers cannot be satisfied  exit 3
+├── FetchError          no location served what is needed                 exit 4
+├── IntegrityError      bytes are not what they were promised to be       exit 5
+└── Interrupted         Ctrl-C or SIGTERM                                 exit 130
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ class IntegrityError(BuilditError):
     exit_code = 5
 
 
-class Interrupted(BuilditError):
+class Interrupted(BuilditError):  # noqa: N818 - what happened, nobody's error
     exit_code = 130

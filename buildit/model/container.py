@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
-from typing_extensions import Self
 
+from buildit.model.leaf import LeafError
 from buildit.model.recipe import GroupSpec, UserSpec
 from buildit.model.schema import (
     BY_KIND,
@@ -17,7 +17,6 @@ from buildit.model.schema import (
     Flag,
     Identifier,
     ImagePath,
-    LeafError,
     Line,
     MaybeEmpty,
     Mode,

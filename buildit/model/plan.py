@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from buildit.digest import BuildKey, Digest
-from buildit.model.image import App
+from buildit.model.image import App, Port, Volume
 
 FORMAT = "1"
 
@@ -33,6 +33,15 @@ class SourceRef:
     digest: Digest
     urls: tuple[str, ...]
     signature: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRef:
+    """A patch that lies at a URL: any bytes whose canonical form has `digest` will do."""
+
+    url: str
+    digest: Digest
+    strip: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,8 @@ class Node:
 
     `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
     outputs the build sees, nearest first; `run` those that an image needs although no file says so.
-    `deb` is set where the package is a Debian binary package and is unpacked, not built.
+    `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
+    are the .debs chosen with it.
     `blobs` are small inputs (patches, files) that the front half left in the store.
     """
 
@@ -89,9 +99,11 @@ class Node:
     record: str
     origin: str
     sources: tuple[SourceRef, ...] = ()
+    remote_patches: tuple[PatchRef, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     run: tuple[BuildKey, ...] = ()
     deb: DebRef | None = None
+    beside: tuple[DebRef, ...] = ()
     blobs: tuple[Digest, ...] = ()
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -198,9 +210,17 @@ def from_json(text: str) -> ContainerPlan:
     data["nodes"] = tuple(_node(node) for node in data["nodes"])
     data["steps"] = tuple(_step(step) for step in data["steps"])
     data["images"] = tuple(ImageStep(**image) for image in data["images"])
-    data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
+    data["app"] = _app(data["app"]) if data["app"] is not None else None
     data["users"], data["groups"] = _accounts(data)
     return ContainerPlan(**data)
+
+
+def _app(data: dict[str, Any]) -> App:
+    data["ports"] = tuple(Port(**port) for port in data["ports"])
+    data["volumes"] = tuple(Volume(**volume) for volume in data["volumes"])
+    data["environment"] = tuple((name, value) for name, value in data["environment"])
+    data["exec"], gids = tuple(data["exec"]), tuple(data["supplementary_gids"])
+    return App(**{**data, "supplementary_gids": gids})
 
 
 def _toolchain(data: dict[str, Any]) -> Toolchain:
@@ -211,11 +231,13 @@ def _toolchain(data: dict[str, Any]) -> Toolchain:
 
 def _node(data: dict[str, Any]) -> Node:
     data["sources"] = tuple(_source(source) for source in data["sources"])
+    data["remote_patches"] = tuple(PatchRef(**patch) for patch in data["remote_patches"])
     data["dependencies"] = tuple(
         Dependency(dep["key"], tuple(dep["outputs"])) for dep in data["dependencies"]
     )
     data["run"] = tuple(data["run"])
     data["deb"] = DebRef(**data["deb"]) if data["deb"] is not None else None
+    data["beside"] = tuple(DebRef(**deb) for deb in data["beside"])
     data["blobs"] = tuple(data["blobs"])
     data["users"], data["groups"] = _accounts(data)
     return Node(**data)

@@ -37,7 +37,7 @@ class SignatureSpec(Model):
     """Where the detached signature is."""
     mirrors: tuple[SourceUrl, ...] = ()
     """Further places of it, tried in order."""
-    keys: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+    keys_: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
     """Files with the OpenPGP keys that may have made it, beside pkg.yaml."""
 
 
@@ -91,12 +91,10 @@ class ConditionalItem(Model):
 
     when: Line
     """A flag condition: `ssl`, `!ssl`, `ssl && !gnutls`, `tls=openssl`."""
-    then: (
-        Annotated[
-            Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[tuple[MaybeEmpty, ...], Tag(SEQUENCE)],
-            BY_KIND,
-        ]
-    )
+    then: Annotated[
+        Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[tuple[MaybeEmpty, ...], Tag(SEQUENCE)],
+        BY_KIND,
+    ]
     """One item or a list of them."""
 
 

@@ -19,7 +19,7 @@ Member = tuple[BuildKey, str]
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """`members` with dependencies first; `why` maps each but the roots to who needs it, for what."""
+    """The members, dependencies first, and for each but the roots who needs it, for what."""
 
     members: tuple[Member, ...]
     why: Mapping[Member, tuple[Member, str]]

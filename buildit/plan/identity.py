@@ -130,9 +130,7 @@ class BuildInputs:
                 for o in self.outputs
             ],
             "toolchain": self.toolchain,
-            "dependencies": [
-                {"key": d.key, "outputs": list(d.outputs)} for d in self.dependencies
-            ],
+            "dependencies": [{"key": d.key, "outputs": list(d.outputs)} for d in self.dependencies],
             "rules": {
                 "normaliser": self.rules.normaliser,
                 "splitter": self.rules.splitter,
@@ -143,12 +141,19 @@ class BuildInputs:
         }
 
 
-def deb_record(sha256: Digest, rules: Rules) -> dict[str, object]:
-    """The record of an unpacked Debian binary package."""
+def deb_record(
+    sha256: Digest, toolchain: Digest, beside: tuple[Digest, ...], rules: Rules
+) -> dict[str, object]:
+    """The record of an unpacked Debian binary package.
+
+    `toolchain` and `beside` are where the providers of what it needs are looked for.
+    """
     return {
         "scheme": SCHEME,
         "type": "debian",
         "sha256": sha256,
+        "toolchain": toolchain,
+        "beside": list(beside),
         "rules": {"deb": rules.deb, "splitter": rules.splitter, "normaliser": rules.normaliser},
     }
 
@@ -165,10 +170,11 @@ def build_key(record: str) -> BuildKey:
 def differences(old: str, new: str) -> tuple[str, ...]:
     """What differs between two records, one short clause each, most telling first."""
     before, after = dict(_flat(json.loads(old))), dict(_flat(json.loads(new)))
-    lines = []
-    for path in sorted({*before, *after}, key=_telling):
-        if before.get(path) != after.get(path):
-            lines.append(_clause(path, before.get(path), after.get(path)))
+    lines = [
+        _clause(path, before.get(path), after.get(path))
+        for path in sorted({*before, *after}, key=_telling)
+        if before.get(path) != after.get(path)
+    ]
     return tuple(dict.fromkeys(lines))
 
 

@@ -3,7 +3,7 @@
     # buildit.lock: written by buildit; commit it beside container.yaml
     buildit-lock 1
     [linux/amd64]
-    deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/glibc/libc6_….deb 2758000 <sha256>
+    deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/….deb 2758000 <sha256>
     index bookworm 2026-05-16T09:30:11Z
     output www-servers/nginx runtime <diff_id>
     package www-servers/nginx 1.22.1 <recipe digest> <key> +ipv6 -selinux
@@ -100,7 +100,9 @@ def _records(section: Section) -> list[str]:
         for d in debs
     ]
     lines += [_line("index", suite, date) for suite, date in section.indices.items()]
-    lines += [_line("package", p.name, p.version, p.recipe, p.key, *p.flags) for p in section.packages]
+    lines += [
+        _line("package", p.name, p.version, p.recipe, p.key, *p.flags) for p in section.packages
+    ]
     lines += [_line("source", s.package, s.digest, s.name) for s in section.sources]
     lines += [_line("patch", p.package, p.canonical, p.raw or "-", p.name) for p in section.patches]
     lines += [_line("output", *name, diff_id) for name, diff_id in section.outputs.items()]

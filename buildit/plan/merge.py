@@ -22,8 +22,7 @@ def overlay(base: Node | None, over: Node) -> Node:
     Raises:
         RecipeError: the kinds differ, a verb does not fit, or `$remove` names what is not there.
     """
-    verbs = _verbs(over)
-    if verbs is not None:
+    if isinstance(over, Mapping) and (verbs := _verbs(over)):
         return _edited(base, over, verbs)
     if base is None:
         return _plain(over)
@@ -51,7 +50,7 @@ def _merged(base: Mapping, over: Mapping) -> Mapping:
 def _plain(node: Node) -> Node:
     """`node` with the verbs inside it carried out against nothing."""
     if isinstance(node, Mapping):
-        if _verbs(node) is not None:
+        if _verbs(node):
             return overlay(None, node)
         return replace(node, items=tuple((key, _plain(value)) for key, value in node.items))
     if isinstance(node, Sequence):
@@ -59,13 +58,11 @@ def _plain(node: Node) -> Node:
     return node
 
 
-def _verbs(node: Node) -> dict[str, Node] | None:
-    """The verbs of a map that has any.
+def _verbs(node: Mapping) -> dict[str, Node]:
+    """The verbs of a map.
 
     `$remove` may stand among a map's own keys; the other verbs stand only among verbs.
     """
-    if not isinstance(node, Mapping):
-        return None
     verbs = {key.text: value for key, value in node.items if key.text.startswith("$")}
     for key, _ in node.items:
         if key.text.startswith("$") and key.text not in VERBS:
@@ -74,11 +71,10 @@ def _verbs(node: Node) -> dict[str, Node] | None:
                 place=str(key.place),
                 hint=f"the verbs are {', '.join(VERBS)}",
             )
-    return verbs or None
+    return verbs
 
 
-def _edited(base: Node | None, over: Node, verbs: dict[str, Node]) -> Node:
-    assert isinstance(over, Mapping)
+def _edited(base: Node | None, over: Mapping, verbs: dict[str, Node]) -> Node:
     own = tuple((key, value) for key, value in over.items if not key.text.startswith("$"))
     if "$replace" in verbs:
         if len(verbs) > 1 or own:

@@ -138,9 +138,7 @@ def _meson(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
 def _make(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
     libdir = f"LIBDIR=/usr/lib/{platform.triplet}"
     compile_ = script('make -j"$JOBS" "$@"', ("PREFIX=/usr", libdir, *arguments))
-    install = script(
-        'make DESTDIR="$DESTDIR" "$@" install', ("PREFIX=/usr", libdir, *arguments)
-    )
+    install = script('make DESTDIR="$DESTDIR" "$@" install', ("PREFIX=/usr", libdir, *arguments))
     return (Step(Phase.COMPILE, compile_), Step(Phase.INSTALL, install))
 
 

@@ -1,0 +1,133 @@
+"""`container.yaml` to typed steps, with `vars` filled in, in written order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import RecipeError, UsageError
+from buildit.load.jinja import render_json, render_tree
+from buildit.load.tree import shown
+from buildit.load.yamltext import load_yaml
+from buildit.model.container import StepSpec
+from buildit.model.node import Mapping, Node, Scalar, Sequence
+from buildit.model.typed import parse
+
+CONTAINER_FILE = "container.yaml"
+NAMES = ("author", "name", "version", "os", "arch")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStep:
+    """One step and where it was written. `content` is a raw manifest, rendered."""
+
+    spec: StepSpec
+    node: Mapping
+    content: str = ""
+
+    @property
+    def place(self) -> str:
+        return str(self.node.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """`variables` are those of all `vars` steps; the names in `NAMES` say what it is called."""
+
+    directory: Path
+    file: str
+    variables: Map[str, str]
+    steps: tuple[LoadedStep, ...]
+
+
+def load_container(directory: Path) -> Container:
+    """Read the container of a directory.
+
+    Raises:
+        UsageError: there is no container.yaml.
+        RecipeError: it is wrong; the place names the line.
+    """
+    path = directory / CONTAINER_FILE
+    file = shown(path)
+    if not path.exists():
+        raise UsageError(
+            f"there is no {CONTAINER_FILE} in {shown(directory)}",
+            hint="name the directory of a container: buildit containers/nginx-prod/",
+        )
+    node = load_yaml(path, file)
+    if not isinstance(node, Sequence):
+        raise RecipeError(
+            "expected a list of steps",
+            place=str(node.place),
+            hint="begin each step with a dash: `- vars: {name: web, version: 1.0}`",
+        )
+    variables: dict[str, str] = {}
+    steps = []
+    for item in node.items:
+        step = _step(item, variables)
+        variables.update(step.spec.vars or {})
+        steps.append(step)
+    container = Container(directory, file, variables, tuple(steps))
+    _check_names(container, node)
+    return container
+
+
+def _step(item: Node, variables: Map[str, str]) -> LoadedStep:
+    if not isinstance(item, Mapping):
+        raise RecipeError(
+            "expected a step with one key", place=str(item.place), hint="such as `- vars: {...}`"
+        )
+    image = item.get("image")
+    raw = image.get("content") if isinstance(image, Mapping) else None
+    if isinstance(image, Mapping) and isinstance(raw, Scalar):
+        bare = Mapping(
+            tuple(
+                (key, image.without("content") if key.text == "image" else value)
+                for key, value in item.items
+            ),
+            item.place,
+        )
+        content = render_json(raw, variables)
+    else:
+        bare, content = item, ""
+    rendered = _render_vars(bare, variables)
+    return LoadedStep(parse(rendered, StepSpec), rendered, content)
+
+
+def _render_vars(item: Mapping, variables: Map[str, str]) -> Mapping:
+    """The step with its templates filled in; each variable may use those before it."""
+    known = dict(variables)
+    values = item.get("vars")
+    if not isinstance(values, Mapping):
+        rendered = render_tree(item, known)
+        return rendered if isinstance(rendered, Mapping) else item
+    pairs = []
+    for key, value in values.items:
+        done = render_tree(value, known)
+        if isinstance(done, Scalar):
+            known[key.text] = done.text
+        pairs.append((key, done))
+    inner = Mapping(tuple(pairs), values.place)
+    items = tuple((key, inner if key.text == "vars" else value) for key, value in item.items)
+    return Mapping(items, item.place)
+
+
+def _check_names(container: Container, node: Sequence) -> None:
+    for name in ("name", "version"):
+        value = container.variables.get(name, "")
+        if not value.strip():
+            raise RecipeError(
+                f"the container has no {name}",
+                place=str(node.place),
+                hint="begin with: `- vars: {author: me, name: web, version: 1.0}`",
+            )
+    for name in NAMES:
+        value = container.variables.get(name, "")
+        # They become a file name.
+        if "/" in value or value.startswith((".", "-")) or any(c.isspace() for c in value):
+            raise RecipeError(
+                f"{name} {value!r} cannot be part of a file name",
+                place=str(node.place),
+                hint="leave out blanks, slashes and a leading dot or dash",
+            )

@@ -1,0 +1,301 @@
+"""Packages: from the directories of a tree and from beside a container to merged recipes.
+
+Each document is read once. What was looked at is remembered, so that a later run can tell from
+the files' stat that nothing changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildit.errors import RecipeError, UnsatisfiableError
+from buildit.load.jinja import render_tree
+from buildit.load.yamltext import load_yaml
+from buildit.model.atom import split_name
+from buildit.model.node import Mapping, Scalar, Sequence
+from buildit.model.recipe import Recipe, ToolchainPackage
+from buildit.model.typed import parse
+from buildit.model.use import Assignment, Layer, parse_assignment
+from buildit.model.version import Version
+from buildit.plan.evaluate import Package, scalar_items
+from buildit.plan.merge import overlay
+
+PACKAGE_FILE = "pkg.yaml"
+DEEPEST_CHAIN = 16
+_NOT_RENDERED = ("steps", "versions")
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: relative to the working directory where it lies below."""
+    text = os.path.relpath(path)
+    return str(path) if text.startswith("..") else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """A base chain merged so far. `version` is empty while no link has decided it."""
+
+    name: str
+    version: str
+    node: Mapping
+    directories: tuple[Path, ...]
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The packages that a container can see: its own first, then the trees in order."""
+
+    trees: tuple[Path, ...]
+    consulted: list[Path] = field(default_factory=list)
+    _documents: dict[Path, Mapping | None] = field(default_factory=dict)
+    _embedded: dict[str, Package] = field(default_factory=dict)
+    _packages: dict[tuple[str, str], Package] = field(default_factory=dict)
+
+    def embed(self, directory: Path, origin: str) -> Package:
+        """Read the package beside a container; from now on it shadows the tree's of that name.
+
+        Raises:
+            RecipeError: a document of its base chain is wrong.
+            UnsatisfiableError: a base names a package or version that no tree has.
+        """
+        chain = self._chain(directory, ())
+        if not chain.version:
+            raise RecipeError(
+                "the package has no version",
+                place=str(chain.node.place),
+                hint="name it in the base: `base: category/name-1.2`",
+            )
+        package = self._package(chain, origin)
+        self._embedded[package.name] = package
+        return package
+
+    def shadows(self, name: str) -> bool:
+        return name in self._embedded
+
+    def versions(self, name: str, place: str) -> tuple[Version, ...]:
+        """The versions of a package, newest first.
+
+        Raises:
+            UnsatisfiableError: no tree has the package.
+        """
+        if name in self._embedded:
+            return (Version.parse(self._embedded[name].version),)
+        _, document = self._find(name, place)
+        return _versions(document)
+
+    def package(self, name: str, version: Version, place: str) -> Package:
+        """One version of a package, merged.
+
+        Raises:
+            RecipeError: its document is wrong.
+            UnsatisfiableError: no tree has the package.
+        """
+        if name in self._embedded:
+            return self._embedded[name]
+        found = self._packages.get((name, version.text))
+        if found is None:
+            directory, document = self._find(name, place)
+            chain = _of_tree(name, version.text, directory, document)
+            found = self._package(chain, shown(directory))
+            self._packages[name, version.text] = found
+        return found
+
+    def toolchain(self, name: str, place: str) -> ToolchainPackage:
+        """The named set of .debs that a chroot is made of.
+
+        Raises:
+            RecipeError: the document is wrong, or of another kind.
+            UnsatisfiableError: no tree has it.
+        """
+        _, document = self._find(name, place)
+        return parse(document, ToolchainPackage)
+
+    def _package(self, chain: _Chain, origin: str) -> Package:
+        variables = {"name": chain.name.rpartition("/")[2], "version": chain.version}
+        items = tuple(
+            (key, value if key.text in _NOT_RENDERED else render_tree(value, variables))
+            for key, value in chain.node.items
+        )
+        node = Mapping(items, chain.node.place)
+        recipe = parse(node, Recipe)
+        Version.parse(chain.version, place=str(chain.node.place))
+        return Package(
+            name=chain.name,
+            version=chain.version,
+            origin=origin,
+            recipe=recipe,
+            node=node,
+            directories=tuple(map(str, chain.directories)),
+            layers=chain.layers,
+        )
+
+    def _chain(self, directory: Path, below: tuple[Path, ...]) -> _Chain:
+        """The merged chain of the embedded package in `directory`; `below` are based on it."""
+        real = directory.resolve()
+        if real in below or len(below) >= DEEPEST_CHAIN:
+            names = " -> ".join(shown(path) for path in (*below, real))
+            what = "a cycle" if real in below else f"more than {DEEPEST_CHAIN} links"
+            raise RecipeError(f"the chain of bases has {what}: {names}", place=shown(directory))
+        document = self._document(directory)
+        if document is None:
+            raise RecipeError(
+                f"there is no {PACKAGE_FILE}",
+                place=shown(directory),
+                hint="name the directory that holds it, relative to container.yaml",
+            )
+        base = document.get("base")
+        if base is None:
+            raise RecipeError(
+                "the package has no base",
+                place=str(document.place),
+                hint="begin with `base: category/name-version`, or move it into a tree",
+            )
+        if not isinstance(base, Scalar):
+            raise RecipeError("expected a package or a path", place=str(base.place))
+        beneath = self._base(base, directory, (*below, real))
+        own = document.without("base", "use", "version")
+        version = document.get("version")
+        merged = overlay(beneath.node, own)
+        if not isinstance(merged, Mapping):
+            raise RecipeError("expected keys", place=str(document.place))
+        use = document.get("use")
+        layer = _use_layer(use, "use" if not below else "base")
+        if use is not None and layer is None:
+            merged = _with_declarations(merged, beneath.node, use)
+        return _Chain(
+            beneath.name,
+            version.text if isinstance(version, Scalar) else beneath.version,
+            merged,
+            (*beneath.directories, directory),
+            (*beneath.layers, *((layer,) if layer else ())),
+        )
+
+    def _base(self, base: Scalar, directory: Path, below: tuple[Path, ...]) -> _Chain:
+        place = str(base.place)
+        if base.text.startswith(("./", "../")):
+            return self._chain(directory / base.text, below)
+        if base.text.startswith(("debian:", "gentoo:")):
+            kind = base.text.split(":", 1)[0]
+            raise RecipeError(
+                f"this buildit cannot build from a {kind} source package yet",
+                place=place,
+                hint="base it on a package of the tree, or take the binary: `package: {debian: …}`",
+            )
+        name, version = split_name(base.text, place=place)
+        tree_directory, document = self._find(name, place)
+        known = _versions(document)
+        if version is None:
+            version = known[0]
+        elif version not in known:
+            raise UnsatisfiableError(
+                f"{name} has no version {version}",
+                place=place,
+                hint=f"it has: {', '.join(map(str, known))}",
+            )
+        exact = next(one for one in known if one == version)
+        return _of_tree(name, exact.text, tree_directory, document)
+
+    def _find(self, name: str, place: str) -> tuple[Path, Mapping]:
+        for tree in self.trees:
+            directory = tree / name
+            document = self._document(directory)
+            if document is not None:
+                return directory, document
+        near = difflib.get_close_matches(name, self.names(), 3)
+        raise UnsatisfiableError(
+            f"no tree has a package {name!r}",
+            place=place,
+            hint=f"did you mean {', '.join(near)}?"
+            if near
+            else f"trees: {', '.join(shown(tree) for tree in self.trees) or 'none'}",
+        )
+
+    def names(self) -> list[str]:
+        """Every `category/name` of the trees, sorted."""
+        return sorted(
+            {
+                f"{path.parent.parent.name}/{path.parent.name}"
+                for tree in self.trees
+                for path in tree.glob(f"*/*/{PACKAGE_FILE}")
+            }
+        )
+
+    def _document(self, directory: Path) -> Mapping | None:
+        path = directory / PACKAGE_FILE
+        if path not in self._documents:
+            self.consulted.append(path)
+            self._documents[path] = self._read(path)
+        return self._documents[path]
+
+    def _read(self, path: Path) -> Mapping | None:
+        if not os.path.lexists(path):
+            return None
+        node = load_yaml(path, shown(path))
+        if not isinstance(node, Mapping):
+            raise RecipeError("expected keys such as `description:`", place=str(node.place))
+        return node
+
+
+def _versions(document: Mapping) -> tuple[Version, ...]:
+    node = document.get("versions")
+    if not isinstance(node, Mapping) or not node.items:
+        raise RecipeError(
+            "the package has no versions",
+            place=str((node or document).place),
+            hint="write `versions: {1.2.3: {sources: [...]}}`",
+        )
+    versions = [Version.parse(key.text, place=str(key.place)) for key, _ in node.items]
+    return tuple(sorted(versions, reverse=True))
+
+
+def _of_tree(name: str, version: str, directory: Path, document: Mapping) -> _Chain:
+    versions = document.get("versions")
+    own = versions.get(version) if isinstance(versions, Mapping) else None
+    node = document.without("versions")
+    merged = overlay(node, own) if isinstance(own, Mapping) else node
+    if not isinstance(merged, Mapping):
+        raise RecipeError("expected keys", place=str(document.place))
+    return _Chain(name, version, merged, (directory,))
+
+
+def _use_layer(node: object, name: str) -> Layer | None:
+    """The flags that `use: {with: [...], without: [...]}` sets; None where it declares flags."""
+    if not isinstance(node, Mapping) or not node.items:
+        return None
+    if not all(
+        key.text in ("with", "without") and isinstance(value, Sequence) for key, value in node.items
+    ):
+        return None
+    assignments: list[Assignment] = []
+    for key in ("with", "without"):
+        for item in scalar_items(node.get(key), str(node.place)):
+            place = str(item.place)
+            wish = parse_assignment(item.text.lstrip("+"), place)
+            if key == "without":
+                if isinstance(wish.value, str) or not wish.value:
+                    raise RecipeError(
+                        f"cannot disable {item.text!r}", place=place, hint="name just the flag"
+                    )
+                wish = Assignment(wish.flag, False, place)
+            assignments.append(wish)
+    return Layer(name, tuple(assignments))
+
+
+def _with_declarations(merged: Mapping, base: Mapping, use: object) -> Mapping:
+    """`merged` with the declarations of `use` laid over the base's."""
+    if not isinstance(use, Mapping):
+        raise RecipeError("expected `{with: [...], without: [...]}`", place=str(merged.place))
+    for key, _ in use.items:
+        if key.text in ("with", "without"):
+            raise RecipeError(
+                f"`{key.text}` takes a list of flags, and stands beside no declarations",
+                place=str(key.place),
+                hint="write use: {with: [ipv6], without: [http2]}",
+            )
+    laid = overlay(base.get("use"), use)
+    label = Scalar("use", use.items[0][0].place if use.items else use.place)
+    return Mapping((*merged.without("use").items, (label, laid)), merged.place)

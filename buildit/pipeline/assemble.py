@@ -1,0 +1,139 @@
+"""Layers of a container, in order: closures of its packages, accounts, synced files.
+
+Nothing is packed here but the small layers of our own; packages bring theirs from the store.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildit.archive.contents import contents_blob, parse_contents
+from buildit.archive.tarwrite import write_tar
+from buildit.digest import BuildKey
+from buildit.image.rootfs import merge
+from buildit.model.artifact import Artifact
+from buildit.model.image import Image, Layer, LayerKind
+from buildit.model.plan import ContainerPlan, Group, ImageStep, Node, PackageStep, User
+from buildit.model.tree import Entry
+from buildit.pipeline.accounts import account_entries, account_files
+from buildit.pipeline.sync import EPOCH, sync_layer
+from buildit.plan.closure import Member, closure
+from buildit.store.cas import Store
+
+Obtain = Callable[[Node], Artifact]
+NodeOf = Callable[[BuildKey], Node]
+
+
+@dataclass(slots=True)
+class Stack:
+    """The layers so far, bottom first, with the entries of each."""
+
+    layers: list[Layer] = field(default_factory=list)
+    listings: list[tuple[Entry, ...]] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    epoch: int = EPOCH
+
+    def add(self, layer: Layer, entries: tuple[Entry, ...]) -> None:
+        self.layers.append(layer)
+        self.listings.append(entries)
+
+    def tree(self) -> dict[str, Entry]:
+        """The merged entries by path, as a step on top finds them."""
+        merged = merge(self.layers, self.listings, self.epoch)
+        return {entry.path: entry for entry in merged.entries()}
+
+
+def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> Stack:
+    """All layers of the container.
+
+    Raises:
+        RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
+        BuilditError: what `obtain` raises for a package that the closure reaches.
+    """
+    made = Stack()
+    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
+    everything = closure(roots, node, obtain)
+    accounts_done = False
+    for step in plan.steps:
+        if isinstance(step, PackageStep):
+            _add_closure(made, step.key, store, node, obtain)
+            if not accounts_done:
+                _add_accounts(made, plan, [node(key) for key, _ in everything.members], store)
+                accounts_done = True
+        else:
+            layer, entries = sync_layer(Path(plan.directory), step, made.tree(), store)
+            made.add(layer, entries)
+    if not accounts_done:
+        _add_accounts(made, plan, [], store)
+    return made
+
+
+def _add_closure(made: Stack, root: BuildKey, store: Store, node: NodeOf, obtain: Obtain) -> None:
+    for member in closure((root,), node, obtain).members:
+        if member in made.members:
+            continue
+        made.members.append(member)
+        key, name = member
+        artifact = obtain(node(key))
+        output = artifact.outputs.get(name)
+        made.epoch = max(made.epoch, artifact.epoch)
+        if output is None:
+            continue
+        title = f"{artifact.name}-{artifact.version} ({name})"
+        layer = Layer(
+            output.diff_id,
+            output.size,
+            title,
+            output.contents,
+            LayerKind.PACKAGE,
+            output.encodings,
+        )
+        made.add(layer, parse_contents(store.read(output.contents)))
+
+
+def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: Store) -> None:
+    """One layer with /etc/passwd and /etc/group, over the packages that declare the accounts."""
+    users: list[tuple[str, User]] = [(n.name, user) for n in nodes for user in n.users]
+    groups: list[tuple[str, Group]] = [(n.name, group) for n in nodes for group in n.groups]
+    users += [("container.yaml", user) for user in plan.users]
+    groups += [("container.yaml", group) for group in plan.groups]
+    files = account_files(users, groups)
+    entries = account_entries(files, EPOCH)
+    if not entries:
+        return
+    with store.batch() as batch:
+        with batch.ingest() as sink:
+            written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)
+            diff_id, size = sink.commit(), sink.size
+        listing = batch.put_bytes(contents_blob(written))
+    made.add(Layer(diff_id, size, "users and groups", listing, LayerKind.STEP), written)
+
+
+def image(plan: ContainerPlan, step: ImageStep, made: Stack) -> Image:
+    """What the emitter of `step.format` writes down."""
+    return Image(
+        name=plan.name,
+        version=plan.version,
+        os=plan.os,
+        arch=plan.arch,
+        layers=tuple(made.layers),
+        epoch=made.epoch,
+        format=step.format,
+        app=plan.app,
+        author=plan.author,
+        compress=step.compress,
+        content=step.content,
+        place=step.place,
+    )
+
+
+def why_text(why: Mapping[Member, tuple[Member, str]], member: Member, node: NodeOf) -> str:
+    """Why a member is in the closure: `nginx -> libssl.so.3 -> openssl`, root first."""
+    words = [node(member[0]).name]
+    while member in why:
+        member, need = why[member]
+        words[:0] = [node(member[0]).name, need.partition(":")[2] or need]
+    return " -> ".join(words)

@@ -1,0 +1,143 @@
+"""Obtain the artifacts that a plan's roots need: from the store, a binhost, or by building.
+
+A found artifact is taken only if it was built against the dependency outputs that are at hand
+(DESIGN §3, "Mixed closures"). A failed package does not discard its finished siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+
+from buildit.digest import BuildKey
+from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.plan import Node
+
+Find = Callable[[Node, Mapping[BuildKey, Artifact]], "Artifact | None"]
+"""Look a node up, built against the dependencies at hand where they are known; None is a miss."""
+
+Build = Callable[[Node, Mapping[BuildKey, Artifact]], Artifact]
+"""Build a node from its dependencies' artifacts; raises where it cannot."""
+
+Prepare = Callable[[tuple[Node, ...]], None]
+"""Called once with all nodes about to be built, before the first: fetch what they need."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a look around found: artifacts at hand, and nodes that must be built."""
+
+    found: dict[BuildKey, Artifact] = field(default_factory=dict)
+    missing: set[BuildKey] = field(default_factory=set)
+
+
+def survey(
+    nodes: Mapping[BuildKey, Node], roots: tuple[BuildKey, ...], find: Find, survey_: Survey
+) -> Survey:
+    """Look up `roots` and whatever they need in turn, into `survey_`.
+
+    A node that was found needs only what an image may take besides (its runtime dependencies); one
+    that was not needs all that its build sees.
+    """
+    queue, seen = list(roots), set()
+    while queue:
+        key = queue.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        node = nodes[key]
+        if key not in survey_.found and key not in survey_.missing:
+            artifact = find(node, survey_.found)
+            if artifact is None:
+                survey_.missing.add(key)
+            else:
+                survey_.found[key] = artifact
+        queue.extend(node.run)
+        queue.extend(
+            dep.key for dep in node.dependencies if key in survey_.missing or RUNTIME in dep.outputs
+        )
+    return survey_
+
+
+def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
+    """Whether the artifact was built against the dependency outputs that are at hand."""
+    for key, outputs in artifact.resolved.items():
+        dependency = at_hand.get(key)
+        if dependency is None:
+            continue
+        for name, diff_id in outputs.items():
+            output = dependency.outputs.get(name)
+            if output is None or output.diff_id != diff_id:
+                return False
+    return True
+
+
+def realise(
+    nodes: Mapping[BuildKey, Node],
+    roots: tuple[BuildKey, ...],
+    *,
+    find: Find,
+    prepare: Prepare,
+    build: Build,
+    jobs: int,
+) -> dict[BuildKey, Artifact]:
+    """Artifacts of the roots and of all that was needed on the way, at most `jobs` built at once.
+
+    Raises:
+        BuilditError: what `find`, `prepare` or the first failing `build` raised.
+    """
+    state = Survey()
+    while True:
+        survey(nodes, roots, find, state)
+        stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
+        if not stale:
+            if not state.missing:
+                return state.found
+            ordered = tuple(node for key, node in nodes.items() if key in state.missing)
+            prepare(ordered)
+            _build_all(ordered, state, build, jobs)
+            continue
+        for key in stale:
+            del state.found[key]
+            # Another builder's statement may fit what is at hand; survey asks once more.
+            other = find(nodes[key], state.found)
+            if other is not None and agrees(other, state.found):
+                state.found[key] = other
+            else:
+                state.missing.add(key)
+
+
+def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int) -> None:
+    wanted = {node.key: node for node in ordered}
+    sorter = TopologicalSorter(
+        {key: [d.key for d in node.dependencies if d.key in wanted] for key, node in wanted.items()}
+    )
+    sorter.prepare()
+    failure: BaseException | None = None
+    with ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="build") as pool:
+        running: dict[Future[Artifact], BuildKey] = {}
+        try:
+            while sorter.is_active() or running:
+                if failure is None:
+                    for key in sorter.get_ready():
+                        running[pool.submit(build, wanted[key], dict(state.found))] = key
+                if not running:
+                    break
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    key = running.pop(future)
+                    error = future.exception()
+                    if error is not None:
+                        failure = failure or error
+                        continue
+                    state.found[key] = future.result()
+                    state.missing.discard(key)
+                    sorter.done(key)
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+    if failure is not None:
+        raise failure

@@ -1,0 +1,136 @@
+"""Stamps: what was read for a result, by stat, so that the next run can tell that nothing changed.
+
+The path of a run with nothing to do: only the standard library, no YAML, no store. A stamp is a
+cache: a missing, foreign or damaged one is a miss, never an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+RACY_NANOSECONDS = 2_000_000_000
+"""A file changed so shortly before its stamp could change again unseen: its digest is kept too."""
+
+FORMAT = "1"
+
+
+def directory() -> Path:
+    """Where stamps lie: beside the default store, whatever `store:` says (that is in a file)."""
+    store = os.environ.get("BUILDIT_STORE")
+    if store:
+        return Path(store) / "cache" / "stamps"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "buildit" / "cache" / "stamps"
+
+
+def code_stamp() -> str:
+    """Changes with every edit of our own code, so that a new buildit trusts no old stamp."""
+    newest, count = 0, 0
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    pending = [root]
+    while pending:
+        with os.scandir(pending.pop()) as listing:
+            for entry in listing:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__":
+                        pending.append(entry.path)
+                elif entry.name.endswith(".py"):
+                    newest = max(newest, entry.stat().st_mtime_ns)
+                    count += 1
+    return f"{root}:{count}:{newest}"
+
+
+def name(*words: str) -> str:
+    """The file name of the stamp of a question, such as (verb, directory, options…)."""
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _look(path: str) -> list[int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_size,
+        status.st_ino,
+        status.st_mode,
+    ]
+
+
+def record(paths: Iterable[Path]) -> list[list[Any]]:
+    """The present state of files and directories; an absent path is remembered as absent."""
+    now = time.time_ns()
+    rows: list[list[Any]] = []
+    for path in sorted({os.path.abspath(path) for path in paths}):
+        seen = _look(path)
+        racy = seen is not None and abs(now - seen[1]) < RACY_NANOSECONDS
+        rows.append([path, seen, _digest(path) if racy and os.path.isfile(path) else None])
+    return rows
+
+
+def unchanged(rows: Iterable[list[Any]]) -> bool:
+    """Whether every path is as it was recorded."""
+    for path, seen, digest in rows:
+        if _look(path) != seen:
+            return False
+        if digest is not None and _digest(path) != digest:
+            return False
+    return True
+
+
+def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
+    """Keep a result under its question; a disk that refuses costs only the shortcut."""
+    with suppress(OSError):
+        where = directory()
+        where.mkdir(parents=True, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=where, prefix=".stamp-")
+        try:
+            with os.fdopen(fd, "w") as stream:
+                json.dump(
+                    {"format": FORMAT, "code": code_stamp(), "files": rows, "result": result},
+                    stream,
+                    separators=(",", ":"),
+                )
+            os.replace(temporary, where / file_name)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def read(file_name: str) -> dict[str, Any] | None:
+    """The result kept under a question, where all that it came from is unchanged."""
+    try:
+        with open(directory() / file_name, "rb") as stream:
+            stamp = json.load(stream)
+        if stamp["format"] != FORMAT or stamp["code"] != code_stamp():
+            return None
+        if not unchanged(stamp["files"]):
+            return None
+        result = stamp["result"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def forget(file_name: str) -> None:
+    with suppress(OSError):
+        (directory() / file_name).unlink()

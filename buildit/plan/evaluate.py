@@ -1,0 +1,306 @@
+"""A recipe evaluated for one version and one set of flags: no condition is left.
+
+The typed recipe comes with the located nodes that it was read from, so that every error here still
+names the line that the user wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from buildit.errors import RecipeError
+from buildit.model.atom import Atom
+from buildit.model.condition import check_flags, holds, parse_condition
+from buildit.model.node import Mapping as MappingNode
+from buildit.model.node import Node, Scalar, Sequence
+from buildit.model.plan import Group, User
+from buildit.model.recipe import (
+    ConditionalAtom,
+    ConditionalItem,
+    OutputSpec,
+    PatchSpec,
+    Recipe,
+    SourceSpec,
+)
+from buildit.model.required import Requirement, check_required, parse_required
+from buildit.model.use import (
+    Flag,
+    FlagValue,
+    Layer,
+    Setting,
+    assignment_text,
+    declare,
+    flag_values,
+    resolve_flags,
+)
+from buildit.plan.identity import OutputInput, RuleInput
+from buildit.plan.steps import Phase
+
+DEBIAN = "debian:"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One version of a package with its whole base chain merged; the flags are still open.
+
+    `name` is `category/name`. `node` is the merged document that `recipe` was read from.
+    `directories` are those of the chain, base first: their `files/` are laid over each other.
+    `layers` are the flags that the chain itself sets. `origin` is what a person calls it.
+    """
+
+    name: str
+    version: str
+    origin: str
+    recipe: Recipe
+    node: MappingNode
+    directories: tuple[str, ...]
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One dependency: `atom` of a tree package, or the name (with `=version`) of a .deb."""
+
+    role: str
+    atom: Atom | None
+    debian: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPatch:
+    """`written` is the path or URL as written, in the file `declared_in`."""
+
+    written: str
+    declared_in: str
+    place: str
+    spec: PatchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSource:
+    spec: SourceSpec
+    declared_in: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A package ready to be identified: only digests of files are still to be taken."""
+
+    package: Package
+    settings: Mapping[str, Setting]
+    sources: tuple[WantedSource, ...]
+    patches: tuple[WantedPatch, ...]
+    wanted: tuple[Wanted, ...]
+    configure: tuple[str, ...]
+    overrides: Mapping[Phase, str]
+    file_rules: tuple[RuleInput, ...]
+    outputs: tuple[OutputInput, ...]
+    users: tuple[User, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def flags(self) -> Mapping[str, FlagValue]:
+        return flag_values(self.settings)
+
+    def enabled(self) -> str:
+        """The value of `USE`: enabled flags and choices, sorted, separated by blanks."""
+        words = [
+            f"{name}={value}" if isinstance(value, str) else name
+            for name, value in self.flags.items()
+            if value
+        ]
+        return " ".join(sorted(words))
+
+    def flag_texts(self) -> tuple[str, ...]:
+        return tuple(sorted(assignment_text(n, v) for n, v in self.flags.items()))
+
+
+def place_of(node: Node, *path: str | int) -> str:
+    """Where the node at `path` was written, or the nearest node above it."""
+    for step in path:
+        inner: Node | None = None
+        if isinstance(node, MappingNode):
+            inner = node.get(str(step))
+        elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
+            inner = node.items[step]
+        if inner is None:
+            break
+        node = inner
+    return str(node.place)
+
+
+def declared_flags(package: Package) -> Mapping[str, Flag]:
+    """The flags that a package declares.
+
+    Raises:
+        RecipeError: a declaration is wrong.
+    """
+    flags = []
+    for name, spec in package.recipe.use.items():
+        place = place_of(package.node, "use", name)
+        default: FlagValue = spec.default
+        if not spec.choices:
+            if spec.default not in ("on", "off"):
+                raise RecipeError(
+                    f"the default of flag {name!r} is {spec.default!r}",
+                    place=place_of(package.node, "use", name, "default"),
+                    hint="write on or off, or give the flag `choices`",
+                )
+            default = spec.default == "on"
+        flags.append(Flag(name, default, spec.choices, spec.description, place))
+    return declare(flags)
+
+
+def evaluate(package: Package, layers: tuple[Layer, ...]) -> Evaluated:
+    """Decide every condition of the package under its own layers and then `layers`.
+
+    Raises:
+        RecipeError: an unknown flag, a malformed condition, atom or rule.
+        UnsatisfiableError: the flags break a rule of required-use.
+    """
+    declared = declared_flags(package)
+    settings = resolve_flags(package.name, declared, _ordered(package.layers, layers))
+    check_required(package.name, _requirements(package, declared), declared, settings)
+    conditions = _Conditions(package, declared, flag_values(settings))
+    recipe = package.recipe
+    return Evaluated(
+        package=package,
+        settings=settings,
+        sources=tuple(_sources(package)),
+        patches=tuple(_patches(package, conditions)),
+        wanted=tuple(_wanted(package, conditions)),
+        configure=tuple(_configure(package, conditions)),
+        overrides=_overrides(recipe),
+        file_rules=tuple(
+            RuleInput(
+                rule.path,
+                "" if rule.mode is None else f"{rule.mode:04o}",
+                rule.owner or "",
+                rule.capabilities,
+            )
+            for rule in recipe.files
+        ),
+        outputs=tuple(
+            OutputInput(name, spec.paths, spec.optional == "yes")
+            if isinstance(spec, OutputSpec)
+            else OutputInput(name, spec, optional=True)
+            for name, spec in recipe.outputs.items()
+        ),
+        users=tuple(
+            User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment)
+            for name, spec in sorted(recipe.users.items())
+        ),
+        groups=tuple(
+            Group(name, spec.gid, spec.members) for name, spec in sorted(recipe.groups.items())
+        ),
+    )
+
+
+def _ordered(own: tuple[Layer, ...], given: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
+    chain = tuple(layer for layer in own if layer.name != "use")
+    embedded = tuple(layer for layer in own if layer.name == "use")
+    command = tuple(layer for layer in given if layer.name == "command line")
+    outer = tuple(layer for layer in given if layer.name != "command line")
+    return (*chain, *outer, *embedded, *command)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    package: Package
+    declared: Mapping[str, Flag]
+    flags: Mapping[str, FlagValue]
+
+    def hold(self, text: str, *path: str | int) -> bool:
+        place = place_of(self.package.node, *path)
+        rule = parse_condition(text, place=place)
+        check_flags(rule, {n: flag.choices for n, flag in self.declared.items()}, place=place)
+        return holds(rule, self.flags)
+
+
+def _requirements(package: Package, declared: Mapping[str, Flag]) -> tuple[Requirement, ...]:
+    requirements = []
+    for number, value in enumerate(package.recipe.required_use):
+        place = place_of(package.node, "required-use", number)
+        rule = parse_required(value, place=place)
+        check_flags(rule, {name: flag.choices for name, flag in declared.items()}, place=place)
+        requirements.append(Requirement(rule, place))
+    return tuple(requirements)
+
+
+def _sources(package: Package) -> Iterator[WantedSource]:
+    listed = package.node.get("sources")
+    for number, spec in enumerate(package.recipe.sources):
+        item = listed.items[number] if isinstance(listed, Sequence) else package.node
+        yield WantedSource(spec, item.place.file, place_of(package.node, "sources", number))
+
+
+def _patches(package: Package, conditions: _Conditions) -> Iterator[WantedPatch]:
+    listed = package.node.get("patches")
+    for written, item in package.recipe.patches.items():
+        spec = PatchSpec(description=item) if isinstance(item, str) else item
+        if spec.when is None or conditions.hold(spec.when, "patches", written, "when"):
+            key = listed.key(written) if isinstance(listed, MappingNode) else None
+            place = key.place if key else package.node.place
+            yield WantedPatch(written, place.file, str(place), spec)
+
+
+def _wanted(package: Package, conditions: _Conditions) -> Iterator[Wanted]:
+    depends = package.recipe.depends
+    for role, items in (("build", depends.build), ("link", depends.link), ("run", depends.run)):
+        for number, item in enumerate(items):
+            path = ("depends", role, number)
+            text = item
+            if isinstance(item, ConditionalAtom):
+                if not conditions.hold(item.when, *path, "when"):
+                    continue
+                text = item.atom
+            place = place_of(package.node, *path)
+            yield wanted(role, str(text), place)
+
+
+def wanted(role: str, text: str, place: str) -> Wanted:
+    """A dependency from its text.
+
+    Raises:
+        RecipeError: it is neither an atom nor `debian:name[=version]`.
+    """
+    if text.startswith(DEBIAN):
+        return Wanted(role, None, text.removeprefix(DEBIAN), place)
+    return Wanted(role, Atom.parse(text, place=place), "", place)
+
+
+def _configure(package: Package, conditions: _Conditions) -> Iterator[str]:
+    for number, item in enumerate(package.recipe.configure):
+        if isinstance(item, ConditionalItem):
+            if conditions.hold(item.when, "configure", number, "when"):
+                yield from (item.then,) if isinstance(item.then, str) else item.then
+        else:
+            yield item
+
+
+def _overrides(recipe: Recipe) -> dict[Phase, str]:
+    written = {
+        Phase.PREPARE: recipe.steps.prepare,
+        Phase.CONFIGURE: recipe.steps.configure,
+        Phase.COMPILE: recipe.steps.compile,
+        Phase.CHECK: recipe.steps.check,
+        Phase.INSTALL: recipe.steps.install,
+    }
+    return {phase: text for phase, text in written.items() if text is not None}
+
+
+def scalar_items(node: Node | None, place: str) -> tuple[Scalar, ...]:
+    """The texts of a list of texts; none where the key is absent.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    if node is None:
+        return ()
+    if not isinstance(node, Sequence) or not all(isinstance(i, Scalar) for i in node.items):
+        raise RecipeError("expected a list of texts", place=place)
+    return tuple(item for item in node.items if isinstance(item, Scalar))

@@ -1,0 +1,259 @@
+"""From chosen packages to the plan's nodes: what each build sees, and so its key. Pure.
+
+A build's sysroot holds the transitive closure of its link dependencies (runtime and dev outputs:
+headers include headers, and the linker follows NEEDED) and of its tools (runtime outputs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from buildit.digest import BuildKey, Digest
+from buildit.errors import UnsatisfiableError
+from buildit.model.artifact import RUNTIME
+from buildit.model.plan import DebRef, Dependency, Node, Signature, SourceRef, Toolchain
+from buildit.model.platform import Platform
+from buildit.plan.evaluate import Evaluated, Wanted
+from buildit.plan.identity import (
+    BuildInputs,
+    FileInput,
+    PatchInput,
+    Rules,
+    SourceInput,
+    build_key,
+    deb_record,
+    record_text,
+)
+from buildit.plan.resolve import Selection
+from buildit.plan.steps import environment, reads_use, steps
+
+DEV = "dev"
+DEB_OUTPUTS = (RUNTIME, DEV)
+"""What a build sees of a further .deb: all but documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The digests of a package's own files; their bytes are blobs of the store.
+
+    `patches` are (canonical digest, raw digest of a URL's bytes or None), as `Evaluated.patches`.
+    `keys` are, for each source, the OpenPGP keys that may have signed it.
+    """
+
+    patches: tuple[tuple[Digest, Digest | None], ...] = ()
+    files: tuple[FileInput, ...] = ()
+    keys: tuple[tuple[Digest, ...], ...] = ()
+
+    def blobs(self) -> tuple[Digest, ...]:
+        found = [canonical for canonical, _ in self.patches]
+        found += [file.digest for file in self.files]
+        found += [key for keys in self.keys for key in keys]
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What the lock pins beyond packages: toolchains by name, further .debs by what asked."""
+
+    toolchains: Mapping[str, Toolchain]
+    debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
+
+
+def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rules: Rules) -> Node:
+    """The node of a Debian binary package, unpacked and split.
+
+    `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
+    the toolchain.
+    """
+    others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
+    digests = tuple(other.digest for other in others)
+    record = record_text(deb_record(deb.digest, toolchain.identity, digests, rules))
+    return Node(
+        key=build_key(record),
+        name=f"debian:{deb.name}",
+        version=deb.version,
+        record=record,
+        origin=deb.path,
+        deb=deb,
+        beside=others,
+    )
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Nodes made so far, and per package name what a dependent needs to know of it."""
+
+    selection: Selection
+    pinned: Pinned
+    rules: Rules
+    nodes: dict[BuildKey, Node] = field(default_factory=dict)
+    by_name: dict[str, BuildKey] = field(default_factory=dict)
+
+    def add_deb(self, deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...]) -> BuildKey:
+        node = deb_node(deb, toolchain, beside, self.rules)
+        self.nodes.setdefault(node.key, node)
+        return node.key
+
+    def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[BuildKey, ...]:
+        """The further .debs that a dependency on a Debian package brings, itself first."""
+        name = wanted.debian.partition("=")[0]
+        own = next((deb for deb in toolchain.debs if deb.name == name), None)
+        if own is not None:
+            return (self.add_deb(own, toolchain, ()),) if wanted.role == "run" else ()
+        listed = self.pinned.debs.get(f"debian:{wanted.debian}")
+        if listed is None:
+            raise UnsatisfiableError(
+                f"debian:{wanted.debian} is not locked",
+                place=wanted.place,
+                hint="run `buildit lock --update`",
+            )
+        ordered = sorted(listed, key=lambda deb: (deb.name != name, deb.name))
+        return tuple(self.add_deb(deb, toolchain, listed) for deb in ordered)
+
+
+def nodes(
+    selection: Selection,
+    gathered: Mapping[str, Gathered],
+    pinned: Pinned,
+    platform: Platform,
+    rules: Rules,
+) -> dict[BuildKey, Node]:
+    """The nodes of all chosen packages in topological order, .debs before who needs them.
+
+    Raises:
+        UnsatisfiableError: a Debian package is not pinned.
+    """
+    graph = _Graph(selection, pinned, rules)
+    for name, evaluated in selection.chosen.items():
+        node = _node(graph, evaluated, gathered[name], platform)
+        graph.nodes[node.key] = node
+        graph.by_name[name] = node.key
+    return graph.nodes
+
+
+def keys_by_name(nodes_: Mapping[BuildKey, Node]) -> dict[str, BuildKey]:
+    return {node.name: key for key, node in nodes_.items()}
+
+
+def _node(graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform) -> Node:
+    package = evaluated.package
+    toolchain = graph.pinned.toolchains[package.recipe.toolchain]
+    dependencies = tuple(_sysroot(graph, evaluated, toolchain))
+    inputs = _inputs(evaluated, gathered, platform, toolchain, dependencies, graph.rules)
+    record = record_text(inputs.record())
+    return Node(
+        key=build_key(record),
+        name=package.name,
+        version=package.version,
+        record=record,
+        origin=package.origin,
+        sources=tuple(_source(evaluated, gathered, i) for i in range(len(evaluated.sources))),
+        dependencies=dependencies,
+        run=tuple(_run(graph, evaluated, toolchain)),
+        blobs=gathered.blobs(),
+        users=evaluated.users,
+        groups=evaluated.groups,
+    )
+
+
+def _inputs(
+    evaluated: Evaluated,
+    gathered: Gathered,
+    platform: Platform,
+    toolchain: Toolchain,
+    dependencies: tuple[Dependency, ...],
+    rules: Rules,
+) -> BuildInputs:
+    package = evaluated.package
+    style = package.recipe.style
+    made = steps(style, platform, evaluated.configure, evaluated.overrides)
+    variables = environment(platform, package.name.rpartition("/")[2], package.version)
+    variables |= package.recipe.environment
+    if reads_use(made):
+        variables["USE"] = evaluated.enabled()
+    return BuildInputs(
+        name=package.name,
+        version=package.version,
+        build_platform=platform,
+        target_platform=platform,
+        sources=tuple(
+            SourceInput(source.spec.sha256, source.spec.directory, source.spec.strip)
+            for source in evaluated.sources
+        ),
+        patches=tuple(
+            PatchInput(canonical, patch.spec.strip)
+            for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True)
+        ),
+        files=gathered.files,
+        steps=made,
+        environment=variables,
+        file_rules=evaluated.file_rules,
+        outputs=evaluated.outputs,
+        toolchain=toolchain.identity,
+        dependencies=dependencies,
+        rules=rules,
+    )
+
+
+def _source(evaluated: Evaluated, gathered: Gathered, number: int) -> SourceRef:
+    spec = evaluated.sources[number].spec
+    signature = None
+    if spec.signature is not None:
+        urls = (spec.signature.url, *spec.signature.mirrors)
+        signature = Signature(urls, gathered.keys[number])
+    name = spec.url.rstrip("/").rpartition("/")[2].partition("?")[0]
+    return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
+
+
+def _sysroot(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[Dependency]:
+    """What lies over the toolchain, nearest first; each package once, with all outputs wanted."""
+    outputs: dict[BuildKey, dict[str, None]] = {}
+
+    def want(key: BuildKey, names: tuple[str, ...]) -> None:
+        outputs.setdefault(key, {}).update(dict.fromkeys(names))
+
+    for wanted in evaluated.wanted:
+        if wanted.role == "run":
+            continue
+        if wanted.atom is None:
+            for key in graph.debs(wanted, toolchain):
+                want(key, DEB_OUTPUTS)
+            continue
+        names = (RUNTIME, DEV) if wanted.role == "link" else (RUNTIME,)
+        for key in _reach(graph, graph.by_name[wanted.atom.name], wanted.role):
+            want(key, names)
+    for key, names_ in outputs.items():
+        yield Dependency(key, tuple(sorted(names_)))
+
+
+def _reach(graph: _Graph, start: BuildKey, role: str) -> Iterator[BuildKey]:
+    """`start` and what it needs in turn: to be linked against, or to run as a tool."""
+    seen = {start: None}
+    queue = [start]
+    for key in queue:
+        node = graph.nodes[key]
+        further = [dep.key for dep in node.dependencies if _linked(dep, role)]
+        if role == "build":
+            further += node.run
+        for next_key in further:
+            if next_key not in seen:
+                seen[next_key] = None
+                queue.append(next_key)
+    return iter(seen)
+
+
+def _linked(dependency: Dependency, role: str) -> bool:
+    if role == "link":
+        return DEV in dependency.outputs
+    return RUNTIME in dependency.outputs and DEV in dependency.outputs
+
+
+def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[BuildKey]:
+    for wanted in evaluated.wanted:
+        if wanted.role != "run":
+            continue
+        if wanted.atom is None:
+            yield graph.debs(wanted, toolchain)[0]
+        else:
+            yield graph.by_name[wanted.atom.name]
