@@ -1,0 +1,184 @@
+"""Patches as values, and their canonical form: the bytes that are hashed and the bytes applied.
+
+The canonical form is a patch at strip 1 that GNU patch and git accept. It keeps what changes a
+tree (paths, hunks, modes, renames, binary deltas) and nothing else: no mail, diffstat, function
+names, object names, timestamps or tool versions. `git diff` headers stay only where a section of
+the patch cannot be said without them, so that git's and quilt's spelling of a change are one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+CANONICAL_PATCH = "1"
+"""Version of the canonical form; a part of every build key with patches."""
+
+SYMLINK = 0o120000
+PLAIN = 0o100644
+EXECUTABLE = 0o100755
+
+_BARE_NAME = re.compile(rb"[A-Za-z0-9._+,=@%:~/-]+")
+_ESCAPES = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
+
+
+class Action(StrEnum):
+    CHANGE = "change"
+    CREATE = "create"
+    DELETE = "delete"
+    RENAME = "rename"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Hunk:
+    """One hunk: lines are numbered from 1 (a count of 0 names the line before).
+
+    `body` holds the lines with their sign, each ended by a newline; `\\ No newline at end of file`
+    is a line of its own that counts for nothing.
+    """
+
+    old_start: int
+    old_count: int
+    new_start: int
+    new_count: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """git's binary delta: the full object names before and after, and the deltas verbatim."""
+
+    old_object: str
+    new_object: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePatch:
+    """What happens to one file.
+
+    Paths are relative to the patched tree, decoded with `surrogateescape`; both are the same but
+    for RENAME and COPY. Modes are git's (0o100644, 0o100755, 0o120000), None where the patch does
+    not say or need not. `git` says that the section is written with a `diff --git` header. `line`
+    is where it begins in the file that was read; it is no part of the value.
+    """
+
+    action: Action
+    old: str
+    new: str
+    old_mode: int | None = None
+    new_mode: int | None = None
+    hunks: tuple[Hunk, ...] = ()
+    binary: Binary | None = None
+    git: bool = False
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    files: tuple[FilePatch, ...]
+
+    @property
+    def needs_git(self) -> bool:
+        """Whether `git apply` is needed: GNU patch knows no binary deltas."""
+        return any(file.binary is not None for file in self.files)
+
+
+def touched_paths(patch: Patch) -> tuple[str, ...]:
+    """Every path that the patch reads or writes, sorted bytewise."""
+    paths = {path for file in patch.files for path in (file.old, file.new)}
+    return tuple(sorted(paths, key=lambda path: path.encode("utf-8", "surrogateescape")))
+
+
+def canonical_bytes(patch: Patch) -> bytes:
+    """The canonical form, for `patch -p1 --fuzz=0` or, where `needs_git`, `git apply -p1`."""
+    return b"".join(part for file in patch.files for part in _section(file))
+
+
+def settled(files: tuple[FilePatch, ...]) -> Patch:
+    """The patch with just the headers and modes that its meaning needs.
+
+    Once one section needs git's header (a mode, a rename, a symlink, an empty file, a binary),
+    all get one: in git's spelling every section speaks of the tree before the patch, and a
+    header without hunks would swallow a plain section after it.
+    """
+    git = any(_needs_header(file) for file in files)
+    return Patch(tuple(_settled_file(file, git) for file in files))
+
+
+def _needs_header(file: FilePatch) -> bool:
+    if not file.git:
+        return False
+    if file.action in (Action.RENAME, Action.COPY) or not file.hunks:
+        return True
+    if file.action is Action.CREATE:
+        return file.new_mode not in (None, PLAIN)
+    if file.action is Action.DELETE:
+        return file.old_mode == SYMLINK
+    return file.old_mode != file.new_mode or file.old_mode == SYMLINK
+
+
+def _settled_file(file: FilePatch, git: bool) -> FilePatch:
+    action, old_mode, new_mode = file.action, file.old_mode, file.new_mode
+    if git and not file.git and [hunk.old_start for hunk in file.hunks] == [0]:
+        action = Action.CREATE  # diff writes a file that was absent or empty so, git wants to know
+    if not git or (old_mode == new_mode and old_mode != SYMLINK):
+        old_mode = new_mode = None
+    if git and action is Action.CREATE:
+        new_mode = file.new_mode or PLAIN
+    if git and action is Action.DELETE:
+        old_mode = file.old_mode or PLAIN
+    return replace(file, action=action, old_mode=old_mode, new_mode=new_mode, git=git)
+
+
+def _section(file: FilePatch) -> Iterator[bytes]:
+    old, new = _quoted(b"a/", file.old), _quoted(b"b/", file.new)
+    if file.git:
+        yield b"diff --git %s %s\n" % (old, new)
+        yield from _extended_header(file)
+    if file.binary is not None:
+        yield b"GIT binary patch\n" + file.binary.body
+    if file.hunks:
+        yield b"--- %s\n" % (b"/dev/null" if file.action is Action.CREATE else old)
+        yield b"+++ %s\n" % (b"/dev/null" if file.action is Action.DELETE else new)
+    for hunk in file.hunks:
+        yield b"@@ -%d,%d +%d,%d @@\n" % (
+            hunk.old_start,
+            hunk.old_count,
+            hunk.new_start,
+            hunk.new_count,
+        )
+        yield hunk.body
+
+
+def _extended_header(file: FilePatch) -> Iterator[bytes]:
+    if file.action is Action.CREATE:
+        yield b"new file mode %o\n" % (file.new_mode or PLAIN)
+    elif file.action is Action.DELETE:
+        yield b"deleted file mode %o\n" % (file.old_mode or PLAIN)
+    elif file.old_mode is not None and file.new_mode is not None:
+        yield b"old mode %o\nnew mode %o\n" % (file.old_mode, file.new_mode)
+    if file.action in (Action.RENAME, Action.COPY):
+        verb = file.action.value.encode()
+        yield b"%s from %s\n" % (verb, _quoted(b"", file.old))
+        yield b"%s to %s\n" % (verb, _quoted(b"", file.new))
+    if file.binary is not None:
+        # git refuses a binary delta without the full names of what it goes from and to
+        yield f"index {file.binary.old_object}..{file.binary.new_object}\n".encode()
+
+
+def _quoted(prefix: bytes, path: str) -> bytes:
+    """A name as both tools read it: C-quoted where it holds anything out of the ordinary."""
+    name = prefix + path.encode("utf-8", "surrogateescape")
+    if _BARE_NAME.fullmatch(name):
+        return name
+    parts = (
+        b"\\" + _ESCAPES[byte]
+        if byte in _ESCAPES
+        else (b"%c" % byte if 32 <= byte < 127 else b"\\%03o" % byte)
+        for byte in name
+    )
+    return b'"' + b"".join(parts) + b'"'
