@@ -155,6 +155,7 @@ def _output(output: Output) -> dict[str, object]:
             for found in output.encodings
         ],
         "needs": list(output.needs),
+        "providers": dict(output.providers),
         "size": output.size,
     }
 
@@ -217,6 +218,10 @@ def _read_output(diff_id: Digest, value: object) -> Output:
         size=_count(found["size"], "size"),
         contents=_digest(found["contents"]),
         needs=tuple(_list(found["needs"], "needs", lambda need: _text(need, "a need"))),
+        providers={
+            need: _text(provider, "a provider")
+            for need, provider in _map(found["providers"], "providers").items()
+        },
         encodings=tuple(_list(found["encodings"], "encodings", _read_encoding)),
     )
 
@@ -303,6 +308,12 @@ def _check_output(output: Output) -> None:
     _digest(output.contents)
     if list(output.needs) != sorted(set(output.needs)):
         raise ValueError("needs are not sorted or not unique")
+    for need, provider in output.providers.items():
+        key, colon, name = provider.partition(":")
+        if not colon or (key and not is_hex64(key)) or not _OUTPUT_NAME.fullmatch(name):
+            raise ValueError(f"{provider!r:.160} is not a provider")
+        if need not in output.needs:
+            raise ValueError(f"{need!r:.80} has a provider but is not needed")
     for encoding in output.encodings:
         _digest(encoding.digest)
         _count(encoding.size, "size")

@@ -251,9 +251,13 @@ class Store:
             from buildit.archive.unpack import unpack_layer
 
             with self.checked(diff_id) as layer, Root.open(directory) as into:
-                unpack_layer(layer, into)
-                while layer.read(CHUNK):  # to its end, where the digest is compared
-                    pass
+                try:
+                    unpack_layer(layer, into)
+                finally:
+                    # To its end, where the digest is compared: corrupt bytes are named as such,
+                    # and set aside, even where the reader stumbled over them first.
+                    while layer.read(CHUNK):
+                        pass
 
         return self.named_tree(diff_id, fill)
 

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.tarwrite import write_tar
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import IntegrityError, StoreError
+from buildit.model.tree import Entry, Kind
+from buildit.store.cas import Store
+from buildit.store.trees import ROOT_MTIME, SETTLED, boot
+from tests.unit.store.build import leftovers
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def add_layer(store: Store) -> Digest:
+    out = io.BytesIO()
+    tool = b"#!/bin/sh\n"
+    entries = (
+        Entry("usr", Kind.DIRECTORY, 0o755, 1000),
+        Entry("usr/bin", Kind.DIRECTORY, 0o755, 1000),
+        Entry("usr/bin/tool", Kind.FILE, 0o755, 1000, size=len(tool), digest=digest_bytes(tool)),
+    )
+    write_tar(entries, lambda _: io.BytesIO(tool), out)
+    return store.put_bytes(out.getvalue())
+
+
+def test_a_layer_is_unpacked_once(store: Store) -> None:
+    layer = add_layer(store)
+    tree = store.tree(layer)
+    assert tree == store.root / "trees" / layer
+    assert (tree / "usr/bin/tool").read_bytes() == b"#!/bin/sh\n"
+    assert stat.S_IMODE((tree / "usr/bin/tool").stat().st_mode) == 0o755
+    assert stat.S_IMODE(tree.stat().st_mode) == 0o755
+    assert tree.stat().st_mtime == ROOT_MTIME
+    inode = tree.stat().st_ino
+    store.close()
+    assert leftovers(store.root) == []
+    assert Store.open(store.root).tree(layer).stat().st_ino == inode
+
+
+@pytest.mark.parametrize("offset", [0, 600, 1030])
+def test_a_corrupt_layer_makes_no_tree_and_is_set_aside(store: Store, offset: int) -> None:
+    layer = add_layer(store)
+    content = bytearray(store.read(layer))
+    content[offset] ^= 1
+    store.path(layer).chmod(0o644)
+    store.path(layer).write_bytes(content)
+    with pytest.raises(IntegrityError, match="corrupt; it was set aside"):
+        store.tree(layer)
+    assert not store.has(layer)
+    assert os.listdir(store.root / "trees") == []
+    assert os.listdir(store.root / "tmp") == []
+
+
+def test_what_is_no_layer_makes_no_tree(store: Store) -> None:
+    with pytest.raises(IntegrityError):
+        store.tree(store.put_bytes(b"no tar" * 500))
+    with pytest.raises(StoreError, match="not in the store"):
+        store.tree(Digest("0" * 64))
+    assert os.listdir(store.root / "trees") == []
+
+
+def test_a_tree_counts_only_with_the_mark_of_this_boot(store: Store) -> None:
+    fills = []
+
+    def fill(directory: Path) -> None:
+        assert list(directory.iterdir()) == []
+        (directory / "whole").write_text("x")
+        fills.append(directory)
+
+    tree = store.named_tree("toolchain", fill)
+    mark = tree.with_name("toolchain.ok")
+    assert mark.read_bytes() == boot()
+    assert store.named_tree("toolchain", fill) == tree
+    assert len(fills) == 1
+    mark.unlink()  # killed between rename and mark
+    (tree / "whole").unlink()
+    store.named_tree("toolchain", fill)
+    assert len(fills) == 2
+    mark.chmod(0o644)
+    mark.write_bytes(b"another boot")  # power was lost
+    store.named_tree("toolchain", fill)
+    assert len(fills) == 3
+    os.utime(mark, (1, 1))  # written back long ago
+    store.named_tree("toolchain", fill)
+    assert mark.read_bytes() == SETTLED
+    store.named_tree("toolchain", fill)
+    assert len(fills) == 3
+
+
+def test_a_fill_that_fails_leaves_nothing(store: Store) -> None:
+    def fill(directory: Path) -> None:
+        (directory / "half").mkdir(mode=0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.named_tree("toolchain", fill)
+    assert os.listdir(store.root / "trees") == os.listdir(store.root / "tmp") == []
+
+
+def test_threads_that_want_one_tree_fill_it_once(store: Store) -> None:
+    fills = []
+    start = threading.Barrier(6)
+
+    def fill(directory: Path) -> None:
+        fills.append(directory)
+
+    def want() -> None:
+        start.wait()
+        store.named_tree("toolchain", fill)
+
+    threads = [threading.Thread(target=want) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fills) == 1
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x.ok", "x" * 300, "\n"])
+def test_a_tree_name_cannot_lead_elsewhere(store: Store, name: str) -> None:
+    with pytest.raises(ValueError, match="not a tree's name"):
+        store.named_tree(name, lambda _: None)
