@@ -8,17 +8,13 @@ from buildit.archive.names import path_bytes, refused, shown
 from buildit.errors import BuildError
 from buildit.model.tree import Entry, Kind
 
-RATIO_FREE = 64 << 20
-"""Bytes that may come out of a decoder before the ratio is looked at."""
-
-
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Limits on one archive.
 
     `total_bytes` is of everything that comes out of the decoder; `entries` counts members; `depth`
     is path parts; `path_bytes` is the length of a path or link text in bytes; `ratio` is bytes out
-    per byte in, once 64 MiB are out; `memory` is what a decoder's dictionary may take, in bytes.
+    per byte in, once `ratio_free` bytes are out; `memory` is what a decoder may take, in bytes.
     """
 
     total_bytes: int = 64 << 30
@@ -26,6 +22,7 @@ class Budget:
     depth: int = 100
     path_bytes: int = 4095
     ratio: int = 300
+    ratio_free: int = 64 << 20
     memory: int = 256 << 20
 
 

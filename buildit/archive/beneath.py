@@ -243,7 +243,8 @@ class Root:
         if not path:
             return self._open(self._fd, b".", flags, mode)
         directory, name = self._parent(path)
-        return _guarded(self._open, directory, name, flags, path)
+        # one component below a resolved parent needs no more than O_NOFOLLOW, and no ctypes
+        return _guarded(by_walk, directory, name, flags, path)
 
     def _beneath_bytes(self, path: bytes, flags: int, whole: str) -> int:
         return _guarded(self._open, self._fd, path or b".", flags, whole)

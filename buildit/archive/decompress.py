@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
-from buildit.archive.admit import RATIO_FREE, Budget, over
+from buildit.archive.admit import Budget, over
 from buildit.archive.names import refused
 from buildit.archive.streams import Readable, read_up_to
 from buildit.digest import CHUNK
@@ -229,6 +229,6 @@ class _Decoded(_Plain):
 
     def _check_ratio(self, size: int) -> None:
         out = self._out + size
-        if out > RATIO_FREE and out > self._in * self._budget.ratio:
+        if out > self._budget.ratio_free and out > self._in * self._budget.ratio:
             what = f"{out} bytes out of {self._in}"
             raise over(self._name, "ratio", self._budget.ratio, what)

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from buildit.archive.names import refused
 from buildit.digest import CHUNK, Digest
@@ -105,9 +105,13 @@ class Window(io.RawIOBase):
 
 
 class HashingWriter:
-    """Writes to `out` and takes the SHA-256 of what it wrote, in a second thread for big writes."""
+    """Writes to `out` and takes the SHA-256 of what it wrote.
 
-    def __init__(self, out: BinaryIO | Writable) -> None:
+    Big writes are hashed and written in a second thread, at most four of them behind the first, so
+    `out` is complete only after `digest()` or `close()`.
+    """
+
+    def __init__(self, out: Writable) -> None:
         self._out = out
         self._hash = hashlib.sha256()
         self._waiting: deque[Future[None]] = deque()
@@ -115,40 +119,52 @@ class HashingWriter:
         self.size = 0
 
     def write(self, data: bytes) -> int:
-        """Write all of `data`; it may be a view, whose bytes are copied where they must outlive it.
+        """Take all of `data`.
 
         Raises:
-            OSError: from the stream below; or from an earlier chunk.
+            OSError: from the stream below, perhaps for an earlier write.
         """
         if len(data) < _INLINE:
             self._settle(0)
-            self._hash.update(data)
+            self._put(data)
         else:
-            kept = bytes(data)  # the very object where it is `bytes` already
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-            self._waiting.append(self._pool.submit(self._hash.update, kept))
+            self._waiting.append(self._pool.submit(self._put, bytes(data)))
             self._settle(_AHEAD)
-        write_all(self._out, data)
         self.size += len(data)
         return len(data)
 
     def digest(self) -> Digest:
-        """The digest of all bytes so far; ends the second thread."""
+        """The digest of all bytes so far; ends the second thread.
+
+        Raises:
+            OSError: from the stream below.
+        """
         self.close()
         return Digest(self._hash.hexdigest())
 
     def close(self) -> None:
-        """End the second thread, leaving `out` open."""
-        self._settle(0)
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        """Finish all writes and end the second thread; `out` stays open.
+
+        Raises:
+            OSError: from the stream below.
+        """
+        try:
+            self._settle(0)
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = None
+
+    def _put(self, data: bytes) -> None:
+        self._hash.update(data)
+        write_all(self._out, data)
 
     def _settle(self, most: int) -> None:
         while len(self._waiting) > most:
             self._waiting.popleft().result()
 
 
-def hashing_writer(out: BinaryIO | Writable) -> HashingWriter:
+def hashing_writer(out: Writable) -> HashingWriter:
     return HashingWriter(out)

@@ -29,8 +29,8 @@ def header_blocks(entry: Entry, prefix: bytes) -> bytes:
     target = path_bytes(entry.target)
     if entry.kind is Kind.HARDLINK:
         target = prefix + target
-    records = _records(entry, name, target)
     split = _split(name)
+    records = [] if split and _fits(entry, target) else _records(entry, name, target)
     block = _block(
         split or (b"", _plain(name)),
         _TYPES[entry.kind],
@@ -44,6 +44,18 @@ def header_blocks(entry: Entry, prefix: bytes) -> bytes:
         target=target if _says(target, 100) else _plain(target),
     )
     return _extended(records) + block if records else block
+
+
+def _fits(entry: Entry, target: bytes) -> bool:
+    """Whether ustar says all of an entry but its path: nearly always, so asked first."""
+    return (
+        not entry.xattrs
+        and entry.uid <= _OCTAL7
+        and entry.gid <= _OCTAL7
+        and entry.size <= _OCTAL11
+        and 0 <= entry.mtime <= _OCTAL11
+        and _says(target, 100)
+    )
 
 
 def _records(entry: Entry, name: bytes, target: bytes) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from buildit.archive.names import member_path, parent, path_bytes, shown
 from buildit.archive.streams import Content, HashingWriter, Writable, hashing_writer, write_all
@@ -51,7 +50,7 @@ def write_tar(
             digest = writer.add_file(entry, source)
         finally:
             source.close()
-        written.append(entry if entry.digest else replace(entry, digest=digest))
+        written.append(entry if entry.digest else _with_digest(entry, digest))
     writer.finish()
     return tuple(written)
 
@@ -159,15 +158,38 @@ class TarWriter:
         self._last = raw
 
 
-def _check_values(entry: Entry, raw: bytes) -> None:
+def _with_digest(entry: Entry, digest: Digest) -> Entry:
+    """`dataclasses.replace` takes 20 us, a third of what a small file costs in all."""
+    return Entry(
+        entry.path,
+        entry.kind,
+        entry.mode,
+        entry.mtime,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.target,
+        digest,
+        entry.xattrs,
+    )
+
+
+def _check_name(entry: Entry, raw: bytes) -> None:
+    rooted = b"/%b/" % raw
+    if b"/." not in rooted and b"//" not in rooted and b"\0" not in raw:
+        return  # nearly always
     try:
         plain = member_path(raw) == entry.path and not raw.endswith(b"/")
     except ValueError as error:
         raise _unfit(entry, str(error)) from error
     if not plain:
         raise _unfit(entry, "its path is not in plain form")
-    if b"/" + _WHITEOUT in b"/" + raw:
+    if b"/" + _WHITEOUT in rooted:
         raise _unfit(entry, "its name begins with '.wh.', which means a deletion in a layer")
+
+
+def _check_values(entry: Entry, raw: bytes) -> None:
+    _check_name(entry, raw)
     if not 0 <= entry.mode <= 0o7777:
         raise _unfit(entry, f"its mode is {entry.mode:o}")
     if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):

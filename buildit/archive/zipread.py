@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
-from buildit.archive.admit import RATIO_FREE, Budget, Gate, over
+from buildit.archive.admit import Budget, Gate, over
 from buildit.archive.names import link_text, member_path, refused, shown
 from buildit.archive.streams import Window
 from buildit.model.tree import Entry, Kind
@@ -69,7 +69,7 @@ def _read(
         packed += member.compress_size
         if total > budget.total_bytes:
             raise over(name, "total_bytes", budget.total_bytes, f"at {shown(member.filename)!r}")
-        if total > RATIO_FREE and total > packed * budget.ratio:
+        if total > budget.ratio_free and total > packed * budget.ratio:
             raise over(name, "ratio", budget.ratio, f"{total} bytes out of {packed}")
         with archive.open(member) as content:
             entry = _entry(member, content, budget, name)
