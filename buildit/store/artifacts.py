@@ -17,7 +17,7 @@ from buildit.errors import IntegrityError, StoreError
 from buildit.model.artifact import Artifact
 from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import located, make_directory
+from buildit.store.durable import located, make_directory, open_regular
 from buildit.store.layout import key_directory
 from buildit.store.locks import exclusive
 from buildit.store.names import note
@@ -176,14 +176,13 @@ def split_name(name: str) -> tuple[str, Digest | None] | None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """A regular file of at most `limit` bytes; never follows a link or waits on a FIFO.
+    """A regular file of at most `limit` bytes.
 
     Raises:
         OSError: it cannot be read.
-        IntegrityError: it is larger.
+        IntegrityError: it is larger, or no regular file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as stream:
+    with open_regular(path) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
         raise IntegrityError(

@@ -7,7 +7,6 @@ byte is read, and every blob is compared with its name while it is copied.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
+from buildit.store.durable import open_regular
 from buildit.store.ingest import Batch, Sink
 
 Accept = Callable[[bytes, bytes | None, str], None]
@@ -151,15 +151,13 @@ class FileBinhost:
         """Copy one blob while hashing it, and commit it if it is what its name says."""
         path = self._blob(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            source = open_regular(path)
         except OSError as error:
             raise _unreadable(path, error) from None
-        with os.fdopen(fd, "rb", buffering=0) as source:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise _wrong(path, "it is not a regular file")
-            if size is not None and status.st_size != size:
-                raise _wrong(path, f"it has {status.st_size} bytes, not {size}")
+        with source:
+            length = os.fstat(source.fileno()).st_size
+            if size is not None and length != size:
+                raise _wrong(path, f"it has {length} bytes, not {size}")
             while chunk := _read_chunk(source.read, path):
                 if sink.size + len(chunk) > limit:
                     raise _wrong(path, f"it has more than {limit} bytes")
@@ -240,9 +238,9 @@ def _signature(path: Path) -> bytes | None:
     return read_bounded(beside, SIGNATURE_LIMIT) if beside.exists() else None
 
 
-def _read_chunk(read: Callable[[int], bytes | None], path: Path) -> bytes:
+def _read_chunk(read: Callable[[int], bytes], path: Path) -> bytes:
     try:
-        return read(CHUNK) or b""
+        return read(CHUNK)
     except OSError as error:
         raise _unreadable(path, error) from None
 

@@ -18,7 +18,15 @@ from typing import BinaryIO
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file
 from buildit.errors import StoreError
 from buildit.store.checked import checked_stream
-from buildit.store.durable import Disk, explained, located, make_directory, sync_directory, token
+from buildit.store.durable import (
+    Disk,
+    explained,
+    located,
+    make_directory,
+    open_regular,
+    sync_directory,
+    token,
+)
 from buildit.store.fault import Faults
 from buildit.store.ingest import Batch, Pending, Sink, copy_file
 from buildit.store.layout import BLOBS, prepare
@@ -91,9 +99,10 @@ class Store:
 
         Raises:
             StoreError: there is no such blob.
+            IntegrityError: what has its name is no regular file.
         """
         try:
-            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return open_regular(self.path(digest))
         except FileNotFoundError:
             raise StoreError(
                 "the blob is not in the store",
@@ -102,7 +111,6 @@ class Store:
             ) from None
         except OSError as error:
             raise explained(error, self.path(digest)) from None
-        return os.fdopen(fd, "rb")
 
     def checked(self, digest: Digest) -> BinaryIO:
         """The blob as a sequential stream that raises at its end where the bytes are wrong.

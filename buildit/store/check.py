@@ -127,6 +127,8 @@ def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
 
 
 def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
+    if not os.path.lexists(path):  # set aside with its statement, or collected meanwhile
+        return
     key = path.parent.name
     if not is_hex64(key) or path.parent.parent.name != key[:2]:
         yield _fault(store, path, "it lies under no key", Remedy.REPORTED)

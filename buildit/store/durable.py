@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from buildit.errors import StoreError
+from buildit.errors import IntegrityError, StoreError
 from buildit.store.fault import Faults
 
 READ_ONLY = 0o444
@@ -50,6 +52,22 @@ def located(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explained(error, place) from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; follows no link, waits on no FIFO, opens no device.
+
+    Raises:
+        OSError: it cannot be opened.
+        IntegrityError: it is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise IntegrityError(
+        "it is not a regular file", place=str(path), hint="run `buildit store verify`"
+    )
 
 
 def token() -> str:
