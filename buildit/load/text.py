@@ -46,14 +46,16 @@ def read_bytes(path: Path, file: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from error
-    with os.fdopen(fd, "rb") as stream:
+    try:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise RecipeError(f"expected a file, found {_kind(mode)}", place=file)
-        try:
+        with os.fdopen(fd, "rb", closefd=False) as stream:
             content = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise _unreadable(file, error) from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    finally:
+        os.close(fd)
     return within_limit(content, file)
 
 

@@ -56,7 +56,8 @@ def whole_number(text: str) -> int:
         LeafError: the text is something else.
     """
     if not re.fullmatch(r"0|[1-9][0-9]{0,17}", text):
-        raise LeafError(f"expected a whole number, found {_written(text)}")
+        hint = "write decimal digits, without a sign or leading zeros"
+        raise LeafError(f"expected a whole number, found {_written(text)}", hint)
     return int(text)
 
 

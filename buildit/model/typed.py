@@ -147,7 +147,7 @@ def _said(kind: str, text: str, context: Map[str, Any], spot: _Spot) -> tuple[st
         return str(wrong), wrong.hint if isinstance(wrong, LeafError) else None
     written = _written(spot.node)
     if expected := _EXPECTED.get(kind):
-        return f"expected {expected}, found {written}", _as_list(spot.node, expected)
+        return f"expected {expected}, found {written}", _form(spot.node, expected)
     if kind in {"literal_error", "enum"}:
         choices = _quoted(str(context.get("expected", "")))
         chosen = spot.node.text if isinstance(spot.node, Scalar) else ""
@@ -177,9 +177,14 @@ def _quoted(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"'([^']*)'", text))
 
 
-def _as_list(node: Node, expected: str) -> str | None:
-    single = expected == "a list" and isinstance(node, Scalar) and node.text
-    return f"write [{single}]" if single and "\n" not in single else None
+def _form(node: Node, expected: str) -> str | None:
+    """How what was expected is written."""
+    if expected == "a mapping":
+        return "write `key: value` lines below it"
+    if expected == "a list":
+        text = node.text if isinstance(node, Scalar) and "\n" not in node.text else ""
+        return f"write [{text}]" if text else "write each item on a line that begins with a dash"
+    return None
 
 
 def _written(node: Node) -> str:
