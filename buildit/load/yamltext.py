@@ -55,7 +55,7 @@ def parse_yaml(text: str, file: str) -> Node:
     import yaml
 
     try:
-        return _document(text, file)
+        return document(text, file, _loader())
     except yaml.YAMLError as error:
         raise _syntax(error, text, file) from error
     except (ValueError, OverflowError, RecursionError) as error:
@@ -70,10 +70,11 @@ def _loader() -> type[yaml.SafeLoader | yaml.CSafeLoader]:
     return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-def _document(text: str, file: str) -> Node:
+def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Node:
+    """As `parse_yaml`, read by one of PyYAML's loaders, whose own errors pass."""
     import yaml
 
-    events = iter(yaml.parse(text, Loader=_loader()))
+    events = iter(yaml.parse(text, Loader=loader))
     reading = _Reading(file, text.split("\n"), events)
     next(events)  # the start of the stream
     start = next(events)
@@ -118,6 +119,8 @@ class _Reading:
 
     def place(self, event: yaml.Event) -> Place:
         line, column = _start(event)
+        if line >= len(self.lines):  # libyaml puts the end of a text without a last LF there
+            line, column = len(self.lines) - 1, len(self.lines[-1])
         return Place(self.file, line + 1, column + 1)
 
     def error(self, message: str, event: yaml.Event, hint: str | None = None) -> RecipeError:
@@ -181,7 +184,8 @@ class _Reading:
         place = self.place(event)
         if not event.style and event.value in _NULLS:
             return Scalar("", place)
-        return Scalar(event.value, place, self._body(event))
+        # Only templates and JSON are ever looked into.
+        return Scalar(event.value, place, self._body(event) if "{" in event.value else None)
 
     def _body(self, event: yaml.ScalarEvent) -> Place | None:
         """Where the text begins, if each of its lines is a line of the file."""
@@ -259,14 +263,20 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
         return RecipeError(f"this is not YAML: {reason}", place=file)
     mark = error.problem_mark
     lines = text.split("\n")
-    line = lines[mark.line] if mark.line < len(lines) else ""
+    row, column = mark.line, mark.column
+    if row >= len(lines):
+        row, column = len(lines) - 1, len(lines[-1])
+    while row and not lines[row].strip():  # the end of the file: show what is before it
+        row -= 1
+        column = len(lines[row])
+    line = lines[row]
     message = f"this is not YAML: {error.problem}"
     if error.context and error.context_mark is not None:
         message += f" ({error.context} from line {error.context_mark.line + 1})"
     return RecipeError(
         message,
-        place=str(Place(file, mark.line + 1, mark.column + 1)),
-        hint=_advice(line, mark.column, error.problem or ""),
+        place=str(Place(file, row + 1, column + 1)),
+        hint=_advice(line, column, error.problem or ""),
     )
 
 
