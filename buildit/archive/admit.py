@@ -8,6 +8,7 @@ from buildit.archive.names import path_bytes, refused, shown
 from buildit.errors import BuildError
 from buildit.model.tree import Entry, Kind
 
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Limits on one archive.

@@ -289,6 +289,8 @@ def opener_for(fd: int) -> Opener:
 
 def by_openat2(directory: int, path: bytes, flags: int, mode: int) -> int:
     """openat2(2): struct open_how is flags, mode, resolve, each an u64."""
+    if not flags & os.O_PATH:
+        flags &= ~os.O_NOFOLLOW  # NO_SYMLINKS says ELOOP of a link; this would make it ENOTDIR
     how = struct.pack("=QQQ", flags, mode, _RESOLVE)
     number = errno.EAGAIN
     for _ in range(_RACES):

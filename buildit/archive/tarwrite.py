@@ -139,9 +139,9 @@ class TarWriter:
 
     def _check(self, entry: Entry) -> None:
         """Refuse what a layer cannot hold, and what would make its bytes ambiguous."""
-        raw = sort_key(entry)
-        if raw <= self._last:
-            what = "appears twice" if raw == self._last else "is out of order"
+        key, raw = sort_key(entry), path_bytes(entry.path)
+        if key <= self._last:
+            what = "appears twice" if key == self._last else "is out of order"
             raise _unfit(entry, f"the path {what}")
         _check_values(entry, raw)
         while self._leaves and not raw.startswith(self._leaves[-1]):
@@ -155,7 +155,7 @@ class TarWriter:
             raise _unfit(entry, reason)
         if entry.kind is not Kind.DIRECTORY:
             self._leaves.append(raw)
-        self._last = raw
+        self._last = key
 
 
 def _with_digest(entry: Entry, digest: Digest) -> Entry:

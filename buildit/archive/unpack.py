@@ -55,8 +55,11 @@ def unpack_source(
     links: dict[str, str] = {}
     with archive.open("rb") as stream:
         writer = _Writer(into, owner, name)
-        for entry, content in _stripped(_members(stream, budget, name), strip, name):
-            newest = max(newest, entry.mtime)
+        for member, content in _members(stream, budget, name):
+            newest = max(newest, member.mtime)
+            entry = _stripped(member, strip, name)
+            if entry is None:
+                continue
             if entry.kind is Kind.SYMLINK:
                 links[entry.path] = entry.target
             writer.write(_normal(entry), content)
@@ -99,25 +102,23 @@ def _members(stream: BinaryIO, budget: Budget, name: str) -> Iterator[tuple[Entr
     return read_tar(decompressed(stream, budget, name), budget, name)
 
 
-def _stripped(
-    members: Iterator[tuple[Entry, Window | None]], strip: int, name: str
-) -> Iterator[tuple[Entry, Window | None]]:
-    for entry, content in members:
-        path = _without(entry.path, strip)
-        if not path:
-            if entry.kind is not Kind.DIRECTORY:
-                hint = f"set the source's strip to {entry.path.count('/')} or less"
-                reason = f"it has no more path parts than strip = {strip} removes"
-                raise refused(name, entry.path, reason, hint)
-            continue
-        target = entry.target
-        if entry.kind is Kind.HARDLINK:
-            target = _without(target, strip)
-        yield replace(entry, path=path, target=target), content
+def _stripped(entry: Entry, strip: int, name: str) -> Entry | None:
+    """The entry without the first parts of its path; None for a directory that is all of them."""
+    if not strip:
+        return entry
+    path = _without(entry.path, strip)
+    if not path:
+        if entry.kind is Kind.DIRECTORY:
+            return None
+        hint = f"set the source's strip to {entry.path.count('/')} or less"
+        reason = f"it has no more path parts than strip = {strip} removes"
+        raise refused(name, entry.path, reason, hint)
+    hard = entry.kind is Kind.HARDLINK
+    return replace(entry, path=path, target=_without(entry.target, strip) if hard else entry.target)
 
 
 def _without(path: str, strip: int) -> str:
-    return "/".join(path.split("/")[strip:]) if strip else path
+    return "/".join(path.split("/")[strip:])
 
 
 def _normal(entry: Entry) -> Entry:

@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, BinaryIO
 
 from buildit.archive.admit import Budget, Gate, over
@@ -44,19 +45,39 @@ def read_zip(
         IntegrityError: the archive is truncated, damaged, ambiguous, or holds what is refused.
         BuildError: a limit of the budget is exceeded.
     """
+    with _translated(name):
+        archive = zipfile.ZipFile(stream)
+    with archive:
+        members = archive.infolist()
+        if len(members) > budget.entries:
+            raise over(name, "entries", budget.entries, f"{len(members)} members")
+        _check_layout(stream, archive, name)
+        yield from _read(archive, budget, name)
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """`zipfile`'s errors, of the directory and of the data, as ours."""
     try:
-        with zipfile.ZipFile(stream) as archive:
-            members = archive.infolist()
-            if len(members) > budget.entries:
-                raise over(name, "entries", budget.entries, f"{len(members)} members")
-            _check_layout(stream, archive, name)
-            yield from _read(archive, budget, name)
+        yield
     except zipfile.BadZipFile as error:
         raise refused(name, None, f"the zip is damaged: {error}") from error
     except (zlib.error, EOFError, struct.error) as error:
         raise refused(name, None, f"the zip's data is damaged: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         raise refused(name, None, f"the zip uses what is not supported: {error}") from error
+
+
+class _Bytes:
+    """A member's bytes; errors come up where they are read, not where the member was opened."""
+
+    def __init__(self, content: IO[bytes], name: str) -> None:
+        self._content = content
+        self._name = name
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _translated(self._name):
+            return self._content.read(size)
 
 
 def _read(
@@ -71,7 +92,10 @@ def _read(
             raise over(name, "total_bytes", budget.total_bytes, f"at {shown(member.filename)!r}")
         if total > budget.ratio_free and total > packed * budget.ratio:
             raise over(name, "ratio", budget.ratio, f"{total} bytes out of {packed}")
-        with archive.open(member) as content:
+        with _translated(name):
+            opened = archive.open(member)
+        with opened:
+            content = _Bytes(opened, name)
             entry = _entry(member, content, budget, name)
             if not entry.path:
                 continue
@@ -86,7 +110,7 @@ def _read(
                 raise refused(name, entry.path, "it is longer than its directory says")
 
 
-def _entry(member: zipfile.ZipInfo, content: IO[bytes], budget: Budget, name: str) -> Entry:
+def _entry(member: zipfile.ZipInfo, content: _Bytes, budget: Budget, name: str) -> Entry:
     try:
         kind = _kind(member)
         path = member_path(_raw_name(member))
