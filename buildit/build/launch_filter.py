@@ -1,0 +1,129 @@
+"""The system call filter of every sandbox: a classic BPF program, assembled by hand.
+
+Namespaces already hide the host. The filter takes away what is not in a namespace (kernel keys,
+the kernel log, vsock, the terminal's input queue) and the kernel interfaces that no build needs
+and attackers like (THREATS.md, E1-E3). See seccomp(2), linux/filter.h, linux/audit.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from buildit.errors import BuildError
+
+# struct seccomp_data: int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6]
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # low halves of the arguments: both are little-endian
+_LOAD, _JEQ, _JGE, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_X32 = 0x40000000  # the bit of x32's numbers, which would pass by a list of x86_64's
+
+_FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK; no vsock, packet, alg …
+_TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+
+# The same numbers on every architecture (since 424), then x86_64's and aarch64's own.
+_ABSENT_ANY = {
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+}  # fmt: skip
+_REFUSED_ANY = {
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+    "fspick": 433, "mount_setattr": 442, "quotactl_fd": 443,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Numbers of one architecture: `absent` answer ENOSYS, `refused` answer EPERM."""
+
+    audit: int
+    socket: int
+    ioctl: int
+    absent: dict[str, int]
+    refused: dict[str, int]
+
+
+MACHINES = {
+    "x86_64": Machine(
+        audit=0xC000003E,
+        socket=41,
+        ioctl=16,
+        absent=_ABSENT_ANY | {
+            "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "userfaultfd": 323,
+            "perf_event_open": 298, "lookup_dcookie": 212, "fanotify_init": 300,
+        },
+        refused=_REFUSED_ANY | {
+            "syslog": 103, "mount": 165, "umount2": 166, "pivot_root": 155, "setns": 308,
+            "swapon": 167, "swapoff": 168, "reboot": 169, "kexec_load": 246,
+            "kexec_file_load": 320, "init_module": 175, "finit_module": 313,
+            "delete_module": 176, "acct": 163, "quotactl": 179, "settimeofday": 164,
+            "clock_settime": 227, "open_by_handle_at": 304, "iopl": 172, "ioperm": 173,
+        },
+    ),
+    "aarch64": Machine(
+        audit=0xC00000B7,
+        socket=198,
+        ioctl=29,
+        absent=_ABSENT_ANY | {
+            "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "userfaultfd": 282,
+            "perf_event_open": 241, "lookup_dcookie": 18, "fanotify_init": 262,
+        },
+        refused=_REFUSED_ANY | {
+            "syslog": 116, "mount": 40, "umount2": 39, "pivot_root": 41, "setns": 268,
+            "swapon": 224, "swapoff": 225, "reboot": 142, "kexec_load": 104,
+            "kexec_file_load": 294, "init_module": 105, "finit_module": 273,
+            "delete_module": 106, "acct": 89, "quotactl": 60, "settimeofday": 170,
+            "clock_settime": 112, "open_by_handle_at": 265,
+        },
+    ),
+}  # fmt: skip
+
+
+def filter_program(machine: str) -> bytes:
+    """The filter for a machine (`os.uname().machine`) as bubblewrap's `--seccomp` reads it.
+
+    Programs of the machine's other architectures (i386, x32, arm) find no system call at all.
+
+    Raises:
+        BuildError: no filter is known for this machine.
+    """
+    numbers = MACHINES.get(machine)
+    if numbers is None:
+        raise BuildError(
+            f"sandboxes are not known for the machine {machine!r}",
+            hint=f"build on one of: {', '.join(sorted(MACHINES))}",
+        )
+    refused, absent = _answer(errno.EPERM), _answer(errno.ENOSYS)
+    code = [_op(_LOAD, _ARCH), _op(_JEQ, numbers.audit, 1, 0), absent]
+    code += [_op(_LOAD, _NR), _op(_JGE, _X32, 0, 1), absent]
+    for listed, answer in ((numbers.absent, absent), (numbers.refused, refused)):
+        for number in sorted(listed.values()):
+            code += [_op(_JEQ, number, 0, 1), answer]
+    code += _ioctl_rules(numbers.ioctl, refused)
+    code += _socket_rules(numbers.socket)
+    return b"".join([*code, _op(_RETURN, _ALLOW)])
+
+
+def _ioctl_rules(number: int, refused: bytes) -> list[bytes]:
+    rules = [_op(_LOAD, _ARG1)]
+    for request in _TERMINAL:
+        rules += [_op(_JEQ, request, 0, 1), refused]
+    rules += [_op(_RETURN, _ALLOW)]
+    return [_op(_JEQ, number, 0, len(rules)), *rules]
+
+
+def _socket_rules(number: int) -> list[bytes]:
+    rules = [_op(_LOAD, _ARG0)]
+    for family in _FAMILIES:
+        rules += [_op(_JEQ, family, 0, 1), _op(_RETURN, _ALLOW)]
+    rules += [_answer(errno.EAFNOSUPPORT)]
+    return [_op(_JEQ, number, 0, len(rules)), *rules]
+
+
+def _answer(code: int) -> bytes:
+    return _op(_RETURN, _ERRNO | code)
+
+
+def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    """One `struct sock_filter`: code, jumps relative to the next instruction, constant."""
+    return struct.pack("<HBBI", code, yes, no, value)
