@@ -1,0 +1,199 @@
+"""A Packages index: read as a stream, kept as a small SQLite file named by the index's digest.
+
+bookworm/main has 63 000 paragraphs in 47 MB; only the fields that choosing and fetching need are
+kept, and a look-up reads a few pages. The file is derived: delete it and it is made again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from buildit.debian.relations import parse_relations
+from buildit.debian.versions import version_key
+from buildit.digest import Digest, is_hex64
+from buildit.errors import IntegrityError, StoreError
+
+FORMAT = "1"
+"""In the file's name: a later buildit makes its own."""
+MAX_PARAGRAPH = 4 << 20
+"""Longest paragraph in bytes."""
+CHUNK = 1 << 18
+
+_COLUMNS = (
+    "package",
+    "version",
+    "architecture",
+    "priority",
+    "pre-depends",
+    "depends",
+    "provides",
+    "conflicts",
+    "breaks",
+    "filename",
+    "size",
+    "sha256",
+)
+_FIELDS = re.compile(
+    rf"^({'|'.join(_COLUMNS)}):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~%:/@-]*\.deb")
+_SCHEMA = """
+    CREATE TABLE package (
+        id INTEGER PRIMARY KEY, name TEXT, version TEXT, arch TEXT, priority TEXT,
+        pre_depends TEXT, depends TEXT, provides TEXT, conflicts TEXT, breaks TEXT,
+        path TEXT, size INTEGER, sha256 TEXT
+    );
+    CREATE TABLE provided (name TEXT, package INTEGER);
+"""
+_INDICES = """
+    CREATE INDEX package_name ON package (name);
+    CREATE INDEX provided_name ON provided (name);
+"""
+_INSERT = "INSERT INTO package VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NAMED = """
+    SELECT name, version, arch, priority, pre_depends, depends, provides, conflicts, breaks,
+           path, size, sha256, :suite
+    FROM package WHERE name = :name ORDER BY id
+"""
+_PROVIDING = """
+    SELECT name, version, arch, priority, pre_depends, depends, provides, conflicts, breaks,
+           path, size, sha256, :suite
+    FROM package WHERE id IN (SELECT package FROM provided WHERE name = :name) ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One binary package of one suite. Relations as in the index; `path` below the archive."""
+
+    name: str
+    version: str
+    arch: str
+    priority: str
+    pre_depends: str
+    depends: str
+    provides: str
+    conflicts: str
+    breaks: str
+    path: str
+    size: int
+    digest: Digest
+    suite: str
+
+
+class Stream(Protocol):
+    """Plain bytes to read."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class PackageIndex:
+    """An opened index of one suite and component; for use in the thread that opened it."""
+
+    def __init__(self, path: Path, suite: str) -> None:
+        self._suite = suite
+        self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+    def named(self, name: str) -> tuple[Candidate, ...]:
+        """All versions of a package, in the index's order."""
+        return self._candidates(_NAMED, name)
+
+    def providing(self, name: str) -> tuple[Candidate, ...]:
+        """All packages that provide a virtual name, in the index's order."""
+        return self._candidates(_PROVIDING, name)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _candidates(self, query: str, name: str) -> tuple[Candidate, ...]:
+        try:
+            rows = self._database.execute(query, {"name": name, "suite": self._suite}).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"the cached package index is damaged: {error}", hint="delete it, then run again"
+            ) from error
+        return tuple(Candidate(*row) for row in rows)
+
+
+def read_packages(stream: Stream, place: str) -> Iterator[tuple[str, ...]]:
+    """The wanted fields of each paragraph, in the order of `package, version, …`; absent are empty.
+
+    Raises:
+        IntegrityError: a paragraph lacks what every package has, or a value is malformed.
+    """
+    rest = b""
+    while chunk := stream.read(CHUNK):
+        whole, mark, rest = (rest + chunk).rpartition(b"\n\n")
+        if len(rest) > MAX_PARAGRAPH:
+            raise IntegrityError("a paragraph is too long", place=place)
+        if mark:
+            yield from (_row(paragraph, place) for paragraph in whole.split(b"\n\n") if paragraph)
+    if rest.strip():
+        yield _row(rest, place)
+
+
+def _row(paragraph: bytes, place: str) -> tuple[str, ...]:
+    try:
+        fields = {name.lower(): value for name, value in _FIELDS.findall(paragraph.decode())}
+    except (UnicodeDecodeError, TypeError) as error:
+        raise IntegrityError("is not UTF-8 text", place=place) from error
+    return tuple(" ".join(fields.get(name, "").split()) for name in _COLUMNS)
+
+
+def build_index(stream: Stream, path: Path, place: str) -> None:
+    """Write the index file of the plain Packages file in `stream`; whole or not at all.
+
+    Raises:
+        IntegrityError: the file is malformed.
+        StoreError: the disk is full or fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".index-")
+        os.close(handle)
+    except OSError as error:
+        raise StoreError(f"cannot write: {error.strerror}", place=str(path)) from error
+    try:
+        with closing(sqlite3.connect(name)) as database:
+            _fill(database, stream, place)
+        os.replace(name, path)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"cannot write: {error}", place=str(path)) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _fill(database: sqlite3.Connection, stream: Stream, place: str) -> None:
+    # it is thrown away when anything goes wrong: no journal
+    database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}")
+    for row in read_packages(stream, place):
+        _check(row, place)
+        cursor = database.execute(_INSERT, row)
+        if row[6]:
+            names = {one.name for group in parse_relations(row[6]) for one in group}
+            rows = ((name, cursor.lastrowid) for name in sorted(names))
+            database.executemany("INSERT INTO provided VALUES (?, ?)", rows)
+    database.executescript(_INDICES)
+    database.commit()
+
+
+def _check(row: tuple[str, ...], place: str) -> None:
+    name, version, arch = row[:3]
+    path, size, digest = row[9:]
+    try:
+        version_key(version)
+        good = _NAME.fullmatch(name) and arch and size.isdecimal() and is_hex64(digest)
+        if not good or not _POOL.fullmatch(path) or ".." in path:
+            raise ValueError(f"package {name[:60]!r} {version[:60]!r} is malformed")
+        parse_relations(row[6])
+    except ValueError as error:
+        raise IntegrityError(str(error), place=place) from error
