@@ -135,10 +135,11 @@ def place_statement(
         make_directory(store.root / "locks")
         with exclusive(store.root / "locks" / "statements"), store.publishing():
             lease.pin((artifact.key,))
+            # Before the statement: after a kill in between, the entry is stale, which is harmless.
+            note(store, artifact)
             store.disk.make_synced_directory("statement", directory)
             placed = _choose(store, artifact.key, builder, content)
             _write(store, placed.path, content, signature)
-        note(store, artifact)
     return placed
 
 
@@ -243,6 +244,8 @@ def _write(store: Store, path: Path, content: bytes, signature: bytes | None) ->
     if signature is not None and not (known and beside.exists()):
         disk.replace_file("signature", beside, signature, lease.entry("signature"))
     if known:
+        # Whoever wrote it may have been killed before it made the name durable.
+        disk.sync_directory("statement", path.parent)
         return
     if signature is None:
         # Left by a commit that was cut short before its statement: it signs other bytes.

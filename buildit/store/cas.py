@@ -287,7 +287,11 @@ class Store:
         lease = self.lease()
         with located(self.path(digest)), self.publishing():
             lease.pin((digest,))
-            return self._is_right(digest)
+            if not self._is_right(digest):
+                return False
+            # Whoever put it there may have been killed before it made the name durable.
+            self.disk.sync_directory("blob", self.blobs)
+            return True
 
     def _is_right(self, digest: Digest) -> bool:
         """Compare an existing blob with its name; a wrong one is set aside."""

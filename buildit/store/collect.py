@@ -118,7 +118,7 @@ def _sweep(store: Store, found: Garbage, trash: Path) -> None:
         with suppress(OSError):
             directory.parent.rmdir()
     for path in index_paths(store.root):
-        if path.stem in found.keys:
+        if not (store.root / "k" / path.stem[:2] / path.stem).exists():
             path.unlink(missing_ok=True)
     for digest in found.blobs:
         reach("collect-remove")

@@ -17,7 +17,7 @@ from itertools import product
 
 from buildit.errors import UsageError
 
-SUBJECTS = ("layout", "blob", "signature", "statement", "name", "mark", "root", "failure", "push")
+SUBJECTS = ("layout", "blob", "signature", "statement", "name", "mark", "root")
 """What is written: see `durable.Disk`, whose every step is a point of each subject."""
 
 STEPS = ("create", "write", "sync", "publish", "directory")
@@ -27,6 +27,9 @@ POINTS = (
     "lease-create",
     "tree-fill",
     "tree-publish",
+    "failure-create",
+    "failure-write",
+    "failure-sync",
     "failure-move",
     "corrupt-move",
     "collect-remove",

@@ -65,7 +65,7 @@ def named(store: Store) -> tuple[Named, ...]:
     known = [
         entry
         for entry in found
-        if entry is not None and key_directory(store.root, entry.key).is_dir()
+        if entry is not None and any(key_directory(store.root, entry.key).glob("*.json"))
     ]
     return tuple(sorted(known, key=lambda entry: (entry.name, entry.version, entry.key)))
 
