@@ -1,0 +1,273 @@
+"""What the dynamic loader reads of an ELF file: names, search paths, versions, dlopen notes.
+
+Known by magic, never by name or mode. Only program headers count, as for the loader; a file that
+says it is ELF and is cut off or contradicts itself raises `MalformedElf` and nothing else.
+Layouts: System V ABI (gABI) chapters 4 and 5; LSB for version needs; UAPI "ELF dlopen metadata".
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+MAGIC = b"\x7fELF"
+
+_LOAD, _DYNAMIC, _INTERP, _NOTE = 1, 2, 3, 4
+_DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME = 1, 5, 10, 14
+_DT_RPATH, _DT_RUNPATH, _DT_VERNEED, _DT_VERNEEDNUM = 15, 29, 0x6FFFFFFE, 0x6FFFFFFF
+_FDO_DLOPEN = 0x407C0C0A
+_MOST = 16 << 20  # bytes of a string table or a note; glibc's largest is 30 KiB
+_MOST_HEADERS = 4096
+_MOST_VERSIONS = 16_384
+_LONGEST_TEXT = 16_384  # a DT_RUNPATH may be long
+
+
+class MalformedElf(ValueError):  # noqa: N818 - a verdict on data, translated by every caller
+    """The magic is there, the rest is not an ELF file; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Class and machine: two files run together only where both are equal.
+
+    `bits` is 32 or 64, `number` is e_machine (gABI 4, "ELF Header").
+    """
+
+    bits: int
+    little: bool
+    number: int
+
+    def __str__(self) -> str:
+        name = _MACHINE_NAMES.get(self.number, f"machine {self.number}")
+        return f"{self.bits}-bit {name}"
+
+
+_MACHINE_NAMES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF"}
+
+
+@dataclass(frozen=True, slots=True)
+class DlopenNote:
+    """Libraries that the program may load at run time: any of `sonames` will do.
+
+    `priority` is `required`, `recommended` or `suggested`.
+    """
+
+    sonames: tuple[str, ...]
+    priority: str
+    feature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Elf:
+    """`runpath` holds the directories of DT_RUNPATH, or of DT_RPATH where there is none.
+
+    `versions` maps a needed library to the symbol versions wanted of it.
+    """
+
+    machine: Machine
+    soname: str = ""
+    needed: tuple[str, ...] = ()
+    runpath: tuple[str, ...] = ()
+    interp: str = ""
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dlopen: tuple[DlopenNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file and how its numbers are written."""
+
+    stream: BinaryIO
+    end: str
+    wide: bool
+
+    def read(self, offset: int, size: int) -> bytes:
+        if size > _MOST:
+            raise MalformedElf(f"a table of {size} bytes")
+        try:
+            self.stream.seek(offset)
+        except (OSError, OverflowError, ValueError):
+            raise MalformedElf(f"an offset of {offset}") from None
+        found = self.stream.read(size)
+        if len(found) != size:
+            raise MalformedElf(f"cut off at byte {offset + len(found)}")
+        return found
+
+    def unpack(self, layout: str, raw: bytes, at: int = 0) -> tuple[int, ...]:
+        """Numbers by `struct` letters; `N` is one of the class's own width."""
+        layout = self.end + layout.replace("N", "Q" if self.wide else "I")
+        try:
+            return struct.unpack_from(layout, raw, at)
+        except struct.error:
+            raise MalformedElf("a table that ends within an entry") from None
+
+
+def read_elf(stream: BinaryIO) -> Elf | None:
+    """Read a seekable stream; None where it is not ELF.
+
+    Raises:
+        MalformedElf: it begins as ELF and is not one.
+    """
+    stream.seek(0)
+    ident = stream.read(16)
+    if ident[:4] != MAGIC:
+        return None
+    if len(ident) < 16 or ident[4] not in (1, 2) or ident[5] not in (1, 2):
+        raise MalformedElf("an unknown class or byte order")
+    file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
+    header = file.read(16, 48 if file.wide else 36)
+    machine = Machine(64 if file.wide else 32, file.end == "<", file.unpack("HH", header)[1])
+    segments = _segments(file, header)
+    parts = _dynamic(file, segments)
+    interp = next((s for s in segments if s.kind == _INTERP and s.size), None)
+    return Elf(
+        machine=machine,
+        soname=parts.soname,
+        needed=parts.needed,
+        runpath=parts.runpath,
+        interp=_text(file.read(interp.offset, interp.size), 0) if interp else "",
+        versions=parts.versions,
+        dlopen=tuple(_dlopen_notes(file, segments)),
+    )
+
+
+def _segments(file: _File, header: bytes) -> tuple[_Segment, ...]:
+    _, _, _, _, table, _, _, _, size, count = file.unpack("HHINNNIHHH", header)
+    layout = "IINNNN" if file.wide else "IIIIII"
+    if count == 0:
+        return ()
+    if size < struct.calcsize("<" + layout.replace("N", "Q")) or count > _MOST_HEADERS:
+        raise MalformedElf("a program header table of a wrong size")
+    raw = file.read(table, size * count)
+    segments = []
+    for at in range(0, size * count, size):
+        fields = file.unpack(layout, raw, at)
+        if file.wide:
+            kind, _, offset, address, _, length = fields
+        else:
+            kind, offset, address, _, length, _ = fields
+        segments.append(_Segment(kind, offset, address, length))
+    return tuple(segments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dynamic:
+    soname: str = ""
+    needed: tuple[str, ...] = ()
+    runpath: tuple[str, ...] = ()
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _dynamic(file: _File, segments: tuple[_Segment, ...]) -> _Dynamic:
+    segment = next((s for s in segments if s.kind == _DYNAMIC), None)
+    if segment is None or segment.size == 0:  # a static program, or debug data stripped off
+        return _Dynamic()
+    raw = file.read(segment.offset, segment.size)
+    step = 16 if file.wide else 8
+    needed: list[int] = []
+    single: dict[int, int] = {}
+    for at in range(0, len(raw) - step + 1, step):
+        tag, value = file.unpack("NN", raw, at)
+        if tag == 0:
+            break
+        if tag == _DT_NEEDED:
+            needed.append(value)
+        else:
+            single[tag] = value
+    if _DT_STRTAB not in single:
+        return _Dynamic()
+    strings = file.read(_offset(segments, single[_DT_STRTAB]), single.get(_DT_STRSZ, 0))
+    paths = single.get(_DT_RUNPATH, single.get(_DT_RPATH))
+    return _Dynamic(
+        soname=_text(strings, single[_DT_SONAME]) if _DT_SONAME in single else "",
+        needed=tuple(_text(strings, at) for at in needed),
+        runpath=tuple(p for p in _text(strings, paths).split(":") if p)
+        if paths is not None
+        else (),
+        versions=_versions(file, segments, single, strings),
+    )
+
+
+def _offset(segments: tuple[_Segment, ...], address: int) -> int:
+    for segment in segments:
+        if segment.kind == _LOAD and segment.address <= address < segment.address + segment.size:
+            return segment.offset + address - segment.address
+    raise MalformedElf(f"an address that no segment holds: {address:#x}")
+
+
+def _text(table: bytes, at: int) -> str:
+    end = table.find(b"\0", at, at + _LONGEST_TEXT)
+    if end < 0:
+        raise MalformedElf("a string that has no end")
+    return table[at:end].decode("utf-8", "surrogateescape")
+
+
+def _versions(
+    file: _File, segments: tuple[_Segment, ...], single: dict[int, int], strings: bytes
+) -> dict[str, tuple[str, ...]]:
+    """`.gnu.version_r` (LSB Core, 10.7.5): a chain of libraries, each with a chain of versions."""
+    if _DT_VERNEED not in single:
+        return {}
+    offset = _offset(segments, single[_DT_VERNEED])
+    versions: dict[str, tuple[str, ...]] = {}
+    total = 0
+    for _ in range(single.get(_DT_VERNEEDNUM, 0)):
+        _, count, name, first, following = file.unpack("HHIII", file.read(offset, 16))
+        total += 1 + count
+        if total > _MOST_VERSIONS:
+            raise MalformedElf(f"more than {_MOST_VERSIONS} versions")
+        versions[_text(strings, name)] = _chain(file, offset + first, count, strings)
+        if following == 0:
+            break
+        offset += following
+    return versions
+
+
+def _chain(file: _File, at: int, count: int, strings: bytes) -> tuple[str, ...]:
+    names = []
+    for _ in range(count):
+        _, _, _, version, step = file.unpack("IHHII", file.read(at, 16))
+        names.append(_text(strings, version))
+        if step == 0:
+            break
+        at += step
+    return tuple(sorted(names))
+
+
+def _dlopen_notes(file: _File, segments: tuple[_Segment, ...]) -> Iterator[DlopenNote]:
+    for segment in segments:
+        if segment.kind != _NOTE or segment.size == 0:
+            continue
+        raw, at = file.read(segment.offset, segment.size), 0
+        while at + 12 <= len(raw):
+            name_size, size, kind = file.unpack("III", raw, at)
+            start = at + 12 + (name_size + 3 & ~3)
+            if kind == _FDO_DLOPEN and raw[at + 12 : at + 16] == b"FDO\0":
+                yield from _dlopen_features(raw[start : start + size])
+            at = start + (size + 3 & ~3)
+
+
+def _dlopen_features(raw: bytes) -> Iterator[DlopenNote]:
+    try:
+        features = json.loads(raw.rstrip(b"\0"))
+    except (ValueError, RecursionError):
+        raise MalformedElf("a dlopen note that is not JSON") from None
+    for feature in features if isinstance(features, list) else [features]:
+        match feature:
+            case {"soname": [str(), *_] as sonames, **rest}:
+                names = tuple(name for name in sonames if isinstance(name, str))
+                priority = str(rest.get("priority", "recommended"))
+                yield DlopenNote(names, priority, str(rest.get("feature", "")))
+            case _:
+                raise MalformedElf("a dlopen note without sonames")

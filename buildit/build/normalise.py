@@ -1,0 +1,303 @@
+"""What a build installed, as entries of an artifact: everything that varies by machine is gone.
+
+Owner 0:0, modes 0644 and 0755, one time, hard links in a fixed order; set-id bits, other modes,
+owners and capabilities only where `files:` of the recipe declares them. Content is never changed
+but for the timestamp inside compressed manuals.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
+
+from buildit.build.capability import CAPABILITY_XATTR, encoded_capabilities
+from buildit.digest import digest_stream
+from buildit.errors import BuildError, RecipeError
+from buildit.model.pathglob import path_matcher
+from buildit.model.tree import Entry, Kind, sort_key
+
+NORMALISER = "1"
+"""Version of these rules; a part of every build key."""
+
+_DROPPED = (
+    ("usr/lib*/**/*.la", "libtool archive"),
+    ("usr/share/info/dir", "index of info pages, which every package would own"),
+    ("usr/lib*/**/perllocal.pod", "Perl's log of installations, with times"),
+    ("usr/lib*/**/.packlist", "Perl's list of installed files"),
+)
+_GZIPPED_DOCS = ("usr/share/man/**/*.gz", "usr/share/doc/**/*.gz", "usr/share/info/**/*.gz")
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_Inode = tuple[int, int]
+
+
+class InstalledTree(Protocol):
+    """What is used of `archive.beneath.Root`."""
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]: ...
+    def readlink(self, path: str) -> str: ...
+    def open_read(self, path: str) -> int: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRule:
+    """What paths that match `glob` have beyond 0:0 with 0644 or 0755.
+
+    `mode` holds permission bits with set-id and sticky; with a wildcard in the glob it is for
+    files only, without one also for a directory. `owner` is (uid, gid). Of several rules for a
+    path the later wins, field by field.
+    """
+
+    glob: str
+    mode: int | None = None
+    owner: tuple[int, int] | None = None
+    capabilities: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(
+        cls, glob: str, mode: str, owner: str, capabilities: tuple[str, ...], *, place: str
+    ) -> FileRule:
+        """A rule from the texts of a recipe or record; empty ones say nothing.
+
+        Raises:
+            RecipeError: with what is wrong.
+        """
+        path_matcher(glob, place=place)
+        if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
+            raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
+        uid, _, gid = owner.partition(":")
+        if owner and not (_is_id(uid) and _is_id(gid)):
+            raise RecipeError(
+                f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
+            )
+        if capabilities:
+            encoded_capabilities(capabilities, place=place)
+        return cls(
+            glob,
+            int(mode, 8) if mode else None,
+            (int(uid), int(gid)) if owner else None,
+            capabilities,
+        )
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text[:11]) < (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was installed and is not in the artifact, such as a set-id bit."""
+
+    path: str
+    what: str
+    set_id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Entries in the order of layers, with the digests of `open_content`, and what was left out."""
+
+    entries: tuple[Entry, ...]
+    changes: tuple[Change, ...]
+
+
+def normalised(tree: InstalledTree, rules: Sequence[FileRule], epoch: int) -> Normalised:
+    """The entries of what a build installed, their times all `epoch` (seconds).
+
+    Every file is read once. Where an owner may not read a file or directory, its mode in the tree
+    is widened first, so that root and an ordinary user get the same.
+
+    Raises:
+        BuildError: a device, socket or FIFO, a rule that matches nothing, or capabilities on
+            something that is no file.
+        OSError: the tree cannot be read.
+    """
+    declared = _Declared(rules)
+    entries: list[Entry] = []
+    changes: list[Change] = []
+    read: dict[_Inode, Entry] = {}
+    inodes: dict[str, _Inode] = {}
+    for path, status in tree.walk():
+        _make_readable(tree, path, status)
+        dropped = _dropped(path, status)
+        if dropped:
+            changes.append(Change(path, dropped))
+            continue
+        entry = _entry(tree, path, status, epoch, read)
+        if entry.kind is Kind.FILE and status.st_nlink > 1:
+            inodes[path] = (status.st_dev, status.st_ino)
+        final = declared.applied(entry)
+        lost = status.st_mode & _SET_ID & ~final.mode
+        if lost and entry.kind is Kind.FILE:
+            changes.append(Change(path, "set-id bit, not declared", set_id=True))
+        entries.append(final)
+    declared.check_used()
+    ordered = sorted(entries, key=sort_key)
+    return Normalised(tuple(_linked(ordered, inodes)), tuple(changes))
+
+
+def open_content(tree: InstalledTree, entry: Entry) -> BinaryIO:
+    """The content of a FILE entry, seekable: the bytes whose digest the entry has.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    return _opened(tree, entry.path)
+
+
+def _opened(tree: InstalledTree, path: str) -> BinaryIO:
+    stream = os.fdopen(tree.open_read(path), "rb")
+    if any(matches(path) for matches in _GZIP_MATCHERS):
+        head = stream.read(3)
+        stream.seek(0)
+        if head == b"\x1f\x8b\x08":
+            return io.BufferedReader(_Timeless(stream))
+    return stream
+
+
+class _Timeless(io.RawIOBase):
+    """A gzip file with the time in its header zeroed (RFC 1952, 2.3: MTIME is bytes 4 to 7)."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._inner.seek(offset, whence)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        at = self._inner.tell()
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        for offset in range(max(at, 4), min(at + len(data), 8)):
+            buffer[offset - at] = 0
+        return len(data)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> None:
+    wanted = 0o500 if stat.S_ISDIR(status.st_mode) else 0o400
+    both = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    if both and status.st_mode & wanted != wanted:
+        tree.chmod(path, stat.S_IMODE(status.st_mode) | wanted)
+
+
+def _dropped(path: str, status: os.stat_result) -> str:
+    if stat.S_ISDIR(status.st_mode):
+        return ""
+    return next((what for matches, what in _DROP_MATCHERS if matches(path)), "")
+
+
+def _entry(
+    tree: InstalledTree,
+    path: str,
+    status: os.stat_result,
+    epoch: int,
+    read: dict[_Inode, Entry],
+) -> Entry:
+    """The entry with the modes that nobody needs to declare; each inode is read once."""
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(path, Kind.DIRECTORY, 0o755, epoch)
+    if stat.S_ISLNK(status.st_mode):
+        return Entry(path, Kind.SYMLINK, 0o777, epoch, target=tree.readlink(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise BuildError(
+            f"a {_special(status.st_mode)} was installed",
+            place=path,
+            hint="remove it in the install step; make it when the program starts",
+        )
+    mode = 0o755 if status.st_mode & 0o111 else 0o644
+    inode = (status.st_dev, status.st_ino)
+    known = read.get(inode)
+    if known is not None:
+        return replace(known, path=path)
+    with _opened(tree, path) as stream:
+        digest = digest_stream(stream)
+        size = stream.seek(0, os.SEEK_END)
+    entry = Entry(path, Kind.FILE, mode, epoch, size=size, digest=digest)
+    if status.st_nlink > 1:
+        read[inode] = entry
+    return entry
+
+
+def _special(mode: int) -> str:
+    names = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return names.get(stat.S_IFMT(mode), "device node")
+
+
+class _Declared:
+    """The rules of a recipe, and which of them were of use."""
+
+    def __init__(self, rules: Sequence[FileRule]) -> None:
+        self._rules = [(rule, path_matcher(rule.glob)) for rule in rules]
+        self._used: set[str] = set()
+
+    def applied(self, entry: Entry) -> Entry:
+        for rule, matches in self._rules:
+            if matches(entry.path):
+                self._used.add(rule.glob)
+                entry = _ruled(entry, rule)
+        return entry
+
+    def check_used(self) -> None:
+        for rule, _ in self._rules:
+            if rule.glob not in self._used:
+                raise BuildError(
+                    f"`files:` names {rule.glob!r}, which was not installed",
+                    hint="correct the path (without a leading slash), or remove the rule",
+                )
+
+
+def _ruled(entry: Entry, rule: FileRule) -> Entry:
+    if rule.owner is not None:
+        entry = replace(entry, uid=rule.owner[0], gid=rule.owner[1])
+    exact = not set(rule.glob) & set("*?[")
+    if rule.mode is not None and (
+        entry.kind is Kind.FILE or (exact and entry.kind is Kind.DIRECTORY)
+    ):
+        entry = replace(entry, mode=rule.mode)
+    if rule.capabilities and (exact or entry.kind is Kind.FILE):
+        if entry.kind is not Kind.FILE:
+            raise BuildError(
+                f"capabilities on a {entry.kind}", place=entry.path, hint="name a program file"
+            )
+        value = encoded_capabilities(rule.capabilities, place=entry.path)
+        entry = replace(entry, xattrs={CAPABILITY_XATTR: value})
+    return entry
+
+
+def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[Entry]:
+    """Names of one inode as hard links: the bytewise first is the file.
+
+    Names that rules made different stay files of their own.
+    """
+    firsts: dict[tuple[object, ...], str] = {}
+    for entry in ordered:
+        inode = inodes.get(entry.path)
+        if inode is None:
+            yield entry
+            continue
+        alike = (inode, entry.mode, entry.uid, entry.gid, *entry.xattrs.items())
+        first = firsts.setdefault(alike, entry.path)
+        if first == entry.path:
+            yield entry
+        else:
+            yield replace(entry, kind=Kind.HARDLINK, size=0, digest=None, target=first, xattrs={})
+
+
+_DROP_MATCHERS: Sequence[tuple[Callable[[str], bool], str]] = tuple(
+    (path_matcher(glob), what) for glob, what in _DROPPED
+)
+_GZIP_MATCHERS = tuple(path_matcher(glob) for glob in _GZIPPED_DOCS)
