@@ -27,7 +27,7 @@ from buildit.model.tree import Entry, Kind
 __all__ = ["MERGED_LINKS", "MERGED_USR", "merged_path", "read_deb", "read_deb_control"]
 
 _MOST_CONTROL = 1 << 20
-_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
+_FIELD = re.compile(r"([!\"$-,.-9;-~][!-9;-~]*):[ \t]*(.*)")
 
 
 def read_deb(

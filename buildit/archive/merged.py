@@ -29,7 +29,7 @@ def merged_text(path: str, text: str) -> str:
         return text
     old = _resolved(path, text)
     new = merged_path(old)
-    if (merged_path(path) == path and new == old) or not old:
+    if merged_path(path) == path and new == old:
         return text
     return _relative(merged_path(path), new)
 
@@ -105,6 +105,8 @@ def _resolved(path: str, text: str) -> str:
 
 def _relative(path: str, target: str) -> str:
     above, wanted = path.split("/")[:-1], target.split("/")
+    if not target:
+        return "/".join([".."] * len(above)) or "."
     shared = 0
     while shared < min(len(above), len(wanted) - 1) and above[shared] == wanted[shared]:
         shared += 1

@@ -40,8 +40,8 @@ LIMITS = {"entries": 60, "depth": 12, "path_bytes": 600, "total_bytes": 1 << 20}
 
 def corpus(canary: bytes) -> tuple[Hostile, ...]:
     """All cases; `canary` is the absolute path of a file outside that must stay as it is."""
-    groups = (names(canary), links(canary), extended(canary), long_names(canary))
-    return *(Hostile(*case) for group in groups for case in group), *_fixed()
+    groups = (names, links, extended, records_damaged, records_refused, long_names)
+    return *(Hostile(*case) for group in groups for case in group(canary)), *_fixed()
 
 
 @cache
@@ -228,6 +228,9 @@ def extended(canary: bytes) -> Iterator[Case]:
     yield "PAX key twice", pax((b"path", b"a"), (b"path", b"b")) + file(b"c") + END, "twice"
     yield "PAX key empty", pax((b"", b"a")) + file(b"c") + END, "empty"
     yield "two PAX headers", pax((b"path", b"a")) + pax((b"path", b"b")) + file(b"c") + END, "two"
+
+
+def records_damaged(_: bytes) -> Iterator[Case]:
     yield "PAX length too long", raw_pax(b"99 path=a\n") + file(b"c") + END, "its length"
     yield "PAX length too short", raw_pax(b"5 path=a\n") + file(b"c") + END, "its length"
     yield "PAX length zero", raw_pax(b"0 path=a\n") + file(b"c") + END, "no length"
@@ -239,6 +242,9 @@ def extended(canary: bytes) -> Iterator[Case]:
     yield "PAX of zeros", raw_pax(bytes(30)) + file(b"c") + END, "no length"
     yield "PAX header of 2 MiB", raw_pax(record(b"comment", b"x" * 2_000_000)) + GOOD, "beyond"
     yield "PAX before nothing", pax((b"path", b"a")) + END, "to come"
+
+
+def records_refused(canary: bytes) -> Iterator[Case]:
     yield "PAX sparse", pax((b"GNU.sparse.major", b"1")) + file(b"c") + END, "sparse"
     yield "PAX sparse name", pax((b"GNU.sparse.name", canary)) + file(b"c") + END, "sparse"
     yield "PAX keyword unknown", pax((b"pathe", canary)) + file(b"c") + END, "not known"

@@ -40,11 +40,11 @@ def written(path: Path, data: bytes) -> Path:
 def upstream(tmp_path: Path) -> Path:
     """A directory as upstreams pack it, made by ordinary means."""
     top = tmp_path / "zlib-1.3"
-    (top / "doc" / ("long" * 30)).mkdir(parents=True)
+    (top / "doc" / ("long" * 22)).mkdir(parents=True)
     (top / "configure").write_text("#!/bin/sh\n")
     (top / "configure").chmod(0o775)
     (top / "inflate.c").write_bytes(os.urandom(70_000))
-    (top / "doc" / ("long" * 30) / ("name" * 20)).write_text("x")
+    (top / "doc" / ("long" * 22) / ("name" * 20)).write_text("x")
     (top / "doc" / "caf\u00e9").write_text("")
     (top / "Makefile").symlink_to("doc/Makefile.in")
     os.link(top / "inflate.c", top / "same.c")
