@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import nodes
 
 from buildit.errors import RecipeError
-from buildit.load.filters import FILTERS, FilterError, bounded, kind_of, text_of, weight
+from buildit.load.filters import FILTERS, FilterError, kind_of, text_of, weight, within
 from buildit.load.jinja import Value
 from buildit.model.nearest import advice
 from buildit.model.node import Scalar
@@ -63,10 +63,10 @@ class Undefined:
     hint: str | None = None
 
 
-def place_on(scalar: Scalar, line: int, word: str = "") -> str:
+def place_on(scalar: Scalar, line: int | None, word: str = "") -> str:
     """Where `word` stands on a line (from 1) of a template, else where its first brace does."""
     lines = scalar.text.split("\n")
-    line = min(max(line, 1), len(lines))
+    line = min(max(line or 1, 1), len(lines))  # Jinja2 gives some nodes no line
     start = sum(len(one) + 1 for one in lines[: line - 1])
     text = lines[line - 1]
     found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word else None
@@ -173,7 +173,9 @@ class Evaluation:
     def _concatenated(self, node: nodes.Node, parts: list[Value]) -> Value:
         self.charge(node, 0, parts)
         try:
-            return bounded("".join(map(text_of, parts)))
+            texts = [text_of(part) for part in parts]
+            within(sum(map(len, texts)))
+            return "".join(texts)
         except FilterError as error:
             raise self.error(node, str(error)) from error
 

@@ -50,10 +50,14 @@ def text_of(value: Value) -> str:
     raise FilterError(f"expected text, found {kind_of(value)}")
 
 
-def bounded(text: str) -> str:
-    if len(text) > MAX_TEXT:
+def within(length: int) -> None:
+    """Refuse a text of `length` characters, best before it is made.
+
+    Raises:
+        FilterError: it is too large.
+    """
+    if length > MAX_TEXT:
         raise FilterError(f"the text is larger than {MAX_TEXT >> 20} MiB")
-    return text
 
 
 def _lower(value: Value) -> Value:
@@ -61,7 +65,9 @@ def _lower(value: Value) -> Value:
 
 
 def _upper(value: Value) -> Value:
-    return bounded(text_of(value).upper())
+    upper = text_of(value).upper()
+    within(len(upper))
+    return upper
 
 
 def _trim(value: Value, chars: Value = None) -> Value:
@@ -71,13 +77,14 @@ def _trim(value: Value, chars: Value = None) -> Value:
 def _replace(value: Value, old: Value, new: Value) -> Value:
     text, before, after = text_of(value), text_of(old), text_of(new)
     found = text.count(before)
-    if len(text) + found * (len(after) - len(before)) > MAX_TEXT:
-        raise FilterError(f"the text is larger than {MAX_TEXT >> 20} MiB")
+    within(len(text) + found * (len(after) - len(before)))
     return text.replace(before, after)
 
 
 def _join(value: Value, d: Value = "") -> Value:
-    return bounded(text_of(d).join(map(text_of, _many(value))))
+    parts, between = [text_of(one) for one in _many(value)], text_of(d)
+    within(sum(map(len, parts)) + len(between) * len(parts))
+    return between.join(parts)
 
 
 def _length(value: Value) -> Value:
@@ -101,7 +108,9 @@ def _items(value: Value) -> Value:
 
 
 def _tojson(value: Value) -> Value:
-    return bounded(json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    within(len(text))
+    return text
 
 
 def _many(value: Value, if_none: str = "") -> Sequence[Value]:

@@ -185,7 +185,8 @@ class _Reading:
         if not event.style and event.value in _NULLS:
             return Scalar("", place)
         # Only templates and JSON are ever looked into.
-        return Scalar(event.value, place, self._body(event) if "{" in event.value else None)
+        inside = event.style == "|" or "{" in event.value
+        return Scalar(event.value, place, self._body(event) if inside else None)
 
     def _body(self, event: yaml.ScalarEvent) -> Place | None:
         """Where the text begins, if each of its lines is a line of the file."""

@@ -129,11 +129,10 @@ def _finding(root: Node, error: ErrorDetails) -> _Finding:
         return _at(spot.key.place, f"unknown key {name!r}", advice(name, context["valid"]))
     if kind == "missing":
         return _at(spot.node.place, f"the key {loc[-1]!r} is missing")
-    if loc and loc[-1] == "[key]" and spot.rest[-2:-1]:
-        # pydantic locates an unfit key of a map as (…, key, "[key]"); the key may hold anything.
-        spot = _spot(root, loc[:-1])
-    if loc and loc[-1] == "[key]" and spot.key is not None:
-        spot = _Spot(spot.key)
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _of_union(context, spot)
+    if spot.rest[-1:] == ("[key]",) and spot.key is not None:
+        spot = _Spot(spot.key)  # pydantic locates an unfit key of a map as (…, key, "[key]")
     message, hint = _said(kind, error["msg"], context, spot)
     place = spot.node.place
     subject = f"{spot.key.text}: " if spot.key is not None else ""
@@ -152,8 +151,6 @@ def _said(kind: str, text: str, context: Map[str, Any], spot: _Spot) -> tuple[st
         choices = _quoted(str(context.get("expected", "")))
         chosen = spot.node.text if isinstance(spot.node, Scalar) else ""
         return f"expected one of {', '.join(choices)}; found {written}", advice(chosen, choices)
-    if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _of_union(context, spot)
     if kind in {"too_short", "too_long"}:
         limit = context.get("min_length", context.get("max_length"))
         word = "at least" if kind == "too_short" else "at most"
@@ -161,15 +158,21 @@ def _said(kind: str, text: str, context: Map[str, Any], spot: _Spot) -> tuple[st
     return f"{text[:1].lower()}{text[1:]}, found {written}", None
 
 
-def _of_union(context: Map[str, Any], spot: _Spot) -> tuple[str, str | None]:
+def _of_union(context: Map[str, Any], spot: _Spot) -> _Finding:
+    """No branch fits: by the kind of the node, or by the key that says which one."""
     choices = _quoted(str(context.get("expected_tags", "")))
+    place = spot.node.place
     if kinds := [_KINDS[choice] for choice in choices if choice in _KINDS]:
-        return f"expected {' or '.join(kinds)}, found {_written(spot.node)}", None
+        subject = f"{spot.key.text}: " if spot.key is not None else ""
+        expected = " or ".join(kinds)
+        return _at(place, f"{subject}expected {expected}, found {_written(spot.node)}")
     name = str(context.get("discriminator", "")).strip("'")
-    tag = context.get("tag")
-    if tag is None:
-        return f"the key {name!r} is missing", f"it is one of {', '.join(choices)}"
-    return f"{name}: expected one of {', '.join(choices)}; found {tag!r}", advice(str(tag), choices)
+    chosen = spot.node.get(name) if isinstance(spot.node, Mapping) else None
+    if chosen is None:
+        return _at(place, f"the key {name!r} is missing")
+    found = _written(chosen)
+    hint = advice(chosen.text if isinstance(chosen, Scalar) else "", choices)
+    return _at(chosen.place, f"{name}: expected one of {', '.join(choices)}; found {found}", hint)
 
 
 def _quoted(text: str) -> tuple[str, ...]:
