@@ -26,7 +26,11 @@ pytestmark = pytest.mark.sandbox
 
 WORKLOAD = Path(store_workload.__file__)
 REPOSITORY = WORKLOAD.parents[2]
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(REPOSITORY),
+    "PYTHONDONTWRITEBYTECODE": "1",  # its files would be system calls of the first run only
+}
 SYSCALLS = (
     *("write", "pwrite64", "fsync", "fdatasync", "syncfs", "ftruncate", "utimensat", "flock"),
     *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),
