@@ -55,12 +55,11 @@ def emit_aci(image: Image, blob: BlobPath, output: Path) -> Emission:
     rootfs = merge(image.layers, listings, image.epoch)
     started = program(manifest)
     if started is not None:
-        tree = {entry.path: entry for entry in rootfs.entries()}
-        check_program(started, tree, image.place)
+        check_program(started, rootfs.find, image.place)
     contents = contents_of(image.layers, listings, blob)
     with replacing(target) as fresh:
         digest, image_id = _write(fresh, codec, canonical(manifest), image.epoch, rootfs, contents)
-    return Emission(target, image.format, digest, image_id)
+    return Emission(target, image.format, digest, image_id, rootfs.notices)
 
 
 def _write(

@@ -6,7 +6,7 @@ One check serves all formats, so an app that one of them takes is an app for eve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from buildit.errors import RecipeError
 from buildit.image.names import AC_NAME, ac_name
@@ -17,6 +17,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]+|[1-9][0-9]?")
 PROTOCOLS = ("tcp", "udp", "sctp")
+Find = Callable[[str], "Entry | None"]
+"""The entry at a path; a hard link is found as the file that it names."""
+
 LINK_LIMIT = 40
 """Links that the kernel follows in one path (path_resolution(7))."""
 
@@ -154,15 +157,15 @@ def oci_config(app: App) -> dict[str, object]:
     return spoken
 
 
-def check_program(program: str, tree: Mapping[str, Entry], place: str) -> None:
+def check_program(program: str, find: Find, place: str) -> None:
     """Refuse an image that does not hold the program which it says it runs.
 
-    `program` is absolute; `tree` maps the merged tree's paths to entries.
+    `program` is absolute; `find` gives the entry at a path of the merged tree.
 
     Raises:
         RecipeError: nothing is there, or it is not an executable file.
     """
-    problem = _program_problem(program, tree)
+    problem = program_problem(program, find)
     if problem:
         raise RecipeError(
             f"the image runs {program}, but {problem}",
@@ -171,7 +174,7 @@ def check_program(program: str, tree: Mapping[str, Entry], place: str) -> None:
         )
 
 
-def _program_problem(program: str, tree: Mapping[str, Entry]) -> str:
+def program_problem(program: str, find: Find) -> str:
     """Walk the path as the kernel would with the tree as root."""
     todo = [part for part in reversed(program.split("/")) if part not in ("", ".")]
     at: list[str] = []
@@ -182,7 +185,7 @@ def _program_problem(program: str, tree: Mapping[str, Entry]) -> str:
             del at[-1:]
             continue
         path = "/".join((*at, part))
-        entry = tree.get(path)
+        entry = find(path)
         if entry is None:
             return f"/{path} does not exist in it"
         if entry.kind is not Kind.SYMLINK:
@@ -194,9 +197,7 @@ def _program_problem(program: str, tree: Mapping[str, Entry]) -> str:
         if entry.target.startswith("/"):
             at = []
         todo.extend(step for step in reversed(entry.target.split("/")) if step not in ("", "."))
-    entry = tree.get("/".join(at))
-    if entry is not None and entry.kind is Kind.HARDLINK:
-        entry = tree.get(entry.target)
+    entry = find("/".join(at))
     if entry is None or entry.kind is not Kind.FILE:
         return "that is not a file"
     return "" if entry.mode & 0o111 else "that file is not executable"

@@ -52,6 +52,23 @@ def open_blob(blob: BlobPath, digest: Digest, size: int, title: str) -> int:
     return descriptor
 
 
+def read_small(blob: BlobPath, digest: Digest, title: str) -> bytes:
+    """A blob that fits into memory; its reader checks what it says.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    path = blob(digest)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"the contents of {title} cannot be read: {error.strerror}",
+            place=str(path),
+            hint="run `buildit store verify`, then build again",
+        ) from error
+
+
 def copy_blob(blob: BlobPath, digest: Digest, size: int, title: str, target: Path) -> None:
     """Copy a blob to a new file with mode 0644: by reflink, inside the kernel, or by hand.
 

@@ -6,15 +6,18 @@ Layers are canonical tars, so a layer's listing alone says where each file's byt
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from buildit.archive.contents import parse_contents
 from buildit.archive.tarheader import BLOCK, END, header_blocks
-from buildit.archive.tarwrite import TarWriter
-from buildit.errors import IntegrityError, StoreError
-from buildit.image.copying import BlobPath, open_blob
-from buildit.image.rootfs import Member
+from buildit.archive.tarwrite import TarWriter, hashing_writer
+from buildit.digest import Digest
+from buildit.errors import IntegrityError
+from buildit.image.copying import BlobPath, open_blob, read_small
+from buildit.image.rootfs import Member, merge_group
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
 
@@ -26,16 +29,7 @@ def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
         StoreError: the blob cannot be read.
         IntegrityError: it is not a listing.
     """
-    path = blob(layer.contents)
-    try:
-        listing = path.read_bytes()
-    except OSError as error:
-        raise StoreError(
-            f"the contents of {layer.title} cannot be read: {error.strerror}",
-            place=str(path),
-            hint="run `buildit store verify`, then build again",
-        ) from error
-    return parse_contents(listing)
+    return parse_contents(read_small(blob, layer.contents, layer.title))
 
 
 def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
@@ -130,3 +124,30 @@ def contents_of(
     """Raises IntegrityError as `offsets`."""
     starts = tuple(offsets(listing, layer) for layer, listing in zip(layers, listings, strict=True))
     return Contents(tuple(layers), starts, blob)
+
+
+def write_merged(layers: Sequence[Layer], blob: BlobPath, target: Path) -> tuple[Digest, int]:
+    """Write neighbouring layers of an image as one tar, a new file; its digest and size in bytes.
+
+    Raises:
+        StoreError, IntegrityError: a layer is missing or damaged.
+        OSError: the file cannot be written.
+    """
+    listings = [read_listing(layer, blob) for layer in layers]
+    contents = contents_of(layers, listings, blob)
+    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
+        tar = TarWriter(hashing)
+        for member in merge_group(layers, listings).members:
+            add_member(tar, member.entry, member, contents)
+        tar.finish()
+        return hashing.digest(), hashing.size
+
+
+def write_directories(entries: Iterable[Entry], target: Path) -> tuple[Digest, int]:
+    """Write directories as a tar, a new file; its digest and size in bytes."""
+    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
+        tar = TarWriter(hashing)
+        for entry in entries:
+            tar.add(entry)
+        tar.finish()
+        return hashing.digest(), hashing.size

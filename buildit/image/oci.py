@@ -42,21 +42,20 @@ def emit_oci(image: Image, blob: BlobPath, output: Path) -> Emission:
         for made in (fresh, fresh / "blobs", directory):
             made.mkdir()
             made.chmod(0o755)  # whatever the umask
-        layers, rootfs = write_layers(image.layers, image.epoch, Blobs(blob, directory, codec))
+        layers, found = write_layers(image.layers, image.epoch, Blobs(blob, directory, codec))
         config = image_config(
             image, [layer.diff_id for layer in layers], [layer.title for layer in layers]
         )
         started = program(config)
         if started is not None:
-            tree = {entry.path: entry for entry in rootfs.entries()}
-            check_program(started, tree, image.place)
+            check_program(started, found.find, image.place)
         manifest = canonical(_manifest(image, config, layers, SUFFIXES[codec]))
         for document in (canonical(config), manifest):
             _write(directory / digest_bytes(document), document)
         _write(fresh / "oci-layout", canonical(LAYOUT))
         _write(fresh / "index.json", canonical(_index(image, config, manifest)))
     digest = digest_bytes(manifest)
-    return Emission(target, image.format, digest, oci_digest(digest))
+    return Emission(target, image.format, digest, oci_digest(digest), found.notices)
 
 
 def _check(image: Image, codec: str) -> None:

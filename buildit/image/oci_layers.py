@@ -1,24 +1,22 @@
 """The layer blobs of an OCI layout: copied from the store, or merged and compressed anew.
 
-Copies run in two threads beside the merging of the tree, which finds clashes.
+Copies run in two threads beside the survey of the tree, which finds clashes. What only other ways
+need (tars, codecs) is imported there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.archive.tarwrite import TarWriter, hashing_writer
 from buildit.digest import Digest
 from buildit.image.budget import LAYER_BUDGET, group
-from buildit.image.compress import compress_layer
-from buildit.image.copying import BlobPath, copy_blob, open_blob
-from buildit.image.layertar import add_member, contents_of, read_listing
-from buildit.image.rootfs import Rootfs, merge, merge_group
+from buildit.image.copying import BlobPath, copy_blob, open_blob, read_small
+from buildit.image.survey import Survey, survey
 from buildit.model.image import Layer
+from buildit.model.tree import Entry
 
 _COPIERS = 2
 _GENERATED = "directories that no package brings"
@@ -51,8 +49,9 @@ class Blobs:
 
 def write_layers(
     layers: Sequence[Layer], epoch: int, blobs: Blobs, budget: int = LAYER_BUDGET
-) -> tuple[tuple[Written, ...], Rootfs]:
-    """Write the blobs of an image's layers; returns them bottom first, and the merged tree.
+) -> tuple[tuple[Written, ...], Survey]:
+    """Write the blobs of an image's layers; returns them bottom first, and what is known of the
+    merged tree.
 
     Raises:
         RecipeError: layers clash.
@@ -69,15 +68,16 @@ def write_layers(
                 name = tuple(layer.diff_id for layer in members)
                 if name not in jobs:
                     jobs[name] = pool.submit(_write, members, len(jobs), blobs)
-            rootfs = merge(layers, [read_listing(layer, blobs.store) for layer in layers], epoch)
-            written = [*_write_generated(rootfs, blobs)]
+            listings = [read_small(blobs.store, each.contents, each.title) for each in layers]
+            found = survey(layers, listings, epoch)
+            written = [*_write_generated(found.generated, blobs)]
             for numbers in groups:
                 members = layers[numbers.start : numbers.stop]
                 layer = jobs[tuple(layer.diff_id for layer in members)].result()
                 written.append(replace(layer, title=", ".join(each.title for each in members)))
         finally:
             pool.shutdown(cancel_futures=True)
-    return tuple(written), rootfs
+    return tuple(written), found
 
 
 def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
@@ -93,6 +93,8 @@ def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
             target = blobs.directory / encoding.digest
             copy_blob(blobs.store, encoding.digest, encoding.size, layer.title, target)
             return Written(layer.diff_id, encoding.digest, encoding.size, layer.title)
+    from buildit.image.compress import compress_layer
+
     descriptor = open_blob(blobs.store, layer.diff_id, layer.size, layer.title)
     with open(descriptor, "rb") as source:
         partial = blobs.directory / f"layer-{number}"
@@ -101,29 +103,19 @@ def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
 
 
 def _write_merged(layers: Sequence[Layer], partial: Path, blobs: Blobs) -> Written:
-    listings = [read_listing(layer, blobs.store) for layer in layers]
-    contents = contents_of(layers, listings, blobs.store)
-    rootfs = merge_group(layers, listings)
-    with partial.open("xb") as out, closing(hashing_writer(out)) as hashing:
-        tar = TarWriter(hashing)
-        for member in rootfs.members:
-            add_member(tar, member.entry, member, contents)
-        tar.finish()
-        diff_id, size = hashing.digest(), hashing.size
+    from buildit.image.layertar import write_merged
+
+    diff_id, size = write_merged(layers, blobs.store, partial)
     return _settled(partial, Written(diff_id, diff_id, size, ""), blobs)
 
 
-def _write_generated(rootfs: Rootfs, blobs: Blobs) -> tuple[Written, ...]:
-    entries = rootfs.generated()
+def _write_generated(entries: Sequence[Entry], blobs: Blobs) -> tuple[Written, ...]:
     if not entries:
         return ()
+    from buildit.image.layertar import write_directories
+
     partial = blobs.directory / "generated"
-    with partial.open("xb") as out, closing(hashing_writer(out)) as hashing:
-        tar = TarWriter(hashing)
-        for entry in entries:
-            tar.add(entry)
-        tar.finish()
-        diff_id, size = hashing.digest(), hashing.size
+    diff_id, size = write_directories(entries, partial)
     return (_settled(partial, Written(diff_id, diff_id, size, _GENERATED), blobs),)
 
 
@@ -132,6 +124,8 @@ def _settled(partial: Path, layer: Written, blobs: Blobs) -> Written:
     if blobs.codec == "none":
         partial.chmod(0o644)
         return _named(partial, layer)
+    from buildit.image.compress import compress_layer
+
     squeezed = partial.with_name(f"{partial.name}-{blobs.codec}")
     with partial.open("rb") as source:
         digest, size = compress_layer(source, layer.diff_id, blobs.codec, squeezed)

@@ -7,7 +7,7 @@ that merge `/lib` and its like into `/usr`. So the tree does not depend on the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from buildit.digest import Digest
@@ -46,6 +46,14 @@ class Rootfs:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(member.entry for member in self.members)
 
+    def find(self, path: str) -> Entry | None:
+        """The entry at a path; a hard link is the file that it names."""
+        places = {member.entry.path: member.entry for member in self.members}
+        entry = places.get(path)
+        if entry is not None and entry.kind is Kind.HARDLINK:
+            return places[entry.target]
+        return entry
+
     def generated(self) -> tuple[Entry, ...]:
         return tuple(member.entry for member in self.members if member.layer == GENERATED)
 
@@ -53,7 +61,7 @@ class Rootfs:
 Tree = dict[str, Member]
 
 
-def merge(layers: Sequence[Layer], listings: Sequence[Iterable[Entry]], epoch: int) -> Rootfs:
+def merge(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]], epoch: int) -> Rootfs:
     """Lay the layers over each other, bottom first, and complete the directories.
 
     `listings` are the entries of each layer. A directory that some path needs and no layer brings
@@ -64,29 +72,29 @@ def merge(layers: Sequence[Layer], listings: Sequence[Iterable[Entry]], epoch: i
         RecipeError: layers clash; all clashes are in the details, by path.
     """
     tree, clashes, notices = _overlaid(layers, listings)
-    clashes.update(_complete(tree, layers, epoch))
+    clashes |= _complete(tree, epoch)
     if clashes:
-        raise _clash_error(clashes)
+        raise _clash_error(clashes, layers, listings)
     members = _with_links(tree)
     return Rootfs(members, (*notices, *_case_notice(tree)))
 
 
-def merge_group(layers: Sequence[Layer], listings: Sequence[Iterable[Entry]]) -> Rootfs:
+def merge_group(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]) -> Rootfs:
     """Lay neighbouring layers of an image that merges without a clash into one, adding nothing.
 
     Member.layer counts within the group.
     """
     tree, clashes, notices = _overlaid(layers, listings)
     if clashes:
-        raise _clash_error(clashes)
+        raise _clash_error(clashes, layers, listings)
     return Rootfs(_with_links(tree), notices)
 
 
 def _overlaid(
-    layers: Sequence[Layer], listings: Sequence[Iterable[Entry]]
-) -> tuple[Tree, dict[str, str], tuple[str, ...]]:
+    layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]
+) -> tuple[Tree, set[str], tuple[str, ...]]:
     tree: Tree = {}
-    clashes: dict[str, str] = {}
+    clashes: set[str] = set()
     notices: dict[str, str] = {}
     for number, (layer, listing) in enumerate(zip(layers, listings, strict=True)):
         for member in _members(listing, number):
@@ -94,15 +102,15 @@ def _overlaid(
             lower = tree.get(path)
             if lower is not None:
                 below = layers[lower.layer]
-                if clash := _clash(lower, below, member, layer):
-                    clashes.setdefault(path, clash)
+                if _clash(lower, below, member, layer):
+                    clashes.add(path)
                 elif notice := _directory_notice(lower, below, member, layer):
                     notices[path] = notice
             tree[path] = member
     return tree, clashes, tuple(notices[path] for path in sorted(notices))
 
 
-def _members(listing: Iterable[Entry], number: int) -> Iterator[Member]:
+def _members(listing: Sequence[Entry], number: int) -> Iterator[Member]:
     """The entries of one layer; a hard link becomes a file that names its source."""
     files: dict[str, Entry] = {}
     for entry in listing:
@@ -116,18 +124,15 @@ def _members(listing: Iterable[Entry], number: int) -> Iterator[Member]:
             yield Member(entry, number, entry.path)
 
 
-def _clash(lower: Member, below: Layer, upper: Member, above: Layer) -> str | None:
-    """Why the upper layer may not lay this path over the lower one's; None where it may."""
+def _clash(lower: Member, below: Layer, upper: Member, above: Layer) -> bool:
+    """Whether the upper layer may not lay this path over the lower one's."""
     old, new = lower.entry, upper.entry
     if old.kind is new.kind is Kind.DIRECTORY or _substance(old) == _substance(new):
-        return None
+        return False
     directories = Kind.DIRECTORY in (old.kind, new.kind)
     protected = old.kind is Kind.SYMLINK and old.path in MERGED_USR_LINKS
     replaces = above.kind is LayerKind.STEP or below.kind is LayerKind.FROM
-    if replaces and not directories and not protected:
-        return None
-    sides = sorted((f"{_what(old)} of {below.title}", f"{_what(new)} of {above.title}"))
-    return " and ".join(sides)
+    return directories or protected or not replaces
 
 
 def _substance(entry: Entry) -> tuple[object, ...]:
@@ -156,11 +161,11 @@ def _directory_notice(lower: Member, below: Layer, upper: Member, above: Layer) 
     )
 
 
-def _complete(tree: Tree, layers: Sequence[Layer], epoch: int) -> dict[str, str]:
-    """Generate missing parents; return the paths that lie beneath something else."""
-    clashes: dict[str, str] = {}
+def _complete(tree: Tree, epoch: int) -> set[str]:
+    """Generate missing parents; return those that are there, but not as directories."""
+    clashes: set[str] = set()
     known: set[str] = set()
-    for path, member in list(tree.items()):
+    for path in list(tree):
         parent = path.rpartition("/")[0]
         while parent and parent not in known:
             known.add(parent)
@@ -169,8 +174,7 @@ def _complete(tree: Tree, layers: Sequence[Layer], epoch: int) -> dict[str, str]
                 entry = Entry(parent, Kind.DIRECTORY, 0o755, mtime=epoch)
                 tree[parent] = Member(entry, GENERATED, parent)
             elif above.entry.kind is not Kind.DIRECTORY:
-                owner, user = layers[above.layer].title, layers[member.layer].title
-                clashes[parent] = f"{_what(above.entry)} of {owner} and a directory of {user}"
+                clashes.add(parent)
             parent = parent.rpartition("/")[0]
     return clashes
 
@@ -217,15 +221,30 @@ def _case_notice(tree: Tree) -> Iterator[str]:
         yield f"paths differ only in case: {first!r} and {second!r}{more}"
 
 
-def _clash_error(clashes: dict[str, str]) -> RecipeError:
+def _clash_error(
+    clashes: set[str], layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]
+) -> RecipeError:
+    """One error for all clashes; its text does not depend on the order of the layers."""
     paths = sorted(clashes)
-    lines = [f"{path!r}: {clashes[path]}" for path in paths[:SHOWN]]
+    lines = [f"{path!r}: {_sides(path, layers, listings)}" for path in paths[:SHOWN]]
     if len(paths) > SHOWN:
         lines.append(f"and {len(paths) - SHOWN} more paths")
     return RecipeError(
-        f"layers clash at {paths[0]!r}: {clashes[paths[0]]}",
+        f"layers clash at {lines[0]}",
         place=paths[0],
         hint="leave one of the two out, move the file in its recipe's install step, "
         "or put the wanted version in place with a `sync` step after the packages",
         details=tuple(lines) if len(paths) > 1 else (),
     )
+
+
+def _sides(path: str, layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]) -> str:
+    """What each layer has at a path: `a directory of x and a link to 'usr/lib' of y`."""
+    sides = set()
+    for number, (layer, listing) in enumerate(zip(layers, listings, strict=True)):
+        for member in _members(listing, number):
+            if member.entry.path == path:
+                sides.add(f"{_what(member.entry)} of {layer.title}")
+            elif member.entry.path.startswith(f"{path}/"):
+                sides.add(f"a directory of {layer.title}")
+    return " and ".join(sorted(sides))

@@ -191,10 +191,12 @@ class Emission:
 
     `digest` is of the OCI manifest, or of the ACI file as it lies there. `identifier` is what the
     format's own tools call the image: `sha256:` and the same digest for OCI, the image ID
-    (`sha512-` and the SHA-512 of the uncompressed tar) for ACI.
+    (`sha512-` and the SHA-512 of the uncompressed tar) for ACI. `notices` are remarks about the
+    merged tree that a user should see.
     """
 
     path: Path
     format: str
     digest: Digest
     identifier: str
+    notices: tuple[str, ...] = ()

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildit.archive.contents import contents_blob
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import IntegrityError, RecipeError
+from buildit.image.budget import group
+from buildit.image.rootfs import Rootfs, merge
+from buildit.image.survey import survey
+from buildit.model.image import Layer, LayerKind
+from buildit.model.tree import Entry, Kind, sort_key
+from tests.unit.image.samples import EPOCH, directory, file, hard, link
+
+pytestmark = pytest.mark.unit
+
+Listing = tuple[str, LayerKind, list[Entry]]
+
+
+def listing(
+    title: str, *files: tuple[Entry, bytes], kind: LayerKind = LayerKind.PACKAGE
+) -> Listing:
+    return title, kind, [entry for entry, _ in files]
+
+
+def merged(*listings: Listing) -> Rootfs:
+    layers = [layer_of(title, kind) for title, kind, _ in listings]
+    return merge(layers, [entries for _, _, entries in listings], EPOCH)
+
+
+def layer_of(title: str, kind: LayerKind) -> Layer:
+    return Layer(digest_bytes(title.encode()), 0, title, Digest("0" * 64), kind)
+
+
+def modes(rootfs: Rootfs) -> dict[str, str]:
+    return {entry.path: f"{entry.kind}:{entry.mode:o}" for entry in rootfs.entries()}
+
+
+def test_parents_that_no_layer_brings_are_generated() -> None:
+    rootfs = merged(listing("a", file("usr/lib/x/y")))
+    assert [entry.path for entry in rootfs.generated()] == ["usr", "usr/lib", "usr/lib/x"]
+    assert rootfs.generated()[0] == Entry("usr", Kind.DIRECTORY, 0o755, mtime=EPOCH)
+
+
+CLASHES: dict[str, tuple[Listing, Listing, str]] = {
+    "content": (
+        listing("a", file("etc/f", b"1")),
+        listing("b", file("etc/f", b"2")),
+        "etc/f",
+    ),
+    "mode": (listing("a", file("f")), listing("b", file("f", mode=0o755)), "f"),
+    "owner": (listing("a", file("f")), listing("b", file("f", uid=1)), "f"),
+    "target": (listing("a", link("l", "x")), listing("b", link("l", "y")), "l"),
+    "file over directory": (listing("a", directory("d")), listing("b", file("d")), "d"),
+    "link over directory": (listing("a", directory("lib")), listing("b", link("lib", "u")), "lib"),
+    "beneath a link": (listing("a", link("lib", "usr/lib")), listing("b", file("lib/x")), "lib"),
+    "beneath a file": (listing("a", file("d")), listing("b", file("d/e/x")), "d"),
+}
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_packages_that_clash_are_both_named_in_any_order(case: str) -> None:
+    one, other, path = CLASHES[case]
+    messages = set()
+    for order in ((one, other), (other, one)):
+        with pytest.raises(RecipeError) as caught:
+            merged(*order)
+        messages.add((caught.value.message, caught.value.place, caught.value.details))
+    ((message, place, _),) = messages
+    assert place == path
+    assert repr(path) in message
+    assert " of a" in message
+    assert " of b" in message
+
+
+def test_all_clashes_are_told_at_once() -> None:
+    many = [file(f"f{n:02}", b"1") for n in range(30)]
+    others = [file(f"f{n:02}", b"2") for n in range(30)]
+    with pytest.raises(RecipeError) as caught:
+        merged(listing("a", *many), listing("b", *others))
+    assert len(caught.value.details) == 21
+    assert caught.value.details[-1] == "and 10 more paths"
+
+
+def test_the_same_file_in_two_packages_is_fine_in_any_order() -> None:
+    one = listing("a", file("f", b"same"), link("l", "f"))
+    other = listing("b", file("f", b"same"), link("l", "f"))
+    assert merged(one, other).entries() == merged(other, one).entries()
+
+
+def test_a_step_replaces_files_and_links() -> None:
+    package = listing("a", file("f", b"1"), link("l", "f"))
+    step = listing("s", file("f", b"2", 0o600), file("l", b"3"), kind=LayerKind.STEP)
+    assert modes(merged(package, step)) == {"f": "file:600", "l": "file:644"}
+
+
+def test_a_package_after_a_step_does_not_undo_it() -> None:
+    package = listing("a", file("f", b"1"))
+    step = listing("s", file("f", b"2"), kind=LayerKind.STEP)
+    with pytest.raises(RecipeError, match="layers clash at 'f'"):
+        merged(step, package)
+
+
+def test_a_base_image_may_be_covered() -> None:
+    base = listing("debian", file("f", b"1"), kind=LayerKind.FROM)
+    assert modes(merged(base, listing("a", file("f", b"2", 0o600)))) == {"f": "file:600"}
+
+
+@pytest.mark.parametrize("kind", [LayerKind.STEP, LayerKind.PACKAGE])
+@pytest.mark.parametrize("under", [LayerKind.FROM, LayerKind.PACKAGE])
+@pytest.mark.parametrize("over", [file("lib"), link("lib", "elsewhere"), directory("lib")])
+def test_nothing_replaces_a_merged_usr_link(
+    kind: LayerKind, under: LayerKind, over: tuple[Entry, bytes]
+) -> None:
+    layout = listing("layout", link("lib", "usr/lib"), kind=under)
+    with pytest.raises(RecipeError, match="layers clash at 'lib'"):
+        merged(layout, listing("x", over, kind=kind))
+
+
+def test_a_step_never_turns_a_directory_into_a_file() -> None:
+    with pytest.raises(RecipeError, match="a directory of a"):
+        merged(listing("a", directory("d")), listing("s", file("d"), kind=LayerKind.STEP))
+
+
+def test_names_that_differ_in_case_are_noticed() -> None:
+    rootfs = merged(listing("a", file("Readme")), listing("b", file("README"), file("x")))
+    assert rootfs.notices == ("paths differ only in case: 'README' and 'Readme'",)
+
+
+def test_directories_that_differ_are_noticed_and_the_later_counts() -> None:
+    rootfs = merged(listing("a", directory("d", 0o700)), listing("b", directory("d", 0o755)))
+    assert modes(rootfs) == {"d": "directory:755"}
+    assert "0700 0:0 in a and 0755 0:0 in b" in rootfs.notices[0]
+
+
+def test_hard_links_survive_their_file() -> None:
+    package = listing("a", file("a", b"old"), hard("b", "a"), hard("c", "a"))
+    rootfs = merged(package, listing("s", file("a", b"new"), kind=LayerKind.STEP))
+    a, b, c = rootfs.members
+    assert (a.entry.kind, a.layer, a.source) == (Kind.FILE, 1, "a")
+    assert (b.entry.kind, b.layer, b.source) == (Kind.FILE, 0, "a")
+    assert b.entry.digest == digest_bytes(b"old")
+    assert (c.entry.kind, c.entry.target) == (Kind.HARDLINK, "b")
+    assert rootfs.find("c") == b.entry
+
+
+NAMES = st.sampled_from(["a", "A", "a/b", "a/b/c", "d", "d/e", "lib", "lib/x"])
+SPECS = st.tuples(NAMES, st.sampled_from("fdlh"), st.sampled_from([0o644, 0o755]), st.booleans())
+
+
+def entries_of(specs: Sequence[tuple[str, str, int, bool]]) -> list[Entry]:
+    """A well-formed layer: one entry per path, hard links to an earlier file."""
+    made: dict[str, Entry] = {}
+    for path, kind, mode, other in sorted(specs):
+        above = [made.get("/".join(path.split("/")[:n])) for n in range(1, path.count("/") + 1)]
+        if any(each is not None and each.kind is not Kind.DIRECTORY for each in above):
+            continue
+        content = b"1" if other else b"2"
+        if kind == "d":
+            made[path] = directory(path, mode)[0]
+        elif kind == "l":
+            made[path] = link(path, "x" if other else "y")[0]
+        else:
+            made[path] = file(path, content, mode)[0]
+            files = [each for each in made.values() if each.kind is Kind.FILE and each.path < path]
+            if kind == "h" and files:
+                made[path] = hard(path, files[0].path, files[0].mode)[0]
+    return sorted(made.values(), key=sort_key)
+
+
+LAYERS = st.lists(
+    st.tuples(st.sampled_from(list(LayerKind)), st.lists(SPECS, max_size=6)), min_size=1, max_size=4
+)
+
+
+Result = TypeVar("Result")
+
+
+def clash_or(work: Callable[[], Result]) -> Result | str:
+    try:
+        return work()
+    except RecipeError as error:
+        return "\n".join((error.message, *error.details))
+
+
+@given(LAYERS)
+def test_a_survey_says_what_the_merge_says(
+    specs: list[tuple[LayerKind, list[tuple[str, str, int, bool]]]],
+) -> None:
+    layers = [layer_of(f"layer {n}", kind) for n, (kind, _) in enumerate(specs)]
+    listings = [entries_of(each) for _, each in specs]
+    blobs = [contents_blob(entries) for entries in listings]
+    whole = clash_or(lambda: merge(layers, listings, EPOCH))
+    found = clash_or(lambda: survey(layers, blobs, EPOCH))
+    if isinstance(whole, str) or isinstance(found, str):
+        assert whole == found
+        return
+    assert found.generated == whole.generated()
+    assert found.notices == whole.notices
+    for entry in whole.entries():
+        expected = whole.find(entry.path)
+        actual = found.find(entry.path)
+        assert actual is not None
+        assert expected is not None
+        assert (actual.kind, actual.mode, actual.target) == (
+            expected.kind,
+            expected.mode,
+            expected.target,
+        )
+
+
+@given(LAYERS)
+def test_the_order_of_packages_does_not_matter(
+    specs: list[tuple[LayerKind, list[tuple[str, str, int, bool]]]],
+) -> None:
+    listings: list[Listing] = [
+        (f"layer {n}", LayerKind.PACKAGE, entries_of(some)) for n, (_, some) in enumerate(specs)
+    ]
+    results = {
+        clash_or(lambda order=order: leaves(merged(*order)))  # type: ignore[misc]
+        for order in itertools.permutations(listings)
+    }
+    assert len(results) == 1
+
+
+def leaves(rootfs: Rootfs) -> str:
+    """Directories may differ: there the later layer's mode counts, which is noticed."""
+    return str([entry for entry in rootfs.entries() if entry.kind is not Kind.DIRECTORY])
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"format":1,"entries":[1]}', b"\xff"])
+def test_a_damaged_listing_is_an_integrity_error(damage: bytes) -> None:
+    with pytest.raises(IntegrityError, match="contents of x are damaged"):
+        survey([layer_of("x", LayerKind.PACKAGE)], [damage], EPOCH)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 45))
+def test_groups_hold_all_layers_in_order_within_the_budget(sizes: list[int], budget: int) -> None:
+    groups = group(sizes, budget)
+    assert [number for numbers in groups for number in numbers] == list(range(len(sizes)))
+    assert len(groups) == min(budget, len(sizes))
+
+
+def test_the_smallest_neighbours_are_grouped() -> None:
+    assert group([9, 1, 1, 9, 2, 2], 4) == (range(1), range(1, 3), range(3, 4), range(4, 6))
+    assert group([5, 5, 5], 2) == (range(2), range(2, 3))
+    with pytest.raises(ValueError, match="budget"):
+        group([1], 0)
