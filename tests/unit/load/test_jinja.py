@@ -287,7 +287,7 @@ _PARTS = st.sampled_from(
 
 
 @given(st.lists(_PARTS, max_size=8).map("".join))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_it_says_what_jinja_says(text: str) -> None:
     try:
         expected = _of_jinja(text, VARIABLES)

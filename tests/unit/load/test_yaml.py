@@ -276,7 +276,7 @@ def _read(content: bytes) -> Node | RecipeError:
 
 
 @given(_YAML.map(str.encode) | st.binary(max_size=60))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_a_document_or_one_error(content: bytes) -> None:
     found = _read(content)
     if isinstance(found, RecipeError):
@@ -288,7 +288,7 @@ def test_any_bytes_are_a_document_or_one_error(content: bytes) -> None:
 
 
 @given(_YAML)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 def test_both_readers_of_pyyaml_give_the_same_nodes(text: str) -> None:
     if not yaml.__with_libyaml__:
         pytest.skip("PyYAML was built without libyaml")

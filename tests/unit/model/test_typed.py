@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, Tag, model_validator
 
@@ -191,6 +191,7 @@ _NODES = st.recursive(
 
 
 @given(_NODES)
+@settings(max_examples=50)
 def test_any_document_is_a_model_or_one_error(text: str) -> None:
     node = parse_yaml(f"- {text}", "f")
     try:
