@@ -1,0 +1,170 @@
+"""The root of every build: exact .debs, unpacked over one another, and a few fix-ups.
+
+No maintainer script runs, and neither root, apt nor dpkg is needed. What is left out and what is
+added is listed in `debian.fixups`. The same .debs give the same tree, byte for byte, whoever fills
+it: `debian.identity.toolchain_identity` is its name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+from buildit.archive.admit import Budget
+from buildit.archive.beneath import Root
+from buildit.archive.deb import read_deb
+from buildit.archive.streams import Readable
+from buildit.archive.unpack import unpack_entries
+from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted
+from buildit.digest import Digest
+from buildit.errors import IntegrityError, StoreError
+from buildit.model.plan import DebRef, Toolchain
+from buildit.model.tree import Entry, Kind
+
+WORKERS = 2
+"""Threads: decoding xz and writing files both leave the interpreter to others."""
+OWNERS = "usr/share/buildit/owners"
+"""In the tree: which .deb has each program and library, `path<tab>name` a line, sorted."""
+_PROGRAMS = ("usr/bin/", "usr/sbin/", "usr/libexec/")
+
+
+def fill(tree: Path, toolchain: Toolchain, blob: Callable[[Digest], Path]) -> None:
+    """Compose the tree of a toolchain in the empty directory `tree`; `blob` says where .debs are.
+
+    On failure something half-made is left in `tree`: the caller renames it when it is whole.
+
+    Raises:
+        IntegrityError: a .deb is damaged, or two of them have the same file.
+        StoreError: a .deb is missing, or the disk is full.
+    """
+    owners: dict[str, str] = {}
+    debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
+    _unpack_all(tree, debs, blob, owners)
+    with Root.open(tree) as root:
+        _fix(root, owners)
+        _set_times(root)
+
+
+def read_owners(tree: Path) -> Mapping[str, str]:
+    """Which .deb of a filled tree has each program and library: path without slash -> name.
+
+    Raises:
+        StoreError: the tree has no such list.
+    """
+    try:
+        text = (tree / OWNERS).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        hint = "remove the tree: it is made again"
+        raise StoreError("is no toolchain's tree", place=str(tree), hint=hint) from error
+    return dict(line.split("\t", 1) for line in text.splitlines())
+
+
+def _unpack_all(
+    tree: Path,
+    debs: Sequence[DebRef],
+    blob: Callable[[Digest], Path],
+    owners: dict[str, str],
+) -> None:
+    # the largest first, so that both threads end at about the same time
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:
+        futures = [pool.submit(_unpack, tree, deb, blob(deb.digest)) for deb in debs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    failed = [future for future in futures if not future.cancelled() and future.exception()]
+    for future in failed[:1]:
+        future.result()
+    for deb, future in zip(debs, futures, strict=True):
+        owners |= dict.fromkeys(future.result(), deb.name)
+
+
+def _unpack(tree: Path, deb: DebRef, path: Path) -> list[str]:
+    """Unpack one .deb; its programs and libraries."""
+    name = f"{deb.name} {deb.version}"
+    found: list[str] = []
+    try:
+        packed = path.open("rb")
+    except OSError as error:
+        raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
+    with packed, Root.open(tree) as root:
+        unpack_entries(_chosen(read_deb(packed, Budget(), name), found), root, name)
+    return found
+
+
+def _chosen(
+    members: Iterator[tuple[Entry, Readable | None]], found: list[str]
+) -> Iterator[tuple[Entry, Readable | None]]:
+    for entry, content in members:
+        if not wanted(entry.path):
+            continue
+        if entry.kind is not Kind.DIRECTORY and _is_asked_for(entry.path):
+            found.append(entry.path)
+        yield _normal(entry), content
+
+
+def _is_asked_for(path: str) -> bool:
+    """Whether a closure can ask for it: programs, interpreters, libraries."""
+    library = path.startswith("usr/lib") and ".so" in path.rpartition("/")[2]
+    return library or path.startswith(_PROGRAMS)
+
+
+def _normal(entry: Entry) -> Entry:
+    """Modes that depend on nothing but whether it can be run; the same for shared directories."""
+    if entry.kind is Kind.DIRECTORY:
+        return replace(entry, mode=0o755, mtime=EPOCH)
+    runs = entry.mode & 0o111
+    return replace(entry, mode=0o755 if runs else 0o644)
+
+
+def _fix(root: Root, owners: dict[str, str]) -> None:
+    for path in DIRECTORIES:
+        _make_directory(root, path)
+    present = {f"usr/{name}" for name in root.listdir("usr")}
+    present |= {f"usr/bin/{name}" for name in root.listdir("usr/bin")}
+    for link in links(present):
+        try:
+            root.symlink(link.target, link.path)
+        except FileExistsError as error:
+            raise IntegrityError(
+                f"a package has {link.path!r} where a link to {link.target!r} is due"
+            ) from error
+        root.utime(link.path, link.mtime)
+        owner = owners.get(f"usr/bin/{link.target}")
+        if owner is not None and link.path.startswith("usr/bin/"):
+            owners[link.path] = owner
+    for path, text in FILES.items():
+        _write(root, path, text.encode())
+    lines = (f"{path}\t{name}\n" for path, name in sorted(owners.items()))
+    _make_directory(root, os.path.dirname(OWNERS))
+    _write(root, OWNERS, "".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _make_directory(root: Root, path: str) -> None:
+    above = os.path.dirname(path)
+    if above:
+        _make_directory(root, above)
+    try:
+        root.mkdir(path, 0o755)
+    except FileExistsError:
+        root.listdir(path)  # raises where it is something else
+
+
+def _write(root: Root, path: str, content: bytes) -> None:
+    fd = root.create(path, 0o644)
+    with open(fd, "wb") as stream:
+        stream.write(content)
+    root.utime(path, EPOCH)
+
+
+def _set_times(root: Root) -> None:
+    """Directories last: each entry made in them changed their time."""
+    directories = [path for path, status in root.walk() if stat.S_ISDIR(status.st_mode)]
+    for path in directories:
+        root.utime(path, EPOCH)
+    root.chmod("", 0o755)
+    root.utime("", EPOCH)
