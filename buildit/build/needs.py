@@ -76,12 +76,13 @@ class Listing:
 
     def find(self, path: str) -> Entry | None:
         """The file or directory that a path means, None where it leads out of the listing."""
-        return self._entries.get(self.resolved(path))
+        resolved = self.resolved(path)
+        return None if resolved is None else self._entries.get(resolved)
 
-    def resolved(self, path: str) -> str:
+    def resolved(self, path: str) -> str | None:
         """The path behind all symlinks that the listing holds; `/bin` and the like are in /usr.
 
-        A path that leads out is followed as far as the listing goes; a loop gives "".
+        A path that leads out is followed as far as the listing goes; the root is "", a loop None.
         """
         rest = _parts(path)[::-1]
         at: list[str] = []
@@ -99,7 +100,7 @@ class Listing:
             if entry is not None and entry.kind is Kind.SYMLINK:
                 links += 1
                 if links > _DEEPEST_LINK:
-                    return ""
+                    return None
                 at = [] if entry.target.startswith("/") else at[:-1]
                 rest += _parts(entry.target)[::-1]
         return "/".join(at)

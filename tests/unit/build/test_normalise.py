@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -130,14 +129,9 @@ def test_a_link_to_something_outside_is_a_file(dest: Path, tmp_path: Path) -> No
     assert by_path(run(dest))["usr/bin/x"].kind is Kind.FILE
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "socket"])
-def test_special_files_are_refused(dest: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if kind == "FIFO":
-        os.mkfifo(dest / "usr/bin/odd")
-    else:
-        monkeypatch.chdir(dest / "usr/bin")
-        with socket.socket(socket.AF_UNIX) as unix:
-            unix.bind("odd")
+@pytest.mark.parametrize(("kind", "bits"), [("FIFO", stat.S_IFIFO), ("socket", stat.S_IFSOCK)])
+def test_special_files_are_refused(dest: Path, kind: str, bits: int) -> None:
+    os.mknod(dest / "usr/bin/odd", bits | 0o644)
     with pytest.raises(BuildError, match=f"a {kind} was installed") as caught:
         run(dest)
     assert caught.value.place == "usr/bin/odd"

@@ -1,0 +1,339 @@
+"""What an output must not be: small rules, each of which gives findings with a stable id.
+
+An `error` stops the build, a `warning` is reported. A recipe may waive a finding, by id and path,
+with a reason. Rules look and never change anything.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO
+
+from buildit.build.elf import MAGIC, Elf, MalformedElf, read_elf
+from buildit.build.needs import Listing, Open, Target
+from buildit.build.normalise import Change
+from buildit.errors import BuildError
+from buildit.model.artifact import RUNTIME
+from buildit.model.pathglob import path_matcher
+from buildit.model.tree import Entry, Kind
+
+_CHUNK = 1 << 20
+_HEAD = 256
+_MOST_MEMBERS = 100_000
+_PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
+_TOP_LINKS = frozenset(("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
+_NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
+_WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
+_SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`id` never changes its meaning; `path` is in the tree; `hint` is the next step."""
+
+    id: str
+    severity: Severity
+    path: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message} [{self.id}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Findings `id` on paths that match `glob` are right here, for `reason`."""
+
+    id: str
+    glob: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One output to be checked; see `subject`.
+
+    `heads` are the first bytes and `elves` the ELF files of its regular files, by path.
+    `build_paths` are places that exist during the build only. `changes` are those of this output.
+    """
+
+    output: str
+    entries: tuple[Entry, ...]
+    open: Open
+    target: Target
+    build_paths: tuple[bytes, ...]
+    changes: tuple[Change, ...]
+    heads: dict[str, bytes]
+    elves: dict[str, Elf]
+
+
+Check = Callable[[Subject], Iterable[Finding]]
+
+
+def subject(
+    output: str,
+    entries: Iterable[Entry],
+    open_: Open,
+    target: Target,
+    *,
+    build_paths: Sequence[str] = (),
+    changes: Sequence[Change] = (),
+) -> Subject:
+    """An output with what the rules share: one look into each file."""
+    entries = tuple(entries)
+    heads: dict[str, bytes] = {}
+    elves: dict[str, Elf] = {}
+    for entry in entries:
+        if entry.kind is not Kind.FILE or not entry.size:
+            continue
+        with open_(entry) as stream:
+            head = heads[entry.path] = stream.read(_HEAD)
+            elf = _elf(stream) if head.startswith(MAGIC) else None
+        if elf is not None:
+            elves[entry.path] = elf
+    paths = {entry.path for entry in entries}
+    return Subject(
+        output=output,
+        entries=entries,
+        open=open_,
+        target=target,
+        build_paths=tuple(path.encode() for path in build_paths),
+        changes=tuple(change for change in changes if change.path in paths),
+        heads=heads,
+        elves=elves,
+    )
+
+
+def _elf(stream: BinaryIO) -> Elf | None:
+    try:
+        return read_elf(stream)
+    except MalformedElf:
+        return None  # data that only looks like ELF: `needs` lists it as foreign
+
+
+def findings(
+    checked: Subject, waivers: Sequence[Waiver] = ()
+) -> tuple[tuple[Finding, ...], tuple[Waiver, ...]]:
+    """What no waiver covers, sorted by path and id, and the waivers that covered something.
+
+    Raises:
+        RecipeError: the glob of a waiver is malformed.
+    """
+    matchers = [(waiver, path_matcher(waiver.glob)) for waiver in waivers]
+    used: list[Waiver] = []
+    left: list[Finding] = []
+    for found in (found for check in CHECKS for found in check(checked)):
+        covering = [w for w, matches in matchers if w.id == found.id and matches(found.path)]
+        used += [waiver for waiver in covering if waiver not in used]
+        left += [] if covering else [found]
+    return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message))), tuple(used)
+
+
+def refuse_errors(package: str, found: Sequence[Finding]) -> None:
+    """Stop at findings that are errors.
+
+    Raises:
+        BuildError: with every error as a detail, and the first one's next step as hint.
+    """
+    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise BuildError(
+            f"{package}: what was installed breaks a rule: {errors[0].message}{more}",
+            place=errors[0].path,
+            hint=f"{errors[0].hint}; or waive {errors[0].id!r} with a reason in `waivers:`",
+            details=tuple(map(str, errors)),
+        )
+
+
+def _error(rule: str, path: str, message: str, hint: str) -> Finding:
+    return Finding(rule, Severity.ERROR, path, message, hint)
+
+
+def _warning(rule: str, path: str, message: str, hint: str) -> Finding:
+    return Finding(rule, Severity.WARNING, path, message, hint)
+
+
+def library_directory(checked: Subject) -> Iterator[Finding]:
+    """Libraries lie where Debian's linker and loader look first (DESIGN 2.4)."""
+    right = checked.target.library_directories[0]
+    for entry in checked.entries:
+        if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
+            hint = f"configure with --libdir=/{right}"
+            yield _error("library-directory", entry.path, f"a library outside /{right}", hint)
+
+
+def search_path(checked: Subject) -> Iterator[Finding]:
+    """DT_RUNPATH leads to directories of the system only, not to the build or the current one."""
+    hint = "link without -rpath, or with $ORIGIN or a directory below /usr/lib"
+    for path, elf in checked.elves.items():
+        for directory in elf.runpath:
+            expanded = directory.replace("${ORIGIN}", "$ORIGIN")
+            if expanded.startswith("$ORIGIN"):
+                origin = "/" + posixpath.dirname(path)
+                expanded = posixpath.normpath(origin + expanded.removeprefix("$ORIGIN"))
+            if not _SEARCHABLE.match(posixpath.normpath(expanded)):
+                message = f"libraries are searched for in {directory!r}"
+                yield _error("search-path", path, message, hint)
+
+
+def build_path(checked: Subject) -> Iterator[Finding]:
+    """No file speaks of a place that exists during the build only."""
+    if not checked.build_paths:
+        return
+    hint = "use -ffile-prefix-map, or strip the path in the install step"
+    for entry in checked.entries:
+        if entry.kind is Kind.SYMLINK:
+            hits = [p for p in checked.build_paths if _bytes(entry.target).startswith(p)]
+        elif entry.kind is Kind.FILE and entry.size:
+            with checked.open(entry) as stream:
+                hits = _contained(stream, checked.build_paths)
+        else:
+            continue
+        for hit in hits:
+            message = f"the build path {hit.decode()} inside"
+            yield _warning("build-path", entry.path, message, hint)
+
+
+def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
+    """Which of the needles occur, in one pass that holds a chunk and an overlap."""
+    missing, tail = list(needles), b""
+    overlap = max(map(len, needles)) - 1
+    while missing and (chunk := stream.read(_CHUNK)):
+        window = tail + chunk
+        missing = [needle for needle in missing if needle not in window]
+        tail = window[-overlap:] if overlap else b""
+    return [needle for needle in needles if needle not in missing]
+
+
+def interpreter(checked: Subject) -> Iterator[Finding]:
+    """The interpreter of a program that is a script has an absolute path."""
+    for entry in checked.entries:
+        head = checked.heads.get(entry.path, b"")
+        if not head.startswith(b"#!") or not entry.mode & 0o111:
+            continue
+        words = head[2:].split(b"\n", 1)[0].split()
+        name = words[0] if words else b""
+        if not name.startswith(b"/") or name.startswith(checked.build_paths):
+            message = f"the interpreter {name.decode(errors='replace')!r} will not be found"
+            hint = "name it by its absolute path below /usr/bin, or /bin/sh"
+            yield _error("interpreter", entry.path, message, hint)
+
+
+def set_id(checked: Subject) -> Iterator[Finding]:
+    """Set-id programs are declared, never an accident of the install step."""
+    for change in checked.changes:
+        if change.set_id:
+            hint = f"declare `files: [{{path: {change.path}, mode: 4755}}]`, or install it without"
+            yield _error("set-id", change.path, "a set-id bit that is not declared", hint)
+
+
+def place(checked: Subject) -> Iterator[Finding]:
+    """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
+    for entry in checked.entries:
+        if entry.kind is Kind.DIRECTORY:
+            continue
+        top, _, below = entry.path.partition("/")
+        if entry.kind is Kind.SYMLINK and not below and top in _TOP_LINKS:
+            continue
+        if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
+            hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
+            yield _error("place", entry.path, "a file where no package may install", hint)
+
+
+def development_in_runtime(checked: Subject) -> Iterator[Finding]:
+    """Headers and static libraries are no part of what images take."""
+    if checked.output != RUNTIME:
+        return
+    for entry in checked.entries:
+        header = entry.path.startswith("usr/include/") and entry.kind is not Kind.DIRECTORY
+        if header or (entry.kind is Kind.FILE and entry.path.endswith(".a")):
+            what = "a header" if header else "a static library"
+            hint = "leave it to the `dev` output: see `outputs:`"
+            yield _error("development-in-runtime", entry.path, f"{what} in runtime", hint)
+
+
+def broken_link(checked: Subject) -> Iterator[Finding]:
+    """A symlink is no loop. One that leaves the output is a need, which a provider must meet."""
+    listing = Listing(checked.entries)
+    for entry in checked.entries:
+        if entry.kind is Kind.SYMLINK and listing.resolved(entry.path) is None:
+            hint = "remove the link, or let it name a file"
+            yield _error("broken-link", entry.path, f"a link to {entry.target!r}, a loop", hint)
+
+
+def world_writable(checked: Subject) -> Iterator[Finding]:
+    """Nothing that everybody may write but directories with the sticky bit."""
+    for entry in checked.entries:
+        if entry.kind is Kind.SYMLINK or not entry.mode & 0o002:
+            continue
+        if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000:
+            continue
+        hint = "give it another mode in `files:`"
+        yield _error("world-writable", entry.path, f"mode {entry.mode:04o} lets all write", hint)
+
+
+def name(checked: Subject) -> Iterator[Finding]:
+    """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
+    for entry in checked.entries:
+        last = entry.path.rpartition("/")[2]
+        if any("\udc80" <= c <= "\udcff" or ord(c) < 32 or 127 <= ord(c) < 160 for c in last):
+            shown = ascii(last)
+            hint = "rename it in the install step"
+            yield _error("name", entry.path, f"the name {shown} is not plain UTF-8", hint)
+
+
+def archive_times(checked: Subject) -> Iterator[Finding]:
+    """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
+    for entry in checked.entries:
+        if checked.heads.get(entry.path, b"").startswith(b"!<arch>\n"):
+            with checked.open(entry) as stream:
+                member = _dated_member(stream)
+            if member:
+                message = f"member {member!r} has a time or an owner"
+                hint = "write it with `ar D` (ARFLAGS=Dcr)"
+                yield _warning("archive-times", entry.path, message, hint)
+
+
+def _dated_member(stream: BinaryIO) -> str:
+    """The first member with mtime, uid or gid other than 0, of the 60 byte headers of ar(5)."""
+    at = 8
+    for _ in range(_MOST_MEMBERS):
+        stream.seek(at)
+        header = stream.read(60)
+        size = header[48:58].strip()
+        if len(header) < 60 or not size.isdigit():
+            return ""
+        if any(header[a:b].strip() not in (b"", b"0") for a, b in ((16, 28), (28, 34), (34, 40))):
+            return header[:16].decode(errors="replace").strip().rstrip("/") or "/"
+        at += 60 + int(size) + int(size) % 2
+    return ""
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+CHECKS: tuple[Check, ...] = (
+    library_directory,
+    search_path,
+    build_path,
+    interpreter,
+    set_id,
+    place,
+    development_in_runtime,
+    broken_link,
+    world_writable,
+    name,
+    archive_times,
+)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import BinaryIO
+
+import pytest
+
+from buildit.build.checks import (
+    CHECKS,
+    Finding,
+    Severity,
+    Subject,
+    Waiver,
+    findings,
+    refuse_errors,
+    subject,
+)
+from buildit.build.needs import MACHINES, Target
+from buildit.build.normalise import Change
+from buildit.errors import BuildError, RecipeError
+from buildit.model.tree import Entry, Kind
+from tests.unit.build.elves import elf
+
+pytestmark = pytest.mark.unit
+
+TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+LIB = "usr/lib/x86_64-linux-gnu"
+
+
+def checked(
+    *entries: Entry,
+    content: dict[str, bytes] | None = None,
+    output: str = "runtime",
+    changes: tuple[Change, ...] = (),
+) -> Subject:
+    """The files of `content` and further entries."""
+    content = content or {}
+    files = (Entry(path, Kind.FILE, 0o755, size=len(data)) for path, data in content.items())
+
+    def open_(entry: Entry) -> BinaryIO:
+        return io.BytesIO(content[entry.path])
+
+    return subject(
+        output,
+        (*files, *entries),
+        open_,
+        TARGET,
+        build_paths=("/build/",),
+        changes=changes,
+    )
+
+
+def found(made: Subject) -> list[tuple[str, str]]:
+    return [(finding.id, finding.path) for finding in findings(made)[0]]
+
+
+def link(path: str, target: str) -> Entry:
+    return Entry(path, Kind.SYMLINK, 0o777, target=target)
+
+
+def file(path: str, mode: int = 0o644) -> Entry:
+    return Entry(path, Kind.FILE, mode)
+
+
+def test_a_sound_output_has_no_findings() -> None:
+    made = checked(
+        link(f"{LIB}/libz.so.1", "libz.so.1.2.13"),
+        link("usr/bin/other", "/usr/bin/elsewhere"),
+        link("lib64", "usr/lib64"),
+        link("usr/root", "/"),
+        file("etc/nginx/nginx.conf"),
+        Entry("tmp", Kind.DIRECTORY, 0o1777),
+        Entry("usr/local", Kind.DIRECTORY, 0o755),
+        file("usr/share/grüße"),
+        file("usr/lib/nginx/modules/x.so"),
+        content={
+            f"{LIB}/libz.so.1.2.13": elf(soname="libz.so.1", runpath="$ORIGIN"),
+            "usr/bin/x": b"#!/bin/sh\necho hi\n",
+            "usr/bin/p": elf(runpath="$ORIGIN/../lib/p:/usr/lib/x:/opt/y/lib"),
+        },
+    )
+    assert findings(made) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "made"),
+    [
+        ("library-directory", lambda: checked(file("usr/lib/libz.so.1"))),
+        ("library-directory", lambda: checked(link("usr/lib/libz.so", "libz.so.1"))),
+        ("library-directory", lambda: checked(file("usr/lib64/libz.so.1.2"))),
+        ("search-path", lambda: checked(content={"usr/bin/x": elf(runpath="/home/me/lib")})),
+        ("search-path", lambda: checked(content={"usr/bin/x": elf(runpath="/usr/lib/../../tmp")})),
+        ("search-path", lambda: checked(content={"usr/bin/x": elf(runpath="lib")})),
+        ("search-path", lambda: checked(content={"usr/bin/x": elf(rpath="/usr/local/lib")})),
+        ("search-path", lambda: checked(content={"usr/bin/x": elf(runpath="$ORIGIN/../../../x")})),
+        ("build-path", lambda: checked(content={"usr/x": b"a" * 5000 + b"/build/src/x.c"})),
+        ("build-path", lambda: checked(content={"usr/x": b"a" * ((1 << 20) - 3) + b"/build/"})),
+        ("build-path", lambda: checked(link("usr/x", "/build/out"))),
+        ("interpreter", lambda: checked(content={"usr/x": b"#!python3\n"})),
+        ("interpreter", lambda: checked(content={"usr/x": b"#!\n"})),
+        ("set-id", lambda: checked(file("usr/su"), changes=(Change("usr/su", "x", set_id=True),))),
+        ("place", lambda: checked(file("usr/local/bin/x"))),
+        ("place", lambda: checked(file("home/me/x"))),
+        ("place", lambda: checked(file("tmp/x"))),
+        ("place", lambda: checked(file("README"))),
+        ("place", lambda: checked(file("bin/sh"))),
+        ("place", lambda: checked(link("run", "var/run"))),
+        ("development-in-runtime", lambda: checked(file("usr/include/z.h"))),
+        ("development-in-runtime", lambda: checked(file(f"{LIB}/libz.a"))),
+        ("broken-link", lambda: checked(link("usr/x", "x"))),
+        ("broken-link", lambda: checked(link("usr/y", "../usr/y"))),
+        ("world-writable", lambda: checked(file("etc/x", 0o666))),
+        ("world-writable", lambda: checked(Entry("var/x", Kind.DIRECTORY, 0o777))),
+        ("name", lambda: checked(file("usr/x\udcff"))),
+        ("name", lambda: checked(file("usr/x\ny"))),
+        ("name", lambda: checked(file("usr/x\x9b"))),
+        ("archive-times", lambda: checked(content={f"{LIB}/x.a": ar(mtime="123")}, output="dev")),
+        ("archive-times", lambda: checked(content={f"{LIB}/x.a": ar(uid="1000")}, output="dev")),
+    ],
+)
+def test_each_rule_finds_what_it_is_for(rule: str, made: Callable[[], Subject]) -> None:
+    found, used = findings(made())
+    assert {finding.id for finding in found} == {rule}
+    assert not used
+    for finding in found:
+        assert finding.message
+        assert finding.hint
+        severity = Severity.WARNING if rule in ("build-path", "archive-times") else Severity.ERROR
+        assert finding.severity is severity
+
+
+def ar(*, mtime: str = "0", uid: str = "0") -> bytes:
+    member = b"x.o/            %-12s%-6s0     100644  3         `\nabc\n"
+    clean = member % (b"0", b"0")
+    return b"!<arch>\n" + clean + member % (mtime.encode(), uid.encode()) + clean
+
+
+def test_deterministic_archives_are_fine() -> None:
+    assert found(checked(content={f"{LIB}/x.a": ar()}, output="dev")) == []
+    assert found(checked(content={f"{LIB}/x.a": ar(mtime="1")[:70]}, output="dev")) == []
+
+
+def test_development_files_belong_to_dev() -> None:
+    assert found(checked(file("usr/include/z.h"), output="dev")) == []
+
+
+def test_changes_of_other_outputs_do_not_count() -> None:
+    assert found(checked(file("usr/x"), changes=(Change("usr/su", "x", set_id=True),))) == []
+
+
+def test_data_that_only_looks_like_elf_is_fine() -> None:
+    assert found(checked(content={"usr/share/x": b"\x7fELF\x02\x01broken"})) == []
+
+
+def test_waivers_need_the_id_and_the_path() -> None:
+    made = checked(file("etc/a", 0o666), file("etc/b", 0o666))
+    waiver = Waiver("world-writable", "etc/a", "shared by design")
+    other = Waiver("place", "**", "nothing here")
+    left, used = findings(made, (waiver, other))
+    assert [finding.path for finding in left] == ["etc/b"]
+    assert used == (waiver,)
+    with pytest.raises(RecipeError, match="malformed glob"):
+        findings(made, (Waiver("place", "/x", "r"),))
+
+
+def test_errors_stop_warnings_do_not() -> None:
+    made = checked(file("etc/a", 0o666), file("tmp/b"))
+    with pytest.raises(BuildError) as caught:
+        refuse_errors("a/nginx", findings(made)[0])
+    assert str(caught.value) == (
+        "etc/a: a/nginx: what was installed breaks a rule: mode 0666 lets all write (and 1 more)"
+    )
+    assert caught.value.hint is not None
+    assert "waive 'world-writable'" in caught.value.hint
+    assert len(caught.value.details) == 2
+    refuse_errors("p", [Finding("build-path", Severity.WARNING, "x", "m", "h")])
+
+
+def test_every_rule_is_explained() -> None:
+    assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
+    assert all(check.__doc__ for check in CHECKS)
