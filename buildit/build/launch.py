@@ -98,8 +98,19 @@ class Places:
 
 
 def host_owner() -> tuple[int, int] | None:
-    """uid and gid that files of a build must have on the host; None: the caller's own will do."""
-    return (HOST_ID, HOST_ID) if os.geteuid() == 0 else None
+    """uid and gid that files of a build must have on the host; None: the caller's own will do.
+
+    Root of a user namespace that has no such uid is nobody special, and keeps its own.
+    """
+    if os.geteuid() != 0 or not has_uid(Path("/proc/self/uid_map").read_text(), HOST_ID):
+        return None
+    return (HOST_ID, HOST_ID)
+
+
+def has_uid(uid_map: str, uid: int) -> bool:
+    """Whether a user namespace has the uid (user_namespaces(7): lines of first, outside, count)."""
+    rows = (map(int, line.split()) for line in uid_map.splitlines())
+    return any(first <= uid < first + count for first, _, count in rows)
 
 
 @contextlib.contextmanager
@@ -246,7 +257,8 @@ def chain(
     processes, *limits = words
     mounts = [word for pair in overlays(jail.lowers) for word in pair]
     argv = ["sh", "-c", _GATE, "buildit-gate", *limits, "--", "setarch", "-R"]
-    argv += ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"]
+    # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
+    argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
     return Chain((*argv, *mounts, "--", *bwrap), places)
 

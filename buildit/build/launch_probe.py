@@ -117,7 +117,16 @@ _OVERLAY = (
 
 
 def _namespaces(_: Path) -> Iterator[Finding]:
-    unshare = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c")
+    unshare = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount-proc",
+        "--pid",
+        "--fork",
+        "sh",
+        "-c",
+    )
     problem = _problem(*unshare, ":")
     if problem is not None:
         hint = forbidden(_SYSCTL) or (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.launch_probe import forbidden, probe
+from buildit.build.launch import HOST_ID, has_uid
+from buildit.build.launch_probe import forbidden
 from buildit.build.launch_watch import DiskWatch, TreeWatch, disk_use, tree_use
 from buildit.build.limits import (
     Group,
@@ -186,8 +187,8 @@ def test_what_forbids_namespaces_is_named(tmp_path: Path) -> None:
     assert "max_user_namespaces" in str(forbidden(tmp_path))
 
 
-def test_probe_looks_at_everything_and_hints_where_needed(tmp_path: Path) -> None:
-    found = probe(tmp_path / "not/yet")
-    subjects = {finding.subject for finding in found}
-    assert {"kernel", "bwrap", "user namespaces", "limits", "gpgv", "git", "disk"} <= subjects
-    assert all(finding.hint for finding in found if finding.level != "fine")
+def test_the_build_users_id_is_looked_up_in_the_namespaces_map() -> None:
+    assert has_uid("         0          0 4294967295\n", HOST_ID)
+    assert has_uid("0 1000 1\n1 100000 65535\n", HOST_ID)
+    assert not has_uid("0 1000 1\n", HOST_ID)
+    assert not has_uid("", HOST_ID)
