@@ -14,6 +14,8 @@ from buildit.model.image import App, Image, Layer, LayerKind, Port, Volume
 from buildit.model.tree import Entry, Kind, sort_key
 
 EPOCH = 1_700_000_000
+NET_RAW = b"\x01\0\0\x02\0\x20\0\0" + bytes(12)
+"""cap_net_raw, effective, as linux/capability.h lays it out (VFS_CAP_REVISION_2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def nginx_layers(blobs: BlobDirectory) -> tuple[Layer, ...]:
         "sys-apps/baselayout-1",
         [
             directory("etc"),
-            file("etc/passwd", b"root:x:0:0::/:/bin/sh\n"),
+            file("etc/group", b"root:x:0:\nwww-data:x:33:\n"),
+            file("etc/passwd", b"root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n"),
             link("lib", "usr/lib"),
             link("sbin", "usr/sbin"),
             directory("tmp", 0o1777),
@@ -99,7 +102,7 @@ def nginx_layers(blobs: BlobDirectory) -> tuple[Layer, ...]:
             hard("usr/sbin/nginx-1.22.1", "usr/sbin/nginx", 0o755),
             file("usr/share/nginx/" + "long/" * 30 + "é name\n.txt", b"x" * 513),
             file("usr/share/nginx/html/\udcff.html", b"not UTF-8"),
-            file("usr/bin/ping", b"ping", 0o755, xattrs={"security.capability": b"\x01\0\0\x02"}),
+            file("usr/bin/ping", b"ping", 0o755, xattrs={"security.capability": NET_RAW}),
         ],
     )
     sync = blobs.layer(

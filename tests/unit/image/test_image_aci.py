@@ -18,8 +18,8 @@ from tests.unit.image.samples import BlobDirectory, directory, file, image, ngin
 pytestmark = pytest.mark.unit
 
 GOLDEN_ID = (
-    "sha512-2122614ed2f7fc1fae4dd0ec39287f29a699423e7ae844f9fb707d0db5ed4f6f"
-    "2610229c2d4f1c8ff994d01a9b664cf585c301532c2bb7de463b5e0f8127d1df"
+    "sha512-1ee3142524aed0575655c4586de16011acb166e8c704a41e41158285c26ebc16"
+    "c28977d0243db49201ac0cdc7d2d23d56a180a34e99d3c708ca97263aff590c4"
 )
 
 CONTENT = """

@@ -29,7 +29,7 @@ from tests.unit.image.samples import (
 
 pytestmark = pytest.mark.unit
 
-GOLDEN = "ed5ee770420a2b438de5a0a4cd04ef316713ae3526ac92c481c2c59048149afb"
+GOLDEN = "063519143566267b0a1427cbec23cc90a05a18e53d86a8cfe751f7890686f4de"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
