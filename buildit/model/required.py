@@ -46,7 +46,7 @@ _GROUPS: Mapping[str, _Group] = {
 }
 _SIGNS: Mapping[str, _Group] = {"||": AnyOf, "^^": OneOf, "??": AtMostOne, "(": AllOf}
 _WORD = re.compile(rf"(!?)({FLAG_NAME})(?:=([A-Za-z0-9][A-Za-z0-9+_.-]*))?(\??)")
-_TRIES = 1 << 17  # all of 2^16 combinations of 16 switches, with room for choices
+_TRIES = 1 << 16  # all combinations of 16 switches
 _SHOWN = 6
 
 
@@ -274,7 +274,7 @@ def smallest_repairs(
 
     Breadth first by the number of changes; those that leave the user's own settings alone come
     first, then the order of declaration. Exhaustive for 16 switches; with more, the search ends
-    after 131072 tries and what it has not found by then counts as none.
+    after 65536 tries and what it has not found by then counts as none.
     """
     flags = dict(flag_values(settings))
     related = {test.flag for rule in _entangled(rules, flags) for test in mentioned(rule)}

@@ -187,7 +187,7 @@ ATOMS = st.builds("{}/{}{}".format, NAMES, NAMES, USE) | st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(ATOMS)
 def test_text_survives(text: str) -> None:
     atom = Atom.parse(text)
@@ -195,7 +195,7 @@ def test_text_survives(text: str) -> None:
     assert Atom.parse(str(atom)) == atom
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.text(alphabet="ab/-1.=~<>*[],!?()+_:r \n", max_size=14))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:

@@ -350,7 +350,7 @@ def patches(draw: st.DrawFn) -> Patch:
     return settled(tuple(files))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(patches())
 def test_canonical_bytes_read_back_as_the_same_patch(patch: Patch) -> None:
     data = canonical_bytes(patch)
@@ -358,7 +358,7 @@ def test_canonical_bytes_read_back_as_the_same_patch(patch: Patch) -> None:
     assert canonical_bytes(parse_patch(data, "p")) == data
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.sampled_from(
