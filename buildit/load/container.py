@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def _step(item: Node, variables: Map[str, str]) -> LoadedStep:
             ),
             item.place,
         )
-        content = render_json(raw, variables)
+        content = json.dumps(render_json(raw, variables), ensure_ascii=False)
     else:
         bare, content = item, ""
     rendered = _render_vars(bare, variables)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from buildit.digest import BuildKey, Digest
-from buildit.model.image import App, Port, Volume
+from buildit.model.image import App
 
 FORMAT = "1"
 
@@ -83,13 +83,22 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiver:
+    """Findings of a check that a package accepts on the paths of a glob, and why."""
+
+    check: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One package of the plan.
 
     `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
     outputs the build sees, nearest first; `run` those that an image needs although no file says so.
     `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
-    are the .debs chosen with it.
+    are the .debs chosen with it. `patch_names` are the patches as the user wrote them, in order.
     `blobs` are small inputs (patches, files) that the front half left in the store.
     """
 
@@ -98,13 +107,16 @@ class Node:
     version: str
     record: str
     origin: str
+    platform: str = ""
     sources: tuple[SourceRef, ...] = ()
+    patch_names: tuple[str, ...] = ()
     remote_patches: tuple[PatchRef, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     run: tuple[BuildKey, ...] = ()
     deb: DebRef | None = None
     beside: tuple[DebRef, ...] = ()
     blobs: tuple[Digest, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
 
@@ -121,6 +133,7 @@ class Toolchain:
     """
 
     name: str
+    platform: str
     identity: Digest
     debs: tuple[DebRef, ...]
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -210,17 +223,9 @@ def from_json(text: str) -> ContainerPlan:
     data["nodes"] = tuple(_node(node) for node in data["nodes"])
     data["steps"] = tuple(_step(step) for step in data["steps"])
     data["images"] = tuple(ImageStep(**image) for image in data["images"])
-    data["app"] = _app(data["app"]) if data["app"] is not None else None
+    data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
     data["users"], data["groups"] = _accounts(data)
     return ContainerPlan(**data)
-
-
-def _app(data: dict[str, Any]) -> App:
-    data["ports"] = tuple(Port(**port) for port in data["ports"])
-    data["volumes"] = tuple(Volume(**volume) for volume in data["volumes"])
-    data["environment"] = tuple((name, value) for name, value in data["environment"])
-    data["exec"], gids = tuple(data["exec"]), tuple(data["supplementary_gids"])
-    return App(**{**data, "supplementary_gids": gids})
 
 
 def _toolchain(data: dict[str, Any]) -> Toolchain:
@@ -231,6 +236,8 @@ def _toolchain(data: dict[str, Any]) -> Toolchain:
 
 def _node(data: dict[str, Any]) -> Node:
     data["sources"] = tuple(_source(source) for source in data["sources"])
+    data["patch_names"] = tuple(data["patch_names"])
+    data["waivers"] = tuple(Waiver(**waiver) for waiver in data["waivers"])
     data["remote_patches"] = tuple(PatchRef(**patch) for patch in data["remote_patches"])
     data["dependencies"] = tuple(
         Dependency(dep["key"], tuple(dep["outputs"])) for dep in data["dependencies"]

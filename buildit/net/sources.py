@@ -22,6 +22,7 @@ from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.net.partials import Partial, open_partial
 from buildit.net.transport import NO_CAP, LocationError, Response, Transport, local_path
+from buildit.net.urls import is_loopback, parse_target
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
@@ -37,14 +38,16 @@ class Fetch:
     """What is wanted: `name` for people, where it may be, and what it must be.
 
     `urls` are URLs, absolute paths, or `mirror://NAME/path`. `size` is in bytes where known; no
-    more is read. Without a digest only https and local locations are asked, and the first answer
-    is taken: for pinning, never for building.
+    more is read. Without a digest only https and this machine are asked, and the first answer is
+    taken: for pinning, never for building. `proves_itself` says that the caller checks the bytes in
+    another way (an OpenPGP signature), so that plain http will do.
     """
 
     name: str
     urls: tuple[str, ...]
     digest: Digest | None = None
     size: int | None = None
+    proves_itself: bool = False
 
 
 class Ingest(Protocol):
@@ -220,7 +223,7 @@ class Fetcher:
 
     def _from(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
         """Fill `partial` from one location; None when its bytes are right."""
-        if want.digest is None and location.lower().startswith("http:"):
+        if want.digest is None and not want.proves_itself and _plain_http(location):
             return Failure(location, "http is refused for what no digest pins")
         for attempt in range(1, ATTEMPTS + 1):
             before = partial.rehash()
@@ -295,6 +298,16 @@ def raise_first(futures: tuple[Future[Digest], ...]) -> None:
     errors.sort(key=lambda error: isinstance(error, Interrupted))
     if errors:
         raise errors[0]
+
+
+def _plain_http(location: str) -> bool:
+    """Whether somebody on the way could change the bytes."""
+    if not location.lower().startswith("http:"):
+        return False
+    try:
+        return not is_loopback(parse_target(location).host)
+    except LocationError:
+        return True
 
 
 def _local(location: str) -> Path | None:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import DebRef, Dependency, Node, Signature, SourceRef, Toolchain
+from buildit.model.plan import (
+    DebRef,
+    Dependency,
+    Node,
+    PatchRef,
+    Signature,
+    SourceRef,
+    Toolchain,
+    Waiver,
+)
 from buildit.model.platform import Platform
 from buildit.plan.evaluate import Evaluated, Wanted
 from buildit.plan.identity import (
@@ -75,6 +84,7 @@ def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rule
         version=deb.version,
         record=record,
         origin=deb.path,
+        platform=toolchain.platform,
         deb=deb,
         beside=others,
     )
@@ -132,10 +142,6 @@ def nodes(
     return graph.nodes
 
 
-def keys_by_name(nodes_: Mapping[BuildKey, Node]) -> dict[str, BuildKey]:
-    return {node.name: key for key, node in nodes_.items()}
-
-
 def _node(graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform) -> Node:
     package = evaluated.package
     toolchain = graph.pinned.toolchains[package.recipe.toolchain]
@@ -148,10 +154,14 @@ def _node(graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Pla
         version=package.version,
         record=record,
         origin=package.origin,
+        platform=str(platform),
         sources=tuple(_source(evaluated, gathered, i) for i in range(len(evaluated.sources))),
+        patch_names=tuple(patch.written for patch in evaluated.patches),
+        remote_patches=tuple(_remote_patches(evaluated, gathered)),
         dependencies=dependencies,
         run=tuple(_run(graph, evaluated, toolchain)),
         blobs=gathered.blobs(),
+        waivers=tuple(Waiver(w.check, w.path, w.reason) for w in package.recipe.waivers),
         users=evaluated.users,
         groups=evaluated.groups,
     )
@@ -204,6 +214,12 @@ def _source(evaluated: Evaluated, gathered: Gathered, number: int) -> SourceRef:
         signature = Signature(urls, gathered.keys[number])
     name = spec.url.rstrip("/").rpartition("/")[2].partition("?")[0]
     return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
+
+
+def _remote_patches(evaluated: Evaluated, gathered: Gathered) -> Iterator[PatchRef]:
+    for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True):
+        if "://" in patch.written:
+            yield PatchRef(patch.written, canonical, patch.spec.strip)
 
 
 def _sysroot(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[Dependency]:

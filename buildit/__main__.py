@@ -1,0 +1,21 @@
+"""`buildit` and `python -m buildit`: the way with nothing to do first, then the commands."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from buildit.cli.quick import replay
+
+    code = replay(sys.argv[1:])
+    if code is None:
+        from buildit.cli.main import run
+
+        code = run(sys.argv[1:])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""One node of a plan to its artifact: lay out, patch, run the phases, capture."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.archive.admit import Budget
+from buildit.archive.beneath import Root
+from buildit.archive.contents import parse_contents
+from buildit.archive.deb import read_deb
+from buildit.archive.streams import Readable
+from buildit.archive.unpack import unpack_entries
+from buildit.build.capture import check, found_providers, pack, survey
+from buildit.build.checks import Waiver
+from buildit.build.limits import Limits
+from buildit.build.needs import MACHINES, Listing, Target
+from buildit.build.normalise import FileRule
+from buildit.build.providers import Visible
+from buildit.build.record import BuildRecord, read_record
+from buildit.build.split import OutputRule
+from buildit.build.workroom import PhaseFailed, Workroom
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError, Interrupted
+from buildit.events import Notice, PhaseStarted, Reporter
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.plan import DebRef, Dependency, Node, Toolchain
+from buildit.model.platform import PLATFORMS
+from buildit.model.tree import Entry, Kind
+from buildit.plan.identity import Rules
+from buildit.plan.nodes import deb_node
+from buildit.plan.steps import Phase
+from buildit.store.cas import Store
+from buildit.store.failures import Failure, forget_failure, keep_failure
+
+TREES = "trees"
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Builds nodes of one plan; each call is independent and runs in a thread of its own.
+
+    `owners` maps a path of the toolchain to the name of the .deb that has it.
+    """
+
+    store: Store
+    toolchain: Toolchain
+    owners: Mapping[str, str]
+    limits: Limits
+    report: Reporter
+    stop: threading.Event
+    rules: Rules
+
+    def build(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
+        """The artifact of a node, its blobs in the store; the caller commits it.
+
+        Raises:
+            BuildError: a phase or patch failed; log and tree are kept for `log` and `shell`.
+            UnsatisfiableError: a file needs what nobody provides.
+            Interrupted: `stop` was set.
+        """
+        work = self.store.scratch(f"build-{node.key[:16]}")
+        try:
+            return self._deb(node, work) if node.deb else self._package(node, at_hand, work)
+        finally:
+            if work.exists():
+                self.store.discard(work)
+
+    def _package(self, node: Node, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Artifact:
+        record = read_record(node.record)
+        room = self._room(node, at_hand, work)
+        phase = ""
+        try:
+            epoch = room.lay_out(record, self.store)
+            phase = "patch"
+            env = self._environment(record, epoch)
+            if record.patches:
+                self.report(PhaseStarted(node.key, node.label, "patch"))
+                room.patch(env, node.patch_names)
+            for step in record.steps:
+                phase = step.phase.value
+                self.report(PhaseStarted(node.key, node.label, phase))
+                room.phase(step.phase, step.argv, env)
+            phase = Phase.INSTALL.value
+            self.report(PhaseStarted(node.key, node.label, "pack"))
+            outputs = self._capture(node, record, room, at_hand, epoch)
+        except Interrupted:
+            raise
+        except BuilditError as error:
+            self._keep_failure(node, room, phase, error)
+            raise
+        log = self._keep_log(room)
+        forget_failure(self.store, node.key)
+        return self._artifact(node, outputs, epoch, log, _resolved(node, at_hand))
+
+    def _environment(self, record: BuildRecord, epoch: int) -> dict[str, str]:
+        return {
+            **record.environment,
+            "JOBS": str(len(os.sched_getaffinity(0))),
+            "SOURCE_DATE_EPOCH": str(epoch),
+        }
+
+    def _room(self, node: Node, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Workroom:
+        lowers = []
+        for dependency in node.dependencies:
+            for name in dependency.outputs:
+                output = at_hand[dependency.key].outputs.get(name)
+                if output is not None:
+                    lowers.append(self.store.tree(output.diff_id).name)
+        return Workroom(
+            work=work,
+            trees=self.store.root / TREES,
+            lowers=(*dict.fromkeys(lowers), self.toolchain.identity),
+            label=node.label,
+            limits=self.limits,
+            stop=self.stop,
+        )
+
+    def _capture(
+        self,
+        node: Node,
+        record: BuildRecord,
+        room: Workroom,
+        at_hand: Mapping[BuildKey, Artifact],
+        epoch: int,
+    ) -> dict[str, Output]:
+        target = _target(node)
+        rules = [
+            FileRule.parse(r.path, r.mode, r.owner, r.capabilities, place=node.label)
+            for r in record.file_rules
+        ]
+        splits = [OutputRule(o.name, o.paths, o.optional) for o in record.outputs]
+        visible = [
+            view
+            for dependency in node.dependencies
+            for view in self._views(dependency, at_hand[dependency.key])
+        ]
+        with Root.open(room.out) as tree:
+            installed = survey(tree, rules, splits, epoch, target)
+            waivers = [Waiver(w.check, w.path, w.reason) for w in node.waivers]
+            for finding in check(tree, installed, target, waivers, node.label):
+                self.report(Notice(f"{node.label}: {finding}", warning=True))
+            found = found_providers(installed, visible, self._deb_of, target, node.label, waivers)
+            return pack(tree, installed, found, self.store)
+
+    def _views(self, dependency: Dependency, artifact: Artifact) -> list[Visible]:
+        views = []
+        for name in dependency.outputs:
+            output = artifact.outputs.get(name)
+            if output is not None:
+                listing = Listing(parse_contents(self.store.read(output.contents)))
+                views.append(Visible(f"{dependency.key}:{name}", listing))
+        return views
+
+    def _deb_of(self, path: str) -> str | None:
+        """The provider that a path of the toolchain comes from."""
+        name = self.owners.get(path)
+        deb = next((deb for deb in self.toolchain.debs if deb.name == name), None)
+        if deb is None:
+            return None
+        return f"{deb_node(deb, self.toolchain, (), self.rules).key}:{RUNTIME}"
+
+    def _deb(self, node: Node, work: Path) -> Artifact:
+        """Unpack a .deb, without its scripts, and split it like anything that was built."""
+        assert node.deb is not None  # noqa: S101 the caller looked
+        out = work / "out"
+        out.mkdir()
+        members: list[Entry] = []
+        with self.store.open_blob(node.deb.digest) as deb, Root.open(out) as into:
+            pairs = read_deb(deb, Budget(), node.label)
+            unpack_entries(_noting(pairs, members), into, node.label)
+        epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
+        target = _target(node)
+        with Root.open(out) as tree:
+            installed = survey(tree, (), (), epoch, target)
+            visible = [self._beside(other, node) for other in node.beside]
+            found = found_providers(installed, visible, self._deb_of, target, node.label)
+            outputs = pack(tree, installed, found, self.store)
+        return self._artifact(node, outputs, epoch, None, {})
+
+    def _beside(self, deb: DebRef, node: Node) -> Visible:
+        """The files of a .deb that was chosen with the node's."""
+        other = deb_node(deb, self.toolchain, (*node.beside, *_self(node)), self.rules)
+        with self.store.open_blob(deb.digest) as stream:
+            entries = [entry for entry, _ in read_deb(stream, Budget(), deb.name)]
+        return Visible(f"{other.key}:{RUNTIME}", Listing(entries))
+
+    def _artifact(
+        self,
+        node: Node,
+        outputs: Mapping[str, Output],
+        epoch: int,
+        log: Digest | None,
+        resolved: Mapping[BuildKey, Mapping[str, Digest]],
+    ) -> Artifact:
+        materials = [(source.name, source.digest) for source in node.sources]
+        materials += [(f"input-{number}", blob) for number, blob in enumerate(node.blobs)]
+        if node.deb is not None:
+            materials.append((node.deb.path.rpartition("/")[2], node.deb.digest))
+        return Artifact(
+            key=node.key,
+            name=node.name,
+            version=node.version,
+            platform=node.platform,
+            outputs=outputs,
+            record=self.store.put_bytes(node.record.encode()),
+            log=log,
+            resolved=resolved,
+            materials=tuple(materials),
+            epoch=epoch,
+        )
+
+    def _keep_log(self, room: Workroom) -> Digest:
+        with self.store.ingest() as sink:
+            room.write_log(sink.write)
+            return sink.commit()
+
+    def _keep_failure(self, node: Node, room: Workroom, phase: str, error: BuilditError) -> None:
+        phase = error.phase if isinstance(error, PhaseFailed) else phase
+        log = room.work / "log"
+        with log.open("wb") as stream:
+            room.write_log(stream.write)
+            stream.write(f"=== {error}\n".encode("utf-8", "replace"))
+        keep_failure(
+            self.store,
+            Failure(node.key, node.name, node.version, phase, str(error), log, room.work),
+        )
+
+
+def _self(node: Node) -> tuple[DebRef, ...]:
+    return (node.deb,) if node.deb is not None else ()
+
+
+def _resolved(
+    node: Node, at_hand: Mapping[BuildKey, Artifact]
+) -> dict[BuildKey, dict[str, Digest]]:
+    resolved: dict[BuildKey, dict[str, Digest]] = {}
+    for dependency in node.dependencies:
+        outputs = at_hand[dependency.key].outputs
+        resolved[dependency.key] = {
+            name: outputs[name].diff_id for name in dependency.outputs if name in outputs
+        }
+    return resolved
+
+
+def _target(node: Node) -> Target:
+    platform = PLATFORMS[node.platform]
+    return Target(MACHINES[platform.arch], platform.triplet)
+
+
+def _noting(
+    pairs: Iterator[tuple[Entry, Readable | None]], noted: list[Entry]
+) -> Iterator[tuple[Entry, Readable | None]]:
+    for entry, content in pairs:
+        noted.append(entry)
+        yield entry, content

@@ -1,0 +1,201 @@
+"""The directory of one build: sources unpacked, inputs laid out, phases run.
+
+build/src   the sources, writable: /build/src
+build/out   what the install phase leaves: /build/out
+input/      patches and the package's own files, read-only: /input
+logs/       one file a phase
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.archive.admit import Budget
+from buildit.archive.beneath import Root
+from buildit.archive.unpack import unpack_source
+from buildit.build.jail import Bind, Jail
+from buildit.build.launch import host_owner
+from buildit.build.limits import Limits
+from buildit.build.patching import apply_argv, refusal
+from buildit.build.record import BuildRecord
+from buildit.build.sandbox import Outcome, run
+from buildit.digest import CHUNK, Digest
+from buildit.errors import BuildError, BuilditError
+from buildit.plan.identity import SourceInput
+from buildit.plan.steps import Phase
+from buildit.store.cas import Store
+
+NO_SOURCES_EPOCH = 315532800
+"""SOURCE_DATE_EPOCH of a package without sources: 1980-01-01, the oldest time a zip can say."""
+
+TAIL_LINES = 25
+
+_LIMIT_WORDS = {
+    "memory": "used more memory than `limits: memory` allows",
+    "processes": "started more processes than `limits: processes` allows",
+    "seconds": "ran longer than `limits: time` allows",
+    "idle": "wrote nothing for an hour and was stopped",
+    "disk": "wrote more to the disk than a build may",
+}
+
+
+class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of its siblings
+    """A phase of a build failed; the workroom still has everything."""
+
+    def __init__(self, phase: str, error: BuilditError) -> None:
+        super().__init__(error.message, place=error.place, hint=error.hint, details=error.details)
+        self.phase = phase
+
+
+@dataclass(frozen=True, slots=True)
+class Workroom:
+    """One build's directory `work` and the names of the trees that its root is made of."""
+
+    work: Path
+    trees: Path
+    lowers: tuple[str, ...]
+    label: str
+    limits: Limits
+    stop: threading.Event
+
+    @property
+    def out(self) -> Path:
+        return self.work / "build" / "out"
+
+    def lay_out(self, record: BuildRecord, store: Store) -> int:
+        """Make the directory, unpack the sources, place patches and files; return the epoch.
+
+        Raises:
+            IntegrityError: an archive is damaged or hostile.
+            BuildError: an archive exceeds a limit.
+            StoreError: the disk is full.
+        """
+        for name in ("build/src", "build/out", "build/home", "input/patches", "input/files"):
+            (self.work / name).mkdir(parents=True, mode=0o755)
+        (self.work / "logs").mkdir()
+        epochs = [self._unpack(source, store) for source in record.sources]
+        for number, patch in enumerate(record.patches):
+            # The number leads, so that the shell's order is the written one.
+            _place(
+                store, patch, self.work / "input" / "patches" / f"{number:04d}", executable=False
+            )
+        for file in record.files:
+            target = self.work / "input" / "files" / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _place(store, file.digest, target, executable=file.executable)
+        self._own()
+        return max(epochs, default=NO_SOURCES_EPOCH) or NO_SOURCES_EPOCH
+
+    def _unpack(self, source: SourceInput, store: Store) -> int:
+        target = Path(os.path.normpath(self.work / "build" / "src" / source.directory))
+        target.mkdir(parents=True, exist_ok=True)
+        with Root.open(target) as into:
+            return unpack_source(
+                store.path(source.digest),
+                into,
+                strip=source.strip,
+                budget=Budget(),
+                owner=host_owner(),
+            )
+
+    def _own(self) -> None:
+        owner = host_owner()
+        if owner is not None:
+            for name in ("build", "build/src", "build/out", "build/home"):
+                os.chown(self.work / name, *owner)
+
+    def jail(self, env: dict[str, str]) -> Jail:
+        return Jail(
+            lowers=self.lowers,
+            binds=(Bind("build", "/build", writable=True), Bind("input", "/input")),
+            env=env,
+            cwd="/build/src",
+        )
+
+    def patch(self, env: dict[str, str], names: Sequence[str]) -> None:
+        """Apply all patches; `names` is what the user calls them.
+
+        Raises:
+            PhaseFailed: one does not apply; the message names it, the file and the hunk.
+        """
+        outcome, log = self._run("patch", apply_argv(), env)
+        if outcome.status == 0:
+            return
+        if outcome.status < 91 or outcome.status > 93:
+            raise self._failed("patch", outcome, log)
+        refused = refusal(outcome.status, _tail(log, 1000))
+        name = names[refused.number] if refused.number < len(names) else f"#{refused.number + 1}"
+        raise PhaseFailed(
+            "patch",
+            BuildError(
+                f"the patch {name} {refused.reason}",
+                place=self.label,
+                hint=refused.hint,
+                details=refused.details,
+            ),
+        )
+
+    def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> None:
+        """Run one phase.
+
+        Raises:
+            PhaseFailed: it ended with another status than 0, or exceeded a limit.
+        """
+        outcome, log = self._run(phase.value, argv, env)
+        if outcome.status != 0 or outcome.limit is not None:
+            raise self._failed(phase.value, outcome, log)
+
+    def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
+        number = len(list((self.work / "logs").iterdir()))
+        log = self.work / "logs" / f"{number}-{name}"
+        outcome = run(
+            self.jail(env),
+            argv,
+            trees=self.trees,
+            work=self.work,
+            log=log,
+            limits=self.limits,
+            stop=self.stop,
+        )
+        return outcome, log
+
+    def _failed(self, name: str, outcome: Outcome, log: Path) -> PhaseFailed:
+        if outcome.limit is not None:
+            words = _LIMIT_WORDS.get(outcome.limit, f"exceeded the limit on {outcome.limit}")
+            message = f"{name} {words}"
+            hint = "raise the limit in .buildit-config.yaml, or mend the recipe"
+        else:
+            how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
+            message = f"{name} failed with {how}"
+            hint = "see `buildit log`; look around in it with `buildit shell`"
+        error = BuildError(message, place=self.label, hint=hint, details=_tail(log, TAIL_LINES))
+        return PhaseFailed(name, error)
+
+    def write_log(self, write: Callable[[bytes], object]) -> None:
+        """The logs of all phases, in order, each under its name."""
+        for log in sorted(
+            (self.work / "logs").iterdir(), key=lambda path: int(path.name.split("-")[0])
+        ):
+            write(f"=== {log.name.partition('-')[2]}\n".encode())
+            with log.open("rb") as stream:
+                while chunk := stream.read(CHUNK):
+                    write(chunk)
+
+
+def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> None:
+    with store.checked(digest) as source, target.open("xb") as copy:
+        shutil.copyfileobj(source, copy, CHUNK)
+    target.chmod(0o755 if executable else 0o644)
+
+
+def _tail(log: Path, count: int) -> tuple[str, ...]:
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - (256 << 10)))
+        text = stream.read().decode("utf-8", "replace")
+    return tuple(text.splitlines()[-count:])

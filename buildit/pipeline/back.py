@@ -1,0 +1,210 @@
+"""The back half: artifacts for a plan's nodes, from the store, a binhost, or a build.
+
+Standard library on the way where everything is at hand; the network and the sandbox are imported
+where they are needed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError, IntegrityError
+from buildit.events import (
+    BuildFailed,
+    Building,
+    Built,
+    Missing,
+    Notice,
+    Planned,
+    Reporter,
+    Reused,
+)
+from buildit.model.artifact import Artifact
+from buildit.model.plan import ContainerPlan, Node
+from buildit.pipeline.network import Network
+from buildit.pipeline.realise import agrees, realise
+from buildit.pipeline.rules import RULES
+from buildit.pipeline.settings import Settings
+from buildit.plan.nodes import deb_node
+from buildit.store.artifacts import Found, examine
+from buildit.store.attest import LOCAL
+from buildit.store.binhost import FileBinhost
+from buildit.store.cas import Store
+
+LOCAL_STORE = "the local store"
+
+
+@dataclass(slots=True)
+class Realiser:
+    """Obtains the artifacts of one plan.
+
+    `stop` ends builds under way.
+    """
+
+    plan: ContainerPlan
+    settings: Settings
+    store: Store
+    report: Reporter
+    stop: threading.Event
+    network: Network
+    done: dict[BuildKey, Artifact] = field(default_factory=dict)
+    _nodes: dict[BuildKey, Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._nodes = {node.key: node for node in self.plan.nodes}
+
+    def node(self, key: BuildKey) -> Node:
+        """A node of the plan, or a .deb of its toolchain."""
+        if key not in self._nodes:
+            toolchain = self.plan.toolchain
+            for deb in toolchain.debs:
+                node = deb_node(deb, toolchain, (), RULES)
+                self._nodes.setdefault(node.key, self._with_run(node))
+        if key not in self._nodes:
+            raise IntegrityError(
+                f"an artifact names the provider {key[:12]}, which is not in the plan",
+                hint="build it again: `buildit store verify`, then the same command",
+            )
+        return self._nodes[key]
+
+    def realise(self, roots: tuple[BuildKey, ...]) -> None:
+        """Obtain the roots and all that is needed on the way.
+
+        Raises:
+            BuilditError: something cannot be fetched or built.
+        """
+        self.store.pin([*self._nodes, *roots])
+        found = realise(
+            self._nodes,
+            roots,
+            find=self.find,
+            prepare=self.prepare,
+            build=self.build,
+            jobs=self.settings.jobs,
+        )
+        self.done.update(found)
+
+    def obtain(self, node: Node) -> Artifact:
+        """The artifact of one node that a closure reaches; .debs are unpacked here."""
+        if node.key not in self.done:
+            self._nodes.setdefault(node.key, node)
+            self.realise((node.key,))
+        return self.done[node.key]
+
+    def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        """Look in the store, then on each binhost; the bytes are in the store afterwards."""
+
+        def suits(artifact: Artifact) -> str | None:
+            return None if agrees(artifact, at_hand) else "built against other dependencies"
+
+        found = examine(self.store, node.key, suits)
+        if isinstance(found, Found):
+            self.report(Reused(node.key, node.label, LOCAL_STORE))
+            return found.artifact
+        for repository in self.settings.repositories:
+            if not repository.download or not Path(repository.download).is_dir():
+                continue
+            host = FileBinhost(
+                Path(repository.download), self._accept, repository.unsigned, self.report
+            )
+            try:
+                artifact = host.pull(node.key, self.store)
+            except BuilditError as error:
+                self.report(Notice(f"{repository.name}: {error}", warning=True))
+                continue
+            if artifact is not None and suits(artifact) is None:
+                self.report(Reused(node.key, node.label, f"'{repository.name}'"))
+                return artifact
+        self.report(Missing(node.key, node.label))
+        return None
+
+    def prepare(self, nodes: tuple[Node, ...]) -> None:
+        """Fetch what the builds of `nodes` need, all before the first begins."""
+        from buildit.pipeline.supply import Supply
+
+        builds = sum(node.deb is None for node in nodes)
+        unpacks = len(nodes) - builds
+        self.report(Planned(len(self._nodes) - len(nodes), builds, unpacks))
+        Supply(self.network).bring(nodes, self.plan.toolchain)
+
+    def build(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
+        """Build or unpack one node and commit it; runs in a thread of its own."""
+        from buildit.build.builder import Builder
+        from buildit.pipeline.reasons import reason
+        from buildit.pipeline.supply import toolchain_owners
+
+        with self.store.key_lock(node.key, self._waiting):
+            again = examine(
+                self.store, node.key, lambda a: None if agrees(a, at_hand) else "another"
+            )
+            if isinstance(again, Found):
+                return again.artifact
+            self.report(Building(node.key, node.label, reason(node, self.store)))
+            started = time.monotonic()
+            builder = Builder(
+                store=self.store,
+                toolchain=self.plan.toolchain,
+                owners=toolchain_owners(self.plan.toolchain, self.store),
+                limits=self.settings.limits,
+                report=self.report,
+                stop=self.stop,
+                rules=RULES,
+            )
+            try:
+                artifact = builder.build(node, at_hand)
+                self._commit(artifact)
+            except BuilditError as error:
+                self.report(BuildFailed(node.key, node.label, error.message))
+                raise
+            self.report(Built(node.key, node.label, time.monotonic() - started))
+            return artifact
+
+    def _commit(self, artifact: Artifact) -> None:
+        from buildit.pipeline.signing import signer
+        from buildit.store.artifacts import commit, read_statement
+
+        builder, sign = signer(self.settings)
+        committed = commit(self.store, artifact, builder, sign)
+        if committed.differs_from is not None:
+            before, _ = read_statement(committed.differs_from, artifact.key)
+            if _diff_ids(before) == _diff_ids(artifact):
+                return
+            self.report(
+                Notice(
+                    f"{artifact.name} is not reproducible: its outputs differ from those that "
+                    f"{'this machine' if builder == LOCAL else builder[:12]} built before",
+                    warning=True,
+                )
+            )
+
+    def _accept(self, statement: bytes, signature: bytes | None, builder: str) -> None:
+        """Judge a statement of a binhost: signed by a key that the config allows, or unsigned
+        where the repository says so (the binhost itself checks that)."""
+        if builder == LOCAL and signature is None:
+            return
+        from buildit.pipeline.signing import accept
+
+        accept(statement, signature, builder, self.settings)
+
+    def _waiting(self, holder: str) -> None:
+        self.report(Notice(f"waiting for {holder}, which builds the same"))
+
+    def _with_run(self, node: Node) -> Node:
+        """The node of a toolchain's .deb with what it only loads with dlopen."""
+        from dataclasses import replace
+
+        toolchain = self.plan.toolchain
+        names = toolchain.run.get(node.name.removeprefix("debian:"), ())
+        keys = tuple(
+            deb_node(deb, toolchain, (), RULES).key for deb in toolchain.debs if deb.name in names
+        )
+        return replace(node, run=keys)
+
+
+def _diff_ids(artifact: Artifact) -> dict[str, Digest]:
+    return {name: output.diff_id for name, output in artifact.outputs.items()}

@@ -1,0 +1,63 @@
+"""The lock on disk: what would move, and its atomic replacement."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from buildit.digest import BuildKey
+from buildit.errors import StoreError
+from buildit.model.artifact import Artifact
+from buildit.pipeline.front import LOCK_FILE, Planned
+from buildit.plan.lock import Lock, Section, changes, format_lock
+
+
+def moved(planned: Planned, platform: str) -> tuple[str, ...]:
+    """What the plan would change in the lock, in words."""
+    return changes(planned.lock.section(platform), planned.section)
+
+
+def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section:
+    """The section with the diff_ids of the packages that are at hand."""
+    outputs = dict(section.outputs)
+    for package in section.packages:
+        artifact = done.get(package.key)
+        for name, output in (artifact.outputs if artifact else {}).items():
+            outputs[package.name, name] = output.diff_id
+    return replace(section, outputs=outputs)
+
+
+def write_lock(directory: Path, lock: Lock) -> None:
+    """Replace the lock beside a container, where its text changes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = directory / LOCK_FILE
+    text = format_lock(lock)
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text("utf-8") == text:
+            return
+    try:
+        fd, temporary = tempfile.mkstemp(dir=directory, prefix=f".{LOCK_FILE}-")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fchmod(fd, 0o644)
+                os.fsync(fd)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"the lock cannot be written: {error.strerror}",
+            place=str(path),
+            hint="make the container's directory writable, or build with --locked",
+        ) from error

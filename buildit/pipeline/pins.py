@@ -1,0 +1,148 @@
+"""What the lock pins beyond versions: toolchains, further .debs, patches at URLs.
+
+The locked answer is taken wherever there is one; the network is asked only for what is new or may
+move (`buildit lock --update`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from buildit.debian.identity import toolchain_identity
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import IntegrityError
+from buildit.model.plan import DebRef, Toolchain
+from buildit.model.platform import Platform
+from buildit.model.recipe import ToolchainPackage
+from buildit.pipeline.gather import canonical_patch
+from buildit.pipeline.network import Network
+from buildit.plan.evaluate import Wanted, WantedPatch
+from buildit.plan.lock import Section
+from buildit.plan.resolve import Selection
+
+PATCH_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pinner:
+    """Answers from `section`, else from the network; what it answered is collected for the lock.
+
+    `update` names what may move: `*` for everything, `toolchain`, a package's name, a patch's URL.
+    """
+
+    network: Network
+    target: Platform
+    section: Section = field(default_factory=Section)
+    update: tuple[str, ...] = ()
+    _debs: dict[str, tuple[DebRef, ...]] = field(default_factory=dict)
+    _dates: dict[str, str] = field(default_factory=dict)
+
+    def chosen_debs(self) -> Mapping[str, tuple[DebRef, ...]]:
+        return dict(self._debs)
+
+    def chosen_indices(self) -> Mapping[str, str]:
+        """The dates of the indices that the .debs were chosen from."""
+        suites = {deb.suite for debs in self._debs.values() for deb in debs}
+        old = {suite: date for suite, date in self.section.indices.items() if suite in suites}
+        return {**old, **self._dates}
+
+    def toolchain(self, name: str, spec: ToolchainPackage) -> Toolchain:
+        """The exact .debs of a toolchain.
+
+        Raises:
+            FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
+        """
+        locked = self.section.debs.get(name)
+        names = {deb.name for deb in locked or ()}
+        wanted = {package.partition("=")[0] for package in spec.debian.packages}
+        if locked is None or not wanted <= names or self._may_move("toolchain", name):
+            locked = self._select(spec.debian.packages, spec.debian.suites)
+        self._debs[name] = locked
+        run = {deb: tuple(names) for deb, names in spec.debian.run.items()}
+        return Toolchain(name, str(self.target), toolchain_identity(locked), locked, run)
+
+    def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[DebRef, ...]:
+        """A further Debian package with what it needs beyond the toolchain.
+
+        Raises:
+            as `toolchain`.
+        """
+        asker = f"debian:{wanted.debian}"
+        locked = self.section.debs.get(asker)
+        if locked is None or self._may_move("toolchain", asker):
+            suites = tuple(sorted({deb.suite for deb in toolchain.debs}))
+            known = {deb.name for deb in toolchain.debs}
+            chosen = self._select((wanted.debian,), suites)
+            locked = tuple(deb for deb in chosen if deb.name not in known)
+        self._debs[asker] = locked
+        return locked
+
+    def patch(self, package: str, patch: WantedPatch) -> tuple[Digest, Digest | None]:
+        """The canonical digest of a patch at a URL, and that of its bytes where they were read.
+
+        Raises:
+            FetchError: it is not pinned and cannot be fetched.
+            IntegrityError: its canonical form is not the pinned one.
+            RecipeError: it is no patch.
+        """
+        for locked in self.section.patches:
+            if (locked.package, locked.name) != (package, patch.written):
+                continue
+            if patch.spec.sha256 not in (None, locked.canonical) or self._may_move(
+                package, patch.written
+            ):
+                break
+            return locked.canonical, locked.raw
+        if patch.spec.sha256 is not None:
+            return patch.spec.sha256, None
+        raw, canonical = fetch_patch(self.network, patch)
+        return self.network.store.put_bytes(canonical), digest_bytes(raw)
+
+    def _may_move(self, *names: str) -> bool:
+        return "*" in self.update or any(name in self.update for name in names)
+
+    def _select(self, packages: Iterable[str], suites: tuple[str, ...]) -> tuple[DebRef, ...]:
+        from buildit.debian.select import select
+
+        with self.network.debian().open_indices(suites, self.target.debian) as indices:
+            self._dates.update(indices.dates)
+            return select(packages, indices.merged)
+
+
+def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
+    """A patch at a URL: its bytes and their canonical form.
+
+    Raises:
+        FetchError: no such patch.
+        IntegrityError: another patch than the recipe pins.
+        RecipeError: no patch at all.
+    """
+    from buildit.net.sources import Fetch
+
+    want = Fetch(patch.written.rpartition("/")[2] or patch.written, (patch.written,), None, None)
+    digest = network.fetcher().fetch(want)
+    raw = network.store.read(digest)
+    if len(raw) > PATCH_LIMIT:
+        raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)
+    return raw, canonical_patch(raw, patch.written, patch)
+
+
+def wanted_debs(
+    selection: Selection, asked: Iterable[Wanted], toolchains: Mapping[str, Toolchain]
+) -> Iterator[tuple[Wanted, Toolchain]]:
+    """Each Debian package that is needed beyond the toolchain of whoever needs it, once."""
+    first = next(iter(toolchains.values()))
+    seen: set[str] = set()
+    needed = [
+        (wanted, toolchains[one.package.recipe.toolchain])
+        for one in selection.chosen.values()
+        for wanted in one.wanted
+        if wanted.atom is None
+    ]
+    for wanted, toolchain in (*needed, *((one, first) for one in asked)):
+        own = {deb.name for deb in toolchain.debs}
+        name = wanted.debian.partition("=")[0]
+        if name not in own and wanted.debian not in seen:
+            seen.add(wanted.debian)
+            yield wanted, toolchain

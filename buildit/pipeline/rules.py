@@ -1,0 +1,21 @@
+"""The versions of our own rules that enter every key, in one place."""
+
+from __future__ import annotations
+
+from buildit.archive.merged import MERGED_USR
+from buildit.build.normalise import NORMALISER
+from buildit.build.patching import PATCHER
+from buildit.build.split import SPLITTER
+from buildit.model.patch import CANONICAL_PATCH
+from buildit.plan.identity import Rules
+
+SANDBOX = "1"
+"""Raised when what a build can see of the sandbox changes: mounts, ids, environment, filters."""
+
+RULES = Rules(
+    normaliser=NORMALISER,
+    splitter=SPLITTER,
+    patcher=f"{PATCHER}.{CANONICAL_PATCH}",
+    deb=MERGED_USR,
+    sandbox=SANDBOX,
+)

@@ -1,0 +1,224 @@
+"""The story of one command: plan a container, realise its packages, emit its images."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from buildit.errors import UnsatisfiableError, UsageError
+from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
+from buildit.pipeline import stamp
+from buildit.pipeline.back import Realiser
+from buildit.pipeline.network import Network
+from buildit.pipeline.settings import Settings, from_plain
+from buildit.store.cas import Store
+
+if TYPE_CHECKING:
+    from buildit.pipeline.front import Planned
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of one container.
+
+    `use` are flags for every package, `update` what may move although it is locked, `jobs` 0 means
+    as configured. `locked` refuses a lock that would change.
+    """
+
+    directory: Path
+    output: Path = Path("out")
+    use: tuple[str, ...] = ()
+    update: tuple[str, ...] = ()
+    jobs: int = 0
+    locked: bool = False
+    offline: bool = False
+
+    def question(self, verb: str) -> str:
+        """The name of the stamp of this command."""
+        return stamp.name(
+            verb,
+            os.path.abspath(self.directory),
+            os.path.abspath(self.output),
+            os.getcwd(),
+            *self.use,
+            "|",
+            *self.update,
+            str(self.locked),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with what the back half needs; `planned` is None where a stamp gave the plan."""
+
+    plan: ContainerPlan
+    settings: Settings
+    planned: Planned | None = None
+
+
+@contextmanager
+def opened(
+    settings: Settings, options: Options, report: Reporter
+) -> Iterator[tuple[Store, Network]]:
+    """The store and the network of a command."""
+    with Store.open(Path(settings.store)) as store:
+        network = Network(settings, store, report, options.offline)
+        try:
+            yield store, network
+        finally:
+            network.close()
+
+
+def prepare(options: Options, report: Reporter) -> Prepared:
+    """The plan of a container: from the stamp where no file changed, else made anew.
+
+    Raises:
+        BuilditError: the user's files are wrong, or something could not be pinned.
+    """
+    kept = None if options.update else stamp.read(options.question("plan"))
+    if kept is not None:
+        try:
+            return Prepared(from_json(kept["plan"]), _settings(kept["settings"], options))
+        except (KeyError, TypeError, ValueError):
+            pass  # a stamp is a cache: a foreign one is a miss
+    return _fresh(options, report)
+
+
+def _settings(plain: dict[str, Any], options: Options) -> Settings:
+    settings = from_plain(plain)
+    return replace(settings, jobs=options.jobs or settings.jobs)
+
+
+def _fresh(options: Options, report: Reporter) -> Prepared:
+    from buildit.load.config import load_config
+    from buildit.model.platform import build_platform
+    from buildit.pipeline.front import Request, make_plan
+    from buildit.pipeline.pins import Pinner
+    from buildit.pipeline.settings import settings_of
+
+    directory = options.directory
+    if not directory.is_dir():
+        raise UsageError(
+            f"{directory} is not a directory",
+            hint="name the directory of a container: buildit containers/nginx-prod/",
+        )
+    loaded = load_config(directory)
+    settings, remarks = settings_of(loaded.config, directory, os.environ)
+    for remark in remarks:
+        report(Notice(remark, warning=True))
+    with opened(settings, options, report) as (store, network):
+        pinner = Pinner(network, build_platform(os.uname().machine))
+        request = Request(directory, options.use, options.update)
+        planned = make_plan(request, loaded, store, pinner)
+    return Prepared(planned.plan, _settings(settings.plain(), options), planned)
+
+
+def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
+    """Write the lock where it changed, or refuse under `--locked`.
+
+    Raises:
+        UnsatisfiableError: `--locked`, and something would move; the details say what.
+        StoreError: the lock cannot be written.
+    """
+    planned = prepared.planned
+    if planned is None:
+        return
+    from buildit.pipeline.locking import moved, write_lock
+
+    platform = prepared.plan.platform
+    lines = moved(planned, platform)
+    if lines and options.locked:
+        raise UnsatisfiableError(
+            "the lock would change",
+            place=str(options.directory / "buildit.lock"),
+            hint="if that is right: `buildit lock`, then commit buildit.lock",
+            details=lines,
+        )
+    if platform in planned.lock.sections:
+        for line in lines:
+            report(Notice(f"lock: {line}"))
+    if not options.locked:
+        write_lock(options.directory, planned.lock.with_section(platform, planned.section))
+    _keep_plan(prepared, options)
+
+
+def _keep_plan(prepared: Prepared, options: Options) -> None:
+    if prepared.planned is None:
+        return
+    rows = stamp.record(prepared.planned.consulted)
+    result = {"plan": to_json(prepared.plan), "settings": prepared.settings.plain()}
+    stamp.write(options.question("plan"), rows, result)
+
+
+def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Emission, ...]:
+    """Build a container and emit its images into `options.output`.
+
+    Raises:
+        BuilditError: see each stage; the store stays whole, finished packages stay built.
+    """
+    prepared = prepare(options, report)
+    plan, settings = prepared.plan, prepared.settings
+    report(Started(plan.label))
+    for step in plan.steps:
+        if isinstance(step, PackageStep):
+            report(Processing(step.origin, plan.platform, step.key))
+    lock(prepared, options, report)
+    with opened(settings, options, report) as (store, network):
+        realiser = Realiser(plan, settings, store, report, stop, network)
+        roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
+        realiser.realise(roots)
+        emissions = _emit(plan, realiser, options.output, report)
+        if prepared.planned is not None:
+            _keep_outputs(prepared, realiser, options)
+            _keep_roots(store, plan, options)
+    return emissions
+
+
+def _emit(
+    plan: ContainerPlan, realiser: Realiser, output: Path, report: Reporter
+) -> tuple[Emission, ...]:
+    from buildit.image.emitters import EMITTERS
+    from buildit.pipeline.assemble import image, stack
+
+    made = stack(plan, realiser.store, realiser.node, realiser.obtain)
+    title = f"{plan.name}-{plan.version}"
+    emissions = []
+    if not plan.images:
+        report(Notice("the container has no image step: nothing is emitted", warning=True))
+    for step in plan.images:
+        report(Packaging(title, step.format))
+        output.mkdir(parents=True, exist_ok=True)
+        emission = EMITTERS[step.format](image(plan, step, made), realiser.store.path, output)
+        report(Emitted(title, step.format, str(emission.path), emission.digest))
+        emissions.append(emission)
+    return tuple(emissions)
+
+
+def _keep_outputs(prepared: Prepared, realiser: Realiser, options: Options) -> None:
+    """Note the outputs in the lock, and keep the plan under the files as they are now."""
+    from buildit.pipeline.locking import with_outputs, write_lock
+
+    planned = prepared.planned
+    if planned is None or options.locked:
+        return
+    platform = prepared.plan.platform
+    section = with_outputs(planned.section, realiser.done)
+    write_lock(options.directory, planned.lock.with_section(platform, section))
+    _keep_plan(prepared, options)
+
+
+def _keep_roots(store: Store, plan: ContainerPlan, options: Options) -> None:
+    """What this container needs is no garbage as long as its lock exists."""
+    from buildit.store.collect import add_root
+
+    names: list[str] = [node.key for node in plan.nodes]
+    names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
+    names += [source.digest for node in plan.nodes for source in node.sources]
+    add_root(store, options.directory.resolve() / "buildit.lock", names)

@@ -1,0 +1,152 @@
+"""Everything a build needs, into the store before the first build begins: sources, .debs, patches.
+
+Order of places: the store, `distfiles/`, binhosts that are directories, then URLs and mirrors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import FetchError, IntegrityError
+from buildit.model.patch import canonical_bytes
+from buildit.model.patchread import parse_patch
+from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
+from buildit.net.sources import Fetch
+from buildit.pipeline.network import Network
+from buildit.store.cas import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Brings what nodes need through one network."""
+
+    network: Network
+
+    @property
+    def store(self) -> Store:
+        return self.network.store
+
+    def bring(self, nodes: tuple[Node, ...], toolchain: Toolchain) -> None:
+        """Fetch all that the builds of `nodes` need and the store lacks.
+
+        Raises:
+            FetchError: something is served nowhere.
+            IntegrityError: every place serves other bytes, or a signature does not hold.
+        """
+        debs: dict[Digest, DebRef] = {}
+        if any(node.deb is None for node in nodes):
+            debs |= {deb.digest: deb for deb in toolchain.debs}
+        for node in nodes:
+            further = (node.deb, *node.beside) if node.deb else ()
+            debs |= {deb.digest: deb for deb in further}
+        sources = {source.digest: source for node in nodes for source in node.sources}
+        wants = [self._source(source) for source in sources.values()]
+        if not self._has_tree(toolchain) or len(debs) < len(toolchain.debs):
+            wants += [self._deb(deb) for deb in debs.values()]
+        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
+        if missing:
+            self._fetch(missing)
+        for source in sources.values():
+            self._check_signature(source)
+        for node in nodes:
+            for patch in node.remote_patches:
+                self._patch(patch)
+
+    def _has_tree(self, toolchain: Toolchain) -> bool:
+        return (self.store.root / "trees" / toolchain.identity).is_dir()
+
+    def _fetch(self, missing: list[Fetch]) -> None:
+        try:
+            self.network.fetcher().fetch_all(missing, max(4, self.network.settings.jobs))
+        except FetchError as error:
+            if any(want.name.endswith(".deb") and want.name == error.place for want in missing):
+                raise FetchError(
+                    f"the locked {error.place} is gone from every mirror",
+                    place=error.place,
+                    hint="take a newer one: `buildit lock --update toolchain`, then build again",
+                    details=error.details,
+                ) from error
+            raise
+
+    def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
+        settings = self.network.settings
+        places = [str(Path(directory) / name) for directory in settings.distfiles for name in names]
+        places += [
+            str(Path(repository.download) / "blobs" / "sha256" / digest)
+            for repository in settings.repositories
+            if repository.download
+        ]
+        return tuple(place for place in places if Path(place).is_file())
+
+    def _source(self, source: SourceRef) -> Fetch:
+        urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
+        return Fetch(source.name, urls, source.digest, None)
+
+    def _deb(self, deb: DebRef) -> Fetch:
+        name = deb.path.rpartition("/")[2]
+        urls = (*self._earlier((name,), deb.digest), f"mirror://debian/{deb.path}")
+        return Fetch(name, urls, deb.digest, deb.size)
+
+    def _patch(self, patch: PatchRef) -> None:
+        if self.store.has(patch.digest):
+            return
+        fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), None, None))
+        parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
+        canonical = canonical_bytes(parsed)
+        if digest_bytes(canonical) != patch.digest:
+            raise IntegrityError(
+                f"{patch.url} is not the patch that is locked",
+                place=patch.url,
+                hint="compare it; if it is right: `buildit lock --update`",
+                details=(
+                    f"expected canonical sha256:{patch.digest}",
+                    f"got sha256:{digest_bytes(canonical)}",
+                ),
+            )
+        self.store.put_bytes(canonical)
+
+    def _check_signature(self, source: SourceRef) -> None:
+        """Check the upstream signature once; a good one is remembered by what it was over."""
+        signature = source.signature
+        if signature is None:
+            return
+        keys = [self.store.read(key) for key in signature.keys]
+        stamp = digest_bytes("\n".join((source.digest, *signature.keys)).encode())
+        good = self.store.cache("signatures") / stamp
+        if good.exists():
+            return
+        from buildit.net.openpgp import verify_detached
+
+        armored = self.store.read(
+            self.network.fetcher().fetch(
+                Fetch(f"{source.name}.asc", signature.urls, proves_itself=True)
+            )
+        )
+        try:
+            verify_detached(self.store.path(source.digest), armored, keys)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"the upstream signature of {source.name} does not hold: {error.message}",
+                place=source.name,
+                hint="do not build it; compare the source and the keys with upstream's",
+                details=error.details,
+            ) from error
+        good.touch()
+
+
+def toolchain_owners(toolchain: Toolchain, store: Store) -> Mapping[str, str]:
+    """Which .deb has each program and library of a toolchain; its tree is filled on first use.
+
+    Raises:
+        IntegrityError: a .deb is damaged, or two of them have the same file.
+        StoreError: a .deb is missing, or the disk is full.
+    """
+    from buildit.debian.toolchain import fill, read_owners
+
+    tree = store.named_tree(
+        toolchain.identity, lambda directory: fill(directory, toolchain, store.path)
+    )
+    return read_owners(tree)
