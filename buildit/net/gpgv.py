@@ -14,6 +14,8 @@ from pathlib import Path
 from buildit.errors import IntegrityError
 
 SECONDS = 60
+_Report = dict[str, list[list[str]]]
+"""What was said of one signature: status word -> the values of each line with it."""
 _WEAK = {"1", "2", "3"}  # RFC 9580, 9.5: MD5, SHA-1, RIPEMD-160
 _WORTHLESS = {
     "EXPSIG": "the signature has expired",
@@ -24,16 +26,17 @@ _WORTHLESS = {
 }
 
 
-def signers(status: str) -> tuple[str, ...]:
+def signers(status: str, *, expired_since: bool = False) -> tuple[str, ...]:
     """The primary keys' fingerprints of all good signatures.
 
     A signature is good when GOODSIG and VALIDSIG name it, nothing else was said of it, and its
-    hash is not weak. Others beside it do not count, but a bad one spoils the whole.
+    hash is not weak. Others beside it do not count, but a bad one spoils the whole. With
+    `expired_since`, a key that expired after it made the signature counts as well.
 
     Raises:
         IntegrityError: no signature is good, or one is bad.
     """
-    reports: list[dict[str, list[str]]] = [{}]
+    reports: list[_Report] = [{}]
     for line in status.splitlines():
         tag, _, rest = line.partition(" ")
         word, _, values = rest.partition(" ")
@@ -41,28 +44,32 @@ def signers(status: str) -> tuple[str, ...]:
             continue
         if word == "NEWSIG":
             reports.append({})
-        reports[-1][word] = values.split()
+        reports[-1].setdefault(word, []).append(values.split())
     if any("BADSIG" in report for report in reports):
         raise IntegrityError("bad OpenPGP signature: the bytes are not those that were signed")
-    found = tuple(dict.fromkeys(key for report in reports if (key := _signer(report))))
-    if not found:
+    good = [report for report in reports if _is_good(report, expired_since=expired_since)]
+    if not good:
         raise IntegrityError(
             f"no good OpenPGP signature: {_reason(reports)}",
             hint="if the signer changed keys, check the new one by other means and add it",
         )
-    return found
+    return tuple(dict.fromkeys(report["VALIDSIG"][0][9] for report in good))
 
 
-def _signer(report: dict[str, list[str]]) -> str:
+def _is_good(report: _Report, *, expired_since: bool) -> bool:
     valid = report.get("VALIDSIG", [])
-    if "GOODSIG" not in report or len(valid) < 10 or not _WORTHLESS.keys().isdisjoint(report):
-        return ""
-    return "" if valid[7] in _WEAK else valid[9]
+    if len(valid) != 1 or len(valid[0]) < 10 or valid[0][7] in _WEAK:
+        return False
+    said = _WORTHLESS.keys() & report.keys()
+    if said == {"EXPKEYSIG"} and expired_since:
+        ends = [values[0] for values in report.get("KEYEXPIRED", []) if values]
+        return bool(ends) and all(int(valid[0][2]) <= int(end) for end in ends)
+    return "GOODSIG" in report and not said
 
 
-def _reason(reports: list[dict[str, list[str]]]) -> str:
+def _reason(reports: list[_Report]) -> str:
     said = [
-        f"{text} ({report[word][0]})" if report[word] else text
+        f"{text} ({report[word][0][0]})" if report[word][0] else text
         for report in reports
         for word, text in _WORTHLESS.items()
         if word in report and not (word == "ERRSIG" and "NO_PUBKEY" in report)
@@ -90,7 +97,7 @@ def clearsigned(program: str, message: bytes, keyring: bytes) -> tuple[bytes, tu
 
 
 def detached(program: str, content: Path, signature: bytes, keyring: bytes) -> tuple[str, ...]:
-    """The signers of a file.
+    """The signers of a file; a key may have expired since (see `openpgp.verify_detached`).
 
     Raises:
         IntegrityError: see `signers`.
@@ -99,7 +106,7 @@ def detached(program: str, content: Path, signature: bytes, keyring: bytes) -> t
         folder = Path(home)
         (folder / "signature").write_bytes(signature)
         names = [str(folder / "signature"), str(content.absolute())]
-        return signers(_run(program, folder, keyring, names))
+        return signers(_run(program, folder, keyring, names), expired_since=True)
 
 
 def _run(program: str, home: Path, keyring: bytes, arguments: list[str]) -> str:

@@ -48,6 +48,9 @@ def verify_clearsigned(message: bytes, keys: Sequence[bytes]) -> Signed:
 def verify_detached(content: Path, signature: bytes, keys: Sequence[bytes]) -> tuple[str, ...]:
     """The fingerprints of the primary keys that signed the file `content`.
 
+    A key that has expired counts for what it signed before: a release does not become worse with
+    time. (A clear-signed index must be fresh, so there it does not count.) Revoked keys never do.
+
     Raises:
         IntegrityError: as `verify_clearsigned`.
     """

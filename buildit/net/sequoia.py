@@ -6,6 +6,7 @@ Sequoia's standard policy refuses weak hashes, and expired or revoked keys and s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ def clearsigned(message: bytes, keys: Sequence[bytes]) -> tuple[bytes, tuple[str
     """
     import pysequoia
 
-    certificates = _parse(keys)
+    now = datetime.now(UTC)
+    # Sequoia judges a key as of the time that the signature states, which its maker chose
+    certificates = [one for one in _parse(keys) if one.expiration is None or one.expiration > now]
     try:
         result = pysequoia.verify(bytes=message, store=lambda _ids: certificates)
     except Exception as error:  # it raises bare Exception for everything
@@ -29,7 +32,7 @@ def clearsigned(message: bytes, keys: Sequence[bytes]) -> tuple[bytes, tuple[str
 
 
 def detached(content: Path, signature: bytes, keys: Sequence[bytes]) -> tuple[str, ...]:
-    """The signers' primary fingerprints of a file.
+    """The signers' primary fingerprints of a file; a key may have expired since.
 
     Raises:
         IntegrityError: no good signature by one of the keys.
@@ -58,7 +61,7 @@ def _parse(keys: Sequence[bytes]) -> list[Any]:
 
 
 def _refused(error: Exception) -> IntegrityError:
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).partition("Stack backtrace")[0].split())
     return IntegrityError(
         f"no good OpenPGP signature: {reason}",
         hint="if the signer changed keys, check the new one by other means and add it",

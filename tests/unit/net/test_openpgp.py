@@ -13,7 +13,7 @@ from buildit.errors import IntegrityError
 from buildit.net import gpgv, sequoia
 from buildit.net.armor import check_clearsigned, crc24, dearmor
 from buildit.net.openpgp import verify_clearsigned, verify_detached
-from tests.openpgp_maker import SHA1, Key, armor, clearsigned
+from tests.openpgp_maker import BORN, SHA1, Key, armor, clearsigned
 
 pytestmark = [
     pytest.mark.unit,
@@ -92,6 +92,19 @@ def test_detached(tmp_path: Path, wrap: Callable[[bytes], bytes]) -> None:
         verify_detached(content, signature, [GOOD.armored])
 
 
+def test_a_key_that_expired_after_it_signed_a_file_counts(tmp_path: Path) -> None:
+    key = Key(3, lifetime=90)
+    content = tmp_path / "content"
+    content.write_bytes(b"x")
+    before, after = key.detached(b"x", at=BORN + 60), key.detached(b"x", at=BORN + 100)
+    assert verify_detached(content, before, [key.armored]) == (key.fingerprint,)
+    with pytest.raises(IntegrityError):
+        verify_detached(content, after, [key.armored])
+    revoked = Key(4, revoked=True)
+    with pytest.raises(IntegrityError):
+        verify_detached(content, revoked.detached(b"x"), [revoked.armored])
+
+
 @pytest.mark.skipif(find_spec("pysequoia") is None, reason="pysequoia is not installed")
 def test_sequoia_judges_as_gpgv_does(tmp_path: Path) -> None:
     keys = (GOOD.packets,)
@@ -100,10 +113,15 @@ def test_sequoia_judges_as_gpgv_does(tmp_path: Path) -> None:
     content = tmp_path / "content"
     content.write_bytes(b"x")
     assert sequoia.detached(content, GOOD.detached(b"x"), keys) == (GOOD.fingerprint,)
+    old = Key(3, lifetime=90)
+    assert sequoia.detached(content, old.detached(b"x"), (old.packets,)) == (old.fingerprint,)
+    with pytest.raises(IntegrityError):
+        sequoia.detached(content, old.detached(b"x", at=BORN + 100), (old.packets,))
     for message, key in (
         (clearsigned(TEXT, OTHER), GOOD),
         (clearsigned(TEXT, GOOD, algorithm=SHA1), GOOD),
         (clearsigned(TEXT, Key(4, revoked=True)), Key(4, revoked=True)),
+        (clearsigned(TEXT, Key(3, lifetime=90)), Key(3, lifetime=90)),
         (clearsigned(TEXT, GOOD).replace(b"now", b"new"), GOOD),
     ):
         with pytest.raises(IntegrityError):
@@ -126,10 +144,21 @@ def test_status_lines() -> None:
         good.replace(" 8 01", " 2 01"),
         good.replace("[GNUPG:] VALIDSIG", "VALIDSIG"),
         good + "[GNUPG:] NEWSIG\n[GNUPG:] BADSIG CC name\n",
+        good.replace(VALID, f"{VALID}\n{VALID}"),
         f"gpgv: {good!r}",
     ):
         with pytest.raises(IntegrityError):
             gpgv.signers(status)
+    expired = good.replace("GOODSIG", "EXPKEYSIG")
+    for end, fine in (("2", True), ("1", True), ("0", False)):
+        status = f"{expired}[GNUPG:] KEYEXPIRED 9\n[GNUPG:] KEYEXPIRED {end}\n"
+        if fine:
+            assert gpgv.signers(status, expired_since=True) == ("BB",)
+        else:
+            with pytest.raises(IntegrityError):
+                gpgv.signers(status, expired_since=True)
+    with pytest.raises(IntegrityError):
+        gpgv.signers(expired, expired_since=True)
 
 
 def test_a_missing_gpgv_is_an_error() -> None:

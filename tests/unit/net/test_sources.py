@@ -190,6 +190,10 @@ def test_without_a_digest_only_https_and_files(tmp_path: Path) -> None:
     assert desk.fetch(Fetch("x", (plain, A))) == DIGEST
     assert transport.asked == [(A, 0)]
     assert left(tmp_path) == []
+    assert desk.fetch(Fetch("x", (plain,), proves_itself=True)) == DIGEST
+    assert transport.asked[1:] == [(plain, 0)]
+    here = "http://127.0.0.1:8000/x.tar"
+    assert fetcher(FakeTransport({here: DATA}), tmp_path).fetch(Fetch("x", (here,))) == DIGEST
 
 
 def test_mirrors_are_put_in_when_they_are_reached() -> None:
