@@ -77,12 +77,16 @@ class Lease:
             text = text[os.write(self.fd, text) :]
 
     def end(self) -> None:
-        """Remove what is left under tmp/, then the lease itself. A forked child only lets go."""
+        """Remove what is left under tmp/, then the lease itself. A forked child only lets go.
+
+        What cannot be removed now is a leftover, which the next start reclaims.
+        """
         if self.pid == os.getpid():
             for path in _entries(self.root, self.name):
                 with suppress(OSError):
                     remove_tree(path)
-            (self.root / "leases" / self.name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.root / "leases" / self.name).unlink(missing_ok=True)
         os.close(self.fd)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Waiting = Callable[[str], None]
@@ -80,7 +80,9 @@ def passing(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
         yield
     finally:
         # Unlinked while it is held: whoever waits on this inode sees that it lost its name.
-        path.unlink(missing_ok=True)
+        # A name that cannot go is harmless: the next start removes it.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         os.close(fd)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey, digest_bytes
+from buildit.errors import StoreError
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
@@ -20,6 +21,8 @@ from buildit.store.collect import add_root, collect
 from buildit.store.failures import Failure, keep_failure
 
 BUILDER = "ab" * 32
+CLEAR_ERROR = 7
+"""Exit code for a StoreError with place and hint."""
 
 
 def sign(content: bytes) -> bytes:
@@ -98,8 +101,11 @@ def artifact_tree(store: Store) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[3] == "small":
-        with Store.open(Path(sys.argv[1])) as opened:
-            small(opened)
-    else:
-        run(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        if sys.argv[3] == "small":
+            with Store.open(Path(sys.argv[1])) as opened:
+                small(opened)
+        else:
+            run(Path(sys.argv[1]), Path(sys.argv[2]))
+    except StoreError as failure:
+        sys.exit(CLEAR_ERROR if failure.place and failure.hint else 1)

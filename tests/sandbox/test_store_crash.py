@@ -133,9 +133,11 @@ def strace(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_killed_at_every_system_call_that_changes_something(tmp_path: Path) -> None:
-    place = tmp_path / "count"
+def injected(place: Path, what: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """The small workload once for each system call that changes something, with `what` there.
+
+    The store is at `place/store` and must be as after an undisturbed run when the next is asked.
+    """
     place.mkdir()
     done = strace(place, "-e", f"trace={','.join(SYSCALLS)}")
     if done.returncode != 0 and "ptrace" in done.stderr:
@@ -147,17 +149,28 @@ def test_killed_at_every_system_call_that_changes_something(tmp_path: Path) -> N
     assert calls["rename"] >= 5
     for syscall, count in sorted(calls.items()):
         for nth in range(1, count + 1):
-            place = tmp_path / f"{syscall}-{nth}"
-            place.mkdir()
-            killed = strace(place, "-e", f"inject={syscall}:signal=KILL:when={nth}")
-            assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), killed
+            remove_tree(place / "store")
+            yield strace(place, "-e", f"inject={syscall}:{what}:when={nth}")
             with Store.open(place / "store") as store:
                 store_workload.small(store)
                 assert verify(store).faults == ()
-            assert state(place / "store") == reference, f"killed at {syscall} {nth}"
+            assert state(place / "store") == reference, f"{what} at {syscall} {nth}"
             assert os.listdir(place / "store" / "tmp") == []
             assert os.listdir(place / "store" / "leases") == []
-            remove_tree(place)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_killed_at_every_system_call_that_changes_something(place: Path) -> None:
+    for done in injected(place, "signal=KILL"):
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_every_system_call_that_changes_something_fails(place: Path) -> None:
+    for done in injected(place, "error=EIO"):
+        # 0: what failed was only cleaning up, and the next start does it.
+        assert done.returncode in (0, store_workload.CLEAR_ERROR), done
+        assert done.stderr == ""
 
 
 FULL = """
