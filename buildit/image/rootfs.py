@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from buildit.digest import Digest
-from buildit.errors import RecipeError
+from buildit.errors import IntegrityError, RecipeError
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key
 
@@ -66,10 +66,11 @@ def merge(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]], epoch: i
 
     `listings` are the entries of each layer. A directory that some path needs and no layer brings
     is generated: 0755, 0:0, `epoch`. Where packages share a directory, or the same file, the
-    later layer's mode and mtime count, as they do in every reader of OCI layers.
+    later layer's mode, mtime and hard links count, as they do in every reader of OCI layers.
 
     Raises:
         RecipeError: layers clash; all clashes are in the details, by path.
+        IntegrityError: a listing contradicts itself.
     """
     tree, clashes, notices = _overlaid(layers, listings)
     clashes |= _complete(tree, epoch)
@@ -118,7 +119,13 @@ def _members(listing: Sequence[Entry], number: int) -> Iterator[Member]:
             files[entry.path] = entry
             yield Member(entry, number, entry.path)
         elif entry.kind is Kind.HARDLINK:
-            file = files[entry.target]
+            file = files.get(entry.target)
+            if file is None:
+                raise IntegrityError(
+                    f"a listing names {entry.target!r} as the file of a hard link, and lacks it",
+                    place=entry.path,
+                    hint="run `buildit store verify`; it sets damaged objects aside",
+                )
             yield Member(replace(file, path=entry.path), number, file.path)
         else:
             yield Member(entry, number, entry.path)

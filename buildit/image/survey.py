@@ -25,7 +25,10 @@ _HARDLINK = Kind.HARDLINK.value
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`generated` are directories that no layer brings, `rows` the uppermost row of each path."""
+    """`generated` are directories that no layer brings, `rows` the uppermost row of each path.
+
+    Rows of hard links are those of the files that they name, with their own paths.
+    """
 
     generated: tuple[Entry, ...]
     notices: tuple[str, ...]
@@ -34,8 +37,6 @@ class Survey:
     def find(self, path: str) -> Entry | None:
         """The entry at a path of the merged tree; a hard link is the file that it names."""
         row = self.rows.get(path)
-        if row is not None and row["kind"] == _HARDLINK:
-            row = self.rows.get(row["target"])
         if row is not None:
             return _entries([row])[0]
         return next((entry for entry in self.generated if entry.path == path), None)
@@ -51,7 +52,7 @@ def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Su
         IntegrityError: a listing is damaged.
     """
     rows = [_rows(listing, layer) for listing, layer in zip(listings, layers, strict=True)]
-    uppermost = {row["path"]: row for listing in rows for row in listing}
+    uppermost = {row["path"]: row for listing in rows for row in _resolved(listing)}
     contested = _contested(rows, uppermost)
     parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]
     try:
@@ -68,7 +69,10 @@ def _rows(listing: bytes, layer: Layer) -> list[Row]:
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']!r} is not {FORMAT}")
         rows: list[Row] = value["entries"]
-        _ = [(row["path"], row["kind"], row["mode"]) for row in rows]
+        places = {row["path"]: row["mode"] for row in rows}
+        linked = {row["target"] for row in rows if row["kind"] == _HARDLINK}
+        if not linked <= places.keys():
+            raise ValueError("it lacks the file of a hard link")
         return rows
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
@@ -76,6 +80,18 @@ def _rows(listing: bytes, layer: Layer) -> list[Row]:
             place=layer.contents,
             hint="run `buildit store verify`; it sets damaged objects aside",
         ) from error
+
+
+def _resolved(listing: Sequence[Row]) -> Iterable[Row]:
+    """The rows of one layer, a hard link with all that its file has, as another file may come
+    to lie at the path that it names."""
+    if not any(row["kind"] == _HARDLINK for row in listing):
+        return listing
+    places = {row["path"]: row for row in listing}
+    return [
+        {**places[row["target"]], "path": row["path"]} if row["kind"] == _HARDLINK else row
+        for row in listing
+    ]
 
 
 def _contested(rows: Sequence[Sequence[Row]], uppermost: Mapping[str, Row]) -> set[str]:
@@ -100,11 +116,11 @@ def _contested(rows: Sequence[Sequence[Row]], uppermost: Mapping[str, Row]) -> s
     contested |= leaves & directories
     if len(attributes) > len(directories):
         contested |= _repeated((path, path) for path, *_ in attributes)
-    folded = {path.casefold() for path in uppermost}
-    if len(folded) < len(uppermost):
-        contested |= _repeated((path.casefold(), path) for path in uppermost)
-    contested |= _orphans(uppermost, directories)
-    return _with_targets(contested, rows)
+    orphans = _orphans(uppermost, directories)
+    paths = uppermost.keys() | orphans
+    if len({path.casefold() for path in paths}) < len(paths):
+        contested |= _repeated((path.casefold(), path) for path in paths)
+    return _with_targets(contested | orphans, rows)
 
 
 def _repeated(pairs: Iterable[tuple[str, str]]) -> set[str]:

@@ -219,8 +219,10 @@ def test_a_survey_says_what_the_merge_says(
 def test_the_order_of_packages_does_not_matter(
     specs: list[tuple[LayerKind, list[tuple[str, str, int, bool]]]],
 ) -> None:
+    """But for what `merge` says of directories and of hard links to a file of two packages."""
     listings: list[Listing] = [
-        (f"layer {n}", LayerKind.PACKAGE, entries_of(some)) for n, (_, some) in enumerate(specs)
+        (f"layer {n}", LayerKind.PACKAGE, entries_of([each for each in some if each[1] != "h"]))
+        for n, (_, some) in enumerate(specs)
     ]
     results = {
         clash_or(lambda order=order: leaves(merged(*order)))  # type: ignore[misc]
@@ -234,10 +236,20 @@ def leaves(rootfs: Rootfs) -> str:
     return str([entry for entry in rootfs.entries() if entry.kind is not Kind.DIRECTORY])
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"format":1,"entries":[1]}', b"\xff"])
+LINK = b'{"entries":[{"kind":"hardlink","mode":"0644","path":"a","target":"b"}],"format":1}'
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"[]", b"{}", b'{"format":1,"entries":[1]}', b"\xff", LINK]
+)
 def test_a_damaged_listing_is_an_integrity_error(damage: bytes) -> None:
     with pytest.raises(IntegrityError, match="contents of x are damaged"):
         survey([layer_of("x", LayerKind.PACKAGE)], [damage], EPOCH)
+
+
+def test_a_hard_link_without_its_file_is_an_integrity_error() -> None:
+    with pytest.raises(IntegrityError, match="lacks it"):
+        merged(listing("a", hard("b", "a")))
 
 
 @given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 45))
