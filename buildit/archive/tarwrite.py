@@ -58,7 +58,7 @@ def write_tar(
 class TarWriter:
     """One tar, entry by entry, for archives whose entries come from several places."""
 
-    __slots__ = ("_buffer", "_files", "_last", "_leaves", "_out", "_prefix", "_probe", "_used")
+    __slots__ = ("_buffer", "_files", "_last", "_leaf", "_out", "_prefix", "_probe", "_used")
 
     def __init__(self, out: Writable, *, prefix: str = "") -> None:
         if prefix and (not prefix.endswith("/") or member_path(path_bytes(prefix)) != prefix[:-1]):
@@ -69,7 +69,7 @@ class TarWriter:
         self._used = 0
         self._probe = memoryview(bytearray(1))
         self._last = b""
-        self._leaves: list[bytes] = []
+        self._leaf = b""
         self._files: set[str] = set()
 
     def add(self, entry: Entry) -> None:
@@ -144,17 +144,14 @@ class TarWriter:
             what = "appears twice" if key == self._last else "is out of order"
             raise _unfit(entry, f"the path {what}")
         _check_values(entry, raw)
-        while self._leaves and not raw.startswith(self._leaves[-1]):
-            self._leaves.pop()
-        # in sorted order all paths that begin with `a` follow it, so a stack finds `a` above `a/b`
-        for leaf in self._leaves:
-            if raw[len(leaf) : len(leaf) + 1] == b"/":
-                raise _unfit(entry, f"it lies below {shown(leaf.decode('utf-8', 'replace'))!r}")
+        # in this order what lies below a path follows it at once
+        if self._leaf and raw.startswith(self._leaf + b"/"):
+            above = shown(self._leaf.decode("utf-8", "replace"))
+            raise _unfit(entry, f"it lies below {above!r}")
         if entry.kind is Kind.HARDLINK and entry.target not in self._files:
             reason = f"its hard link's target {shown(entry.target)!r} is no earlier file"
             raise _unfit(entry, reason)
-        if entry.kind is not Kind.DIRECTORY:
-            self._leaves.append(raw)
+        self._leaf = b"" if entry.kind is Kind.DIRECTORY else raw
         self._last = key
 
 

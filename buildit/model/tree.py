@@ -41,5 +41,9 @@ class Entry:
 
 
 def sort_key(entry: Entry) -> bytes:
-    """Bytewise order of paths: parents before children, the same in every locale."""
-    return entry.path.encode("utf-8", "surrogateescape")
+    """The order of layers: parts of paths compared bytewise, so a directory's content follows it.
+
+    The same in every locale. Plain order of whole paths would put `a-b` between `a` and `a/c`, and
+    GNU tar, which sets a directory's time when it leaves it, would set it too early.
+    """
+    return entry.path.encode("utf-8", "surrogateescape").replace(b"/", b"\0")
