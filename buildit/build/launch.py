@@ -15,13 +15,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.build.jail import FILTER_FD, PRIVATE, STAGE, STATUS_FD, Jail, mount_points, overlays
+from buildit.build.jail import (
+    FILTER_FD,
+    PRIVATE,
+    STAGE,
+    STATUS_FD,
+    Bind,
+    Jail,
+    mount_points,
+    overlays,
+)
 from buildit.build.launch_filter import filter_program
 from buildit.errors import BuildError, IntegrityError
 
@@ -154,16 +164,26 @@ def _check_trees(jail: Jail, trees: Path) -> None:
 def _own(jail: Jail, root: Root, work: Path) -> None:
     owner = host_owner()
     for bind in jail.binds:
-        try:
-            root.lstat(bind.source)
-        except FileNotFoundError:
-            raise BuildError(
-                f"nothing to bind at {bind.dest}: {bind.source} does not exist", place=str(work)
-            ) from None
+        _check_bind(bind, root, work)
         if owner is not None and bind.writable:
             root.chown(bind.source, *owner)
     if owner is not None:
         os.chown(work, *owner)
+
+
+def _check_bind(bind: Bind, root: Root, work: Path) -> None:
+    try:
+        kind = stat.S_IFMT(root.lstat(bind.source).st_mode)
+    except FileNotFoundError:
+        raise BuildError(
+            f"nothing to bind at {bind.dest}: {bind.source} does not exist", place=str(work)
+        ) from None
+    if kind not in {stat.S_IFDIR, stat.S_IFREG}:  # bubblewrap would follow a link
+        raise BuildError(
+            f"cannot bind {bind.source} at {bind.dest}: neither a directory nor a file",
+            place=str(work),
+            hint="a symbolic link is never followed",
+        )
 
 
 def _check_reachable(places: Places) -> None:
@@ -189,7 +209,7 @@ def _make_private(jail: Jail, root: Root) -> None:
     _make(root, skeleton)
     kinds = {bind.dest[1:]: root.lstat(bind.source).st_mode for bind in jail.binds}
     for point in mount_points(jail):
-        _make_point(root, skeleton, point, kinds.get(point, 0o040000) & 0o170000 == 0o040000)
+        _make_point(root, skeleton, point, stat.S_ISDIR(kinds.get(point, stat.S_IFDIR)))
     for name, _ in overlays(jail.lowers):
         _make(root, f"{PRIVATE}/{name}")
     _put(root, f"{PRIVATE}/filter", filter_program(os.uname().machine))
@@ -231,7 +251,7 @@ def _remove_private(root: Root) -> None:
 
 
 def _remove(root: Root, path: str) -> None:
-    if root.lstat(path).st_mode & 0o170000 != 0o040000:
+    if not stat.S_ISDIR(root.lstat(path).st_mode):
         root.unlink(path)
         return
     for name in root.listdir(path):

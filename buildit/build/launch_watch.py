@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def _one(stack: list[tuple[int, list[str]]], fd: int, name: str) -> int:
         seen = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError:
         return 0  # gone meanwhile
-    if seen.st_mode & 0o170000 == 0o040000 and len(stack) < _DEPTH:
+    if stat.S_ISDIR(seen.st_mode) and len(stack) < _DEPTH:
         _enter(stack, name, fd)
     return seen.st_blocks * 512 + _PER_FILE
 

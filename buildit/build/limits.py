@@ -258,5 +258,5 @@ def rlimit_words(limits: Limits, hard: HardLimits) -> list[str]:
 
 
 def process_limit(limits: Limits) -> int:
-    """The rlimit on processes: the launcher's own count in the outer user namespace."""
-    return limits.processes + _SLACK
+    """The rlimit on processes; a group's limit lies below it, since only a group can tell of it."""
+    return limits.processes + 2 * _SLACK
