@@ -7,13 +7,14 @@ need (tars, codecs) is imported there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from buildit.digest import Digest
 from buildit.image.budget import LAYER_BUDGET, group
 from buildit.image.copying import BlobPath, copy_blob, open_blob, read_small
+from buildit.image.crew import Crew
 from buildit.image.survey import Survey, survey
 from buildit.model.image import Layer
 from buildit.model.tree import Entry
@@ -60,24 +61,22 @@ def write_layers(
     """
     # One layer is kept free for directories that some path needs and no package brings.
     groups = group([layer.size for layer in layers], max(1, budget - 1))
-    jobs: dict[tuple[Digest, ...], Future[Written]] = {}
-    with ThreadPoolExecutor(_COPIERS, "layer") as pool:
-        try:
-            for numbers in groups:
-                members = layers[numbers.start : numbers.stop]
-                name = tuple(layer.diff_id for layer in members)
-                if name not in jobs:
-                    jobs[name] = pool.submit(_write, members, len(jobs), blobs)
-            listings = [read_small(blobs.store, each.contents, each.title) for each in layers]
-            found = survey(layers, listings, epoch)
-            written = [*_write_generated(found.generated, blobs)]
-            for numbers in groups:
-                members = layers[numbers.start : numbers.stop]
-                layer = jobs[tuple(layer.diff_id for layer in members)].result()
-                written.append(replace(layer, title=", ".join(each.title for each in members)))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return tuple(written), found
+    parts = [tuple(layers[numbers.start : numbers.stop]) for numbers in groups]
+    # The same layers twice are one blob.
+    once = {tuple(layer.diff_id for layer in part): part for part in parts}
+    works = [partial(_write, part, number, blobs) for number, part in enumerate(once.values())]
+    with Crew(works, _COPIERS) as crew:
+        listings = [read_small(blobs.store, each.contents, each.title) for each in layers]
+        found = survey(layers, listings, epoch)
+        written = dict(zip(once, crew.results(), strict=True))
+    named = [
+        replace(
+            written[tuple(layer.diff_id for layer in part)],
+            title=", ".join(layer.title for layer in part),
+        )
+        for part in parts
+    ]
+    return (*_write_generated(found.generated, blobs), *named), found
 
 
 def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
@@ -97,16 +96,16 @@ def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
 
     descriptor = open_blob(blobs.store, layer.diff_id, layer.size, layer.title)
     with open(descriptor, "rb") as source:
-        partial = blobs.directory / f"layer-{number}"
-        digest, size = compress_layer(source, layer.diff_id, blobs.codec, partial)
-    return _named(partial, Written(layer.diff_id, digest, size, layer.title))
+        unnamed = blobs.directory / f"layer-{number}"
+        digest, size = compress_layer(source, layer.diff_id, blobs.codec, unnamed)
+    return _named(unnamed, Written(layer.diff_id, digest, size, layer.title))
 
 
-def _write_merged(layers: Sequence[Layer], partial: Path, blobs: Blobs) -> Written:
+def _write_merged(layers: Sequence[Layer], unnamed: Path, blobs: Blobs) -> Written:
     from buildit.image.layertar import write_merged
 
-    diff_id, size = write_merged(layers, blobs.store, partial)
-    return _settled(partial, Written(diff_id, diff_id, size, ""), blobs)
+    diff_id, size = write_merged(layers, blobs.store, unnamed)
+    return _settled(unnamed, Written(diff_id, diff_id, size, ""), blobs)
 
 
 def _write_generated(entries: Sequence[Entry], blobs: Blobs) -> tuple[Written, ...]:
@@ -114,25 +113,25 @@ def _write_generated(entries: Sequence[Entry], blobs: Blobs) -> tuple[Written, .
         return ()
     from buildit.image.layertar import write_directories
 
-    partial = blobs.directory / "generated"
-    diff_id, size = write_directories(entries, partial)
-    return (_settled(partial, Written(diff_id, diff_id, size, _GENERATED), blobs),)
+    unnamed = blobs.directory / "generated"
+    diff_id, size = write_directories(entries, unnamed)
+    return (_settled(unnamed, Written(diff_id, diff_id, size, _GENERATED), blobs),)
 
 
-def _settled(partial: Path, layer: Written, blobs: Blobs) -> Written:
+def _settled(unnamed: Path, layer: Written, blobs: Blobs) -> Written:
     """A freshly written tar in its final form and under its name."""
     if blobs.codec == "none":
-        partial.chmod(0o644)
-        return _named(partial, layer)
+        unnamed.chmod(0o644)
+        return _named(unnamed, layer)
     from buildit.image.compress import compress_layer
 
-    squeezed = partial.with_name(f"{partial.name}-{blobs.codec}")
-    with partial.open("rb") as source:
+    squeezed = unnamed.with_name(f"{unnamed.name}-{blobs.codec}")
+    with unnamed.open("rb") as source:
         digest, size = compress_layer(source, layer.diff_id, blobs.codec, squeezed)
-    partial.unlink()
+    unnamed.unlink()
     return _named(squeezed, replace(layer, digest=digest, size=size))
 
 
-def _named(partial: Path, layer: Written) -> Written:
-    partial.replace(partial.with_name(layer.digest))
+def _named(unnamed: Path, layer: Written) -> Written:
+    unnamed.replace(unnamed.with_name(layer.digest))
     return layer

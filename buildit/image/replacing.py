@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,7 +44,7 @@ def replacing(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(target, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         os.close(lock)
 
 
@@ -89,11 +88,20 @@ def _remove_stale(target: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
         except BlockingIOError:
             pass  # another buildit is at work on it
         finally:
             os.close(lock)
+
+
+def _remove(partial: Path) -> None:
+    try:
+        partial.rmdir()
+    except OSError:
+        import shutil  # brings bz2 and lzma, and most runs leave nothing to remove
+
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _literal(name: str) -> str:

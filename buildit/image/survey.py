@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from buildit.archive.contents import FORMAT, parse_contents
 from buildit.digest import canonical
 from buildit.errors import IntegrityError, RecipeError
-from buildit.image.rootfs import merge
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
+
+if TYPE_CHECKING:
+    from buildit.image.rootfs import Rootfs
 
 Row = Mapping[str, Any]
 _DIRECTORY = Kind.DIRECTORY.value
@@ -54,13 +56,23 @@ def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Su
     rows = [_rows(listing, layer) for listing, layer in zip(listings, layers, strict=True)]
     uppermost = {row["path"]: row for listing in rows for row in _resolved(listing)}
     contested = _contested(rows, uppermost)
-    parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]
-    try:
-        rootfs = merge(layers, parts, epoch)
-    except RecipeError:
-        rootfs = merge(layers, [_entries(each) for each in rows], epoch)  # names every owner
+    if not contested:
+        return Survey((), (), uppermost)
+    rootfs = _merged(layers, rows, contested, epoch)
     generated = tuple(entry for entry in rootfs.generated() if entry.path not in uppermost)
     return Survey(generated, rootfs.notices, uppermost)
+
+
+def _merged(
+    layers: Sequence[Layer], rows: Sequence[Sequence[Row]], contested: set[str], epoch: int
+) -> Rootfs:
+    from buildit.image.rootfs import merge
+
+    parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]
+    try:
+        return merge(layers, parts, epoch)
+    except RecipeError:
+        return merge(layers, [_entries(each) for each in rows], epoch)  # names every owner
 
 
 def _rows(listing: bytes, layer: Layer) -> list[Row]:
