@@ -136,7 +136,7 @@ def read_packages(stream: Stream, place: str) -> Iterator[tuple[str, ...]]:
         if len(rest) > MAX_PARAGRAPH:
             raise IntegrityError("a paragraph is too long", place=place)
         if mark:
-            yield from (_row(paragraph, place) for paragraph in whole.split(b"\n\n") if paragraph)
+            yield from (_row(one, place) for one in whole.split(b"\n\n") if one.strip())
     if rest.strip():
         yield _row(rest, place)
 

@@ -25,10 +25,11 @@ def version_key(version: str) -> VersionKey:
         ValueError: it is no Debian version.
     """
     found = _VERSION.fullmatch(version) if len(version) <= LONGEST else None
-    if found is None:
+    # a colon is for those that have an epoch
+    if found is None or (found[1] is None and ":" in version):
         raise ValueError(f"not a Debian version: {version[:80]!r}")
     epoch, upstream, revision = found.groups()
-    return int(epoch or 0), _parts(upstream), _parts(revision or "")
+    return int(epoch or 0), _parts(upstream), _parts(revision or "0")
 
 
 def _parts(text: str) -> tuple[Part, ...]:
