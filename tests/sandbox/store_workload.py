@@ -20,6 +20,7 @@ from buildit.store.cas import Store
 from buildit.store.collect import add_root, collect
 from buildit.store.failures import Failure, keep_failure
 
+REPOSITORY = Path(__file__).parents[2]
 BUILDER = "ab" * 32
 CLEAR_ERROR = 7
 """Exit code for a StoreError with place and hint."""

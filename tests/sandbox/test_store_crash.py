@@ -25,10 +25,9 @@ from tests.sandbox import store_workload
 pytestmark = pytest.mark.sandbox
 
 WORKLOAD = Path(store_workload.__file__)
-REPOSITORY = WORKLOAD.parents[2]
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
-    "PYTHONPATH": str(REPOSITORY),
+    "PYTHONPATH": str(store_workload.REPOSITORY),
     "PYTHONDONTWRITEBYTECODE": "1",  # its files would be system calls of the first run only
 }
 SYSCALLS = (
