@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from buildit.build.normalise import FileRule
 from buildit.build.providers import Visible
 from buildit.build.record import BuildRecord, read_record
 from buildit.build.split import OutputRule
+from buildit.build.sysroot import Lower, check_lowers, covered
 from buildit.build.workroom import PhaseFailed, Workroom
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, Interrupted
 from buildit.events import Notice, PhaseStarted, Reporter
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import DebRef, Dependency, Node, Toolchain
+from buildit.model.plan import DebRef, Node, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import Rules
@@ -71,10 +72,12 @@ class Builder:
 
     def _package(self, node: Node, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Artifact:
         record = read_record(node.record)
-        room = self._room(node, at_hand, work)
+        lowers = self._lowers(node, at_hand)
+        room = self._room(node, tuple(lowers.values()), work)
         phase = ""
         try:
             epoch = room.lay_out(record, self.store)
+            room.note("sysroot", covered(lowers.values(), self.owners))
             phase = "patch"
             env = self._environment(record, epoch)
             if record.patches:
@@ -86,7 +89,7 @@ class Builder:
                 room.phase(step.phase, step.argv, env)
             phase = Phase.INSTALL.value
             self.report(PhaseStarted(node.key, node.label, "pack"))
-            outputs = self._capture(node, record, room, at_hand, epoch)
+            outputs = self._capture(node, record, room, lowers, epoch)
         except Interrupted:
             raise
         except BuilditError as error:
@@ -103,28 +106,40 @@ class Builder:
             "SOURCE_DATE_EPOCH": str(epoch),
         }
 
-    def _room(self, node: Node, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Workroom:
-        lowers = []
-        for dependency in node.dependencies:
-            for name in dependency.outputs:
-                output = at_hand[dependency.key].outputs.get(name)
-                if output is not None:
-                    lowers.append(self.store.tree(output.diff_id).name)
+    def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
+        names = dict.fromkeys(lower.tree for lower in lowers)
         return Workroom(
             work=work,
             trees=self.store.root / TREES,
-            lowers=(*dict.fromkeys(lowers), self.toolchain.identity),
+            lowers=(*names, self.toolchain.identity),
             label=node.label,
             limits=self.limits,
             stop=self.stop,
         )
+
+    def _lowers(
+        self, node: Node, at_hand: Mapping[BuildKey, Artifact]
+    ) -> dict[tuple[BuildKey, str], Lower]:
+        """The dependencies' outputs, nearest first, unpacked."""
+        lowers = {}
+        for dependency in node.dependencies:
+            artifact = at_hand[dependency.key]
+            for name in dependency.outputs:
+                output = artifact.outputs.get(name)
+                if output is not None:
+                    tree = self.store.tree(output.diff_id).name
+                    entries = parse_contents(self.store.read(output.contents))
+                    label = f"{artifact.name}-{artifact.version}"
+                    lowers[dependency.key, name] = Lower(label, tree, entries)
+        check_lowers(tuple(lowers.values()), node.label)
+        return lowers
 
     def _capture(
         self,
         node: Node,
         record: BuildRecord,
         room: Workroom,
-        at_hand: Mapping[BuildKey, Artifact],
+        lowers: Mapping[tuple[BuildKey, str], Lower],
         epoch: int,
     ) -> dict[str, Output]:
         target = _target(node)
@@ -134,9 +149,8 @@ class Builder:
         ]
         splits = [OutputRule(o.name, o.paths, o.optional) for o in record.outputs]
         visible = [
-            view
-            for dependency in node.dependencies
-            for view in self._views(dependency, at_hand[dependency.key])
+            Visible(f"{key}:{name}", Listing(lower.entries))
+            for (key, name), lower in lowers.items()
         ]
         with Root.open(room.out) as tree:
             installed = survey(tree, rules, splits, epoch, target)
@@ -145,15 +159,6 @@ class Builder:
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
             found = found_providers(installed, visible, self._deb_of, target, node.label, waivers)
             return pack(tree, installed, found, self.store)
-
-    def _views(self, dependency: Dependency, artifact: Artifact) -> list[Visible]:
-        views = []
-        for name in dependency.outputs:
-            output = artifact.outputs.get(name)
-            if output is not None:
-                listing = Listing(parse_contents(self.store.read(output.contents)))
-                views.append(Visible(f"{dependency.key}:{name}", listing))
-        return views
 
     def _deb_of(self, path: str) -> str | None:
         """The provider that a path of the toolchain comes from."""

@@ -150,6 +150,12 @@ class Workroom:
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(phase.value, outcome, log)
 
+    def note(self, name: str, lines: Sequence[str]) -> None:
+        """Begin the log with what is known before the first phase."""
+        if lines:
+            text = "".join(f"{line}\n" for line in lines)
+            (self.work / "logs" / f"0-{name}").write_text(text, "utf-8", "surrogateescape")
+
     def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
         number = len(list((self.work / "logs").iterdir()))
         log = self.work / "logs" / f"{number}-{name}"

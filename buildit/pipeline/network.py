@@ -74,6 +74,14 @@ class Network:
             return self._bases
         return listed_mirrors({"debian": (), **lists})(name)
 
+    def suite_bases(self, suite: str) -> tuple[str, ...]:
+        """Where the packages of a suite most likely are: the machine's own sources of it.
+
+        A digest pins what is fetched, so who serves it is not checked here.
+        """
+        sources = self.debian().sources
+        return tuple(dict.fromkeys(one.uri for one in sources if one.suite == suite))
+
     def debian(self) -> DebianArchive:
         """Debian's archive as the machine's apt sources, or `mirrors: debian`, reach it."""
         if self._archive is None:

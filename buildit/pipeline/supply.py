@@ -87,7 +87,8 @@ class Supply:
 
     def _deb(self, deb: DebRef) -> Fetch:
         name = deb.path.rpartition("/")[2]
-        urls = (*self._earlier((name,), deb.digest), f"mirror://debian/{deb.path}")
+        likely = tuple(f"{base}/{deb.path}" for base in self.network.suite_bases(deb.suite))
+        urls = (*self._earlier((name,), deb.digest), *likely, f"mirror://debian/{deb.path}")
         return Fetch(name, urls, deb.digest, deb.size)
 
     def _patch(self, patch: PatchRef) -> None:
