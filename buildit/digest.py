@@ -84,7 +84,8 @@ def uuid_prefix(text: str) -> str | None:
         value = uuid.UUID(text)
     except ValueError:
         return None
-    if value.version != 8:
+    # Without dashes it may be a key's own 32 digits; `{…}` and `urn:uuid:…` are nobody's spelling.
+    if value.version != 8 or str(value) != text.lower():
         return None
     whole = value.int
     a, b, c = whole >> 80, (whole >> 64) & 0xFFF, whole & ((1 << 62) - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
@@ -23,7 +24,6 @@ from buildit.model.plan import (
     Waiver,
 )
 from buildit.model.platform import Platform
-from buildit.plan.evaluate import Evaluated, Wanted
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,
@@ -34,8 +34,11 @@ from buildit.plan.identity import (
     deb_record,
     record_text,
 )
-from buildit.plan.resolve import Selection
 from buildit.plan.steps import environment, reads_use, steps
+
+if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
+    from buildit.plan.evaluate import Evaluated, Wanted
+    from buildit.plan.resolve import Selection
 
 DEV = "dev"
 DEB_OUTPUTS = (RUNTIME, DEV)
@@ -112,7 +115,7 @@ class _Graph:
         if own is not None:
             return (self.add_deb(own, toolchain, ()),) if wanted.role == "run" else ()
         listed = self.pinned.debs.get(f"debian:{wanted.debian}")
-        if listed is None:
+        if not listed:
             raise UnsatisfiableError(
                 f"debian:{wanted.debian} is not locked",
                 place=wanted.place,

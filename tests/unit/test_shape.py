@@ -1,0 +1,284 @@
+"""The shape of the code as a test: ranks, where heavy libraries may be, sizes (STYLE §2.4)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGE = CHECKOUT / "buildit"
+
+RANK = {
+    "": 0,
+    "model": 1,
+    "plan": 2,
+    "archive": 2,
+    "load": 3,
+    "store": 3,
+    "net": 4,
+    "debian": 5,
+    "build": 6,
+    "image": 6,
+    "pipeline": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+"""docs/architecture.md, the table; "" are errors, digest and events."""
+
+ROOTS = ("", "__init__", "errors", "digest", "events")
+"""The modules of rank 0, which are in no folder."""
+
+ONLY_IN = {
+    "yaml": ("load.yamltext",),
+    "jinja2": ("load.template", "load.expression"),
+    "requests": ("net.web",),
+    "urllib3": ("net.web",),
+    "cryptography": ("net.sshkeys", "net.sshwire"),
+    "pysequoia": ("net.sequoia",),
+    "paramiko": (),
+    "pydantic": (
+        "model.schema",
+        "model.recipe",
+        "model.container",
+        "model.config",
+        "model.typed",
+    ),
+    "pydantic_core": ("model.schema", "model.typed"),
+    "elftools": (),
+    "click": ("cli.*",),
+    "rich": ("cli.*",),
+    "subprocess": ("build.launch", "build.launch_probe", "net.gpgv"),
+    "tarfile": (),
+    "zipfile": ("archive.zipread",),
+    "unittest": (),
+    "pickle": (),
+}
+"""Who may import what is heavy or sharp; nobody else, not even inside of a function."""
+
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+BANNED_NAMES = frozenset({"util", "utils", "common", "helper", "helpers", "manager", "base"})
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One file of ours: `name` is without `buildit.`, such as `plan.merge`."""
+
+    name: str
+    text: str
+    tree: ast.Module
+
+
+def modules(root: Path) -> list[Module]:
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        text = path.read_text("utf-8")
+        found.append(Module(name.removesuffix(".__init__"), text, ast.parse(text)))
+    return found
+
+
+def room(name: str) -> str:
+    """The folder that a module is in, `__main__` for itself, "" for the three of rank 0."""
+    head = name.partition(".")[0]
+    return head if head in RANK else "" if head in ROOTS else head
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything imported at run time, `module.name` for from-imports."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def upward(module: Module) -> Iterator[str]:
+    here = room(module.name)
+    for line, target in imports(module.tree):
+        top, _, rest = target.partition(".")
+        there = room(rest)
+        if top == "buildit" and there != here and RANK[there] >= RANK[here]:
+            yield f"{module.name}:{line}: imports {target}, rank {RANK[there]} into {RANK[here]}"
+
+
+def misplaced(module: Module) -> Iterator[str]:
+    for line, target in imports(module.tree):
+        places = ONLY_IN.get(target.partition(".")[0])
+        if places is not None and not any(
+            module.name == place or (place.endswith(".*") and room(module.name) == place[:-2])
+            for place in places
+        ):
+            yield f"{module.name}:{line}: {target} belongs to {', '.join(places) or 'nobody'}"
+
+
+def too_long(module: Module) -> Iterator[str]:
+    lines = len(module.text.splitlines())
+    if lines > LONGEST_MODULE:
+        yield f"{module.name}: {lines} lines"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            length = node.end_lineno - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                yield f"{module.name}:{node.lineno}: {node.name} has {length} lines"
+
+
+def forbidden(module: Module) -> Iterator[str]:
+    """Module state, shells and imports that hide where a thing is."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Global():
+                yield f"{module.name}:{node.lineno}: global"
+            case ast.ImportFrom(level=level) if level:
+                yield f"{module.name}:{node.lineno}: a relative import"
+            case ast.ImportFrom(names=[ast.alias(name="*"), *_]):
+                yield f"{module.name}:{node.lineno}: import *"
+            case ast.keyword(arg="shell", value=value) if not (
+                isinstance(value, ast.Constant) and value.value is False
+            ):
+                yield f"{module.name}:{node.lineno}: shell="
+            case ast.Call(func=ast.Name(id="eval" | "exec" | "__import__" as name)):
+                yield f"{module.name}:{node.lineno}: {name}()"
+            case ast.Attribute(value=ast.Name(id="os"), attr="system" | "popen" as name):
+                yield f"{module.name}:{node.lineno}: os.{name}"
+            case ast.Attribute(attr="extractall"):
+                yield f"{module.name}:{node.lineno}: extractall"
+            case _:
+                pass
+
+
+def unnamed(module: Module) -> Iterator[str]:
+    if BANNED_NAMES & set(module.name.split(".")):
+        yield f"{module.name}: the name says nothing"
+    package = not module.tree.body and not module.text.strip()
+    if not package and not ast.get_docstring(module.tree):
+        yield f"{module.name}: no docstring"
+
+
+@pytest.fixture(scope="module")
+def ours() -> list[Module]:
+    found = modules(PACKAGE)
+    assert len(found) > 100
+    return found
+
+
+RULES = (upward, misplaced, too_long, forbidden, unnamed)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_code_keeps_its_shape(
+    rule: object, ours: list[Module], request: pytest.FixtureRequest
+) -> None:
+    assert callable(rule)
+    found = [line for module in ours for line in rule(module)]
+    assert found == []
+
+
+def test_only_rooms_that_architecture_md_ranks_exist(ours: list[Module]) -> None:
+    assert {room(module.name) for module in ours} <= set(RANK)
+    table = (CHECKOUT / "docs/architecture.md").read_text()
+    written = {
+        folder.strip("/"): int(cells[1])
+        for row in table.splitlines()
+        if (cells := [cell.strip() for cell in row.split("|")])[1:2] and cells[1].isdigit()
+        for folder in cells[2].strip("`").split()
+        if folder.endswith("/")
+    }
+    assert written == {name: rank for name, rank in RANK.items() if 1 <= rank <= 8}
+
+
+def test_init_files_are_empty(ours: list[Module]) -> None:
+    assert [str(p) for p in PACKAGE.rglob("__init__.py") if p.read_text().strip()] == []
+
+
+def test_tests_do_not_mock() -> None:
+    for module in modules(CHECKOUT / "tests"):
+        wrong = [t for _, t in imports(module.tree) if t.split(".")[0] in ("unittest", "mock")]
+        assert wrong == [], module.name
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "text"),
+    [
+        (upward, "plan.x", "from buildit.load.tree import Catalog"),
+        (upward, "plan.x", "def f():\n    from buildit import cli"),
+        (upward, "load.x", "import buildit.store.cas"),
+        (misplaced, "load.tree", "def f():\n    import yaml"),
+        (misplaced, "plan.x", "from requests import get"),
+        (too_long, "plan.x", "x = 1\n" * 401),
+        (too_long, "plan.x", "def f():\n" + "    x = 1\n" * 60),
+        (forbidden, "plan.x", "def f():\n    global x"),
+        (forbidden, "plan.x", "from . import y"),
+        (forbidden, "plan.x", "run('ls', shell=True)"),
+        (forbidden, "plan.x", "import os\nos.system('ls')"),
+        (unnamed, "plan.helpers", '"""Doc."""'),
+        (unnamed, "plan.x", "x = 1"),
+    ],
+)
+def test_each_rule_can_fail(rule: object, name: str, text: str) -> None:
+    assert callable(rule)
+    assert list(rule(Module(name, text, ast.parse(text))))
+
+
+def test_imports_for_types_alone_are_free() -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import buildit.cli.main\n"
+    assert list(upward(Module("plan.x", text, ast.parse(text)))) == []
+
+
+HEAVY = ("yaml", "pydantic", "jinja2", "requests", "rich", "click", "cryptography", "paramiko")
+QUICK = ("buildit.cli.quick", "buildit.pipeline.stamp", "buildit.errors")
+BACK = (
+    "buildit.pipeline.back",
+    "buildit.pipeline.assemble",
+    "buildit.image.emitters",
+    "buildit.model.plan",
+    "buildit.pipeline.story",
+)
+
+
+def loaded_by(*names: str) -> set[str]:
+    """What `sys.modules` holds after importing `names` in a new interpreter."""
+    program = "import sys, importlib\nfor n in sys.argv[1:]: importlib.import_module(n)\n"
+    program += "print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_the_way_with_nothing_to_do_imports_nothing_heavy() -> None:
+    present = [
+        name for name in QUICK if (CHECKOUT / name.replace(".", "/")).with_suffix(".py").exists()
+    ]
+    loaded = loaded_by(*present)
+    assert sorted(loaded & {*HEAVY, "subprocess", "socket", "ssl", "concurrent.futures"}) == []
+    ours = {name for name in loaded if name.startswith("buildit.")}
+    assert not {name for name in ours if name.startswith(("buildit.load", "buildit.store"))}
+
+
+def test_the_back_half_imports_nothing_heavy() -> None:
+    loaded = loaded_by(*BACK)
+    assert sorted(loaded & set(HEAVY)) == []
+    assert not {name for name in loaded if name.startswith(("buildit.load", "buildit.debian"))}
+
+
+def test_the_pure_core_needs_the_standard_library_only() -> None:
+    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "plan.nodes", "digest")
+    assert sorted(loaded_by(*(f"buildit.{name}" for name in rooms)) & set(HEAVY)) == []
