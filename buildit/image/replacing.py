@@ -17,7 +17,9 @@ from buildit.errors import StoreError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOENT)
+_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_RACED = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_RACES = 16
 
 
 @contextmanager
@@ -109,7 +111,20 @@ def _literal(name: str) -> str:
 
 
 def _exchange(fresh: Path, target: Path) -> None:
-    """Put the new one in place; the old one takes its place and goes with the partial directory."""
+    """Put the new one in place; the old one takes its place and goes with the partial directory.
+
+    Another run may do the same at this moment: then it is tried again, and the later one stays.
+    """
+    for _ in range(_RACES - 1):
+        try:
+            return _exchange_once(fresh, target)
+        except OSError as error:
+            if error.errno not in _RACED:
+                raise
+    return _exchange_once(fresh, target)
+
+
+def _exchange_once(fresh: Path, target: Path) -> None:
     if not os.path.lexists(target):
         fresh.rename(target)
     elif not (fresh.is_dir() or target.is_dir()):

@@ -1,32 +1,19 @@
-"""Names, apps, rules, gzip, copies and replacing: the parts that emitters are made of."""
+"""Names, apps and rules: the pure parts that emitters are made of."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
-import signal
-import subprocess
-import sys
-import zlib
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildit.archive.contents import contents_blob
-from buildit.digest import Digest, digest_bytes
-from buildit.errors import IntegrityError, RecipeError, StoreError
+from buildit.digest import Digest
+from buildit.errors import RecipeError
 from buildit.image.aci_rules import manifest_problems
 from buildit.image.appspec import aci_app, check_app, check_program, oci_config
-from buildit.image.copying import copy_blob
-from buildit.image.emit import emit
-from buildit.image.gzipped import BLOCK, GzipWriter
 from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, output_name, tag
-from buildit.image.replacing import replacing
 from buildit.model.artifact import Encoding
 from buildit.model.image import (
     ARCHITECTURES,
@@ -37,9 +24,8 @@ from buildit.model.image import (
     architecture,
     image_digest,
 )
-from buildit.model.tree import Entry, Kind
 from tests import appc
-from tests.unit.image.samples import BlobDirectory, app, directory, file, image, link
+from tests.unit.image.samples import app, directory, file, image, link
 
 pytestmark = pytest.mark.unit
 
@@ -342,144 +328,3 @@ def test_no_value_is_a_traceback(path: str, value: object) -> None:
 @given(JSON)
 def test_no_document_is_a_traceback(value: object) -> None:
     assert isinstance(manifest_problems(value), tuple)
-
-
-def packed(content: bytes, threads: int, piece: int) -> bytes:
-    out = io.BytesIO()
-    with GzipWriter(out, threads=threads) as writer:
-        for at in range(0, len(content), piece):
-            writer.write(content[at : at + piece])
-    return out.getvalue()
-
-
-@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
-def test_gzip_is_the_same_for_any_threads_and_pieces(size: int) -> None:
-    content = (b"some words that repeat, and a counter %d " * 7 % tuple(range(7))) * (size // 200)
-    content = content.ljust(size, b".")[:size]
-    one = packed(content, 1, 1 << 20)
-    assert one == packed(content, 3, 1 << 20) == packed(content, 2, 70_001)
-    assert gzip.decompress(one) == content
-    decoder = zlib.decompressobj(31)
-    assert decoder.decompress(one) == content
-    assert (decoder.eof, decoder.unused_data) == (True, b"")  # one member, for simple readers
-    assert one[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no flags
-
-
-def test_gzip_gives_the_error_of_its_output() -> None:
-    class Full(io.RawIOBase):
-        left = 10
-
-        def write(self, chunk: bytes, /) -> int:  # type: ignore[override]
-            if self.left <= 0:
-                raise OSError(28, "No space left on device")
-            self.left -= 10
-            return min(10, len(chunk))
-
-    with (
-        pytest.raises(OSError, match="No space"),
-        GzipWriter(Full()) as writer,
-    ):
-        writer.write(os.urandom(BLOCK * 8))
-
-
-def test_a_copy_across_file_systems_has_all_bytes(blobs: BlobDirectory) -> None:
-    content = os.urandom(3 << 20)
-    digest = blobs.put(content)
-    target = Path("/dev/shm") / f"buildit-copy-{os.getpid()}"
-    try:
-        copy_blob(blobs, digest, len(content), "x", target)
-        assert target.read_bytes() == content
-        assert target.stat().st_mode & 0o777 == 0o644
-    finally:
-        target.unlink(missing_ok=True)
-
-
-def test_an_unknown_format_is_refused(blobs: BlobDirectory, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="unknown image format 'lxc'"):
-        emit(image((), "lxc"), blobs, tmp_path)
-
-
-@pytest.mark.parametrize("old", ["file", "directory", "link", "nothing"])
-@pytest.mark.parametrize("new", ["file", "directory"])
-def test_anything_is_replaced_by_anything(old: str, new: str, tmp_path: Path) -> None:
-    target = tmp_path / "out" / "x[1]*"
-    target.parent.mkdir()
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "kept").touch()
-    if old == "file":
-        target.write_text("old")
-    elif old == "directory":
-        (target / "deep").mkdir(parents=True)
-        (target / "deep" / "old").touch()
-    elif old == "link":
-        target.symlink_to(outside)
-    with replacing(target) as fresh:
-        if new == "file":
-            fresh.write_text("new")
-        else:
-            fresh.mkdir()
-            (fresh / "new").touch()
-    assert list(target.parent.iterdir()) == [target]
-    assert not target.is_symlink()
-    assert target.read_text() == "new" if new == "file" else (target / "new").exists()
-    assert (outside / "kept").exists()
-
-
-def half_written(target: Path, error: Exception) -> None:
-    with replacing(target) as fresh:
-        fresh.mkdir()
-        (fresh / "half").write_text("half")
-        raise error
-
-
-def test_an_error_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
-    target = tmp_path / "x"
-    target.write_text("old")
-    for error, expected in ((OSError(28, "disk is full"), StoreError), (KeyError(), KeyError)):
-        with pytest.raises(expected):
-            half_written(target, error)
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from buildit.image.replacing import replacing
-with replacing(Path(sys.argv[1])) as fresh:
-    fresh.mkdir()
-    (fresh / "half").write_text("half")
-    print("here", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_run_leaves_nothing_visible_and_the_next_sweeps(tmp_path: Path) -> None:
-    target = tmp_path / "x"
-    target.write_text("old")
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"here\n"
-        with replacing(target) as fresh:  # another run meanwhile: leaves the first alone
-            fresh.write_text("second")
-        assert len(list(tmp_path.iterdir())) == 2
-        process.send_signal(signal.SIGKILL)
-    assert target.read_text() == "second"
-    with replacing(target) as fresh:
-        fresh.write_text("third")
-    assert target.read_text() == "third"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_listing_that_does_not_fit_its_layer_is_found(
-    blobs: BlobDirectory, tmp_path: Path
-) -> None:
-    layer = blobs.layer("x", [file("f", b"content")])
-    longer = Entry("f", Kind.FILE, 0o644, size=1000, digest=digest_bytes(b"c"))
-    wrong = replace(layer, contents=blobs.put(contents_blob([longer])))
-    with pytest.raises(IntegrityError, match="its contents say 2560"):
-        emit(image((wrong,), "aci", app=None), blobs, tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -1,0 +1,215 @@
+"""Gzip, copies, and outputs that replace what was there: the parts that touch files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.contents import contents_blob
+from buildit.digest import digest_bytes
+from buildit.errors import IntegrityError, RecipeError, StoreError
+from buildit.image.copying import copy_blob
+from buildit.image.crew import Crew
+from buildit.image.emit import emit
+from buildit.image.gzipped import BLOCK, GzipWriter
+from buildit.image.replacing import replacing
+from buildit.model.tree import Entry, Kind
+from tests.unit.image.samples import BlobDirectory, file, image
+
+pytestmark = pytest.mark.unit
+
+
+def packed(content: bytes, threads: int, piece: int) -> bytes:
+    out = io.BytesIO()
+    with GzipWriter(out, threads=threads) as writer:
+        for at in range(0, len(content), piece):
+            writer.write(content[at : at + piece])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
+def test_gzip_is_the_same_for_any_threads_and_pieces(size: int) -> None:
+    content = (b"some words that repeat, and a counter %d " * 7 % tuple(range(7))) * (size // 200)
+    content = content.ljust(size, b".")[:size]
+    one = packed(content, 1, 1 << 20)
+    assert one == packed(content, 3, 1 << 20) == packed(content, 2, 70_001)
+    assert gzip.decompress(one) == content
+    decoder = zlib.decompressobj(31)
+    assert decoder.decompress(one) == content
+    assert (decoder.eof, decoder.unused_data) == (True, b"")  # one member, for simple readers
+    assert one[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time, no flags
+
+
+def test_gzip_gives_the_error_of_its_output() -> None:
+    class Full(io.RawIOBase):
+        left = 10
+
+        def write(self, chunk: bytes, /) -> int:  # type: ignore[override]
+            if self.left <= 0:
+                raise OSError(28, "No space left on device")
+            self.left -= 10
+            return min(10, len(chunk))
+
+    with (
+        pytest.raises(OSError, match="No space"),
+        GzipWriter(Full()) as writer,
+    ):
+        writer.write(os.urandom(BLOCK * 8))
+
+
+def test_a_copy_across_file_systems_has_all_bytes(blobs: BlobDirectory) -> None:
+    content = os.urandom(3 << 20)
+    digest = blobs.put(content)
+    target = Path("/dev/shm") / f"buildit-copy-{os.getpid()}"
+    try:
+        copy_blob(blobs, digest, len(content), "x", target)
+        assert target.read_bytes() == content
+        assert target.stat().st_mode & 0o777 == 0o644
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def test_an_unknown_format_is_refused(blobs: BlobDirectory, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="unknown image format 'lxc'"):
+        emit(image((), "lxc"), blobs, tmp_path)
+
+
+@pytest.mark.parametrize("old", ["file", "directory", "link", "nothing"])
+@pytest.mark.parametrize("new", ["file", "directory"])
+def test_anything_is_replaced_by_anything(old: str, new: str, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "x[1]*"
+    target.parent.mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    if old == "file":
+        target.write_text("old")
+    elif old == "directory":
+        (target / "deep").mkdir(parents=True)
+        (target / "deep" / "old").touch()
+    elif old == "link":
+        target.symlink_to(outside)
+    with replacing(target) as fresh:
+        if new == "file":
+            fresh.write_text("new")
+        else:
+            fresh.mkdir()
+            (fresh / "new").touch()
+    assert list(target.parent.iterdir()) == [target]
+    assert not target.is_symlink()
+    assert target.read_text() == "new" if new == "file" else (target / "new").exists()
+    assert (outside / "kept").exists()
+
+
+def half_written(target: Path, error: Exception) -> None:
+    with replacing(target) as fresh:
+        fresh.mkdir()
+        (fresh / "half").write_text("half")
+        raise error
+
+
+def test_an_error_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("old")
+    for error, expected in ((OSError(28, "disk is full"), StoreError), (KeyError(), KeyError)):
+        with pytest.raises(expected):
+            half_written(target, error)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from buildit.image.replacing import replacing
+with replacing(Path(sys.argv[1])) as fresh:
+    fresh.mkdir()
+    (fresh / "half").write_text("half")
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_leaves_nothing_visible_and_the_next_sweeps(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_text("old")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        with replacing(target) as fresh:  # another run meanwhile: leaves the first alone
+            fresh.write_text("second")
+        assert len(list(tmp_path.iterdir())) == 2
+        process.send_signal(signal.SIGKILL)
+    assert target.read_text() == "second"
+    with replacing(target) as fresh:
+        fresh.write_text("third")
+    assert target.read_text() == "third"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_listing_that_does_not_fit_its_layer_is_found(
+    blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    layer = blobs.layer("x", [file("f", b"content")])
+    longer = Entry("f", Kind.FILE, 0o644, size=1000, digest=digest_bytes(b"c"))
+    wrong = replace(layer, contents=blobs.put(contents_blob([longer])))
+    with pytest.raises(IntegrityError, match="its contents say 2560"):
+        emit(image((wrong,), "aci", app=None), blobs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+RACING = """
+import sys
+from pathlib import Path
+from buildit.image.replacing import replacing
+for number in range(60):
+    with replacing(Path(sys.argv[1])) as fresh:
+        fresh.mkdir()
+        (fresh / "a").write_text(sys.argv[2])
+        (fresh / "b").write_text(sys.argv[2])
+"""
+
+
+def test_two_runs_at_once_leave_one_whole_output(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "x"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", RACING, str(target), word]) for word in ("1", "2")
+    ]
+    appeared = False
+    while any(run.poll() is None for run in runs):
+        there = target.exists()
+        assert there or not appeared  # exchanged, so that it is never away again
+        appeared = there
+    assert [run.returncode for run in runs] == [0, 0]
+    assert (target / "a").read_text() == (target / "b").read_text()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_crew_gives_results_in_order_and_the_first_failure() -> None:
+    assert Crew([], 2).results() == []
+    with Crew([lambda n=n: n * n for n in range(20)], 3) as crew:  # type: ignore[misc]
+        assert crew.results() == [n * n for n in range(20)]
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 2:
+            raise KeyError(number)
+
+    with (
+        pytest.raises(KeyError),
+        Crew([lambda n=n: work(n) for n in range(9)], 1) as failing,  # type: ignore[misc]
+    ):
+        failing.results()
+    assert begun == [0, 1, 2]
