@@ -19,7 +19,7 @@ from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.copying import copy_blob
 from buildit.image.crew import Crew
-from buildit.image.emit import emit
+from buildit.image.emitters import emit
 from buildit.image.gzipped import BLOCK, GzipWriter
 from buildit.image.replacing import replacing
 from buildit.model.tree import Entry, Kind
