@@ -38,6 +38,7 @@ def closure(
     order: list[Member] = []
     why: dict[Member, tuple[Member, str]] = {}
     seen: set[Member] = set()
+    first = {(root, RUNTIME) for root in roots}
     # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
     stack: list[tuple[Member, bool]] = [((root, RUNTIME), False) for root in reversed(roots)]
     while stack:
@@ -53,9 +54,12 @@ def closure(
         needs = _needs(node(key), output, obtain(node(key)))
         ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
         for needed in ordered:
-            why.setdefault(needed, (member, needs[needed]))
-            if needed not in seen:
-                stack.append((needed, False))
+            if needed in seen:
+                continue
+            # Only what is not reached yet: so the chain of reasons leads to a root, in no circle.
+            if needed not in first:
+                why.setdefault(needed, (member, needs[needed]))
+            stack.append((needed, False))
     return Closure(tuple(order), why)
 
 

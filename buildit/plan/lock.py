@@ -15,6 +15,7 @@ Words are separated by one blank; bytes that would break that are percent-encode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote
@@ -143,6 +144,9 @@ def parse_lock(text: str, file: str) -> Lock:
     return Lock({platform: builder.section() for platform, builder in sections.items()})
 
 
+_SUBJECT = {"deb": 2, "index": 1, "package": 1, "output": 2}
+"""How many words say what a record is about: a merge of two locks may leave two of them."""
+
 _HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"
 
 
@@ -150,10 +154,19 @@ class _Builder:
     """Collects the records of one section."""
 
     def __init__(self) -> None:
+        self.places: dict[tuple[str, ...], str] = {}
         self.debs: dict[str, list[DebRef]] = {}
         self.made = Section()
 
     def add(self, words: list[str], place: str) -> None:
+        subject = (words[0], *words[1 : 1 + _SUBJECT.get(words[0], 0)])
+        first = self.places.setdefault(subject, place)
+        if first != place and len(subject) > 1:
+            raise RecipeError(
+                f"a second record of {' '.join(subject)}",
+                place=place,
+                hint=f"the first is at {first}; keep one of the two, or lock anew",
+            )
         try:
             self._add(words[0], words[1:])
         except (ValueError, IndexError) as error:
@@ -165,7 +178,7 @@ class _Builder:
         made = self.made
         match kind, words:
             case "deb", [asker, name, version, arch, suite, path, size, digest]:
-                deb = DebRef(name, version, arch, suite, path, int(size), _digest(digest))
+                deb = DebRef(name, version, arch, suite, path, _size(size), _digest(digest))
                 self.debs.setdefault(asker, []).append(deb)
             case "index", [suite, date]:
                 self.made = replace(made, indices={**made.indices, suite: date})
@@ -190,6 +203,12 @@ class _Builder:
 
     def section(self) -> Section:
         return replace(self.made, debs={asker: tuple(debs) for asker, debs in self.debs.items()})
+
+
+def _size(text: str) -> int:
+    if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) is None:
+        raise ValueError(text)
+    return int(text)
 
 
 def _digest(text: str) -> Digest:

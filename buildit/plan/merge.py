@@ -78,7 +78,11 @@ def _edited(base: Node | None, over: Mapping, verbs: dict[str, Node]) -> Node:
     own = tuple((key, value) for key, value in over.items if not key.text.startswith("$"))
     if "$replace" in verbs:
         if len(verbs) > 1 or own:
-            raise RecipeError("`$replace` stands alone", place=str(over.place))
+            raise RecipeError(
+                "`$replace` stands alone",
+                place=str(over.place),
+                hint="write everything into it, or use the other verbs without it",
+            )
         return _plain(verbs["$replace"])
     if isinstance(base, Sequence) or (base is None and not own and set(verbs) != {"$remove"}):
         return _edited_list(base, over, verbs, own)
@@ -100,7 +104,11 @@ def _edited_list(
     base: Sequence | None, over: Mapping, verbs: dict[str, Node], own: Seq[object]
 ) -> Sequence:
     if own:
-        raise RecipeError("verbs and other keys cannot be mixed over a list", place=str(over.place))
+        raise RecipeError(
+            "verbs and other keys cannot be mixed over a list",
+            place=str(over.place),
+            hint=f"the verbs are {', '.join(VERBS)}",
+        )
     items = base.items if base else ()
     if "$remove" in verbs:
         gone = _names(verbs["$remove"])
@@ -114,7 +122,11 @@ def _edited_list(
 
 def _items(node: Node) -> tuple[Node, ...]:
     if not isinstance(node, Sequence):
-        raise RecipeError("expected a list", place=str(node.place))
+        raise RecipeError(
+            f"expected a list, found a {_kind(node)}",
+            place=str(node.place),
+            hint="write the items in brackets: [x, y]",
+        )
     return tuple(_plain(item) for item in node.items)
 
 
@@ -122,7 +134,11 @@ def _names(node: Node) -> tuple[Scalar, ...]:
     names = _items(node)
     for name in names:
         if not isinstance(name, Scalar):
-            raise RecipeError("`$remove` takes a list of names", place=str(name.place))
+            raise RecipeError(
+                "`$remove` takes a list of names",
+                place=str(name.place),
+                hint="name keys or plain items; replace a list of conditions with `$replace`",
+            )
     return tuple(name for name in names if isinstance(name, Scalar))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
 
@@ -75,6 +75,8 @@ def resolve(
             or packages depend on each other in a cycle.
         RecipeError: a recipe that was reached is wrong.
     """
+    # A container has no flags of its own that `[x?]` or `[x=]` could speak of.
+    roots = tuple(replace(d, atom=d.atom.settled({}, place=d.place)) for d in roots)
     versions: dict[str, Version] = {}
     for _ in range(ROUNDS):
         state = _Round(versions)

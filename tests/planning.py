@@ -1,0 +1,85 @@
+"""A checkout in a directory, with a toolchain that needs no network, and its plan."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+
+from buildit.digest import digest_bytes
+from buildit.events import silent
+from buildit.load.config import Loaded
+from buildit.model.config import Config
+from buildit.model.plan import DebRef
+from buildit.model.platform import build_platform
+from buildit.pipeline.front import LOCK_FILE, Planned, Request, make_plan
+from buildit.pipeline.network import Network
+from buildit.pipeline.pins import Pinner
+from buildit.pipeline.settings import Settings
+from buildit.plan.lock import Lock, Section, format_lock
+from buildit.store.cas import Store
+
+PLATFORM = build_platform(os.uname().machine)
+
+TOOLCHAIN = """\
+style: toolchain
+debian:
+  suites: [bookworm]
+  packages: [libc6, gcc]
+  run: {libc6: [libgcc-s1]}
+"""
+
+
+def deb(name: str, version: str = "1.0-1", asked: str = "") -> DebRef:
+    """A .deb whose digest follows from its name and version."""
+    path = f"pool/main/{name[0]}/{name}/{name}_{version}_{PLATFORM.debian}.deb"
+    digest = digest_bytes(f"{asked}{name}={version}".encode())
+    return DebRef(name, version, PLATFORM.debian, "bookworm", path, 1000, digest)
+
+
+LOCKED = Section(
+    debs={"toolchain/debian-12": (deb("gcc"), deb("libc6"), deb("libgcc-s1"))},
+    indices={"bookworm": "2026-05-16T09:30:11Z"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """`root` holds pkgs/ and container/; the store lies beside them."""
+
+    root: Path
+
+    @property
+    def container(self) -> Path:
+        return self.root / "container"
+
+    def write(self, path: str, text: str | bytes) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text if isinstance(text, bytes) else dedent(text).encode())
+
+    def lock(self, section: Section = LOCKED) -> None:
+        self.write(
+            f"container/{LOCK_FILE}", format_lock(Lock().with_section(str(PLATFORM), section))
+        )
+
+    def plan(self, use: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Planned:
+        """Plan the container without a network."""
+        config = Config(self.root / "store", (self.root / "pkgs",), 1)
+        with Store.open(config.store) as store:
+            network = Network(Settings(str(config.store), 1), store, silent, offline=True)
+            request = Request(self.container, use, update)
+            return make_plan(request, Loaded(config, ()), store, Pinner(network, PLATFORM))
+
+    def key(self, name: str, use: tuple[str, ...] = ()) -> str:
+        nodes = self.plan(use).plan.nodes
+        return next(node.key for node in nodes if node.name == name)
+
+
+def checkout(root: Path) -> Checkout:
+    """A checkout with nothing but the locked toolchain."""
+    made = Checkout(root)
+    made.write("pkgs/toolchain/debian-12/pkg.yaml", TOOLCHAIN)
+    made.lock()
+    return made

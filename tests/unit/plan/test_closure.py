@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from buildit.digest import BuildKey, digest_bytes
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.plan import Node
+from buildit.pipeline.assemble import why_text
+from buildit.plan.closure import Closure, closure
+
+pytestmark = pytest.mark.unit
+
+
+def key(name: str) -> BuildKey:
+    return BuildKey(digest_bytes(name.encode()))
+
+
+class World:
+    """Packages with the outputs that they need: `needs` maps `a` or `a:dev` to `b`, `b:dev`."""
+
+    def __init__(
+        self, needs: Mapping[str, list[str]], run: Mapping[str, list[str]] | None = None
+    ) -> None:
+        self.outputs: dict[str, dict[str, list[str]]] = {}
+        for text, wanted in needs.items():
+            name, _, output = text.partition(":")
+            self.outputs.setdefault(name, {})[output or RUNTIME] = wanted
+            for other in wanted:
+                self.outputs.setdefault(other.partition(":")[0], {})
+        run = run or {}
+        self.nodes = {
+            key(name): Node(key(name), name, "1", "", "", run=tuple(map(key, run.get(name, []))))
+            for name in {*self.outputs, *run, *(one for names in run.values() for one in names)}
+        }
+        self.asked: list[str] = []
+
+    def node(self, k: BuildKey) -> Node:
+        return self.nodes[k]
+
+    def obtain(self, node: Node) -> Artifact:
+        self.asked.append(node.name)
+        outputs = {}
+        for output, wanted in {RUNTIME: [], **self.outputs.get(node.name, {})}.items():
+            providers = {}
+            for other in wanted:
+                name, _, part = other.partition(":")
+                own = "" if name == node.name else key(name)
+                providers[f"soname:{other}.so"] = f"{own}:{part or RUNTIME}"
+            outputs[output] = Output(digest_bytes(b""), 0, digest_bytes(b""), (), providers)
+        return Artifact(node.key, node.name, "1", "", outputs, digest_bytes(b""))
+
+    def of(self, *roots: str) -> Closure:
+        return closure(tuple(map(key, roots)), self.node, self.obtain)
+
+    def names(self, *roots: str) -> list[str]:
+        return [
+            self.nodes[k].name + ("" if output == RUNTIME else f":{output}")
+            for k, output in self.of(*roots).members
+        ]
+
+
+def test_dependencies_come_first_and_siblings_by_name() -> None:
+    world = World({"app": ["z", "b", "a"], "a": ["c"], "b": ["c"], "z": []})
+    assert world.names("app") == ["c", "a", "b", "z", "app"]
+
+
+def test_only_the_outputs_that_are_needed_come_in() -> None:
+    world = World({"app": ["lib:locale"], "app:dev": ["perl"], "lib:locale": []})
+    assert world.names("app") == ["lib:locale", "app"]
+
+
+def test_an_output_needs_its_siblings() -> None:
+    world = World({"app": ["app:locale"], "app:locale": ["lib"]})
+    assert world.names("app") == ["lib", "app:locale", "app"]
+
+
+def test_declared_run_dependencies_come_in() -> None:
+    world = World({"app": ["lib"]}, run={"app": ["data"], "lib": ["plugin"]})
+    assert world.names("app") == ["data", "plugin", "lib", "app"]
+    found = world.of("app")
+    assert found.why[(key("data"), RUNTIME)] == ((key("app"), RUNTIME), "declared: run")
+
+
+def test_a_missing_output_is_a_member_without_needs() -> None:
+    world = World({"app": ["lib:doc"]})
+    assert world.names("app") == ["lib:doc", "app"]
+
+
+def test_why_leads_from_a_root() -> None:
+    world = World({"app": ["lib"], "lib": ["libc"]})
+    found = world.of("app")
+    assert why_text(found.why, (key("libc"), RUNTIME), world.node) == (
+        "app -> lib.so -> lib -> libc.so -> libc"
+    )
+    assert why_text(found.why, (key("app"), RUNTIME), world.node) == "app"
+
+
+def test_why_ends_in_a_cycle_too() -> None:
+    """libc6 loads libgcc_s, which needs libc6."""
+    world = World({"libc": ["libgcc"], "libgcc": ["libc"], "app": ["libgcc"]})
+    assert world.names("libc") == ["libgcc", "libc"]
+    found = world.of("libc")
+    assert (
+        why_text(found.why, (key("libgcc"), RUNTIME), world.node) == "libc -> libgcc.so -> libgcc"
+    )
+    assert (key("libc"), RUNTIME) not in found.why
+    both = world.of("app", "libc")
+    assert why_text(both.why, (key("libgcc"), RUNTIME), world.node) == "app -> libgcc.so -> libgcc"
+
+
+def test_a_chain_may_be_deeper_than_the_stack() -> None:
+    depth = 10_000
+    world = World({f"p{n}": [f"p{n + 1}"] for n in range(depth)})
+    assert len(world.names("p0")) == depth + 1
+
+
+GRAPHS = st.dictionaries(
+    st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4), max_size=6
+)
+
+
+@settings(max_examples=40)
+@given(GRAPHS, st.randoms())
+def test_the_order_follows_from_names_alone(graph: dict[str, list[str]], random: object) -> None:
+    graph = {"a": [], **graph}
+    turned = {name: list(reversed(needs)) for name, needs in reversed(graph.items())}
+    assert World(graph).names("a") == World(turned).names("a")
+
+
+@settings(max_examples=40)
+@given(GRAPHS)
+def test_every_reason_leads_to_a_root(graph: dict[str, list[str]]) -> None:
+    world = World({"a": [], "b": [], **graph})
+    found = world.of("a", "b")
+    assert len(set(found.members)) == len(found.members)
+    for member in found.members:
+        assert why_text(found.why, member, world.node).split(" -> ")[0] in ("a", "b")
+
+
+def test_each_artifact_is_obtained_once_per_output() -> None:
+    world = World({"a": ["b", "c"], "b": ["d"], "c": ["d"]})
+    world.of("a")
+    assert sorted(world.asked) == ["a", "b", "c", "d"]
