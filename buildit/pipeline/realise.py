@@ -38,8 +38,8 @@ def survey(
 ) -> Survey:
     """Look up `roots` and whatever they need in turn, into `survey_`.
 
-    A node that was found needs only what an image may take besides (its runtime dependencies); one
-    that was not needs all that its build sees.
+    A node that was found needs only what an image takes besides: what its files were seen to load,
+    and its declared runtime dependencies. One that was not needs all that its build sees.
     """
     queue, seen = list(roots), set()
     while queue:
@@ -55,10 +55,18 @@ def survey(
             else:
                 survey_.found[key] = artifact
         queue.extend(node.run)
-        queue.extend(
-            dep.key for dep in node.dependencies if key in survey_.missing or RUNTIME in dep.outputs
-        )
+        if key in survey_.missing:
+            queue.extend(dep.key for dep in node.dependencies)
+        else:
+            queue.extend(key for key in _loaded(survey_.found[key]) if key in nodes)
     return survey_
+
+
+def _loaded(artifact: Artifact) -> list[BuildKey]:
+    """Whose files those of the runtime output load, as the build saw it."""
+    output = artifact.outputs.get(RUNTIME)
+    names = sorted(output.providers.values()) if output else []
+    return [BuildKey(name.partition(":")[0]) for name in dict.fromkeys(names)]
 
 
 def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
