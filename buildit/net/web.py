@@ -26,6 +26,8 @@ from buildit.net import urls
 from buildit.net.transport import LocationError, Response, check_cap
 
 READ = 1 << 16
+_CUT = "buildit_cut"
+"""The attribute of a response that ends its connection from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,17 @@ def _connection_class(
             sock = self.sock
             with Watch(lambda: _shutdown(sock), limits.headers, 1) as watch:
                 try:
-                    return super().getresponse()  # type: ignore[no-any-return]  # as `parent` is
+                    response = super().getresponse()
                 except Exception as error:
                     if watch.stalled:
                         raise TimeoutError("no complete headers") from error
                     raise
+            if watch.stalled:  # http.client takes a connection's end for the end of the headers
+                response.close()
+                raise TimeoutError("no complete headers")
+            # urllib3's own response.shutdown() stops reading only, and a server may go on sending
+            setattr(response, _CUT, lambda: _shutdown(sock))
+            return response  # type: ignore[no-any-return]  # as `parent` is
 
     return Guarded
 
@@ -156,10 +164,11 @@ class WebTransport:
             _check_status(url, answer)
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
-            with Watch(answer.raw.shutdown, self._limits.window, self._limits.least) as watch:
+            cut: Callable[[], None] = getattr(answer.raw, _CUT)
+            with Watch(cut, self._limits.window, self._limits.least) as watch:
                 kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 chunks = _chunks(url, answer.raw, watch, start, total, cap)
-                yield Response(chunks, start, total, kind, lambda: _abort(answer.raw))
+                yield Response(chunks, start, total, kind, cut)
         finally:
             answer.close()
 
@@ -204,13 +213,6 @@ def _shutdown(sock: socket.socket | None) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it is closed already: what we wanted
-
-
-def _abort(raw: urllib3.response.HTTPResponse) -> None:
-    try:
-        raw.shutdown()
-    except (ValueError, OSError):
-        return  # it ended already
 
 
 def _check_status(url: str, answer: requests.Response) -> None:

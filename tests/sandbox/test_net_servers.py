@@ -1,0 +1,362 @@
+"""Servers that misbehave, on loopback: each download ends within its limits and says why."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from buildit.digest import digest_bytes
+from buildit.errors import FetchError, IntegrityError
+from buildit.net.sources import Fetch, Fetcher
+from buildit.net.transport import LocationError, read_small
+from buildit.net.web import Limits, WebTransport
+from tests.fakes import MemorySink
+
+pytestmark = pytest.mark.sandbox
+
+QUICK = Limits(connect=2.0, headers=0.4, window=0.4, least=1000)
+CAP = 1 << 20
+BODY = bytes(range(256)) * 800
+Script = Callable[[socket.socket, bytes], None]
+
+
+class RawServer:
+    """Answers each connection by a script that gets the socket and the request's head."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.requests: list[bytes] = []
+        self._threads: list[threading.Thread] = []
+        self._main = threading.Thread(target=self._serve)
+        self._main.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/x.tar.gz"
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._answer, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.settimeout(1)
+        # a kept-alive connection stays open for the client's next request
+        with connection:
+            try:
+                while head := _read_head(connection):
+                    self.requests.append(head)
+                    self._script(connection, head)
+            except OSError:
+                return  # the client left, as it should
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._main.join()
+        for thread in self._threads:
+            thread.join()
+
+
+def _read_head(connection: socket.socket) -> bytes:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = connection.recv(4096)
+        if not part:
+            return b""
+        head += part
+    return head
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[RawServer]:
+    server = RawServer(script)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def transport() -> Iterator[WebTransport]:
+    with closing(WebTransport(QUICK)) as opened:
+        yield opened
+
+
+def answer(status: str, body: bytes = b"", *headers: str) -> Script:
+    def script(connection: socket.socket, _head: bytes) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+    return script
+
+
+def drip(before: bytes, part: bytes, pause: float = 0.02) -> Script:
+    def script(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(before)
+        ends = time.monotonic() + 20
+        connection.setblocking(False)
+        while time.monotonic() < ends:
+            if part:
+                with contextlib.suppress(BlockingIOError):
+                    connection.send(part)
+            with contextlib.suppress(BlockingIOError):
+                if not connection.recv(1):
+                    return
+            time.sleep(pause)
+
+    return script
+
+
+def silence(connection: socket.socket, _head: bytes) -> None:
+    connection.settimeout(5)
+    connection.recv(1)
+
+
+def hang_up(connection: socket.socket, _head: bytes) -> None:
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def raw(data: bytes) -> Script:
+    def script(connection: socket.socket, _head: bytes) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+BEHAVIOURS: dict[str, tuple[Script, str]] = {
+    "404": (answer("404 Not Found", b"<html>no</html>"), r"not found \(HTTP 404 Not Found\)"),
+    "410": (answer("410 Gone"), "not found"),
+    "403": (answer("403 Forbidden"), r"refused \(HTTP 403"),
+    "401": (answer("401 Unauthorized", b"", "WWW-Authenticate: Basic"), "refused"),
+    "500": (answer("500 Oops"), "server error"),
+    "503": (answer("503 Busy", b"", "Retry-After: 5"), "server error"),
+    "429": (answer("429 Slow", b"", "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT"), "too many"),
+    "204": (answer("204 No Content"), "unexpected answer"),
+    "206 unasked": (answer("206 Part", b"x", "Content-Range: bytes 0-0/9"), "another range"),
+    "redirect to nowhere": (answer("302 Found"), "without a location"),
+    "redirect loop": (answer("302 Found", b"", "Location: /x.tar.gz"), "more than 5 redirects"),
+    "redirect to file": (answer("302 Found", b"", "Location: file:///etc/passwd"), "redirects to"),
+    "redirect to ssh": (answer("302 Found", b"", "Location: ssh://h/x"), "redirects to"),
+    "redirect to metadata": (
+        answer("302 Found", b"", "Location: http://169.254.169.254/"),
+        "link-local",
+    ),
+    "silence": (silence, "timed out while waiting"),
+    "slow headers": (drip(OK, b"X-A: b\r\n"), "timed out while waiting"),
+    "slow status line": (drip(b"HTTP/1.1 2", b"0"), "timed out|connection failed"),
+    "endless headers": (drip(OK, b"X-A: b\r\n" * 200, 0), "connection failed"),
+    "endless header line": (drip(OK + b"X: ", b"y" * 4096, 0), "connection failed"),
+    "slow body": (drip(OK + b"Content-Length: 9999\r\n\r\n", b"x"), "stalled"),
+    "slow chunk size": (drip(CHUNKED, b"0"), "stalled|connection failed"),
+    "slow trailers": (drip(CHUNKED + b"0\r\n", b"X: y\r\n"), "stalled|connection failed"),
+    "stall at the end": (
+        drip(OK + b"Content-Length: 9999\r\n\r\n" + b"x" * 9998, b"", 0.1),
+        "stalled",
+    ),
+    "endless body": (drip(OK + b"\r\n", b"x" * 65536, 0), "more than the 1048576"),
+    "endless chunks": (
+        drip(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n", 0),
+        "more than the 1048576",
+    ),
+    "too long by its length": (raw(OK + b"Content-Length: 1048577\r\n\r\n"), "1048577 bytes"),
+    "cut off": (raw(OK + b"Content-Length: 100\r\n\r\nabc"), "ended|connection failed"),
+    "chunked lie": (raw(CHUNKED + b"100\r\nabc"), "connection failed"),
+    "chunked garbage": (raw(CHUNKED + b"zz\r\nabc"), "connection failed"),
+    "no HTTP": (raw(b"220 ftp ready\r\n"), "connection failed"),
+    "hangs up": (hang_up, "connection failed"),
+}
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_each_ends_within_its_limit(transport: WebTransport, name: str) -> None:
+    script, reason = BEHAVIOURS[name]
+    begun = time.monotonic()
+    with serving(script) as server:
+        with pytest.raises(LocationError, match=reason) as caught:
+            read_small(transport, server.url, CAP)
+        took = time.monotonic() - begun
+    assert took < 5
+    assert caught.value.place is not None
+    assert caught.value.place.startswith("http://127.0.0.1:")
+    assert caught.value.exit_code == 4
+    assert caught.value.absent is (name in ("404", "410"))
+
+
+def test_retry_after_is_told(transport: WebTransport) -> None:
+    with serving(BEHAVIOURS["503"][0]) as server, pytest.raises(LocationError) as caught:
+        read_small(transport, server.url, CAP)
+    assert (caught.value.transient, caught.value.retry_after) == (True, 5.0)
+
+
+def test_what_is_sent(
+    transport: WebTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No credentials of ~/.netrc, no cookies, no compression; one connection for all."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with serving(answer("200 OK", b"x", "Set-Cookie: a=b")) as server:
+        for _ in range(2):
+            assert read_small(transport, server.url, CAP) == b"x"
+        heads = [head.decode().lower() for head in server.requests]
+    assert len(heads) == 2
+    for head in heads:
+        assert "accept-encoding: identity\r\n" in head
+        assert "authorization" not in head
+        assert "cookie" not in head
+        assert "user-agent: buildit\r\n" in head
+
+
+def test_a_compressed_transfer_is_taken_as_it_is(transport: WebTransport) -> None:
+    """Servers label .gz files so; and a bomb stays small."""
+    packed = gzip.compress(b"\0" * (50 << 20))
+    with serving(answer("200 OK", packed, "Content-Encoding: gzip")) as server:
+        assert read_small(transport, server.url, CAP) == packed
+
+
+def test_certificates_are_checked(transport: WebTransport, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    argv += ["-nodes", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(argv, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        with pytest.raises(LocationError, match="TLS failed: self-signed certificate"):
+            read_small(transport, f"https://127.0.0.1:{server.server_port}/x", CAP)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_names_and_ports_that_nobody_has(transport: WebTransport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(LocationError, match="connection refused"):
+        read_small(transport, f"http://127.0.0.1:{port}/x", CAP)
+    with pytest.raises(LocationError, match="does not resolve"):
+        read_small(transport, "http://no-such-host.invalid/x", CAP)
+
+
+def ranged(body: bytes, first: int | None = None) -> Script:
+    """Serves ranges; the first answer breaks off after `first` bytes."""
+    broken = [first]
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        wanted = next((line for line in head.split(b"\r\n") if line.startswith(b"Range:")), b"")
+        start = int(wanted[13:].rstrip(b"-") or 0)
+        if start >= len(body):
+            connection.sendall(b"HTTP/1.1 416 No\r\nContent-Length: 0\r\n\r\n")
+            return
+        status = "206 Partial" if start else "200 OK"
+        span = f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}\r\n" if start else ""
+        lines = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) - start}\r\n{span}\r\n"
+        end, broken[0] = broken[0], None
+        connection.sendall(lines.encode() + body[start:end])
+        if end is not None:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    return script
+
+
+def fetcher(transport: WebTransport, tmp_path: Path) -> Fetcher:
+    return Fetcher(MemorySink(), transport, tmp_path / "partial", pause=0.01)
+
+
+def want(url: str) -> Fetch:
+    return Fetch("x.tar.gz", (url,), digest_bytes(BODY))
+
+
+def test_a_broken_download_is_resumed(transport: WebTransport, tmp_path: Path) -> None:
+    with serving(ranged(BODY, 70_000)) as server:
+        assert fetcher(transport, tmp_path).fetch(want(server.url)) == digest_bytes(BODY)
+        assert len(server.requests) == 2
+        assert b"\r\nRange: bytes=70000-\r\n" in server.requests[1]
+
+
+def test_a_partial_that_is_longer_than_the_whole(transport: WebTransport, tmp_path: Path) -> None:
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / digest_bytes(BODY)).write_bytes(BODY + b"more")
+    with serving(ranged(BODY)) as server:
+        assert fetcher(transport, tmp_path).fetch(want(server.url)) == digest_bytes(BODY)
+
+
+def test_answers_that_alternate_never_mix(transport: WebTransport, tmp_path: Path) -> None:
+    """A good first half and a bad second half, in turn (CVE-2026-109518's neighbourhood)."""
+    evil = BODY[:100_000] + b"\0" * (len(BODY) - 100_000)
+    turns = [0]
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        turns[0] += 1
+        ranged(evil if turns[0] % 2 == 0 else BODY, 50_000 if turns[0] == 1 else None)(
+            connection, head
+        )
+
+    with serving(script) as server:
+        desk = fetcher(transport, tmp_path)
+        assert desk.fetch(want(server.url)) == digest_bytes(BODY)
+        assert isinstance(desk.sink, MemorySink)
+        assert list(desk.sink.blobs.values()) == [BODY]
+        assert turns[0] == 3
+
+
+def test_wrong_bytes_and_a_login_page(transport: WebTransport, tmp_path: Path) -> None:
+    page = b"<!doctype html><title>Welcome to our hotel</title>"
+    with (
+        serving(answer("200 OK", page, "Content-Type: text/html")) as server,
+        pytest.raises(IntegrityError) as caught,
+    ):
+        fetcher(transport, tmp_path).fetch(want(server.url))
+    assert "HTML page" in caught.value.details[0]
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
+    body = drip(OK + b"Content-Length: 9999999\r\n\r\n", b"x" * 4096)
+
+    def late(connection: socket.socket, head: bytes) -> None:
+        time.sleep(0.5)
+        answer("404 No")(connection, head)
+
+    with (
+        closing(WebTransport()) as patient,
+        serving(body) as slow,
+        serving(late) as gone,
+    ):
+        begun = time.monotonic()
+        with pytest.raises(FetchError, match="gone"):
+            fetcher(patient, tmp_path).fetch_all(
+                [
+                    Fetch("slow", (slow.url,), digest_bytes(b"s")),
+                    Fetch("gone", (gone.url,), digest_bytes(b"g")),
+                ],
+                4,
+            )
+        assert time.monotonic() - begun < 5
+    assert os.listdir(tmp_path / "partial") == [digest_bytes(b"s")]
