@@ -2,8 +2,7 @@
 
 The launcher (`build.launch`) mounts in an outer user, mount and pid namespace, bubblewrap isolates
 inside it. The outer stage exists because bubblewrap 0.8 has no overlay option, and because the
-paths above a store may be closed to the build user: in there the work directory lies at `STAGE`,
-and the merged, read-only root below it, so that bubblewrap only ever sees paths it can reach.
+paths above a store may be closed to the build user: bubblewrap only ever sees paths below `STAGE`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 
 from buildit.errors import BuildError
 
-STAGE = "/tmp"  # noqa: S108  a mount point that every host has; ours alone in the outer namespace
-PRIVATE = ".jail"
-"""The directory below a work directory that belongs to the sandbox, absent between runs."""
+STAGE = "/tmp"  # noqa: S108  a mount point that every host has
+"""Where the outer namespace has a small tmpfs of its own: `work` (the work directory), `root` (the
+merged root), `skeleton` (mount points that trees may lack), `filter`. Nothing of it is on disk."""
 
 UID = 1000
 """User and group id inside, whoever runs buildit."""
@@ -25,6 +24,7 @@ FILTER_FD = 8
 STATUS_FD = 9
 _PAGE = 4096  # mount(2) copies one page of options, the closing NUL included
 _TREE = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9._+~@%-]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -75,18 +75,19 @@ class Jail:
 
 
 def _check_source(path: str) -> None:
-    parts = path.split("/")
-    if "\0" in path or parts[0] == PRIVATE or not all(p not in {"", ".", ".."} for p in parts):
+    if "\0" in path or not all(part not in {"", ".", ".."} for part in path.split("/")):
         raise BuildError(
             f"not a path inside the work directory: {path!r}",
-            hint=f"relative, without '.', '..' or a leading {PRIVATE!r}",
+            hint="relative, without '.' and '..'",
         )
 
 
 def _check_inside(path: str) -> None:
-    clean = path.startswith("/") and "\0" not in path
-    if not clean or not all(p not in {"", ".", ".."} for p in path[1:].split("/")):
-        raise BuildError(f"not an absolute path without '.' and '..': {path!r}")
+    if _PLAIN.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
+        raise BuildError(
+            f"not a path for the inside of a sandbox: {path!r}",
+            hint="absolute, without '.' and '..', of letters, digits and . _ + ~ @ % -",
+        )
 
 
 def mount_points(jail: Jail) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def mount_points(jail: Jail) -> tuple[str, ...]:
 
 
 def overlays(lowers: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The overlays to mount, in order: (name below `PRIVATE`, its `lowerdir` option).
+    """The overlays to mount, in order: (name below `STAGE`, its options).
 
     One, as long as the names fit a page; else groups of trees and an overlay of the groups (the
     kernel stacks two deep). The last one is `root`, with the skeleton of mount points at its
@@ -105,36 +106,36 @@ def overlays(lowers: Sequence[str]) -> tuple[tuple[str, str], ...]:
     Raises:
         BuildError: even the groups do not fit a page (some thousands of trees).
     """
-    bottom = f"{STAGE}/{PRIVATE}/skeleton"
-    whole = ":".join((*lowers, bottom))
-    if _fits(whole):
+    bottom = f"{STAGE}/skeleton"
+    whole = _options(*lowers, bottom)
+    if len(whole) < _PAGE:
         return (("root", whole),)
     groups = _groups(lowers)
     tops = (
-        f"{STAGE}/{PRIVATE}/g{number}" if len(group) > 1 else group[0]
-        for number, group in enumerate(groups)
+        f"{STAGE}/g{number}" if len(group) > 1 else group[0] for number, group in enumerate(groups)
     )
-    top = ":".join((*tops, bottom))
-    if not _fits(top):
+    top = _options(*tops, bottom)
+    if len(top) >= _PAGE:
         raise BuildError(
             f"{len(lowers)} trees are more than one overlay can hold",
             hint="merge some of the dependencies into one tree first",
         )
-    named = ((f"g{number}", ":".join(group)) for number, group in enumerate(groups))
-    return (*(pair for pair in named if ":" in pair[1]), ("root", top))
+    below = ((f"g{n}", _options(*group)) for n, group in enumerate(groups) if len(group) > 1)
+    return (*below, ("root", top))
 
 
 def _groups(lowers: Sequence[str]) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     for lower in lowers:
-        if not _fits(":".join((*groups[-1], lower))):
+        if len(_options(*groups[-1], lower)) >= _PAGE:
             groups.append([])
         groups[-1].append(lower)
     return groups
 
 
-def _fits(lowerdir: str) -> bool:
-    return len(f"ro,lowerdir={lowerdir}") < _PAGE
+def _options(*lowers: str) -> str:
+    # xino: one st_dev and stable inode numbers although the skeleton is on another file system
+    return f"ro,xino=on,lowerdir={':'.join(lowers)}"
 
 
 def bwrap_argv(jail: Jail, command: Sequence[str]) -> list[str]:
@@ -165,10 +166,14 @@ def _isolation(jail: Jail) -> list[str]:
 
 def _root(jail: Jail) -> list[str]:
     size = ("--perms", "1777", "--size", str(jail.tmp_bytes), "--tmpfs")
-    argv = ["--ro-bind", f"{STAGE}/{PRIVATE}/root", "/", "--proc", "/proc", "--dev", "/dev"]
+    argv = ["--ro-bind", f"{STAGE}/root", "/", "--proc", "/proc", "--dev", "/dev"]
     argv += [*size, "/dev/shm", "--remount-ro", "/dev", *size, "/tmp"]  # noqa: S108
     for bind in jail.binds:
-        argv += ["--bind" if bind.writable else "--ro-bind", f"{STAGE}/{bind.source}", bind.dest]
+        argv += [
+            "--bind" if bind.writable else "--ro-bind",
+            f"{STAGE}/work/{bind.source}",
+            bind.dest,
+        ]
     for name, value in sorted(jail.env.items()):
         argv += ["--setenv", name, value]
     return [*argv, "--chdir", jail.cwd]

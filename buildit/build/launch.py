@@ -1,12 +1,12 @@
 """Start the processes of a sandbox, and end them whatever happens.
 
-The chain, each forking or becoming the next: a shell that sets limits and waits for the word to
-begin; `setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer process
-1, which mounts; bubblewrap; the command. Process 1 keeps a watcher that reads the *lifeline*, a
-pipe whose one writing end is buildit's. When that end closes, because buildit closes it or because
-it was killed in whatever way at whatever moment, the watcher kills everything in the namespace;
-when process 1 ends, the kernel does. PR_SET_PDEATHSIG alone would leave gaps between fork and
-prctl, and is cleared by a change of uid.
+The chain, each forking or becoming the next: `setarch -R`; `unshare` (outer user, mount and pid
+namespace); a shell as the outer process 1, which mounts and sets limits; bubblewrap; the command.
+Process 1 keeps a watcher that reads the *lifeline*, a socket pair whose other end only buildit
+holds. When that end closes, because buildit closes it or because it was killed in whatever way at
+whatever moment, the watcher kills everything in the namespace; when process 1 ends, the kernel
+does. PR_SET_PDEATHSIG alone would leave gaps between fork and prctl, and is cleared by a change of
+uid. The same socket carries the word to begin, and bubblewrap's report.
 
 Started by root, the first process already runs as `HOST_ID` without groups or capabilities.
 """
@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.build.jail import (
     FILTER_FD,
-    PRIVATE,
     STAGE,
     STATUS_FD,
     Bind,
@@ -51,36 +52,41 @@ _ENVIRONMENT = {
     "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 256 bytes a value, mount(2) a page
 }
 
-# $1 … --: limits; the rest is executed. Reads "go MEMORY": the process is in its group by then.
-_GATE = """\
-read -r go memory || exit 125
-[ "$memory" = - ] || ulimit -v "$memory" || exit 125
-while [ "$1" != -- ]; do ulimit "-$1" "$2" || exit 125; shift 2; done
-shift
-exec "$@"
-"""
-
-# $1: work directory, $2: trees, $3: processes, then pairs of overlay and lowerdir up to --.
-# The limit on processes is set in here, so that it counts this sandbox and not the user.
+# $1 work directory, $2 trees, $3 limit on processes, $4 filter, $5 directories and $6 files of the
+# skeleton (plain words, see jail.py); then pairs for ulimit, --, pairs of overlay and options, --,
+# bubblewrap. The limit on processes is set in here so that it counts this sandbox, not the user.
 _STAGE = """\
 exec 3<&0 <INPUT
-{ while read -r _; do :; done; while :; do kill -s KILL -- -1; done; } <&3 2>/dev/null &
-mount -n -c --rbind "$1" TMP || exit 125
+echo ready >&3
+set -f
+mount -n -c -t tmpfs -o mode=755,size=4m tmpfs TMP || exit 125
+(cd TMP && mkdir -p work root $5 && for file in $6; do : >"$file" || exit; done) || exit 125
+printf "$4" >TMP/filter || exit 125
+mount -n -c --rbind "$1" TMP/work || exit 125
 cd -P "$2" || exit 125
 ulimit -u "$3" 2>/dev/null || ulimit -p "$3" || exit 125
-shift 3
+shift 6
+while [ "$1" != -- ]; do ulimit "-$1" "$2" || exit 125; shift 2; done
+shift
 while [ "$1" != -- ]; do
-  mount -n -c -t overlay -o "ro,lowerdir=$2" overlay "TMP/PRIVATE/$1" || exit 125
+  [ -d "TMP/$1" ] || mkdir "TMP/$1" || exit 125
+  mount -n -c -t overlay -o "$2" overlay "TMP/$1" || exit 125
   shift 2
 done
 shift
-"$@" 3<&- FILTER<TMP/PRIVATE/filter STATUS>TMP/PRIVATE/status
+read -r go memory <&3 || exit 125
+[ "$memory" = - ] || ulimit -v "$memory" || exit 125
+{ while read -r _; do :; done; while :; do kill -s KILL -- -1; done; } <&3 2>/dev/null &
+"$@" STATUS>&3 3<&- FILTER<TMP/filter
 exit
 """
 
 
+_EXIT = re.compile(rb'"exit-code": *(\d+)')
+
+
 def _stage(source: str) -> str:
-    places = {"INPUT": source, "TMP": STAGE, "PRIVATE": PRIVATE}
+    places = {"INPUT": source, "TMP": STAGE}
     places |= {"FILTER": str(FILTER_FD), "STATUS": str(STATUS_FD)}
     text = _STAGE
     for name, value in places.items():
@@ -123,9 +129,8 @@ def has_uid(uid_map: str, uid: int) -> bool:
     return any(first <= uid < first + count for first, _, count in rows)
 
 
-@contextlib.contextmanager
-def prepared(jail: Jail, work: Path, trees: Path) -> Iterator[Places]:
-    """The sandbox's private directory below `work`, removed at the end.
+def prepare(jail: Jail, work: Path, trees: Path) -> Places:
+    """Look at what the sandbox is made of, and let the build user in.
 
     Started by root, `work` itself and what stands at the top of each writable bind become the
     build user's; what lies deeper must be so already (`host_owner`).
@@ -137,18 +142,13 @@ def prepared(jail: Jail, work: Path, trees: Path) -> Iterator[Places]:
     _check_trees(jail, trees)
     try:
         with Root.open(work) as root:
-            _remove_private(root)
             _own(jail, root, work)
-            _check_reachable(places)
-            _make_private(jail, root)
-            try:
-                yield places
-            finally:
-                _remove_private(root)
+        _check_reachable(places)
     except (IntegrityError, OSError) as error:
         raise BuildError(
             f"the sandbox cannot use its work directory: {error}", place=str(work)
         ) from error
+    return places
 
 
 def _check_trees(jail: Jail, trees: Path) -> None:
@@ -203,62 +203,6 @@ def _check_reachable(places: Places) -> None:
                 break
 
 
-def _make_private(jail: Jail, root: Root) -> None:
-    skeleton = f"{PRIVATE}/skeleton"
-    _make(root, PRIVATE)
-    _make(root, skeleton)
-    kinds = {bind.dest[1:]: root.lstat(bind.source).st_mode for bind in jail.binds}
-    for point in mount_points(jail):
-        _make_point(root, skeleton, point, stat.S_ISDIR(kinds.get(point, stat.S_IFDIR)))
-    for name, _ in overlays(jail.lowers):
-        _make(root, f"{PRIVATE}/{name}")
-    _put(root, f"{PRIVATE}/filter", filter_program(os.uname().machine))
-    _put(root, f"{PRIVATE}/status", b"")
-    owner = host_owner()
-    if owner is not None:
-        root.chown(f"{PRIVATE}/status", *owner)
-
-
-def _make_point(root: Root, skeleton: str, point: str, directory: bool) -> None:
-    parts = point.split("/")
-    above = parts if directory else parts[:-1]
-    for count in range(1, len(above) + 1):
-        with contextlib.suppress(FileExistsError):
-            _make(root, f"{skeleton}/{'/'.join(above[:count])}")
-    if not directory:
-        with contextlib.suppress(FileExistsError):
-            _put(root, f"{skeleton}/{point}", b"")
-
-
-def _make(root: Root, path: str) -> None:
-    root.mkdir(path, 0o700)
-    root.chmod(path, 0o755)  # the umask is the caller's
-
-
-def _put(root: Root, path: str, data: bytes) -> None:
-    fd = root.create(path, 0o644)
-    with open(fd, "wb") as stream:
-        stream.write(data)
-        os.fchmod(stream.fileno(), 0o644)
-
-
-def _remove_private(root: Root) -> None:
-    try:
-        root.lstat(PRIVATE)
-    except FileNotFoundError:
-        return
-    _remove(root, PRIVATE)
-
-
-def _remove(root: Root, path: str) -> None:
-    if not stat.S_ISDIR(root.lstat(path).st_mode):
-        root.unlink(path)
-        return
-    for name in root.listdir(path):
-        _remove(root, f"{path}/{name}")
-    root.rmdir(path)
-
-
 @dataclass(frozen=True, slots=True)
 class Chain:
     """The command line of a whole chain: everything that `start` needs to know of a run."""
@@ -275,32 +219,84 @@ def chain(
     `words` are the number of processes, then pairs for `ulimit`.
     """
     processes, *limits = words
+    directories, files = _skeleton(jail, places)
     mounts = [word for pair in overlays(jail.lowers) for word in pair]
-    argv = ["sh", "-c", _GATE, "buildit-gate", *limits, "--", "setarch", "-R"]
     # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
+    argv = ["setarch", "-R"]
     argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
-    return Chain((*argv, *mounts, "--", *bwrap), places)
+    argv += [_octal(filter_program(os.uname().machine)), directories, files]
+    return Chain((*argv, *limits, "--", *mounts, "--", *bwrap), places)
+
+
+def _skeleton(jail: Jail, places: Places) -> tuple[str, str]:
+    work = places.common / places.work
+    files = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
+    above = {os.path.dirname(file) for file in files}
+    directories = {*mount_points(jail), *above} - files - {""}
+    return _words(directories), _words(files)
+
+
+def _words(paths: Iterable[str]) -> str:
+    return " ".join(f"skeleton/{path}" for path in sorted(paths))
+
+
+def _octal(data: bytes) -> str:
+    """Bytes as the shell's printf takes them in its format, NUL included."""
+    return "".join(f"\\{byte:03o}" for byte in data)
 
 
 @dataclass(slots=True)
 class Lifeline:
-    """A started chain: its first process, and the pipe that keeps it alive."""
+    """A started chain: its first process, and the socket that keeps it alive."""
 
     process: subprocess.Popen[bytes]
-    _fd: int
+    _socket: socket.socket
+    status: int | None = None
+    """The command's exit status as bubblewrap reported it, once the chain has ended by itself."""
+
+    def ready(self) -> int | None:
+        """The process 1 of the outer namespace as seen from here, or None: it died at once.
+
+        Raises:
+            OSError: the kernel does not tell (no CONFIG_PROC_CHILDREN).
+            BuildError: it does neither.
+        """
+        self._socket.settimeout(3 * GRACE)
+        try:
+            if not self._socket.recv(len(b"ready\n"), socket.MSG_WAITALL):
+                return None
+        except TimeoutError:
+            raise undead(self.process.pid) from None
+        first = self.process.pid
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return int(children[0]) if children else None
 
     def begin(self, memory_bytes: int | None) -> None:
         """Let it go on; `memory_bytes` bounds each process's address space."""
         kilobytes = "-" if memory_bytes is None else str(memory_bytes >> 10)
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its log says why
-            os.write(self._fd, f"go {kilobytes}\n".encode())
+        with contextlib.suppress(ConnectionError):  # it died at once: its log says why
+            self._socket.sendall(f"go {kilobytes}\n".encode())
 
     def cut(self) -> None:
         """Have everything killed; may be called again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._socket.fileno() >= 0:
+            self.status = _reported(self._socket)
+            self._socket.close()
+
+
+def _reported(report: socket.socket) -> int | None:
+    """What bubblewrap has written by now, as `--json-status-fd` does: one JSON value a line."""
+    report.setblocking(False)
+    text = b""
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while data := report.recv(4096):
+            text += data
+    for line in text.splitlines():
+        found = _EXIT.search(line)
+        if found is not None:
+            return int(found.group(1))
+    return None
 
 
 @contextlib.contextmanager
@@ -312,15 +308,15 @@ def started(line: Chain, output: int, *, session: bool) -> Iterator[Lifeline]:
     Raises:
         BuildError: the first process cannot be started, or killed processes do not end.
     """
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair()
     try:
-        process = _popen(line, read_end, output, session=session)
+        process = _popen(line, theirs.fileno(), output, session=session)
     except OSError as problem:
-        os.close(write_end)
+        ours.close()
         raise BuildError(f"the sandbox cannot be started: {problem}") from problem
     finally:
-        os.close(read_end)
-    life = Lifeline(process, write_end)
+        theirs.close()
+    life = Lifeline(process, ours)
     try:
         yield life
     finally:

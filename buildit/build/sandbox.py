@@ -7,7 +7,6 @@ so what it wrote can be read without racing against it (THREATS.md, E4 and E9).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -17,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildit.build.jail import PRIVATE, Jail, bwrap_argv, terminal_argv
+from buildit.build.jail import Jail, bwrap_argv, terminal_argv
 from buildit.build.launch import (
     GRACE,
     QUIET,
     TERMINAL,
     Lifeline,
     chain,
-    prepared,
+    prepare,
     started,
     undead,
 )
@@ -83,8 +82,8 @@ def run(
     """
     words = [str(process_limit(limits)), *rlimit_words(limits, HardLimits.current())]
     begun = time.monotonic()
+    places = prepare(jail, work, trees)
     with (
-        prepared(jail, work, trees) as places,
         _grouped(limits) as group,
         _log(log, limits.log_bytes) as kept,
         _piped() as pipe,
@@ -97,11 +96,11 @@ def run(
             follow = _Follow(life, pipe.read_end, kept, limits, stop, looks)
             follow.to_the_end()
         limit = follow.limit or (None if group is None else group.exceeded())
-        status = _reported(work)
         if follow.stopped:
             raise Interrupted("the build was interrupted")
-        if status is None and limit is None:
+        if life.status is None and limit is None:
             raise _not_started(life, log)
+    status = life.status
     status = 128 + signal.SIGKILL if status is None or limit is not None else status
     ended_by = status - 128 if status - 128 in signal.valid_signals() else None
     return Outcome(status, ended_by, limit, time.monotonic() - begun, kept.truncated)
@@ -112,7 +111,9 @@ def shell(
 ) -> Outcome:
     """The same jail on this process's terminal, for a person; no limit on time, disk or output.
 
-    Call it from the main thread. The terminal is given back to this process at the end.
+    Call it from the main thread. The terminal is given back to this process at the end. bash knows
+    how to live in a process group from outside its pid namespace; dash has job control too, but
+    ends with status 2 because it cannot restore that group.
 
     Raises:
         UsageError: there is no terminal.
@@ -120,16 +121,16 @@ def shell(
     """
     words = [str(process_limit(limits)), *rlimit_words(limits, HardLimits.current())]
     begun = time.monotonic()
+    places = prepare(jail, work, trees)
     with (
         _terminal() as terminal,
-        prepared(jail, work, trees) as places,
         _grouped(limits) as group,
     ):
         line = chain(jail, places, terminal_argv(jail, command), script=TERMINAL, words=words)
         with started(line, terminal, session=False) as life:
             _confine(life, group, limits)
             life.process.wait()
-        status = _reported(work)
+    status = life.status
     if status is None:
         raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
     ended_by = status - 128 if status - 128 in signal.valid_signals() else None
@@ -207,7 +208,9 @@ def _confine(life: Lifeline, group: Group | None, limits: Limits) -> Look:
     """Put the chain under its limits and let it begin; what looks at them from now on."""
     if group is not None:
         with contextlib.suppress(OSError):
-            group.add(life.process.pid)
+            process = life.ready()
+            if process is not None:
+                group.add(process)
             life.begin(None)
             return group.exceeded
     life.begin(limits.memory_bytes)
@@ -270,16 +273,6 @@ def _terminal() -> Iterator[int]:
             os.tcsetpgrp(terminal, os.getpgrp())
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(terminal)
-
-
-def _reported(work: Path) -> int | None:
-    """The exit status in bubblewrap's report; None where the command was not run to its end."""
-    text = (work / PRIVATE / "status").read_text()
-    for line in text.splitlines():
-        report = json.loads(line)
-        if "exit-code" in report:
-            return int(report["exit-code"])
-    return None
 
 
 def _not_started(life: Lifeline, log: Path) -> BuildError:

@@ -43,7 +43,7 @@ my @closed = (
        /dev/vda /dev/sda /dev/nvme0n1 /dev/mem /dev/kmsg /dev/port /dev/kvm /dev/fuse
        /dev/net/tun /dev/loop0 /dev/loop-control /dev/vsock /dev/mapper/control
        /proc/kcore /proc/kmsg /proc/1/root/etc/shadow /proc/self/root/etc/shadow
-       /proc/self/cwd/../../../etc/shadow /oldroot /newroot /tmp/.jail /tmp/build /tmp/.X11-unix
+       /proc/self/cwd/../../../etc/shadow /oldroot /newroot /tmp/root /tmp/work /tmp/skeleton /tmp/filter /tmp/.X11-unix
        ../../../../../../etc/shadow /build/../etc/shadow), @canaries);
 for my $path (@closed) {
     $reads++;

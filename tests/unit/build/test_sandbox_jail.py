@@ -37,14 +37,14 @@ ISOLATION = [
 ]
 
 ROOT = [
-    *("--ro-bind", "/tmp/.jail/root", "/"),
+    *("--ro-bind", "/tmp/root", "/"),
     *("--proc", "/proc"),
     *("--dev", "/dev"),
     *("--perms", "1777", "--size", "1048576", "--tmpfs", "/dev/shm"),
     *("--remount-ro", "/dev"),
     *("--perms", "1777", "--size", "1048576", "--tmpfs", "/tmp"),
-    *("--bind", "/tmp/build", "/build"),
-    *("--ro-bind", "/tmp/in/files", "/files"),
+    *("--bind", "/tmp/work/build", "/build"),
+    *("--ro-bind", "/tmp/work/in/files", "/files"),
     *("--setenv", "LANG", "C"),
     *("--setenv", "PATH", "/usr/bin"),
     *("--chdir", "/build/src"),
@@ -78,16 +78,19 @@ def test_mount_points_cover_the_binds_and_the_working_directory() -> None:
     assert set(mount_points(JAIL)) == {"dev", "proc", "tmp", "build", "build/src", "files"}
 
 
+OPTIONS = "ro,xino=on,lowerdir="
+
+
 def test_few_trees_are_one_overlay() -> None:
-    assert overlays(("a", "b")) == (("root", "a:b:/tmp/.jail/skeleton"),)
+    assert overlays(("a", "b")) == (("root", f"{OPTIONS}a:b:/tmp/skeleton"),)
 
 
 def flattened(plan: Sequence[tuple[str, str]]) -> list[str]:
     """The trees from top to bottom as the kernel merges a plan of nested overlays."""
-    groups = {f"/tmp/.jail/{name}": lower.split(":") for name, lower in plan[:-1]}
+    assert all(options.startswith(OPTIONS) for _, options in plan)
+    lowers = {f"/tmp/{name}": options.removeprefix(OPTIONS).split(":") for name, options in plan}
     assert plan[-1][0] == "root"
-    top = plan[-1][1].split(":")
-    return [tree for name in top for tree in groups.get(name, [name])]
+    return [tree for name in lowers["/tmp/root"] for tree in lowers.get(name, [name])]
 
 
 @settings(max_examples=25)
@@ -95,29 +98,29 @@ def flattened(plan: Sequence[tuple[str, str]]) -> list[str]:
 def test_any_number_of_trees_keeps_its_order_and_fits_pages(count: int, width: int) -> None:
     trees = [f"{number:0{width}x}" for number in range(count)]
     plan = overlays(trees)
-    assert flattened(plan) == [*trees, "/tmp/.jail/skeleton"]
-    assert all(len(f"ro,lowerdir={lower}") < 4096 and ":" in lower for _, lower in plan)
+    assert flattened(plan) == [*trees, "/tmp/skeleton"]
+    assert all(len(options) < 4096 and ":" in options for _, options in plan)
 
 
 def test_more_trees_than_two_levels_hold_are_refused() -> None:
     with pytest.raises(BuildError, match="more than one overlay") as caught:
-        overlays([f"{number:064x}" for number in range(20000)])
+        overlays([f"{number:064x}" for number in range(30000)])
     assert caught.value.hint is not None
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/abs", ".", "..", "a/../b", "a//b", "a/", ".jail", ".jail/root", "a\0b"]
-)
+@pytest.mark.parametrize("path", ["", "/abs", ".", "..", "a/../b", "a//b", "a/", "./a", "a\0b"])
 def test_a_bind_stays_inside_the_work_directory(path: str) -> None:
     with pytest.raises(BuildError, match="inside the work directory"):
         Jail(("t",), (Bind(path, "/x"),), {}, "/x")
 
 
-@pytest.mark.parametrize("path", ["", "x", "/", "/a/../b", "/a//b", "/a/", "/./a", "/a\0b"])
+@pytest.mark.parametrize(
+    "path", ["", "x", "/", "/a/../b", "/a//b", "/a/", "/./a", "/a\0b", "/a b", "/a*"]
+)
 def test_paths_inside_are_absolute_and_plain(path: str) -> None:
-    with pytest.raises(BuildError, match="absolute path"):
+    with pytest.raises(BuildError, match="inside of a sandbox"):
         Jail(("t",), (Bind("x", path),), {}, "/x")
-    with pytest.raises(BuildError, match="absolute path"):
+    with pytest.raises(BuildError, match="inside of a sandbox"):
         Jail(("t",), (), {}, path)
 
 
