@@ -21,13 +21,17 @@ from buildit.digest import CHUNK, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.net.partials import Partial, open_partial
-from buildit.net.transport import NO_CAP, LocationError, Response, Transport, local_path
+from buildit.net.transport import LocationError, Response, Transport, local_path
 from buildit.net.urls import is_loopback, parse_target
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
 LONGEST_PAUSE = 10.0
 """Seconds that a `Retry-After` can make us wait."""
+LARGEST = 16 << 30
+"""Most bytes of one download whose size nobody stated but whose digest is known."""
+LARGEST_UNPINNED = 64 << 20
+"""Most bytes of one download of which nothing is known: patches and signatures."""
 TICK = 0.1
 """Seconds between two `Fetching` events of one download."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
@@ -204,7 +208,11 @@ class Fetcher:
         Raises:
             as `fetch`; KeyboardInterrupt after the downloads were ended.
         """
-        unique = {want.digest or want.name: want for want in wants}
+        unique: dict[str, Fetch] = {}
+        for want in wants:
+            same = unique.setdefault(_identity(want), want)
+            urls = tuple(dict.fromkeys((*same.urls, *want.urls)))
+            unique[_identity(want)] = replace(same, urls=urls)
         abort = Abort()
         fetcher = replace(self, abort=abort)
         with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="buildit-fetch") as pool:
@@ -219,7 +227,7 @@ class Fetcher:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         raise_first(tuple(futures.values()))
-        return tuple(futures[want.digest or want.name].result() for want in wants)
+        return tuple(futures[_identity(want)].result() for want in wants)
 
     def _from(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
         """Fill `partial` from one location; None when its bytes are right."""
@@ -250,7 +258,7 @@ class Fetcher:
 
     def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
         """True when the bytes were added to those of an earlier try."""
-        cap = want.size if want.size is not None else NO_CAP
+        cap = want.size if want.size is not None else LARGEST if want.digest else LARGEST_UNPINNED
         if before and before == want.size:
             return True
         self.abort.check()
@@ -286,6 +294,11 @@ class Fetcher:
         # a distfiles/ directory that lacks the file is no news
         if failure.wrong or _local(failure.location) is None:
             self.reporter(LocationFailed(want.name, failure.location, failure.reason))
+
+
+def _identity(want: Fetch) -> str:
+    """Equal for wants that one download serves."""
+    return want.digest or f"{want.name} {' '.join(want.urls)}"
 
 
 def raise_first(futures: tuple[Future[Digest], ...]) -> None:

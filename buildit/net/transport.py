@@ -18,9 +18,6 @@ from urllib.parse import unquote, urlsplit
 from buildit.digest import CHUNK
 from buildit.errors import FetchError
 
-NO_CAP = 1 << 50
-"""The size cap (bytes) of a caller who trusts the location with the size."""
-
 
 class LocationError(FetchError):
     """One location failed; another may serve the bytes.

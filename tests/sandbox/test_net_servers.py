@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -360,3 +362,36 @@ def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
             )
         assert time.monotonic() - begun < 5
     assert os.listdir(tmp_path / "partial") == [digest_bytes(b"s")]
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from buildit.net.sources import Fetch, Fetcher
+from buildit.net.transport import default_transport
+from tests.fakes import MemorySink
+fetcher = Fetcher(MemorySink(), default_transport(), Path(sys.argv[2]))
+wants = [Fetch(str(n), (sys.argv[1],), f"{n:064x}") for n in range(8)]
+try:
+    fetcher.fetch_all(wants, 4)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_all_downloads_at_once(tmp_path: Path) -> None:
+    body = drip(OK + b"Content-Length: 9999999\r\n\r\n", b"x" * 4096)
+    with serving(body) as server:
+        argv = [sys.executable, "-c", INTERRUPTED, server.url, str(tmp_path / "partial")]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ends = time.monotonic() + 20
+        while len(server.requests) < 4 and time.monotonic() < ends:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 3
+    assert (out, err, process.returncode) == (b"interrupted\n", b"", 0)
+    assert len(server.requests) == 4
+    assert len(list((tmp_path / "partial").iterdir())) == 4

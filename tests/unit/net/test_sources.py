@@ -235,6 +235,14 @@ def test_several_at_once_in_order_and_each_once(tmp_path: Path) -> None:
     assert fetcher(transport, tmp_path).fetch_all([], 4) == ()
 
 
+def test_two_wants_of_one_digest_share_their_locations(tmp_path: Path) -> None:
+    transport = FakeTransport({B: DATA})
+    assert fetcher(transport, tmp_path).fetch_all([want(B), want(A)], 2) == (DIGEST, DIGEST)
+    assert transport.asked == [(B, 0)]
+    transport = FakeTransport({B: DATA})
+    assert fetcher(transport, tmp_path).fetch_all([want(A), want(B)], 2) == (DIGEST, DIGEST)
+
+
 class Endless:
     """`slow` never ends by itself; everything else is absent once `slow` has begun."""
 
