@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from pathlib import Path
 from typing import BinaryIO, NewType
 
@@ -16,6 +15,9 @@ BuildKey = NewType("BuildKey", str)
 """SHA-256 of a canonical build record: 64 lower-case hex digits. Never a `Digest` of bytes."""
 
 CHUNK = 1 << 20
+_UUID8 = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,7 +74,8 @@ def key_uuid(key: BuildKey) -> str:
     """The key's first 122 bits as a version-8 UUID (RFC 9562, 5.8), for people only."""
     bits = int(key, 16) >> (256 - 122)
     a, b, c = bits >> 74, (bits >> 62) & 0xFFF, bits & ((1 << 62) - 1)
-    return str(uuid.UUID(int=(a << 80) | (8 << 76) | (b << 64) | (2 << 62) | c))
+    text = f"{(a << 80) | (8 << 76) | (b << 64) | (2 << 62) | c:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def uuid_prefix(text: str) -> str | None:
@@ -80,13 +83,8 @@ def uuid_prefix(text: str) -> str | None:
 
     None where the text is not a version-8 UUID.
     """
-    try:
-        value = uuid.UUID(text)
-    except ValueError:
+    if _UUID8.fullmatch(text) is None:
         return None
-    # Without dashes it may be a key's own 32 digits; `{…}` and `urn:uuid:…` are nobody's spelling.
-    if value.version != 8 or str(value) != text.lower():
-        return None
-    whole = value.int
+    whole = int(text.replace("-", ""), 16)
     a, b, c = whole >> 80, (whole >> 64) & 0xFFF, whole & ((1 << 62) - 1)
     return f"{((a << 74) | (b << 62) | c) >> 2:030x}"

@@ -78,6 +78,8 @@ DEFAULT_RULES = (
             "usr/share/help/**",
             "usr/man/**",
             "usr/doc/**",
+            "usr/share/lintian/**",  # words for Debian's own checker
+            "usr/share/doc-base/**",
         ),
     ),
 )

@@ -33,7 +33,7 @@ def directory() -> Path:
 
 def code_stamp() -> str:
     """Changes with every edit of our own code, so that a new buildit trusts no old stamp."""
-    newest, count = 0, 0
+    found: list[str] = []
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     pending = [root]
     while pending:
@@ -43,9 +43,9 @@ def code_stamp() -> str:
                     if entry.name != "__pycache__":
                         pending.append(entry.path)
                 elif entry.name.endswith(".py"):
-                    newest = max(newest, entry.stat().st_mtime_ns)
-                    count += 1
-    return f"{root}:{count}:{newest}"
+                    status = entry.stat()
+                    found.append(f"{entry.path}\0{status.st_mtime_ns}\0{status.st_size}")
+    return name(*sorted(found))
 
 
 def name(*words: str) -> str:
@@ -54,7 +54,12 @@ def name(*words: str) -> str:
 
 
 def _digest(path: str) -> str | None:
+    """Of a file's bytes or of a directory's names; None where there is nothing to read."""
     try:
+        if os.path.isdir(path):
+            return name(*sorted(os.listdir(path)))
+        if not os.path.isfile(path):  # never wait for the writer of a FIFO
+            return None
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
@@ -82,7 +87,7 @@ def record(paths: Iterable[Path]) -> list[list[Any]]:
     for path in sorted({os.path.abspath(path) for path in paths}):
         seen = _look(path)
         racy = seen is not None and abs(now - seen[1]) < RACY_NANOSECONDS
-        rows.append([path, seen, _digest(path) if racy and os.path.isfile(path) else None])
+        rows.append([path, seen, _digest(path) if racy else None])
     return rows
 
 
@@ -94,6 +99,13 @@ def unchanged(rows: Iterable[list[Any]]) -> bool:
         if digest is not None and _digest(path) != digest:
             return False
     return True
+
+
+def image_parts(image: Path) -> list[Path]:
+    """What of an emitted image is looked at: the file, or the index and the blobs of a layout."""
+    if not image.is_dir():
+        return [image]
+    return [image / "index.json", *(image / "blobs" / "sha256").iterdir()]
 
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
@@ -126,7 +138,7 @@ def read(file_name: str) -> dict[str, Any] | None:
         if not unchanged(stamp["files"]):
             return None
         result = stamp["result"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return result if isinstance(result, dict) else None
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from buildit.errors import UnsatisfiableError, UsageError
+from buildit.errors import StoreError, UnsatisfiableError, UsageError
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
-from buildit.model.image import Emission
+from buildit.image.emitters import emit
+from buildit.image.names import output_name
+from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
 from buildit.pipeline import stamp
 from buildit.pipeline.back import Realiser
@@ -184,7 +186,6 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
 def _emit(
     plan: ContainerPlan, realiser: Realiser, output: Path, report: Reporter
 ) -> tuple[Emission, ...]:
-    from buildit.image.emitters import EMITTERS
     from buildit.pipeline.assemble import image, stack
 
     made = stack(plan, realiser.store, realiser.node, realiser.obtain)
@@ -194,11 +195,40 @@ def _emit(
         report(Notice("the container has no image step: nothing is emitted", warning=True))
     for step in plan.images:
         report(Packaging(title, step.format))
-        output.mkdir(parents=True, exist_ok=True)
-        emission = EMITTERS[step.format](image(plan, step, made), realiser.store.path, output)
+        emission = _emit_one(image(plan, step, made), realiser.store, output)
+        for notice in emission.notices:
+            report(Notice(notice))
         report(Emitted(title, step.format, str(emission.path), emission.digest))
         emissions.append(emission)
     return tuple(emissions)
+
+
+def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
+    """Emit an image, unless the one that lies there came from the same image and is untouched."""
+    path = output / output_name(wanted)
+    question = stamp.name("image", os.path.abspath(path))
+    identity = image_digest(wanted)
+    kept = stamp.read(question)
+    if kept is not None and kept.get("image") == identity:
+        notices = tuple(kept["notices"])
+        return Emission(path, wanted.format, kept["digest"], kept["identifier"], notices)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the output directory cannot be made: {error.strerror}",
+            place=str(output),
+            hint="name another one with --output",
+        ) from error
+    emission = emit(wanted, store.path, output)
+    result = {
+        "image": identity,
+        "digest": emission.digest,
+        "identifier": emission.identifier,
+        "notices": list(emission.notices),
+    }
+    stamp.write(question, stamp.record(stamp.image_parts(emission.path)), result)
+    return emission
 
 
 def _keep_outputs(prepared: Prepared, realiser: Realiser, options: Options) -> None:
