@@ -64,7 +64,7 @@ class Realiser:
             toolchain = self.plan.toolchain
             for deb in toolchain.debs:
                 node = deb_node(deb, toolchain, (), RULES)
-                self._nodes.setdefault(node.key, self._with_run(node))
+                self._nodes.setdefault(node.key, node)
         if key not in self._nodes:
             raise IntegrityError(
                 f"an artifact names the provider {key[:12]}, which is not in the plan",
@@ -193,17 +193,6 @@ class Realiser:
 
     def _waiting(self, holder: str) -> None:
         self.report(Notice(f"waiting for {holder}, which builds the same"))
-
-    def _with_run(self, node: Node) -> Node:
-        """The node of a toolchain's .deb with what it only loads with dlopen."""
-        from dataclasses import replace
-
-        toolchain = self.plan.toolchain
-        names = toolchain.run.get(node.name.removeprefix("debian:"), ())
-        keys = tuple(
-            deb_node(deb, toolchain, (), RULES).key for deb in toolchain.debs if deb.name in names
-        )
-        return replace(node, run=keys)
 
 
 def _diff_ids(artifact: Artifact) -> dict[str, Digest]:

@@ -7,7 +7,7 @@ rest. Everything that was looked at is in `consulted`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from buildit.pipeline.appstep import app_of
 from buildit.pipeline.gather import Gatherer
 from buildit.pipeline.pins import Pinner, wanted_debs
 from buildit.pipeline.rules import RULES
-from buildit.plan.evaluate import wanted
+from buildit.plan.evaluate import Wanted, wanted
 from buildit.plan.lock import (
     Lock,
     LockedPackage,
@@ -111,8 +111,9 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     consulted = [lock_path, *catalog.consulted]
     gatherer = Gatherer(store, pinner.patch, consulted)
     gathered = {name: gatherer.gather(one) for name, one in selection.chosen.items()}
-    pinned = _pinned(container, selection, catalog, pinner)
-    made = nodes(selection, gathered, pinned, target, RULES)
+    asked = tuple(_asked(container))
+    pinned = _pinned(container, selection, catalog, pinner, asked)
+    made = nodes(selection, gathered, pinned, target, RULES, asked)
     plan = _plan(container, target, roots, pinned, made)
     new = _section(section, selection, gathered, made, pinner)
     consulted += [request.directory / "container.yaml", *loaded.consulted]
@@ -207,20 +208,35 @@ def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool
     return Layer(name, assignments, every_package)
 
 
-def _pinned(container: Container, selection: Selection, catalog: Catalog, pinner: Pinner) -> Pinned:
-    """Toolchains and further .debs, from the lock or chosen now."""
-    named = {one.package.recipe.toolchain for one in selection.chosen.values()}
-    toolchains = {}
-    for name in sorted(named or {NO_TOOLCHAIN}):
-        toolchains[name] = pinner.toolchain(name, catalog.toolchain(name, container.file))
-    asked = [
-        wanted("run", f"debian:{step.spec.package.debian}", step.place)
-        for step in container.steps
-        if isinstance(step.spec.package, DebianPackageStep)
-    ]
-    debs = {}
-    for one, toolchain in wanted_debs(selection, asked, toolchains):
-        debs[f"debian:{one.debian}"] = pinner.debs(one, toolchain)
+def _asked(container: Container) -> Iterator[Wanted]:
+    """The Debian packages that the container names itself."""
+    for step in container.steps:
+        if isinstance(step.spec.package, DebianPackageStep):
+            yield wanted("run", f"debian:{step.spec.package.debian}", step.place)
+
+
+def _pinned(
+    container: Container,
+    selection: Selection,
+    catalog: Catalog,
+    pinner: Pinner,
+    asked: tuple[Wanted, ...],
+) -> Pinned:
+    """The toolchain and further .debs, from the lock or chosen now."""
+    named = {one.package.recipe.toolchain: one for one in selection.chosen.values()}
+    if len(named) > 1:
+        first, second, *_ = (f"{one.package.name} ({name})" for name, one in sorted(named.items()))
+        raise UnsatisfiableError(
+            f"one container, two toolchains: {first} and {second}",
+            place=container.file,
+            hint="an image has one glibc: let all its packages name the same `toolchain:`",
+        )
+    name = next(iter(named), NO_TOOLCHAIN)
+    toolchains = {name: pinner.toolchain(name, catalog.toolchain(name, container.file))}
+    debs = {
+        f"debian:{one.debian}": pinner.debs(one, toolchain)
+        for one, toolchain in wanted_debs(selection, asked, toolchains)
+    }
     return Pinned(toolchains, debs)
 
 
@@ -320,6 +336,7 @@ def _section(
     kept = {package.name for package in old.packages if keys.get(package.name) == package.key}
     return Section(
         debs=pinner.chosen_debs(),
+        requests=pinner.chosen_requests(),
         indices=pinner.chosen_indices(),
         packages=tuple(packages),
         sources=tuple(sources),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from buildit.debian.identity import toolchain_identity
-from buildit.digest import Digest, digest_bytes
+from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.platform import Platform
@@ -36,10 +36,14 @@ class Pinner:
     section: Section = field(default_factory=Section)
     update: tuple[str, ...] = ()
     _debs: dict[str, tuple[DebRef, ...]] = field(default_factory=dict)
+    _requests: dict[str, Digest] = field(default_factory=dict)
     _dates: dict[str, str] = field(default_factory=dict)
 
     def chosen_debs(self) -> Mapping[str, tuple[DebRef, ...]]:
         return dict(self._debs)
+
+    def chosen_requests(self) -> Mapping[str, Digest]:
+        return dict(self._requests)
 
     def chosen_indices(self) -> Mapping[str, str]:
         """The dates of the indices that the .debs were chosen from."""
@@ -53,12 +57,11 @@ class Pinner:
         Raises:
             FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
         """
-        locked = self.section.debs.get(name)
-        names = {deb.name for deb in locked or ()}
-        wanted = {package.partition("=")[0] for package in spec.debian.packages}
-        if locked is None or not wanted <= names or self._may_move("toolchain", name):
+        request = (*spec.debian.suites, "", *spec.debian.packages)
+        locked = self._locked(name, request)
+        if locked is None:
             locked = self._select(spec.debian.packages, spec.debian.suites)
-        self._debs[name] = locked
+        self._keep(name, request, locked)
         run = {deb: tuple(names) for deb, names in spec.debian.run.items()}
         return Toolchain(name, str(self.target), toolchain_identity(locked), locked, run)
 
@@ -69,14 +72,27 @@ class Pinner:
             as `toolchain`.
         """
         asker = f"debian:{wanted.debian}"
-        locked = self.section.debs.get(asker)
-        if locked is None or self._may_move("toolchain", asker):
+        known = {deb.name for deb in toolchain.debs}
+        request = (wanted.debian, "", *sorted(known))
+        locked = self._locked(asker, request)
+        if locked is None:
             suites = tuple(sorted({deb.suite for deb in toolchain.debs}))
-            known = {deb.name for deb in toolchain.debs}
             chosen = self._select((wanted.debian,), suites)
             locked = tuple(deb for deb in chosen if deb.name not in known)
-        self._debs[asker] = locked
+        self._keep(asker, request, locked)
         return locked
+
+    def _locked(self, asker: str, request: tuple[str, ...]) -> tuple[DebRef, ...] | None:
+        """The locked answer, where the same was asked and it may not move."""
+        if self._may_move("toolchain", asker):
+            return None
+        if self.section.requests.get(asker) != _request_digest(request):
+            return None
+        return self.section.debs.get(asker, ())
+
+    def _keep(self, asker: str, request: tuple[str, ...], debs: tuple[DebRef, ...]) -> None:
+        self._debs[asker] = debs
+        self._requests[asker] = _request_digest(request)
 
     def patch(self, package: str, patch: WantedPatch) -> tuple[Digest, Digest | None]:
         """The canonical digest of a patch at a URL, and that of its bytes where they were read.
@@ -108,6 +124,10 @@ class Pinner:
         with self.network.debian().open_indices(suites, self.target.debian) as indices:
             self._dates.update(indices.dates)
             return select(packages, indices.merged)
+
+
+def _request_digest(request: tuple[str, ...]) -> Digest:
+    return digest_bytes(canonical(list(request)))
 
 
 def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:

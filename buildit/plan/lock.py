@@ -8,6 +8,7 @@
     output www-servers/nginx runtime <diff_id>
     package www-servers/nginx 1.22.1 <recipe digest> <key> +ipv6 -selinux
     patch www-servers/nginx <canonical digest> <raw digest or -> patches/https-only.patch
+    request toolchain/debian-12 <digest of what was asked for>
     source www-servers/nginx <sha256> nginx-1.22.1.tar.gz
 
 Words are separated by one blank; bytes that would break that are percent-encoded.
@@ -62,11 +63,13 @@ class Section:
     """All that is pinned for one platform.
 
     `debs` maps what asked (`toolchain/debian-12`, or `debian:m4` for a further package) to its
-    closed set. `indices` maps a suite to the date of the index that they were chosen from.
+    closed set, `requests` to the digest of the names and suites asked. `indices` maps a suite to
+    the date of the index that they were chosen from.
     `outputs` maps (package, output) to the diff_id, once built.
     """
 
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
+    requests: Mapping[str, Digest] = field(default_factory=dict)
     indices: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[LockedPackage, ...] = ()
     sources: tuple[LockedSource, ...] = ()
@@ -100,6 +103,7 @@ def _records(section: Section) -> list[str]:
         for asker, debs in section.debs.items()
         for d in debs
     ]
+    lines += [_line("request", asker, digest) for asker, digest in section.requests.items()]
     lines += [_line("index", suite, date) for suite, date in section.indices.items()]
     lines += [
         _line("package", p.name, p.version, p.recipe, p.key, *p.flags) for p in section.packages
@@ -182,6 +186,8 @@ class _Builder:
                 self.debs.setdefault(asker, []).append(deb)
             case "index", [suite, date]:
                 self.made = replace(made, indices={**made.indices, suite: date})
+            case "request", [asker, digest]:
+                self.made = replace(made, requests={**made.requests, asker: _digest(digest)})
             case "package", [name, version, recipe, key, *flags]:
                 package = LockedPackage(
                     name, version, _digest(recipe), BuildKey(_digest(key)), tuple(flags)

@@ -76,11 +76,11 @@ def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rule
     """The node of a Debian binary package, unpacked and split.
 
     `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
-    the toolchain.
+    the toolchain. What its files only load with dlopen is declared by the toolchain (`run`).
     """
     others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
-    digests = tuple(other.digest for other in others)
-    record = record_text(deb_record(deb.digest, toolchain.identity, digests, rules))
+    record = _deb_record(deb, toolchain, others, rules)
+    loaded = toolchain.run.get(deb.name, ())
     return Node(
         key=build_key(record),
         name=f"debian:{deb.name}",
@@ -88,9 +88,19 @@ def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rule
         record=record,
         origin=deb.path,
         platform=toolchain.platform,
+        run=tuple(
+            build_key(_deb_record(other, toolchain, (), rules))
+            for other in toolchain.debs
+            if other.name in loaded
+        ),
         deb=deb,
         beside=others,
     )
+
+
+def _deb_record(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rules: Rules) -> str:
+    digests = tuple(other.digest for other in beside)
+    return record_text(deb_record(deb.digest, toolchain.identity, digests, rules))
 
 
 @dataclass(slots=True)
@@ -131,8 +141,11 @@ def nodes(
     pinned: Pinned,
     platform: Platform,
     rules: Rules,
+    asked: tuple[Wanted, ...] = (),
 ) -> dict[BuildKey, Node]:
     """The nodes of all chosen packages in topological order, .debs before who needs them.
+
+    `asked` are the Debian packages that the container names itself.
 
     Raises:
         UnsatisfiableError: a Debian package is not pinned.
@@ -142,6 +155,9 @@ def nodes(
         node = _node(graph, evaluated, gathered[name], platform)
         graph.nodes[node.key] = node
         graph.by_name[name] = node.key
+    toolchain = next(iter(pinned.toolchains.values()))
+    for wanted in asked:
+        graph.debs(wanted, toolchain)
     return graph.nodes
 
 

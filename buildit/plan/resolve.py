@@ -8,14 +8,14 @@ named.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
 
 from buildit.errors import UnsatisfiableError
 from buildit.model.atom import Atom
-from buildit.model.use import Layer
+from buildit.model.use import Layer, assignment_text, unknown_flag_hint
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, Package, Wanted, evaluate
 
@@ -149,14 +149,6 @@ def _check_flags(state: _Round) -> None:
             refusal = demand.atom.refusal(state.chosen[name].flags)
             if refusal is None:
                 continue
-            wishes = ", ".join(
-                dep.flag
-                if dep.wanted({}) is True
-                else f"-{dep.flag}"
-                if dep.wanted({}) is False
-                else f"{dep.flag}={dep.choice}"
-                for dep in demand.atom.use
-            )
             origins = tuple(
                 f"{dep.flag}: {state.chosen[name].settings[dep.flag].origin}"
                 for dep in demand.atom.use
@@ -166,9 +158,19 @@ def _check_flags(state: _Round) -> None:
                 f"{name} is not as {demand.chain[-1] if demand.chain else 'the container'} "
                 f"needs it: {refusal}",
                 place=demand.place,
-                hint=f"in container.yaml: - use: {{packages: {{{name}: [{wishes}]}}}}",
+                hint=_remedy(name, demand.atom, state.chosen[name].settings),
                 details=origins,
             )
+
+
+def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
+    """What to write so that the package is as the atom asks."""
+    foreign = [dep.flag for dep in atom.use if dep.flag not in declared and dep.default is None]
+    if foreign:
+        return unknown_flag_hint(foreign[0], declared)
+    wishes = [assignment_text(dep.flag, dep.wanted({}) or False) for dep in atom.use]
+    listed = ", ".join(wish.removeprefix("+") for wish in wishes)
+    return f"in container.yaml: - use: {{packages: {{{name}: [{listed}]}}}}"
 
 
 def _topological(state: _Round) -> tuple[str, ...]:
