@@ -16,7 +16,11 @@ from buildit.model.node import Mapping, Node, Scalar, Sequence
 from buildit.model.typed import parse
 
 CONTAINER_FILE = "container.yaml"
-NAMES = ("author", "name", "version", "os", "arch")
+NAMES = ("name", "version", "os", "arch")
+"""The variables that become parts of file names."""
+
+LONGEST_NAME = 60
+"""Bytes of each: NAME-VERSION-OS-ARCH.aci fits into the 255 of a file name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class LoadedStep:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`variables` are those of all `vars` steps; the names in `NAMES` say what it is called."""
+    """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called."""
 
     directory: Path
     file: str
@@ -54,6 +58,7 @@ def load_container(directory: Path) -> Container:
     if not path.exists():
         raise UsageError(
             f"there is no {CONTAINER_FILE} in {shown(directory)}",
+            place=file,
             hint="name the directory of a container: buildit containers/nginx-prod/",
         )
     node = load_yaml(path, file)
@@ -125,10 +130,36 @@ def _check_names(container: Container, node: Sequence) -> None:
             )
     for name in NAMES:
         value = container.variables.get(name, "")
-        # They become a file name.
-        if "/" in value or value.startswith((".", "-")) or any(c.isspace() for c in value):
+        if _unfit_for_a_file(value):
             raise RecipeError(
                 f"{name} {value!r} cannot be part of a file name",
-                place=str(node.place),
-                hint="leave out blanks, slashes and a leading dot or dash",
+                place=_place_of(name, container) or str(node.place),
+                hint="leave out blanks, slashes and a leading dot or dash; "
+                f"take at most {LONGEST_NAME} bytes",
             )
+    author = container.variables.get("author", "")
+    if "/" in author or not author.isprintable():
+        raise RecipeError(
+            f"author {author!r} cannot be shown",
+            place=_place_of("author", container) or str(node.place),
+            hint="write one line without slashes",
+        )
+
+
+def _unfit_for_a_file(value: str) -> bool:
+    return (
+        "/" in value
+        or value.startswith((".", "-"))
+        or any(c.isspace() or not c.isprintable() for c in value)
+        or len(value.encode()) > LONGEST_NAME
+    )
+
+
+def _place_of(name: str, container: Container) -> str | None:
+    """Where a variable got the value that it has."""
+    for step in reversed(container.steps):
+        values = step.node.get("vars")
+        found = values.get(name) if isinstance(values, Mapping) else None
+        if found is not None:
+            return str(found.place)
+    return None

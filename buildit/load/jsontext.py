@@ -141,7 +141,8 @@ class _Rendered:
         line = text[start : end if end >= 0 else len(text)].strip()
         changed = any(part.is_value for part in self.parts)
         details = (f"after rendering, the line is: {line[:200]}",) if line and changed else ()
-        return RecipeError(message, place=str(self.place(offset)), details=details)
+        hint = "correct it there; the result must be one JSON value (RFC 8259)"
+        return RecipeError(message, place=str(self.place(offset)), hint=hint, details=details)
 
     def place(self, offset: int) -> Place:
         """Where in the user's file the character at `offset` of the result comes from."""

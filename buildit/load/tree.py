@@ -15,8 +15,9 @@ from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.load.jinja import render_tree
 from buildit.load.yamltext import load_yaml
 from buildit.model.atom import split_name
+from buildit.model.nearest import nearest
 from buildit.model.node import Mapping, Scalar, Sequence
-from buildit.model.recipe import Recipe, ToolchainPackage
+from buildit.model.recipe import EmbeddedPackage, Recipe, ToolchainPackage
 from buildit.model.typed import parse
 from buildit.model.use import Assignment, Layer, parse_assignment
 from buildit.model.version import Version
@@ -62,14 +63,7 @@ class Catalog:
             RecipeError: a document of its base chain is wrong.
             UnsatisfiableError: a base names a package or version that no tree has.
         """
-        chain = self._chain(directory, ())
-        if not chain.version:
-            raise RecipeError(
-                "the package has no version",
-                place=str(chain.node.place),
-                hint="name it in the base: `base: category/name-1.2`",
-            )
-        package = self._package(chain, origin)
+        package = self._package(self._chain(directory, (), shown(directory)), origin)
         self._embedded[package.name] = package
         return package
 
@@ -111,7 +105,15 @@ class Catalog:
             RecipeError: the document is wrong, or of another kind.
             UnsatisfiableError: no tree has it.
         """
+        split_name(name, place=place)
         _, document = self._find(name, place)
+        style = document.get("style")
+        if not isinstance(style, Scalar) or style.text != "toolchain":
+            raise RecipeError(
+                f"{name} is no toolchain",
+                place=str(document.place),
+                hint="a toolchain has `style: toolchain` and a set of .debs in `debian:`",
+            )
         return parse(document, ToolchainPackage)
 
     def _package(self, chain: _Chain, origin: str) -> Package:
@@ -122,7 +124,6 @@ class Catalog:
         )
         node = Mapping(items, chain.node.place)
         recipe = parse(node, Recipe)
-        Version.parse(chain.version, place=str(chain.node.place))
         return Package(
             name=chain.name,
             version=chain.version,
@@ -133,32 +134,31 @@ class Catalog:
             layers=chain.layers,
         )
 
-    def _chain(self, directory: Path, below: tuple[Path, ...]) -> _Chain:
+    def _chain(self, directory: Path, below: tuple[Path, ...], place: str) -> _Chain:
         """The merged chain of the embedded package in `directory`; `below` are based on it."""
         real = directory.resolve()
         if real in below or len(below) >= DEEPEST_CHAIN:
             names = " -> ".join(shown(path) for path in (*below, real))
             what = "a cycle" if real in below else f"more than {DEEPEST_CHAIN} links"
-            raise RecipeError(f"the chain of bases has {what}: {names}", place=shown(directory))
+            raise RecipeError(
+                f"the chain of bases has {what}: {names}",
+                place=place,
+                hint="let one of them begin with `base: category/name-version`",
+            )
         document = self._document(directory)
         if document is None:
             raise RecipeError(
-                f"there is no {PACKAGE_FILE}",
-                place=shown(directory),
-                hint="name the directory that holds it, relative to container.yaml",
+                f"there is no {PACKAGE_FILE} in {shown(directory)}",
+                place=place,
+                hint="name the directory that holds it, relative to the file that names it",
             )
         base = document.get("base")
         if base is None:
-            raise RecipeError(
-                "the package has no base",
-                place=str(document.place),
-                hint="begin with `base: category/name-version`, or move it into a tree",
-            )
+            raise _without_base(document)
         if not isinstance(base, Scalar):
             raise RecipeError("expected a package or a path", place=str(base.place))
         beneath = self._base(base, directory, (*below, real))
         own = document.without("base", "use", "version")
-        version = document.get("version")
         merged = overlay(beneath.node, own)
         if not isinstance(merged, Mapping):
             raise RecipeError("expected keys", place=str(document.place))
@@ -168,7 +168,7 @@ class Catalog:
             merged = _with_declarations(merged, beneath.node, use)
         return _Chain(
             beneath.name,
-            version.text if isinstance(version, Scalar) else beneath.version,
+            _own_version(document) or beneath.version,
             merged,
             (*beneath.directories, directory),
             (*beneath.layers, *((layer,) if layer else ())),
@@ -177,7 +177,7 @@ class Catalog:
     def _base(self, base: Scalar, directory: Path, below: tuple[Path, ...]) -> _Chain:
         place = str(base.place)
         if base.text.startswith(("./", "../")):
-            return self._chain(directory / base.text, below)
+            return self._chain(Path(os.path.normpath(directory / base.text)), below, place)
         if base.text.startswith(("debian:", "gentoo:")):
             kind = base.text.split(":", 1)[0]
             raise RecipeError(
@@ -240,6 +240,30 @@ class Catalog:
         return node
 
 
+def _without_base(document: Mapping) -> RecipeError:
+    """What is wrong with an embedded package that has no `base`: often just its spelling."""
+    known = EmbeddedPackage.keys()
+    foreign = [key.text for key, _ in document.items if key.text not in known]
+    meant = document.key(nearest("base", foreign) or "")
+    return RecipeError(
+        "the package has no base" + (f", but a key {meant.text!r}" if meant else ""),
+        place=str(meant.place if meant else document.place),
+        hint="begin with `base: category/name-version`, or move it into a tree",
+    )
+
+
+def _own_version(document: Mapping) -> str:
+    """The version that an embedded package gives itself; empty where it keeps its base's."""
+    node = document.get("version")
+    if node is None:
+        return ""
+    if not isinstance(node, Scalar):
+        raise RecipeError(
+            "expected a version", place=str(node.place), hint="such as `version: 1.22.1-r1`"
+        )
+    return Version.parse(node.text, place=str(node.place)).text
+
+
 def _versions(document: Mapping) -> tuple[Version, ...]:
     node = document.get("versions")
     if not isinstance(node, Mapping) or not node.items:
@@ -248,15 +272,25 @@ def _versions(document: Mapping) -> tuple[Version, ...]:
             place=str((node or document).place),
             hint="write `versions: {1.2.3: {sources: [...]}}`",
         )
-    versions = [Version.parse(key.text, place=str(key.place)) for key, _ in node.items]
-    return tuple(sorted(versions, reverse=True))
+    found: dict[Version, Scalar] = {}
+    for key, _ in node.items:
+        version = Version.parse(key.text, place=str(key.place))
+        first = found.setdefault(version, key)
+        if first is not key:
+            raise RecipeError(
+                f"{key.text} and {first.text} are the same version",
+                place=str(key.place),
+                hint=f"the first is at {first.place}; keep one of them",
+            )
+    return tuple(sorted(found, reverse=True))
 
 
 def _of_tree(name: str, version: str, directory: Path, document: Mapping) -> _Chain:
     versions = document.get("versions")
     own = versions.get(version) if isinstance(versions, Mapping) else None
     node = document.without("versions")
-    merged = overlay(node, own) if isinstance(own, Mapping) else node
+    empty = own is None or (isinstance(own, Scalar) and not own.text)
+    merged = node if own is None or empty else overlay(node, own)
     if not isinstance(merged, Mapping):
         raise RecipeError("expected keys", place=str(document.place))
     return _Chain(name, version, merged, (directory,))
@@ -288,7 +322,12 @@ def _use_layer(node: object, name: str) -> Layer | None:
 def _with_declarations(merged: Mapping, base: Mapping, use: object) -> Mapping:
     """`merged` with the declarations of `use` laid over the base's."""
     if not isinstance(use, Mapping):
-        raise RecipeError("expected `{with: [...], without: [...]}`", place=str(merged.place))
+        place = use.place if isinstance(use, Scalar | Sequence) else merged.place
+        raise RecipeError(
+            "expected flags to turn on and off",
+            place=str(place),
+            hint="write use: {with: [ipv6], without: [http2]}",
+        )
     for key, _ in use.items:
         if key.text in ("with", "without"):
             raise RecipeError(

@@ -95,7 +95,9 @@ def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoad
 
 
 def _empty(file: str) -> RecipeError:
-    return RecipeError("the file is empty", place=file)
+    return RecipeError(
+        "the file is empty", place=file, hint="write something into it, or remove it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,14 @@ class _Reading:
     def _charge(self, nodes: int, depth: int, event: yaml.Event) -> None:
         self.total += nodes
         if depth > MAX_DEPTH:
-            raise self.error(f"the document is nested deeper than {MAX_DEPTH} levels", event)
+            raise self.error(
+                f"the document is nested deeper than {MAX_DEPTH} levels", event, "flatten it"
+            )
         if self.total > MAX_NODES:
             raise self.error(
-                f"the document has more than {MAX_NODES} values, aliases expanded", event
+                f"the document has more than {MAX_NODES} values, aliases expanded",
+                event,
+                "write out what the aliases stand for, or split the file",
             )
 
     def _alias(self, event: yaml.AliasEvent, depth: int) -> _Sized:

@@ -216,7 +216,13 @@ def from_json(text: str) -> ContainerPlan:
     Raises:
         ValueError, KeyError, TypeError: the text is not such a plan, or of another format.
     """
-    data = json.loads(text)
+    try:
+        return _plan(json.loads(text))
+    except (AttributeError, RecursionError) as error:
+        raise ValueError(f"not a plan: {error}") from error
+
+
+def _plan(data: dict[str, Any]) -> ContainerPlan:
     if data.pop("format") != FORMAT:
         raise ValueError("another plan format")
     data["toolchain"] = _toolchain(data["toolchain"])

@@ -29,7 +29,7 @@ _MACHINES = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 _ALIASES = {"linux/x86_64": "linux/amd64", "linux/aarch64": "linux/arm64"}
 
 
-def platform(os: str, arch: str) -> Platform:
+def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
     """The platform of that name; appc's and uname's spellings are understood.
 
     Raises:
@@ -39,7 +39,9 @@ def platform(os: str, arch: str) -> Platform:
     found = PLATFORMS.get(_ALIASES.get(name, name))
     if found is None:
         raise UsageError(
-            f"cannot build for {name}", hint=f"known platforms: {', '.join(PLATFORMS)}"
+            f"cannot build for {name}",
+            place=place,
+            hint=f"known platforms: {', '.join(PLATFORMS)}",
         )
     return found
 

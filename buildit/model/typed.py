@@ -128,7 +128,7 @@ def _finding(root: Node, error: ErrorDetails) -> _Finding:
         name = spot.key.text
         return _at(spot.key.place, f"unknown key {name!r}", advice(name, context["valid"]))
     if kind == "missing":
-        return _at(spot.node.place, f"the key {loc[-1]!r} is missing")
+        return _at(spot.node.place, f"the key {loc[-1]!r} is missing", f"add `{loc[-1]}: …`")
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return _of_union(context, spot)
     if spot.rest[-1:] == ("[key]",) and spot.key is not None:

@@ -19,6 +19,8 @@ def account_files(
     Raises:
         RecipeError: two declarations of one name or id differ, or a user's group does not exist.
     """
+    users, groups = tuple(users), tuple(groups)
+    _check_fields(users)
     by_name = _united(users, "user", lambda user: user.uid)
     groups_by_name = _united(groups, "group", lambda group: group.gid)
     gids = {group.gid for group in groups_by_name.values()}
@@ -48,6 +50,19 @@ def account_entries(files: dict[str, bytes], epoch: int) -> tuple[Entry, ...]:
         for path, text in sorted(files.items())
     ]
     return (Entry("etc", Kind.DIRECTORY, 0o755, mtime=epoch), *made) if made else ()
+
+
+def _check_fields(users: Iterable[tuple[str, User]]) -> None:
+    """A field of passwd(5) ends at a colon, an account at the end of the line."""
+    for owner, user in users:
+        for what in ("comment", "home", "shell"):
+            value: str = getattr(user, what)
+            if ":" in value or not value.isprintable():
+                raise RecipeError(
+                    f"the {what} of user {user.name!r} in {owner} cannot be in /etc/passwd: "
+                    f"{value!r}",
+                    hint="leave out colons and line breaks",
+                )
 
 
 Account = TypeVar("Account", User, Group)

@@ -10,7 +10,9 @@ from buildit.load.container import Container, LoadedStep
 from buildit.model.container import AppSpec
 from buildit.model.image import App, Port, Volume
 
-_PORT = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>[a-z]+))?")
+_PORT = re.compile(
+    r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>tcp|udp|sctp))?"
+)
 _VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
 
 

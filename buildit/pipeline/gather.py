@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,11 +105,25 @@ class Gatherer:
         for directory in directories:
             root = Path(directory) / FILES
             self.consulted.append(root)
-            with suppress(FileNotFoundError):
+            if not os.path.lexists(root):
+                continue
+            try:
                 found |= {file.path: file for file in self._tree(root)}
+            except (IntegrityError, OSError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error.message
+                raise RecipeError(
+                    f"the package's files/ cannot be read: {reason}",
+                    place=shown(root),
+                    hint="make it a directory of regular files that may be read",
+                ) from error
         return tuple(found[path] for path in sorted(found))
 
     def _tree(self, directory: Path) -> Iterator[FileInput]:
+        if directory.is_symlink():
+            # What it leads to is not beside the recipe, and a clone would not have it.
+            raise RecipeError(
+                "files/ is a link", place=shown(directory), hint="make it a directory"
+            )
         with Root.open(directory) as root:
             for path, status in root.walk():
                 self.consulted.append(directory / path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
-from buildit.errors import IntegrityError, RecipeError
+from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
@@ -87,7 +87,7 @@ def sync_layer(
                     )
                     diff_id, size = sink.commit(), sink.size
                 listing = batch.put_bytes(contents_blob(written))
-    except IntegrityError as error:
+    except (BuildError, IntegrityError) as error:
         raise RecipeError(
             f"{step.src!r} cannot be synced: {error.message}",
             place=step.place,
@@ -107,13 +107,14 @@ def _found(root: Root, step: SyncStep, tree: Mapping[str, Entry]) -> Iterator[tu
     src = posixpath.normpath(step.src)
     status = root.lstat("" if src == "." else src)
     is_directory = stat.S_ISDIR(status.st_mode)
-    dest = resolved(destination(step.dest, src, is_directory), tree, step.place)
+    named = destination(step.dest, src, is_directory)
     if not is_directory:
-        if not dest:
+        dest = resolved(named, tree, step.place)
+        if not dest or _is_directory(tree.get(dest)):
             raise RecipeError(
                 f"dest {step.dest!r} is a directory, {step.src!r} is a file",
                 place=step.place,
-                hint=f"write dest: {step.dest}/{posixpath.basename(src)}",
+                hint=f"write dest: {step.dest.rstrip('/')}/ to put it there by its name",
             )
         yield _entry(root, src, dest, status, step), src
         return
@@ -121,13 +122,21 @@ def _found(root: Root, step: SyncStep, tree: Mapping[str, Entry]) -> Iterator[tu
         raise RecipeError(
             f"{step.src!r} is a directory", place=step.place, hint="add `recursive: true`"
         )
-    if dest:
+    # What goes into a directory goes through a link to one, as `cp -r src/. dest/` would.
+    dest = posixpath.dirname(resolved(f"{named}/.buildit", tree, step.place))
+    if dest and dest not in tree:
         yield _entry(root, src, dest, status, step), src
     for below, inner in root.walk():
         if below.startswith(f"{src}/") or src == ".":
             relative = below if src == "." else below[len(src) + 1 :]
             path = f"{dest}/{relative}" if dest else relative
+            if stat.S_ISDIR(inner.st_mode) and _is_directory(tree.get(path)):
+                continue  # a directory that the image already has stays as it is
             yield _entry(root, below, path, inner, step), below
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.DIRECTORY
 
 
 def _entry(root: Root, source: str, path: str, status: os.stat_result, step: SyncStep) -> Entry:

@@ -50,6 +50,7 @@ ONLY_IN = {
         "model.container",
         "model.config",
         "model.typed",
+        "cli.formats",  # the schemas of all models
     ),
     "pydantic_core": ("model.schema", "model.typed"),
     "elftools": (),
