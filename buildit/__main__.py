@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Paths come out as the bytes that they are, whatever the locale says.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+
     from buildit.cli.quick import replay
 
     code = replay(sys.argv[1:])

@@ -16,6 +16,7 @@ from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
 from buildit.build.capture import check, found_providers, pack, survey
 from buildit.build.checks import Waiver
+from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
 from buildit.build.needs import MACHINES, Listing, Target
 from buildit.build.normalise import FileRule
@@ -80,6 +81,7 @@ class Builder:
             room.note("sysroot", covered(lowers.values(), self.owners))
             phase = "patch"
             env = self._environment(record, epoch)
+            keep_jail(room, env, record.steps)
             if record.patches:
                 self.report(PhaseStarted(node.key, node.label, "patch"))
                 room.patch(env, node.patch_names)

@@ -1,0 +1,103 @@
+"""One build as lines and as JSON data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from buildit.archive.contents import parse_contents
+from buildit.cli.printable import columns, printable, size
+from buildit.digest import BuildKey, key_uuid
+from buildit.model.artifact import Artifact, Output
+from buildit.model.tree import Entry, Kind
+from buildit.store.artifacts import Found
+from buildit.store.cas import Store
+from buildit.store.names import named
+
+_LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLINK: "h"}
+
+
+def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
+    """What a build is, its outputs, and what they need with the provider of each."""
+    artifact = found.artifact
+    names = {entry.key: f"{entry.name}-{entry.version}" for entry in named(store)}
+    head = (
+        f"{artifact.name}-{artifact.version} for {artifact.platform}",
+        f"HASH: {key_uuid(artifact.key)}",
+        f"key: {artifact.key}",
+        f"builder: {found.builder}",
+    )
+    outputs = columns([_output_row(name, one, store) for name, one in _outputs(artifact)], "  ")
+    return (*map(printable, head), "outputs:", *outputs, *_needs(artifact, names))
+
+
+def _outputs(artifact: Artifact) -> list[tuple[str, Output]]:
+    return sorted(artifact.outputs.items())
+
+
+def _output_row(name: str, output: Output, store: Store) -> tuple[str, ...]:
+    count = len(_entries(output, store))
+    return (name, size(output.size), f"{count} entries", f"sha256:{output.diff_id}")
+
+
+def _entries(output: Output, store: Store) -> tuple[Entry, ...]:
+    return parse_contents(store.read(output.contents))
+
+
+def _needs(artifact: Artifact, names: Mapping[BuildKey, str]) -> tuple[str, ...]:
+    rows = [
+        (name, need, _provider(output.providers.get(need, ""), names))
+        for name, output in _outputs(artifact)
+        for need in output.needs
+    ]
+    return ("needs:", *columns(rows, "  ")) if rows else ()
+
+
+def _provider(text: str, names: Mapping[BuildKey, str]) -> str:
+    key, _, output = text.partition(":")
+    if not key:
+        return f"its own {output}" if output else "waived"
+    return f"{names.get(BuildKey(key), key[:12])} ({output})"
+
+
+def file_lines(found: Found, store: Store) -> tuple[str, ...]:
+    """Every entry of every output, as `ls -l` would say it."""
+    lines: list[str] = []
+    for name, output in _outputs(found.artifact):
+        rows = [_file_row(entry) for entry in _entries(output, store)]
+        lines += [f"files of {name}:", *columns(rows, "  ")]
+    return tuple(lines)
+
+
+def _file_row(entry: Entry) -> tuple[str, ...]:
+    arrow = f" -> {entry.target}" if entry.target else ""
+    owner = f"{entry.uid}:{entry.gid}"
+    return (
+        f"{_LETTERS[entry.kind]}{entry.mode:04o}",
+        owner,
+        str(entry.size),
+        f"/{entry.path}{arrow}",
+    )
+
+
+def record_lines(found: Found, store: Store) -> tuple[str, ...]:
+    """The record that the key is the SHA-256 of, for reading."""
+    text = json.dumps(json.loads(store.read(found.artifact.record)), indent=2, sort_keys=True)
+    return ("record:", *(f"  {line}" for line in text.splitlines()))
+
+
+def artifact_plain(found: Found, store: Store) -> dict[str, object]:
+    """All of it, the record and the files of each output included."""
+    artifact = found.artifact
+    plain = asdict(artifact)
+    plain["uuid"] = key_uuid(artifact.key)
+    plain["builder"] = found.builder
+    plain["record"] = json.loads(store.read(artifact.record))
+    for name, output in artifact.outputs.items():
+        plain["outputs"][name]["files"] = [_entry_plain(e) for e in _entries(output, store)]
+    return plain
+
+
+def _entry_plain(entry: Entry) -> dict[str, object]:
+    return {**asdict(entry), "xattrs": {name: value.hex() for name, value in entry.xattrs.items()}}

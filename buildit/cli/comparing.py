@@ -1,0 +1,64 @@
+"""A comparison of images as lines and JSON data, and whether it failed."""
+
+from __future__ import annotations
+
+from buildit.cli.printable import columns, printable
+from buildit.errors import IntegrityError
+from buildit.image.verify import Report
+
+
+def report_lines(found: Report) -> tuple[str, ...]:
+    """A row for each image, its problems below the table; equal trees are said to be so."""
+    rows = [("image", "format", "entries", "tree")]
+    rows += [
+        (
+            str(image.path),
+            image.format,
+            str(image.entries),
+            f"sha256:{image.root}" if image.root else "unreadable",
+        )
+        for image in found.images
+    ]
+    problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
+    same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
+    return (*columns(rows), *map(printable, problems), *same)
+
+
+def report_plain(found: Report) -> dict[str, object]:
+    return {
+        "passed": found.passed(),
+        "images": [
+            {
+                "path": str(image.path),
+                "format": image.format,
+                "identifier": image.identifier,
+                "root": image.root,
+                "entries": image.entries,
+                "problems": list(image.problems),
+            }
+            for image in found.images
+        ],
+        "differences": list(found.differences),
+    }
+
+
+def raise_for_report(found: Report) -> None:
+    """Fail where an image is not valid or the trees differ.
+
+    Raises:
+        IntegrityError: so it is; the details are the differences.
+    """
+    if found.passed():
+        return
+    if found.differences:
+        raise IntegrityError(
+            f"the images hold different trees: {len(found.differences)} differences",
+            place=str(found.images[0].path),
+            hint="each line says how the other image differs from this one",
+            details=found.differences,
+        )
+    count = sum(len(image.problems) for image in found.images)
+    raise IntegrityError(
+        f"not all images are what they should be: {count} problems",
+        hint="build them again: what they are made from is in the store",
+    )

@@ -1,0 +1,135 @@
+"""Verbs about the container in a directory: build, plan, lock, explain, use, push."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import click
+
+from buildit.cli.options import (
+    DIRECTORY,
+    JOBS,
+    LOCKED,
+    OFFLINE,
+    OUTPUT,
+    USE,
+    Asked,
+    Invocation,
+    of_container,
+)
+from buildit.cli.results import say, say_json
+
+
+@click.command()
+@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS)
+@click.pass_obj
+def build(invocation: Invocation, asked: Asked) -> None:
+    """Build the container in DIR; the paths of its images go to stdout."""
+    from buildit.cli.emitted import images_plain, told
+    from buildit.cli.remember import remember
+    from buildit.pipeline import story
+
+    started = time.time_ns()
+    with asked.screen() as screen:
+        emissions = told(story.build(asked.options, screen, invocation.stop), screen)
+    if asked.as_json:
+        say_json({"images": images_plain(emissions)})
+    else:
+        say(str(emission.path) for emission in emissions)
+        remember(invocation.argv, started, asked.options, emissions)
+
+
+@click.command()
+@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
+def plan(asked: Asked) -> None:
+    """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
+    from buildit.cli.forecast import forecast
+    from buildit.cli.planned import plan_lines, plan_plain
+    from buildit.cli.relocking import announce
+    from buildit.pipeline import story
+
+    with asked.screen() as screen:
+        prepared = story.prepare(asked.options, screen)
+        announce(prepared, asked.options, screen)
+        with story.opened(prepared.settings, asked.options, screen) as (store, _):
+            found = forecast(prepared.plan, prepared.settings, store)
+    if asked.as_json:
+        say_json(plan_plain(prepared.plan, found))
+    else:
+        say(plan_lines(prepared.plan, found))
+
+
+@click.command()
+@of_container(USE, LOCKED, OFFLINE)
+@click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
+@click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
+def lock(asked: Asked, words: tuple[str, ...], update: bool) -> None:
+    """Write DIR/buildit.lock (DIR is `.` where it is left out).
+
+    A NAME is a package (category/name), `toolchain`, or the URL of a patch.
+    """
+    from buildit.cli.relocking import relock
+
+    with asked.screen() as screen:
+        done = relock(asked.options, words, screen, update=update)
+    if asked.as_json:
+        say_json(done)
+    else:
+        say((str(done["lock"]),))
+
+
+@click.command()
+@of_container(DIRECTORY, USE)
+@click.argument("package", required=False)
+def explain(asked: Asked, package: str | None) -> None:
+    """Show the merged recipe of PACKAGE, each value with the line that it comes from.
+
+    DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
+    pkg.yaml of a tree, PACKAGE is a version.
+    """
+    from buildit.cli.merged import recipe_lines
+    from buildit.cli.recipes import recipe_plain, recipes
+
+    found = recipes(asked.options, package)
+    if asked.as_json:
+        say_json([recipe_plain(one) for one in found])
+        return
+    for number, one in enumerate(found):
+        say((*([""] if number else []), f"# {one.name}-{one.version}, from {one.origin}"))
+        say(recipe_lines(one.node))
+
+
+@click.command()
+@of_container(DIRECTORY, USE)
+def use(asked: Asked) -> None:
+    """List the flags of every package of DIR: value, who decided it, what it means."""
+    from buildit.cli.printable import columns
+    from buildit.cli.recipes import choose, flag_rows, flags_plain
+
+    found = choose(asked.options).packages
+    if asked.as_json:
+        say_json([flags_plain(one) for one in found])
+        return
+    for one in found:
+        say((f"{one.package.name}-{one.package.version}", *columns(flag_rows(one), "  ")))
+
+
+@click.command()
+@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
+def push(asked: Asked) -> None:
+    """Publish what DIR is made of to the directories of the configuration; build it first."""
+    from buildit.cli import publishing
+    from buildit.pipeline import story
+
+    with asked.screen() as screen:
+        prepared = story.prepare(asked.options, screen)
+        with story.opened(prepared.settings, asked.options, screen) as (store, network):
+            done = publishing.push(prepared, store, network, screen)
+    if asked.as_json:
+        say_json([asdict(one) for one in done])
+    else:
+        say(f"{d.path}  {d.artifacts} artifacts, {d.blobs} new blobs" for d in done)
+
+
+COMMANDS = (build, plan, lock, explain, use, push)

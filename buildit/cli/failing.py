@@ -1,0 +1,140 @@
+"""What went wrong, as text or JSON on stderr, and the exit code; the only place that decides both.
+
+0 ok, 1 build or store, 2 recipe or usage, 3 unsatisfiable, 4 network, 5 integrity, 70 a bug of
+buildit, 130 interrupted, 141 whoever read stdout went away.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TextIO
+
+from buildit.cli.printable import printable
+from buildit.errors import BuilditError, Interrupted, StoreError
+
+BUG = 70
+PIPE_CLOSED = 141
+"""What a shell says of a process that SIGPIPE ended (128 + 13)."""
+
+DETAIL_LINES = 40
+LINE_LENGTH = 400
+
+DEBUG = "BUILDIT_DEBUG"
+
+_THE_MACHINES = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EMFILE,
+        errno.ENAMETOOLONG,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""What the file system may answer at any time; any other OSError that gets here is a bug."""
+
+
+def error_lines(error: BuilditError) -> tuple[str, ...]:
+    """The lines of an error: what and where, bounded details, the next step."""
+    place = f"{error.place}: " if error.place else ""
+    found = [f"buildit: error: {place}{error.message}"]
+    shown = error.details[:DETAIL_LINES]
+    found += [f"  {line}" for line in shown]
+    if len(error.details) > len(shown):
+        found.append(f"  … and {len(error.details) - len(shown)} more")
+    if error.hint:
+        found.append(f"hint: {error.hint}")
+    return tuple(printable(_short(line)) for line in found)
+
+
+def error_plain(error: BuilditError) -> dict[str, object]:
+    """The error as JSON data; its details are whole."""
+    return {
+        "event": "error",
+        "kind": type(error).__name__,
+        "exit": error.exit_code,
+        "message": error.message,
+        "place": error.place,
+        "hint": error.hint,
+        "details": list(error.details),
+    }
+
+
+def fail(error: BuilditError, stream: TextIO, *, as_json: bool) -> int:
+    """Write the error, and return its exit code."""
+    if as_json:
+        stream.write(f"{json.dumps(error_plain(error))}\n")
+    else:
+        stream.write("".join(f"{line}\n" for line in error_lines(error)))
+    stream.flush()
+    return error.exit_code
+
+
+def explained(error: BaseException) -> BuilditError | None:
+    """The error that an exception of others means to a user; None where it is a bug."""
+    if isinstance(error, BuilditError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", hint="what was finished is kept: run the command again")
+    if isinstance(error, OSError) and error.errno in _THE_MACHINES:
+        return StoreError(
+            error.strerror or "the file system refuses",
+            place=os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None,
+            hint="look at the permissions and the free space there; `buildit doctor` helps",
+        )
+    return None
+
+
+def bug(error: BaseException, stream: TextIO, logs: Path) -> int:
+    """Say that buildit itself is wrong, keep the traceback, and return the exit code."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get(DEBUG):
+        stream.write(text)
+    kept = _keep(text, logs)
+    name = printable(_short(f"{type(error).__name__}: {error}"))
+    stream.write(f"buildit: error: this is a bug of buildit: {name}\n")
+    where = f"report it with {kept}" if kept else f"run it again with {DEBUG}=1 and report that"
+    stream.write(f"hint: {where}\n")
+    stream.flush()
+    return BUG
+
+
+def closed_pipe() -> int:
+    """Whoever read stdout is gone: nothing more is written there, not even by Python at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)
+    return PIPE_CLOSED
+
+
+def _keep(text: str, logs: Path) -> Path | None:
+    """The traceback in a file of its own; in the temporary directory where `logs` refuses."""
+    for directory in (logs, Path(tempfile.gettempdir())):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            fd, name = tempfile.mkstemp(dir=directory, prefix="bug-", suffix=".txt")
+        except OSError:
+            continue
+        with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{' '.join(map(repr, sys.argv))}\n{sys.version}\n{text}")
+        return Path(name)
+    return None
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= LINE_LENGTH else f"{line[: LINE_LENGTH - 1]}…"

@@ -1,0 +1,125 @@
+"""What a build would do, found by looking only: nothing is built, fetched or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError
+from buildit.model.artifact import Artifact
+from buildit.model.plan import ContainerPlan, DebRef, Node, PackageStep
+from buildit.pipeline.realise import Survey, agrees, survey
+from buildit.pipeline.reasons import reason
+from buildit.pipeline.settings import Settings
+from buildit.store.artifacts import lookup, read_statement, statement_paths
+from buildit.store.cas import Store
+
+
+class State(StrEnum):
+    """Where the artifact of a package would come from."""
+
+    STORE = "store"
+    BINHOST = "binhost"
+    BUILD = "build"
+    UNPACK = "unpack"
+    UNNEEDED = "unneeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One package: `why` is the reason of a build, or the name of the binhost."""
+
+    node: Node
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A file that would be fetched; its size in bytes is only known of a .deb."""
+
+    name: str
+    digest: Digest
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    packages: tuple[Outlook, ...]
+    fetches: tuple[Lacking, ...]
+
+
+def forecast(plan: ContainerPlan, settings: Settings, store: Store) -> Forecast:
+    """Look around for every package of the plan, dependencies first.
+
+    What a binhost has is believed here, and verified only when a build takes it.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    look = _Look(settings, store)
+    nodes = {node.key: node for node in plan.nodes}
+    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
+    state = survey(nodes, roots, look.find, Survey())
+    found = tuple(_outlook(node, state, look) for node in plan.nodes)
+    missing = [node for node in plan.nodes if node.key in state.missing]
+    return Forecast(found, tuple(_fetches(missing, plan, store)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    settings: Settings
+    store: Store
+    binhosts: dict[BuildKey, str] = field(default_factory=dict)
+
+    def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        def suits(artifact: Artifact) -> str | None:
+            return None if agrees(artifact, at_hand) else "built against others"
+
+        found = lookup(self.store, node.key, suits)
+        if found is not None:
+            return found
+        for repository in self.settings.repositories:
+            if not repository.download:
+                continue
+            for path in statement_paths(Path(repository.download), node.key):
+                with suppress(BuilditError, OSError):
+                    artifact, _ = read_statement(path, node.key)
+                    if suits(artifact) is None:
+                        self.binhosts[node.key] = repository.name
+                        return artifact
+        return None
+
+
+def _outlook(node: Node, state: Survey, look: _Look) -> Outlook:
+    if node.key in state.missing:
+        if node.deb is not None:
+            return Outlook(node, State.UNPACK)
+        return Outlook(node, State.BUILD, reason(node, look.store))
+    if node.key in look.binhosts:
+        return Outlook(node, State.BINHOST, look.binhosts[node.key])
+    return Outlook(node, State.STORE if node.key in state.found else State.UNNEEDED)
+
+
+def _fetches(missing: list[Node], plan: ContainerPlan, store: Store) -> list[Lacking]:
+    """As `pipeline.supply` would: sources, patches at URLs, .debs, and a toolchain to build in."""
+    wanted: dict[Digest, Lacking] = {}
+    for node in missing:
+        for source in node.sources:
+            wanted[source.digest] = Lacking(source.name, source.digest)
+        for patch in node.remote_patches:
+            wanted[patch.digest] = Lacking(patch.url, patch.digest)
+        for deb in (node.deb, *node.beside) if node.deb else ():
+            wanted[deb.digest] = _deb(deb)
+    builds = any(node.deb is None for node in missing)
+    if builds and not (store.root / "trees" / plan.toolchain.identity).is_dir():
+        wanted |= {deb.digest: _deb(deb) for deb in plan.toolchain.debs}
+    return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
+
+
+def _deb(deb: DebRef) -> Lacking:
+    return Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)

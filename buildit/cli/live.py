@@ -1,0 +1,120 @@
+"""Live progress below the lines: a row per build with its phase, a row per download with bytes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from buildit.cli.printable import printable, size
+from buildit.cli.screen import PlainScreen
+from buildit.events import (
+    BuildFailed,
+    Building,
+    Built,
+    Emitted,
+    Event,
+    Fetching,
+    Packaging,
+    PhaseStarted,
+)
+
+BAR = 20
+NAME = 44
+REFRESHES = 4
+"""A second."""
+
+
+@dataclass(slots=True)
+class Row:
+    """Something under way: what it is, how far, and since when (monotonic seconds)."""
+
+    label: str
+    note: str
+    since: float
+    received: int = 0
+    total: int | None = None
+
+    def text(self, now: float) -> str:
+        seconds = int(now - self.since)
+        clock = f"{seconds // 60}:{seconds % 60:02}"
+        return f"  {_fitted(self.label)} {clock:>6}  {self._bar()}{self.note}"
+
+    def _bar(self) -> str:
+        if not self.total:
+            return ""
+        filled = min(BAR, self.received * BAR // self.total)
+        return f"{'━' * filled}{'╌' * (BAR - filled)}  "
+
+
+def _fitted(label: str) -> str:
+    return f"{label:<{NAME}}" if len(label) <= NAME else f"{label[: NAME - 1]}…"
+
+
+class LiveScreen(PlainScreen):
+    """The lines of a plain screen, and below them what is under way."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._rows: dict[str, Row] = {}
+        # Nothing in the text means anything to rich: names and logs are upstream's words.
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._picture,
+            refresh_per_second=REFRESHES,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def close(self) -> None:
+        self._rows.clear()
+        self._live.stop()
+
+    def _write(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _picture(self) -> Group:
+        now = time.monotonic()
+        rows = list(self._rows.values())
+        room = max(1, self._console.height - 4)
+        texts = [row.text(now) for row in rows[:room]]
+        if len(rows) > room:
+            texts.append(f"  … and {len(rows) - room} more")
+        return Group(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
+
+    def _follow(self, event: Event) -> None:
+        match event:
+            case Fetching(name, received, total, done):
+                self._fetching(name, received, total, done=done)
+            case Building(_, name, _):
+                self._update(name, "starting")
+            case PhaseStarted(_, name, phase):
+                self._update(name, phase)
+            case Built(_, name, _) | BuildFailed(_, name, _):
+                self._rows.pop(name, None)
+            case Packaging(name, kind):
+                self._update(f"{name} ({kind})", "packaging")
+            case Emitted(name, kind):
+                self._rows.pop(f"{name} ({kind})", None)
+            case _:
+                pass
+
+    def _fetching(self, name: str, received: int, total: int | None, *, done: bool) -> None:
+        label = f"fetching {name}"
+        if done:
+            self._rows.pop(label, None)
+            return
+        row = self._update(label, f"{size(received)} of {size(total)}" if total else size(received))
+        row.received, row.total = received, total
+
+    def _update(self, label: str, note: str) -> Row:
+        row = self._rows.setdefault(label, Row(printable(label), "", time.monotonic()))
+        row.note = printable(note)
+        return row

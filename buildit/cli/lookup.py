@@ -1,0 +1,130 @@
+"""Builds by what people call them: a key, its UUID, a prefix, a package's name, a statement."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import BuildKey, is_hex64
+from buildit.errors import UsageError
+from buildit.events import Notice, Reporter, silent
+from buildit.pipeline.settings import Settings, settings_of
+from buildit.store.cas import Store
+from buildit.store.failures import Failure, find_failure
+from buildit.store.layout import key_directory
+from buildit.store.names import SHORTEST_PREFIX, find, named
+
+_KEY = re.compile(
+    rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}|[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4,12}}){{4}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A build, finished or failed, by name; `changed` is when (ns), to tell the newest."""
+
+    key: BuildKey
+    name: str
+    version: str
+    changed: int
+
+
+@contextmanager
+def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Settings]]:
+    """The store and settings that hold in the working directory.
+
+    Raises:
+        RecipeError: the configuration is wrong.
+        StoreError: the store cannot be used.
+    """
+    from buildit.load.config import load_config
+
+    here = Path()
+    settings, remarks = settings_of(load_config(here).config, here, os.environ)
+    for remark in remarks:
+        report(Notice(remark, warning=True))
+    with Store.open(Path(settings.store)) as store:
+        yield store, settings
+
+
+def find_key(store: Store, text: str) -> BuildKey:
+    """The key that `text` names: see the module; of a name, the newest build.
+
+    Raises:
+        UsageError: nothing, or several things, are called so.
+    """
+    beside = Path(text).parent.name
+    if is_hex64(beside) and Path(text).is_file():
+        return find(store, beside)
+    if _KEY.fullmatch(text):
+        return find(store, text)
+    return newest(tuple(known(store)), text).key
+
+
+def newest(builds: tuple[Known, ...], text: str) -> Known:
+    """The last of the builds whose name is `text`: `category/name` or `name`, with `-version` or
+    without.
+
+    Raises:
+        UsageError: none is, or packages of several categories are.
+    """
+    fitting = [one for one in builds if text in _spellings(one)]
+    names = sorted({one.name for one in fitting})
+    if len(names) == 1:
+        return max(fitting, key=lambda one: (one.changed, one.key))
+    if names:
+        hint = f"say which: {', '.join(names)}"
+        raise UsageError("packages of several categories are called so", place=text, hint=hint)
+    raise UsageError(
+        "no build in the store has this name or key", place=text, hint="see `buildit store list`"
+    )
+
+
+def _spellings(one: Known) -> tuple[str, ...]:
+    short = one.name.rpartition("/")[2]
+    return (one.name, short, f"{one.name}-{one.version}", f"{short}-{one.version}")
+
+
+def known(store: Store) -> Iterator[Known]:
+    """Every build that the store has, and every failure that it remembers."""
+    for entry in named(store):
+        changed = _changed(key_directory(store.root, entry.key))
+        yield Known(entry.key, entry.name, entry.version, changed)
+    for failure in failures(store):
+        yield Known(failure.key, failure.name, failure.version, _changed(failure.log))
+
+
+def failures(store: Store) -> tuple[Failure, ...]:
+    """The failed builds, the last one first."""
+    directory = store.root / "logs" / "failed"
+    names = os.listdir(directory) if directory.is_dir() else []
+    found = [find_failure(store, BuildKey(name)) for name in names if is_hex64(name)]
+    kept = [failure for failure in found if failure is not None]
+    return tuple(sorted(kept, key=lambda one: (_changed(one.log), one.key), reverse=True))
+
+
+def failure_of(store: Store, text: str | None) -> Failure | None:
+    """The failure of what `text` names, without it the last one; None where that did not fail.
+
+    Raises:
+        UsageError: nothing is called so, or nothing has failed.
+    """
+    if text is not None:
+        return find_failure(store, find_key(store, text))
+    found = failures(store)
+    if not found:
+        raise UsageError(
+            "no failed build is remembered", hint="name a build: see `buildit store list`"
+        )
+    return found[0]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

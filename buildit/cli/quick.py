@@ -1,0 +1,165 @@
+"""The way with nothing to do: replay the last run where no file that it read has changed.
+
+Standard library only, and little of it; everything else is imported by `cli.main`. A replay is
+right only if the run that it replays saw the files as they are now, so nothing is kept of a run
+during which one of them changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Any
+
+VERBS = frozenset(
+    (
+        "build",
+        "doctor",
+        "explain",
+        "lock",
+        "log",
+        "plan",
+        "push",
+        "schema",
+        "shell",
+        "show",
+        "store",
+        "use",
+        "verify",
+    )
+)
+"""The words that are no directory where a command begins with them; `cli.main` has the same."""
+
+SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+"""Variables that decide which files are read."""
+
+COARSE = 20_000_000
+"""Nanoseconds by which the kernel's time of a change may lag behind the clock."""
+
+LOCK = "buildit.lock"
+
+
+def replay(argv: list[str]) -> int | None:
+    """Print what the same command would print, where its images are still what it made.
+
+    Returns its exit code, 0; None where the command must really run.
+    """
+    name = _question(argv)
+    if name is None:
+        return None
+    from buildit.pipeline import stamp
+
+    kept = stamp.read(name)
+    if kept is None:
+        return None
+    try:
+        screen, paths = "".join(kept["screen"]), "".join(kept["paths"])
+        if not stamp.unchanged(kept["images"]) or not all(map(os.path.exists, kept["store"])):
+            return None
+    except (KeyError, TypeError):
+        return None
+    try:
+        sys.stderr.write(screen)
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens to the progress; the result still counts
+    try:
+        sys.stdout.write(paths)
+        sys.stdout.flush()
+    except (OSError, UnicodeError):
+        return None
+    return 0
+
+
+def keep(
+    argv: list[str],
+    started: int,
+    plan_stamp: str,
+    synced: list[str],
+    lines: list[str],
+    images: list[str],
+    statements: list[str],
+) -> None:
+    """Remember a run that succeeded, so that the next one can be replayed.
+
+    `started` is when it began (`time.time_ns`). `plan_stamp` names the stamp of its plan, whose
+    files are those that planning read; `synced` are the sources of its sync steps. `images` and
+    `statements` (of its packages, in the store) must still be there for a replay.
+    """
+    name = _question(argv)
+    if name is None:
+        return
+    from pathlib import Path
+
+    from buildit.pipeline import stamp
+
+    planned = _planned(plan_stamp)
+    if planned is None:
+        return
+    files = planned + stamp.record(Path(path) for one in synced for path in _beneath(one))
+    if any(_changed(row, started, "--locked" in argv) for row in files):
+        # What was planned may be older than what its stamp says of the files: neither counts.
+        stamp.forget(plan_stamp)
+        return
+    result = {
+        "screen": [f"{line}\n" for line in lines],
+        "paths": [f"{path}\n" for path in images],
+        "images": stamp.record(Path(part) for image in images for part in _beneath(image)),
+        "store": statements,
+    }
+    stamp.write(name, files, result)
+
+
+def _question(argv: list[str]) -> str | None:
+    """The name of the stamp of a build that asks for plain lines, None for any other command."""
+    words = argv[1:] if argv[:1] == ["build"] else argv
+    if not words or (words is argv and words[0] in VERBS):
+        return None
+    if any(word in ("--json", "--help", "--version") for word in words):
+        return None
+    from buildit.pipeline import stamp
+
+    try:
+        here = os.getcwd()
+    except OSError:
+        return None
+    settings = (os.environ.get(name, "\0") for name in SETTINGS)
+    return stamp.name("run", here, str(os.geteuid()), *settings, *words)
+
+
+def _planned(plan_stamp: str) -> list[list[Any]] | None:
+    """The rows of the files that planning read, from the stamp that it left."""
+    import json
+
+    from buildit.pipeline import stamp
+
+    try:
+        with open(stamp.directory() / plan_stamp, "rb") as stream:
+            rows = json.load(stream)["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rows if isinstance(rows, list) else None
+
+
+def _changed(row: list[Any], started: int, locked: bool) -> bool:
+    """Whether a file changed after the run began; the lock is written by the run itself."""
+    path, seen = row[0], row[1]
+    if seen is None or (os.path.basename(path) == LOCK and not locked):
+        return False
+    return bool(max(seen[0], seen[1]) > started - COARSE)
+
+
+def _beneath(path: str) -> list[str]:
+    """A path and all that is beneath it. A link cannot be told by its stat: its directory can."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return [path]
+    if stat.S_ISLNK(mode):
+        return [path, os.path.dirname(path) or "."]
+    found = [path]
+    if stat.S_ISDIR(mode):
+        for directory, below, files in os.walk(path):
+            found += [os.path.join(directory, name) for name in (*below, *files)]
+    return found

@@ -1,0 +1,157 @@
+"""The packages of a container as they are chosen, without a network or a store."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import UsageError
+from buildit.load.config import load_config
+from buildit.load.container import CONTAINER_FILE, load_container
+from buildit.load.tree import PACKAGE_FILE, Catalog, shown
+from buildit.model.node import leaves
+from buildit.model.platform import build_platform
+from buildit.model.use import flag_text
+from buildit.model.version import Version
+from buildit.pipeline.front import Request, _flags, _roots, read_lock, shipped_trees
+from buildit.pipeline.story import Options
+from buildit.plan.evaluate import Evaluated, Package, declared_flags
+from buildit.plan.resolve import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a container is made of, dependencies first; `roots` are those that it names itself."""
+
+    packages: tuple[Evaluated, ...]
+    roots: tuple[str, ...]
+
+
+def choose(options: Options) -> Chosen:
+    """Choose versions and flags as a build would, with the lock where there is one.
+
+    Raises:
+        UsageError, RecipeError, UnsatisfiableError: the user's files are wrong, or ask for what
+            cannot be.
+    """
+    directory = options.directory
+    loaded = load_config(directory)
+    container = load_container(directory)
+    catalog = Catalog((*loaded.config.trees, *shipped_trees()))
+    roots = _roots(container, catalog)
+    lock, _ = read_lock(directory)
+    section = lock.section(str(build_platform(os.uname().machine)))
+    preferred = {package.name: package.version for package in section.packages}
+    flags = _flags(Request(directory, options.use), loaded, container)
+    selection = resolve(roots.demands, catalog, flags, preferred)
+    return Chosen(tuple(selection.chosen.values()), tuple(dict.fromkeys(roots.names.values())))
+
+
+def recipes(options: Options, wanted: str | None) -> tuple[Package, ...]:
+    """The merged recipes that `explain` shows: `wanted`, else what the directory itself names.
+
+    The directory is a container's, or holds a pkg.yaml.
+
+    Raises:
+        UsageError: it is neither, or nothing there is called `wanted`.
+        RecipeError, UnsatisfiableError: a file is wrong.
+    """
+    directory = options.directory
+    if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
+        return (_alone(directory, wanted),)
+    chosen = choose(options)
+    known = {one.package.name: one.package for one in chosen.packages}
+    if wanted is None:
+        return tuple(known[name] for name in chosen.roots)
+    fitting = [name for name in known if wanted in (name, name.rpartition("/")[2])]
+    if len(fitting) != 1:
+        raise unknown_package(wanted, tuple(known), shown(directory))
+    return (known[fitting[0]],)
+
+
+def unknown_package(wanted: str, known: tuple[str, ...], place: str) -> UsageError:
+    """The error of a name that no package of a container has, or that several end with."""
+    near = difflib.get_close_matches(wanted, known, 1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return UsageError(
+        f"no single package is called {wanted!r} here",
+        place=place,
+        hint=f"{guess}packages: {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def _alone(directory: Path, wanted: str | None) -> Package:
+    """The package of a directory that no container is needed for."""
+    loaded = load_config(directory)
+    whole = Path(os.path.abspath(directory))
+    tree, name = whole.parent.parent, f"{whole.parent.name}/{whole.name}"
+    catalog = Catalog((tree, *loaded.config.trees, *shipped_trees()))
+    if _has_base(directory):
+        return catalog.embed(directory, shown(directory))
+    place = shown(directory)
+    versions = catalog.versions(name, place)
+    version = Version.parse(wanted, place=place) if wanted else versions[0]
+    if version not in versions:
+        raise UsageError(
+            f"{name} has no version {wanted}",
+            place=place,
+            hint=f"it has: {', '.join(map(str, versions))}",
+        )
+    exact = next(one for one in versions if one == version)
+    return catalog.package(name, exact, place)
+
+
+def _has_base(directory: Path) -> bool:
+    from buildit.load.yamltext import load_yaml
+    from buildit.model.node import Mapping
+
+    path = directory / PACKAGE_FILE
+    node = load_yaml(path, shown(path))
+    return isinstance(node, Mapping) and node.get("base") is not None
+
+
+def recipe_plain(package: Package) -> dict[str, object]:
+    """A merged recipe as JSON data: each leaf with its path and place."""
+    return {
+        "name": package.name,
+        "version": package.version,
+        "origin": package.origin,
+        "leaves": [
+            {"path": list(path), "value": leaf.text, "place": str(leaf.place)}
+            for path, leaf in leaves(package.node)
+        ],
+    }
+
+
+def flag_rows(one: Evaluated) -> list[tuple[str, ...]]:
+    """The flags of a package: what each is, who says so, what it means."""
+    declared = declared_flags(one.package)
+    return [
+        (
+            flag_text(name, setting.value),
+            f"{setting.layer} ({setting.origin})",
+            declared[name].description,
+        )
+        for name, setting in one.settings.items()
+    ]
+
+
+def flags_plain(one: Evaluated) -> dict[str, object]:
+    declared = declared_flags(one.package)
+    return {
+        "name": one.package.name,
+        "version": one.package.version,
+        "flags": [
+            {
+                "flag": name,
+                "value": setting.value,
+                "layer": setting.layer,
+                "origin": setting.origin,
+                "choices": list(declared[name].choices),
+                "description": declared[name].description,
+            }
+            for name, setting in one.settings.items()
+        ],
+    }

@@ -1,0 +1,79 @@
+"""The lock from the command line: what may move, what moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from buildit.cli.recipes import unknown_package
+from buildit.errors import UsageError
+from buildit.events import Notice, Reporter
+from buildit.load.container import CONTAINER_FILE
+from buildit.pipeline import story
+from buildit.pipeline.front import LOCK_FILE, Planned
+from buildit.pipeline.locking import moved
+
+EVERYTHING = "*"
+TOOLCHAIN = "toolchain"
+
+
+def announce(prepared: story.Prepared, options: story.Options, report: Reporter) -> None:
+    """Say what a build would change in the lock, without writing it.
+
+    Raises:
+        UnsatisfiableError: under `--locked`, where anything would change.
+    """
+    if options.locked:
+        story.lock(prepared, options, report)
+    elif prepared.planned is not None:
+        for line in moved(prepared.planned, prepared.plan.platform):
+            report(Notice(f"lock would change: {line}"))
+
+
+def relock(
+    options: story.Options, words: tuple[str, ...], report: Reporter, *, update: bool
+) -> dict[str, object]:
+    """Write the lock of a container; `words` are its directory, if first, and what may move.
+
+    Returns the lock's path and what moved, in words.
+
+    Raises:
+        UsageError: names without `--update`, or a name that the container does not have.
+        BuilditError: see `story.prepare` and `story.lock`.
+    """
+    directory, names = _split(words)
+    if names and not update:
+        raise UsageError(
+            f"{names[0]!r} is not the directory of a container",
+            hint=f"name one, or let it move: buildit lock --update {names[0]}",
+        )
+    chosen = (names or (EVERYTHING,)) if update else ()
+    asked = replace(options, directory=directory, update=chosen)
+    prepared = story.prepare(asked, report)
+    lines: tuple[str, ...] = ()
+    if prepared.planned is not None:
+        _check_names(names, prepared.planned, directory)
+        lines = moved(prepared.planned, prepared.plan.platform)
+    story.lock(prepared, asked, report)
+    return {"lock": str(directory / LOCK_FILE), "changes": list(lines)}
+
+
+def _split(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    if words and (Path(words[0]) / CONTAINER_FILE).exists():
+        return Path(words[0]), words[1:]
+    return Path(), words
+
+
+def _check_names(names: tuple[str, ...], planned: Planned, directory: Path) -> None:
+    known = tuple(dict.fromkeys(_movable(planned)))
+    for name in names:
+        if name not in known:
+            raise unknown_package(name, known, str(directory))
+
+
+def _movable(planned: Planned) -> Iterator[str]:
+    yield from (EVERYTHING, TOOLCHAIN)
+    yield from (package.name for package in planned.section.packages)
+    yield from (patch.name for patch in planned.section.patches if patch.raw is not None)
+    yield from planned.section.debs

@@ -1,0 +1,54 @@
+"""What a successful build leaves for `cli.quick`: the lines of a run that finds everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from buildit.cli.printable import printable
+from buildit.cli.quick import keep
+from buildit.cli.screen import lines
+from buildit.events import Emitted, Event, Notice, Processing, Reused, Started
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
+from buildit.pipeline import stamp
+from buildit.pipeline.back import LOCAL_STORE
+from buildit.pipeline.story import Options
+from buildit.store.layout import key_directory
+
+
+def remember(
+    argv: Sequence[str], started: int, options: Options, emissions: Sequence[Emission]
+) -> None:
+    """Keep the run for a replay, where the plan left a stamp and there are images."""
+    question = options.question("plan")
+    kept = stamp.read(question)
+    if kept is None or not emissions:
+        return
+    plan = from_json(kept["plan"])
+    roots = [step for step in plan.steps if isinstance(step, PackageStep)]
+    keys = frozenset(step.key for step in roots)
+    text = [printable(line) for event in _events(plan, emissions) for line in lines(event, keys)]
+    store = Path(kept["settings"]["store"])
+    keep(
+        list(argv),
+        started,
+        question,
+        [str(Path(plan.directory, s.src)) for s in plan.steps if isinstance(s, SyncStep)],
+        text,
+        [str(emission.path) for emission in emissions],
+        [str(key_directory(store.absolute(), step.key)) for step in roots],
+    )
+
+
+def _events(plan: ContainerPlan, emissions: Sequence[Emission]) -> Iterator[Event]:
+    roots = [step for step in plan.steps if isinstance(step, PackageStep)]
+    yield Started(plan.label)
+    for step in roots:
+        yield Processing(step.origin, plan.platform, step.key)
+    for step in roots:
+        yield Reused(step.key, plan.node(step.key).label, LOCAL_STORE)
+    title = f"{plan.name}-{plan.version}"
+    for emission in emissions:
+        yield Emitted(title, emission.format, str(emission.path), emission.digest)
+    yield from (Notice(notice) for emission in emissions for notice in emission.notices)

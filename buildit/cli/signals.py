@@ -1,0 +1,46 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the first asks all to end in order, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT = 130
+SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """The event that the first signal sets, while it raises KeyboardInterrupt in this thread.
+
+    Call it from the main thread. A signal that is ignored (nohup, `&` in sh) stays ignored.
+    """
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal(2) calls
+        if stop.is_set():
+            _end()
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in CAUGHT:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _end() -> None:
+    """Leave without another word; builds die with this process (`build.launch`)."""
+    if os.isatty(2):
+        os.write(2, SHOW_CURSOR)
+    os._exit(EXIT)
