@@ -13,7 +13,6 @@ from pathlib import Path
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey
-from buildit.image.rootfs import merge
 from buildit.model.artifact import Artifact
 from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import ContainerPlan, Group, ImageStep, Node, PackageStep, User
@@ -29,20 +28,19 @@ NodeOf = Callable[[BuildKey], Node]
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first, with the entries of each."""
+    """The layers so far, bottom first."""
 
+    store: Store
     layers: list[Layer] = field(default_factory=list)
-    listings: list[tuple[Entry, ...]] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
 
-    def add(self, layer: Layer, entries: tuple[Entry, ...]) -> None:
-        self.layers.append(layer)
-        self.listings.append(entries)
-
     def tree(self) -> dict[str, Entry]:
-        """The merged entries by path, as a step on top finds them."""
-        merged = merge(self.layers, self.listings, self.epoch)
+        """The merged entries by path, as a step on top finds them; listings are read here only."""
+        from buildit.image.rootfs import merge
+
+        listings = [parse_contents(self.store.read(layer.contents)) for layer in self.layers]
+        merged = merge(self.layers, listings, self.epoch)
         return {entry.path: entry for entry in merged.entries()}
 
 
@@ -53,25 +51,25 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
-    made = Stack()
+    made = Stack(store)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     everything = closure(roots, node, obtain)
     accounts_done = False
     for step in plan.steps:
         if isinstance(step, PackageStep):
-            _add_closure(made, step.key, store, node, obtain)
+            _add_closure(made, step.key, node, obtain)
             if not accounts_done:
                 _add_accounts(made, plan, [node(key) for key, _ in everything.members], store)
                 accounts_done = True
         else:
-            layer, entries = sync_layer(Path(plan.directory), step, made.tree(), store)
-            made.add(layer, entries)
+            layer, _ = sync_layer(Path(plan.directory), step, made.tree(), store)
+            made.layers.append(layer)
     if not accounts_done:
         _add_accounts(made, plan, [], store)
     return made
 
 
-def _add_closure(made: Stack, root: BuildKey, store: Store, node: NodeOf, obtain: Obtain) -> None:
+def _add_closure(made: Stack, root: BuildKey, node: NodeOf, obtain: Obtain) -> None:
     for member in closure((root,), node, obtain).members:
         if member in made.members:
             continue
@@ -91,7 +89,7 @@ def _add_closure(made: Stack, root: BuildKey, store: Store, node: NodeOf, obtain
             LayerKind.PACKAGE,
             output.encodings,
         )
-        made.add(layer, parse_contents(store.read(output.contents)))
+        made.layers.append(layer)
 
 
 def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: Store) -> None:
@@ -109,7 +107,8 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
             written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)
             diff_id, size = sink.commit(), sink.size
         listing = batch.put_bytes(contents_blob(written))
-    made.add(Layer(diff_id, size, "users and groups", listing, LayerKind.STEP), written)
+    layer = Layer(diff_id, size, "users and groups", listing, LayerKind.STEP)
+    made.layers.append(layer)
 
 
 def image(plan: ContainerPlan, step: ImageStep, made: Stack) -> Image:

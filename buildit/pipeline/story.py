@@ -227,7 +227,7 @@ def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
         "identifier": emission.identifier,
         "notices": list(emission.notices),
     }
-    stamp.write(question, stamp.record(stamp.image_parts(emission.path)), result)
+    stamp.write(question, stamp.made(stamp.image_parts(emission.path)), result)
     return emission
 
 
