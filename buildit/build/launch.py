@@ -35,10 +35,7 @@ from buildit.build.jail import (
 )
 from buildit.build.launch_filter import filter_program
 from buildit.errors import BuildError, IntegrityError
-
-HOST_ID = 65529
-"""Host uid and gid of builds that root starts: in 65520-65533, which neither Debian's policy
-(9.2.2) nor systemd's dynamic users (61184-65519) give to anybody."""
+from buildit.store.build_owner import HOST_ID, host_owner
 
 PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where the programs of the chain are looked for; the caller's PATH has no say."""
@@ -111,22 +108,6 @@ class Places:
         work, trees = work.resolve(), trees.resolve()
         common = Path(os.path.commonpath((work, trees)))
         return cls(common, f"./{work.relative_to(common)}", f"./{trees.relative_to(common)}")
-
-
-def host_owner() -> tuple[int, int] | None:
-    """uid and gid that files of a build must have on the host; None: the caller's own will do.
-
-    Root of a user namespace that has no such uid is nobody special, and keeps its own.
-    """
-    if os.geteuid() != 0 or not has_uid(Path("/proc/self/uid_map").read_text(), HOST_ID):
-        return None
-    return (HOST_ID, HOST_ID)
-
-
-def has_uid(uid_map: str, uid: int) -> bool:
-    """Whether a user namespace has the uid (user_namespaces(7): lines of first, outside, count)."""
-    rows = (map(int, line.split()) for line in uid_map.splitlines())
-    return any(first <= uid < first + count for first, _, count in rows)
 
 
 def prepare(jail: Jail, work: Path, trees: Path) -> Places:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from buildit.build.launch import HOST_ID, PROGRAM_PATH, host_owner
+from buildit.build.launch import PROGRAM_PATH
 from buildit.build.launch_filter import MACHINES
 from buildit.build.limits import Limits, open_group
+from buildit.store.build_owner import HOST_ID, host_owner
 
 _SYSCTL = Path("/proc/sys")
 _TIMEOUT = 20.0

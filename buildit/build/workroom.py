@@ -19,7 +19,6 @@ from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.unpack import unpack_source
 from buildit.build.jail import Bind, Jail
-from buildit.build.launch import host_owner
 from buildit.build.limits import Limits
 from buildit.build.patching import apply_argv, refusal
 from buildit.build.record import BuildRecord
@@ -28,7 +27,9 @@ from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError, BuilditError
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import Phase
+from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
+from buildit.store.durable import make_directory
 
 NO_SOURCES_EPOCH = 315532800
 """SOURCE_DATE_EPOCH of a package without sources: 1980-01-01, the oldest time a zip can say."""
@@ -76,7 +77,7 @@ class Workroom:
             StoreError: the disk is full.
         """
         for name in ("build/src", "build/out", "build/home", "input/patches", "input/files"):
-            (self.work / name).mkdir(parents=True, mode=0o755)
+            make_directory(self.work / name)
         (self.work / "logs").mkdir()
         epochs = [self._unpack(source, store) for source in record.sources]
         for number, patch in enumerate(record.patches):
@@ -86,14 +87,14 @@ class Workroom:
             )
         for file in record.files:
             target = self.work / "input" / "files" / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(target.parent)
             _place(store, file.digest, target, executable=file.executable)
-        self._own()
+        self._own(record)
         return max(epochs, default=NO_SOURCES_EPOCH) or NO_SOURCES_EPOCH
 
     def _unpack(self, source: SourceInput, store: Store) -> int:
         target = Path(os.path.normpath(self.work / "build" / "src" / source.directory))
-        target.mkdir(parents=True, exist_ok=True)
+        make_directory(target)
         with Root.open(target) as into:
             return unpack_source(
                 store.path(source.digest),
@@ -103,11 +104,19 @@ class Workroom:
                 owner=host_owner(),
             )
 
-    def _own(self) -> None:
+    def _own(self, record: BuildRecord) -> None:
+        """Give the build what it may write: its directories, and those that hold each source."""
         owner = host_owner()
-        if owner is not None:
-            for name in ("build", "build/src", "build/out", "build/home"):
-                os.chown(self.work / name, *owner)
+        if owner is None:
+            return
+        names = {"build", "build/out", "build/home", "build/src"}
+        for source in record.sources:
+            path = os.path.normpath(f"build/src/{source.directory}")
+            while path not in names:
+                names.add(path)
+                path = os.path.dirname(path)
+        for name in sorted(names):
+            os.chown(self.work / name, *owner)
 
     def jail(self, env: dict[str, str]) -> Jail:
         return Jail(

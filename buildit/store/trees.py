@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.store.build_owner import hand_over
 from buildit.store.durable import DIRECTORY, Disk, make_directory, syncfs
 from buildit.store.lease import Lease
 from buildit.store.locks import passing
@@ -95,6 +96,7 @@ class Trees:
             self.disk.faults.reach("tree-fill")
             fill(work)
             work.chmod(DIRECTORY)
+            hand_over(work)
             os.utime(work, (ROOT_MTIME, ROOT_MTIME))
             self.disk.faults.reach("tree-publish")
             work.rename(path)

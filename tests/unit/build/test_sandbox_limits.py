@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.launch import HOST_ID, has_uid
 from buildit.build.launch_probe import forbidden
 from buildit.build.launch_watch import DiskWatch, TreeWatch, disk_use, tree_use
 from buildit.build.limits import (
@@ -20,6 +19,7 @@ from buildit.build.limits import (
     process_limit,
     rlimit_words,
 )
+from buildit.store.build_owner import HOST_ID, has_uid
 
 pytestmark = pytest.mark.unit
 
