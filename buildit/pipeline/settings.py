@@ -86,7 +86,7 @@ def settings_of(
         idle_seconds=min(Limits().idle_seconds, float(config.limits.time)),
         log_bytes=config.limits.log,
     )
-    distfiles = directory / "distfiles"
+    distfiles = directory.absolute() / "distfiles"
     settings = Settings(
         store=str(config.store),
         jobs=config.jobs,
