@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from buildit.archive.names import refused
 from buildit.digest import CHUNK, Digest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _INLINE = 64 << 10  # below this, handing bytes to the other thread costs more than hashing them
 _AHEAD = 4  # chunks that may wait for the hash
@@ -129,6 +131,8 @@ class HashingWriter:
             self._put(data)
         else:
             if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # 8 ms; small tars do without
+
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
             self._waiting.append(self._pool.submit(self._put, bytes(data)))
             self._settle(_AHEAD)

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +142,7 @@ def open_group(limits: Limits) -> Group | None:
 
 def open_group_in(place: Hierarchy, limits: Limits) -> Group | None:
     """A fresh group at one place, or None where that place hands nothing down to this process."""
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
     group = Group(place.version, place.memory / GROUP / name, place.pids / GROUP / name)
     made: list[Path] = []
     try:

@@ -25,15 +25,12 @@ from buildit.events import (
     Reused,
 )
 from buildit.model.artifact import Artifact
-from buildit.model.plan import ContainerPlan, Node
+from buildit.model.plan import ContainerPlan, DebRef, Node, Toolchain
 from buildit.pipeline.network import Network
 from buildit.pipeline.realise import agrees, realise
-from buildit.pipeline.rules import RULES
 from buildit.pipeline.settings import Settings
-from buildit.plan.nodes import deb_node
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
-from buildit.store.binhost import FileBinhost
 from buildit.store.cas import Store
 
 LOCAL_STORE = "the local store"
@@ -63,7 +60,7 @@ class Realiser:
         if key not in self._nodes:
             toolchain = self.plan.toolchain
             for deb in toolchain.debs:
-                node = deb_node(deb, toolchain, (), RULES)
+                node = _deb_node(deb, toolchain)
                 self._nodes.setdefault(node.key, node)
         if key not in self._nodes:
             raise IntegrityError(
@@ -109,6 +106,8 @@ class Realiser:
         for repository in self.settings.repositories:
             if not repository.download or not Path(repository.download).is_dir():
                 continue
+            from buildit.store.binhost import FileBinhost
+
             host = FileBinhost(
                 Path(repository.download), self._accept, repository.unsigned, self.report
             )
@@ -136,6 +135,7 @@ class Realiser:
         """Build or unpack one node and commit it; runs in a thread of its own."""
         from buildit.build.builder import Builder
         from buildit.pipeline.reasons import reason
+        from buildit.pipeline.rules import RULES
         from buildit.pipeline.supply import toolchain_owners
 
         with self.store.key_lock(node.key, self._waiting):
@@ -193,6 +193,14 @@ class Realiser:
 
     def _waiting(self, holder: str) -> None:
         self.report(Notice(f"waiting for {holder}, which builds the same"))
+
+
+def _deb_node(deb: DebRef, toolchain: Toolchain) -> Node:
+    """The node of a toolchain's .deb; what makes keys is imported where one is needed."""
+    from buildit.pipeline.rules import RULES
+    from buildit.plan.nodes import deb_node
+
+    return deb_node(deb, toolchain, (), RULES)
 
 
 def _diff_ids(artifact: Artifact) -> dict[str, Digest]:

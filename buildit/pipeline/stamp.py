@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -122,7 +121,8 @@ def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None
     with suppress(OSError):
         where = directory()
         where.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=where, prefix=".stamp-")
+        temporary = where / f".stamp-{os.getpid()}-{os.urandom(4).hex()}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "w") as stream:
                 json.dump(
