@@ -56,7 +56,7 @@ def _bring(name: str, store: Store, label: str) -> None:
 
 def introduction(failure: Failure, kept: KeptJail) -> Iterator[str]:
     """What a person who enters should know: where it failed, and what ran there."""
-    yield f"{failure.name}-{failure.version}: {failure.message}"
+    yield failure.message
     yield f"sources: /build/src  installed: /build/out  inputs: /input  (kept in {failure.work})"
     argv = kept.commands.get(failure.phase)
     if argv is None:

@@ -106,6 +106,8 @@ def _section(name: str, schema: Mapping[str, Any]) -> str:
     about = " ".join(str(schema.get("description", "")).split())
     if inherited:
         about += " Besides, every key of [Recipe](#recipe)."
+    if name == EmbeddedPackage.__name__:
+        about += " Its `use` also takes a [UseChoice](#usechoice)."
     head = "| key | value | default | meaning |\n|---|---|---|---|"
     return f"### {name}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n"
 

@@ -73,7 +73,7 @@ JOBS = click.option(
     "--jobs",
     metavar="N",
     type=click.IntRange(min=1),
-    default=0,
+    default=None,
     help="Packages built at one time; as configured without it.",
 )
 DIRECTORY = click.argument("directory", metavar="DIR", type=PATH)
@@ -92,7 +92,8 @@ def of_container(*further: Decorator) -> Callable[[Verb], Verb]:
             from buildit.pipeline.story import Options
 
             words = {name: given.pop(name) for name in SHARED if name in given}
-            options = Options(**{"directory": Path(), **words})
+            said = {name: value for name, value in words.items() if value is not None}
+            options = Options(**{"directory": Path(), **said})
             return verb(*args, Asked(options, given.pop("as_json")), **given)
 
         command: Verb = called

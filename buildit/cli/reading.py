@@ -29,8 +29,8 @@ def found_build(store: Store, text: str) -> Found:
     failure = find_failure(store, key)
     if failure is not None:
         raise UsageError(
-            f"the build failed in {failure.phase}: {failure.message}",
-            place=f"{failure.name}-{failure.version}",
+            f"the build failed: {failure.message}",
+            place=text,
             hint=f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`",
         )
     raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ from buildit.events import (
 OK = "   [OK]"
 FAILED = "   [FAILED]"
 DEB = "debian:"
+
+
+def event_name(event: Event) -> str:
+    """`phase-started` for `PhaseStarted`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(event).__name__).lower()
 
 
 def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
@@ -107,9 +113,9 @@ class PlainScreen:
         with self._lock:
             if isinstance(event, Processing):
                 self._roots |= {event.key}
+            self._follow(event)
             for line in lines(event, self._roots):
                 self._say(printable(line))
-            self._follow(event)
 
     def close(self) -> None:
         """Take down what is live."""
@@ -135,7 +141,7 @@ class JsonScreen(PlainScreen):
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            self._say(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}))
+            self._say(json.dumps({"event": event_name(event), **asdict(event)}))
 
 
 def screen(stream: TextIO, *, as_json: bool) -> PlainScreen:
