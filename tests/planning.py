@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from buildit.digest import digest_bytes
+from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.load.config import Loaded
 from buildit.model.config import Config
@@ -38,10 +38,24 @@ def deb(name: str, version: str = "1.0-1", asked: str = "") -> DebRef:
     return DebRef(name, version, PLATFORM.debian, "bookworm", path, 1000, digest)
 
 
-LOCKED = Section(
-    debs={"toolchain/debian-12": (deb("gcc"), deb("libc6"), deb("libgcc-s1"))},
-    indices={"bookworm": "2026-05-16T09:30:11Z"},
-)
+def locked(
+    toolchain: tuple[DebRef, ...] = (deb("gcc"), deb("libc6"), deb("libgcc-s1")),
+    **further: tuple[DebRef, ...],
+) -> Section:
+    """A section with a toolchain, and for each further .deb what was chosen with it."""
+    known = sorted(one.name for one in toolchain)
+    requests = {f"debian:{name}": _request(name, "", *known) for name in further}
+    requests["toolchain/debian-12"] = _request("bookworm", "", "libc6", "gcc")
+    debs = {f"debian:{name}": listed for name, listed in further.items()}
+    debs["toolchain/debian-12"] = toolchain
+    return Section(debs, requests, {"bookworm": "2026-05-16T09:30:11Z"})
+
+
+def _request(*words: str) -> Digest:
+    return digest_bytes(canonical(list(words)))
+
+
+LOCKED = locked()
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def parse_lock(text: str, file: str) -> Lock:
     return Lock({platform: builder.section() for platform, builder in sections.items()})
 
 
-_SUBJECT = {"deb": 2, "index": 1, "package": 1, "output": 2}
+_SUBJECT = {"deb": 2, "index": 1, "output": 2, "package": 1, "request": 1}
 """How many words say what a record is about: a merge of two locks may leave two of them."""
 
 _HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"

@@ -50,7 +50,7 @@ ONLY_IN = {
         "model.container",
         "model.config",
         "model.typed",
-        "cli.formats",  # the schemas of all models
+        "cli.schemas",
     ),
     "pydantic_core": ("model.schema", "model.typed"),
     "elftools": (),

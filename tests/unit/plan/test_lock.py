@@ -53,6 +53,7 @@ SECTIONS = st.builds(
         TEXTS, st.lists(DEBS, min_size=1, max_size=3, unique_by=lambda d: d.name).map(tuple),
         max_size=2,
     ),
+    requests=st.dictionaries(TEXTS, DIGESTS, max_size=2),
     indices=st.dictionaries(TEXTS, TEXTS, max_size=2),
     packages=st.lists(
         st.builds(LockedPackage, TEXTS, TEXTS, DIGESTS, DIGESTS, st.tuples(TEXTS, TEXTS)),
@@ -71,6 +72,7 @@ def order_less(section: Section) -> Section:
     """A lock is sorted by line; what is in it counts, not the order that it came in."""
     return Section(
         {name: tuple(sorted(debs, key=repr)) for name, debs in section.debs.items()},
+        section.requests,
         section.indices,
         tuple(sorted(section.packages, key=repr)),
         tuple(sorted(section.sources, key=repr)),
