@@ -66,7 +66,7 @@ def shell(build: str | None) -> int:
         return enter(failure, store, settings.limits)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def store() -> None:
     """Look after the local store."""
 
