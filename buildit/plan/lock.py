@@ -234,11 +234,7 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
             {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in before.items()},
             {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in after.items()},
         )
-    lines += _moved(
-        "",
-        {package.name: _described(package) for package in old.packages},
-        {package.name: _described(package) for package in new.packages},
-    )
+    lines += _moved_packages(old, new)
     lines += _moved(
         "source of ",
         {f"{source.package} {source.name}": source.digest[:12] for source in old.sources},
@@ -252,9 +248,32 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _described(package: LockedPackage) -> str:
-    flags = f" [{','.join(package.flags)}]" if package.flags else ""
-    return f"{package.version}{flags} (recipe {package.recipe[:12]}, key {package.key[:12]})"
+def _moved_packages(old: Section, new: Section) -> list[str]:
+    before = {package.name: package for package in old.packages}
+    after = {package.name: package for package in new.packages}
+    lines = []
+    for name in sorted({*before, *after}):
+        if name not in after:
+            lines.append(f"{name} {before[name].version} is no longer used")
+        elif name not in before:
+            lines.append(f"{name} {after[name].version} is new")
+        elif before[name] != after[name]:
+            what = "; ".join(_differences(before[name], after[name]))
+            lines.append(f"{name}: {what} (key {before[name].key[:12]} -> {after[name].key[:12]})")
+    return lines
+
+
+def _differences(before: LockedPackage, after: LockedPackage) -> list[str]:
+    found = []
+    if before.version != after.version:
+        found.append(f"version {before.version} -> {after.version}")
+    if before.flags != after.flags:
+        gone = " ".join(sorted({*before.flags} - {*after.flags})) or "none"
+        come = " ".join(sorted({*after.flags} - {*before.flags})) or "none"
+        found.append(f"flags {gone} -> {come}")
+    if before.recipe != after.recipe:
+        found.append("its recipe changed")
+    return found or ["what it is built from or with changed"]
 
 
 def _moved(prefix: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

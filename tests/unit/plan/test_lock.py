@@ -224,9 +224,8 @@ def test_changes_are_said_in_words() -> None:
         ),
         f"toolchain/debian-12: make is new: 1.0-1 ({deb('make').digest[:12]})",
         (
-            "www-servers/nginx moves from 1.22.1 [+ipv6,-selinux,tls=openssl] "
-            f"(recipe {digest(b'recipe')[:12]}, key {digest(b'key')[:12]}) to 1.24.0 "
-            f"(recipe {digest(b'recipe')[:12]}, key {digest(b'key')[:12]})"
+            "www-servers/nginx: version 1.22.1 -> 1.24.0; flags +ipv6 -selinux tls=openssl -> none "
+            f"(key {package.key[:12]} -> {package.key[:12]})"
         ),
         f"patch of www-servers/nginx https://x/y is no longer used (was {digest(b'd')[:12]})",
     )
