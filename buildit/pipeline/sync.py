@@ -89,7 +89,7 @@ def sync_layer(
                 listing = batch.put_bytes(contents_blob(written))
     except (BuildError, IntegrityError) as error:
         raise RecipeError(
-            f"{step.src!r} cannot be synced: {error.message}",
+            f"{step.src!r} cannot be synced: {error}",
             place=step.place,
             hint="sync regular files and directories beneath the container's directory",
         ) from error
