@@ -39,7 +39,8 @@ class Room:
         return self.root / "demo"
 
     def environment(self) -> dict[str, str]:
-        return {"BUILDIT_STORE": str(self.store), "PYTHONPATH": str(CHECKOUT)}
+        plain = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONUNBUFFERED": ""}  # as an installed one runs
+        return {"BUILDIT_STORE": str(self.store), "PYTHONPATH": str(CHECKOUT), **plain}
 
     def log(self, name: str) -> Path:
         path = self.root / "logs" / name
