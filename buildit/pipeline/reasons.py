@@ -7,7 +7,7 @@ from buildit.model.plan import Node
 from buildit.plan.identity import differences
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.names import named
+from buildit.store.names import builds_of
 
 SHOWN = 3
 CONSIDERED = 20
@@ -18,7 +18,7 @@ def reason(node: Node, store: Store) -> str:
     if node.deb is not None:
         return "unpacked for the first time"
     closest: tuple[str, ...] | None = None
-    earlier = [entry for entry in named(store) if entry.name == node.name and entry.key != node.key]
+    earlier = [entry for entry in builds_of(store, node.name) if entry.key != node.key]
     for entry in earlier[-CONSIDERED:]:
         try:
             artifact = lookup(store, entry.key)

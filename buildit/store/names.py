@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,18 @@ def note(store: Store, artifact: Artifact) -> None:
 
 def named(store: Store) -> tuple[Named, ...]:
     """What the index knows and the store still has, by name, version and key."""
-    found = (_read(path) for path in index_paths(store.root))
+    return _known(store, index_paths(store.root))
+
+
+def builds_of(store: Store, name: str) -> tuple[Named, ...]:
+    """As `named`, of one package; reads its entries only, however many packages there are."""
+    directory = _directory(store.root, name)
+    found = () if directory is None else _known(store, directory.glob("*.json"))
+    return tuple(entry for entry in found if entry.name == name)
+
+
+def _known(store: Store, paths: Iterable[Path]) -> tuple[Named, ...]:
+    found = (_read(path) for path in paths)
     known = [
         entry
         for entry in found

@@ -1,0 +1,45 @@
+"""The index of names, asked for one package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildit.store.artifacts import commit
+from buildit.store.cas import Store
+from buildit.store.names import builds_of
+from tests.unit.store.build import add_artifact, key
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def test_only_the_entries_of_the_package_are_read(store: Store) -> None:
+    for name in ("www-servers/nginx", "nginx", "www-servers/lighttpd"):
+        commit(store, add_artifact(store, name))
+    # Unreadable as JSON and as text: whoever read it for another package would show it.
+    for other in (store.root / "n" / "www-servers" / "lighttpd").iterdir():
+        other.chmod(0o644)
+        other.write_bytes(b"\xff")
+    assert [entry.key for entry in builds_of(store, "www-servers/nginx")] == [
+        key("www-servers/nginx")
+    ]
+    assert [entry.key for entry in builds_of(store, "nginx")] == [key("nginx")]
+    assert builds_of(store, "www-servers/lighttpd") == ()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../etc/x", "a/b/c", "nobody/built-it"])
+def test_a_name_without_entries_has_no_builds(store: Store, name: str) -> None:
+    assert builds_of(store, name) == ()
+
+
+def test_what_the_store_lost_is_no_build(store: Store) -> None:
+    artifact = add_artifact(store, "nginx")
+    statement = commit(store, artifact).path
+    statement.unlink()
+    assert builds_of(store, "nginx") == ()
