@@ -59,7 +59,11 @@ class Refused:
 _BEGIN = re.compile(r"==> (\d+)")
 _FILE = re.compile(r"(?:checking|patching) file '?(.+?)'?$")
 _HUNK = re.compile(r"Hunk #(\d+) (FAILED|ignored) at (\d+)")
-_ABSENT = re.compile(r"can't find file to patch at input line (\d+)|No file to patch")
+_QUOTED = re.compile(r"\|(?:---|\+\+\+) (?:[ab]/)?([^\t]+)")
+"""The patch's own header, which GNU patch repeats where it finds no file of that name."""
+_ABSENT = "No file to patch"
+_WOULD = re.compile(r"The next patch would (?:create|delete) the file '?(.+?)'?,$")
+"""GNU patch breaks the line after the name: `which does not exist!`, `which already exists!`."""
 
 
 def refusal(status: int, output: Sequence[str]) -> Refused:
@@ -73,8 +77,14 @@ def refusal(status: int, output: Sequence[str]) -> Refused:
             file = named[1]
         elif hunk := _HUNK.match(line):
             details.append(f"{file}: hunk #{hunk[1]} does not fit at line {hunk[3]}")
-        elif _ABSENT.search(line):
-            details.append("a file that it changes does not exist")
+        elif (quoted := _QUOTED.match(line)) and quoted[1] != "/dev/null":
+            file = quoted[1]
+        elif line.startswith(_ABSENT):
+            details.append(f"{file} does not exist")
+        elif would := _WOULD.match(line):
+            file = would[1]
+        elif line.startswith("which "):
+            details.append(f"{file} {line.removeprefix('which ').partition('!')[0]}")
     if status == ALREADY:
         return Refused(number, "is already applied", "upstream has it: remove it from `patches:`")
     if status == NO_GIT:
