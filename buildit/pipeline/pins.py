@@ -48,8 +48,8 @@ class Pinner:
     def chosen_indices(self) -> Mapping[str, str]:
         """The dates of the indices that the .debs were chosen from."""
         suites = {deb.suite for debs in self._debs.values() for deb in debs}
-        old = {suite: date for suite, date in self.section.indices.items() if suite in suites}
-        return {**old, **self._dates}
+        dates = {**self.section.indices, **self._dates}
+        return {suite: date for suite, date in dates.items() if suite in suites}
 
     def toolchain(self, name: str, spec: ToolchainPackage) -> Toolchain:
         """The exact .debs of a toolchain.
