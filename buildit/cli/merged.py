@@ -40,6 +40,8 @@ def recipe_lines(node: Node) -> tuple[str, ...]:
 def _block(node: Node, depth: int) -> Iterator[Line]:
     pad = "  " * depth
     match node:
+        case Mapping(()) | Sequence(()):
+            yield from _entry(pad, node, depth)
         case Mapping(items):
             for key, value in items:
                 yield from _entry(f"{pad}{_scalar(key.text)}:", value, depth)

@@ -1,0 +1,134 @@
+"""doctor's findings, comparisons of images, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from buildit.build.launch_probe import Finding, Level
+from buildit.cli.comparing import raise_for_report, report_lines, report_plain
+from buildit.cli.health import finding_lines, findings_plain, raise_for_findings
+from buildit.cli.signals import stopping
+from buildit.digest import digest_bytes
+from buildit.errors import BuildError, IntegrityError
+from buildit.image.verify import Report, Verified
+
+pytestmark = pytest.mark.unit
+
+TOP = Path(__file__).parents[3]
+
+FINDINGS = (
+    Finding("kernel", Level.FINE, "Linux 6.1", "not shown"),
+    Finding("limits", Level.WEAK, "no cgroup", "systemd-run"),
+    Finding("bwrap", Level.MISSING, "not found", "apt install bubblewrap"),
+)
+
+
+def test_findings_have_a_verdict_and_a_remedy() -> None:
+    assert finding_lines(FINDINGS) == (
+        "ok    kernel  Linux 6.1",
+        "warn  limits  no cgroup",
+        "      hint: systemd-run",
+        "fail  bwrap   not found",
+        "      hint: apt install bubblewrap",
+    )
+    assert [one["verdict"] for one in findings_plain(FINDINGS)] == ["ok", "warn", "fail"]
+
+
+def test_only_what_stops_builds_fails() -> None:
+    raise_for_findings(FINDINGS[:2])
+    with pytest.raises(BuildError, match="builds cannot run here: bwrap"):
+        raise_for_findings(FINDINGS)
+
+
+def image(name: str, tree: str, *problems: str) -> Verified:
+    return Verified(Path(name), "oci", "sha256:x", digest_bytes(tree.encode()), 7, problems)
+
+
+def test_equal_images_are_said_to_be_equal() -> None:
+    found = Report((image("a.aci", "t"), image("b.oci", "t")), ())
+    raise_for_report(found)
+    lines = report_lines(found)
+    assert lines[1].split() == ["a.aci", "oci", "7", f"sha256:{digest_bytes(b't')}"]
+    assert lines[-1] == "All hold the same tree."
+    assert report_plain(found)["passed"] is True
+
+
+def test_different_images_fail_with_their_differences() -> None:
+    found = Report((image("a", "t"), image("b", "u")), ("b: 'etc/x' is missing",))
+    with pytest.raises(IntegrityError, match="1 differences") as caught:
+        raise_for_report(found)
+    assert caught.value.details == found.differences
+    assert "All hold" not in report_lines(found)[-1]
+
+
+def test_a_broken_image_fails_alone() -> None:
+    found = Report((image("a", "t", "bad \x1b[1mlabel"),), ())
+    assert report_lines(found)[-1] == "a: bad ?[1mlabel"
+    with pytest.raises(IntegrityError, match="1 problems"):
+        raise_for_report(found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_sets_the_event_and_interrupts(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stopping() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert stop.is_set()
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+STUBBORN = """
+import time
+from buildit.cli.signals import stopping
+with stopping() as stop:
+    while True:
+        try:
+            print("ready", flush=True)
+            time.sleep(30)
+        except KeyboardInterrupt:
+            continue
+"""
+
+
+def test_the_second_signal_ends_at_once() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN],
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(2):
+            assert child.stdout.readline() == b"ready\n"
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 130
+
+
+def test_a_closed_stdout_is_quiet() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "buildit", "schema"],
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert (child.wait(20), child.stderr.read()) == (141, b"")
