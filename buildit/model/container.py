@@ -50,14 +50,15 @@ class DebianPackageStep(Model):
 
 def _package_kind(value: object) -> str:
     keys = value if isinstance(value, dict) else {}
-    return next((key for key in ("atom", "debian") if key in keys), "embedded")
+    # No tag may be a key: `model.typed` follows an error's location by keys.
+    return next((f"<{key}>" for key in ("atom", "debian") if key in keys), "<embedded>")
 
 
 PackageItem = EmbeddedPackageStep | AtomPackageStep | DebianPackageStep
 PackageStepSpec = Annotated[
-    Annotated[EmbeddedPackageStep, Tag("embedded")]
-    | Annotated[AtomPackageStep, Tag("atom")]
-    | Annotated[DebianPackageStep, Tag("debian")],
+    Annotated[EmbeddedPackageStep, Tag("<embedded>")]
+    | Annotated[AtomPackageStep, Tag("<atom>")]
+    | Annotated[DebianPackageStep, Tag("<debian>")],
     Discriminator(_package_kind),
 ]
 

@@ -40,7 +40,10 @@ OUTPUTS = {True: (RUNTIME,), False: ("dev", RUNTIME)}
 
 @dataclass
 class World:
-    """`needs` are a graph of names, a tool has `!` behind it; `stored` are artifacts that `find` has, best first."""
+    """`needs` are a graph of names, a tool has `!` behind it.
+
+    `stored` are the artifacts that `find` has, best first.
+    """
 
     needs: Mapping[str, list[str]]
     stored: dict[str, list[Artifact]] = field(default_factory=dict)
