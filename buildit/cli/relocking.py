@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from buildit.cli.recipes import unknown_package
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.load.container import CONTAINER_FILE
@@ -68,12 +68,18 @@ def _split(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
 def _check_names(names: tuple[str, ...], planned: Planned, directory: Path) -> None:
     known = tuple(dict.fromkeys(_movable(planned)))
     for name in names:
-        if name not in known:
-            raise unknown_package(name, known, str(directory))
+        if name not in (EVERYTHING, *known):
+            near = difflib.get_close_matches(name, known, 1)
+            guess = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"the lock has nothing called {name!r} that could move",
+                place=str(directory / LOCK_FILE),
+                hint=f"{guess}it has: {', '.join(known)}",
+            )
 
 
 def _movable(planned: Planned) -> Iterator[str]:
-    yield from (EVERYTHING, TOOLCHAIN)
+    yield TOOLCHAIN
     yield from (package.name for package in planned.section.packages)
     yield from (patch.name for patch in planned.section.patches if patch.raw is not None)
     yield from planned.section.debs

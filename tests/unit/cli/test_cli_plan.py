@@ -1,0 +1,311 @@
+"""Forecasts, what a run leaves for replays, pushing, and names of the lock: over a made-up plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.contents import contents_blob
+from buildit.cli import publishing
+from buildit.cli.emitted import images_plain, told
+from buildit.cli.forecast import State, forecast
+from buildit.cli.planned import plan_lines, plan_plain
+from buildit.cli.quick import replay
+from buildit.cli.relocking import _check_names, _split, relock
+from buildit.cli.remember import remember
+from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
+from buildit.errors import UsageError
+from buildit.events import Event, Notice, silent
+from buildit.model.artifact import Artifact, Output
+from buildit.model.image import Emission
+from buildit.model.plan import (
+    ContainerPlan,
+    DebRef,
+    Dependency,
+    Node,
+    PackageStep,
+    PatchRef,
+    SourceRef,
+    SyncStep,
+    Toolchain,
+    to_json,
+)
+from buildit.pipeline import stamp
+from buildit.pipeline.front import Planned
+from buildit.pipeline.network import Network
+from buildit.pipeline.settings import FileRepository, Settings
+from buildit.pipeline.story import Options, Prepared
+from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
+from buildit.plan.resolve import Selection
+from buildit.store.artifacts import commit
+from buildit.store.binhost import FileBinhost
+from buildit.store.cas import Store
+
+pytestmark = pytest.mark.unit
+
+AMD64 = "linux/amd64"
+
+
+def digest(name: str) -> str:
+    return digest_bytes(name.encode())
+
+
+def deb(name: str) -> DebRef:
+    place = f"pool/{name}_1_amd64.deb"
+    return DebRef(name, "1", "amd64", "bookworm", place, 1_500_000, digest_bytes(name.encode()))
+
+
+def node(name: str, *needs: Node, use: str = "") -> Node:
+    record = canonical({"name": name, "use": use}).decode()
+    source = SourceRef(f"{name.rpartition('/')[2]}.tar.gz", digest_bytes(b"s" + name.encode()), ())
+    return Node(
+        key=BuildKey(digest(record)),
+        name=name,
+        version="1.0",
+        record=record,
+        origin=f"tree/{name}",
+        platform=AMD64,
+        sources=(source,),
+        dependencies=tuple(Dependency(one.key, ("runtime", "dev")) for one in needs),
+    )
+
+
+ZLIB = node("sys-libs/zlib")
+SSL = node("dev-libs/openssl")
+PATCH = PatchRef("https://example.org/a.patch", digest_bytes(b"patch"), 1)
+NGINX = replace(node("www-servers/nginx", ZLIB, SSL), remote_patches=(PATCH,))
+TOOLS = Toolchain("toolchain/debian-12", AMD64, digest_bytes(b"tools"), (deb("gcc"), deb("make")))
+PLAN = ContainerPlan(
+    directory="box",
+    author="Sysadmin42",
+    name="web",
+    version="1",
+    os="linux",
+    arch="amd64",
+    toolchain=TOOLS,
+    nodes=(ZLIB, SSL, NGINX),
+    steps=(
+        PackageStep(NGINX.key, "./pkgs/nginx"),
+        SyncStep("./files", "/srv", recursive=True, mode="", uid=0, gid=0, place="p"),
+    ),
+    images=(),
+    app=None,
+)
+
+
+def build(store: Store, one: Node) -> Artifact:
+    layer = f"layer of {one.key}".encode()
+    output = Output(store.put_bytes(layer), len(layer), store.put_bytes(contents_blob(())))
+    artifact = Artifact(
+        key=one.key,
+        name=one.name,
+        version=one.version,
+        platform=AMD64,
+        outputs={"runtime": output},
+        record=store.put_bytes(one.record.encode()),
+    )
+    commit(store, artifact)
+    return artifact
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with Store.open(tmp_path / "store") as opened:
+        yield opened
+
+
+def settings(store: Store, *hosts: FileRepository) -> Settings:
+    return Settings(str(store.root), 1, repositories=hosts)
+
+
+def host(path: Path) -> FileRepository:
+    return FileRepository("local", str(path), str(path), unsigned=True)
+
+
+def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
+    found = forecast(PLAN, settings(store), store)
+    assert [(one.state, one.why) for one in found.packages] == [(State.BUILD, "first build")] * 3
+    assert plan_lines(PLAN, found) == (
+        "Sysadmin42/web-1 for linux/amd64: 3 packages",
+        f"  sys-libs/zlib-1.0      {key_uuid(ZLIB.key)}  to build: first build",
+        f"  dev-libs/openssl-1.0   {key_uuid(SSL.key)}  to build: first build",
+        f"  www-servers/nginx-1.0  {key_uuid(NGINX.key)}  to build: first build",
+        "To fetch: 6 files",
+        "  zlib.tar.gz",
+        "  openssl.tar.gz",
+        "  nginx.tar.gz",
+        "  https://example.org/a.patch",
+        "  2 .debs (3.0 MB)",
+    )
+
+
+def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "elsewhere") as other:
+        build(other, ZLIB)
+        FileBinhost(tmp_path / "host", lambda *_: None, unsigned=True).push(ZLIB.key, other)
+    build(store, SSL)
+    (store.root / "trees" / TOOLS.identity).mkdir()
+    store.put_bytes(b"swww-servers/nginx")
+    before = sorted(store.root.rglob("*"))
+    found = forecast(PLAN, settings(store, host(tmp_path / "host")), store)
+    assert [(one.state, one.why) for one in found.packages] == [
+        (State.BINHOST, "local"),
+        (State.STORE, ""),
+        (State.BUILD, "first build"),
+    ]
+    assert [one.name for one in found.fetches] == ["https://example.org/a.patch"]
+    assert "in 'local'" in plan_lines(PLAN, found)[1]
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -> None:
+    tool = replace(NGINX, dependencies=(Dependency(ZLIB.key, ("dev",)),))
+    build(store, tool)
+    found = forecast(replace(PLAN, nodes=(ZLIB, tool)), settings(store), store)
+    assert [one.state for one in found.packages] == [State.UNNEEDED, State.STORE]
+    assert found.fetches == ()
+
+
+def test_a_changed_flag_is_the_reason(store: Store) -> None:
+    build(store, node("sys-libs/zlib", use="static"))
+    first = forecast(PLAN, settings(store), store).packages[0]
+    assert first.why not in ("", "first build")
+
+
+def test_a_plan_as_json_has_the_records(store: Store) -> None:
+    plain = plan_plain(PLAN, forecast(PLAN, settings(store), store))
+    found = json.loads(json.dumps(plain))
+    assert found["packages"][0]["record"] == {"name": "sys-libs/zlib", "use": ""}
+    assert found["packages"][2]["dependencies"][0] == {
+        "key": ZLIB.key,
+        "outputs": ["runtime", "dev"],
+    }
+    assert found["fetch"][-1]["size"] == 1_500_000
+
+
+def emission() -> Emission:
+    Path("out").mkdir(exist_ok=True)
+    path = Path("out/web-1-linux-amd64.aci")
+    path.write_bytes(b"image")
+    return Emission(path, "aci", digest_bytes(b"image"), "sha512-x", ("a remark",))
+
+
+def test_a_run_is_remembered_as_one_that_finds_everything(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(store, NGINX)
+    Path("box/files").mkdir(parents=True)
+    Path("box/files/a").write_text("a")
+    options = Options(Path("box"))
+    result = {"plan": to_json(PLAN), "settings": settings(store).plain()}
+    stamp.write(options.question("plan"), stamp.record([Path("box/container.yaml")]), result)
+    remember(["box"], time.time_ns() + 10**9, options, (emission(),))
+    assert replay(["box"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "out/web-1-linux-amd64.aci\n"
+    assert said.err == (
+        "Building Sysadmin42/web-1\n"
+        "Processing package from './pkgs/nginx' for linux/amd64.\n"
+        f"HASH: {key_uuid(NGINX.key)}\n"
+        "Found HASH in the local store...   [OK]\n"
+        "Packaging web-1 as ACI...   [OK]\n"
+        "a remark\n"
+    )
+    Path("box/files/a").write_text("b")
+    assert replay(["box"]) is None
+
+
+def test_without_a_plan_or_an_image_nothing_is_remembered(store: Store) -> None:
+    remember(["box"], 0, Options(Path("box")), (emission(),))
+    remember(["box"], 0, Options(Path("box")), ())
+    assert not stamp.directory().exists() or not os.listdir(stamp.directory())
+
+
+def test_remarks_about_images_are_said() -> None:
+    heard: list[Event] = []
+    one = Emission(Path("a.aci"), "aci", digest_bytes(b"x"), "sha512-x", ("a remark",))
+    assert told((one,), heard.append) == (one,)
+    assert heard == [Notice("a remark")]
+    assert images_plain((one,)) == [
+        {
+            "path": "a.aci",
+            "format": "aci",
+            "digest": f"sha256:{one.digest}",
+            "identifier": "sha512-x",
+        }
+    ]
+
+
+def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
+    for one in (ZLIB, SSL, NGINX):
+        build(store, one)
+    target = host(tmp_path / "host")
+    prepared = Prepared(PLAN, settings(store, target))
+    network = Network(prepared.settings, store, silent, offline=True)
+    (done,) = publishing.push(prepared, store, network, silent)
+    assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
+    assert done.blobs == 7
+    with Store.open(tmp_path / "second") as second:
+        found = forecast(PLAN, settings(second, target), second)
+        assert found.packages[-1].state is State.BINHOST
+        assert found.fetches == ()
+    (again,) = publishing.push(prepared, store, network, silent)
+    assert again.blobs == 0
+
+
+@pytest.mark.parametrize(
+    ("hosts", "message"),
+    [
+        ((), "no repository of the configuration is a directory to publish to"),
+        ((FileRepository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
+        ((FileRepository("local", "", "x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
+    ],
+)
+def test_push_says_what_is_missing(
+    hosts: tuple[FileRepository, ...], message: str, store: Store
+) -> None:
+    prepared = Prepared(PLAN, settings(store, *hosts))
+    network = Network(prepared.settings, store, silent, offline=True)
+    with pytest.raises(UsageError, match=message):
+        publishing.push(prepared, store, network, silent)
+
+
+def planned() -> Planned:
+    package = LockedPackage("sys-libs/zlib", "1.0", digest_bytes(b"r"), ZLIB.key, ())
+    local = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), None, "patches/a.patch")
+    remote = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), digest_bytes(b"q"), PATCH.url)
+    section = Section(packages=(package,), patches=(local, remote), debs={"debian:curl": ()})
+    return Planned(PLAN, Lock(), section, Selection({}, {}), ())
+
+
+@pytest.mark.parametrize("name", ["*", "toolchain", "sys-libs/zlib", PATCH.url, "debian:curl"])
+def test_what_may_move(name: str) -> None:
+    _check_names((name,), planned(), Path("box"))
+
+
+@pytest.mark.parametrize("name", ["zlib", "sys-libs/zlip", "patches/a.patch"])
+def test_what_the_lock_does_not_have_cannot_move(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        _check_names((name,), planned(), Path("box"))
+    assert caught.value.place == "box/buildit.lock"
+    assert "it has: toolchain, sys-libs/zlib" in (caught.value.hint or "")
+
+
+def test_the_directory_of_a_lock_comes_first_or_is_this_one(store: Store) -> None:
+    Path("box").mkdir()
+    Path("box/container.yaml").write_text("")
+    assert _split(("box", "a/b")) == (Path("box"), ("a/b",))
+    assert _split(("a/b",)) == (Path(), ("a/b",))
+    assert _split(()) == (Path(), ())
+    with pytest.raises(UsageError, match="'a/b' is not the directory of a container"):
+        relock(Options(Path()), ("a/b",), silent, update=False)
