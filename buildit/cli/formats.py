@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from buildit.model import leaf
 from buildit.model.config import ConfigSpec
 from buildit.model.container import StepSpec
@@ -87,7 +85,7 @@ def formats_page() -> str:
 
 def _sections(model: type[Model], shown: set[str]) -> Iterator[str]:
     """The table of a model and of those it leads to, each once."""
-    made = TypeAdapter(model).json_schema(by_alias=True)
+    made = model.model_json_schema(by_alias=True)
     definitions: dict[str, Any] = made.get("$defs", {})
     for name, schema in ((model.__name__, made), *definitions.items()):
         if name not in shown and "properties" in schema:

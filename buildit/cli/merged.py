@@ -12,7 +12,9 @@ from buildit.model.node import Mapping, Node, Place, Scalar, Sequence
 WIDEST = 64
 """The column, at most, where the places begin."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./$-](?:[A-Za-z0-9 _./$@+=,;()!<>~^*%-]|:(?! |$))*")
+_PLAIN = re.compile(
+    r"(?!---|\.\.\.|-$|- )[A-Za-z0-9_./$-](?:[A-Za-z0-9 _./$@+=,;()!<>~^*%-]|:(?! |$))*"
+)
 
 
 @dataclass(frozen=True, slots=True)
