@@ -22,7 +22,9 @@ from buildit.store.failures import Failure
 SHOWN = 30
 """Most lines shown of the script that failed."""
 
-COMMAND = ("sh", "-i")
+BASH = ("bash", "--norc", "--noprofile", "-i")
+SH = ("sh", "-i")
+"""Where the toolchain has no bash; dash complains of its terminal at its end."""
 
 
 def room_of(failure: Failure, store: Store, limits: Limits) -> tuple[Path, KeptJail]:
@@ -80,4 +82,7 @@ def enter(failure: Failure, store: Store, limits: Limits) -> int:
         os.write(2, f"{printable(line)}\n".encode("utf-8", "replace"))
     prompt = {"PS1": f"[{failure.name}] $PWD $ ", "TERM": os.environ.get("TERM", "dumb")}
     jail = replace(kept.jail, env={**kept.jail.env, **prompt})
-    return shell(jail, COMMAND, trees=store.root / "trees", work=work, limits=limits).status
+    trees = store.root / "trees"
+    has_bash = any((trees / lower / "usr/bin/bash").is_file() for lower in jail.lowers)
+    command = BASH if has_bash else SH
+    return shell(jail, command, trees=trees, work=work, limits=limits).status

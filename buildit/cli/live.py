@@ -78,6 +78,7 @@ class LiveScreen(PlainScreen):
         self._live.stop()
 
     def _write(self, line: str) -> None:
+        self._live.refresh()  # rows that have just gone are not drawn again below the line
         self._console.print(Text(line), soft_wrap=True)
 
     def _picture(self) -> Group:
