@@ -47,7 +47,7 @@ from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
 from tests.planning import LOCKED, PLATFORM, Checkout, checkout
-from tests.unit.plan.test_identity import FIXED
+from tests.unit.plan.test_plan_identity import FIXED
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.pipeline import stamp
@@ -181,6 +181,7 @@ WORDS = st.lists(
 )
 
 
+@settings(max_examples=30)
 @given(WORDS, WORDS)
 def test_questions_have_names_of_their_own(first: list[str], second: list[str]) -> None:
     same = first == second or ([] in (first, second) and [""] in (first, second))

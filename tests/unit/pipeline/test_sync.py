@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.archive.admit import Budget
@@ -202,6 +202,7 @@ PARTS = st.sampled_from(["a", "b", "c", "..", "."])
 PATHS = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
 
 
+@settings(max_examples=30)
 @given(PATHS, st.dictionaries(st.sampled_from("abc"), PATHS | PATHS.map(lambda p: f"/{p}")))
 def test_a_resolved_path_is_plain(path: str, links: dict[str, str]) -> None:
     over = tree(*(link(name, target) for name, target in links.items()))

@@ -123,7 +123,7 @@ GRAPHS = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(GRAPHS, st.randoms())
 def test_the_order_follows_from_names_alone(graph: dict[str, list[str]], random: object) -> None:
     graph = {"a": [], **graph}
@@ -131,7 +131,7 @@ def test_the_order_follows_from_names_alone(graph: dict[str, list[str]], random:
     assert World(graph).names("a") == World(turned).names("a")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(GRAPHS)
 def test_every_reason_leads_to_a_root(graph: dict[str, list[str]]) -> None:
     world = World({"a": [], "b": [], **graph})

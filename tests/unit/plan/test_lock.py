@@ -81,7 +81,7 @@ def order_less(section: Section) -> Section:
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(SECTIONS)
 def test_what_is_written_is_read_back(section: Section) -> None:
     text = format_lock(Lock({"linux/amd64": section}))

@@ -175,14 +175,14 @@ INPUTS = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(INPUTS, INPUTS)
 def test_distinct_inputs_have_distinct_keys(first: BuildInputs, second: BuildInputs) -> None:
     """THREATS A4: nothing that a recipe can write makes one record look like another."""
     assert (key(first) == key(second)) == (first == second)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(INPUTS)
 def test_the_builder_reads_the_very_inputs_from_the_record(inputs: BuildInputs) -> None:
     record = read_record(record_text(inputs.record()))
@@ -268,7 +268,7 @@ def test_differences_in_words(new: BuildInputs, said: tuple[str, ...]) -> None:
     assert differences(record_text(FIXED.record()), record_text(new.record())) == said
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(INPUTS, INPUTS)
 def test_only_different_records_have_differences(first: BuildInputs, second: BuildInputs) -> None:
     found = differences(record_text(first.record()), record_text(second.record()))
