@@ -105,7 +105,7 @@ def keep(
     result = {
         "screen": [f"{line}\n" for line in lines],
         "paths": [f"{path}\n" for path in images],
-        "images": stamp.record(Path(part) for image in images for part in _beneath(image)),
+        "images": stamp.made(Path(part) for image in images for part in _beneath(image)),
         "store": statements,
     }
     stamp.write(name, files, result)
