@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, IntegrityError
+from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted
 from buildit.events import (
     BuildFailed,
     Building,
@@ -113,9 +113,8 @@ class Realiser:
             )
             try:
                 artifact = host.pull(node.key, self.store)
-            except BuilditError as error:
-                self.report(Notice(f"{repository.name}: {error}", warning=True))
-                continue
+            except (FetchError, IntegrityError):
+                continue  # the binhost has told of each statement that it refused
             if artifact is not None and suits(artifact) is None:
                 self.report(Reused(node.key, node.label, f"'{repository.name}'"))
                 return artifact
@@ -158,6 +157,8 @@ class Realiser:
             try:
                 artifact = builder.build(node, at_hand)
                 self._commit(artifact)
+            except Interrupted:
+                raise
             except BuilditError as error:
                 self.report(BuildFailed(node.key, node.label, error.message))
                 raise

@@ -72,7 +72,8 @@ class FileBinhost:
                 return self._pull(path, key, store)
             except (IntegrityError, FetchError) as error:
                 refusals.append(error)
-                self.report(Notice(f"refused: {error}", warning=True))
+                what = error.message if error.place == str(path) else str(error)
+                self.report(Notice(f"refused {path}: {what}", warning=True))
         if not refusals:
             return None
         first = refusals[0]
