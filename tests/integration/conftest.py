@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from tests.integration.seeds import here, seed
+import pytest
+
+pytest.register_assert_rewrite("tests.integration.refusing", "tests.integration.compare")
+
+from tests.integration.seeds import here, seed  # noqa: E402
 
 __all__ = ["here", "seed"]

@@ -49,11 +49,12 @@ def refused(program: Program, project: Project, code: int, *words: str) -> Refus
 
 
 def place_of(found: Refusal, path: Path) -> tuple[int, int]:
-    """Line and column that the message names in the file."""
-    match = re.match(rf"(?:\S*/)?{re.escape(path.name)}:(\d+):(\d+): ", found.message)
+    """Line and column that the message names in the file; a patch has lines only."""
+    match = re.match(rf"(?:\S*/)?{re.escape(path.name)}:(\d+)(?::(\d+))?: ", found.message)
     assert match is not None, f"no file:line:column of {path.name} in {found.message!r}"
-    assert str(path).endswith(found.message.partition(":")[0].rpartition("../")[2])
-    return int(match[1]), int(match[2])
+    named = found.message.partition(":")[0].rpartition("../")[2]
+    assert str(path).endswith(named), f"{named} is not {path}"
+    return int(match[1]), int(match[2] or 0)
 
 
 def assert_whole(program: Program, place: Path) -> None:
@@ -61,12 +62,14 @@ def assert_whole(program: Program, place: Path) -> None:
     verified = program.run("store", "verify")
     assert verified.code == 0, f"{verified.out}\n{verified.err}"
     for name in ("tmp", "leases"):
-        assert os.listdir(program.store / name) == [], name
-    assert left_over(str(place)) == []
-    assert left_over(str(program.store)) == []
+        left = os.listdir(program.store / name)
+        assert left == [], f"{name}/ holds {left}"
+    left = [*left_over(str(place)), *left_over(str(program.store))]
+    assert left == [], f"left over: {left}"
 
 
 def assert_builds(seed: Seed, program: Program, project: Project, out: Path) -> None:
     """The next good run works, and gives what a run without an accident gives."""
     program.run(str(project.box), "--output", str(out)).good()
-    assert first_difference(seed.out, out) is None
+    difference = first_difference(seed.out, out)
+    assert difference is None, difference

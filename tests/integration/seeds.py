@@ -19,6 +19,10 @@ VARIABLE = "BUILDIT_TEST_STORE"
 """A directory for the first store that is kept between sessions; without it, a temporary one."""
 
 
+_OF_PACKAGES = ("package", "source", "patch", "output")
+"""Records of a lock that are about packages; the rest pins Debian."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seed:
     """`program` has the first store, `project` was built in it, `out` has its images.
@@ -75,7 +79,7 @@ def plant(root: Path) -> Seed:
         if words[0] == "deb":
             blob = program.store / "blobs/sha256" / words[8]
             shutil.copyfile(blob, distfiles / os.path.basename(words[6]).replace("%3a", ":"))
-        if words[0] in ("deb", "index", "#", "buildit-lock") or line.startswith("["):
+        if words[0] not in _OF_PACKAGES:
             pins.append(line)
     trees = [path for path in (program.store / "trees").iterdir() if (path / "usr/bin/cc").exists()]
     (toolchain,) = (path.name for path in trees)

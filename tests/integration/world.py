@@ -105,9 +105,9 @@ steps:
     mkdir -p "$to" "$DESTDIR/usr/bin"
     cp "$FILES/note.txt" "$to/"
     case " $USE " in *" extra "*) echo more > "$to/extra.txt" ;; esac
-    # Not the clock, how many jobs may run, and who owns the root: a build sees those.
+    # Not the clock, and not how many jobs may run: a build sees those.
     { env -u JOBS | sort; id; pwd; umask; uname -n; ulimit -c; ulimit -s; wc -l < /proc/mounts
-      stat -c '%A %n' / "$SRC" "$FILES" "$FILES"/* /home /root /tmp
+      stat -c '%A %u %g %n' / "$SRC" "$FILES" "$FILES"/* /home /root /tmp
     } > "$to/machine" 2>&1
 waivers:
   - {check: build-path, path: usr/share/notes/machine, reason: it is there to show the build}
