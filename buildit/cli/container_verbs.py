@@ -26,13 +26,13 @@ from buildit.cli.results import say, say_json
 @click.pass_obj
 def build(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
-    from buildit.cli.emitted import images_plain, told
+    from buildit.cli.emitted import images_plain
     from buildit.cli.remember import remember
     from buildit.pipeline import story
 
     started = time.time_ns()
     with asked.screen() as screen:
-        emissions = told(story.build(asked.options, screen, invocation.stop), screen)
+        emissions = story.build(asked.options, screen, invocation.stop)
     if asked.as_json:
         say_json({"images": images_plain(emissions)})
     else:
@@ -44,10 +44,10 @@ def build(invocation: Invocation, asked: Asked) -> None:
 @of_container(DIRECTORY, USE, LOCKED, OFFLINE)
 def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
-    from buildit.cli.forecast import forecast
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
     from buildit.pipeline import story
+    from buildit.pipeline.forecast import forecast
 
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)
@@ -119,8 +119,7 @@ def use(asked: Asked) -> None:
 @of_container(DIRECTORY, USE, LOCKED, OFFLINE)
 def push(asked: Asked) -> None:
     """Publish what DIR is made of to the directories of the configuration; build it first."""
-    from buildit.cli import publishing
-    from buildit.pipeline import story
+    from buildit.pipeline import publishing, story
 
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from buildit.cli.forecast import Forecast, Outlook, State
 from buildit.cli.printable import columns, printable, size
 from buildit.digest import key_uuid
 from buildit.model.plan import ContainerPlan
+from buildit.pipeline.forecast import Forecast, Outlook, State
 
 
 def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:

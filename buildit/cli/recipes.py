@@ -15,7 +15,8 @@ from buildit.model.node import leaves
 from buildit.model.platform import build_platform
 from buildit.model.use import flag_text
 from buildit.model.version import Version
-from buildit.pipeline.front import Request, _flags, _roots, read_lock, shipped_trees
+from buildit.pipeline.asked import outer_flags, package_roots
+from buildit.pipeline.front import read_lock, shipped_trees
 from buildit.pipeline.story import Options
 from buildit.plan.evaluate import Evaluated, Package, declared_flags
 from buildit.plan.resolve import resolve
@@ -40,11 +41,11 @@ def choose(options: Options) -> Chosen:
     loaded = load_config(directory)
     container = load_container(directory)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
-    roots = _roots(container, catalog)
+    roots = package_roots(container, catalog)
     lock, _ = read_lock(directory)
     section = lock.section(str(build_platform(os.uname().machine)))
     preferred = {package.name: package.version for package in section.packages}
-    flags = _flags(Request(directory, options.use), loaded, container)
+    flags = outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     return Chosen(tuple(selection.chosen.values()), tuple(dict.fromkeys(roots.names.values())))
 

@@ -159,6 +159,7 @@ class Catalog:
             raise RecipeError("expected a package or a path", place=str(base.place))
         beneath = self._base(base, directory, (*below, real))
         own = document.without("base", "use", "version")
+        _check_patches(beneath.node, own)
         merged = overlay(beneath.node, own)
         if not isinstance(merged, Mapping):
             raise RecipeError("expected keys", place=str(document.place))
@@ -294,6 +295,24 @@ def _of_tree(name: str, version: str, directory: Path, document: Mapping) -> _Ch
     if not isinstance(merged, Mapping):
         raise RecipeError("expected keys", place=str(document.place))
     return _Chain(name, version, merged, (directory,))
+
+
+def _check_patches(base: Mapping, own: Mapping) -> None:
+    """Refuse a patch whose path the base has too: which file is meant could only be guessed."""
+    mine, theirs = own.get("patches"), base.get("patches")
+    if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
+        return
+    removed = mine.get("$remove")
+    gone = {one.text for one in scalar_items(removed, str(mine.place))}
+    for key, _ in mine.items:
+        first = theirs.key(key.text)
+        if first is not None and key.text not in gone:
+            raise RecipeError(
+                f"the base has a patch {key.text!r} too",
+                place=str(key.place),
+                hint=f"rename yours; or drop the base's first: $remove: [{key.text}]",
+                details=(f"the base's: {first.place}",),
+            )
 
 
 def _use_layer(node: object, name: str) -> Layer | None:

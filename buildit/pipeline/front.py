@@ -7,41 +7,29 @@ rest. Everything that was looked at is in `consulted`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.digest import BuildKey, canonical, digest_bytes
-from buildit.errors import RecipeError, UnsatisfiableError
+from buildit.errors import UnsatisfiableError
 from buildit.load.config import Loaded
-from buildit.load.container import Container, LoadedStep, load_container
+from buildit.load.container import Container, load_container
 from buildit.load.text import read_text
 from buildit.load.tree import Catalog, shown
-from buildit.model.atom import Atom
-from buildit.model.container import (
-    AtomPackageStep,
-    DebianPackageStep,
-    EmbeddedPackageStep,
-    ImageSpec,
-    SyncSpec,
-    UseSpec,
+from buildit.model.plan import ContainerPlan, Node
+from buildit.pipeline.asked import (
+    asked_debs,
+    check_named,
+    outer_flags,
+    package_roots,
+    target_of,
 )
-from buildit.model.plan import (
-    ContainerPlan,
-    Group,
-    ImageStep,
-    Node,
-    PackageStep,
-    SyncStep,
-    User,
-)
-from buildit.model.platform import Platform, build_platform, platform
-from buildit.model.use import Assignment, Layer, parse_assignment
-from buildit.pipeline.appstep import app_of
 from buildit.pipeline.gather import Gatherer
 from buildit.pipeline.pins import Pinner, wanted_debs
+from buildit.pipeline.planning import container_plan
 from buildit.pipeline.rules import RULES
-from buildit.plan.evaluate import Wanted, wanted
+from buildit.plan.evaluate import Wanted
 from buildit.plan.lock import (
     Lock,
     LockedPackage,
@@ -51,7 +39,7 @@ from buildit.plan.lock import (
     parse_lock,
 )
 from buildit.plan.nodes import Gathered, Pinned, nodes
-from buildit.plan.resolve import Demand, Selection, resolve
+from buildit.plan.resolve import Selection, resolve
 from buildit.store.cas import Store
 
 LOCK_FILE = "buildit.lock"
@@ -82,15 +70,6 @@ class Planned:
     consulted: tuple[Path, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Roots:
-    """What the package steps ask for, in step order."""
-
-    demands: tuple[Demand, ...]
-    names: Mapping[int, str]
-    origins: Mapping[int, str]
-
-
 def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) -> Planned:
     """Plan the container of `request.directory`.
 
@@ -100,23 +79,27 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
         FetchError, IntegrityError: something new had to be pinned, and could not be.
     """
     container = load_container(request.directory)
-    target = _target(container)
+    target = target_of(container)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
-    roots = _roots(container, catalog)
+    roots = package_roots(container, catalog)
     lock, lock_path = read_lock(request.directory)
     section = lock.section(str(target))
     preferred = {p.name: p.version for p in section.packages if not _moves(request, p.name)}
-    selection = resolve(roots.demands, catalog, _flags(request, loaded, container), preferred)
+    selection = resolve(
+        roots.demands, catalog, outer_flags(request.use, loaded, container), preferred
+    )
+    check_named(container, selection.chosen)
     pinner = replace(pinner, section=section, update=request.update)
-    consulted = [lock_path, *catalog.consulted]
+    consulted = [lock_path]
     gatherer = Gatherer(store, pinner.patch, consulted)
     gathered = {name: gatherer.gather(one) for name, one in selection.chosen.items()}
-    asked = tuple(_asked(container))
+    asked = tuple(asked_debs(container))
     pinned = _pinned(container, selection, catalog, pinner, asked)
     made = nodes(selection, gathered, pinned, target, RULES, asked)
-    plan = _plan(container, target, roots, pinned, made)
+    toolchain = next(iter(pinned.toolchains.values()))
+    plan = container_plan(container, target, roots, toolchain, made)
     new = _section(section, selection, gathered, made, pinner)
-    consulted += [request.directory / "container.yaml", *loaded.consulted]
+    consulted += [request.directory / "container.yaml", *loaded.consulted, *catalog.consulted]
     return Planned(plan, lock, new, selection, tuple(dict.fromkeys(consulted)))
 
 
@@ -137,82 +120,6 @@ def read_lock(directory: Path) -> tuple[Lock, Path]:
 
 def _moves(request: Request, name: str) -> bool:
     return "*" in request.update or name in request.update
-
-
-def _target(container: Container) -> Platform:
-    here = build_platform(os.uname().machine)
-    names = container.variables
-    target = platform(names.get("os", here.os), names.get("arch", here.arch))
-    if target != here:
-        raise UnsatisfiableError(
-            f"the container is for {target}, this machine is {here}",
-            place=container.file,
-            hint=f"build it on a {target} machine, or set arch: {here.arch}",
-        )
-    return target
-
-
-def _roots(container: Container, catalog: Catalog) -> _Roots:
-    demands: list[Demand] = []
-    names: dict[int, str] = {}
-    origins: dict[int, str] = {}
-    for number, step in enumerate(container.steps):
-        match step.spec.package:
-            case EmbeddedPackageStep(path=path):
-                package = catalog.embed(_beneath(container, path, step), path)
-                atom = Atom(package.name)
-                origins[number] = path
-            case AtomPackageStep(atom=text):
-                atom = Atom.parse(text, place=step.place)
-                origins[number] = text
-            case DebianPackageStep(debian=text):
-                origins[number] = f"debian:{text}"
-                continue
-            case _:
-                continue
-        demands.append(Demand(atom, (), step.place))
-        names[number] = atom.name
-    return _Roots(tuple(demands), names, origins)
-
-
-def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
-    directory = Path(os.path.normpath(container.directory / path))
-    if not directory.is_relative_to(os.path.normpath(container.directory)):
-        raise RecipeError(
-            f"{path!r} lies outside of the container's directory",
-            place=step.place,
-            hint="move it there, or make it a package of a tree: `package: {atom: …}`",
-        )
-    return directory
-
-
-def _flags(request: Request, loaded: Loaded, container: Container) -> dict[str, tuple[Layer, ...]]:
-    """The layers that touch packages from outside, weakest first."""
-    flags: dict[str, tuple[Layer, ...]] = {"": loaded.config.use, **loaded.config.package_use}
-    for step in container.steps:
-        use = step.spec.use
-        if use is None:
-            continue
-        spec = use if isinstance(use, UseSpec) else UseSpec(flags=use)
-        flags[""] += (_layer("container", spec.flags, step.place, every_package=True),)
-        for name, texts in spec.packages.items():
-            layer = _layer("container", texts, step.place, every_package=False)
-            flags[name] = (*flags.get(name, ()), layer)
-    if request.use:
-        flags[""] += (_layer("command line", request.use, "command line", every_package=True),)
-    return flags
-
-
-def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool) -> Layer:
-    assignments: tuple[Assignment, ...] = tuple(parse_assignment(text, place) for text in texts)
-    return Layer(name, assignments, every_package)
-
-
-def _asked(container: Container) -> Iterator[Wanted]:
-    """The Debian packages that the container names itself."""
-    for step in container.steps:
-        if isinstance(step.spec.package, DebianPackageStep):
-            yield wanted("run", f"debian:{step.spec.package.debian}", step.place)
 
 
 def _pinned(
@@ -238,76 +145,6 @@ def _pinned(
         for one, toolchain in wanted_debs(selection, asked, toolchains)
     }
     return Pinned(toolchains, debs)
-
-
-def _plan(
-    container: Container,
-    target: Platform,
-    roots: _Roots,
-    pinned: Pinned,
-    made: Mapping[BuildKey, Node],
-) -> ContainerPlan:
-    keys = {node.name: key for key, node in made.items()}
-    toolchain = next(iter(pinned.toolchains.values()))
-    steps: list[PackageStep | SyncStep] = []
-    users, groups = _accounts(container)
-    declared = [user for node in made.values() for user in node.users] + list(users)
-    ids = {user.name: (user.uid, user.gid) for user in declared}
-    for number, step in enumerate(container.steps):
-        if number in roots.names:
-            steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
-        elif isinstance(step.spec.package, DebianPackageStep):
-            name = f"debian:{step.spec.package.debian.partition('=')[0]}"
-            steps.append(PackageStep(keys[name], roots.origins[number]))
-        elif step.spec.sync is not None:
-            steps.append(_sync(step.spec.sync, step, ids))
-    names = container.variables
-    return ContainerPlan(
-        directory=str(container.directory),
-        author=names.get("author", ""),
-        name=names["name"],
-        version=names["version"],
-        os=target.os,
-        arch=names.get("arch", target.arch),
-        toolchain=toolchain,
-        nodes=tuple(made.values()),
-        steps=tuple(steps),
-        images=tuple(
-            _image(step.spec.image, step) for step in container.steps if step.spec.image is not None
-        ),
-        app=app_of(container),
-        users=users,
-        groups=groups,
-    )
-
-
-def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:
-    users: list[User] = []
-    groups: list[Group] = []
-    for step in container.steps:
-        for name, spec in (step.spec.users or {}).items():
-            users.append(User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment))
-        for name, group in (step.spec.groups or {}).items():
-            groups.append(Group(name, group.gid, group.members))
-    return tuple(users), tuple(groups)
-
-
-def _sync(spec: SyncSpec, step: LoadedStep, ids: Mapping[str, tuple[int, int]]) -> SyncStep:
-    user, _, group = spec.owner.partition(":")
-    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
-    uid, own_gid = (int(user), int(user)) if user.isdigit() else ids.get(user, (-1, -1))
-    gid = int(group) if group.isdigit() else ids.get(group, (0, -1))[1] if group else own_gid
-    if uid < 0 or gid < 0:
-        raise RecipeError(
-            f"no package and no `users` step declares the owner {spec.owner!r}",
-            place=step.place,
-            hint=f"declared: {', '.join(sorted(ids)) or 'none'}; numbers do as well: 0:0",
-        )
-    return SyncStep(spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place)
-
-
-def _image(spec: ImageSpec, step: LoadedStep) -> ImageStep:
-    return ImageStep(spec.type, step.content, spec.compress or "", step.place)
 
 
 def _section(

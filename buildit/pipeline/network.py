@@ -67,6 +67,8 @@ class Network:
         from buildit.net.sources import listed_mirrors
 
         lists = self.settings.mirrors
+        if self.offline:
+            return ()
         if name == "debian" and name not in lists:
             with self._lock:
                 if self._bases is None:
@@ -79,11 +81,18 @@ class Network:
 
         A digest pins what is fetched, so who serves it is not checked here.
         """
+        if self.offline:
+            return ()
         sources = self.debian().sources
         return tuple(dict.fromkeys(one.uri for one in sources if one.suite == suite))
 
     def debian(self) -> DebianArchive:
         """Debian's archive as the machine's apt sources, or `mirrors: debian`, reach it."""
+        if self.offline:
+            raise FetchError(
+                "Debian's archive is needed, and --offline forbids it",
+                hint="run once without --offline; what is then in the store and the lock will do",
+            )
         if self._archive is None:
             from buildit.debian.archive import DebianArchive
             from buildit.debian.release import archive_keys

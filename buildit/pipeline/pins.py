@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from buildit.debian.identity import toolchain_identity
 from buildit.digest import Digest, canonical, digest_bytes
-from buildit.errors import IntegrityError
+from buildit.errors import FetchError, IntegrityError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.platform import Platform
 from buildit.model.recipe import ToolchainPackage
@@ -140,8 +140,16 @@ def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
     """
     from buildit.net.sources import Fetch
 
-    want = Fetch(patch.written.rpartition("/")[2] or patch.written, (patch.written,), None, None)
-    digest = network.fetcher().fetch(want)
+    want = Fetch(patch.written.rpartition("/")[2] or patch.written, (patch.written,))
+    try:
+        digest = network.fetcher().fetch(want)
+    except FetchError as error:
+        raise FetchError(
+            f"the patch {patch.written} cannot be fetched",
+            place=patch.place,
+            hint="check its URL and the network; a local copy under patches/ needs neither",
+            details=(error.message, *error.details),
+        ) from error
     raw = network.store.read(digest)
     if len(raw) > PATCH_LIMIT:
         raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,13 @@ from buildit.store.cas import Store
 
 if TYPE_CHECKING:
     from buildit.pipeline.front import Planned
+
+
+SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+"""Variables that decide which files are read."""
+
+COARSE = 20_000_000
+"""Nanoseconds by which the kernel's time of a change may lag behind the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Options:
             os.path.abspath(self.directory),
             os.path.abspath(self.output),
             os.getcwd(),
+            *(os.environ.get(name, "\0") for name in SETTINGS),
+            str(os.geteuid()),
             *self.use,
             "|",
             *self.update,
@@ -58,11 +68,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan with what the back half needs; `planned` is None where a stamp gave the plan."""
+    """A plan with what the back half needs; `planned` is None where a stamp gave the plan.
+
+    `rows` are the files that planning read as they were right after it, without the lock; empty
+    where one of them changed meanwhile, and nothing may be kept.
+    """
 
     plan: ContainerPlan
     settings: Settings
     planned: Planned | None = None
+    rows: tuple[list[Any], ...] = ()
 
 
 @contextmanager
@@ -95,7 +110,8 @@ def prepare(options: Options, report: Reporter) -> Prepared:
 
 def _settings(plain: dict[str, Any], options: Options) -> Settings:
     settings = from_plain(plain)
-    return replace(settings, jobs=options.jobs or settings.jobs)
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    return replace(settings, jobs=options.jobs or settings.jobs, ssh_agent=agent)
 
 
 def _fresh(options: Options, report: Reporter) -> Prepared:
@@ -111,6 +127,7 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
             f"{directory} is not a directory",
             hint="name the directory of a container: buildit containers/nginx-prod/",
         )
+    started = time.time_ns()
     loaded = load_config(directory)
     settings, remarks = settings_of(loaded.config, directory, os.environ)
     for remark in remarks:
@@ -119,7 +136,16 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
         pinner = Pinner(network, build_platform(os.uname().machine))
         request = Request(directory, options.use, options.update)
         planned = make_plan(request, loaded, store, pinner)
-    return Prepared(planned.plan, _settings(settings.plain(), options), planned)
+    rows = _rows(planned, options, started)
+    return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows)
+
+
+def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], ...]:
+    """The state of what planning read, unless something of it changed while it was read."""
+    lock_file = options.directory / "buildit.lock"
+    rows = stamp.record(path for path in planned.consulted if path != lock_file)
+    moved = any(seen and max(seen[0], seen[1]) > started - COARSE for _, seen, _ in rows)
+    return () if moved else tuple(rows)
 
 
 def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
@@ -152,9 +178,9 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
 
 
 def _keep_plan(prepared: Prepared, options: Options) -> None:
-    if prepared.planned is None:
+    if not prepared.rows:
         return
-    rows = stamp.record(prepared.planned.consulted)
+    rows = [*prepared.rows, *stamp.record([options.directory / "buildit.lock"])]
     result = {"plan": to_json(prepared.plan), "settings": prepared.settings.plain()}
     stamp.write(options.question("plan"), rows, result)
 

@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.cli import publishing
-from buildit.cli.emitted import images_plain, told
-from buildit.cli.forecast import State, forecast
 from buildit.cli.planned import plan_lines, plan_plain
 from buildit.cli.quick import replay
 from buildit.cli.relocking import _check_names, _split, relock
 from buildit.cli.remember import remember
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
-from buildit.events import Event, Notice, silent
+from buildit.events import silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.image import Emission
 from buildit.model.plan import (
@@ -36,7 +33,8 @@ from buildit.model.plan import (
     Toolchain,
     to_json,
 )
-from buildit.pipeline import stamp
+from buildit.pipeline import publishing, stamp
+from buildit.pipeline.forecast import State, forecast
 from buildit.pipeline.front import Planned
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import FileRepository, Settings
@@ -229,21 +227,6 @@ def test_without_a_plan_or_an_image_nothing_is_remembered(store: Store) -> None:
     remember(["box"], 0, Options(Path("box")), (emission(),))
     remember(["box"], 0, Options(Path("box")), ())
     assert not stamp.directory().exists() or not os.listdir(stamp.directory())
-
-
-def test_remarks_about_images_are_said() -> None:
-    heard: list[Event] = []
-    one = Emission(Path("a.aci"), "aci", digest_bytes(b"x"), "sha512-x", ("a remark",))
-    assert told((one,), heard.append) == (one,)
-    assert heard == [Notice("a remark")]
-    assert images_plain((one,)) == [
-        {
-            "path": "a.aci",
-            "format": "aci",
-            "digest": f"sha256:{one.digest}",
-            "identifier": "sha512-x",
-        }
-    ]
 
 
 def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""What a container asks for: its platform, its packages and the flags for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import RecipeError, UnsatisfiableError
+from buildit.load.config import Loaded
+from buildit.load.container import Container, LoadedStep
+from buildit.load.tree import Catalog
+from buildit.model.atom import Atom, split_name
+from buildit.model.container import (
+    AtomPackageStep,
+    DebianPackageStep,
+    EmbeddedPackageStep,
+    UseSpec,
+)
+from buildit.model.nearest import advice
+from buildit.model.platform import Platform, build_platform, platform
+from buildit.model.use import Assignment, Layer, parse_assignment
+from buildit.plan.evaluate import Wanted, place_of, wanted
+from buildit.plan.resolve import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """What the package steps ask for, in step order."""
+
+    demands: tuple[Demand, ...]
+    names: Mapping[int, str]
+    origins: Mapping[int, str]
+
+
+def target_of(container: Container) -> Platform:
+    here = build_platform(os.uname().machine)
+    names = container.variables
+    target = platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
+    if target != here:
+        raise UnsatisfiableError(
+            f"the container is for {target}, this machine is {here}",
+            place=container.file,
+            hint=f"build it on a {target} machine, or set arch: {here.arch}",
+        )
+    return target
+
+
+def package_roots(container: Container, catalog: Catalog) -> Roots:
+    demands: list[Demand] = []
+    names: dict[int, str] = {}
+    origins: dict[int, str] = {}
+    for number, step in enumerate(container.steps):
+        match step.spec.package:
+            case EmbeddedPackageStep(path=path):
+                package = catalog.embed(_beneath(container, path, step), path)
+                atom = Atom(package.name)
+                origins[number] = path
+            case AtomPackageStep(atom=text):
+                atom = Atom.parse(text, place=step.place)
+                origins[number] = text
+            case DebianPackageStep(debian=text):
+                origins[number] = f"debian:{text}"
+                continue
+            case _:
+                continue
+        demands.append(Demand(atom, (), step.place))
+        names[number] = atom.name
+    return Roots(tuple(demands), names, origins)
+
+
+def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
+    directory = Path(os.path.normpath(container.directory / path))
+    if not directory.is_relative_to(os.path.normpath(container.directory)):
+        raise RecipeError(
+            f"{path!r} lies outside of the container's directory",
+            place=step.place,
+            hint="move it there, or make it a package of a tree: `package: {atom: …}`",
+        )
+    return directory
+
+
+def outer_flags(
+    use: tuple[str, ...], loaded: Loaded, container: Container
+) -> dict[str, tuple[Layer, ...]]:
+    """The layers that touch packages from outside, weakest first."""
+    flags: dict[str, tuple[Layer, ...]] = {"": loaded.config.use, **loaded.config.package_use}
+    for step in container.steps:
+        written = step.spec.use
+        if written is None:
+            continue
+        spec = written if isinstance(written, UseSpec) else UseSpec(flags=written)
+        flags[""] += (_layer("container", spec.flags, step.place, every_package=True),)
+        for name, texts in spec.packages.items():
+            split_name(name, place=step.place)
+            layer = _layer("container", texts, step.place, every_package=False)
+            flags[name] = (*flags.get(name, ()), layer)
+    if use:
+        flags[""] += (_layer("command line", use, "command line", every_package=True),)
+    return flags
+
+
+def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool) -> Layer:
+    assignments: tuple[Assignment, ...] = tuple(parse_assignment(text, place) for text in texts)
+    return Layer(name, assignments, every_package)
+
+
+def asked_debs(container: Container) -> Iterator[Wanted]:
+    """The Debian packages that the container names itself."""
+    for step in container.steps:
+        if isinstance(step.spec.package, DebianPackageStep):
+            yield wanted("run", f"debian:{step.spec.package.debian}", step.place)
+
+
+def check_named(container: Container, chosen: Mapping[str, object]) -> None:
+    """Refuse flags for a package that the container does not have.
+
+    Raises:
+        RecipeError: with the nearest name that it has.
+    """
+    for step in container.steps:
+        spec = step.spec.use
+        for name in spec.packages if isinstance(spec, UseSpec) else ():
+            if name not in chosen:
+                raise RecipeError(
+                    f"flags for {name}, which this container does not have",
+                    place=place_of(step.node, "use", "packages", name),
+                    hint=advice(name, sorted(chosen)),
+                )
