@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def directory() -> Path:
     return Path(cache) / "buildit" / "cache" / "stamps"
 
 
+@cache
 def code_stamp() -> str:
     """Changes with every edit of our own code, so that a new buildit trusts no old stamp."""
     found: list[str] = []
