@@ -61,6 +61,16 @@ class Root:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return cls(fd, opener_for(fd))
 
+    def inner(self, path: str) -> Self:
+        """A directory beneath this one as a root of its own.
+
+        Raises:
+            IntegrityError: it is a symbolic link, or lies behind one.
+            OSError: it is no directory.
+        """
+        fd = self._beneath_bytes(_checked(path), _DIRECTORY, path)
+        return type(self)(fd, self._open)
+
     def close(self) -> None:
         self._forget()
         if self._fd >= 0:

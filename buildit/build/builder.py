@@ -154,7 +154,7 @@ class Builder:
             Visible(f"{key}:{name}", Listing(lower.entries))
             for (key, name), lower in lowers.items()
         ]
-        with Root.open(room.out) as tree:
+        with room.installed() as tree:
             installed = survey(tree, rules, splits, epoch, target)
             waivers = [Waiver(w.check, w.path, w.reason) for w in node.waivers]
             for finding in check(tree, installed, target, waivers, node.label):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from buildit.build.patching import apply_argv, refusal
 from buildit.build.record import BuildRecord
 from buildit.build.sandbox import Outcome, run
 from buildit.digest import CHUNK, Digest
-from buildit.errors import BuildError, BuilditError
+from buildit.errors import BuildError, BuilditError, IntegrityError
 from buildit.plan.identity import SourceInput
-from buildit.plan.steps import Phase
+from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
 from buildit.store.durable import make_directory
@@ -35,6 +36,9 @@ NO_SOURCES_EPOCH = 315532800
 """SOURCE_DATE_EPOCH of a package without sources: 1980-01-01, the oldest time a zip can say."""
 
 TAIL_LINES = 25
+
+OUT = "build/out"
+"""Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
 
 _LIMIT_WORDS = {
     "memory": "used more memory than `limits: memory` allows",
@@ -64,9 +68,24 @@ class Workroom:
     limits: Limits
     stop: threading.Event
 
-    @property
-    def out(self) -> Path:
-        return self.work / "build" / "out"
+    @contextmanager
+    def installed(self) -> Iterator[Root]:
+        """What the install phase left; never what a link in its place leads to.
+
+        Raises:
+            BuildError: the build removed the directory, or put something else there.
+        """
+        with Root.open(self.work) as work:
+            try:
+                tree = work.inner(OUT)
+            except (IntegrityError, OSError) as error:
+                raise BuildError(
+                    f"the build replaced {DESTINATION_DIRECTORY} by something else",
+                    place=self.label,
+                    hint="install into $DESTDIR; never remove or replace it",
+                ) from error
+        with tree:
+            yield tree
 
     def lay_out(self, record: BuildRecord, store: Store) -> int:
         """Make the directory, unpack the sources, place patches and files; return the epoch.
@@ -93,9 +112,10 @@ class Workroom:
         return max(epochs, default=NO_SOURCES_EPOCH) or NO_SOURCES_EPOCH
 
     def _unpack(self, source: SourceInput, store: Store) -> int:
-        target = Path(os.path.normpath(self.work / "build" / "src" / source.directory))
-        make_directory(target)
-        with Root.open(target) as into:
+        target = os.path.normpath(f"build/src/{source.directory}")
+        make_directory(self.work / target)
+        # An earlier source may have put a link there: then this one is refused.
+        with Root.open(self.work) as work, work.inner(target) as into:
             return unpack_source(
                 store.path(source.digest),
                 into,
@@ -116,7 +136,7 @@ class Workroom:
                 names.add(path)
                 path = os.path.dirname(path)
         for name in sorted(names):
-            os.chown(self.work / name, *owner)
+            os.chown(self.work / name, *owner, follow_symlinks=False)
 
     def jail(self, env: dict[str, str]) -> Jail:
         return Jail(
