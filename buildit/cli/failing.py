@@ -10,8 +10,6 @@ import errno
 import json
 import os
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 from typing import TextIO
 
@@ -106,6 +104,8 @@ def explained(error: BaseException) -> BuilditError | None:
 
 def bug(error: BaseException, stream: TextIO, logs: Path) -> int:
     """Say that buildit itself is wrong, keep the traceback, and return the exit code."""
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     if os.environ.get(DEBUG):
         stream.write(text)
@@ -130,6 +130,8 @@ def closed_pipe() -> int:
 
 def _keep(text: str, logs: Path) -> Path | None:
     """The traceback in a file of its own; in the temporary directory where `logs` refuses."""
+    import tempfile  # 4 ms that only a bug costs
+
     for directory in (logs, Path(tempfile.gettempdir())):
         try:
             directory.mkdir(parents=True, exist_ok=True)
