@@ -39,6 +39,9 @@ COARSE = 20_000_000
 
 LOCK = "buildit.lock"
 
+INTERRUPTED = 130
+"""The exit code of `errors.Interrupted`."""
+
 
 def replay(argv: list[str]) -> int | None:
     """Print what the same command would print, where its images are still what it made.
@@ -55,10 +58,14 @@ def replay(argv: list[str]) -> int | None:
         return None
     try:
         screen, paths = "".join(kept["screen"]), "".join(kept["paths"])
-        if not stamp.unchanged(kept["images"]) or not all(map(os.path.exists, kept["store"])):
+        if not all(map(os.path.exists, kept["store"])):
+            return None
+        if not stamp.unchanged(kept["images"]) and not _put_back(name, kept):
             return None
     except (KeyError, TypeError):
         return None
+    except KeyboardInterrupt:
+        return INTERRUPTED
     try:
         sys.stderr.write(screen)
         sys.stderr.flush()
@@ -72,6 +79,32 @@ def replay(argv: list[str]) -> int | None:
     return 0
 
 
+def _put_back(name: str, kept: dict[str, Any]) -> bool:
+    """Make deleted images again from what the store has; False where it takes a real run."""
+    from pathlib import Path
+
+    from buildit.errors import BuilditError
+    from buildit.image.restoring import restore
+    from buildit.pipeline import stamp
+
+    recipes = {path: one for path, one in kept["restore"].items() if not os.path.lexists(path)}
+    there = [row for row in kept["images"] if not any(_within(row[0], path) for path in recipes)]
+    if None in recipes.values() or not stamp.unchanged(there):
+        return False
+    try:
+        for path, one in recipes.items():
+            restore(Path(path), one, Path(kept["blobs"]))
+        images = stamp.made(Path(part) for path in kept["restore"] for part in _beneath(path))
+    except (BuilditError, OSError, AttributeError):
+        return False  # a real run says what is wrong, or mends it
+    stamp.renew(name, {**kept, "images": images})
+    return True
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
 def keep(
     argv: list[str],
     started: int,
@@ -80,12 +113,14 @@ def keep(
     lines: list[str],
     images: list[str],
     statements: list[str],
+    blobs: str = "",
 ) -> None:
     """Remember a run that succeeded, so that the next one can be replayed.
 
     `started` is when it began (`time.time_ns`). `plan_stamp` names the stamp of its plan, whose
     files are those that planning read; `synced` are the sources of its sync steps. `images` and
-    `statements` (of its packages, in the store) must still be there for a replay.
+    `statements` (of its packages, in the store) must still be there for a replay; an OCI layout
+    that was deleted is put back from `blobs`, the directory of the store's blobs.
     """
     name = _question(argv)
     if name is None:
@@ -107,8 +142,22 @@ def keep(
         "paths": [f"{path}\n" for path in images],
         "images": stamp.made(Path(part) for image in images for part in _beneath(image)),
         "store": statements,
+        "restore": {os.path.abspath(image): _recipe(image, blobs) for image in images},
+        "blobs": blobs,
     }
     stamp.write(name, files, result)
+
+
+def _recipe(image: str, blobs: str) -> dict[str, Any] | None:
+    """How to put an image back; None for one that is a file, or holds what the store has not."""
+    from pathlib import Path
+
+    from buildit.image.restoring import recipe
+
+    try:
+        return recipe(Path(image), Path(blobs)) if blobs and os.path.isdir(image) else None
+    except OSError:
+        return None
 
 
 def _question(argv: list[str]) -> str | None:

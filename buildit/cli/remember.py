@@ -14,7 +14,7 @@ from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
 from buildit.pipeline import stamp
 from buildit.pipeline.back import LOCAL_STORE
 from buildit.pipeline.story import Options
-from buildit.store.layout import key_directory
+from buildit.store.layout import BLOBS, key_directory
 
 
 def remember(
@@ -38,6 +38,7 @@ def remember(
         text,
         [str(emission.path) for emission in emissions],
         [str(key_directory(store.absolute(), step.key)) for step in roots],
+        str(store.absolute() / BLOBS),
     )
 
 

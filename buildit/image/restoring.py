@@ -1,0 +1,95 @@
+"""Put back an emitted OCI layout that somebody deleted, from the store and its own documents.
+
+Nothing is decided anew: the layers are the store's blobs, everything else is small and was kept
+word for word. Only the standard library and what copies blobs is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from buildit.digest import Digest, is_hex64
+from buildit.errors import IntegrityError
+from buildit.image.copying import copy_blob
+from buildit.image.crew import Crew
+from buildit.image.replacing import replacing
+
+LARGEST_DOCUMENT = 1 << 18
+_COPIERS = 2
+_BLOBS = Path("blobs", "sha256")
+
+
+def recipe(layout: Path, store_blobs: Path) -> dict[str, Any] | None:
+    """What `restore` needs of a layout, as JSON data; None where the store lacks a blob of it.
+
+    `store_blobs` is the directory of the store's blobs. Layers are told from documents by where
+    they are: what the store has with the same size is copied from there.
+
+    Raises:
+        OSError: the layout cannot be read.
+    """
+    blobs: dict[str, int] = {}
+    documents: dict[str, str] = {}
+    for path in sorted(layout.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            return None
+        if path.is_dir():
+            continue
+        size = path.stat().st_size
+        if path.parent == layout / _BLOBS and _has(store_blobs / path.name, size):
+            blobs[path.name] = size
+        elif size <= LARGEST_DOCUMENT:
+            try:
+                documents[str(path.relative_to(layout))] = path.read_bytes().decode("ascii")
+            except UnicodeError:  # all that this emitter writes itself is canonical JSON
+                return None
+        else:
+            return None
+    return {"blobs": blobs, "documents": documents} if blobs else None
+
+
+def _has(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
+    """Make the layout again, as it was when `recipe` looked at it.
+
+    Raises:
+        StoreError: a blob is gone, or the output cannot be written.
+        IntegrityError: a blob has another size, or `kept` names no part of a layout.
+        KeyError, TypeError, AttributeError: `kept` is no recipe.
+    """
+    works = []
+    with replacing(layout) as fresh:
+        directory = fresh / _BLOBS
+        for made in (fresh, fresh / "blobs", directory):
+            made.mkdir()
+            made.chmod(0o755)  # whatever the umask
+        for name, size in kept["blobs"].items():
+            if not is_hex64(name):
+                raise _strange(layout, name)
+            digest, target = Digest(name), directory / name
+            works.append(partial(copy_blob, store_blobs.joinpath, digest, size, name, target))
+        with Crew(works, _COPIERS) as crew:
+            for name, text in kept["documents"].items():
+                path = fresh / name
+                if path.parent not in (fresh, directory) or path.name in ("", "..", "."):
+                    raise _strange(layout, name)
+                path.write_text(text, "ascii")
+                path.chmod(0o644)
+            crew.results()
+
+
+def _strange(layout: Path, name: str) -> IntegrityError:
+    return IntegrityError(
+        f"{name!r} is no part of an OCI layout",
+        place=str(layout),
+        hint="the cache of runs is damaged: delete cache/stamps in the store",
+    )
