@@ -86,14 +86,14 @@ def settings_of(
         idle_seconds=min(Limits().idle_seconds, float(config.limits.time)),
         log_bytes=config.limits.log,
     )
-    distfiles = directory.absolute() / "distfiles"
     settings = Settings(
         store=str(config.store),
         jobs=config.jobs,
         signing_key=config.signing_key or "",
         repositories=tuple(repositories),
         mirrors=dict(config.mirrors),
-        distfiles=(str(distfiles),) if distfiles.is_dir() else (),
+        # Whether it is there is looked up when something is fetched: a plan may be kept for long.
+        distfiles=(str(directory.absolute() / "distfiles"),),
         limits=limits,
         allowed_signers=str(config.allowed_signers or ""),
         ssh_agent=environ.get("SSH_AUTH_SOCK", ""),

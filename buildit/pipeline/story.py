@@ -22,6 +22,7 @@ from buildit.pipeline.back import Realiser
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings, from_plain
 from buildit.store.cas import Store
+from buildit.store.layout import BLOBS
 
 if TYPE_CHECKING:
     from buildit.pipeline.front import Planned
@@ -102,10 +103,26 @@ def prepare(options: Options, report: Reporter) -> Prepared:
     kept = None if options.update else stamp.read(options.question("plan"))
     if kept is not None:
         try:
-            return Prepared(from_json(kept["plan"]), _settings(kept["settings"], options))
+            prepared = Prepared(from_json(kept["plan"]), _settings(kept["settings"], options))
         except (KeyError, TypeError, ValueError):
             pass  # a stamp is a cache: a foreign one is a miss
+        else:
+            if _has_inputs(prepared):
+                return prepared
     return _fresh(options, report)
+
+
+def _has_inputs(prepared: Prepared) -> bool:
+    """Whether the store still has the patches and files that planning read into it.
+
+    They may have been collected, or set aside as corrupt, since; a fetched patch is fetched again.
+    """
+    blobs = Path(prepared.settings.store) / BLOBS
+    return all(
+        (blobs / blob).is_file()
+        for node in prepared.plan.nodes
+        for blob in {*node.blobs} - {patch.digest for patch in node.remote_patches}
+    )
 
 
 def _settings(plain: dict[str, Any], options: Options) -> Settings:

@@ -135,7 +135,7 @@ def test_defaults_are_bounded(tmp_path: Path) -> None:
     settings, remarks = settings_of(Config(tmp_path, (), 1), tmp_path, {})
     assert remarks == ()
     assert settings.limits.memory_bytes == Limits().memory_bytes
-    assert settings.distfiles == ()
+    assert settings.distfiles == (str(tmp_path / "distfiles"),)
 
 
 @pytest.mark.parametrize("data", [{}, {"repositories": [1]}, {"store": "x", "jobs": 1, "more": 2}])
