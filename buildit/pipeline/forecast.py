@@ -115,8 +115,8 @@ def _fetches(missing: list[Node], plan: ContainerPlan, store: Store) -> list[Lac
             wanted[patch.digest] = Lacking(patch.url, patch.digest)
         for deb in (node.deb, *node.beside) if node.deb else ():
             wanted[deb.digest] = _deb(deb)
-    builds = any(node.deb is None for node in missing)
-    if builds and not (store.root / "trees" / plan.toolchain.identity).is_dir():
+    tree = store.root / "trees" / plan.toolchain.identity
+    if missing and not store.trees.is_whole(tree):
         wanted |= {deb.digest: _deb(deb) for deb in plan.toolchain.debs}
     return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
 

@@ -36,16 +36,16 @@ class Supply:
             FetchError: something is served nowhere.
             IntegrityError: every place serves other bytes, or a signature does not hold.
         """
-        debs: dict[Digest, DebRef] = {}
-        if any(node.deb is None for node in nodes):
-            debs |= {deb.digest: deb for deb in toolchain.debs}
+        # Unpacking a .deb needs the toolchain too: who provides what its files load.
+        tree = self.store.root / "trees" / toolchain.identity
+        whole = self.store.trees.is_whole(tree)
+        debs = {} if whole else {deb.digest: deb for deb in toolchain.debs}
         for node in nodes:
             further = (node.deb, *node.beside) if node.deb else ()
             debs |= {deb.digest: deb for deb in further}
         sources = {source.digest: source for node in nodes for source in node.sources}
         wants = [self._source(source) for source in sources.values()]
-        if not self._has_tree(toolchain) or len(debs) < len(toolchain.debs):
-            wants += [self._deb(deb) for deb in debs.values()]
+        wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
             self._fetch(missing)
@@ -54,9 +54,6 @@ class Supply:
         for node in nodes:
             for patch in node.remote_patches:
                 self._patch(patch)
-
-    def _has_tree(self, toolchain: Toolchain) -> bool:
-        return (self.store.root / "trees" / toolchain.identity).is_dir()
 
     def _fetch(self, missing: list[Fetch]) -> None:
         try:

@@ -152,7 +152,7 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
         build(other, ZLIB)
         FileBinhost(tmp_path / "host", lambda *_: None, unsigned=True).push(ZLIB.key, other)
     build(store, SSL)
-    (store.root / "trees" / TOOLS.identity).mkdir()
+    store.named_tree(TOOLS.identity, lambda _: None)
     store.put_bytes(b"swww-servers/nginx")
     before = sorted(store.root.rglob("*"))
     found = forecast(PLAN, settings(store, host(tmp_path / "host")), store)
