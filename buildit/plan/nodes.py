@@ -105,17 +105,28 @@ def _deb_record(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], r
 
 @dataclass(slots=True)
 class _Graph:
-    """Nodes made so far, and per package name what a dependent needs to know of it."""
+    """Nodes made so far, and per package name what a dependent needs to know of it.
+
+    `beside` are the nodes that must be at hand where a node is used: those that a package is
+    linked against, not its tools; those that were chosen with a .deb.
+    """
 
     selection: Selection
     pinned: Pinned
     rules: Rules
     nodes: dict[BuildKey, Node] = field(default_factory=dict)
     by_name: dict[str, BuildKey] = field(default_factory=dict)
+    beside: dict[BuildKey, tuple[BuildKey, ...]] = field(default_factory=dict)
 
     def add_deb(self, deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...]) -> BuildKey:
+        """Add a .deb, and those that the toolchain says an image with it needs besides."""
         node = deb_node(deb, toolchain, beside, self.rules)
-        self.nodes.setdefault(node.key, node)
+        if node.key in self.nodes:
+            return node.key
+        self.nodes[node.key] = node
+        for other in toolchain.debs:
+            if other.name in toolchain.run.get(deb.name, ()):
+                self.add_deb(other, toolchain, ())
         return node.key
 
     def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[BuildKey, ...]:
@@ -123,6 +134,7 @@ class _Graph:
         name = wanted.debian.partition("=")[0]
         own = next((deb for deb in toolchain.debs if deb.name == name), None)
         if own is not None:
+            _check_version(wanted, own)
             return (self.add_deb(own, toolchain, ()),) if wanted.role == "run" else ()
         listed = self.pinned.debs.get(f"debian:{wanted.debian}")
         if not listed:
@@ -132,7 +144,19 @@ class _Graph:
                 hint="run `buildit lock --update`",
             )
         ordered = sorted(listed, key=lambda deb: (deb.name != name, deb.name))
-        return tuple(self.add_deb(deb, toolchain, listed) for deb in ordered)
+        keys = tuple(self.add_deb(deb, toolchain, listed) for deb in ordered)
+        self.beside |= dict.fromkeys(keys, keys)
+        return keys
+
+
+def _check_version(wanted: Wanted, own: DebRef) -> None:
+    name, _, version = wanted.debian.partition("=")
+    if version not in ("", own.version):
+        raise UnsatisfiableError(
+            f"the toolchain has {name} {own.version}, not {version}",
+            place=wanted.place,
+            hint="leave the version out; `buildit lock --update toolchain` takes newer ones",
+        )
 
 
 def nodes(
@@ -152,8 +176,9 @@ def nodes(
     """
     graph = _Graph(selection, pinned, rules)
     for name, evaluated in selection.chosen.items():
-        node = _node(graph, evaluated, gathered[name], platform)
+        node, linked = _node(graph, evaluated, gathered[name], platform)
         graph.nodes[node.key] = node
+        graph.beside[node.key] = linked
         graph.by_name[name] = node.key
     toolchain = next(iter(pinned.toolchains.values()))
     for wanted in asked:
@@ -161,13 +186,16 @@ def nodes(
     return graph.nodes
 
 
-def _node(graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform) -> Node:
+def _node(
+    graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform
+) -> tuple[Node, tuple[BuildKey, ...]]:
+    """A package's node, and the keys of those that it is linked against."""
     package = evaluated.package
     toolchain = graph.pinned.toolchains[package.recipe.toolchain]
-    dependencies = tuple(_sysroot(graph, evaluated, toolchain))
+    dependencies, linked = _sysroot(graph, evaluated, toolchain)
     inputs = _inputs(evaluated, gathered, platform, toolchain, dependencies, graph.rules)
     record = record_text(inputs.record())
-    return Node(
+    node = Node(
         key=build_key(record),
         name=package.name,
         version=package.version,
@@ -184,6 +212,7 @@ def _node(graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Pla
         users=evaluated.users,
         groups=evaluated.groups,
     )
+    return node, linked
 
 
 def _inputs(
@@ -241,47 +270,44 @@ def _remote_patches(evaluated: Evaluated, gathered: Gathered) -> Iterator[PatchR
             yield PatchRef(patch.written, canonical, patch.spec.strip)
 
 
-def _sysroot(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[Dependency]:
-    """What lies over the toolchain, nearest first; each package once, with all outputs wanted."""
+def _sysroot(
+    graph: _Graph, evaluated: Evaluated, toolchain: Toolchain
+) -> tuple[tuple[Dependency, ...], tuple[BuildKey, ...]]:
+    """What lies over the toolchain, nearest first; each package once, with all outputs wanted.
+
+    Second, the keys of those that the package is linked against.
+    """
     outputs: dict[BuildKey, dict[str, None]] = {}
-
-    def want(key: BuildKey, names: tuple[str, ...]) -> None:
-        outputs.setdefault(key, {}).update(dict.fromkeys(names))
-
+    linked: dict[BuildKey, None] = {}
     for wanted in evaluated.wanted:
         if wanted.role == "run":
             continue
+        names: tuple[str, ...] = DEB_OUTPUTS
         if wanted.atom is None:
-            for key in graph.debs(wanted, toolchain):
-                want(key, DEB_OUTPUTS)
-            continue
-        names = (RUNTIME, DEV) if wanted.role == "link" else (RUNTIME,)
-        for key in _reach(graph, graph.by_name[wanted.atom.name], wanted.role):
-            want(key, names)
-    for key, names_ in outputs.items():
-        yield Dependency(key, tuple(sorted(names_)))
+            keys = graph.debs(wanted, toolchain)
+        else:
+            keys = _reach(graph, graph.by_name[wanted.atom.name], wanted.role)
+            names = (RUNTIME, DEV) if wanted.role == "link" else (RUNTIME,)
+        for key in keys:
+            outputs.setdefault(key, {}).update(dict.fromkeys(names))
+        if wanted.role == "link":
+            linked |= dict.fromkeys(keys)
+    return tuple(Dependency(key, tuple(sorted(n))) for key, n in outputs.items()), tuple(linked)
 
 
-def _reach(graph: _Graph, start: BuildKey, role: str) -> Iterator[BuildKey]:
+def _reach(graph: _Graph, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
     """`start` and what it needs in turn: to be linked against, or to run as a tool."""
     seen = {start: None}
     queue = [start]
     for key in queue:
-        node = graph.nodes[key]
-        further = [dep.key for dep in node.dependencies if _linked(dep, role)]
+        further = [*graph.beside.get(key, ())]
         if role == "build":
-            further += node.run
+            further += graph.nodes[key].run
         for next_key in further:
             if next_key not in seen:
                 seen[next_key] = None
                 queue.append(next_key)
-    return iter(seen)
-
-
-def _linked(dependency: Dependency, role: str) -> bool:
-    if role == "link":
-        return DEV in dependency.outputs
-    return RUNTIME in dependency.outputs and DEV in dependency.outputs
+    return tuple(seen)
 
 
 def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[BuildKey]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildit.digest import BuildKey, digest_bytes
-from buildit.errors import RecipeError
+from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import Node, from_json, to_json
 from buildit.plan.identity import build_key
@@ -263,6 +263,45 @@ def test_a_deb_of_the_toolchain_is_at_hand_already(project: Checkout) -> None:
     libc = plan.node(node.run[0])
     assert libc.deb == deb("libc6")
     assert libc.dependencies == ()
+
+
+def test_what_a_deb_loads_besides_is_in_the_plan(project: Checkout) -> None:
+    project.write(
+        "container/container.yaml",
+        "- vars: {name: web, version: 1.0}\n- package: {debian: libc6}\n",
+    )
+    plan = project.plan().plan
+    assert [node.name for node in plan.nodes] == ["debian:libc6", "debian:libgcc-s1"]
+    assert plan.nodes[0].run == (plan.nodes[1].key,)
+
+
+def test_a_tool_may_name_a_deb_that_loads_others(project: Checkout) -> None:
+    project.write("pkgs/x/tool/pkg.yaml", LIB + "depends: {run: [debian:libc6]}\n")
+    recipe("depends:\n", "depends:\n  build: [x/tool]\n")(project)
+    assert {"x/tool", "debian:libc6", "debian:libgcc-s1"} <= set(names(project, "x/app"))
+
+
+def test_a_version_that_the_toolchain_has_not_is_refused(project: Checkout) -> None:
+    recipe("depends:\n", "depends:\n  build: [debian:gcc=1.0-1]\n")(project)
+    project.plan()
+    recipe("gcc=1.0-1", "gcc=9")(project)
+    with pytest.raises(UnsatisfiableError, match=r"the toolchain has gcc 1\.0-1, not 9") as caught:
+        project.plan()
+    assert (caught.value.place or "").endswith("x/app/pkg.yaml:14:11")
+
+
+def test_the_tools_of_a_library_are_no_inputs_of_its_dependents(project: Checkout) -> None:
+    project.lock(locked(m4=(deb("m4"),), tk=(deb("tk"),)))
+    project.write("pkgs/x/tool/pkg.yaml", LIB)
+    depends = "depends: {build: [debian:m4, x/tool], link: [debian:tk]}\n"
+    project.write("pkgs/lib/z/pkg.yaml", LIB + depends)
+    assert set(names(project, "lib/z")) == {"debian:m4", "x/tool", "debian:tk"}
+    assert set(names(project, "x/app")) == {"lib/z", "lib/tls", "debian:tk"}
+
+
+def test_a_tool_that_is_linked_too_comes_with_its_headers(project: Checkout) -> None:
+    recipe("depends:\n", "depends:\n  build: [lib/z]\n")(project)
+    assert names(project, "x/app")["lib/z"] == ("dev", RUNTIME)
 
 
 def test_a_further_deb_comes_from_the_lock_with_those_beside_it(project: Checkout) -> None:
