@@ -15,20 +15,23 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DEMO = CHECKOUT / "containers" / "nginx-prod"
 LOCK = "buildit.lock"
 
+SCRIPT = "import sys; from buildit.__main__ import main; sys.exit(main())"
+"""What the `buildit` command that pip installs does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """`root` is kept between runs: its store has the toolchain and nginx's dependencies.
 
     `binhost` is a store or binhost to take from before anything is fetched or built; may be empty.
-    `program` is the command that is measured, `python -m buildit` of this checkout or another's.
+    `program` is the command that is measured, this checkout's `buildit` or another.
     `salt` is new for each run, and makes packages new that must not have been built before.
     """
 
     root: Path
     binhost: str
     salt: str
-    program: tuple[str, ...] = (sys.executable, "-m", "buildit")
+    program: tuple[str, ...] = (sys.executable, "-c", SCRIPT)
 
     @property
     def store(self) -> Path:

@@ -88,7 +88,9 @@ def ahead(
 ) -> Verdict:
     """How many times faster our median is than theirs."""
     mine, other = row(ours, found[ours]), row(theirs, found[theirs])
-    return Verdict(f"ahead of {theirs}", other.median / mine.median, "x", limit, at_least=True)
+    return Verdict(
+        f"{ours}, ahead of {theirs}", other.median / mine.median, "x", limit, at_least=True
+    )
 
 
 def text(table: Table) -> str:
