@@ -59,5 +59,5 @@ def write_lock(directory: Path, lock: Lock) -> None:
         raise StoreError(
             f"the lock cannot be written: {error.strerror}",
             place=str(path),
-            hint="make the container's directory writable, or build with --locked",
+            hint="make the container's directory writable, or build a copy of it",
         ) from error

@@ -191,7 +191,6 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
             report(Notice(f"lock: {line}"))
     if not options.locked:
         write_lock(options.directory, planned.lock.with_section(platform, planned.section))
-    _keep_plan(prepared, options)
 
 
 def _keep_plan(prepared: Prepared, options: Options) -> None:
@@ -221,8 +220,10 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         realiser.realise(roots)
         emissions = _emit(plan, realiser, options.output, report)
         if prepared.planned is not None:
-            _keep_outputs(prepared, realiser, options)
+            _keep_outputs(prepared.planned, plan.platform, realiser, options)
             _keep_roots(store, plan, options)
+            # Last: whoever finds the plan kept need not do any of this again.
+            _keep_plan(prepared, options)
     return emissions
 
 
@@ -274,17 +275,17 @@ def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
     return emission
 
 
-def _keep_outputs(prepared: Prepared, realiser: Realiser, options: Options) -> None:
-    """Note the outputs in the lock, and keep the plan under the files as they are now."""
+def _keep_outputs(planned: Planned, platform: str, realiser: Realiser, options: Options) -> None:
+    """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
     from buildit.pipeline.locking import with_outputs, write_lock
 
-    planned = prepared.planned
-    if planned is None or options.locked:
+    if options.locked:
         return
-    platform = prepared.plan.platform
     section = with_outputs(planned.section, realiser.done)
-    write_lock(options.directory, planned.lock.with_section(platform, section))
-    _keep_plan(prepared, options)
+    try:
+        write_lock(options.directory, planned.lock.with_section(platform, section))
+    except StoreError as error:
+        realiser.report(Notice(f"the digests of the outputs are not noted: {error.message}"))
 
 
 def _keep_roots(store: Store, plan: ContainerPlan, options: Options) -> None:

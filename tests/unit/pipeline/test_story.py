@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from buildit.events import silent
-from buildit.pipeline.story import Options, Prepared, lock, prepare
+from buildit.archive.contents import contents_blob
+from buildit.archive.tarwrite import write_tar
+from buildit.events import Event, Notice, Packaging, Reporter, silent
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.pipeline.story import Options, Prepared, build, lock, prepare
+from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.store.collect import roots
 from tests.planning import Checkout, checkout
 
 pytestmark = pytest.mark.unit
@@ -33,7 +41,7 @@ def project(tmp_path: Path) -> Iterator[Checkout]:
     made.write(".buildit-config.yaml", "trees: [./pkgs]\nrepositories: []\n")
     made.write(
         "container/container.yaml",
-        "- vars: {name: web, version: 1.0}\n- package: {atom: x/app}\n",
+        "- vars: {name: web, version: 1.0}\n- package: {atom: x/app}\n- image: {type: oci}\n",
     )
     made.write("pkgs/x/app/pkg.yaml", "versions: {1.0: {}}\npatches: {one.patch: First}\n")
     made.write("pkgs/x/app/one.patch", PATCH)
@@ -48,42 +56,97 @@ def project(tmp_path: Path) -> Iterator[Checkout]:
             os.environ[name] = value
 
 
-def planned(project: Checkout) -> Prepared:
-    """The plan as a build makes it, keeping it for the next one."""
-    options = Options(project.container, offline=True)
-    prepared = prepare(options, silent)
-    lock(prepared, options, silent)
-    return prepared
+def plan(project: Checkout) -> Prepared:
+    return prepare(options(project), silent)
+
+
+def options(project: Checkout) -> Options:
+    return Options(project.container, project.root / "out", offline=True)
+
+
+def built(project: Checkout, report: Reporter = silent) -> None:
+    build(options(project), report, threading.Event())
+
+
+def at_hand(project: Checkout) -> None:
+    """What the container needs, in the store as if it had been built."""
+    nodes = plan(project).plan.nodes
+    with Store.open(project.root / "store") as store:
+        made = io.BytesIO()
+        write_tar((), lambda _: io.BytesIO(), made)
+        output = Output(
+            store.put_bytes(made.getvalue()),
+            len(made.getvalue()),
+            store.put_bytes(contents_blob(())),
+        )
+        for node in nodes:
+            record = store.put_bytes(node.record.encode())
+            outputs = {RUNTIME: output}
+            commit(store, Artifact(node.key, node.name, node.version, "", outputs, record))
 
 
 def kept(project: Checkout) -> Prepared:
-    """The plan after files had time to settle."""
+    """The plan of a container that was built, whose files had time to settle."""
+    at_hand(project)
     for _ in range(100):
-        if planned(project).planned is None:
-            break
-    prepared = planned(project)
-    assert prepared.planned is None, "the plan was not kept"
-    return prepared
+        built(project)
+        prepared = plan(project)
+        if prepared.planned is None:
+            return prepared
+    pytest.fail("the plan was not kept")
 
 
 def test_a_kept_plan_is_the_plan(project: Checkout) -> None:
-    first = planned(project)
+    first = plan(project)
     assert first.planned is not None
     assert kept(project).plan == first.plan
 
 
+def test_a_plan_is_kept_only_once_it_was_built(project: Checkout) -> None:
+    """Else the run that builds it at last would note neither outputs nor what to keep."""
+    time.sleep(0.1)
+    lock(plan(project), options(project), silent)
+    assert plan(project).planned is not None
+    at_hand(project)
+    built(project)
+    with Store.open(project.root / "store") as store:
+        [root] = roots(store)
+    assert root.anchor == project.container / "buildit.lock"
+    assert {node.key for node in plan(project).plan.nodes} < root.names
+    assert "\noutput x/app runtime " in root.anchor.read_text()
+
+
+def test_a_checkout_that_cannot_be_written_is_built(project: Checkout) -> None:
+    at_hand(project)
+    lock(plan(project), options(project), silent)
+    file = project.container / "buildit.lock"
+    said: list[str] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, Packaging):
+            file.unlink()
+            file.mkdir()
+        if isinstance(event, Notice):
+            said.append(event.message)
+
+    built(project, report)
+    assert (project.root / "out").is_dir()
+    [line] = [line for line in said if "lock" in line]
+    assert line.startswith("the digests of the outputs are not noted: the lock cannot be written")
+
+
 @pytest.mark.parametrize("way", ["collected", "set aside"])
 def test_a_kept_plan_whose_inputs_the_store_lost_is_made_anew(project: Checkout, way: str) -> None:
-    plan = kept(project).plan
-    [blob] = plan.nodes[-1].blobs
+    before = kept(project).plan
+    [blob] = before.nodes[-1].blobs
     with Store.open(project.root / "store") as store:
         if way == "collected":
             store.path(blob).unlink()
         else:
             store.set_aside(blob)
-        again = planned(project)
+        again = plan(project)
         assert again.planned is not None
-        assert again.plan == plan
+        assert again.plan == before
         assert store.has(blob), "the patch is back"
 
 
