@@ -119,12 +119,17 @@ def wait_for(process: subprocess.Popen[str], path: Path, what: str) -> None:
 def test_interrupted(seed: Seed, here: Path, program: Program, number: signal.Signals) -> None:
     project = doing(seed.new_project(here / "project"), "touch mark; sleep 600")
     out = here / "none"
-    process = program.start(str(project.box), "--output", str(out))
-    with process:
-        wait_for(process, program.store / "tmp", "*/**/build/src/mark")
-        begun = time.monotonic()
-        process.send_signal(number)
-        outs, errs = process.communicate(timeout=60)
+    # whoever started these tests may ignore signals (nohup, `&` in sh), and that is inherited
+    listening = program.started_by("env", "--default-signal=INT,TERM,HUP")
+    with listening.start(str(project.box), "--output", str(out)) as process:
+        try:
+            wait_for(process, program.store / "tmp", "*/build/src/mark")
+            begun = time.monotonic()
+            process.send_signal(number)
+            outs, errs = process.communicate(timeout=60)
+        except BaseException:
+            process.kill()
+            raise
     assert time.monotonic() - begun < 15
     found = refusal(Done(process.returncode, outs, errs), INTERRUPTED)
     assert "interrupted" in found.message

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from tests.integration.compare import first_difference
 from tests.integration.program import Program
 from tests.integration.seeds import Seed
+from tests.integration.shuffling import shuffled
 from tests.integration.world import Project
 
 pytestmark = pytest.mark.sandbox
@@ -109,21 +109,6 @@ def test_ordinary_user(seed: Seed, here: Path) -> None:
     program = seed.program.as_stranger(own).with_store(own / "store")
     built_anew(seed, program, project, own / "out")
     assert {path.lstat().st_uid for path in own.rglob("*")} == {65534}
-
-
-@contextmanager
-def shuffled(directory: Path, mount: Path) -> Iterator[Path]:
-    """A view of a directory that lists it in a random order, other for each look."""
-    if shutil.which("disorderfs") is None or not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("disorderfs or /dev/fuse is missing")
-    mount.mkdir()
-    options = ("--shuffle-dirents=yes", "--multi-user=no")
-    argv = ["disorderfs", *options, str(directory), str(mount)]
-    subprocess.run(argv, check=True, capture_output=True)
-    try:
-        yield mount
-    finally:
-        subprocess.run(["fusermount", "-u", "-z", mount], check=True)
 
 
 def test_directory_order(seed: Seed, here: Path) -> None:
