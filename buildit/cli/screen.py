@@ -61,7 +61,7 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
             return _build_lines(event, roots)
         case LocationFailed(name, location, reason):
             return (f"  {name}: {location}: {reason}; trying the next location",)
-        case Fetching(name, received, _, True):
+        case Fetching(name, received, _, True) if not name.endswith(".deb"):
             return (f"  fetched {name} ({received / 1e6:.1f} MB)",)
         case Emitted(name, kind, _, _):
             return (f"Packaging {name} as {kind.upper()}...{OK}",)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
+from buildit.events import Notice
 from buildit.model.patch import canonical_bytes
 from buildit.model.patchread import parse_patch
 from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
@@ -48,12 +49,20 @@ class Supply:
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
+            self._announce([want for want in missing if want.name.endswith(".deb")])
             self._fetch(missing)
         for source in sources.values():
             self._check_signature(source)
         for node in nodes:
             for patch in node.remote_patches:
                 self._patch(patch)
+
+    def _announce(self, debs: list[Fetch]) -> None:
+        """One line for what would be a hundred."""
+        if debs:
+            size = sum(want.size or 0 for want in debs)
+            text = f"Fetching {len(debs)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
+            self.network.report(Notice(text))
 
     def _fetch(self, missing: list[Fetch]) -> None:
         try:
