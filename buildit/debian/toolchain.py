@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -21,7 +22,7 @@ from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
 from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted
 from buildit.digest import Digest
-from buildit.errors import IntegrityError, StoreError
+from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind
 
@@ -29,21 +30,32 @@ WORKERS = 2
 """Threads: decoding xz and writing files both leave the interpreter to others."""
 OWNERS = "usr/share/buildit/owners"
 """In the tree: which .deb has each program and library, `path<tab>name` a line, sorted."""
+Members = Iterator[tuple[Entry, Readable | None]]
+"""The entries of an archive, each with its bytes where it is a file."""
+
 _PROGRAMS = ("usr/bin/", "usr/sbin/", "usr/libexec/")
 
 
-def fill(tree: Path, toolchain: Toolchain, blob: Callable[[Digest], Path]) -> None:
+def fill(
+    tree: Path,
+    toolchain: Toolchain,
+    blob: Callable[[Digest], Path],
+    stop: threading.Event | None = None,
+) -> None:
     """Compose the tree of a toolchain in the empty directory `tree`; `blob` says where .debs are.
 
-    On failure something half-made is left in `tree`: the caller renames it when it is whole.
+    It takes half a minute; `stop` ends it within one file. On failure something half-made is left
+    in `tree`: the caller renames it when it is whole.
 
     Raises:
         IntegrityError: a .deb is damaged, or two of them have the same file.
         StoreError: a .deb is missing, or the disk is full.
+        Interrupted: `stop` was set.
     """
+    stop = threading.Event() if stop is None else stop
     owners: dict[str, str] = {}
     debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
-    _unpack_all(tree, debs, blob, owners)
+    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), stop), owners)
     with Root.open(tree) as root:
         _fix(root, owners)
         _set_times(root)
@@ -64,14 +76,13 @@ def read_owners(tree: Path) -> Mapping[str, str]:
 
 
 def _unpack_all(
-    tree: Path,
     debs: Sequence[DebRef],
-    blob: Callable[[Digest], Path],
+    unpack: Callable[[DebRef], list[str]],
     owners: dict[str, str],
 ) -> None:
     # the largest first, so that both threads end at about the same time
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:
-        futures = [pool.submit(_unpack, tree, deb, blob(deb.digest)) for deb in debs]
+        futures = [pool.submit(unpack, deb) for deb in debs]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -83,7 +94,7 @@ def _unpack_all(
         owners |= dict.fromkeys(future.result(), deb.name)
 
 
-def _unpack(tree: Path, deb: DebRef, path: Path) -> list[str]:
+def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[str]:
     """Unpack one .deb; its programs and libraries."""
     name = f"{deb.name} {deb.version}"
     found: list[str] = []
@@ -92,13 +103,19 @@ def _unpack(tree: Path, deb: DebRef, path: Path) -> list[str]:
     except OSError as error:
         raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
     with packed, Root.open(tree) as root:
-        unpack_entries(_chosen(read_deb(packed, Budget(), name), found), root, name)
+        members = _until(stop, read_deb(packed, Budget(), name))
+        unpack_entries(_chosen(members, found), root, name)
     return found
 
 
-def _chosen(
-    members: Iterator[tuple[Entry, Readable | None]], found: list[str]
-) -> Iterator[tuple[Entry, Readable | None]]:
+def _until(stop: threading.Event, members: Members) -> Members:
+    for member in members:
+        if stop.is_set():
+            raise Interrupted("unpacking was interrupted")
+        yield member
+
+
+def _chosen(members: Members, found: list[str]) -> Members:
     for entry, content in members:
         if not wanted(entry.path):
             continue

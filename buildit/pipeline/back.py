@@ -148,7 +148,7 @@ class Realiser:
             builder = Builder(
                 store=self.store,
                 toolchain=self.plan.toolchain,
-                owners=toolchain_owners(self.plan.toolchain, self.store),
+                owners=toolchain_owners(self.plan.toolchain, self.store, self.stop),
                 limits=self.settings.limits,
                 report=self.report,
                 stop=self.stop,

@@ -5,6 +5,7 @@ Order of places: the store, `distfiles/`, binhosts that are directories, then UR
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,16 +145,19 @@ class Supply:
         good.touch()
 
 
-def toolchain_owners(toolchain: Toolchain, store: Store) -> Mapping[str, str]:
+def toolchain_owners(
+    toolchain: Toolchain, store: Store, stop: threading.Event
+) -> Mapping[str, str]:
     """Which .deb has each program and library of a toolchain; its tree is filled on first use.
 
     Raises:
         IntegrityError: a .deb is damaged, or two of them have the same file.
         StoreError: a .deb is missing, or the disk is full.
+        Interrupted: `stop` was set.
     """
     from buildit.debian.toolchain import fill, read_owners
 
     tree = store.named_tree(
-        toolchain.identity, lambda directory: fill(directory, toolchain, store.path)
+        toolchain.identity, lambda directory: fill(directory, toolchain, store.path, stop)
     )
     return read_owners(tree)

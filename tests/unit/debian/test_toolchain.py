@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from buildit.debian.fixups import EPOCH, FILES, wanted
 from buildit.debian.identity import toolchain_identity
 from buildit.debian.toolchain import OWNERS, fill, read_owners
 from buildit.digest import Digest, digest_bytes
-from buildit.errors import IntegrityError, StoreError
+from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import DebRef, Toolchain
 from tests.debian_maker import make_deb
 
@@ -204,3 +205,12 @@ def test_identity_is_of_digests_alone(tmp_path: Path) -> None:
 )
 def test_what_enters(path: str, enters: bool) -> None:
     assert wanted(path) is enters
+
+
+def test_filling_ends_where_it_is_asked_to(tmp_path: Path) -> None:
+    debs, tree, stop = Debs(tmp_path / "blobs", PACKAGES), tmp_path / "tree", threading.Event()
+    tree.mkdir()
+    stop.set()
+    with pytest.raises(Interrupted):
+        fill(tree, debs.toolchain, debs.path, stop)
+    assert not any(path.is_file() for path in tree.rglob("*"))
