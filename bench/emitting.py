@@ -52,8 +52,8 @@ def measure(room: Room, rounds: int) -> Table:
         imported.append(f"{name}: {', '.join(foreign(room, directory)) or 'nothing'}")
     remarks = (
         (
-            f"{len(blobs)} layers, {size / 1e6:.0f} MB. In both the plan comes from its stamp and the "
-            "output is gone."
+            f"{len(blobs)} layers, {size / 1e6:.0f} MB. In both the plan comes from its stamp "
+            "and the output is gone."
         ),
         (
             f"{BACK}: the run before had made the same image, its blobs are copied. {ANEW}: nobody "

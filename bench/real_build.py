@@ -40,7 +40,7 @@ def measure(room: Room, rounds: int) -> Table:
         "P1",
         "real build of nginx against configure, make, make install by hand in the same chroot",
         rows(found),
-        ratio(found, "buildit", "by hand", LIMIT),
+        ratio(found, "buildit", "by hand", LIMIT)[:2],
         (
             (
                 "By hand: one shell in one sandbox, from patched sources to the end of make "
