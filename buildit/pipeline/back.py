@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,7 @@ class Realiser:
         from buildit.pipeline.rules import RULES
         from buildit.pipeline.supply import toolchain_owners
 
-        with self.store.key_lock(node.key, self._waiting):
+        with self.store.key_lock(node.key, self._waiting(node), self.stop):
             again = examine(
                 self.store, node.key, lambda a: None if agrees(a, at_hand) else "another"
             )
@@ -192,8 +192,14 @@ class Realiser:
 
         accept(statement, signature, builder, self.settings)
 
-    def _waiting(self, holder: str) -> None:
-        self.report(Notice(f"waiting for {holder}, which builds the same"))
+    def _waiting(self, node: Node) -> Callable[[str], None]:
+        def told(holder: str) -> None:
+            # `pid 123 start 456`; nothing where the holder is just about to write it.
+            pid = holder.split()[1:2]
+            who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
+            self.report(Notice(f"{node.label}: waiting for {who}, which builds it"))
+
+        return told
 
 
 def _deb_node(deb: DebRef, toolchain: Toolchain) -> Node:

@@ -219,16 +219,21 @@ class Store:
         return path
 
     @contextmanager
-    def key_lock(self, key: BuildKey, waiting: Waiting = quietly) -> Iterator[None]:
+    def key_lock(
+        self, key: BuildKey, waiting: Waiting = quietly, stop: threading.Event | None = None
+    ) -> Iterator[None]:
         """One builder per key: `waiting` is called once with the holder before a wait.
 
         Look the key up again inside: the one who was waited for may have built it.
+
+        Raises:
+            Interrupted: `stop` was set while the lock was waited for.
         """
         locks = self.root / "locks"
         with ExitStack() as held:
             with located(locks):
                 make_directory(locks)
-                held.enter_context(passing(locks / f"key-{key}", waiting))
+                held.enter_context(passing(locks / f"key-{key}", waiting, stop))
             yield
 
     @contextmanager

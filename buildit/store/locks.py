@@ -7,6 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.errors import Interrupted
+
+if TYPE_CHECKING:
+    import threading
+
+_LOOK = 0.05  # seconds between looks at a lock
 
 Waiting = Callable[[str], None]
 """Called once, with what is known of the holder, before a lock is waited for."""
@@ -71,9 +79,15 @@ def exclusive(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
 
 
 @contextmanager
-def passing(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
-    """Hold a lock alone whose file exists only while somebody wants it (one per key)."""
-    fd = _take(path, waiting)
+def passing(
+    path: Path, waiting: Waiting = quietly, stop: threading.Event | None = None
+) -> Iterator[None]:
+    """Hold a lock alone whose file exists only while somebody wants it (one per key).
+
+    Raises:
+        Interrupted: `stop` was set before the lock was ours.
+    """
+    fd = _take(path, waiting, stop)
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, holder_line(), 0)
@@ -86,7 +100,7 @@ def passing(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
         os.close(fd)
 
 
-def _take(path: Path, waiting: Waiting) -> int:
+def _take(path: Path, waiting: Waiting, stop: threading.Event | None) -> int:
     told = False
     while True:
         fd = open_lock(path)
@@ -95,13 +109,23 @@ def _take(path: Path, waiting: Waiting) -> int:
                 if not told:
                     waiting(_holder(fd))
                     told = True
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                _wait(fd, stop)
             if is_named(fd, path):
                 return fd
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _wait(fd: int, stop: threading.Event | None) -> None:
+    """Until the lock is ours; a wait that can be ended has to look, flock(2) itself only waits."""
+    if stop is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    while not try_lock(fd):
+        if stop.wait(_LOOK):
+            raise Interrupted("waiting for a lock was interrupted")
 
 
 def is_named(fd: int, path: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from buildit.errors import Interrupted
 from buildit.store.cas import Store
 from buildit.store.lease import reclaim, running
 from buildit.store.locks import start_time
@@ -99,6 +100,19 @@ def test_a_key_is_built_by_one_at_a_time(store: Store) -> None:
     assert entered.is_set()
     assert len(told) == 1
     assert f"pid {child.pid} " in told[0]
+
+
+def test_a_wait_for_a_key_can_be_ended(store: Store) -> None:
+    child = holder(store)
+    stop = threading.Event()
+    # Set once the wait has begun.
+    wait = store.key_lock(key("nginx"), lambda _: stop.set(), stop)
+    with pytest.raises(Interrupted), wait:
+        pytest.fail("the lock is held by another")
+    end(child)
+    with store.key_lock(key("nginx"), stop=threading.Event()):
+        pass
+    assert not (store.root / "locks" / f"key-{key('nginx')}").exists()
 
 
 def test_a_key_lock_holds_between_threads_and_leaves_no_file(store: Store) -> None:
