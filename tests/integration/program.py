@@ -128,8 +128,10 @@ def _python_for_all(env: Mapping[str, str]) -> str:
     ids = (f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups")
     wanted = f"import sys, pydantic, yaml; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
     for python in (own, "/usr/bin/python3"):
-        argv = ["setpriv", *ids, python, "-c", wanted]
-        if subprocess.run(argv, env=dict(env), cwd="/", check=False).returncode == 0:
+        # through env: setpriv itself may still pass directories that are closed to others
+        argv = ["setpriv", *ids, "env", python, "-c", wanted]
+        done = subprocess.run(argv, env=dict(env), cwd="/", check=False, capture_output=True)
+        if done.returncode == 0:
             return python
     return own
 
