@@ -80,7 +80,7 @@ class Builder:
             epoch = room.lay_out(record, self.store)
             room.note("sysroot", covered(lowers.values(), self.owners))
             phase = "patch"
-            env = self._environment(record, epoch)
+            env = environment_of(record, epoch)
             keep_jail(room, env, record.steps)
             if record.patches:
                 self.report(PhaseStarted(node.key, node.label, "patch"))
@@ -100,13 +100,6 @@ class Builder:
         log = self._keep_log(room)
         forget_failure(self.store, node.key)
         return self._artifact(node, outputs, epoch, log, _resolved(node, at_hand))
-
-    def _environment(self, record: BuildRecord, epoch: int) -> dict[str, str]:
-        return {
-            **record.environment,
-            "JOBS": str(len(os.sched_getaffinity(0))),
-            "SOURCE_DATE_EPOCH": str(epoch),
-        }
 
     def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
@@ -235,6 +228,15 @@ class Builder:
             self.store,
             Failure(node.key, node.name, node.version, phase, str(error), log, room.work),
         )
+
+
+def environment_of(record: BuildRecord, epoch: int) -> dict[str, str]:
+    """The whole environment of a build; a recipe may say how many jobs it bears, or its time."""
+    return {
+        "JOBS": str(len(os.sched_getaffinity(0))),
+        "SOURCE_DATE_EPOCH": str(epoch),
+        **record.environment,
+    }
 
 
 def _self(node: Node) -> tuple[DebRef, ...]:

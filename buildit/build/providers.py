@@ -1,7 +1,8 @@
 """Who provides what an output needs: the provider that the build really saw. Pure.
 
-Looked for in order: the build's other outputs, its dependencies nearest first, the toolchain; never
-"some package in the world" (PEERS §4.7).
+Looked for in order: the build's other outputs, its dependencies nearest first (of all of them the
+runtime outputs before the headers, which no image wants), the toolchain; never "some package in
+the world" (PEERS §4.7).
 """
 
 from __future__ import annotations
@@ -39,15 +40,12 @@ def providers(
     `siblings` are the other outputs of the same build.
     """
     listings = [Visible(f":{name}", Listing(entries)) for name, entries in siblings.items()]
+    listings += sorted(visible, key=lambda one: not one.name.endswith(f":{RUNTIME}"))
     found: dict[str, str] = {}
     for need in needs.wanted:
         directories = needs.directories.get(need, ())
         name = next(
-            (
-                one.name
-                for one in (*listings, *visible)
-                if one.listing.gives(need, target, directories)
-            ),
+            (one.name for one in listings if one.listing.gives(need, target, directories)),
             None,
         )
         if name is None:
@@ -81,8 +79,8 @@ def check_provided(
     raise UnsatisfiableError(
         f"nothing that the build saw provides {_described(need)}, which /{path} needs",
         place=label,
-        hint="add the package that has it to depends.link or depends.run, or do not install the "
-        "file",
+        hint="add the package that has it to depends.link (a library) or depends.build (a "
+        "program), or do not install the file",
         details=tuple(f"/{file}: {_described(need)}" for file, need in missing),
     )
 

@@ -63,6 +63,16 @@ def test_a_private_directory_counts_for_the_need_that_names_it() -> None:
     assert providers(needs, {}, seen, nobody, TARGET) == {"soname:libp.so": "p:runtime"}
 
 
+def test_headers_are_taken_only_where_no_runtime_output_will_do() -> None:
+    needs = Needs({"path:/usr/share/x": ("etc/x",), "path:/usr/include/x.h": ("etc/y",)})
+    headers = visible("a:dev", "usr/share/x", "usr/include/x.h")
+    both = [headers, visible("b:dev", "usr/share/x"), visible("b:runtime", "usr/share/x")]
+    assert providers(needs, {}, both, nobody, TARGET) == {
+        "path:/usr/share/x": "b:runtime",
+        "path:/usr/include/x.h": "a:dev",
+    }
+
+
 def test_what_nobody_has_is_left_out() -> None:
     assert providers(Needs({"soname:libz.so.1": ("a",)}), {}, [], nobody, TARGET) == {}
 
