@@ -64,8 +64,14 @@ class Catalog:
             UnsatisfiableError: a base names a package or version that no tree has.
         """
         package = self._package(self._chain(directory, (), shown(directory)), origin)
-        self._embedded[package.name] = package
-        return package
+        first = self._embedded.setdefault(package.name, package)
+        if first.directories != package.directories:
+            raise RecipeError(
+                f"{origin} and {first.origin} are both {package.name}",
+                place=str(package.node.place),
+                hint="a container has one package of a name: base one of them on the other",
+            )
+        return first
 
     def shadows(self, name: str) -> bool:
         return name in self._embedded

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError
 from buildit.load.container import Container, LoadedStep
-from buildit.model.container import DebianPackageStep, ImageSpec, SyncSpec
+from buildit.model.container import DebianPackageStep, SyncSpec
 from buildit.model.plan import (
     ContainerPlan,
     Group,
@@ -90,9 +90,7 @@ def container_plan(
         toolchain=toolchain,
         nodes=tuple(made.values()),
         steps=tuple(steps),
-        images=tuple(
-            _image(step.spec.image, step) for step in container.steps if step.spec.image is not None
-        ),
+        images=_images(container),
         app=app_of(container),
         users=users,
         groups=groups,
@@ -124,5 +122,18 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     return SyncStep(spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place)
 
 
-def _image(spec: ImageSpec, step: LoadedStep) -> ImageStep:
-    return ImageStep(spec.type, step.content, spec.compress or "", step.place)
+def _images(container: Container) -> tuple[ImageStep, ...]:
+    images: dict[str, ImageStep] = {}
+    for step in container.steps:
+        spec = step.spec.image
+        if spec is None:
+            continue
+        made = ImageStep(spec.type, step.content, spec.compress or "", step.place)
+        first = images.setdefault(made.format, made)
+        if first is not made:
+            raise RecipeError(
+                f"a second image of type {made.format} would have the same file name",
+                place=made.place,
+                hint=f"the first is at {first.place}; keep one of them",
+            )
+    return tuple(images.values())

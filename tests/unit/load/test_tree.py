@@ -205,6 +205,19 @@ def test_it_shadows_the_tree(project: Checkout) -> None:
     assert shelf.package("www-servers/nginx", Version.parse("1.22.1"), "p") is found
 
 
+def test_two_embedded_packages_of_one_name_are_refused(project: Checkout) -> None:
+    shelf = catalog(project)
+    for name in ("one", "two"):
+        project.write(f"container/{name}/pkg.yaml", "base: www-servers/nginx-1.22.1\n")
+    first = shelf.embed(project.root / "container/one", "./one")
+    assert shelf.embed(project.root / "container/one", "./one") is first
+    with pytest.raises(
+        RecipeError, match=r"\./two and \./one are both www-servers/nginx"
+    ) as caught:
+        shelf.embed(project.root / "container/two", "./two")
+    assert "container/two/pkg.yaml:1:1" in (caught.value.place or "")
+
+
 def test_the_longest_chain(project: Checkout) -> None:
     project.write("container/n1/pkg.yaml", "base: www-servers/nginx-1.22.1\n")
     for number in range(2, DEEPEST_CHAIN + 2):

@@ -446,3 +446,13 @@ def test_a_default_that_is_no_switch_is_refused(project: Checkout) -> None:
 def test_keys_are_no_digests_of_their_own_kind(project: Checkout) -> None:
     found: list[BuildKey] = [node.key for node in project.plan().plan.nodes]
     assert len(set(found)) == len(found) == 3
+
+
+def test_two_images_of_one_type_are_refused(project: Checkout) -> None:
+    images = "- image: {type: oci}\n- image: {type: aci}\n"
+    project.write("container/container.yaml", CONTAINER + images)
+    assert [image.format for image in project.plan().plan.images] == ["oci", "aci"]
+    project.write("container/container.yaml", CONTAINER + images + "- image: {type: oci}\n")
+    with pytest.raises(RecipeError, match="second image of type oci") as caught:
+        project.plan()
+    assert (caught.value.place or "").endswith("container.yaml:5:3")
