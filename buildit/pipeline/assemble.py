@@ -12,7 +12,8 @@ from pathlib import Path
 
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
-from buildit.digest import BuildKey
+from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.errors import RecipeError
 from buildit.model.artifact import Artifact
 from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import ContainerPlan, Group, ImageStep, Node, PackageStep, User
@@ -22,18 +23,20 @@ from buildit.pipeline.sync import EPOCH, sync_layer
 from buildit.plan.closure import Member, closure
 from buildit.store.cas import Store
 
+PASSWD = "etc/passwd"  # noqa: S105 - a path
 Obtain = Callable[[Node], Artifact]
 NodeOf = Callable[[BuildKey], Node]
 
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first."""
+    """The layers so far, bottom first; `passwd` is the digest of the one that we made."""
 
     store: Store
     layers: list[Layer] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
+    passwd: Digest | None = None
 
     def tree(self) -> dict[str, Entry]:
         """The merged entries by path, as a step on top finds them; listings are read here only."""
@@ -45,7 +48,7 @@ class Stack:
 
 
 def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> Stack:
-    """All layers of the container.
+    """All layers of the container; a sync may replace the accounts, which lie over the first package.
 
     Raises:
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
@@ -54,19 +57,42 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
     made = Stack(store)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     everything = closure(roots, node, obtain)
-    accounts_done = False
+    members = [node(key) for key, _ in everything.members]
+    accounts_done = not roots
+    if accounts_done:
+        _add_accounts(made, plan, members, store)
     for step in plan.steps:
         if isinstance(step, PackageStep):
             _add_closure(made, step.key, node, obtain)
             if not accounts_done:
-                _add_accounts(made, plan, [node(key) for key, _ in everything.members], store)
+                _add_accounts(made, plan, members, store)
                 accounts_done = True
         else:
             layer, _ = sync_layer(Path(plan.directory), step, made.tree(), store)
             made.layers.append(layer)
-    if not accounts_done:
-        _add_accounts(made, plan, [], store)
+    _check_user(plan, made, members)
     return made
+
+
+def _check_user(plan: ContainerPlan, made: Stack, nodes: list[Node]) -> None:
+    """Refuse an app whose user nobody declares: the container would start nowhere.
+
+    A passwd that a package or a sync step brings is not read but believed.
+    """
+    user = plan.app.user if plan.app is not None else "0"
+    declared = {one.name for one in plan.users}
+    declared = declared.union(one.name for each in nodes for one in each.users)
+    if user.isdigit() or user in declared:
+        return
+    entry = made.tree().get(PASSWD)
+    if entry is not None and entry.digest != made.passwd:
+        return
+    raise RecipeError(
+        f"the app runs as {user!r}, which is no user of the image",
+        place=str(Path(plan.directory, "container.yaml")),
+        hint=f"declare it: `- users: {{{user}: {{uid: 101, gid: 101}}}}`, with its group; "
+        f"declared: {', '.join(sorted(declared)) or 'none'}",
+    )
 
 
 def _add_closure(made: Stack, root: BuildKey, node: NodeOf, obtain: Obtain) -> None:
@@ -102,6 +128,7 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     entries = account_entries(files, EPOCH)
     if not entries:
         return
+    made.passwd = digest_bytes(files[PASSWD])
     with store.batch() as batch:
         with batch.ingest() as sink:
             written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)

@@ -59,7 +59,7 @@ def resolved(path: str, tree: Mapping[str, Entry], place: str) -> str:
             continue
         if pending and entry is not None and entry.kind is not Kind.DIRECTORY:
             raise RecipeError(
-                f"/{path} leads through /{here}, which is a file in the image",
+                f"/{here} is a file in the image, and dest leads through it",
                 place=place,
                 hint="choose another dest",
             )

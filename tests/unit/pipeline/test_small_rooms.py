@@ -313,6 +313,37 @@ def test_a_container_without_packages_has_its_accounts(store: Store, tmp_path: P
     assert [layer.title for layer in found.layers] == ["users and groups"]
 
 
+@pytest.mark.parametrize(
+    ("user", "content", "refused"),
+    [
+        ("www", {}, False),
+        ("33", {}, False),
+        ("nobody", {}, True),
+        ("nobody", {"etc/passwd": b"nobody:x:9:9::/:/x\n"}, False),
+    ],
+)
+def test_the_user_of_the_app_is_one_of_the_image(
+    user: str, content: dict[str, bytes], refused: bool, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+    for path, data in content.items():
+        (tmp_path / path).write_bytes(data)
+    plan = replace(
+        plan_of(tmp_path, (), SyncStep("etc", "/etc", True, "", 0, 0, "c:1:1")),
+        users=(User("www", 5, 5),),
+        groups=(Group("www", 5),),
+        app=App(exec=("/bin/x",), user=user),
+    )
+    # The accounts are a layer of their own; what is synced in their place is believed.
+    if not refused:
+        stack(plan, store, plan.node, lambda node: pytest.fail(node.name))
+        return
+    with pytest.raises(RecipeError, match="'nobody', which is no user of the image") as caught:
+        stack(plan, store, plan.node, lambda node: pytest.fail(node.name))
+    assert caught.value.place == str(tmp_path / "container.yaml")
+    assert "declared: www" in (caught.value.hint or "")
+
+
 def test_the_same_stack_twice_is_the_same(store: Store, tmp_path: Path) -> None:
     app_ = small("x/app")
     made = {app_.key: artifact(store, app_, {"usr/bin/app": b"a"})}
