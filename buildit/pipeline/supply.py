@@ -79,14 +79,18 @@ class Supply:
             raise
 
     def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
-        settings = self.network.settings
-        places = [str(Path(directory) / name) for directory in settings.distfiles for name in names]
-        places += [
+        places = [
             str(Path(repository.download) / "blobs" / "sha256" / digest)
-            for repository in settings.repositories
+            for repository in self.network.settings.repositories
             if repository.download
         ]
-        return tuple(place for place in places if Path(place).is_file())
+        return (*self._near(names), *(place for place in places if Path(place).is_file()))
+
+    def _near(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Files of `distfiles/` that have one of the names."""
+        directories = self.network.settings.distfiles
+        places = [Path(directory) / name for directory in directories for name in names if name]
+        return tuple(str(place) for place in places if place.is_file())
 
     def _source(self, source: SourceRef) -> Fetch:
         urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
@@ -101,7 +105,7 @@ class Supply:
     def _patch(self, patch: PatchRef) -> None:
         if self.store.has(patch.digest):
             return
-        fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), None, None))
+        fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
         canonical = canonical_bytes(parsed)
         if digest_bytes(canonical) != patch.digest:
@@ -128,10 +132,10 @@ class Supply:
             return
         from buildit.net.openpgp import verify_detached
 
+        names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
+        urls = (*self._near(names), *signature.urls)
         armored = self.store.read(
-            self.network.fetcher().fetch(
-                Fetch(f"{source.name}.asc", signature.urls, proves_itself=True)
-            )
+            self.network.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
         )
         try:
             verify_detached(self.store.path(source.digest), armored, keys)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from buildit.digest import BuildKey, Digest, digest_bytes
-from buildit.errors import FetchError
+from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
-from buildit.model.plan import DebRef, Node, SourceRef, Toolchain
+from buildit.model.plan import DebRef, Node, PatchRef, Signature, SourceRef, Toolchain
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings
 from buildit.pipeline.supply import Supply
@@ -102,3 +102,29 @@ def test_a_source_comes_from_distfiles_by_name_or_digest(
     node = Node(KEY, "x/app", "1", "{}", "", sources=(source,))
     supply(store, distfiles).bring((node,), toolchain)
     assert store.has(digest)
+
+
+def test_a_signature_comes_from_distfiles_too(
+    store: Store, distfiles: Path, toolchain: Toolchain
+) -> None:
+    digest = digest_bytes(b"source")
+    (distfiles / "app.tgz").write_bytes(b"source")
+    (distfiles / "app.tgz.asc").write_bytes(b"no signature at all")
+    signature = Signature(("https://example.org/app.tgz.asc",), (store.put_bytes(b"a key"),))
+    source = SourceRef("app.tgz", digest, ("https://example.org/app.tgz",), signature)
+    node = Node(KEY, "x/app", "1", "{}", "", sources=(source,))
+    with pytest.raises(IntegrityError, match=r"the upstream signature of app\.tgz does not hold"):
+        supply(store, distfiles).bring((node,), toolchain)
+
+
+def test_a_pinned_patch_may_come_from_anywhere(
+    store: Store, distfiles: Path, toolchain: Toolchain
+) -> None:
+    """Its canonical form proves it, so http is not refused before it is asked."""
+    patch = PatchRef("http://example.org/a.patch", Digest("5" * 64), 1)
+    node = Node(KEY, "x/app", "1", "{}", "", remote_patches=(patch,))
+    with pytest.raises(FetchError) as caught:
+        supply(store, distfiles).bring((node,), toolchain)
+    [line] = caught.value.details
+    assert "digest" not in line
+    assert "scheme 'http'" in line, "offline"
