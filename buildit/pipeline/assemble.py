@@ -48,7 +48,7 @@ class Stack:
 
 
 def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> Stack:
-    """All layers of the container; a sync may replace the accounts, which lie over the first package.
+    """All layers of the container; the accounts lie over the first package, below all syncs.
 
     Raises:
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
