@@ -36,7 +36,7 @@ def main(directory: Path) -> None:
     plan = prepared.plan
     node = next(one for one in plan.nodes if one.name == PACKAGE)
     with Store.open(Path(prepared.settings.store)) as store:
-        toolchain_owners(plan.toolchain, store)
+        toolchain_owners(plan.toolchain, store, threading.Event())
         lowers = (*_trees(node, store), plan.toolchain.identity)
         work = store.scratch("by-hand")
         try:
