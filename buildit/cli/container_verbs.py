@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -48,9 +49,11 @@ def plan(asked: Asked) -> None:
     from buildit.cli.relocking import announce
     from buildit.pipeline import story
     from buildit.pipeline.forecast import forecast
+    from buildit.pipeline.sync import check_sources
 
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)
+        check_sources(Path(prepared.plan.directory), prepared.plan.steps)
         announce(prepared, asked.options, screen)
         with story.opened(prepared.settings, asked.options, screen) as (store, _):
             found = forecast(prepared.plan, prepared.settings, store)

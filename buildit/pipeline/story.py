@@ -21,6 +21,7 @@ from buildit.pipeline import stamp
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings, from_plain
+from buildit.pipeline.sync import check_sources
 from buildit.store.cas import Store
 from buildit.store.layout import BLOBS
 
@@ -213,6 +214,7 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     for step in plan.steps:
         if isinstance(step, PackageStep):
             report(Processing(step.origin, plan.platform, step.key))
+    check_sources(Path(plan.directory), plan.steps)
     lock(prepared, options, report)
     with opened(settings, options, report) as (store, network):
         realiser = Realiser(plan, settings, store, report, stop, network)
@@ -221,7 +223,7 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         emissions = _emit(plan, realiser, options.output, report)
         if prepared.planned is not None:
             _keep_outputs(prepared.planned, plan.platform, realiser, options)
-            _keep_roots(store, plan, options)
+            _keep_roots(realiser, options)
             # Last: whoever finds the plan kept need not do any of this again.
             _keep_plan(prepared, options)
     return emissions
@@ -288,11 +290,13 @@ def _keep_outputs(planned: Planned, platform: str, realiser: Realiser, options: 
         realiser.report(Notice(f"the digests of the outputs are not noted: {error.message}"))
 
 
-def _keep_roots(store: Store, plan: ContainerPlan, options: Options) -> None:
+def _keep_roots(realiser: Realiser, options: Options) -> None:
     """What this container needs is no garbage as long as its lock exists."""
     from buildit.store.collect import add_root
 
+    plan = realiser.plan
     names: list[str] = [node.key for node in plan.nodes]
+    names += realiser.done  # with the .debs that the image loads, which are not among the nodes
     names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
     names += [source.digest for node in plan.nodes for source in node.sources]
-    add_root(store, options.directory.resolve() / "buildit.lock", names)
+    add_root(realiser.store, options.directory.resolve() / "buildit.lock", names)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from buildit.archive.beneath import Root
@@ -13,7 +14,7 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import SyncStep
+from buildit.model.plan import PackageStep, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
 
@@ -75,18 +76,39 @@ def sync_layer(
     Raises:
         RecipeError: `src` is missing, unsafe, or holds what an image cannot.
     """
+    with _opened(project, step) as root:
+        found = sorted(_found(root, step, tree), key=lambda pair: sort_key(pair[0]))
+        sources = {entry.path: source for entry, source in found}
+        entries = [entry for entry, _ in found]
+        with store.batch() as batch:
+            with batch.ingest() as sink:
+                written = write_tar(
+                    entries, lambda e: os.fdopen(root.open_read(sources[e.path]), "rb"), sink
+                )
+                diff_id, size = sink.commit(), sink.size
+            listing = batch.put_bytes(contents_blob(written))
+    return Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP), written
+
+
+def check_sources(project: Path, steps: Iterable[PackageStep | SyncStep]) -> None:
+    """Look at what the sync steps name, before hours are spent on packages; nothing is read.
+
+    Raises:
+        RecipeError: as `sync_layer`, but for what depends on the tree below.
+    """
+    for step in steps:
+        if isinstance(step, SyncStep):
+            with _opened(project, step) as root:
+                for _ in _found(root, step, {}):
+                    pass
+
+
+@contextmanager
+def _opened(project: Path, step: SyncStep) -> Iterator[Root]:
+    """The project's directory; what goes wrong with it is an error of `step`."""
     try:
         with Root.open(project) as root:
-            found = sorted(_found(root, step, tree), key=lambda pair: sort_key(pair[0]))
-            sources = {entry.path: source for entry, source in found}
-            entries = [entry for entry, _ in found]
-            with store.batch() as batch:
-                with batch.ingest() as sink:
-                    written = write_tar(
-                        entries, lambda e: os.fdopen(root.open_read(sources[e.path]), "rb"), sink
-                    )
-                    diff_id, size = sink.commit(), sink.size
-                listing = batch.put_bytes(contents_blob(written))
+            yield root
     except (BuildError, IntegrityError) as error:
         raise RecipeError(
             f"{step.src!r} cannot be synced: {error}",
@@ -99,7 +121,6 @@ def sync_layer(
             place=step.place,
             hint=f"it is looked for in {project}",
         ) from error
-    return Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP), written
 
 
 def _found(root: Root, step: SyncStep, tree: Mapping[str, Entry]) -> Iterator[tuple[Entry, str]]:

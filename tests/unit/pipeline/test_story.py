@@ -7,18 +7,24 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
-from buildit.events import Event, Notice, Packaging, Reporter, silent
+from buildit.digest import BuildKey
+from buildit.errors import RecipeError
+from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.plan import Node
+from buildit.pipeline.rules import RULES
 from buildit.pipeline.story import Options, Prepared, build, lock, prepare
+from buildit.plan.nodes import deb_node
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.collect import roots
+from buildit.store.collect import collect, roots
 from tests.planning import Checkout, checkout
 
 pytestmark = pytest.mark.unit
@@ -68,9 +74,13 @@ def built(project: Checkout, report: Reporter = silent) -> None:
     build(options(project), report, threading.Event())
 
 
-def at_hand(project: Checkout) -> None:
-    """What the container needs, in the store as if it had been built."""
+def at_hand(project: Checkout, *further: Node, loads: BuildKey | None = None) -> None:
+    """What the container needs and `further` ones, in the store as if they had been built.
+
+    `loads` is the package whose libc.so.6 those of the container load.
+    """
     nodes = plan(project).plan.nodes
+    soname = "soname:libc.so.6"
     with Store.open(project.root / "store") as store:
         made = io.BytesIO()
         write_tar((), lambda _: io.BytesIO(), made)
@@ -79,9 +89,10 @@ def at_hand(project: Checkout) -> None:
             len(made.getvalue()),
             store.put_bytes(contents_blob(())),
         )
-        for node in nodes:
+        loading = replace(output, needs=(soname,), providers={soname: f"{loads}:{RUNTIME}"})
+        for node in (*further, *nodes):
             record = store.put_bytes(node.record.encode())
-            outputs = {RUNTIME: output}
+            outputs = {RUNTIME: output if loads is None or node in further else loading}
             commit(store, Artifact(node.key, node.name, node.version, "", outputs, record))
 
 
@@ -153,3 +164,26 @@ def test_a_kept_plan_whose_inputs_the_store_lost_is_made_anew(project: Checkout,
 def test_distfiles_that_come_later_are_asked_too(project: Checkout) -> None:
     before = kept(project).settings
     assert before.distfiles == (str(project.container / "distfiles"),)
+
+
+def test_what_a_sync_lacks_is_said_before_anything_is_built(project: Checkout) -> None:
+    project.write(
+        "container/container.yaml",
+        "- vars: {name: web, version: 1.0}\n- package: {atom: x/app}\n"
+        "- sync: {src: ./files/app.conf, dest: /etc/app.conf}\n",
+    )
+    with pytest.raises(RecipeError, match=r"'\./files/app\.conf' cannot be synced") as caught:
+        built(project)
+    assert str(caught.value.place).endswith("container.yaml:3:3")
+
+
+def test_debs_that_an_image_loads_are_no_garbage(project: Checkout) -> None:
+    toolchain = plan(project).plan.toolchain
+    debs = [deb_node(one, toolchain, (), RULES) for one in toolchain.debs]
+    [libc] = [one.key for one in debs if one.name == "debian:libc6"]
+    at_hand(project, *debs, loads=libc)
+    built(project)
+    with Store.open(project.root / "store") as store:
+        gone = collect(store).keys
+    assert gone == tuple(one.key for one in debs if one.name == "debian:gcc")
+    built(project, lambda event: pytest.fail("built anew") if isinstance(event, Building) else None)
