@@ -31,6 +31,21 @@ def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section
     return replace(section, outputs=outputs)
 
 
+def differing(section: Section, done: Mapping[BuildKey, Artifact]) -> tuple[str, ...]:
+    """Outputs that are not the bytes that the lock has for the same key, in words."""
+    lines = []
+    for package in section.packages:
+        artifact = done.get(package.key)
+        for name, output in sorted((artifact.outputs if artifact else {}).items()):
+            locked = section.outputs.get((package.name, name))
+            if locked is not None and locked != output.diff_id:
+                lines.append(
+                    f"{package.name} ({name}): locked sha256:{locked}, "
+                    f"at hand sha256:{output.diff_id}"
+                )
+    return tuple(lines)
+
+
 def write_lock(directory: Path, lock: Lock) -> None:
     """Replace the lock beside a container, where its text changes.
 

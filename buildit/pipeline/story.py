@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from buildit.errors import StoreError, UnsatisfiableError, UsageError
+from buildit.errors import IntegrityError, StoreError, UnsatisfiableError, UsageError
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.emitters import emit
 from buildit.image.names import output_name
@@ -194,6 +194,30 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
         write_lock(options.directory, planned.lock.with_section(platform, planned.section))
 
 
+def _check_outputs(
+    prepared: Prepared, realiser: Realiser, options: Options, report: Reporter
+) -> None:
+    """Compare what is at hand with the bytes that the lock has for the same keys.
+
+    Raises:
+        IntegrityError: `--locked`, and they differ.
+    """
+    if prepared.planned is None:
+        return
+    from buildit.pipeline.locking import differing
+
+    lines = differing(prepared.planned.section, realiser.done)
+    if lines and options.locked:
+        raise IntegrityError(
+            "a package is not reproducible: the lock has other bytes for the same key",
+            place=str(options.directory / "buildit.lock"),
+            hint="compare both (`buildit show`), or accept the new ones: build without --locked",
+            details=lines,
+        )
+    for line in lines:
+        report(Notice(f"not reproducible: {line}", warning=True))
+
+
 def _keep_plan(prepared: Prepared, options: Options) -> None:
     if not prepared.rows:
         return
@@ -220,6 +244,7 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
         realiser.realise(roots)
+        _check_outputs(prepared, realiser, options, report)
         emissions = _emit(plan, realiser, options.output, report)
         if prepared.planned is not None:
             _keep_outputs(prepared.planned, plan.platform, realiser, options)

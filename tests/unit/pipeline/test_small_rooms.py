@@ -37,7 +37,7 @@ from buildit.model.tree import Entry, Kind
 from buildit.pipeline.appstep import app_of
 from buildit.pipeline.assemble import image, stack
 from buildit.pipeline.back import Realiser
-from buildit.pipeline.locking import moved, with_outputs, write_lock
+from buildit.pipeline.locking import differing, moved, with_outputs, write_lock
 from buildit.pipeline.network import Network
 from buildit.pipeline.reasons import reason
 from buildit.pipeline.settings import Settings, from_plain, settings_of
@@ -195,6 +195,19 @@ def test_outputs_of_what_is_at_hand_enter_the_lock(project: Checkout, store: Sto
     section = with_outputs(planned.section, {node.key: made})
     assert section.outputs == {("x/app", RUNTIME): made.outputs[RUNTIME].diff_id}
     assert with_outputs(planned.section, {}) == planned.section
+
+
+def test_other_bytes_than_the_lock_has_are_named(project: Checkout, store: Store) -> None:
+    planned = project.plan()
+    node = planned.plan.nodes[0]
+    first = artifact(store, node, {"usr/bin/x": b"x"})
+    section = with_outputs(planned.section, {node.key: first})
+    assert differing(section, {node.key: first}) == ()
+    second = artifact(store, node, {"usr/bin/x": b"another"})
+    (line,) = differing(section, {node.key: second})
+    assert "x/app (runtime)" in line
+    assert first.outputs[RUNTIME].diff_id in line
+    assert second.outputs[RUNTIME].diff_id in line
 
 
 # -- reasons
