@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 
 from buildit.archive.contents import parse_contents
@@ -11,9 +10,8 @@ from buildit.cli.printable import columns, printable, size
 from buildit.digest import BuildKey, key_uuid
 from buildit.model.artifact import Artifact, Output
 from buildit.model.tree import Entry, Kind
-from buildit.store.artifacts import Found
+from buildit.store.artifacts import Found, lookup
 from buildit.store.cas import Store
-from buildit.store.names import named
 
 _LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLINK: "h"}
 
@@ -21,7 +19,6 @@ _LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLIN
 def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
     """What a build is, its outputs, and what they need with the provider of each."""
     artifact = found.artifact
-    names = {entry.key: f"{entry.name}-{entry.version}" for entry in named(store)}
     head = (
         f"{artifact.name}-{artifact.version} for {artifact.platform}",
         f"HASH: {key_uuid(artifact.key)}",
@@ -29,7 +26,7 @@ def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
         f"builder: {found.builder}",
     )
     outputs = columns([_output_row(name, one, store) for name, one in _outputs(artifact)], "  ")
-    return (*map(printable, head), "outputs:", *outputs, *_needs(artifact, names))
+    return (*map(printable, head), "outputs:", *outputs, *_needs(artifact, store))
 
 
 def _outputs(artifact: Artifact) -> list[tuple[str, Output]]:
@@ -45,20 +42,22 @@ def _entries(output: Output, store: Store) -> tuple[Entry, ...]:
     return parse_contents(store.read(output.contents))
 
 
-def _needs(artifact: Artifact, names: Mapping[BuildKey, str]) -> tuple[str, ...]:
+def _needs(artifact: Artifact, store: Store) -> tuple[str, ...]:
     rows = [
-        (name, need, _provider(output.providers.get(need, ""), names))
+        (name, need, _provider(output.providers.get(need, ""), store))
         for name, output in _outputs(artifact)
         for need in output.needs
     ]
     return ("needs:", *columns(rows, "  ")) if rows else ()
 
 
-def _provider(text: str, names: Mapping[BuildKey, str]) -> str:
+def _provider(text: str, store: Store) -> str:
     key, _, output = text.partition(":")
     if not key:
         return f"its own {output}" if output else "waived"
-    return f"{names.get(BuildKey(key), key[:12])} ({output})"
+    provider = lookup(store, BuildKey(key))
+    name = key[:12] if provider is None else f"{provider.name}-{provider.version}"
+    return f"{name} ({output})"
 
 
 def file_lines(found: Found, store: Store) -> tuple[str, ...]:

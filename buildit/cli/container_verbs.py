@@ -41,7 +41,7 @@ def build(invocation: Invocation, asked: Asked) -> None:
         remember(invocation.argv, started, asked.options, emissions)
 
 
-@click.command()
+@click.command(short_help="Say what a build of DIR would do, and why.")
 @of_container(DIRECTORY, USE, LOCKED, OFFLINE)
 def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
@@ -63,7 +63,7 @@ def plan(asked: Asked) -> None:
         say(plan_lines(prepared.plan, found))
 
 
-@click.command()
+@click.command(short_help="Write DIR/buildit.lock; with --update, move what is remote.")
 @of_container(USE, LOCKED, OFFLINE)
 @click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
 @click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
@@ -82,7 +82,7 @@ def lock(asked: Asked, words: tuple[str, ...], update: bool) -> None:
         say((str(done["lock"]),))
 
 
-@click.command()
+@click.command(short_help="Show the merged recipe of PACKAGE, each value with its line.")
 @of_container(DIRECTORY, USE)
 @click.argument("package", required=False)
 def explain(asked: Asked, package: str | None) -> None:
@@ -103,7 +103,7 @@ def explain(asked: Asked, package: str | None) -> None:
         say(recipe_lines(one.node))
 
 
-@click.command()
+@click.command(short_help="List the flags of every package of DIR, and who set them.")
 @of_container(DIRECTORY, USE)
 def use(asked: Asked) -> None:
     """List the flags of every package of DIR: value, who decided it, what it means."""
@@ -118,7 +118,7 @@ def use(asked: Asked) -> None:
         say((f"{one.package.name}-{one.package.version}", *columns(flag_rows(one), "  ")))
 
 
-@click.command()
+@click.command(short_help="Publish what the images of DIR are made of.")
 @of_container(DIRECTORY, USE, LOCKED, OFFLINE)
 def push(asked: Asked) -> None:
     """Publish what DIR is made of to the directories of the configuration; build it first."""

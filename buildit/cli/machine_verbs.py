@@ -10,7 +10,7 @@ from buildit.cli.options import JSON, PATH
 from buildit.cli.results import say, say_json
 
 
-@click.command()
+@click.command(short_help="Read images, and prove that they hold the same tree.")
 @click.argument("paths", metavar="PATH...", type=PATH, nargs=-1)
 @JSON
 def verify(paths: tuple[Path, ...], as_json: bool) -> None:
@@ -29,7 +29,7 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
     raise_for_report(found)
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of a file, or of all.")
 @click.argument(
     "name", type=click.Choice(("pkg", "container", "config", "formats")), required=False
 )
@@ -47,7 +47,7 @@ def schema(name: str | None, output: Path | None) -> None:
         say_json(SCHEMAS[name]() if name else {one: make() for one, make in SCHEMAS.items()})
 
 
-@click.command()
+@click.command(short_help="Say whether this machine can build, and what to mend.")
 @JSON
 def doctor(as_json: bool) -> None:
     """Look at everything that builds need of this machine, with the remedy of what is wrong."""

@@ -41,6 +41,9 @@ class Verbs(click.Group):
 def _unknown(word: str) -> str:
     near = difflib.get_close_matches(word, sorted(VERBS), 1)
     guess = f"; did you mean {near[0]}?" if near else ""
+    above = os.path.dirname(word) or "."
+    if not near and os.path.isfile(word):
+        return f"{word!r} is a file; a container is a directory: buildit {above}"
     return f"{word!r} is neither a command nor a directory{guess}"
 
 

@@ -27,7 +27,11 @@ def announce(prepared: story.Prepared, options: story.Options, report: Reporter)
     if options.locked:
         story.lock(prepared, options, report)
     elif prepared.planned is not None:
-        for line in moved(prepared.planned, prepared.plan.platform):
+        platform = prepared.plan.platform
+        if platform not in prepared.planned.lock.sections:
+            report(Notice(f"nothing is locked for {platform} yet: a build writes {LOCK_FILE}"))
+            return
+        for line in moved(prepared.planned, platform):
             report(Notice(f"lock would change: {line}"))
 
 

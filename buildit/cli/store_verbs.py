@@ -35,7 +35,7 @@ def show(build: str, files: bool, record: bool, as_json: bool) -> None:
         say(view.record_lines(found, store) if record else ())
 
 
-@click.command()
+@click.command(short_help="Print the log of a build; without a name, of the last failure.")
 @click.argument("build", metavar="[KEY|NAME]", required=False)
 @JSON
 def log(build: str | None, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def log(build: str | None, as_json: bool) -> None:
             sys.stdout.write(chunk)
 
 
-@click.command()
+@click.command(short_help="Enter the tree of a failed build, in its sandbox.")
 @click.argument("build", metavar="[KEY|NAME]", required=False)
 def shell(build: str | None) -> int:
     """Enter the tree of a failed build, in its sandbox; without a name that of the last failure."""
@@ -86,7 +86,7 @@ def list_(as_json: bool) -> None:
         say(listing_lines(found))
 
 
-@store.command()
+@store.command(short_help="Read every object; set aside what is corrupt.")
 @JSON
 def verify(as_json: bool) -> None:
     """Read every object; what is corrupt is set aside, to be fetched or built anew."""

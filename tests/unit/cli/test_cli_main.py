@@ -107,6 +107,22 @@ def test_a_directory_that_is_called_like_a_verb_is_named_with_a_dot(command: Com
     assert "no container.yaml" not in command("doctor").err
 
 
+def test_a_file_is_no_container(command: Command) -> None:
+    Path("box").mkdir()
+    Path("box/container.yaml").write_text("")
+    said = command("box/container.yaml")
+    assert said.code == 2
+    assert "'box/container.yaml' is a file; a container is a directory: buildit box\n" in said.err
+
+
+@pytest.mark.parametrize("words", [(), ("store",)], ids=" ".join)
+def test_the_list_of_verbs_says_whole_sentences(words: tuple[str, ...], command: Command) -> None:
+    listed = command(*words, "--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
+    lines = listed.splitlines()
+    assert len(lines) > 2
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
 def test_a_wrong_file_has_its_place(command: Command) -> None:
     Path("container.yaml").write_text("- vars: {name: a, version: 1}\n- sycn: {}\n")
     said = command("plan", ".", "--offline")

@@ -14,11 +14,11 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.cli.planned import plan_lines, plan_plain
 from buildit.cli.quick import replay
-from buildit.cli.relocking import _check_names, _split, relock
+from buildit.cli.relocking import _check_names, _split, announce, relock
 from buildit.cli.remember import remember
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
-from buildit.events import silent
+from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.image import Emission
 from buildit.model.plan import (
@@ -261,6 +261,16 @@ def test_push_says_what_is_missing(
     network = Network(prepared.settings, store, silent, offline=True)
     with pytest.raises(UsageError, match=message):
         publishing.push(prepared, store, network, silent)
+
+
+def test_what_was_never_locked_is_one_line() -> None:
+    said: list[Event] = []
+    announce(Prepared(PLAN, Settings("store", 1), planned()), Options(Path("box")), said.append)
+    assert said == [Notice(f"nothing is locked for {AMD64} yet: a build writes buildit.lock")]
+    locked = replace(planned(), lock=Lock().with_section(AMD64, Section()))
+    said.clear()
+    announce(Prepared(PLAN, Settings("store", 1), locked), Options(Path("box")), said.append)
+    assert Notice("lock would change: sys-libs/zlib 1.0 is new") in said
 
 
 def planned() -> Planned:

@@ -40,7 +40,13 @@ NEW, OLD, BAD = key("new nginx"), key("old nginx"), key("bad zlib")
 LAYER = b"layer " * 300
 
 
-def add(store: Store, build: BuildKey, version: str) -> None:
+def add(
+    store: Store,
+    build: BuildKey,
+    version: str,
+    name: str = "www-servers/nginx",
+    libc: BuildKey = OLD,
+) -> None:
     entries = [
         Entry("usr", Kind.DIRECTORY, 0o755),
         Entry("usr/nginx", Kind.FILE, 0o755, size=3, digest=digest_bytes(b"abc")),
@@ -51,11 +57,11 @@ def add(store: Store, build: BuildKey, version: str) -> None:
         size=len(LAYER) + 64,
         contents=store.put_bytes(contents_blob(entries)),
         needs=("path:/bin/sh", "soname:liba.so", "soname:libc.so.6"),
-        providers={"soname:libc.so.6": f"{OLD}:runtime", "soname:liba.so": ":dev"},
+        providers={"soname:libc.so.6": f"{libc}:runtime", "soname:liba.so": ":dev"},
     )
     artifact = Artifact(
         key=build,
-        name="www-servers/nginx",
+        name=name,
         version=version,
         platform="linux/amd64",
         outputs={"runtime": output},
@@ -126,6 +132,14 @@ def test_a_build_is_shown_by_any_of_its_names(name: str, filled: Command) -> Non
 
 def test_an_older_version_is_named(filled: Command) -> None:
     assert f"key: {OLD}\n" in filled("show", "nginx-1.20").out
+
+
+def test_a_deb_that_provides_is_named(filled: Command) -> None:
+    libc, own = key("libc6"), key("own nginx")
+    with Store.open(Path(os.environ["BUILDIT_STORE"])) as store:
+        add(store, libc, "2.36-9", "debian:libc6")
+        add(store, own, "1.23", libc=libc)
+    assert "soname:libc.so.6  debian:libc6-2.36-9 (runtime)\n" in filled("show", own).out
 
 
 def test_files_and_record(filled: Command) -> None:
