@@ -15,7 +15,7 @@ from buildit.model.node import leaves
 from buildit.model.platform import build_platform
 from buildit.model.use import flag_text
 from buildit.model.version import Version
-from buildit.pipeline.asked import outer_flags, package_roots
+from buildit.pipeline.asked import check_flags, check_named, outer_flags, package_roots
 from buildit.pipeline.front import read_lock, shipped_trees
 from buildit.pipeline.story import Options
 from buildit.plan.evaluate import Evaluated, Package, declared_flags
@@ -47,6 +47,8 @@ def choose(options: Options) -> Chosen:
     preferred = {package.name: package.version for package in section.packages}
     flags = outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
+    check_named(container, selection.chosen)
+    check_flags(options.use, container, selection.chosen)
     return Chosen(tuple(selection.chosen.values()), tuple(dict.fromkeys(roots.names.values())))
 
 

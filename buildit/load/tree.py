@@ -56,14 +56,16 @@ class Catalog:
     _embedded: dict[str, Package] = field(default_factory=dict)
     _packages: dict[tuple[str, str], Package] = field(default_factory=dict)
 
-    def embed(self, directory: Path, origin: str) -> Package:
+    def embed(self, directory: Path, origin: str, place: str = "") -> Package:
         """Read the package beside a container; from now on it shadows the tree's of that name.
+
+        `place` is where the container names it.
 
         Raises:
             RecipeError: a document of its base chain is wrong.
             UnsatisfiableError: a base names a package or version that no tree has.
         """
-        package = self._package(self._chain(directory, (), shown(directory)), origin)
+        package = self._package(self._chain(directory, (), place or shown(directory)), origin)
         first = self._embedded.setdefault(package.name, package)
         if first.directories != package.directories:
             raise RecipeError(

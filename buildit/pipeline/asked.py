@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.errors import RecipeError, UnsatisfiableError
+from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.load.config import Loaded
 from buildit.load.container import Container, LoadedStep
 from buildit.load.tree import Catalog
@@ -21,7 +21,7 @@ from buildit.model.container import (
 from buildit.model.nearest import advice
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import Assignment, Layer, parse_assignment
-from buildit.plan.evaluate import Wanted, place_of, wanted
+from buildit.plan.evaluate import Evaluated, Wanted, place_of, wanted
 from buildit.plan.resolve import Demand
 
 
@@ -54,7 +54,7 @@ def package_roots(container: Container, catalog: Catalog) -> Roots:
     for number, step in enumerate(container.steps):
         match step.spec.package:
             case EmbeddedPackageStep(path=path):
-                package = catalog.embed(_beneath(container, path, step), path)
+                package = catalog.embed(_beneath(container, path, step), path, step.place)
                 atom = Atom(package.name)
                 origins[number] = path
             case AtomPackageStep(atom=text):
@@ -111,6 +111,33 @@ def asked_debs(container: Container) -> Iterator[Wanted]:
     for step in container.steps:
         if isinstance(step.spec.package, DebianPackageStep):
             yield wanted("run", f"debian:{step.spec.package.debian}", step.place)
+
+
+def check_flags(
+    use: tuple[str, ...], container: Container, chosen: Mapping[str, Evaluated]
+) -> None:
+    """Refuse a flag for every package that no package declares: it is misspelt.
+
+    Raises:
+        UsageError, RecipeError: the flag is of the command line, of a `use` step.
+    """
+    declared = sorted({name for one in chosen.values() for name in one.settings})
+    for text in use:
+        if (flag := parse_assignment(text, "command line").flag) not in declared:
+            raise UsageError(
+                f"--use {text}: no package of this container declares the flag {flag!r}",
+                hint=advice(flag, declared),
+            )
+    for step in container.steps:
+        written = step.spec.use
+        texts = written.flags if isinstance(written, UseSpec) else written or ()
+        for text in texts:
+            if (flag := parse_assignment(text, step.place).flag) not in declared:
+                raise RecipeError(
+                    f"no package of this container declares the flag {flag!r}",
+                    place=step.place,
+                    hint=advice(flag, declared),
+                )
 
 
 def check_named(container: Container, chosen: Mapping[str, object]) -> None:

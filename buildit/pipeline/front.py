@@ -20,6 +20,7 @@ from buildit.load.tree import Catalog, shown
 from buildit.model.plan import ContainerPlan, Node
 from buildit.pipeline.asked import (
     asked_debs,
+    check_flags,
     check_named,
     outer_flags,
     package_roots,
@@ -89,6 +90,7 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
         roots.demands, catalog, outer_flags(request.use, loaded, container), preferred
     )
     check_named(container, selection.chosen)
+    check_flags(request.use, container, selection.chosen)
     pinner = replace(pinner, section=section, update=request.update)
     consulted = [lock_path]
     gatherer = Gatherer(store, pinner.patch, consulted)

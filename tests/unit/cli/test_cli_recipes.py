@@ -140,6 +140,17 @@ def test_use_lists_flags_with_their_origin(box: Command) -> None:
     ]
 
 
+def test_a_flag_that_no_package_has_is_a_mistake(box: Command) -> None:
+    said = box("use", "box", "--use", "-sssl")
+    assert (said.code, said.out) == (2, "")
+    assert "--use -sssl: no package of this container declares the flag 'sssl'" in said.err
+    assert "did you mean 'ssl'? valid here: ssl, tls" in said.err
+    Path("box/container.yaml").write_text(BOX.replace("-ssl", "-ssl, tsl=gnutls"))
+    said = box("use", "box")
+    assert said.err.startswith("buildit: error: box/container.yaml:3:3: no package of this")
+    assert "the flag 'tsl'\nhint: did you mean 'tls'?" in said.err
+
+
 def test_the_command_line_wins(box: Command) -> None:
     found = json.loads(box("use", "box", "--use", "ssl", "--use", "tls=openssl", "--json").out)
     tool = next(one for one in found if one["name"] == "app/tool")

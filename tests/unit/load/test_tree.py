@@ -218,6 +218,12 @@ def test_two_embedded_packages_of_one_name_are_refused(project: Checkout) -> Non
     assert "container/two/pkg.yaml:1:1" in (caught.value.place or "")
 
 
+def test_where_no_package_is_the_line_that_names_it_is_told(project: Checkout) -> None:
+    with pytest.raises(RecipeError, match=r"there is no pkg\.yaml in") as caught:
+        catalog(project).embed(project.root / "container/mien", "./mien", "container.yaml:2:3")
+    assert caught.value.place == "container.yaml:2:3"
+
+
 def test_the_longest_chain(project: Checkout) -> None:
     project.write("container/n1/pkg.yaml", "base: www-servers/nginx-1.22.1\n")
     for number in range(2, DEEPEST_CHAIN + 2):
