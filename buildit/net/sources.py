@@ -193,11 +193,12 @@ class Fetcher:
                 return want.digest
             failures: list[Failure] = []
             for location in locations(want.urls, self.mirrors):
+                if failures:  # told once there is another place; the error tells of the last
+                    self._tell(want, failures[-1])
                 failure = self._from(location, want, partial)
                 if failure is None:
                     return self._keep(want, partial)
                 failures.append(failure)
-                self._tell(want, failure)
             raise _failed(want, failures)
 
     def fetch_all(self, wants: Sequence[Fetch], jobs: int) -> tuple[Digest, ...]:
@@ -354,6 +355,11 @@ def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
     return FetchError(
         "no location serves it",
         place=want.name,
-        hint="check the network, add a mirror, or put the file into distfiles/",
+        hint=(
+            "is the sha256 right? Else check the network, add a mirror, or put the file into "
+            "distfiles/"
+            if any(failure.wrong for failure in failures)
+            else "check the network, add a mirror, or put the file into distfiles/"
+        ),
         details=details,
     )

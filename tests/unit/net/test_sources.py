@@ -143,8 +143,12 @@ def test_wrong_bytes_everywhere(tmp_path: Path) -> None:
 
 
 def test_wrong_bytes_here_and_silence_there_is_a_matter_of_network(tmp_path: Path) -> None:
-    with pytest.raises(FetchError):
-        fetcher(FakeTransport({A: b"one"}), tmp_path).fetch(want(A, B))
+    events: list[Event] = []
+    with pytest.raises(FetchError) as caught:
+        fetcher(FakeTransport({A: b"one"}), tmp_path, events).fetch(want(A, B))
+    assert (caught.value.hint or "").startswith("is the sha256 right? Else check the network")
+    told = [event.location for event in events if isinstance(event, LocationFailed)]
+    assert told == [A], "nothing follows B: the error tells of it"
 
 
 def test_a_html_page_is_named(tmp_path: Path) -> None:
