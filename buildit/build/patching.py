@@ -48,7 +48,10 @@ def apply_argv() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a patch did not apply: its number from 0, what happened, and the hunks that failed."""
+    """Why a patch did not apply: its number from 0, what happened, and the hunks that failed.
+
+    The reason names the first; where it is the only one, `details` are empty.
+    """
 
     number: int
     reason: str
@@ -97,5 +100,5 @@ def refusal(status: int, output: Sequence[str]) -> Refused:
         number,
         "does not apply" + (f": {details[0]}" if details else ""),
         "rebase the patch on this version; nothing is applied with fuzz",
-        tuple(details),
+        tuple(details) if len(details) > 1 else (),
     )
