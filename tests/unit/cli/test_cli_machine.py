@@ -76,12 +76,15 @@ def test_a_broken_image_fails_alone() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_sets_the_event_and_interrupts(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with stopping() as stop:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-        assert stop.is_set()
-    assert signal.getsignal(number) is before
+    inherited = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP
+    try:
+        with stopping() as stop:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            assert stop.is_set()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, inherited)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
