@@ -1,0 +1,80 @@
+"""What the documents say is there, is there: names of code, files, verbs and options."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from buildit.cli.quick import VERBS
+from tests.unit.test_shape import RANK
+
+pytestmark = pytest.mark.unit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ARCHITECTURE = CHECKOUT.joinpath("docs/architecture.md").read_text("utf-8")
+README = CHECKOUT.joinpath("README.md").read_text("utf-8")
+PAGES = (CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/**/*.md")))
+
+
+def names(module: Path) -> set[str]:
+    """Every function, class, method and module-level name of a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found.add(name)
+            case _:
+                pass
+    return found
+
+
+def missing(dotted: str) -> str | None:
+    """What of `module.name` or `folder.module.name` does not exist; None where all of it does."""
+    *way, last = dotted.split(".")
+    package = CHECKOUT / "buildit"
+    if package.joinpath(*way, f"{last}.py").is_file():
+        return None
+    modules = [*package.glob(f"{'/'.join(way)}.py"), *package.glob(f"*/{'/'.join(way)}.py")]
+    if not modules:
+        return f"{dotted}: no module"
+    return None if any(last in names(module) for module in modules) else f"{dotted}: no name"
+
+
+def test_architecture_names_what_is_there() -> None:
+    dotted = re.findall(r"`((?:[a-z_]+\.)+(?!py\b|md\b|yaml\b|lock\b)[A-Za-z_]+)`", ARCHITECTURE)
+    assert len(dotted) > 80
+    assert [found for name in dotted if (found := missing(name))] == []
+
+
+def test_a_name_that_is_not_there_is_found() -> None:
+    assert missing("sources.Fetcher") is None
+    assert missing("pipeline.stamp") is None
+    assert missing("cli.quick.replay") is None
+    assert missing("sources.Fetchor") == "sources.Fetchor: no name"
+    assert missing("pipeline.stump") == "pipeline.stump: no module"
+    assert missing("sauces.Fetcher") == "sauces.Fetcher: no module"
+
+
+def test_architecture_has_every_folder_with_its_rank() -> None:
+    table = re.findall(r"^\| (\d) \| `([^`]+)`", ARCHITECTURE, re.M)
+    said = {name.rstrip("/"): int(rank) for rank, name in table}
+    assert said.pop("errors digest events") == RANK[""]
+    assert said == {name: rank for name, rank in RANK.items() if name}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_readme_uses_verbs_that_there_are() -> None:
+    used = set(re.findall(r"`buildit ([a-z]+)\b(?!/)", README))
+    assert used > {"plan", "explain", "show", "log", "shell", "verify", "store", "doctor", "lock"}
+    assert used <= VERBS
