@@ -137,6 +137,9 @@ class Workroom:
                 path = os.path.dirname(path)
         for name in sorted(names):
             os.chown(self.work / name, *owner, follow_symlinks=False)
+        # Nobody may write there, but a build sees one owner, whoever started it.
+        for place in (self.work / "input").rglob("*"):
+            os.chown(place, *owner, follow_symlinks=False)
 
     def jail(self, env: dict[str, str]) -> Jail:
         return Jail(

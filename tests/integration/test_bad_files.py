@@ -247,7 +247,7 @@ def test_locked_says_what_would_move(seed: Seed, here: Path) -> None:
     project.patch.write_text(project.patch.read_text().replace("dear reader", "gentle reader"))
     found = refused(seed.program, project, UNSATISFIABLE, "--locked")
     assert "patches/polite.patch moves from" in found.details
-    assert "app/hello moves from" in found.details
+    assert "app/hello: what it is built from or with changed" in found.details
     assert project.lock.read_text() == lock
 
 

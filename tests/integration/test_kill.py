@@ -25,6 +25,9 @@ from tests.integration.world import Project
 pytestmark = pytest.mark.sandbox
 
 KILLS = int(os.environ.get("BUILDIT_KILLS", "8"))
+MANY = 30
+"""From so many random moments on, every durability point is tried here too; else those where
+something becomes visible. tests/sandbox/test_store_crash.py is at all of them each time."""
 FAILING = ("failure-create", "failure-write", "failure-sync", "failure-move")
 ELSEWHERE = ("corrupt-move", "collect-remove")
 """Points that no build comes to; tests/sandbox/test_store_crash.py is at them."""
@@ -81,13 +84,19 @@ def test_random_moments(seed: Seed, here: Path) -> None:
     assert killed >= KILLS // 2, f"only {killed} runs were killed: they ended before"
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point not in ELSEWHERE])
+def points() -> list[str]:
+    visible = ("-publish", "-directory", "-move", "-fill")
+    return [
+        point
+        for point in POINTS
+        if point not in ELSEWHERE and (KILLS >= MANY or point.endswith(visible))
+    ]
+
+
+@pytest.mark.parametrize("point", points())
 def test_durability_point(seed: Seed, here: Path, point: str) -> None:
     """Killed the first time that a signed build, or one that fails, comes to the point."""
     program = seed.program.with_store(seed.new_store(here))
-    if point.startswith(("layout-", "lease-")):
-        shutil.rmtree(program.store / "trees")  # the whole store is made anew
-        (program.store / "trees").mkdir()
     project = seed.new_project(here / "project")
     key = signing_key(here)
     project.config.write_text(f"{project.config.read_text()}signing-key: {key}\n")
