@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from buildit.cli.printable import columns, printable
+from buildit.cli.printable import columns, counted, printable
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
 
@@ -59,6 +59,6 @@ def raise_for_report(found: Report) -> None:
         )
     count = sum(len(image.problems) for image in found.images)
     raise IntegrityError(
-        f"not all images are what they should be: {count} problems",
+        f"not all images are what they should be: {counted(count, 'problem')}",
         hint="build them again: what they are made from is in the store",
     )

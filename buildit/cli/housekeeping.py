@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from buildit.cli.lookup import failures
-from buildit.cli.printable import columns, printable, size
+from buildit.cli.printable import columns, counted, printable, size
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import BuilditError, IntegrityError
 from buildit.store.artifacts import lookup
@@ -63,7 +63,8 @@ def listing_lines(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def verified_lines(found: Verified) -> tuple[str, ...]:
     rows = [(fault.remedy.value, fault.path, fault.reason) for fault in found.faults]
-    read = f"{found.blobs} blobs ({size(found.size)}) and {found.statements} statements read"
+    blobs, statements = counted(found.blobs, "blob"), counted(found.statements, "statement")
+    read = f"{blobs} ({size(found.size)}) and {statements} read"
     return (*columns(rows), read)
 
 
@@ -80,7 +81,7 @@ def raise_for_faults(found: Verified) -> None:
     bad = [fault for fault in found.faults if fault.remedy is not Remedy.REPAIRED]
     if bad:
         raise IntegrityError(
-            f"{len(bad)} objects of the store are not what they should be",
+            f"the store was not whole: {counted(len(bad), 'object')}",
             hint="build again: what was set aside is fetched or built anew",
         )
 
@@ -104,13 +105,13 @@ def garbage_plain(found: Garbage) -> dict[str, Any]:
 
 def garbage_lines(found: Garbage, *, dry_run: bool) -> tuple[str, ...]:
     counts = (
-        (len(found.keys), "builds"),
-        (len(found.blobs), "blobs"),
-        (len(found.trees), "trees"),
-        (len(found.failures), "failed builds"),
-        (len(found.corrupt), "corrupt objects"),
-        (len(found.roots), "roots of containers that are gone"),
+        (len(found.keys), "build"),
+        (len(found.blobs), "blob"),
+        (len(found.trees), "tree"),
+        (len(found.failures), "failed build"),
+        (len(found.corrupt), "corrupt object"),
+        (len(found.roots), "forgotten container"),
     )
-    parts = ", ".join(f"{count} {what}" for count, what in counts if count)
+    parts = ", ".join(counted(count, what) for count, what in counts if count)
     verb = "would go" if dry_run else "removed"
     return (f"{verb}: {parts} ({size(found.size)})" if parts else "nothing to remove",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from buildit.cli.printable import columns, printable, size
+from buildit.cli.printable import columns, counted, printable, size
 from buildit.digest import key_uuid
 from buildit.model.plan import ContainerPlan
 from buildit.pipeline.forecast import Forecast, Outlook, State
@@ -16,11 +16,11 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     rows = [(one.node.label, key_uuid(one.node.key), _state(one)) for one in found.packages]
     debs = [one for one in found.fetches if one.size is not None]
     others = [one for one in found.fetches if one.size is None]
-    fetched = [f"To fetch: {_count(len(found.fetches), 'file')}"] if found.fetches else []
+    fetched = [f"To fetch: {counted(len(found.fetches), 'file')}"] if found.fetches else []
     fetched += [printable(f"  {one.name}") for one in others]
     if debs:
-        fetched.append(f"  {_count(len(debs), '.deb')} ({size(sum(d.size or 0 for d in debs))})")
-    head = f"{plan.label} for {plan.platform}: {_count(len(plan.nodes), 'package')}"
+        fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(d.size or 0 for d in debs))})")
+    head = f"{plan.label} for {plan.platform}: {counted(len(plan.nodes), 'package')}"
     return (printable(head), *columns(rows, "  "), *fetched)
 
 
@@ -36,10 +36,6 @@ def _state(one: Outlook) -> str:
             return "to unpack"
         case State.UNNEEDED:
             return "not needed: what needs it is at hand"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:

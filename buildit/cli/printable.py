@@ -22,6 +22,11 @@ def size(count: int) -> str:
     raise AssertionError("the last unit takes everything")
 
 
+def counted(number: int, what: str) -> str:
+    """`1 package`, `2 packages`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> tuple[str, ...]:
     """Rows of equal length as lines with aligned columns, two blanks between them."""
     if not rows:

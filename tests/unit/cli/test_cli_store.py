@@ -255,7 +255,7 @@ def test_store_verify_finds_damage_once(filled: Command) -> None:
     said = filled("store", "verify")
     assert said.code == 5
     assert said.out.startswith("set aside  blobs/sha256/")
-    assert "objects of the store are not what they should be" in said.err
+    assert "the store was not whole: 2 objects\n" in said.err
     found = json.loads(filled("store", "verify", "--json").out)
     assert [fault["remedy"] for fault in found["faults"]] == ["reported"]
 
