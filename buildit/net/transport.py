@@ -23,7 +23,8 @@ class LocationError(FetchError):
     """One location failed; another may serve the bytes.
 
     `transient` says that the same location may serve them later, `retry_after` when (seconds).
-    `absent` says that the location simply does not have them.
+    `absent` says that the location simply does not have them, `unreachable` that its host cannot be
+    talked to at all.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class LocationError(FetchError):
         transient: bool = False,
         absent: bool = False,
         retry_after: float = 0.0,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(reason, place=url, hint=hint)
         self.reason = reason
         self.transient = transient
         self.absent = absent
         self.retry_after = retry_after
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,15 +302,16 @@ def _translated(url: str, error: BaseException) -> LocationError:
     if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
         verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
         hint = "check the clock and the machine's CA certificates"
-        return LocationError(shown, f"TLS failed: {verify}", hint=hint)
+        return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
     if (local := found(LinkLocalError)) is not None:
         return LocationError(shown, str(local))
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
-        return LocationError(shown, "host name does not resolve", hint="check the name and DNS")
+        hint = "check the name and DNS"
+        return LocationError(shown, "host name does not resolve", hint=hint, unreachable=True)
     if found(ConnectionRefusedError) is not None:
-        return LocationError(shown, "connection refused")
+        return LocationError(shown, "connection refused", unreachable=True)
     if found(urllib3.exceptions.ConnectTimeoutError) is not None:
-        return LocationError(shown, "timed out while connecting")
+        return LocationError(shown, "timed out while connecting", unreachable=True)
     if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
         return LocationError(shown, "timed out while waiting for an answer", transient=True)
     last = str(causes[-1]) or type(causes[-1]).__name__
