@@ -21,6 +21,7 @@ BLOBS = "blobs/sha256"
 DIRECTORIES = (
     BLOBS,
     "k",
+    "r",
     "n",
     "containers",
     "trees",
