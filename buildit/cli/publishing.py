@@ -14,9 +14,9 @@ from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan, Node, PackageStep
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.network import Network
-from buildit.pipeline.settings import FileRepository, Settings
-from buildit.pipeline.signing import accept
+from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.story import Prepared
+from buildit.pipeline.trust import Judge
 from buildit.plan.closure import closure
 from buildit.store.artifacts import lookup
 from buildit.store.binhost import FileBinhost
@@ -77,16 +77,14 @@ def _keys(
 
 
 def _push_to(
-    one: FileRepository,
+    one: Repository,
     keys: tuple[BuildKey, ...],
     settings: Settings,
     store: Store,
     report: Reporter,
 ) -> Pushed:
-    def judged(statement: bytes, signature: bytes | None, builder: str) -> None:
-        accept(statement, signature, builder, settings)
-
-    host = FileBinhost(Path(one.upload), judged, one.unsigned, report)
+    judge = Judge(settings, store, report)
+    host = FileBinhost(Path(one.upload), judge.accepting(), one.unsigned, report)
     blobs = 0
     for key in keys:
         done = host.push(key, store)

@@ -29,6 +29,7 @@ from buildit.model.plan import ContainerPlan, DebRef, Node, Toolchain
 from buildit.pipeline.network import Network
 from buildit.pipeline.realise import agrees, realise
 from buildit.pipeline.settings import Settings
+from buildit.pipeline.trust import Judge
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -51,8 +52,10 @@ class Realiser:
     network: Network
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     _nodes: dict[BuildKey, Node] = field(default_factory=dict)
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.settings, self.store, self.report)
         self._nodes = {node.key: node for node in self.plan.nodes}
 
     def node(self, key: BuildKey) -> Node:
@@ -80,6 +83,7 @@ class Realiser:
             self._nodes,
             roots,
             find=self.find,
+            recall=self.recall,
             prepare=self.prepare,
             build=self.build,
             jobs=self.settings.jobs,
@@ -108,9 +112,8 @@ class Realiser:
                 continue
             from buildit.store.binhost import FileBinhost
 
-            host = FileBinhost(
-                Path(repository.download), self._accept, repository.unsigned, self.report
-            )
+            accept = self.judge.accepting(suits, repository.name)
+            host = FileBinhost(Path(repository.download), accept, repository.unsigned, self.report)
             try:
                 artifact = host.pull(node.key, self.store)
             except BuilditError as error:
@@ -121,6 +124,20 @@ class Realiser:
                 return artifact
         self.report(Missing(node.key, node.label))
         return None
+
+    def recall(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        """An artifact whose dependencies had other keys and the same bytes, said of this node's
+        key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
+        if node.deb is not None or not node.dependencies:
+            return None
+        from buildit.pipeline.cutoff import recall
+
+        found = recall(node, at_hand, self.store, (), self.keep)
+        if found is None:
+            return None
+        artifact, origin = found
+        self.report(Reused(node.key, node.label, origin))
+        return artifact
 
     def prepare(self, nodes: tuple[Node, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""
@@ -144,6 +161,9 @@ class Realiser:
             )
             if isinstance(again, Found):
                 return again.artifact
+            recalled = self.recall(node, at_hand)
+            if recalled is not None:
+                return recalled
             self.report(Building(node.key, node.label, reason(node, self.store)))
             started = time.monotonic()
             builder = Builder(
@@ -157,14 +177,16 @@ class Realiser:
             )
             try:
                 artifact = builder.build(node, at_hand)
-                self._commit(artifact)
+                self.keep(artifact)
+                self.judge.compare(artifact)
             except BuilditError as error:
                 self.report(BuildFailed(node.key, node.label, error.message))
                 raise
             self.report(Built(node.key, node.label, time.monotonic() - started))
             return artifact
 
-    def _commit(self, artifact: Artifact) -> None:
+    def keep(self, artifact: Artifact) -> None:
+        """Commit an artifact under the user's own key, and say where it differs from before."""
         from buildit.pipeline.signing import signer
         from buildit.store.artifacts import commit, read_statement
 
@@ -181,15 +203,6 @@ class Realiser:
                     warning=True,
                 )
             )
-
-    def _accept(self, statement: bytes, signature: bytes | None, builder: str) -> None:
-        """Judge a statement of a binhost: signed by a key that the config allows, or unsigned
-        where the repository says so (the binhost itself checks that)."""
-        if builder == LOCAL and signature is None:
-            return
-        from buildit.pipeline.signing import accept
-
-        accept(statement, signature, builder, self.settings)
 
     def _waiting(self, holder: str) -> None:
         self.report(Notice(f"waiting for {holder}, which builds the same"))

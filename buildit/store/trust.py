@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from buildit.digest import BuildKey, Digest
+from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact
+
+
+class Undecided(IntegrityError):  # noqa: N818 - not wrong: others may yet say the same
+    """A statement that is signed by somebody trusted, and that too few builders agree on."""
+
 
 SELF = "yourself"
 """Who is shown for one's own builds."""

@@ -39,7 +39,7 @@ from buildit.model.plan import (
 from buildit.pipeline import stamp
 from buildit.pipeline.front import Planned
 from buildit.pipeline.network import Network
-from buildit.pipeline.settings import FileRepository, Settings
+from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.story import Options, Prepared
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.resolve import Selection
@@ -124,12 +124,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield opened
 
 
-def settings(store: Store, *hosts: FileRepository) -> Settings:
+def settings(store: Store, *hosts: Repository) -> Settings:
     return Settings(str(store.root), 1, repositories=hosts)
 
 
-def host(path: Path) -> FileRepository:
-    return FileRepository("local", str(path), str(path), unsigned=True)
+def host(path: Path) -> Repository:
+    return Repository("local", str(path), str(path), unsigned=True)
 
 
 def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
@@ -267,12 +267,12 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     ("hosts", "message"),
     [
         ((), "no repository of the configuration is a directory to publish to"),
-        ((FileRepository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
-        ((FileRepository("local", "", "x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
+        ((Repository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
+        ((Repository("local", "", "x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
     ],
 )
 def test_push_says_what_is_missing(
-    hosts: tuple[FileRepository, ...], message: str, store: Store
+    hosts: tuple[Repository, ...], message: str, store: Store
 ) -> None:
     prepared = Prepared(PLAN, settings(store, *hosts))
     network = Network(prepared.settings, store, silent, offline=True)
