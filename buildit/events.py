@@ -60,6 +60,15 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """A build that need not be made: another key had the same inputs, byte for byte."""
+
+    key: BuildKey
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """No known location has the key."""
 
@@ -126,6 +135,7 @@ Event = (
     | Fetching
     | LocationFailed
     | Reused
+    | Recalled
     | Missing
     | Building
     | PhaseStarted

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from buildit.cli.options import (
     DIRECTORY,
+    DISCOVER,
     JOBS,
     LOCKED,
     OFFLINE,
@@ -22,7 +23,7 @@ from buildit.cli.results import say, say_json
 
 
 @click.command()
-@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS)
+@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER)
 @click.pass_obj
 def build(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
@@ -41,7 +42,7 @@ def build(invocation: Invocation, asked: Asked) -> None:
 
 
 @click.command()
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
+@of_container(DIRECTORY, USE, LOCKED, OFFLINE, DISCOVER)
 def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.forecast import forecast
@@ -52,8 +53,9 @@ def plan(asked: Asked) -> None:
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)
         announce(prepared, asked.options, screen)
-        with story.opened(prepared.settings, asked.options, screen) as (store, _):
-            found = forecast(prepared.plan, prepared.settings, store)
+        settings = story.located(prepared, asked.options, screen)
+        with story.opened(settings, asked.options, screen) as (store, _):
+            found = forecast(prepared.plan, settings, store)
     if asked.as_json:
         say_json(plan_plain(prepared.plan, found))
     else:
@@ -116,7 +118,7 @@ def use(asked: Asked) -> None:
 
 
 @click.command()
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
+@of_container(DIRECTORY, USE, LOCKED, OFFLINE, DISCOVER)
 def push(asked: Asked) -> None:
     """Publish what DIR is made of to the directories of the configuration; build it first."""
     from buildit.cli import publishing
@@ -124,8 +126,9 @@ def push(asked: Asked) -> None:
 
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)
-        with story.opened(prepared.settings, asked.options, screen) as (store, network):
-            done = publishing.push(prepared, store, network, screen)
+        settings = story.located(prepared, asked.options, screen)
+        with story.opened(settings, asked.options, screen) as (store, network):
+            done = publishing.push(replace(prepared, settings=settings), store, network, screen)
     if asked.as_json:
         say_json([asdict(one) for one in done])
     else:

@@ -27,6 +27,7 @@ from buildit.events import (
     PhaseStarted,
     Planned,
     Processing,
+    Recalled,
     Reused,
     Started,
 )
@@ -59,6 +60,8 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
             return (f"Found HASH in {origin}...{OK}",)
         case Building() | Built() | BuildFailed():
             return _build_lines(event, roots)
+        case Recalled(_, name, origin):
+            return (f"  {name}: not rebuilt: taken from {origin}",)
         case LocationFailed(name, location, reason):
             return (f"  {name}: {location}: {reason}; trying the next location",)
         case Fetching(name, received, _, True):

@@ -31,7 +31,7 @@ class Options:
     """What the command line says of one container.
 
     `use` are flags for every package, `update` what may move although it is locked, `jobs` 0 means
-    as configured. `locked` refuses a lock that would change.
+    as configured. `locked` refuses a lock that would change. `discover` names further places.
     """
 
     directory: Path
@@ -41,6 +41,7 @@ class Options:
     jobs: int = 0
     locked: bool = False
     offline: bool = False
+    discover: tuple[str, ...] = ()
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
@@ -122,6 +123,21 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     return Prepared(planned.plan, _settings(settings.plain(), options), planned)
 
 
+def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
+    """The settings with the places of `--discover`; these hold for one run and are never kept.
+
+    Raises:
+        UsageError: an option is wrong, or publishes where nothing can be published to.
+    """
+    if not options.discover:
+        return prepared.settings
+    from buildit.pipeline.discovering import located as with_places
+
+    with opened(prepared.settings, options, report) as (_, network):
+        transport = None if options.offline else network.transport()
+        return with_places(prepared.settings, options.discover, transport, report)
+
+
 def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
     """Write the lock where it changed, or refuse under `--locked`.
 
@@ -166,12 +182,13 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         BuilditError: see each stage; the store stays whole, finished packages stay built.
     """
     prepared = prepare(options, report)
-    plan, settings = prepared.plan, prepared.settings
+    plan = prepared.plan
     report(Started(plan.label))
     for step in plan.steps:
         if isinstance(step, PackageStep):
             report(Processing(step.origin, plan.platform, step.key))
     lock(prepared, options, report)
+    settings = located(prepared, options, report)
     with opened(settings, options, report) as (store, network):
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
