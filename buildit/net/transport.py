@@ -23,8 +23,8 @@ class LocationError(FetchError):
     """One location failed; another may serve the bytes.
 
     `transient` says that the same location may serve them later, `retry_after` when (seconds).
-    `absent` says that the location simply does not have them, `unreachable` that its host cannot be
-    talked to at all.
+    `absent` says that the location simply does not have them, `wrong` that it serves too many,
+    `unreachable` that its host cannot be talked to at all.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class LocationError(FetchError):
         hint: str | None = None,
         transient: bool = False,
         absent: bool = False,
+        wrong: bool = False,
         retry_after: float = 0.0,
         unreachable: bool = False,
     ) -> None:
@@ -42,6 +43,7 @@ class LocationError(FetchError):
         self.reason = reason
         self.transient = transient
         self.absent = absent
+        self.wrong = wrong
         self.retry_after = retry_after
         self.unreachable = unreachable
 
@@ -98,14 +100,17 @@ def local_path(url: str) -> Path | None:
 
 
 class LocalTransport:
-    """`file:` URLs and absolute paths: regular files only."""
+    """`file:` URLs and absolute paths: regular files only, and no links unless `follow`."""
+
+    def __init__(self, *, follow: bool = True) -> None:
+        self._flags = 0 if follow else os.O_NOFOLLOW
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
         path = local_path(url)
         if path is None:
             raise LocationError(url, "not a file: URL or an absolute path")
-        fd = _open_regular(path, url)
+        fd = _open_regular(path, url, self._flags)
         with open(fd, "rb", buffering=0) as stream:
             size = os.fstat(fd).st_size
             check_cap(url, size, cap)
@@ -147,6 +152,12 @@ def web_transport() -> Transport:
     return WebTransport()
 
 
+def sftp_transport() -> Transport:
+    from buildit.net.sftp_transport import SftpTransport
+
+    return SftpTransport()
+
+
 def default_transport() -> SchemeTransport:
     """https, http and local files."""
     return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
@@ -165,13 +176,14 @@ def read_small(transport: Transport, url: str, cap: int) -> bytes:
 def check_cap(url: str, size: int, cap: int) -> None:
     """Raises LocationError: `size` bytes are more than were asked for."""
     if size > cap:
-        raise LocationError(url, f"serves {size} bytes, more than the {cap} that it may have")
+        reason = f"serves {size} bytes, more than the {cap} that it may have"
+        raise LocationError(url, reason, wrong=True)
 
 
-def _open_regular(path: Path, url: str) -> int:
+def _open_regular(path: Path, url: str, flags: int) -> int:
     try:
         # O_NONBLOCK: a FIFO put in place of the file must not hang us
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except FileNotFoundError as error:
         raise LocationError(url, "no such file", absent=True) from error
     except OSError as error:
@@ -193,5 +205,6 @@ def _file_chunks(read: Callable[[int], bytes | None], url: str, cap: int) -> Ite
             return
         left -= len(chunk)
         if left < 0:  # the file grew while we read it
-            raise LocationError(url, f"serves more than the {cap} bytes that it may have")
+            reason = f"serves more than the {cap} bytes that it may have"
+            raise LocationError(url, reason, wrong=True)
         yield chunk

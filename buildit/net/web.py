@@ -304,7 +304,7 @@ def _translated(url: str, error: BaseException) -> LocationError:
         hint = "check the clock and the machine's CA certificates"
         return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
     if (local := found(LinkLocalError)) is not None:
-        return LocationError(shown, str(local))
+        return LocationError(shown, str(local), unreachable=True)
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
         hint = "check the name and DNS"
         return LocationError(shown, "host name does not resolve", hint=hint, unreachable=True)

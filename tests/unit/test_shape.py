@@ -43,7 +43,7 @@ ONLY_IN = {
     "urllib3": ("net.web",),
     "cryptography": ("net.sshkeys", "net.sshwire"),
     "pysequoia": ("net.sequoia",),
-    "paramiko": (),
+    "paramiko": ("net.paramiko_pipe",),
     "pydantic": (
         "model.schema",
         "model.recipe",
@@ -56,7 +56,7 @@ ONLY_IN = {
     "elftools": (),
     "click": ("cli.*",),
     "rich": ("cli.*",),
-    "subprocess": ("build.launch", "build.launch_probe", "net.gpgv"),
+    "subprocess": ("build.launch", "build.launch_probe", "net.gpgv", "net.ssh_pipe"),
     "tarfile": (),
     "zipfile": ("archive.zipread",),
     "unittest": (),
