@@ -121,6 +121,17 @@ class Emitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploading:
+    """`what` (packages, images) on its way to a repository: bytes so far, and in all."""
+
+    repository: str
+    what: str
+    sent: int
+    total: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One line that the user should see; `warning` where it may need action."""
 
@@ -143,6 +154,7 @@ Event = (
     | BuildFailed
     | Packaging
     | Emitted
+    | Uploading
     | Notice
 )
 

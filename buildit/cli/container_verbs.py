@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
 
 import click
 
@@ -14,6 +13,7 @@ from buildit.cli.options import (
     LOCKED,
     OFFLINE,
     OUTPUT,
+    PUSH,
     USE,
     Asked,
     Invocation,
@@ -23,7 +23,7 @@ from buildit.cli.results import say, say_json
 
 
 @click.command()
-@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER)
+@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER, PUSH)
 @click.pass_obj
 def build(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
@@ -118,21 +118,19 @@ def use(asked: Asked) -> None:
 
 
 @click.command()
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE, DISCOVER)
-def push(asked: Asked) -> None:
-    """Publish what DIR is made of to the directories of the configuration; build it first."""
-    from buildit.cli import publishing
+@of_container(DIRECTORY, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
+@click.pass_obj
+def push(invocation: Invocation, asked: Asked) -> None:
+    """Publish the packages, the spec and the images of DIR; build it first."""
+    from buildit.cli.publishing import pushed_lines, pushed_plain
     from buildit.pipeline import story
 
     with asked.screen() as screen:
-        prepared = story.prepare(asked.options, screen)
-        settings = story.located(prepared, asked.options, screen)
-        with story.opened(settings, asked.options, screen) as (store, network):
-            done = publishing.push(replace(prepared, settings=settings), store, network, screen)
+        done = story.push(asked.options, screen, invocation.stop)
     if asked.as_json:
-        say_json([asdict(one) for one in done])
+        say_json(pushed_plain(done))
     else:
-        say(f"{d.path}  {d.artifacts} artifacts, {d.blobs} new blobs" for d in done)
+        say(pushed_lines(done))
 
 
 COMMANDS = (build, plan, lock, explain, use, push)

@@ -30,6 +30,7 @@ from buildit.events import (
     Recalled,
     Reused,
     Started,
+    Uploading,
 )
 
 OK = "   [OK]"
@@ -68,9 +69,11 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
             return (f"  fetched {name} ({received / 1e6:.1f} MB)",)
         case Emitted(name, kind, _, _):
             return (f"Packaging {name} as {kind.upper()}...{OK}",)
+        case Uploading(repository, what, _, _, True):
+            return (f"Uploading {what} to '{repository}'{OK}",)
         case Notice(message, warning):
             return (f"{'warning: ' if warning else ''}{message}",)
-        case Fetching() | PhaseStarted() | Packaging() | Missing() | Reused():
+        case Fetching() | PhaseStarted() | Packaging() | Missing() | Reused() | Uploading():
             return ()
 
 

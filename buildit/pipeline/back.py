@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, IntegrityError
@@ -21,6 +21,7 @@ from buildit.events import (
     Missing,
     Notice,
     Planned,
+    Recalled,
     Reporter,
     Reused,
 )
@@ -33,6 +34,9 @@ from buildit.pipeline.trust import Judge
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+
+if TYPE_CHECKING:
+    from buildit.net.binhost import Binhost
 
 LOCAL_STORE = "the local store"
 
@@ -107,20 +111,13 @@ class Realiser:
         if isinstance(found, Found):
             self.report(Reused(node.key, node.label, LOCAL_STORE))
             return found.artifact
-        for repository in self.settings.repositories:
-            if not repository.download or not Path(repository.download).is_dir():
-                continue
-            from buildit.store.binhost import FileBinhost
-
-            accept = self.judge.accepting(suits, repository.name)
-            host = FileBinhost(Path(repository.download), accept, repository.unsigned, self.report)
+        for host in self._binhosts():
             try:
-                artifact = host.pull(node.key, self.store)
-            except BuilditError as error:
-                self.report(Notice(f"{repository.name}: {error}", warning=True))
-                continue
-            if artifact is not None and suits(artifact) is None:
-                self.report(Reused(node.key, node.label, f"'{repository.name}'"))
+                artifact = host.pull(node.key, self.store, suits)
+            except BuilditError:
+                continue  # the binhost said why
+            if artifact is not None:
+                self.report(Reused(node.key, node.label, f"'{host.name}'"))
                 return artifact
         self.report(Missing(node.key, node.label))
         return None
@@ -132,12 +129,18 @@ class Realiser:
             return None
         from buildit.pipeline.cutoff import recall
 
-        found = recall(node, at_hand, self.store, (), self.keep)
+        found = recall(node, at_hand, self.store, self._binhosts(), self.keep)
         if found is None:
             return None
         artifact, origin = found
-        self.report(Reused(node.key, node.label, origin))
+        self.report(Recalled(node.key, node.label, origin))
         return artifact
+
+    def _binhosts(self) -> Iterator[Binhost]:
+        """Those of the configuration, judged by what it says of each."""
+        if not self.settings.repositories:
+            return iter(())
+        return self.network.hosts().opened(lambda name: self.judge.accepting(repository=name))
 
     def prepare(self, nodes: tuple[Node, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""

@@ -24,6 +24,7 @@ from buildit.store.cas import Store
 
 if TYPE_CHECKING:
     from buildit.pipeline.front import Planned
+    from buildit.pipeline.publish import Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Options:
     """What the command line says of one container.
 
     `use` are flags for every package, `update` what may move although it is locked, `jobs` 0 means
-    as configured. `locked` refuses a lock that would change. `discover` names further places.
+    as configured. `locked` refuses a lock that would change. `discover` names further places,
+    and `push` publishes what was made.
     """
 
     directory: Path
@@ -42,6 +44,7 @@ class Options:
     locked: bool = False
     offline: bool = False
     discover: tuple[str, ...] = ()
+    push: bool = False
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
@@ -197,7 +200,39 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         if prepared.planned is not None:
             _keep_outputs(prepared, realiser, options)
             _keep_roots(store, plan, options)
+        if _publishes(options):
+            from buildit.pipeline.publish import publish
+
+            publish(replace(prepared, settings=settings), store, network, emissions)
     return emissions
+
+
+def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Published, ...]:
+    """Publish a container that is built: its packages, its spec and its images.
+
+    Raises:
+        UsageError: it is not built, or there is nowhere to publish to.
+        FetchError, IntegrityError, StoreError: see `pipeline.publish`.
+    """
+    from buildit.pipeline.publish import built_keys, publish, targets
+
+    prepared = prepare(options, report)
+    settings = located(prepared, options, report)
+    prepared = replace(prepared, settings=settings)
+    with opened(settings, options, report) as (store, network):
+        targets(settings, network)
+        built_keys(prepared.plan, settings, store, network)
+        realiser = Realiser(prepared.plan, settings, store, report, stop, network)
+        emissions = _emit(prepared.plan, realiser, options.output, report)
+        return publish(prepared, store, network, emissions)
+
+
+def _publishes(options: Options) -> bool:
+    if options.push or not options.discover:
+        return options.push
+    from buildit.pipeline.discovering import publishes
+
+    return publishes(options.discover)
 
 
 def _emit(

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.cli import publishing
 from buildit.cli.emitted import images_plain, told
 from buildit.cli.forecast import State, forecast
 from buildit.cli.planned import plan_lines, plan_plain
@@ -39,13 +38,14 @@ from buildit.model.plan import (
 from buildit.pipeline import stamp
 from buildit.pipeline.front import Planned
 from buildit.pipeline.network import Network
+from buildit.pipeline.publish import publish
 from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.story import Options, Prepared
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.resolve import Selection
 from buildit.store.artifacts import commit
-from buildit.store.binhost import FileBinhost
 from buildit.store.cas import Store
+from tests.hosts import FileBinhost
 
 pytestmark = pytest.mark.unit
 
@@ -252,23 +252,23 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     target = host(tmp_path / "host")
     prepared = Prepared(PLAN, settings(store, target))
     network = Network(prepared.settings, store, silent, offline=True)
-    (done,) = publishing.push(prepared, store, network, silent)
+    (done,) = publish(prepared, store, network)
     assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
     assert done.blobs == 7
     with Store.open(tmp_path / "second") as second:
         found = forecast(PLAN, settings(second, target), second)
         assert found.packages[-1].state is State.BINHOST
         assert found.fetches == ()
-    (again,) = publishing.push(prepared, store, network, silent)
+    (again,) = publish(prepared, store, network)
     assert again.blobs == 0
 
 
 @pytest.mark.parametrize(
     ("hosts", "message"),
     [
-        ((), "no repository of the configuration is a directory to publish to"),
+        ((), "no repository of the configuration can be published to"),
         ((Repository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
-        ((Repository("local", "", "x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
+        ((Repository("local", "", "/x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
     ],
 )
 def test_push_says_what_is_missing(
@@ -277,7 +277,7 @@ def test_push_says_what_is_missing(
     prepared = Prepared(PLAN, settings(store, *hosts))
     network = Network(prepared.settings, store, silent, offline=True)
     with pytest.raises(UsageError, match=message):
-        publishing.push(prepared, store, network, silent)
+        publish(prepared, store, network)
 
 
 def planned() -> Planned:
