@@ -27,9 +27,12 @@ from buildit.net.sftp_wire import (
     HAS_MODE,
     LSTAT,
     MKDIR,
+    NAME,
     NO_SUCH_FILE,
     OPEN,
+    OPENDIR,
     READ,
+    READDIR,
     REMOVE,
     RENAME,
     STATUS,
@@ -41,16 +44,20 @@ from buildit.net.sftp_wire import (
     StatusError,
     attributes,
     counted,
+    listed,
     string,
     text,
 )
 
 AHEAD = 8 << 20
 """Bytes of a file asked for, or sent, before the first answer must be here."""
+MOST_NAMES = 1_000_000
+"""Of one directory."""
 FSYNC = b"fsync@openssh.com"
 POSIX_RENAME = b"posix-rename@openssh.com"
 STATVFS = b"statvfs@openssh.com"
-READABLE = struct.pack(">II", HAS_MODE, 0o644)
+BEGUN = struct.pack(">II", HAS_MODE, 0o644)
+FINISHED = struct.pack(">II", HAS_MODE, 0o444)
 """Attributes: whatever the account's umask is, the web server must be able to read it."""
 
 
@@ -132,6 +139,76 @@ class Sftp:
             return None
         return int(block * available)
 
+    # -- many small things at once
+
+    def listings(self, paths: Sequence[str]) -> list[tuple[str, ...]]:
+        """The sorted names in each directory; none where there is no such directory.
+
+        Raises:
+            StatusError: the server refuses.
+        """
+        handles = self._opened([(OPENDIR, text(path)) for path in paths])
+        names: list[list[str]] = [[] for _ in paths]
+        left = [at for at, handle in enumerate(handles) if handle is not None]
+        try:
+            while left:
+                asked = [(READDIR, string(handles[at] or b"")) for at in left]
+                replies = self._session.exchange(asked)
+                ended = set()
+                for at, reply in zip(left, replies, strict=True):
+                    if reply.kind == STATUS and reply.code() == EOF:
+                        ended.add(at)
+                    else:
+                        names[at] += listed(reply.checked(NAME))
+                    if len(names[at]) > MOST_NAMES:
+                        raise StatusError(-1, f"{paths[at]} has more than {MOST_NAMES} names")
+                left = [at for at in left if at not in ended]
+        finally:
+            self._closed(handles)
+        return [tuple(sorted({*found} - {".", ".."})) for found in names]
+
+    def read_small(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Files that are not larger than a piece; None where there is none, or it is larger.
+
+        Raises:
+            StatusError: the server refuses.
+        """
+        statuses = self.statuses(paths)
+        wanted = [s is not None and s.regular and s.size <= self.piece for s in statuses]
+        asked = [
+            (OPEN, text(path) + struct.pack(">II", FOR_READING, 0))
+            for path, want in zip(paths, wanted, strict=True)
+            if want
+        ]
+        handles = self._opened(asked)
+        reads = struct.pack(">QI", 0, self.piece)
+        try:
+            replies = self._session.exchange(
+                (READ, string(handle) + reads) for handle in handles if handle is not None
+            )
+            contents = iter(
+                b"" if r.kind == STATUS and r.code() == EOF else counted(r.checked(DATA))
+                for r in replies
+            )
+            opened = iter(None if handle is None else next(contents, None) for handle in handles)
+            return [next(opened) if want else None for want in wanted]
+        finally:
+            self._closed(handles)
+
+    def _opened(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
+        """A handle for each; None where there is no such thing."""
+        found: list[bytes | None] = []
+        for reply in self._session.exchange(requests):
+            if reply.kind == STATUS and reply.code() == NO_SUCH_FILE:
+                found.append(None)
+            else:
+                found.append(counted(reply.checked(HANDLE)))
+        return found
+
+    def _closed(self, handles: Sequence[bytes | None]) -> None:
+        for _ in self._session.exchange((CLOSE, string(h)) for h in handles if h is not None):
+            pass
+
     # -- reading
 
     def chunks(self, path: str, offset: int, end: int) -> Iterator[bytes]:
@@ -180,7 +257,7 @@ class Sftp:
             StatusError: the server cannot write it, or not all of it.
         """
         flags = FOR_WRITING | CREATE | (0 if offset else TRUNCATE)
-        handle = self._session.one(OPEN, text(path) + struct.pack(">I", flags) + READABLE).checked(
+        handle = self._session.one(OPEN, text(path) + struct.pack(">I", flags) + BEGUN).checked(
             HANDLE
         )
         under_way: deque[int] = deque()
@@ -195,7 +272,7 @@ class Sftp:
                 yield offset
             while under_way:
                 self._session.answer(under_way.popleft()).done()
-            self._session.answer(self._session.ask(FSETSTAT, handle, READABLE)).done()
+            self._session.answer(self._session.ask(FSETSTAT, handle, FINISHED)).done()
             if FSYNC in self._session.extensions:
                 self._session.answer(self._session.ask(EXTENDED, string(FSYNC), handle)).done()
         finally:
@@ -209,15 +286,21 @@ class Sftp:
         Raises:
             StatusError: the server cannot write one of them.
         """
-        flags = struct.pack(">I", FOR_WRITING | CREATE | TRUNCATE) + READABLE
-        opened = self._session.exchange((OPEN, text(file.path) + flags) for file in files)
+        flags = struct.pack(">I", FOR_WRITING | CREATE | TRUNCATE) + BEGUN
+        requests = [(OPEN, text(file.path) + flags) for file in files]
+        opened = self._session.exchange(requests)
+        for number, reply in enumerate(opened):
+            if reply.kind == STATUS:
+                # left by an upload that was cut short when it was finished but for its name
+                self._session.one(REMOVE, text(files[number].path))
+                opened[number] = self._session.one(*requests[number])
         handles = [reply.checked(HANDLE) for reply in opened]
         sync = durable and FSYNC in self._session.extensions
         requests = []
         for file, handle in zip(files, handles, strict=True):
             place = struct.pack(">QI", 0, len(file.content))
             requests.append((WRITE, handle + place + file.content))
-            requests.append((FSETSTAT, handle + READABLE))
+            requests.append((FSETSTAT, handle + FINISHED))
             if sync:
                 requests.append((EXTENDED, string(FSYNC) + handle))
             requests.append((CLOSE, handle))

@@ -23,14 +23,21 @@ from buildit.net.ssh_account import Account
 from buildit.net.transport import LocationError
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
-from buildit.store.layout import CONSTANT_FILES, FORMAT_BYTES, FORMAT_FILE, key_directory
+from buildit.store.layout import (
+    CONSTANT_FILES,
+    DIRECTORIES,
+    FORMAT_BYTES,
+    FORMAT_FILE,
+    key_directory,
+)
 from buildit.store.names import entry
 from buildit.store.resolved import entry_bytes, entry_name, resolved_of
 
 SIGNATURE_LIMIT = 64 << 10
 GROUP_BYTES = 8 << 20
+MANY = 100
+"""Files that are open at one time; OpenSSH's server takes some thousand."""
 """Small blobs in memory at one time."""
-DIRECTORIES = ("blobs", "blobs/sha256", "k", "n", "r", "containers", "tmp")
 
 
 @dataclass(slots=True)
@@ -58,7 +65,7 @@ class SshPublisher:
             parents = [root[:at] for at in range(1, len(root)) if root[at] == "/"]
             sftp.make_directories([*parents, *([root] if root else [])])
             self._directories(sftp, DIRECTORIES)
-            if sftp.status(self.account.below(DIRECTORIES[-1])) is None:
+            if sftp.status(self.account.below("tmp")) is None:
                 raise StatusError(2, f"the directory {root or '.'} cannot be made")
             files = {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}
             there = sftp.statuses([self.account.below(name) for name in files])
@@ -84,6 +91,21 @@ class SshPublisher:
         with self._session() as sftp:
             return self._read(sftp, path, limit)
 
+    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        with self._session() as sftp:
+            for at in range(0, len(directories), MANY):
+                group = directories[at : at + MANY]
+                found += sftp.listings([self.account.below(path) for path in group])
+        return found
+
+    def read_files(self, paths: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        with self._session() as sftp:
+            for at in range(0, len(paths), MANY):
+                found += sftp.read_small([self.account.below(p) for p in paths[at : at + MANY]])
+        return found
+
     # -- blobs
 
     def put_blobs(self, blobs: Sequence[Outgoing], progress: Progress) -> None:
@@ -91,7 +113,7 @@ class SshPublisher:
         with self._session() as sftp:
             for group in _groups([blob for blob in blobs if blob.size <= sftp.piece]):
                 files = [(blob_path(blob.digest), _content(blob)) for blob in group]
-                self._place(sftp, files)
+                self._place(sftp, files, mend=True)
                 sent += sum(blob.size for blob in group)
                 progress(sent, total)
             for blob in blobs:
@@ -101,7 +123,7 @@ class SshPublisher:
                     sent += blob.size
 
     def _put_large(self, sftp: Sftp, blob: Outgoing) -> Iterator[int]:
-        temporary = self._temporary(blob_path(blob.digest))
+        temporary = self.temporary(blob_path(blob.digest))
         offset = self._resumable(sftp, temporary, blob)
         with closing(blob.open()) as source:
             left = offset
@@ -117,13 +139,16 @@ class SshPublisher:
                 with suppress(StatusError):
                     sftp.remove(temporary)  # our own bytes turned out to be wrong
                 raise
-        self._name(sftp, [(temporary, blob_path(blob.digest))])
+        self._name(sftp, [(temporary, blob_path(blob.digest))], [blob.size])
 
     def _resumable(self, sftp: Sftp, temporary: str, blob: Outgoing) -> int:
         """How much of the blob an earlier try left there: read back, since a partial file proves
         nothing."""
         status = sftp.status(temporary)
-        if status is None or not status.regular or status.size > blob.size:
+        if status is None:
+            return 0
+        if not status.regular or status.size > blob.size or not status.mode & 0o200:
+            sftp.remove(temporary)
             return 0
         same = 0
         with closing(blob.open()) as source:
@@ -158,7 +183,7 @@ class SshPublisher:
         size = source.stat().st_size
         with self._session() as sftp:
             self._directories(sftp, (str(Path(path).parent),))
-            temporary = self._temporary(path)
+            temporary = self.temporary(path)
             with source.open("rb") as stream:
                 for _ in sftp.write(temporary, stream, 0):
                     pass
@@ -220,7 +245,7 @@ class SshPublisher:
         return b"".join(sftp.chunks(whole, 0, status.size))
 
     def _replace(self, sftp: Sftp, path: str, content: bytes) -> None:
-        temporary = self._temporary(path)
+        temporary = self.temporary(path)
         sftp.write_small([Small(temporary, content)])
         sftp.replace(temporary, self.account.below(path))
 
@@ -234,9 +259,11 @@ class SshPublisher:
         sftp.make_directories([self.account.below(path) for path in new])
         self._made |= set(new)
 
-    def _place(self, sftp: Sftp, files: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def _place(
+        self, sftp: Sftp, files: Sequence[tuple[str, bytes]], *, mend: bool = False
+    ) -> list[bool]:
         """Write small files and give them their names; whether each name was still free."""
-        pairs = [(self._temporary(path), path) for path, _ in files]
+        pairs = [(self.temporary(path), path) for path, _ in files]
         small = [
             Small(temporary, content)
             for (temporary, _), (_, content) in zip(pairs, files, strict=True)
@@ -245,21 +272,30 @@ class SshPublisher:
             sftp.write_small(small)
         except StatusError as error:
             raise self._full(sftp, error, [temporary for temporary, _ in pairs]) from error
-        return self._name(sftp, pairs)
+        return self._name(sftp, pairs, [len(content) for _, content in files] if mend else ())
 
-    def _name(self, sftp: Sftp, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Rename without overwriting; what another publisher was first with is removed."""
+    def _name(
+        self, sftp: Sftp, pairs: Sequence[tuple[str, str]], sizes: Sequence[int] = ()
+    ) -> list[bool]:
+        """Rename without overwriting; what another publisher was first with is removed. Where
+        `sizes` are given, a file of another size is no blob (a power loss may have cut it): it is
+        replaced."""
         final = [(temporary, self.account.below(path)) for temporary, path in pairs]
         codes = sftp.rename(final)
-        for (temporary, path), code in zip(final, codes, strict=True):
-            if code != OK:
-                with suppress(StatusError):
-                    sftp.remove(temporary)
-                if sftp.status(path) is None:
-                    raise StatusError(code, f"{path} cannot be given its name")
+        for number, ((temporary, path), code) in enumerate(zip(final, codes, strict=True)):
+            if code == OK:
+                continue
+            there = sftp.status(path)
+            if there is not None and sizes and there.size != sizes[number]:
+                sftp.replace(temporary, path)
+                continue
+            with suppress(StatusError):
+                sftp.remove(temporary)
+            if there is None:
+                raise StatusError(code, f"{path} cannot be given its name")
         return [code == OK for code in codes]
 
-    def _temporary(self, path: str) -> str:
+    def temporary(self, path: str) -> str:
         return self.account.below(f"tmp/up-{self.token}-{digest_bytes(path.encode())}")
 
     def _full(self, sftp: Sftp, error: StatusError, temporaries: Sequence[str]) -> FetchError:
