@@ -6,6 +6,7 @@ statement of one builder is kept beside the first and reported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from buildit.store.cas import Store
 from buildit.store.durable import located
 from buildit.store.layout import key_directory
 from buildit.store.resolved import note_resolved
+
+SMALL_FILE = 1 << 18
+"""Most bytes of a file that is read with many others; a way to a binhost may allow less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,14 @@ class Publisher(Protocol):
 
     def read_file(self, path: str, limit: int) -> bytes | None:
         """A small file of a view; None where there is none."""
+        ...
+
+    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
+        """What is in each directory, sorted; nothing where there is none."""
+        ...
+
+    def read_files(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Many small files; None where there is none, or one of more than `SMALL_FILE` bytes."""
         ...
 
 
@@ -338,3 +350,19 @@ class FilePublisher:
         target = self._target.root / path
         with located(target):
             return read_bounded(target, limit) if target.is_file() else None
+
+    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
+        return [self._names(self._target.root / directory) for directory in directories]
+
+    def _names(self, directory: Path) -> tuple[str, ...]:
+        with located(directory):
+            return tuple(sorted(os.listdir(directory))) if directory.is_dir() else ()
+
+    def read_files(self, paths: Sequence[str]) -> list[bytes | None]:
+        return [self._small(self._target.root / path) for path in paths]
+
+    def _small(self, path: Path) -> bytes | None:
+        with located(path):
+            if not path.is_file() or path.stat().st_size > SMALL_FILE:
+                return None
+            return path.read_bytes()

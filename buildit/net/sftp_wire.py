@@ -21,10 +21,11 @@ _LARGEST_PIECE = 255 << 10
 
 INIT, VERSION_REPLY, OPEN, CLOSE, READ, WRITE, LSTAT = 1, 2, 3, 4, 5, 6, 7
 FSETSTAT, REMOVE, MKDIR, RENAME, EXTENDED = 10, 13, 14, 18, 200
-STATUS, HANDLE, DATA, ATTRS, EXTENDED_REPLY = 101, 102, 103, 105, 201
+OPENDIR, READDIR = 11, 12
+STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
 OK, EOF, NO_SUCH_FILE = 0, 1, 2
 FOR_READING, FOR_WRITING, CREATE, TRUNCATE = 0x01, 0x02, 0x08, 0x10
-HAS_SIZE, HAS_OWNER, HAS_MODE = 0x01, 0x02, 0x04
+HAS_SIZE, HAS_OWNER, HAS_MODE, HAS_TIMES, HAS_MORE = 0x01, 0x02, 0x04, 0x08, 0x80000000
 _KIND, _REGULAR = 0o170000, 0o100000
 
 LIMITS = b"limits@openssh.com"
@@ -264,3 +265,35 @@ def attributes(body: bytes) -> Status:
     except struct.error:
         raise StatusError(-1, "the server's answer is cut short") from None
     return Status(int(size), int(mode))
+
+
+def listed(body: bytes) -> list[str]:
+    """The names of a NAME answer (filexfer-02, 7), each once, as the server has them.
+
+    Raises:
+        StatusError: it is cut short.
+    """
+    try:
+        (count,) = struct.unpack_from(">I", body)
+        found, at = [], 4
+        for _ in range(count):
+            name, at = _read_string(body, at)
+            _, at = _read_string(body, at)
+            at = _after_attributes(body, at)
+            found.append(name.decode("utf-8", "surrogateescape"))
+    except struct.error:
+        raise StatusError(-1, "the server's answer is cut short") from None
+    return found
+
+
+def _after_attributes(body: bytes, at: int) -> int:
+    (flags,) = struct.unpack_from(">I", body, at)
+    at += 4
+    for flag, size in ((HAS_SIZE, 8), (HAS_OWNER, 8), (HAS_MODE, 4), (HAS_TIMES, 8)):
+        at += size if flags & flag else 0
+    if flags & HAS_MORE:
+        (pairs,) = struct.unpack_from(">I", body, at)
+        at += 4
+        for _ in range(2 * pairs):
+            _, at = _read_string(body, at)
+    return at

@@ -7,11 +7,11 @@ people; they are replaced, and a list of digests beside them says what need not 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest, canonical, digest_file
@@ -76,6 +76,7 @@ def publish(
             work = _Work(one, publisher, settings, store, network.report)
             packages = work.packages(keys, inputs)
             files, sent = work.images(prepared.plan, keys, emissions)
+            work.pages(prepared.plan, network, emissions)
         done.append(
             Published(one.name, one.upload, len(keys), packages[0], files, packages[1] + sent)
         )
@@ -120,7 +121,7 @@ def built_keys(
             )
         return artifact
 
-    realiser = Realiser(plan, settings, store, network.report, threading.Event(), network)
+    realiser = Realiser(plan, settings, store, network.report, Event(), network)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     members = closure(roots, realiser.node, at_hand).members
     others = (node.key for node in plan.nodes if lookup(store, node.key) is not None)
@@ -213,6 +214,26 @@ class _Work:
         self._list(listed, content)
         progress.end(total)
         return len(new), sent
+
+    def pages(self, plan: ContainerPlan, network: Network, emissions: Sequence[Emission]) -> None:
+        """The card of the container, the OpenPGP key, and then what people and discovery read."""
+        from buildit.model.card import card_bytes
+        from buildit.pipeline.cards import card, flags_of
+        from buildit.pipeline.openpgp_signing import public_key
+        from buildit.pipeline.pages import PUBKEYS, refresh, site_of
+
+        realiser = Realiser(plan, self.settings, self.store, self.report, Event(), network)
+        title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
+        made = card(plan, realiser.node, self.store, emissions, flags_of(plan))
+        self._list(f"containers/{plan.name}/{title}.card.json", card_bytes(made))
+        if self.settings.openpgp_key and emissions:
+            self._list(PUBKEYS, public_key(self.settings.openpgp_key))
+        scratch = self.store.scratch("pages")
+        try:
+            names = {node.name for node in plan.nodes}
+            refresh(self.publisher, site_of(self.repository), scratch, names)
+        finally:
+            self.store.discard(scratch)
 
     def _list(self, name: str, content: bytes) -> None:
         if self.publisher.read_file(name, LIST_LIMIT) == content:

@@ -248,6 +248,10 @@ def _emit(
     for step in plan.images:
         report(Packaging(title, step.format))
         emission = _emit_one(image(plan, step, made), realiser.store, output)
+        if step.format == "aci" and realiser.settings.openpgp_key:
+            from buildit.pipeline.openpgp_signing import sign_aci
+
+            sign_aci(emission.path, realiser.settings.openpgp_key)
         for notice in emission.notices:
             report(Notice(notice))
         report(Emitted(title, step.format, str(emission.path), emission.digest))
@@ -272,6 +276,8 @@ def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
             place=str(output),
             hint="name another one with --output",
         ) from error
+    # Before the image: a signature that lies there is of other bytes than are about to.
+    path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
     emission = emit(wanted, store.path, output)
     result = {
         "image": identity,

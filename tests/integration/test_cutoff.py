@@ -20,7 +20,9 @@ def test_a_library_rebuilt_with_identical_bytes_rebuilds_nothing_above(
     assert "app/hello-1.0: built" in first.err
     # The library's build sees another environment: another key, and the same bytes come out.
     project.edit(
-        project.recipe("libs/greet"), "style: make\n", "style: make\nenvironment: {COMMENT: changed}\n"
+        project.recipe("libs/greet"),
+        "style: make\n",
+        "style: make\nenvironment: {COMMENT: changed}\n",
     )
     second = program.run(str(project.box), "--output", str(here / "b")).good()
     assert "libs/greet-1.0: building (environment.COMMENT" in second.err

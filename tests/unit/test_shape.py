@@ -56,7 +56,7 @@ ONLY_IN = {
     "elftools": (),
     "click": ("cli.*",),
     "rich": ("cli.*",),
-    "subprocess": ("build.launch", "build.launch_probe", "net.gpgv", "net.ssh_pipe"),
+    "subprocess": ("build.launch", "build.launch_probe", "net.gpg", "net.gpgv", "net.ssh_pipe"),
     "tarfile": (),
     "zipfile": ("archive.zipread",),
     "unittest": (),
