@@ -7,6 +7,7 @@ rate of the body, so that no server holds us up (THREATS F2). Redirects are foll
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -25,7 +26,9 @@ import urllib3.response
 from buildit.net import urls
 from buildit.net.transport import LocationError, Response, check_cap
 
-READ = 1 << 16
+READ = 1 << 18
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian's ca-certificates are; SSL_CERT_FILE names another file, as for OpenSSL."""
 _CUT = "buildit_cut"
 """The attribute of a response that ends its connection from any thread."""
 
@@ -145,6 +148,10 @@ class WebTransport:
         adapter = _Adapter(self._limits)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+        # the machine's own authorities, as curl has them; requests brings a list of its own
+        authorities = os.environ.get("SSL_CERT_FILE") or AUTHORITIES
+        if os.path.exists(authorities):
+            self._session.verify = authorities
         # requests would look into ~/.netrc, and keep cookies between unrelated servers
         self._session.auth = _no_credentials
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
