@@ -242,7 +242,8 @@ class Push:
             # one form is enough, and the shortest of those that can be had
             present = any(there.get(form) == stated[form] for form in forms)
             if not present and there.get(diff_id) != self.store.size(diff_id):
-                wanted |= {form for form in forms if form in packed} or {diff_id}
+                here = {form for form in forms if form in packed or self.store.has(form)}
+                wanted |= here or {diff_id}
         blobs = [
             blob
             for digest in sorted(wanted)
