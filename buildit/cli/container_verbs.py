@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import click
 
@@ -54,8 +55,8 @@ def plan(asked: Asked) -> None:
         prepared = story.prepare(asked.options, screen)
         announce(prepared, asked.options, screen)
         settings = story.located(prepared, asked.options, screen)
-        with story.opened(settings, asked.options, screen) as (store, _):
-            found = forecast(prepared.plan, settings, store)
+        with story.opened(settings, asked.options, screen) as (store, network):
+            found = forecast(prepared.plan, settings, store, network)
     if asked.as_json:
         say_json(plan_plain(prepared.plan, found))
     else:
@@ -133,4 +134,29 @@ def push(invocation: Invocation, asked: Asked) -> None:
         say(pushed_lines(done))
 
 
-COMMANDS = (build, plan, lock, explain, use, push)
+@click.command()
+@of_container(USE, LOCKED, OFFLINE, DISCOVER)
+@click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
+def why(asked: Asked, words: tuple[str, ...]) -> None:
+    """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
+
+    For each that no place has: the closest build in the local store and on binhosts that list
+    names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
+    """
+    from buildit.cli.whys import split, why_lines, why_plain, whys
+    from buildit.pipeline import story
+
+    directory, wanted = split(words)
+    options = replace(asked.options, directory=directory)
+    with asked.screen() as screen:
+        prepared = story.prepare(options, screen)
+        settings = story.located(prepared, options, screen)
+        with story.opened(settings, options, screen) as (store, network):
+            found = whys(prepared, settings, store, network, wanted)
+    if asked.as_json:
+        say_json(why_plain(found))
+    else:
+        say(why_lines(found))
+
+
+COMMANDS = (build, plan, lock, explain, use, why, push)

@@ -25,8 +25,10 @@ VERBS = frozenset(
         "shell",
         "show",
         "store",
+        "trust",
         "use",
         "verify",
+        "why",
     )
 )
 """The words that are no directory where a command begins with them; `cli.main` has the same."""

@@ -84,7 +84,7 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     sources = tuple(_source(path, directory, home) for path in reversed(found.values()))
     config = _merged(sources, home, environ)
     # A user's own list holds where no file names another; it is not there unless the user made it.
-    signers = own.with_name("allowed_signers")
+    signers = own_signers_file(environ)
     if config.allowed_signers is None and os.path.lexists(signers):
         origins = {**config.origins, "trust.allowed-signers": "default"}
         config = replace(config, allowed_signers=signers, origins=dict(sorted(origins.items())))
@@ -123,6 +123,11 @@ def _base(environ: Mapping[str, str], name: str, otherwise: Path) -> Path:
 
 def _users_file(home: Path, environ: Mapping[str, str]) -> Path:
     return _base(environ, "XDG_CONFIG_HOME", home / ".config") / "buildit" / "config.yaml"
+
+
+def own_signers_file(environ: Mapping[str, str]) -> Path:
+    """The user's own allowed-signers file, which holds where no configuration names another."""
+    return _users_file(_home(environ), environ).with_name("allowed_signers")
 
 
 def _check_owner(path: Path, directory: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.cli.emitted import images_plain, told
-from buildit.cli.forecast import State, forecast
+from buildit.cli.forecast import Forecast, State, forecast
 from buildit.cli.planned import plan_lines, plan_plain
 from buildit.cli.quick import replay
 from buildit.cli.relocking import _check_names, _split, relock
@@ -128,12 +128,17 @@ def settings(store: Store, *hosts: Repository) -> Settings:
     return Settings(str(store.root), 1, repositories=hosts)
 
 
+def looked(plan: ContainerPlan, store: Store, *hosts: Repository) -> Forecast:
+    known = settings(store, *hosts)
+    return forecast(plan, known, store, Network(known, store, silent))
+
+
 def host(path: Path) -> Repository:
     return Repository("local", str(path), str(path), unsigned=True)
 
 
 def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
-    found = forecast(PLAN, settings(store), store)
+    found = looked(PLAN, store)
     assert [(one.state, one.why) for one in found.packages] == [(State.BUILD, "first build")] * 3
     assert plan_lines(PLAN, found) == (
         "Sysadmin42/web-1 for linux/amd64: 3 packages",
@@ -157,7 +162,7 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
     (store.root / "trees" / TOOLS.identity).mkdir()
     store.put_bytes(b"swww-servers/nginx")
     before = sorted(store.root.rglob("*"))
-    found = forecast(PLAN, settings(store, host(tmp_path / "host")), store)
+    found = looked(PLAN, store, host(tmp_path / "host"))
     assert [(one.state, one.why) for one in found.packages] == [
         (State.BINHOST, "local"),
         (State.STORE, ""),
@@ -171,19 +176,19 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
 def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -> None:
     tool = replace(NGINX, dependencies=(Dependency(ZLIB.key, ("dev",)),))
     build(store, tool)
-    found = forecast(replace(PLAN, nodes=(ZLIB, tool)), settings(store), store)
+    found = looked(replace(PLAN, nodes=(ZLIB, tool)), store)
     assert [one.state for one in found.packages] == [State.UNNEEDED, State.STORE]
     assert found.fetches == ()
 
 
 def test_a_changed_flag_is_the_reason(store: Store) -> None:
     build(store, node("sys-libs/zlib", use="static"))
-    first = forecast(PLAN, settings(store), store).packages[0]
+    first = looked(PLAN, store).packages[0]
     assert first.why not in ("", "first build")
 
 
 def test_a_plan_as_json_has_the_records(store: Store) -> None:
-    plain = plan_plain(PLAN, forecast(PLAN, settings(store), store))
+    plain = plan_plain(PLAN, looked(PLAN, store))
     found = json.loads(json.dumps(plain))
     assert found["packages"][0]["record"] == {"name": "sys-libs/zlib", "use": ""}
     assert found["packages"][2]["dependencies"][0] == {
@@ -256,7 +261,7 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
     assert done.blobs == 7
     with Store.open(tmp_path / "second") as second:
-        found = forecast(PLAN, settings(second, target), second)
+        found = looked(PLAN, second, target)
         assert found.packages[-1].state is State.BINHOST
         assert found.fetches == ()
     (again,) = publish(prepared, store, network)
