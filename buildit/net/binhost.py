@@ -28,6 +28,7 @@ from buildit.store.artifacts import anything, check_name, place_statement, state
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
 from buildit.store.layout import key_directory
+from buildit.store.trust import Undecided
 
 Accept = Callable[[bytes, bytes | None, str], None]
 """Judge a statement (bytes, signature or None, builder); raises where it is not trusted."""
@@ -205,7 +206,9 @@ class Binhost:
         cause = error.__cause__
         if not (isinstance(cause, LocationError) and cause.unreachable):
             # a host that is not there is told of once, by whoever watches over it
-            self.report(Notice(f"refused: {error}", warning=True))
+            undecided = isinstance(error, Undecided)  # the next builder may say the same
+            word = "not yet" if undecided else "refused"
+            self.report(Notice(f"{word}: {error.in_one_line()}", warning=not undecided))
 
 
 def needed(artifact: Artifact) -> Iterator[Wanted]:

@@ -72,8 +72,7 @@ class Judge:
                 raise Undecided(
                     f"not enough builders say the same of {artifact.name}",
                     place=f"key {artifact.key[:12]}",
-                    hint="wait for another builder, lower `need` in `trust: {packages: …}`, or "
-                    "let it be built here",
+                    hint="another builder is looked for, else it is built here",
                     details=decision.reasons,
                 )
 
