@@ -104,12 +104,12 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How one's own layers travel: `pack` compresses (into a directory, giving the artifact with
-    its encodings and the files of those), `sign` signs the statement that says so."""
+    """How one's own builds travel: `sign` signs their statements, and `pack` compresses layers
+    (into a directory, giving the artifact with its encodings and the files of those)."""
 
     builder: str
-    pack: Callable[[Artifact, Path], tuple[Artifact, Mapping[Digest, Path]]]
     sign: Callable[[bytes], bytes]
+    pack: Callable[[Artifact, Path], tuple[Artifact, Mapping[Digest, Path]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,23 +171,34 @@ class Push:
                 place=f"key {key}",
                 hint="build it first",
             )
+        unsigned = []
         count = 0
         for path in statement_paths(self.store.root, key):
             artifact, builder = read_statement(path, key)
-            usable = builder != LOCAL or self.unsigned
-            if usable and incomplete(self.store, artifact) is None:
-                count += 1
-                yield Signed(artifact, builder, read_bounded(path, SIZE_LIMIT), _signature(path))
-        if not count:
+            if incomplete(self.store, artifact) is not None:
+                continue
+            one = Signed(artifact, builder, read_bounded(path, SIZE_LIMIT), _signature(path))
+            if builder == LOCAL and not self.unsigned:
+                unsigned.append(one)
+                continue
+            count += 1
+            yield one
+        if count:
+            return
+        if self.packing is None:
             raise UsageError(
                 "the build is not signed, and unsigned builds are not published",
                 place=f"key {key}",
-                hint="set `signing-key:` and build anew, or allow unsigned for this binhost",
+                hint="set `signing-key:` and push again, or allow unsigned for this binhost",
             )
+        # Built here before there was a key: whoever publishes a build of theirs vouches for it.
+        for one in unsigned[:1]:
+            content = statement_bytes(one.artifact, self.packing.builder)
+            yield Signed(one.artifact, self.packing.builder, content, self.packing.sign(content))
 
     def _packed(self, one: Signed, scratch: Path, packed: dict[Digest, Path]) -> Signed:
         """The statement to publish: one's own says which compressed forms are there."""
-        if self.packing is None or one.builder != self.packing.builder:
+        if self.packing is None or self.packing.pack is None or one.builder != self.packing.builder:
             return one
         artifact, files = self.packing.pack(one.artifact, scratch)
         if not files:

@@ -178,9 +178,11 @@ class _Work:
         from buildit.pipeline.signing import signer
 
         builder, sign = signer(self.settings)
-        if sign is None or self.repository.upload.startswith("/"):
+        if sign is None:
             return None
-        return Packing(builder, lambda artifact, into: pack(artifact, self.store, into), sign)
+        if self.repository.upload.startswith("/"):
+            return Packing(builder, sign)
+        return Packing(builder, sign, lambda artifact, into: pack(artifact, self.store, into))
 
     def images(
         self, plan: ContainerPlan, keys: Sequence[BuildKey], emissions: Sequence[Emission]

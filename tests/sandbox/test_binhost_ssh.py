@@ -92,7 +92,7 @@ def push(
     account = parse_account(server.url(root))
     publisher = SshPublisher(account, transport, store, token)
     publisher.prepare()
-    packing = Packing(BUILDER, lambda a, into: pack(a, store, into), sign) if packed else None
+    packing = Packing(BUILDER, sign, lambda a, into: pack(a, store, into)) if packed else None
     work = Push(store, publisher, accept, packing=packing)
     return work([artifact.key for artifact in artifacts])
 
