@@ -48,3 +48,25 @@ def test_a_library_that_comes_out_otherwise_rebuilds_what_uses_it(seed: Seed, he
     assert "libs/greet-1.0: built" in second.err
     assert "app/hello-1.0: built" in second.err
     assert "not rebuilt" not in second.err
+
+
+def test_a_second_machine_recalls_from_a_binhost_that_never_saw_the_key(
+    seed: Seed, here: Path
+) -> None:
+    project = seed.locked_project(here / "project")
+    place = f"upload-type: file, upload-path: {here}/bin, download-type: file"
+    line = f"repository: {{name: near, {place}, download-path: {here}/bin, unsigned: yes}}\n"
+    project.config.write_text("trees: [./tree]\n" + line)
+    (here / "one").mkdir()
+    first = seed.program.with_store(seed.new_store(here / "one"))
+    first.run(str(project.box), "--push", "--output", str(here / "a")).good()
+    project.edit(
+        project.recipe("libs/greet"),
+        "style: make\n",
+        "style: make\nenvironment: {COMMENT: changed}\n",
+    )
+    second = seed.program.with_store(seed.new_store(here))
+    done = second.run(str(project.box), "--output", str(here / "b")).good()
+    assert "libs/greet-1.0: built" in done.err
+    assert "app/hello-1.0: not rebuilt: taken from 'near' as " in done.err
+    assert "app/hello-1.0: building" not in done.err
