@@ -1,4 +1,4 @@
-"""Early cut-off by the command line: a library that comes out the same rebuilds nothing above it."""
+"""Early cut-off by the command line: what uses a library that comes out the same is kept."""
 
 from __future__ import annotations
 
