@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import urllib3.response
 
 from buildit.net import urls
 from buildit.net.transport import LocationError, Response, check_cap
+from buildit.net.watch import Watch, Watchman
 
 READ = 1 << 18
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
@@ -45,42 +45,12 @@ class Limits:
     redirects: int = 5
 
 
-class Watch:
-    """Ends a socket's reads when fewer than `least` bytes came within `window` seconds."""
-
-    def __init__(self, cut: Callable[[], None], window: float, least: int) -> None:
-        self.received = 0
-        self.stalled = False
-        self._cut = cut
-        self._window = window
-        self._least = least
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="buildit-watch")
-
-    def _run(self) -> None:
-        seen = 0
-        while not self._over.wait(self._window):
-            if self.received - seen < self._least:
-                self.stalled = True
-                self._cut()
-                return
-            seen = self.received
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 class LinkLocalError(OSError):
     """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
 
 
 def _connection_class(
-    parent: type[urllib3.connection.HTTPConnection], limits: Limits
+    parent: type[urllib3.connection.HTTPConnection], limits: Limits, watchman: Watchman
 ) -> type[urllib3.connection.HTTPConnection]:
     class Guarded(parent):  # type: ignore[misc, valid-type]  # a class given at run time
         def connect(self) -> None:
@@ -92,7 +62,7 @@ def _connection_class(
 
         def getresponse(self) -> urllib3.response.HTTPResponse:
             sock = self.sock
-            with Watch(lambda: _shutdown(sock), limits.headers, 1) as watch:
+            with Watch(watchman, lambda: _shutdown(sock), limits.headers, 1) as watch:
                 try:
                     response = super().getresponse()
                 except Exception as error:
@@ -110,8 +80,9 @@ def _connection_class(
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, watchman: Watchman) -> None:
         self._limits = limits
+        self._watchman = watchman
         super().__init__(pool_connections=16, pool_maxsize=16)
 
     def init_poolmanager(
@@ -129,14 +100,19 @@ class _Adapter(requests.adapters.HTTPAdapter):
         plain = type(
             "GuardedHttpPool",
             (urllib3.connectionpool.HTTPConnectionPool,),
-            {"ConnectionCls": _connection_class(urllib3.connection.HTTPConnection, self._limits)},
+            {"ConnectionCls": self._class(urllib3.connection.HTTPConnection)},
         )
         secure = type(
             "GuardedHttpsPool",
             (urllib3.connectionpool.HTTPSConnectionPool,),
-            {"ConnectionCls": _connection_class(urllib3.connection.HTTPSConnection, self._limits)},
+            {"ConnectionCls": self._class(urllib3.connection.HTTPSConnection)},
         )
         manager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+    def _class(
+        self, parent: type[urllib3.connection.HTTPConnection]
+    ) -> type[urllib3.connection.HTTPConnection]:
+        return _connection_class(parent, self._limits, self._watchman)
 
 
 class WebTransport:
@@ -145,7 +121,8 @@ class WebTransport:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._session = requests.Session()
-        adapter = _Adapter(self._limits)
+        self._watchman = Watchman()
+        adapter = _Adapter(self._limits, self._watchman)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         # the machine's own authorities, as curl has them; requests brings a list of its own
@@ -160,6 +137,7 @@ class WebTransport:
 
     def close(self) -> None:
         self._session.close()
+        self._watchman.close()
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
@@ -172,7 +150,7 @@ class WebTransport:
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
             cut: Callable[[], None] = getattr(answer.raw, _CUT)
-            with Watch(cut, self._limits.window, self._limits.least) as watch:
+            with Watch(self._watchman, cut, self._limits.window, self._limits.least) as watch:
                 kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 chunks = _chunks(url, answer.raw, watch, start, total, cap)
                 yield Response(chunks, start, total, kind, cut)
