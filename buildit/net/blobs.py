@@ -6,11 +6,11 @@ verified in that form and again when it is plain, and never grows beyond its sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from buildit.digest import CHUNK, Digest
+from buildit.digest import CHUNK, Digest, digest_bytes
 from buildit.errors import BuildError, FetchError, IntegrityError, Interrupted
 from buildit.events import Fetching, Reporter, silent
 from buildit.model.artifact import Encoding
@@ -26,6 +26,10 @@ CONTENTS_LIMIT = 256 << 20
 LOG_LIMIT = 1 << 30
 LARGE = 4 << 20
 """Bytes from which on an interrupted download is worth going on with."""
+SMALL = 256 << 10
+FEW = 16
+"""From so many small blobs on, they come over one connection, each asked for before the last has
+come."""
 CODEC = "zstd"
 """The form that is preferred to the plain one."""
 
@@ -65,6 +69,29 @@ class Blobs:
             StoreError: the store cannot be written.
         """
         unique = {want.digest: want for want in reversed(wants)}
+        came = self._in_bulk(list(unique.values()), batch)
+        for digest in came:
+            del unique[digest]
+        return len(came) + self._several(unique, batch)
+
+    def _in_bulk(self, wants: Sequence[Wanted], batch: Batch) -> list[Digest]:
+        """Take small blobs over one connection, where that is possible; which came, and are right.
+        Any other is asked for again, by a way that can say what is wrong."""
+        ask: Callable[[Sequence[tuple[str, int]]], Iterator[bytes | None]] | None
+        ask = getattr(self.transport, "bulk", None)
+        small = [w for w in wants if (w.size or 0) <= SMALL and not (w.size and _forms(w))]
+        if ask is None or len(small) < FEW:
+            return []
+        small.sort(key=lambda want: want.size is None)  # one that is long after all ends it
+        asked = [(self.url(blob_path(want.digest)), min(want.limit, SMALL)) for want in small]
+        came = []
+        for want, body in zip(small, ask(asked), strict=False):
+            if body is not None and digest_bytes(body) == want.digest:
+                batch.put_bytes(body)
+                came.append(want.digest)
+        return came
+
+    def _several(self, unique: Mapping[Digest, Wanted], batch: Batch) -> int:
         if len(unique) < 2 or self.jobs < 2:
             return sum(self._one(want, batch, Abort()) for want in unique.values())
         abort = Abort()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from buildit.net.transport import LocationError, Response, Transport
@@ -41,6 +41,11 @@ class Circuit:
             self.count(error)
             raise
         self._failures = 0
+
+    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
+        """As the inner transport; nothing where it has no such way."""
+        ask = getattr(self._inner, "bulk", None)
+        return iter(()) if ask is None or self._broken is not None else ask(wanted)
 
     def count(self, error: LocationError) -> None:
         """Take note of a failure, however it was met."""

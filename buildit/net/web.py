@@ -10,19 +10,21 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
 import requests.adapters
+import requests.utils
 import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.response
 
 from buildit.net import urls
+from buildit.net.bulk import Pace, bodies
 from buildit.net.transport import LocationError, Response, check_cap
 from buildit.net.watch import Watch, Watchman
 
@@ -156,6 +158,16 @@ class WebTransport:
                 yield Response(chunks, start, total, kind, cut)
         finally:
             answer.close()
+
+    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
+        """The bodies of small files of one server, each with the most bytes that it may have, in
+        their order. None, or an early end, says that `get` should be asked, which knows more."""
+        if requests.utils.get_environ_proxies(wanted[0][0]):
+            return iter(())
+        verify = self._session.merge_environment_settings(wanted[0][0], {}, None, None, None)
+        authorities = verify["verify"] if isinstance(verify["verify"], str) else None
+        pace = Pace(self._limits.connect, self._limits.window)
+        return bodies(wanted, authorities, pace)
 
     def _follow(self, target: urls.Target, offset: int) -> requests.Response:
         first = target.url

@@ -15,6 +15,7 @@ from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.net.binhost import Binhost
+from buildit.net.blobs import Wanted
 from buildit.net.circuit import Circuit
 from buildit.net.transport import LocationError
 from buildit.net.web import Limits, WebTransport
@@ -339,3 +340,57 @@ def test_nginx_is_what_serves(tmp_path: Path, made: Certificates) -> None:
     with nginx(tmp_path / "nginx", tmp_path / "site", made) as server:
         assert isinstance(server, Nginx)
         assert server.requests() == []
+
+
+def small_ones(site: Path, count: int) -> list[Wanted]:
+    with Store.open(site) as store:
+        digests = [store.put_bytes(b"blob %d" % number) for number in range(count)]
+        return [Wanted(digest, store.size(digest), 100) for digest in digests]
+
+
+@pytest.mark.parametrize("odd", ["none", "missing", "wrong", "closing", "encoded", "redirected"])
+def test_many_small_blobs_come_over_one_connection(
+    tmp_path: Path, made: Certificates, other: Store, web: WebTransport, odd: str
+) -> None:
+    """What is unusual is left to the general way, which says what is wrong."""
+    site = tmp_path / "site"
+    wants = small_ones(site, 150)
+    digest = sorted(want.digest for want in wants)[70]
+    blob = site / "blobs/sha256" / digest
+    lines = {
+        "closing": "keepalive_requests 40;",
+        "encoded": "gzip on; gzip_types *; gzip_min_length 1;",
+        "redirected": f"location = /blobs/sha256/{digest} {{ return 302 /x; }} "
+        f"location = /x {{ alias {blob}; }}",
+    }
+    if odd == "missing":
+        blob.unlink()
+    if odd == "wrong":
+        blob.chmod(0o644)
+        blob.write_bytes(b"x" * blob.stat().st_size)
+    with nginx(tmp_path / "nginx", site, made, lines.get(odd, "")) as server:
+        far = host(server.url, web)
+        if odd in ("missing", "wrong"):
+            with pytest.raises(FetchError if odd == "missing" else IntegrityError) as caught:
+                far.pull_blobs(wants, other)
+            assert digest in str(caught.value.place)
+            assert os.listdir(other.blobs) == []
+            return
+        assert far.pull_blobs(wants, other) == 150
+        if odd == "none":
+            assert len(server.requests()) == 150
+    assert all(other.has(want.digest) for want in wants)
+    assert verify(other).faults == ()
+
+
+def test_many_blobs_of_a_host_with_a_bad_certificate(
+    tmp_path: Path, other: Store, web: WebTransport
+) -> None:
+    strange = certificates(tmp_path / "strange")
+    wants = small_ones(tmp_path / "site", 30)
+    with (
+        nginx(tmp_path / "nginx", tmp_path / "site", strange) as server,
+        pytest.raises(FetchError, match="TLS failed"),
+    ):
+        host(server.url, web).pull_blobs(wants, other)
+    assert server.requests() == []
