@@ -8,13 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from buildit.digest import Digest
-from buildit.net.binhost import Binhost
-from buildit.net.blobs import Wanted
-from buildit.net.publishing import Outgoing, unheard
-from buildit.net.sftp_transport import SftpTransport
-from buildit.net.ssh_account import parse_account
-from buildit.net.ssh_publisher import SshPublisher
-from buildit.net.web import WebTransport
 from buildit.store.cas import Store
 
 
@@ -24,6 +17,10 @@ def refuse(_statement: bytes, _signature: bytes | None, _builder: str) -> None:
 
 def pull(url: str, listed: Path, target: Path) -> None:
     """Take every `digest size` of a list into a store."""
+    from buildit.net.binhost import Binhost
+    from buildit.net.blobs import Wanted
+    from buildit.net.web import WebTransport
+
     rows = [line.split() for line in listed.read_text().splitlines()]
     wants = [Wanted(Digest(digest), int(size), int(size)) for digest, size in rows]
     web = WebTransport()
@@ -36,6 +33,11 @@ def pull(url: str, listed: Path, target: Path) -> None:
 
 def push(address: str, listed: Path, source: Path) -> None:
     """Send every blob of a list from a store."""
+    from buildit.net.publishing import Outgoing, unheard
+    from buildit.net.sftp_transport import SftpTransport
+    from buildit.net.ssh_account import parse_account
+    from buildit.net.ssh_publisher import SshPublisher
+
     transport = SftpTransport()
     with Store.open(source) as store:
         publisher = SshPublisher(parse_account(address), transport, store, "b" * 16)
