@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cold_graph, emitting, machine, memory, no_op, real_build, synced
+from bench import binhosts, cold_graph, emitting, machine, memory, no_op, real_build, synced
 from bench.room import Room
 from bench.tables import Table, plain, text
 from bench.timing import BenchError
@@ -24,6 +24,8 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P3": (no_op.measure, 15),
     "P4": (emitting.measure, 9),
     "P5": (synced.measure, 11),
+    "P8": (binhosts.pulling, 5),
+    "P9": (binhosts.pushing, 5),
     "P10": (memory.measure, 1),
 }
 """Each with the rounds that it gets where nothing else is asked for."""

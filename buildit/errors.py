@@ -40,6 +40,11 @@ class BuilditError(Exception):
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
 
+    def in_one_line(self) -> str:
+        """With its details and its hint: for an error that is told of and got over."""
+        details = f" ({'; '.join(self.details)})" if self.details else ""
+        return f"{self}{details}" + (f"; {self.hint}" if self.hint else "")
+
 
 class BuildError(BuilditError):
     exit_code = 1

@@ -60,6 +60,15 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """A build that need not be made: another key had the same inputs, byte for byte."""
+
+    key: BuildKey
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """No known location has the key."""
 
@@ -112,6 +121,17 @@ class Emitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploading:
+    """`what` (packages, images) on its way to a repository: bytes so far, and in all."""
+
+    repository: str
+    what: str
+    sent: int
+    total: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One line that the user should see; `warning` where it may need action."""
 
@@ -126,6 +146,7 @@ Event = (
     | Fetching
     | LocationFailed
     | Reused
+    | Recalled
     | Missing
     | Building
     | PhaseStarted
@@ -133,6 +154,7 @@ Event = (
     | BuildFailed
     | Packaging
     | Emitted
+    | Uploading
     | Notice
 )
 

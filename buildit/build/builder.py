@@ -99,7 +99,7 @@ class Builder:
             raise
         log = self._keep_log(room)
         forget_failure(self.store, node.key)
-        return self._artifact(node, outputs, epoch, log, _resolved(node, at_hand))
+        return self._artifact(node, outputs, epoch, log, resolved_outputs(node, at_hand))
 
     def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
@@ -243,7 +243,7 @@ def _self(node: Node) -> tuple[DebRef, ...]:
     return (node.deb,) if node.deb is not None else ()
 
 
-def _resolved(
+def resolved_outputs(
     node: Node, at_hand: Mapping[BuildKey, Artifact]
 ) -> dict[BuildKey, dict[str, Digest]]:
     resolved: dict[BuildKey, dict[str, Digest]] = {}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from buildit.cli.options import (
     DIRECTORY,
+    DISCOVER,
     JOBS,
     LOCKED,
     OFFLINE,
     OUTPUT,
+    PUSH,
     USE,
     Asked,
     Invocation,
@@ -23,7 +25,7 @@ from buildit.cli.results import say, say_json
 
 
 @click.command()
-@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS)
+@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER, PUSH)
 @click.pass_obj
 def build(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
@@ -42,7 +44,7 @@ def build(invocation: Invocation, asked: Asked) -> None:
 
 
 @click.command(short_help="Say what a build of DIR would do, and why.")
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
+@of_container(DIRECTORY, USE, LOCKED, OFFLINE, DISCOVER)
 def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
@@ -55,8 +57,9 @@ def plan(asked: Asked) -> None:
         prepared = story.prepare(asked.options, screen)
         check_sources(Path(prepared.plan.directory), prepared.plan.steps)
         announce(prepared, asked.options, screen)
-        with story.opened(prepared.settings, asked.options, screen) as (store, _):
-            found = forecast(prepared.plan, prepared.settings, store)
+        settings = story.located(prepared, asked.options, screen)
+        with story.opened(settings, asked.options, screen) as (store, network):
+            found = forecast(prepared.plan, settings, store, network)
     if asked.as_json:
         say_json(plan_plain(prepared.plan, found))
     else:
@@ -118,20 +121,45 @@ def use(asked: Asked) -> None:
         say((f"{one.package.name}-{one.package.version}", *columns(flag_rows(one), "  ")))
 
 
-@click.command(short_help="Publish what the images of DIR are made of.")
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE)
-def push(asked: Asked) -> None:
-    """Publish what DIR is made of to the directories of the configuration; build it first."""
-    from buildit.pipeline import publishing, story
+@click.command(short_help="Publish the packages, the spec and the images of DIR.")
+@of_container(DIRECTORY, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
+@click.pass_obj
+def push(invocation: Invocation, asked: Asked) -> None:
+    """Publish the packages, the spec and the images of DIR; build it first."""
+    from buildit.cli.publishing import pushed_lines, pushed_plain
+    from buildit.pipeline import story
 
     with asked.screen() as screen:
-        prepared = story.prepare(asked.options, screen)
-        with story.opened(prepared.settings, asked.options, screen) as (store, network):
-            done = publishing.push(prepared, store, network, screen)
+        done = story.push(asked.options, screen, invocation.stop)
     if asked.as_json:
-        say_json([asdict(one) for one in done])
+        say_json(pushed_plain(done))
     else:
-        say(f"{d.path}  {d.artifacts} artifacts, {d.blobs} new blobs" for d in done)
+        say(pushed_lines(done))
 
 
-COMMANDS = (build, plan, lock, explain, use, push)
+@click.command(short_help="Say why packages of DIR would be built, not reused.")
+@of_container(USE, LOCKED, OFFLINE, DISCOVER)
+@click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
+def why(asked: Asked, words: tuple[str, ...]) -> None:
+    """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
+
+    For each that no place has: the closest build in the local store and on binhosts that list
+    names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
+    """
+    from buildit.cli.whys import split, why_lines, why_plain, whys
+    from buildit.pipeline import story
+
+    directory, wanted = split(words)
+    options = replace(asked.options, directory=directory)
+    with asked.screen() as screen:
+        prepared = story.prepare(options, screen)
+        settings = story.located(prepared, options, screen)
+        with story.opened(settings, options, screen) as (store, network):
+            found = whys(prepared, settings, store, network, wanted)
+    if asked.as_json:
+        say_json(why_plain(found))
+    else:
+        say(why_lines(found))
+
+
+COMMANDS = (build, plan, lock, explain, use, why, push)

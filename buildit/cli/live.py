@@ -21,6 +21,7 @@ from buildit.events import (
     Fetching,
     Packaging,
     PhaseStarted,
+    Uploading,
 )
 
 BAR = 20
@@ -93,7 +94,9 @@ class LiveScreen(PlainScreen):
     def _follow(self, event: Event) -> None:
         match event:
             case Fetching(name, received, total, done):
-                self._fetching(name, received, total, done=done)
+                self._moving(f"fetching {name}", received, total, done=done)
+            case Uploading(repository, what, sent, total, done):
+                self._moving(f"uploading {what} to {repository}", sent, total, done=done)
             case Building(_, name, _):
                 self._update(name, "starting")
             case PhaseStarted(_, name, phase):
@@ -107,8 +110,7 @@ class LiveScreen(PlainScreen):
             case _:
                 pass
 
-    def _fetching(self, name: str, received: int, total: int | None, *, done: bool) -> None:
-        label = f"fetching {name}"
+    def _moving(self, label: str, received: int, total: int | None, *, done: bool) -> None:
         if done:
             self._rows.pop(label, None)
             return

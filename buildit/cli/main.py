@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from buildit.cli import container_verbs, machine_verbs, store_verbs
+from buildit.cli import container_verbs, machine_verbs, store_verbs, trust_verbs
 from buildit.cli.failing import bug, closed_pipe, explained, fail
 from buildit.cli.options import Invocation
 from buildit.cli.quick import VERBS
@@ -73,7 +73,12 @@ def cli() -> None:
     """Build containers from packages, and packages from source, reproducibly."""
 
 
-for _verb in (*container_verbs.COMMANDS, *store_verbs.COMMANDS, *machine_verbs.COMMANDS):
+for _verb in (
+    *container_verbs.COMMANDS,
+    *store_verbs.COMMANDS,
+    *trust_verbs.COMMANDS,
+    *machine_verbs.COMMANDS,
+):
     cli.add_command(_verb)
 
 

@@ -45,7 +45,7 @@ class Asked:
         return shown(sys.stderr, as_json=self.as_json)
 
 
-SHARED = ("directory", "use", "locked", "offline", "output", "jobs")
+SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
 """The options that are fields of `pipeline.story.Options`."""
 
 JSON = click.option(
@@ -76,14 +76,25 @@ JOBS = click.option(
     default=None,
     help="Packages built at one time; as configured without it.",
 )
+DISCOVER = click.option(
+    "--discover",
+    metavar="HOST/PATH[,push=True]",
+    multiple=True,
+    help="Also take from the binhosts that this name leads to (App Container discovery); with "
+    "push=True publish what was made to the configured repositories. file:///DIR and "
+    "ssh://user@host/path name a binhost itself. May be repeated.",
+)
+PUSH = click.option(
+    "--push", is_flag=True, help="Publish what was made to the configured repositories."
+)
 DIRECTORY = click.argument("directory", metavar="DIR", type=PATH)
 
 
 def of_container(*further: Decorator) -> Callable[[Verb], Verb]:
     """A verb about a container: it is called with `Asked` and its own options.
 
-    `further` are of `DIRECTORY`, `LOCKED`, `OFFLINE`, `OUTPUT` and `JOBS`, which become part of
-    `Asked`; without `DIRECTORY` it is about the working directory.
+    `further` are of `DIRECTORY`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
+    which become part of `Asked`; without `DIRECTORY` it is about the working directory.
     """
 
     def decorate(verb: Verb) -> Verb:

@@ -28,8 +28,10 @@ VERBS = frozenset(
         "shell",
         "show",
         "store",
+        "trust",
         "use",
         "verify",
+        "why",
     )
 )
 """The words that are no directory where a command begins with them; `cli.main` has the same."""
@@ -168,8 +170,10 @@ def _question(argv: list[str]) -> str | None:
     words = argv[1:] if argv[:1] == ["build"] else argv
     if not words or (words is argv and words[0] in VERBS):
         return None
-    if any(word in ("--json", "--help", "--version") for word in words):
+    if any(word in ("--json", "--help", "--version", "--push") for word in words):
         return None
+    if any(word.startswith("--discover") for word in words):
+        return None  # who asks other places, or publishes, wants it done now
     from buildit.pipeline import stamp
 
     try:

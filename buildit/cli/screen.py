@@ -27,8 +27,10 @@ from buildit.events import (
     PhaseStarted,
     Planned,
     Processing,
+    Recalled,
     Reused,
     Started,
+    Uploading,
 )
 
 OK = "   [OK]"
@@ -59,15 +61,19 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
             return (f"Found HASH in {origin}...{OK}",)
         case Building() | Built() | BuildFailed():
             return _build_lines(event, roots)
+        case Recalled(_, name, origin):
+            return (f"  {name}: not rebuilt: taken from {origin}",)
         case LocationFailed(name, location, reason):
             return (f"  {name}: {location}: {reason}; trying the next location",)
         case Fetching(name, received, _, True) if not name.endswith(".deb"):
             return (f"  fetched {name} ({received / 1e6:.1f} MB)",)
         case Emitted(name, kind, _, _):
             return (f"Packaging {name} as {kind.upper()}...{OK}",)
+        case Uploading(repository, what, _, _, True):
+            return (f"Uploading {what} to '{repository}'{OK}",)
         case Notice(message, warning):
             return (f"{'warning: ' if warning else ''}{message}",)
-        case Fetching() | PhaseStarted() | Packaging() | Missing() | Reused():
+        case Fetching() | PhaseStarted() | Packaging() | Missing() | Reused() | Uploading():
             return ()
 
 

@@ -83,7 +83,12 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     found = {os.path.realpath(path): path for path in reversed(candidates) if os.path.lexists(path)}
     sources = tuple(_source(path, directory, home) for path in reversed(found.values()))
     config = _merged(sources, home, environ)
-    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates))))
+    # A user's own list holds where no file names another; it is not there unless the user made it.
+    signers = own_signers_file(environ)
+    if config.allowed_signers is None and os.path.lexists(signers):
+        origins = {**config.origins, "trust.allowed-signers": "default"}
+        config = replace(config, allowed_signers=signers, origins=dict(sorted(origins.items())))
+    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, signers))))
 
 
 def shipped_files() -> tuple[Path, ...]:
@@ -118,6 +123,11 @@ def _base(environ: Mapping[str, str], name: str, otherwise: Path) -> Path:
 
 def _users_file(home: Path, environ: Mapping[str, str]) -> Path:
     return _base(environ, "XDG_CONFIG_HOME", home / ".config") / "buildit" / "config.yaml"
+
+
+def own_signers_file(environ: Mapping[str, str]) -> Path:
+    """The user's own allowed-signers file, which holds where no configuration names another."""
+    return _users_file(_home(environ), environ).with_name("allowed_signers")
 
 
 def _check_owner(path: Path, directory: Path) -> None:
@@ -165,7 +175,8 @@ def _merged(sources: tuple[_Source, ...], home: Path, environ: Mapping[str, str]
         store=store,
         trees=tuple(trees.path(text) for text in trees.spec.trees or ()) if trees else (),
         jobs=(jobs.spec.jobs if jobs else None) or len(os.sched_getaffinity(0)),
-        signing_key=_signing_key(key) if key else None,
+        signing_key=_ssh_key(key) if key else None,
+        openpgp_key=_openpgp_key(key) if key else None,
     )
     for step in (_with_repositories, _with_mirrors, _with_trust, _with_limits, _with_use):
         config = step(config, sources, origins)
@@ -187,11 +198,16 @@ def _store(
     return _base(environ, "XDG_CACHE_HOME", home / ".cache") / "buildit", "default"
 
 
-def _signing_key(source: _Source) -> str | None:
-    text = source.spec.signing_key
-    if text is None or text.startswith(("gpg:", "agent:")):
-        return text
-    return str(source.path(text))
+def _ssh_key(source: _Source) -> str | None:
+    for text in source.spec.signing_keys:
+        if not text.startswith("gpg:"):
+            return text if text.startswith("agent:") else str(source.path(text))
+    return None
+
+
+def _openpgp_key(source: _Source) -> str | None:
+    found = (text for text in source.spec.signing_keys if text.startswith("gpg:"))
+    return next((text.removeprefix("gpg:").upper() for text in found), None)
 
 
 def _with_repositories(
@@ -215,6 +231,7 @@ def _repository(source: _Source, spec: RepositorySpec) -> Repository:
         upload=_absolute(source, spec.upload),
         download=_absolute(source, spec.download),
         unsigned=spec.unsigned,
+        allowed_signers=source.path(spec.allowed_signers) if spec.allowed_signers else None,
     )
 
 

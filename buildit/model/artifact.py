@@ -46,7 +46,9 @@ class Artifact:
     `resolved` names the diff_ids of the dependency outputs that the build used:
     dependency key -> output name -> diff_id. `record` and `log` are blobs. `name`, `version` and
     `platform` are for people and for the optional name index; the record is the truth.
-    `materials` are the digests of all source-like inputs: (name, digest).
+    `materials` are the digests of all source-like inputs: (name, digest). `restated` is the key of
+    the build that these outputs come from, where none was made for this key: the inputs are the
+    same but for dependencies with other keys and identical bytes (DESIGN 3, early cut-off).
     """
 
     key: BuildKey
@@ -59,3 +61,4 @@ class Artifact:
     resolved: Mapping[BuildKey, Mapping[str, Digest]] = field(default_factory=dict)
     materials: tuple[tuple[str, Digest], ...] = ()
     epoch: int = 0
+    restated: BuildKey | None = None

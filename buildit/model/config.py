@@ -14,6 +14,7 @@ from buildit.model.leaf import LeafError
 from buildit.model.schema import (
     BY_KIND,
     MAPPING,
+    SCALAR,
     SEQUENCE,
     Count,
     Duration,
@@ -65,6 +66,8 @@ class RepositorySpec(Model):
     """Where to take from."""
     unsigned: Flag = False
     """Also publish and take what nobody signed; only between directories of this machine."""
+    allowed_signers: Line | None = None
+    """Whom to believe of what is taken from here, instead of `trust: {allowed-signers: …}`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -167,6 +170,21 @@ def _check_mirrors(mirrors: Mapping[str, tuple[str, ...]]) -> None:
             raise LeafError(f"the mirror list {name!r} is empty", "name a URL, or leave it out")
 
 
+def _check_signing_keys(keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if key.startswith("gpg:") and not re.fullmatch(r"gpg:[0-9A-Fa-f]{40,64}", key):
+            raise LeafError(f"signing-key: {key!r} is no whole fingerprint", "run gpg -K")
+        if key.startswith("agent") and not re.fullmatch(r"agent:SHA256:[A-Za-z0-9+/]{43}", key):
+            raise LeafError(
+                f"signing-key: {key!r} names no key", "run ssh-add -l for agent:SHA256:…"
+            )
+    openpgp = [key for key in keys if key.startswith("gpg:")]
+    if max(len(openpgp), len(keys) - len(openpgp)) > 1:
+        raise LeafError(
+            "signing-key: more than one key of a kind", "name one SSH key, one gpg: key"
+        )
+
+
 class ConfigSpec(Model):
     """One `.buildit-config.yaml`."""
 
@@ -178,8 +196,14 @@ class ConfigSpec(Model):
     """What `mirror://NAME/path` stands for: base URLs, tried in order. `debian` is built in."""
     trust: TrustSpec = TrustSpec()
     """Whose artifacts are believed."""
-    signing_key: Line | None = None
-    """An SSH private key (its path), `agent:SHA256:…`, or `gpg:FINGERPRINT` for `.aci.asc`."""
+    signing_key: (
+        Annotated[
+            Annotated[Line, Tag(SCALAR)] | Annotated[tuple[Line, ...], Tag(SEQUENCE)], BY_KIND
+        ]
+        | None
+    ) = None
+    """An SSH private key (its path) or `agent:SHA256:…`, which signs what is published, and
+    `gpg:FINGERPRINT`, which signs `.aci` files; one of them, or a list of both."""
     store: Line | None = None
     """The local store; ~/.cache/buildit without it."""
     use: Annotated[
@@ -204,15 +228,14 @@ class ConfigSpec(Model):
                 raise LeafError(f"two repositories are named {name!r}", "give each its own name")
         if self.jobs == 0:
             raise LeafError("jobs: expected at least 1, found 0", "leave it out for all processors")
-        key = self.signing_key or ""
-        if key.startswith("gpg:") and not re.fullmatch(r"gpg:[0-9A-Fa-f]{40,64}", key):
-            raise LeafError(f"signing-key: {key!r} is no whole fingerprint", "run gpg -K")
-        if key.startswith("agent") and not re.fullmatch(r"agent:SHA256:[A-Za-z0-9+/]{43}", key):
-            raise LeafError(
-                f"signing-key: {key!r} names no key", "run ssh-add -l for agent:SHA256:…"
-            )
+        _check_signing_keys(self.signing_keys)
         _check_mirrors(self.mirrors)
         return self
+
+    @property
+    def signing_keys(self) -> tuple[str, ...]:
+        keys = self.signing_key
+        return (keys,) if isinstance(keys, str) else keys or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +246,7 @@ class Repository:
     upload: Endpoint | None
     download: Endpoint | None
     unsigned: bool = False
+    allowed_signers: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +263,7 @@ class Limits:
 class Config:
     """The settings of one run; every path is absolute.
 
+    `signing_key` is an SSH key, `openpgp_key` an OpenPGP fingerprint.
     `use` are the layers for all packages and `package_use` those for single ones, the winning one
     last. `origins` maps each setting to the `file:line` that decided it, or to what else did.
     """
@@ -251,6 +276,7 @@ class Config:
     allowed_signers: Path | None = None
     agreement: tuple[TrustRule, ...] = ()
     signing_key: str | None = None
+    openpgp_key: str | None = None
     use: tuple[Layer, ...] = ()
     package_use: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
     limits: Limits = Limits()

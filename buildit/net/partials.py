@@ -77,6 +77,10 @@ class Partial:
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
 
+    def descriptor(self) -> int:
+        """One more descriptor of the file, which keeps it locked when this object lets go."""
+        return os.dup(self._stream.fileno())
+
     def close(self) -> None:
         self._stream.close()
 

@@ -34,6 +34,8 @@ LARGEST_UNPINNED = 64 << 20
 """Most bytes of one download of which nothing is known: patches and signatures."""
 TICK = 0.1
 """Seconds between two `Fetching` events of one download."""
+BINHOST = "binhost://"
+"""How URLs of what a binhost has begin; which transport serves them is the caller's matter."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
@@ -151,11 +153,14 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one location did not do. `wrong` when it served bytes of another digest."""
+    """Why one location did not do. `wrong` when it served bytes of another digest, `absent` when
+    it has none."""
 
     location: str
     reason: str
     wrong: bool = False
+    absent: bool = False
+    cause: LocationError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +200,7 @@ class Fetcher:
             for location in locations(want.urls, self.mirrors):
                 if failures:  # told once there is another place; the error tells of the last
                     self._tell(want, failures[-1])
-                failure = self._from(location, want, partial)
+                failure = self.from_location(location, want, partial)
                 if failure is None:
                     return self._keep(want, partial)
                 failures.append(failure)
@@ -230,7 +235,7 @@ class Fetcher:
         raise_first(tuple(futures.values()))
         return tuple(futures[_identity(want)].result() for want in wants)
 
-    def _from(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
+    def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
         """Fill `partial` from one location; None when its bytes are right."""
         if want.digest is None and not want.proves_itself and _plain_http(location):
             return Failure(location, "http is refused for what no digest pins")
@@ -245,7 +250,7 @@ class Fetcher:
                 if want.digest is None:
                     partial.restart()
                 if not error.transient or attempt == ATTEMPTS:
-                    return Failure(location, error.reason)
+                    return Failure(location, error.reason, absent=error.absent, cause=error)
                 self.abort.pause(min(error.retry_after or self.pause * attempt, LONGEST_PAUSE))
                 continue
             got = partial.digest()
@@ -292,8 +297,11 @@ class Fetcher:
         return digest
 
     def _tell(self, want: Fetch, failure: Failure) -> None:
-        # a distfiles/ directory that lacks the file is no news
-        if failure.wrong or _local(failure.location) is None:
+        # a distfiles/ directory or a binhost that lacks the file is no news, nor is a host that
+        # does not answer: whoever watches over it told of it
+        silent = failure.absent or (failure.cause is not None and failure.cause.unreachable)
+        lacks = silent and failure.location.startswith(BINHOST)
+        if failure.wrong or not (lacks or _local(failure.location) is not None):
             self.reporter(LocationFailed(want.name, failure.location, failure.reason))
 
 

@@ -84,6 +84,21 @@ def verify(
     return Signer(line.principals, public)
 
 
+def claimed_key(data: bytes, signature: str, namespace: str) -> bytes | None:
+    """The public key that did sign `data`, whether anybody believes it or not; None where none did.
+
+    For messages only: a signature that holds says nothing about whom to trust.
+    """
+    try:
+        public, stated, hashed, value = _parse(signature)
+        if stated != namespace:
+            return None
+        check(public, value, _signed(data, namespace.encode(), hashed))
+    except IntegrityError:
+        return None
+    return public
+
+
 def _allowed_line(
     public: bytes, allowed: Sequence[AllowedSigner], namespace: str, at: int
 ) -> AllowedSigner:

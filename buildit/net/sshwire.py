@@ -95,6 +95,11 @@ def parse_public(line: str) -> bytes:
     return public
 
 
+def public_line(public: bytes) -> str:
+    """The `type base64` line of a public key in wire form."""
+    return f"{key_type(public)} {base64.b64encode(public).decode()}"
+
+
 def key_type(public: bytes) -> str:
     """The type of a public key in wire form.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ class LocationError(FetchError):
     """One location failed; another may serve the bytes.
 
     `transient` says that the same location may serve them later, `retry_after` when (seconds).
-    `absent` says that the location simply does not have them.
+    `absent` says that the location simply does not have them, `wrong` that it serves too many,
+    `unreachable` that its host cannot be talked to at all.
     """
 
     def __init__(
@@ -34,13 +35,17 @@ class LocationError(FetchError):
         hint: str | None = None,
         transient: bool = False,
         absent: bool = False,
+        wrong: bool = False,
         retry_after: float = 0.0,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(reason, place=url, hint=hint)
         self.reason = reason
         self.transient = transient
         self.absent = absent
+        self.wrong = wrong
         self.retry_after = retry_after
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,15 @@ class Transport(Protocol):
         ...
 
 
+class Bulk(Protocol):
+    """What a transport may have besides, where thousands of small files come from one server."""
+
+    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
+        """The bodies of URLs, each of at most so many bytes, in their order. None, or an early
+        end, says that `get` should be asked."""
+        ...
+
+
 def local_path(url: str) -> Path | None:
     """The path that a `file:` URL (RFC 8089) or an absolute path names; None for other URLs.
 
@@ -95,14 +109,17 @@ def local_path(url: str) -> Path | None:
 
 
 class LocalTransport:
-    """`file:` URLs and absolute paths: regular files only."""
+    """`file:` URLs and absolute paths: regular files only, and no links unless `follow`."""
+
+    def __init__(self, *, follow: bool = True) -> None:
+        self._flags = 0 if follow else os.O_NOFOLLOW
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
         path = local_path(url)
         if path is None:
             raise LocationError(url, "not a file: URL or an absolute path")
-        fd = _open_regular(path, url)
+        fd = _open_regular(path, url, self._flags)
         with open(fd, "rb", buffering=0) as stream:
             size = os.fstat(fd).st_size
             check_cap(url, size, cap)
@@ -144,6 +161,12 @@ def web_transport() -> Transport:
     return WebTransport()
 
 
+def sftp_transport() -> Transport:
+    from buildit.net.sftp_transport import SftpTransport
+
+    return SftpTransport()
+
+
 def default_transport() -> SchemeTransport:
     """https, http and local files."""
     return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
@@ -162,13 +185,14 @@ def read_small(transport: Transport, url: str, cap: int) -> bytes:
 def check_cap(url: str, size: int, cap: int) -> None:
     """Raises LocationError: `size` bytes are more than were asked for."""
     if size > cap:
-        raise LocationError(url, f"serves {size} bytes, more than the {cap} that it may have")
+        reason = f"serves {size} bytes, more than the {cap} that it may have"
+        raise LocationError(url, reason, wrong=True)
 
 
-def _open_regular(path: Path, url: str) -> int:
+def _open_regular(path: Path, url: str, flags: int) -> int:
     try:
         # O_NONBLOCK: a FIFO put in place of the file must not hang us
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except FileNotFoundError as error:
         raise LocationError(url, "no such file", absent=True) from error
     except OSError as error:
@@ -190,5 +214,6 @@ def _file_chunks(read: Callable[[int], bytes | None], url: str, cap: int) -> Ite
             return
         left -= len(chunk)
         if left < 0:  # the file grew while we read it
-            raise LocationError(url, f"serves more than the {cap} bytes that it may have")
+            reason = f"serves more than the {cap} bytes that it may have"
+            raise LocationError(url, reason, wrong=True)
         yield chunk

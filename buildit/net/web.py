@@ -7,25 +7,30 @@ rate of the body, so that no server holds us up (THREATS F2). Redirects are foll
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
 import requests.adapters
+import requests.utils
 import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.response
 
 from buildit.net import urls
+from buildit.net.bulk import Pace, bodies
 from buildit.net.transport import LocationError, Response, check_cap
+from buildit.net.watch import Watch, Watchman
 
-READ = 1 << 16
+READ = 1 << 18
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian's ca-certificates are; SSL_CERT_FILE names another file, as for OpenSSL."""
 _CUT = "buildit_cut"
 """The attribute of a response that ends its connection from any thread."""
 
@@ -42,42 +47,12 @@ class Limits:
     redirects: int = 5
 
 
-class Watch:
-    """Ends a socket's reads when fewer than `least` bytes came within `window` seconds."""
-
-    def __init__(self, cut: Callable[[], None], window: float, least: int) -> None:
-        self.received = 0
-        self.stalled = False
-        self._cut = cut
-        self._window = window
-        self._least = least
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="buildit-watch")
-
-    def _run(self) -> None:
-        seen = 0
-        while not self._over.wait(self._window):
-            if self.received - seen < self._least:
-                self.stalled = True
-                self._cut()
-                return
-            seen = self.received
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 class LinkLocalError(OSError):
     """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
 
 
 def _connection_class(
-    parent: type[urllib3.connection.HTTPConnection], limits: Limits
+    parent: type[urllib3.connection.HTTPConnection], limits: Limits, watchman: Watchman
 ) -> type[urllib3.connection.HTTPConnection]:
     class Guarded(parent):  # type: ignore[misc, valid-type]  # a class given at run time
         def connect(self) -> None:
@@ -89,7 +64,7 @@ def _connection_class(
 
         def getresponse(self) -> urllib3.response.HTTPResponse:
             sock = self.sock
-            with Watch(lambda: _shutdown(sock), limits.headers, 1) as watch:
+            with Watch(watchman, lambda: _shutdown(sock), limits.headers, 1) as watch:
                 try:
                     response = super().getresponse()
                 except Exception as error:
@@ -107,8 +82,9 @@ def _connection_class(
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, watchman: Watchman) -> None:
         self._limits = limits
+        self._watchman = watchman
         super().__init__(pool_connections=16, pool_maxsize=16)
 
     def init_poolmanager(
@@ -126,14 +102,19 @@ class _Adapter(requests.adapters.HTTPAdapter):
         plain = type(
             "GuardedHttpPool",
             (urllib3.connectionpool.HTTPConnectionPool,),
-            {"ConnectionCls": _connection_class(urllib3.connection.HTTPConnection, self._limits)},
+            {"ConnectionCls": self._class(urllib3.connection.HTTPConnection)},
         )
         secure = type(
             "GuardedHttpsPool",
             (urllib3.connectionpool.HTTPSConnectionPool,),
-            {"ConnectionCls": _connection_class(urllib3.connection.HTTPSConnection, self._limits)},
+            {"ConnectionCls": self._class(urllib3.connection.HTTPSConnection)},
         )
         manager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+    def _class(
+        self, parent: type[urllib3.connection.HTTPConnection]
+    ) -> type[urllib3.connection.HTTPConnection]:
+        return _connection_class(parent, self._limits, self._watchman)
 
 
 class WebTransport:
@@ -142,9 +123,14 @@ class WebTransport:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._session = requests.Session()
-        adapter = _Adapter(self._limits)
+        self._watchman = Watchman()
+        adapter = _Adapter(self._limits, self._watchman)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+        # the machine's own authorities, as curl has them; requests brings a list of its own
+        authorities = os.environ.get("SSL_CERT_FILE") or AUTHORITIES
+        if os.path.exists(authorities):
+            self._session.verify = authorities
         # requests would look into ~/.netrc, and keep cookies between unrelated servers
         self._session.auth = _no_credentials
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -153,6 +139,7 @@ class WebTransport:
 
     def close(self) -> None:
         self._session.close()
+        self._watchman.close()
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
@@ -165,12 +152,22 @@ class WebTransport:
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
             cut: Callable[[], None] = getattr(answer.raw, _CUT)
-            with Watch(cut, self._limits.window, self._limits.least) as watch:
+            with Watch(self._watchman, cut, self._limits.window, self._limits.least) as watch:
                 kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 chunks = _chunks(url, answer.raw, watch, start, total, cap)
                 yield Response(chunks, start, total, kind, cut)
         finally:
             answer.close()
+
+    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
+        """The bodies of small files of one server, each with the most bytes that it may have, in
+        their order. None, or an early end, says that `get` should be asked, which knows more."""
+        if requests.utils.get_environ_proxies(wanted[0][0]):
+            return iter(())
+        verify = self._session.merge_environment_settings(wanted[0][0], {}, None, None, None)
+        authorities = verify["verify"] if isinstance(verify["verify"], str) else None
+        pace = Pace(self._limits.connect, self._limits.window)
+        return bodies(wanted, authorities, pace)
 
     def _follow(self, target: urls.Target, offset: int) -> requests.Response:
         first = target.url
@@ -302,15 +299,16 @@ def _translated(url: str, error: BaseException) -> LocationError:
     if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
         verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
         hint = "check the clock and the machine's CA certificates"
-        return LocationError(shown, f"TLS failed: {verify}", hint=hint)
+        return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
     if (local := found(LinkLocalError)) is not None:
-        return LocationError(shown, str(local))
+        return LocationError(shown, str(local), unreachable=True)
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
-        return LocationError(shown, "host name does not resolve", hint="check the name and DNS")
+        hint = "check the name and DNS"
+        return LocationError(shown, "host name does not resolve", hint=hint, unreachable=True)
     if found(ConnectionRefusedError) is not None:
-        return LocationError(shown, "connection refused")
+        return LocationError(shown, "connection refused", unreachable=True)
     if found(urllib3.exceptions.ConnectTimeoutError) is not None:
-        return LocationError(shown, "timed out while connecting")
+        return LocationError(shown, "timed out while connecting", unreachable=True)
     if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
         return LocationError(shown, "timed out while waiting for an answer", transient=True)
     last = str(causes[-1]) or type(causes[-1]).__name__

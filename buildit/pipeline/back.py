@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted
+from buildit.errors import BuilditError, IntegrityError, Interrupted
 from buildit.events import (
     BuildFailed,
     Building,
@@ -21,6 +21,7 @@ from buildit.events import (
     Missing,
     Notice,
     Planned,
+    Recalled,
     Reporter,
     Reused,
 )
@@ -29,9 +30,13 @@ from buildit.model.plan import ContainerPlan, DebRef, Node, Toolchain
 from buildit.pipeline.network import Network
 from buildit.pipeline.realise import agrees, realise
 from buildit.pipeline.settings import Settings
+from buildit.pipeline.trust import Judge
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+
+if TYPE_CHECKING:
+    from buildit.net.binhost import Binhost
 
 LOCAL_STORE = "the local store"
 
@@ -51,8 +56,10 @@ class Realiser:
     network: Network
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     _nodes: dict[BuildKey, Node] = field(default_factory=dict)
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.settings, self.store, self.report)
         self._nodes = {node.key: node for node in self.plan.nodes}
 
     def node(self, key: BuildKey) -> Node:
@@ -80,6 +87,7 @@ class Realiser:
             self._nodes,
             roots,
             find=self.find,
+            recall=self.recall,
             prepare=self.prepare,
             build=self.build,
             jobs=self.settings.jobs,
@@ -103,23 +111,36 @@ class Realiser:
         if isinstance(found, Found):
             self.report(Reused(node.key, node.label, LOCAL_STORE))
             return found.artifact
-        for repository in self.settings.repositories:
-            if not repository.download or not Path(repository.download).is_dir():
-                continue
-            from buildit.store.binhost import FileBinhost
-
-            host = FileBinhost(
-                Path(repository.download), self._accept, repository.unsigned, self.report
-            )
+        for host in self._binhosts():
             try:
-                artifact = host.pull(node.key, self.store)
-            except (FetchError, IntegrityError):
-                continue  # the binhost has told of each statement that it refused
-            if artifact is not None and suits(artifact) is None:
-                self.report(Reused(node.key, node.label, f"'{repository.name}'"))
+                artifact = host.pull(node.key, self.store, suits)
+            except BuilditError:
+                continue  # the binhost said why
+            if artifact is not None:
+                self.report(Reused(node.key, node.label, f"'{host.name}'"))
                 return artifact
         self.report(Missing(node.key, node.label))
         return None
+
+    def recall(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        """An artifact whose dependencies had other keys and the same bytes, said of this node's
+        key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
+        if node.deb is not None or not node.dependencies:
+            return None
+        from buildit.pipeline.cutoff import recall
+
+        found = recall(node, at_hand, self.store, self._binhosts(), self.keep)
+        if found is None:
+            return None
+        artifact, origin = found
+        self.report(Recalled(node.key, node.label, origin))
+        return artifact
+
+    def _binhosts(self) -> Iterator[Binhost]:
+        """Those of the configuration, judged by what it says of each."""
+        if not self.settings.repositories:
+            return iter(())
+        return self.network.hosts().opened(lambda name: self.judge.accepting(repository=name))
 
     def prepare(self, nodes: tuple[Node, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""
@@ -143,6 +164,9 @@ class Realiser:
             )
             if isinstance(again, Found):
                 return again.artifact
+            recalled = self.recall(node, at_hand)
+            if recalled is not None:
+                return recalled
             self.report(Building(node.key, node.label, reason(node, self.store)))
             started = time.monotonic()
             builder = Builder(
@@ -156,7 +180,8 @@ class Realiser:
             )
             try:
                 artifact = builder.build(node, at_hand)
-                self._commit(artifact)
+                self.keep(artifact)
+                self.judge.compare(artifact)
             except Interrupted:
                 raise
             except BuilditError as error:
@@ -165,7 +190,8 @@ class Realiser:
             self.report(Built(node.key, node.label, time.monotonic() - started))
             return artifact
 
-    def _commit(self, artifact: Artifact) -> None:
+    def keep(self, artifact: Artifact) -> None:
+        """Commit an artifact under the user's own key, and say where it differs from before."""
         from buildit.pipeline.signing import signer
         from buildit.store.artifacts import commit, read_statement
 
@@ -182,15 +208,6 @@ class Realiser:
                     warning=True,
                 )
             )
-
-    def _accept(self, statement: bytes, signature: bytes | None, builder: str) -> None:
-        """Judge a statement of a binhost: signed by a key that the config allows, or unsigned
-        where the repository says so (the binhost itself checks that)."""
-        if builder == LOCAL and signature is None:
-            return
-        from buildit.pipeline.signing import accept
-
-        accept(statement, signature, builder, self.settings)
 
     def _waiting(self, node: Node) -> Callable[[str], None]:
         def told(holder: str) -> None:

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan, DebRef, Node, PackageStep
+from buildit.pipeline.network import Network
 from buildit.pipeline.realise import Survey, agrees, survey
 from buildit.pipeline.reasons import reason
 from buildit.pipeline.settings import Settings
-from buildit.store.artifacts import lookup, read_statement, statement_paths
+from buildit.pipeline.trust import Accept, Judge
+from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 
 
@@ -53,15 +54,15 @@ class Forecast:
     fetches: tuple[Lacking, ...]
 
 
-def forecast(plan: ContainerPlan, settings: Settings, store: Store) -> Forecast:
+def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Network) -> Forecast:
     """Look around for every package of the plan, dependencies first.
 
-    What a binhost has is believed here, and verified only when a build takes it.
+    Of binhosts only statements are read, and judged as a build would.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    look = _Look(settings, store)
+    look = _Look(store, network, Judge(settings, store, network.report))
     nodes = {node.key: node for node in plan.nodes}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())
@@ -72,8 +73,9 @@ def forecast(plan: ContainerPlan, settings: Settings, store: Store) -> Forecast:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    settings: Settings
     store: Store
+    network: Network
+    judge: Judge
     binhosts: dict[BuildKey, str] = field(default_factory=dict)
 
     def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
@@ -83,16 +85,16 @@ class _Look:
         found = lookup(self.store, node.key, suits)
         if found is not None:
             return found
-        for repository in self.settings.repositories:
-            if not repository.download:
-                continue
-            for path in statement_paths(Path(repository.download), node.key):
-                with suppress(BuilditError, OSError):
-                    artifact, _ = read_statement(path, node.key)
-                    if suits(artifact) is None:
-                        self.binhosts[node.key] = repository.name
-                        return artifact
+        for host in self.network.hosts().opened(self._accepting):
+            with suppress(BuilditError):
+                for claim in host.claims(node.key):
+                    if suits(claim.artifact) is None:
+                        self.binhosts[node.key] = host.name
+                        return claim.artifact
         return None
+
+    def _accepting(self, repository: str) -> Accept:
+        return self.judge.accepting(repository=repository)
 
 
 def _outlook(node: Node, state: Survey, look: _Look) -> Outlook:

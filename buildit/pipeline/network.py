@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
     from buildit.net.sources import Fetcher
     from buildit.net.transport import Transport
+    from buildit.pipeline.hosts import Hosts
 
 
 @dataclass(slots=True)
@@ -30,21 +31,28 @@ class Network:
     _transport: Transport | None = None
     _archive: DebianArchive | None = None
     _bases: tuple[str, ...] | None = None
+    _hosts: Hosts | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def transport(self) -> Transport:
         if self._transport is None:
-            from buildit.net.transport import (
-                LocalTransport,
-                SchemeTransport,
-                default_transport,
-            )
+            from buildit.net.transport import LocalTransport, SchemeTransport, web_transport
 
-            if self.offline:
-                self._transport = SchemeTransport({"file": LocalTransport})
-            else:
-                self._transport = default_transport()
+            hosts = self.hosts()
+            ways = {"file": LocalTransport, "binhost": hosts.transport}
+            if not self.offline:
+                ways |= {"https": web_transport, "http": web_transport}
+            self._transport = SchemeTransport(ways)
         return self._transport
+
+    def hosts(self) -> Hosts:
+        """The binhosts of this run."""
+        with self._lock:
+            if self._hosts is None:
+                from buildit.pipeline.hosts import Hosts
+
+                self._hosts = Hosts(self.settings, self.store, self.report, self.offline)
+            return self._hosts
 
     def fetcher(self) -> Fetcher:
         from buildit.net.sources import Fetcher
@@ -128,6 +136,8 @@ class Network:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+        if self._hosts is not None:
+            self._hosts.close()
 
 
 OpenNetwork = Callable[[], Network]

@@ -88,8 +88,12 @@ def realise(
     prepare: Prepare,
     build: Build,
     jobs: int,
+    recall: Find = lambda _node, _at_hand: None,
 ) -> dict[BuildKey, Artifact]:
     """Artifacts of the roots and of all that was needed on the way, at most `jobs` built at once.
+
+    What `find` does not know and whose dependencies are all at hand is looked for by `recall`:
+    another key may have the same inputs (early cut-off).
 
     Raises:
         BuilditError: what `find`, `prepare` or the first failing `build` raised.
@@ -99,6 +103,8 @@ def realise(
         survey(nodes, roots, find, state)
         stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
         if not stale:
+            if _recall_all(nodes, state, recall):
+                continue  # what was found may need others than what was missing
             if not state.missing:
                 return state.found
             ordered = tuple(node for key, node in nodes.items() if key in state.missing)
@@ -113,6 +119,18 @@ def realise(
                 state.found[key] = other
             else:
                 state.missing.add(key)
+
+
+def _recall_all(nodes: Mapping[BuildKey, Node], state: Survey, recall: Find) -> bool:
+    """Recall what is missing, dependencies first; whether anything was found."""
+    before = len(state.missing)
+    for key, node in nodes.items():
+        if key in state.missing and all(dep.key in state.found for dep in node.dependencies):
+            artifact = recall(node, state.found)
+            if artifact is not None:
+                state.found[key] = artifact
+                state.missing.discard(key)
+    return len(state.missing) < before
 
 
 def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int) -> None:

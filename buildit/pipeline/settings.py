@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildit.build.limits import Limits
+from buildit.store.trust import Rule
 
 if TYPE_CHECKING:
-    from buildit.model.config import Config
+    from buildit.model.config import Config, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
-class FileRepository:
-    """A binhost that is a directory: where to take from and publish to; empty where not."""
+class Repository:
+    """A binhost: where to take from and publish to; empty where not.
+
+    Each is an absolute path, an `https://` URL, or `ssh://user@host:port/path`.
+    """
 
     name: str
     download: str
@@ -25,16 +29,24 @@ class FileRepository:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`jobs` builds or downloads run at once. `distfiles` are directories asked before mirrors."""
+    """`jobs` builds or downloads run at once. `distfiles` are directories asked before mirrors.
+
+    `signing_key` is an SSH key, `openpgp_key` the fingerprint that signs `.aci` files. `agreement`
+    are the rules of `trust: {packages: …}`, `allowed_signers` the file of `trust:`, and
+    `own_signers` the files of repositories that have one of their own.
+    """
 
     store: str
     jobs: int
     signing_key: str = ""
-    repositories: tuple[FileRepository, ...] = ()
+    repositories: tuple[Repository, ...] = ()
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     distfiles: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     allowed_signers: str = ""
+    own_signers: Mapping[str, str] = field(default_factory=dict)
+    agreement: tuple[Rule, ...] = ()
+    openpgp_key: str = ""
     ssh_agent: str = ""
 
     def plain(self) -> dict[str, Any]:
@@ -50,10 +62,11 @@ def from_plain(data: dict[str, Any]) -> Settings:
     return Settings(
         **{
             **data,
-            "repositories": tuple(FileRepository(**one) for one in data["repositories"]),
+            "repositories": tuple(Repository(**one) for one in data["repositories"]),
             "mirrors": {name: tuple(urls) for name, urls in data["mirrors"].items()},
             "distfiles": tuple(data["distfiles"]),
             "limits": Limits(**data["limits"]),
+            "agreement": tuple(Rule(**one) for one in data["agreement"]),
         }
     )
 
@@ -62,23 +75,16 @@ def settings_of(
     config: Config, directory: Path, environ: Mapping[str, str]
 ) -> tuple[Settings, tuple[str, ...]]:
     """The settings, and remarks on what this buildit does not do yet."""
-    remarks = []
-    repositories = []
-    for one in config.repositories:
-        ways = {"download": one.download, "upload": one.upload}
-        paths = {}
-        for way, endpoint in ways.items():
-            paths[way] = ""
-            if endpoint is not None and endpoint.scheme == "file":
-                paths[way] = endpoint.path
-            elif endpoint is not None:
-                remarks.append(
-                    f"repository {one.name}: {way} over {endpoint.scheme} is not possible yet; "
-                    "only directories are asked"
-                )
-        repositories.append(
-            FileRepository(one.name, paths["download"], paths["upload"], one.unsigned)
+    remarks: list[str] = []
+    repositories = tuple(
+        Repository(
+            one.name,
+            _address(one.name, "download", one.download, remarks),
+            _address(one.name, "upload", one.upload, remarks),
+            one.unsigned,
         )
+        for one in config.repositories
+    )
     limits = Limits(
         memory_bytes=config.limits.memory or Limits().memory_bytes,
         processes=config.limits.processes,
@@ -90,12 +96,34 @@ def settings_of(
         store=str(config.store),
         jobs=config.jobs,
         signing_key=config.signing_key or "",
-        repositories=tuple(repositories),
+        repositories=repositories,
         mirrors=dict(config.mirrors),
         # Whether it is there is looked up when something is fetched: a plan may be kept for long.
         distfiles=(str(directory.absolute() / "distfiles"),),
         limits=limits,
         allowed_signers=str(config.allowed_signers or ""),
+        own_signers={
+            one.name: str(one.allowed_signers)
+            for one in config.repositories
+            if one.allowed_signers is not None
+        },
+        agreement=tuple(Rule(one.match, one.need) for one in config.agreement),
+        openpgp_key=config.openpgp_key or "",
         ssh_agent=environ.get("SSH_AUTH_SOCK", ""),
     )
     return settings, tuple(remarks)
+
+
+WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}
+"""How a binhost can be reached; a web server takes nothing."""
+
+
+def _address(name: str, way: str, endpoint: Endpoint | None, remarks: list[str]) -> str:
+    if endpoint is None:
+        return ""
+    scheme, path = endpoint.scheme, endpoint.path
+    if scheme not in WAYS[way]:
+        known = " or ".join(WAYS[way])
+        remarks.append(f"repository {name}: {way} over {scheme} is not possible; use {known}")
+        return ""
+    return path if scheme == "file" else f"{scheme}://{path.removeprefix(f'{scheme}://')}"

@@ -1,15 +1,14 @@
-"""Signing statements with the user's SSH key, and judging those of others."""
+"""Signing statements with the user's SSH key, and the list of those whose statements count."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.errors import IntegrityError, RecipeError, UsageError
+from buildit.errors import RecipeError, UsageError
 from buildit.pipeline.settings import Settings
 from buildit.store.attest import LOCAL
 
@@ -26,7 +25,7 @@ def signer(settings: Settings) -> tuple[str, Callable[[bytes], bytes] | None]:
     Raises:
         UsageError: the key cannot be used.
     """
-    key = _own_key(settings)
+    key = own_key(settings)
     if key is None:
         return LOCAL, None
     from buildit.net.sshsig import builder_name, sign
@@ -34,30 +33,12 @@ def signer(settings: Settings) -> tuple[str, Callable[[bytes], bytes] | None]:
     return builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode()
 
 
-def accept(statement: bytes, signature: bytes | None, builder: str, settings: Settings) -> None:
-    """Accept a statement signed by one's own key or by one of the allowed signers.
+def own_key(settings: Settings) -> SigningKey | None:
+    """The user's SSH key; None where none is configured.
 
     Raises:
-        IntegrityError: it is unsigned, by another key, or the signature does not hold.
-        RecipeError: the allowed-signers file is malformed.
+        UsageError: it cannot be used.
     """
-    from buildit.net.sshsig import builder_name, verify
-
-    if signature is None:
-        raise IntegrityError(
-            f"the statement of builder {builder[:12]} has no signature",
-            hint="publish it again with `signing-key`",
-        )
-    text = signature.decode("ascii", "replace")
-    signed = verify(statement, text, _allowed(settings), NAMESPACE, int(time.time()))
-    if builder_name(signed.public) != builder:
-        raise IntegrityError(
-            f"the statement of builder {builder[:12]} is signed by another key",
-            hint="take it from another binhost",
-        )
-
-
-def _own_key(settings: Settings) -> SigningKey | None:
     wanted = settings.signing_key
     if not wanted or wanted.startswith("gpg:"):
         return None
@@ -83,22 +64,21 @@ def fingerprint(public: bytes) -> str:
     return f"SHA256:{digest}"
 
 
-def _allowed(settings: Settings) -> tuple[AllowedSigner, ...]:
-    from buildit.net.allowed_signers import AllowedSigner, parse_allowed_signers
+def signers_of(path: Path) -> tuple[AllowedSigner, ...]:
+    """The lines of an allowed-signers file.
 
-    allowed: tuple[AllowedSigner, ...] = ()
-    if settings.allowed_signers:
-        path = Path(settings.allowed_signers)
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(
-                f"the allowed-signers file cannot be read: {error}",
-                place=str(path),
-                hint="name an OpenSSH allowed-signers file in `trust: {allowed-signers: …}`",
-            ) from error
-        allowed = parse_allowed_signers(text, str(path))
-    own = _own_key(settings)
-    if own is not None:
-        allowed = (*allowed, AllowedSigner("self", own.public))
-    return allowed
+    Raises:
+        RecipeError: it cannot be read, or is malformed.
+    """
+    from buildit.net.allowed_signers import parse_allowed_signers
+
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"the allowed-signers file cannot be read: {error}",
+            place=str(path),
+            hint="name an OpenSSH allowed-signers file in `trust: {allowed-signers: …}`, or make "
+            "it: buildit trust add KEYFILE",
+        ) from error
+    return parse_allowed_signers(text, str(path))

@@ -27,6 +27,7 @@ from buildit.store.layout import BLOBS
 
 if TYPE_CHECKING:
     from buildit.pipeline.front import Planned
+    from buildit.pipeline.publish import Published
 
 
 SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
@@ -41,7 +42,8 @@ class Options:
     """What the command line says of one container.
 
     `use` are flags for every package, `update` what may move although it is locked, `jobs` 0 means
-    as configured. `locked` refuses a lock that would change.
+    as configured. `locked` refuses a lock that would change. `discover` names further places,
+    and `push` publishes what was made.
     """
 
     directory: Path
@@ -51,6 +53,8 @@ class Options:
     jobs: int = 0
     locked: bool = False
     offline: bool = False
+    discover: tuple[str, ...] = ()
+    push: bool = False
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
@@ -166,6 +170,21 @@ def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], 
     return () if moved else tuple(rows)
 
 
+def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
+    """The settings with the places of `--discover`; these hold for one run and are never kept.
+
+    Raises:
+        UsageError: an option is wrong, or publishes where nothing can be published to.
+    """
+    if not options.discover:
+        return prepared.settings
+    from buildit.pipeline.discovering import located as with_places
+
+    with opened(prepared.settings, options, report) as (_, network):
+        transport = None if options.offline else network.transport()
+        return with_places(prepared.settings, options.discover, transport, report)
+
+
 def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
     """Write the lock where it changed, or refuse under `--locked`.
 
@@ -233,13 +252,14 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
         BuilditError: see each stage; the store stays whole, finished packages stay built.
     """
     prepared = prepare(options, report)
-    plan, settings = prepared.plan, prepared.settings
+    plan = prepared.plan
     report(Started(plan.label))
     for step in plan.steps:
         if isinstance(step, PackageStep):
             report(Processing(step.origin, plan.platform, step.key))
     check_sources(Path(plan.directory), plan.steps)
     lock(prepared, options, report)
+    settings = located(prepared, options, report)
     with opened(settings, options, report) as (store, network):
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
@@ -251,7 +271,39 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
             _keep_roots(realiser, options)
             # Last: whoever finds the plan kept need not do any of this again.
             _keep_plan(prepared, options)
+        if _publishes(options):
+            from buildit.pipeline.publish import publish
+
+            publish(replace(prepared, settings=settings), store, network, emissions)
     return emissions
+
+
+def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Published, ...]:
+    """Publish a container that is built: its packages, its spec and its images.
+
+    Raises:
+        UsageError: it is not built, or there is nowhere to publish to.
+        FetchError, IntegrityError, StoreError: see `pipeline.publish`.
+    """
+    from buildit.pipeline.publish import built_keys, publish, targets
+
+    prepared = prepare(options, report)
+    settings = located(prepared, options, report)
+    prepared = replace(prepared, settings=settings)
+    with opened(settings, options, report) as (store, network):
+        targets(settings, network)
+        built_keys(prepared.plan, settings, store, network)
+        realiser = Realiser(prepared.plan, settings, store, report, stop, network)
+        emissions = _emit(prepared.plan, realiser, options.output, report)
+        return publish(prepared, store, network, emissions)
+
+
+def _publishes(options: Options) -> bool:
+    if options.push or not options.discover:
+        return options.push
+    from buildit.pipeline.discovering import publishes
+
+    return publishes(options.discover)
 
 
 def _emit(
@@ -267,6 +319,10 @@ def _emit(
     for step in plan.images:
         report(Packaging(title, step.format))
         emission = _emit_one(image(plan, step, made), realiser.store, output)
+        if step.format == "aci" and realiser.settings.openpgp_key:
+            from buildit.pipeline.openpgp_signing import sign_aci
+
+            sign_aci(emission.path, realiser.settings.openpgp_key)
         for notice in emission.notices:
             report(Notice(notice))
         report(Emitted(title, step.format, str(emission.path), emission.digest))
@@ -291,6 +347,8 @@ def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
             place=str(output),
             hint="name another one with --output",
         ) from error
+    # Before the image: a signature that lies there is of other bytes than are about to.
+    path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
     emission = emit(wanted, store.path, output)
     result = {
         "image": identity,

@@ -1,12 +1,13 @@
 """Everything a build needs, into the store before the first build begins: sources, .debs, patches.
 
-Order of places: the store, `distfiles/`, binhosts that are directories, then URLs and mirrors.
+Order of places: the store, `distfiles/`, binhosts, then URLs and mirrors.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,18 +80,20 @@ class Supply:
             raise
 
     def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
-        places = [
-            str(Path(repository.download) / "blobs" / "sha256" / digest)
-            for repository in self.network.settings.repositories
-            if repository.download
-        ]
-        return (*self._near(names), *(place for place in places if Path(place).is_file()))
+        return (*self._near(names), *self._binhosts(digest))
 
     def _near(self, names: Iterable[str]) -> tuple[str, ...]:
         """Files of `distfiles/` that have one of the names."""
         directories = self.network.settings.distfiles
         places = [Path(directory) / name for directory in directories for name in names if name]
         return tuple(str(place) for place in places if place.is_file())
+
+    def _binhosts(self, digest: Digest) -> tuple[str, ...]:
+        """Where binhosts would have a blob; one that lacks it costs one small question."""
+        from buildit.net.sources import BINHOST
+
+        hosts = self.network.hosts().repositories()
+        return tuple(f"{BINHOST}{one.name}/blobs/sha256/{digest}" for one in hosts)
 
     def _source(self, source: SourceRef) -> Fetch:
         urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
@@ -105,6 +108,11 @@ class Supply:
     def _patch(self, patch: PatchRef) -> None:
         if self.store.has(patch.digest):
             return
+        places = self._binhosts(patch.digest)
+        if places:
+            with suppress(FetchError, IntegrityError):
+                self.network.fetcher().fetch(Fetch(patch.url, places, patch.digest))
+                return
         fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
         canonical = canonical_bytes(parsed)

@@ -19,6 +19,9 @@ from buildit.plan.steps import Step
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
 
+_RESOLVED_DOMAIN = b"buildit-resolved-1\n"
+"""Before what a resolved key is taken of: it can never be a key, nor the digest of a blob."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
@@ -165,6 +168,29 @@ def record_text(record: Mapping[str, object]) -> str:
 def build_key(record: str) -> BuildKey:
     """The key of a record's canonical text."""
     return BuildKey(digest_bytes(record.encode()))
+
+
+def resolved_key(record: str, at_hand: Mapping[BuildKey, Mapping[str, Digest]]) -> Digest | None:
+    """The second identity of a build (DESIGN 3, early cut-off): the record with the diff_ids of the
+    dependency outputs in the place of the dependencies' keys.
+
+    `at_hand` maps each dependency to its outputs. None where the record has no dependencies, or
+    one of them is not at hand: then there is nothing that this could find.
+    """
+    data = json.loads(record)
+    dependencies = data.get("dependencies")
+    if not dependencies or any(one["key"] not in at_hand for one in dependencies):
+        return None
+    data["dependencies"] = [
+        {name: diff_id for name, diff_id in at_hand[one["key"]].items() if name in one["outputs"]}
+        for one in dependencies
+    ]
+    return digest_bytes(_RESOLVED_DOMAIN + canonical(data))
+
+
+def dependency_keys(record: str) -> tuple[BuildKey, ...]:
+    """The keys of the dependencies of a record, in its order."""
+    return tuple(BuildKey(one["key"]) for one in json.loads(record).get("dependencies", ()))
 
 
 def differences(old: str, new: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from buildit.store.durable import located, make_directory, open_regular
 from buildit.store.layout import key_directory
 from buildit.store.locks import exclusive
 from buildit.store.names import note
+from buildit.store.resolved import note_resolved
 
 Suits = Callable[[Artifact], str | None]
 """Why an artifact that is whole cannot be taken here (another `resolved`, say); None: take it."""
@@ -140,6 +141,8 @@ def place_statement(
             store.disk.make_synced_directory("statement", directory)
             placed = _choose(store, artifact.key, builder, content)
             _write(store, placed.path, content, signature)
+            # After it: an entry that points to nothing would only be asked for in vain.
+            note_resolved(store, artifact, builder)
     return placed
 
 

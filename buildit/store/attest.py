@@ -80,6 +80,22 @@ def parse_statement(content: bytes, key: BuildKey) -> Statement:
     return statement
 
 
+def stated_key(content: bytes) -> BuildKey:
+    """The key that a statement says it is about; `parse_statement` judges the rest of it.
+
+    Raises:
+        IntegrityError: it says none.
+    """
+    try:
+        definition = json.loads(content)["predicate"]["buildDefinition"]
+        key = definition["externalParameters"]["key"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        key = None
+    if not isinstance(key, str) or not is_hex64(key):
+        _refuse("a statement", "it names no key")
+    return BuildKey(key)
+
+
 def _refuse(place: str, reason: str) -> NoReturn:
     raise IntegrityError(
         f"the attestation is refused: {reason}",
@@ -122,6 +138,8 @@ def _statement(artifact: Artifact, builder: str) -> dict[str, object]:
             },
             "buildit_epoch": artifact.epoch,
             "buildit_outputs": {name: _output(output) for name, output in artifact.outputs.items()},
+            # Only where it says something: statements without it keep their bytes.
+            **({} if artifact.restated is None else {"buildit_restated": artifact.restated}),
         },
     }
 
@@ -186,9 +204,16 @@ def _read(document: object) -> Statement:
         resolved=resolved,
         materials=materials,
         epoch=_count(predicate["buildit_epoch"], "buildit_epoch"),
+        restated=_restated(predicate),
     )
     builder = _text(_map(details["builder"], "builder")["id"], "builder.id")
     return Statement(artifact, builder.removeprefix(BUILDER_ID))
+
+
+def _restated(predicate: Mapping[str, object]) -> BuildKey | None:
+    if "buildit_restated" not in predicate:
+        return None
+    return BuildKey(_text(predicate["buildit_restated"], "buildit_restated"))
 
 
 def _read_dependencies(
@@ -273,7 +298,8 @@ def _digest(value: object) -> Digest:
 def _check_artifact(artifact: Artifact, builder: str) -> None:
     if not is_builder(builder):
         raise ValueError(f"{builder!r:.80} is no builder's name")
-    for hexdigits in (artifact.key, *artifact.resolved):
+    further = () if artifact.restated is None else (artifact.restated,)
+    for hexdigits in (artifact.key, *artifact.resolved, *further):
         if not is_hex64(hexdigits):
             raise ValueError(f"{hexdigits!r:.80} is not a build key")
     if not artifact.outputs:

@@ -25,6 +25,7 @@ from buildit.store.lease import running
 from buildit.store.locks import Waiting, quietly
 from buildit.store.names import index_paths
 from buildit.store.remove import remove_tree
+from buildit.store.resolved import stale_entries
 
 NS = 1_000_000_000
 
@@ -120,6 +121,11 @@ def _sweep(store: Store, found: Garbage, trash: Path) -> None:
     for path in index_paths(store.root):
         if not (store.root / "k" / path.stem[:2] / path.stem).exists():
             path.unlink(missing_ok=True)
+    for path in stale_entries(store):
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
     for digest in found.blobs:
         reach("collect-remove")
         store.path(digest).unlink(missing_ok=True)

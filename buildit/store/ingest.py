@@ -138,6 +138,19 @@ class Batch:
         with self.ingest() as sink:
             return copy_file(path, sink, expected)
 
+    def adopt(self, path: Path, fd: int, digest: Digest, size: int) -> None:
+        """Take over a file of this file system that its writer hashed; `fd` is open on it and is
+        closed here. The file has a name of ours from now on.
+
+        Raises:
+            StoreError: the file system refuses.
+        """
+        temporary = self._name()
+        with located(path):
+            path.rename(temporary)
+            os.fchmod(fd, READ_ONLY)
+        self._add(Pending(temporary, digest, size, fd))
+
     def finish(self) -> None:
         """Make everything durable, then visible; `Store.batch` calls it."""
         pending, self._pending = tuple(self._pending), []

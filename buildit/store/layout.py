@@ -21,6 +21,7 @@ BLOBS = "blobs/sha256"
 DIRECTORIES = (
     BLOBS,
     "k",
+    "r",
     "n",
     "containers",
     "trees",
@@ -42,7 +43,7 @@ CONSTANT_FILES = {
         }
     ),
 }
-_FORMAT_BYTES = canonical({"format": FORMAT})
+FORMAT_BYTES = canonical({"format": FORMAT})
 _TOP = {name.partition("/")[0] for name in DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
 
 
@@ -99,7 +100,7 @@ def check_format(root: Path) -> bool:
     except FileNotFoundError:
         _check_empty(root)
         return False
-    if text == _FORMAT_BYTES:
+    if text == FORMAT_BYTES:
         return True
     version = _version(text)
     if version is None:
@@ -141,7 +142,7 @@ def _create(root: Path, disk: Disk) -> None:
     for name in DIRECTORIES:
         make_directory(root / name)
     # The version comes last: a store that has it is complete.
-    for name, content in {**CONSTANT_FILES, FORMAT_FILE: _FORMAT_BYTES}.items():
+    for name, content in {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}.items():
         disk.replace_file("layout", root / name, content, root / f"{name}.new-{token()}")
     sync_directory(root.parent)
 

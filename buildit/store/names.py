@@ -34,29 +34,35 @@ class Named:
     platform: str
 
 
+def entry(artifact: Artifact) -> tuple[str, bytes] | None:
+    """Path and content of an artifact's entry; None where its name cannot be a path."""
+    directory = _directory(Path(), artifact.name)
+    if directory is None:
+        return None
+    content = {
+        "key": artifact.key,
+        "name": artifact.name,
+        "platform": artifact.platform,
+        "version": artifact.version,
+    }
+    return f"{directory}/{artifact.key}.json", canonical(content)
+
+
 def note(store: Store, artifact: Artifact) -> None:
     """Enter an artifact into the index, unless its name cannot be a path.
 
     Raises:
         StoreError: the disk is full or refuses.
     """
-    directory = _directory(store.root, artifact.name)
-    if directory is None:
+    found = entry(artifact)
+    if found is None:
         return
-    path = directory / f"{artifact.key}.json"
-    content = canonical(
-        {
-            "key": artifact.key,
-            "name": artifact.name,
-            "platform": artifact.platform,
-            "version": artifact.version,
-        }
-    )
+    path = store.root / found[0]
     with located(path):
         if path.exists():
             return
-        make_directory(directory)
-        store.disk.replace_file("name", path, content, store.lease().entry("name"))
+        make_directory(path.parent)
+        store.disk.replace_file("name", path, found[1], store.lease().entry("name"))
 
 
 def named(store: Store) -> tuple[Named, ...]:

@@ -15,10 +15,10 @@ from buildit.errors import StoreError
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
-from buildit.store.binhost import FileBinhost
 from buildit.store.cas import Store
 from buildit.store.collect import add_root, collect
 from buildit.store.failures import Failure, keep_failure
+from tests.hosts import FileBinhost
 
 REPOSITORY = Path(__file__).parents[2]
 BUILDER = "ab" * 32

@@ -44,7 +44,7 @@ ONLY_IN = {
     "urllib3": ("net.web",),
     "cryptography": ("net.sshkeys", "net.sshwire"),
     "pysequoia": ("net.sequoia",),
-    "paramiko": (),
+    "paramiko": ("net.paramiko_pipe",),
     "pydantic": (
         "model.schema",
         "model.recipe",
@@ -57,7 +57,7 @@ ONLY_IN = {
     "elftools": (),
     "click": ("cli.*",),
     "rich": ("cli.*",),
-    "subprocess": ("build.launch", "build.launch_probe", "net.gpgv"),
+    "subprocess": ("build.launch", "build.launch_probe", "net.gpg", "net.gpgv", "net.ssh_pipe"),
     "tarfile": (),
     "zipfile": ("archive.zipread",),
     "unittest": (),

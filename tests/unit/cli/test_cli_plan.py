@@ -33,17 +33,18 @@ from buildit.model.plan import (
     Toolchain,
     to_json,
 )
-from buildit.pipeline import publishing, stamp
-from buildit.pipeline.forecast import State, forecast
+from buildit.pipeline import stamp
+from buildit.pipeline.forecast import Forecast, State, forecast
 from buildit.pipeline.front import Planned
 from buildit.pipeline.network import Network
-from buildit.pipeline.settings import FileRepository, Settings
+from buildit.pipeline.publish import publish
+from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.story import Options, Prepared
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.resolve import Selection
 from buildit.store.artifacts import commit
-from buildit.store.binhost import FileBinhost
 from buildit.store.cas import Store
+from tests.hosts import FileBinhost
 
 pytestmark = pytest.mark.unit
 
@@ -122,16 +123,21 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield opened
 
 
-def settings(store: Store, *hosts: FileRepository) -> Settings:
+def settings(store: Store, *hosts: Repository) -> Settings:
     return Settings(str(store.root), 1, repositories=hosts)
 
 
-def host(path: Path) -> FileRepository:
-    return FileRepository("local", str(path), str(path), unsigned=True)
+def looked(plan: ContainerPlan, store: Store, *hosts: Repository) -> Forecast:
+    known = settings(store, *hosts)
+    return forecast(plan, known, store, Network(known, store, silent))
+
+
+def host(path: Path) -> Repository:
+    return Repository("local", str(path), str(path), unsigned=True)
 
 
 def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
-    found = forecast(PLAN, settings(store), store)
+    found = looked(PLAN, store)
     assert [(one.state, one.why) for one in found.packages] == [(State.BUILD, "first build")] * 3
     assert plan_lines(PLAN, found) == (
         "Sysadmin42/web-1 for linux/amd64: 3 packages",
@@ -155,7 +161,7 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
     store.named_tree(TOOLS.identity, lambda _: None)
     store.put_bytes(b"swww-servers/nginx")
     before = sorted(store.root.rglob("*"))
-    found = forecast(PLAN, settings(store, host(tmp_path / "host")), store)
+    found = looked(PLAN, store, host(tmp_path / "host"))
     assert [(one.state, one.why) for one in found.packages] == [
         (State.BINHOST, "local"),
         (State.STORE, ""),
@@ -169,19 +175,19 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
 def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -> None:
     tool = replace(NGINX, dependencies=(Dependency(ZLIB.key, ("dev",)),))
     build(store, tool)
-    found = forecast(replace(PLAN, nodes=(ZLIB, tool)), settings(store), store)
+    found = looked(replace(PLAN, nodes=(ZLIB, tool)), store)
     assert [one.state for one in found.packages] == [State.UNNEEDED, State.STORE]
     assert found.fetches == ()
 
 
 def test_a_changed_flag_is_the_reason(store: Store) -> None:
     build(store, node("sys-libs/zlib", use="static"))
-    first = forecast(PLAN, settings(store), store).packages[0]
+    first = looked(PLAN, store).packages[0]
     assert first.why not in ("", "first build")
 
 
 def test_a_plan_as_json_has_the_records(store: Store) -> None:
-    plain = plan_plain(PLAN, forecast(PLAN, settings(store), store))
+    plain = plan_plain(PLAN, looked(PLAN, store))
     found = json.loads(json.dumps(plain))
     assert found["packages"][0]["record"] == {"name": "sys-libs/zlib", "use": ""}
     assert found["packages"][2]["dependencies"][0] == {
@@ -235,32 +241,32 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     target = host(tmp_path / "host")
     prepared = Prepared(PLAN, settings(store, target))
     network = Network(prepared.settings, store, silent, offline=True)
-    (done,) = publishing.push(prepared, store, network, silent)
+    (done,) = publish(prepared, store, network)
     assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
     assert done.blobs == 7
     with Store.open(tmp_path / "second") as second:
-        found = forecast(PLAN, settings(second, target), second)
+        found = looked(PLAN, second, target)
         assert found.packages[-1].state is State.BINHOST
         assert found.fetches == ()
-    (again,) = publishing.push(prepared, store, network, silent)
+    (again,) = publish(prepared, store, network)
     assert again.blobs == 0
 
 
 @pytest.mark.parametrize(
     ("hosts", "message"),
     [
-        ((), "no repository of the configuration is a directory to publish to"),
-        ((FileRepository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
-        ((FileRepository("local", "", "x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
+        ((), "no repository of the configuration can be published to"),
+        ((Repository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
+        ((Repository("local", "", "/x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
     ],
 )
 def test_push_says_what_is_missing(
-    hosts: tuple[FileRepository, ...], message: str, store: Store
+    hosts: tuple[Repository, ...], message: str, store: Store
 ) -> None:
     prepared = Prepared(PLAN, settings(store, *hosts))
     network = Network(prepared.settings, store, silent, offline=True)
     with pytest.raises(UsageError, match=message):
-        publishing.push(prepared, store, network, silent)
+        publish(prepared, store, network)
 
 
 def test_what_was_never_locked_is_one_line() -> None:

@@ -77,7 +77,36 @@ def test_every_file_that_could_change_the_settings_is_named(project: Path) -> No
         project.parent / CONFIG_FILE,
         own,
         *shipped_files(),
+        own.with_name("allowed_signers"),
     )
+
+
+def test_a_list_of_signers_of_one_s_own_is_found_where_no_file_names_one(project: Path) -> None:
+    mine = project.parents[2] / "home/.config/buildit/allowed_signers"
+    assert _load(project, "jobs: 1\n").allowed_signers is None
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    config = _load(project, "jobs: 1\n")
+    assert config.allowed_signers == mine
+    assert config.origins["trust.allowed-signers"] == "default"
+    config = _load(project, "trust: {allowed-signers: signers}\n")
+    assert config.allowed_signers == project / "signers"
+
+
+def test_keys_of_both_kinds(project: Path) -> None:
+    config = _load(project, f"signing-key: [~/key, gpg:{'ab' * 20}]\n")
+    assert config.signing_key == str(project.parents[2] / "home/key")
+    assert config.openpgp_key == "AB" * 20
+    config = _load(project, f"signing-key: gpg:{'ab' * 20}\n")
+    assert (config.signing_key, config.openpgp_key) == (None, "AB" * 20)
+    config = _load(project, f"signing-key: agent:SHA256:{'x' * 43}\n")
+    assert config.signing_key == f"agent:SHA256:{'x' * 43}"
+
+
+def test_a_repository_may_have_signers_of_its_own(project: Path) -> None:
+    text = "repository: {name: a, download-type: file, download-path: /b, allowed-signers: s}\n"
+    (repository,) = _load(project, text).repositories
+    assert repository.allowed_signers == project / "s"
 
 
 def test_environment_over_files(project: Path, tmp_path: Path) -> None:
@@ -178,6 +207,8 @@ _REPOSITORY = "repository: {name: a, download-type: %s, download-path: %s}\n"
         ),
         ("repositories: []\nrepository: 5\n", "2:13", "repository: expected a mapping, found '5'"),
         ("signing-key: gpg:ABCD\n", "1:1", "signing-key: 'gpg:ABCD' is no whole fingerprint"),
+        ("signing-key: [a, gpg:ABCD]\n", "1:1", "signing-key: 'gpg:ABCD' is no whole fingerprint"),
+        ("signing-key: [a, b]\n", "1:1", "signing-key: more than one key of a kind"),
         ("use: [ipv6=on]\n", "1", "malformed flag 'ipv6=on': a flag is switched by its sign"),
         ("trust: {packages: [{match: x, need: 0}]}\n", "1:20", None),
     ],

@@ -49,6 +49,7 @@ class World:
     stored: dict[str, list[Artifact]] = field(default_factory=dict)
     run: Mapping[str, list[str]] = field(default_factory=dict)
     fails: frozenset[str] = frozenset()
+    recalled: dict[str, Artifact] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     prepared: list[tuple[str, ...]] = field(default_factory=list)
@@ -77,6 +78,10 @@ class World:
         candidates = self.stored.get(node.name, [])
         return next((one for one in candidates if agrees(one, at_hand)), None)
 
+    def recall(self, node: Node, at_hand: At) -> Artifact | None:
+        assert {dep.key for dep in node.dependencies} <= set(at_hand)
+        return self.recalled.get(node.name)
+
     def build(self, node: Node, at_hand: At) -> Artifact:
         with self.lock:
             self.built.append(node.name)
@@ -91,6 +96,7 @@ class World:
             self.nodes(),
             tuple(map(key, roots)),
             find=self.find,
+            recall=self.recall,
             prepare=lambda nodes: self.prepared.append(tuple(node.name for node in nodes)),
             build=self.build,
             jobs=jobs,
@@ -159,6 +165,26 @@ def test_another_statement_that_fits_is_taken_instead() -> None:
     found = world.get("app")
     assert world.built == []
     assert found[key("app")] == fits
+
+
+def test_what_is_recalled_is_not_built_and_its_own_needs_are_looked_up() -> None:
+    z = artifact("z", "z")
+    app = artifact("app", "a", {key("z"): z}, loads=("z",))
+    world = World(
+        {"z": [], "app": ["z"], "top": ["app"]},
+        {"z": [z]},
+        recalled={"app": app},
+    )
+    found = world.get("top")
+    assert world.built == ["top"], "app was recalled as its dependencies were at hand"
+    assert world.prepared == [("top",)]
+    assert found[key("app")] == app
+
+
+def test_nothing_is_recalled_while_a_dependency_is_missing() -> None:
+    world = World({"z": [], "app": ["z"]}, recalled={"app": artifact("app", "a")})
+    world.get("app")
+    assert world.built == ["z", "app"], "whoever builds app may recall it once z is there"
 
 
 def test_a_dependency_that_comes_out_the_same_rebuilds_nothing_above() -> None:

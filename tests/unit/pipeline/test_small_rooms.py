@@ -115,6 +115,7 @@ def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
         jobs=3,
         repositories=(
             Repository("far", Endpoint("ssh", "user@example.org/x"), Endpoint("file", "/near")),
+            Repository("web", Endpoint("https", "example.org"), Endpoint("https", "example.org/x")),
         ),
         mirrors={"debian": ("https://example.org/debian",)},
         signing_key="agent:SHA256:x",
@@ -125,10 +126,11 @@ def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
     assert settings.limits == Limits(1 << 30, 5, 60.0, 60.0, 7)
     assert settings.distfiles == (str(tmp_path / "distfiles"),)
     assert settings.ssh_agent == "/run/agent"
-    assert (settings.repositories[0].download, settings.repositories[0].upload) == ("/near", "")
-    assert remarks == (
-        "repository far: upload over ssh is not possible yet; only directories are asked",
-    )
+    assert [(one.download, one.upload) for one in settings.repositories] == [
+        ("/near", "ssh://user@example.org/x"),
+        ("https://example.org/x", ""),
+    ]
+    assert remarks == ("repository web: upload over https is not possible; use file or ssh",)
 
 
 def test_defaults_are_bounded(tmp_path: Path) -> None:

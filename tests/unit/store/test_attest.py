@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact, Encoding, Output
-from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, statement_bytes
+from buildit.store.attest import (
+    LOCAL,
+    SIZE_LIMIT,
+    parse_statement,
+    stated_key,
+    statement_bytes,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -144,12 +150,20 @@ def test_a_statement_about_another_key_is_refused() -> None:
 def test_every_field_is_in_the_statement(model: type[Artifact | Output | Encoding]) -> None:
     """A field that the models gain must be carried: the sample sets every one."""
     holders: dict[type, Any] = {
-        Artifact: SAMPLE,
+        Artifact: replace(SAMPLE, restated=BuildKey("9" * 64)),
         Output: replace(SAMPLE.outputs["runtime"], encodings=SAMPLE.outputs["doc"].encodings),
         Encoding: SAMPLE.outputs["doc"].encodings[0],
     }
     assert all(getattr(holders[model], field.name) for field in fields(model))
-    assert parse_statement(statement_bytes(SAMPLE, LOCAL), KEY).artifact == SAMPLE
+    for artifact in (SAMPLE, holders[Artifact]):
+        assert parse_statement(statement_bytes(artifact, LOCAL), KEY).artifact == artifact
+
+
+def test_a_statement_says_what_it_is_about() -> None:
+    assert stated_key(statement_bytes(SAMPLE, LOCAL)) == KEY
+    for content in (b"", b"{}", b"[]", b'{"predicate": 1}', b"[" * 100_000):
+        with pytest.raises(IntegrityError, match="names no key"):
+            stated_key(content)
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

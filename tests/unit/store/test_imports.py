@@ -10,7 +10,7 @@ import buildit
 
 pytestmark = pytest.mark.unit
 
-ROOMS = "artifacts binhost check collect failures names"
+ROOMS = "artifacts check collect failures names"
 SLOW = {"buildit.archive", "ctypes", "asyncio", "ssl", "http.client", "tempfile", "lzma"}
 
 
@@ -24,5 +24,5 @@ def test_looking_up_needs_the_standard_library_only() -> None:
     command = [sys.executable, "-I", "-S", "-B", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "buildit.store.binhost" in loaded
+    assert "buildit.store.artifacts" in loaded
     assert not loaded & SLOW

@@ -1,0 +1,129 @@
+"""Why packages would be built: for each that is nowhere at hand, the closest build there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from buildit.cli.printable import printable
+from buildit.cli.recipes import unknown_package
+from buildit.digest import key_uuid
+from buildit.errors import UsageError
+from buildit.load.container import CONTAINER_FILE
+from buildit.model.plan import Node
+from buildit.pipeline.closest import Closest, Nearby
+from buildit.pipeline.forecast import Outlook, State, forecast
+from buildit.pipeline.network import Network
+from buildit.pipeline.settings import Settings
+from buildit.pipeline.story import Prepared
+from buildit.pipeline.trust import Judge
+from buildit.store.cas import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """One package: where it would come from, and what is closest to it where it would be built."""
+
+    node: Node
+    state: State
+    place: str
+    closest: Closest | None
+
+
+def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
+    """The directory (`.` where it is left out) and the package that the words name.
+
+    Raises:
+        UsageError: there is no container, or there are too many words.
+    """
+    if words and ((Path(words[0]) / CONTAINER_FILE).exists() or Path(words[0]).is_dir()):
+        directory, rest = Path(words[0]), words[1:]
+    else:
+        directory, rest = Path(), words
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is one word too many", hint="buildit why [DIR] [PACKAGE]")
+    if not (directory / CONTAINER_FILE).exists():
+        raise UsageError(
+            f"there is no {CONTAINER_FILE} in {directory}",
+            hint="name the directory of a container first: buildit why containers/web/ nginx",
+        )
+    return directory, rest[0] if rest else None
+
+
+def whys(
+    prepared: Prepared, settings: Settings, store: Store, network: Network, wanted: str | None
+) -> tuple[Why, ...]:
+    """The packages of a plan that are nowhere at hand, or the one that is `wanted`.
+
+    Raises:
+        UsageError: the plan has no such package.
+        StoreError: the store cannot be read.
+    """
+    plan = prepared.plan
+    found = forecast(plan, settings, store, network)
+    judge = Judge(settings, store, network.report)
+    hosts = tuple(network.hosts().opened(lambda name: judge.accepting(repository=name)))
+    labels = {node.key: node.label for node in plan.nodes}
+    nearby = Nearby(store, hosts, labels)
+    chosen = _chosen(found.packages, wanted, plan.directory)
+    return tuple(_why(one, nearby, explained=wanted is not None) for one in chosen)
+
+
+def _chosen(packages: tuple[Outlook, ...], wanted: str | None, place: str) -> tuple[Outlook, ...]:
+    if wanted is None:
+        return tuple(one for one in packages if one.state is State.BUILD)
+    fitting = [one for one in packages if wanted in _spellings(one.node)]
+    if len(fitting) != 1:
+        raise unknown_package(wanted, tuple(one.node.name for one in packages), place)
+    return tuple(fitting)
+
+
+def _spellings(node: Node) -> tuple[str, ...]:
+    short = node.name.rpartition("/")[2]
+    return node.name, short, node.label, f"{short}-{node.version}", node.key, key_uuid(node.key)
+
+
+def _why(one: Outlook, nearby: Nearby, *, explained: bool) -> Why:
+    look = one.state is State.BUILD or (explained and one.state is State.UNNEEDED)
+    return Why(one.node, one.state, one.why, nearby.closest(one.node) if look else None)
+
+
+_PLACES: dict[State, Callable[[str], str]] = {
+    State.STORE: lambda _: "it is in the local store",
+    State.BINHOST: lambda name: f"it is on '{name}'",
+    State.BUILD: lambda _: "no known place has it",
+    State.UNPACK: lambda _: "it is a Debian package, to be unpacked",
+    State.UNNEEDED: lambda _: "it is not needed: what needs it is at hand",
+}
+
+
+def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
+    if not found:
+        return ("Everything is at hand: nothing would be built.",)
+    lines: list[str] = []
+    for one in found:
+        lines.append(f"{one.node.label}  {key_uuid(one.node.key)}")
+        lines.append(f"  {_PLACES[one.state](one.place)}")
+        if one.closest is not None:
+            lines.append(f"  closest: {key_uuid(one.closest.key)} in {one.closest.place}")
+            told = one.closest.differences or ("nothing differs: its artifact is incomplete",)
+            lines += [f"    {text}" for text in told]
+        elif one.state is State.BUILD:
+            lines.append("  and no place that lists names has a build of this package")
+    return tuple(map(printable, lines))
+
+
+def why_plain(found: tuple[Why, ...]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": one.node.name,
+            "version": one.node.version,
+            "key": one.node.key,
+            "uuid": key_uuid(one.node.key),
+            "state": one.state.value,
+            "place": one.place,
+            "closest": None if one.closest is None else asdict(one.closest),
+        }
+        for one in found
+    ]

@@ -1,0 +1,102 @@
+"""The way to an SFTP server where OpenSSH's client is missing: paramiko, under the same rules.
+
+Host keys come from ~/.ssh/known_hosts alone, keys from the agent and ~/.ssh; ~/.ssh/config is
+not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.net.ssh_account import Account
+from buildit.net.ssh_pipe import READ, Waits, explained, fingerprint
+from buildit.net.transport import LocationError
+
+if TYPE_CHECKING:
+    import paramiko
+
+
+class ParamikoPipe:
+    """One channel of one connection."""
+
+    def __init__(self, account: Account, waits: Waits) -> None:
+        self._account = account
+        try:
+            import paramiko
+        except ImportError as error:
+            raise LocationError(
+                account.shown,
+                "neither ssh nor paramiko is here",
+                hint="install openssh-client (better), or: pip install 'buildit[ssh]'",
+                unreachable=True,
+            ) from error
+        self._client = paramiko.SSHClient()
+        try:
+            self._channel = _connected(self._client, account, waits)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self._channel.sendall(bytes(data))
+        except OSError as error:
+            raise self.ended() from error
+
+    def receive(self) -> bytes:
+        try:
+            return bytes(self._channel.recv(READ))
+        except TimeoutError as error:
+            limit = self._channel.gettimeout() or 0
+            reason = f"no answer for {limit:.0f} seconds"
+            raise LocationError(self._account.shown, reason, unreachable=True) from error
+        except OSError as error:
+            raise self.ended() from error
+
+    def ended(self) -> LocationError:
+        return explained(self._account, "", None)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _connected(client: paramiko.SSHClient, account: Account, waits: Waits) -> paramiko.Channel:
+    import paramiko
+
+    class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
+        def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
+            raise _unknown(account, key)
+
+    known = Path.home() / ".ssh/known_hosts"
+    if known.exists():
+        client.load_system_host_keys(str(known))
+    client.set_missing_host_key_policy(Refuse())
+    try:
+        client.connect(
+            account.host,
+            port=account.port or 22,
+            username=account.user or None,
+            timeout=waits.connect,
+            banner_timeout=waits.first,
+            auth_timeout=waits.first,
+        )
+        transport = client.get_transport()
+        if transport is None:
+            raise explained(account, "", None)
+        channel = transport.open_session(window_size=8 << 20)
+        channel.settimeout(waits.answer)
+        channel.invoke_subsystem("sftp")
+    except paramiko.BadHostKeyException as error:
+        said = f"IDENTIFICATION HAS CHANGED {fingerprint(error.key.asbytes())}"
+        raise explained(account, f"Host key verification failed {said}", 255) from error
+    except paramiko.AuthenticationException as error:
+        raise explained(account, "Permission denied (publickey).", 255) from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise explained(account, str(error) or type(error).__name__, 255) from error
+    return channel
+
+
+def _unknown(account: Account, key: paramiko.PKey) -> LocationError:
+    said = f"No host key is known {fingerprint(key.asbytes())}"
+    return explained(account, f"Host key verification failed {said}", 255)

@@ -1,0 +1,137 @@
+"""The closest build of a package that is at hand nowhere: in the store, and on binhosts that list
+names. What is read of others is believed by nobody: a record proves itself, its digest is the key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
+from buildit.errors import BuilditError
+from buildit.model.plan import Node
+from buildit.plan.nearness import told_differences
+from buildit.store.cas import Store
+from buildit.store.names import builds_of
+
+RECORD_LIMIT = 1 << 20
+PAGE_LIMIT = 4 << 20
+CONSIDERED = 20
+"""Builds of one package that one place is asked for, the last ones that it names."""
+
+LOCAL = "the local store"
+_KEY = re.compile(rb"\.\./k/[0-9a-f]{2}/([0-9a-f]{64})/")
+
+
+class Host(Protocol):
+    """A binhost, as `net.binhost` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def base(self) -> str: ...
+
+    def read(self, path: str, limit: int) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Closest:
+    """A build that is not the wanted one: where it is, and how it differs."""
+
+    key: BuildKey
+    place: str
+    differences: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Nearby:
+    """Looks for builds of names; `labels` are the keys of the plan."""
+
+    store: Store
+    hosts: tuple[Host, ...]
+    labels: Mapping[BuildKey, str]
+    _records: dict[BuildKey, str | None] = field(default_factory=dict)
+
+    def closest(self, node: Node) -> Closest | None:
+        """The build with the fewest differences, the nearest place first; None where no place
+        names one of the package."""
+        best: Closest | None = None
+        for key, place in self._candidates(node):
+            record = self._record(key)
+            if record is None or key == node.key:
+                continue
+            try:
+                found = told_differences(record, node.record, self._label, node.patch_names)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if best is None or len(found) < len(best.differences):
+                best = Closest(key, place, found)
+        return best
+
+    def _candidates(self, node: Node) -> Iterator[tuple[BuildKey, str]]:
+        for entry in builds_of(self.store, node.name)[-CONSIDERED:]:
+            yield entry.key, LOCAL
+        for host in self.hosts:
+            for key in _last(_listed(host, node.name)):
+                yield key, f"'{host.name}'"
+
+    def _record(self, key: BuildKey) -> str | None:
+        """The record of a key: a blob whose digest is the key itself."""
+        if key not in self._records:
+            self._records[key] = next(self._read(key), None)
+        return self._records[key]
+
+    def _read(self, key: BuildKey) -> Iterator[str]:
+        digest = Digest(key)
+        asked = (_remote(host, key) for host in self.hosts)
+        for content in chain((self._stored(digest),), asked):
+            if content is not None and digest_bytes(content) == digest:
+                yield content.decode("utf-8", "replace")
+
+    def _stored(self, digest: Digest) -> bytes | None:
+        try:
+            return self.store.read(digest) if self.store.has(digest) else None
+        except BuilditError:
+            return None
+
+    def _label(self, key: BuildKey) -> str:
+        if key in self.labels:
+            return self.labels[key]
+        record = self._record(key)
+        try:
+            found = json.loads(record or "")
+            return f"{found['name']}-{found['version']}"
+        except (ValueError, KeyError, TypeError):
+            return key[:12]
+
+
+def _remote(host: Host, key: BuildKey) -> bytes | None:
+    try:
+        return host.read(f"blobs/sha256/{key}", RECORD_LIMIT)
+    except BuilditError:
+        return None
+
+
+def _listed(host: Host, name: str) -> list[BuildKey]:
+    """The keys of a package that a binhost names: in its directory, or on its page."""
+    category, _, rest = name.rpartition("/")
+    directory = f"n/{category or 'local'}/{rest}"
+    if host.base.startswith("/"):
+        found = sorted(Path(host.base, directory).glob("*.json"))
+        return [BuildKey(path.stem) for path in found if is_hex64(path.stem)]
+    try:
+        page = host.read(f"{directory}/index.html", PAGE_LIMIT)
+    except BuilditError:
+        return []
+    # Newest first on the page, newest last here.
+    return [BuildKey(key.decode()) for key in reversed(_KEY.findall(page or b""))]
+
+
+def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
+    return list(dict.fromkeys(keys))[-CONSIDERED:]

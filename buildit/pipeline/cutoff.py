@@ -1,0 +1,126 @@
+"""Early cut-off: a build whose dependencies were rebuilt with identical bytes is not made again.
+
+An entry of the store or of a binhost only says where to look. What it points to is judged as any
+artifact is, and taken only where its own record and statement give the resolved key asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from buildit.build.builder import resolved_outputs
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError
+from buildit.model.artifact import Artifact
+from buildit.model.plan import Node
+from buildit.plan.identity import resolved_key
+from buildit.store.artifacts import Suits, lookup
+from buildit.store.cas import Store
+from buildit.store.resolved import (
+    ENTRY_LIMIT,
+    entry_name,
+    parse_entry,
+    pointed_to,
+    resolved_of,
+    restated,
+)
+
+Outputs = Mapping[BuildKey, Mapping[str, Digest]]
+
+
+class Host(Protocol):
+    """A binhost, as `net.binhost` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def builders(self) -> tuple[str, ...]: ...
+
+    def read(self, path: str, limit: int) -> bytes | None: ...
+
+    def pull(self, key: BuildKey, store: Store, suits: Suits) -> Artifact | None: ...
+
+
+Keep = Callable[[Artifact], None]
+"""Commit an artifact under the user's own key."""
+
+
+def recall(
+    node: Node,
+    at_hand: Mapping[BuildKey, Artifact],
+    store: Store,
+    hosts: Iterable[Host],
+    keep: Keep,
+) -> tuple[Artifact, str] | None:
+    """The artifact of another key with the same resolved key, said of the node's and kept, and
+    where it came from in words.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    if node.deb is not None or any(dep.key not in at_hand for dep in node.dependencies):
+        return None
+    outputs = resolved_outputs(node, at_hand)
+    resolved = resolved_key(node.record, outputs)
+    if resolved is None:
+        return None
+    for artifact, place in _candidates(resolved, _fits(outputs), store, hosts):
+        if artifact.key == node.key:
+            continue
+        old = store.read(artifact.record).decode()
+        if resolved_of(artifact, old) != resolved:
+            continue
+        record = store.put_bytes(node.record.encode())
+        made = restated(artifact, old, node.key, record, node.record, outputs)
+        keep(made)
+        return made, f"{place} as {artifact.key[:12]} (its dependencies have the same bytes)"
+    return None
+
+
+def _candidates(
+    resolved: Digest, suits: Suits, store: Store, hosts: Iterable[Host]
+) -> Iterator[tuple[Artifact, str]]:
+    """Whole artifacts in the store that entries point to, from the places in order."""
+    for key in pointed_to(store.root, resolved):
+        found = lookup(store, key, suits)
+        if found is not None:
+            yield found, "the local store"
+    for host in hosts:
+        for key in dict.fromkeys(_entries(host, resolved)):
+            try:
+                found = host.pull(key, store, suits)
+            except BuilditError:
+                continue  # the binhost told of it; the package is built instead
+            if found is not None:
+                yield found, f"'{host.name}'"
+
+
+def _entries(host: Host, resolved: Digest) -> Iterator[BuildKey]:
+    if host.base.startswith("/"):
+        yield from pointed_to(Path(host.base), resolved)
+        return
+    for builder in host.builders:
+        try:
+            content = host.read(entry_name(resolved, builder), ENTRY_LIMIT)
+        except BuilditError:
+            return  # it failed for the key itself, too: that was told
+        key = parse_entry(content) if content is not None else None
+        if key is not None:
+            yield key
+
+
+def _fits(outputs: Outputs) -> Suits:
+    """Refuses before any byte is fetched what was built against other bytes than those at hand."""
+    wanted = sorted(tuple(sorted(one.items())) for one in outputs.values() if one)
+
+    def suits(artifact: Artifact) -> str | None:
+        used = sorted(tuple(sorted(one.items())) for one in artifact.resolved.values())
+        return None if used == wanted else "it was built against other dependencies"
+
+    return suits

@@ -1,0 +1,44 @@
+"""Binhosts for tests: the real ones, put together in few words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.digest import BuildKey, Digest
+from buildit.events import Reporter, silent
+from buildit.model.artifact import Artifact
+from buildit.net.binhost import Accept, Binhost
+from buildit.net.publishing import FilePublisher, Push, Pushed
+from buildit.net.transport import LocalTransport
+from buildit.store.cas import Store
+
+
+@dataclass(frozen=True, slots=True)
+class FileBinhost:
+    """A directory that is pulled from and pushed to under one policy."""
+
+    root: Path
+    accept: Accept
+    unsigned: bool = False
+    report: Reporter = silent
+
+    @property
+    def binhost(self) -> Binhost:
+        way = LocalTransport(follow=False)
+        return Binhost(
+            "test", str(self.root), way, self.accept, (), self.unsigned, self.report, jobs=1
+        )
+
+    def pull(self, key: BuildKey, store: Store) -> Artifact | None:
+        return self.binhost.pull(key, store)
+
+    def pull_blob(self, digest: Digest, store: Store, limit: int) -> bool:
+        return self.binhost.pull_blob(digest, store, limit)
+
+    def push(self, key: BuildKey, store: Store) -> Pushed:
+        publisher = FilePublisher(self.root)
+        try:
+            return Push(store, publisher, self.accept, self.unsigned)((key,))
+        finally:
+            publisher.close()

@@ -1,0 +1,520 @@
+"""Binhosts behind a real sshd: push, resume, interruptions, full disks, host keys, races."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildit.digest import digest_bytes
+from buildit.errors import BuilditError, FetchError, IntegrityError
+from buildit.model.artifact import RUNTIME, Artifact
+from buildit.net.binhost import Binhost
+from buildit.net.publishing import Packing, Push, Pushed
+from buildit.net.sftp_transport import SftpTransport, connect
+from buildit.net.ssh_account import parse_account
+from buildit.net.ssh_pipe import Waits
+from buildit.net.ssh_publisher import SshPublisher
+from buildit.net.transport import LocationError, read_small
+from buildit.pipeline.packing import pack
+from buildit.store.artifacts import commit, lookup, statement_paths
+from buildit.store.cas import Store
+from buildit.store.check import verify
+from tests.hosts import FileBinhost
+from tests.servers import Sshd, keygen, sshd
+from tests.unit.store.build import add_artifact
+
+pytestmark = pytest.mark.sandbox
+BUILDER = "ab" * 32
+
+
+def sign(content: bytes) -> bytes:
+    return b"signed " + digest_bytes(content).encode()
+
+
+def accept(content: bytes, signature: bytes | None, builder: str) -> None:
+    """The policy of these tests: one builder, and the signature above."""
+    if builder != BUILDER or signature != sign(content):
+        raise IntegrityError("not trusted", place=builder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def ssh(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDIT_SSH", server.program)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "other") as opened:
+        yield opened
+
+
+@pytest.fixture
+def transport() -> Iterator[SftpTransport]:
+    made = SftpTransport()
+    yield made
+    made.close()
+
+
+def built(store: Store, name: str, layer: bytes = b"") -> Artifact:
+    artifact = add_artifact(store, name, layer)
+    commit(store, artifact, BUILDER, sign)
+    return artifact
+
+
+def push(
+    server: Sshd,
+    root: Path,
+    store: Store,
+    transport: SftpTransport,
+    *artifacts: Artifact,
+    token: str = "a" * 16,
+    packed: bool = False,
+) -> Pushed:
+    account = parse_account(server.url(root))
+    publisher = SshPublisher(account, transport, store, token)
+    publisher.prepare()
+    packing = Packing(BUILDER, sign, lambda a, into: pack(a, store, into)) if packed else None
+    work = Push(store, publisher, accept, packing=packing)
+    return work([artifact.key for artifact in artifacts])
+
+
+def host(server: Sshd, root: Path, transport: SftpTransport) -> Binhost:
+    return Binhost("far", server.url(root), transport, accept, (BUILDER,), jobs=1)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "blobs/sha256").iterdir())
+
+
+def whole(root: Path) -> bool:
+    """Every blob has the bytes that its name promises."""
+    return all(
+        digest_bytes((root / "blobs/sha256" / name).read_bytes()) == name for name in names(root)
+    )
+
+
+def test_the_round_trip(
+    server: Sshd, store: Store, other: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    artifacts = [built(store, name) for name in ("nginx", "zlib", "pcre2")]
+    large = built(store, "large", os.urandom(20 << 20))
+    far = tmp_path / "a place" / "it's"
+    done = push(server, far, store, transport, *artifacts, large)
+    assert (done.blobs, done.statements, done.differs) == (20, 4, ())
+    again = push(server, far, store, transport, *artifacts, large)
+    assert (again.blobs, again.statements, again.sent) == (0, 0, 0)
+    assert whole(far)
+    assert list((far / "tmp").iterdir()) == []
+    for artifact in (*artifacts, large):
+        assert host(server, far, transport).pull(artifact.key, other) == artifact
+        assert lookup(other, artifact.key) == artifact
+    assert verify(other).faults == ()
+    # what was pushed is a store, and a binhost for whoever sits beside it
+    with Store.open(far) as there:
+        assert verify(there).faults == ()
+
+
+def test_a_relative_place_is_below_the_login_directory(
+    server: Sshd, store: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    name = f".buildit-test-{os.getpid()}"
+    artifact = built(store, "nginx")
+    account = parse_account(f"127.0.0.1:{server.port}/{name}/deep")
+    home = Path(os.path.expanduser("~")) / name
+    try:
+        publisher = SshPublisher(account, transport, store, "b" * 16)
+        publisher.prepare()
+        assert Push(store, publisher, accept)([artifact.key]).statements == 1
+        assert len(names(home / "deep")) == 5
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_layers_travel_compressed_and_come_out_the_same(
+    server: Sshd, store: Store, other: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    layer = b"".join(b"line %d of a layer that shrinks\n" % n for n in range(400_000))
+    artifact = built(store, "text", layer)
+    far = tmp_path / "far"
+    done = push(server, far, store, transport, artifact, packed=True)
+    assert done.sent < len(layer) / 4
+    assert artifact.outputs[RUNTIME].diff_id not in names(far)
+    pulled = host(server, far, transport).pull(artifact.key, other)
+    assert pulled is not None
+    output = pulled.outputs[RUNTIME]
+    (form,) = output.encodings
+    assert form.digest in names(far)
+    assert (form.codec, output.diff_id) == ("zstd", artifact.outputs[RUNTIME].diff_id)
+    assert other.read(output.diff_id) == layer
+    again = push(server, far, store, transport, artifact, packed=True)
+    assert (again.sent, again.differs) == (0, ())
+    # what was pulled can be handed on, plain where the compressed form is not at hand
+    assert push(server, tmp_path / "third", other, transport, pulled).differs == ()
+    third = host(server, tmp_path / "third", transport)
+    with Store.open(tmp_path / "last") as last:
+        assert third.pull(artifact.key, last) == pulled
+
+
+@pytest.mark.parametrize("damage", ["flipped", "bomb", "truncated"])
+def test_a_compressed_layer_is_verified_twice(
+    server: Sshd, store: Store, other: Store, transport: SftpTransport, tmp_path: Path, damage: str
+) -> None:
+    artifact = built(store, "text", b"a layer\n" * 100_000)
+    far = tmp_path / "far"
+    push(server, far, store, transport, artifact, packed=True)
+    small = min(far.glob("blobs/sha256/*"), key=lambda p: p.read_bytes()[:4] != b"\x28\xb5\x2f\xfd")
+    data = small.read_bytes()
+    zeros = subprocess.run(["zstd", "-c"], input=bytes(64 << 20), capture_output=True, check=True)
+    small.unlink()
+    small.write_bytes(
+        {
+            "flipped": bytes([*data[:-1], data[-1] ^ 1]),
+            "bomb": zeros.stdout,
+            "truncated": data[:-1],
+        }[damage]
+    )
+    with pytest.raises(IntegrityError):
+        host(server, far, transport).pull(artifact.key, other)
+    assert os.listdir(other.blobs) == []
+
+
+def test_two_publishers_at_once(server: Sshd, store: Store, other: Store, tmp_path: Path) -> None:
+    """The same builds, and one whose outputs differ: nothing is lost, the difference is told."""
+    same = [(built(store, f"p{n}"), built(other, f"p{n}")) for n in range(30)]
+    mine, theirs = built(store, "odd", b"one"), built(other, "odd", b"two")
+    results: dict[str, Pushed] = {}
+    far = tmp_path / "far"
+
+    def work(name: str, source: Store, artifacts: list[Artifact]) -> None:
+        way = SftpTransport()
+        try:
+            results[name] = push(server, far, source, way, *artifacts, token=name * 16)
+        finally:
+            way.close()
+
+    threads = [
+        threading.Thread(target=work, args=("a", store, [*(a for a, _ in same), mine])),
+        threading.Thread(target=work, args=("b", other, [*(b for _, b in same), theirs])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(len(one.differs) for one in results.values()) == 1
+    assert len(list(statement_paths(far, mine.key))) == 2
+    assert whole(far)
+    assert list((far / "tmp").iterdir()) == []
+    near = FileBinhost(far, accept)
+    with Store.open(tmp_path / "third") as third:
+        for artifact, _ in same:
+            assert near.pull(artifact.key, third) == artifact
+        assert near.pull(mine.key, third) in (mine, theirs)
+
+
+def test_sshd_killed_in_mid_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty times: never a partial object under its final name, and in the end all is there."""
+    far = tmp_path / "far"
+    with sshd(tmp_path / "ssh") as server, Store.open(tmp_path / "store") as store:
+        monkeypatch.setenv("BUILDIT_SSH", server.program)
+        artifacts = [built(store, f"p{n}", os.urandom(n * 40_000 + 1)) for n in range(40)]
+        artifacts.append(built(store, "large", os.urandom(24 << 20)))
+        failed = 0
+        for turn in range(50):
+            way = SftpTransport()
+            timer = threading.Timer(0.12 + turn * 0.004, server.kill_sessions)
+            timer.start()
+            try:
+                push(server, far, store, way, *artifacts)
+            except FetchError as error:
+                failed += bool(error.hint)
+            finally:
+                timer.cancel()
+                way.close()
+            assert not (far / "blobs/sha256").exists() or whole(far), turn
+            for path in far.glob("k/*/*/*.json"):
+                assert path.with_name(f"{path.name}.sig").exists()
+            if turn % 10 == 9:
+                shutil.rmtree(far, ignore_errors=True)
+        assert failed >= 25
+        way = SftpTransport()
+        push(server, far, store, way, *artifacts)
+        for artifact in artifacts:
+            with Store.open(tmp_path / "second") as second:
+                assert FileBinhost(far, accept).pull(artifact.key, second) == artifact
+        assert list((far / "tmp").iterdir()) == []
+        way.close()
+
+
+def test_an_upload_goes_on_where_it_ended(
+    server: Sshd, store: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    layer = os.urandom(30 << 20)
+    artifact = built(store, "large", layer)
+    far = tmp_path / "far"
+    account = parse_account(server.url(far))
+    publisher = SshPublisher(account, transport, store, "c" * 16)
+    publisher.prepare()
+    diff_id = artifact.outputs[RUNTIME].diff_id
+    temporary = far / Path(publisher.temporary(f"blobs/sha256/{diff_id}")).relative_to(far)
+    temporary.write_bytes(layer[: 20 << 20])
+    inode = temporary.stat().st_ino
+    push(server, far, store, transport, artifact, token="c" * 16)
+    final = far / "blobs/sha256" / diff_id
+    assert (final.stat().st_ino, final.read_bytes()) == (inode, layer)
+    # what lies there proves nothing: wrong bytes are written over
+    final.unlink()
+    temporary.write_bytes(layer[: 5 << 20] + bytes(9 << 20))
+    push(server, far, store, transport, artifact, token="c" * 16)
+    assert final.read_bytes() == layer
+
+
+def test_a_download_goes_on_where_it_ended(
+    server: Sshd, store: Store, other: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    layer = os.urandom(30 << 20)
+    artifact = built(store, "large", layer)
+    far = tmp_path / "far"
+    push(server, far, store, transport, artifact)
+    part = other.cache("partial") / artifact.outputs[RUNTIME].diff_id
+    part.write_bytes(layer[: 20 << 20])
+    inode = part.stat().st_ino
+    assert host(server, far, transport).pull(artifact.key, other) == artifact
+    assert other.path(artifact.outputs[RUNTIME].diff_id).stat().st_ino == inode
+    assert verify(other).faults == ()
+
+
+def test_a_blob_of_another_size_is_sent_again(
+    server: Sshd, store: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    artifact = built(store, "nginx")
+    far = tmp_path / "far"
+    push(server, far, store, transport, artifact)
+    layer = far / "blobs/sha256" / artifact.outputs[RUNTIME].diff_id
+    layer.write_bytes(b"")
+    done = push(server, far, store, transport, artifact)
+    assert done.blobs == 1
+    assert whole(far)
+
+
+def test_a_push_that_was_cut_short_before_its_signature_is_mended(
+    server: Sshd, store: Store, other: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    artifact = built(store, "nginx")
+    far = tmp_path / "far"
+    push(server, far, store, transport, artifact)
+    (statement,) = statement_paths(far, artifact.key)
+    beside = statement.with_name(f"{statement.name}.sig")
+    for wrong in (b"signed something else", None):
+        beside.unlink()
+        if wrong is not None:
+            beside.write_bytes(wrong)
+        with pytest.raises(IntegrityError):
+            host(server, far, transport).pull(artifact.key, other)
+        push(server, far, store, transport, artifact)
+        assert beside.read_bytes() == sign(statement.read_bytes())
+    # and a signature that was left without its statement is replaced
+    statement.unlink()
+    beside.write_bytes(b"of another statement")
+    push(server, far, store, transport, artifact)
+    assert host(server, far, transport).pull(artifact.key, other) == artifact
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_remote_disk(
+    server: Sshd, store: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", far], check=True)
+    try:
+        small = built(store, "small")
+        push(server, far, store, transport, small)
+        large = built(store, "large", os.urandom(5 << 20))
+        many = [built(store, f"p{n}", os.urandom(60_000)) for n in range(40)]
+        for artifacts in ([large], many):
+            with pytest.raises(FetchError, match="disk of the server is full") as caught:
+                push(server, far, store, transport, *artifacts)
+            assert caught.value.hint is not None
+            assert "make room" in caught.value.hint
+            assert whole(far)
+            assert list((far / "tmp").iterdir()) == []
+        with Store.open(tmp_path / "second") as second:
+            assert FileBinhost(far, accept).pull(small.key, second) == small
+    finally:
+        subprocess.run(["umount", far], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_that_may_not_be_written(
+    server: Sshd, store: Store, transport: SftpTransport
+) -> None:
+    with pytest.raises(FetchError, match="cannot be made"):
+        push(server, Path("/proc/nowhere"), store, transport, built(store, "nginx"))
+
+
+def test_no_place_at_all(server: Sshd, store: Store, transport: SftpTransport) -> None:
+    with pytest.raises(FetchError, match=r"refuses|cannot be made") as caught:
+        push(server, Path("/proc/nowhere"), store, transport, built(store, "nginx"))
+    assert caught.value.hint
+
+
+# -- who is at the other end
+
+
+def test_an_unknown_host_key(server: Sshd, tmp_path: Path, transport: SftpTransport) -> None:
+    server.known_hosts.write_text("")
+    try:
+        with pytest.raises(LocationError, match="not known") as caught:
+            read_small(transport, server.url(tmp_path / "x"), 10)
+    finally:
+        server.know()
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", f"{server.host_key}.pub"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split()[1] in caught.value.message
+    assert f"ssh-keyscan -p {server.port} 127.0.0.1 >> ~/.ssh/known_hosts" in str(caught.value.hint)
+    assert "ssh_host_ed25519_key.pub" in str(caught.value.hint)
+    assert caught.value.unreachable
+
+
+def test_a_changed_host_key(server: Sshd, tmp_path: Path, transport: SftpTransport) -> None:
+    stranger = keygen(tmp_path / "stranger")
+    kind, key = Path(f"{stranger}.pub").read_text().split()[:2]
+    server.known_hosts.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
+    try:
+        with pytest.raises(LocationError, match="has changed") as caught:
+            read_small(transport, server.url(tmp_path / "x"), 10)
+    finally:
+        server.know()
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", f"{server.host_key}.pub"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split()[1] in caught.value.message
+    assert f"ssh-keygen -R '[127.0.0.1]:{server.port}' && ssh-keyscan" in str(caught.value.hint)
+
+
+def test_a_login_that_is_refused(server: Sshd, tmp_path: Path, transport: SftpTransport) -> None:
+    allowed = server.root / "authorized_keys"
+    before = allowed.read_text()
+    allowed.write_text("")
+    try:
+        with pytest.raises(LocationError, match="refuses the login") as caught:
+            read_small(transport, server.url(tmp_path / "x"), 10)
+    finally:
+        allowed.write_text(before)
+    assert f"ssh -p {server.port} 127.0.0.1" in str(caught.value.hint)
+
+
+def test_nobody_listens(tmp_path: Path, server: Sshd, transport: SftpTransport) -> None:
+    with pytest.raises(LocationError, match="Connection refused") as caught:
+        read_small(transport, f"ssh://127.0.0.1:1/{tmp_path}", 10)
+    assert caught.value.unreachable
+
+
+SERVERS = {
+    "noise": ("/bin/sh -c 'echo Welcome to this machine; exec {sftp}'", "prints text before SFTP"),
+    "hung": ("/bin/sleep 1000", "no answer for"),
+    "gone": ("/bin/false", "connection was lost"),
+    "zeros": ("/bin/cat /dev/zero", "does not speak SFTP"),
+}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_servers_that_do_not_speak_sftp(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, message = SERVERS[kind]
+    script = tmp_path / "subsystem"
+    script.write_text(f"#!/bin/sh\n{command.format(sftp='/usr/lib/openssh/sftp-server')}\n")
+    script.chmod(0o755)
+    with sshd(tmp_path / "ssh", str(script)) as odd:
+        monkeypatch.setenv("BUILDIT_SSH", odd.program)
+        account = parse_account(odd.url(tmp_path))
+        with pytest.raises(LocationError, match=message) as caught:
+            connect(account, Waits(first=2.0))
+        assert caught.value.unreachable
+
+
+def test_a_missing_client(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUILDIT_SSH", "/nonexistent/ssh")
+    with pytest.raises(LocationError, match="cannot be started") as caught:
+        connect(parse_account(server.url(tmp_path)))
+    assert "openssh-client" in str(caught.value.hint)
+
+
+# -- paramiko, where there is no ssh
+
+
+@pytest.fixture
+def paramiko_home(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("paramiko")
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    shutil.copy(server.user_key, home / ".ssh/id_ed25519")
+    shutil.copy(server.known_hosts, home / ".ssh/known_hosts")
+    monkeypatch.delenv("BUILDIT_SSH")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    return home
+
+
+def test_paramiko_takes_the_place_of_ssh(
+    server: Sshd,
+    store: Store,
+    other: Store,
+    transport: SftpTransport,
+    tmp_path: Path,
+    paramiko_home: Path,
+) -> None:
+    artifact = built(store, "nginx", os.urandom(3 << 20))
+    far = tmp_path / "far"
+    push(server, far, store, transport, artifact)
+    assert host(server, far, transport).pull(artifact.key, other) == artifact
+    assert whole(far)
+
+
+@pytest.mark.parametrize("known", ["", "stranger"])
+def test_paramiko_knows_the_host_or_refuses(
+    server: Sshd,
+    tmp_path: Path,
+    paramiko_home: Path,
+    known: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = ""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    if known:
+        kind, key = Path(f"{keygen(tmp_path / 'k')}.pub").read_text().split()[:2]
+        text = f"[127.0.0.1]:{server.port} {kind} {key}\n"
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", f"{server.host_key}.pub"], capture_output=True, text=True, check=True
+    ).stdout.split()[1]
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    (paramiko_home / ".ssh/known_hosts").write_text(text)
+    with pytest.raises(LocationError, match="changed" if known else "not known") as caught:
+        connect(replace(parse_account(server.url(tmp_path)), user=""))
+    assert shown in caught.value.message
+
+
+def test_errors_are_of_our_tree() -> None:
+    assert issubclass(LocationError, BuilditError)
