@@ -8,8 +8,10 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """`scripts/test &` ignores Ctrl-C, and so would all that tests start and interrupt."""
+    """`scripts/test &` ignores Ctrl-C, and nohup a hang-up; all that tests start would, too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

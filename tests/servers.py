@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SFTP = "/usr/lib/openssh/sftp-server"
+SFTP = "internal-sftp"
+"""Without the login shell, whose start-up files are nothing to these tests."""
 WAIT = 10.0
 
 
