@@ -24,6 +24,7 @@ def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
         f"HASH: {key_uuid(artifact.key)}",
         f"key: {artifact.key}",
         f"builder: {found.builder}",
+        *([f"taken from: '{found.origin}'"] if found.origin else []),
     )
     outputs = columns([_output_row(name, one, store) for name, one in _outputs(artifact)], "  ")
     return (*map(printable, head), "outputs:", *outputs, *_needs(artifact, store))

@@ -88,7 +88,9 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     if config.allowed_signers is None and os.path.lexists(signers):
         origins = {**config.origins, "trust.allowed-signers": "default"}
         config = replace(config, allowed_signers=signers, origins=dict(sorted(origins.items())))
-    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, signers))))
+    named = (config.allowed_signers, *(one.allowed_signers for one in config.repositories))
+    lists = [path for path in named if path is not None]
+    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, signers, *lists))))
 
 
 def shipped_files() -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Notice, Reporter, silent
-from buildit.model.artifact import Artifact
+from buildit.model.artifact import RUNTIME, Artifact
 from buildit.net.blobs import (
     CONTENTS_LIMIT,
     LOG_LIMIT,
@@ -137,7 +137,8 @@ class Binhost:
         lacking = tuple(want for want in wants if not _at_hand(store, want))
         with store.batch() as batch:
             self._blobs(store).bring(lacking, batch)
-        place_statement(store, artifact, claim.builder, claim.content, claim.signature)
+        statement = (claim.builder, claim.content, claim.signature)
+        place_statement(store, artifact, *statement, origin=self.name)
         return artifact
 
     def pull_blob(self, digest: Digest, store: Store, limit: int) -> bool:
@@ -186,19 +187,20 @@ class Binhost:
         if content is None:
             return None
         place = self.url(path)
-        statement = parse_statement(content, key)
         try:
+            statement = parse_statement(content, key)
             check_name(Path(name), statement.builder, content)
+            signature = self.read(f"{path}.sig", SIGNATURE_LIMIT)
+            if statement.builder == LOCAL and not self.unsigned:
+                raise IntegrityError(
+                    "the statement is not signed",
+                    hint="have it pushed signed (`signing-key:`), or allow unsigned for this "
+                    "binhost",
+                )
+            self.accept(content, signature, statement.builder)
         except IntegrityError as error:
-            raise IntegrityError(error.message, place=place, hint=error.hint) from None
-        signature = self.read(f"{path}.sig", SIGNATURE_LIMIT)
-        if statement.builder == LOCAL and not self.unsigned:
-            raise IntegrityError(
-                "the statement is not signed",
-                place=place,
-                hint="have it pushed signed (`signing-key:`), or allow unsigned for this binhost",
-            )
-        self.accept(content, signature, statement.builder)
+            error.place = place  # where it lies helps more than what it is about
+            raise
         return Claim(statement.artifact, statement.builder, content, signature, place)
 
     def _refuse(self, error: BuilditError, refusals: list[BuilditError]) -> None:
@@ -213,8 +215,10 @@ class Binhost:
 
 def needed(artifact: Artifact) -> Iterator[Wanted]:
     """Each blob that a pull must take, and the log, which it may."""
-    for output in artifact.outputs.values():
-        yield Wanted(output.diff_id, output.size, output.size, forms=output.encodings)
+    for name, output in artifact.outputs.items():
+        label = f"{artifact.name}-{artifact.version}" + ("" if name == RUNTIME else f" ({name})")
+        layer = Wanted(output.diff_id, output.size, output.size, output.encodings, label=label)
+        yield layer
         yield Wanted(output.contents, None, CONTENTS_LIMIT)
     yield Wanted(artifact.record, None, RECORD_LIMIT)
     if artifact.log is not None:

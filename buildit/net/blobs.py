@@ -37,13 +37,14 @@ CODEC = "zstd"
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A blob: its `size` in bytes where known, and the most that it may have. `forms` are its
-    compressed forms. An `optional` one may be missing."""
+    compressed forms. An `optional` one may be missing. `label` is what people call it."""
 
     digest: Digest
     size: int | None
     limit: int
     forms: tuple[Encoding, ...] = ()
     optional: bool = False
+    label: str = ""
 
 
 class AbsentError(Exception):
@@ -133,7 +134,7 @@ class Blobs:
             self._direct(want, batch, abort)
             return
         with open_partial(self.store.cache("partial"), want.digest) as partial:
-            self._fill(partial, want.digest, want.size, abort)
+            self._fill(partial, (want.digest, want.size), want.label, abort)
             batch.adopt(partial.path, partial.descriptor(), want.digest, want.size)
 
     def _direct(self, want: Wanted, batch: Batch, abort: Abort) -> None:
@@ -164,7 +165,7 @@ class Blobs:
         """Take a compressed form; False where the binhost does not have it."""
         with open_partial(self.store.cache("partial"), form.digest) as partial:
             try:
-                self._fill(partial, form.digest, form.size, abort)
+                self._fill(partial, (form.digest, form.size), want.label, abort)
             except AbsentError:
                 return False
             self._unpack(want, form, partial, batch)
@@ -191,10 +192,11 @@ class Blobs:
 
     # -- both
 
-    def _fill(self, partial: Partial, digest: Digest, size: int, abort: Abort) -> None:
+    def _fill(self, partial: Partial, blob: tuple[Digest, int], label: str, abort: Abort) -> None:
         """Download into a partial file, on from where it ends, until its bytes are right."""
+        digest, size = blob
         url = self.url(blob_path(digest))
-        label = f"sha256:{digest[:12]}"
+        label = label or f"sha256:{digest[:12]}"
         folder = self.store.cache("partial")
         fetcher = Fetcher(self.store, self.transport, folder, reporter=self.report, abort=abort)
         failure = fetcher.from_location(url, Fetch(label, (url,), digest, size), partial)

@@ -18,9 +18,12 @@ from buildit.errors import IntegrityError, UsageError
 from buildit.model.artifact import Artifact
 from buildit.net.binhost import Accept, needed
 from buildit.store.artifacts import (
+    Believed,
     Found,
+    anybody,
     examine,
     incomplete,
+    origin_of,
     place_statement,
     read_bounded,
     read_statement,
@@ -124,7 +127,8 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Publishes from one store to one place. `unsigned` lets `local` statements be published."""
+    """Publishes from one store to one place. `unsigned` lets `local` statements be published,
+    `believed` says which statements that came from elsewhere are published again."""
 
     store: Store
     publisher: Publisher
@@ -132,6 +136,7 @@ class Push:
     unsigned: bool = False
     packing: Packing | None = None
     progress: Progress = field(default=unheard)
+    believed: Believed = anybody
 
     def __call__(self, keys: Sequence[BuildKey], beside: Sequence[Digest] = ()) -> Pushed:
         """Publish all that the store has of these keys, and further blobs that it has.
@@ -164,7 +169,7 @@ class Push:
 
     def _publishable(self, key: BuildKey) -> Iterator[Signed]:
         """Whole statements of the store, read anew; unsigned ones only where that is allowed."""
-        found = examine(self.store, key)
+        found = examine(self.store, key, believed=self.believed)
         if not isinstance(found, Found):
             raise UsageError(
                 f"there is nothing to push: {found.reasons[0]}",
@@ -175,11 +180,13 @@ class Push:
         count = 0
         for path in statement_paths(self.store.root, key):
             artifact, builder = read_statement(path, key)
-            if incomplete(self.store, artifact) is not None:
+            origin = origin_of(path)
+            said = Found(artifact, builder, path, origin)
+            if incomplete(self.store, artifact) is not None or self.believed(said) is not None:
                 continue
             one = Signed(artifact, builder, read_bounded(path, SIZE_LIMIT), _signature(path))
             if builder == LOCAL and not self.unsigned:
-                unsigned.append(one)
+                unsigned += [] if origin else [one]
                 continue
             count += 1
             yield one
@@ -190,6 +197,14 @@ class Push:
                 "the build is not signed, and unsigned builds are not published",
                 place=f"key {key}",
                 hint="set `signing-key:` and push again, or allow unsigned for this binhost",
+            )
+        if not unsigned:
+            raise UsageError(
+                f"nobody signed the build, which was taken from '{found.origin}': it is not yours "
+                "to sign",
+                place=f"key {key}",
+                hint="leave that repository out of the configuration and build again: then it is "
+                "built here",
             )
         # Built here before there was a key: whoever publishes a build of theirs vouches for it.
         for one in unsigned[:1]:

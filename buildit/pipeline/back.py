@@ -107,7 +107,7 @@ class Realiser:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against other dependencies"
 
-        found = examine(self.store, node.key, suits)
+        found = examine(self.store, node.key, suits, self.judge.doubts)
         if isinstance(found, Found):
             self.report(Reused(node.key, node.label, LOCAL_STORE))
             return found.artifact
@@ -117,6 +117,7 @@ class Realiser:
             except BuilditError:
                 continue  # the binhost said why
             if artifact is not None:
+                self.judge.keep_agreement(artifact)
                 self.report(Reused(node.key, node.label, f"'{host.name}'"))
                 return artifact
         self.report(Missing(node.key, node.label))
@@ -127,9 +128,10 @@ class Realiser:
         key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
         if node.deb is not None or not node.dependencies:
             return None
-        from buildit.pipeline.cutoff import recall
+        from buildit.pipeline.cutoff import Sources, recall
 
-        found = recall(node, at_hand, self.store, self._binhosts(), self.keep)
+        sources = Sources(self.store, self._binhosts(), self.judge.doubts)
+        found = recall(node, at_hand, sources, self.repeat)
         if found is None:
             return None
         artifact, origin = found
@@ -160,7 +162,10 @@ class Realiser:
 
         with self.store.key_lock(node.key, self._waiting(node), self.stop):
             again = examine(
-                self.store, node.key, lambda a: None if agrees(a, at_hand) else "another"
+                self.store,
+                node.key,
+                lambda a: None if agrees(a, at_hand) else "another",
+                self.judge.doubts,
             )
             if isinstance(again, Found):
                 return again.artifact
@@ -189,6 +194,18 @@ class Realiser:
                 raise
             self.report(Built(node.key, node.label, time.monotonic() - started))
             return artifact
+
+    def repeat(self, artifact: Artifact, found: Found) -> None:
+        """Commit an artifact that says a found build of another key. What nobody signed must not
+        become one's own by being repeated."""
+        from buildit.store.artifacts import place_statement
+        from buildit.store.attest import statement_bytes
+
+        if not found.origin or found.builder != LOCAL:
+            self.keep(artifact)
+            return
+        content = statement_bytes(artifact, LOCAL)
+        place_statement(self.store, artifact, LOCAL, content, None, origin=found.origin)
 
     def keep(self, artifact: Artifact) -> None:
         """Commit an artifact under the user's own key, and say where it differs from before."""

@@ -7,6 +7,7 @@ artifact is, and taken only where its own record and statement give the resolved
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from buildit.errors import BuilditError
 from buildit.model.artifact import Artifact
 from buildit.model.plan import Node
 from buildit.plan.identity import resolved_key
-from buildit.store.artifacts import Suits, lookup
+from buildit.store.artifacts import Believed, Found, Suits, anybody, examine
 from buildit.store.cas import Store
 from buildit.store.resolved import (
     ENTRY_LIMIT,
@@ -47,15 +48,24 @@ class Host(Protocol):
     def pull(self, key: BuildKey, store: Store, suits: Suits) -> Artifact | None: ...
 
 
-Keep = Callable[[Artifact], None]
-"""Commit an artifact under the user's own key."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where builds are recalled from: the store, for what is believed there, then binhosts."""
+
+    store: Store
+    hosts: Iterable[Host] = ()
+    believed: Believed = anybody
+
+
+Keep = Callable[[Artifact, Found], None]
+"""Commit an artifact that repeats the found one, under the user's own key; what nobody signed
+stays unsigned, and from elsewhere."""
 
 
 def recall(
     node: Node,
     at_hand: Mapping[BuildKey, Artifact],
-    store: Store,
-    hosts: Iterable[Host],
+    sources: Sources,
     keep: Keep,
 ) -> tuple[Artifact, str] | None:
     """The artifact of another key with the same resolved key, said of the node's and kept, and
@@ -70,7 +80,9 @@ def recall(
     resolved = resolved_key(node.record, outputs)
     if resolved is None:
         return None
-    for artifact, place in _candidates(resolved, _fits(outputs), store, hosts):
+    store = sources.store
+    for found, place in _candidates(resolved, _fits(outputs), sources):
+        artifact = found.artifact
         if artifact.key == node.key:
             continue
         old = store.read(artifact.record).decode()
@@ -78,26 +90,25 @@ def recall(
             continue
         record = store.put_bytes(node.record.encode())
         made = restated(artifact, old, node.key, record, node.record, outputs)
-        keep(made)
+        keep(made, found)
         return made, f"{place} as {artifact.key[:12]} (its dependencies have the same bytes)"
     return None
 
 
-def _candidates(
-    resolved: Digest, suits: Suits, store: Store, hosts: Iterable[Host]
-) -> Iterator[tuple[Artifact, str]]:
+def _candidates(resolved: Digest, suits: Suits, sources: Sources) -> Iterator[tuple[Found, str]]:
     """Whole artifacts in the store that entries point to, from the places in order."""
-    for key in pointed_to(store.root, resolved):
-        found = lookup(store, key, suits)
-        if found is not None:
+    for key in pointed_to(sources.store.root, resolved):
+        found = examine(sources.store, key, suits, sources.believed)
+        if isinstance(found, Found):
             yield found, "the local store"
-    for host in hosts:
+    for host in sources.hosts:
         for key in dict.fromkeys(_entries(host, resolved)):
             try:
-                found = host.pull(key, store, suits)
+                host.pull(key, sources.store, suits)
             except BuilditError:
                 continue  # the binhost told of it; the package is built instead
-            if found is not None:
+            found = examine(sources.store, key, suits, sources.believed)
+            if isinstance(found, Found):
                 yield found, f"'{host.name}'"
 
 

@@ -82,7 +82,7 @@ class _Look:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against others"
 
-        found = lookup(self.store, node.key, suits)
+        found = lookup(self.store, node.key, suits, self.judge.doubts)
         if found is not None:
             return found
         for host in self.network.hosts().opened(self._accepting):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.events import Notice, Reporter
+from buildit.events import Event, Notice, Reporter
 from buildit.pipeline.settings import Repository, Settings
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -40,6 +40,7 @@ class Hosts:
     _circuits: dict[str, Circuit] = field(default_factory=dict)
     _builders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _transports: dict[str, Transport] = field(default_factory=dict)
+    _told: set[Notice] = field(default_factory=set)
 
     def repositories(self) -> Iterator[Repository]:
         """Those that can be asked: not those that failed before."""
@@ -73,9 +74,17 @@ class Hosts:
             accept=accept,
             builders=self._known_builders(one),
             unsigned=one.unsigned,
-            report=self.report,
+            report=self._once,
             jobs=1 if one.download.startswith(("/", "ssh:")) else 8,
         )
+
+    def _once(self, event: Event) -> None:
+        """Report, but tell of each refusal once in a run, however often the key is asked for."""
+        if isinstance(event, Notice):
+            if event in self._told:
+                return
+            self._told.add(event)
+        self.report(event)
 
     def transport(self) -> Transport:
         """Serves `binhost://NAME/path`: anything below a binhost's root."""

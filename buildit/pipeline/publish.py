@@ -111,8 +111,11 @@ def built_keys(
         UsageError: the container is not built.
     """
 
+    realiser = Realiser(plan, settings, store, network.report, Event(), network)
+    doubts = realiser.judge.doubts
+
     def at_hand(node: Node) -> Artifact:
-        artifact = lookup(store, node.key)
+        artifact = lookup(store, node.key, believed=doubts)
         if artifact is None:
             raise UsageError(
                 f"{node.label} is not in the store",
@@ -121,10 +124,9 @@ def built_keys(
             )
         return artifact
 
-    realiser = Realiser(plan, settings, store, network.report, Event(), network)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     members = closure(roots, realiser.node, at_hand).members
-    others = (node.key for node in plan.nodes if lookup(store, node.key) is not None)
+    others = (n.key for n in plan.nodes if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 
 
@@ -151,13 +153,15 @@ class _Work:
         from buildit.pipeline.trust import Judge
 
         progress = _Progress(self.repository.name, PACKAGES, self.report)
+        judge = Judge(self.settings, self.store, self.report)
         push = Push(
             self.store,
             self.publisher,
-            Judge(self.settings, self.store, self.report).accepting(),
+            judge.accepting(),
             self.repository.unsigned,
             self._packing(),
             progress,
+            judge.doubts,
         )
         done = push(keys, inputs)
         for path in done.differs:

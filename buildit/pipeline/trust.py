@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,20 @@ from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact
 from buildit.pipeline.settings import Settings
 from buildit.pipeline.signing import NAMESPACE, fingerprint, own_key, signers_of
-from buildit.store.artifacts import Suits, anything, incomplete, read_statement, statement_paths
+from buildit.store.artifacts import (
+    ELSEWHERE,
+    Found,
+    Suits,
+    anything,
+    incomplete,
+    origin_of,
+    place_statement,
+    read_statement,
+    statement_paths,
+)
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.store.trust import SELF, Undecided, Vote, claim, context, decide, rule_for
+from buildit.store.trust import NOBODY, SELF, Undecided, Vote, claim, context, decide, rule_for
 
 if TYPE_CHECKING:
     from buildit.net.allowed_signers import AllowedSigner
@@ -34,6 +44,16 @@ SEEN = "signers"
 """The store's cache of public keys that signed what was refused, for `buildit trust add`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Paper:
+    """A statement that a binhost served and whose signature held."""
+
+    vote: Vote
+    statement: bytes
+    signature: bytes | None
+    repository: str
+
+
 @dataclass(slots=True)
 class Judge:
     """Believes what the configuration says, and nobody else."""
@@ -42,6 +62,8 @@ class Judge:
     store: Store
     report: Reporter
     _votes: dict[BuildKey, list[Vote]] = field(default_factory=dict)
+    _papers: dict[BuildKey, list[_Paper]] = field(default_factory=dict)
+    _told: set[Path] = field(default_factory=set)
     _lists: dict[str, tuple[AllowedSigner, ...]] = field(default_factory=dict)
     _own: list[bytes] | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -61,6 +83,8 @@ class Judge:
                 decision = decide(vote, votes, self.settings.agreement)
                 if not any((v.builder, v.artifact) == (builder, artifact) for v in votes):
                     votes.append(vote)
+                    paper = _Paper(vote, statement, signature, repository)
+                    self._papers.setdefault(artifact.key, []).append(paper)
             unfit = suits(artifact)
             if unfit is not None:
                 raise IntegrityError(
@@ -78,6 +102,59 @@ class Judge:
 
         return accept
 
+    def keep_agreement(self, taken: Artifact) -> None:
+        """Keep the statements that, together, had an artifact taken: it stays trusted offline.
+
+        Raises:
+            StoreError: the disk is full or refuses.
+        """
+        if rule_for(taken.name, self.settings.agreement).need <= 1:
+            return
+        for paper in self._papers.get(taken.key, ()):
+            vote = paper.vote
+            if claim(vote.artifact) == claim(taken):
+                signed = (paper.statement, paper.signature)
+                origin = paper.repository or ELSEWHERE
+                place_statement(self.store, vote.artifact, vote.builder, *signed, origin=origin)
+
+    def doubts(self, found: Found) -> str | None:
+        """Why a build that lies in the store, and came from elsewhere, would not be taken today;
+        None where it would. What was built here is not doubted, whatever key signed it; what was
+        re-stated here is as good as the build that it repeats, while that is known.
+
+        Raises:
+            RecipeError: an allowed-signers file cannot be read.
+            UsageError: the signing key cannot be used.
+        """
+        if not found.origin:
+            return self._repeats_doubtful(found.artifact)
+        with self._lock:
+            vote = self._stored_vote(found.artifact, found.builder, found.origin)
+            if vote is None:
+                reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
+            else:
+                votes = self._known(found.artifact.key)
+                reasons = decide(vote, votes, self.settings.agreement).reasons
+            reason = "; ".join(reasons) or None
+            if reason is not None and found.path not in self._told:
+                self._told.add(found.path)
+                what = f"{found.artifact.name}, taken from '{found.origin}' before"
+                self.report(Notice(f"{what}, is not used: {reason}", warning=True))
+        return reason
+
+    def _repeats_doubtful(self, artifact: Artifact) -> str | None:
+        if artifact.restated is None:
+            return None
+        reasons = []
+        for path in statement_paths(self.store.root, artifact.restated):
+            try:
+                before, builder = read_statement(path, artifact.restated)
+            except IntegrityError:
+                continue
+            if claim(before) == claim(artifact):
+                reasons.append(self.doubts(Found(before, builder, path, origin_of(path))))
+        return reasons[0] if reasons and None not in reasons else None
+
     def compare(self, built: Artifact) -> None:
         """Report where others built other bytes from the same inputs as this own build."""
         with self._lock:
@@ -94,22 +171,38 @@ class Judge:
                 )
 
     def _known(self, key: BuildKey) -> list[Vote]:
-        """The votes about a key, one's own builds in the store among them."""
+        """The votes about a key, those in the store among them."""
         if key not in self._votes:
-            self._votes[key] = list(self._own_votes(key))
+            self._votes[key] = list(self._stored_votes(key))
         return self._votes[key]
 
-    def _own_votes(self, key: BuildKey) -> list[Vote]:
-        found = []
+    def _stored_votes(self, key: BuildKey) -> Iterator[Vote]:
         for path in statement_paths(self.store.root, key):
             try:
                 artifact, builder = read_statement(path, key)
             except IntegrityError:
                 continue
-            own = builder == LOCAL or builder in map(_builder, self._own_keys())
-            if own and incomplete(self.store, artifact) is None:
-                found.append(Vote(self._self_name(), builder, artifact))
-        return found
+            origin = origin_of(path)
+            if not origin and incomplete(self.store, artifact) is not None:
+                continue  # what it said was lost, and is not known to be so any more
+            vote = self._stored_vote(artifact, builder, origin)
+            if vote is not None:
+                yield vote
+
+    def _stored_vote(self, artifact: Artifact, builder: str, origin: str) -> Vote | None:
+        """Whose vote a statement of the store is: its signature held when it came in, and whether
+        its builder counts is asked anew. None: nobody's who counts."""
+        if not origin:
+            return Vote(self._self_name(), builder, artifact)
+        if builder == LOCAL:
+            allowed = any(one.unsigned for one in self.settings.repositories)
+            return Vote(NOBODY, builder, artifact) if allowed else None
+        now = int(time.time())
+        for line in self._allowed(origin):
+            if _builder(line.public) == builder and line.covers(NAMESPACE) and line.counts_at(now):
+                own = line.public in self._own_keys()
+                return Vote(self._self_name() if own else line.principals, builder, artifact)
+        return None
 
     def _vote(
         self,
@@ -121,7 +214,7 @@ class Judge:
     ) -> Vote:
         if builder == LOCAL and signature is None:
             # Only a repository with `unsigned: yes` lets these come this far.
-            return Vote(self._self_name(), builder, artifact)
+            return Vote(NOBODY, builder, artifact)
         if signature is None:
             raise self._refusal(artifact, f"builder {builder[:12]} did not sign it", None)
         from buildit.net.sshsig import builder_name, claimed_key, verify

@@ -32,11 +32,20 @@ Sign = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A usable artifact and the statement that says so."""
+    """A usable artifact and the statement that says so; `origin` names the binhost that it was
+    taken from, and is empty for what was built here."""
 
     artifact: Artifact
     builder: str
     path: Path
+    origin: str = ""
+
+
+ELSEWHERE = "elsewhere"
+"""The origin of what came from a place that nobody wrote down."""
+
+Believed = Callable[[Found], str | None]
+"""Why a statement of the store is not believed today; None: it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +68,28 @@ def anything(_: Artifact) -> str | None:
     return None
 
 
-def lookup(store: Store, key: BuildKey, suits: Suits = anything) -> Artifact | None:
+def anybody(_: Found) -> str | None:
+    """Believes whatever the store has: to look at it, not to use it."""
+    return None
+
+
+def lookup(
+    store: Store, key: BuildKey, suits: Suits = anything, believed: Believed = anybody
+) -> Artifact | None:
     """The artifact of a key, with all that an image or a build needs of it; None is a miss."""
-    found = examine(store, key, suits)
+    found = examine(store, key, suits, believed)
     return found.artifact if isinstance(found, Found) else None
 
 
 def examine(
-    store: Store, key: BuildKey, suits: Suits = anything, builders: Iterable[str] = (LOCAL,)
+    store: Store, key: BuildKey, suits: Suits = anything, believed: Believed = anybody
 ) -> Found | Miss:
-    """As `lookup`, with the statement or the reasons; `builders` are asked before all others."""
+    """As `lookup`, with the statement or the reasons; what was built here is looked at first."""
     reasons = []
-    for path in statement_paths(store.root, key, builders):
+    paths = list(statement_paths(store.root, key, (LOCAL,)))
+    if len(paths) > 1:
+        paths.sort(key=lambda path: origin_path(path).exists())
+    for path in paths:
         try:
             artifact, builder = read_statement(path, key)
         except (IntegrityError, StoreError) as error:
@@ -78,7 +97,10 @@ def examine(
             continue
         reason = incomplete(store, artifact) or suits(artifact)
         if reason is None:
-            return Found(artifact, builder, path)
+            found = Found(artifact, builder, path, origin_of(path))
+            reason = believed(found)
+            if reason is None:
+                return found
         reasons.append(f"{path.name}: {reason}")
     return Miss(tuple(reasons) or ("no build of it is in the store",))
 
@@ -123,9 +145,17 @@ def commit(
 
 
 def place_statement(
-    store: Store, artifact: Artifact, builder: str, content: bytes, signature: bytes | None
+    store: Store,
+    artifact: Artifact,
+    builder: str,
+    content: bytes,
+    signature: bytes | None,
+    origin: str = "",
 ) -> Committed:
     """Keep the bytes of a statement that was written or verified by the caller.
+
+    `origin` names the binhost that it was taken from; one that is there already keeps what is
+    known of it, unless it now was built here.
 
     Raises:
         StoreError: the disk is full or refuses.
@@ -140,7 +170,7 @@ def place_statement(
             note(store, artifact)
             store.disk.make_synced_directory("statement", directory)
             placed = _choose(store, artifact.key, builder, content)
-            _write(store, placed.path, content, signature)
+            _write(store, placed.path, content, signature, origin)
             # After it: an entry that points to nothing would only be asked for in vain.
             note_resolved(store, artifact, builder)
     return placed
@@ -148,6 +178,23 @@ def place_statement(
 
 def signature_path(statement: Path) -> Path:
     return statement.with_name(f"{statement.name}.sig")
+
+
+def origin_path(statement: Path) -> Path:
+    """Where a store notes the binhost that a statement was taken from; never published."""
+    return statement.with_name(f"{statement.name}.from")
+
+
+def origin_of(statement: Path) -> str:
+    """The name of the binhost that a statement of the store was taken from; empty: built here.
+
+    Raises:
+        StoreError: the note cannot be read.
+    """
+    beside = origin_path(statement)
+    with located(beside), suppress(FileNotFoundError):
+        return beside.read_text("utf-8", "replace") or ELSEWHERE
+    return ""
 
 
 def statement_paths(root: Path, key: BuildKey, first: Iterable[str] = ()) -> Iterator[Path]:
@@ -239,11 +286,15 @@ def _choose(store: Store, key: BuildKey, builder: str, content: bytes) -> Commit
     return Committed(path.with_name(f"{builder}.{digest_bytes(content)}.json"), path)
 
 
-def _write(store: Store, path: Path, content: bytes, signature: bytes | None) -> None:
-    """The signature first, so that a statement that is visible has its signature."""
+def _write(store: Store, path: Path, content: bytes, signature: bytes | None, origin: str) -> None:
+    """The signature and the origin first, so that a statement that is visible has them."""
     lease, disk = store.lease(), store.disk
     beside = signature_path(path)
     known = path.exists()
+    if not origin:
+        origin_path(path).unlink(missing_ok=True)
+    elif not known:
+        disk.replace_file("origin", origin_path(path), origin.encode(), lease.entry("origin"))
     if signature is not None and not (known and beside.exists()):
         disk.replace_file("signature", beside, signature, lease.entry("signature"))
     if known:

@@ -133,9 +133,9 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
     if not is_hex64(key) or path.parent.parent.name != key[:2]:
         yield _fault(store, path, "it lies under no key", Remedy.REPORTED)
         return
-    if path.name.endswith(".json.sig"):
+    if path.name.endswith((".json.sig", ".json.from")):
         if not path.with_suffix("").exists():
-            yield _aside(store, path, "it signs no statement")
+            yield _aside(store, path, "it stands beside no statement")
         return
     if split_name(path.name) is None:
         yield _aside(store, path, "its name is no builder's")

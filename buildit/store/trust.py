@@ -21,6 +21,8 @@ class Undecided(IntegrityError):  # noqa: N818 - not wrong: others may yet say t
 
 SELF = "yourself"
 """Who is shown for one's own builds."""
+NOBODY = ""
+"""Who vouches for what is unsigned: that is nobody's vote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Vote:
     """One verified statement: who signed, by which key (`builder`), and about what.
 
     `who` are the principals of the allowed-signers line: one person with two keys is one builder.
+    It is `NOBODY` for an unsigned one, which counts where one builder is enough.
     """
 
     who: str
@@ -93,7 +96,7 @@ def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[Rule]) -> De
 
 
 def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(vote.who for vote in votes))
+    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))
 
 
 def _reasons(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def run(program: Program, project: Project, here: Path, seed: Seed) -> Done:
 
 
 def built_nothing(done: Done) -> bool:
-    return not any(word in done.err for word in ("building", "built in", "unpacked", "fetched"))
+    """Nor fetched any source or .deb; layers that come from the binhost are told of by package."""
+    return not re.search(r"building|built in|unpacked|fetched \S+\.(tar|deb)", done.err)
 
 
 def with_toolchain(seed: Seed, here: Path) -> Program:
@@ -136,7 +138,7 @@ def test_key_that_nobody_allowed(seed: Seed, here: Path, depot: Path) -> None:
         seed, here, SIGNED_DOWN.format(depot=depot / "depot", signers=allowed(here, other))
     )
     done = run(with_toolchain(seed, here), project, here, seed)
-    refusals = [line for line in done.err.splitlines() if line.startswith("warning: refused ")]
+    refusals = [line for line in done.err.splitlines() if line.startswith("warning: refused: ")]
     assert refusals
     assert all(str(depot / "depot/k") in line for line in refusals)
     assert "app/hello-1.0: built in" in done.err
@@ -224,3 +226,39 @@ def test_configuration_without_a_binhost(seed: Seed, here: Path) -> None:
     done = seed.program.run("push", str(project.box))
     assert done.code == 2
     assert "upload-path" in done.err
+
+
+def test_what_was_taken_is_dropped_with_its_builder(seed: Seed, here: Path, depot: Path) -> None:
+    """Also by the quick way, which remembers that there is nothing to do."""
+    signers = allowed(here, depot / "id_ed25519")
+    project = taking(seed, here, SIGNED_DOWN.format(depot=depot / "depot", signers=signers))
+    program = with_toolchain(seed, here)
+    assert "Found HASH in 'depot'" in run(program, project, here, seed).err
+    again = program.run(str(project.box), "--output", str(here / "out")).good()
+    assert "Found HASH in the local store" in again.err
+    signers.write_text("# nobody\n")
+    done = run(program, project, here, seed)
+    assert "app/hello, taken from 'depot' before, is not used: builder" in done.err
+    assert "app/hello-1.0: built in" in done.err
+    key = re.findall(r"HASH: (\S+)", done.err)[0]
+    assert "taken from" not in program.run("show", key).good().out
+
+
+def test_what_nobody_signed_is_not_signed_by_who_passes_it_on(
+    seed: Seed, here: Path, taker: Program
+) -> None:
+    project = taking(seed, here, UNSIGNED.format(depot=here / "depot", unsigned="on"))
+    seed.program.run(str(project.box), "--output", str(here / "first"), "--push").good()
+    run(taker, project, here, seed)
+    key = signing_key(here)
+    project.config.write_text(
+        UNSIGNED.format(depot=here / "depot", unsigned="on").replace(
+            "repositories:\n",
+            f"repositories:\n  - {{name: public, upload-type: file, upload-path: {here}/public}}\n",
+        )
+        + f"signing-key: {key}\n"
+    )
+    done = taker.run("push", str(project.box))
+    assert done.code == 2
+    assert "nobody signed the build, which was taken from 'depot'" in done.err
+    assert not list((here / "public").glob("k/*/*/*"))

@@ -11,9 +11,10 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import FetchError
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import DebRef, Dependency, Node
-from buildit.pipeline.cutoff import recall
+from buildit.pipeline.cutoff import Sources, recall
 from buildit.plan.identity import build_key, record_text, resolved_key
-from buildit.store.artifacts import commit, lookup
+from buildit.store.artifacts import Found, commit, lookup, place_statement
+from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.store.resolved import entry_bytes, entry_name
 
@@ -81,11 +82,15 @@ class Host:
     def pull(
         self,
         key: BuildKey,
-        store: Store,  # noqa: ARG002
+        store: Store,
         suits: Callable[[Artifact], str | None],
     ) -> Artifact | None:
         artifact = self.bring(key)
-        return None if artifact is None or suits(artifact) is not None else artifact
+        if artifact is None or suits(artifact) is not None:
+            return None
+        content = statement_bytes(artifact, BUILDER)
+        place_statement(store, artifact, BUILDER, content, b"signature", origin=self.name)
+        return artifact
 
 
 @dataclass
@@ -97,7 +102,9 @@ class World:
 
     def recall(self, node: Node, dependency: Artifact | None = None) -> tuple[Artifact, str] | None:
         at_hand = {self.new.key: dependency or self.new}
-        return recall(node, at_hand, self.store, self.hosts, lambda one: keep(self.store, one))
+        return recall(
+            node, at_hand, Sources(self.store, self.hosts), lambda one, _: keep(self.store, one)
+        )
 
 
 def keep(store: Store, artifact: Artifact) -> None:
@@ -139,7 +146,7 @@ def test_nothing_is_recalled_without_dependencies_or_for_a_deb(world: World) -> 
     assert world.recall(lonely) is None
     deb = DebRef("libc6", "1", "amd64", "s", "p", 1, BYTES)
     assert world.recall(replace(app(world.new), deb=deb)) is None
-    assert recall(app(world.old), {}, world.store, (), lambda _: None) is None
+    assert recall(app(world.old), {}, Sources(world.store), lambda *_: None) is None
 
 
 def resolved(world: World) -> Digest:
@@ -157,6 +164,26 @@ def test_a_binhost_is_asked_by_builder_and_its_pull_judges(world: World, store: 
     assert found is not None
     assert found[1].startswith("'far' as ")
     assert host.asked == [path]
+
+
+def test_what_is_not_believed_is_not_repeated(world: World, store: Store) -> None:
+    before = built(app(world.old), world.old, store)
+    place_statement(store, before, LOCAL, statement_bytes(before, LOCAL), None, origin="depot")
+    node, at_hand = app(world.new), {world.new.key: world.new}
+    asked: list[str] = []
+    kept: list[str] = []
+
+    def believed(found: Found) -> str | None:
+        asked.append(found.origin)
+        return "nobody signed it"
+
+    def keep(_: Artifact, found: Found) -> None:
+        kept.append(found.origin)
+
+    assert recall(node, at_hand, Sources(store, (), believed), keep) is None
+    assert (asked, kept) == (["depot"], [])
+    assert recall(node, at_hand, Sources(store), keep) is not None
+    assert kept == ["depot"], "whoever keeps it learns whose it is"
 
 
 def test_an_entry_that_lies_is_not_believed(world: World, store: Store) -> None:

@@ -14,10 +14,10 @@ from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.net.sshkeys import signing_key
 from buildit.net.sshsig import builder_name, sign
-from buildit.pipeline.settings import Settings
+from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.signing import NAMESPACE, fingerprint
 from buildit.pipeline.trust import SEEN, Judge
-from buildit.store.artifacts import commit
+from buildit.store.artifacts import Found, Miss, commit, examine, place_statement
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.store.trust import Rule, Undecided
@@ -311,7 +311,7 @@ def test_one_s_own_other_key_is_no_other_person(
             court.hear(who)
 
 
-def test_unsigned_statements_are_one_s_own(
+def test_an_unsigned_statement_is_nobody_s_vote(
     store: Store, tmp_path: Path, people: Callable[[str], Person]
 ) -> None:
     court = make_court(store, tmp_path, people, [], ())
@@ -319,6 +319,128 @@ def test_unsigned_statements_are_one_s_own(
     court = make_court(store, tmp_path, people, [], TWO)
     with pytest.raises(Undecided):
         court.judge.accepting()(statement_bytes(artifact(), LOCAL), None, LOCAL)
+    with pytest.raises(Undecided) as caught:
+        court.hear(people("me"))
+    assert "1 said so: yourself" in caught.value.details
+
+
+# -- what lies in the store
+
+
+def whole(store: Store, layer: bytes = b"layer", name: str = "dev-libs/pcre2") -> Artifact:
+    output = Output(store.put_bytes(layer), len(layer), store.put_bytes(b"contents"))
+    record = store.put_bytes(b"record")
+    return replace(artifact(name=name), outputs={RUNTIME: output}, record=record)
+
+
+def take(court: Court, who: Person, what: Artifact, origin: str = "depot") -> None:
+    statement = who.statement(what)
+    signature = who.sign(statement)
+    place_statement(court.store, what, who.builder, statement, signature, origin=origin)
+
+
+def found(court: Court) -> Found | Miss:
+    return examine(court.store, KEY, believed=court.judge.doubts)
+
+
+def test_what_was_taken_is_used_while_its_builder_is_trusted(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    court = make_court(store, tmp_path, people, [people("alice").line()])
+    take(court, people("alice"), whole(store))
+    kept = found(court)
+    assert isinstance(kept, Found)
+    assert kept.origin == "depot"
+    for lines in (["# nobody"], [people("alice").line('valid-before="20200101Z"')]):
+        court = make_court(store, tmp_path, people, lines)
+        assert isinstance(found(court), Miss)
+        assert isinstance(found(court), Miss)
+        who = people("alice").builder[:12]
+        said = f"dev-libs/pcre2, taken from 'depot' before, is not used: builder {who} is not"
+        assert [one.message for one in court.told if isinstance(one, Notice)] == [
+            f"{said} trusted now"
+        ]
+
+
+def test_the_list_of_the_repository_that_it_came_from_counts(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    court = make_court(store, tmp_path, people, [])
+    (tmp_path / "others").write_text(people("carol").line() + "\n")
+    settings = replace(court.judge.settings, own_signers={"far": str(tmp_path / "others")})
+    court.judge = Judge(settings, store, court.told.append)
+    take(court, people("carol"), whole(store, b"near"), "near")
+    assert isinstance(found(court), Miss)
+    take(court, people("carol"), whole(store, b"far"), "far")
+    kept = found(court)
+    assert isinstance(kept, Found)
+    assert kept.origin == "far"
+
+
+def test_a_stricter_rule_holds_for_what_was_taken_before(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    lines = [people("alice").line(), people("bob").line()]
+    court = make_court(store, tmp_path, people, lines, TWO)
+    take(court, people("alice"), whole(store))
+    assert isinstance(found(court), Miss)
+    take(court, people("bob"), whole(store, b"other"))
+    court = make_court(store, tmp_path, people, lines, TWO)
+    assert isinstance(found(court), Miss)
+
+
+def test_what_two_agreed_on_stays_trusted_without_a_network(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    lines = [people("alice").line(), people("bob").line()]
+    court = make_court(store, tmp_path, people, lines, TWO)
+    same = whole(store)
+    with pytest.raises(Undecided):
+        court.hear(people("alice"), same)
+    court.hear(people("bob"), same)
+    take(court, people("bob"), same)
+    court.judge.keep_agreement(same)
+    assert isinstance(found(make_court(store, tmp_path, people, lines, TWO)), Found)
+    without_alice = make_court(store, tmp_path, people, lines[1:], TWO)
+    assert isinstance(found(without_alice), Miss)
+
+
+def test_what_was_built_here_is_not_doubted_whatever_key_signed_it(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    court = make_court(store, tmp_path, people, [], TWO)
+    old = people("old")
+    commit(store, whole(store), old.builder, old.sign)
+    assert isinstance(found(court), Found)
+
+
+def test_unsigned_is_used_while_a_repository_may_be_unsigned(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    court = make_court(store, tmp_path, people, [])
+    what = whole(store)
+    place_statement(store, what, LOCAL, statement_bytes(what, LOCAL), None, origin="depot")
+    assert isinstance(found(court), Miss)
+    repository = Repository("depot", "/srv/depot", "", unsigned=True)
+    settings = replace(court.judge.settings, repositories=(repository,))
+    judge = Judge(settings, store, court.told.append)
+    kept = examine(store, KEY, believed=judge.doubts)
+    assert isinstance(kept, Found)
+    strict = Judge(replace(settings, agreement=TWO), store, court.told.append)
+    assert isinstance(examine(store, KEY, believed=strict.doubts), Miss)
+
+
+def test_a_repetition_is_as_good_as_what_it_repeats(
+    store: Store, tmp_path: Path, people: Callable[[str], Person]
+) -> None:
+    """Early cut-off says a build anew under one's own key; its builder may lose our trust later."""
+    court = make_court(store, tmp_path, people, [people("alice").line()])
+    take(court, people("alice"), whole(store))
+    repeated = replace(whole(store), key=LIBRARY, restated=KEY, resolved={})
+    commit(store, repeated, people("me").builder, people("me").sign)
+    assert isinstance(examine(store, LIBRARY, believed=court.judge.doubts), Found)
+    court = make_court(store, tmp_path, people, ["# nobody"])
+    assert isinstance(examine(store, LIBRARY, believed=court.judge.doubts), Miss)
 
 
 def test_an_own_build_that_differs_from_others_is_told_of(

@@ -9,9 +9,21 @@ import pytest
 from buildit.digest import Digest, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
 from buildit.model.artifact import RUNTIME
-from buildit.store.artifacts import Found, Miss, commit, examine, lookup, signature_path
-from buildit.store.attest import LOCAL
+from buildit.store.artifacts import (
+    Found,
+    Miss,
+    commit,
+    examine,
+    lookup,
+    origin_of,
+    origin_path,
+    place_statement,
+    signature_path,
+    statement_paths,
+)
+from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
+from buildit.store.check import verify
 from buildit.store.failures import Failure, find_failure, forget_failure, keep_failure
 from buildit.store.names import find, named
 from tests.unit.store.build import add_artifact, key, leftovers
@@ -120,9 +132,40 @@ def test_own_statements_come_first(store: Store) -> None:
     commit(store, theirs, "00" * 32, signed)
     commit(store, mine)
     assert lookup(store, mine.key) == mine
-    found = examine(store, mine.key, builders=("00" * 32,))
+
+
+def test_what_was_built_here_comes_before_what_was_taken(store: Store) -> None:
+    taken, built = add_artifact(store, "nginx", b"taken"), add_artifact(store, "nginx", b"built")
+    content = statement_bytes(taken, "00" * 32)
+    place_statement(store, taken, "00" * 32, content, signed(content), origin="depot")
+    found = examine(store, taken.key)
     assert isinstance(found, Found)
-    assert found.artifact == theirs
+    assert (found.artifact, found.origin) == (taken, "depot")
+    commit(store, built, BUILDER, signed)
+    found = examine(store, taken.key)
+    assert isinstance(found, Found)
+    assert (found.artifact, found.origin) == (built, "")
+    doubted = examine(store, taken.key, believed=lambda one: "no" if one.origin else None)
+    assert isinstance(doubted, Found)
+    assert doubted.artifact == built
+
+
+def test_what_was_taken_and_then_built_here_is_ones_own(store: Store) -> None:
+    artifact = add_artifact(store, "nginx")
+    content = statement_bytes(artifact, LOCAL)
+    place_statement(store, artifact, LOCAL, content, None, origin="depot")
+    assert [path.name for path in statement_paths(store.root, artifact.key)] == ["local.json"]
+    assert verify(store).faults == ()
+    commit(store, artifact)
+    found = examine(store, artifact.key)
+    assert isinstance(found, Found)
+    assert found.origin == ""
+    place_statement(store, artifact, LOCAL, content, None, origin="depot")
+    assert origin_of(found.path) == "", "taking it again takes nothing away"
+    origin_path(found.path).write_text("")
+    assert origin_of(found.path) == "elsewhere"
+    found.path.unlink()
+    assert [fault.reason for fault in verify(store).faults] == ["it stands beside no statement"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
