@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
+from itertools import islice
 
 from buildit.errors import UsageError
+from buildit.net.metas import metas
 from buildit.net.transport import LocationError, Transport, read_small
 from buildit.net.urls import is_loopback, parse_target
 
@@ -26,7 +27,7 @@ PAGE_LIMIT = 1 << 20
 DEEPEST = 16
 """Parts of a name: each is one more page to ask for."""
 TAGS = 256
-"""Most tags of one page that are looked at."""
+"""Most of our tags of one page that count."""
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _PLACE = re.compile(
@@ -105,32 +106,17 @@ def parse_place(text: str) -> Wanted:
     return Wanted(name, port)
 
 
-class _Metas(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[Tag] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(reversed(attrs))  # of an attribute written twice the first counts (HTML 13.2.5)
-        kind = said.get("name") or ""
-        if tag != "meta" or kind not in (ENDPOINT, PUBKEYS, BINHOST):
-            return
-        prefix, _, target = (said.get("content") or "").strip().partition(" ")
-        target = target.strip()
-        if prefix and target and len(self.tags) < TAGS:
-            self.tags.append(Tag(kind, prefix, target))
-
-
 def parse_page(page: bytes) -> tuple[Tag, ...]:
     """The discovery tags of a page, in its order; whatever else it is has no meaning."""
-    parser = _Metas()
-    try:
-        parser.feed(page.decode("utf-8", "replace"))
-        parser.close()
-    except (AssertionError, ValueError):
-        # html.parser gives up on some malformed declarations; what came before them counts
-        pass
-    return tuple(parser.tags)
+    return tuple(islice(_tags(page.decode("utf-8", "replace")), TAGS))
+
+
+def _tags(text: str) -> Iterator[Tag]:
+    for said in metas(text):
+        kind = said.get("name", "")
+        prefix, _, target = said.get("content", "").strip().partition(" ")
+        if kind in (ENDPOINT, PUBKEYS, BINHOST) and prefix and target.strip():
+            yield Tag(kind, prefix, target.strip())
 
 
 def pages(wanted: Wanted) -> Iterator[str]:
