@@ -16,8 +16,13 @@ from buildit.net.transport import LocationError
 MAX_URL = 4096
 """Longest URL in characters."""
 
+_METADATA = ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")
+"""Of clouds that do not use a link-local address for it."""
+_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
@@ -91,33 +96,44 @@ def hide_credentials(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):  # RFC 6761, 6.3
+    name = host.rstrip(".")
+    # RFC 6761, 6.3, and what distributions have in /etc/hosts besides
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
         return True
     address = as_address(host)
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
 def is_link_local(host: str) -> bool:
+    """Whether it is a link-local address, or another one where clouds have their metadata."""
     address = as_address(host)
-    return address is not None and address.is_link_local
+    return address is not None and (address.is_link_local or str(address) in _METADATA)
 
 
 def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that `host` spells, an IPv4 one where it is mapped into IPv6; None for names."""
+    """The address that `host` spells, an IPv4 one where it is mapped into IPv6 (RFC 4291, 2.5.5;
+    RFC 6052, 2.1); None for names."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped if isinstance(mapped, ipaddress.IPv4Address) else address
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    low = int(address) & 0xFFFFFFFF
+    compatible = int(address) >> 32 == 0 and low > 1  # :: and ::1 are addresses of their own
+    return (
+        ipaddress.IPv4Address(low)
+        if (address.ipv4_mapped is not None or compatible or address in _NAT64)
+        else address
+    )
 
 
 def _check_host(url: str, host: str) -> None:
     if as_address(host) is None:
         if not _HOST.fullmatch(host) or len(host) > 253:
             raise LocationError(url, f"{host!r} is not a host name or address")
-        if host.rstrip(".").rpartition(".")[2].isdigit() or host.startswith("0x"):
-            # inet_aton reads 2852039166 and 0xa9fea9fe as addresses
+        if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+            # inet_aton reads 2852039166, 0xa9fea9fe and 127.0.0.0x1 as addresses
             raise LocationError(url, f"{host!r} is not a dotted IPv4 address with four parts")
     if is_link_local(host):
         raise LocationError(url, f"{host} is a link-local address")
