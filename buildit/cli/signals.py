@@ -18,7 +18,8 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 def stopping() -> Iterator[threading.Event]:
     """The event that the first signal sets, while it raises KeyboardInterrupt in this thread.
 
-    Call it from the main thread. A signal that is ignored (nohup, `&` in sh) stays ignored.
+    Call it from the main thread. A signal that is ignored (nohup, `&` in sh) stays without effect
+    here, and builds begin with the usual disposition, as they do for everybody else.
     """
     stop = threading.Event()
 
@@ -30,13 +31,17 @@ def stopping() -> Iterator[threading.Event]:
 
     before = {}
     for number in CAUGHT:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, asked)
+        ignored = signal.getsignal(number) is signal.SIG_IGN
+        before[number] = signal.signal(number, _unheard if ignored else asked)
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _unheard(number: int, frame: FrameType | None) -> None:
+    """Ignores a signal. Unlike SIG_IGN, a handler does not outlive an exec (signal(7))."""
 
 
 def _end() -> None:

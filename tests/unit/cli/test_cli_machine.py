@@ -93,6 +93,10 @@ def test_an_ignored_signal_stays_ignored() -> None:
         with stopping() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.is_set()
+            argv = ["grep", "^SigIgn:", "/proc/self/status"]
+            masks = subprocess.run(argv, capture_output=True, check=True).stdout.split()
+            assert int(masks[1], 16) & 1 << (signal.SIGHUP - 1) == 0, "programs begin as usual"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 
