@@ -15,13 +15,18 @@ from urllib.parse import urlsplit
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.net.discovery import Discovered, Wanted, discover, parse_place
-from buildit.net.transport import Transport
+from buildit.net.ssh_account import parse_account
+from buildit.net.transport import LocationError, Transport, local_path
+from buildit.net.urls import parse_target
 from buildit.pipeline.settings import Repository, Settings
 
 EXAMPLE = "--discover=example.com/containers,push=True"
 _WORDS = ("push",)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _DIRECT = ("file:", "ssh:", "https:")
+_Said = tuple[str, str]
+_OVER_SSH = ("no place over SSH", "write ssh://user@host/path")
+_WEB = ("no web address", "write https://host/path")
 _SSH = re.compile(
     r"ssh://(?:[a-z_][a-z0-9_.-]*@)?[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/\S*"
 )
@@ -82,19 +87,39 @@ def _address(location: str) -> str:
         UsageError: it is none.
     """
     if location.startswith("ssh:"):
-        if not _SSH.fullmatch(location):
-            raise UsageError(
-                f"{location!r} is no place over SSH", hint="write ssh://user@host/path"
-            )
-        return location
-    parts = urlsplit(location)
+        return _checked(location, _SSH.fullmatch(location), parse_account, _OVER_SSH)
     if location.startswith("https:"):
-        if not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
-            raise UsageError(f"{location!r} is no web address", hint="write https://host/path")
-        return location.rstrip("/")
-    path = parts.path if location.startswith("file:") else location
-    if parts.netloc not in ("", "localhost") or not path.startswith("/"):
-        raise UsageError(f"{location!r} is no directory", hint="write file:///srv/binhost")
+        fits = not any(mark in location for mark in "?#")
+        return _checked(location, fits, parse_target, _WEB).rstrip("/")
+    return _directory(location)
+
+
+def _checked(location: str, fits: object, parse: Callable[[str], object], said: _Said) -> str:
+    """The location, if it fits and can be parsed too."""
+    try:
+        if fits:
+            parse(location)
+            return location
+    except LocationError as error:
+        raise UsageError(f"{error.place!r} is {said[0]}: {error.reason}", hint=said[1]) from error
+    raise UsageError(f"{location!r} is {said[0]}", hint=said[1])
+
+
+def _directory(location: str) -> str:
+    hint = "write file:///srv/binhost"
+    if location.startswith("file:"):
+        # RFC 8089, 2: a file: URL has neither; `#` and `?` of a name are percent-encoded
+        if any(mark in location for mark in "?#"):
+            raise UsageError(f"{location!r} is no directory", hint="write %3F for ?, and %23 for #")
+        try:
+            found = local_path(location)
+        except (LocationError, ValueError) as error:
+            raise UsageError(f"{location!r} is no directory", hint=hint) from error
+        path = str(found)
+    else:
+        path = location
+    if "\0" in path or path.startswith("//"):
+        raise UsageError(f"{location!r} is no directory", hint=hint)
     return path
 
 
