@@ -233,6 +233,7 @@ def _repository(source: _Source, spec: RepositorySpec) -> Repository:
         upload=_absolute(source, spec.upload),
         download=_absolute(source, spec.download),
         unsigned=spec.unsigned,
+        secrets=spec.secrets,
         allowed_signers=source.path(spec.allowed_signers) if spec.allowed_signers else None,
     )
 

@@ -66,6 +66,8 @@ class RepositorySpec(Model):
     """Where to take from."""
     unsigned: Flag = False
     """Also publish and take what nobody signed; only between directories of this machine."""
+    secrets: Flag = False
+    """Also publish containers into which files with private keys are copied."""
     allowed_signers: Line | None = None
     """Whom to believe of what is taken from here, instead of `trust: {allowed-signers: …}`."""
 
@@ -246,6 +248,7 @@ class Repository:
     upload: Endpoint | None
     download: Endpoint | None
     unsigned: bool = False
+    secrets: bool = False
     allowed_signers: Path | None = None
 
 

@@ -7,6 +7,7 @@ people; they are replaced, and a list of digests beside them says what need not 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ PACKAGES = "packages"
 IMAGES = "container spec and image(s)"
 LIST_LIMIT = 16 << 20
 TICK = 0.1
+KEY_WITHIN = 1 << 20
+"""Bytes at the beginning of a file in which a private key is looked for."""
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
 _SPEC = ("container.yaml", "buildit.lock", "container.libs")
 
 
@@ -68,6 +72,8 @@ def publish(
     """
     settings = prepared.settings
     places = targets(settings, network)
+    for one in places:
+        check_secrets(prepared.plan, one)
     keys = built_keys(prepared.plan, settings, store, network)
     inputs = tuple(dict.fromkeys(_inputs(prepared.plan)))
     done = []
@@ -100,6 +106,48 @@ def targets(settings: Settings, network: Network) -> tuple[Repository, ...]:
             "user@host/path}, or upload-type: file with a directory",
         )
     return found
+
+
+def check_before_build(plan: ContainerPlan, settings: Settings, network: Network) -> None:
+    """Find out what keeps the container from being published, before anything is built for it.
+
+    Raises:
+        UsageError: there is nowhere to publish to, nothing to sign with, or a secret in it.
+        FetchError: a place cannot be reached, or refuses.
+        StoreError: a directory cannot be written.
+    """
+    from buildit.pipeline.signing import signer
+
+    for one in targets(settings, network):
+        if not one.unsigned and signer(settings)[1] is None:
+            raise UsageError(
+                f"what is built here is not signed, and '{one.name}' takes only what is",
+                hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
+                "-t ed25519` makes one",
+            )
+        check_secrets(plan, one)
+        with network.hosts().publisher(one):
+            pass  # it can be reached, and written
+
+
+def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
+    """Refuse to publish a private key that the container copies into its images.
+
+    Raises:
+        UsageError: a file holds one, and the repository does not say that this is right.
+    """
+    if repository.secrets:
+        return
+    for name, path in spec_files(plan):
+        with path.open("rb") as stream:
+            if _PRIVATE_KEY.search(stream.read(KEY_WITHIN)):
+                raise UsageError(
+                    f"{name} holds a private key, which would be published to "
+                    f"'{repository.name}' with the images",
+                    place=str(path),
+                    hint="mount it where the container runs; or, where only friends can read "
+                    "the binhost, write `secrets: yes` at the repository",
+                )
 
 
 def built_keys(

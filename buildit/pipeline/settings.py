@@ -25,6 +25,7 @@ class Repository:
     download: str
     upload: str
     unsigned: bool
+    secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def settings_of(
             _address(one.name, "download", one.download, remarks),
             _address(one.name, "upload", one.upload, remarks),
             one.unsigned,
+            one.secrets,
         )
         for one in config.repositories
     )

@@ -261,6 +261,10 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     lock(prepared, options, report)
     settings = located(prepared, options, report)
     with opened(settings, options, report) as (store, network):
+        if _publishes(options):
+            from buildit.pipeline.publish import check_before_build
+
+            check_before_build(plan, settings, network)
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
         realiser.realise(roots)

@@ -244,3 +244,61 @@ def test_what_was_built_before_there_was_a_key_can_be_published(
     done = taker.run(str(second.box), "--output", str(here / "c")).good()
     assert "Found HASH in 'near'" in done.err
     assert "building" not in done.err
+
+
+def test_an_early_cut_off_over_https(seed: Seed, far: Far, here: Path) -> None:
+    """A library that comes out the same is rebuilt; what uses it comes from the binhost, which
+    never saw its key."""
+    project, program = far.second(seed, here)
+    project.edit(
+        project.recipe("libs/greet"),
+        "style: make\n",
+        "style: make\nenvironment: {COMMENT: changed}\n",
+    )
+    done = program.run(str(project.box), "--output", str(here / "out")).good()
+    assert "libs/greet-1.0: built" in done.err
+    assert f"app/hello-1.0: not rebuilt: taken from '{NAME}' as " in done.err
+    assert digests(done) == far.images(), "and the images are the same"
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "code", "said"),
+    [
+        ("key", 2, "set `signing-key: ~/.ssh/id_ed25519`"),
+        ("host", 4, "publishing failed"),
+        ("nowhere", 2, "upload-path: user@host/path"),
+        ("secret", 2, "holds a private key, which would be published to 'mysuperbinhost'"),
+    ],
+)
+def test_what_keeps_it_from_being_published_is_said_before_it_is_built(
+    seed: Seed, far: Far, here: Path, obstacle: str, code: int, said: str
+) -> None:
+    project = seed.locked_project(here / "project")
+    text = far.project.config.read_text()
+    changes = {
+        "key": (f"signing-key: {far.key}\n", ""),
+        "host": (f"127.0.0.1:{far.ssh.port}/", "127.0.0.1:1/"),
+        "nowhere": ("upload-type: ssh\n  upload-path: ", "# "),
+        "secret": ("", ""),
+    }
+    project.config.write_text(text.replace(*changes[obstacle], 1))
+    if obstacle == "secret":
+        key = (here / "tls.pem", project.box / "files/tls.pem")
+        shutil.copy(keygen(key[0]), key[1])
+    program = far.reaching(seed.program.with_store(seed.new_store(here)))
+    done = program.run(str(project.box), "--output", str(here / "out"), "--push")
+    assert (done.code, "building" in done.err) == (code, False), done.err
+    assert said in done.err
+    assert not (here / "out").exists()
+
+
+def test_a_secret_is_published_where_the_user_says_so(seed: Seed, far: Far, here: Path) -> None:
+    project = seed.locked_project(here / "project")
+    shutil.copy(keygen(here / "tls.pem"), project.box / "files/tls.pem")
+    project.config.write_text(
+        f"trees: [./tree]\nsigning-key: {far.key}\n"
+        f"repository: {{name: near, upload-type: file, upload-path: {here}/near, secrets: yes}}\n"
+    )
+    program = seed.program.with_store(seed.new_store(here))
+    program.run(str(project.box), "--output", str(here / "out"), "--push").good()
+    assert (here / "near/containers/tiny/tiny-1.0-p1-linux-amd64/files/tls.pem").exists()
