@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -163,7 +164,7 @@ class Store:
         """Blobs that become visible together, after one sync, when the block ends well."""
         with located(self.blobs):
             fd = os.open(self.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        batch = Batch(lambda: self.lease().entry("blob"), self.disk, self._publish, fd)
+        batch = Batch(lambda: self.lease().prefix("blob"), self.disk, self._publish, fd)
         try:
             yield batch
             batch.finish()
@@ -312,6 +313,7 @@ class Store:
 
     def _publish(self, blobs: tuple[Pending, ...], sync: int | None) -> None:
         """Sync the blobs (through the file system of `sync`, else each), then name them."""
+        left = deque(blobs)
         try:
             with located(self.blobs):
                 if sync is not None:
@@ -321,16 +323,22 @@ class Store:
                         self.disk.sync("blob", blob.fd)
                 with self.publishing():
                     self.lease().pin(blob.digest for blob in blobs)
-                    for blob in blobs:
-                        self._place(blob)
+                    while left:
+                        named = self._place(left[0])
+                        blob = left.popleft()
+                        (blob.close if named else blob.drop)()
                     self.disk.sync_directory("blob", self.blobs)
         finally:
-            for blob in blobs:
+            for blob in left:
                 blob.drop()
 
-    def _place(self, blob: Pending) -> None:
-        if not (self.has(blob.digest) and self._is_right(blob.digest)):
-            self.disk.publish("blob", blob.temporary, self.path(blob.digest))
+    def _place(self, blob: Pending) -> bool:
+        """Give a blob its name; False where the name has the right bytes already."""
+        path = f"{self.blobs}/{blob.digest}"
+        if os.path.lexists(path) and self.has(blob.digest) and self._is_right(blob.digest):
+            return False
+        self.disk.publish("blob", blob.temporary, path)
+        return True
 
 
 def set_aside(path: Path, store: Store) -> Path | None:

@@ -46,12 +46,12 @@ def explained(error: OSError, place: Path) -> StoreError:
 
 
 @contextmanager
-def located(place: Path) -> Iterator[None]:
+def located(place: Path | str) -> Iterator[None]:
     """Turn an OSError inside into one StoreError that names the place and the next step."""
     try:
         yield
     except OSError as error:
-        raise explained(error, place) from error
+        raise explained(error, Path(place)) from error
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -92,7 +92,7 @@ class Disk:
 
     faults: Faults
 
-    def create(self, subject: str, path: Path) -> int:
+    def create(self, subject: str, path: Path | str) -> int:
         """A file descriptor open for writing on a file that did not exist."""
         self.faults.reach(f"{subject}-create")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -116,10 +116,10 @@ class Disk:
         self.faults.reach(f"{subject}-sync")
         syncfs(fd)
 
-    def publish(self, subject: str, source: Path, destination: Path) -> None:
+    def publish(self, subject: str, source: Path | str, destination: Path | str) -> None:
         """Give a complete file its name, replacing what has it."""
         self.faults.reach(f"{subject}-publish")
-        source.rename(destination)
+        os.rename(source, destination)
 
     def publish_once(self, subject: str, source: Path, destination: Path) -> bool:
         """Give a complete file its name unless the name is taken; False where it is."""

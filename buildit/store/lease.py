@@ -67,8 +67,12 @@ class Lease:
 
     def entry(self, purpose: str) -> Path:
         """A name under tmp/ that belongs to this lease and to nothing else."""
+        return Path(self.prefix(purpose) + token())
+
+    def prefix(self, purpose: str) -> str:
+        """What all names of `entry` begin with; whoever needs thousands adds a token to each."""
         safe = _UNSAFE.sub("-", purpose)[:80]
-        return self.root / "tmp" / f"{self.name}.{safe}.{token()}"
+        return f"{self.root / 'tmp' / self.name}.{safe}."
 
     def pin(self, names: Iterable[str]) -> None:
         text = "".join(f"{name}\n" for name in names).encode()
