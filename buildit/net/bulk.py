@@ -37,9 +37,8 @@ def bodies(
 ) -> Iterator[bytes | None]:
     """The bodies of URLs of one server, in their order, each of at most so many bytes; None where
     the general transport should be asked. Ends early where nothing more is to be had this way."""
-    target = urls.parse_target(wanted[0][0])
     try:
-        connection = _connected(target, authorities, pace)
+        connection = _connected(urls.parse_target(wanted[0][0]), authorities, pace)
     except (OSError, LocationError):
         return  # the general transport says better what is wrong
     with connection:
@@ -48,6 +47,7 @@ def bodies(
         for number, (_, cap) in enumerate(wanted):
             try:
                 if asked - number <= AHEAD // 2:
+                    connection.settimeout(pace.answer)
                     ahead = wanted[asked : number + AHEAD]
                     connection.sendall(b"".join(_request(url) for url, _ in ahead))
                     asked += len(ahead)
@@ -107,7 +107,12 @@ class _Reader:
         fields = dict(_field(line) for line in head[1:])
         words = head[0].split(b" ")
         length = fields.get(b"content-length", b"")
-        if words[0] != b"http/1.1" or len(fields) != len(head) - 1 or not length.isdigit():
+        if (
+            len(words) < 2
+            or words[0] != b"http/1.1"
+            or len(fields) != len(head) - 1
+            or not length.isdigit()
+        ):
             raise ValueError("not a plain answer")
         if b"transfer-encoding" in fields or len(words[1]) != 3 or words[1] < b"200":
             raise ValueError("not a plain answer")
@@ -123,6 +128,7 @@ class _Reader:
         return body if good else None
 
     def _more(self, until: float) -> None:
+        self._connection.settimeout(max(until - time.monotonic(), 0.001))
         data = self._connection.recv(_READ)
         if not data or time.monotonic() > until:
             raise ValueError("it ended, or is too slow")

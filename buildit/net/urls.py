@@ -130,7 +130,8 @@ def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 def _check_host(url: str, host: str) -> None:
     if as_address(host) is None:
-        if not _HOST.fullmatch(host) or len(host) > 253:
+        labels = host.split(".")
+        if not _HOST.fullmatch(host) or len(host) > 253 or max(map(len, labels)) > 63:
             raise LocationError(url, f"{host!r} is not a host name or address")
         if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
             # inet_aton reads 2852039166, 0xa9fea9fe and 127.0.0.0x1 as addresses

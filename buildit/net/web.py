@@ -56,7 +56,10 @@ def _connection_class(
 ) -> type[urllib3.connection.HTTPConnection]:
     class Guarded(parent):  # type: ignore[misc, valid-type]  # a class given at run time
         def connect(self) -> None:
-            super().connect()
+            try:
+                super().connect()
+            except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
+                raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
             peer = self.sock.getpeername() if self.sock is not None else ("",)
             if urls.is_link_local(str(peer[0])):
                 self.close()
@@ -257,7 +260,8 @@ def _chunks(
             # read1 returns what has come; read would wait for all of it and hide a slow server
             chunk = raw.read1(READ, decode_content=False)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _stalled(url) if watch.stalled else _translated(url, error) from error
+            slow = watch.stalled or any(isinstance(one, TimeoutError) for one in _causes(error))
+            raise _stalled(url) if slow else _translated(url, error) from error
         if not chunk:
             break
         watch.received += len(chunk)

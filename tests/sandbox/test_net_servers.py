@@ -21,6 +21,8 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
+from buildit.net.bulk import Pace, bodies
+from buildit.net.circuit import Circuit, Patience
 from buildit.net.sources import Fetch, Fetcher
 from buildit.net.transport import LocationError, read_small
 from buildit.net.web import Limits, WebTransport
@@ -204,6 +206,91 @@ def test_each_ends_within_its_limit(transport: WebTransport, name: str) -> None:
     assert caught.value.place.startswith("http://127.0.0.1:")
     assert caught.value.exit_code == 4
     assert caught.value.absent is (name in ("404", "410"))
+
+
+BULK: dict[str, Script] = {
+    "no status": raw(b"HTTP/1.1\r\nContent-Length: 0\r\n\r\n"),
+    "nothing but an end": raw(b"\r\n\r\n"),
+    "digits without end": raw(OK + b"Content-Length: " + b"9" * 9000 + b"\r\n\r\n"),
+    "digits of another script": raw(OK + "Content-Length: ²\r\n\r\n".encode()),
+    "negative": raw(OK + b"Content-Length: -1\r\n\r\n"),
+    "two lengths": raw(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
+    "folded": raw(OK + b"Content-Length: 1\r\n 0\r\n\r\nx"),
+    "chunked too": raw(OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx"),
+    "too long": raw(OK + b"Content-Length: 9999999\r\n\r\nx"),
+    "information": raw(b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n" * 99),
+    "old": raw(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+    "cut off": raw(OK + b"Content-Length: 10\r\n\r\nx"),
+    "silence": silence,
+    "slow head": drip(OK, b"X"),
+    "slow body": drip(OK + b"Content-Length: 9999\r\n\r\n", b"x"),
+    "endless head": drip(OK, b"X-A: b\r\n" * 200, 0),
+    "hangs up": hang_up,
+}
+
+
+@pytest.mark.parametrize("name", BULK)
+def test_many_at_once_from_a_server_that_misbehaves(transport: WebTransport, name: str) -> None:
+    """Nothing is taken, nothing breaks, and the general way is left to say what is wrong."""
+    begun = time.monotonic()
+    with serving(BULK[name]) as server:
+        assert list(transport.bulk([(f"{server.url}{n}", 1000) for n in range(20)])) == []
+        took = time.monotonic() - begun
+    assert took < 2
+
+
+def test_many_at_once_from_a_name_that_cannot_be() -> None:
+    pace = Pace(1.0, 1.0)
+    assert list(bodies([("http://" + "a" * 64 + ".org/", 1)], None, pace)) == []
+
+
+def test_a_host_that_shakes_no_hands(transport: WebTransport) -> None:
+    """The handshake belongs to connecting: such a host cannot be talked to at all."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/x"
+        with pytest.raises(LocationError, match="timed out while connecting") as caught:
+            read_small(transport, url, CAP)
+    assert caught.value.unreachable
+
+
+def asked(circuit: Circuit, url: str, count: int) -> int:
+    """How many of so many questions got an answer."""
+    good = 0
+    for _ in range(count):
+        with contextlib.suppress(LocationError):
+            good += bool(read_small(circuit, url, CAP))
+    return good
+
+
+def test_a_host_that_never_answers_is_waited_for_once(transport: WebTransport) -> None:
+    told: list[LocationError] = []
+    circuit = Circuit(transport, told.append, Patience(slow=0.3))
+    begun = time.monotonic()
+    with serving(silence) as server:
+        assert asked(circuit, server.url, 20) == 0
+        assert time.monotonic() - begun < 0.9
+    assert [error.reason for error in told] == ["timed out while waiting for an answer"]
+
+
+def late(seconds: float) -> Script:
+    good = answer("200 OK", b"x")
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        time.sleep(seconds)
+        good(connection, head)
+
+    return script
+
+
+def test_a_host_whose_every_answer_is_late_is_left_alone(transport: WebTransport) -> None:
+    """Each comes in time; thousands of them would take hours."""
+    told: list[LocationError] = []
+    with serving(late(0.1)) as server:
+        patience = Patience(waited=0.5, slow=0.1)
+        assert 5 <= asked(Circuit(transport, told.append, patience), server.url, 30) <= 6
+        assert "too slow to be worth asking" in told[0].reason
+        assert asked(Circuit(transport, told.append, Patience(waited=0.5)), server.url, 8) == 8
+    assert len(told) == 1
 
 
 def test_retry_after_is_told(transport: WebTransport) -> None:

@@ -57,6 +57,7 @@ BAD = [
     "http://100.100.100.200/latest",
     "https://example.org\\@evil.example/",
     "https://" + "a." * 200 + "org/",
+    "https://" + "a" * 64 + ".org/",
     "https://example.org/" + "a" * 5000,
     "javascript:alert(1)",
     "HTTPS//example.org",
