@@ -22,6 +22,7 @@ VERBS = frozenset(
         "explain",
         "lock",
         "log",
+        "pages",
         "plan",
         "push",
         "schema",

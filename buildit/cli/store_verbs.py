@@ -1,4 +1,4 @@
-"""Verbs about what the store has: show, log, shell, and `store` itself."""
+"""Verbs about what the store and binhosts have: show, log, shell, pages, and `store` itself."""
 
 from __future__ import annotations
 
@@ -119,4 +119,27 @@ def gc(dry_run: bool, as_json: bool) -> None:
         say(garbage_lines(found, dry_run=dry_run))
 
 
-COMMANDS = (show, log, shell, store)
+@click.command(short_help="Make the pages of a binhost anew, from what lies there.")
+@click.argument("what", metavar="DIR|REPOSITORY")
+@click.option("--title", metavar="TEXT", default="", help="What the pages call the binhost.")
+@click.option("--url", metavar="URL", default="", help="Where its root is served: https://…")
+@JSON
+def pages(what: str, title: str, url: str, as_json: bool) -> None:
+    """Make the pages of a binhost anew, from what lies there: after something was deleted, moved or
+    mirrored. No container is needed, and nothing but views is written.
+    """
+    from dataclasses import asdict
+
+    from buildit.cli.lookup import own_store
+    from buildit.events import silent
+    from buildit.pipeline.repaging import repage
+
+    with own_store() as (opened, settings):
+        done = repage(what, settings, opened, silent, title, url)
+    if as_json:
+        say_json(asdict(done))
+    else:
+        say((f"{done.path}  {done.written} files written",))
+
+
+COMMANDS = (show, log, shell, store, pages)

@@ -98,7 +98,8 @@ class Node:
     `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
     outputs the build sees, nearest first; `run` those that an image needs although no file says so.
     `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
-    are the .debs chosen with it. `patch_names` are the patches as the user wrote them, in order.
+    are the .debs chosen with it. `patch_names` are the patches as the user wrote them, in order,
+    and `patch_notes` their descriptions; those and `description` are for people alone.
     `blobs` are small inputs (patches, files) that the front half left in the store.
     """
 
@@ -119,6 +120,8 @@ class Node:
     waivers: tuple[Waiver, ...] = ()
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
+    patch_notes: tuple[str, ...] = ()
+    description: str = ""
 
     @property
     def label(self) -> str:
@@ -243,6 +246,7 @@ def _toolchain(data: dict[str, Any]) -> Toolchain:
 def _node(data: dict[str, Any]) -> Node:
     data["sources"] = tuple(_source(source) for source in data["sources"])
     data["patch_names"] = tuple(data["patch_names"])
+    data["patch_notes"] = tuple(data["patch_notes"])
     data["waivers"] = tuple(Waiver(**waiver) for waiver in data["waivers"])
     data["remote_patches"] = tuple(PatchRef(**patch) for patch in data["remote_patches"])
     data["dependencies"] = tuple(

@@ -75,7 +75,10 @@ def _package(
         patches=node.patch_names,
         inside=inside,
         size=runtime.size if runtime else 0,
-        libraries=libraries(store.read(runtime.contents)) if runtime and inside else (),
+        libraries=libraries(store.read(runtime.contents)) if runtime else (),
+        notes=node.patch_notes,
+        description=node.description,
+        deb=node.deb.digest if node.deb is not None else "",
     )
 
 
@@ -90,8 +93,9 @@ def _image(emission: Emission) -> CardImage:
     path = Path(emission.path)
     if path.is_dir():
         size = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-        return CardImage(path.name, emission.format, size, "")
-    return CardImage(path.name, emission.format, path.stat().st_size, emission.digest)
+        return CardImage(path.name, emission.format, size, "", emission.identifier)
+    size = path.stat().st_size
+    return CardImage(path.name, emission.format, size, emission.digest, emission.identifier)
 
 
 def flags_of(plan: ContainerPlan) -> dict[str, tuple[str, ...]]:

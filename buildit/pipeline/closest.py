@@ -130,7 +130,7 @@ def _listed(host: Host, name: str) -> list[BuildKey]:
     except BuilditError:
         return []
     # Newest first on the page, newest last here.
-    return [BuildKey(key.decode()) for key in reversed(_KEY.findall(page or b""))]
+    return [BuildKey(key.decode()) for key in reversed(dict.fromkeys(_KEY.findall(page or b"")))]
 
 
 def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:

@@ -1,55 +1,58 @@
 """A binhost's pages, made anew from what lies there: a view that can be lost and regenerated.
 
-Read are the index of names, the statements and the cards of containers; what is malformed is left
-out. A page is replaced only where it changes.
+Two publishers may write pages at once, and the last one wins. So whoever has written looks again at
+what lies there, and writes anew where it changed meanwhile: the last to write has seen everything
+that was published before its writing.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol
+from urllib.parse import urlsplit
 
-from buildit.digest import BuildKey, is_hex64
-from buildit.errors import BuilditError, IntegrityError
-from buildit.model.artifact import Artifact
-from buildit.model.card import LIMIT as CARD_LIMIT
-from buildit.model.card import Card, CardPackage, parse_card
-from buildit.model.version import Version
+from buildit.digest import BuildKey, canonical, is_hex64
+from buildit.errors import IntegrityError
+from buildit.model.card import CardPackage, package_bytes, parse_package
 from buildit.pipeline.settings import Repository
-from buildit.store.artifacts import split_name
-from buildit.store.attest import SIZE_LIMIT, parse_statement
+from buildit.pipeline.shelf import (
+    INDEX,
+    OWN_CARD,
+    Package,
+    Reading,
+    Shelf,
+    Stated,
+    builders_of,
+    version_key,
+)
+from buildit.pipeline.signing import NAMESPACE
+from buildit.store.attest import SIZE_LIMIT
+from buildit.store.container_page import SUMS, container_page, sums
+from buildit.store.package_page import MOST_BUILDS, package_page
 from buildit.store.page import (
-    Build,
-    Container,
-    Site,
-    container_page,
+    BUILDERS,
+    category_of,
+    category_page,
     containers_page,
-    package_page,
+    packages_page,
     root_page,
 )
+from buildit.store.shown import Build, Container, Listed, Site
 
-INDEX = "index.html"
 PUBKEYS = "pubkeys.asc"
-CARD = ".card.json"
+SITE = "site.json"
+SITE_FORMAT = "1"
 PAGE_LIMIT = 64 << 20
-DEEPEST = 8
-"""Directories below `containers/`: a container's name may be a path."""
-
-
-class Shelf(Protocol):
-    """A binhost as whoever publishes to it sees it (`net.publishing.Publisher`); paths are below
-    its root. Many things are asked for at once: each question is a round trip to a server."""
-
-    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]: ...
-
-    def read_files(self, paths: Sequence[str]) -> list[bytes | None]: ...
-
-    def read_file(self, path: str, limit: int) -> bytes | None: ...
-
-    def put_file(self, path: str, source: Path) -> None: ...
+ROUNDS = 5
+"""How often pages are made while others go on publishing; who publishes last makes them too."""
+GROUP = 500
+"""Packages whose pages are in memory at once."""
+MOST_INSIDE = 20
+"""Containers that a build's entry names."""
 
 
 def site_of(repository: Repository) -> Site:
@@ -61,25 +64,53 @@ def site_of(repository: Repository) -> Site:
 def refresh(
     shelf: Shelf, site: Site, scratch: Path, packages: Collection[str] | None = None
 ) -> int:
-    """Make the pages anew; how many of them changed.
+    """Make the pages anew; how many files were written.
 
     `packages` are the names whose own pages may have changed; None is all. `scratch` is a directory
-    for files on their way.
+    for files on their way. Title and address are those that the binhost has already, where it does:
+    two publishers may call it by two names.
 
     Raises:
         FetchError, StoreError: the binhost cannot be read or written.
     """
-    site = Site(site.title, site.url, PUBKEYS in shelf.names(("",))[0])
+    known = stated_site(shelf)
+    if known is not None:
+        site = Site(known.title, known.url or site.url)
     return _Pages(shelf, site, scratch).refresh(packages)
 
 
-@dataclass(frozen=True, slots=True)
-class _Package:
-    """A package of the index: its directory, and the version of each key."""
+def name_site(shelf: Shelf, site: Site, scratch: Path) -> int:
+    """Make all pages anew under this title and address; how many files were written.
 
-    name: str
-    directory: str
-    keys: Mapping[BuildKey, str]
+    Raises:
+        FetchError, StoreError: the binhost cannot be read or written.
+    """
+    return _Pages(shelf, site, scratch).refresh(None)
+
+
+def stated_site(shelf: Shelf) -> Site | None:
+    """Title and address as the binhost itself has them; None where it has none, or bad ones."""
+    try:
+        found = json.loads(shelf.read_files([SITE])[0] or b"")
+        if found["format"] != SITE_FORMAT:
+            return None
+        title, url = str(found["title"]), str(found["url"])
+        title.encode()
+        return Site(title, url) if title and (not url or is_address(url)) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def is_address(url: str) -> bool:
+    """Whether pages can be at this address: https, a host and a path, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme == "https" and parts.hostname and (parts.port or 1)
+    except ValueError:
+        return False
+    rest = parts.query or parts.fragment or parts.username or parts.password
+    odd = any(not one.isprintable() or one in " <>\"'{}\\^`|" for one in url)
+    return bool(plain) and not rest and not odd and url.isascii()
 
 
 @dataclass(slots=True)
@@ -87,168 +118,202 @@ class _Pages:
     shelf: Shelf
     site: Site
     scratch: Path
+    _reading: Reading = field(init=False)
+    _made: dict[str, bytes] = field(default_factory=dict)
+    """The digest of what each path was given, or had already."""
+
+    def __post_init__(self) -> None:
+        self._reading = Reading(self.shelf)
 
     def refresh(self, wanted: Collection[str] | None) -> int:
-        containers = tuple(self._containers())
-        details = {
-            package.key: package
-            for container in containers
-            for card in reversed(container.cards)
-            for package in card.packages
-        }
-        index = tuple(self._index())
-        shown = [package for package in index if wanted is None or package.name in wanted]
-        versions = {
-            package.name: sorted(set(package.keys.values()), key=_version, reverse=True)
-            for package in index
-        }
-        pages = {
-            "": root_page(self.site, containers, versions),
-            "containers": containers_page(self.site, containers),
-        }
-        for container in containers:
-            pages[f"containers/{container.directory}"] = container_page(self.site, container)
-        builds = self._builds([key for package in shown for key in package.keys], details)
-        for package in shown:
-            own = [builds[key] for key in package.keys if key in builds]
-            own.sort(key=_newest_build, reverse=True)
-            pages[package.directory] = package_page(self.site, package.name, own)
-        return self._put({f"{name}/{INDEX}".lstrip("/"): page for name, page in pages.items()})
+        written = 0
+        for _ in range(ROUNDS):
+            before = dict(self._made)
+            for files in self._files(wanted):
+                written += self._put(files)
+            if self._made == before:
+                break
+        return written
 
-    def _containers(self) -> Iterator[Container]:
-        """Level by level: a container's name may be a path."""
-        level = ["containers"]
-        for _ in range(DEEPEST):
-            further: list[str] = []
-            for directory, names in zip(level, self.shelf.names(level), strict=True):
-                stems = {name.removesuffix(CARD) for name in names if name.endswith(CARD)}
-                # Beside a card lies the container's spec under its name, where no card can be.
-                further += [
-                    f"{directory}/{name}"
-                    for name in names
-                    if name not in stems and not _is_file(name)
-                ]
-                cards = list(self._cards([f"{directory}/{stem}{CARD}" for stem in sorted(stems)]))
-                if cards:
-                    cards.sort(key=_newest_card, reverse=True)
-                    path = directory.partition("/")[2]
-                    yield Container(path, tuple(cards), frozenset(names))
-            level = further
-            if not level:
-                return
+    def _files(self, wanted: Collection[str] | None) -> Iterator[dict[str, bytes]]:
+        """All views, in groups that fit into memory; the first page last: it links to the rest."""
+        pubkeys = PUBKEYS in self.shelf.names(("",))[0]
+        site = replace(self.site, pubkeys=pubkeys)
+        containers = self._reading.containers()
+        packages = self._reading.packages()
+        shown = [one for one in packages if wanted is None or one.name in wanted]
+        known = _Known.of(containers)
+        builders = set(self._builders())
+        for at in range(0, len(shown), GROUP):
+            group = shown[at : at + GROUP]
+            stated = self._reading.builds([key for one in group for key in _keys(one)])
+            keys = self._keys_of(builders_of(stated), builders)
+            builders |= {Path(path).stem for path in keys}
+            yield keys | dict(self._own_pages(site, group, stated, known))
+        yield dict(_new_cards(packages, known))
+        yield dict(self._lists(site, containers, packages, sorted(builders)))
+        yield {SITE: canonical({"format": SITE_FORMAT, "title": site.title, "url": site.url})}
 
-    def _cards(self, paths: Sequence[str]) -> Iterator[Card]:
-        for content in self._read(paths, CARD_LIMIT):
-            card = parse_card(content) if content is not None else None
-            if card is not None:
+    def _own_pages(
+        self,
+        site: Site,
+        packages: Sequence[Package],
+        stated: Mapping[BuildKey, Stated],
+        known: _Known,
+    ) -> Iterator[tuple[str, bytes]]:
+        """The page of each package itself."""
+        known = known.with_own(self._own_cards(packages))
+        for one in packages:
+            builds = [known.build(key, stated[key]) for key in _keys(one) if key in stated]
+            hidden = max(0, len(one.keys) - MOST_BUILDS)
+            page = package_page(site, _listed(one), builds, hidden)
+            yield f"n/{one.directory}/{INDEX}", page.encode()
+
+    def _lists(
+        self,
+        site: Site,
+        containers: Sequence[Container],
+        packages: Sequence[Package],
+        builders: Sequence[str],
+    ) -> Iterator[tuple[str, bytes]]:
+        directories = frozenset(one.directory for one in packages)
+        for one in containers:
+            where = f"containers/{one.directory}"
+            for title, files in one.published.items():
+                if files:
+                    yield f"{where}/{title}{SUMS}", sums(files).encode()
+            yield f"{where}/{INDEX}", container_page(site, one, directories).encode()
+        listed = sorted((_listed(one) for one in packages), key=lambda one: one.directory)
+        for category, group in groupby(listed, category_of):
+            there = [one for one in group if one.versions]
+            yield f"n/{category}/{INDEX}", category_page(site, category, there).encode()
+        there = [one for one in listed if one.versions]
+        filled = [one for one in containers if one.cards]
+        yield f"n/{INDEX}", packages_page(site, there).encode()
+        yield f"containers/{INDEX}", containers_page(site, filled).encode()
+        yield INDEX, root_page(site, filled, there, builders).encode()
+
+    # -- packages' own cards
+
+    def _own_cards(self, packages: Sequence[Package]) -> Iterator[CardPackage]:
+        """What earlier cards of containers said of their builds."""
+        paths = [
+            f"n/{one.directory}/{key}{OWN_CARD}"
+            for one in packages
+            for key in _keys(one)
+            if f"{key}{OWN_CARD}" in one.files
+        ]
+        for path, content in zip(paths, self._reading.lasting(paths), strict=True):
+            card = parse_package(content) if content is not None else None
+            if card is not None and path.endswith(f"/{card.key}{OWN_CARD}"):
                 yield card
 
-    def _index(self) -> Iterator[_Package]:
-        names = self.shelf.names
-        categories = [f"n/{name}" for name in names(["n"])[0]]
-        below = zip(categories, names(categories), strict=True)
-        directories = [f"{category}/{name}" for category, rest in below for name in rest]
-        paths = [
-            f"{directory}/{name}"
-            for directory, entries in zip(directories, names(directories), strict=True)
-            for name in entries
-            if name.endswith(".json") and is_hex64(name.removesuffix(".json"))
-        ]
-        found: dict[str, _Package] = {}
-        for path, content in zip(paths, self.shelf.read_files(paths), strict=True):
-            directory, _, file = path.rpartition("/")
-            entry = _entry(content or b"", file.removesuffix(".json"))
-            if entry is not None:
-                key, name, version = entry
-                known = found.get(directory, _Package(name, directory, {}))
-                found[directory] = replace(known, keys={**known.keys, key: version})
-        yield from found.values()
+    # -- builders
 
-    def _builds(
-        self, keys: Sequence[BuildKey], details: Mapping[str, CardPackage]
-    ) -> dict[BuildKey, Build]:
-        directories = [f"k/{key[:2]}/{key}" for key in keys]
-        files = [
-            (key, named[0], name)
-            for key, names in zip(keys, self.shelf.names(directories), strict=True)
-            for name in names
-            if (named := split_name(name)) is not None
-        ]
-        contents = self._read([f"k/{k[:2]}/{k}/{name}" for k, _, name in files], SIZE_LIMIT)
-        found: dict[BuildKey, Build] = {}
-        for (key, builder, name), content in zip(files, contents, strict=True):
-            artifact = _artifact(content, key)
-            if artifact is None:
+    def _builders(self) -> Iterator[str]:
+        """Those whose public key is there already."""
+        names = [name for name in self.shelf.names([BUILDERS])[0] if is_hex64(Path(name).stem)]
+        paths = [f"{BUILDERS}/{name}" for name in names if name.endswith(".pub")]
+        for path, content in zip(paths, self._reading.lasting(paths), strict=True):
+            if content is not None and _is_key_of(Path(path).stem, content):
+                yield Path(path).stem
+
+    def _keys_of(
+        self, signed: Mapping[str, tuple[str, str]], known: Collection[str]
+    ) -> dict[str, bytes]:
+        """The public keys of further builders, out of what they signed: the name of a builder is
+        the digest of the key, so that nobody can put another one in its place."""
+        from buildit.net.sshsig import builder_name, claimed_key
+        from buildit.net.sshwire import public_line
+
+        found: dict[str, bytes] = {}
+        for builder, paths in sorted(signed.items()):
+            if builder in known:
                 continue
-            known = found.get(key) or _build(artifact, details.get(key))
-            found[key] = replace(
-                known,
-                builders=(*known.builders, builder),
-                statements=(*known.statements, name),
-            )
+            statement, signature = self._reading.lasting(paths, SIZE_LIMIT)
+            text = (signature or b"").decode("utf-8", "replace")
+            public = claimed_key(statement or b"", text, NAMESPACE)
+            if public is not None and builder_name(public) == builder:
+                found[f"{BUILDERS}/{builder}.pub"] = f"{public_line(public)}\n".encode()
         return found
 
-    def _read(self, paths: Sequence[str], limit: int) -> Iterator[bytes | None]:
-        """Files of which few are large: those are read one by one."""
-        for path, content in zip(paths, self.shelf.read_files(paths), strict=True):
-            if content is not None:
-                yield content
-                continue
-            try:
-                yield self.shelf.read_file(path, limit)
-            except IntegrityError:
-                yield None  # larger than it may be
+    # -- writing
 
-    def _put(self, pages: Mapping[str, str]) -> int:
-        changed = 0
-        there = self._read(list(pages), PAGE_LIMIT)
-        for (path, page), before in zip(pages.items(), list(there), strict=True):
-            content = page.encode("utf-8", "replace")
-            if before != content:
+    def _put(self, files: Mapping[str, bytes]) -> int:
+        """Write what is not there yet as it should be, and was not put by an earlier round."""
+        digests = {path: sha256(content).digest() for path, content in files.items()}
+        new = [path for path in files if self._made.get(path) != digests[path]]
+        written = 0
+        for path, before in zip(new, self._reading.read(new, PAGE_LIMIT), strict=True):
+            self._made[path] = digests[path]
+            if before != files[path]:
                 source = self.scratch / "page"
-                source.write_bytes(content)
+                source.write_bytes(files[path])
                 self.shelf.put_file(path, source)
-                changed += 1
-        return changed
+                written += 1
+        return written
 
 
-def _entry(content: bytes, key: str) -> tuple[BuildKey, str, str] | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What cards say of builds: details, and the containers that have each one inside."""
+
+    details: Mapping[str, CardPackage]
+    inside: Mapping[str, tuple[tuple[str, str], ...]]
+
+    @classmethod
+    def of(cls, containers: Sequence[Container]) -> _Known:
+        details: dict[str, CardPackage] = {}
+        inside: dict[str, dict[tuple[str, str], None]] = {}
+        for container in containers:
+            for card in container.cards:
+                for package in card.packages:
+                    details.setdefault(package.key, package)
+                    if package.inside:
+                        place = (container.directory, card.stem)
+                        inside.setdefault(package.key, {})[place] = None
+        return cls(
+            details, {key: tuple(islice(found, MOST_INSIDE)) for key, found in inside.items()}
+        )
+
+    def with_own(self, cards: Iterator[CardPackage]) -> _Known:
+        return replace(self, details={**{card.key: card for card in cards}, **self.details})
+
+    def build(self, key: BuildKey, stated: Stated) -> Build:
+        return Build(
+            key,
+            stated.artifact.version,
+            stated.artifact.platform,
+            stated.parts,
+            stated.claims,
+            self.details.get(key),
+            self.inside.get(key, ()),
+        )
+
+
+def _new_cards(packages: Sequence[Package], known: _Known) -> Iterator[tuple[str, bytes]]:
+    """Kept beside the names: a container's card is replaced when it is published anew."""
+    for package in packages:
+        for key in package.keys:
+            name, card = f"{key}{OWN_CARD}", known.details.get(key)
+            if card is not None and name not in package.files and card.name == package.name:
+                yield f"n/{package.directory}/{name}", package_bytes(card)
+
+
+def _keys(package: Package) -> list[BuildKey]:
+    return package.newest()[:MOST_BUILDS]
+
+
+def _listed(package: Package) -> Listed:
+    versions = sorted(set(package.keys.values()), key=version_key, reverse=True)
+    return Listed(package.directory, package.name, tuple(versions))
+
+
+def _is_key_of(builder: str, content: bytes) -> bool:
+    from buildit.net.sshsig import builder_name
+    from buildit.net.sshwire import parse_public
+
     try:
-        found = json.loads(content)
-        name, version = found["name"], found["version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    good = isinstance(name, str) and isinstance(version, str) and found.get("key") == key
-    return (BuildKey(key), name, version) if good else None
-
-
-def _artifact(content: bytes | None, key: BuildKey) -> Artifact | None:
-    try:
-        return None if content is None else parse_statement(content, key).artifact
-    except IntegrityError:
-        return None
-
-
-def _build(artifact: Artifact, details: CardPackage | None) -> Build:
-    size = sum(output.size for output in artifact.outputs.values())
-    return Build(artifact.key, artifact.version, artifact.platform, size, (), (), details)
-
-
-def _is_file(name: str) -> bool:
-    """Whether it is surely no directory with containers: those need not be asked for."""
-    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar"))
-
-
-def _version(text: str) -> tuple[bool, Version | str]:
-    try:
-        return True, Version.parse(text)
-    except BuilditError:
-        return False, text
-
-
-def _newest_card(card: Card) -> tuple[tuple[bool, Version | str], str, str]:
-    return _version(card.version), card.os, card.arch
-
-
-def _newest_build(build: Build) -> tuple[tuple[bool, Version | str], str, str]:
-    return _version(build.version), build.platform, build.key
+        return builder_name(parse_public(content.decode())) == builder
+    except (UnicodeDecodeError, IntegrityError):
+        return False

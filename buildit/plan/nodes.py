@@ -211,6 +211,8 @@ def _node(
         waivers=tuple(Waiver(w.check, w.path, w.reason) for w in package.recipe.waivers),
         users=evaluated.users,
         groups=evaluated.groups,
+        patch_notes=tuple(patch.spec.description for patch in evaluated.patches),
+        description=package.recipe.description or "",
     )
     return node, linked
 

@@ -15,7 +15,8 @@ from buildit.pipeline.closest import Nearby
 from buildit.plan.identity import build_key, record_text
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.page import Build, Site, package_page
+from buildit.store.package_page import package_page
+from buildit.store.shown import Build, Claim, Listed, Site
 
 pytestmark = pytest.mark.unit
 
@@ -55,11 +56,9 @@ class Web:
         return content if content is None or len(content) <= limit else None
 
     def publish(self, *nodes: Node) -> None:
-        builds = [
-            Build(one.key, one.version, "linux/amd64", 1, ("ab" * 32,), (f"{'ab' * 32}.json",))
-            for one in nodes
-        ]
-        page = package_page(SITE, nodes[0].name, builds)
+        claim = Claim("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
+        builds = [Build(one.key, one.version, "linux/amd64", (), (claim,)) for one in nodes]
+        page = package_page(SITE, Listed(nodes[0].name, nodes[0].name, ()), builds)
         self.files[f"n/{nodes[0].name}/index.html"] = page.encode()
         for one in nodes:
             self.files[f"blobs/sha256/{one.key}"] = one.record.encode()
