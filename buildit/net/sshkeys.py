@@ -180,7 +180,11 @@ def _ask(agent: Path, codes: tuple[int, int], body: bytes) -> bytes:
             connection.sendall(pack(bytes([request]) + body))
             answer = _receive(connection, int.from_bytes(_receive(connection, 4), "big"))
     except OSError as error:
-        raise UsageError(f"SSH agent does not answer: {error}", place=str(agent)) from error
+        raise UsageError(
+            f"the SSH agent does not answer: {error.strerror or error}",
+            place=str(agent),
+            hint="start one and give it the key: eval $(ssh-agent) && ssh-add",
+        ) from error
     if answer[:1] != bytes([due]):
         refused = answer[:1] == bytes([_FAILURE])
         reason = "refused" if refused else "gave an unexpected answer"

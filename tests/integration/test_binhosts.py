@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+import os
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,3 +307,60 @@ def test_a_secret_is_published_where_the_user_says_so(seed: Seed, far: Far, here
     program = seed.program.with_store(seed.new_store(here))
     program.run(str(project.box), "--output", str(here / "out"), "--push").good()
     assert (here / "near/containers/tiny/tiny-1.0-p1-linux-amd64/files/tls.pem").exists()
+
+
+def test_openssh_verifies_what_was_published(far: Far, here: Path) -> None:
+    """Without buildit: the words of docs/binhosts.md."""
+    kind, public = Path(f"{far.key}.pub").read_text().split()[:2]
+    signers = here / "allowed_signers"
+    signers.write_text(f"you@example.org {kind} {public}\n")
+    statements = sorted(far.root.glob("k/*/*/*.json"))
+    assert statements
+    for path in statements:
+        said = path.read_bytes()
+        argv = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "you@example.org"]
+        argv += ["-n", "buildit-attestation-v1", "-s", f"{path}.sig"]
+        good, bad = (
+            subprocess.run(argv, input=text, capture_output=True, check=False).returncode
+            for text in (said, said + b"\n")
+        )
+        assert good == 0, path
+        assert bad != 0, path
+        statement = json.loads(said)
+        assert statement["_type"] == "https://in-toto.io/Statement/v1"
+        assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+
+
+def test_a_key_with_a_passphrase_signs_through_the_agent(seed: Seed, far: Far, here: Path) -> None:
+    key, public = here / "locked", here / "locked.pub"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)]
+    subprocess.run(make, check=True)
+    project = seed.locked_project(here / "project")
+    project.config.write_text(
+        f"trees: [./tree]\nsigning-key: {key}\n"
+        f"repository: {{name: near, upload-type: file, upload-path: {here}/near}}\n"
+    )
+    program = seed.program.with_store(seed.new_store(here))
+    words = (str(project.box), "--output", str(here / "out"), "--push")
+    alone = program.with_env(SSH_AUTH_SOCK=str(here / "none")).run(*words)
+    assert alone.code == 2
+    assert "ssh-add" in alone.err
+    assert "building" not in alone.err
+    answer = here / "answer"
+    answer.write_text("#!/bin/sh\necho secret\n")
+    answer.chmod(0o700)
+    socket = here / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        asking = {"SSH_AUTH_SOCK": str(socket), "SSH_ASKPASS": str(answer)}
+        environment = {**os.environ, **asking, "SSH_ASKPASS_REQUIRE": "force"}
+        while not socket.exists():
+            time.sleep(0.01)
+        subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True)
+        program.with_env(SSH_AUTH_SOCK=str(socket)).run(*words).good()
+    finally:
+        agent.kill()
+        agent.wait()
+    text = public.read_text().split()[1]
+    builder = hashlib.sha256(base64.b64decode(text)).hexdigest()
+    assert {path.name for path in (here / "near").glob("k/*/*/*.json")} == {f"{builder}.json"}
