@@ -51,7 +51,10 @@ from buildit.net.sftp_wire import (
 
 AHEAD = 8 << 20
 """Bytes of a file asked for, or sent, before the first answer must be here."""
+MOST_OPEN = 256
+"""Files that are written at one time: a process may have 1024 open on most servers."""
 MOST_NAMES = 1_000_000
+MOST_LETTERS = 64 << 20
 """Of one directory."""
 FSYNC = b"fsync@openssh.com"
 POSIX_RENAME = b"posix-rename@openssh.com"
@@ -149,6 +152,7 @@ class Sftp:
         """
         handles = self._opened([(OPENDIR, text(path)) for path in paths])
         names: list[list[str]] = [[] for _ in paths]
+        letters = 0
         left = [at for at, handle in enumerate(handles) if handle is not None]
         try:
             while left:
@@ -159,13 +163,15 @@ class Sftp:
                     if reply.kind == STATUS and reply.code() == EOF:
                         ended.add(at)
                     else:
-                        names[at] += listed(reply.checked(NAME))
-                    if len(names[at]) > MOST_NAMES:
-                        raise StatusError(-1, f"{paths[at]} has more than {MOST_NAMES} names")
+                        found = listed(reply.checked(NAME))
+                        letters += sum(map(len, found))
+                        names[at] += found
+                    if len(names[at]) > MOST_NAMES or letters > MOST_LETTERS:
+                        raise StatusError(-1, f"{paths[at]} has too many names")
                 left = [at for at in left if at not in ended]
         finally:
             self._closed(handles)
-        return [tuple(sorted({*found} - {".", ".."})) for found in names]
+        return [tuple(sorted({*those} - {".", ".."})) for those in names]
 
     def read_small(self, paths: Sequence[str]) -> list[bytes | None]:
         """Files that are not larger than a piece; None where there is none, or it is larger.
@@ -187,13 +193,20 @@ class Sftp:
                 (READ, string(handle) + reads) for handle in handles if handle is not None
             )
             contents = iter(
-                b"" if r.kind == STATUS and r.code() == EOF else counted(r.checked(DATA))
+                b""
+                if r.kind == STATUS and r.code() == EOF
+                else counted(r.checked(DATA), self.piece)
                 for r in replies
             )
             opened = iter(None if handle is None else next(contents, None) for handle in handles)
-            return [next(opened) if want else None for want in wanted]
+            found = [next(opened) if want else None for want in wanted]
         finally:
             self._closed(handles)
+        for at, (content, status) in enumerate(zip(found, statuses, strict=True)):
+            if content is not None and status is not None and len(content) < status.size:
+                # a short answer (draft, 6.4), as `chunks` knows them
+                found[at] = b"".join(self.chunks(paths[at], 0, status.size))
+        return found
 
     def _opened(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
         """A handle for each; None where there is no such thing."""
@@ -234,7 +247,7 @@ class Sftp:
                 if reply.kind == STATUS and reply.code() == EOF:
                     return
                 while True:
-                    data = counted(reply.checked(DATA))
+                    data = counted(reply.checked(DATA), size)
                     yield data
                     start, size = start + len(data), size - len(data)
                     if not size:
@@ -286,6 +299,10 @@ class Sftp:
         Raises:
             StatusError: the server cannot write one of them.
         """
+        for at in range(0, len(files), MOST_OPEN):
+            self._write_group(files[at : at + MOST_OPEN], durable=durable)
+
+    def _write_group(self, files: Sequence[Small], *, durable: bool) -> None:
         flags = struct.pack(">I", FOR_WRITING | CREATE | TRUNCATE) + BEGUN
         requests = [(OPEN, text(file.path) + flags) for file in files]
         opened = self._session.exchange(requests)

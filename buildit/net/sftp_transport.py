@@ -77,7 +77,7 @@ class SftpTransport:
                 yield sftp
             except _FileError:
                 raise
-            except LocationError:
+            except (LocationError, KeyboardInterrupt):  # the latter may have cut a packet in two
                 self._sessions.pop(login, None)
                 sftp.close()
                 raise

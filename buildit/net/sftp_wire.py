@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 101, 102, 103, 104, 105, 201
 OK, EOF, NO_SUCH_FILE = 0, 1, 2
 FOR_READING, FOR_WRITING, CREATE, TRUNCATE = 0x01, 0x02, 0x08, 0x10
 HAS_SIZE, HAS_OWNER, HAS_MODE, HAS_TIMES, HAS_MORE = 0x01, 0x02, 0x04, 0x08, 0x80000000
+_PRINTED = re.compile(rb"[\t\r\n -~]{1,60}")
 _KIND, _REGULAR = 0o170000, 0o100000
 
 LIMITS = b"limits@openssh.com"
@@ -116,7 +118,9 @@ class Session:
         self._out = bytearray()
         self._next = 0
         self._replies: dict[int, Reply] = {}
+        self._waited_for: set[int] = set()
         self._dropped: set[int] = set()
+        self.extensions: Mapping[bytes, bytes] = {}
         self.extensions = self._greet()
         self.piece = self._limits()
 
@@ -148,6 +152,7 @@ class Session:
     def ask(self, kind: int, *parts: bytes) -> int:
         """Queue a request; its number."""
         self._next = (self._next + 1) & 0xFFFFFFFF
+        self._waited_for.add(self._next)
         length = 5 + sum(map(len, parts))
         self._out += struct.pack(">IBI", length, kind, self._next)
         for part in parts:
@@ -168,6 +173,9 @@ class Session:
             if len(body) < 4:
                 raise self._garbled()
             (found,) = struct.unpack_from(">I", body)
+            if found not in self._waited_for:  # kept, such answers would fill our memory
+                raise LocationError("sftp", "the server answers what was not asked")
+            self._waited_for.discard(found)
             if found in self._dropped:
                 self._dropped.discard(found)
             else:
@@ -191,11 +199,11 @@ class Session:
         return kind, body
 
     def _garbled(self) -> LocationError:
-        said = bytes(self._in[:60])
-        if said and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in said):
+        said = _PRINTED.match(self._in)
+        if said and not self.extensions:
             return LocationError(
                 "sftp",
-                f"the server's shell prints text before SFTP begins: {said.decode()!r}",
+                f"the server's shell prints text before SFTP begins: {said[0].decode()!r}",
                 hint="make its start-up files (.bashrc) silent for shells that are not interactive",
             )
         return LocationError("sftp", "the server does not speak SFTP")
@@ -239,15 +247,17 @@ def _read_string(body: bytes, at: int) -> tuple[bytes, int]:
     return body[at + 4 : at + 4 + length], at + 4 + int(length)
 
 
-def counted(body: bytes) -> bytes:
-    """The bytes of a DATA answer, as many as it states.
+def counted(body: bytes, most: int = LARGEST_PACKET) -> bytes:
+    """The bytes of a DATA or HANDLE answer, as many as it states.
 
     Raises:
-        StatusError: none, or fewer than stated.
+        StatusError: none, fewer than stated, or more than the `most` that were asked for.
     """
     (length,) = struct.unpack_from(">I", body) if len(body) >= 4 else (0,)
     if not length or len(body) < 4 + length:
         raise StatusError(-1, "the server's answer is cut short")
+    if length > most:
+        raise StatusError(-1, f"the server answers {length} bytes where {most} were asked for")
     return body[4 : 4 + length]
 
 
@@ -271,7 +281,7 @@ def listed(body: bytes) -> list[str]:
     """The names of a NAME answer (filexfer-02, 7), each once, as the server has them.
 
     Raises:
-        StatusError: it is cut short.
+        StatusError: it is cut short, or has none: the end of a directory is said otherwise.
     """
     try:
         (count,) = struct.unpack_from(">I", body)
@@ -283,6 +293,8 @@ def listed(body: bytes) -> list[str]:
             found.append(name.decode("utf-8", "surrogateescape"))
     except struct.error:
         raise StatusError(-1, "the server's answer is cut short") from None
+    if not found:
+        raise StatusError(-1, "the server lists a directory without end")
     return found
 
 

@@ -14,7 +14,9 @@ import os
 import re
 import select
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ from buildit.net.ssh_account import Account
 from buildit.net.transport import LocationError
 
 READ = 256 << 10
+EARLY = 64 << 20
+"""Bytes of answers that may come while we send; what was asked for comes to far less."""
 KEPT = 16 << 10
 """Bytes of what ssh says on stderr; a server can make it say any amount."""
 _OPTIONS = {
@@ -32,6 +36,7 @@ _OPTIONS = {
     "ClearAllForwardings": "yes",
     "PermitLocalCommand": "no",
     "ControlMaster": "no",
+    "RemoteCommand": "none",
     "RequestTTY": "no",
     "ServerAliveInterval": "10",
     "ServerAliveCountMax": "3",
@@ -107,6 +112,8 @@ class SshPipe:
                     if got == b"":
                         raise self.ended()
                     self._early += got or b""
+                    if len(self._early) > EARLY:
+                        raise LocationError(self._account.shown, "the server answers without end")
                 if self._in in ready:
                     try:
                         at += os.write(self._in, whole[at : at + READ])
@@ -129,10 +136,11 @@ class SshPipe:
     def ended(self) -> LocationError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
+        code = self._process.poll()
+        self._kill()  # else it might go on talking
         while got := self._read(self._err):
             self._keep(got)
-        text = self._said.decode("utf-8", "replace")
-        return explained(self._account, text, self._process.poll())
+        return explained(self._account, self._said.decode("utf-8", "replace"), code)
 
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
@@ -141,10 +149,16 @@ class SshPipe:
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+    def _kill(self) -> None:
+        """End it with all that it started, such as a ProxyCommand."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait(self, *, writing: bool) -> set[int]:
         """The pipes that are ready; what ssh says on stderr is kept on the way."""
@@ -153,9 +167,11 @@ class SshPipe:
             poll.register(fd, select.POLLIN)
         if writing:
             poll.register(self._in, select.POLLOUT)
+        until = time.monotonic() + self._limit
         while True:
-            ready = {fd for fd, _ in poll.poll(self._limit * 1000)}
-            if not ready:
+            left = until - time.monotonic()
+            ready = {fd for fd, _ in poll.poll(max(left, 0) * 1000)}
+            if not ready or left < 0:  # what it says on stderr is no answer
                 raise LocationError(
                     self._account.shown,
                     f"no answer for {self._limit:.0f} seconds",

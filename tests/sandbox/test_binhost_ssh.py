@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.net.binhost import Binhost
-from buildit.net.publishing import Packing, Push, Pushed
+from buildit.net.publishing import Outgoing, Packing, Push, Pushed
 from buildit.net.sftp_transport import SftpTransport, connect
 from buildit.net.ssh_account import parse_account
 from buildit.net.ssh_pipe import Waits
@@ -364,6 +367,28 @@ def test_a_full_remote_disk(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def outgoing(content: bytes) -> Outgoing:
+    return Outgoing(digest_bytes(content), len(content), lambda: BytesIO(content))
+
+
+def test_more_small_blobs_than_a_server_may_have_open(
+    server: Sshd, store: Store, transport: SftpTransport, tmp_path: Path
+) -> None:
+    """Most servers let a process have 1024 files open."""
+    assert server.process is not None
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1024, before[1]))
+    try:
+        publisher = SshPublisher(parse_account(server.url(tmp_path)), transport, store, "a" * 16)
+        publisher.prepare()
+        publisher.put_blobs([outgoing(b"%d" % n) for n in range(2500)], lambda _sent, _of: None)
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+    assert len(names(tmp_path)) == 2500
+    assert whole(tmp_path)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_place_that_may_not_be_written(
     server: Sshd, store: Store, transport: SftpTransport
 ) -> None:
@@ -434,6 +459,12 @@ SERVERS = {
     "noise": ("/bin/sh -c 'echo Welcome to this machine; exec {sftp}'", "prints text before SFTP"),
     "hung": ("/bin/sleep 1000", "no answer for"),
     "gone": ("/bin/false", "connection was lost"),
+    "chatter": ("/bin/sh -c 'while :; do echo still there >&2; sleep 0.1; done'", "no answer for"),
+    "flood": ("/bin/sh -c 'yes some text >&2'", "no answer for"),
+    "flood and end": (
+        "/bin/sh -c 'yes some text >&2 & sleep 0.5; kill -9 $PPID'",
+        "lost|no answer",
+    ),
     "zeros": ("/bin/cat /dev/zero", "does not speak SFTP"),
 }
 
@@ -449,9 +480,11 @@ def test_servers_that_do_not_speak_sftp(
     with sshd(tmp_path / "ssh", str(script)) as odd:
         monkeypatch.setenv("BUILDIT_SSH", odd.program)
         account = parse_account(odd.url(tmp_path))
+        begun = time.monotonic()
         with pytest.raises(LocationError, match=message) as caught:
             connect(account, Waits(first=2.0))
         assert caught.value.unreachable
+        assert time.monotonic() - begun < 8
 
 
 def test_a_missing_client(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:

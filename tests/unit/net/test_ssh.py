@@ -68,6 +68,7 @@ def test_ssh_never_asks_forwards_or_learns() -> None:
         "ForwardAgent=no",
         "ClearAllForwardings=yes",
         "PermitLocalCommand=no",
+        "RemoteCommand=none",
         "ConnectTimeout=7",
     } <= options
     assert argv[argv.index("-p") + 1] == "2222"
