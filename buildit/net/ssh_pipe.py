@@ -137,9 +137,9 @@ class SshPipe:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
         code = self._process.poll()
-        self._kill()  # else it might go on talking
-        while got := self._read(self._err):
-            self._keep(got)
+        self._kill()
+        for _ in range(8):  # what it left behind might go on talking
+            self._keep(self._read(self._err) or b"")
         return explained(self._account, self._said.decode("utf-8", "replace"), code)
 
     def close(self) -> None:

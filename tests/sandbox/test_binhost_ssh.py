@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -459,12 +460,6 @@ SERVERS = {
     "noise": ("/bin/sh -c 'echo Welcome to this machine; exec {sftp}'", "prints text before SFTP"),
     "hung": ("/bin/sleep 1000", "no answer for"),
     "gone": ("/bin/false", "connection was lost"),
-    "chatter": ("/bin/sh -c 'while :; do echo still there >&2; sleep 0.1; done'", "no answer for"),
-    "flood": ("/bin/sh -c 'yes some text >&2'", "no answer for"),
-    "flood and end": (
-        "/bin/sh -c 'yes some text >&2 & sleep 0.5; kill -9 $PPID'",
-        "lost|no answer",
-    ),
     "zeros": ("/bin/cat /dev/zero", "does not speak SFTP"),
 }
 
@@ -485,6 +480,42 @@ def test_servers_that_do_not_speak_sftp(
             connect(account, Waits(first=2.0))
         assert caught.value.unreachable
         assert time.monotonic() - begun < 8
+
+
+TALKERS = {
+    "chatter": ("while :; do echo still there >&2; sleep 0.1; done", "no answer for 1 sec"),
+    "flood": ("yes some text >&2", "no answer for 1 sec"),
+    "no end": ("yes some text >&2 & exec >&-; exec sleep 1000", "connection was lost"),
+    "left behind": ("timeout 20 yes some text >&2 & exit 255", "some text|was lost"),
+}
+
+
+def alive(group: int) -> list[str]:
+    """What runs in a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if state != "Z" and int(its_group) == group:
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("kind", TALKERS)
+def test_an_ssh_that_only_talks(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A banner, a ProxyCommand: what comes on stderr is no answer, and nothing stays behind."""
+    command, message = TALKERS[kind]
+    script = tmp_path / "ssh"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\n{command}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("BUILDIT_SSH", str(script))
+    begun = time.monotonic()
+    with pytest.raises(LocationError, match=message):
+        connect(parse_account("h.example/x"), Waits(first=1.0))
+    assert time.monotonic() - begun < 6
+    while kind != "left behind" and alive(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() - begun < 8
+        time.sleep(0.05)
 
 
 def test_a_missing_client(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
