@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from buildit.cli.printable import printable
@@ -17,6 +17,7 @@ from buildit.pipeline.forecast import Outlook, State, forecast
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings
 from buildit.pipeline.story import Prepared
+from buildit.pipeline.strangers import Stranger, strangers
 from buildit.pipeline.trust import Judge
 from buildit.store.cas import Store
 
@@ -29,6 +30,7 @@ class Why:
     state: State
     place: str
     closest: Closest | None
+    strangers: tuple[Stranger, ...] = ()
 
 
 def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
@@ -67,7 +69,13 @@ def whys(
     labels = {node.key: node.label for node in plan.nodes}
     nearby = Nearby(store, hosts, labels)
     chosen = _chosen(found.packages, wanted, plan.directory)
-    return tuple(_why(one, nearby, explained=wanted is not None) for one in chosen)
+    found_why = (_why(one, nearby, explained=wanted is not None) for one in chosen)
+    return tuple(
+        replace(one, strangers=tuple(strangers(one.node, hosts)))
+        if one.state is State.BUILD
+        else one
+        for one in found_why
+    )
 
 
 def _chosen(packages: tuple[Outlook, ...], wanted: str | None, place: str) -> tuple[Outlook, ...]:
@@ -105,6 +113,7 @@ def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
     for one in found:
         lines.append(f"{one.node.label}  {key_uuid(one.node.key)}")
         lines.append(f"  {_PLACES[one.state](one.place)}")
+        lines += [f"  {stranger}" for stranger in one.strangers]
         if one.closest is not None:
             lines.append(f"  closest: {key_uuid(one.closest.key)} in {one.closest.place}")
             told = one.closest.differences or ("nothing differs: its artifact is incomplete",)
@@ -124,6 +133,7 @@ def why_plain(found: tuple[Why, ...]) -> list[dict[str, object]]:
             "state": one.state.value,
             "place": one.place,
             "closest": None if one.closest is None else asdict(one.closest),
+            "strangers": [asdict(stranger) for stranger in one.strangers],
         }
         for one in found
     ]

@@ -124,6 +124,14 @@ class Binhost:
             raise _together(refusals)
         return None
 
+    def refusal(self, key: BuildKey, builder: str) -> BuilditError | None:
+        """Why a builder's statement about a key is not accepted; None where it is, or is none."""
+        try:
+            self._claim(f"{builder}.json", key)
+        except BuilditError as error:
+            return error
+        return None
+
     def take(self, claim: Claim, store: Store) -> Artifact:
         """Bring the blobs of an accepted statement into the store, then the statement itself.
 

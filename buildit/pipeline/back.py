@@ -57,6 +57,7 @@ class Realiser:
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     _nodes: dict[BuildKey, Node] = field(default_factory=dict)
     judge: Judge = field(init=False)
+    _looked_for_strangers: bool = False
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.settings, self.store, self.report)
@@ -121,7 +122,18 @@ class Realiser:
                 self.report(Reused(node.key, node.label, f"'{host.name}'"))
                 return artifact
         self.report(Missing(node.key, node.label))
+        self._tell_of_strangers(node)
         return None
+
+    def _tell_of_strangers(self, node: Node) -> None:
+        """Say, once in a run, that a binhost has what is about to be built, by somebody else."""
+        if self._looked_for_strangers or node.deb is not None:
+            return
+        from buildit.pipeline.strangers import strangers
+
+        self._looked_for_strangers = True
+        for stranger in strangers(node, self._binhosts()):
+            self.report(Notice(f"{node.label}: {stranger}", warning=True))
 
     def recall(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         """An artifact whose dependencies had other keys and the same bytes, said of this node's

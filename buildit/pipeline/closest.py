@@ -17,7 +17,7 @@ from buildit.errors import BuilditError
 from buildit.model.plan import Node
 from buildit.plan.nearness import told_differences
 from buildit.store.cas import Store
-from buildit.store.names import builds_of
+from buildit.store.names import builds_of, name_directory
 
 RECORD_LIMIT = 1 << 20
 PAGE_LIMIT = 4 << 20
@@ -120,8 +120,9 @@ def _remote(host: Host, key: BuildKey) -> bytes | None:
 
 def _listed(host: Host, name: str) -> list[BuildKey]:
     """The keys of a package that a binhost names: in its directory, or on its page."""
-    category, _, rest = name.rpartition("/")
-    directory = f"n/{category or 'local'}/{rest}"
+    directory = name_directory(Path(), name)
+    if directory is None:
+        return []
     if host.base.startswith("/"):
         found = sorted(Path(host.base, directory).glob("*.json"))
         return [BuildKey(path.stem) for path in found if is_hex64(path.stem)]

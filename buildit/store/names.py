@@ -36,7 +36,7 @@ class Named:
 
 def entry(artifact: Artifact) -> tuple[str, bytes] | None:
     """Path and content of an artifact's entry; None where its name cannot be a path."""
-    directory = _directory(Path(), artifact.name)
+    directory = name_directory(Path(), artifact.name)
     if directory is None:
         return None
     content = {
@@ -72,7 +72,7 @@ def named(store: Store) -> tuple[Named, ...]:
 
 def builds_of(store: Store, name: str) -> tuple[Named, ...]:
     """As `named`, of one package; reads its entries only, however many packages there are."""
-    directory = _directory(store.root, name)
+    directory = name_directory(store.root, name)
     found = () if directory is None else _known(store, directory.glob("*.json"))
     return tuple(entry for entry in found if entry.name == name)
 
@@ -126,7 +126,8 @@ def _keys(root: Path, prefix: str) -> list[BuildKey]:
     return sorted(BuildKey(name) for name in names if is_hex64(name) and name.startswith(prefix))
 
 
-def _directory(root: Path, name: str) -> Path | None:
+def name_directory(root: Path, name: str) -> Path | None:
+    """Where a store or a binhost has what it says of a package's name; None where it cannot."""
     category, _, rest = name.rpartition("/")
     parts = (category or "local", rest)
     return root / "n" / parts[0] / rest if all(map(_PART.fullmatch, parts)) else None

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -206,6 +207,28 @@ def test_nobodys_builds_are_trusted_by_themselves(seed: Seed, far: Far, here: Pa
     assert f"Found HASH in '{NAME}'" not in done.err
     assert "app/hello-1.0: built" in done.err
     assert digests(done) == far.images(), "and comes out the same"
+    argv = ["ssh-keygen", "-l", "-f", f"{far.key}.pub"]
+    fingerprint = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+    said = f"'{NAME}' has it, signed by {fingerprint}"
+    assert done.err.count(said) == 1, f"why it was not taken, once\n{done.err}"
+    assert done.err.count("who is not trusted here") == 1
+    assert f"if you know this key: buildit trust add {fingerprint}" in done.err
+
+
+def test_whom_one_does_not_trust_yet_is_named_with_the_command(
+    seed: Seed, far: Far, here: Path
+) -> None:
+    project, program = far.second(seed, here)
+    (project.root / "signers").write_text("# nobody yet\n")
+    done = program.run("why", str(project.box), "hello").good()
+    command = re.search(r"if you know this key: buildit (trust add SHA256:\S+)", done.out)
+    assert command is not None, done.out
+    words = (*command[1].split(), "--as", "first@example.org")
+    added = program.run(*words, cwd=project.box)
+    assert added.good().out.startswith("first@example.org is trusted now")
+    done = program.run(str(project.box), "--output", str(here / "out")).good()
+    assert f"Found HASH in '{NAME}'...   [OK]" in done.err
+    assert "building" not in done.err
 
 
 def test_offline_asks_nobody(seed: Seed, far: Far, here: Path) -> None:
