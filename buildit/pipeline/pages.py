@@ -113,6 +113,17 @@ def is_address(url: str) -> bool:
     return bool(plain) and not rest and not odd and url.isascii()
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All that pages are made of: where two looks are equal, so are their pages."""
+
+    site: Site
+    containers: tuple[Container, ...]
+    packages: tuple[Package, ...]
+    shown: tuple[Package, ...]
+    statements: Mapping[BuildKey, tuple[str, ...]]
+
+
 @dataclass(slots=True)
 class _Pages:
     shelf: Shelf
@@ -127,32 +138,42 @@ class _Pages:
 
     def refresh(self, wanted: Collection[str] | None) -> int:
         written = 0
+        seen: _Seen | None = None
         for _ in range(ROUNDS):
-            before = dict(self._made)
-            for files in self._files(wanted):
-                written += self._put(files)
-            if self._made == before:
+            now = self._look(wanted)
+            if now == seen:
                 break
+            seen = now
+            for files in self._files(now):
+                written += self._put(files)
         return written
 
-    def _files(self, wanted: Collection[str] | None) -> Iterator[dict[str, bytes]]:
-        """All views, in groups that fit into memory; the first page last: it links to the rest."""
-        pubkeys = PUBKEYS in self.shelf.names(("",))[0]
-        site = replace(self.site, pubkeys=pubkeys)
-        containers = self._reading.containers()
+    def _look(self, wanted: Collection[str] | None) -> _Seen:
         packages = self._reading.packages()
-        shown = [one for one in packages if wanted is None or one.name in wanted]
-        known = _Known.of(containers)
+        shown = tuple(one for one in packages if wanted is None or one.name in wanted)
+        return _Seen(
+            replace(self.site, pubkeys=PUBKEYS in self.shelf.names(("",))[0]),
+            self._reading.containers(),
+            packages,
+            shown,
+            self._reading.statements([key for one in shown for key in _keys(one)]),
+        )
+
+    def _files(self, seen: _Seen) -> Iterator[dict[str, bytes]]:
+        """All views, in groups that fit into memory; the first page last: it links to the rest."""
+        known = _Known.of(seen.containers)
         builders = set(self._builders())
-        for at in range(0, len(shown), GROUP):
-            group = shown[at : at + GROUP]
-            stated = self._reading.builds([key for one in group for key in _keys(one)])
-            keys = self._keys_of(builders_of(stated), builders)
-            builders |= {Path(path).stem for path in keys}
-            yield keys | dict(self._own_pages(site, group, stated, known))
-        yield dict(_new_cards(packages, known))
-        yield dict(self._lists(site, containers, packages, sorted(builders)))
-        yield {SITE: canonical({"format": SITE_FORMAT, "title": site.title, "url": site.url})}
+        for at in range(0, len(seen.shown), GROUP):
+            group = seen.shown[at : at + GROUP]
+            keys = [key for one in group for key in _keys(one)]
+            stated = self._reading.builds({key: seen.statements[key] for key in keys})
+            public = self._keys_of(builders_of(stated), builders)
+            builders |= {Path(path).stem for path in public}
+            yield public | dict(self._own_pages(seen.site, group, stated, known))
+        yield dict(_new_cards(seen.packages, known))
+        yield dict(self._lists(seen.site, seen.containers, seen.packages, sorted(builders)))
+        said = {"format": SITE_FORMAT, "title": seen.site.title, "url": seen.site.url}
+        yield {SITE: canonical(said)}
 
     def _own_pages(
         self,

@@ -21,6 +21,7 @@ from buildit.model.card import MOST, Card, parse_card
 from buildit.model.version import Version
 from buildit.store.artifacts import split_name
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement
+from buildit.store.container_page import SUMS
 from buildit.store.shown import Claim, Container, Part, SpecFile
 
 INDEX = "index.html"
@@ -55,11 +56,11 @@ class Shelf(Protocol):
 @dataclass(frozen=True, slots=True)
 class Package:
     """A package of the index: its directory below `n/`, the version of each key, and the names of
-    all files there."""
+    all files there (of which our own views are some: they make no difference)."""
 
     directory: str
     keys: Mapping[BuildKey, str]
-    files: frozenset[str]
+    files: frozenset[str] = field(compare=False)
 
     @property
     def name(self) -> str:
@@ -86,6 +87,7 @@ class Reading:
 
     shelf: Shelf
     _kept: dict[str, bytes] = field(default_factory=dict)
+    _cards: dict[bytes, Card | None] = field(default_factory=dict)
 
     def containers(self) -> tuple[Container, ...]:
         """Level by level: a container's name may be a path. One without cards is given where it
@@ -113,7 +115,7 @@ class Reading:
         contents = self.read([f"{directory}/{stem}{CARD}" for stem in order[:MOST_CARDS]])
         cards: dict[str, Card] = {}
         for stem, content in zip(order, contents, strict=False):
-            card = parse_card(content) if content is not None else None
+            card = self._card(content) if content is not None else None
             if card is not None and card.stem == stem:
                 cards[stem] = card
         lists = self.read([f"{directory}/{stem}.json" for stem in cards])
@@ -123,7 +125,13 @@ class Reading:
         }
         shown = sorted(cards.values(), key=_card_key, reverse=True)
         older = tuple(order[MOST_CARDS:])
-        return Container(path, tuple(shown), frozenset(names), older, published)
+        files = frozenset(name for name in names if not name.endswith((".html", SUMS)))
+        return Container(path, tuple(shown), files, older, published)
+
+    def _card(self, content: bytes) -> Card | None:
+        if content not in self._cards:
+            self._cards[content] = parse_card(content)
+        return self._cards[content]
 
     def packages(self) -> tuple[Package, ...]:
         """The index of names. A directory with a page and no entries is given too."""
@@ -152,14 +160,19 @@ class Reading:
             if where in versions or INDEX in files
         )
 
-    def builds(self, keys: Sequence[BuildKey]) -> dict[BuildKey, Stated]:
-        """What is said of each key. Statements never change once they are there."""
-        directories = [f"k/{key[:2]}/{key}" for key in keys]
+    def statements(self, keys: Sequence[BuildKey]) -> dict[BuildKey, tuple[str, ...]]:
+        """The names of the files about each key."""
+        return dict(
+            zip(keys, self.shelf.names([f"k/{key[:2]}/{key}" for key in keys]), strict=True)
+        )
+
+    def builds(self, named: Mapping[BuildKey, tuple[str, ...]]) -> dict[BuildKey, Stated]:
+        """What is said of each key, in files of these names, which never change."""
         files = [
-            (key, named[0], name, f"{name}.sig" if f"{name}.sig" in names else "")
-            for key, names in zip(keys, self.shelf.names(directories), strict=True)
+            (key, split[0], name, f"{name}.sig" if f"{name}.sig" in names else "")
+            for key, names in named.items()
             for name in sorted(names, key=lambda name: (len(name), name))
-            if (named := split_name(name)) is not None
+            if (split := split_name(name)) is not None
         ]
         contents = self.lasting(
             [f"k/{key[:2]}/{key}/{name}" for key, _, name, _ in files], SIZE_LIMIT
@@ -300,7 +313,7 @@ def _is_part(name: str) -> bool:
 
 def _is_file(name: str) -> bool:
     """Whether it is surely no directory with containers: those need not be asked for."""
-    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar", ".sha256"))
+    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS))
 
 
 def _is_text(name: str) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from buildit.model.card import Card, CardPackage
 from buildit.store.html import (
+    anchor,
     chips,
     commands,
     count,
@@ -36,7 +37,7 @@ def container_page(site: Site, container: Container, packages: frozenset[str]) -
         platform = f"{card.os}/{card.arch}"
         parts = _version(site, container, card, packages)
         heading = f"{text(card.version)} for {text(platform)}"
-        name = text(card.stem)
+        name = anchor(card.stem)
         if platform not in seen:
             body += [f'<h2 id="{name}">{heading}</h2>', *parts]
         else:
@@ -143,7 +144,7 @@ def _inside(
         there = directory in packages
         rows.append(
             (
-                link(f"{up}n/{directory}/#{one.key}", one.name) if there else text(one.name),
+                link(f"{up}n/{directory}/", one.name, one.key) if there else text(one.name),
                 text(one.version),
                 flag_chips(one.flags),
                 _patches(one, files, card),

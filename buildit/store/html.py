@@ -38,6 +38,8 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 def text(written: str) -> str:
     """Text of anybody as HTML: escaped; white space is a blank, and what cannot be seen, or turns
     the direction of what follows, is a replacement character."""
+    if written.isascii() and written.isprintable():
+        return escape(written)  # most of it, and much faster
     plain = re.sub(r"[\t\n\r\x0b\x0c\x85\u2028\u2029]+", " ", written)
     return escape(_UNSEEN.sub("\ufffd", plain))
 
@@ -48,11 +50,15 @@ def href(path: str) -> str:
     return f".{quoted}" if quoted.startswith("/") else quoted
 
 
-def link(target: str, shown: str) -> str:
-    """A link to `target`, a path relative to the page, with an optional `#fragment` of ours."""
-    path, _, fragment = target.partition("#")
-    hashed = f"#{quote(fragment, errors='replace')}" if fragment else ""
-    return f'<a href="{escape(href(path) if path else "")}{hashed}">{text(shown)}</a>'
+def anchor(name: str) -> str:
+    """The id of a part of a page: the same for whoever links to it."""
+    return re.sub(r"[^A-Za-z0-9._+~-]", "_", name)
+
+
+def link(target: str, shown: str, part: str = "") -> str:
+    """A link to `target`, a path relative to the page, or to a part of it."""
+    hashed = f"#{anchor(part)}" if part else ""
+    return f'<a href="{escape(href(target) if target else "")}{hashed}">{text(shown)}</a>'
 
 
 def exact(written: str) -> str:

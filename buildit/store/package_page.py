@@ -110,7 +110,7 @@ def _restated(claim: Claim) -> str:
 
 def _inside(build: Build) -> str:
     items = [
-        f"<li>{link(f'../../../containers/{directory}/#{title}', title)}</li>"
+        f"<li>{link(f'../../../containers/{directory}/', title, title)}</li>"
         for directory, title in build.inside
     ]
     return f'<ul class="plain">{"".join(items)}</ul>' if items else ""

@@ -120,7 +120,7 @@ def _image_names(site: Site, container: Container) -> Iterator[tuple[str, str]]:
 def _shortest(site: Site) -> Iterator[str]:
     if site.url:
         yield commands((f"buildit DIR --discover={site.place}",))
-        yield f'<p class="soft">once you trust a builder: {link("#use", "how to use it")}</p>'
+        yield f'<p class="soft">once you trust a builder: {link("", "how to use it", "use")}</p>'
 
 
 def _usage(site: Site, builders: Sequence[str]) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _usage(site: Site, builders: Sequence[str]) -> Iterator[str]:
     yield (
         "<li>Trust a builder, once. This place is not trust: ask its people for the fingerprint of "
         "their SSH key by other means, and compare. Each builder's key is "
-        f"{link('#builders', 'below')}."
+        f"{link('', 'below', 'builders')}."
     )
     yield commands(
         (
