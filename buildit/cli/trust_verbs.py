@@ -22,7 +22,8 @@ def trust(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     from buildit.cli.lookup import own_store
-    from buildit.cli.trusting import trusting, trusting_lines
+    from buildit.cli.trusting import trusting_lines
+    from buildit.pipeline.signers import trusting
 
     with own_store() as (store, settings):
         found = trusting(settings, store)
@@ -43,8 +44,8 @@ def add(key: str, who: str | None, as_json: bool) -> None:
     binhost has: compare it with what its owner tells you by other means.
     """
     from buildit.cli.lookup import own_store
-    from buildit.cli.trusting import add as add_key
     from buildit.cli.trusting import added_lines
+    from buildit.pipeline.signers import add as add_key
 
     with own_store() as (store, settings):
         done = add_key(settings, store, key, who)
