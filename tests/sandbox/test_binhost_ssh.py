@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,7 @@ from buildit.net.ssh_publisher import SshPublisher
 from buildit.net.transport import LocationError, read_small
 from buildit.pipeline.packing import pack
 from buildit.store.artifacts import commit, lookup, statement_paths
+from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
 from buildit.store.check import verify
 from tests.hosts import FileBinhost
@@ -232,6 +233,41 @@ def test_two_publishers_at_once(server: Sshd, store: Store, other: Store, tmp_pa
         for artifact, _ in same:
             assert near.pull(artifact.key, third) == artifact
         assert near.pull(mine.key, third) in (mine, theirs)
+
+
+def test_a_hundred_keys_with_two_outputs_each(
+    server: Sshd, store: Store, other: Store, tmp_path: Path
+) -> None:
+    """Both statements are kept, each with its own signature, and the second one is told of."""
+    mine = [built(store, f"p{n}", b"one %d" % n) for n in range(100)]
+    theirs = [built(other, f"p{n}", b"two %d" % n) for n in range(100)]
+    results: dict[str, Pushed] = {}
+    far = tmp_path / "far"
+    begin = threading.Barrier(2)
+
+    def work(name: str, source: Store, artifacts: list[Artifact]) -> None:
+        with closing(SftpTransport()) as way:
+            begin.wait()
+            results[name] = push(server, far, source, way, *artifacts, token=name * 16)
+
+    threads = [
+        threading.Thread(target=work, args=("a", store, mine)),
+        threading.Thread(target=work, args=("b", other, theirs)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    differing = [path for one in results.values() for path in one.differs]
+    assert len(set(differing)) == 100, "one of the two was told of each"
+    for pair in zip(mine, theirs, strict=True):
+        paths = list(statement_paths(far, pair[0].key))
+        found = [parse_statement(path.read_bytes(), pair[0].key).artifact for path in paths]
+        assert sorted(found, key=str) == sorted(pair, key=str)
+        for path in paths:
+            assert path.with_name(f"{path.name}.sig").read_bytes() == sign(path.read_bytes())
+    assert whole(far)
+    assert list((far / "tmp").iterdir()) == []
 
 
 def test_sshd_killed_in_mid_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
