@@ -284,9 +284,13 @@ class Nginx:
         return f"https://127.0.0.1:{self.port}"
 
     def requests(self) -> list[str]:
-        """What was asked, with the status: `GET /k/… 200`."""
+        """What was asked, with the status: `GET /k/… 200`. A line comes after its answer."""
         path = self.root / "access.log"
-        return path.read_text().splitlines() if path.exists() else []
+        lines, before = "", "-"
+        while lines != before:
+            time.sleep(0.1)
+            lines, before = path.read_text() if path.exists() else "", lines
+        return lines.splitlines()
 
 
 @contextmanager

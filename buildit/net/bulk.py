@@ -21,7 +21,8 @@ AHEAD = 64
 LARGEST = 4 << 20
 """Bytes of the largest body that is taken."""
 HEAD = 16 << 10
-_READ = 256 << 10
+_READ = 64 << 10
+"""Bytes of one read; a TLS record has 16 kB, and larger buffers are mapped anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ def bodies(
 
 
 def _request(url: str) -> bytes:
-    parts = urlsplit(url)
+    host, _, path = url.partition("//")[2].partition("/")
     return (
-        f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"GET /{path} HTTP/1.1\r\nHost: {host}\r\n"
         "User-Agent: buildit\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n"
     ).encode("ascii")
 

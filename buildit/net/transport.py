@@ -1,7 +1,7 @@
 """Where bytes come from: the transport protocol, and the one for local files.
 
 A transport serves bytes and never judges them: whoever asks compares the digest. HTTP is in
-`net.web`, which alone imports `requests` and is loaded when the first URL needs it.
+`net.web`, which is loaded when the first URL needs it.
 """
 
 from __future__ import annotations

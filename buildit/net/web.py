@@ -1,38 +1,27 @@
-"""HTTP and HTTPS; the only module that imports `requests`.
+"""HTTP and HTTPS: single files by `net.http_session`, many small ones by `net.bulk`.
 
-Every body has a size cap, every wait a limit: connecting, the whole of the headers, and a least
-rate of the body, so that no server holds us up (THREATS F2). Redirects are followed by hand under
-`net.urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
+`requests`, which the former imports in a tenth of a second, is loaded when the first file needs it.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING
 
-import requests
-import requests.adapters
-import requests.utils
-import urllib3.connection
-import urllib3.connectionpool
-import urllib3.exceptions
-import urllib3.response
-
-from buildit.net import urls
 from buildit.net.bulk import Pace, bodies
-from buildit.net.transport import LocationError, Response, check_cap
-from buildit.net.watch import Watch, Watchman
+from buildit.net.transport import Response
 
-READ = 1 << 18
+if TYPE_CHECKING:
+    from buildit.net.http_session import HttpSession
+
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian's ca-certificates are; SSL_CERT_FILE names another file, as for OpenSSL."""
-_CUT = "buildit_cut"
-"""The attribute of a response that ends its connection from any thread."""
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that come first, as `requests` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,273 +36,51 @@ class Limits:
     redirects: int = 5
 
 
-class LinkLocalError(OSError):
-    """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
-
-
-def _connection_class(
-    parent: type[urllib3.connection.HTTPConnection], limits: Limits, watchman: Watchman
-) -> type[urllib3.connection.HTTPConnection]:
-    class Guarded(parent):  # type: ignore[misc, valid-type]  # a class given at run time
-        def connect(self) -> None:
-            try:
-                super().connect()
-            except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
-                raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
-            peer = self.sock.getpeername() if self.sock is not None else ("",)
-            if urls.is_link_local(str(peer[0])):
-                self.close()
-                raise LinkLocalError(f"the host's address {peer[0]} is link-local")
-
-        def getresponse(self) -> urllib3.response.HTTPResponse:
-            sock = self.sock
-            with Watch(watchman, lambda: _shutdown(sock), limits.headers, 1) as watch:
-                try:
-                    response = super().getresponse()
-                except Exception as error:
-                    if watch.stalled:
-                        raise TimeoutError("no complete headers") from error
-                    raise
-            if watch.stalled:  # http.client takes a connection's end for the end of the headers
-                response.close()
-                raise TimeoutError("no complete headers")
-            # urllib3's own response.shutdown() stops reading only, and a server may go on sending
-            setattr(response, _CUT, lambda: _shutdown(sock))
-            return response  # type: ignore[no-any-return]  # as `parent` is
-
-    return Guarded
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    def __init__(self, limits: Limits, watchman: Watchman) -> None:
-        self._limits = limits
-        self._watchman = watchman
-        super().__init__(pool_connections=16, pool_maxsize=16)
-
-    def init_poolmanager(
-        self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object
-    ) -> None:
-        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
-        self._guard(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: object) -> urllib3.PoolManager:
-        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        self._guard(manager)
-        return manager
-
-    def _guard(self, manager: urllib3.PoolManager) -> None:
-        plain = type(
-            "GuardedHttpPool",
-            (urllib3.connectionpool.HTTPConnectionPool,),
-            {"ConnectionCls": self._class(urllib3.connection.HTTPConnection)},
-        )
-        secure = type(
-            "GuardedHttpsPool",
-            (urllib3.connectionpool.HTTPSConnectionPool,),
-            {"ConnectionCls": self._class(urllib3.connection.HTTPSConnection)},
-        )
-        manager.pool_classes_by_scheme = {"http": plain, "https": secure}
-
-    def _class(
-        self, parent: type[urllib3.connection.HTTPConnection]
-    ) -> type[urllib3.connection.HTTPConnection]:
-        return _connection_class(parent, self._limits, self._watchman)
-
-
 class WebTransport:
-    """One session with keep-alive, shared by all threads."""
+    """Connections that are kept, shared by all threads."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._session = requests.Session()
-        self._watchman = Watchman()
-        adapter = _Adapter(self._limits, self._watchman)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-        # the machine's own authorities, as curl has them; requests brings a list of its own
-        authorities = os.environ.get("SSL_CERT_FILE") or AUTHORITIES
-        if os.path.exists(authorities):
-            self._session.verify = authorities
-        # requests would look into ~/.netrc, and keep cookies between unrelated servers
-        self._session.auth = _no_credentials
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.clear()
-        self._session.headers["User-Agent"] = "buildit"
+        self._made: HttpSession | None = None
+        self._guard = threading.Lock()
 
     def close(self) -> None:
-        self._session.close()
-        self._watchman.close()
+        if self._made is not None:
+            self._made.close()
 
-    @contextmanager
-    def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        answer = self._follow(urls.parse_target(url), offset)
-        if answer.status_code == 416 and offset:
-            answer.close()  # the partial file is longer than the whole: start again
-            answer, offset = self._follow(urls.parse_target(url), 0), 0
-        try:
-            _check_status(url, answer)
-            start, total = _extent(url, answer, offset)
-            check_cap(url, total or 0, cap)
-            cut: Callable[[], None] = getattr(answer.raw, _CUT)
-            with Watch(self._watchman, cut, self._limits.window, self._limits.least) as watch:
-                kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-                chunks = _chunks(url, answer.raw, watch, start, total, cap)
-                yield Response(chunks, start, total, kind, cut)
-        finally:
-            answer.close()
+    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
+        return self._session().get(url, offset, cap)
 
     def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
         """The bodies of small files of one server, each with the most bytes that it may have, in
         their order. None, or an early end, says that `get` should be asked, which knows more."""
-        if requests.utils.get_environ_proxies(wanted[0][0]):
+        if _names_proxies() and self._proxied(wanted[0][0]):
             return iter(())
-        verify = self._session.merge_environment_settings(wanted[0][0], {}, None, None, None)
-        authorities = verify["verify"] if isinstance(verify["verify"], str) else None
+        bundle = next((value for name in _BUNDLES if (value := os.environ.get(name))), None)
         pace = Pace(self._limits.connect, self._limits.window)
-        return bodies(wanted, authorities, pace)
+        return bodies(wanted, bundle or authorities(), pace)
 
-    def _follow(self, target: urls.Target, offset: int) -> requests.Response:
-        first = target.url
-        for _ in range(self._limits.redirects + 1):
-            answer = self._ask(target, offset)
-            if answer.status_code not in (301, 302, 303, 307, 308):
-                return answer
-            location = answer.headers.get("Location", "")
-            answer.close()
-            if not location:
-                raise LocationError(target.url, f"HTTP {answer.status_code} without a location")
-            target = urls.redirect(target, location)
-        raise LocationError(first, f"more than {self._limits.redirects} redirects")
+    def _session(self) -> HttpSession:
+        with self._guard:
+            if self._made is None:
+                from buildit.net.http_session import HttpSession
 
-    def _ask(self, target: urls.Target, offset: int) -> requests.Response:
-        # identity: the bytes of the file, not of some transport's compression of it
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        try:
-            return self._session.get(
-                target.url,
-                headers=headers,
-                timeout=(self._limits.connect, self._limits.window * 2),
-                stream=True,
-                allow_redirects=False,
-            )
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _translated(target.url, error) from error
+                self._made = HttpSession(self._limits)
+            return self._made
+
+    def _proxied(self, url: str) -> bool:
+        from buildit.net.http_session import has_proxy
+
+        return has_proxy(url)
 
 
-def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+def authorities() -> str | None:
+    """The machine's own certificate authorities, as curl has them; None where there are none, and
+    a library's own are taken."""
+    path = os.environ.get("SSL_CERT_FILE") or AUTHORITIES
+    return path if os.path.exists(path) else None
 
 
-def _shutdown(sock: socket.socket | None) -> None:
-    if sock is None:
-        return
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it is closed already: what we wanted
-
-
-def _check_status(url: str, answer: requests.Response) -> None:
-    code = answer.status_code
-    if code in (200, 206):
-        return
-    reason = f"HTTP {code}" + (f" {answer.reason}" if answer.reason else "")
-    if code in (404, 410):
-        raise LocationError(url, f"not found ({reason})", absent=True)
-    if code in (401, 403, 407):
-        raise LocationError(url, f"refused ({reason})")
-    if code == 429 or code >= 500:
-        after = answer.headers.get("Retry-After", "")
-        seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0
-        word = "too many requests" if code == 429 else "server error"
-        raise LocationError(url, f"{word} ({reason})", transient=True, retry_after=seconds)
-    raise LocationError(url, f"unexpected answer ({reason})")
-
-
-def _extent(url: str, answer: requests.Response, offset: int) -> tuple[int, int | None]:
-    """Where the body begins and how long the whole is (RFC 9110, 14.4 Content-Range)."""
-    if answer.status_code == 200:
-        length = answer.headers.get("Content-Length", "")
-        return 0, int(length) if length.isascii() and length.isdigit() else None
-    stated = answer.headers.get("Content-Range", "")
-    unit, _, rest = stated.partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if not offset or unit != "bytes" or first != str(offset):
-        raise LocationError(url, f"serves another range than was asked for: {stated[:80]!r}")
-    return offset, int(total) if total.isascii() and total.isdigit() else None
-
-
-def _chunks(
-    url: str,
-    raw: urllib3.response.HTTPResponse,
-    watch: Watch,
-    start: int,
-    total: int | None,
-    cap: int,
-) -> Iterator[bytes]:
-    position = start
-    while True:
-        try:
-            # read1 returns what has come; read would wait for all of it and hide a slow server
-            chunk = raw.read1(READ, decode_content=False)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            slow = watch.stalled or any(isinstance(one, TimeoutError) for one in _causes(error))
-            raise _stalled(url) if slow else _translated(url, error) from error
-        if not chunk:
-            break
-        watch.received += len(chunk)
-        position += len(chunk)
-        check_cap(url, position, cap)
-        yield chunk
-    if watch.stalled:
-        raise _stalled(url)
-    if total is not None and position < total:
-        reason = f"connection ended after {position} of {total} bytes"
-        raise LocationError(url, reason, transient=True)
-
-
-def _stalled(url: str) -> LocationError:
-    return LocationError(url, "stalled: too slow to be worth waiting for", transient=True)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and all that it wraps, however each library does it."""
-    pending: list[object] = [error]
-    seen: set[int] = set()
-    while pending:
-        current = pending.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        pending += [current.__cause__, current.__context__, getattr(current, "reason", None)]
-        pending += list(current.args)
-
-
-def _translated(url: str, error: BaseException) -> LocationError:
-    causes = tuple(_causes(error))
-    shown = urls.hide_credentials(url)
-
-    def found(*types: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in causes if isinstance(cause, types)), None)
-
-    if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
-        verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
-        hint = "check the clock and the machine's CA certificates"
-        return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
-    if (local := found(LinkLocalError)) is not None:
-        return LocationError(shown, str(local), unreachable=True)
-    if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
-        hint = "check the name and DNS"
-        return LocationError(shown, "host name does not resolve", hint=hint, unreachable=True)
-    if found(ConnectionRefusedError) is not None:
-        return LocationError(shown, "connection refused", unreachable=True)
-    if found(urllib3.exceptions.ConnectTimeoutError) is not None:
-        return LocationError(shown, "timed out while connecting", unreachable=True)
-    if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
-        return LocationError(shown, "timed out while waiting for an answer", transient=True)
-    last = str(causes[-1]) or type(causes[-1]).__name__
-    return LocationError(shown, f"connection failed: {last}", transient=True)
+def _names_proxies() -> bool:
+    names = {name.lower() for name, value in os.environ.items() if value}
+    return any(name.endswith("_proxy") and name != "no_proxy" for name in names)

@@ -14,7 +14,6 @@ from pathlib import Path
 from buildit.digest import BuildKey, Digest, canonical, is_hex64
 from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact, Output
-from buildit.plan.identity import build_key, dependency_keys, resolved_key
 from buildit.store.attest import is_builder
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory, open_regular
@@ -71,6 +70,9 @@ def resolved_of(artifact: Artifact, record: str) -> Digest | None:
 
     None where it has none, or the record is not the one that the key is the digest of.
     """
+    # the rules of keys are not needed by who only takes what is there
+    from buildit.plan.identity import build_key, resolved_key
+
     if build_key(record) != artifact.key:
         return None
     try:
@@ -121,6 +123,8 @@ def restated(
 
     Both records have the same resolved key, so dependencies correspond by their place.
     """
+    from buildit.plan.identity import dependency_keys
+
     moved = dict(zip(dependency_keys(old_record), dependency_keys(new_record), strict=True))
     return replace(
         artifact,

@@ -40,8 +40,8 @@ ROOTS = ("", "__init__", "errors", "digest", "events")
 ONLY_IN = {
     "yaml": ("load.yamltext",),
     "jinja2": ("load.template", "load.expression"),
-    "requests": ("net.web",),
-    "urllib3": ("net.web",),
+    "requests": ("net.http_session",),
+    "urllib3": ("net.http_session",),
     "cryptography": ("net.sshkeys", "net.sshwire"),
     "pysequoia": ("net.sequoia",),
     "paramiko": ("net.paramiko_pipe",),
@@ -280,6 +280,10 @@ def test_the_back_half_imports_nothing_heavy() -> None:
     loaded = loaded_by(*BACK)
     assert sorted(loaded & set(HEAVY)) == []
     assert not {name for name in loaded if name.startswith(("buildit.load", "buildit.debian"))}
+
+
+def test_many_small_files_are_taken_without_what_single_ones_need() -> None:
+    assert sorted(loaded_by("buildit.net.web", "buildit.net.binhost") & set(HEAVY)) == []
 
 
 def test_the_pure_core_needs_the_standard_library_only() -> None:
