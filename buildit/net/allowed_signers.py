@@ -42,7 +42,9 @@ def parse_allowed_signers(text: str, place: str) -> tuple[AllowedSigner, ...]:
         RecipeError: a line that cannot be understood, or names a certificate authority, which is
             not supported: a line that is not understood never widens or narrows trust in silence.
     """
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    # As ssh-keygen reads it: what other programs take for the end of a line is part of a comment,
+    # and must not begin a line that trusts one more key.
+    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     return tuple(
         _parse_line(line, f"{place}:{number}:1")
         for number, line in lines
@@ -54,13 +56,19 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """ssh_config(5), PATTERNS: `*` and `?`; a pattern that begins with `!` and fits says no."""
     found = False
     for pattern in patterns:
-        wanted = pattern.removeprefix("!")
-        regex = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in wanted)
+        first, *rest = map(_literal, pattern.removeprefix("!").split("*"))
+        # each piece as early as it can be, never later: many stars cost no more than one
+        between = "".join(f"(?>.*?{piece})" for piece in rest[:-1])
+        regex = f"{first}{between}.*{rest[-1]}" if rest else first
         if re.fullmatch(regex, name, re.DOTALL):
             if pattern.startswith("!"):
                 return False
             found = True
     return found
+
+
+def _literal(text: str) -> str:
+    return "".join("." if char == "?" else re.escape(char) for char in text)
 
 
 def _parse_line(line: str, place: str) -> AllowedSigner:

@@ -68,9 +68,7 @@ def _connected(client: paramiko.SSHClient, account: Account, waits: Waits) -> pa
         def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
             raise _unknown(account, key)
 
-    known = Path.home() / ".ssh/known_hosts"
-    if known.exists():
-        client.load_system_host_keys(str(known))
+    revoked = _know(client, Path.home() / ".ssh/known_hosts")
     client.set_missing_host_key_policy(Refuse())
     try:
         client.connect(
@@ -84,6 +82,13 @@ def _connected(client: paramiko.SSHClient, account: Account, waits: Waits) -> pa
         transport = client.get_transport()
         if transport is None:
             raise explained(account, "", None)
+        if transport.get_remote_server_key().asbytes() in revoked:
+            raise LocationError(
+                account.shown,
+                f"the host key of {account.known_as} is revoked in ~/.ssh/known_hosts",
+                hint="somebody may stand in between: ask whoever runs the server",
+                unreachable=True,
+            )
         channel = transport.open_session(window_size=8 << 20)
         channel.settimeout(waits.answer)
         channel.invoke_subsystem("sftp")
@@ -92,9 +97,41 @@ def _connected(client: paramiko.SSHClient, account: Account, waits: Waits) -> pa
         raise explained(account, f"Host key verification failed {said}", 255) from error
     except paramiko.AuthenticationException as error:
         raise explained(account, "Permission denied (publickey).", 255) from error
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
+        # ValueError: a file in ~/.ssh that is no key
         raise explained(account, str(error) or type(error).__name__, 255) from error
     return channel
+
+
+def _know(client: paramiko.SSHClient, path: Path) -> set[bytes]:
+    """Make the hosts of a known_hosts file known (sshd(8)); the keys that it revokes.
+
+    Lines for certificate authorities, and those that cannot be read, say nothing about a key.
+    """
+    from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+    from paramiko.ssh_exception import SSHException
+
+    try:
+        lines = path.read_text("utf-8", "replace").split("\n") if path.exists() else []
+    except OSError as error:
+        raise LocationError(
+            str(path), f"cannot be read: {error.strerror}", unreachable=True
+        ) from error
+    revoked: set[bytes] = set()
+    for line in lines:
+        marked = line.startswith("@revoked")
+        try:
+            entry = HostKeyEntry.from_line(line.removeprefix("@revoked").strip())
+        except (InvalidHostKey, SSHException, ValueError):
+            continue
+        if entry is None or line.startswith(("@cert-authority", "#")):
+            continue
+        if marked:
+            revoked.add(entry.key.asbytes())
+            continue
+        for name in entry.hostnames:
+            client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+    return revoked
 
 
 def _unknown(account: Account, key: paramiko.PKey) -> LocationError:

@@ -616,5 +616,34 @@ def test_paramiko_knows_the_host_or_refuses(
     assert shown in caught.value.message
 
 
+NO_KEYS = b"\xff\xfe\nhost ssh-ed25519 !!!\nhost ssh-rsa AAAA\n@cert-authority * ssh-ed25519 A\n"
+
+
+def test_paramiko_reads_known_hosts_as_ssh_does(
+    server: Sshd, tmp_path: Path, paramiko_home: Path
+) -> None:
+    """Lines that say nothing are passed over, marks are never taken for a name."""
+    known = paramiko_home / ".ssh/known_hosts"
+    line = server.known_hosts.read_bytes()
+    account = parse_account(server.url(tmp_path))
+    known.write_bytes(NO_KEYS + line)
+    connect(account).close()
+    refused = {
+        b"@revoked " + line + line: "is revoked",
+        line + b"@revoked * " + line.split(b" ", 1)[1]: "is revoked",
+        b"@cert-authority " + line: "is not known",
+        b"#" + line: "is not known",
+    }
+    for text, reason in refused.items():
+        known.write_bytes(text)
+        with pytest.raises(LocationError, match=reason):
+            connect(account)
+    known.write_bytes(line)
+    (paramiko_home / ".ssh/id_rsa").write_bytes(b"\xff\xfe no key")
+    (paramiko_home / ".ssh/id_ed25519").unlink()
+    with pytest.raises(LocationError, match=r"ssh: |refuses the login"):
+        connect(account)
+
+
 def test_errors_are_of_our_tree() -> None:
     assert issubclass(LocationError, BuilditError)

@@ -249,6 +249,14 @@ def test_bad_lines_of_allowed_signers(keys: dict[str, Path], line: str) -> None:
     assert caught.value.place == "trust/allowed:3:1"
 
 
+@pytest.mark.parametrize("mark", "\x0b\x0c\x1c\x1e\x85\u2028\u2029\r")
+def test_only_a_newline_ends_a_line(keys: dict[str, Path], mark: str) -> None:
+    """A key whose comment goes on unseen must not bring a second trusted key."""
+    good, other = public_line(keys["ed25519"]), public_line(keys["rsa"])
+    found = parse_allowed_signers(f"ada {good} ada@h{mark}* {other}\r\n", "allowed")
+    assert [signer.principals for signer in found] == ["ada"]
+
+
 def test_quoted_principals(keys: dict[str, Path]) -> None:
     line = f'"ada lovelace, bob" {public_line(keys["ed25519"])}'
     (signer,) = parse_allowed_signers(line, "allowed")
@@ -261,6 +269,13 @@ def test_patterns() -> None:
     assert not matches("abc", ("a.c",))
     assert not matches("abc", ("[a]bc",))
     assert not matches("abc", ())
+    assert matches("a.b.c", ("a*b*c",))
+    assert matches("abab", ("*ab",))
+    assert matches("", ("*",))
+    assert matches("aXbb", ("a?b*",))
+    assert not matches("ab", ("a*b*b",))
+    assert not matches("aaa", ("a*", "!*a*"))
+    assert not matches("a" * 64, ("*a" * 30 + "b",)), "in no time, however many stars"
 
 
 def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
