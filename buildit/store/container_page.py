@@ -105,7 +105,7 @@ def _images(card: Card, files: frozenset[str]) -> str:
                 link(signature, "OpenPGP") if signature in files else "none",
             )
         )
-    heads = ("Image", "-Format", "#Size", "SHA-256, or digest of the manifest", "-Signature")
+    heads = ("Image", "=Format", "#Size", "SHA-256, or digest of the manifest", "=Signature")
     return table("Images", heads, rows) if rows else nothing("No image of it is here.")
 
 

@@ -31,7 +31,7 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_KINDS = {"#": ' class="n"', "+": ' class="c"', "-": ' class="v"'}
+_KINDS = {"#": ' class="n"', "+": ' class="c"', "-": ' class="v"', "=": ' class="s"'}
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -89,9 +89,9 @@ def flag_chips(flags: Iterable[str]) -> str:
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of HTML cells, the first of each row its head; a head that begins with `#` is of
-    numbers, with `+` of sentences, with `-` of few words. On a phone each row is a block, and each
-    cell says what it is."""
-    names = [head.lstrip("#+-") for head in heads]
+    numbers, with `+` of sentences, with `-` of versions, with `=` of a word. On a phone each row is
+    a block, and each cell says what it is."""
+    names = [head.lstrip("#+-=") for head in heads]
     kinds = [_KINDS.get(head[:1], "") for head in heads]
     top = "".join(f'<th scope="col"{k}>{n}</th>' for n, k in zip(names, kinds, strict=True))
     lines = [

@@ -93,11 +93,12 @@ def _builders(build: Build) -> str:
             f"<li>{exact(fingerprint(claim.builder))}{differs}<br>"
             f"<small>{', '.join(links)}{_restated(claim)}</small></li>"
         )
-    if len({one.builder for one in build.claims}) > 1 or not all(c.same for c in build.claims):
-        agree = all(claim.same for claim in build.claims)
-        builders = count(len({one.builder for one in build.claims}), "builder")
-        said = f"{builders}, the same bytes" if agree else "not reproducible: other bytes came out"
-        items.insert(0, f'<li class="{"ok" if agree else "bad"}">{said}</li>')
+    # What was taken over from another build is nobody's vote (docs/adr/0009).
+    built = {claim.builder for claim in build.claims if claim.restated is None}
+    if not all(claim.same for claim in build.claims):
+        items.insert(0, '<li class="bad">not reproducible: other bytes came out</li>')
+    elif len(built) > 1:
+        items.insert(0, f'<li class="ok">{count(len(built), "builder")}, the same bytes</li>')
     return f'<ul class="plain">{"".join(items)}</ul>' if items else ""
 
 

@@ -38,7 +38,8 @@ th,td{text-align:left;vertical-align:top;padding:.5rem .8rem;border-top:1px soli
 thead th{border-top:0;color:var(--soft);font-size:.82rem;font-weight:600;white-space:nowrap}
 tbody th{font-weight:600;min-width:11rem}
 .c{min-width:13rem}
-ul.flags,.v{min-width:7rem}
+ul.flags{min-width:7rem}
+.v{min-width:9.6rem}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 ul.tags{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.3rem}
@@ -58,18 +59,18 @@ dt{color:var(--soft);font-size:.9rem}
 dd{margin:0}
 .ok,.bad{font-weight:600}
 .bad{color:var(--bad)}
-@media(max-width:46rem){
+@media screen and (max-width:60rem){
 body{padding:1rem .9rem 2rem}
 thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 table,tbody,tr,th,td,.n{display:block}
 tr{padding:.5rem 0;border-top:1px solid var(--line)}
 tbody tr:first-child{border-top:0}
 th,td,.n{border:0;padding:.12rem .8rem;text-align:left;white-space:normal}
-tbody th,.c,.v{min-width:0}
+tbody th,.c,.v,ul.flags{min-width:0}
 td:empty{display:none}
 td[data-l]::before{content:attr(data-l);display:block;color:var(--soft);font-size:.8rem;\
 font-variant-numeric:normal}
-td.n[data-l]::before,td.v[data-l]::before{display:inline;margin-right:.4rem}
+td.n[data-l]::before,td.v[data-l]::before,td.s[data-l]::before{display:inline;margin-right:.4rem}
 section,details{padding-left:.8rem;padding-right:.8rem}
 section td,section th,details td,details th{padding-left:0;padding-right:0}
 dl{display:block}
@@ -80,7 +81,10 @@ dd{margin:0 0 .6rem}
 body{max-width:none;padding:0;font-size:10pt}
 section,tr,pre,dl{break-inside:avoid}
 h1,h2,h3{break-after:avoid}
-pre{white-space:pre-wrap}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}
+tbody th,.c,.v,ul.flags{min-width:0}
+table{font-size:.85em}
+details::details-content{content-visibility:visible}
 ul.tags li{box-shadow:inset 0 0 0 1px #999}
 }
 """

@@ -35,6 +35,9 @@ TYPES = "types { text/html html; text/plain json; }"
 LONG = "a-name-without-any-place-to-break-it" * 6
 EVIL = '"><script>console.log(1)</script><img src=https://evil.example/x>\u202e&amp;'
 PHONE, DESK = 390, 1280
+PAPER = 718
+"""CSS pixels between the margins of A4."""
+BETWEEN = (320, 768, 961)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ def test_every_page_on_a_phone_and_on_a_desk(served: Served, tab: Browser) -> No
                 assert seen.width <= width, f"{page} must be scrolled sideways at {width}"
                 assert seen.title
                 pictures[page, width, scheme] = seen.picture
+        for width in BETWEEN:
+            assert tab.visit(url, width).width <= width, f"{page} at {width}"
     for page in served.pages:
         for width in (PHONE, DESK):
             assert pictures[page, width, "light"] != pictures[page, width, "dark"]
@@ -152,8 +157,9 @@ def test_every_page_on_a_phone_and_on_a_desk(served: Served, tab: Browser) -> No
 
 def test_pages_on_paper(served: Served, tab: Browser) -> None:
     for page in served.pages:
-        seen = tab.visit(f"{served.server.url}/bin/{page}", DESK, media="print")
+        seen = tab.visit(f"{served.server.url}/bin/{page}", PAPER, media="print")
         assert seen.messages == ()
+        assert seen.width <= PAPER
 
 
 def test_the_browser_would_tell(served: Served, tab: Browser) -> None:

@@ -251,6 +251,8 @@ def test_builders_who_agree_and_who_do_not() -> None:
     said = Reader(package_page(SITE, LISTED, (differ,))).text
     assert "not reproducible" in said
     assert "other bytes" in said
+    taken = replace(BUILD, claims=(*BUILD.claims, replace(second, restated=BuildKey("e5" * 32))))
+    assert "2 builders" not in Reader(package_page(SITE, LISTED, (taken,))).text, "no vote"
     alone = Reader(package_page(SITE, LISTED, (BUILD,))).text
     assert "same bytes" not in alone
 

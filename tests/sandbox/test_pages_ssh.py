@@ -1,0 +1,158 @@
+"""Pages written over SSH by several publishers at once: in the end they show what all published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildit.digest import BuildKey, digest_bytes
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.card import Card, CardPackage, card_bytes
+from buildit.net.publishing import FilePublisher, Push
+from buildit.net.sftp_transport import SftpTransport
+from buildit.net.ssh_account import parse_account
+from buildit.net.ssh_publisher import SshPublisher
+from buildit.pipeline.pages import refresh
+from buildit.pipeline.shelf import INDEX
+from buildit.store.artifacts import commit
+from buildit.store.cas import Store
+from buildit.store.shown import Site
+from tests.servers import Sshd, sshd
+
+pytestmark = pytest.mark.sandbox
+
+PUBLISHERS = 3
+CONTAINERS = 4
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("pages-sshd")) as started:
+        yield started
+
+
+@contextmanager
+def publisher(server: Sshd, far: Path, store: Store, number: int) -> Iterator[SshPublisher]:
+    transport = SftpTransport()
+    try:
+        made = SshPublisher(parse_account(server.url(far)), transport, store, f"{number:016x}")
+        made.prepare()
+        yield made
+    finally:
+        transport.close()
+
+
+def build(store: Store, name: str, builder: str) -> Artifact:
+    record = store.put_bytes(b"{}")
+    layer = store.put_bytes(name.encode())
+    output = Output(layer, len(name), record)
+    key = BuildKey(digest_bytes(name.encode()))
+    made = Artifact(key, name, "1.0", "linux/amd64", {RUNTIME: output}, record)
+    commit(store, made, builder, lambda _: b"signature")
+    return made
+
+
+@dataclass
+class Slow:
+    """A publisher that has looked, and writes its first page only when the others are done."""
+
+    way: SshPublisher
+    looked: threading.Event
+    go_on: threading.Event
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.way, name)
+
+    def put_file(self, path: str, source: Path) -> None:
+        if path == INDEX and not self.looked.is_set():
+            self.looked.set()
+            assert self.go_on.wait(60)
+        self.way.put_file(path, source)
+
+
+def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
+    """One after the other, as `buildit push` does: builds, the card, then the pages."""
+    builder, scratch = f"{number:064x}", root / "scratch"
+    scratch.mkdir(parents=True)
+    site = Site(f"called {number}", "https://h.example/b")
+    with Store.open(root / "store") as store, publisher(server, far, store, number) as way:
+        shared = build(store, "libs/shared", builder)
+        for count in range(CONTAINERS):
+            own = build(store, f"app/p{number}-{count}", builder)
+            push = Push(store, way, lambda _content, _signature, _builder: None)
+            push((shared.key, own.key))
+            packages = tuple(CardPackage(one.key, one.name, "1.0") for one in (shared, own))
+            card = Card(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)
+            (scratch / "card").write_bytes(card_bytes(card))
+            way.put_file(f"containers/{card.name}/{card.stem}.card.json", scratch / "card")
+            refresh(way, site, scratch, (shared.name, own.name))
+
+
+@pytest.fixture
+def far(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BUILDIT_SSH", server.program)
+    FilePublisher(tmp_path / "far").names([""])
+    return tmp_path / "far"
+
+
+def test_publishers_at_once_leave_pages_that_show_everything(
+    server: Sshd, far: Path, tmp_path: Path
+) -> None:
+    failed: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            publish(server, far, tmp_path / str(number), number)
+        except Exception as error:  # noqa: BLE001 - told by the test itself
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(PUBLISHERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    root = (far / INDEX).read_text()
+    assert f"{PUBLISHERS * CONTAINERS} containers, {PUBLISHERS * CONTAINERS + 1} packages" in root
+    listed = (far / "containers/index.html").read_text()
+    shared = (far / "n/libs/shared/index.html").read_text()
+    for number in range(PUBLISHERS):
+        assert f"{number:064x}.json" in shared
+        for count in range(CONTAINERS):
+            assert f'href="box{number}-{count}/"' in listed
+            assert (far / f"n/app/p{number}-{count}/index.html").exists()
+    assert list((far / "tmp").iterdir()) == [], "nothing half-written stays"
+    # Whoever looks after it finds nothing to mend, but what the title was settled as in the race.
+    (tmp_path / "scratch").mkdir()
+    near = FilePublisher(far)
+    refresh(near, Site("x"), tmp_path / "scratch")
+    assert refresh(near, Site("x"), tmp_path / "scratch") == 0
+    near.close()
+
+
+def test_who_looked_before_the_others_and_writes_after_them(
+    server: Sshd, far: Path, tmp_path: Path
+) -> None:
+    """The pages of the slow one lack what the others published: it is the last to write, and so
+    it must look again."""
+    looked, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        (tmp_path / "slow").mkdir()
+        with Store.open(tmp_path / "slow/store") as store, publisher(server, far, store, 9) as way:
+            refresh(Slow(way, looked, go_on), Site("slow"), tmp_path / "slow")
+
+    slow = threading.Thread(target=slowly)
+    slow.start()
+    assert looked.wait(60)
+    publish(server, far, tmp_path / "quick", 1)
+    assert f"{CONTAINERS} containers" in (far / INDEX).read_text()
+    go_on.set()
+    slow.join()
+    assert f"{CONTAINERS} containers" in (far / INDEX).read_text()
