@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import random
+import resource
 import signal
 import socket
 import ssl
@@ -242,6 +244,93 @@ def test_many_at_once_from_a_server_that_misbehaves(transport: WebTransport, nam
 def test_many_at_once_from_a_name_that_cannot_be() -> None:
     pace = Pace(1.0, 1.0)
     assert list(bodies([("http://" + "a" * 64 + ".org/", 1)], None, pace)) == []
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_body_of_a_redirect_is_never_read(transport: WebTransport, packed: bool) -> None:
+    """Neither one without end nor one that unpacks to gigabytes."""
+    sent: list[int] = []
+    part = gzip.compress(bytes(64 << 20)) if packed else bytes(1 << 16)
+
+    def script(connection: socket.socket, head: bytes) -> None:
+        if b"/other" in head:
+            connection.sendall(OK + b"Content-Length: 2\r\n\r\nok")
+            return
+        lines = b"Location: /other\r\nTransfer-Encoding: chunked\r\n"
+        more = b"Content-Encoding: gzip\r\n\r\n" if packed else b"\r\n"
+        connection.sendall(b"HTTP/1.1 302 Found\r\n" + lines + more)
+        while len(sent) < 2000:
+            connection.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+            sent.append(len(part))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with serving(script) as server:
+        assert read_small(transport, server.url, CAP) == b"ok"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    assert len(sent) < 200
+
+
+STATUSES = (
+    b"200 OK",
+    b"206 P",
+    b"416 R",
+    b"302 F",
+    b"301 M",
+    b"999 \xff",
+    b"100 C",
+    b"304 N",
+    b"-1 x",
+)
+FIELDS = (
+    *(b"Content-Length: " + n for n in (b"5", b"-5", b"5, 5", b"x", b"9" * 20, b"9" * 5000)),
+    *(b"Transfer-Encoding: " + n for n in (b"chunked", b"gzip, chunked", b"\xff")),
+    *(b"Content-Encoding: " + n for n in (b"gzip", b"zstd")),
+    *(
+        b"Content-Range: " + n
+        for n in (b"bytes 3-9/10", b"bytes */1", b"\xff", b"bytes 3-/" + b"9" * 5000)
+    ),
+    *(
+        b"Location: " + n
+        for n in (b"http://[::1", b"\xff\xfe", b"//", b"http://a\0b/", b"?", b"/\xe2\x80\xa8")
+    ),
+    *(b"Retry-After: " + n for n in (b"9" * 5000, b"-1", b"\xb2")),
+    *(
+        b": x",
+        b"no colon",
+        b" folded",
+        b"X: \r y",
+        b"Set-Cookie: a=b; domain=\xff",
+        b"Upgrade: h2c",
+    ),
+)
+REST = (
+    b"hello",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"-5\r\nhello",
+    b"ffffffffffffffffff\r\nx",
+    b"5;" + b"e" * 70_000 + b"\r\n",
+    b"0\r\n" + b"T: x\r\n" * 200,
+    b"",
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_answer_is_taken_or_refused(transport: WebTransport, seed: int) -> None:
+    rng = random.Random(seed)
+
+    def script(connection: socket.socket, _head: bytes) -> None:
+        lines = [b"HTTP/1.1 " + rng.choice(STATUSES), *rng.sample(FIELDS, rng.randrange(5))]
+        connection.sendall(b"\r\n".join([*lines, b"", b""]) + rng.choice(REST))
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with serving(script) as server:
+        for _ in range(250):
+            with (
+                contextlib.suppress(LocationError),
+                transport.get(server.url, rng.choice([0, 3]), rng.choice([4, 100])) as response,
+            ):
+                assert len(b"".join(response.chunks)) <= 100
+            assert len(list(transport.bulk([(server.url, 100)] * 2))) <= 2
 
 
 def test_a_host_that_shakes_no_hands(transport: WebTransport) -> None:
