@@ -102,7 +102,7 @@ def _images(card: Card, files: frozenset[str]) -> str:
                 text(image.format.upper()),
                 size(image.size),
                 exact(image.digest or image.identifier),
-                link(signature, "OpenPGP") if signature in files else "none",
+                link(signature, "OpenPGP signature") if signature in files else "none",
             )
         )
     heads = ("Image", "=Format", "#Size", "SHA-256, or digest of the manifest", "=Signature")
@@ -118,12 +118,14 @@ def _getting(
     place = f"{site.url}/containers/{quote(container.directory, errors='replace')}/"
     sums = quote(f"{card.stem}{SUMS}", errors="replace")
     depth = len([part for part in place.split("/")[3:] if part])
+    signed = [one.file for one in card.images if f"{one.file}.asc" in container.files]
     layouts = [one.file for one in card.images if one.format == "oci" and not one.digest]
     lines = [
         f"curl -fsSO {place}{sums}",
         f"cut -c67- {sums} |",
         f"    wget -qxnH --cut-dirs={depth} -B {place} -i -",
         f"sha256sum --quiet -c {sums}",
+        *(f"gpg --verify {shlex.quote(f'{file}.asc')} {shlex.quote(file)}" for file in signed),
         *(f"podman run --rm {shlex.quote(f'oci:{file}')}" for file in layouts),
     ]
     yield "<h3>Get it: images and spec</h3>"

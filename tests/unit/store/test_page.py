@@ -313,6 +313,7 @@ def test_the_commands_that_fetch_a_container_are_words_of_a_shell() -> None:
     (block,) = re.findall("<pre[^>]*>(.*?)</pre>", page, re.S)
     assert "https://bin.example.org:8443/b/containers/nginx/nginx-1.22.1-p1-linux-amd64" in block
     assert "--cut-dirs=3 " in block
+    assert f"gpg --verify {ACI.file}.asc {ACI.file}" in block
     assert sums(SPEC) == "".join(f"{one.digest}  {one.path}\n" for one in SPEC)
     evil = replace(OCI, file="$(touch x).oci")
     box = replace(BOX, cards=(replace(CARD, images=(evil,)),))
