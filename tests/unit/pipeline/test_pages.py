@@ -28,6 +28,7 @@ from buildit.pipeline.settings import Repository
 from buildit.pipeline.shelf import INDEX, MOST_CARDS
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.store.package_page import MOST_BUILDS
 from buildit.store.shown import Site, fingerprint
 
 pytestmark = pytest.mark.unit
@@ -255,6 +256,24 @@ def test_old_cards_and_builds_are_not_read(shelf: DirectoryShelf, tmp_path: Path
     assert f"({MOST_CARDS + 3} versions)" in box
     assert 'href="box-1-linux-amd64.card.json"' in box
     assert "14 for linux/amd64" in box
+
+
+def test_of_many_builds_the_newest_are_read(
+    store: Store, shelf: DirectoryShelf, tmp_path: Path
+) -> None:
+    made = [f"1.{n}" for n in range(MOST_BUILDS + 7)]
+    for version in made:
+        one = {"key": key("a/b", version), "name": "a/b", "version": version}
+        path = shelf.root / f"n/a/b/{one['key']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(one))
+    for version in (made[0], made[-1]):
+        commit(store, artifact(store, "a/b", version), "ab" * 32, lambda _: b"signature")
+    refresh(shelf, SITE, tmp_path)
+    page = text(shelf, "n/a/b")
+    assert f'id="{key("a/b", made[-1])}"' in page
+    assert f'id="{key("a/b", made[0])}"' not in page
+    assert "7 older builds not shown" in page
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])

@@ -326,6 +326,9 @@ def test_many_packages_are_listed_by_category() -> None:
     links = Reader(root_page(SITE, (), many, ())).links
     assert "n/c3/" in links
     assert not any(link.startswith("n/c3/p") for link in links)
+    crowd = [Listed(f"c{n % 50}/p{n}", f"c{n % 50}/p{n}", ("1.1", "1.0")) for n in range(10_000)]
+    assert len(root_page(SITE, (), crowd, ())) < 30_000
+    assert len(category_page(SITE, "c0", crowd[:: len(crowd) // 200])) < 60_000
     few = Reader(root_page(SITE, (), many[:-1], ())).links
     assert "n/c3/p3/" in few
 
