@@ -30,6 +30,8 @@ SMALL = 256 << 10
 FEW = 16
 """From so many small blobs on, they come over one connection, each asked for before the last has
 come."""
+WINDOW = 16 << 20
+"""Bytes that unpacking one may take, of several at a time; what we pack asks for far less."""
 CODEC = "zstd"
 """The form that is preferred to the plain one."""
 
@@ -178,7 +180,7 @@ class Blobs:
 
         url = self.url(blob_path(form.digest))
         # its stated size bounds it; zeros compress as well as they like
-        budget = Budget(total_bytes=want.limit, ratio=1 << 40)
+        budget = Budget(total_bytes=want.limit, ratio=1 << 40, memory=WINDOW)
         try:
             with batch.ingest() as sink:
                 stream = decompressed(partial.rewind(), budget, url)

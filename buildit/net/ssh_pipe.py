@@ -220,7 +220,7 @@ def explained(account: Account, said: str, code: int | None) -> LocationError:
             unreachable=True,
         )
     lost = code is None or code < 0 or "closed" in said or not lines
-    reason = "the connection was lost" if lost else f"ssh: {last}"
+    reason = "the connection was lost" if lost else f"ssh: {last.removeprefix('ssh: ')}"
     return LocationError(account.shown, reason, unreachable=True, transient=lost)
 
 

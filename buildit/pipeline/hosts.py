@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONNECT = 3.0
 """Seconds that a dead binhost may cost a run."""
+ANSWER = 10.0
+"""Seconds that one may cost which takes connections and never answers."""
 
 
 @dataclass(slots=True)
@@ -134,7 +136,7 @@ class Hosts:
             if scheme in ("https", "http"):
                 from buildit.net.web import Limits, WebTransport
 
-                self._transports[scheme] = WebTransport(Limits(connect=CONNECT))
+                self._transports[scheme] = WebTransport(Limits(connect=CONNECT, headers=ANSWER))
             elif scheme == "ssh":
                 from buildit.net.sftp_transport import SftpTransport
 

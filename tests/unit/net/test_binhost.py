@@ -9,8 +9,10 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError, UsageError
 from buildit.events import Event, Notice
-from buildit.model.artifact import RUNTIME, Artifact
-from buildit.net.binhost import SIGNATURE_LIMIT
+from buildit.model.artifact import RUNTIME, Artifact, Encoding
+from buildit.net.binhost import SIGNATURE_LIMIT, Binhost
+from buildit.net.blobs import Wanted
+from buildit.net.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
@@ -256,3 +258,20 @@ def test_a_corrupt_local_blob_is_not_pushed(store: Store, binhost: FileBinhost) 
     assert list(statement_paths(binhost.root, artifact.key)) == []
     with pytest.raises(UsageError, match="nothing to push"):
         binhost.push(artifact.key, store)
+
+
+def test_a_compressed_form_that_wants_much_memory_is_refused(other: Store, tmp_path: Path) -> None:
+    """Several layers are unpacked at a time: none may ask for 64 MiB."""
+    zstd = pytest.importorskip("backports.zstd")
+    plain = bytes(range(256)) * 1024
+    options = {zstd.CompressionParameter.window_log: 26}
+    compressor = zstd.ZstdCompressor(options=options)
+    packed = compressor.compress(plain) + compressor.flush()
+    with Store.open(tmp_path / "site") as site:
+        form = Encoding("zstd", site.put_bytes(packed), len(packed))
+    far = Binhost("far", str(tmp_path / "site"), LocalTransport(), accept)
+    digest = digest_bytes(plain)
+    wanted = Wanted(digest, len(plain), len(plain), forms=(form,))
+    with pytest.raises(IntegrityError, match="memory"):
+        far.pull_blobs((wanted,), other)
+    assert not other.has(digest)

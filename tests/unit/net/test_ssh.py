@@ -86,7 +86,7 @@ def test_the_program_may_be_another() -> None:
     [
         ("u@h: Permission denied (publickey).", 255, "refuses the login", False),
         ("subsystem request failed on channel 0", 255, "offers no SFTP", False),
-        ("ssh: connect to host h port 22: Connection refused", 255, "Connection refused", False),
+        ("ssh: connect to host h port 22: Connection refused", 255, "ssh: connect to host", False),
         ("ssh: Could not resolve hostname h: Name or service not known", 255, "resolve", False),
         ("Connection closed by 127.0.0.1 port 22", 255, "was lost", True),
         ("", None, "was lost", True),
