@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from buildit.__main__ import GARBAGE
 from buildit.digest import Digest
 from buildit.store.cas import Store
 
@@ -58,4 +60,5 @@ def _opener(store: Store, digest: Digest) -> Callable[[], BinaryIO]:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(GARBAGE)  # as the command does
     {"pull": pull, "push": push}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))

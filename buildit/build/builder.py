@@ -37,8 +37,18 @@ from buildit.plan.nodes import deb_node
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
 from buildit.store.failures import Failure, forget_failure, keep_failure
+from buildit.store.ingest import Batch
 
 TREES = "trees"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a build left in the store, of which all became visible together."""
+
+    outputs: Mapping[str, Output]
+    record: Digest
+    log: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +101,16 @@ class Builder:
                 room.phase(step.phase, step.argv, env)
             phase = Phase.INSTALL.value
             self.report(PhaseStarted(node.key, node.label, "pack"))
-            outputs = self._capture(node, record, room, lowers, epoch)
+            with self.store.batch() as batch:
+                outputs = self._capture(node, record, room, lowers, epoch, batch)
+                kept = _Kept(outputs, _record(node, batch), self._log(room, batch))
         except Interrupted:
             raise
         except BuilditError as error:
             self._keep_failure(node, room, phase, error)
             raise
-        log = self._keep_log(room)
         forget_failure(self.store, node.key)
-        return self._artifact(node, outputs, epoch, log, resolved_outputs(node, at_hand))
+        return self._artifact(node, kept, epoch, resolved_outputs(node, at_hand))
 
     def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
@@ -136,6 +147,7 @@ class Builder:
         room: Workroom,
         lowers: Mapping[tuple[BuildKey, str], Lower],
         epoch: int,
+        batch: Batch,
     ) -> dict[str, Output]:
         target = _target(node)
         rules = [
@@ -153,7 +165,7 @@ class Builder:
             for finding in check(tree, installed, target, waivers, node.label):
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
             found = found_providers(installed, visible, self._deb_of, target, node.label, waivers)
-            return pack(tree, installed, found, self.store)
+            return pack(tree, installed, found, batch)
 
     def _deb_of(self, path: str) -> str | None:
         """The provider that a path of the toolchain comes from."""
@@ -178,8 +190,9 @@ class Builder:
             installed = survey(tree, (), (), epoch, target)
             visible = [self._beside(other, node) for other in node.beside]
             found = found_providers(installed, visible, self._deb_of, target, node.label)
-            outputs = pack(tree, installed, found, self.store)
-        return self._artifact(node, outputs, epoch, None, {})
+            with self.store.batch() as batch:
+                kept = _Kept(pack(tree, installed, found, batch), _record(node, batch))
+        return self._artifact(node, kept, epoch, {})
 
     def _beside(self, deb: DebRef, node: Node) -> Visible:
         """The files of a .deb that was chosen with the node's."""
@@ -191,9 +204,8 @@ class Builder:
     def _artifact(
         self,
         node: Node,
-        outputs: Mapping[str, Output],
+        kept: _Kept,
         epoch: int,
-        log: Digest | None,
         resolved: Mapping[BuildKey, Mapping[str, Digest]],
     ) -> Artifact:
         materials = [(source.name, source.digest) for source in node.sources]
@@ -205,16 +217,16 @@ class Builder:
             name=node.name,
             version=node.version,
             platform=node.platform,
-            outputs=outputs,
-            record=self.store.put_bytes(node.record.encode()),
-            log=log,
+            outputs=kept.outputs,
+            record=kept.record,
+            log=kept.log,
             resolved=resolved,
             materials=tuple(materials),
             epoch=epoch,
         )
 
-    def _keep_log(self, room: Workroom) -> Digest:
-        with self.store.ingest() as sink:
+    def _log(self, room: Workroom, batch: Batch) -> Digest:
+        with batch.ingest() as sink:
             room.write_log(sink.write)
             return sink.commit()
 
@@ -228,6 +240,10 @@ class Builder:
             self.store,
             Failure(node.key, node.name, node.version, phase, str(error), log, room.work),
         )
+
+
+def _record(node: Node, batch: Batch) -> Digest:
+    return batch.put_bytes(node.record.encode())
 
 
 def environment_of(record: BuildRecord, epoch: int) -> dict[str, str]:

@@ -20,7 +20,6 @@ from buildit.model.artifact import Output
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry
 from buildit.plan.steps import BUILD_DIRECTORY
-from buildit.store.cas import Store
 from buildit.store.ingest import Batch
 
 BUILD_PATHS = (f"{BUILD_DIRECTORY}/src", f"{BUILD_DIRECTORY}/out")
@@ -112,14 +111,13 @@ def found_providers(
 
 
 def pack(
-    tree: Root, installed: Installed, providers_: Mapping[str, Mapping[str, str]], store: Store
+    tree: Root, installed: Installed, providers_: Mapping[str, Mapping[str, str]], batch: Batch
 ) -> dict[str, Output]:
-    """Write each output as one layer; all become visible together."""
-    with store.batch() as batch:
-        return {
-            name: _pack(tree, entries, installed.needs[name].needs, providers_[name], batch)
-            for name, entries in installed.outputs.items()
-        }
+    """Write each output as one layer, and its contents."""
+    return {
+        name: _pack(tree, entries, installed.needs[name].needs, providers_[name], batch)
+        for name, entries in installed.outputs.items()
+    }
 
 
 def _pack(

@@ -75,6 +75,15 @@ def token() -> str:
     return os.urandom(8).hex()
 
 
+def has_size(path: Path, size: int) -> bool:
+    """Whether there is a file of `size` bytes; a power loss may have emptied one."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
 def make_directory(path: Path) -> None:
     """Create a directory and its missing parents with mode 0755, whatever the umask."""
     if path.is_dir():
@@ -164,6 +173,20 @@ class Disk:
             self.sync_directory(subject, path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def put_derived(self, subject: str, path: Path, content: bytes, temporary: Path) -> None:
+        """Put content under a name, replacing what has it, and sync nothing: for what can be
+        derived again. After a power loss it may be missing, or empty."""
+        fd = self.create(subject, temporary)
+        try:
+            self.write(subject, fd, content)
+            os.fchmod(fd, READ_ONLY)
+            self.publish(subject, temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
 
     def make_synced_directory(self, subject: str, path: Path) -> None:
         """Create missing directories so that a power loss cannot take one away again."""

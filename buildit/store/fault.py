@@ -17,13 +17,17 @@ from itertools import product
 
 from buildit.errors import UsageError
 
-SUBJECTS = ("layout", "blob", "signature", "statement", "name", "mark", "root")
+SUBJECTS = ("layout", "blob", "signature", "statement", "root")
 """What is written: see `durable.Disk`, whose every step is a point of each subject."""
 
 STEPS = ("create", "write", "sync", "publish", "directory")
 
+DERIVED = ("name", "mark")
+"""What is not synced, since it can be derived again, or counts until the next boot only."""
+
 POINTS = (
     *(f"{subject}-{step}" for subject, step in product(SUBJECTS, STEPS)),
+    *(f"{subject}-{step}" for subject, step in product(DERIVED, ("create", "write", "publish"))),
     "lease-create",
     "tree-fill",
     "tree-publish",

@@ -1,6 +1,7 @@
 """Keys by prefix, and the index of names `n/<category>/<name>/<key>.json`, for people only.
 
-The index is derived from the statements; an entry may be missing or stale, and nothing breaks.
+The index is derived from the statements; an entry may be missing, empty (it is not synced) or
+stale, and nothing breaks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from buildit.digest import BuildKey, canonical, is_hex64, key_uuid, uuid_prefix
 from buildit.errors import UsageError
 from buildit.model.artifact import Artifact
 from buildit.store.cas import Store
-from buildit.store.durable import located, make_directory
+from buildit.store.durable import has_size, located, make_directory
 from buildit.store.layout import key_directory
 
 SHORTEST_PREFIX = 8
@@ -59,10 +60,10 @@ def note(store: Store, artifact: Artifact) -> None:
         return
     path = store.root / found[0]
     with located(path):
-        if path.exists():
+        if has_size(path, len(found[1])):
             return
         make_directory(path.parent)
-        store.disk.replace_file("name", path, found[1], store.lease().entry("name"))
+        store.disk.put_derived("name", path, found[1], store.lease().entry("name"))
 
 
 def named(store: Store) -> tuple[Named, ...]:

@@ -16,7 +16,7 @@ from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact, Output
 from buildit.store.attest import is_builder
 from buildit.store.cas import Store
-from buildit.store.durable import located, make_directory, open_regular
+from buildit.store.durable import has_size, located, make_directory, open_regular
 from buildit.store.layout import key_directory
 
 ENTRY_LIMIT = 256
@@ -57,11 +57,11 @@ def note_resolved(store: Store, artifact: Artifact, builder: str) -> Digest | No
     if resolved is None:
         return None
     path = store.root / entry_name(resolved, builder)
+    content = entry_bytes(artifact.key)  # as long as any other: the first one stays
     with located(path):
-        if not path.exists():
+        if not has_size(path, len(content)):
             make_directory(path.parent)
-            entry = store.lease().entry("resolved")
-            store.disk.replace_file("resolved", path, entry_bytes(artifact.key), entry)
+            store.disk.put_derived("resolved", path, content, store.lease().entry("resolved"))
     return resolved
 
 

@@ -116,7 +116,8 @@ class Trees:
                 self._write_mark(path, SETTLED, lease())
 
     def _write_mark(self, path: Path, content: bytes, lease: Lease) -> None:
-        self.disk.replace_file("mark", _mark(path), content, lease.entry("mark"))
+        """Not synced: it comes after its tree was, or counts for no longer than this boot."""
+        self.disk.put_derived("mark", _mark(path), content, lease.entry("mark"))
 
 
 def boot() -> bytes:

@@ -43,3 +43,16 @@ def test_what_the_store_lost_is_no_build(store: Store) -> None:
     statement = commit(store, artifact).path
     statement.unlink()
     assert builds_of(store, "nginx") == ()
+
+
+def test_an_entry_that_a_power_loss_emptied_is_written_again(store: Store) -> None:
+    artifact = add_artifact(store, "nginx")
+    commit(store, artifact)
+    (entry,) = (store.root / "n" / "local" / "nginx").iterdir()
+    good = entry.read_bytes()
+    entry.chmod(0o644)
+    entry.write_bytes(b"")
+    assert builds_of(store, "nginx") == ()
+    commit(store, artifact)
+    assert entry.read_bytes() == good
+    assert [found.key for found in builds_of(store, "nginx")] == [artifact.key]

@@ -180,3 +180,15 @@ def test_a_record_that_is_not_the_key_s_gives_no_resolved_key(store: Store) -> N
     assert resolved_of(artifact, record(LIB_B)) is None
     assert resolved_of(replace(artifact, key=LIB_B), record(LIB_A)) is None
     assert resolved_of(replace(artifact, key=BuildKey(digest_bytes(b"[]"))), "[]") is None
+
+
+def test_an_entry_that_a_power_loss_emptied_is_written_again(store: Store) -> None:
+    text = record(LIB_A)
+    artifact = built(store, text)
+    commit(store, artifact)
+    path = store.root / entry_name(resolved_key(text, artifact.resolved), "local")
+    path.chmod(0o644)
+    path.write_bytes(b"")
+    assert list(pointed_to(store.root, resolved_key(text, artifact.resolved))) == []
+    commit(store, artifact)
+    assert path.read_bytes() == entry_bytes(artifact.key)
