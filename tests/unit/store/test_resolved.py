@@ -186,9 +186,11 @@ def test_an_entry_that_a_power_loss_emptied_is_written_again(store: Store) -> No
     text = record(LIB_A)
     artifact = built(store, text)
     commit(store, artifact)
-    path = store.root / entry_name(resolved_key(text, artifact.resolved), "local")
+    resolved = resolved_key(text, artifact.resolved)
+    assert resolved is not None
+    path = store.root / entry_name(resolved, "local")
     path.chmod(0o644)
     path.write_bytes(b"")
-    assert list(pointed_to(store.root, resolved_key(text, artifact.resolved))) == []
+    assert list(pointed_to(store.root, resolved)) == []
     commit(store, artifact)
     assert path.read_bytes() == entry_bytes(artifact.key)
