@@ -29,12 +29,14 @@ from buildit.net.sftp_wire import (
     MKDIR,
     NAME,
     NO_SUCH_FILE,
+    OK,
     OPEN,
     OPENDIR,
     READ,
     READDIR,
     REMOVE,
     RENAME,
+    SETSTAT,
     STATUS,
     TRUNCATE,
     WRITE,
@@ -109,8 +111,13 @@ class Sftp:
     def make_directories(self, paths: Iterable[str]) -> None:
         """Create directories, parents first; one that is there already is as good."""
         mode = struct.pack(">II", HAS_MODE, 0o755)
-        for _ in self._session.exchange((MKDIR, text(path) + mode) for path in paths):
-            pass  # whether it is there shows when something is written in it
+        asked = list(paths)
+        made = self._session.exchange((MKDIR, text(path) + mode) for path in asked)
+        # Whether one is there shows when something is written in it. The account's umask counts
+        # when it is made, and the web server must be able to look into it.
+        new = [path for path, reply in zip(asked, made, strict=True) if reply.code() == OK]
+        for _ in self._session.exchange((SETSTAT, text(path) + mode) for path in new):
+            pass
 
     def remove(self, path: str) -> None:
         self._session.one(REMOVE, text(path)).done()

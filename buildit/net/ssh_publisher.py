@@ -66,10 +66,12 @@ class SshPublisher:
             sftp.make_directories([*parents, *([root] if root else [])])
             self._directories(sftp, DIRECTORIES)
             if sftp.status(self.account.below("tmp")) is None:
-                raise StatusError(2, f"the directory {root or '.'} cannot be made")
+                there = root and sftp.status(root) is not None
+                how = "cannot be written to" if there else "cannot be made"
+                raise StatusError(2, f"the directory {root or '.'} {how}")
             files = {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}
-            there = sftp.statuses([self.account.below(name) for name in files])
-            missing = [pair for pair, one in zip(files.items(), there, strict=True) if one is None]
+            found = sftp.statuses([self.account.below(name) for name in files])
+            missing = [pair for pair, one in zip(files.items(), found, strict=True) if one is None]
             self._place(sftp, missing)
 
     def sizes(self, digests: Sequence[Digest]) -> Mapping[Digest, int]:
@@ -184,13 +186,16 @@ class SshPublisher:
         with self._session() as sftp:
             self._directories(sftp, (str(Path(path).parent),))
             temporary = self.temporary(path)
+            with suppress(StatusError):
+                # left by an upload that was cut short when it was finished but for its name
+                sftp.remove(temporary)
             with source.open("rb") as stream:
                 for _ in sftp.write(temporary, stream, 0):
                     pass
             status = sftp.status(temporary)
             if status is None or status.size != size:
                 raise StatusError(4, f"{path} changed while it was sent")
-            sftp.replace(temporary, self.account.below(path))
+            self._give(sftp, temporary, path)
 
     def _is_taken(self, sftp: Sftp, one: Signed) -> bool:
         return sftp.status(self.account.below(_statement(one))) is not None
@@ -247,7 +252,16 @@ class SshPublisher:
     def _replace(self, sftp: Sftp, path: str, content: bytes) -> None:
         temporary = self.temporary(path)
         sftp.write_small([Small(temporary, content)])
-        sftp.replace(temporary, self.account.below(path))
+        self._give(sftp, temporary, path)
+
+    def _give(self, sftp: Sftp, temporary: str, path: str) -> None:
+        """Rename over what has the name; where the server refuses, nothing stays."""
+        try:
+            sftp.replace(temporary, self.account.below(path))
+        except StatusError as error:
+            with suppress(StatusError):
+                sftp.remove(temporary)
+            raise StatusError(error.code, f"{path}: {error.text}") from error
 
     def _directories(self, sftp: Sftp, paths: Iterator[str] | Sequence[str]) -> None:
         """Make directories below the root that were not made or seen by this push yet."""
@@ -335,7 +349,8 @@ def _failed(account: Account, error: StatusError) -> FetchError:
     return FetchError(
         f"the server refuses: {error.text}",
         place=account.shown,
-        hint="check that the account may write there, and its quota",
+        hint="on the server, let the account own that directory and all that is in it; "
+        "look at its quota too",
     )
 
 
