@@ -90,7 +90,7 @@ class Room:
 
 def _pinned(lock: Path) -> str:
     """The lines of a lock that pin the toolchain."""
-    kept = ("#", "buildit-lock ", "[", "deb ", "index ")
+    kept = ("#", "buildit-lock ", "[", "deb ", "index ", "request ")
     return "".join(
         line for line in lock.read_text().splitlines(keepends=True) if line.startswith(kept)
     )

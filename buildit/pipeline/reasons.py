@@ -7,19 +7,21 @@ from buildit.model.plan import Node
 from buildit.plan.identity import differences
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.names import builds_of
+from buildit.store.names import latest_builds
 
 SHOWN = 3
-CONSIDERED = 20
+CONSIDERED = 3
+"""Of the latest builds; each look costs the sandboxed build of a small package some percent."""
 
 
 def reason(node: Node, store: Store) -> str:
-    """`first build`, or the differences to the closest earlier build, most telling first."""
+    """`first build`, or what differs from the closest of the latest builds, most telling first."""
     if node.deb is not None:
         return "unpacked for the first time"
     closest: tuple[str, ...] | None = None
-    earlier = [entry for entry in builds_of(store, node.name) if entry.key != node.key]
-    for entry in earlier[-CONSIDERED:]:
+    for entry in latest_builds(store, node.name, CONSIDERED):
+        if entry.key == node.key:
+            continue
         try:
             artifact = lookup(store, entry.key)
             if artifact is None:

@@ -78,6 +78,27 @@ def builds_of(store: Store, name: str) -> tuple[Named, ...]:
     return tuple(entry for entry in found if entry.name == name)
 
 
+def latest_builds(store: Store, name: str, count: int) -> tuple[Named, ...]:
+    """As `builds_of`, of no more than the last `count` that were made, these first; reads no more
+    entries than it must, however often the package was built."""
+    directory = name_directory(store.root, name)
+    paths = () if directory is None else directory.glob("*.json")
+    dated = sorted(((_changed(path), path) for path in paths), reverse=True)
+    known: list[Named] = []
+    for _, path in dated:
+        if len(known) == count:
+            break
+        known += (entry for entry in _known(store, (path,)) if entry.name == name)
+    return tuple(known)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0  # removed meanwhile
+
+
 def _known(store: Store, paths: Iterable[Path]) -> tuple[Named, ...]:
     found = (_read(path) for path in paths)
     known = [

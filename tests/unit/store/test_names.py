@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.names import builds_of
+from buildit.store.names import builds_of, latest_builds
 from tests.unit.store.build import add_artifact, key
 
 pytestmark = pytest.mark.unit
@@ -56,3 +58,15 @@ def test_an_entry_that_a_power_loss_emptied_is_written_again(store: Store) -> No
     commit(store, artifact)
     assert entry.read_bytes() == good
     assert [found.key for found in builds_of(store, "nginx")] == [artifact.key]
+
+
+def test_the_latest_builds_come_first_and_no_more_are_read(store: Store) -> None:
+    artifact = add_artifact(store, "nginx")
+    keys = [key(f"build {number}") for number in range(4)]
+    for number, one in enumerate(keys):
+        commit(store, replace(artifact, key=one))
+        os.utime(store.root / "n" / "local" / "nginx" / f"{one}.json", (number, number))
+    assert [found.key for found in latest_builds(store, "nginx", 3)] == keys[:0:-1]
+    commit(store, artifact).path.unlink()
+    assert [found.key for found in latest_builds(store, "nginx", 9)] == keys[::-1]
+    assert latest_builds(store, "nobody/built-it", 3) == latest_builds(store, "..", 3) == ()
