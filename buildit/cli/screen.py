@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
-from buildit.cli.printable import printable
+from buildit.cli.printable import printable, size
 from buildit.digest import BuildKey, key_uuid
 from buildit.events import (
     BuildFailed,
@@ -66,7 +66,7 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
         case LocationFailed(name, location, reason):
             return (f"  {name}: {location}: {reason}; trying the next location",)
         case Fetching(name, received, _, True) if not name.endswith(".deb"):
-            return (f"  fetched {name} ({received / 1e6:.1f} MB)",)
+            return (f"  fetched {name} ({size(received)})",)
         case Emitted(name, kind, _, _):
             return (f"Packaging {name} as {kind.upper()}...{OK}",)
         case Uploading(repository, what, _, _, True):

@@ -16,14 +16,15 @@ def trusting_lines(found: Trusting) -> tuple[str, ...]:
         lines.append("Nobody is trusted: what binhosts have is not used, and all is built here.")
     for match, need in found.rules:
         lines.append(f"{match}: {need} of them must say the same")
-    lines.append("Otherwise one of them is enough." if found.people else "")
+    if found.people:
+        lines.append("Otherwise one of them is enough." if found.rules else "One is enough.")
     if found.seen:
         lines.append("Not trusted, and seen on a binhost:")
         lines += [f"  {one.fingerprint}  (builder {one.builder[:12]})" for one in found.seen]
         lines.append(
             "To trust one whose fingerprint its owner told you: buildit trust add SHA256:…"
         )
-    return tuple(printable(line) for line in lines if line)
+    return tuple(map(printable, lines))
 
 
 def _source(one: Trusted) -> str:

@@ -112,13 +112,18 @@ def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
     lines: list[str] = []
     for one in found:
         lines.append(f"{one.node.label}  {key_uuid(one.node.key)}")
-        lines.append(f"  {_PLACES[one.state](one.place)}")
+        where = (
+            "no place whose builder is trusted has it"
+            if one.strangers
+            else _PLACES[one.state](one.place)
+        )
+        lines.append(f"  {where}")
         lines += [f"  {stranger}" for stranger in one.strangers]
         if one.closest is not None:
             lines.append(f"  closest: {key_uuid(one.closest.key)} in {one.closest.place}")
             told = one.closest.differences or ("nothing differs: its artifact is incomplete",)
             lines += [f"    {text}" for text in told]
-        elif one.state is State.BUILD:
+        elif one.state is State.BUILD and not one.strangers:
             lines.append("  and no place that lists names has a build of this package")
     return tuple(map(printable, lines))
 

@@ -209,7 +209,8 @@ def explained(account: Account, said: str, code: int | None) -> LocationError:
         return LocationError(
             account.shown,
             f"the server refuses the login: {last}",
-            hint=f"let the agent hold the key that the server knows; try: ssh {_words(account)}",
+            hint="add your public key to authorized_keys there, or let the agent hold the one that "
+            f"is; try: ssh {_words(account)}",
             unreachable=True,
         )
     if "subsystem request failed" in said:

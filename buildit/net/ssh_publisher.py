@@ -341,7 +341,8 @@ class SshPublisher:
             raise FetchError(
                 f"publishing failed: {error.reason}",
                 place=error.place,
-                hint=error.hint or "push again: what is there already is not sent again",
+                hint=error.hint
+                or "when it answers, push again: what is there already is not sent again",
             ) from error
 
 

@@ -150,7 +150,11 @@ def _public(path: Path, text: bytes) -> bytes:
     try:
         return parse_public(text.decode("utf-8", "replace"))
     except IntegrityError as error:
-        raise UsageError(error.message, place=str(path), hint=error.hint) from error
+        raise UsageError(
+            f"neither an OpenSSH private key nor a public one: {error.message}",
+            place=str(path),
+            hint=error.hint or "make one: ssh-keygen -t ed25519",
+        ) from error
 
 
 def _load(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the library's own union
@@ -167,7 +171,11 @@ def _load(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the li
     except (ValueError, UnsupportedAlgorithm) as error:
         if "password" in str(error).lower():
             raise _LockedError from error
-        raise UsageError(f"not an SSH private key: {error}", place=str(path)) from error
+        raise UsageError(
+            f"not an SSH private key: {error}",
+            place=str(path),
+            hint="make one: ssh-keygen -t ed25519",
+        ) from error
 
 
 def _ask(agent: Path, codes: tuple[int, int], body: bytes) -> bytes:

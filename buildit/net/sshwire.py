@@ -85,7 +85,9 @@ def parse_public(line: str) -> bytes:
     """
     fields = line.split()
     if len(fields) < 2:
-        raise IntegrityError("not an OpenSSH public key")
+        raise IntegrityError(
+            "not an OpenSSH public key", hint="it is one line: ssh-ed25519 AAAA… whose"
+        )
     try:
         public = base64.b64decode(fields[1], validate=True)
     except binascii.Error as error:

@@ -132,6 +132,21 @@ class LocalTransport:
         return
 
 
+class ClosedTransport:
+    """The network of a run that asks no other machine: every request is refused by name."""
+
+    def get(
+        self,
+        url: str,
+        offset: int,  # noqa: ARG002  # the protocol's
+        cap: int,  # noqa: ARG002
+    ) -> AbstractContextManager[Response]:
+        raise LocationError(url, "not asked (--offline)", hint="run once without --offline")
+
+    def close(self) -> None:
+        return
+
+
 class SchemeTransport:
     """One transport per URL scheme (`file` also serves absolute paths), made at first use."""
 

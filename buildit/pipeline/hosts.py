@@ -108,8 +108,8 @@ class Hosts:
             if not names and not one.download.startswith("/"):
                 self.report(
                     Notice(
-                        f"'{one.name}' is not asked: nobody's builds are trusted; see "
-                        "`signing-key` and `trust` in .buildit-config.yaml",
+                        f"'{one.name}' is not asked: nobody's builds are trusted: "
+                        "`buildit trust add BUILDER.pub`, and `buildit why` says who signed",
                         warning=True,
                     )
                 )

@@ -36,13 +36,16 @@ class Network:
 
     def transport(self) -> Transport:
         if self._transport is None:
-            from buildit.net.transport import LocalTransport, SchemeTransport, web_transport
+            from buildit.net.transport import (
+                ClosedTransport,
+                LocalTransport,
+                SchemeTransport,
+                web_transport,
+            )
 
-            hosts = self.hosts()
-            ways = {"file": LocalTransport, "binhost": hosts.transport}
-            if not self.offline:
-                ways |= {"https": web_transport, "http": web_transport}
-            self._transport = SchemeTransport(ways)
+            web = ClosedTransport if self.offline else web_transport
+            ways = {"file": LocalTransport, "binhost": self.hosts().transport}
+            self._transport = SchemeTransport(ways | {"https": web, "http": web})
         return self._transport
 
     def hosts(self) -> Hosts:

@@ -102,7 +102,9 @@ def targets(settings: Settings, network: Network) -> tuple[Repository, ...]:
         raise UsageError(
             "no repository of the configuration can be published to"
             + (" offline" if network.offline else ""),
-            hint="in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
+            hint="leave out --offline"
+            if any(one.upload for one in settings.repositories)
+            else "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
             "user@host/path}, or upload-type: file with a directory",
         )
     return found

@@ -87,6 +87,11 @@ def test_the_transcript_of_a_first_run() -> None:
     assert told(*FIRST_RUN) == FIRST_LINES
 
 
+def test_sizes_are_said_in_a_unit_that_shows_them() -> None:
+    text = told(Fetching("openssl-3.0.20.tar.gz.asc", 833, 833, done=True))
+    assert text == "  fetched openssl-3.0.20.tar.gz.asc (833 B)\n"
+
+
 def test_what_the_store_has_is_found() -> None:
     text = told(*FIRST_RUN[:2], Reused(NGINX, "nginx", "the local store"))
     assert text.endswith("Found HASH in the local store...   [OK]\n")

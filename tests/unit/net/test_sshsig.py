@@ -294,8 +294,9 @@ def test_keys_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not an SSH private key"):
         signing_key(tmp_path / "junk", None)
     (tmp_path / "text").write_text("hello there")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="neither an OpenSSH private key nor") as caught:
         signing_key(tmp_path / "text", None)
+    assert caught.value.hint
 
 
 def test_a_dead_agent(tmp_path: Path) -> None:

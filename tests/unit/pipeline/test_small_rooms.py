@@ -16,7 +16,7 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
 from buildit.build.limits import Limits
 from buildit.digest import BuildKey
-from buildit.errors import IntegrityError, RecipeError, StoreError
+from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
 from buildit.events import silent
 from buildit.load.container import load_container
 from buildit.model.artifact import RUNTIME, Artifact, Output
@@ -39,7 +39,9 @@ from buildit.pipeline.assemble import image, stack
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.locking import differing, moved, with_outputs, write_lock
 from buildit.pipeline.network import Network
+from buildit.pipeline.publish import targets
 from buildit.pipeline.reasons import reason
+from buildit.pipeline.settings import Repository as Place
 from buildit.pipeline.settings import Settings, from_plain, settings_of
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
@@ -383,6 +385,19 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
     with pytest.raises(IntegrityError, match="not in the plan") as caught:
         stack(plan, store, realiser.node, obtain)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("upload", "hint"),
+    [("ssh://user@example.org/path", "leave out --offline"), ("", "upload-type: ssh")],
+)
+def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> None:
+    far = Place("far", "https://example.org/bin", upload, unsigned=False)
+    settings = Settings(str(store.root), 1, repositories=(far,))
+    network = Network(settings, store, silent, offline=True)
+    with pytest.raises(UsageError, match="can be published to offline") as caught:
+        targets(settings, network)
+    assert hint in str(caught.value.hint)
 
 
 def test_an_image_carries_the_plan_and_the_layers(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The lines of `buildit why`."""
+
+from __future__ import annotations
+
+import pytest
+
+from buildit.cli.whys import Why, why_lines
+from buildit.digest import BuildKey, digest_bytes, key_uuid
+from buildit.model.plan import Node
+from buildit.pipeline.closest import Closest
+from buildit.pipeline.forecast import State
+from buildit.pipeline.strangers import Stranger
+
+pytestmark = pytest.mark.unit
+
+KEY = BuildKey(digest_bytes(b"hello"))
+HELLO = Node(KEY, "app/hello", "1.0", "{}", "pkgs/app/hello")
+TITLE = f"app/hello-1.0  {key_uuid(KEY)}"
+ADA = Stranger("far", "signed by SHA256:abc", "if you know this key: buildit trust add SHA256:abc")
+
+
+def test_what_nobody_has() -> None:
+    assert why_lines((Why(HELLO, State.BUILD, "", None),)) == (
+        TITLE,
+        "  no known place has it",
+        "  and no place that lists names has a build of this package",
+    )
+
+
+def test_what_a_stranger_has_is_not_said_to_be_nowhere() -> None:
+    assert why_lines((Why(HELLO, State.BUILD, "", None, (ADA,)),)) == (
+        TITLE,
+        "  no place whose builder is trusted has it",
+        f"  {ADA}",
+    )
+
+
+def test_the_closest_build_and_what_differs() -> None:
+    other = BuildKey(digest_bytes(b"other"))
+    closest = Closest(other, "'far'", ("it lacks patch x.patch",))
+    assert why_lines((Why(HELLO, State.BUILD, "", closest),))[2:] == (
+        f"  closest: {key_uuid(other)} in 'far'",
+        "    it lacks patch x.patch",
+    )
+
+
+def test_nothing_to_explain() -> None:
+    assert why_lines(()) == ("Everything is at hand: nothing would be built.",)
