@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.digest import BuildKey, Digest
+from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
 from buildit.model.artifact import Artifact
 from buildit.net.binhost import Accept, Binhost
 from buildit.net.publishing import FilePublisher, Push, Pushed
 from buildit.net.transport import LocalTransport
 from buildit.store.cas import Store
+
+BUILDER = "ab" * 32
+
+
+def sign(content: bytes) -> bytes:
+    return b"signed " + digest_bytes(content).encode()
+
+
+def accept(content: bytes, signature: bytes | None, builder: str) -> None:
+    """The policy of these tests: one builder, and the signature above."""
+    if builder != BUILDER or signature != sign(content):
+        raise IntegrityError("not trusted", place=builder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class Blobs:
         fetcher = Fetcher(self.store, self.transport, folder, reporter=self.report, abort=abort)
         failure = fetcher.from_location(url, Fetch(label, (url,), digest, size), partial)
         if failure is not None:
-            raise self._failed(url, failure)
+            raise self._failed(url, failure) from failure.cause
         if partial.size != size:
             raise wrong(url, f"it has {partial.size} bytes, not {size}")
         self.report(Fetching(label, size, size, done=True))

@@ -221,13 +221,19 @@ def _checked(
         refused.extend(reason for reason in reasons.values() if reason is not None)
         return tuple(url for url, reason in reasons.items() if reason is None)
 
+    def rooted(urls: tuple[str, ...]) -> tuple[str, ...]:
+        # What lies there is found by its path: a query or a fragment could not be added to.
+        odd = [url for url in urls if "?" in url or "#" in url]
+        refused.extend(f"{url}: no root of a binhost has a query or a fragment" for url in odd)
+        return tuple(url for url in urls if url not in odd)
+
     easy = simple(wanted)
     candidates = (*([easy] if easy else []), *images(found.get(ENDPOINT, ()), wanted))
     good = [one for one in candidates if len(allowed((one.aci, one.asc))) == 2]
     return Discovered(
         images=tuple(good),
         pubkeys=allowed(matching(found.get(PUBKEYS, ()), PUBKEYS, wanted)),
-        binhosts=allowed(binhosts(found.get(BINHOST, ()), wanted)),
+        binhosts=allowed(rooted(binhosts(found.get(BINHOST, ()), wanted))),
         refused=tuple(refused),
     )
 

@@ -81,7 +81,7 @@ def recall(
     if resolved is None:
         return None
     store = sources.store
-    for found, place in _candidates(resolved, _fits(outputs), sources):
+    for found, place in _candidates(resolved, _fits(node, outputs), sources):
         artifact = found.artifact
         if artifact.key == node.key:
             continue
@@ -126,11 +126,14 @@ def _entries(host: Host, resolved: Digest) -> Iterator[BuildKey]:
             yield key
 
 
-def _fits(outputs: Outputs) -> Suits:
-    """Refuses before any byte is fetched what was built against other bytes than those at hand."""
+def _fits(node: Node, outputs: Outputs) -> Suits:
+    """Refuses before any byte is fetched what is something else, or was built against other bytes
+    than those at hand."""
     wanted = sorted(tuple(sorted(one.items())) for one in outputs.values() if one)
 
     def suits(artifact: Artifact) -> str | None:
+        if (artifact.name, artifact.version) != (node.name, node.version):
+            return "it is another package"
         used = sorted(tuple(sorted(one.items())) for one in artifact.resolved.values())
         return None if used == wanted else "it was built against other dependencies"
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.program import Done, Program
 from tests.integration.seeds import Seed, place
-from tests.integration.world import Project
+from tests.integration.world import Project, publishing
 from tests.servers import Nginx, Sshd, certificates, keygen, nginx, sshd
 
 pytestmark = pytest.mark.sandbox
@@ -97,13 +97,7 @@ def far(seed: Seed) -> Iterator[Far]:
         with nginx(root / "nginx", site, made) as server:
             key = keygen(root / "signing")
             project = seed.locked_project(root / "project")
-            project.config.write_text(
-                "trees: [./tree]\n"
-                f"signing-key: {key}\n"
-                f"repository:\n  name: {NAME}\n"
-                f"  upload-type: ssh\n  upload-path: 127.0.0.1:{ssh.port}/{site}/bin\n"
-                f"  download-type: https\n  download-path: 127.0.0.1:{server.port}/bin\n"
-            )
+            project.config.write_text(publishing(NAME, key, ssh, site, server))
             store = seed.new_store(root)
             keep_debs(seed, store)
             program = seed.program.with_store(store).with_env(

@@ -16,7 +16,7 @@ from buildit.net.discovery import Wanted, discover
 from buildit.net.transport import read_small, web_transport
 from tests.integration.program import Done, Program
 from tests.integration.seeds import Seed, place
-from tests.integration.world import Project
+from tests.integration.world import Project, publishing
 from tests.servers import Nginx, certificates, keygen, nginx, sshd
 
 pytestmark = pytest.mark.sandbox
@@ -76,13 +76,7 @@ def world(seed: Seed) -> Iterator[World]:
         with nginx(root / "nginx", site, made) as server:
             key = keygen(root / "signing")
             project = seed.locked_project(root / "project")
-            project.config.write_text(
-                "trees: [./tree]\n"
-                f"signing-key: {key}\n"
-                f"repository:\n  name: {NAME}\n"
-                f"  upload-type: ssh\n  upload-path: 127.0.0.1:{ssh.port}/{site}/bin\n"
-                f"  download-type: https\n  download-path: 127.0.0.1:{server.port}/bin\n"
-            )
+            project.config.write_text(publishing(NAME, key, ssh, site, server))
             program = seed.program.with_store(seed.new_store(root)).with_env(
                 SSL_CERT_FILE=str(made.authority), BUILDIT_SSH=ssh.program
             )

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers import Nginx, Sshd
+
 GREET = {
     "greet.h": "const char *greet(void);\n",
     "greet.c": '#include "greet.h"\nconst char *greet(void) { return "good day"; }\n',
@@ -229,3 +231,14 @@ def make_project(root: Path, distfiles: Path, lock: str = "") -> Project:
     if lock:
         project.lock.write_text(lock)
     return project
+
+
+def publishing(name: str, key: Path, ssh: Sshd, site: Path, server: Nginx) -> str:
+    """The configuration of who publishes over SSH to the directory of a web server."""
+    return (
+        "trees: [./tree]\n"
+        f"signing-key: {key}\n"
+        f"repository:\n  name: {name}\n"
+        f"  upload-type: ssh\n  upload-path: 127.0.0.1:{ssh.port}/{site}/bin\n"
+        f"  download-type: https\n  download-path: 127.0.0.1:{server.port}/bin\n"
+    )

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
@@ -22,23 +21,12 @@ from buildit.net.web import Limits, WebTransport
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import FileBinhost
+from tests.hosts import BUILDER, FileBinhost, accept, sign
 from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key
 
 pytestmark = pytest.mark.sandbox
-BUILDER = "ab" * 32
 QUICK = Limits(connect=1.0, headers=1.0, window=0.5, least=2000)
-
-
-def sign(content: bytes) -> bytes:
-    return b"signed " + digest_bytes(content).encode()
-
-
-def accept(content: bytes, signature: bytes | None, builder: str) -> None:
-    """The policy of these tests: one builder, and the signature above."""
-    if builder != BUILDER or signature != sign(content):
-        raise IntegrityError("not trusted", place=builder)
 
 
 @pytest.fixture(scope="module")

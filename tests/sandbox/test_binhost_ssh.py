@@ -31,22 +31,11 @@ from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import FileBinhost
+from tests.hosts import BUILDER, FileBinhost, accept, sign
 from tests.servers import Sshd, keygen, sshd
 from tests.unit.store.build import add_artifact
 
 pytestmark = pytest.mark.sandbox
-BUILDER = "ab" * 32
-
-
-def sign(content: bytes) -> bytes:
-    return b"signed " + digest_bytes(content).encode()
-
-
-def accept(content: bytes, signature: bytes | None, builder: str) -> None:
-    """The policy of these tests: one builder, and the signature above."""
-    if builder != BUILDER or signature != sign(content):
-        raise IntegrityError("not trusted", place=builder)
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,10 @@ from buildit.net.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import FileBinhost
+from tests.hosts import BUILDER, FileBinhost, accept, sign
 from tests.unit.store.build import add_artifact, leftovers
 
 pytestmark = pytest.mark.unit
-BUILDER = "ab" * 32
-
-
-def sign(content: bytes) -> bytes:
-    return b"signed " + digest_bytes(content).encode()
-
-
-def accept(content: bytes, signature: bytes | None, builder: str) -> None:
-    """The policy of these tests: one builder, and the signature above."""
-    if builder != BUILDER or signature != sign(content):
-        raise IntegrityError("not trusted", place=builder)
 
 
 def accept_all(content: bytes, signature: bytes | None, builder: str) -> None:

@@ -242,3 +242,11 @@ def test_a_page_of_this_machine_may_name_this_machine() -> None:
     tag = '<meta name="buildit-binhost" content="localhost https://localhost:8443/b">'
     transport = FakeTransport({"https://localhost:8443?ac-discovery=1": page(tag)})
     assert discover(Wanted("localhost", 8443), transport).binhosts == ("https://localhost:8443/b",)
+
+
+@pytest.mark.parametrize("end", ["?x=1", "#there", "/?"])
+def test_a_binhost_has_a_path_and_no_more(end: str) -> None:
+    tag = f'<meta name="buildit-binhost" content="example.com https://bin.example.com/b{end}">'
+    found = discover(Wanted("example.com"), FakeTransport({at(""): page(tag)}))
+    assert found.binhosts == ()
+    assert any("no root of a binhost has a query" in reason for reason in found.refused)
