@@ -208,6 +208,9 @@ def discover(wanted: Wanted, transport: Transport) -> Discovered:
         found |= {kind: some for kind, some in present.items() if _useful(some, wanted)}
         if not any(present.values()):
             refused.append(f"{url}: it has no discovery tag")
+        elif present.get(BINHOST) and BINHOST not in found:
+            prefixes = sorted({tag.prefix for tag in present[BINHOST]})[:3]
+            refused.append(f"{url}: its binhosts are for {', '.join(prefixes)}, and what is below")
         if len(found) == len((ENDPOINT, PUBKEYS, BINHOST)):
             break
     return _checked(found, wanted, refused)

@@ -360,14 +360,9 @@ def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
             "you trust before you change the sha256",
             details=details,
         )
-    return FetchError(
-        "no location serves it",
-        place=want.name,
-        hint=(
-            "is the sha256 right? Else check the network, add a mirror, or put the file into "
-            "distfiles/"
-            if any(failure.wrong for failure in failures)
-            else "check the network, add a mirror, or put the file into distfiles/"
-        ),
-        details=details,
-    )
+    offline = any("--offline" in failure.reason for failure in failures)
+    first = "leave out --offline" if offline else "check the network, add a mirror"
+    hint = f"{first}, or put the file into distfiles/"
+    if any(failure.wrong for failure in failures):
+        hint = f"is the sha256 right? Else {hint}"
+    return FetchError("no location serves it", place=want.name, hint=hint, details=details)

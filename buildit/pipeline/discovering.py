@@ -178,7 +178,8 @@ def _repositories(place: Place, ask: Discover, report: Reporter) -> Iterator[Rep
         report(Notice(f"discovered a binhost for {place.wanted.name}: {url}"))
         yield Repository(_name(url), url, "", unsigned=False)
     if not result.binhosts:
-        report(Notice(f"no binhost is discovered at {place.wanted.name}", warning=True))
+        where = place.text.partition(",")[0]
+        report(Notice(f"no binhost is discovered at {where}", warning=True))
         for reason in result.refused:
             report(Notice(f"  {reason}"))
 
@@ -190,7 +191,7 @@ def check_push(settings: Settings, places: Sequence[Place]) -> bool:
         UsageError: they do, and there is nowhere to publish to.
     """
     asked = [place for place in places if place.push]
-    if asked and not any(one.upload for one in settings.repositories):
+    if asked and not any(_shares(one) for one in settings.repositories):
         raise UsageError(
             f"--discover={asked[0].text} publishes, and no place to publish to is configured",
             hint="in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
@@ -198,6 +199,12 @@ def check_push(settings: Settings, places: Sequence[Place]) -> bool:
             details=("a discovered page says where to take from, never where to publish",),
         )
     return bool(asked)
+
+
+def _shares(one: Repository) -> bool:
+    """Whether publishing there lets others find it: the directory that one's own store keeps beside
+    itself, as the shipped settings have it, does not."""
+    return bool(one.upload) and not (one.unsigned and one.upload == one.download)
 
 
 def _name(address: str) -> str:

@@ -25,7 +25,8 @@ from buildit.pipeline.back import Realiser
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Repository, Settings
 from buildit.plan.closure import closure
-from buildit.store.artifacts import lookup
+from buildit.store.artifacts import Found, examine, lookup
+from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ def publish(
         with network.hosts().publisher(one) as publisher:
             work = _Work(one, publisher, settings, store, network.report)
             packages = work.packages(keys, inputs)
-            files, sent = work.images(prepared.plan, keys, emissions)
+            progress = _Progress(one.name, IMAGES, network.report)
+            files, sent = work.images(prepared.plan, keys, emissions, progress)
             work.pages(prepared.plan, network, emissions)
+            progress.end(sent)
         done.append(
             Published(one.name, one.upload, len(keys), packages[0], files, packages[1] + sent)
         )
@@ -118,18 +121,41 @@ def check_before_build(plan: ContainerPlan, settings: Settings, network: Network
         FetchError: a place cannot be reached, or refuses.
         StoreError: a directory cannot be written.
     """
-    from buildit.pipeline.signing import signer
-
     for one in targets(settings, network):
-        if not one.unsigned and signer(settings)[1] is None:
-            raise UsageError(
-                f"what is built here is not signed, and '{one.name}' takes only what is",
-                hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
-                "-t ed25519` makes one",
-            )
+        check_signing(settings, one)
         check_secrets(plan, one)
         with network.hosts().publisher(one):
             pass  # it can be reached, and written
+
+
+def check_push(
+    places: Sequence[Repository], keys: Sequence[BuildKey], settings: Settings, store: Store
+) -> None:
+    """Find out before any packaging whether builds that are there can be published.
+
+    Raises:
+        UsageError: there is nothing to sign one's own builds with.
+    """
+    for one in places:
+        found = (examine(store, key) for key in keys)
+        if any(isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found):
+            check_signing(settings, one)
+
+
+def check_signing(settings: Settings, repository: Repository) -> None:
+    """Refuse to publish one's own builds where only signed ones are taken, and nothing signs.
+
+    Raises:
+        UsageError: there is no key, or it cannot be used.
+    """
+    from buildit.pipeline.signing import signer
+
+    if not repository.unsigned and signer(settings)[1] is None:
+        raise UsageError(
+            f"what is built here is not signed, and '{repository.name}' takes only what is",
+            hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
+            "-t ed25519` makes one",
+        )
 
 
 def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
@@ -239,7 +265,11 @@ class _Work:
         return Packing(builder, sign, lambda artifact, into: pack(artifact, self.store, into))
 
     def images(
-        self, plan: ContainerPlan, keys: Sequence[BuildKey], emissions: Sequence[Emission]
+        self,
+        plan: ContainerPlan,
+        keys: Sequence[BuildKey],
+        emissions: Sequence[Emission],
+        progress: _Progress,
     ) -> tuple[int, int]:
         """Counts of the files and of the bytes that were sent."""
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
@@ -251,7 +281,6 @@ class _Work:
         known = _known(self.publisher.read_file(listed, LIST_LIMIT))
         new = {name: path for name, path in files.items() if known.get(name) != facts[name]}
         total, sent = sum(path.stat().st_size for path in new.values()), 0
-        progress = _Progress(self.repository.name, IMAGES, self.report)
         for name, path in new.items():
             self.publisher.put_file(name, path)
             sent += path.stat().st_size
@@ -268,7 +297,6 @@ class _Work:
             }
         )
         self._list(listed, content)
-        progress.end(total)
         return len(new), sent
 
     def pages(self, plan: ContainerPlan, network: Network, emissions: Sequence[Emission]) -> None:

@@ -289,14 +289,14 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
         UsageError: it is not built, or there is nowhere to publish to.
         FetchError, IntegrityError, StoreError: see `pipeline.publish`.
     """
-    from buildit.pipeline.publish import built_keys, publish, targets
+    from buildit.pipeline.publish import built_keys, check_push, publish, targets
 
     prepared = prepare(options, report)
     settings = located(prepared, options, report)
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as (store, network):
-        targets(settings, network)
-        built_keys(prepared.plan, settings, store, network)
+        places = targets(settings, network)
+        check_push(places, built_keys(prepared.plan, settings, store, network), settings, store)
         realiser = Realiser(prepared.plan, settings, store, report, stop, network)
         emissions = _emit(prepared.plan, realiser, options.output, report)
         return publish(prepared, store, network, emissions)

@@ -254,7 +254,7 @@ def test_what_was_built_before_there_was_a_key_can_be_published(
     project.config.write_text(text)
     refused = program.run("push", str(project.box), "--output", str(here / "out"))
     assert refused.code == 2
-    assert "set `signing-key:` and push again" in refused.err
+    assert "set `signing-key: ~/.ssh/id_ed25519`" in refused.err
     project.config.write_text(f"{text}signing-key: {far.key}\n")
     program.run("push", str(project.box), "--output", str(here / "out")).good()
     second, taker = far.second(seed, here / "b")

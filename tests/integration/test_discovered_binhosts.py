@@ -91,7 +91,7 @@ def world(seed: Seed) -> Iterator[World]:
 
 def test_the_user_s_command_publishes_to_what_is_configured(world: World) -> None:
     said = world.done.err.splitlines()
-    assert "warning: no binhost is discovered at 127.0.0.1/bin/containers" in said
+    assert f"warning: no binhost is discovered at {world.host}/bin/containers" in said
     assert f"Uploading packages to '{NAME}'   [OK]" in said
     assert f"Uploading container spec and image(s) to '{NAME}'   [OK]" in said
     assert (world.site / "index.html").is_file()

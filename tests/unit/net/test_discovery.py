@@ -250,3 +250,11 @@ def test_a_binhost_has_a_path_and_no_more(end: str) -> None:
     found = discover(Wanted("example.com"), FakeTransport({at(""): page(tag)}))
     assert found.binhosts == ()
     assert any("no root of a binhost has a query" in reason for reason in found.refused)
+
+
+def test_a_page_of_other_names_says_whose_it_is() -> None:
+    tag = '<meta name="buildit-binhost" content="example.com/binhost https://bin.example.com/b">'
+    found = discover(Wanted("example.com/containers"), FakeTransport({at(""): page(tag)}))
+    assert found.binhosts == ()
+    said = "its binhosts are for example.com/binhost, and what is below"
+    assert any(said in reason for reason in found.refused)
