@@ -133,6 +133,11 @@ def test_a_page_never_says_where_to_publish() -> None:
     assert not check_push(settings, (parse_discover("h.example/x"),))
     with pytest.raises(UsageError, match="no place to publish to is configured") as caught:
         check_push(Settings("/store", 1), places)
+    shipped = Repository("local", "/home/bin", "/home/bin", unsigned=True)
+    with pytest.raises(UsageError, match="no place to publish to is configured"):
+        check_push(Settings("/store", 1, repositories=(shipped,)), places)
+    served = Repository("www", "https://h.example/b", "/srv/www/b", unsigned=False)
+    assert check_push(Settings("/store", 1, repositories=(shipped, served)), places)
     assert "upload-type: ssh" in (caught.value.hint or "")
 
 
