@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 
 from buildit.archive.contents import parse_contents
-from buildit.cli.printable import columns, printable, size
+from buildit.cli.printable import columns, printable
 from buildit.digest import BuildKey, key_uuid
+from buildit.model.amount import size
 from buildit.model.artifact import Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import Found, lookup

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from buildit.cli.printable import columns, counted, printable
+from buildit.cli.printable import columns, printable
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
+from buildit.model.amount import counted
 
 
 def report_lines(found: Report) -> tuple[str, ...]:

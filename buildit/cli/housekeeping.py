@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from buildit.cli.lookup import failures
-from buildit.cli.printable import columns, counted, printable, size
+from buildit.cli.printable import columns, printable
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import BuilditError, IntegrityError
+from buildit.model.amount import counted, size
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.check import Remedy, Verified

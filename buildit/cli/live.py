@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from buildit.cli.printable import printable, size
+from buildit.cli.printable import printable
 from buildit.cli.screen import PlainScreen
 from buildit.events import (
     BuildFailed,
@@ -23,6 +23,7 @@ from buildit.events import (
     PhaseStarted,
     Uploading,
 )
+from buildit.model.amount import size
 
 BAR = 20
 NAME = 44

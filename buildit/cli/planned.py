@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from buildit.cli.printable import columns, counted, printable, size
+from buildit.cli.printable import columns, printable
 from buildit.digest import key_uuid
+from buildit.model.amount import counted, size
 from buildit.model.plan import ContainerPlan
 from buildit.pipeline.forecast import Forecast, Outlook, State
 

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
 
 def printable(text: str) -> str:
     """`text` with control, format and undecodable characters shown as `?`, tabs as blanks."""
     return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in text)
-
-
-def size(count: int) -> str:
-    """A number of bytes in decimal units: `1.2 MB`."""
-    value = float(count)
-    for unit in UNITS:
-        if value < 999.5 or unit == UNITS[-1]:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("the last unit takes everything")
-
-
-def counted(number: int, what: str) -> str:
-    """`1 package`, `2 packages`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from buildit.cli.printable import size
+from buildit.model.amount import size
 from buildit.pipeline.publish import Published
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
-from buildit.cli.printable import printable, size
+from buildit.cli.printable import printable
 from buildit.digest import BuildKey, key_uuid
 from buildit.events import (
     BuildFailed,
@@ -32,6 +32,7 @@ from buildit.events import (
     Started,
     Uploading,
 )
+from buildit.model.amount import size
 
 OK = "   [OK]"
 FAILED = "   [FAILED]"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.net.ssh_account import Account
-from buildit.net.ssh_pipe import READ, Waits, explained, fingerprint
+from buildit.net.ssh_pipe import READ, Waits, explained
+from buildit.net.sshsig import fingerprint
 from buildit.net.transport import LocationError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import select
@@ -252,6 +251,8 @@ def _host_key(account: Account, said: str) -> LocationError:
 
 def offered_keys(account: Account) -> set[str]:
     """Type and fingerprint of the keys that a server offers now; for people to compare."""
+    from buildit.net.sshsig import fingerprint
+
     argv = ["ssh-keyscan", "-T", "5", "-p", str(account.port or 22), "--", account.host]
     try:
         done = subprocess.run(argv, capture_output=True, timeout=15, check=False)
@@ -264,12 +265,6 @@ def offered_keys(account: Account) -> set[str]:
             with contextlib.suppress(ValueError):
                 found.add(f"{_kind(words[1])} {fingerprint(base64.b64decode(words[2]))}")
     return found
-
-
-def fingerprint(public: bytes) -> str:
-    """As ssh-keygen -l prints it."""
-    digest = base64.b64encode(hashlib.sha256(public).digest()).decode()
-    return f"SHA256:{digest.rstrip('=')}"
 
 
 def _kind(word: str) -> str:

@@ -17,6 +17,7 @@ from buildit.errors import IntegrityError
 from buildit.net.allowed_signers import AllowedSigner
 from buildit.net.sshkeys import SigningKey
 from buildit.net.sshwire import Wire, check, pack
+from buildit.store import attest
 
 NAMESPACE = "buildit-attestation-v1"
 MAX_SIGNATURE = 1 << 16
@@ -44,6 +45,11 @@ class Signer:
 def builder_name(public: bytes) -> str:
     """A builder's name in the store: SHA-256 of its SSH public key's wire form, in hex."""
     return hashlib.sha256(public).hexdigest()
+
+
+def fingerprint(public: bytes) -> str:
+    """As ssh-keygen -l prints it: SHA256 and unpadded base64 of the wire form."""
+    return attest.fingerprint(builder_name(public))
 
 
 def sign(data: bytes, key: SigningKey, namespace: str = NAMESPACE) -> str:

@@ -22,7 +22,9 @@ from buildit.model.version import Version
 from buildit.store.artifacts import split_name
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement
 from buildit.store.container_page import SUMS
+from buildit.store.names import is_part, place_of
 from buildit.store.shown import Claim, Container, Part, SpecFile
+from buildit.store.trust import claim as outputs_of
 
 INDEX = "index.html"
 CARD = ".card.json"
@@ -33,7 +35,6 @@ DEEPEST = 8
 MOST_CARDS = 12
 """Cards of one container that are read, newest first; of older ones only the names are shown."""
 
-_PART = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,127}")
 _SPEC_PATH = re.compile(r"[^\x00-\x20\x7f\\\"'`$<>|;&*?~%#:-][^\x00-\x1f\x7f\\%#?:]{0,1023}")
 """What may stand in a list for sha256sum and wget: neither reads it as anything but a name."""
 
@@ -183,7 +184,7 @@ class Reading:
             if artifact is None:
                 continue
             known = found.get(key)
-            same = known is None or _layers(known.artifact) == _layers(artifact)
+            same = known is None or outputs_of(known.artifact) == outputs_of(artifact)
             claim = Claim(builder, name, signature, same, artifact.restated)
             earlier = known or Stated(artifact, (), ())
             parts = _parts(artifact, earlier.parts) if same else earlier.parts
@@ -262,8 +263,8 @@ def _entry(content: bytes, directory: str, key: str) -> tuple[BuildKey, str] | N
         return None
     if not isinstance(name, str) or not isinstance(version, str) or not _is_text(version):
         return None
-    where = f"n/{name}" if "/" in name else f"n/local/{name}"
-    return (BuildKey(key), version) if found.get("key") == key and where == directory else None
+    here = directory == f"n/{place_of(name)}"
+    return (BuildKey(key), version) if found.get("key") == key and here else None
 
 
 def _artifact(content: bytes | None, key: BuildKey, builder: str) -> Artifact | None:
@@ -274,10 +275,6 @@ def _artifact(content: bytes | None, key: BuildKey, builder: str) -> Artifact | 
     if statement is None or statement.builder != builder:
         return None
     return statement.artifact
-
-
-def _layers(artifact: Artifact) -> Mapping[str, str]:
-    return {name: output.diff_id for name, output in artifact.outputs.items()}
 
 
 def _parts(artifact: Artifact, known: Sequence[Part]) -> tuple[Part, ...]:
@@ -308,7 +305,7 @@ def _is_entry(name: str) -> bool:
 
 
 def _is_part(name: str) -> bool:
-    return _PART.fullmatch(name) is not None and name != INDEX
+    return is_part(name) and name != INDEX
 
 
 def _is_file(name: str) -> bool:

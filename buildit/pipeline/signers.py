@@ -12,10 +12,10 @@ from pathlib import Path
 from buildit.errors import IntegrityError, StoreError, UsageError
 from buildit.load.config import own_signers_file
 from buildit.net.allowed_signers import AllowedSigner
-from buildit.net.sshsig import NAMESPACE, builder_name
+from buildit.net.sshsig import NAMESPACE, builder_name, fingerprint
 from buildit.net.sshwire import parse_public, public_line
 from buildit.pipeline.settings import Settings
-from buildit.pipeline.signing import fingerprint, own_key, signers_of
+from buildit.pipeline.signing import own_key, signers_of
 from buildit.pipeline.trust import SEEN
 from buildit.store.cas import Store
 from buildit.store.trust import SELF

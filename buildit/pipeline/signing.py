@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,16 +50,12 @@ def own_key(settings: Settings) -> SigningKey | None:
             f"signing-key is {wanted}, and no agent runs",
             hint="start one: eval $(ssh-agent) && ssh-add",
         )
+    from buildit.net.sshsig import fingerprint
+
     for public in agent_keys(agent):
         if fingerprint(public) == wanted.removeprefix("agent:"):
             return AgentKey(agent, public)
     raise UsageError(f"the agent does not hold {wanted}", hint="see `ssh-add -l`")
-
-
-def fingerprint(public: bytes) -> str:
-    """As ssh-keygen -l prints it: SHA256 and unpadded base64 of the wire form."""
-    digest = base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
-    return f"SHA256:{digest}"
 
 
 def signers_of(path: Path) -> tuple[AllowedSigner, ...]:

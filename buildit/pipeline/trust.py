@@ -18,7 +18,7 @@ from buildit.errors import IntegrityError
 from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact
 from buildit.pipeline.settings import Settings
-from buildit.pipeline.signing import NAMESPACE, fingerprint, own_key, signers_of
+from buildit.pipeline.signing import NAMESPACE, own_key, signers_of
 from buildit.store.artifacts import (
     ELSEWHERE,
     Found,
@@ -241,6 +241,8 @@ class Judge:
         ]
         hint = "take it from another binhost, or let it be built here"
         if key is not None:
+            from buildit.net.sshsig import fingerprint
+
             self._remember(key)
             details.insert(0, f"signed by {fingerprint(key)} (builder {_builder(key)[:12]})")
             if key not in (line.public for line in self._allowed("")):

@@ -8,6 +8,7 @@ nothing in a statement is redundant, unknown or ambiguous.
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -44,6 +45,14 @@ class Statement:
 
 def is_builder(text: str) -> bool:
     return text == LOCAL or is_hex64(text)
+
+
+def fingerprint(builder: str) -> str:
+    """A builder's key as `ssh-keygen -l` prints it: the same SHA-256 as its name here."""
+    if not is_hex64(builder):
+        return "unsigned"
+    packed = binascii.b2a_base64(bytes.fromhex(builder), newline=False).decode()
+    return f"SHA256:{packed.rstrip('=')}"
 
 
 def statement_bytes(artifact: Artifact, builder: str) -> bytes:

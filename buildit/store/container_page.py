@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from buildit.model.amount import counted
 from buildit.model.card import Card, CardPackage
 from buildit.store.html import (
     anchor,
     chips,
     commands,
-    count,
     document,
     exact,
     flag_chips,
@@ -21,6 +21,7 @@ from buildit.store.html import (
     table,
     text,
 )
+from buildit.store.names import place_of
 from buildit.store.page import discovery_tags
 from buildit.store.shown import Container, Site, SpecFile
 
@@ -57,7 +58,7 @@ def _summary(container: Container) -> Iterator[str]:
     if container.cards:
         newest = container.cards[0]
         author = f" by {text(newest.author)}" if newest.author else ""
-        more = f'<span class="soft">({count(versions, "version")})</span>'
+        more = f'<span class="soft">({counted(versions, "version")})</span>'
         yield f'<p class="lead">Newest: {text(newest.version)}{author} {more}</p>'
 
 
@@ -77,7 +78,7 @@ def _version(
     yield from _getting(site, container, card, files)
     libraries = {name for package in inside for name in package.libraries}
     unpacked = sum({package.key: package.size for package in inside}.values())
-    what = (count(len(inside), "package"), count(len(libraries), "library", "libraries"))
+    what = (counted(len(inside), "package"), counted(len(libraries), "library", "libraries"))
     yield f"<h3>Inside: {', '.join(what)}, {size(unpacked)} unpacked</h3>"
     yield _inside([one for one in inside if not one.deb], container, packages, files, card)
     debs = [one for one in inside if one.deb]
@@ -142,7 +143,7 @@ def _inside(
     up = "../" * (container.directory.count("/") + 2)
     rows = []
     for one in sorted(inside, key=lambda one: (one.name, one.version)):
-        directory = one.name if "/" in one.name else f"local/{one.name}"
+        directory = place_of(one.name)
         there = directory in packages
         rows.append(
             (
@@ -197,7 +198,7 @@ def _spec(card: Card, files: Sequence[SpecFile]) -> Iterator[str]:
             )
             for one in own
         ]
-        yield f"<details><summary>Spec: {count(len(own), 'file')}</summary>"
+        yield f"<details><summary>Spec: {counted(len(own), 'file')}</summary>"
         yield table("Spec", ("File", "#Size", "SHA-256"), rows)
         yield "</details>"
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import quote
 
+from buildit.model import amount
 from buildit.store.pagestyle import STYLE
 
 POLICY = (
@@ -32,7 +33,6 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _KINDS = {"#": ' class="n"', "+": ' class="c"', "-": ' class="v"', "=": ' class="s"'}
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def text(written: str) -> str:
@@ -118,18 +118,9 @@ def nothing(what: str) -> str:
     return f'<p class="soft">{text(what)}</p>'
 
 
-def count(number: int, what: str, many: str = "") -> str:
-    return f"{number} {what if number == 1 else many or f'{what}s'}"
-
-
 def size(number: int) -> str:
-    """Decimal units, as disks and networks are sold."""
-    value = float(number)
-    for unit in _UNITS:
-        if value < 999.5 or unit == _UNITS[-1]:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("the last unit takes everything")
+    """A number of bytes; a stranger's card may hold any."""
+    return amount.size(number, "EB")
 
 
 def document(

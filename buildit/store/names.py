@@ -150,9 +150,20 @@ def _keys(root: Path, prefix: str) -> list[BuildKey]:
 
 def name_directory(root: Path, name: str) -> Path | None:
     """Where a store or a binhost has what it says of a package's name; None where it cannot."""
+    place = place_of(name)
+    return None if place is None else root / "n" / place
+
+
+def place_of(name: str) -> str | None:
+    """A package's directory below `n/`, `category/name`; None where its name cannot be one."""
     category, _, rest = name.rpartition("/")
     parts = (category or "local", rest)
-    return root / "n" / parts[0] / rest if all(map(_PART.fullmatch, parts)) else None
+    return f"{parts[0]}/{rest}" if all(map(is_part, parts)) else None
+
+
+def is_part(name: str) -> bool:
+    """Whether a category or a package's own name can be a directory."""
+    return _PART.fullmatch(name) is not None
 
 
 def _read(path: Path) -> Named | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from buildit.digest import key_uuid
+from buildit.model.amount import counted
 from buildit.model.artifact import RUNTIME
 from buildit.model.card import CardPackage
+from buildit.store.attest import fingerprint
 from buildit.store.html import (
     chips,
-    count,
     document,
     exact,
     facts,
@@ -21,7 +22,7 @@ from buildit.store.html import (
     text,
 )
 from buildit.store.page import discovery_tags
-from buildit.store.shown import Build, Claim, Listed, Site, fingerprint
+from buildit.store.shown import Build, Claim, Listed, Site
 
 MOST_BUILDS = 100
 """Builds that a page shows; a hash finds the others all the same."""
@@ -38,10 +39,10 @@ def package_page(site: Site, package: Listed, builds: Sequence[Build], hidden: i
     body = [f"<h1>{text(package.name)}</h1>"]
     body += [f'<p class="lead">{text(notes[0])}</p>'] if notes else []
     if builds:
-        said = f"{count(len(builds) + hidden, 'build')}, newest version first"
+        said = f"{counted(len(builds) + hidden, 'build')}, newest version first"
         body.append(f'<p class="soft">{said}</p>')
         body += [part for build in builds for part in _build(build)]
-        body += [nothing(f"{count(hidden, 'older build')} not shown.")] if hidden else []
+        body += [nothing(f"{counted(hidden, 'older build')} not shown.")] if hidden else []
         body.append(_CHECKING)
     else:
         body.append(nothing("No build of it is here."))
@@ -98,7 +99,7 @@ def _builders(build: Build) -> str:
     if not all(claim.same for claim in build.claims):
         items.insert(0, '<li class="bad">not reproducible: other bytes came out</li>')
     elif len(built) > 1:
-        items.insert(0, f'<li class="ok">{count(len(built), "builder")}, the same bytes</li>')
+        items.insert(0, f'<li class="ok">{counted(len(built), "builder")}, the same bytes</li>')
     return f'<ul class="plain">{"".join(items)}</ul>' if items else ""
 
 

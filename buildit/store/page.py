@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from urllib.parse import quote
 
-from buildit.store.html import chips, commands, count, document, exact, link, nothing, table, text
-from buildit.store.shown import Container, Listed, Site, fingerprint
+from buildit.model.amount import counted
+from buildit.store.attest import fingerprint
+from buildit.store.html import chips, commands, document, exact, link, nothing, table, text
+from buildit.store.shown import Container, Listed, Site
 
 MOST_ON_ROOT = 250
 """Packages that the first page lists by itself; of more it lists the categories."""
@@ -37,12 +39,12 @@ def root_page(
     builders: Sequence[str],
 ) -> str:
     """The first page: what this is, how to use it, its builders, containers and packages."""
-    amounts = (count(len(containers), "container"), count(len(packages), "package"))
+    amounts = (counted(len(containers), "container"), counted(len(packages), "package"))
     body = [
         f"<h1>{text(site.title)}</h1>",
         _WHAT,
         *_shortest(site),
-        f'<p class="soft">{", ".join((*amounts, count(len(builders), "builder")))}</p>',
+        f'<p class="soft">{", ".join((*amounts, counted(len(builders), "builder")))}</p>',
         "<h2>Containers</h2>",
         _container_table(containers, "containers/"),
         "<h2>Packages</h2>",
@@ -58,7 +60,7 @@ def root_page(
 def containers_page(site: Site, containers: Sequence[Container]) -> str:
     body = [
         "<h1>Containers</h1>",
-        f'<p class="soft">{count(len(containers), "container")}</p>',
+        f'<p class="soft">{counted(len(containers), "container")}</p>',
         _container_table(containers, ""),
     ]
     tags = discovery_tags(site, containers)
@@ -69,7 +71,7 @@ def packages_page(site: Site, packages: Sequence[Listed]) -> str:
     """The categories."""
     body = [
         "<h1>Packages</h1>",
-        f'<p class="soft">{count(len(packages), "package")}</p>',
+        f'<p class="soft">{counted(len(packages), "package")}</p>',
         _category_table(packages, ""),
     ]
     return document("Packages", discovery_tags(site, ()), (("../", site.title),), body)
@@ -79,7 +81,7 @@ def category_page(site: Site, category: str, packages: Sequence[Listed]) -> str:
     trail = (("../../", site.title), ("../", "Packages"))
     body = [
         f"<h1>{text(category)}</h1>",
-        f'<p class="soft">{count(len(packages), "package")}</p>',
+        f'<p class="soft">{counted(len(packages), "package")}</p>',
         _package_table(packages, "../"),
     ]
     return document(category, discovery_tags(site, ()), trail, body)
@@ -190,7 +192,7 @@ def _container_table(containers: Sequence[Container], up: str) -> str:
                 _some(versions),
                 chips(dict.fromkeys(f"{card.os}/{card.arch}" for card in one.cards)),
                 chips(formats),
-                f"{count(packages, 'package')}, {count(libraries, 'library', 'libraries')}",
+                f"{counted(packages, 'package')}, {counted(libraries, 'library', 'libraries')}",
             )
         )
     heads = ("Container", "Versions", "Platforms", "Images", "Inside the newest")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -102,12 +101,3 @@ class Listed:
     directory: str
     name: str
     versions: tuple[str, ...]
-
-
-def fingerprint(builder: str) -> str:
-    """A builder's key as `ssh-keygen -l` prints it: the same SHA-256 as its name here."""
-    try:
-        packed = base64.b64encode(bytes.fromhex(builder)).decode().rstrip("=")
-    except ValueError:
-        return "unsigned"
-    return f"SHA256:{packed}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.cli.live import LiveScreen, Row
-from buildit.cli.printable import columns, printable, size
+from buildit.cli.printable import columns, printable
 from buildit.cli.screen import JsonScreen, PlainScreen, event_name, screen, shown
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.events import (
@@ -30,6 +30,7 @@ from buildit.events import (
     Reused,
     Started,
 )
+from buildit.model.amount import size
 
 pytestmark = pytest.mark.unit
 

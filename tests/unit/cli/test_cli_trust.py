@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from buildit.net.sshkeys import signing_key
-from buildit.net.sshsig import builder_name
+from buildit.net.sshsig import builder_name, fingerprint
 from buildit.net.sshwire import public_line
-from buildit.pipeline.signing import fingerprint
 from tests.unit.cli.conftest import Command
 from tests.unit.net.test_sshsig import write_key
 

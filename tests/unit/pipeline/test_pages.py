@@ -27,9 +27,10 @@ from buildit.pipeline.pages import ROUNDS, name_site, refresh, site_of, stated_s
 from buildit.pipeline.settings import Repository
 from buildit.pipeline.shelf import INDEX, MOST_CARDS
 from buildit.store.artifacts import commit
+from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
 from buildit.store.package_page import MOST_BUILDS
-from buildit.store.shown import Site, fingerprint
+from buildit.store.shown import Site
 
 pytestmark = pytest.mark.unit
 

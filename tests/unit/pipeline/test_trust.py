@@ -13,9 +13,9 @@ from buildit.errors import IntegrityError, RecipeError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.net.sshkeys import signing_key
-from buildit.net.sshsig import builder_name, sign
+from buildit.net.sshsig import builder_name, fingerprint, sign
 from buildit.pipeline.settings import Repository, Settings
-from buildit.pipeline.signing import NAMESPACE, fingerprint
+from buildit.pipeline.signing import NAMESPACE
 from buildit.pipeline.trust import SEEN, Judge
 from buildit.store.artifacts import Found, Miss, commit, examine, place_statement
 from buildit.store.attest import LOCAL, statement_bytes

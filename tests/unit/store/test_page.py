@@ -27,7 +27,8 @@ from buildit.model.card import (
 )
 from buildit.net.discovery import Image, Wanted, images, matching, parse_page
 from buildit.net.sshsig import builder_name
-from buildit.pipeline.signing import fingerprint as of_key
+from buildit.net.sshsig import fingerprint as of_key
+from buildit.store.attest import fingerprint
 from buildit.store.container_page import container_page, sums
 from buildit.store.html import POLICY, size, table, text
 from buildit.store.package_page import package_page
@@ -47,7 +48,6 @@ from buildit.store.shown import (
     Part,
     Site,
     SpecFile,
-    fingerprint,
 )
 
 pytestmark = pytest.mark.unit

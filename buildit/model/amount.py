@@ -1,0 +1,20 @@
+"""Amounts in words for people, on a terminal and on a page."""
+
+from __future__ import annotations
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size(count: int, largest: str = "TB") -> str:
+    """A number of bytes in decimal units, as disks and networks are sold: `1.2 MB`."""
+    value = float(count)
+    for unit in UNITS:
+        if value < 999.5 or unit == largest:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """`1 package`, `2 packages`; `many` where the plural is another one than with an s."""
+    return f"{number} {what if number == 1 else many or f'{what}s'}"
