@@ -11,11 +11,11 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from buildit.digest import CHUNK, Digest, digest_bytes
-from buildit.errors import BuildError, FetchError, IntegrityError, Interrupted
+from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
 from buildit.model.artifact import Encoding
 from buildit.net.partials import Partial, open_partial
-from buildit.net.sources import ATTEMPTS, Abort, Failure, Fetch, Fetcher
+from buildit.net.sources import ATTEMPTS, Abort, Failure, Fetch, Fetcher, raise_first
 from buildit.net.transport import LocationError, Transport
 from buildit.store.cas import Store
 from buildit.store.ingest import Batch
@@ -109,9 +109,7 @@ class Blobs:
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        errors = [e for f in futures if not f.cancelled() and (e := f.exception()) is not None]
-        for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
-            raise error
+        raise_first(futures)
         return sum(future.result() for future in futures)
 
     def _one(self, want: Wanted, batch: Batch, abort: Abort) -> bool:

@@ -34,7 +34,6 @@ from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, statement_b
 from buildit.store.cas import Store
 from buildit.store.durable import located
 from buildit.store.layout import key_directory
-from buildit.store.resolved import note_resolved
 
 SMALL_FILE = 1 << 18
 """Most bytes of a file that is read with many others; a way to a binhost may allow less."""
@@ -349,7 +348,6 @@ class FilePublisher:
             placed = place_statement(
                 self._target, one.artifact, one.builder, one.content, one.signature
             )
-            note_resolved(self._target, one.artifact, one.builder)
             if placed.differs_from is not None:
                 differs.append(str(placed.path))
         return differs

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
@@ -232,7 +232,7 @@ class Fetcher:
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        raise_first(tuple(futures.values()))
+        raise_first(futures.values())
         return tuple(futures[_identity(want)].result() for want in wants)
 
     def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
@@ -310,7 +310,7 @@ def _identity(want: Fetch) -> str:
     return want.digest or f"{want.name} {' '.join(want.urls)}"
 
 
-def raise_first(futures: tuple[Future[Digest], ...]) -> None:
+def raise_first(futures: Iterable[Future[Any]]) -> None:
     """Raise the first real error of finished tasks; giving up is only what it led to."""
     errors = [
         error

@@ -14,6 +14,7 @@ from pathlib import Path
 from buildit.digest import CHUNK, Digest, digest_bytes
 from buildit.errors import BuilditError, FetchError
 from buildit.model.artifact import Artifact
+from buildit.net.binhost import SIGNATURE_LIMIT
 from buildit.net.blobs import blob_path
 from buildit.net.publishing import Outgoing, Progress, Signed
 from buildit.net.sftp import Sftp, Small
@@ -33,11 +34,10 @@ from buildit.store.layout import (
 from buildit.store.names import entry
 from buildit.store.resolved import entry_bytes, entry_name, resolved_of
 
-SIGNATURE_LIMIT = 64 << 10
 GROUP_BYTES = 8 << 20
+"""Small blobs in memory at one time."""
 MANY = 100
 """Files that are open at one time; OpenSSH's server takes some thousand."""
-"""Small blobs in memory at one time."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +77,6 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let idle connections go."""
-        ...
-
-
-class Bulk(Protocol):
-    """What a transport may have besides, where thousands of small files come from one server."""
-
-    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
-        """The bodies of URLs, each of at most so many bytes, in their order. None, or an early
-        end, says that `get` should be asked."""
         ...
 
 
@@ -174,12 +165,6 @@ def web_transport() -> Transport:
     from buildit.net.web import WebTransport
 
     return WebTransport()
-
-
-def sftp_transport() -> Transport:
-    from buildit.net.sftp_transport import SftpTransport
-
-    return SftpTransport()
 
 
 def default_transport() -> SchemeTransport:

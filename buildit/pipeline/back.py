@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from buildit.digest import BuildKey, Digest
+from buildit.digest import BuildKey
 from buildit.errors import BuilditError, IntegrityError, Interrupted
 from buildit.events import (
     BuildFailed,
@@ -34,6 +34,7 @@ from buildit.pipeline.trust import Judge
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+from buildit.store.trust import claim
 
 if TYPE_CHECKING:
     from buildit.net.binhost import Binhost
@@ -228,7 +229,7 @@ class Realiser:
         committed = commit(self.store, artifact, builder, sign)
         if committed.differs_from is not None:
             before, _ = read_statement(committed.differs_from, artifact.key)
-            if _diff_ids(before) == _diff_ids(artifact):
+            if claim(before) == claim(artifact):
                 return
             self.report(
                 Notice(
@@ -254,7 +255,3 @@ def _deb_node(deb: DebRef, toolchain: Toolchain) -> Node:
     from buildit.plan.nodes import deb_node
 
     return deb_node(deb, toolchain, (), RULES)
-
-
-def _diff_ids(artifact: Artifact) -> dict[str, Digest]:
-    return {name: output.diff_id for name, output in artifact.outputs.items()}

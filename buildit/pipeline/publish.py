@@ -73,8 +73,6 @@ def publish(
     """
     settings = prepared.settings
     places = targets(settings, network)
-    for one in places:
-        check_secrets(prepared.plan, one)
     keys = built_keys(prepared.plan, settings, store, network)
     inputs = tuple(dict.fromkeys(_inputs(prepared.plan)))
     done = []
@@ -129,14 +127,19 @@ def check_before_build(plan: ContainerPlan, settings: Settings, network: Network
 
 
 def check_push(
-    places: Sequence[Repository], keys: Sequence[BuildKey], settings: Settings, store: Store
+    places: Sequence[Repository],
+    plan: ContainerPlan,
+    keys: Sequence[BuildKey],
+    settings: Settings,
+    store: Store,
 ) -> None:
     """Find out before any packaging whether builds that are there can be published.
 
     Raises:
-        UsageError: there is nothing to sign one's own builds with.
+        UsageError: there is nothing to sign one's own builds with, or a secret in the container.
     """
     for one in places:
+        check_secrets(plan, one)
         found = (examine(store, key) for key in keys)
         if any(isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found):
             check_signing(settings, one)

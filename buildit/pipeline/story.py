@@ -261,7 +261,8 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     lock(prepared, options, report)
     settings = located(prepared, options, report)
     with opened(settings, options, report) as (store, network):
-        if _publishes(options):
+        publishes = _publishes(options)
+        if publishes:
             from buildit.pipeline.publish import check_before_build
 
             check_before_build(plan, settings, network)
@@ -275,7 +276,7 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
             _keep_roots(realiser, options)
             # Last: whoever finds the plan kept need not do any of this again.
             _keep_plan(prepared, options)
-        if _publishes(options):
+        if publishes:
             from buildit.pipeline.publish import publish
 
             publish(replace(prepared, settings=settings), store, network, emissions)
@@ -296,7 +297,8 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as (store, network):
         places = targets(settings, network)
-        check_push(places, built_keys(prepared.plan, settings, store, network), settings, store)
+        keys = built_keys(prepared.plan, settings, store, network)
+        check_push(places, prepared.plan, keys, settings, store)
         realiser = Realiser(prepared.plan, settings, store, report, stop, network)
         emissions = _emit(prepared.plan, realiser, options.output, report)
         return publish(prepared, store, network, emissions)

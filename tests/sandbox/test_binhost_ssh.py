@@ -428,6 +428,13 @@ def test_no_place_at_all(server: Sshd, store: Store, transport: SftpTransport) -
 # -- who is at the other end
 
 
+def shown(key: Path) -> str:
+    """The fingerprint of a key, as people compare it."""
+    argv = ["ssh-keygen", "-lf", f"{key}.pub"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stdout.split()[1]
+
+
 def test_an_unknown_host_key(server: Sshd, tmp_path: Path, transport: SftpTransport) -> None:
     server.known_hosts.write_text("")
     try:
@@ -435,10 +442,7 @@ def test_an_unknown_host_key(server: Sshd, tmp_path: Path, transport: SftpTransp
             read_small(transport, server.url(tmp_path / "x"), 10)
     finally:
         server.know()
-    shown = subprocess.run(
-        ["ssh-keygen", "-lf", f"{server.host_key}.pub"], capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.split()[1] in caught.value.message
+    assert shown(server.host_key) in caught.value.message
     assert f"ssh-keyscan -p {server.port} 127.0.0.1 >> ~/.ssh/known_hosts" in str(caught.value.hint)
     assert "ssh_host_ed25519_key.pub" in str(caught.value.hint)
     assert caught.value.unreachable
@@ -453,10 +457,7 @@ def test_a_changed_host_key(server: Sshd, tmp_path: Path, transport: SftpTranspo
             read_small(transport, server.url(tmp_path / "x"), 10)
     finally:
         server.know()
-    shown = subprocess.run(
-        ["ssh-keygen", "-lf", f"{server.host_key}.pub"], capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.split()[1] in caught.value.message
+    assert shown(server.host_key) in caught.value.message
     assert f"ssh-keygen -R '[127.0.0.1]:{server.port}' && ssh-keyscan" in str(caught.value.hint)
 
 
