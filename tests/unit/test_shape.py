@@ -221,7 +221,7 @@ def test_tests_do_not_mock() -> None:
         (upward, "load.x", "import buildit.store.cas"),
         (misplaced, "load.tree", "def f():\n    import yaml"),
         (misplaced, "plan.x", "from requests import get"),
-        (too_long, "plan.x", "x = 1\n" * 401),
+        (too_long, "plan.x", "x = 1\n" * 601),
         (too_long, "plan.x", "def f():\n" + "    x = 1\n" * 60),
         (forbidden, "plan.x", "def f():\n    global x"),
         (forbidden, "plan.x", "from . import y"),
