@@ -1,10 +1,22 @@
-"""`--update-golden` rewrites what golden tests compare with; review the difference."""
+"""What holds for all tests: signals as a shell gives them, golden files, which skips CI allows.
+
+`--update-golden` rewrites what golden tests compare with; review the difference.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
+
+SKIPS_IN_CI = (
+    "root may read everything",  # the case is about a user whom a file is closed to
+    "pysequoia is not installed",  # the way without gpgv; CI has gpgv
+    "podman is run as root here",  # the case without root has no subordinate ids
+)
+"""How the reasons begin of the skips that are right where CI runs: as root, with all programs of
+`scripts/test`. Any other skip there is a test that CI believes it ran."""
 
 
 def pytest_configure() -> None:
@@ -25,3 +37,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI=true a skip that is not listed fails the run: a program that `scripts/test` forgot
+    to install must not pass for a test.
+    """
+    unlisted = _unlisted(session.config)
+    if unlisted and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, reason in _unlisted(terminalreporter.config):
+        terminalreporter.write_line(f"FAILED {name}: an unlisted skip under CI=true: {reason}")
+
+
+def _unlisted(config: pytest.Config) -> list[tuple[str, str]]:
+    """The skips that `SKIPS_IN_CI` does not have: name of the test, reason."""
+    if os.environ.get("CI") != "true":
+        return []
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return []
+    found = []
+    for report in reporter.stats.get("skipped", ()):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not reason.startswith(SKIPS_IN_CI):
+            found.append((report.nodeid, reason))
+    return found

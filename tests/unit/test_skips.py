@@ -1,0 +1,35 @@
+"""The tests' own rule: under CI=true a skip that is not listed fails the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+
+
+@pytest.mark.parametrize(
+    ("reason", "ci", "status"),
+    [
+        ("nginx is not installed", "true", 1),
+        ("root may read everything", "true", 0),
+        ("nginx is not installed", "", 0),
+    ],
+)
+def test_an_unlisted_skip_fails_under_ci(reason: str, ci: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    (tmp_path / "test_one.py").write_text(
+        f"import pytest\n\ndef test_it() -> None:\n    pytest.skip({reason!r})\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
+    done = subprocess.run(
+        argv, env={**os.environ, "CI": ci}, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert ("an unlisted skip under CI=true: " + reason in done.stdout) == bool(status)
