@@ -6,6 +6,7 @@ with a reason. Rules look and never change anything.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,18 +17,19 @@ from typing import BinaryIO
 from buildit.build.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.build.needs import Listing, Open, Target
 from buildit.build.normalise import Change
+from buildit.build.shebang import LONGEST, fault
 from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME
-from buildit.model.pathglob import path_matcher
+from buildit.model.pathglob import glob_of, path_matcher
 from buildit.model.tree import Entry, Kind
 
 _CHUNK = 1 << 20
-_HEAD = 256
 _MOST_MEMBERS = 100_000
 _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _TOP_LINKS = frozenset(("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9/._+-]*")
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
 
@@ -97,7 +99,7 @@ def subject(
         if entry.kind is not Kind.FILE or not entry.size:
             continue
         with open_(entry) as stream:
-            head = heads[entry.path] = stream.read(_HEAD)
+            head = heads[entry.path] = stream.read(LONGEST)
             elf = _elf(stream) if head.startswith(MAGIC) else None
         if elf is not None:
             elves[entry.path] = elf
@@ -148,12 +150,24 @@ def refuse_errors(package: str, found: Sequence[Finding]) -> None:
     errors = [finding for finding in found if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        waiver = waiver_text(errors[0].id, errors[0].path)
         raise BuildError(
             f"{package}: what was installed breaks a rule: {errors[0].message}{more}",
             place=errors[0].path,
-            hint=f"{errors[0].hint}; or waive {errors[0].id!r} with a reason in `waivers:`",
+            hint=f"{errors[0].hint}; or, with a reason, {waiver}",
             details=tuple(map(str, errors)),
         )
+
+
+def waiver_text(rule: str, path: str) -> str:
+    """What a recipe says to accept a finding, ready to copy but for the reason."""
+    return f"waivers: [{{check: {rule}, path: {yaml_path(path)}, reason: ...}}]"
+
+
+def yaml_path(path: str) -> str:
+    """A glob that matches this path, as it can stand in a flow mapping of YAML."""
+    glob = glob_of(path)
+    return glob if _PLAIN.fullmatch(glob) else json.dumps(glob, ensure_ascii=False)
 
 
 def _error(rule: str, path: str, message: str, hint: str) -> Finding:
@@ -217,16 +231,17 @@ def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
 
 
 def interpreter(checked: Subject) -> Iterator[Finding]:
-    """The interpreter of a program that is a script has an absolute path."""
+    """The kernel, and env after it, finds the interpreter of a program that is a script."""
     for entry in checked.entries:
         head = checked.heads.get(entry.path, b"")
         if not head.startswith(b"#!") or not entry.mode & 0o111:
             continue
-        words = head[2:].split(b"\n", 1)[0].split()
-        name = words[0] if words else b""
-        if not name.startswith(b"/") or name.startswith(checked.build_paths):
-            message = f"the interpreter {name.decode(errors='replace')!r} will not be found"
+        message, hint = fault(head)
+        inside = [p for p in checked.build_paths if head[2:].lstrip(b" \t").startswith(p)]
+        if inside and not message:
+            message = f"the interpreter below {inside[0].decode()} exists during the build only"
             hint = "name it by its absolute path below /usr/bin, or /bin/sh"
+        if message:
             yield _error("interpreter", entry.path, message, hint)
 
 

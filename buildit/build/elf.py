@@ -64,6 +64,7 @@ class DlopenNote:
 class Elf:
     """`runpath` holds the directories of DT_RUNPATH, or of DT_RPATH where there is none.
 
+    `inherited` says that it is DT_RPATH, which holds for what the file loads, too (ld.so(8)).
     `versions` maps a needed library to the symbol versions wanted of it.
     """
 
@@ -71,6 +72,7 @@ class Elf:
     soname: str = ""
     needed: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
+    inherited: bool = False
     interp: str = ""
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dlopen: tuple[DlopenNote, ...] = ()
@@ -136,6 +138,7 @@ def read_elf(stream: BinaryIO) -> Elf | None:
         soname=parts.soname,
         needed=parts.needed,
         runpath=parts.runpath,
+        inherited=parts.inherited,
         interp=_text(file.read(interp.offset, interp.size), 0) if interp else "",
         versions=parts.versions,
         dlopen=tuple(_dlopen_notes(file, segments)),
@@ -166,6 +169,7 @@ class _Dynamic:
     soname: str = ""
     needed: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
+    inherited: bool = False
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -195,6 +199,7 @@ def _dynamic(file: _File, segments: tuple[_Segment, ...]) -> _Dynamic:
         runpath=tuple(p for p in _text(strings, paths).split(":") if p)
         if paths is not None
         else (),
+        inherited=paths is not None and _DT_RUNPATH not in single,
         versions=_versions(file, segments, single, strings),
     )
 

@@ -7,12 +7,13 @@ output. They are strings (`soname:libz.so.1`, `interp:/lib64/ld-linux-x86-64.so.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from buildit.build.elf import MAGIC, Elf, Machine, MalformedElf, read_elf
+from buildit.build.loading import expanded_path, private_directories, unmet
+from buildit.build.shebang import LONGEST, interpreters
 from buildit.model.tree import Entry, Kind
 
 Open = Callable[[Entry], BinaryIO]
@@ -25,9 +26,7 @@ MACHINES: Mapping[str, Machine] = {
 """By architecture, as `model.platform.Platform.arch` spells it."""
 
 _DEEPEST_LINK = 40  # as the kernel's MAXSYMLINKS
-_LONGEST_SHEBANG = 256  # BINPRM_BUF_SIZE
 _KERNEL = ("dev/", "proc/", "run/", "sys/")
-_PROGRAM_DIRECTORIES = ("usr/bin", "usr/sbin", "usr/local/bin")
 _MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 
@@ -157,8 +156,10 @@ class _Scan:
         self._foreign: dict[str, str] = {}
         self._versions: dict[str, set[str]] = {}
         self._dlopen: set[str] = set()
+        self._elves: dict[str, Elf] = {}
 
     def result(self) -> Needs:
+        self._libraries()
         return Needs(
             _sorted(self._wanted),
             _sorted(self._directories),
@@ -181,7 +182,7 @@ class _Scan:
             self._want(f"path:/{resolved}", entry.path)
 
     def file(self, entry: Entry, stream: BinaryIO) -> None:
-        head = stream.read(_LONGEST_SHEBANG)
+        head = stream.read(LONGEST)
         if head.startswith(MAGIC):
             try:
                 elf = read_elf(stream)
@@ -196,18 +197,28 @@ class _Scan:
             for program in interpreters(head):
                 self._want(f"path:{program}", entry.path)
 
+    def _libraries(self) -> None:
+        """The libraries that the loader would look for in vain, and the versions wanted of them."""
+        for lacking in unmet(self._elves, self._found, self._target.library_directories):
+            self._want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
+        for elf in self._elves.values():
+            for library, versions in elf.versions.items():
+                if f"soname:{library}" in self._wanted:
+                    self._versions.setdefault(library, set()).update(versions)
+
+    def _found(self, path: str) -> str | None:
+        if not self._listing.gives(f"path:/{path}", self._target):
+            return None
+        return self._listing.resolved(path)
+
     def _elf(self, entry: Entry, elf: Elf) -> None:
+        self._elves[entry.path] = elf
         directories = private_directories(entry.path, elf)
         for name in elf.needed:
             if "/" in name:
-                self._want(f"path:{_expanded(entry.path, name) or name}", entry.path)
-            else:
-                self._want(f"soname:{name}", entry.path, directories)
+                self._want(f"path:{expanded_path(entry.path, name) or name}", entry.path)
         if elf.interp:
             self._want(f"interp:{elf.interp}", entry.path)
-        for library, versions in elf.versions.items():
-            if f"soname:{library}" in self._wanted:
-                self._versions.setdefault(library, set()).update(versions)
         for note in elf.dlopen:
             known = [
                 name
@@ -222,43 +233,3 @@ class _Scan:
 
 def _sorted(found: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(sorted(found[key])) for key in sorted(found)}
-
-
-def private_directories(path: str, elf: Elf) -> tuple[str, ...]:
-    """The directories of DT_RUNPATH in a tree, `$ORIGIN` replaced, without a leading slash.
-
-    Those that the loader would not take (relative, of an unknown token) are left out.
-    """
-    expanded = (_expanded(path, directory) for directory in elf.runpath)
-    return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
-
-
-def _expanded(path: str, text: str) -> str:
-    """An absolute, normalised path from one in DT_RUNPATH or DT_NEEDED; "" where there is none."""
-    origin = "/" + posixpath.dirname(path)
-    for token in ("$ORIGIN", "${ORIGIN}"):
-        text = text.replace(token, origin)
-    if not text.startswith("/") or "$" in text:
-        return ""
-    return posixpath.normpath("/" + text.lstrip("/"))
-
-
-def interpreters(head: bytes) -> tuple[str, ...]:
-    """The programs that the kernel, and env after it, start for a script that begins so.
-
-    `#!/usr/bin/env -S python3 -E` gives `/usr/bin/env` and `/usr/bin/python3`; an interpreter that
-    is not absolute gives nothing (`checks` names it).
-    """
-    line = head[2:].split(b"\n", 1)[0].decode("utf-8", "surrogateescape")
-    words = line.split()
-    if not words or not words[0].startswith("/"):
-        return ()
-    if posixpath.basename(words[0]) != "env":
-        return (words[0],)
-    program = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
-    if not program:
-        return (words[0],)
-    return (
-        words[0],
-        program if program.startswith("/") else f"/{_PROGRAM_DIRECTORIES[0]}/{program}",
-    )

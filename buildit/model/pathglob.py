@@ -1,4 +1,9 @@
-"""Globs over the paths of a tree: `*` and `?` stay within a name, `**` crosses directories."""
+"""Globs over the paths of a tree: `*` and `?` stay within a name, `**` crosses directories.
+
+Matched without backtracking, in time linear in the path: all places of the glob that a path may be
+at are followed at once, and what one character makes of them is remembered (a lazy DFA, as in Ken
+Thompson, "Regular expression search algorithm", CACM 11.6, 1968).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,8 @@ from functools import lru_cache
 from buildit.errors import RecipeError
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^]/]*\]|.", re.DOTALL)
-_WILD = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
+_SPECIAL = frozenset("*?[")
+_MOST_REMEMBERED = 20_000
 
 
 def path_matcher(glob: str, *, place: str | None = None) -> Callable[[str], bool]:
@@ -31,28 +37,121 @@ def path_matcher(glob: str, *, place: str | None = None) -> Callable[[str], bool
     try:
         if "[" in _TOKEN.findall(glob):
             raise re.error("an open '['")
-        pattern = _compiled(glob)
+        return _compiled(glob)
     except re.error as error:
         raise RecipeError(
             f"malformed glob {glob!r}: {error.msg}", place=place, hint="a set is [abc] or [a-z]"
         ) from error
-    return lambda path: pattern.fullmatch(path) is not None
+
+
+def glob_of(path: str) -> str:
+    """A glob that matches this path; `?` stands for what no text file can say."""
+    return "".join(
+        "?" if "\ud800" <= sign <= "\udfff" or not sign.isprintable() else
+        f"[{sign}]" if sign in _SPECIAL else sign
+        for sign in path
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
-def _compiled(glob: str) -> re.Pattern[str]:
-    return re.compile("".join(map(_translated, _TOKEN.findall(glob))), re.DOTALL)
+def _compiled(glob: str) -> Callable[[str], bool]:
+    tokens = _TOKEN.findall(glob)
+    plain = [len(token) == 1 and token not in _SPECIAL for token in tokens]
+    if all(plain):
+        return lambda path: path == glob
+    first = plain.index(False)
+    last = plain[::-1].index(False)
+    prefix = "".join(tokens[:first])
+    suffix = "".join(tokens[len(tokens) - last :])
+    automaton = _Automaton(tokens)
+
+    def matches(path: str) -> bool:
+        return path.startswith(prefix) and path.endswith(suffix) and automaton.matches(path)
+
+    return matches
 
 
-def _translated(token: str) -> str:
-    if token in _WILD:
-        return _WILD[token]
-    if token.startswith("[") and len(token) > 2:
-        inverse = token[1] in "!^"
-        pieces = re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
-        body = "".join(
-            f"{re.escape(low)}-{re.escape(high)}" if low else re.escape(single)
-            for low, high, single in pieces
-        )
-        return f"(?!/)[{'^' if inverse else ''}{body}]"
-    return re.escape(token)
+class _Automaton:
+    """The places of a glob as bits of a number: bit i is "all before place i has been matched".
+
+    `**` is two places (one sign, then any), `**/` is two as well (before and inside of a name).
+    """
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._steps: list[Callable[[str], int]] = []
+        self._skips: list[int] = []  # the place that each place leads to without a sign, or -1
+        for token in tokens:
+            self._add(token)
+        self._final = 1 << len(self._steps)
+        self._skips.append(-1)
+        self._start = self._closed(1)
+        self._known: dict[tuple[int, str], int] = {}
+
+    def matches(self, path: str) -> bool:
+        known, at = self._known, self._start
+        for sign in path:
+            following = known.get((at, sign))
+            if following is None:
+                following = self._step(at, sign)
+            if not following:
+                return False
+            at = following
+        return bool(at & self._final)
+
+    def _add(self, word: str) -> None:
+        here = len(self._steps)
+        now, after = 1 << here, 2 << here
+        skip = -1
+        if word == "**/":
+            self._steps.append(lambda sign: 0 if sign == "/" else after)
+            self._skips.append(here + 2)
+            self._steps.append(lambda sign: now if sign == "/" else after)
+        elif word == "**":
+            self._steps.append(lambda _: after)
+            self._skips.append(-1)
+            self._steps.append(lambda _: after)
+            skip = here + 2
+        elif word == "*":
+            self._steps.append(lambda sign: 0 if sign == "/" else now)
+            skip = here + 1
+        elif word == "?":
+            self._steps.append(lambda sign: 0 if sign == "/" else after)
+        elif len(word) > 2:
+            one = re.compile(_set(word), re.DOTALL)
+            self._steps.append(lambda sign: after if one.fullmatch(sign) else 0)
+        else:
+            self._steps.append(lambda sign: after if sign == word else 0)
+        self._skips.append(skip)
+
+    def _step(self, at: int, sign: str) -> int:
+        reached, rest = 0, at & ~self._final
+        while rest:
+            lowest = rest & -rest
+            reached |= self._steps[lowest.bit_length() - 1](sign)
+            rest ^= lowest
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        following = self._known[at, sign] = self._closed(reached)
+        return following
+
+    def _closed(self, places: int) -> int:
+        """With those that they lead to without a sign, which are always further on."""
+        closed, rest = places, places
+        while rest:
+            lowest = rest & -rest
+            rest ^= lowest
+            skip = self._skips[lowest.bit_length() - 1]
+            if skip >= 0 and not closed >> skip & 1:
+                closed |= 1 << skip
+                rest |= 1 << skip
+        return closed
+
+
+def _set(token: str) -> str:
+    inverse = token[1] in "!^"
+    pieces = re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
+    body = "".join(
+        f"{re.escape(low)}-{re.escape(high)}" if low else re.escape(single)
+        for low, high, single in pieces
+    )
+    return f"(?!/)[{'^' if inverse else ''}{body}]"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import pytest
+import yaml
 
 from buildit.build.checks import (
     CHECKS,
@@ -99,6 +100,9 @@ def test_a_sound_output_has_no_findings() -> None:
         ("build-path", lambda: checked(link("usr/x", "/build/out"))),
         ("interpreter", lambda: checked(content={"usr/x": b"#!python3\n"})),
         ("interpreter", lambda: checked(content={"usr/x": b"#!\n"})),
+        ("interpreter", lambda: checked(content={"usr/x": b"#!/bin/sh\r\n"})),
+        ("interpreter", lambda: checked(content={"usr/x": b"#! /usr/bin/env python3\r\n"})),
+        ("interpreter", lambda: checked(content={"usr/x": b"#!/usr/bin/env python3 -E\n"})),
         ("set-id", lambda: checked(file("usr/su"), changes=(Change("usr/su", "x", set_id=True),))),
         ("place", lambda: checked(file("usr/local/bin/x"))),
         ("place", lambda: checked(file("home/me/x"))),
@@ -128,6 +132,11 @@ def test_each_rule_finds_what_it_is_for(rule: str, made: Callable[[], Subject]) 
         assert finding.hint
         severity = Severity.WARNING if rule in ("build-path", "archive-times") else Severity.ERROR
         assert finding.severity is severity
+
+
+def test_an_interpreter_of_the_build_is_none() -> None:
+    made = checked(content={"usr/x": b"#! /build/out/usr/bin/perl\n"})
+    assert ("interpreter", "usr/x") in found(made)
 
 
 def ar(*, mtime: str = "0", uid: str = "0") -> bytes:
@@ -172,9 +181,30 @@ def test_errors_stop_warnings_do_not() -> None:
         "etc/a: a/nginx: what was installed breaks a rule: mode 0666 lets all write (and 1 more)"
     )
     assert caught.value.hint is not None
-    assert "waive 'world-writable'" in caught.value.hint
+    assert caught.value.hint.endswith(
+        "waivers: [{check: world-writable, path: etc/a, reason: ...}]"
+    )
     assert len(caught.value.details) == 2
     refuse_errors("p", [Finding("build-path", Severity.WARNING, "x", "m", "h")])
+
+
+def test_a_waiver_of_a_hint_works_when_copied() -> None:
+    for path in (
+        "usr/a b",
+        "usr/[x]*?",
+        "usr/'\"#",
+        "usr/a: b",
+        "usr/{a, b}",
+        "usr/\udcff",
+        "usr/\n",
+    ):
+        made = checked(file(path, 0o666))
+        with pytest.raises(BuildError) as caught:
+            refuse_errors("a/x", findings(made)[0])
+        hint = caught.value.hint or ""
+        (waiver,) = yaml.safe_load(hint[hint.index("waivers:") :])["waivers"]
+        again = Waiver(waiver["check"], waiver["path"], waiver["reason"])
+        assert (again, path) == (findings(made, (again,))[1][0], path)
 
 
 def test_every_rule_is_explained() -> None:

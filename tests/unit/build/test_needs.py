@@ -11,10 +11,10 @@ from buildit.build.needs import (
     Needs,
     Open,
     Target,
-    interpreters,
     needs_of,
     provides_of,
 )
+from buildit.build.shebang import fault, interpreters
 from buildit.model.tree import Entry, Kind
 from tests.unit.build.elves import elf
 
@@ -128,6 +128,18 @@ def test_elf_is_known_by_magic_scripts_by_the_x_bit() -> None:
         (b"#!/usr/bin/env python3\n", ("/usr/bin/env", "/usr/bin/python3")),
         (b"#!/usr/bin/env -S A=b perl -w\n", ("/usr/bin/env", "/usr/bin/perl")),
         (b"#!/usr/bin/env /opt/x\n", ("/usr/bin/env", "/opt/x")),
+        (b"#!/usr/bin/env -S -u HOME -i A=b python3 -E\n", ("/usr/bin/env", "/usr/bin/python3")),
+        (b"#!/usr/bin/env -vS -uHOME perl -w\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env -S --unset HOME --chdir=/ perl\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env -iS -C / perl\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env -Sperl\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env --split-string=perl -w\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env -S A='b c' 'perl' \"-w\"\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env -S -- A=b perl\n", ("/usr/bin/env", "/usr/bin/perl")),
+        (b"#!/usr/bin/env python3 -E\n", ("/usr/bin/env",)),
+        (b"#!/usr/bin/env ./run\n", ("/usr/bin/env",)),
+        (b"#!/bin/sh\r\n", ("/bin/sh",)),
+        (b"#!/usr/bin/env python3\r\n", ("/usr/bin/env", "/usr/bin/python3")),
         (b"#!/usr/bin/env\n", ("/usr/bin/env",)),
         (b"#!python3\n", ()),
         (b"#!\n", ()),
@@ -136,6 +148,33 @@ def test_elf_is_known_by_magic_scripts_by_the_x_bit() -> None:
 )
 def test_interpreters(line: bytes, programs: tuple[str, ...]) -> None:
     assert interpreters(line) == programs
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"#!/bin/sh\n", ""),
+        (b"#!/bin/sh", ""),
+        (b"#!\t/bin/sh -e \n", ""),
+        (b"#!/usr/bin/env -S A=b perl -w\n", ""),
+        (b"#!/usr/bin/env perl\n", ""),
+        (b"#!/bin/sh\r\n", "carriage return, so '/bin/sh\\r' is asked for"),
+        (b"#!/bin/sh -e\r\n", "carriage return"),
+        (b"#!/usr/bin/env python3\r\n", "carriage return, so 'python3\\r' is asked for"),
+        (b"#!python3\n", "the interpreter 'python3' will not be found"),
+        (b"#!\n", "the interpreter '' will not be found"),
+        (b"#!/usr/bin/env\n", "no program"),
+        (b"#!/usr/bin/env -S -u X A=b\n", "no program"),
+        (b"#!/usr/bin/env python3 -E\n", "'python3 -E' as one word"),
+        (b"#!/usr/bin/env -i python3\n", "'-i python3' as one word"),
+        (b"#!/usr/bin/env ./run\n", "'./run' will not be found"),
+        (b"#!/" + b"x" * 300 + b"\n", "longer than the 255 bytes"),
+    ],
+)
+def test_faults_of_the_first_line(line: bytes, words: str) -> None:
+    reason, hint = fault(line)
+    assert words in reason
+    assert bool(words) == bool(reason) == bool(hint)
 
 
 def test_symlinks_that_leave_the_output() -> None:
@@ -202,3 +241,60 @@ def test_a_listing_answers_as_a_merged_system_does() -> None:
     assert listing.gives("path:/bin/sh", TARGET)
     assert listing.gives("interp:/lib64/ld.so", TARGET)
     assert not listing.gives("path:/bin/bash", TARGET)
+
+
+PRIVATE = "usr/lib/x86_64-linux-gnu/x"
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+
+
+def private(program: bytes, **libraries: bytes) -> tuple[str, ...]:
+    """The sonames that a program and libraries in a private directory lack."""
+    files = {f"{PRIVATE}/{name}.so.1": content for name, content in libraries.items()}
+    needs = scan({"usr/bin/x": program, **files}, frozenset(files)).needs
+    return tuple(need for need in needs if need.startswith("soname:"))
+
+
+def test_rpath_of_a_program_holds_for_its_libraries_runpath_does_not() -> None:
+    liba = elf(soname="liba.so.1", needed=("libb.so.1",))
+    libb = elf(soname="libb.so.1")
+    old = elf(needed=("liba.so.1",), rpath=f"/{PRIVATE}", interp=LOADER)
+    new = elf(needed=("liba.so.1",), runpath=f"/{PRIVATE}", interp=LOADER)
+    assert private(old, liba=liba, libb=libb) == ()
+    assert private(new, liba=liba, libb=libb) == ("soname:libb.so.1",)
+    # a program that loads it first makes it known (elf/dl-load.c: names are compared first)
+    both = elf(needed=("liba.so.1", "libb.so.1"), runpath=f"/{PRIVATE}", interp=LOADER)
+    assert private(both, liba=liba, libb=libb) == ()
+    # a library's own DT_RUNPATH turns every DT_RPATH off for what it needs itself
+    own = elf(soname="liba.so.1", needed=("libb.so.1",), runpath="/opt/none")
+    assert private(old, liba=own, libb=libb) == ("soname:libb.so.1",)
+    # and further down it holds again
+    deep = elf(soname="libb.so.1", needed=("libc.so.1",))
+    here = elf(soname="liba.so.1", needed=("libb.so.1",), runpath="$ORIGIN")
+    assert private(old, liba=here, libb=deep, libc=elf(soname="libc.so.1")) == ()
+
+
+def test_every_program_has_to_find_its_libraries() -> None:
+    liba = elf(soname="liba.so.1", needed=("libb.so.1",))
+    found = scan(
+        {
+            "usr/bin/good": elf(needed=("liba.so.1",), rpath=f"/{PRIVATE}", interp=LOADER),
+            "usr/bin/poor": elf(needed=("liba.so.1",), runpath=f"/{PRIVATE}", interp=LOADER),
+            f"{PRIVATE}/liba.so.1": liba,
+            f"{PRIVATE}/libb.so.1": elf(soname="libb.so.1"),
+        }
+    )
+    assert found.wanted["soname:libb.so.1"] == (f"{PRIVATE}/liba.so.1",)
+
+
+def test_a_plugin_gets_the_rpath_of_the_programs() -> None:
+    program = elf(rpath=f"/{PRIVATE}", interp=LOADER)
+    plugin = elf(needed=("libb.so.1",))
+    assert private(program, plugin=plugin, libb=elf(soname="libb.so.1")) == ()
+    assert private(elf(interp=LOADER), plugin=plugin, libb=elf(soname="libb.so.1")) == (
+        "soname:libb.so.1",
+    )
+
+
+def test_libraries_that_need_each_other_end() -> None:
+    a, b = elf(soname="a.so", needed=("b.so",)), elf(soname="b.so", needed=("a.so", "c.so"))
+    assert scan({f"{LIB}/a.so": a, f"{LIB}/b.so": b}).needs == ("soname:c.so",)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.pathglob import path_matcher
+from buildit.model.pathglob import glob_of, path_matcher
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +60,50 @@ def test_any_text_is_a_glob_or_refused(glob: str, path: str) -> None:
 def test_other_signs_mean_themselves(name: str) -> None:
     if name not in (".", ".."):
         assert path_matcher(name)(name)
+
+
+def oracle(glob: str) -> re.Pattern[str]:
+    """The same language for a matcher that goes back: right, and slow at its worst."""
+    wild = {"**/": "(?:[^/]+/)*", "**": ".+", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^]/]*\]|.", glob, re.DOTALL)
+    return re.compile(
+        "".join(
+            wild.get(token) or (f"(?!/){token.replace('!', '^', 1)}" if token[1:] else f"[{token}]")
+            for token in tokens
+        ),
+        re.DOTALL,
+    )
+
+
+PIECES = st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", "/**/", "*/"])
+PATHS = st.text(alphabet="ab/", max_size=9)
+
+
+@settings(max_examples=400)
+@given(st.lists(PIECES, max_size=8).map("".join), st.lists(PATHS, min_size=1, max_size=20))
+def test_the_matcher_is_its_oracle(glob: str, paths: list[str]) -> None:
+    try:
+        matches = path_matcher(glob)
+    except RecipeError:
+        return
+    pattern = oracle(glob)
+    for path in paths:
+        assert matches(path) == (pattern.fullmatch(path) is not None), path
+
+
+@pytest.mark.parametrize(
+    "glob",
+    ["usr/lib/*a*a*a*a*a*a*a*a*a*a*b", "**/*/**/*/**/*/**/x", "**a**a**a**a**a**b", "*" * 99 + "b"],
+)
+@pytest.mark.parametrize("path", ["usr/lib/" + "a" * 4000, "a/" * 2000 + "a"])
+def test_no_glob_is_slow(glob: str, path: str) -> None:
+    matches = path_matcher(glob)
+    begin = time.process_time()
+    assert not matches(path)
+    assert time.process_time() - begin < 1
+
+
+@settings(max_examples=100)
+@given(st.text(alphabet="ab*?[]!^-é \udcff\n", min_size=1, max_size=9))
+def test_a_glob_of_a_path_matches_it(path: str) -> None:
+    assert path_matcher(glob_of(path))(path)
