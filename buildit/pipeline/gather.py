@@ -15,8 +15,8 @@ from buildit.archive.beneath import Root
 from buildit.digest import CHUNK, Digest, digest_bytes
 from buildit.errors import IntegrityError, RecipeError
 from buildit.load.tree import shown
-from buildit.model.patch import canonical_bytes
-from buildit.model.patchread import parse_patch
+from buildit.patch.form import canonical_bytes
+from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch
 from buildit.plan.identity import FileInput
 from buildit.plan.nodes import Gathered

@@ -6,7 +6,7 @@ from buildit.archive.merged import MERGED_USR
 from buildit.build.normalise import NORMALISER
 from buildit.build.patching import PATCHER
 from buildit.build.split import SPLITTER
-from buildit.model.patch import CANONICAL_PATCH
+from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 
 SANDBOX = "1"

@@ -14,10 +14,10 @@ from pathlib import Path
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
-from buildit.model.patch import canonical_bytes
-from buildit.model.patchread import parse_patch
 from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
 from buildit.net.sources import Fetch
+from buildit.patch.form import canonical_bytes
+from buildit.patch.read import parse_patch
 from buildit.pipeline.network import Network
 from buildit.store.cas import Store
 

@@ -20,6 +20,7 @@ PACKAGE = CHECKOUT / "buildit"
 RANK = {
     "": 0,
     "model": 1,
+    "patch": 1,
     "plan": 2,
     "archive": 2,
     "load": 3,

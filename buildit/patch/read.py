@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError
-from buildit.model.patch import Action, Binary, FilePatch, Hunk, Patch, settled
-from buildit.model.patchname import (
+from buildit.patch.form import Action, Binary, FilePatch, Hunk, Patch, settled
+from buildit.patch.names import (
     NULL_NAME,
     check_links,
     git_names,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from posixpath import dirname
 
 from buildit.errors import RecipeError
-from buildit.model.patch import SYMLINK, Action, FilePatch
+from buildit.patch.form import SYMLINK, Action, FilePatch
 
 NULL_NAME = b"/dev/null"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.model.patch import canonical_bytes
-from buildit.model.patchread import parse_patch
+from buildit.patch.form import canonical_bytes
+from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.patch import (
+from buildit.patch.form import (
     SYMLINK,
     Action,
     FilePatch,
@@ -17,7 +17,7 @@ from buildit.model.patch import (
     settled,
     touched_paths,
 )
-from buildit.model.patchread import MAX_BYTES, MAX_LINES, parse_patch
+from buildit.patch.read import MAX_BYTES, MAX_LINES, parse_patch
 
 pytestmark = pytest.mark.unit
 
