@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Iterator
 
 from buildit.errors import RecipeError
+from buildit.image.documents import account_problems
 from buildit.image.names import AC_NAME, ac_name
+from buildit.image.signals import signal_problem
 from buildit.model.image import App, Port, Volume
 from buildit.model.tree import Entry, Kind
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
-_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
-_SIGNAL = re.compile(r"SIG[A-Z0-9+-]+|[1-9][0-9]?")
 PROTOCOLS = ("tcp", "udp", "sctp")
 Find = Callable[[str], "Entry | None"]
 """The entry at a path; a hard link is found as the file that it names."""
@@ -46,8 +46,8 @@ def _problems(app: App) -> Iterator[str]:
     if any("\0" in word for word in app.exec):
         yield "exec holds a NUL character"
     for what, account in (("user", app.user), ("group", app.group)):
-        if account is not None and _ACCOUNT.fullmatch(account) is None:
-            yield f"{what} {account!r} is neither a name nor a number"
+        if account is not None:
+            yield from (f"{what}: {problem}" for problem in account_problems(account))
     if not app.working_directory.startswith("/"):
         yield f"working directory {app.working_directory!r} is not absolute"
     for name, value in app.environment:
@@ -58,8 +58,8 @@ def _problems(app: App) -> Iterator[str]:
     yield from _doubles("environment", [name for name, _ in app.environment])
     yield from _port_problems(app.ports)
     yield from _volume_problems(app.volumes)
-    if app.stop_signal is not None and _SIGNAL.fullmatch(app.stop_signal) is None:
-        yield f"stop signal {app.stop_signal!r} is neither SIGNAME nor a number"
+    if app.stop_signal is not None and (problem := signal_problem(app.stop_signal)):
+        yield f"stop signal {problem}"
 
 
 def _port_problems(ports: tuple[Port, ...]) -> Iterator[str]:
@@ -79,10 +79,16 @@ def _volume_problems(volumes: tuple[Volume, ...]) -> Iterator[str]:
         parts = volume.path.split("/")
         if not volume.path.startswith("/") or {".", ".."} & set(parts) or "\0" in volume.path:
             yield f"volume {volume.path!r} is not a plain absolute path"
+        elif not any(parts):
+            yield "a volume cannot be /: it would hide the whole image"
         if AC_NAME.fullmatch(volume_name(volume)) is None:
             yield f"volume name {volume.name!r} may hold a-z, 0-9 and single dashes between"
     yield from _doubles("volumes", [volume_name(volume) for volume in volumes])
-    yield from _doubles("volumes", [volume.path for volume in volumes])
+    yield from _doubles("volumes", [_plain(volume.path) for volume in volumes])
+
+
+def _plain(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _doubles(what: str, names: list[str]) -> Iterator[str]:

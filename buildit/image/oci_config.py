@@ -7,26 +7,15 @@ from `app`. Two members stay ours, because they describe the layers: `rootfs` an
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from buildit.digest import Digest, oci_digest
 from buildit.errors import RecipeError
 from buildit.image.appspec import oci_config
 from buildit.image.names import machine
+from buildit.image.oci_rules import config_problems
 from buildit.model.image import Image
-
-_OURS = ("rootfs", "history")
-_TEXTS = ("created", "author", "architecture", "os", "variant", "os.version")
-_TOP = (*_TEXTS, "os.features", "config")
-_LISTS = ("Entrypoint", "Cmd", "Env", "OnBuild", "Shell")
-_SETS = ("ExposedPorts", "Volumes")
-_WORDS = ("User", "WorkingDir", "StopSignal")
-_RESERVED = ("Memory", "MemorySwap", "CpuShares", "Healthcheck", "ArgsEscaped")
-_CONFIG = (*_LISTS, *_SETS, *_WORDS, *_RESERVED, "Labels")
-_ENV = re.compile(r"[^=\0]+=[^\0]*")
-_PORT = re.compile(r"[1-9][0-9]{0,4}(/(tcp|udp|sctp))?")
 
 
 def rfc3339(epoch: int) -> str:
@@ -115,7 +104,7 @@ def _derived(image: Image) -> dict[str, object]:
 
 def _written(image: Image) -> dict[str, object]:
     document = read_json(image.content, image.place, "the OCI image config")
-    problems = tuple(_problems(document, _platform(image)))
+    problems = config_problems(document, _platform(image))
     if problems or not isinstance(document, dict):
         raise RecipeError(
             f"the OCI image config is not valid: {problems[0]}",
@@ -125,64 +114,3 @@ def _written(image: Image) -> dict[str, object]:
             details=problems[1:],
         )
     return {"created": rfc3339(image.epoch), **_platform(image), **document}
-
-
-def _problems(document: object, platform: dict[str, object]) -> Iterator[str]:
-    if not isinstance(document, dict):
-        yield "the document must be an object"
-        return
-    for key, value in document.items():
-        if key in _OURS:
-            yield f"{key}: is made from the layers; leave it out"
-        elif key not in _TOP:
-            yield f"{key}: is not a key of the specification{_near(key, _TOP)}"
-        elif key in _TEXTS and not isinstance(value, str):
-            yield f"{key}: must be a string"
-        elif key == "os.features" and not _is_texts(value):
-            yield f"{key}: must be a list of strings"
-        elif key in ("architecture", "os") and value != platform[key]:
-            yield f"{key}: {value!r} is not the container's, {platform[key]!r}"
-    section = document.get("config", {})
-    if isinstance(section, dict):
-        yield from _section_problems(section)
-    else:
-        yield "config: must be an object"
-
-
-def _section_problems(section: dict[str, object]) -> Iterator[str]:
-    for key, value in section.items():
-        where = f"config.{key}"
-        if key not in _CONFIG:
-            yield f"{where}: is not a key of the specification{_near(key, _CONFIG)}"
-        elif key in _LISTS and not _is_texts(value):
-            yield f"{where}: must be a list of strings"
-        elif key in _WORDS and not isinstance(value, str):
-            yield f"{where}: must be a string"
-        elif key in _SETS and not _is_set(value):
-            yield f"{where}: must be an object whose values are {{}}"
-        elif key == "Labels" and not (isinstance(value, dict) and _is_texts([*value.values()])):
-            yield f"{where}: must be an object of strings"
-        elif key == "Env" and isinstance(value, list):
-            bad = [each for each in value if _ENV.fullmatch(each) is None]
-            yield from (f"{where}: {each!r} is not NAME=value" for each in bad)
-        elif key == "ExposedPorts" and isinstance(value, dict):
-            ports = [port for port in value if _PORT.fullmatch(port) is None]
-            yield from (f"{where}: {port!r} is not PORT or PORT/tcp" for port in ports)
-    directory = section.get("WorkingDir")
-    if isinstance(directory, str) and directory and not directory.startswith("/"):
-        yield f"config.WorkingDir: {directory!r} is not absolute"
-
-
-def _near(key: str, known: Sequence[str]) -> str:
-    import difflib  # only for a wrong document
-
-    near = difflib.get_close_matches(key, (*known, *_CONFIG), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(member, str) for member in value)
-
-
-def _is_set(value: object) -> bool:
-    return isinstance(value, dict) and all(member == {} for member in value.values())

@@ -19,6 +19,7 @@ from buildit.archive.streams import Readable
 from buildit.digest import CHUNK, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError
 from buildit.image.oci import CONFIG, INDEX, LAYER, LAYOUT, MANIFEST
+from buildit.image.oci_rules import config_problems
 from buildit.image.tree import FOREIGN, Reading, Tree, read_entries
 from buildit.model.tree import Entry
 
@@ -164,6 +165,8 @@ def _check_config(layout: _Layout, config: Document, described: Document, layers
     for key in ("os", "architecture"):
         if isinstance(platform, dict) and key in platform and platform[key] != config.get(key):
             layout.problems.append(f"config: {key} is not the one that the index says")
+    written = {key: config[key] for key in ("created", "author", "config") if key in config}
+    layout.problems += [f"config: {problem}" for problem in config_problems(written, {})]
     history = config.get("history")
     if isinstance(history, list):
         empty = [each for each in history if isinstance(each, dict) and each.get("empty_layer")]

@@ -255,7 +255,7 @@ BAD_CONTENT = {
     "env": ('{"config": {"Env": ["A"]}}', "is not NAME=value"),
     "port": ('{"config": {"ExposedPorts": {"http": {}}}}', "is not PORT"),
     "shape": ('{"config": []}', "must be an object"),
-    "list": ('{"config": {"Cmd": "sh -c"}}', "must be a list of strings"),
+    "list": ('{"config": {"Cmd": "sh -c"}}', "must be a list"),
     "relative": ('{"config": {"WorkingDir": "srv"}}', "is not absolute"),
     "program": ('{"config": {"Entrypoint": ["/bin/sh"]}}', "/bin does not exist"),
 }
