@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
@@ -188,6 +189,12 @@ def has_proxy(url: str) -> bool:
     return bool(requests.utils.get_environ_proxies(url))
 
 
+def _proxy(url: str) -> str:
+    """The proxy that the environment has for this URL, without its password; "" for none."""
+    found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    return urls.hide_credentials(found) if found else ""
+
+
 def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
@@ -290,6 +297,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _translated(url: str, error: BaseException) -> LocationError:
+    """What a library's exception means for the user; with a proxy, a connection that cannot be
+    made is the proxy's: buildit makes no other.
+    """
     causes = tuple(_causes(error))
     shown = urls.hide_credentials(url)
 
@@ -302,14 +312,21 @@ def _translated(url: str, error: BaseException) -> LocationError:
         return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
     if (local := found(LinkLocalError)) is not None:
         return LocationError(shown, str(local), unreachable=True)
+    last = str(causes[-1]) or type(causes[-1]).__name__
+    reason, hint = "", None
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
-        hint = "check the name and DNS"
-        return LocationError(shown, "host name does not resolve", hint=hint, unreachable=True)
-    if found(ConnectionRefusedError) is not None:
-        return LocationError(shown, "connection refused", unreachable=True)
-    if found(urllib3.exceptions.ConnectTimeoutError) is not None:
-        return LocationError(shown, "timed out while connecting", unreachable=True)
+        reason, hint = "host name does not resolve", "check the name and DNS"
+    elif found(ConnectionRefusedError) is not None:
+        reason = "connection refused"
+    elif found(urllib3.exceptions.ConnectTimeoutError) is not None:
+        reason = "timed out while connecting"
+    elif found(urllib3.exceptions.ProxyError) is not None:
+        reason = last
+    if reason and (proxy := _proxy(url)):
+        hint = f"check {urlsplit(url).scheme}_proxy, or name the host in no_proxy"
+        reason = f"the proxy {proxy}: {reason}"
+    if reason:
+        return LocationError(shown, reason, hint=hint, unreachable=True)
     if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
         return LocationError(shown, "timed out while waiting for an answer", transient=True)
-    last = str(causes[-1]) or type(causes[-1]).__name__
     return LocationError(shown, f"connection failed: {last}", transient=True)

@@ -442,6 +442,31 @@ def test_names_and_ports_that_nobody_has(transport: WebTransport) -> None:
         read_small(transport, "http://no-such-host.invalid/x", CAP)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_cannot_be_reached_is_named(
+    scheme: str, transport: WebTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@127.0.0.1:{port}")
+    with pytest.raises(LocationError) as caught:
+        read_small(transport, f"{scheme}://files.example.org/x", CAP)
+    assert caught.value.reason == f"the proxy http://…@127.0.0.1:{port}: connection refused"
+    assert caught.value.hint == f"check {scheme}_proxy, or name the host in no_proxy"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(LocationError, match="x: connection refused$"):
+        read_small(transport, f"{scheme}://127.0.0.1:{port}/x", CAP)
+
+
+def test_a_proxy_that_refuses_is_named(
+    transport: WebTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(answer("403 Forbidden")) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(LocationError, match=r"the proxy http://127.+: .*403 Forbidden"):
+            read_small(transport, "https://files.example.org/x", CAP)
+
+
 def ranged(body: bytes, first: int | None = None) -> Script:
     """Serves ranges; the first answer breaks off after `first` bytes."""
     broken = [first]
