@@ -313,7 +313,8 @@ def _translated(url: str, error: BaseException) -> LocationError:
     if (local := found(LinkLocalError)) is not None:
         return LocationError(shown, str(local), unreachable=True)
     last = str(causes[-1]) or type(causes[-1]).__name__
-    reason, hint = "", None
+    reason = ""
+    hint: str | None = None
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
         reason, hint = "host name does not resolve", "check the name and DNS"
     elif found(ConnectionRefusedError) is not None:

@@ -454,7 +454,7 @@ def test_a_proxy_that_cannot_be_reached_is_named(
     assert caught.value.reason == f"the proxy http://…@127.0.0.1:{port}: connection refused"
     assert caught.value.hint == f"check {scheme}_proxy, or name the host in no_proxy"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(LocationError, match="x: connection refused$"):
+    with pytest.raises(LocationError, match=r"x: connection refused$"):
         read_small(transport, f"{scheme}://127.0.0.1:{port}/x", CAP)
 
 
