@@ -308,13 +308,12 @@ def _translated(url: str, error: BaseException) -> LocationError:
 
     if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
         verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
-        hint = "check the clock and the machine's CA certificates"
-        return LocationError(shown, f"TLS failed: {verify}", hint=hint, unreachable=True)
+        clock = "check the clock and the machine's CA certificates"
+        return LocationError(shown, f"TLS failed: {verify}", hint=clock, unreachable=True)
     if (local := found(LinkLocalError)) is not None:
         return LocationError(shown, str(local), unreachable=True)
     last = str(causes[-1]) or type(causes[-1]).__name__
-    reason = ""
-    hint: str | None = None
+    reason, hint = "", ""
     if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
         reason, hint = "host name does not resolve", "check the name and DNS"
     elif found(ConnectionRefusedError) is not None:
@@ -327,7 +326,7 @@ def _translated(url: str, error: BaseException) -> LocationError:
         hint = f"check {urlsplit(url).scheme}_proxy, or name the host in no_proxy"
         reason = f"the proxy {proxy}: {reason}"
     if reason:
-        return LocationError(shown, reason, hint=hint, unreachable=True)
+        return LocationError(shown, reason, hint=hint or None, unreachable=True)
     if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
         return LocationError(shown, "timed out while waiting for an answer", transient=True)
     return LocationError(shown, f"connection failed: {last}", transient=True)
