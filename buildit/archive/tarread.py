@@ -60,14 +60,14 @@ class _Before:
 
 
 def read_tar(
-    stream: Readable, budget: Budget, name: str = "archive"
+    stream: Readable, budget: Budget, name: str = "archive", *, root: bool = False
 ) -> Iterator[tuple[Entry, Window | None]]:
     """The members of a plain tar, each with its bytes where it is a file.
 
     A member's bytes are readable until the next member is asked for. Entries have normal paths
-    (`./a/` is `a`; the root itself is left out), no digests, modes as in the archive, and hard
-    links that name an earlier file; one that names an earlier symbolic link becomes a symbolic link
-    too. `name` is the place that errors give.
+    (`./a/` is `a`; the root itself is "" with `root`, else left out), no digests, modes as in the
+    archive, and hard links that name an earlier file; one that names an earlier symbolic link
+    becomes a symbolic link too. `name` is the place that errors give.
 
     Raises:
         IntegrityError: the archive is truncated, damaged, ambiguous, or holds what is refused.
@@ -83,6 +83,8 @@ def read_tar(
             raise over(name, "total_bytes", budget.total_bytes, f"at {shown(entry.path)!r}")
         if not entry.path:
             gate.count(".")
+            if root:
+                yield entry, None
             continue
         entry = _admitted(gate, entry)
         if entry.kind is not Kind.FILE:

@@ -83,6 +83,16 @@ class TarWriter:
         self._check(entry)
         self._put(header_blocks(entry, self._prefix))
 
+    def add_root(self, mode: int, mtime: int) -> None:
+        """Write the tree itself, 0:0, as GNU tar names it: `./`; before everything else.
+
+        Raises:
+            BuildError: another entry was written before.
+        """
+        if self._last or self._prefix:
+            raise BuildError("cannot pack: the root of a tree comes first", place="./")
+        self._put(header_blocks(Entry(".", Kind.DIRECTORY, mode, mtime), b""))
+
     def add_file(self, entry: Entry, content: Content) -> Digest:
         """Write a file, exactly `entry.size` bytes of `content`; return their digest.
 

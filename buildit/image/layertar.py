@@ -143,10 +143,12 @@ def write_merged(layers: Sequence[Layer], blob: BlobPath, target: Path) -> tuple
         return hashing.digest(), hashing.size
 
 
-def write_directories(entries: Iterable[Entry], target: Path) -> tuple[Digest, int]:
-    """Write directories as a tar, a new file; its digest and size in bytes."""
+def write_directories(entries: Iterable[Entry], epoch: int, target: Path) -> tuple[Digest, int]:
+    """Write `/` (0755, 0:0, `epoch`) and further directories as a tar, a new file; its digest and
+    size in bytes."""
     with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
         tar = TarWriter(hashing)
+        tar.add_root(0o755, epoch)
         for entry in entries:
             tar.add(entry)
         tar.finish()

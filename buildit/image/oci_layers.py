@@ -20,7 +20,7 @@ from buildit.model.image import Layer
 from buildit.model.tree import Entry
 
 _COPIERS = 2
-_GENERATED = "directories that no package brings"
+_DIRECTORIES = "directories, as the whole image has them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def write_layers(
         StoreError, IntegrityError: a blob of the store is missing or damaged.
         OSError: the directory cannot be written.
     """
-    # One layer is kept free for directories that some path needs and no package brings.
+    # One layer is kept free for the directories.
     groups = group([layer.size for layer in layers], max(1, budget - 1))
     parts = [tuple(layers[numbers.start : numbers.stop]) for numbers in groups]
     # The same layers twice are one blob.
@@ -76,7 +76,7 @@ def write_layers(
         )
         for part in parts
     ]
-    return (*_write_generated(found.generated, blobs), *named), found
+    return (*named, _write_directories(found.restated, epoch, blobs)), found
 
 
 def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
@@ -108,14 +108,13 @@ def _write_merged(layers: Sequence[Layer], unnamed: Path, blobs: Blobs) -> Writt
     return _settled(unnamed, Written(diff_id, diff_id, size, ""), blobs)
 
 
-def _write_generated(entries: Sequence[Entry], blobs: Blobs) -> tuple[Written, ...]:
-    if not entries:
-        return ()
+def _write_directories(entries: Sequence[Entry], epoch: int, blobs: Blobs) -> Written:
+    """The uppermost layer: `/` itself, which no other layer has, and what is to be restated."""
     from buildit.image.layertar import write_directories
 
-    unnamed = blobs.directory / "generated"
-    diff_id, size = write_directories(entries, unnamed)
-    return (_settled(unnamed, Written(diff_id, diff_id, size, _GENERATED), blobs),)
+    unnamed = blobs.directory / "directories"
+    diff_id, size = write_directories(entries, epoch, unnamed)
+    return _settled(unnamed, Written(diff_id, diff_id, size, _DIRECTORIES), blobs)
 
 
 def _settled(unnamed: Path, layer: Written, blobs: Blobs) -> Written:

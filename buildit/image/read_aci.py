@@ -77,6 +77,9 @@ def _read(plain: Readable, name: str, problems: list[str]) -> tuple[Tree, bytes 
             manifest = content
         elif entry.path == "rootfs" and entry.kind is Kind.DIRECTORY:
             has_rootfs = True
+            members.append(replace(entry, path=""))
+        elif not entry.path:
+            continue
         elif entry.path.startswith("rootfs/"):
             members.append(_without_rootfs(entry, problems))
         else:

@@ -30,7 +30,7 @@ def read_directory(path: Path) -> Reading:
     names: dict[tuple[int, int], str] = {}
     entries: list[Entry] = []
     with Root.open(path) as root:
-        for name, status in root.walk():
+        for name, status in (("", root.lstat("")), *root.walk()):
             entry = _entry(root, name, status, names)
             if entry is None:
                 problems.append(f"{name!r} is a device, socket or FIFO")

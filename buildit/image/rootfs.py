@@ -3,12 +3,18 @@
 Two packages never own one path, unless what they put there is the same. A step (sync, users) may
 replace a file or a link, never a directory by a file or the reverse, and never one of the links
 that merge `/lib` and its like into `/usr`. So the tree does not depend on the order of packages.
+
+A directory has the attributes that the last layer with an entry for it gives, but that a package's
+plain `0755 0:0` never takes what was declared below (1777 of `tmp`). Engines with an overlay file
+system see something else: there the topmost layer that holds anything beneath a directory decides,
+by defaults where it has no entry (overlayfs, "Merged directories"). `Rootfs.restated` are the
+directories where that differs: written once more on top, all see one tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, RecipeError
@@ -38,10 +44,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Rootfs:
-    """Members in `sort_key` order, and remarks that a user should see but need not act on."""
+    """Members in `sort_key` order, and remarks that a user should see but need not act on.
+
+    `restated` are the directories whose attributes the uppermost layer that has them, or something
+    beneath them, does not give; those that no layer brings are among them.
+    """
 
     members: tuple[Member, ...]
     notices: tuple[str, ...]
+    restated: tuple[Entry, ...] = ()
 
     def entries(self) -> tuple[Entry, ...]:
         return tuple(member.entry for member in self.members)
@@ -54,9 +65,6 @@ class Rootfs:
             return places[entry.target]
         return entry
 
-    def generated(self) -> tuple[Entry, ...]:
-        return tuple(member.entry for member in self.members if member.layer == GENERATED)
-
 
 Tree = dict[str, Member]
 
@@ -65,19 +73,25 @@ def merge(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]], epoch: i
     """Lay the layers over each other, bottom first, and complete the directories.
 
     `listings` are the entries of each layer. A directory that some path needs and no layer brings
-    is generated: 0755, 0:0, `epoch`. Where packages share a directory, or the same file, the
-    later layer's mode, mtime and hard links count, as they do in every reader of OCI layers.
+    is generated: 0755, 0:0, `epoch`. Where packages share the same file, the later layer's
+    mtime and hard links count, as they do in every reader of OCI layers.
 
     Raises:
         RecipeError: layers clash; all clashes are in the details, by path.
         IntegrityError: a listing contradicts itself.
     """
-    tree, clashes, notices = _overlaid(layers, listings)
-    clashes |= _complete(tree, epoch)
-    if clashes:
-        raise _clash_error(clashes, layers, listings)
+    overlay = _overlaid(layers, listings)
+    tree = overlay.tree
+    overlay.complete(list(tree), epoch)
+    if overlay.clashes:
+        raise _clash_error(overlay.clashes, layers, listings)
     members = _with_links(tree)
-    return Rootfs(members, (*notices, *_case_notice(tree)))
+    shown = topmost(
+        [(entry.path, entry.kind is Kind.DIRECTORY) for entry in listing] for listing in listings
+    )
+    entries = {path: member.entry for path, member in tree.items()}
+    notices = (*overlay.told(), *_case_notice(tree))
+    return Rootfs(members, notices, restated(shown, listings, entries))
 
 
 def merge_group(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]) -> Rootfs:
@@ -85,30 +99,134 @@ def merge_group(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]) ->
 
     Member.layer counts within the group.
     """
-    tree, clashes, notices = _overlaid(layers, listings)
-    if clashes:
-        raise _clash_error(clashes, layers, listings)
-    return Rootfs(_with_links(tree), notices)
+    overlay = _overlaid(layers, listings)
+    if overlay.clashes:
+        raise _clash_error(overlay.clashes, layers, listings)
+    return Rootfs(_with_links(overlay.tree), overlay.told())
 
 
-def _overlaid(
-    layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]
-) -> tuple[Tree, set[str], tuple[str, ...]]:
-    tree: Tree = {}
-    clashes: set[str] = set()
-    notices: dict[str, str] = {}
-    for number, (layer, listing) in enumerate(zip(layers, listings, strict=True)):
+@dataclass(slots=True)
+class Overlay:
+    """A tree that grows layer by layer. `clashes` are paths; `notices` are by path."""
+
+    layers: list[Layer] = field(default_factory=list)
+    tree: Tree = field(default_factory=dict)
+    clashes: set[str] = field(default_factory=set)
+    notices: dict[str, str] = field(default_factory=dict)
+
+    def lay(self, layer: Layer, listing: Sequence[Entry]) -> None:
+        """Lay one more layer over the tree.
+
+        Raises:
+            IntegrityError: the listing contradicts itself.
+        """
+        number = len(self.layers)
+        self.layers.append(layer)
         for member in _members(listing, number):
             path = member.entry.path
-            lower = tree.get(path)
-            if lower is not None:
-                below = layers[lower.layer]
+            lower = self.tree.get(path)
+            if lower is not None and lower.layer == GENERATED:
+                if member.entry.kind is not Kind.DIRECTORY:
+                    self.clashes.add(path)
+            elif lower is not None:
+                below = self.layers[lower.layer]
                 if _clash(lower, below, member, layer):
-                    clashes.add(path)
-                elif notice := _directory_notice(lower, below, member, layer):
-                    notices[path] = notice
-            tree[path] = member
-    return tree, clashes, tuple(notices[path] for path in sorted(notices))
+                    self.clashes.add(path)
+                    self.notices.pop(path, None)
+                elif member.entry.kind is Kind.DIRECTORY:
+                    member = self._directory(lower, member, layer)
+            self.tree[path] = member
+
+    def _directory(self, lower: Member, upper: Member, above: Layer) -> Member:
+        """Which of two entries of a directory counts; they may agree but for the time."""
+        old, new = attributes(lower.entry), attributes(upper.entry)
+        if above.kind is not LayerKind.PACKAGE or old == new:
+            return upper
+        counts = lower if new == PLAIN else upper
+        texts = [f"{each.mode:04o} {each.uid}:{each.gid}" for each in (lower.entry, upper.entry)]
+        path, title = upper.entry.path, self.layers[lower.layer].title
+        self.notices[path] = (
+            f"directory {path!r} is {texts[0]} in {title} and {texts[1]} in {above.title}: "
+            f"{texts[0] if counts is lower else texts[1]} counts"
+        )
+        return counts
+
+    def complete(self, paths: Iterable[str], epoch: int) -> None:
+        """Generate the missing parents of paths; what is there and no directory is a clash."""
+        known: set[str] = set()
+        for path in paths:
+            parent = path.rpartition("/")[0]
+            while parent and parent not in known:
+                known.add(parent)
+                above = self.tree.get(parent)
+                if above is None:
+                    entry = Entry(parent, Kind.DIRECTORY, 0o755, mtime=epoch)
+                    self.tree[parent] = Member(entry, GENERATED, parent)
+                elif above.entry.kind is not Kind.DIRECTORY:
+                    self.clashes.add(parent)
+                parent = parent.rpartition("/")[0]
+
+    def told(self) -> tuple[str, ...]:
+        """The notices in the order of their paths."""
+        return tuple(self.notices[path] for path in sorted(self.notices))
+
+    def entries(self) -> dict[str, Entry]:
+        """The entries by path, hard links as the files that they name."""
+        return {path: member.entry for path, member in self.tree.items()}
+
+
+def attributes(entry: Entry) -> tuple[object, ...]:
+    """All that a directory has but its time."""
+    return entry.mode, entry.uid, entry.gid, tuple(sorted(entry.xattrs.items()))
+
+
+PLAIN = (0o755, 0, 0, ())
+"""The `attributes` of a directory about which its package says nothing."""
+
+
+def restated(
+    shown: Mapping[str, int], listings: Sequence[Sequence[Entry]], tree: Mapping[str, Entry]
+) -> tuple[Entry, ...]:
+    """The directories of `tree` that an overlay of the layers shows otherwise, in order.
+
+    `shown` is what `topmost` says of the layers, `listings` have their directories.
+    """
+    stated = {
+        entry.path
+        for number, listing in enumerate(listings)
+        for entry in listing
+        if shown.get(entry.path) == number and tree.get(entry.path) == entry
+    }
+    missing = [tree[path] for path in shown if path not in stated and path in tree]
+    return tuple(sorted(missing, key=sort_key))
+
+
+def topmost(listings: Iterable[Sequence[tuple[str, bool]]]) -> dict[str, int]:
+    """The number of the uppermost layer that has each directory, by an entry or by something
+    beneath it.
+
+    Each layer is given as (path, whether it is a directory), bottom first. A layer that has no
+    entry for a directory is given as -1: an overlay file system shows defaults there.
+    """
+    found: dict[str, int] = {}
+    for number, listing in enumerate(listings):
+        own = {path for path, directory in listing if directory}
+        implied: set[str] = set()
+        for path, _ in listing:
+            parent = path.rpartition("/")[0]
+            while parent and parent not in implied:
+                implied.add(parent)
+                parent = parent.rpartition("/")[0]
+        found.update(dict.fromkeys(implied - own, GENERATED))
+        found.update(dict.fromkeys(own, number))
+    return found
+
+
+def _overlaid(layers: Sequence[Layer], listings: Sequence[Sequence[Entry]]) -> Overlay:
+    overlay = Overlay()
+    for layer, listing in zip(layers, listings, strict=True):
+        overlay.lay(layer, listing)
+    return overlay
 
 
 def _members(listing: Sequence[Entry], number: int) -> Iterator[Member]:
@@ -155,35 +273,6 @@ def _what(entry: Entry) -> str:
         return "a directory"
     digest: Digest | str = entry.digest or "?"
     return f"a file (mode {entry.mode:04o}, sha256 {digest[:12]}…)"
-
-
-def _directory_notice(lower: Member, below: Layer, upper: Member, above: Layer) -> str | None:
-    old, new = lower.entry, upper.entry
-    same = (old.mode, old.uid, old.gid) == (new.mode, new.uid, new.gid)
-    if new.kind is not Kind.DIRECTORY or same or LayerKind.STEP is above.kind:
-        return None
-    return (
-        f"directory {new.path!r} is {old.mode:04o} {old.uid}:{old.gid} in {below.title} and "
-        f"{new.mode:04o} {new.uid}:{new.gid} in {above.title}: the latter counts"
-    )
-
-
-def _complete(tree: Tree, epoch: int) -> set[str]:
-    """Generate missing parents; return those that are there, but not as directories."""
-    clashes: set[str] = set()
-    known: set[str] = set()
-    for path in list(tree):
-        parent = path.rpartition("/")[0]
-        while parent and parent not in known:
-            known.add(parent)
-            above = tree.get(parent)
-            if above is None:
-                entry = Entry(parent, Kind.DIRECTORY, 0o755, mtime=epoch)
-                tree[parent] = Member(entry, GENERATED, parent)
-            elif above.entry.kind is not Kind.DIRECTORY:
-                clashes.add(parent)
-            parent = parent.rpartition("/")[0]
-    return clashes
 
 
 def _with_links(tree: Tree) -> tuple[Member, ...]:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from buildit.archive.contents import FORMAT, parse_contents
 from buildit.digest import canonical
 from buildit.errors import IntegrityError, RecipeError
+from buildit.image.rootfs import GENERATED, Rootfs, merge, restated, topmost
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
-
-if TYPE_CHECKING:
-    from buildit.image.rootfs import Rootfs
 
 Row = Mapping[str, Any]
 _DIRECTORY = Kind.DIRECTORY.value
@@ -27,25 +25,24 @@ _HARDLINK = Kind.HARDLINK.value
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`generated` are directories that no layer brings, `rows` the uppermost row of each path.
+    """`restated` is as in `image.rootfs.Rootfs`, `rows` has the uppermost row of each path.
 
     Rows of hard links are those of the files that they name, with their own paths.
     """
 
-    generated: tuple[Entry, ...]
+    restated: tuple[Entry, ...]
     notices: tuple[str, ...]
     rows: Mapping[str, Row]
 
     def find(self, path: str) -> Entry | None:
         """The entry at a path of the merged tree; a hard link is the file that it names."""
+        stated = next((entry for entry in self.restated if entry.path == path), None)
         row = self.rows.get(path)
-        if row is not None:
-            return _entries([row])[0]
-        return next((entry for entry in self.generated if entry.path == path), None)
+        return _entries([row])[0] if row is not None and stated is None else stated
 
 
 def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Survey:
-    """Find clashes, missing directories and what a user should see; as `rootfs.merge` would.
+    """Find clashes, directories to restate and what a user should see; as `rootfs.merge` would.
 
     `listings` are the contents blobs of the layers.
 
@@ -55,20 +52,23 @@ def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Su
     """
     rows = [_rows(listing, layer) for listing, layer in zip(listings, layers, strict=True)]
     uppermost = {row["path"]: row for listing in rows for row in _resolved(listing)}
+    shown = topmost([(row["path"], row["kind"] == _DIRECTORY) for row in each] for each in rows)
     contested = _contested(rows, uppermost)
+    contested |= {path for path, number in shown.items() if number == GENERATED}
     if not contested:
         return Survey((), (), uppermost)
-    rootfs = _merged(layers, rows, contested, epoch)
-    generated = tuple(entry for entry in rootfs.generated() if entry.path not in uppermost)
-    return Survey(generated, rootfs.notices, uppermost)
+    parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]
+    rootfs = _merged(layers, rows, parts, epoch)
+    wanted = {entry.path: entry for entry in rootfs.entries() if entry.path in contested}
+    return Survey(restated(shown, parts, wanted), rootfs.notices, uppermost)
 
 
 def _merged(
-    layers: Sequence[Layer], rows: Sequence[Sequence[Row]], contested: set[str], epoch: int
+    layers: Sequence[Layer],
+    rows: Sequence[Sequence[Row]],
+    parts: Sequence[Sequence[Entry]],
+    epoch: int,
 ) -> Rootfs:
-    from buildit.image.rootfs import merge
-
-    parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]
     try:
         return merge(layers, parts, epoch)
     except RecipeError:

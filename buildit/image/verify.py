@@ -57,9 +57,7 @@ def verify(paths: Sequence[Path]) -> Report:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
     readings = [_read(path) for path in paths]
     images = tuple(
-        Verified(
-            path, each.format, each.identifier, each.root(), len(each.entries or ()), each.problems
-        )
+        Verified(path, each.format, each.identifier, each.root(), each.count(), each.problems)
         for path, each in zip(paths, readings, strict=True)
     )
     differences = tuple(
@@ -93,12 +91,13 @@ def _differences(first: Reading, other: Reading) -> Iterator[str]:
         return
     ours, theirs = first.by_path(), other.by_path()
     for path in sorted(ours.keys() | theirs.keys()):
+        shown = path or "/"
         if path not in theirs:
-            yield f"{path!r} is missing"
+            yield f"{shown!r} is missing"
         elif path not in ours:
-            yield f"{path!r} is only here"
+            yield f"{shown!r} is only here"
         elif changed := _changed(ours[path], theirs[path]):
-            yield f"{path!r}: {changed}"
+            yield f"{shown!r}: {changed}"
 
 
 def _changed(ours: Entry, theirs: Entry) -> str:

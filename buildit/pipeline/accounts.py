@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
+from buildit.image.parents import with_parents
 from buildit.model.plan import Group, User
 from buildit.model.tree import Entry, Kind
 
@@ -43,13 +44,15 @@ def account_files(
     return {"etc/group": group.encode(), "etc/passwd": passwd.encode()}
 
 
-def account_entries(files: dict[str, bytes], epoch: int) -> tuple[Entry, ...]:
-    """The layer's entries, in order."""
+def account_entries(
+    files: Mapping[str, bytes], tree: Mapping[str, Entry], epoch: int
+) -> tuple[Entry, ...]:
+    """The layer's entries over `tree`, the merged entries below, in order."""
     made = [
         Entry(path, Kind.FILE, 0o644, mtime=epoch, size=len(text), digest=digest_bytes(text))
-        for path, text in sorted(files.items())
+        for path, text in files.items()
     ]
-    return (Entry("etc", Kind.DIRECTORY, 0o755, mtime=epoch), *made) if made else ()
+    return with_parents(made, tree, Entry("", Kind.DIRECTORY, 0o755, mtime=epoch))
 
 
 def _check_fields(users: Iterable[tuple[str, User]]) -> None:

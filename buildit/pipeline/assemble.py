@@ -14,6 +14,7 @@ from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import RecipeError
+from buildit.image.rootfs import Overlay
 from buildit.model.artifact import Artifact
 from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import ContainerPlan, Group, ImageStep, Node, PackageStep, User
@@ -37,14 +38,20 @@ class Stack:
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
     passwd: Digest | None = None
+    _overlay: Overlay = field(default_factory=Overlay)
 
     def tree(self) -> dict[str, Entry]:
-        """The merged entries by path, as a step on top finds them; listings are read here only."""
-        from buildit.image.rootfs import merge
+        """The merged entries by path, as a step on top finds them; listings are read here only,
+        each once.
 
-        listings = [parse_contents(self.store.read(layer.contents)) for layer in self.layers]
-        merged = merge(self.layers, listings, self.epoch)
-        return {entry.path: entry for entry in merged.entries()}
+        Directories that no layer brings have the time `EPOCH`: what a step repeats of them does
+        not change with the packages.
+        """
+        for layer in self.layers[len(self._overlay.layers) :]:
+            listing = parse_contents(self.store.read(layer.contents))
+            self._overlay.lay(layer, listing)
+            self._overlay.complete([entry.path for entry in listing], EPOCH)
+        return self._overlay.entries()
 
 
 def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> Stack:
@@ -125,9 +132,9 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     users += [("container.yaml", user) for user in plan.users]
     groups += [("container.yaml", group) for group in plan.groups]
     files = account_files(users, groups)
-    entries = account_entries(files, EPOCH)
-    if not entries:
+    if not files:
         return
+    entries = account_entries(files, made.tree(), EPOCH)
     made.passwd = digest_bytes(files[PASSWD])
     with store.batch() as batch:
         with batch.ingest() as sink:

@@ -13,6 +13,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
 from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.image.parents import with_parents
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import PackageStep, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
@@ -79,7 +80,8 @@ def sync_layer(
     with _opened(project, step) as root:
         found = sorted(_found(root, step, tree), key=lambda pair: sort_key(pair[0]))
         sources = {entry.path: source for entry, source in found}
-        entries = [entry for entry, _ in found]
+        new = Entry("", Kind.DIRECTORY, 0o755, EPOCH, step.uid, step.gid)
+        entries = with_parents((entry for entry, _ in found), tree, new)
         with store.batch() as batch:
             with batch.ingest() as sink:
                 written = write_tar(

@@ -29,7 +29,7 @@ from tests.unit.image.samples import (
 
 pytestmark = pytest.mark.unit
 
-GOLDEN = "063519143566267b0a1427cbec23cc90a05a18e53d86a8cfe751f7890686f4de"
+GOLDEN = "e27bcc174fb83f6814ccb507997dccf7c076a80980b55ddc17114fa2aa6a7575"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -78,7 +78,7 @@ def test_the_layout_is_sound_and_has_the_golden_digest(
     reference = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
     assert reference == "1.22.1-p1"
     assert [each["mediaType"] for each in manifest["layers"]] == [LAYER] * 4
-    assert config["rootfs"]["diff_ids"][1:] == [f"sha256:{layer.diff_id}" for layer in layers]
+    assert config["rootfs"]["diff_ids"][:-1] == [f"sha256:{layer.diff_id}" for layer in layers]
     assert config["created"] == "2023-11-14T22:13:20Z"
     assert config["config"] == {
         "Entrypoint": ["/usr/sbin/nginx", "-g", "daemon off;"],
@@ -93,15 +93,19 @@ def test_the_layout_is_sound_and_has_the_golden_digest(
     assert emission.digest == GOLDEN
 
 
-def test_missing_directories_come_in_a_layer_of_their_own(
+def test_the_uppermost_layer_says_of_directories_what_no_other_does(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
     emission = emit_oci(image(nginx_layers(blobs), "oci"), blobs, tmp_path)
     _, manifest, _ = read_layout(emission)
-    first = emission.path / "blobs" / "sha256" / manifest["layers"][0]["digest"][7:]
-    with first.open("rb") as stream:
-        entries = [entry for entry, _ in read_tar(stream, TRUSTED)]
-    assert "usr/share/nginx/html" in [entry.path for entry in entries]
+    last = emission.path / "blobs" / "sha256" / manifest["layers"][-1]["digest"][7:]
+    with last.open("rb") as stream:
+        entries = [entry for entry, _ in read_tar(stream, TRUSTED, root=True)]
+    paths = [entry.path for entry in entries]
+    assert paths[0] == ""
+    assert "usr/share/nginx/html" in paths
+    assert "usr/sbin" in paths  # the package's layer has usr/sbin/nginx, and no entry for usr/sbin
+    assert "tmp" not in paths
     assert {(entry.mode, entry.mtime, entry.uid) for entry in entries} == {(0o755, EPOCH, 0)}
 
 

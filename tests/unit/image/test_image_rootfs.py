@@ -44,8 +44,8 @@ def modes(rootfs: Rootfs) -> dict[str, str]:
 
 def test_parents_that_no_layer_brings_are_generated() -> None:
     rootfs = merged(listing("a", file("usr/lib/x/y")))
-    assert [entry.path for entry in rootfs.generated()] == ["usr", "usr/lib", "usr/lib/x"]
-    assert rootfs.generated()[0] == Entry("usr", Kind.DIRECTORY, 0o755, mtime=EPOCH)
+    assert [entry.path for entry in rootfs.restated] == ["usr", "usr/lib", "usr/lib/x"]
+    assert rootfs.restated[0] == Entry("usr", Kind.DIRECTORY, 0o755, mtime=EPOCH)
 
 
 CLASHES: dict[str, tuple[Listing, Listing, str]] = {
@@ -133,10 +133,37 @@ def test_names_that_differ_in_case_are_noticed() -> None:
     assert rootfs.notices == ("paths differ only in case: 'README' and 'Readme'",)
 
 
-def test_directories_that_differ_are_noticed_and_the_later_counts() -> None:
-    rootfs = merged(listing("a", directory("d", 0o700)), listing("b", directory("d", 0o755)))
+def test_a_declared_directory_beats_a_plain_one_wherever_it_lies() -> None:
+    declared, plain = listing("a", directory("d", 0o1777)), listing("b", directory("d"))
+    for layers in ((declared, plain), (plain, declared)):
+        rootfs = merged(*layers)
+        assert modes(rootfs) == {"d": "directory:1777"}
+        assert rootfs.notices[0].endswith("1777 0:0 counts")
+    assert [entry.path for entry in merged(declared, plain).restated] == ["d"]
+    assert merged(plain, declared).restated == ()
+
+
+def test_of_two_declared_directories_the_later_counts() -> None:
+    rootfs = merged(listing("a", directory("d", 0o700)), listing("b", directory("d", 0o750)))
+    assert modes(rootfs) == {"d": "directory:750"}
+    assert rootfs.notices == ("directory 'd' is 0700 0:0 in a and 0750 0:0 in b: 0750 0:0 counts",)
+
+
+def test_what_a_step_says_of_a_directory_counts() -> None:
+    rootfs = merged(
+        listing("a", directory("d", 0o700)), listing("s", directory("d"), kind=LayerKind.STEP)
+    )
     assert modes(rootfs) == {"d": "directory:755"}
-    assert "0700 0:0 in a and 0755 0:0 in b" in rootfs.notices[0]
+    assert rootfs.notices == ()
+
+
+def test_a_directory_that_the_uppermost_layer_only_implies_is_restated() -> None:
+    """overlayfs would show 0755 0:0 there, and the time of unpacking."""
+    rootfs = merged(
+        listing("a", directory("d", 0o700, uid=7), directory("e"), file("e/x")),
+        listing("b", file("d/x")),
+    )
+    assert [(each.path, each.mode, each.uid) for each in rootfs.restated] == [("d", 0o700, 7)]
 
 
 def test_hard_links_survive_their_file() -> None:
@@ -201,7 +228,7 @@ def test_a_survey_says_what_the_merge_says(
     if isinstance(whole, str) or isinstance(found, str):
         assert whole == found
         return
-    assert found.generated == whole.generated()
+    assert found.restated == whole.restated
     assert found.notices == whole.notices
     for entry in whole.entries():
         expected = whole.find(entry.path)

@@ -5,7 +5,7 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.model.plan import Group, User
-from buildit.model.tree import Kind
+from buildit.model.tree import Entry, Kind
 from buildit.pipeline.accounts import account_entries, account_files
 
 pytestmark = pytest.mark.unit
@@ -31,7 +31,6 @@ def test_the_same_declaration_twice_is_one() -> None:
 
 def test_without_accounts_there_is_no_layer() -> None:
     assert account_files([], []) == {}
-    assert account_entries({}, 0) == ()
 
 
 def test_groups_alone_make_a_layer() -> None:
@@ -40,12 +39,16 @@ def test_groups_alone_make_a_layer() -> None:
 
 def test_entries_are_ordinary_files() -> None:
     files = account_files([("a", ROOT)], GROUPS)
-    entries = account_entries(files, 7)
+    entries = account_entries(files, {}, 7)
     assert [entry.path for entry in entries] == ["etc", "etc/group", "etc/passwd"]
     assert {entry.mode for entry in entries if entry.kind is Kind.FILE} == {0o644}
     assert {(entry.mtime, entry.uid) for entry in entries} == {(7, 0)}
     assert entries[2].digest == digest_bytes(files["etc/passwd"])
     assert entries[2].size == len(files["etc/passwd"])
+    below = Entry("etc", Kind.DIRECTORY, 0o700, mtime=3, gid=9)
+    assert account_entries(files, {"etc": below}, 7)[0] == below
+    with pytest.raises(RecipeError, match="beneath /etc, which is a symlink"):
+        account_entries(files, {"etc": Entry("etc", Kind.SYMLINK, 0o777, target="x")}, 7)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def synced(
     assert isinstance(over, dict)
     _, entries = sync_layer(project, wanted, over, store)
     assert list(entries) == sorted(entries, key=sort_key)
-    return {entry.path: entry for entry in entries}
+    parents = {entry.path.rpartition("/")[0] for entry in entries} - {""}
+    assert parents <= {entry.path for entry in entries if entry.kind is Kind.DIRECTORY}
+    # what the layer only repeats of the tree below is looked at by tests of its own
+    return {entry.path: entry for entry in entries if over.get(entry.path) != entry}
 
 
 # -- what comes in
@@ -83,10 +86,9 @@ def synced(
 
 def test_a_file_gets_its_name_or_goes_into_a_directory(project: Path, store: Store) -> None:
     src = "./files/nginx.conf"
-    assert list(synced(project, store, step(src, "/etc/nginx/nginx.conf"))) == [
-        "etc/nginx/nginx.conf"
-    ]
-    assert list(synced(project, store, step(src, "/etc/nginx/"))) == ["etc/nginx/nginx.conf"]
+    found = synced(project, store, step(src, "/etc/nginx/nginx.conf"))
+    assert list(found) == ["etc/nginx", "etc/nginx/nginx.conf"]
+    assert synced(project, store, step(src, "/etc/nginx/")) == found
     assert list(synced(project, store, step(src, "/"))) == ["nginx.conf"]
     assert list(synced(project, store, step(src, "/n", recursive=True))) == ["n"]
 
@@ -94,6 +96,7 @@ def test_a_file_gets_its_name_or_goes_into_a_directory(project: Path, store: Sto
 def test_the_content_of_a_directory_goes_to_dest(project: Path, store: Store) -> None:
     found = synced(project, store, step("files", "/srv/www", recursive=True))
     assert list(found) == [
+        "srv",
         "srv/www",
         "srv/www/nginx.conf",
         "srv/www/out",
@@ -160,6 +163,29 @@ def test_the_whole_project_may_be_synced(project: Path, store: Store) -> None:
     assert "" not in found
 
 
+def test_the_layer_repeats_the_directories_above(project: Path, store: Store) -> None:
+    """An overlay file system takes them from the uppermost layer that has something beneath."""
+    over = {
+        **MERGED,
+        "etc": Entry("etc", Kind.DIRECTORY, 0o750, mtime=5, uid=3, gid=4, xattrs={"user.x": b"y"}),
+        "usr/lib": replace(MERGED["usr/lib"], mtime=9),
+    }
+    _, entries = sync_layer(project, step("files/nginx.conf", "/etc/a/"), over, store)
+    assert entries[0] == over["etc"]
+    assert [each.path for each in entries] == ["etc", "etc/a", "etc/a/nginx.conf"]
+    _, entries = sync_layer(project, step("files/nginx.conf", "/lib/"), over, store)
+    assert entries[:2] == (over["usr"], over["usr/lib"])
+    _, entries = sync_layer(project, step("files/sub", "/tmp", recursive=True), over, store)
+    assert entries[0] == over["tmp"]
+
+
+def test_directories_made_above_have_the_owner(project: Path, store: Store) -> None:
+    found = synced(project, store, step("files/nginx.conf", "/home/u/new/g", uid=1000))
+    assert {(each.path, each.uid) for each in found.values()} == {
+        (path, 1000) for path in ("home", "home/u", "home/u/new", "home/u/new/g")
+    }
+
+
 # -- through links of the image
 
 
@@ -175,7 +201,8 @@ def test_the_whole_project_may_be_synced(project: Path, store: Store) -> None:
     ],
 )
 def test_dest_leads_through_links(project: Path, store: Store, dest: str, path: str) -> None:
-    assert list(synced(project, store, step("files/nginx.conf", dest))) == [path]
+    found = synced(project, store, step("files/nginx.conf", dest))
+    assert [each.path for each in found.values() if each.kind is Kind.FILE] == [path]
 
 
 def test_a_directory_goes_into_what_a_link_names(project: Path, store: Store) -> None:
