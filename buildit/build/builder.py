@@ -26,7 +26,7 @@ from buildit.build.split import OutputRule
 from buildit.build.sysroot import Lower, check_lowers, covered
 from buildit.build.workroom import PhaseFailed, Workroom
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, Interrupted
+from buildit.errors import BuilditError, Interrupted, StoreError
 from buildit.events import Notice, PhaseStarted, Reporter
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import DebRef, Node, Toolchain
@@ -72,6 +72,7 @@ class Builder:
         Raises:
             BuildError: a phase or patch failed; log and tree are kept for `log` and `shell`.
             UnsatisfiableError: a file needs what nobody provides.
+            StoreError: the store's disk is nearly full, or a tree of it is damaged.
             Interrupted: `stop` was set.
         """
         work = self.store.scratch(f"build-{node.key[:16]}")
@@ -98,14 +99,15 @@ class Builder:
             for step in record.steps:
                 phase = step.phase.value
                 self.report(PhaseStarted(node.key, node.label, phase))
-                room.phase(step.phase, step.argv, env)
+                for note in room.phase(step.phase, step.argv, env):
+                    self.report(Notice(f"{node.label}: {note}", warning=True))
             phase = Phase.INSTALL.value
             self.report(PhaseStarted(node.key, node.label, "pack"))
             with self.store.batch() as batch:
                 outputs = self._capture(node, record, room, lowers, epoch, batch)
                 kept = _Kept(outputs, _record(node, batch), self._log(room, batch))
-        except Interrupted:
-            raise
+        except (Interrupted, StoreError):
+            raise  # not the recipe's fault; and where the disk is full, nothing is kept
         except BuilditError as error:
             self._keep_failure(node, room, phase, error)
             raise

@@ -1,7 +1,11 @@
 """Start the processes of a sandbox, and end them whatever happens.
 
-The chain, each forking or becoming the next: `setarch -R`; `unshare` (outer user, mount and pid
-namespace); a shell as the outer process 1, which mounts and sets limits; bubblewrap; the command.
+The chain, each forking or becoming the next: `env` (every signal to its default action, none
+blocked); `setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer
+process 1, which mounts and sets limits; bubblewrap; the command. Bubblewrap is process 1 of the
+inside, where a build can read its environment and working directory: the one is fixed, the other
+is `/`, so neither tells where the store is.
+
 Process 1 keeps a watcher that reads the *lifeline*, a socket pair whose other end only buildit
 holds. When that end closes, because buildit closes it or because it was killed in whatever way at
 whatever moment, the watcher kills everything in the namespace; when process 1 ends, the kernel
@@ -71,10 +75,11 @@ while [ "$1" != -- ]; do
   shift 2
 done
 shift
+cd / || exit 125
 read -r go memory <&3 || exit 125
 [ "$memory" = - ] || ulimit -v "$memory" || exit 125
 { while read -r _; do :; done; while :; do kill -s KILL -- -1; done; } <&3 2>/dev/null &
-"$@" STATUS>&3 3<&- FILTER<TMP/filter
+env -i ENVIRONMENT "$@" STATUS>&3 3<&- FILTER<TMP/filter
 exit
 """
 
@@ -85,6 +90,8 @@ _EXIT = re.compile(rb'"exit-code": *(\d+)')
 def _stage(source: str) -> str:
     places = {"INPUT": source, "TMP": STAGE}
     places |= {"FILTER": str(FILTER_FD), "STATUS": str(STATUS_FD)}
+    # cd has left OLDPWD and PWD, a shell may add `_`: bubblewrap gets none of them
+    places |= {"ENVIRONMENT": " ".join(f"{name}={value}" for name, value in _ENVIRONMENT.items())}
     text = _STAGE
     for name, value in places.items():
         text = text.replace(name, value)
@@ -203,7 +210,9 @@ def chain(
     directories, files = _skeleton(jail, places)
     mounts = [word for pair in overlays(jail.lowers) for word in pair]
     # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
-    argv = ["setarch", "-R"]
+    # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
+    # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
+    argv = ["env", "--default-signal", "setarch", "-R"]
     argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
     argv += [_octal(filter_program(os.uname().machine)), directories, files]

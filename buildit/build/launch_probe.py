@@ -66,6 +66,7 @@ _PACKAGES = {
     "bwrap": "bubblewrap",
     "unshare": "util-linux",
     "setarch": "util-linux",
+    "env": "coreutils",
     "mount": "mount",
     "sh": "dash",
 }
@@ -79,6 +80,9 @@ def _programs(_: Path) -> Iterator[Finding]:
             yield Finding(program, Level.MISSING, text, f"apt install {package}")
         elif program == "bwrap":
             yield _bwrap(path)
+        elif program == "env" and _output(path, "--default-signal", "true") is None:
+            hint = "apt install coreutils (8.31 or newer; busybox has no --default-signal)"
+            yield Finding(program, Level.MISSING, f"{path} cannot reset signals", hint)
         else:
             yield Finding(program, Level.FINE, path)
 

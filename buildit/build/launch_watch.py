@@ -20,6 +20,8 @@ Look = Callable[[], str | None]
 """Names the limit that is exceeded now, or None."""
 
 _DEPTH = 200  # deeper directories are not counted (an open descriptor each), only the free space
+RESERVE = 256 << 20
+"""Bytes of a file system that builds leave to the store itself."""
 _PER_FILE = 512  # bytes that a name and an inode cost at least
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -71,12 +73,12 @@ class DiskWatch:
     """Walks the writable directories when the file system's free space says that it may matter.
 
     That is when as much has gone as would break the limit, and every half minute. `reserve` bytes
-    must stay free on the file system for the store itself.
+    must stay free on the file system for the store itself: `full` says that they do not.
     """
 
     directories: tuple[Path, ...]
     limit: int
-    reserve: int = 256 << 20
+    reserve: int = RESERVE
     _used: int = 0
     _free: int = field(default=-1)  # when the walk that gave `_used` began
     _soonest: float = 0.0
@@ -92,7 +94,7 @@ class DiskWatch:
             self._free, self._latest = free, now + 2.0  # short builds are never walked
         no_names = state.f_files > 0 and state.f_favail < 1024
         if free < self._free and (free < self.reserve or no_names):
-            return "disk"
+            return "full"
         suspect = self._used + self._free - free > self.limit
         if now < (self._soonest if suspect else self._latest):
             return None

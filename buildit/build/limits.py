@@ -220,42 +220,75 @@ def _remove(directory: Path, patience: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class HardLimits:
-    """What this process may hand down at most (getrlimit(2)); None is no limit."""
+    """What this process may hand down at most (getrlimit(2)), in its units; None is no limit."""
 
-    files: int | None
-    stack: int | None
+    files: int | None = None
+    stack: int | None = None
+    file_bytes: int | None = None
+    address_bytes: int | None = None
+    data_bytes: int | None = None
+    resident_bytes: int | None = None
+    locked_bytes: int | None = None
+    cpu_seconds: int | None = None
+    processes: int | None = None
 
     @classmethod
     def current(cls) -> HardLimits:
         import resource
 
-        files, stack = (
-            None if hard == resource.RLIM_INFINITY else hard
-            for _, hard in map(resource.getrlimit, (resource.RLIMIT_NOFILE, resource.RLIMIT_STACK))
+        kinds = (
+            resource.RLIMIT_NOFILE,
+            resource.RLIMIT_STACK,
+            resource.RLIMIT_FSIZE,
+            resource.RLIMIT_AS,
+            resource.RLIMIT_DATA,
+            resource.RLIMIT_RSS,
+            resource.RLIMIT_MEMLOCK,
+            resource.RLIMIT_CPU,
+            resource.RLIMIT_NPROC,
         )
-        return cls(files, stack)
+        hard = (resource.getrlimit(kind)[1] for kind in kinds)
+        return cls(*(None if most == resource.RLIM_INFINITY else most for most in hard))
 
 
 def rlimit_words(limits: Limits, hard: HardLimits) -> list[str]:
     """Pairs for the shell's `ulimit -X N`: the same inside whatever the caller's are.
 
-    Files and stack: 1024 and 8 MiB, which a build may raise to 4096 and 64 MiB (gcc does).
+    Files and stack: 1024 and 8 MiB, which a build may raise to 4096 and 64 MiB (gcc does). A hard
+    limit of the caller that lies below ours stays: nobody may raise it.
     """
-    files = 4096 if hard.files is None else min(4096, hard.files)
-    stack = 64 << 20 if hard.stack is None else min(64 << 20, hard.stack)
-    blocks = -(-limits.disk_bytes // 512)
+    files = _least(4096, hard.files)
+    stack = _least(64 << 20, hard.stack)
     pairs = {
         "c": 0,
-        "l": 64,  # KiB
+        "l": _least(64 << 10, hard.locked_bytes) >> 10,  # KiB
         "Sn": min(1024, files),
         "Hn": files,
         "Ss": min(8 << 10, stack >> 10),  # KiB
         "Hs": stack >> 10,
-        "f": blocks,
+        "f": _least(-(-limits.disk_bytes // 512) * 512, hard.file_bytes) // 512,
+        "t": _or_unlimited(hard.cpu_seconds, 1),
+        "d": _or_unlimited(hard.data_bytes, 1 << 10),
+        "m": _or_unlimited(hard.resident_bytes, 1 << 10),
+        "v": _or_unlimited(hard.address_bytes, 1 << 10),
     }
     return [word for letter, value in pairs.items() for word in (letter, str(value))]
 
 
-def process_limit(limits: Limits) -> int:
+def _least(ours: int, hard: int | None) -> int:
+    return ours if hard is None else min(ours, hard)
+
+
+def _or_unlimited(hard: int | None, unit: int) -> int | str:
+    """A soft limit is a habit of the caller's shell: only the hard one is a bound."""
+    return "unlimited" if hard is None else hard // unit
+
+
+def process_limit(limits: Limits, hard: HardLimits) -> int:
     """The rlimit on processes; a group's limit lies below it, since only a group can tell of it."""
-    return limits.processes + 2 * _SLACK
+    return _least(limits.processes + 2 * _SLACK, hard.processes)
+
+
+def address_limit(limits: Limits, hard: HardLimits) -> int:
+    """Bytes of address space that each process may have where no group bounds the memory."""
+    return _least(limits.memory_bytes, hard.address_bytes)

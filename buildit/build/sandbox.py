@@ -7,7 +7,9 @@ so what it wrote can be read without racing against it (THREATS.md, E4 and E9).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import selectors
 import signal
 import threading
@@ -34,11 +36,12 @@ from buildit.build.limits import (
     Group,
     HardLimits,
     Limits,
+    address_limit,
     open_group,
     process_limit,
     rlimit_words,
 )
-from buildit.errors import BuildError, Interrupted, StoreError, UsageError
+from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 
 _TICK = 0.05  # seconds between looks at the stop event and the limits
 _READ = 1 << 18
@@ -49,7 +52,8 @@ class Outcome:
     """How a command ended.
 
     `status` is its exit status; where a signal ended it, 128 plus the signal, as shells say it.
-    `limit` names what it exceeded: `memory`, `processes`, `seconds`, `idle` or `disk`.
+    `limit` names what it exceeded: `memory`, `processes`, `seconds`, `idle` or `disk`; or `full`,
+    where not the build is at fault but the store's file system is nearly full.
     """
 
     status: int
@@ -76,11 +80,12 @@ def run(
     Everything is killed when `stop` is set, and when this process dies in whatever way.
 
     Raises:
-        BuildError: the sandbox could not be set up, or its processes could not be killed.
-        StoreError: the log cannot be written.
+        BuildError: the sandbox could not be set up, the command is not in it, or its processes
+            could not be killed.
+        StoreError: the log cannot be written, or the chroot has no shell.
         Interrupted: `stop` was set.
     """
-    words = [str(process_limit(limits)), *rlimit_words(limits, HardLimits.current())]
+    words = _words(limits)
     begun = time.monotonic()
     places = prepare(jail, work, trees)
     with (
@@ -99,7 +104,7 @@ def run(
         if follow.stopped:
             raise Interrupted("the build was interrupted")
         if life.status is None and limit is None:
-            raise _not_started(life, log)
+            raise _not_started(life, log, command[0])
     status = life.status
     status = 128 + signal.SIGKILL if status is None or limit is not None else status
     ended_by = status - 128 if status - 128 in signal.valid_signals() else None
@@ -119,7 +124,7 @@ def shell(
         UsageError: there is no terminal.
         BuildError: the sandbox could not be set up.
     """
-    words = [str(process_limit(limits)), *rlimit_words(limits, HardLimits.current())]
+    words = _words(limits)
     begun = time.monotonic()
     places = prepare(jail, work, trees)
     with (
@@ -135,6 +140,11 @@ def shell(
         raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
     ended_by = status - 128 if status - 128 in signal.valid_signals() else None
     return Outcome(status, ended_by, None, time.monotonic() - begun, log_truncated=False)
+
+
+def _words(limits: Limits) -> list[str]:
+    hard = HardLimits.current()
+    return [str(process_limit(limits, hard)), *rlimit_words(limits, hard)]
 
 
 @dataclass(slots=True)
@@ -213,7 +223,7 @@ def _confine(life: Lifeline, group: Group | None, limits: Limits) -> Look:
                 group.add(process)
             life.begin(None)
             return group.exceeded
-    life.begin(limits.memory_bytes)
+    life.begin(address_limit(limits, HardLimits.current()))
     return TreeWatch(life.process.pid, limits)
 
 
@@ -275,10 +285,26 @@ def _terminal() -> Iterator[int]:
         os.close(terminal)
 
 
-def _not_started(life: Lifeline, log: Path) -> BuildError:
+_NOT_RUN = re.compile(r"bwrap: execvp (?P<program>.*): (?P<reason>[^:]+)")
+
+
+def _not_started(life: Lifeline, log: Path, program: str) -> BuilditError:
+    """Why the command never ran; `program` is its first word."""
     if life.process.returncode == 128 + signal.SIGKILL:
         return BuildError(
             "the sandbox was killed from outside",
             hint="look for the kernel's out-of-memory killer: dmesg | tail",
         )
-    return BuildError("the sandbox could not be set up", hint=why_not(), details=last_lines(log, 6))
+    lines = last_lines(log, 6)
+    not_run = _NOT_RUN.fullmatch(lines[-1]) if lines else None
+    if not_run is None or not_run["program"] != program:
+        return BuildError("the sandbox could not be set up", hint=why_not(), details=lines)
+    # All was mounted and isolated: the machine is fit, the chroot is not (execve(2)).
+    message = f"the chroot cannot run {program}: {not_run['reason']}"
+    if not_run["reason"] == os.strerror(errno.E2BIG):
+        return BuildError(message, hint="shorten the step or its environment", details=lines)
+    if program == "sh":
+        hint = "an unpacked tree of the store is damaged: buildit store verify"
+        return StoreError(message, hint=hint, details=lines)
+    hint = "add the .deb that has it to the recipe: depends: {build: [debian:NAME]}"
+    return BuildError(message, hint=hint, details=lines)

@@ -19,13 +19,16 @@ from pathlib import Path
 from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.unpack import unpack_source
+from buildit.build.advice import advice, notes
 from buildit.build.jail import Bind, Jail
+from buildit.build.launch_log import printable
+from buildit.build.launch_watch import RESERVE
 from buildit.build.limits import Limits
 from buildit.build.patching import apply_argv, refusal
 from buildit.build.record import BuildRecord
 from buildit.build.sandbox import Outcome, run
 from buildit.digest import CHUNK, Digest
-from buildit.errors import BuildError, BuilditError, IntegrityError
+from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.store.build_owner import host_owner
@@ -41,12 +44,20 @@ OUT = "build/out"
 """Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
 
 _LIMIT_WORDS = {
-    "memory": "used more memory than `limits: memory` allows",
-    "processes": "started more processes than `limits: processes` allows",
-    "seconds": "ran longer than `limits: time` allows",
-    "idle": "wrote nothing for an hour and was stopped",
-    "disk": "wrote more to the disk than a build may",
+    "memory": ("used more memory than `limits: memory` allows", "memory"),
+    "processes": ("started more processes than `limits: processes` allows", "processes"),
+    "seconds": ("ran longer than `limits: time` allows", "time"),
+    "idle": ("wrote nothing for an hour and was stopped", ""),
+    "disk": ("wrote more to the disk than a build may", ""),
 }
+"""By the name in `Outcome`: what happened, and the key of `limits` in .buildit-config.yaml."""
+_NO_KEY = {
+    "idle": "let the phase say what it does now and then, or drop what hangs from the recipe",
+    "disk": "let it write less: a build may hold {disk} GiB at a time, of sources, objects and all",
+}
+
+
+_NO_SPACE = "No space left on device"
 
 
 class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of its siblings
@@ -172,15 +183,17 @@ class Workroom:
             ),
         )
 
-    def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> None:
-        """Run one phase.
+    def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
+        """Run one phase; what a step of ours had to say to the person about it.
 
         Raises:
             PhaseFailed: it ended with another status than 0, or exceeded a limit.
+            StoreError: the store's disk is nearly full.
         """
         outcome, log = self._run(phase.value, argv, env)
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(phase.value, outcome, log)
+        return notes(map(printable, _tail_bytes(log)))
 
     def note(self, name: str, lines: Sequence[str]) -> None:
         """Begin the log with what is known before the first phase."""
@@ -203,16 +216,34 @@ class Workroom:
         return outcome, log
 
     def _failed(self, name: str, outcome: Outcome, log: Path) -> PhaseFailed:
+        tail = _tail(log, TAIL_LINES)
+        full = outcome.limit == "full"
+        if full or (any(_NO_SPACE in line for line in tail) and self._free() < RESERVE):
+            raise StoreError(
+                f"the store's disk is nearly full ({self._free() >> 20} MB free)",
+                place=str(self.work.parent.parent),
+                hint="buildit store gc, or a larger disk: `store:` in .buildit-config.yaml",
+                details=tail,
+            )
         if outcome.limit is not None:
-            words = _LIMIT_WORDS.get(outcome.limit, f"exceeded the limit on {outcome.limit}")
+            words, key = _LIMIT_WORDS[outcome.limit]
             message = f"{name} {words}"
-            hint = "raise the limit in .buildit-config.yaml, or mend the recipe"
+            hint = _NO_KEY.get(outcome.limit, "").format(disk=self.limits.disk_bytes >> 30)
+            if key:
+                hint = f"raise `limits: {{{key}: …}}` in .buildit-config.yaml, or mend the recipe"
         else:
             how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
             message = f"{name} failed with {how}"
             hint = "see `buildit log`; look around in it with `buildit shell`"
-        error = BuildError(message, place=self.label, hint=hint, details=_tail(log, TAIL_LINES))
+            lacks = advice(outcome.status, tail)
+            if lacks is not None:
+                message, hint = f"{name} failed: {lacks.reason}", f"{lacks.hint}; see `buildit log`"
+        error = BuildError(message, place=self.label, hint=hint, details=tail)
         return PhaseFailed(name, error)
+
+    def _free(self) -> int:
+        state = os.statvfs(self.work)
+        return state.f_bavail * state.f_frsize
 
     def write_log(self, write: Callable[[bytes], object]) -> None:
         """The logs of all phases, in order, each under its name."""
@@ -232,8 +263,11 @@ def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> N
 
 
 def _tail(log: Path, count: int) -> tuple[str, ...]:
+    return tuple(line.decode("utf-8", "replace") for line in _tail_bytes(log)[-count:])
+
+
+def _tail_bytes(log: Path) -> list[bytes]:
     with log.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - (256 << 10)))
-        text = stream.read().decode("utf-8", "replace")
-    return tuple(text.splitlines()[-count:])
+        return stream.read().splitlines()

@@ -7,7 +7,8 @@ Any change here, to a byte, a mode or a rule, raises `debian.identity.FIXUPS`.
    the first program of the list that is there. `sh` is dash's, or else bash's.
 3. `/etc/passwd` and `/etc/group`: root, the user of the build (1000, the only id besides that the
    sandbox maps), nobody. No shadow.
-4. `/etc/hosts` with localhost, `/etc/nsswitch.conf` with files only; no `resolv.conf`.
+4. `/etc/hosts` with localhost and the sandbox's own name (`build.jail.Jail.hostname`), both by
+   IPv4 and IPv6; `/etc/nsswitch.conf` with files only; no `resolv.conf`.
 5. Mount points and work directories: `/build /dev /proc /root /run /sys /tmp /var/tmp`.
 6. No `/etc/ld.so.conf`, its directory or cache: the loader's own directories are used.
 7. No documentation, translations or manuals: see `UNWANTED`.
@@ -67,6 +68,7 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
     "automake": ("automake-1.16",),
     "aclocal": ("aclocal-1.16",),
     "fakeroot": ("fakeroot-sysv", "fakeroot-tcp"),
+    "faked": ("faked-sysv", "faked-tcp"),
 }
 """Names in /usr/bin, and what they lead to, the most wanted first."""
 
@@ -88,7 +90,8 @@ DIRECTORIES = (
 
 FILES: Mapping[str, str] = {
     "etc/group": "root:x:0:\nbuild:x:1000:\nnogroup:x:65534:\n",
-    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    # a line for each name: the first of a line is the canonical one, which `hostname -f` says
+    "etc/hosts": "127.0.0.1 localhost\n127.0.0.1 buildit\n::1 localhost\n::1 buildit\n",
     "etc/nsswitch.conf": (
         "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\n"
         "protocols: files\nnetworks: files\nethers: files\nrpc: files\n"

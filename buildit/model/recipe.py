@@ -238,6 +238,8 @@ class Recipe(Model):
     """Further variables of the build."""
     steps: Steps = Steps()
     """Phases of its own."""
+    fakeroot: Literal["yes", "no"] = "no"
+    """`yes` runs the install phase under fakeroot, for upstreams that give files to root there."""
     outputs: dict[Literal["runtime", "dev", "doc", "locale", "debug"], OutputItem] = Field(
         default_factory=dict
     )

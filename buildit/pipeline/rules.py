@@ -9,7 +9,7 @@ from buildit.build.split import SPLITTER
 from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 
-SANDBOX = "1"
+SANDBOX = "2"
 """Raised when what a build can see of the sandbox changes: mounts, ids, environment, filters."""
 
 RULES = Rules(

@@ -227,7 +227,13 @@ def _inputs(
 ) -> BuildInputs:
     package = evaluated.package
     style = package.recipe.style
-    made = steps(style, platform, evaluated.configure, evaluated.overrides)
+    made = steps(
+        style,
+        platform,
+        evaluated.configure,
+        evaluated.overrides,
+        fakeroot=package.recipe.fakeroot == "yes",
+    )
     variables = environment(platform, package.name.rpartition("/")[2], package.version)
     variables |= package.recipe.environment
     if reads_use(made):

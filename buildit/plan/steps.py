@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from buildit.model.platform import Platform
+from buildit.plan.make_flags import MAKE_FLAGS
 
 
 class Phase(StrEnum):
@@ -80,13 +81,63 @@ def reads_use(steps: Sequence[Step]) -> bool:
     return any(_READS_USE.search(word) for step in steps for word in step.argv)
 
 
+_CONFIGURE = r"""
+if [ ! -f ./configure ]; then
+  echo "buildit: there is no ./configure in the sources"
+  for file in autogen.sh bootstrap configure.ac CMakeLists.txt meson.build pyproject.toml \
+    Makefile; do
+    if [ -e "$file" ]; then echo "buildit: there is a file $file"; fi
+  done
+  exit 127
+fi
+if [ ! -x ./configure ]; then
+  echo "buildit: note: ./configure had no x bit in its archive, and got one"
+  chmod a+x ./configure
+fi
+exec ./configure "$@"
+"""
+
+_FAKEROOT = r"""
+list=$(mktemp)
+fakeroot -- sh -eu -c '
+  list=$1; shift
+  "$@"
+  cd "$DESTDIR"
+  find . -depth -printf "%M %m %U:%G %p\0" >"$list"
+' sh "$list" "$@"
+exec perl -0ne '
+  BEGIN { chdir $ENV{DESTDIR} or die "$ENV{DESTDIR}: $!
+" }
+  chomp;
+  my ($kind, $mode, $owner, $path) = split / /, $_, 4;
+  $path =~ s/^\.\/?//;
+  if ($kind =~ /^[bc]/) {
+    print "buildit: /$path is a device: leave it out, an engine makes the devices of a container
+";
+    $devices = 1;
+  } elsif ($kind !~ /^l/) {
+    chmod oct $mode, $path eq "" ? "." : $path or die "/$path: $!
+";
+  }
+  if ($owner ne "0:0") {
+    print "buildit: note: the install gave /$path to $owner; what `files:` says counts: ",
+      "{path: "$path", owner: "$owner"}
+";
+  }
+  END { $? = 1 if $devices }
+' "$list"
+"""
+"""What is simulated ends with fakeroot, so modes are then set as they were seen under it (fakeroot
+keeps every file writable, libfakeroot.c), owners are told, and devices, by then plain files, are
+refused.
+"""
+
 _MAKE = script('make -j"$JOBS"')
 _MAKE_INSTALL = script('make DESTDIR="$DESTDIR" install')
 
 
 def _autotools(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    configure = (
-        "./configure",
+    arguments = (
         # config.guess would ask the running kernel.
         f"--build={platform.triplet}",
         "--prefix=/usr",
@@ -97,31 +148,35 @@ def _autotools(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ..
         *arguments,
     )
     return (
-        Step(Phase.CONFIGURE, configure),
+        Step(Phase.CONFIGURE, script(_CONFIGURE, arguments)),
         Step(Phase.COMPILE, _MAKE),
         Step(Phase.INSTALL, _MAKE_INSTALL),
     )
 
 
 def _cmake(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    configure = (
-        *("cmake", "-S", ".", "-B", ".buildit", "-G", "Unix Makefiles"),
+    arguments = (
+        *("-S", ".", "-B", ".buildit", "-G", "Unix Makefiles"),
         "-DCMAKE_BUILD_TYPE=None",
         "-DCMAKE_INSTALL_PREFIX=/usr",
         f"-DCMAKE_INSTALL_LIBDIR=lib/{platform.triplet}",
+        # GNUInstallDirs would put them below /usr wherever a file takes the relative names
+        "-DCMAKE_INSTALL_SYSCONFDIR=/etc",
+        "-DCMAKE_INSTALL_LOCALSTATEDIR=/var",
         "-DCMAKE_SKIP_INSTALL_RPATH=ON",
+        "-DFETCHCONTENT_FULLY_DISCONNECTED=ON",
         *arguments,
     )
     return (
-        Step(Phase.CONFIGURE, configure),
+        Step(Phase.CONFIGURE, script('exec cmake "$@"', arguments)),
         Step(Phase.COMPILE, script('make -C .buildit -j"$JOBS"')),
         Step(Phase.INSTALL, script('make -C .buildit DESTDIR="$DESTDIR" install')),
     )
 
 
 def _meson(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    configure = (
-        *("meson", "setup", ".buildit", "--buildtype=plain", "--prefix=/usr"),
+    arguments = (
+        *(".buildit", "--buildtype=plain", "--prefix=/usr"),
         f"--libdir=lib/{platform.triplet}",
         "--sysconfdir=/etc",
         "--localstatedir=/var",
@@ -129,22 +184,27 @@ def _meson(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
         *arguments,
     )
     return (
-        Step(Phase.CONFIGURE, configure),
+        Step(Phase.CONFIGURE, script('exec meson setup "$@"', arguments)),
         Step(Phase.COMPILE, script('ninja -C .buildit -j"$JOBS"')),
         Step(Phase.INSTALL, script("meson install -C .buildit --no-rebuild")),
     )
 
 
 def _make(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    libdir = f"LIBDIR=/usr/lib/{platform.triplet}"
-    compile_ = script('make -j"$JOBS" "$@"', ("PREFIX=/usr", libdir, *arguments))
-    install = script('make DESTDIR="$DESTDIR" "$@" install', ("PREFIX=/usr", libdir, *arguments))
+    arguments = ("PREFIX=/usr", f"LIBDIR=/usr/lib/{platform.triplet}", *arguments)
+    compile_ = script(f'{MAKE_FLAGS}exec make -j"$JOBS" "$@"', arguments)
+    install = script(f'{MAKE_FLAGS}exec make DESTDIR="$DESTDIR" "$@" install', arguments)
     return (Step(Phase.COMPILE, compile_), Step(Phase.INSTALL, install))
 
 
 def _python(_platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
     wheel = script('python3 -m build --wheel --no-isolation -o .buildit "$@"', arguments)
-    install = script('python3 -m installer --prefix /usr --destdir "$DESTDIR" .buildit/*.whl')
+    # Debian's python3 installs below /usr/local unless it is told that this is a package
+    # (sysconfig._get_preferred_schemes in its patch distutils-install-layout.diff)
+    install = script(
+        "export DEB_PYTHON_INSTALL_LAYOUT=deb\n"
+        'python3 -m installer --prefix /usr --destdir "$DESTDIR" .buildit/*.whl'
+    )
     return (Step(Phase.COMPILE, wheel), Step(Phase.INSTALL, install))
 
 
@@ -164,12 +224,22 @@ STYLES: Mapping[str, Style] = {
 }
 
 
+def under_fakeroot(step: Step) -> Step:
+    """The step under fakeroot: `chown`, `install -o` and `chmod` succeed as they would for root."""
+    return Step(step.phase, script(_FAKEROOT, step.argv))
+
+
 def steps(
-    style: str, platform: Platform, configure: tuple[str, ...], overrides: Mapping[Phase, str]
+    style: str,
+    platform: Platform,
+    configure: tuple[str, ...],
+    overrides: Mapping[Phase, str],
+    *,
+    fakeroot: bool = False,
 ) -> tuple[Step, ...]:
     """The phases of a build in order: the style's, each replaced by the recipe's where it has one.
 
-    An empty override leaves the phase out.
+    An empty override leaves the phase out. `fakeroot` is for the install phase.
     """
     phases = {step.phase: step for step in STYLES[style](platform, configure)}
     for phase, text in overrides.items():
@@ -177,4 +247,6 @@ def steps(
             phases[phase] = Step(phase, script(text, configure))
         else:
             phases.pop(phase, None)
+    if fakeroot and Phase.INSTALL in phases:
+        phases[Phase.INSTALL] = under_fakeroot(phases[Phase.INSTALL])
     return tuple(phases[phase] for phase in Phase if phase in phases)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,3 +164,55 @@ def test_temporary_directories_are_bounded(sandbox: Sandbox) -> None:
         fill = f"dd if=/dev/zero of={directory}/x bs=1000000 count=100"
         answer = sandbox.shell(f"{fill} || echo full")
         assert answer.log.endswith(b"full\n"), directory
+
+
+MIXED_UP = """
+import os, signal, sys
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Every signal that can be is ignored and blocked in what it starts."""
+
+
+@pytest.mark.parametrize("caller", ["nohup", "trap", "all"])
+def test_signals_are_default_whatever_the_caller_does(sandbox: Sandbox, caller: str) -> None:
+    before: dict[str, tuple[str, ...]] = {
+        "nohup": ("nohup",),
+        "trap": ("sh", "-c", """trap '' INT QUIT USR1 USR2 PIPE TSTP; exec "$@" """, "sh"),
+        "all": (sys.executable, "-c", MIXED_UP),
+    }
+    started = replace(sandbox, argv=(*before[caller], *sandbox.argv))
+    answer = started.shell("cat /proc/self/status; kill -QUIT $$; echo alive")
+    status = dict(line.split(":\t", 1) for line in answer.log.decode().splitlines())
+    assert {status[name] for name in ("SigIgn", "SigBlk", "SigCgt")} == {"0" * 16}
+    assert answer.outcome["signal"] == signal.SIGQUIT
+
+
+WHERE = """
+for each in /proc/[0-9]*; do
+  for name in environ cmdline comm auxv; do cat "$each/$name"; echo; done
+  for name in cwd root exe; do echo "$each $name"; done
+  while read -r key value; do case $key in Name:|Uid:|Gid:|Groups:|Cap*|Sig[BIC]*) echo "$value"
+  esac; done <"$each/status"
+done >/build/seen
+env >>/build/seen
+cd /; env >>/build/seen
+cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats >/build/mounts
+"""
+
+
+def test_nothing_inside_tells_where_the_store_is(sandbox: Sandbox) -> None:
+    answer = sandbox.shell(WHERE)
+    assert answer.outcome["status"] == 0, answer
+    seen = (sandbox.work / "build/seen").read_bytes()
+    assert b"PATH=/usr/bin" in seen
+    assert str(sandbox.store).encode() not in seen
+    assert b"OLDPWD=/build" in seen  # the shell's own, by its own cd
+    assert seen.count(b"OLDPWD") == 1
+    # The kernel says where in its file system a directory lies that is bound, and on which device;
+    # nothing short of another file system hides it (docs/packages.md says so).
+    table = (sandbox.work / "build/mounts").read_text().splitlines()
+    telling = {line.split()[4] for line in table if f"{sandbox.work.name}/" in line}
+    assert telling <= {"/build"}

@@ -44,8 +44,23 @@ def test_a_bind_through_a_link(sandbox: Sandbox, inner: str) -> None:
 
 def test_a_command_that_is_not_there(sandbox: Sandbox) -> None:
     answer = sandbox.run("/usr/bin/absent")
-    refused(sandbox, answer)
+    said = refused(sandbox, answer)
+    assert said.startswith("BuildError: the chroot cannot run /usr/bin/absent: No such file")
+    assert "depends: {build: [debian:NAME]}" in said
     assert "/usr/bin/absent: No such file" in answer.error["details"][-1]
+
+
+def test_a_tree_without_a_shell_is_not_the_machines_fault(sandbox: Sandbox) -> None:
+    (sandbox.store / "trees/tiny/usr/bin/sh").unlink()
+    said = refused(sandbox, sandbox.shell("true"))
+    assert said.startswith("StoreError: the chroot cannot run sh: No such file or directory")
+    assert "buildit store verify" in said
+
+
+def test_what_a_build_prints_is_not_taken_for_bubblewraps_words(sandbox: Sandbox) -> None:
+    answer = sandbox.shell("echo 'bwrap: execvp sh: No such file or directory'; exit 1")
+    assert answer.outcome["status"] == 1
+    assert answer.error == {}
 
 
 def test_a_log_that_cannot_be_written(sandbox: Sandbox) -> None:

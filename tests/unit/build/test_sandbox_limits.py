@@ -14,6 +14,7 @@ from buildit.build.limits import (
     HardLimits,
     Hierarchy,
     Limits,
+    address_limit,
     hierarchies,
     open_group_in,
     process_limit,
@@ -114,9 +115,10 @@ def test_the_kernels_counters_name_the_limit(tmp_path: Path, version: int) -> No
 
 def test_rlimits_are_the_same_on_every_host_that_allows_them() -> None:
     limits = Limits(disk_bytes=1000)
-    words = rlimit_words(limits, HardLimits(None, None))
+    words = rlimit_words(limits, HardLimits())
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     expected = {"c": "0", "l": "64", "Sn": "1024", "Hn": "4096", "f": "2"}
+    expected |= dict.fromkeys("tdmv", "unlimited")
     assert pairs == expected | {"Ss": "8192", "Hs": "65536"}
     assert rlimit_words(limits, HardLimits(20000, 1 << 30)) == words
 
@@ -126,7 +128,27 @@ def test_rlimits_are_never_above_what_may_be_handed_down() -> None:
     pairs = dict(zip(words[::2], words[1::2], strict=True))
     assert (pairs["Sn"], pairs["Hn"]) == ("512", "512")
     assert (pairs["Ss"], pairs["Hs"]) == ("4096", "4096")
-    assert process_limit(Limits(processes=10)) > 10
+    assert process_limit(Limits(processes=10), HardLimits()) > 10
+
+
+def test_a_callers_hard_limit_below_ours_is_taken() -> None:
+    hard = HardLimits(
+        file_bytes=10_000 * 512 + 1,
+        address_bytes=(3 << 30) + 5,
+        data_bytes=2 << 30,
+        resident_bytes=1 << 30,
+        locked_bytes=16 << 10,
+        cpu_seconds=77,
+        processes=100,
+    )
+    words = rlimit_words(Limits(), hard)
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    expected = {"f": "10000", "v": str(3 << 20), "d": str(2 << 20), "m": str(1 << 20)}
+    assert expected | {"l": "16", "t": "77"} == {name: pairs[name] for name in "fvdmlt"}
+    assert process_limit(Limits(), hard) == 100
+    assert address_limit(Limits(), hard) == hard.address_bytes
+    assert address_limit(Limits(memory_bytes=1 << 20), hard) == 1 << 20
+    assert address_limit(Limits(memory_bytes=1 << 20), HardLimits()) == 1 << 20
 
 
 def test_disk_use_counts_files_but_follows_nothing(tmp_path: Path) -> None:
@@ -161,7 +183,7 @@ def test_the_disk_watch_reports_once_over_the_limit(tmp_path: Path) -> None:
     under = DiskWatch((tmp_path,), limit=1 << 30, reserve=0, _free=1 << 62)
     assert under() is None
     full = DiskWatch((tmp_path,), limit=1 << 62, reserve=1 << 60, _free=1 << 62)
-    assert full() == "disk"
+    assert full() == "full"
     assert DiskWatch((), limit=0)() is None
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from buildit.build.advice import advice, notes
 from buildit.errors import UsageError
 from buildit.model.platform import PLATFORMS, build_platform, platform
 from buildit.plan.steps import STYLES, Phase, Step, environment, reads_use, script, steps
@@ -15,23 +19,141 @@ ARM64 = PLATFORMS["linux/arm64"]
 
 
 def test_autotools() -> None:
-    assert steps("autotools", AMD64, ("--with-x",), {}) == (
-        Step(
-            Phase.CONFIGURE,
-            (
-                "./configure",
-                "--build=x86_64-linux-gnu",
-                "--prefix=/usr",
-                "--libdir=/usr/lib/x86_64-linux-gnu",
-                "--sysconfdir=/etc",
-                "--localstatedir=/var",
-                "--disable-dependency-tracking",
-                "--with-x",
-            ),
-        ),
-        Step(Phase.COMPILE, ("sh", "-eu", "-c", 'make -j"$JOBS"', "sh")),
-        Step(Phase.INSTALL, ("sh", "-eu", "-c", 'make DESTDIR="$DESTDIR" install', "sh")),
+    configure, compile_, install = steps("autotools", AMD64, ("--with-x",), {})
+    assert configure.phase is Phase.CONFIGURE
+    assert configure.argv[:3] == ("sh", "-eu", "-c")
+    assert configure.argv[4:] == (
+        "sh",
+        "--build=x86_64-linux-gnu",
+        "--prefix=/usr",
+        "--libdir=/usr/lib/x86_64-linux-gnu",
+        "--sysconfdir=/etc",
+        "--localstatedir=/var",
+        "--disable-dependency-tracking",
+        "--with-x",
     )
+    assert compile_ == Step(Phase.COMPILE, ("sh", "-eu", "-c", 'make -j"$JOBS"', "sh"))
+    words = ("sh", "-eu", "-c", 'make DESTDIR="$DESTDIR" install', "sh")
+    assert install == Step(Phase.INSTALL, words)
+
+
+def configured(directory: Path) -> subprocess.CompletedProcess[str]:
+    argv = steps("autotools", AMD64, ("--with-x='a b'",), {})[0].argv
+    return subprocess.run(argv, check=False, cwd=directory, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_configure_runs_with_and_without_its_x_bit(tmp_path: Path, mode: int) -> None:
+    """A zip made on Windows has no x bits."""
+    script = tmp_path / "configure"
+    script.write_text('#!/bin/sh\nfor each; do echo "$each"; done\n')
+    script.chmod(mode)
+    done = configured(tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.endswith("\n--with-x='a b'\n")
+    assert bool(notes(done.stdout.splitlines())) is (mode == 0o644)
+
+
+def test_no_configure_is_said_with_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").touch()
+    done = configured(tmp_path)
+    said = advice(done.returncode, done.stdout.splitlines())
+    assert said is not None
+    assert (said.reason, said.hint) == (
+        "there is no ./configure in the sources",
+        "the sources have a CMakeLists.txt: style: cmake",
+    )
+
+
+@pytest.mark.parametrize("style", ["cmake", "meson", "python"])
+def test_a_missing_tool_is_the_shells_word(tmp_path: Path, style: str) -> None:
+    """Never bubblewrap's, whose failures to set up a sandbox are another thing."""
+    argv = steps(style, AMD64, (), {})[0].argv
+    sh = shutil.which("dash") or "/bin/sh"
+    done = subprocess.run(
+        [sh, *argv[1:]],
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    said = advice(done.returncode, done.stderr.splitlines())
+    assert said is not None
+    assert f"debian:{'python3' if style == 'python' else style}]" in said.hint
+
+
+SHOW = """
+all:
+\t@echo "[$(CC)] [$(CFLAGS)] [$(LDFLAGS)] [$(CXX)]"
+"""
+OURS = "-O2 -DOURS"
+LINK = "-Wl,-z,relro"
+
+
+def made_with(directory: Path, text: str, *arguments: str) -> str:
+    (directory / "Makefile").write_text(f"{text}{SHOW}")
+    argv = steps("make", AMD64, arguments, {})[0].argv
+    env = {"PATH": os.environ["PATH"], "JOBS": "1"}
+    env |= {"CFLAGS": OURS, "CXXFLAGS": OURS, "LDFLAGS": LINK}
+    done = subprocess.run(
+        argv, check=True, cwd=directory, env=env, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", f"[cc] [{OURS}] [{LINK}] [g++]"),
+        # dnsmasq's, which beat the environment
+        ("CFLAGS = -Wall -W -O2\nLDFLAGS =\n", f"[cc] [{OURS}] [{LINK}] [g++]"),
+        ("CFLAGS ?= -g\nCFLAGS += -Wextra\n", f"[cc] [{OURS}] [{LINK}] [g++]"),
+        ('all: sub\nsub: ; : CFLAGS="$(CFLAGS)"\n', f"[cc] [{OURS}] [{LINK}] [g++]"),
+        # what the program needs stays, and ours are used as well
+        (
+            "CFLAGS = -O3\nCFLAGS += -Iinclude\n",
+            f"[cc {OURS}] [-O3 -Iinclude] [{LINK}] [g++]",
+        ),
+        (
+            "CFLAGS = -Wall \\\n  -D_GNU_SOURCE\n",
+            f"[cc {OURS}] [-Wall -D_GNU_SOURCE] [{LINK}] [g++]",
+        ),
+        (
+            "CC = gcc -std=c99\nCFLAGS += -fPIC\n",
+            f"[gcc -std=c99 {OURS}] [{OURS} -fPIC] [{LINK}] [g++]",
+        ),
+        ("CC = $(CROSS)gcc\nCFLAGS = -Dx\n", f"[cc {OURS}] [-Dx] [{LINK}] [g++]"),
+        ("LDFLAGS = -lm\n", f"[cc {LINK}] [{OURS}] [-lm] [c++ {LINK}]"),
+        (
+            "LDFLAGS = -Wl,--export-dynamic\n",
+            f"[cc {LINK}] [{OURS}] [-Wl,--export-dynamic] [c++ {LINK}]",
+        ),
+    ],
+)
+def test_make_gets_our_flags_and_keeps_the_programs(tmp_path: Path, text: str, shown: str) -> None:
+    assert made_with(tmp_path, text) == shown
+
+
+def test_flags_of_the_recipe_win(tmp_path: Path) -> None:
+    assert made_with(tmp_path, "CFLAGS = -O2\n", "CFLAGS=-O3", "CC=clang").startswith(
+        "[clang] [-O3]"
+    )
+
+
+def test_a_makefile_below_counts_as_well(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/rules.mk").write_text("CFLAGS += -Iinclude\n")
+    assert made_with(tmp_path, "").startswith(f"[cc {OURS}]")
+
+
+def test_only_the_install_phase_is_under_fakeroot() -> None:
+    plain = steps("make", AMD64, ("x",), {Phase.CHECK: "y"})
+    faked = steps("make", AMD64, ("x",), {Phase.CHECK: "y"}, fakeroot=True)
+    assert faked[:-1] == plain[:-1]
+    assert faked[-1].argv[5:] == plain[-1].argv
+    assert "fakeroot -- " in faked[-1].argv[3]
+    assert steps("custom", AMD64, (), {}, fakeroot=True) == ()
 
 
 @pytest.mark.parametrize("style", [name for name in STYLES if name != "custom"])
