@@ -150,6 +150,7 @@ _OWNER = re.compile(
 )
 _SPACE = re.compile(r"\bNo space left on device\b")
 _NO_MAKEFILE = re.compile(r"^make(?:\[\d+\])?: \*\*\* No targets specified and no makefile found")
+_DEVICE = re.compile(r"^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", re.MULTILINE)
 _FATAL = re.compile(r"\bError 12[67]\b")
 _OURS = "buildit: "
 NOTE = "buildit: note: "
@@ -168,6 +169,9 @@ def advice(status: int, tail: Sequence[str]) -> Advice | None:
     if status == 127 and (said := _configure(tail)):
         return said
     near = tail[-_NEAR:]
+    device = _DEVICE.search("\n".join(near))  # of plan.steps
+    if device is not None:
+        return Advice(device["reason"], device["hint"])
     needs = _NEEDS.search("\n".join(near))  # of python3-build
     if needs is not None:
         return _of_python(needs["name"])

@@ -103,26 +103,22 @@ fakeroot -- sh -eu -c '
   list=$1; shift
   "$@"
   cd "$DESTDIR"
-  find . -depth -printf "%M %m %U:%G %p\0" >"$list"
+  find . -depth -printf "%M %m %U:%G %p\\0" >"$list"
 ' sh "$list" "$@"
 exec perl -0ne '
-  BEGIN { chdir $ENV{DESTDIR} or die "$ENV{DESTDIR}: $!
-" }
+  BEGIN { chdir $ENV{DESTDIR} or die "$ENV{DESTDIR}: $!\n" }
   chomp;
   my ($kind, $mode, $owner, $path) = split / /, $_, 4;
-  $path =~ s/^\.\/?//;
+  $path =~ s{^\./}{};
   if ($kind =~ /^[bc]/) {
-    print "buildit: /$path is a device: leave it out, an engine makes the devices of a container
-";
+    print "buildit: /$path is a device: leave it out, the engine makes those of a container\n";
     $devices = 1;
   } elsif ($kind !~ /^l/) {
-    chmod oct $mode, $path eq "" ? "." : $path or die "/$path: $!
-";
+    chmod oct $mode, $path or die "/$path: $!\n";
   }
   if ($owner ne "0:0") {
-    print "buildit: note: the install gave /$path to $owner; what `files:` says counts: ",
-      "{path: "$path", owner: "$owner"}
-";
+    print "buildit: note: the install gave /$path to $owner, the package does not; it would by ",
+      "files: [{path: $path, owner: \"$owner\"}]\n";
   }
   END { $? = 1 if $devices }
 ' "$list"

@@ -49,6 +49,7 @@ OTHERS = [
     ("sh: 1: ./build.sh: not found", 127, "head -1 ./build.sh"),
     ("cc1: error: /tmp/x.s: No space left on device", 1, "TMPDIR"),
     ("buildit: there is no ./configure in the sources", 127, "style:"),
+    ("buildit: /null is a device: leave it out", 1, "leave it out"),
 ]
 
 

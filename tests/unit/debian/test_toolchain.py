@@ -185,7 +185,7 @@ def test_identity_is_of_digests_alone(tmp_path: Path) -> None:
     assert toolchain_identity(replace(ref, suite="x", version="9") for ref in refs) == identity
     assert toolchain_identity(refs[1:]) != identity
     assert toolchain_identity(()) == Digest(
-        "a87f50060a3e2e75aa16a9e3c6e55d7790fabd10fd4fda9140bac96ce51569d8"
+        "28b55f2e065a04b425f3cc3a9887d9de916105886cc8aa1ceb56b026629cc94b"
     )
 
 
