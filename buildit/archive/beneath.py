@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from buildit.archive.names import path_bytes, shown
 from buildit.errors import IntegrityError
@@ -99,6 +99,14 @@ class Root:
             os.close(fd)
             raise _unsafe(path, "it is not a regular file")
         return fd
+
+    def open_file(self, path: str) -> BinaryIO:
+        """The same as a stream.
+
+        Raises:
+            IntegrityError: it is not a regular file.
+        """
+        return os.fdopen(self.open_read(path), "rb")
 
     def create(self, path: str, mode: int) -> int:
         """A descriptor of a file that did not exist, to write, with exactly this mode."""

@@ -14,21 +14,23 @@ from buildit.archive.contents import parse_contents
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
-from buildit.build.capture import check, found_providers, pack, survey
+from buildit.build.capture import CAPTURE, check, found_providers, pack, refuse_empty, survey, told
 from buildit.build.checks import Waiver
 from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
 from buildit.build.needs import MACHINES, Listing, Target
-from buildit.build.normalise import FileRule
+from buildit.build.normalise import Bounds, FileRule
 from buildit.build.providers import Visible
 from buildit.build.record import BuildRecord, read_record
 from buildit.build.split import OutputRule
 from buildit.build.sysroot import Lower, check_lowers, covered
+from buildit.build.watched import Watched
 from buildit.build.workroom import PhaseFailed, Workroom
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, Interrupted, StoreError
 from buildit.events import Notice, PhaseStarted, Reporter
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.pathglob import glob_of
 from buildit.model.plan import DebRef, Node, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
@@ -162,7 +164,12 @@ class Builder:
             for (key, name), lower in lowers.items()
         ]
         with room.installed() as tree:
-            installed = survey(tree, rules, splits, epoch, target)
+            bounds = Bounds(self.limits.installed_bytes, self.limits.installed_files)
+            installed = survey(tree, rules, splits, epoch, target, bounds)
+            room.note(CAPTURE, told(installed))
+            refuse_empty(installed, splits, node.label)
+            for line in told(installed, loud=True):
+                self.report(Notice(f"{node.label}: {line}", warning=True))
             waivers = [Waiver(w.check, w.path, w.reason) for w in node.waivers]
             for finding in check(tree, installed, target, waivers, node.label):
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
@@ -188,8 +195,9 @@ class Builder:
             unpack_entries(_noting(pairs, members), into, node.label)
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
         target = _target(node)
-        with Root.open(out) as tree:
-            installed = survey(tree, (), (), epoch, target)
+        with Root.open(out) as plain:
+            tree = Watched(plain, self.stop)
+            installed = survey(tree, _sticky(members), (), epoch, target)
             visible = [self._beside(other, node) for other in node.beside]
             found = found_providers(installed, visible, self._deb_of, target, node.label)
             with self.store.batch() as batch:
@@ -255,6 +263,15 @@ def environment_of(record: BuildRecord, epoch: int) -> dict[str, str]:
         "SOURCE_DATE_EPOCH": str(epoch),
         **record.environment,
     }
+
+
+def _sticky(members: Sequence[Entry]) -> list[FileRule]:
+    """The sticky directories of a .deb, which is its declaration; no set-id bit reaches a disk."""
+    return [
+        FileRule(glob_of(entry.path), mode=entry.mode & 0o1777)
+        for entry in members
+        if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000
+    ]
 
 
 def _self(node: Node) -> tuple[DebRef, ...]:

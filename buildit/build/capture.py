@@ -4,44 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import BinaryIO, cast
 
-from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob
 from buildit.archive.streams import Content
 from buildit.archive.tarwrite import write_tar
-from buildit.build.checks import Finding, Waiver, findings, refuse_errors, subject
+from buildit.build.checks import Finding, Waiver, findings, refuse_errors, subject, yaml_path
 from buildit.build.needs import Needs, Target, needs_of
-from buildit.build.normalise import Change, FileRule, normalised, open_content
+from buildit.build.normalise import (
+    UNLESS_SAID,
+    Bounds,
+    Change,
+    FileRule,
+    InstalledTree,
+    normalised,
+    open_content,
+)
 from buildit.build.providers import DebOf, Visible, check_provided, providers
-from buildit.build.split import OutputRule, split
+from buildit.build.split import OutputRule, claims, moves, needed_at_run_time, split
 from buildit.errors import BuildError
-from buildit.model.artifact import Output
+from buildit.model.artifact import RUNTIME, Output
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.store.ingest import Batch
 
 BUILD_PATHS = (f"{BUILD_DIRECTORY}/src", f"{BUILD_DIRECTORY}/out")
+CAPTURE = "capture"
+"""The part of a log that says what is not as it was installed."""
+_SHOWN = 5
 MISSING_PROVIDER = "missing-provider"
 """The id under which a recipe waives a need that nobody meets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Entries by output, what each needs, and what was left out."""
+    """Entries by output, what each needs, and what is not as it was installed.
+
+    `declared` are the paths whose mode the recipe gives.
+    """
 
     outputs: Mapping[str, tuple[Entry, ...]]
     needs: Mapping[str, Needs]
     changes: tuple[Change, ...]
+    declared: frozenset[str] = frozenset()
 
 
 def survey(
-    tree: Root,
+    tree: InstalledTree,
     file_rules: Sequence[FileRule],
     output_rules: Sequence[OutputRule],
     epoch: int,
     target: Target,
+    bounds: Bounds = UNLESS_SAID,
 ) -> Installed:
     """Look at what was installed, without packing anything.
 
@@ -49,21 +64,65 @@ def survey(
         BuildError: something was installed that no artifact can hold, or a rule fits nothing.
     """
     try:
-        found = normalised(tree, file_rules, epoch)
+        claimed = claims(output_rules)
+        found = normalised(tree, file_rules, epoch, claimed=claimed, bounds=bounds)
     except OSError as error:
         raise BuildError(
             f"what was installed cannot be read: {error.strerror}", place=str(error.filename or "")
         ) from error
-    outputs = split(found.entries, output_rules)
-    needs = {
-        name: needs_of(entries, lambda entry: open_content(tree, entry), target)
-        for name, entries in outputs.items()
-    }
-    return Installed(outputs, needs, found.changes)
+
+    def content(entry: Entry) -> BinaryIO:
+        return open_content(tree, entry)
+
+    at_run_time = needed_at_run_time(found.entries, content)
+    outputs = split(found.entries, output_rules, at_run_time)
+    needs = {name: needs_of(entries, content, target) for name, entries in outputs.items()}
+    changes = sorted((*found.changes, *moves(found.entries, outputs, output_rules)))
+    return Installed(outputs, needs, tuple(changes), found.declared)
+
+
+def refuse_empty(installed: Installed, output_rules: Sequence[OutputRule], label: str) -> None:
+    """Refuse a package of nothing, unless `outputs: {runtime: {optional: yes}}` says it is meant.
+
+    Raises:
+        BuildError: nothing was installed.
+    """
+    meant = any(rule.name == RUNTIME and rule.optional and not rule.globs for rule in output_rules)
+    if not meant and not any(installed.outputs.values()):
+        raise BuildError(
+            "the package is empty: nothing was installed",
+            place=label,
+            hint="install into $DESTDIR, or declare it: outputs: {runtime: {optional: yes}}",
+        )
+
+
+def told(installed: Installed, *, loud: bool = False) -> tuple[str, ...]:
+    """What is not as it was installed, one line a kind; `loud`: only what may not be meant."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for change in installed.changes:
+        if change.loud or not loud:
+            kinds.setdefault((change.what, change.keep), []).append(change.path)
+    lines = [_told(what, keep, paths) for (what, keep), paths in kinds.items()]
+    others = [name for name, entries in installed.outputs.items() if entries and name != RUNTIME]
+    if others and not installed.outputs[RUNTIME]:
+        lines.append(f"an image gets nothing of it: everything is in {', '.join(others)}")
+    return tuple(lines)
+
+
+def _told(what: str, keep: str, paths: Sequence[str]) -> str:
+    shown = ", ".join(printable_path(path) for path in paths[:_SHOWN])
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    help_ = f"; to keep: {keep % ', '.join(map(yaml_path, paths[:_SHOWN]))}" if keep else ""
+    return f"{what}: {shown}{more}{help_}"
+
+
+def printable_path(path: str) -> str:
+    """A path for a line of a terminal or log."""
+    return path if path.isprintable() else ascii(path)
 
 
 def check(
-    tree: Root, installed: Installed, target: Target, waivers: Sequence[Waiver], label: str
+    tree: InstalledTree, installed: Installed, target: Target, waivers: Sequence[Waiver], label: str
 ) -> tuple[Finding, ...]:
     """What the rules find in the outputs and no waiver covers; warnings are returned.
 
@@ -79,7 +138,7 @@ def check(
             lambda entry: open_content(tree, entry),
             target,
             build_paths=BUILD_PATHS,
-            changes=installed.changes,
+            declared=installed.declared,
         )
         left, _ = findings(looked, waivers)
         found += left
@@ -111,7 +170,10 @@ def found_providers(
 
 
 def pack(
-    tree: Root, installed: Installed, providers_: Mapping[str, Mapping[str, str]], batch: Batch
+    tree: InstalledTree,
+    installed: Installed,
+    providers_: Mapping[str, Mapping[str, str]],
+    batch: Batch,
 ) -> dict[str, Output]:
     """Write each output as one layer, and its contents."""
     return {
@@ -121,7 +183,7 @@ def pack(
 
 
 def _pack(
-    tree: Root,
+    tree: InstalledTree,
     entries: Sequence[Entry],
     needs: tuple[str, ...],
     found: Mapping[str, str],

@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 from buildit.build.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.build.needs import Listing, Open, Target
-from buildit.build.normalise import Change
 from buildit.build.shebang import LONGEST, fault
 from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME
@@ -40,13 +39,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`id` never changes its meaning; `path` is in the tree; `hint` is the next step."""
+    """`id` never changes its meaning; `path` is in the tree; `hint` is the next step.
+
+    `declaration` is an item of `files:` that makes it right, where one does.
+    """
 
     id: str
     severity: Severity
     path: str
     message: str
     hint: str
+    declaration: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message} [{self.id}]"
@@ -66,7 +69,8 @@ class Subject:
     """One output to be checked; see `subject`.
 
     `heads` are the first bytes and `elves` the ELF files of its regular files, by path.
-    `build_paths` are places that exist during the build only. `changes` are those of this output.
+    `build_paths` are places that exist during the build only. `declared` are the paths whose mode
+    the recipe gives.
     """
 
     output: str
@@ -74,7 +78,7 @@ class Subject:
     open: Open
     target: Target
     build_paths: tuple[bytes, ...]
-    changes: tuple[Change, ...]
+    declared: frozenset[str]
     heads: dict[str, bytes]
     elves: dict[str, Elf]
 
@@ -89,7 +93,7 @@ def subject(
     target: Target,
     *,
     build_paths: Sequence[str] = (),
-    changes: Sequence[Change] = (),
+    declared: frozenset[str] = frozenset(),
 ) -> Subject:
     """An output with what the rules share: one look into each file."""
     entries = tuple(entries)
@@ -103,14 +107,13 @@ def subject(
             elf = _elf(stream) if head.startswith(MAGIC) else None
         if elf is not None:
             elves[entry.path] = elf
-    paths = {entry.path for entry in entries}
     return Subject(
         output=output,
         entries=entries,
         open=open_,
         target=target,
         build_paths=tuple(path.encode() for path in build_paths),
-        changes=tuple(change for change in changes if change.path in paths),
+        declared=declared,
         heads=heads,
         elves=elves,
     )
@@ -149,12 +152,17 @@ def refuse_errors(package: str, found: Sequence[Finding]) -> None:
     """
     errors = [finding for finding in found if finding.severity is Severity.ERROR]
     if errors:
+        first = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        waiver = waiver_text(errors[0].id, errors[0].path)
+        declared = [finding.declaration for finding in errors if finding.declaration]
+        if first.declaration:
+            hint = f"{first.hint}, or declare it: files: [{', '.join(declared)}]"
+        else:
+            hint = f"{first.hint}; or, with a reason, {waiver_text(first.id, first.path)}"
         raise BuildError(
-            f"{package}: what was installed breaks a rule: {errors[0].message}{more}",
-            place=errors[0].path,
-            hint=f"{errors[0].hint}; or, with a reason, {waiver}",
+            f"{package}: what was installed breaks a rule: {first.message}{more}",
+            place=first.path,
+            hint=hint,
             details=tuple(map(str, errors)),
         )
 
@@ -246,11 +254,43 @@ def interpreter(checked: Subject) -> Iterator[Finding]:
 
 
 def set_id(checked: Subject) -> Iterator[Finding]:
-    """Set-id programs are declared, never an accident of the install step."""
-    for change in checked.changes:
-        if change.set_id:
-            hint = f"declare `files: [{{path: {change.path}, mode: 4755}}]`, or install it without"
-            yield _error("set-id", change.path, "a set-id bit that is not declared", hint)
+    """Set-id bits, of programs and directories, are declared, never an accident of the install."""
+    for entry in _undeclared(checked, 0o6000):
+        who = "its owner" if entry.mode & 0o4000 else "its group"
+        what = f"gives what is made in it {who}" if _directory(entry) else f"runs it as {who}"
+        yield _mode("set-id", entry, f"mode {entry.mode:04o}, which {what}, is not declared")
+
+
+def sticky(checked: Subject) -> Iterator[Finding]:
+    """A sticky bit is declared; with a directory that all may write it is of that rule."""
+    for entry in _undeclared(checked, 0o1000):
+        if not entry.mode & 0o002:
+            message = f"mode {entry.mode:04o} with the sticky bit is not declared"
+            yield _mode("sticky", entry, message)
+
+
+def world_writable(checked: Subject) -> Iterator[Finding]:
+    """What everybody may write is declared, directories with the sticky bit, too."""
+    for entry in _undeclared(checked, 0o002):
+        message = f"mode {entry.mode:04o}, which lets all write, is not declared"
+        yield _mode("world-writable", entry, message)
+
+
+def _undeclared(checked: Subject, bits: int) -> Iterator[Entry]:
+    for entry in checked.entries:
+        own = entry.kind in (Kind.FILE, Kind.DIRECTORY)
+        if own and entry.mode & bits and entry.path not in checked.declared:
+            yield entry
+
+
+def _directory(entry: Entry) -> bool:
+    return entry.kind is Kind.DIRECTORY
+
+
+def _mode(rule: str, entry: Entry, message: str) -> Finding:
+    wanted = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
+    hint = "install it with another mode"
+    return Finding(rule, Severity.ERROR, entry.path, message, hint, declaration=wanted)
 
 
 def place(checked: Subject) -> Iterator[Finding]:
@@ -285,17 +325,6 @@ def broken_link(checked: Subject) -> Iterator[Finding]:
         if entry.kind is Kind.SYMLINK and listing.resolved(entry.path) is None:
             hint = "remove the link, or let it name a file"
             yield _error("broken-link", entry.path, f"a link to {entry.target!r}, a loop", hint)
-
-
-def world_writable(checked: Subject) -> Iterator[Finding]:
-    """Nothing that everybody may write but directories with the sticky bit."""
-    for entry in checked.entries:
-        if entry.kind is Kind.SYMLINK or not entry.mode & 0o002:
-            continue
-        if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000:
-            continue
-        hint = "give it another mode in `files:`"
-        yield _error("world-writable", entry.path, f"mode {entry.mode:04o} lets all write", hint)
 
 
 def name(checked: Subject) -> Iterator[Finding]:
@@ -345,6 +374,7 @@ CHECKS: tuple[Check, ...] = (
     build_path,
     interpreter,
     set_id,
+    sticky,
     place,
     development_in_runtime,
     broken_link,

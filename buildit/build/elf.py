@@ -64,11 +64,13 @@ class DlopenNote:
 class Elf:
     """`runpath` holds the directories of DT_RUNPATH, or of DT_RPATH where there is none.
 
+    `type` is e_type: 1 relocatable, 2 a program at a fixed address, 3 a library or any program.
     `inherited` says that it is DT_RPATH, which holds for what the file loads, too (ld.so(8)).
     `versions` maps a needed library to the symbol versions wanted of it.
     """
 
     machine: Machine
+    type: int = 0
     soname: str = ""
     needed: tuple[str, ...] = ()
     runpath: tuple[str, ...] = ()
@@ -129,12 +131,14 @@ def read_elf(stream: BinaryIO) -> Elf | None:
         raise MalformedElf("an unknown class or byte order")
     file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
     header = file.read(16, 48 if file.wide else 36)
-    machine = Machine(64 if file.wide else 32, file.end == "<", file.unpack("HH", header)[1])
+    kind, number = file.unpack("HH", header)
+    machine = Machine(64 if file.wide else 32, file.end == "<", number)
     segments = _segments(file, header)
     parts = _dynamic(file, segments)
     interp = next((s for s in segments if s.kind == _INTERP and s.size), None)
     return Elf(
         machine=machine,
+        type=kind,
         soname=parts.soname,
         needed=parts.needed,
         runpath=parts.runpath,

@@ -27,6 +27,7 @@ from buildit.build.limits import Limits
 from buildit.build.patching import apply_argv, refusal
 from buildit.build.record import BuildRecord
 from buildit.build.sandbox import Outcome, run
+from buildit.build.watched import Watched
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError
 from buildit.plan.identity import SourceInput
@@ -80,7 +81,7 @@ class Workroom:
     stop: threading.Event
 
     @contextmanager
-    def installed(self) -> Iterator[Root]:
+    def installed(self) -> Iterator[Watched]:
         """What the install phase left; never what a link in its place leads to.
 
         Raises:
@@ -96,7 +97,7 @@ class Workroom:
                     hint="install into $DESTDIR; never remove or replace it",
                 ) from error
         with tree:
-            yield tree
+            yield Watched(tree, self.stop)
 
     def lay_out(self, record: BuildRecord, store: Store) -> int:
         """Make the directory, unpack the sources, place patches and files; return the epoch.
@@ -196,10 +197,11 @@ class Workroom:
         return notes(map(printable, _tail_bytes(log)))
 
     def note(self, name: str, lines: Sequence[str]) -> None:
-        """Begin the log with what is known before the first phase."""
+        """Say something of our own in the log, between the phases."""
         if lines:
             text = "".join(f"{line}\n" for line in lines)
-            (self.work / "logs" / f"0-{name}").write_text(text, "utf-8", "surrogateescape")
+            number = len(list((self.work / "logs").iterdir()))
+            (self.work / "logs" / f"{number}-{name}").write_text(text, "utf-8", "surrogateescape")
 
     def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
         number = len(list((self.work / "logs").iterdir()))

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 from buildit.archive.contents import parse_contents
+from buildit.build.capture import CAPTURE
 from buildit.cli.printable import columns, printable
 from buildit.digest import BuildKey, key_uuid
 from buildit.model.amount import size
@@ -28,7 +29,29 @@ def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
         *([f"taken from: '{found.origin}'"] if found.origin else []),
     )
     outputs = columns([_output_row(name, one, store) for name, one in _outputs(artifact)], "  ")
-    return (*map(printable, head), "outputs:", *outputs, *_needs(artifact, store))
+    return (
+        *map(printable, head),
+        *("outputs:", *outputs),
+        *_needs(artifact, store),
+        *_changes(artifact, store),
+    )
+
+
+def _changes(artifact: Artifact, store: Store) -> tuple[str, ...]:
+    """What is not as it was installed: a part of the log, where the log is at hand."""
+    lines = captured(artifact, store)
+    return ("changed:", *(f"  {printable(line)}" for line in lines)) if lines else ()
+
+
+def captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
+    """The lines that `build.capture.told` wrote into the log, none where it is not in the store."""
+    if artifact.log is None or not store.has(artifact.log):
+        return ()
+    head = f"=== {CAPTURE}\n"
+    _, found, part = f"\n{store.read(artifact.log).decode('utf-8', 'replace')}".rpartition(
+        f"\n{head}"
+    )
+    return tuple(part.split("\n=== ")[0].splitlines()) if found else ()
 
 
 def _outputs(artifact: Artifact) -> list[tuple[str, Output]]:
@@ -94,6 +117,7 @@ def artifact_plain(found: Found, store: Store) -> dict[str, object]:
     plain = asdict(artifact)
     plain["uuid"] = key_uuid(artifact.key)
     plain["builder"] = found.builder
+    plain["changed"] = captured(artifact, store)
     plain["record"] = json.loads(store.read(artifact.record))
     for name, output in artifact.outputs.items():
         plain["outputs"][name]["files"] = [_entry_plain(e) for e in _entries(output, store)]

@@ -155,6 +155,12 @@ class LimitsSpec(Model):
     """Time from start to end, such as 2h."""
     log: Size | None = None
     """Length of its log, such as 64M."""
+    disk: Size | None = None
+    """What it may write at all, such as 64G."""
+    installed: Size | None = None
+    """What it may install, holes in files counted, such as 4G."""
+    files: Count | None = None
+    """How many files and directories it may install."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -254,12 +260,15 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`memory` and `log` in bytes, `time` in seconds; None is no limit."""
+    """Sizes in bytes, `time` in seconds; None is no limit."""
 
     memory: int | None = None
     processes: int = 4096
     time: int = 6 * 3600
     log: int = 64 << 20
+    disk: int = 64 << 30
+    installed: int = 4 << 30
+    files: int = 500_000
 
 
 @dataclass(frozen=True, slots=True)

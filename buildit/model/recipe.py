@@ -145,10 +145,10 @@ class Steps(Model):
 class OutputSpec(Model):
     """An output's share of the installed files."""
 
-    paths: tuple[Line, ...]
+    paths: tuple[Line, ...] = ()
     """Globs of paths without a leading slash; `**` crosses directories."""
     optional: Literal["yes", "no"] = "no"
-    """`yes` where the output may be empty."""
+    """`yes` where the output may be empty; for `runtime` without `paths`, the whole package."""
 
 
 OutputItem = Annotated[
@@ -157,7 +157,7 @@ OutputItem = Annotated[
 
 
 class FileRule(Model):
-    """What an installed file is allowed to have beyond 0:0 with 0644 or 0755."""
+    """What an installed file has beyond 0:0 and the mode that it was installed with."""
 
     path: Line
     """A glob of paths without a leading slash."""

@@ -93,6 +93,9 @@ def settings_of(
         seconds=float(config.limits.time),
         idle_seconds=min(Limits().idle_seconds, float(config.limits.time)),
         log_bytes=config.limits.log,
+        disk_bytes=config.limits.disk,
+        installed_bytes=config.limits.installed,
+        installed_files=config.limits.files,
     )
     settings = Settings(
         store=str(config.store),

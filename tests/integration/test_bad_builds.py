@@ -203,3 +203,29 @@ def test_full_disk_of_the_output(seed: Seed, here: Path) -> None:
         assert [path for path in (disk / "out").rglob("*") if path.is_file()] == []
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
         assert_builds(seed, seed.program, project, disk / "out")
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "place"),
+    [
+        ('truncate -s 4G "$to/hole"', "4.3 GB or more were installed", "usr/share/notes/hole"),
+        ('cd "$to"; i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done',
+         "256 deep", "usr/share/notes/d/d/d/"),
+        ('rm -r "$DESTDIR"/*; exit 0', "the package is empty", "app/notes-2.1"),
+        ('install -D -m 4755 /bin/true "$DESTDIR/usr/bin/t"', "mode 4755", "usr/bin/t"),
+    ],
+)  # fmt: skip
+def test_what_no_artifact_should_hold(
+    seed: Seed, here: Path, program: Program, script: str, words: str, place: str
+) -> None:
+    project = seed.new_project(here / "project")
+    recipe = project.recipe("app/notes")
+    project.edit(
+        recipe, '    cp "$FILES/note.txt" "$to/"', f'    cp "$FILES/note.txt" "$to/"; {script}'
+    )
+    found = refused(program, project, BUILD)
+    assert words in found.message
+    assert place in f"{found.message} {found.hint}"
+    assert found.hint
+    program.run("store", "gc").good()
+    assert not list((program.store / "logs/failed").glob("*"))

@@ -20,6 +20,7 @@ def elf(
     wide: bool = True,
     little: bool = True,
     machine: int = AMD64,
+    kind: int = 3,
 ) -> bytes:
     """One PT_LOAD over the whole file at address 0x10000, then the segments asked for."""
     end, word = "<" if little else ">", "Q" if wide else "I"
@@ -75,7 +76,7 @@ def elf(
     segments += segment(4, places["note"], len(note)) if note else b""
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if little else 2, 1]) + b"\0" * 9
     header = ident + struct.pack(
-        end + f"HHI{word * 3}IHHHHHH", 3, machine, 1, 0, header_size, 0, 0,
+        end + f"HHI{word * 3}IHHHHHH", kind, machine, 1, 0, header_size, 0, 0,
         header_size, entry, count, 0, 0, 0,
     )  # fmt: skip
     return header + segments + body

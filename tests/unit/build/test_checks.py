@@ -18,9 +18,11 @@ from buildit.build.checks import (
     subject,
 )
 from buildit.build.needs import MACHINES, Target
-from buildit.build.normalise import Change
 from buildit.errors import BuildError, RecipeError
+from buildit.load.yamltext import parse_yaml
+from buildit.model.recipe import Recipe
 from buildit.model.tree import Entry, Kind
+from buildit.model.typed import parse
 from tests.unit.build.elves import elf
 
 pytestmark = pytest.mark.unit
@@ -33,7 +35,7 @@ def checked(
     *entries: Entry,
     content: dict[str, bytes] | None = None,
     output: str = "runtime",
-    changes: tuple[Change, ...] = (),
+    declared: frozenset[str] = frozenset(),
 ) -> Subject:
     """The files of `content` and further entries."""
     content = content or {}
@@ -48,7 +50,7 @@ def checked(
         open_,
         TARGET,
         build_paths=("/build/",),
-        changes=changes,
+        declared=declared,
     )
 
 
@@ -72,6 +74,10 @@ def test_a_sound_output_has_no_findings() -> None:
         link("usr/root", "/"),
         file("etc/nginx/nginx.conf"),
         Entry("tmp", Kind.DIRECTORY, 0o1777),
+        file("usr/bin/su", 0o4755),
+        file("etc/secret", 0o600),
+        file("etc/group-s", 0o664),
+        file("usr/lib/none", 0o0),
         Entry("usr/local", Kind.DIRECTORY, 0o755),
         file("usr/share/grüße"),
         file("usr/lib/nginx/modules/x.so"),
@@ -80,6 +86,7 @@ def test_a_sound_output_has_no_findings() -> None:
             "usr/bin/x": b"#!/bin/sh\necho hi\n",
             "usr/bin/p": elf(runpath="$ORIGIN/../lib/p:/usr/lib/x:/opt/y/lib"),
         },
+        declared=frozenset(("tmp", "usr/bin/su")),
     )
     assert findings(made) == ((), ())
 
@@ -103,7 +110,12 @@ def test_a_sound_output_has_no_findings() -> None:
         ("interpreter", lambda: checked(content={"usr/x": b"#!/bin/sh\r\n"})),
         ("interpreter", lambda: checked(content={"usr/x": b"#! /usr/bin/env python3\r\n"})),
         ("interpreter", lambda: checked(content={"usr/x": b"#!/usr/bin/env python3 -E\n"})),
-        ("set-id", lambda: checked(file("usr/su"), changes=(Change("usr/su", "x", set_id=True),))),
+        ("set-id", lambda: checked(file("usr/su", 0o4755))),
+        ("set-id", lambda: checked(file("usr/wall", 0o2755))),
+        ("set-id", lambda: checked(Entry("var/x", Kind.DIRECTORY, 0o2775))),
+        ("sticky", lambda: checked(Entry("var/x", Kind.DIRECTORY, 0o1755))),
+        ("sticky", lambda: checked(file("usr/x", 0o1644))),
+        ("world-writable", lambda: checked(Entry("var/x", Kind.DIRECTORY, 0o1777))),
         ("place", lambda: checked(file("usr/local/bin/x"))),
         ("place", lambda: checked(file("home/me/x"))),
         ("place", lambda: checked(file("tmp/x"))),
@@ -154,8 +166,26 @@ def test_development_files_belong_to_dev() -> None:
     assert found(checked(file("usr/include/z.h"), output="dev")) == []
 
 
-def test_changes_of_other_outputs_do_not_count() -> None:
-    assert found(checked(file("usr/x"), changes=(Change("usr/su", "x", set_id=True),))) == []
+def test_the_hint_declares_every_mode_that_has_to_be() -> None:
+    made = checked(file("usr/bin/s", 0o4755), Entry("var/a b", Kind.DIRECTORY, 0o1777))
+    with pytest.raises(BuildError) as caught:
+        refuse_errors("a/x", findings(made)[0])
+    hint = caught.value.hint or ""
+    assert hint == (
+        "install it with another mode, or declare it: "
+        'files: [{path: usr/bin/s, mode: 04755}, {path: "var/a b", mode: 01777}]'
+    )
+    copied = hint.partition(": ")[2]
+    read = recipe(f"{copied}\n")
+    assert [(rule.path, rule.mode) for rule in read.files] == [
+        ("usr/bin/s", 0o4755),
+        ("var/a b", 0o1777),
+    ]
+
+
+def recipe(text: str) -> Recipe:
+    """A recipe as the program reads it."""
+    return parse(parse_yaml(text, "pkg.yaml"), Recipe)
 
 
 def test_data_that_only_looks_like_elf_is_fine() -> None:
@@ -174,31 +204,30 @@ def test_waivers_need_the_id_and_the_path() -> None:
 
 
 def test_errors_stop_warnings_do_not() -> None:
-    made = checked(file("etc/a", 0o666), file("tmp/b"))
+    made = checked(file("etc/a", 0o666), file("README"))
     with pytest.raises(BuildError) as caught:
         refuse_errors("a/nginx", findings(made)[0])
     assert str(caught.value) == (
-        "etc/a: a/nginx: what was installed breaks a rule: mode 0666 lets all write (and 1 more)"
+        "README: a/nginx: what was installed breaks a rule: a file where no package may install "
+        "(and 1 more)"
     )
     assert caught.value.hint is not None
-    assert caught.value.hint.endswith(
-        "waivers: [{check: world-writable, path: etc/a, reason: ...}]"
-    )
+    assert caught.value.hint.endswith("waivers: [{check: place, path: README, reason: ...}]")
     assert len(caught.value.details) == 2
     refuse_errors("p", [Finding("build-path", Severity.WARNING, "x", "m", "h")])
 
 
 def test_a_waiver_of_a_hint_works_when_copied() -> None:
     for path in (
-        "usr/a b",
-        "usr/[x]*?",
-        "usr/'\"#",
-        "usr/a: b",
-        "usr/{a, b}",
-        "usr/\udcff",
-        "usr/\n",
+        "opx/a b",
+        "opx/[x]*?",
+        "opx/'\"#",
+        "opx/a: b",
+        "opx/{a, b}",
+        "opx/\udcff",
+        "opx/\n",
     ):
-        made = checked(file(path, 0o666))
+        made = checked(file(path))
         with pytest.raises(BuildError) as caught:
             refuse_errors("a/x", findings(made)[0])
         hint = caught.value.hint or ""

@@ -11,10 +11,19 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.build.capability import CAPABILITY_XATTR, encoded_capabilities
-from buildit.build.normalise import Change, FileRule, Normalised, normalised, open_content
+from buildit.build.normalise import (
+    Bounds,
+    Change,
+    FileRule,
+    Normalised,
+    normalised,
+    open_content,
+)
+from buildit.build.split import OutputRule, claims
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, RecipeError
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.store.remove import remove_tree
 
 pytestmark = pytest.mark.unit
 
@@ -43,19 +52,27 @@ def put(path: Path, data: bytes = b"data", mode: int = 0o644) -> Path:
     return path
 
 
-def test_modes_owners_and_times_are_the_same_everywhere(dest: Path) -> None:
+def test_owners_and_times_are_the_same_everywhere_and_modes_stay(dest: Path) -> None:
     put(dest / "usr/bin/tool", b"#!/bin/sh\n", 0o775)
-    put(dest / "etc/conf", b"x", 0o600)
+    put(dest / "etc/secret", b"x", 0o600)
+    put(dest / "etc/sudoers", b"x", 0o440)
+    put(dest / "etc/none", b"x", 0)
+    put(dest / "usr/bin/su", b"x", 0o4755)
     (dest / "usr/bin/link").symlink_to("tool")
-    (dest / "var").mkdir(mode=0o2770)
-    (dest / "usr/bin").chmod(0o2775)
+    (dest / "var").mkdir()
+    (dest / "var").chmod(0o2770)
+    (dest / "usr/bin").chmod(0o755)
     found = by_path(run(dest))
     assert found["usr/bin/tool"] == Entry(
-        "usr/bin/tool", Kind.FILE, 0o755, EPOCH, size=10, digest=digest_bytes(b"#!/bin/sh\n")
+        "usr/bin/tool", Kind.FILE, 0o775, EPOCH, size=10, digest=digest_bytes(b"#!/bin/sh\n")
     )
-    assert found["etc/conf"].mode == 0o644
+    modes = {path: entry.mode for path, entry in found.items()}
+    assert modes["etc/secret"] == 0o600
+    assert modes["etc/sudoers"] == 0o440
+    assert modes["etc/none"] == 0
+    assert modes["usr/bin/su"] == 0o4755
+    assert modes["var"] == 0o2770
     assert found["usr/bin/link"] == Entry("usr/bin/link", Kind.SYMLINK, 0o777, EPOCH, target="tool")
-    assert {e.mode for e in found.values() if e.kind is Kind.DIRECTORY} == {0o755}
     assert {(e.uid, e.gid, e.mtime) for e in found.values()} == {(0, 0, EPOCH)}
 
 
@@ -70,13 +87,63 @@ def test_entries_are_in_the_order_of_layers(dest: Path) -> None:
     assert len(entries) == len({e.path for e in entries})
 
 
-def test_set_id_bits_go_unless_declared(dest: Path) -> None:
+def test_which_modes_are_declared(dest: Path) -> None:
     put(dest / "usr/bin/su", mode=0o4755)
     put(dest / "usr/bin/wall", mode=0o2755)
-    found = run(dest, FileRule("usr/bin/su", mode=0o4711))
-    assert by_path(found)["usr/bin/su"].mode == 0o4711
-    assert by_path(found)["usr/bin/wall"].mode == 0o755
-    assert found.changes == (Change("usr/bin/wall", "set-id bit, not declared", set_id=True),)
+    (dest / "usr/bin/spool").mkdir(mode=0o700)
+    found = run(dest, FileRule("usr/bin/su", mode=0o4711), FileRule("usr/bin/s*", mode=0o750))
+    assert by_path(found)["usr/bin/wall"].mode == 0o2755
+    assert by_path(found)["usr/bin/su"].mode == 0o750
+    assert by_path(found)["usr/bin/spool"].mode == 0o700
+    assert found.declared == {"usr/bin/su"}
+
+
+def bounded(dest: Path, **bounds: int) -> None:
+    with Root.open(dest) as root:
+        normalised(root, (), EPOCH, bounds=Bounds(**bounds))
+
+
+def test_no_more_is_taken_than_the_bounds(dest: Path) -> None:
+    for name in ("a", "b", "c"):
+        put(dest / name, b"x" * 100)
+    os.link(dest / "a", dest / "a2")
+    bounded(dest, size=301, entries=6)  # one inode counts once; two directories
+    with pytest.raises(BuildError, match="more than 5 files and directories") as caught:
+        bounded(dest, entries=5)
+    assert caught.value.place == "usr/bin"
+    with pytest.raises(BuildError, match="300 B or more were installed") as caught:
+        bounded(dest, size=300)
+    assert caught.value.place == "c"
+    os.truncate(dest / "b", 4 << 30)
+    with pytest.raises(BuildError, match=r"has 4\.3 GB, most of it holes \(4\.3 GB\)") as caught:
+        bounded(dest)
+    assert caught.value.place == "b"
+    assert "limits: installed" in (caught.value.hint or "")
+
+
+def test_directories_are_not_followed_for_ever(tmp_path: Path) -> None:
+    dest = tmp_path / "d"
+    dest.mkdir()
+    at = os.open(dest, os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("d", dir_fd=at)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = deeper
+    os.close(at)
+    with pytest.raises(BuildError, match="256 deep") as caught:
+        run(dest)
+    assert (caught.value.place or "").startswith("d/d/d/")
+    remove_tree(dest)
+    assert not dest.exists()
+
+
+def test_long_paths_end_where_no_engine_unpacks_them(dest: Path) -> None:
+    put(dest / "/".join(["n" * 250] * 13) / "x")
+    run(dest)
+    (dest / "/".join(["n" * 250] * 13) / ("m" * 250)).mkdir()
+    with pytest.raises(BuildError, match="a path of 3500 bytes"):
+        run(dest)
 
 
 def test_rules(dest: Path) -> None:
@@ -138,18 +205,41 @@ def test_special_files_are_refused(dest: Path, kind: str, bits: int) -> None:
     assert caught.value.hint
 
 
+def left_out(dest: Path, *globs: str) -> tuple[list[str], list[tuple[str, bool]]]:
+    """The files that stay, and those that do not, where a recipe claims the globs for runtime."""
+    with Root.open(dest) as root:
+        claimed = claims((OutputRule("runtime", globs),))
+        found = normalised(root, (), EPOCH, claimed=claimed)
+    kept = [e.path for e in found.entries if e.kind is Kind.FILE]
+    return kept, [(change.path, change.loud) for change in found.changes]
+
+
 def test_what_only_describes_the_installation_is_left_out(dest: Path) -> None:
-    put(dest / "usr/lib/x86_64-linux-gnu/libz.la")
-    put(dest / "usr/share/info/dir")
-    put(dest / "usr/lib/perl/auto/X/.packlist")
+    library, plugin = "usr/lib/x86_64-linux-gnu/libz.la", "usr/lib/x86_64-linux-gnu/p/m.la"
+    for path in (library, plugin, "usr/share/info/dir", "usr/lib/perl/auto/X/.packlist"):
+        put(dest / path)
     put(dest / "usr/share/dir")
-    found = run(dest)
-    assert [e.path for e in found.entries if e.kind is Kind.FILE] == ["usr/share/dir"]
-    assert [change.path for change in found.changes] == [
-        "usr/lib/perl/auto/X/.packlist",
-        "usr/lib/x86_64-linux-gnu/libz.la",
-        "usr/share/info/dir",
+    kept, changes = left_out(dest)
+    assert kept == ["usr/share/dir"]
+    assert changes == [
+        ("usr/lib/perl/auto/X/.packlist", False),
+        (library, False),
+        (plugin, True),
+        ("usr/share/info/dir", False),
     ]
+    assert left_out(dest, plugin)[0] == [plugin, "usr/share/dir"]
+    assert left_out(dest, "usr/lib/**")[0] == [library, plugin, "usr/share/dir"]
+    assert "usr/share/info/dir" in left_out(dest, "usr/share/info/dir")[0]
+    assert "usr/share/info/dir" not in left_out(dest, "usr/share/**")[0]
+
+
+def test_attributes_are_left_out_and_told(dest: Path) -> None:
+    path = put(dest / "usr/bin/x")
+    try:
+        os.setxattr(path, "user.note", b"x")
+    except OSError:
+        pytest.skip("this file system has no user attributes")
+    assert Change("attribute user.note left out", "usr/bin/x") in run(dest).changes
 
 
 def test_compressed_manuals_lose_their_time_and_nothing_else(dest: Path) -> None:
@@ -182,7 +272,7 @@ def test_what_its_owner_may_not_read_is_read_all_the_same(dest: Path) -> None:
     (dest / "shut").chmod(0)
     found = by_path(run(dest))
     assert found["usr/bin/x"].digest == digest_bytes(b"secret")
-    assert found["usr/bin/x"].mode == 0o755
+    assert found["usr/bin/x"].mode == 0o111
     assert "shut/file" in found
     assert stat.S_IMODE((dest / "usr/bin/x").stat().st_mode) == 0o511
 

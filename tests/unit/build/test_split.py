@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.build.split import OutputRule, split
+from buildit.build.split import OutputRule, moves, needed_at_run_time, split
 from buildit.digest import Digest
 from buildit.errors import BuildError
 from buildit.model.tree import Entry, Kind, sort_key
+from tests.unit.build.elves import elf
 
 pytestmark = pytest.mark.unit
 
@@ -173,3 +177,64 @@ def test_every_file_is_in_one_output_below_its_directories(paths: list[str]) -> 
             assert not parent or parent in seen
             seen.add(entry.path)
         assert list(entries) == sorted(entries, key=sort_key)
+
+
+SCRIPT = b'#!/bin/sh\ncase "$1" in --cflags) echo -I/usr/include/x ;; esac\n'
+
+
+def at_run_time(files: dict[str, bytes], *links: str) -> set[str]:
+    """Which of the files that look like development are not, by their content."""
+    entries = tree(*files, *links)
+    return set(needed_at_run_time(entries, lambda entry: io.BytesIO(files[entry.path])))
+
+
+def test_a_config_program_is_for_development_where_it_answers_as_such() -> None:
+    found = at_run_time(
+        {
+            "usr/bin/x-config": SCRIPT,
+            "usr/bin/net-config": b"#!/bin/sh\necho config\n",
+            "usr/bin/llvm-config": b"\x7fELF" + bytes(1 << 20) + b"--cxxflags",
+            "usr/sbin/other": b"",
+        },
+        "usr/bin/y-config->x-config",
+        "usr/bin/eth-config->/usr/bin/net-config",
+        "usr/bin/z-config->../sbin/other",
+        "usr/bin/away-config->/opt/away",
+        "usr/bin/zz-config=>usr/bin/net-config",
+    )
+    assert found == {
+        "usr/bin/net-config", "usr/bin/eth-config", "usr/bin/z-config", "usr/bin/zz-config"
+    }  # fmt: skip
+
+
+def test_an_object_is_for_development_where_a_linker_takes_it() -> None:
+    files = {
+        "usr/lib/crt9.o": elf(kind=1),
+        "usr/lib/bpf/xdp.o": elf(kind=1, machine=247),
+        "usr/lib/bpf/text.o": b"o",
+        "usr/lib/x/mod.o": b"\x7fELF",
+        "usr/share/x.o": b"o",
+    }
+    found = at_run_time(files)
+    assert found == {"usr/lib/bpf/xdp.o", "usr/lib/bpf/text.o", "usr/lib/x/mod.o"}
+    outputs = split(tree(*files), (), frozenset(found))
+    assert files_of(outputs, "dev") == ["usr/lib/crt9.o"]
+
+
+def files_of(outputs: Mapping[str, tuple[Entry, ...]], name: str) -> list[str]:
+    return files(outputs.get(name, ()))
+
+
+def test_what_may_not_be_meant_is_told() -> None:
+    paths = (
+        "usr/include/z.h", f"{LIB}/libz.a", f"{LIB}/crt1.o", "usr/bin/z-config",
+        f"{LIB}/pkgconfig/z.pc", f"{LIB}/perl/CORE/x.h", f"{LIB}/pg/libpg.a", "usr/lib/m/x.c",
+        "usr/bin/away-config->/opt/away", "usr/bin/a", "usr/share/doc/a=>usr/bin/a",
+    )  # fmt: skip
+    entries = tree(*paths)
+    rules = (OutputRule("dev", ("usr/lib/m/**",)),)
+    loud = [c.path for c in moves(entries, split(entries, rules), rules) if c.loud]
+    assert sorted(loud) == ["usr/bin/away-config", f"{LIB}/pg/libpg.a"]
+    assert "usr/lib/m/x.c" in [c.path for c in moves(entries, split(entries)) if c.loud]
+    quiet = [c.path for c in moves(entries, split(entries)) if not c.loud]
+    assert quiet == ["usr/share/doc/a"]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.beneath import Root
+from buildit.build.capture import Installed, check, refuse_empty, survey, told
+from buildit.build.needs import MACHINES, Target
+from buildit.build.normalise import FileRule
+from buildit.build.split import OutputRule
+from buildit.build.watched import Watched
+from buildit.errors import BuildError, Interrupted
+
+pytestmark = pytest.mark.unit
+
+TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+LIB = "usr/lib/x86_64-linux-gnu"
+
+
+def put(dest: Path, *paths: str, mode: int = 0o644) -> None:
+    for path in paths:
+        (dest / path).parent.mkdir(parents=True, exist_ok=True)
+        (dest / path).write_bytes(b"data")
+        (dest / path).chmod(mode)
+
+
+def looked(dest: Path, *rules: OutputRule, files: tuple[FileRule, ...] = ()) -> Installed:
+    with Root.open(dest) as root:
+        return survey(root, files, rules, 1, TARGET)
+
+
+def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> None:
+    put(tmp_path, f"{LIB}/libz.la", f"{LIB}/mod/a.la", f"{LIB}/mod/b.la", "usr/share/info/dir")
+    put(tmp_path, *(f"{LIB}/deep/{number} x.a" for number in range(7)), "usr/bin/z\n")
+    found = looked(tmp_path)
+    plugins = f"{LIB}/mod/a.la, {LIB}/mod/b.la"
+    assert told(found, loud=True) == (
+        f"libtool archive left out: {plugins}; to keep: outputs: {{runtime: [{plugins}]}}",
+        "put in `dev`, which images lack: "
+        + ", ".join(f"{LIB}/deep/{number} x.a" for number in range(5))
+        + " and 2 more; to keep: outputs: {runtime: ["
+        + ", ".join(f'"{LIB}/deep/{number} x.a"' for number in range(5))
+        + "]}",
+    )
+    assert len(told(found)) == 3
+    kept = looked(tmp_path, OutputRule("runtime", (f"{LIB}/mod/*.la", f"{LIB}/deep/*")))
+    assert told(kept, loud=True) == ()
+    assert f"{LIB}/mod/a.la" in [entry.path for entry in kept.outputs["runtime"]]
+
+
+def test_a_package_of_nothing_is_refused_unless_declared(tmp_path: Path) -> None:
+    found = looked(tmp_path)
+    with pytest.raises(BuildError, match="the package is empty") as caught:
+        refuse_empty(found, (), "a/x-1")
+    assert caught.value.place == "a/x-1"
+    assert "outputs: {runtime: {optional: yes}}" in (caught.value.hint or "")
+    refuse_empty(found, (OutputRule("runtime", ()),), "a/x-1")
+    with pytest.raises(BuildError, match="the package is empty"):
+        refuse_empty(found, (OutputRule("runtime", ("usr/bin/*",)),), "a/x-1")
+
+
+def test_a_package_for_development_only_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "usr/include/x.h", "usr/share/doc/x/README")
+    found = looked(tmp_path)
+    refuse_empty(found, (), "a/x-1")
+    assert told(found, loud=True) == ("an image gets nothing of it: everything is in dev, doc",)
+
+
+def test_modes_that_have_to_be_declared(tmp_path: Path) -> None:
+    put(tmp_path, "usr/bin/s", mode=0o4755)
+    with Root.open(tmp_path) as root:
+        with pytest.raises(BuildError, match="mode 4755"):
+            check(root, looked(tmp_path), TARGET, (), "a/x-1")
+        declared = looked(tmp_path, files=(FileRule("usr/bin/s", mode=0o4755),))
+        assert check(root, declared, TARGET, (), "a/x-1") == ()
+    assert declared.outputs["runtime"][-1].mode == 0o4755
+
+
+@pytest.mark.parametrize("prepare", [lambda dest: put(dest, "a"), lambda dest: large(dest / "a")])
+def test_a_stop_is_heeded_within_a_chunk(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    prepare(tmp_path)
+    stop = threading.Event()
+    with Root.open(tmp_path) as root:
+        threading.Timer(0.3 if (tmp_path / "a").stat().st_size > 9 else 0, stop.set).start()
+        time.sleep(0.1)
+        begin = time.monotonic()
+        with pytest.raises(Interrupted):
+            survey(Watched(root, stop), (), (), 1, TARGET)
+    assert time.monotonic() - begin < 2
+
+
+def large(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(4 << 30)
+        stream.truncate((4 << 30) - 1)
