@@ -49,6 +49,7 @@ def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
+    from buildit.events import Notice
     from buildit.pipeline import story
     from buildit.pipeline.forecast import forecast
     from buildit.pipeline.sync import check_sources
@@ -56,6 +57,8 @@ def plan(asked: Asked) -> None:
     with asked.screen() as screen:
         prepared = story.prepare(asked.options, screen)
         check_sources(Path(prepared.plan.directory), prepared.plan.steps)
+        for remark in prepared.plan.remarks:
+            screen(Notice(remark))
         announce(prepared, asked.options, screen)
         settings = story.located(prepared, asked.options, screen)
         with story.opened(settings, asked.options, screen) as (store, network):

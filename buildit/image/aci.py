@@ -18,8 +18,8 @@ from buildit.archive.streams import Writable, write_all
 from buildit.archive.tarwrite import TarWriter
 from buildit.digest import Digest, canonical
 from buildit.errors import RecipeError
-from buildit.image.aci_manifest import aci_manifest, program
-from buildit.image.appspec import check_app, check_program
+from buildit.image.aci_manifest import aci_manifest, directories, program
+from buildit.image.appspec import check_app, check_tree
 from buildit.image.copying import BlobPath
 from buildit.image.gzipped import GzipWriter
 from buildit.image.layertar import Contents, add_member, contents_of, read_listing
@@ -40,6 +40,18 @@ def emit_aci(image: Image, blob: BlobPath, output: Path) -> Emission:
         StoreError: a blob is missing, or the output cannot be written.
         IntegrityError: a blob is damaged.
     """
+    check_aci(image)
+    with replacing(output / output_name(image)) as fresh:
+        written = write_aci(image, blob, fresh)
+    return replace(written, path=output / output_name(image))
+
+
+def check_aci(image: Image) -> dict[str, object]:
+    """Refuse what can be told without the layers; returns the manifest.
+
+    Raises:
+        RecipeError: the image, its app or its content breaks a rule.
+    """
     codec = image.compress or "gzip"
     if codec not in CODECS:
         raise RecipeError(
@@ -49,17 +61,24 @@ def emit_aci(image: Image, blob: BlobPath, output: Path) -> Emission:
         )
     if image.app is not None:
         check_app(image.app, image.place)
-    manifest = aci_manifest(image)
-    target = output / output_name(image)
+    output_name(image)
+    return aci_manifest(image)
+
+
+def write_aci(image: Image, blob: BlobPath, fresh: Path) -> Emission:
+    """Write the image to the path `fresh`, which does not exist yet.
+
+    Raises:
+        RecipeError, StoreError, IntegrityError, OSError: as `emit_aci`.
+    """
+    manifest = check_aci(image)
     listings = [read_listing(layer, blob) for layer in image.layers]
     rootfs = merge(image.layers, listings, image.epoch)
-    started = program(manifest)
-    if started is not None:
-        check_program(started, rootfs.find, image.place)
+    check_tree(program(manifest), directories(manifest), rootfs.find, image.place)
     contents = contents_of(image.layers, listings, blob)
-    with replacing(target) as fresh:
-        digest, image_id = _write(fresh, codec, canonical(manifest), image.epoch, rootfs, contents)
-    return Emission(target, image.format, digest, image_id, rootfs.notices)
+    codec = image.compress or "gzip"
+    digest, image_id = _write(fresh, codec, canonical(manifest), image.epoch, rootfs, contents)
+    return Emission(fresh, image.format, digest, image_id, rootfs.notices)
 
 
 def _write(

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from buildit.errors import RecipeError
 from buildit.image.aci_rules import manifest_problems
 from buildit.image.appspec import aci_app
-from buildit.image.names import ac_identifier, machine
+from buildit.image.names import AC_IDENTIFIER, ac_identifier, machine
 from buildit.image.oci_config import read_json, rfc3339
 from buildit.model.image import Image
 
 AC_VERSION = "0.8.11"
 _OCI = "org.opencontainers.image."
+_SAID = (f"{_OCI}title", f"{_OCI}version")
+"""What the name and the label `version` of an ACI say already."""
+
+_RESERVED = ("name", "version", "os", "arch")
 _ANNOTATIONS = {
     f"{_OCI}authors": "authors",
     f"{_OCI}url": "homepage",
@@ -45,9 +49,22 @@ def aci_manifest(image: Image) -> dict[str, object]:
 
 
 def program(manifest: dict[str, object]) -> str | None:
-    """The absolute path that an executor runs; None where there is no app."""
+    """The absolute path that an executor runs; None where there is no app, or where it may come
+    from an image that this one depends on (appc spec aci.md, "Dependency Matching")."""
     app = manifest.get("app")
-    return str(app["exec"][0]) if isinstance(app, dict) else None
+    if not isinstance(app, dict) or manifest.get("dependencies"):
+        return None
+    return str(app["exec"][0])
+
+
+def directories(manifest: dict[str, object]) -> tuple[tuple[str, str], ...]:
+    """What must not be a file: what it is, and its absolute path."""
+    app = manifest.get("app")
+    if not isinstance(app, dict):
+        return ()
+    start = app.get("workingDirectory")
+    starts = [("working directory", start)] if start else []
+    return (*starts, *(("volume", str(one["path"])) for one in app.get("mountPoints", ())))
 
 
 def _platform(image: Image) -> dict[str, str]:
@@ -73,7 +90,8 @@ def _contradictions(document: object, image: Image) -> Iterator[str]:
 
 
 def _derived(image: Image) -> dict[str, object]:
-    labels = {"version": image.version, **_platform(image), **dict(image.labels)}
+    labels = {"version": image.version, **_platform(image)}
+    labels |= {name: value for name, value in image.labels if _may_be_label(name)}
     manifest: dict[str, object] = {
         "acKind": "ImageManifest",
         "acVersion": AC_VERSION,
@@ -99,7 +117,35 @@ def _annotations(image: Image) -> dict[str, str]:
     annotations = {"created": rfc3339(image.epoch)}
     if image.author:
         annotations["authors"] = image.author
-    return annotations | {_ANNOTATIONS.get(name, name): value for name, value in image.annotations}
+    about = {name: value for name, value in image.about if name not in _SAID}
+    written = {name: value for name, value in image.annotations if AC_IDENTIFIER.fullmatch(name)}
+    return annotations | {
+        _ANNOTATIONS.get(name, name): value for name, value in (about | written).items()
+    }
+
+
+def _may_be_label(name: str) -> bool:
+    return name not in _RESERVED and AC_IDENTIFIER.fullmatch(name) is not None
+
+
+def unspoken(image: Image) -> Iterator[str]:
+    """What the container says and an ACI cannot hold, one remark each."""
+    if image.content:
+        return
+    for name, _ in image.labels:
+        if not _may_be_label(name):
+            why = "it is taken" if name in _RESERVED else "a-z, 0-9 and - . _ ~ / between them"
+            yield f"the ACI has no label {name!r}: App Container allows other names ({why})"
+    for name, _ in image.annotations:
+        if AC_IDENTIFIER.fullmatch(name) is None:
+            yield (
+                f"the ACI has no annotation {name!r}: App Container allows a-z, 0-9 and "
+                "- . _ ~ / between them"
+            )
+    if image.app is not None and image.app.health is not None:
+        yield "the ACI has no healthcheck: App Container has none"
+    if image.app is not None and image.app.stop_signal is not None:
+        yield "the ACI has no stop signal: App Container has none"
 
 
 def _pairs(members: dict[str, str]) -> list[dict[str, str]]:

@@ -1,21 +1,20 @@
 """The neutral `App` of a container in the words of each format. Pure.
 
-One check serves all formats, so an app that one of them takes is an app for every other.
+One check serves all formats; what only App Container forbids (the names of variables) is a rule
+of its manifest.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from buildit.errors import RecipeError
 from buildit.image.documents import account_problems
 from buildit.image.names import AC_NAME, ac_name
 from buildit.image.signals import signal_problem
-from buildit.model.image import App, Port, Volume
+from buildit.model.image import App, Health, Port, Volume
 from buildit.model.tree import Entry, Kind
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
 PROTOCOLS = ("tcp", "udp", "sctp")
 Find = Callable[[str], "Entry | None"]
 """The entry at a path; a hard link is found as the file that it names."""
@@ -45,13 +44,15 @@ def _problems(app: App) -> Iterator[str]:
         yield "exec must begin with an absolute path"
     if any("\0" in word for word in app.exec):
         yield "exec holds a NUL character"
+    if app.health is not None and not app.health.exec[0].startswith("/"):
+        yield "the healthcheck's exec must begin with an absolute path"
     for what, account in (("user", app.user), ("group", app.group)):
         if account is not None:
             yield from (f"{what}: {problem}" for problem in account_problems(account))
     if not app.working_directory.startswith("/"):
         yield f"working directory {app.working_directory!r} is not absolute"
     for name, value in app.environment:
-        if _VARIABLE.fullmatch(name) is None:
+        if not name or "=" in name or "\0" in name:
             yield f"environment: {name!r} is not a name of a variable"
         if "\0" in value:
             yield f"environment: the value of {name} holds a NUL character"
@@ -111,15 +112,15 @@ def aci_app(app: App, place: str) -> dict[str, object]:
     """The `app` of an ACI manifest (appc spec aci.md).
 
     Raises:
-        RecipeError: no group is given and the user is not root: App Container wants a group, and
-            the image does not say which one is the user's own.
+        RecipeError: no group is given and the user's own is not known: App Container wants one.
     """
-    group = app.group
+    group = app.group if app.group is not None else app.own_group
     if group is None and app.user not in ("0", "root"):
         raise RecipeError(
             f"app: user {app.user!r} has no group, and App Container wants one",
             place=place or None,
-            hint="add `group:` to `app` in container.yaml",
+            hint="add `group:` to `app` in container.yaml, or declare the user: "
+            f"`- users: {{app: {{uid: {app.user if app.user.isdecimal() else 101}, gid: 101}}}}`",
         )
     spoken: dict[str, object] = {
         "exec": list(app.exec),
@@ -160,7 +161,59 @@ def oci_config(app: App) -> dict[str, object]:
         spoken["Volumes"] = {volume.path: {} for volume in app.volumes}
     if app.stop_signal is not None:
         spoken["StopSignal"] = app.stop_signal
+    if app.health is not None:
+        spoken["Healthcheck"] = _healthcheck(app.health)
     return spoken
+
+
+def _healthcheck(health: Health) -> dict[str, object]:
+    """As Docker's image config has it, which image-spec leaves out: times in nanoseconds."""
+    times = {
+        "Interval": health.interval,
+        "Timeout": health.timeout,
+        "StartPeriod": health.start,
+    }
+    spoken: dict[str, object] = {"Test": ["CMD", *health.exec]}
+    spoken |= {name: seconds * 10**9 for name, seconds in times.items() if seconds is not None}
+    return spoken | ({} if health.retries is None else {"Retries": health.retries})
+
+
+def check_tree(
+    program: str | None, directories: Iterable[tuple[str, str]], find: Find, place: str
+) -> None:
+    """Refuse an image that does not hold what its manifest or config takes for granted.
+
+    `program` is absolute, None where there is none; `directories` are what each is to people and
+    its absolute path: they may be absent, since executors make them, but must not be files.
+    `find` gives the entry at a path of the merged tree.
+
+    Raises:
+        RecipeError: with what is wrong.
+    """
+    if program is not None:
+        check_program(program, find, place)
+    for what, path in directories:
+        problem = directory_problem(path, find)
+        if problem:
+            raise RecipeError(
+                f"the {what} {path} cannot be used: {problem}",
+                place=place or None,
+                hint="name a directory",
+            )
+
+
+def directory_problem(path: str, find: Find) -> str:
+    """Why an executor cannot make or enter a directory there; empty where it can."""
+    found, problem = _walked(path, find)
+    if problem and not problem.endswith(_ABSENT):
+        return problem
+    parts = found.split("/") if found else []
+    for depth in range(1, len(parts) + 1):
+        at = "/".join(parts[:depth])
+        entry = find(at)
+        if entry is not None and entry.kind is not Kind.DIRECTORY:
+            return f"/{at} is a file"
+    return ""
 
 
 def check_program(program: str, find: Find, place: str) -> None:
@@ -181,7 +234,21 @@ def check_program(program: str, find: Find, place: str) -> None:
 
 
 def program_problem(program: str, find: Find) -> str:
-    """Walk the path as the kernel would with the tree as root."""
+    """Why the kernel would not run it with the tree as root; empty where it would."""
+    found, problem = _walked(program, find)
+    if problem:
+        return problem
+    entry = find(found)
+    if entry is None or entry.kind is not Kind.FILE:
+        return "that is not a file"
+    return "" if entry.mode & 0o111 else "that file is not executable"
+
+
+_ABSENT = " does not exist in it"
+
+
+def _walked(program: str, find: Find) -> tuple[str, str]:
+    """The path without its links, as the kernel walks it with the tree as root, or a problem."""
     todo = [part for part in reversed(program.split("/")) if part not in ("", ".")]
     at: list[str] = []
     links = 0
@@ -193,17 +260,14 @@ def program_problem(program: str, find: Find) -> str:
         path = "/".join((*at, part))
         entry = find(path)
         if entry is None:
-            return f"/{path} does not exist in it"
+            return path, f"/{path}{_ABSENT}"
         if entry.kind is not Kind.SYMLINK:
             at.append(part)
             continue
         links += 1
         if links > LINK_LIMIT:
-            return f"/{path} is a loop of links"
+            return "", f"/{path} is a loop of links"
         if entry.target.startswith("/"):
             at = []
         todo.extend(step for step in reversed(entry.target.split("/")) if step not in ("", "."))
-    entry = find("/".join(at))
-    if entry is None or entry.kind is not Kind.FILE:
-        return "that is not a file"
-    return "" if entry.mode & 0o111 else "that file is not executable"
+    return "/".join(at), ""

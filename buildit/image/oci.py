@@ -6,14 +6,15 @@ otherwise. All JSON is canonical: the same image gives the same manifest digest 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from buildit.digest import Digest, canonical, digest_bytes, is_hex64, oci_digest
 from buildit.errors import RecipeError
-from buildit.image.appspec import check_app, check_program
+from buildit.image.appspec import check_app, check_tree
 from buildit.image.copying import BlobPath
-from buildit.image.names import machine, output_name, tag
-from buildit.image.oci_config import image_config, program, rfc3339
+from buildit.image.names import machine, output_name, reference, tag
+from buildit.image.oci_config import directories, image_config, program, rfc3339
 from buildit.image.oci_layers import Blobs, Written, write_layers
 from buildit.image.replacing import replacing
 from buildit.model.image import Emission, Image
@@ -34,37 +35,60 @@ def emit_oci(image: Image, blob: BlobPath, output: Path) -> Emission:
         StoreError: a blob is missing, or the output cannot be written.
         IntegrityError: a blob is damaged.
     """
+    check_oci(image)
+    _check_layers(image)
+    with replacing(output / output_name(image)) as fresh:
+        written = write_oci(image, blob, fresh)
+    return replace(written, path=output / output_name(image))
+
+
+def write_oci(image: Image, blob: BlobPath, fresh: Path) -> Emission:
+    """Write the image to the path `fresh`, which does not exist yet.
+
+    Raises:
+        RecipeError, StoreError, IntegrityError, OSError: as `emit_oci`.
+    """
     codec = image.compress or "none"
-    _check(image, codec)
-    target = output / output_name(image)
-    with replacing(target) as fresh:
-        directory = fresh / "blobs" / "sha256"
-        for made in (fresh, fresh / "blobs", directory):
-            made.mkdir()
-            made.chmod(0o755)  # whatever the umask
-        layers, found = write_layers(image.layers, image.epoch, Blobs(blob, directory, codec))
-        config = image_config(
-            image, [layer.diff_id for layer in layers], [layer.title for layer in layers]
-        )
-        started = program(config)
-        if started is not None:
-            check_program(started, found.find, image.place)
-        manifest = canonical(_manifest(image, config, layers, SUFFIXES[codec]))
-        for document in (canonical(config), manifest):
-            _write(directory / digest_bytes(document), document)
-        _write(fresh / "oci-layout", canonical(LAYOUT))
-        _write(fresh / "index.json", canonical(_index(image, config, manifest)))
+    check_oci(image)
+    _check_layers(image)
+    directory = fresh / "blobs" / "sha256"
+    for made in (fresh, fresh / "blobs", directory):
+        made.mkdir()
+        made.chmod(0o755)  # whatever the umask
+    layers, found = write_layers(image.layers, image.epoch, Blobs(blob, directory, codec))
+    config = image_config(
+        image, [layer.diff_id for layer in layers], [layer.title for layer in layers]
+    )
+    check_tree(program(config), directories(config), found.find, image.place)
+    manifest = canonical(_manifest(image, config, layers, SUFFIXES[codec]))
+    for document in (canonical(config), manifest):
+        _write(directory / digest_bytes(document), document)
+    _write(fresh / "oci-layout", canonical(LAYOUT))
+    _write(fresh / "index.json", canonical(_index(image, config, manifest)))
     digest = digest_bytes(manifest)
-    return Emission(target, image.format, digest, oci_digest(digest), found.notices)
+    return Emission(fresh, image.format, digest, oci_digest(digest), found.notices)
 
 
-def _check(image: Image, codec: str) -> None:
+def check_oci(image: Image) -> dict[str, object]:
+    """Refuse what can be told without the layers; returns the config, without those.
+
+    Raises:
+        RecipeError: the image, its app or its content breaks a rule.
+    """
+    codec = image.compress or "none"
     if codec not in SUFFIXES:
         raise RecipeError(
             f"an OCI image cannot be compressed as {codec!r}",
             place=image.place or None,
             hint=f"`compress:` takes {', '.join(SUFFIXES)}",
         )
+    if image.app is not None:
+        check_app(image.app, image.place)
+    output_name(image)
+    return image_config(image, (), ())
+
+
+def _check_layers(image: Image) -> None:
     if not image.layers:
         raise RecipeError(
             "the image holds nothing",
@@ -74,8 +98,6 @@ def _check(image: Image, codec: str) -> None:
     for layer in image.layers:
         if not is_hex64(layer.diff_id):  # it becomes a file name
             raise ValueError(f"not a digest: {layer.diff_id!r}")
-    if image.app is not None:
-        check_app(image.app, image.place)
 
 
 def _manifest(
@@ -88,6 +110,7 @@ def _manifest(
         "org.opencontainers.image.title": image.name,
         "org.opencontainers.image.version": image.version,
         **({"org.opencontainers.image.authors": image.author} if image.author else {}),
+        **dict(image.about),
         **dict(image.annotations),
     }
     return {
@@ -100,14 +123,18 @@ def _manifest(
 
 
 def _index(image: Image, config: dict[str, object], manifest: bytes) -> dict[str, object]:
-    """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag."""
+    """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag (umoci allows
+    no colon in it), containerd's own name what ctr and podman call a loaded image."""
     kind = machine(image)
     variant = {"variant": kind.oci_variant} if kind.oci_variant else {}
     platform = {"architecture": kind.oci, "os": config["os"], **variant}
     descriptor = {
         **_descriptor(MANIFEST, digest_bytes(manifest), len(manifest)),
         "platform": platform,
-        "annotations": {"org.opencontainers.image.ref.name": tag(image.version)},
+        "annotations": {
+            "io.containerd.image.name": reference(image),
+            "org.opencontainers.image.ref.name": tag(image.version),
+        },
     }
     return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]}
 

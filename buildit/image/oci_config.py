@@ -84,6 +84,16 @@ def program(config: dict[str, object]) -> str | None:
     return words[0] if words and words[0].startswith("/") else None
 
 
+def directories(config: dict[str, object]) -> tuple[tuple[str, str], ...]:
+    """What must not be a file: what it is, and its absolute path."""
+    section = config.get("config")
+    if not isinstance(section, dict):
+        return ()
+    start = section.get("WorkingDir")
+    starts = [("working directory", start)] if start else []
+    return (*starts, *(("volume", path) for path in section.get("Volumes") or ()))
+
+
 def _platform(image: Image) -> dict[str, object]:
     kind = machine(image)
     variant = {"variant": kind.oci_variant} if kind.oci_variant else {}
@@ -95,8 +105,9 @@ def _derived(image: Image) -> dict[str, object]:
     if image.author:
         document["author"] = image.author
     section = oci_config(image.app) if image.app is not None else {}
-    if image.labels:
-        section["Labels"] = dict(image.labels)
+    labels = dict(image.about) | dict(image.labels)
+    if labels:
+        section["Labels"] = labels
     if section:
         document["config"] = section
     return document

@@ -130,12 +130,14 @@ def _check_names(container: Container, node: Sequence) -> None:
             )
     for name in NAMES:
         value = container.variables.get(name, "")
-        if _unfit_for_a_file(value):
+        # A name may be a path, as App Container discovery has it: example.com/httpd.
+        parts = value.split("/") if name == "name" else [value]
+        if (len(parts) > 1 and not all(parts)) or any(map(_unfit_for_a_file, parts)):
             raise RecipeError(
                 f"{name} {value!r} cannot be part of a file name",
                 place=_place_of(name, container) or str(node.place),
-                hint="leave out blanks, slashes and a leading dot or dash; "
-                f"take at most {LONGEST_NAME} bytes",
+                hint=f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
+                f"leading dot or dash; take at most {LONGEST_NAME} bytes",
             )
     author = container.variables.get("author", "")
     if "/" in author or not author.isprintable():

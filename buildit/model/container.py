@@ -14,14 +14,18 @@ from buildit.model.schema import (
     SCALAR,
     SEQUENCE,
     Account,
+    Count,
+    Duration,
     Flag,
     Identifier,
     ImagePath,
+    LabelName,
     Line,
     MaybeEmpty,
     Mode,
     Model,
     Text,
+    VariableName,
 )
 
 
@@ -85,14 +89,14 @@ VolumeItem = Line
 class AppSpec(Model):
     """What runs, in the terms of no format."""
 
-    exec: Annotated[tuple[Line, ...], Field(min_length=1)]
-    """The program, absolute, and its arguments."""
+    exec: Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+    """The program, absolute, and its arguments, which may be any text."""
     user: Line = "0"
     """User name or uid."""
     group: Line | None = None
     """Group name or gid; the user's own without it."""
-    environment: dict[Identifier, MaybeEmpty] = Field(default_factory=dict)
-    """Its environment."""
+    environment: dict[VariableName, MaybeEmpty] = Field(default_factory=dict)
+    """Its environment, word for word: nothing fills in a `$PATH`."""
     working_directory: ImagePath = "/"
     """Where it starts."""
     ports: tuple[PortItem, ...] = ()
@@ -101,6 +105,32 @@ class AppSpec(Model):
     """`/etc/nginx/tls`, `tls=/etc/nginx/tls`, with `:ro` where it is read-only."""
     stop_signal: Line | None = None
     """The signal that asks it to stop, such as SIGQUIT."""
+
+
+class HealthSpec(Model):
+    """How an executor finds out whether the app works. App Container cannot say it."""
+
+    exec: Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+    """The program, absolute, and its arguments; 0 says that all is well."""
+    interval: Duration | None = None
+    """Time between two runs; the executor's own (30s) without it."""
+    timeout: Duration | None = None
+    """How long one run may take; the executor's own (30s) without it."""
+    retries: Count | None = None
+    """Failures in a row that count; the executor's own (3) without it."""
+    start: Duration | None = None
+    """Time after the start in which failures do not count."""
+
+
+class DirectorySpec(Model):
+    """A directory that no package and no synced file brings."""
+
+    path: ImagePath
+    """Where it is; directories above it that are missing are made with 0755 and 0:0."""
+    owner: Line = "0:0"
+    """`uid:gid`, numeric, or names that packages or `users` declare."""
+    mode: Mode = 0o755
+    """Its mode, octal with a leading zero: 01777 for one that all may write to."""
 
 
 class ImageSpec(Model):
@@ -139,7 +169,7 @@ class StepSpec(Model):
         | None
     ) = None
     """Flags for the packages of this container."""
-    env: dict[Identifier, MaybeEmpty] | None = None
+    env: dict[VariableName, MaybeEmpty] | None = None
     """Environment of the app."""
     user: Annotated[Annotated[Line, Tag(SCALAR)], BY_KIND] | None = None
     """User of the app."""
@@ -149,6 +179,15 @@ class StepSpec(Model):
     """Groups of the image."""
     app: AppSpec | None = None
     """What runs."""
+    labels: dict[LabelName, MaybeEmpty] | None = None
+    """Labels of the image's config. Those for version, title, authors, and for a container of one
+    package its description, url and licenses, are there by themselves."""
+    annotations: dict[LabelName, MaybeEmpty] | None = None
+    """Annotations of the image's manifest; the same are there by themselves."""
+    healthcheck: HealthSpec | None = None
+    """How to find out whether the app works."""
+    directories: tuple[DirectorySpec, ...] | None = None
+    """Directories that no package brings."""
     image: ImageSpec | None = None
     """An image to emit."""
 

@@ -65,12 +65,24 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """A program that tells by its status whether the app works. `exec` starts with an absolute
+    path; times are in seconds, None is the executor's own."""
+
+    exec: tuple[str, ...]
+    interval: int | None = None
+    timeout: int | None = None
+    retries: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """What runs in the image. `exec` starts with an absolute path.
 
     `user` and `group` are names or numbers; `group` None is the user's own group where the format
-    can say so. `environment` are unique (name, value) pairs. `stop_signal` is such as `SIGQUIT`;
-    App Container cannot say it.
+    can say so, `own_group` its gid where it is known. `environment` are unique (name, value) pairs.
+    `stop_signal` is such as `SIGQUIT`; App Container can say neither it nor `health`.
     """
 
     exec: tuple[str, ...]
@@ -81,6 +93,8 @@ class App:
     ports: tuple[Port, ...] = ()
     volumes: tuple[Volume, ...] = ()
     stop_signal: str | None = None
+    own_group: str | None = None
+    health: Health | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> App:
@@ -94,6 +108,8 @@ class App:
         fields["environment"] = tuple((name, value) for name, value in fields["environment"])
         fields["ports"] = tuple(Port(**port) for port in fields["ports"])
         fields["volumes"] = tuple(Volume(**volume) for volume in fields["volumes"])
+        health = fields["health"]
+        fields["health"] = health and Health(**{**health, "exec": tuple(health["exec"])})
         return cls(**fields)
 
 
@@ -102,9 +118,11 @@ class Image:
     """One image to emit.
 
     `layers` are bottom first. `arch` is any spelling that `architecture` knows. `epoch` is the
-    time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `annotations` carry
-    OCI's names (`org.opencontainers.image.licenses`). `compress` is `none`, `gzip`, `zstd`, or
-    empty for what the format does by itself. `content` is the rendered raw manifest of the format,
+    time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `about` is
+    what the container and its packages say of it, by OCI's names
+    (`org.opencontainers.image.licenses`); `labels` and `annotations` are the user's own.
+    `compress` is `none`, `gzip`, `zstd`, or empty for what the format does by itself.
+    `content` is the rendered raw manifest of the format,
     which has the last word, or empty; `place` is where the user wrote the image step, for messages
     only.
     """
@@ -118,6 +136,7 @@ class Image:
     format: str
     app: App | None = None
     author: str = ""
+    about: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     compress: str = ""

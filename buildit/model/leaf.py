@@ -213,6 +213,27 @@ def identifier(value: str) -> str:
     return value
 
 
+def variable_name(value: str) -> str:
+    """A name of the environment: any text without `=` and NUL (environ(7)).
+
+    Raises:
+        LeafError: it is empty, or holds one of them.
+    """
+    if not value or "=" in value or "\0" in value:
+        hint = "write NAME: value, without a `=`"
+        raise LeafError(f"expected the name of a variable, found {_written(value)}", hint)
+    return value
+
+
+def label_name(value: str) -> str:
+    """A name of a label or annotation: one line (image-spec annotations.md).
+
+    Raises:
+        LeafError: it is empty or has several lines.
+    """
+    return is_line(value)
+
+
 def account(value: str) -> str:
     if not re.fullmatch(ACCOUNT, value):
         raise LeafError(f"expected the name of a user or group, found {_written(value)}")

@@ -14,7 +14,7 @@ from typing import Any
 from buildit.digest import BuildKey, Digest
 from buildit.model.image import App
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ class Node:
     outputs the build sees, nearest first; `run` those that an image needs although no file says so.
     `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
     are the .debs chosen with it. `patch_names` are the patches as the user wrote them, in order,
-    and `patch_notes` their descriptions; those and `description` are for people alone.
+    and `patch_notes` their descriptions; those,
+    `description`, `homepage` and `license` are for people alone.
     `blobs` are small inputs (patches, files) that the front half left in the store.
     """
 
@@ -122,6 +123,8 @@ class Node:
     groups: tuple[Group, ...] = ()
     patch_notes: tuple[str, ...] = ()
     description: str = ""
+    homepage: str = ""
+    license: str = ""
 
     @property
     def label(self) -> str:
@@ -164,6 +167,25 @@ class SyncStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory of a container: `path` without a leading slash, mode bits, numeric owner."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoriesStep:
+    """Directories that no package brings enter the image here."""
+
+    directories: tuple[Directory, ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageStep:
     """One image to emit; `content` is the rendered manifest of the user, else empty."""
 
@@ -175,7 +197,11 @@ class ImageStep:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A container, ready to realise. `nodes` are in topological order, dependencies first."""
+    """A container, ready to realise. `nodes` are in topological order, dependencies first.
+
+    `about` is what the container and its packages say of its images, by OCI's names; `labels` and
+    `annotations` are the user's. `remarks` are for the user to see.
+    """
 
     directory: str
     author: str
@@ -185,11 +211,15 @@ class ContainerPlan:
     arch: str
     toolchain: Toolchain
     nodes: tuple[Node, ...]
-    steps: tuple[PackageStep | SyncStep, ...]
+    steps: tuple[PackageStep | SyncStep | DirectoriesStep, ...]
     images: tuple[ImageStep, ...]
     app: App | None
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
+    about: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:
@@ -204,12 +234,15 @@ class ContainerPlan:
         return next(node for node in self.nodes if node.key == key)
 
 
+_KINDS = {PackageStep: "package", SyncStep: "sync", DirectoriesStep: "directories"}
+
+
 def to_json(plan: ContainerPlan) -> str:
     """The plan as JSON text; `from_json` gives an equal plan back."""
     data = asdict(plan)
     data["format"] = FORMAT
     for step, written in zip(plan.steps, data["steps"], strict=True):
-        written["step"] = "package" if isinstance(step, PackageStep) else "sync"
+        written["step"] = _KINDS[type(step)]
     return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
@@ -234,6 +267,9 @@ def _plan(data: dict[str, Any]) -> ContainerPlan:
     data["images"] = tuple(ImageStep(**image) for image in data["images"])
     data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
     data["users"], data["groups"] = _accounts(data)
+    for name in ("about", "labels", "annotations"):
+        data[name] = tuple((key, value) for key, value in data[name])
+    data["remarks"] = tuple(data["remarks"])
     return ContainerPlan(**data)
 
 
@@ -278,6 +314,9 @@ def _source(data: dict[str, Any]) -> SourceRef:
     )
 
 
-def _step(data: dict[str, Any]) -> PackageStep | SyncStep:
+def _step(data: dict[str, Any]) -> PackageStep | SyncStep | DirectoriesStep:
     kind = data.pop("step")
+    if kind == "directories":
+        made = tuple(Directory(**one) for one in data["directories"])
+        return DirectoriesStep(made, data["place"])
     return PackageStep(**data) if kind == "package" else SyncStep(**data)

@@ -135,6 +135,14 @@ FlagName = Annotated[str, AfterValidator(leaf.flag_name), _pattern(leaf.FLAG)]
 """The name of a USE flag."""
 Identifier = Annotated[str, AfterValidator(leaf.identifier), _pattern(leaf.IDENTIFIER)]
 """The name of a variable: of the environment or of a template."""
+VariableName = Annotated[
+    str, AfterValidator(leaf.variable_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+"""The name of a variable of a container's environment: any text without `=`."""
+LabelName = Annotated[
+    str, AfterValidator(leaf.label_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+"""The name of a label or annotation."""
 Account = Annotated[str, AfterValidator(leaf.account), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -185,9 +187,32 @@ def _form(node: Node, expected: str) -> str | None:
     if expected == "a mapping":
         return "write `key: value` lines below it"
     if expected == "a list":
-        text = node.text if isinstance(node, Scalar) and "\n" not in node.text else ""
-        return f"write [{text}]" if text else "write each item on a line that begins with a dash"
+        text = node.text if isinstance(node, Scalar) else ""
+        return _as_list(text) or "write each item on a line that begins with a dash"
     return None
+
+
+_SHELL = re.compile(r"[|&;<>$`*]")
+_PLAIN = re.compile(r"(?:--?)?[A-Za-z0-9/.+_][A-Za-z0-9/._=+%@^~:-]*(?<!:)")
+
+
+def _as_list(text: str) -> str | None:
+    """How a text that was meant as a list is written as one, word by word as a shell reads it."""
+    if not text.strip():
+        return None
+    if _SHELL.search(text) and any(char.isspace() for char in text.strip()):
+        words = ["/bin/sh", "-c", text.strip()]
+    else:
+        try:
+            words = shlex.split(text)
+        except ValueError:  # a lone quote
+            return None
+    return f"write [{', '.join(map(_quoted_word, words))}]"
+
+
+def _quoted_word(word: str) -> str:
+    """The word as YAML's flow style has it; what could mean something else is quoted."""
+    return word if _PLAIN.fullmatch(word) else json.dumps(word, ensure_ascii=False)
 
 
 def _written(node: Node) -> str:

@@ -12,32 +12,30 @@ from pathlib import Path
 
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
-from buildit.digest import BuildKey, Digest, digest_bytes
-from buildit.errors import RecipeError
+from buildit.digest import BuildKey
 from buildit.image.rootfs import Overlay
 from buildit.model.artifact import Artifact
-from buildit.model.image import Image, Layer, LayerKind
-from buildit.model.plan import ContainerPlan, Group, ImageStep, Node, PackageStep, User
+from buildit.model.image import Layer, LayerKind
+from buildit.model.plan import ContainerPlan, DirectoriesStep, Group, Node, PackageStep, User
 from buildit.model.tree import Entry
 from buildit.pipeline.accounts import account_entries, account_files
+from buildit.pipeline.directories import directories_layer
 from buildit.pipeline.sync import EPOCH, sync_layer
 from buildit.plan.closure import Member, closure
 from buildit.store.cas import Store
 
-PASSWD = "etc/passwd"  # noqa: S105 - a path
 Obtain = Callable[[Node], Artifact]
 NodeOf = Callable[[BuildKey], Node]
 
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first; `passwd` is the digest of the one that we made."""
+    """The layers so far, bottom first;"""
 
     store: Store
     layers: list[Layer] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
-    passwd: Digest | None = None
     _overlay: Overlay = field(default_factory=Overlay)
 
     def tree(self) -> dict[str, Entry]:
@@ -74,32 +72,13 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
             if not accounts_done:
                 _add_accounts(made, plan, members, store)
                 accounts_done = True
+        elif isinstance(step, DirectoriesStep):
+            layer, _ = directories_layer(step, made.tree(), store)
+            made.layers.append(layer)
         else:
             layer, _ = sync_layer(Path(plan.directory), step, made.tree(), store)
             made.layers.append(layer)
-    _check_user(plan, made, members)
     return made
-
-
-def _check_user(plan: ContainerPlan, made: Stack, nodes: list[Node]) -> None:
-    """Refuse an app whose user nobody declares: the container would start nowhere.
-
-    A passwd that a package or a sync step brings is not read but believed.
-    """
-    user = plan.app.user if plan.app is not None else "0"
-    declared = {one.name for one in plan.users}
-    declared = declared.union(one.name for each in nodes for one in each.users)
-    if user.isdigit() or user in declared:
-        return
-    entry = made.tree().get(PASSWD)
-    if entry is not None and entry.digest != made.passwd:
-        return
-    raise RecipeError(
-        f"the app runs as {user!r}, which is no user of the image",
-        place=str(Path(plan.directory, "container.yaml")),
-        hint=f"declare it: `- users: {{{user}: {{uid: 101, gid: 101}}}}`, with its group; "
-        f"declared: {', '.join(sorted(declared)) or 'none'}",
-    )
 
 
 def _add_closure(made: Stack, root: BuildKey, node: NodeOf, obtain: Obtain) -> None:
@@ -135,7 +114,6 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     if not files:
         return
     entries = account_entries(files, made.tree(), EPOCH)
-    made.passwd = digest_bytes(files[PASSWD])
     with store.batch() as batch:
         with batch.ingest() as sink:
             written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)
@@ -143,24 +121,6 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
         listing = batch.put_bytes(contents_blob(written))
     layer = Layer(diff_id, size, "users and groups", listing, LayerKind.STEP)
     made.layers.append(layer)
-
-
-def image(plan: ContainerPlan, step: ImageStep, made: Stack) -> Image:
-    """What the emitter of `step.format` writes down."""
-    return Image(
-        name=plan.name,
-        version=plan.version,
-        os=plan.os,
-        arch=plan.arch,
-        layers=tuple(made.layers),
-        epoch=made.epoch,
-        format=step.format,
-        app=plan.app,
-        author=plan.author,
-        compress=step.compress,
-        content=step.content,
-        place=step.place,
-    )
 
 
 def why_text(why: Mapping[Member, tuple[Member, str]], member: Member, node: NodeOf) -> str:

@@ -18,6 +18,7 @@ from buildit.load.container import Container, load_container
 from buildit.load.text import read_text
 from buildit.load.tree import Catalog, shown
 from buildit.model.plan import ContainerPlan, Node
+from buildit.pipeline.accounts import synced_accounts
 from buildit.pipeline.asked import (
     asked_debs,
     check_flags,
@@ -26,6 +27,7 @@ from buildit.pipeline.asked import (
     package_roots,
     target_of,
 )
+from buildit.pipeline.checking import check_images
 from buildit.pipeline.gather import Gatherer
 from buildit.pipeline.pins import Pinner, wanted_debs
 from buildit.pipeline.planning import container_plan
@@ -99,7 +101,10 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     pinned = _pinned(container, selection, catalog, pinner, asked)
     made = nodes(selection, gathered, pinned, target, RULES, asked)
     toolchain = next(iter(pinned.toolchains.values()))
-    plan = container_plan(container, target, roots, toolchain, made)
+    syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
+    synced, looked = synced_accounts(request.directory, syncs)
+    consulted += looked
+    plan = check_images(container_plan(container, target, roots, toolchain, made, synced), synced)
     new = _section(section, selection, gathered, made, pinner)
     consulted += [request.directory / "container.yaml", *loaded.consulted, *catalog.consulted]
     return Planned(plan, lock, new, selection, tuple(dict.fromkeys(consulted)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError
 from buildit.load.container import Container, LoadedStep
-from buildit.model.container import DebianPackageStep, SyncSpec
+from buildit.model.container import DebianPackageStep, DirectorySpec, SyncSpec
 from buildit.model.plan import (
     ContainerPlan,
+    DirectoriesStep,
+    Directory,
     Group,
     ImageStep,
     Node,
@@ -20,39 +21,10 @@ from buildit.model.plan import (
     User,
 )
 from buildit.model.platform import Platform
-from buildit.pipeline.appstep import app_of
+from buildit.pipeline.accounts import Ids, account_files, app_with_ids
+from buildit.pipeline.appstep import app_of, places, remarks
 from buildit.pipeline.asked import Roots
 from buildit.plan.evaluate import place_of
-
-LARGEST_ID = 2**32 - 2
-"""2^32-1 is the kernel's "no id" (setresuid(2))."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """The accounts that owners of synced files may name."""
-
-    users: Mapping[str, User]
-    groups: Mapping[str, Group]
-
-    def user(self, text: str) -> tuple[int | None, int | None]:
-        """uid and first gid of a user's name or number."""
-        number = _id(text)
-        found = self.users.get(text)
-        return (found.uid, found.gid) if found else (number, number)
-
-    def group(self, text: str) -> int | None:
-        found = self.groups.get(text)
-        return found.gid if found else _id(text)
-
-    def names(self) -> str:
-        return ", ".join(sorted({*self.users, *self.groups})) or "none"
-
-
-def _id(text: str) -> int | None:
-    if not (text.isascii() and text.isdecimal()) or len(text) > 10:
-        return None
-    return int(text) if int(text) <= LARGEST_ID else None
 
 
 def container_plan(
@@ -61,9 +33,15 @@ def container_plan(
     roots: Roots,
     toolchain: Toolchain,
     made: Mapping[BuildKey, Node],
+    synced: Ids,
 ) -> ContainerPlan:
+    """The plan of a container; `synced` are the accounts that its sync steps bring.
+
+    Raises:
+        RecipeError: an owner, the app or an account is wrong.
+    """
     keys = {node.name: key for key, node in made.items()}
-    steps: list[PackageStep | SyncStep] = []
+    steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
     ids = Ids(
         {user.name: user for node in made.values() for user in node.users}
@@ -71,6 +49,10 @@ def container_plan(
         {group.name: group for node in made.values() for group in node.groups}
         | {group.name: group for group in groups},
     )
+    _check_accounts(container, roots, made, keys, users, groups)
+    app = app_of(container)
+    if app is not None:
+        app = app_with_ids(app, synced.over(ids), places(container))
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
@@ -79,6 +61,8 @@ def container_plan(
             steps.append(PackageStep(keys[name], roots.origins[number]))
         elif step.spec.sync is not None:
             steps.append(_sync(step.spec.sync, step, ids))
+        elif step.spec.directories is not None:
+            steps.append(_directories(step.spec.directories, step, ids))
     names = container.variables
     return ContainerPlan(
         directory=str(container.directory),
@@ -91,10 +75,92 @@ def container_plan(
         nodes=tuple(made.values()),
         steps=tuple(steps),
         images=_images(container),
-        app=app_of(container),
+        app=app,
         users=users,
         groups=groups,
+        about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
+        labels=_said(container, "labels"),
+        annotations=_said(container, "annotations"),
+        remarks=() if app is None else tuple(remarks(app)),
     )
+
+
+_OCI = "org.opencontainers.image."
+
+
+def _about(container: Container, packages: list[Node]) -> Iterator[tuple[str, str]]:
+    """What is known without asking: never the clock, the host or a revision that nobody gave."""
+    names = container.variables
+    yield f"{_OCI}title", names["name"]
+    yield f"{_OCI}version", names["version"]
+    if names.get("author"):
+        yield f"{_OCI}authors", names["author"]
+    if len(packages) == 1:
+        for name, value in (
+            ("description", packages[0].description),
+            ("licenses", packages[0].license),
+            ("url", packages[0].homepage),
+        ):
+            if value:
+                yield _OCI + name, value
+
+
+def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
+    """The labels or annotations of all steps, the later of one name wins."""
+    found: dict[str, str] = {}
+    for step in container.steps:
+        found |= getattr(step.spec, key) or {}
+    return tuple(found.items())
+
+
+def _check_accounts(
+    container: Container,
+    roots: Roots,
+    made: Mapping[BuildKey, Node],
+    keys: Mapping[str, BuildKey],
+    users: tuple[User, ...],
+    groups: tuple[Group, ...],
+) -> None:
+    """Refuse accounts that contradict each other before anything is built: those of the container,
+    of its packages and of what these need to run. What only the files reveal comes later.
+
+    Raises:
+        RecipeError: with the place of the container's own step, where it has part in it.
+    """
+    reached = dict.fromkeys(keys[name] for name in roots.names.values())
+    queue = list(reached)
+    for key in queue:
+        further = [one for one in made[key].run if one in made and one not in reached]
+        reached |= dict.fromkeys(further)
+        queue += further
+    nodes = [made[key] for key in reached]
+    ours = container.file
+    known = {group.gid for node in made.values() for group in node.groups}
+    declared = {group.gid for group in groups} | known
+    for step in container.steps:
+        for name, spec in (step.spec.users or {}).items():
+            if spec.gid not in declared:
+                raise RecipeError(
+                    f"user {name!r} has gid {spec.gid}, which no group declares",
+                    place=place_of(step.node, "users", name, "gid"),
+                    hint=f"declare it: `- groups: {{{name}: {{gid: {spec.gid}}}}}`",
+                )
+    try:
+        account_files(
+            [*((n.name, u) for n in nodes for u in n.users), *((ours, user) for user in users)],
+            [
+                *((n.name, g) for n in made.values() for g in n.groups),
+                *((ours, group) for group in groups),
+            ],
+        )
+    except RecipeError as error:
+        last = [s for s in container.steps if s.spec.users or s.spec.groups]
+        raise RecipeError(
+            error.message,
+            place=last[-1].place if last else container.file,
+            hint=error.hint,
+            details=error.details,
+        ) from error
 
 
 def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:
@@ -108,18 +174,39 @@ def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]
     return tuple(users), tuple(groups)
 
 
-def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
-    user, _, group = spec.owner.partition(":")
-    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
+def _owner(text: str, place: str, ids: Ids) -> tuple[int, int]:
+    user, _, group = text.partition(":")
     uid, own_gid = ids.user(user)
     gid = ids.group(group) if group else own_gid
     if uid is None or gid is None:
         raise RecipeError(
-            f"no package and no `users` or `groups` step declares the owner {spec.owner!r}",
-            place=place_of(step.node, "sync", "owner"),
+            f"no package and no `users` or `groups` step declares the owner {text!r}",
+            place=place,
             hint=f"declared: {ids.names()}; numbers do as well: 0:0",
         )
+    return uid, gid
+
+
+def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
+    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
+    uid, gid = _owner(spec.owner, place_of(step.node, "sync", "owner"), ids)
     return SyncStep(spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place)
+
+
+def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
+    made: dict[str, Directory] = {}
+    for number, spec in enumerate(specs):
+        place = place_of(step.node, "directories", number)
+        path = spec.path.strip("/")
+        if not path or path in made:
+            raise RecipeError(
+                f"the directory {spec.path} is there twice" if path else "/ is always there",
+                place=place_of(step.node, "directories", number, "path"),
+                hint="leave one of them out",
+            )
+        uid, gid = _owner(spec.owner, place_of(step.node, "directories", number, "owner"), ids)
+        made[path] = Directory(path, spec.mode, uid, gid, place)
+    return DirectoriesStep(tuple(made.values()), step.place)
 
 
 def _images(container: Container) -> tuple[ImageStep, ...]:

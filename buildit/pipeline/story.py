@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildit.errors import IntegrityError, StoreError, UnsatisfiableError, UsageError
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
-from buildit.image.emitters import emit
+from buildit.image.emitters import emit_all
 from buildit.image.names import output_name
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
@@ -257,6 +257,8 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     for step in plan.steps:
         if isinstance(step, PackageStep):
             report(Processing(step.origin, plan.platform, step.key))
+    for remark in plan.remarks:
+        report(Notice(remark))
     check_sources(Path(plan.directory), plan.steps)
     lock(prepared, options, report)
     settings = located(prepared, options, report)
@@ -315,36 +317,35 @@ def _publishes(options: Options) -> bool:
 def _emit(
     plan: ContainerPlan, realiser: Realiser, output: Path, report: Reporter
 ) -> tuple[Emission, ...]:
-    from buildit.pipeline.assemble import image, stack
+    from buildit.pipeline.assemble import stack
+    from buildit.pipeline.checking import image
 
     made = stack(plan, realiser.store, realiser.node, realiser.obtain)
     title = f"{plan.name}-{plan.version}"
-    emissions = []
     if not plan.images:
         report(Notice("the container has no image step: nothing is emitted", warning=True))
-    for step in plan.images:
-        report(Packaging(title, step.format))
-        emission = _emit_one(image(plan, step, made), realiser.store, output)
-        if step.format == "aci" and realiser.settings.openpgp_key:
+    layers = tuple(made.layers)
+    images = [image(plan, step, layers, made.epoch) for step in plan.images]
+    for one in images:
+        report(Packaging(title, one.format))
+    emissions = _emitted(images, realiser.store, output)
+    for emission in emissions:
+        if emission.format == "aci" and realiser.settings.openpgp_key:
             from buildit.pipeline.openpgp_signing import sign_aci
 
             sign_aci(emission.path, realiser.settings.openpgp_key)
         for notice in emission.notices:
             report(Notice(notice))
-        report(Emitted(title, step.format, str(emission.path), emission.digest))
-        emissions.append(emission)
-    return tuple(emissions)
+        report(Emitted(title, emission.format, str(emission.path), emission.digest))
+    return emissions
 
 
-def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
-    """Emit an image, unless the one that lies there came from the same image and is untouched."""
-    path = output / output_name(wanted)
-    question = stamp.name("image", os.path.abspath(path))
-    identity = image_digest(wanted)
-    kept = stamp.read(question)
-    if kept is not None and kept.get("image") == identity:
-        notices = tuple(kept["notices"])
-        return Emission(path, wanted.format, kept["digest"], kept["identifier"], notices)
+def _emitted(images: Sequence[Image], store: Store, output: Path) -> tuple[Emission, ...]:
+    """Emit the images, but for those that lie there, came from the same image and are untouched."""
+    at_hand = {one.format: kept for one in images if (kept := _kept(one, output)) is not None}
+    wanted = [one for one in images if one.format not in at_hand]
+    if not wanted:
+        return tuple(at_hand[one.format] for one in images)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -353,17 +354,34 @@ def _emit_one(wanted: Image, store: Store, output: Path) -> Emission:
             place=str(output),
             hint="name another one with --output",
         ) from error
-    # Before the image: a signature that lies there is of other bytes than are about to.
-    path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
-    emission = emit(wanted, store.path, output)
-    result = {
-        "image": identity,
-        "digest": emission.digest,
-        "identifier": emission.identifier,
-        "notices": list(emission.notices),
-    }
-    stamp.write(question, stamp.made(stamp.image_parts(emission.path)), result)
-    return emission
+    for one in wanted:
+        # Before the image: a signature that lies there is of other bytes than are about to.
+        path = output / output_name(one)
+        path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
+    for one, emission in zip(wanted, emit_all(wanted, store.path, output), strict=True):
+        result = {
+            "image": image_digest(one),
+            "digest": emission.digest,
+            "identifier": emission.identifier,
+            "notices": list(emission.notices),
+        }
+        parts = stamp.made(stamp.image_parts(emission.path))
+        stamp.write(_question(emission.path), parts, result)
+        at_hand[one.format] = emission
+    return tuple(at_hand[one.format] for one in images)
+
+
+def _question(path: Path) -> str:
+    return stamp.name("image", os.path.abspath(path))
+
+
+def _kept(wanted: Image, output: Path) -> Emission | None:
+    path = output / output_name(wanted)
+    kept = stamp.read(_question(path))
+    if kept is None or kept.get("image") != image_digest(wanted):
+        return None
+    notices = tuple(kept["notices"])
+    return Emission(path, wanted.format, kept["digest"], kept["identifier"], notices)
 
 
 def _keep_outputs(planned: Planned, platform: str, realiser: Realiser, options: Options) -> None:

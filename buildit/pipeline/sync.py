@@ -15,7 +15,7 @@ from buildit.archive.tarwrite import write_tar
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.parents import with_parents
 from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import PackageStep, SyncStep
+from buildit.model.plan import SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
 
@@ -92,7 +92,7 @@ def sync_layer(
     return Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP), written
 
 
-def check_sources(project: Path, steps: Iterable[PackageStep | SyncStep]) -> None:
+def check_sources(project: Path, steps: Iterable[object]) -> None:
     """Look at what the sync steps name, before hours are spent on packages; nothing is read.
 
     Raises:

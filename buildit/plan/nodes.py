@@ -213,6 +213,8 @@ def _node(
         groups=evaluated.groups,
         patch_notes=tuple(patch.spec.description for patch in evaluated.patches),
         description=package.recipe.description or "",
+        homepage=package.recipe.homepage or "",
+        license=package.recipe.license or "",
     )
     return node, linked
 

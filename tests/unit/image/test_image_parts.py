@@ -57,6 +57,7 @@ def test_the_image_digest_covers_what_decides_the_bytes() -> None:
         "format": "aci",
         "app": None,
         "author": "",
+        "about": (("org.opencontainers.image.title", "x"),),
         "labels": (),
         "annotations": (),
         "compress": "gzip",
@@ -88,7 +89,7 @@ def test_outputs_are_named_as_their_format_spells_the_machine(
 ) -> None:
     whole = image((), "aci", arch=arch, name="example.org/x", version="1+b")
     assert output_name(whole) == f"example.org-x-1+b-linux-{aci}.aci"
-    assert output_name(replace(whole, format="oci")) == f"example.org-x-1+b-linux-{oci}.oci"
+    assert output_name(replace(whole, format="oci")) == f"example.org-x-1_b-linux-{oci}.oci"
 
 
 @pytest.mark.parametrize("bad", ["", "..", ".hidden", "a b", "a\n", "é", "x" * 250, "a\0"])

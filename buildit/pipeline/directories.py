@@ -1,0 +1,40 @@
+"""A step `directories` as a layer: directories that no package and no synced file brings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+from buildit.archive.contents import contents_blob
+from buildit.archive.tarwrite import write_tar
+from buildit.image.parents import with_parents
+from buildit.model.image import Layer, LayerKind
+from buildit.model.plan import DirectoriesStep
+from buildit.model.tree import Entry, Kind
+from buildit.pipeline.sync import EPOCH, resolved
+from buildit.store.cas import Store
+
+
+def directories_layer(
+    step: DirectoriesStep, tree: Mapping[str, Entry], store: Store
+) -> tuple[Layer, tuple[Entry, ...]]:
+    """Make the layer of a step over `tree`, the merged entries below it, and store it.
+
+    A directory that the image has gets the step's mode and owner; links to directories are
+    followed. Directories above that are missing are made with 0755 and 0:0.
+
+    Raises:
+        RecipeError: the way leads through a file, or a file is there.
+        StoreError: the store cannot be written.
+    """
+    made: dict[str, Entry] = {}
+    for one in step.directories:
+        path = resolved(f"{one.path}/.", {**tree, **made}, one.place)
+        made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
+    entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
+    with store.batch() as batch:
+        with batch.ingest() as sink:
+            written = write_tar(entries, lambda _: io.BytesIO(), sink)
+            diff_id, size = sink.commit(), sink.size
+        listing = batch.put_bytes(contents_blob(written))
+    return Layer(diff_id, size, "directories", listing, LayerKind.STEP), written
