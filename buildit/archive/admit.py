@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from buildit.archive.names import path_bytes, refused, shown
@@ -27,8 +28,16 @@ class Budget:
     memory: int = 256 << 20
 
 
+Remark = Callable[[str], None]
+"""Told of what a reading got over, one clause each. A reader that has a listener reads what GNU
+tar and unzip read, and tells; without one, whatever two tools could read differently is refused."""
+
 OURS = Budget(total_bytes=1 << 50, entries=50_000_000, depth=2048)
 """For tars that our own writer made and whose digest was checked."""
+
+
+LARGER = "check where it comes from: no archive that this reader is for is that large"
+"""The hint of a limit that was exceeded, where there is no better one."""
 
 
 def over(archive: str, limit: str, value: int, what: str) -> BuildError:
@@ -36,18 +45,28 @@ def over(archive: str, limit: str, value: int, what: str) -> BuildError:
     return BuildError(
         f"the archive exceeds the limit {limit} = {value} ({what})",
         place=archive,
-        hint=f"if the archive is sound, read it with a larger {limit}",
+        hint=LARGER,
     )
 
 
 class Gate:
     """Admits the members of one archive in turn, or raises."""
 
-    __slots__ = ("_archive", "_budget", "_count", "_kinds", "_known_parent", "_parents", "_texts")
+    __slots__ = (
+        "_archive",
+        "_budget",
+        "_count",
+        "_kinds",
+        "_known_parent",
+        "_parents",
+        "_remark",
+        "_texts",
+    )
 
-    def __init__(self, budget: Budget, archive: str) -> None:
+    def __init__(self, budget: Budget, archive: str, remark: Remark | None = None) -> None:
         self._budget = budget
         self._archive = archive
+        self._remark = remark
         self._count = 0
         self._kinds: dict[str, Kind] = {}
         self._parents: set[str] = set()
@@ -57,15 +76,18 @@ class Gate:
     def admit(self, entry: Entry) -> None:
         """Check one entry against the limits and the entries before it.
 
+        With a listener a later member replaces an earlier one, as tar(1) and unzip(1) do it.
+
         Raises:
             BuildError: a limit of the budget is exceeded.
-            IntegrityError: a file's path appears twice, lies below a file or link, or a hard link
-                names no earlier file.
+            IntegrityError: a file's path appears twice, lies below a file or link, replaces a
+                directory that is not empty, or a hard link names no earlier file.
         """
         self.count(entry.path)
         self._limits(entry)
         self._shape(entry)
         self._kinds[entry.path] = entry.kind
+        self._texts.pop(entry.path, None)
         if entry.kind is Kind.SYMLINK:
             self._texts[entry.path] = entry.target
 
@@ -98,10 +120,12 @@ class Gate:
         path = entry.path
         before = self._kinds.get(path)
         directory = entry.kind is Kind.DIRECTORY
-        if before is not None and not (directory and before is Kind.DIRECTORY):
-            raise refused(self._archive, path, "its path appears twice")
         if not directory and path in self._parents:
             raise refused(self._archive, path, "an earlier member lies below it as a directory")
+        if before is not None and not (directory and before is Kind.DIRECTORY):
+            if self._remark is None:
+                raise refused(self._archive, path, "its path appears twice")
+            self._remark(f"member {shown(path)!r} is there again: the later one counts")
         above = path.rpartition("/")[0]
         if above != self._known_parent:
             self._ancestors(path, above)

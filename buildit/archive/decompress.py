@@ -1,7 +1,9 @@
 """Plain bytes out of gzip, bzip2, xz, zstd or none, told apart by their first bytes.
 
 Every member's check is verified, all members are read, and nothing may follow the last one but
-zeros: what a digest covered and what is unpacked are the same bytes (THREATS.md, C2 and C3).
+zeros: what a digest covered and what is unpacked are the same bytes (THREATS.md, C2 and C3). A
+reading with a listener (`admit.Remark`) knows lzip and the old lzma too, and passes over what
+follows the last member where gzip, bzip2 and lzip do.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
-from buildit.archive.admit import Budget, over
+from buildit.archive.admit import Budget, Remark, over
 from buildit.archive.names import refused
 from buildit.archive.streams import Readable, read_up_to
 from buildit.digest import CHUNK
 
 _IN = 128 << 10
+_FORGIVING = (b"\x1f\x8b", b"BZh", b"LZIP")  # whose tools pass over what follows the last member
 _MAGIC_SIZE = 6
 
 
@@ -80,34 +83,70 @@ def _zstd(memory: int) -> Decoder:
     return zstd.ZstdDecompressor(options=option)  # type: ignore[no-any-return, unused-ignore]
 
 
+def _lzma(memory: int) -> Decoder:
+    import lzma
+
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=memory)
+
+
+def _lzip(memory: int) -> Decoder:
+    from buildit.archive.lzip import LzipDecoder
+
+    return LzipDecoder(memory)
+
+
+_LZIP, _LZMA = b"LZIP", b"\x5d\0\0"
 _REFUSED = {
-    b"LZIP": "it is compressed with lzip",
-    b"\x1f\x9d": "it is compressed with compress",
-    b"\x1f\xa0": "it is compressed with compress",
-    b"\x5d\0\0": "it is compressed with the old lzma",
-    b"\x89LZO": "it is compressed with lzop",
-    b"7z\xbc\xaf": "it is a 7z archive",
-    b"Rar!": "it is a RAR archive",
+    _LZIP: ("it is compressed with lzip", ""),
+    b"\x1f\x9d": ("it is compressed with compress", "gzip -dc FILE | tar -x"),
+    b"\x1f\xa0": ("it is compressed with compress", "gzip -dc FILE | tar -x"),
+    _LZMA: ("it is compressed with the old lzma", ""),
+    b"\x89LZO": ("it is compressed with lzop", "lzop -dc FILE | tar -x (debian:lzop)"),
+    b"7z\xbc\xaf": ("it is a 7z archive", "7zr x FILE (debian:p7zip)"),
+    b"Rar!": ("it is a RAR archive", "unar FILE (debian:unar)"),
+    b"MSCF": ("it is a cabinet file", "cabextract FILE (debian:cabextract)"),
+    b"\xed\xab\xee\xdb": ("it is an RPM package", "rpm2cpio FILE | cpio -id (debian:rpm2cpio)"),
 }
+_ONLY_LENIENT = (_LZIP, _LZMA)
+AS_IT_IS = "`unpack: no` takes the file as it is"
+"""What a source's recipe can say instead; a step of its own may unpack it then."""
 
 
-def decoder_for(magic: bytes, budget: Budget) -> Callable[[], Decoder] | None:
+def codec(magic: bytes) -> str:
+    """What a source that begins so is compressed with; "" where it is plain, or not known."""
+    known = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", _LZIP: "lzip"}
+    found = next((name for start, name in known.items() if magic.startswith(start)), "")
+    return found or ("lzma" if magic.startswith(_LZMA) else "zstd" if _is_zstd(magic) else "")
+
+
+def decoder_for(
+    magic: bytes, budget: Budget, *, lenient: bool = False
+) -> Callable[[], Decoder] | None:
     """What decodes a stream that begins so; None where it is plain."""
+    if lenient and magic.startswith(_LZIP):
+        return lambda: _lzip(budget.memory)
+    if lenient and magic.startswith(_LZMA):
+        return lambda: _lzma(budget.memory)
     if magic.startswith(b"\x1f\x8b"):
         return _Gzip
     if magic.startswith(b"BZh"):
         return _bzip2
     if magic.startswith(b"\xfd7zXZ\0"):
         return lambda: _xz(budget.memory)
-    # RFC 8878, 3.1.1 frames and 3.1.2 skippable frames
-    if magic.startswith(b"\x28\xb5\x2f\xfd") or (
-        magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
-    ):
+    if _is_zstd(magic):
         return lambda: _zstd(budget.memory)
     return None
 
 
-def decompressed(stream: Readable, budget: Budget, name: str = "archive") -> BinaryIO:
+def _is_zstd(magic: bytes) -> bool:
+    """RFC 8878, 3.1.1 frames and 3.1.2 skippable frames."""
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
+    return skippable or magic.startswith(b"\x28\xb5\x2f\xfd")
+
+
+def decompressed(
+    stream: Readable, budget: Budget, name: str = "archive", remark: Remark | None = None
+) -> BinaryIO:
     """The plain bytes of a stream, decoded as they are read; `name` is the place of errors.
 
     Raises (also while reading):
@@ -116,13 +155,16 @@ def decompressed(stream: Readable, budget: Budget, name: str = "archive") -> Bin
             would need more memory.
     """
     magic = read_up_to(stream, _MAGIC_SIZE)
-    for start, reason in _REFUSED.items():
-        if magic.startswith(start):
-            raise refused(name, None, reason, "repack it as .tar.xz or take another source")
-    start_decoder = decoder_for(magic, budget)
+    lenient = remark is not None
+    for start, (reason, way) in _REFUSED.items():
+        if magic.startswith(start) and not (lenient and start in _ONLY_LENIENT):
+            step = f"{AS_IT_IS}; unpack it in the prepare step: {way}" if lenient and way else None
+            raise refused(name, None, reason, step)
+    start_decoder = decoder_for(magic, budget, lenient=lenient)
     if start_decoder is None:
         return io.BufferedReader(_Plain(magic, stream, budget, name), CHUNK)
-    return io.BufferedReader(_Decoded(magic, stream, budget, name, start_decoder), CHUNK)
+    decoded = _Decoded(magic, stream, budget, name, start_decoder, remark)
+    return io.BufferedReader(decoded, CHUNK)
 
 
 class _Plain(io.RawIOBase):
@@ -164,8 +206,11 @@ class _Decoded(_Plain):
         budget: Budget,
         name: str,
         start_decoder: Callable[[], Decoder],
+        remark: Remark | None,
     ) -> None:
         super().__init__(first, stream, budget, name)
+        self._remark = remark
+        self._forgiving = remark is not None and first.startswith(_FORGIVING)
         self._start_decoder = start_decoder
         self._decoder = start_decoder()
         self._input = first
@@ -207,7 +252,7 @@ class _Decoded(_Plain):
         self._input = self._stream.read(_IN) or b""
         self._in += len(self._input)
         if not self._input:
-            raise refused(self._name, None, at_end, "fetch it again: it is not whole")
+            raise refused(self._name, None, at_end)
 
     def _next_member(self) -> None:
         """Begin the next member, or end where only zeros (padding) are left."""
@@ -220,8 +265,12 @@ class _Decoded(_Plain):
                 return
         rest = rest.lstrip(b"\0")
         rest += read_up_to(self._stream, _MAGIC_SIZE)
-        following = decoder_for(rest, self._budget)
+        following = decoder_for(rest, self._budget, lenient=self._remark is not None)
         same = following is not None and type(following()) is type(self._decoder)
+        if not same and self._forgiving and self._remark is not None:
+            self._remark("bytes follow the compressed data; they are not read")
+            self._ended = True
+            return
         if not same:
             raise refused(self._name, None, "other bytes follow the compressed data")
         self._decoder = self._start_decoder()

@@ -8,7 +8,7 @@ _HOPS = 40  # as many as Linux follows, path_resolution(7)
 
 
 def escaping(path: str, links: Mapping[str, str]) -> bool:
-    """Whether the link at `path` leads out of the tree, or nowhere for want of an end.
+    """Whether the link at `path` leads out of the tree; one that goes in a ring leads nowhere.
 
     `links` maps every link of the tree to its text. Resolved as the kernel would, part by part
     through other links; an absolute text always leads out. Parts that the tree lacks are taken as
@@ -33,7 +33,9 @@ def escaping(path: str, links: Mapping[str, str]) -> bool:
         if text is None:
             continue
         hops += 1
-        if hops > _HOPS or text.startswith("/"):
+        if hops > _HOPS:
+            return False
+        if text.startswith("/"):
             return True
         at.pop()
         waiting.extend(reversed(text.split("/")))

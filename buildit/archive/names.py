@@ -6,6 +6,8 @@ from buildit.errors import IntegrityError
 
 SHOWN = 120
 """Characters of a hostile name that a message shows."""
+REPACK = "check where the archive comes from; a sound one can be repacked with GNU tar"
+"""The hint of a refusal that has no better one."""
 
 
 def member_path(raw: bytes) -> str:
@@ -64,5 +66,5 @@ def refused(
     return IntegrityError(
         message,
         place=archive,
-        hint=hint or "check where the archive comes from; a sound one can be repacked with GNU tar",
+        hint=hint or REPACK,
     )

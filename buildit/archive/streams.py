@@ -106,6 +106,21 @@ class Window(io.RawIOBase):
         return b""
 
 
+class Prefixed:
+    """A stream of which some bytes were already read."""
+
+    def __init__(self, first: bytes, stream: Readable) -> None:
+        self._first = first
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._first:
+            return self._stream.read(size) or b""
+        wanted = len(self._first) if size < 0 else size
+        part, self._first = self._first[:wanted], self._first[wanted:]
+        return part
+
+
 class HashingWriter:
     """Writes to `out` and takes the SHA-256 of what it wrote.
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from buildit.archive.admit import OURS, Budget
+from buildit.archive.admit import OURS, Remark
 from buildit.archive.beneath import Root
-from buildit.archive.decompress import decompressed
-from buildit.archive.links import escaping
 from buildit.archive.names import parent, refused, shown
-from buildit.archive.streams import Readable, Window
+from buildit.archive.streams import Readable
 from buildit.archive.tarread import read_tar
-from buildit.archive.zipread import is_zip, read_zip
 from buildit.digest import CHUNK
 from buildit.errors import BuilditError, StoreError
 from buildit.model.tree import Entry, Kind
@@ -28,47 +25,8 @@ from buildit.model.tree import Entry, Kind
 Members = Iterable[tuple[Entry, Readable | None]]
 """Entries in archive order, each with its bytes where it is a file."""
 
+_HOLE = bytes(CHUNK)  # whole chunks of zeros take no room on the disk
 _PERMISSIONS = 0o777  # set-id and sticky never reach a disk of ours
-
-
-def unpack_source(
-    archive: Path,
-    into: Root,
-    *,
-    strip: int,
-    budget: Budget,
-    owner: tuple[int, int] | None,
-) -> int:
-    """Unpack an upstream source (tar, plain or compressed, or zip); return its newest time.
-
-    The first `strip` parts of all paths are left out. Files get mode 0644 or 0755, directories
-    0755, all the archive's times in whole seconds, and `owner` (uid, gid) where it is given.
-
-    Raises:
-        IntegrityError: the archive is damaged or hostile, a link leads out of the tree, a path is
-            there already, or a file has no more parts than `strip` removes.
-        BuildError: a limit of the budget is exceeded.
-        StoreError: the disk is full or broken.
-    """
-    name = archive.name
-    newest = 0
-    links: dict[str, str] = {}
-    with archive.open("rb") as stream:
-        writer = _Writer(into, owner, name)
-        for member, content in _members(stream, budget, name):
-            newest = max(newest, member.mtime)
-            entry = _stripped(member, strip, name)
-            if entry is None:
-                continue
-            if entry.kind is Kind.SYMLINK:
-                links[entry.path] = entry.target
-            writer.write(_normal(entry), content)
-        for path, text in links.items():
-            if escaping(path, links):
-                reason = f"it is a link to {shown(text)!r}, which leads out of the tree"
-                raise refused(name, path, reason)
-        writer.finish()
-    return newest
 
 
 def unpack_layer(layer: BinaryIO, into: Root) -> None:
@@ -90,40 +48,10 @@ def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
         IntegrityError: a path is there already, but for directories, or goes through a link.
         StoreError: the disk is full or broken.
     """
-    writer = _Writer(into, None, name)
+    writer = Writer(into, None, name)
     for entry, content in members:
         writer.write(entry, content)
     writer.finish()
-
-
-def _members(stream: BinaryIO, budget: Budget, name: str) -> Iterator[tuple[Entry, Window | None]]:
-    if is_zip(stream):
-        return read_zip(stream, budget, name)
-    return read_tar(decompressed(stream, budget, name), budget, name)
-
-
-def _stripped(entry: Entry, strip: int, name: str) -> Entry | None:
-    """The entry without the first parts of its path; None for a directory that is all of them."""
-    if not strip:
-        return entry
-    path = _without(entry.path, strip)
-    if not path:
-        if entry.kind is Kind.DIRECTORY:
-            return None
-        hint = f"set the source's strip to {entry.path.count('/')} or less"
-        reason = f"it has no more path parts than strip = {strip} removes"
-        raise refused(name, entry.path, reason, hint)
-    hard = entry.kind is Kind.HARDLINK
-    return replace(entry, path=path, target=_without(entry.target, strip) if hard else entry.target)
-
-
-def _without(path: str, strip: int) -> str:
-    return "/".join(path.split("/")[strip:])
-
-
-def _normal(entry: Entry) -> Entry:
-    runs = entry.kind is Kind.DIRECTORY or entry.mode & 0o111
-    return replace(entry, mode=0o755 if runs else 0o644, mtime=max(entry.mtime, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +60,46 @@ class _Directory:
     mtime: int
 
 
-class _Writer:
-    """Writes entries beneath a root; directories get their mode and time when all is in them."""
+class Writer:
+    """Writes entries beneath a root; directories get their mode and time when all is in them.
 
-    def __init__(self, into: Root, owner: tuple[int, int] | None, name: str) -> None:
+    `owner` (uid, gid) is given to all where it is set. With `remark` an entry replaces what is in
+    its place, but for a directory that is not empty, and what an earlier writer left is told of.
+    `unsaid` is the time of directories that no entry speaks of.
+    """
+
+    def __init__(
+        self,
+        into: Root,
+        owner: tuple[int, int] | None,
+        name: str,
+        remark: Remark | None = None,
+        unsaid: int = 0,
+    ) -> None:
         self._into = into
         self._owner = owner
-        self._name = name
+        self.name = name
+        self._remark = remark
+        self._unsaid = unsaid
+        self._own: set[str] = set()
         self._directories: dict[str, _Directory | None] = {"": None}
 
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
             self._ensure(parent(entry.path))
+            if self._remark is not None:
+                self._make_room(entry, self._remark)
             self._node(entry, content)
         except BuilditError as error:
-            error.place = error.place or self._name
+            error.place = error.place or self.name
             raise
         except FileExistsError as error:
-            raise refused(self._name, entry.path, "its path is there already") from error
+            raise refused(self.name, entry.path, "its path is there already") from error
         except NotADirectoryError as error:
-            raise refused(self._name, entry.path, "it lies below a file") from error
+            raise refused(self.name, entry.path, "it lies below a file") from error
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise refused(self.name, entry.path, "a name too long for the system") from error
             raise self._broken(entry.path, error) from error
 
     def finish(self) -> None:
@@ -166,6 +113,31 @@ class _Writer:
                 self._into.chmod(path, wanted.mode)
             except OSError as error:
                 raise self._broken(path, error) from error
+
+    def _make_room(self, entry: Entry, remark: Remark) -> None:
+        """Remove what is in an entry's place; never what a link there leads to."""
+        path = entry.path
+        try:
+            there = self._into.lstat(path)
+        except FileNotFoundError:
+            self._own.add(path)
+            return
+        if stat.S_ISDIR(there.st_mode):
+            if entry.kind is Kind.DIRECTORY:
+                return
+            try:
+                self._into.rmdir(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                reason = "a directory that is not empty is in its place"
+                raise refused(self.name, path, reason) from error
+            self._directories.pop(path, None)
+        else:
+            self._into.unlink(path)
+        if path not in self._own:
+            self._own.add(path)
+            remark(f"{shown(path)!r} replaces that of an earlier source")
 
     def _node(self, entry: Entry, content: Readable | None) -> None:
         into, path = self._into, entry.path
@@ -190,9 +162,15 @@ class _Writer:
         try:
             if self._owner is not None:
                 os.fchown(fd, *self._owner)
+            end = 0
             while part := content.read(CHUNK):
+                end += len(part)
+                if part == _HOLE:
+                    os.lseek(fd, end, os.SEEK_SET)
+                    continue
                 while part:
                     part = part[os.write(fd, part) :]
+            os.ftruncate(fd, end)  # what ends in a hole has its size from here
             os.utime(fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
         finally:
             os.close(fd)
@@ -207,16 +185,18 @@ class _Writer:
         except FileExistsError:
             # a directory of an earlier source stays as that source left it
             self._into.listdir(path)
-            self._directories[path] = None
+            there = self._into.lstat(path)
+            was = _Directory(stat.S_IMODE(there.st_mode), int(there.st_mtime))
+            self._directories[path] = was if self._remark is not None else None
             return
         if self._owner is not None:
             self._into.chown(path, *self._owner)
-        self._directories[path] = _Directory(0o755, 0)
+        self._directories[path] = _Directory(0o755, self._unsaid)
 
     def _broken(self, path: str, error: OSError) -> BuilditError:
         hint = "free some space, then run again" if error.errno == errno.ENOSPC else None
         return StoreError(
             f"cannot write {shown(path)!r}: {error.strerror}",
-            place=self._name,
+            place=self.name,
             hint=hint or "check the disk and its permissions, then run again",
         )

@@ -1,8 +1,8 @@
-"""A strict reader of zip sources: one member per name, both directories agreeing.
+"""A reader of zip sources, as unzip reads them: both directories agree, no member overlaps.
 
 `zipfile` finds the central directory and decodes; what it would let pass is refused here: bytes
-before the first member, overlapping members, encryption, devices, names that only it shortens.
-Source: APPNOTE.TXT 6.3, 4.3 and 4.4.
+before the first member, overlapping members, encryption, names that only it shortens. What unzip
+gets over is got over, and told. Source: APPNOTE.TXT 6.3, 4.3 and 4.4; unzip(1).
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO
 
-from buildit.archive.admit import Budget, Gate, over
+from buildit.archive.admit import Budget, Gate, Remark, over
 from buildit.archive.names import link_text, member_path, refused, shown
 from buildit.archive.streams import Window
 from buildit.model.tree import Entry, Kind
 
 _LOCAL = struct.Struct("<4s5H3L2H")
-_UNIX = 3
+_DOS, _UNIX, _DARWIN = 0, 3, 19
 _UTF8 = 0x800
+_HINTS = 0x6 | _UTF8  # how well it was packed, and how its name is written: neither changes bytes
+_OLDEST = 315532800  # 1980-01-01, as DOS counts; some writers leave the whole time 0
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _STREAMED = 0x8  # sizes follow the data instead of standing before it
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _TIMES = 0x5455  # extra field "extended timestamp", seconds of UTC
 
 
@@ -37,9 +40,11 @@ def is_zip(stream: BinaryIO) -> bool:
 
 
 def read_zip(
-    stream: BinaryIO, budget: Budget, name: str = "archive"
+    stream: BinaryIO, budget: Budget, name: str, remark: Remark
 ) -> Iterator[tuple[Entry, Window | None]]:
     """The members of a zip, as `read_tar` gives those of a tar; the stream must be seekable.
+
+    Where no member has a Unix mode, a file has mode 0: its bytes may say whether it is a script.
 
     Raises:
         IntegrityError: the archive is truncated, damaged, ambiguous, or holds what is refused.
@@ -52,7 +57,7 @@ def read_zip(
         if len(members) > budget.entries:
             raise over(name, "entries", budget.entries, f"{len(members)} members")
         _check_layout(stream, archive, name)
-        yield from _read(archive, budget, name)
+        yield from _read(archive, budget, name, remark)
 
 
 @contextmanager
@@ -62,7 +67,14 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except zipfile.BadZipFile as error:
         raise refused(name, None, f"the zip is damaged: {error}") from error
-    except (zlib.error, EOFError, struct.error) as error:
+    except UnicodeDecodeError as error:
+        reason = "a name that is flagged UTF-8 is not"
+        raise refused(name, None, f"the zip is damaged: {reason}") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's; bzip2's own has no number
+            raise
+        raise refused(name, None, f"the zip's data is damaged: {error}") from error
+    except (zlib.error, EOFError, struct.error, ValueError) as error:
         raise refused(name, None, f"the zip's data is damaged: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         raise refused(name, None, f"the zip uses what is not supported: {error}") from error
@@ -81,9 +93,10 @@ class _Bytes:
 
 
 def _read(
-    archive: zipfile.ZipFile, budget: Budget, name: str
+    archive: zipfile.ZipFile, budget: Budget, name: str, remark: Remark
 ) -> Iterator[tuple[Entry, Window | None]]:
-    gate = Gate(budget, name)
+    gate = Gate(budget, name, remark)
+    unknown = 0 if not any(map(_mode, archive.infolist())) else 0o644
     total = packed = 0
     for member in archive.infolist():
         total += member.file_size
@@ -92,12 +105,17 @@ def _read(
             raise over(name, "total_bytes", budget.total_bytes, f"at {shown(member.filename)!r}")
         if total > budget.ratio_free and total > packed * budget.ratio:
             raise over(name, "ratio", budget.ratio, f"{total} bytes out of {packed}")
+        raw = _raw_name(member, name, remark)
+        if _left_out(member, raw, name, remark):
+            gate.count(".")
+            continue
         with _translated(name):
             opened = archive.open(member)
         with opened:
             content = _Bytes(opened, name)
-            entry = _entry(member, content, budget, name)
+            entry = _entry(member, raw, content, budget, name, unknown)
             if not entry.path:
+                gate.count(".")
                 continue
             gate.admit(entry)
             if entry.kind is not Kind.FILE:
@@ -110,10 +128,18 @@ def _read(
                 raise refused(name, entry.path, "it is longer than its directory says")
 
 
-def _entry(member: zipfile.ZipInfo, content: _Bytes, budget: Budget, name: str) -> Entry:
+def _entry(
+    member: zipfile.ZipInfo,
+    raw: bytes,
+    content: _Bytes,
+    budget: Budget,
+    name: str,
+    unknown: int,
+) -> Entry:
+    """`unknown` is the mode of a file that has none."""
     try:
-        kind = _kind(member)
-        path = member_path(_raw_name(member))
+        kind = _kind(member, raw)
+        path = member_path(raw)
         if not path and kind is not Kind.DIRECTORY:
             raise ValueError("it replaces the root of the tree")
         if kind is Kind.DIRECTORY and member.file_size:
@@ -124,37 +150,77 @@ def _entry(member: zipfile.ZipInfo, content: _Bytes, budget: Budget, name: str) 
         mtime = _mtime(member)
     except ValueError as error:
         raise refused(name, member.orig_filename, str(error)) from error
-    mode = (member.external_attr >> 16) & 0o7777 if member.create_system == _UNIX else 0
-    default = 0o755 if kind is Kind.DIRECTORY else 0o644
+    default = 0o755 if kind is Kind.DIRECTORY else unknown
     size = member.file_size if kind is Kind.FILE else 0
-    return Entry(path, kind, mode or default, mtime, size=size, target=target)
+    return Entry(path, kind, _mode(member) or default, mtime, size=size, target=target)
 
 
-def _raw_name(member: zipfile.ZipInfo) -> bytes:
-    """The name's bytes; `zipfile` decoded them, and cuts at a NUL, which is refused here."""
-    encoding = "utf-8" if member.flag_bits & _UTF8 else "cp437"
+def _mode(member: zipfile.ZipInfo) -> int:
+    """The Unix permissions of a member, 0 where it has none."""
+    return _attributes(member) & 0o7777
+
+
+def _attributes(member: zipfile.ZipInfo) -> int:
+    return member.external_attr >> 16 if member.create_system in (_UNIX, _DARWIN) else 0
+
+
+def _raw_name(member: zipfile.ZipInfo, archive: str, remark: Remark) -> bytes:
+    """The name's bytes; `zipfile` decoded them, and cuts at a NUL, which is refused later.
+
+    Windows programs wrote backslashes between the parts; unzip(1) reads them so where a name of
+    DOS has no slash.
+    """
     name = member.orig_filename
-    if "\\" in name:
-        raise ValueError("its name holds a backslash")
-    if name.isascii() or encoding == "utf-8":
-        return name.encode("utf-8", "surrogateescape")
-    return name.encode("cp437")  # what Unix tools wrote without the flag: bytes as they were
+    try:
+        utf8 = name.isascii() or member.flag_bits & _UTF8
+        # what Unix tools wrote without the flag: bytes as they were
+        raw = name.encode("utf-8", "surrogateescape") if utf8 else name.encode("cp437")
+    except UnicodeEncodeError as error:
+        raise refused(archive, name, "its name cannot be read") from error
+    if member.create_system == _DOS and b"\\" in raw and b"/" not in raw:
+        remark("member names have backslashes between their parts, which are taken as '/'")
+        raw = raw.replace(b"\\", b"/")
+    if raw.startswith(b"/"):
+        remark("member names begin with '/', which is left out, as unzip does")
+        raw = raw.lstrip(b"/") or b"."
+    return raw
 
 
-def _kind(member: zipfile.ZipInfo) -> Kind:
+def _left_out(member: zipfile.ZipInfo, raw: bytes, archive: str, remark: Remark) -> bool:
+    """Whether a member is no file, directory or link; a name must be sound all the same."""
+    kind = stat.S_IFMT(_attributes(member))
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        return False
+    try:
+        path = member_path(raw)
+    except ValueError as error:
+        raise refused(archive, member.orig_filename, str(error)) from error
+    what = _SPECIAL.get(kind, f"its type {kind:o} is not known")
+    remark(f"member {shown(path)!r} is left out: {what}")
+    return True
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "it is a FIFO",
+    stat.S_IFCHR: "it is a character device",
+    stat.S_IFBLK: "it is a block device",
+    stat.S_IFSOCK: "it is a socket",
+}
+
+
+def _kind(member: zipfile.ZipInfo, raw: bytes) -> Kind:
     if member.flag_bits & _ENCRYPTED:
         raise ValueError("it is encrypted")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.compress_type not in _METHODS:
         raise ValueError(f"its compression method {member.compress_type} is not supported")
-    directory = member.orig_filename.endswith("/")
-    kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
-    if directory and kind in (0, stat.S_IFDIR):
+    kind = stat.S_IFMT(_attributes(member))
+    if raw.endswith(b"/"):
+        if kind == stat.S_IFLNK:
+            raise ValueError("it is a link whose name ends in a slash")
         return Kind.DIRECTORY
-    if not directory and kind in (0, stat.S_IFREG):
-        return Kind.FILE
-    if not directory and kind == stat.S_IFLNK:
-        return Kind.SYMLINK
-    raise ValueError(f"its type {kind:o} is refused")
+    if kind == stat.S_IFDIR and not member.file_size:
+        return Kind.DIRECTORY
+    return Kind.SYMLINK if kind == stat.S_IFLNK else Kind.FILE
 
 
 def _mtime(member: zipfile.ZipInfo) -> int:
@@ -165,6 +231,9 @@ def _mtime(member: zipfile.ZipInfo) -> int:
         if tag == _TIMES and size >= 5 and extra[4] & 1 and len(extra) >= 9:
             return int(struct.unpack_from("<l", extra, 5)[0])
         extra = extra[4 + size :]
+    _, month, day, *_ = member.date_time
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return _OLDEST
     return calendar.timegm((*member.date_time, 0, 0, 0))
 
 
@@ -187,9 +256,9 @@ def _check_layout(stream: BinaryIO, archive: zipfile.ZipFile, name: str) -> None
         )
         if magic != b"PK\x03\x04":
             raise refused(name, member.orig_filename, "its local header is missing")
-        stated = (flags, method, crc, packed, size)
+        stated = (flags & ~_HINTS, method, crc, packed, size)
         listed = (
-            member.flag_bits,
+            member.flag_bits & ~_HINTS,
             member.compress_type,
             member.CRC,
             member.compress_size,

@@ -90,7 +90,7 @@ class Builder:
         room = self._room(node, tuple(lowers.values()), work)
         phase = ""
         try:
-            epoch = room.lay_out(record, self.store)
+            epoch = room.lay_out(record, self.store, node.sources)
             room.note("sysroot", covered(lowers.values(), self.owners))
             phase = "patch"
             env = environment_of(record, epoch)

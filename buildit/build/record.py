@@ -42,7 +42,15 @@ def read_record(text: str) -> BuildRecord:
             raise ValueError(f"scheme {data['scheme']!r}, type {data['type']!r}")
         return BuildRecord(
             sources=tuple(
-                SourceInput(s["sha256"], s["directory"], int(s["strip"])) for s in data["sources"]
+                SourceInput(
+                    s["sha256"],
+                    s["directory"],
+                    int(s["strip"]),
+                    s["name"],
+                    s["unpack"] == "yes",
+                    tuple(s["exclude"]),
+                )
+                for s in data["sources"]
             ),
             patches=tuple(p["sha256"] for p in data["patches"]),
             files=tuple(

@@ -12,13 +12,13 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
-from buildit.archive.unpack import unpack_source
+from buildit.archive.source import OLDEST, Unpacked, place_source, unpack_source
 from buildit.build.advice import advice, notes
 from buildit.build.jail import Bind, Jail
 from buildit.build.launch_log import printable
@@ -30,14 +30,12 @@ from buildit.build.sandbox import Outcome, run
 from buildit.build.watched import Watched
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError
+from buildit.model.plan import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
 from buildit.store.durable import make_directory
-
-NO_SOURCES_EPOCH = 315532800
-"""SOURCE_DATE_EPOCH of a package without sources: 1980-01-01, the oldest time a zip can say."""
 
 TAIL_LINES = 25
 
@@ -99,18 +97,24 @@ class Workroom:
         with tree:
             yield Watched(tree, self.stop)
 
-    def lay_out(self, record: BuildRecord, store: Store) -> int:
+    def lay_out(self, record: BuildRecord, store: Store, named: Sequence[SourceRef] = ()) -> int:
         """Make the directory, unpack the sources, place patches and files; return the epoch.
+
+        Sources are laid over each other in order: a later one may add to directories of an earlier
+        one and replaces its files, which the log tells. `named` are their names, for people.
 
         Raises:
             IntegrityError: an archive is damaged or hostile.
+            RecipeError: `strip` does not fit an archive.
             BuildError: an archive exceeds a limit.
             StoreError: the disk is full.
         """
         for name in ("build/src", "build/out", "build/home", "input/patches", "input/files"):
             make_directory(self.work / name)
         (self.work / "logs").mkdir()
-        epochs = [self._unpack(source, store) for source in record.sources]
+        names = {source.digest: source for source in named}
+        found = [self._unpack(s, store, names.get(s.digest)) for s in record.sources]
+        self.note("sources", [line for one in found for line in one.remarks])
         for number, patch in enumerate(record.patches):
             # The number leads, so that the shell's order is the written one.
             _place(
@@ -121,20 +125,48 @@ class Workroom:
             make_directory(target.parent)
             _place(store, file.digest, target, executable=file.executable)
         self._own(record)
-        return max(epochs, default=NO_SOURCES_EPOCH) or NO_SOURCES_EPOCH
+        return max((one.newest for one in found), default=OLDEST)
 
-    def _unpack(self, source: SourceInput, store: Store) -> int:
-        target = os.path.normpath(f"build/src/{source.directory}")
-        make_directory(self.work / target)
-        # An earlier source may have put a link there: then this one is refused.
-        with Root.open(self.work) as work, work.inner(target) as into:
-            return unpack_source(
-                store.path(source.digest),
-                into,
-                strip=source.strip,
-                budget=Budget(),
-                owner=host_owner(),
-            )
+    def _unpack(self, source: SourceInput, store: Store, named: SourceRef | None) -> Unpacked:
+        name = named.name if named else source.name or source.digest[:12]
+        place = f"{self.label}: {name}"
+        archive, owner = store.path(source.digest), host_owner()
+        try:
+            with Root.open(self.work) as work, self._directory(work, source, place) as into:
+                if source.unpack:
+                    found = unpack_source(
+                        archive,
+                        into,
+                        place=place,
+                        strip=source.strip,
+                        exclude=source.exclude,
+                        single=source.name,
+                        budget=Budget(),
+                        owner=owner,
+                    )
+                else:
+                    found = place_source(archive, into, source.name, place=place, owner=owner)
+        except BuilditError as error:
+            if named is not None and named.urls:
+                error.details = (*error.details, f"source: {named.urls[0]}")
+            raise
+        return replace(found, remarks=tuple(f"{name}: {line}" for line in found.remarks))
+
+    def _directory(self, work: Root, source: SourceInput, place: str) -> Root:
+        """Where a source goes, made where it is not there; an earlier source's link is no way."""
+        path = "build/src"
+        try:
+            for part in source.directory.split("/"):
+                path = os.path.normpath(f"{path}/{part}")
+                with suppress(FileExistsError):
+                    work.mkdir(path)
+            return work.inner(path)
+        except (IntegrityError, NotADirectoryError) as error:
+            raise IntegrityError(
+                f"its directory {source.directory!r} is a link or file of an earlier source",
+                place=place,
+                hint="give this source another `directory:`, or the earlier one an `exclude:`",
+            ) from error
 
     def _own(self, record: BuildRecord) -> None:
         """Give the build what it may write: its directories, and those that hold each source."""

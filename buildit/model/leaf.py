@@ -156,6 +156,17 @@ def relative_path(value: str) -> str:
     return "/".join(_parts(value)) or "."
 
 
+def file_name(value: str) -> str:
+    """The name of a file, one part of a path.
+
+    Raises:
+        LeafError: it has a slash, or names a directory.
+    """
+    if "/" in value or _parts(value) != [value]:
+        raise LeafError(f"expected the name of a file, found {_written(value)}")
+    return value
+
+
 def image_path(value: str) -> str:
     """An absolute path inside an image, in its shortest spelling; a trailing `/` stays.
 

@@ -13,6 +13,8 @@ from buildit.model.schema import (
     SEQUENCE,
     Account,
     Count,
+    FileName,
+    Flag,
     FlagName,
     Identifier,
     ImagePath,
@@ -42,16 +44,22 @@ class SignatureSpec(Model):
 
 
 class SourceSpec(Model):
-    """An upstream archive; its SHA-256 is its identity, the places are only places."""
+    """An upstream archive or file; its SHA-256 is its identity, the places are only places."""
 
     url: SourceUrl
     """Where upstream publishes it."""
     mirrors: tuple[SourceUrl, ...] = ()
     """Further places, tried in order: `https://…` or `mirror://NAME/…`."""
     sha256: Sha256
-    """SHA-256 of the archive's bytes."""
+    """SHA-256 of the archive's bytes, as `buildit digest` prints it."""
+    name: FileName | None = None
+    """The name of its file, where the URL does not end with it."""
+    unpack: Flag = True
+    """`no` takes the file as it is, under its name."""
     strip: Count = 1
-    """Leading directories to drop while unpacking."""
+    """Leading directories to drop while unpacking; all members must have them in common."""
+    exclude: tuple[Line, ...] = ()
+    """Globs of members to leave out, as the archive names them."""
     directory: RelativePath = "."
     """Where to unpack, below the source directory."""
     signature: SignatureSpec | None = None

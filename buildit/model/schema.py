@@ -126,6 +126,8 @@ RelativePath = Annotated[
     str, AfterValidator(leaf.relative_path), WithJsonSchema({"type": "string"})
 ]
 """A path beneath the directory of the file that names it."""
+FileName = Annotated[str, AfterValidator(leaf.file_name), WithJsonSchema({"type": "string"})]
+"""The name of a file, without a directory."""
 ImagePath = Annotated[str, AfterValidator(leaf.image_path), _pattern("/.*")]
 """An absolute path inside an image."""
 PackageName = Annotated[str, AfterValidator(leaf.package_name), _pattern(leaf.PACKAGE)]

@@ -184,7 +184,7 @@ class Fetcher:
 
         Raises:
             FetchError: no location serves it.
-            IntegrityError: every location that answered served other bytes.
+            IntegrityError: no location serves it, and one at least served other bytes.
             RecipeError: a mirror list is not known.
             StoreError: it cannot be written.
         """
@@ -339,6 +339,10 @@ def _local(location: str) -> Path | None:
         return None
 
 
+def _is_near(failure: Failure) -> bool:
+    return _local(failure.location) is not None
+
+
 def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
     reason = f"wrong bytes: expected sha256:{expected}, got sha256:{got}"
     if head.lstrip().lower().startswith(_HTML):
@@ -350,19 +354,22 @@ def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
     details = tuple(f"{failure.location}: {failure.reason}" for failure in failures)
     if not failures:
         return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")
-    if any(failure.wrong for failure in failures) and all(
-        failure.wrong or _local(failure.location) is not None for failure in failures
-    ):
+    if any(failure.wrong for failure in failures):
+        # What was served is known to be wrong; who did not answer might have had the right bytes.
+        silent = [one for one in failures if not (one.wrong or one.absent or _is_near(one))]
+        hint = (
+            "is the sha256 right? Upstream may have replaced the file, or someone tampers with it: "
+            "compare with a copy that you trust before you change the sha256"
+        )
+        if silent:
+            hint += f"; {len(silent)} more could not be asked: check the network"
         return IntegrityError(
-            "every location served other bytes than were pinned",
+            "no location serves the bytes that are pinned, and what is served is another file",
             place=want.name,
-            hint="upstream replaced the file or someone tampers with it: compare with a copy that "
-            "you trust before you change the sha256",
+            hint=hint,
             details=details,
         )
     offline = any("--offline" in failure.reason for failure in failures)
     first = "leave out --offline" if offline else "check the network, add a mirror"
     hint = f"{first}, or put the file into distfiles/"
-    if any(failure.wrong for failure in failures):
-        hint = f"is the sha256 right? Else {hint}"
     return FetchError("no location serves it", place=want.name, hint=hint, details=details)

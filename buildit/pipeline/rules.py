@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from buildit.archive.merged import MERGED_USR
+from buildit.archive.source import UNPACKER
 from buildit.build.normalise import NORMALISER
 from buildit.build.patching import PATCHER
 from buildit.build.split import SPLITTER
@@ -18,4 +19,5 @@ RULES = Rules(
     patcher=f"{PATCHER}.{CANONICAL_PATCH}",
     deb=MERGED_USR,
     sandbox=SANDBOX,
+    unpacker=UNPACKER,
 )

@@ -47,12 +47,13 @@ class Supply:
             further = (node.deb, *node.beside) if node.deb else ()
             debs |= {deb.digest: deb for deb in further}
         sources = {source.digest: source for node in nodes for source in node.sources}
+        owners = {source.name: node.label for node in nodes for source in node.sources}
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
             self._announce([want for want in missing if want.name.endswith(".deb")])
-            self._fetch(missing)
+            self._fetch(missing, owners)
         for source in sources.values():
             self._check_signature(source)
         for node in nodes:
@@ -66,11 +67,16 @@ class Supply:
             text = f"Fetching {len(debs)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
             self.network.report(Notice(text))
 
-    def _fetch(self, missing: list[Fetch]) -> None:
+    def _fetch(self, missing: list[Fetch], owners: Mapping[str, str]) -> None:
+        """`owners` says for which package a source is, by the source's name."""
         try:
             self.network.fetcher().fetch_all(missing, max(4, self.network.settings.jobs))
-        except FetchError as error:
-            if any(want.name.endswith(".deb") and want.name == error.place for want in missing):
+        except (FetchError, IntegrityError) as error:
+            if error.place in owners:
+                error.place = f"{owners[error.place]}: {error.place}"
+                raise
+            debs = {want.name for want in missing if want.name.endswith(".deb")}
+            if isinstance(error, FetchError) and error.place in debs:
                 raise FetchError(
                     f"the locked {error.place} is gone from every mirror",
                     place=error.place,

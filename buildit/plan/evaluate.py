@@ -14,6 +14,7 @@ from buildit.model.atom import Atom
 from buildit.model.condition import check_flags, holds, parse_condition
 from buildit.model.node import Mapping as MappingNode
 from buildit.model.node import Node, Scalar, Sequence
+from buildit.model.pathglob import path_matcher
 from buildit.model.plan import Group, User
 from buildit.model.recipe import (
     ConditionalAtom,
@@ -24,6 +25,7 @@ from buildit.model.recipe import (
     SourceSpec,
 )
 from buildit.model.required import Requirement, check_required, parse_required
+from buildit.model.sourcename import name_of
 from buildit.model.use import (
     Flag,
     FlagValue,
@@ -235,7 +237,20 @@ def _sources(package: Package) -> Iterator[WantedSource]:
     listed = package.node.get("sources")
     for number, spec in enumerate(package.recipe.sources):
         item = listed.items[number] if isinstance(listed, Sequence) else package.node
-        yield WantedSource(spec, item.place.file, place_of(package.node, "sources", number))
+        place = place_of(package.node, "sources", number)
+        _check_source(spec, place)
+        yield WantedSource(spec, item.place.file, place)
+
+
+def _check_source(spec: SourceSpec, place: str) -> None:
+    if not spec.unpack and spec.exclude:
+        raise RecipeError("`exclude` is for archives, and this source is not unpacked", place=place)
+    if not (spec.name or name_of(spec.url)):
+        raise RecipeError(
+            f"the URL {spec.url} names no file", place=place, hint="write its `name:` too"
+        )
+    for glob in spec.exclude:
+        path_matcher(glob, place=place)
 
 
 def _patches(package: Package, conditions: _Conditions) -> Iterator[WantedPatch]:

@@ -25,9 +25,15 @@ _RESOLVED_DOMAIN = b"buildit-resolved-1\n"
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
+    """`name` is that of the file where one may be made: with `unpack` off, or if it is no archive;
+    "" where its name says that it can only be an archive."""
+
     digest: Digest
     directory: str
     strip: int
+    name: str = ""
+    unpack: bool = True
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Rules:
     patcher: str
     deb: str
     sandbox: str
+    unpacker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class BuildInputs:
     """All that the build of one package sees.
 
     `environment` is total but for `JOBS` (parallelism) and `SOURCE_DATE_EPOCH` (follows from the
-    sources by the rule in `epoch_rule`).
+    sources by the unpacker's rule).
     """
 
     name: str
@@ -109,7 +116,14 @@ class BuildInputs:
             "build-platform": _platform(self.build_platform),
             "target-platform": _platform(self.target_platform),
             "sources": [
-                {"sha256": s.digest, "directory": s.directory, "strip": str(s.strip)}
+                {
+                    "sha256": s.digest,
+                    "directory": s.directory,
+                    "strip": str(s.strip),
+                    "name": s.name,
+                    "unpack": _yes(s.unpack),
+                    "exclude": list(s.exclude),
+                }
                 for s in self.sources
             ],
             "patches": [{"sha256": p.digest, "strip": str(p.strip)} for p in self.patches],
@@ -140,6 +154,7 @@ class BuildInputs:
                 "patcher": self.rules.patcher,
                 "deb": self.rules.deb,
                 "sandbox": self.rules.sandbox,
+                "unpacker": self.rules.unpacker,
             },
         }
 

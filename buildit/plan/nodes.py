@@ -24,6 +24,7 @@ from buildit.model.plan import (
     Waiver,
 )
 from buildit.model.platform import Platform
+from buildit.model.sourcename import name_of, names_archive
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,
@@ -37,7 +38,7 @@ from buildit.plan.identity import (
 from buildit.plan.steps import environment, reads_use, steps
 
 if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
-    from buildit.plan.evaluate import Evaluated, Wanted
+    from buildit.plan.evaluate import Evaluated, Wanted, WantedSource
     from buildit.plan.resolve import Selection
 
 DEV = "dev"
@@ -245,10 +246,7 @@ def _inputs(
         version=package.version,
         build_platform=platform,
         target_platform=platform,
-        sources=tuple(
-            SourceInput(source.spec.sha256, source.spec.directory, source.spec.strip)
-            for source in evaluated.sources
-        ),
+        sources=tuple(_input(source) for source in evaluated.sources),
         patches=tuple(
             PatchInput(canonical, patch.spec.strip)
             for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True)
@@ -264,13 +262,23 @@ def _inputs(
     )
 
 
+def _input(source: WantedSource) -> SourceInput:
+    """What can change the tree: a file's own name only where a file of that name can be made."""
+    spec = source.spec
+    name = spec.name or name_of(spec.url)
+    if not spec.unpack:
+        return SourceInput(spec.sha256, spec.directory, 0, name, unpack=False)
+    kept = "" if names_archive(name) else name
+    return SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
+
+
 def _source(evaluated: Evaluated, gathered: Gathered, number: int) -> SourceRef:
     spec = evaluated.sources[number].spec
     signature = None
     if spec.signature is not None:
         urls = (spec.signature.url, *spec.signature.mirrors)
         signature = Signature(urls, gathered.keys[number])
-    name = spec.url.rstrip("/").rpartition("/")[2].partition("?")[0]
+    name = spec.name or name_of(spec.url)
     return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
 
 

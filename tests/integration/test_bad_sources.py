@@ -77,7 +77,7 @@ def test_no_location_serves_it(seed: Seed, here: Path, program: Program) -> None
             f"{url}/{GREET}\n        mirrors: [{url}/x]",
         )
         found = refused(program, project, NETWORK)
-    assert found.message.startswith(GREET)
+    assert found.message.startswith(f"libs/greet-1.0: {GREET}")
     assert f"{url}/{GREET}: not found" in found.details
     assert f"{url}/x: not found" in found.details
     assert "distfiles/" in found.hint

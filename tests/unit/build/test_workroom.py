@@ -14,7 +14,8 @@ from buildit.build.limits import Limits
 from buildit.build.record import BuildRecord
 from buildit.build.workroom import Workroom
 from buildit.digest import Digest
-from buildit.errors import BuildError, IntegrityError
+from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.model.plan import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.store.cas import Store
 
@@ -108,6 +109,52 @@ def test_a_source_never_goes_through_a_link_of_another(room: Workroom, store: St
     (room.work / "build/out").rmdir()
     first = SourceInput(put_tar(store, file("one/lib/a"), link("one/vendor", "lib")), ".", 1)
     second = SourceInput(put_tar(store, file("two/c")), "vendor", 1)
-    with pytest.raises(IntegrityError, match="symbolic link"):
+    with pytest.raises(IntegrityError, match="link or file of an earlier source") as caught:
         room.lay_out(record(first, second), store)
+    assert "directory:" in (caught.value.hint or "")
     assert not (room.work / "build/src/lib/c").exists()
+
+
+def test_no_directory_is_made_behind_a_link_of_an_earlier_source(
+    room: Workroom, store: Store, tmp_path: Path
+) -> None:
+    (room.work / "build/out").rmdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    first = SourceInput(put_tar(store, file("one/a"), link("one/x", str(outside))), ".", 1)
+    second = SourceInput(put_tar(store, file("two/c")), "x/y", 1)
+    with pytest.raises(IntegrityError):
+        room.lay_out(record(first, second), store)
+    assert list(outside.iterdir()) == []
+
+
+def test_an_error_names_the_package_the_file_and_where_it_is_from(
+    room: Workroom, store: Store
+) -> None:
+    (room.work / "build/out").rmdir()
+    digest = put_tar(store, file("README"))
+    named = SourceRef("x-1.tar.gz", digest, ("https://example.org/x-1.tar.gz",))
+    with pytest.raises(RecipeError) as caught:
+        room.lay_out(record(SourceInput(digest, ".", 1)), store, (named,))
+    assert caught.value.place == "a/b-1: x-1.tar.gz"
+    assert caught.value.details == ("source: https://example.org/x-1.tar.gz",)
+
+
+def test_the_log_tells_what_was_got_over_and_the_epoch_is_1980_at_least(
+    room: Workroom, store: Store
+) -> None:
+    (room.work / "build/out").rmdir()
+    digest = put_tar(store, file("one/a"), link("one/l", "/etc/passwd"))
+    tool = store.put_bytes(b"#!/bin/sh")
+    taken = SourceInput(tool, "bin", 0, "tool.sh", unpack=False)
+    named = (SourceRef("x-1.tar.gz", digest, ()), SourceRef("tool.sh", tool, ()))
+    epoch = room.lay_out(record(SourceInput(digest, ".", 1), taken, taken), store, named)
+    assert epoch == 315532800
+    log: list[bytes] = []
+    room.write_log(log.append)
+    assert b"".join(log).decode() == (
+        "=== sources\n"
+        "x-1.tar.gz: link 'l' leads to '/etc/passwd', out of the source: kept\n"
+        "tool.sh: 'tool.sh' replaces that of an earlier source\n"
+    )
+    assert (room.work / "build/src/bin/tool.sh").read_bytes() == b"#!/bin/sh"

@@ -142,11 +142,12 @@ def test_wrong_bytes_everywhere(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-def test_wrong_bytes_here_and_silence_there_is_a_matter_of_network(tmp_path: Path) -> None:
+def test_wrong_bytes_here_and_nothing_there_is_a_matter_of_the_bytes(tmp_path: Path) -> None:
     events: list[Event] = []
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(IntegrityError) as caught:
         fetcher(FakeTransport({A: b"one"}), tmp_path, events).fetch(want(A, B))
-    assert (caught.value.hint or "").startswith("is the sha256 right? Else check the network")
+    assert (caught.value.hint or "").startswith("is the sha256 right")
+    assert f"got sha256:{digest_bytes(b'one')}" in caught.value.details[0]
     told = [event.location for event in events if isinstance(event, LocationFailed)]
     assert told == [A], "nothing follows B: the error tells of it"
 

@@ -47,8 +47,8 @@ FIXED = BuildInputs(
     build_platform=AMD64,
     target_platform=AMD64,
     sources=(
-        SourceInput(digest("nginx"), ".", 1),
-        SourceInput(digest("module"), "modules/x", 0),
+        SourceInput(digest("nginx"), ".", 1, "", True, ("._*",)),
+        SourceInput(digest("module"), "modules/x", 0, "module.jar", False, ("a", "b/*")),
     ),
     patches=(PatchInput(digest("first"), 1), PatchInput(digest("second"), 1)),
     files=(FileInput("sub/run", True, digest("run")),),
@@ -61,7 +61,7 @@ FIXED = BuildInputs(
         Dependency(BuildKey(digest("openssl")), ("dev", "runtime")),
         Dependency(BuildKey(digest("zlib")), ("runtime",)),
     ),
-    rules=Rules("1", "2", "3", "4", "5"),
+    rules=Rules("1", "2", "3", "4", "5", "6"),
 )
 
 
