@@ -72,7 +72,7 @@ class Supply:
         try:
             self.network.fetcher().fetch_all(missing, max(4, self.network.settings.jobs))
         except (FetchError, IntegrityError) as error:
-            if error.place in owners:
+            if error.place is not None and error.place in owners:
                 error.place = f"{owners[error.place]}: {error.place}"
                 raise
             debs = {want.name for want in missing if want.name.endswith(".deb")}
