@@ -22,6 +22,7 @@ from buildit.archive.tarheader import BLOCK
 from buildit.archive.tarread import has_good_sum, read_tar
 from buildit.archive.unpack import Writer
 from buildit.archive.zipread import is_zip, read_zip
+from buildit.digest import CHUNK
 from buildit.errors import BuilditError, RecipeError
 from buildit.model.pathglob import path_matcher
 from buildit.model.sourcename import without_codec
@@ -111,6 +112,41 @@ def place_source(
         writer.write(Entry(name, Kind.FILE, 0o644, OLDEST, size=size), stream)
     writer.finish()
     return Unpacked(OLDEST, remarks.lines())
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a source holds: `kind` as `Opened` has it, `top` the directory that all members lie in
+    ("" where there is none), `newest` as SOURCE_DATE_EPOCH counts it."""
+
+    kind: str
+    members: int
+    top: str
+    newest: int
+    remarks: tuple[str, ...]
+
+
+def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) -> Inspected:
+    """Read a source without unpacking it; arguments as those of `unpack_source`.
+
+    Raises:
+        IntegrityError: it cannot be unpacked.
+        BuildError: a limit of the budget is exceeded.
+    """
+    remarks = _Remarks()
+    tops: set[str] = set()
+    members, newest = 0, OLDEST
+    with archive.open("rb") as stream:
+        opened = open_members(stream, budget, place, remarks.add, single)
+        for entry, content in opened.members:
+            members += 1
+            newest = max(newest, told_time(entry.mtime))
+            first, below, _ = entry.path.partition("/")
+            tops.add(first if below or entry.kind is Kind.DIRECTORY else "")
+            while content is not None and content.read(CHUNK):
+                pass
+    top = tops.pop() if len(tops) == 1 else ""
+    return Inspected(opened.kind, members, top, newest, remarks.lines())
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +251,11 @@ class Top:
         mine = parts[: self._strip]
         known = self._parts[: len(mine)]
         if mine[: len(known)] != known:
-            raise self._elsewhere(entry.path, f"{shown(self._first)!r} lies in another directory")
+            both = f"{shown(self._first)!r} and {shown(entry.path)!r}"
+            raise self._elsewhere(f"{both} do not lie in the same one", 0, "[GLOB]")
         if entry.kind is not Kind.DIRECTORY and len(mine) < self._strip:
-            raise self._elsewhere(entry.path, "it does not lie that deep")
+            name = shown(entry.path)
+            raise self._elsewhere(f"{name!r} does not lie that deep", len(above), f'["{name}"]')
         if len(mine) > len(self._parts):
             self._parts, self._first = mine, entry.path
         path = _rest(entry.path, self._strip)
@@ -226,16 +264,13 @@ class Top:
         target = _rest(entry.target, self._strip) if entry.kind is Kind.HARDLINK else entry.target
         return replace(entry, path=path, target=target)
 
-    def _elsewhere(self, path: str, why: str) -> RecipeError:
-        least = min(path.count("/"), self._strip - 1)
-        fits = 0 if "another" in why else least
-        plural = "directory" if self._strip == 1 else "directories"
+    def _elsewhere(self, why: str, fits: int, globs: str) -> RecipeError:
+        dropped = "top directory" if self._strip == 1 else f"upper {self._strip} directories"
         return RecipeError(
-            f"strip = {self._strip} drops the top {plural}, and not all members have one: "
-            f"{shown(path)!r}: {why}",
+            f"`strip: {self._strip}` drops the {dropped} of all members, but {why}",
             place=self._place,
             hint=f"write `strip: {fits}` for this source, with `directory: NAME` where it shall lie"
-            " in one of its own; or leave such members out: `exclude: [GLOB]`",
+            f" in one of its own; or leave such members out: `exclude: {globs}`",
         )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERBS = frozenset(
     (
         "build",
+        "digest",
         "doctor",
         "explain",
         "lock",

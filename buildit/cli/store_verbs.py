@@ -142,4 +142,29 @@ def pages(what: str, title: str, url: str, as_json: bool) -> None:
         say((f"{done.path}  {done.written} files written",))
 
 
-COMMANDS = (show, log, shell, store, pages)
+@click.command(short_help="Print a new source's digest, as a recipe has it.")
+@click.argument("sources", metavar="URL|FILE...", nargs=-1, required=True)
+@JSON
+def digest(sources: tuple[str, ...], as_json: bool) -> None:
+    """Print the `sources:` of a recipe for new sources: digest and size, what they hold, and the
+    `strip` that fits. What a URL gives is kept in the store, so that a build does not ask again.
+    """
+    from buildit.cli.lookup import own_store
+    from buildit.cli.screen import shown
+    from buildit.cli.sourced import source_lines, source_plain
+    from buildit.pipeline.describing import describe
+    from buildit.pipeline.network import Network
+
+    with shown(sys.stderr, as_json=as_json) as screen, own_store(screen) as (opened, settings):
+        network = Network(settings, opened, screen)
+        try:
+            found = [describe(source, network) for source in sources]
+        finally:
+            network.close()
+    if as_json:
+        say_json([source_plain(one) for one in found])
+    else:
+        say(source_lines(found))
+
+
+COMMANDS = (show, log, shell, store, pages, digest)

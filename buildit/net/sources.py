@@ -46,7 +46,8 @@ class Fetch:
     `urls` are URLs, absolute paths, or `mirror://NAME/path`. `size` is in bytes where known; no
     more is read. Without a digest only https and this machine are asked, and the first answer is
     taken: for pinning, never for building. `proves_itself` says that the caller checks the bytes in
-    another way (an OpenPGP signature), so that plain http will do.
+    another way (an OpenPGP signature), so that plain http will do. `largest` is what is taken, in
+    bytes, where neither size nor digest is known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Fetch:
     digest: Digest | None = None
     size: int | None = None
     proves_itself: bool = False
+    largest: int = LARGEST_UNPINNED
 
 
 class Ingest(Protocol):
@@ -237,7 +239,7 @@ class Fetcher:
 
     def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
         """Fill `partial` from one location; None when its bytes are right."""
-        if want.digest is None and not want.proves_itself and _plain_http(location):
+        if want.digest is None and not want.proves_itself and plain_http(location):
             return Failure(location, "http is refused for what no digest pins")
         for attempt in range(1, ATTEMPTS + 1):
             before = partial.rehash()
@@ -264,7 +266,7 @@ class Fetcher:
 
     def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
         """True when the bytes were added to those of an earlier try."""
-        cap = want.size if want.size is not None else LARGEST if want.digest else LARGEST_UNPINNED
+        cap = want.size if want.size is not None else LARGEST if want.digest else want.largest
         if before and before == want.size:
             return True
         self.abort.check()
@@ -322,7 +324,7 @@ def raise_first(futures: Iterable[Future[Any]]) -> None:
         raise errors[0]
 
 
-def _plain_http(location: str) -> bool:
+def plain_http(location: str) -> bool:
     """Whether somebody on the way could change the bytes."""
     if not location.lower().startswith("http:"):
         return False

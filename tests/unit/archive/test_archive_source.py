@@ -175,7 +175,7 @@ def test_strip_that_fits_not_all_members(
     nodes: list[tuple[Entry, bytes]], strip: int, hint: str, tmp_path: Path
 ) -> None:
     archive = written(tmp_path / "a.tar", packed(nodes))
-    with pytest.raises(RecipeError, match=f"strip = {strip}") as caught:
+    with pytest.raises(RecipeError, match=f"strip: {strip}") as caught:
         unpacked(archive, tmp_path / "t", strip=strip)
     assert caught.value.place == "a.tar"
     assert hint in (caught.value.hint or "")

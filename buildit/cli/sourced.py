@@ -1,0 +1,85 @@
+"""What `buildit digest` prints: the lines of a recipe, and the rest as comments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from buildit.archive.source import OLDEST
+from buildit.cli.printable import printable
+from buildit.model.sourcename import name_of
+from buildit.pipeline.describing import Described
+
+_PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9:/._~%+?=&@;,-]*")
+
+
+def source_lines(found: Iterable[Described]) -> Iterator[str]:
+    """A `sources:` that can be copied into a recipe."""
+    yield "sources:"
+    for one in found:
+        yield from _entry(one)
+
+
+def source_plain(one: Described) -> dict[str, object]:
+    inside = one.inside
+    return {
+        "name": one.name,
+        "url": one.url or None,
+        "sha256": one.digest,
+        "size": one.size,
+        "unpack": inside is not None,
+        "strip": _strip(one),
+        "kind": inside.kind if inside else None,
+        "members": inside.members if inside else None,
+        "top": inside.top if inside else None,
+        "newest": inside.newest if inside else None,
+        "remarks": list(_remarks(one)),
+    }
+
+
+def _entry(one: Described) -> Iterator[str]:
+    if one.url:
+        yield f"  - url: {_text(one.url)}"
+    else:
+        yield f"  - url: {_text(f'https://WHERE/{one.name}')}  # until it is right: in distfiles/"
+    if one.url and not name_of(one.url):
+        yield f"    name: {one.name}"
+    yield f"    sha256: {one.digest}"
+    if one.inside is None:
+        yield "    unpack: no"
+    elif _strip(one) == 0 and not one.inside.kind.startswith("file"):
+        yield "    strip: 0"
+    yield f"    # {one.size} bytes; {', '.join(_facts(one))}"
+    for remark in _remarks(one)[0 if one.inside else 1 :]:
+        yield f"    # {printable(remark)}"
+
+
+def _remarks(one: Described) -> tuple[str, ...]:
+    return (
+        *(one.inside.remarks if one.inside else (one.reason,)),
+        *((one.doubt,) if one.doubt else ()),
+    )
+
+
+def _facts(one: Described) -> Iterator[str]:
+    inside = one.inside
+    if inside is None:
+        yield f"cannot be unpacked: {printable(one.reason)}"
+        return
+    yield inside.kind
+    if inside.kind.startswith("file"):
+        return
+    where = f"in {printable(inside.top)}/" if inside.top else "with no common top directory"
+    yield f"{inside.members} member{'s' if inside.members != 1 else ''} {where}"
+    if inside.newest > OLDEST:
+        yield f"newest of {datetime.fromtimestamp(inside.newest, UTC):%Y-%m-%d}"
+
+
+def _strip(one: Described) -> int:
+    return 1 if one.inside is not None and one.inside.top else 0
+
+
+def _text(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
