@@ -70,7 +70,7 @@ def _timed(
         "SOURCE_DATE_EPOCH": str(epoch),
     }
     if record.patches:
-        room.patch(env, node.patch_names)
+        room.patch(record, node.patch_names, epoch)
     used, begun = _cpu(), time.perf_counter()
     outcome = run(
         room.jail(env),

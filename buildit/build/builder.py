@@ -97,7 +97,7 @@ class Builder:
             keep_jail(room, env, record.steps)
             if record.patches:
                 self.report(PhaseStarted(node.key, node.label, "patch"))
-                room.patch(env, node.patch_names)
+                room.patch(record, node.patch_names, epoch)
             for step in record.steps:
                 phase = step.phase.value
                 self.report(PhaseStarted(node.key, node.label, phase))

@@ -1,104 +1,290 @@
-"""Apply patches inside the sandbox: GNU patch, fuzz 0, in order; every refusal named.
+"""Apply patches to the unpacked sources: canonical forms in order, beneath the directory alone.
 
-What is applied is the canonical form, which our own parser wrote, so the program sees no prompts,
-no ed scripts and no paths outside of the tree. It runs as the build user on the source tree alone.
+It is our own code and not a program in the chroot, because a patch file is a sequence of commits
+with git's meaning, which neither GNU patch nor `git apply` gives to a joined file (ADR 12). No file
+operation follows a link, and nothing of a patch is written unless all of it fits.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from buildit.plan.steps import PATCHES_DIRECTORY, script
+from buildit.archive.beneath import Root
+from buildit.archive.source import SETTLED
+from buildit.errors import BuilditError, IntegrityError
+from buildit.patch.apply import Applied, Directory, Found, Misfit, Problem, Unusable, apply
+from buildit.patch.binary import MAX_RESULT
+from buildit.patch.form import Action, Patch
+from buildit.patch.read import parse_canonical
 
-PATCHER = "1"
-"""Version of how patches are applied; in the key."""
-
-ALREADY, REJECTED, NO_GIT = 91, 92, 93
-"""Exit statuses of the script: which way a patch did not apply."""
-
-_SCRIPT = r"""
-for patch in "$PATCHES"/*; do
-  echo "==> ${patch##*/}"
-  if grep -q '^GIT binary patch$' "$patch"; then
-    command -v git >/dev/null || exit 93
-    git apply -p1 --whitespace=nowarn "$patch" || exit 92
-    continue
-  fi
-  if patch -p1 -N --batch --fuzz=0 --no-backup-if-mismatch --reject-file=/tmp/rejects \
-      --dry-run -i "$patch" >/tmp/patch.log 2>&1; then
-    patch -p1 -N --batch --fuzz=0 --no-backup-if-mismatch --reject-file=/tmp/rejects \
-      -i "$patch"
-  else
-    cat /tmp/patch.log
-    if patch -p1 -R --batch --fuzz=0 --force --dry-run -i "$patch" >/dev/null 2>&1; then
-      exit 91
-    fi
-    exit 92
-  fi
-done
-"""
-
-
-def apply_argv() -> tuple[str, ...]:
-    """The command that applies every file of `PATCHES_DIRECTORY`, in the order of their names."""
-    return script(_SCRIPT.replace("$PATCHES", PATCHES_DIRECTORY))
+PATCHER = "2"
+"""Version of how patches are applied, and of the time that their files get; in the key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a patch did not apply: its number from 0, what happened, and the hunks that failed.
+class Wanted:
+    """A patch to apply: its canonical form, and the strip that its recipe says."""
 
-    The reason names the first; where it is the only one, `details` are empty.
+    canonical: bytes
+    strip: int = 1
+
+
+class Refused(Exception):  # noqa: N818 - what happened
+    """A patch that does not apply: its number from 0, why, what to do, and further reasons."""
+
+    def __init__(self, number: int, reason: str, hint: str, details: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.number = number
+        self.reason = reason
+        self.hint = hint
+        self.details = details
+
+
+def patched_time(newest: int) -> int:
+    """The time of all files that patches touch, where the newest of the sources has `newest`.
+
+    One time, so that make(1) remakes nothing where a file and what is generated from it are both
+    patched; later than any other (none is later than SETTLED), so that it remakes what was not
+    patched too.
     """
-
-    number: int
-    reason: str
-    hint: str
-    details: tuple[str, ...] = ()
+    return min(newest, SETTLED) + 1
 
 
-_BEGIN = re.compile(r"==> (\d+)")
-_FILE = re.compile(r"(?:checking|patching) file '?(.+?)'?$")
-_HUNK = re.compile(r"Hunk #(\d+) (FAILED|ignored) at (\d+)")
-_QUOTED = re.compile(r"\|(?:---|\+\+\+) (?:[ab]/)?([^\t]+)")
-"""The patch's own header, which GNU patch repeats where it finds no file of that name."""
-_ABSENT = "No file to patch"
-_WOULD = re.compile(r"The next patch would (?:create|delete) the file '?(.+?)'?,$")
-"""GNU patch breaks the line after the name: `which does not exist!`, `which already exists!`."""
+def apply_patches(
+    root: Root,
+    patches: Sequence[Wanted],
+    newest: int,
+    owner: tuple[int, int] | None,
+    log: Callable[[str], object],
+) -> None:
+    """Apply patches in turn to the tree; `newest` is the latest time of a file in it.
+
+    Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given.
+
+    Raises:
+        Refused: one does not apply; of it nothing is written.
+        OSError: the disk is full or broken.
+    """
+    for number, wanted in enumerate(patches):
+        log(f"==> patch {number + 1} of {len(patches)}")
+        try:
+            _apply(root, wanted, patched_time(newest), owner, log)
+        except Misfit as misfit:
+            for problem in misfit.problems:
+                log(f"  {problem}")
+            raise _refused(root, number, wanted, misfit) from misfit
+        except BuilditError as error:
+            hint = error.hint or "see `buildit shell`"
+            raise Refused(number, f"does not apply: {error.message}", hint) from error
 
 
-def refusal(status: int, output: Sequence[str]) -> Refused:
-    """What the script's exit status and output mean."""
-    number, file = 0, ""
-    details: list[str] = []
-    for line in output:
-        if begin := _BEGIN.match(line):
-            number, file, details = int(begin[1]), "", []
-        elif named := _FILE.match(line):
-            file = named[1]
-        elif hunk := _HUNK.match(line):
-            details.append(f"{file}: hunk #{hunk[1]} does not fit at line {hunk[3]}")
-        elif (quoted := _QUOTED.match(line)) and quoted[1] != "/dev/null":
-            file = quoted[1]
-        elif line.startswith(_ABSENT):
-            details.append(f"{file} does not exist")
-        elif would := _WOULD.match(line):
-            file = would[1]
-        elif line.startswith("which "):
-            details.append(f"{file} {line.removeprefix('which ').partition('!')[0]}")
-    if status == ALREADY:
+def _apply(
+    root: Root,
+    wanted: Wanted,
+    time: int,
+    owner: tuple[int, int] | None,
+    log: Callable[[str], object],
+) -> None:
+    done = apply(parse_canonical(wanted.canonical, "the patch"), _Source(root))
+    for line in done.log:
+        log(line)
+    _check_places(root, done.files)
+    _Writer(root, time, owner).write(done)
+
+
+class _Source:
+    """The tree as `patch.apply` reads it."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def read(self, path: str) -> Found | None:
+        root = self._root
+        try:
+            status = root.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                text = root.readlink(path).encode("utf-8", "surrogateescape")
+                return Found(text, link=True)
+            if stat.S_ISDIR(status.st_mode):
+                raise Directory("is a directory")
+            if not stat.S_ISREG(status.st_mode):
+                raise Unusable("is no regular file")
+            if status.st_size > MAX_RESULT:
+                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB")
+            with os.fdopen(root.open_read(path), "rb") as stream:
+                return Found(stream.read(), stat.S_IMODE(status.st_mode))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except IntegrityError as error:
+            raise Unusable(_behind(root, path)) from error
+
+
+def _behind(root: Root, path: str) -> str:
+    """Which link a path leads through, and where to."""
+    parts = path.split("/")
+    for count in range(1, len(parts)):
+        above = "/".join(parts[:count])
+        try:
+            if stat.S_ISLNK(root.lstat(above).st_mode):
+                return f"leads through {above}, a symlink to {root.readlink(above)!r}"
+        except (OSError, IntegrityError):
+            break
+    return "is a path that cannot be used"
+
+
+def _check_places(root: Root, files: Mapping[str, Found | None]) -> None:
+    """No file may stand where a directory stays, nor lie below a file.
+
+    Raises:
+        Misfit: one would.
+    """
+    problems = []
+    for path, found in files.items():
+        reason = _place_taken(root, path, files) if found is not None else ""
+        if reason:
+            hint = "rebase the patch on this version"
+            problems.append(Problem(0, path, f"cannot be made: {reason}", hint))
+    if problems:
+        raise Misfit(tuple(problems))
+
+
+def _place_taken(root: Root, path: str, files: Mapping[str, Found | None]) -> str:
+    if _is_directory(root, path) and any(files.get(inner, root) for inner in _below(root, path)):
+        return "a directory with other files is there"
+    above = path
+    while above := above.rpartition("/")[0]:
+        if files.get(above) is not None or (above not in files and _is_other(root, above)):
+            return f"{above} is no directory"
+    return ""
+
+
+def _is_directory(root: Root, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(root.lstat(path).st_mode)
+    except (OSError, IntegrityError):
+        return False
+
+
+def _is_other(root: Root, path: str) -> bool:
+    """Whether something is there that is no directory."""
+    try:
+        return not stat.S_ISDIR(root.lstat(path).st_mode)
+    except (OSError, IntegrityError):
+        return False
+
+
+def _below(root: Root, path: str) -> Iterator[str]:
+    with root.inner(path) as inner:
+        for name, status in inner.walk():
+            if not stat.S_ISDIR(status.st_mode):
+                yield f"{path}/{name}"
+
+
+class _Writer:
+    """Writes what a patch made: takes away first, so that a directory may become a file."""
+
+    def __init__(self, root: Root, time: int, owner: tuple[int, int] | None) -> None:
+        self._root = root
+        self._time = time
+        self._owner = owner
+        self._directories: set[str] = set()
+
+    def write(self, done: Applied) -> None:
+        for path, found in done.files.items():
+            self._remove(path, prune=found is None)
+        for path, found in done.files.items():
+            if found is not None:
+                self._make(path, found)
+        for path in sorted(self._directories, reverse=True):
+            if _is_directory(self._root, path):
+                self._root.utime(path, self._time)
+
+    def _remove(self, path: str, *, prune: bool) -> None:
+        """Take a file away, and with it the directories that it leaves empty, as git does."""
+        self._directories.add(path.rpartition("/")[0])
+        try:
+            if _is_directory(self._root, path):
+                return
+            self._root.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        while prune and (path := path.rpartition("/")[0]):
+            try:
+                self._root.rmdir(path)
+            except OSError:
+                return
+            self._directories.add(path.rpartition("/")[0])
+
+    def _make(self, path: str, found: Found) -> None:
+        root = self._root
+        self._ensure(path.rpartition("/")[0])
+        self._clear(path)
+        if found.link:
+            root.symlink(found.content.decode("utf-8", "surrogateescape"), path)
+        else:
+            with os.fdopen(root.create(path, found.mode), "wb") as stream:
+                stream.write(found.content)
+        self._own(path)
+        root.utime(path, self._time)
+
+    def _clear(self, path: str) -> None:
+        """Remove the empty directories in a file's place (those of it that patches emptied)."""
+        if _is_directory(self._root, path):
+            with self._root.inner(path) as inner:
+                names = [name for name, _ in inner.walk()]
+            for name in reversed(names):
+                self._root.rmdir(f"{path}/{name}")
+            self._root.rmdir(path)
+
+    def _ensure(self, path: str) -> None:
+        if not path or _is_directory(self._root, path):
+            return
+        self._ensure(path.rpartition("/")[0])
+        self._root.mkdir(path)
+        self._own(path)
+        self._directories.add(path)
+
+    def _own(self, path: str) -> None:
+        if self._owner is not None:
+            self._root.chown(path, *self._owner)
+
+
+def _refused(root: Root, number: int, wanted: Wanted, misfit: Misfit) -> Refused:
+    if misfit.already:
         return Refused(number, "is already applied", "upstream has it: remove it from `patches:`")
-    if status == NO_GIT:
-        return Refused(
-            number,
-            "changes binary files, which needs git in the chroot",
-            "add it to the recipe: depends: {build: [debian:git]}",
-        )
-    return Refused(
-        number,
-        "does not apply" + (f": {details[0]}" if details else ""),
-        "rebase the patch on this version; nothing is applied with fuzz",
-        tuple(details) if len(details) > 1 else (),
-    )
+    first, *others = misfit.problems
+    hint = first.hint
+    missing = [problem.path for problem in misfit.problems if problem.missing]
+    if missing:
+        patch = parse_canonical(wanted.canonical, "the patch")
+        hint = _strip_hint(root, patch, wanted.strip, missing) or hint
+    details = tuple(map(str, misfit.problems)) if others else ()
+    return Refused(number, f"does not apply: {first}", hint, details)
+
+
+def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) -> str:
+    """The `strip` at which all files that a patch needs are there, or may be; else nothing."""
+    made = {file.new for file in patch.files if file.action is not Action.CHANGE}
+    needed = {file.old for file in patch.files if file.action is not Action.CREATE} - made
+    needed = needed or set(missing)
+    for more in range(1, 4):
+        shorter = [path.split("/", more)[more:] for path in needed]
+        if all(rest and _is_other(root, rest[0]) for rest in shorter):
+            return f"say `strip: {strip + more}` for this patch: then its names fit"
+    for prefix in _prefixes(root, missing[0], min(strip, 3)):
+        if all(_is_other(root, f"{prefix}/{path}") for path in missing):
+            less = strip - prefix.count("/") - 1
+            there = f"{prefix}/{missing[0]}"
+            return f"{there} is there: if the patch's names begin so, say `strip: {less}` for it"
+    return ""
+
+
+def _prefixes(root: Root, path: str, most: int) -> list[str]:
+    """The directories, of up to `most` parts, below which the tree has `path`."""
+    ends = f"/{path}"
+    found = [name for name, _ in root.walk() if name.endswith(ends)]
+    prefixes = (name.removesuffix(ends) for name in found)
+    return [prefix for prefix in prefixes if prefix.count("/") < most]

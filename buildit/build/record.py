@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.plan.identity import SCHEME, FileInput, OutputInput, RuleInput, SourceInput
+from buildit.plan.identity import SCHEME, FileInput, OutputInput, PatchInput, RuleInput, SourceInput
 from buildit.plan.steps import Phase, Step
 
 
@@ -21,7 +21,7 @@ class BuildRecord:
     """The inputs of one build."""
 
     sources: tuple[SourceInput, ...]
-    patches: tuple[Digest, ...]
+    patches: tuple[PatchInput, ...]
     files: tuple[FileInput, ...]
     steps: tuple[Step, ...]
     environment: Mapping[str, str]
@@ -52,7 +52,7 @@ def read_record(text: str) -> BuildRecord:
                 )
                 for s in data["sources"]
             ),
-            patches=tuple(p["sha256"] for p in data["patches"]),
+            patches=tuple(PatchInput(p["sha256"], int(p["strip"])) for p in data["patches"]),
             files=tuple(
                 FileInput(f["path"], f["executable"] == "yes", f["sha256"]) for f in data["files"]
             ),

@@ -24,12 +24,12 @@ from buildit.build.jail import Bind, Jail
 from buildit.build.launch_log import printable
 from buildit.build.launch_watch import RESERVE
 from buildit.build.limits import Limits
-from buildit.build.patching import apply_argv, refusal
+from buildit.build.patching import Refused, Wanted, apply_patches
 from buildit.build.record import BuildRecord
 from buildit.build.sandbox import Outcome, run
 from buildit.build.watched import Watched
 from buildit.digest import CHUNK, Digest
-from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError
+from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.model.plan import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
@@ -116,10 +116,7 @@ class Workroom:
         found = [self._unpack(s, store, names.get(s.digest)) for s in record.sources]
         self.note("sources", [line for one in found for line in one.remarks])
         for number, patch in enumerate(record.patches):
-            # The number leads, so that the shell's order is the written one.
-            _place(
-                store, patch, self.work / "input" / "patches" / f"{number:04d}", executable=False
-            )
+            _place(store, patch.digest, self._patch(number), executable=False)
         for file in record.files:
             target = self.work / "input" / "files" / file.path
             make_directory(target.parent)
@@ -193,28 +190,50 @@ class Workroom:
             cwd="/build/src",
         )
 
-    def patch(self, env: dict[str, str], names: Sequence[str]) -> None:
-        """Apply all patches; `names` is what the user calls them.
+    def patch(self, record: BuildRecord, names: Sequence[str], newest: int) -> None:
+        """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
 
         Raises:
             PhaseFailed: one does not apply; the message names it, the file and the hunk.
+            StoreError: the disk is full.
+            Interrupted: `stop` was set.
         """
-        outcome, log = self._run("patch", apply_argv(), env)
-        if outcome.status == 0:
-            return
-        if outcome.status < 91 or outcome.status > 93:
-            raise self._failed("patch", outcome, log)
-        refused = refusal(outcome.status, _tail(log, 1000))
-        name = names[refused.number] if refused.number < len(names) else f"#{refused.number + 1}"
-        raise PhaseFailed(
-            "patch",
-            BuildError(
-                f"the patch {name} {refused.reason}",
-                place=self.label,
-                hint=refused.hint,
-                details=refused.details,
-            ),
-        )
+        with self._log("patch").open("w", encoding="utf-8", errors="surrogateescape") as log:
+
+            def say(line: str) -> None:
+                if self.stop.is_set():
+                    raise Interrupted("the build was interrupted")
+                log.write(f"{line}\n")
+
+            wanted = [
+                Wanted(self._patch(number).read_bytes(), patch.strip)
+                for number, patch in enumerate(record.patches)
+            ]
+            try:
+                with Root.open(self.work) as work, work.inner("build/src") as tree:
+                    apply_patches(tree, wanted, newest, host_owner(), say)
+            except Refused as refused:
+                number = refused.number
+                name = names[number] if number < len(names) else f"#{number + 1}"
+                raise PhaseFailed(
+                    "patch",
+                    BuildError(
+                        f"the patch {name} {refused.reason}",
+                        place=self.label,
+                        hint=refused.hint,
+                        details=refused.details,
+                    ),
+                ) from refused
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write a patched file: {error.strerror}",
+                    place=self.label,
+                    hint="check the disk, its space and its permissions, then run again",
+                ) from error
+
+    def _patch(self, number: int) -> Path:
+        # The number leads, so that the shell's order is the written one.
+        return self.work / "input" / "patches" / f"{number:04d}"
 
     def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
         """Run one phase; what a step of ours had to say to the person about it.
@@ -232,12 +251,10 @@ class Workroom:
         """Say something of our own in the log, between the phases."""
         if lines:
             text = "".join(f"{line}\n" for line in lines)
-            number = len(list((self.work / "logs").iterdir()))
-            (self.work / "logs" / f"{number}-{name}").write_text(text, "utf-8", "surrogateescape")
+            self._log(name).write_text(text, "utf-8", "surrogateescape")
 
     def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
-        number = len(list((self.work / "logs").iterdir()))
-        log = self.work / "logs" / f"{number}-{name}"
+        log = self._log(name)
         outcome = run(
             self.jail(env),
             argv,
@@ -248,6 +265,10 @@ class Workroom:
             stop=self.stop,
         )
         return outcome, log
+
+    def _log(self, name: str) -> Path:
+        number = len(list((self.work / "logs").iterdir()))
+        return self.work / "logs" / f"{number}-{name}"
 
     def _failed(self, name: str, outcome: Outcome, log: Path) -> PhaseFailed:
         tail = _tail(log, TAIL_LINES)

@@ -1,24 +1,30 @@
 """Patches as values, and their canonical form: the bytes that are hashed and the bytes applied.
 
-The canonical form is a patch at strip 1 that GNU patch and git accept. It keeps what changes a
-tree (paths, hunks, modes, renames, binary deltas) and nothing else: no mail, diffstat, function
-names, object names, timestamps or tool versions. `git diff` headers stay only where a section of
-the patch cannot be said without them, so that git's and quilt's spelling of a change are one.
+The canonical form is a patch at strip 1 that GNU patch and git can read. It keeps what changes a
+tree (pieces in turn, paths, hunks, modes, renames, binary content) and nothing else: no mail,
+diffstat, function names, object names, timestamps, deflate levels or tool versions. `git diff`
+headers stay only where a section of the piece cannot be said without them, so that git's and
+quilt's spelling of a change are one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-CANONICAL_PATCH = "1"
+from buildit.patch.binary import rows
+
+CANONICAL_PATCH = "2"
 """Version of the canonical form; a part of every build key with patches."""
 
 SYMLINK = 0o120000
 PLAIN = 0o100644
 EXECUTABLE = 0o100755
+
+NEXT_PIECE = b"From %s\n" % (b"0" * 40)
+"""Stands between two pieces of the canonical form: what follows applies to the result so far."""
 
 _BARE_NAME = re.compile(rb"[A-Za-z0-9._+,=@%:~/-]+")
 _ESCAPES = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
@@ -49,11 +55,16 @@ class Hunk:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """git's binary delta: the full object names before and after, and the deltas verbatim."""
+    """A binary change of git's: the object names before and after, and the bytes between.
+
+    `data` is the whole new content or, where `delta` is true, a delta on the old content
+    (`binary.delta_result`). An absent file has zeros for a name.
+    """
 
     old_object: str
     new_object: str
-    body: bytes = field(repr=False)
+    delta: bool
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +73,9 @@ class FilePatch:
 
     Paths are relative to the patched tree, decoded with `surrogateescape`; both are the same but
     for RENAME and COPY. Modes are git's (0o100644, 0o100755, 0o120000), None where the patch does
-    not say or need not. `git` says that the section is written with a `diff --git` header. `line`
-    is where it begins in the file that was read; it is no part of the value.
+    not say or need not. `git` says that the section is written with a `diff --git` header, `crlf`
+    that all of its lines, names included, ended with CR LF, which may be the patch's own or the
+    content's. `line` is where it begins in the file that was read; it is no part of the value.
     """
 
     action: Action
@@ -74,17 +86,20 @@ class FilePatch:
     hunks: tuple[Hunk, ...] = ()
     binary: Binary | None = None
     git: bool = False
+    crlf: bool = False
     line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    files: tuple[FilePatch, ...]
+    """Pieces that apply in turn; in one piece all sections speak of the tree before it."""
+
+    pieces: tuple[tuple[FilePatch, ...], ...]
 
     @property
-    def needs_git(self) -> bool:
-        """Whether `git apply` is needed: GNU patch knows no binary deltas."""
-        return any(file.binary is not None for file in self.files)
+    def files(self) -> tuple[FilePatch, ...]:
+        """The sections of all pieces."""
+        return tuple(file for piece in self.pieces for file in piece)
 
 
 def touched_paths(patch: Patch) -> tuple[str, ...]:
@@ -94,19 +109,23 @@ def touched_paths(patch: Patch) -> tuple[str, ...]:
 
 
 def canonical_bytes(patch: Patch) -> bytes:
-    """The canonical form, for `patch -p1 --fuzz=0` or, where `needs_git`, `git apply -p1`."""
-    return b"".join(part for file in patch.files for part in _section(file))
+    """The canonical form; `read.parse_canonical` is its inverse."""
+    pieces = (b"".join(part for file in piece for part in _section(file)) for piece in patch.pieces)
+    return NEXT_PIECE.join(pieces)
 
 
-def settled(files: tuple[FilePatch, ...]) -> Patch:
+def settled(pieces: Iterable[Iterable[FilePatch]]) -> Patch:
     """The patch with just the headers and modes that its meaning needs.
 
-    Once one section needs git's header (a mode, a rename, a symlink, an empty file, a binary),
-    all get one: in git's spelling every section speaks of the tree before the patch, and a
-    header without hunks would swallow a plain section after it.
+    Once one section of a piece needs git's header (a mode, a rename, a symlink, an empty file, a
+    binary), all get one: a header without hunks would swallow a plain section after it.
     """
+    return Patch(tuple(_settled_piece(tuple(piece)) for piece in pieces))
+
+
+def _settled_piece(files: tuple[FilePatch, ...]) -> tuple[FilePatch, ...]:
     git = any(_needs_header(file) for file in files)
-    return Patch(tuple(_settled_file(file, git) for file in files))
+    return tuple(_settled_file(file, git) for file in files)
 
 
 def _needs_header(file: FilePatch) -> bool:
@@ -140,18 +159,22 @@ def _section(file: FilePatch) -> Iterator[bytes]:
         yield b"diff --git %s %s\n" % (old, new)
         yield from _extended_header(file)
     if file.binary is not None:
-        yield b"GIT binary patch\n" + file.binary.body
+        yield from _binary(file.binary)
+    end = b"\r\n" if file.crlf else b"\n"
     if file.hunks:
-        yield b"--- %s\n" % (b"/dev/null" if file.action is Action.CREATE else old)
-        yield b"+++ %s\n" % (b"/dev/null" if file.action is Action.DELETE else new)
+        yield b"--- %s%s" % (b"/dev/null" if file.action is Action.CREATE else old, end)
+        yield b"+++ %s%s" % (b"/dev/null" if file.action is Action.DELETE else new, end)
     for hunk in file.hunks:
-        yield b"@@ -%d,%d +%d,%d @@\n" % (
-            hunk.old_start,
-            hunk.old_count,
-            hunk.new_start,
-            hunk.new_count,
-        )
+        counts = (hunk.old_start, hunk.old_count, hunk.new_start, hunk.new_count)
+        yield b"@@ -%d,%d +%d,%d @@%s" % (*counts, end)
         yield hunk.body
+
+
+def _binary(binary: Binary) -> Iterator[bytes]:
+    word = b"delta" if binary.delta else b"literal"
+    yield b"GIT binary patch\n%s %d\n" % (word, len(binary.data))
+    yield from rows(binary.data)
+    yield b"\n"
 
 
 def _extended_header(file: FilePatch) -> Iterator[bytes]:

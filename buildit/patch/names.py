@@ -16,6 +16,7 @@ _QUOTED = re.compile(rb'"((?:[^"\\]|\\(?:[abtnvfr"\\]|[0-3][0-7]{2}))*)"')
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2}|.)")
 _CONTROL = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13}
 _ISO_STAMP = rb"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?(?: ?([+-]\d{4}))?"
+_LONG_STAMP = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d \d{4} [+-]\d{4}")
 _BLANK_STAMP = re.compile(
     rb"[ ]+(?:" + _ISO_STAMP + rb"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} .*\d{4})$"
 )
@@ -47,15 +48,24 @@ def _check_length(text: bytes, place: str) -> None:
         )
 
 
-def is_epoch(stamp: bytes) -> bool:
-    """Whether diff -N marks an absent file: the timestamp is 1970-01-01 00:00 UTC."""
+def is_absence(stamp: bytes) -> bool:
+    """Whether what follows a name says that there is no such file.
+
+    diff -N marks it by the timestamp 1970-01-01 00:00 UTC, Subversion by `(nonexistent)`.
+    """
+    if stamp == b"(nonexistent)":
+        return True
     match = re.fullmatch(_ISO_STAMP, stamp)
-    if match is None:
+    if match is not None:
+        day, clock, zone = match.groups()
+        written = f"{day.decode()} {clock.decode()} {(zone or b'+0000').decode()}"
+        form = "%Y-%m-%d %H:%M:%S %z"
+    elif _LONG_STAMP.fullmatch(stamp):
+        written, form = " ".join(stamp.decode().split()[1:]), "%b %d %H:%M:%S %Y %z"
+    else:
         return False
-    day, clock, zone = match.groups()
-    written = f"{day.decode()} {clock.decode()} {(zone or b'+0000').decode()}"
     try:
-        moment = datetime.strptime(written, "%Y-%m-%d %H:%M:%S %z")
+        moment = datetime.strptime(written, form)  # noqa: DTZ007 - both forms end with %z
     except ValueError:
         return False
     return moment == datetime(1970, 1, 1, tzinfo=UTC)
@@ -174,7 +184,7 @@ def stripped(name: bytes, strip: int, place: str) -> str:
 
 
 def check_links(files: tuple[FilePatch, ...], name: str) -> None:
-    """Refuse symlinks that leave the tree, and paths that lead through a link of the same patch.
+    """Refuse symlinks that leave the tree, and files of a piece written through a link of it.
 
     Raises:
         RecipeError: with the line where the section begins.
@@ -185,16 +195,15 @@ def check_links(files: tuple[FilePatch, ...], name: str) -> None:
             _check_target(file, name)
             links.add(file.new)
     for file in files:
-        for path in (file.old, file.new):
-            parent = dirname(path)
-            while parent:
-                if parent in links:
-                    raise RecipeError(
-                        f"{path!r} leads through {parent!r}, a symlink of the same patch",
-                        place=f"{name}:{file.line}",
-                        hint="name the file by its real path",
-                    )
-                parent = dirname(parent)
+        parent = dirname(file.new) if file.action is not Action.DELETE else ""
+        while parent:
+            if parent in links:
+                raise RecipeError(
+                    f"{file.new!r} leads through {parent!r}, a symlink of the same patch",
+                    place=f"{name}:{file.line}",
+                    hint="name the file by its real path",
+                )
+            parent = dirname(parent)
 
 
 def _check_target(file: FilePatch, name: str) -> None:

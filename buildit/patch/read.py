@@ -1,7 +1,9 @@
 """Reading patches strictly: unified diffs and git's, from mail, quilt, a forge or plain diff.
 
 What GNU patch would guess or ask about is an error here: other diff formats, hunks that do not
-add up, names that leave the tree. Linear in the size of the patch; nothing is applied here.
+add up, names that leave the tree. Text before a commit's first section is text, whatever it looks
+like; sections that change nothing are skipped. Linear in the size of the patch; nothing is applied
+here.
 """
 
 from __future__ import annotations
@@ -10,37 +12,68 @@ import re
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError
-from buildit.patch.form import Action, Binary, FilePatch, Hunk, Patch, settled
+from buildit.patch.binary import (
+    MAX_CONTENT,
+    MAX_RESULT,
+    Malformed,
+    delta_sizes,
+    inflated,
+    is_absent,
+    is_object,
+)
+from buildit.patch.form import (
+    EXECUTABLE,
+    PLAIN,
+    SYMLINK,
+    Action,
+    Binary,
+    FilePatch,
+    Hunk,
+    Patch,
+    settled,
+)
 from buildit.patch.names import (
     NULL_NAME,
     check_links,
     git_names,
     header_name,
-    is_epoch,
+    is_absence,
     stripped,
 )
+from buildit.patch.split import begins_commit, split
 
 MAX_BYTES = 64 << 20
 MAX_LINES = 1 << 20
-_MAX_BINARY = 256 << 20  # inflated bytes of one binary delta
-
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?:[ \r\t].*)?")
-_MODE = re.compile(rb"(old mode|new mode|new file mode|deleted file mode) (\d{6})")
+_MODE = re.compile(rb"(old mode|new mode|new file mode|deleted file mode) (\d{5,6})")
 _INDEX = re.compile(rb"index ([0-9a-f]{4,64})\.\.([0-9a-f]{4,64})(?: (\d{6}))?")
 _MOVED = re.compile(rb"(rename|copy) (from|to|old|new) (.+)")
 _IGNORED = re.compile(rb"(?:similarity|dissimilarity) index \d{1,3}%")
-_DELTA = re.compile(rb"(?:literal|delta) (\d{1,12})")
+_DELTA = re.compile(rb"(literal|delta) (\d{1,12})")
 _BASE85 = re.compile(rb"[A-Za-z](?:[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{5})+")
+_DIFFER = re.compile(rb"Binary files .* and .* differ$")
+_MAIL_PART = re.compile(rb"---?(?:---|[=_A-Za-z0-9]{10})[-=_A-Za-z0-9.: ]*$")
 _LONGEST_LINE = 10_000  # of those that other diff formats are known by
-_MODES = {b"100644": 0o100644, b"100755": 0o100755, b"120000": 0o120000}
-_FOREIGN = (
-    (re.compile(rb"diff --(?:cc|combined) |@@@+ -"), "a combined diff (of a merge)"),
-    (re.compile(rb"\d+(?:,\d+)?[acd]$"), "an ed script"),
-    (re.compile(rb"\d+(?:,\d+)?[acd]\d+(?:,\d+)?$"), "a normal diff without context"),
-    (re.compile(rb"\*{15}$|\*\*\* \d+(?:,\d+)? \*{4}$"), "a context diff"),
-    (re.compile(rb"(?:Binary f|F)iles .* and .* differ$"), "a binary change without its content"),
+_STARS = re.compile(rb"\*{15}$")
+_CONTEXT = "a context diff"
+_NO_CONTENT = "a binary change without its content"
+_EVERYWHERE = (
+    (re.compile(rb"diff --(?:cc|combined) "), "a combined diff (of a merge)"),
+    (_DIFFER, _NO_CONTENT),
+    (re.compile(rb"Cannot display: file marked as a binary type\.$"), _NO_CONTENT),
+    (re.compile(rb"Binary file .* has changed$"), _NO_CONTENT),
     (re.compile(rb"GIT binary patch$"), "a binary change without file names"),
 )
+"""What changes a tree in other words than ours, in the text before a section too."""
+_BETWEEN = (
+    (re.compile(rb"@@@+ -"), "a combined diff (of a merge)"),
+    (re.compile(rb"\d+(?:,\d+)?[acd]$"), "an ed script"),
+    (re.compile(rb"\d+(?:,\d+)?[acd]\d+(?:,\d+)?$"), "a normal diff without context"),
+    (re.compile(rb"\*\*\* \d+(?:,\d+)? \*{4}$"), _CONTEXT),
+    (re.compile(rb"Files .* and .* differ$"), _NO_CONTENT),
+)
+"""The same between and after the sections of a commit, where prose does not stand."""
+_WRITE = "write it with `git diff --binary` or `diff -ruN old new`"
 _REGENERATE = "regenerate the patch"
 _COUNTS = "regenerate the patch, or correct the counts in its @@ line"
 
@@ -77,50 +110,118 @@ def parse_patch(data: bytes, name: str, *, strip: int = 1) -> Patch:
             place=name,
             hint="make it a source archive of its own, or split it",
         )
+    return _parsed(data, name, strip)
+
+
+def parse_canonical(data: bytes, name: str) -> Patch:
+    """Read back what `form.canonical_bytes` wrote, which may be larger than a patch may be.
+
+    Raises:
+        RecipeError: the bytes are no canonical form.
+    """
+    return _parsed(data, name, 1)
+
+
+def _parsed(data: bytes, name: str, strip: int) -> Patch:
     text = _Text(name, tuple(data.removesuffix(b"\n").split(b"\n")), strip)
-    files: list[FilePatch] = []
-    at = 0
+    commits: list[list[FilePatch]] = [[]]
+    at, reader = 0, _Prose()
     while at < len(text.lines):
-        if text.at(at).startswith(b"diff --git "):
+        line = text.at(at)
+        if line.startswith(b"diff --git "):
             file, at = _git_section(text, at)
-            files += [file] if file else []
-        elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
+            commits[-1] += [file] if file else []
+            reader = _Prose(after=True)
+        elif line.startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
             file, at = _plain_section(text, at)
-            files.append(file)
+            commits[-1] += [file] if file else []
+            reader = _Prose(after=True)
         else:
-            _refuse_foreign(text, at)
+            if begins_commit(line):
+                commits.append([])
+                reader = _Prose()
+            reader.pass_over(text, at)
             at += 1
-    if not files:
+    pieces = split(commits)
+    if not pieces:
         raise _no_patch(text)
-    check_links(tuple(files), name)
-    return settled(tuple(files))
+    _check_content(text, pieces)
+    for piece in pieces:
+        check_links(tuple(piece), name)
+    return settled(pieces)
+
+
+def _check_content(text: _Text, pieces: list[list[FilePatch]]) -> None:
+    left = MAX_CONTENT
+    for file in (file for piece in pieces for file in piece):
+        left -= len(file.binary.data) if file.binary is not None else 0
+        if left < 0:
+            raise text.fail(
+                file.line - 1,
+                f"more than {MAX_CONTENT >> 20} MiB of binary changes in one patch",
+                "make them source files",
+            )
 
 
 def _no_patch(text: _Text) -> RecipeError:
     head = b"\n".join(text.lines[:5]).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html")):
         return text.fail(0, "this is a web page, not a patch", "use the URL of the raw .patch file")
+    reader = _Prose(after=True)
+    for at in range(len(text.lines)):
+        try:
+            reader.pass_over(text, at)
+        except RecipeError as error:
+            return error
     return text.fail(0, "no change in this file", "a patch is what `diff -ruN old new` prints")
 
 
-def _refuse_foreign(text: _Text, at: int) -> None:
+@dataclass(slots=True)
+class _Prose:
+    """The text that is passed over on the way to the next section.
+
+    `after` says that this commit had a section before it: then changes in another format, or
+    without a name, would be lost in silence. Before it, they may well be quoted in a message.
+    """
+
+    after: bool = False
+    named: bool = False
+
+    def pass_over(self, text: _Text, at: int) -> None:
+        """Refuse a line that begins a change which we cannot read."""
+        line = text.at(at)[:_LONGEST_LINE]
+        if line.startswith((b"Index: ", b"diff ")):
+            self.named = True
+        if (self.after or self.named) and line.startswith(b"@@ -") and _HUNK.fullmatch(line):
+            raise text.fail(at, "a hunk without `---` and `+++` lines before it", _WRITE)
+        stars = _STARS.match(line) and _BETWEEN[3][0].match(text.at(at + 1)[:_LONGEST_LINE])
+        what = _CONTEXT if stars else ""
+        for pattern, kind in (*_EVERYWHERE, *(_BETWEEN if self.after else ())):
+            what = what or (kind if pattern.match(line) else "")
+        if what:
+            raise text.fail(at, f"this is {what}, not a unified diff", _WRITE)
+
+
+def _is_bare(text: _Text, at: int) -> bool:
+    """Whether the header that ends before this line has no hunks: then it changes nothing.
+
+    Subversion writes it above changes of properties, other tools where nothing is left to say.
+    """
     line = text.at(at)
-    hint = "write it with `git diff --binary` or `diff -ruN old new`"
-    if line.startswith(b"@@ -") and _HUNK.fullmatch(line):
-        raise text.fail(at, "a hunk without `---` and `+++` lines before it", hint)
-    for pattern, what in _FOREIGN:
-        if pattern.match(line[:_LONGEST_LINE]):
-            raise text.fail(at, f"this is {what}, not a unified diff", hint)
+    begun = line.startswith((b"@@", b"+", b"-", b"\\")) or (line[:1] == b" " and line.strip())
+    return not begun or line.startswith(b"--- ") or line.rstrip() == b"--"
 
 
-def _plain_section(text: _Text, at: int) -> tuple[FilePatch, int]:
-    """A section that begins with `---`, as diff, quilt or Subversion write it."""
+def _plain_section(text: _Text, at: int) -> tuple[FilePatch | None, int]:
+    """A section that begins with `---`, as diff, quilt or Subversion write it; None if empty."""
+    if _is_bare(text, at + 2):
+        return None, at + 2
     old, old_stamp = header_name(text.at(at)[4:], text.place(at))
     new, new_stamp = header_name(text.at(at + 1)[4:], text.place(at + 1))
     hunks, end = _hunks(text, at + 2)
     only = hunks[0] if len(hunks) == 1 else None
-    creates = old == NULL_NAME or (only and is_epoch(old_stamp) and _is_empty(only, b"-"))
-    deletes = new == NULL_NAME or (only and is_epoch(new_stamp) and _is_empty(only, b"+"))
+    creates = old == NULL_NAME or (only and is_absence(old_stamp) and _is_empty(only, b"-"))
+    deletes = new == NULL_NAME or (only and is_absence(new_stamp) and _is_empty(only, b"+"))
     if creates and deletes:
         raise text.fail(at, "both names are /dev/null", "name the file that changes")
     if creates or deletes:
@@ -128,14 +229,24 @@ def _plain_section(text: _Text, at: int) -> tuple[FilePatch, int]:
         path = stripped(named, text.strip, text.place(line))
         action = Action.CREATE if creates else Action.DELETE
         _check_whole(text, at, action, hunks)
-        return FilePatch(action, path, path, hunks=hunks, line=at + 1), end
+        crlf = _is_crlf(text, at, end)
+        return FilePatch(action, path, path, hunks=hunks, crlf=crlf, line=at + 1), end
     path = _meant(
         text,
         at,
         stripped(old, text.strip, text.place(at)),
         stripped(new, text.strip, text.place(at + 1)),
     )
-    return FilePatch(Action.CHANGE, path, path, hunks=hunks, line=at + 1), end
+    crlf = _is_crlf(text, at, end)
+    return FilePatch(Action.CHANGE, path, path, hunks=hunks, crlf=crlf, line=at + 1), end
+
+
+def _is_crlf(text: _Text, start: int, end: int) -> bool:
+    """Whether a section, from `---` on, has CR LF throughout."""
+    if not text.lines[start].endswith(b"\r"):
+        return False
+    lines = text.lines[start:end]
+    return all(line.endswith(b"\r") or line.startswith(b"\\ ") for line in lines)
 
 
 def _is_empty(hunk: Hunk, side: bytes) -> bool:
@@ -186,20 +297,31 @@ def _git_section(text: _Text, start: int) -> tuple[FilePatch | None, int]:
     hunks: tuple[Hunk, ...] = ()
     binary = None
     names: tuple[bytes, bytes] | None = None
+    crlf = False
     if text.at(at) == b"GIT binary patch":
         binary, at = _binary(text, at, header)
+    elif _DIFFER.match(text.at(at)[:_LONGEST_LINE]):
+        if not _deletes_whole(header):
+            raise text.fail(at, f"this is {_NO_CONTENT}, not a unified diff", _WRITE)
+        # git shows no content of a file that goes, and its object name says which file is meant
+        binary, at = Binary(*header.objects, delta=False, data=b""), at + 1
     elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
         names = (
             header_name(text.at(at)[4:], text.place(at))[0],
             header_name(text.at(at + 1)[4:], text.place(at + 1))[0],
         )
-        hunks, at = _hunks(text, at + 2)
+        at += 2
+        if not _is_bare(text, at):
+            hunks, end = _hunks(text, at)
+            crlf, at = _is_crlf(text, at - 2, end), end
     old, new = _git_paths(text, start, header, names)
     unchanged = header.action is Action.CHANGE and header.old_mode == header.new_mode
     if unchanged and not hunks and binary is None:
         return None, at
     if header.action in (Action.CREATE, Action.DELETE):
         _check_whole(text, start, header.action, hunks)
+        if not hunks and binary is None:
+            _check_empty(text, start, header)
     _check_modes(text, start, header)
     file = FilePatch(
         action=header.action,
@@ -210,9 +332,27 @@ def _git_section(text: _Text, start: int) -> tuple[FilePatch | None, int]:
         hunks=hunks,
         binary=binary,
         git=True,
+        crlf=crlf,
         line=start + 1,
     )
     return file, at
+
+
+def _deletes_whole(header: _Header) -> bool:
+    old, new = header.objects
+    return header.action is Action.DELETE and len(old) >= 7 and bool(new) and is_absent(new)
+
+
+def _check_empty(text: _Text, start: int, header: _Header) -> None:
+    """A file that comes or goes without a hunk is empty; its object name says so."""
+    named = header.objects[0 if header.action is Action.DELETE else 1]
+    if named and not is_object(named, b"") and not is_absent(named):
+        word = "deleted" if header.action is Action.DELETE else "new"
+        raise text.fail(
+            start,
+            f"a {word} file without its lines",
+            "write it with `git diff --binary`, without --irreversible-delete",
+        )
 
 
 def _extended(text: _Text, at: int, header: _Header) -> bool:
@@ -246,12 +386,21 @@ def _extended(text: _Text, at: int, header: _Header) -> bool:
 
 
 def _mode(text: _Text, at: int, digits: bytes) -> int:
-    if digits not in _MODES:
+    """git's mode: of permissions it knows only whether the owner may execute (git-apply).
+
+    Subversion writes `10644`, old versions of git wrote `100664`.
+    """
+    mode = int(digits, 8) if digits.strip(b"01234567") == b"" else 0
+    if len(digits) == 5:
+        mode = 0o100000 | mode & 0o7777
+    if mode == SYMLINK:
+        return SYMLINK
+    if mode & ~0o777 != 0o100000:
         what = "a submodule" if digits == b"160000" else f"mode {digits.decode()}"
         raise text.fail(
             at, f"{what} in a patch", "only files (100644, 100755) and symlinks (120000) can change"
         )
-    return _MODES[digits]
+    return EXECUTABLE if mode & 0o100 else PLAIN
 
 
 def _check_modes(text: _Text, at: int, header: _Header) -> None:
@@ -260,7 +409,7 @@ def _check_modes(text: _Text, at: int, header: _Header) -> None:
         return
     if (old is None) != (new is None):
         raise text.fail(at, "`old mode` and `new mode` go together", _REGENERATE)
-    if old != new and 0o120000 in (old, new):
+    if old != new and SYMLINK in (old, new):
         raise text.fail(
             at, "a file that becomes a symlink in one section", "delete it and create it anew"
         )
@@ -298,9 +447,14 @@ def _check_names(text: _Text, start: int, absent: bool, named: bytes, expected: 
     if absent and named == NULL_NAME:
         return
     if absent or named == NULL_NAME:
-        message = f"the header of {expected!r} disagrees with /dev/null below it"
-    elif stripped(named, text.strip, text.place(start)) != expected:
-        message = f"the lines below the header of {expected!r} name another file"
+        message = f"`diff --git` names {expected!r}, the line below it /dev/null"
+        if absent:
+            found = stripped(named, text.strip, text.place(start))
+            message = (
+                f"`diff --git` says that {expected!r} is absent, the line below names {found!r}"
+            )
+    elif (found := stripped(named, text.strip, text.place(start))) != expected:
+        message = f"`diff --git` names {expected!r}, the lines below it {found!r}"
     else:
         return
     raise text.fail(start, message, _REGENERATE)
@@ -319,10 +473,19 @@ def _hunks(text: _Text, at: int) -> tuple[tuple[Hunk, ...], int]:
         at = end
     if not hunks:
         raise text.fail(at, "a hunk (`@@ -1,2 +1,3 @@`) expected", "the patch seems cut off here")
-    line = text.at(at)
-    if line[:1] in (b"+", b"-", b" ") and line.rstrip() != b"--" and not line.startswith(b"--- "):
-        raise text.fail(at, "the hunk above has more lines than its header says", _COUNTS)
+    while text.at(at).startswith(b" ") and not text.at(at).strip():
+        at += 1  # a blank line of context too many, which editors and mailers leave
+    _check_end(text, at)
     return tuple(hunks), at
+
+
+def _check_end(text: _Text, at: int) -> None:
+    """No further line of a hunk may follow the last one: only what ends a mail looks like it."""
+    line = text.at(at)
+    if line[:1] not in (b"+", b"-", b" ") or line.startswith(b"--- "):
+        return
+    if line.rstrip() not in (b"--", b"---") and not _MAIL_PART.match(line[:_LONGEST_LINE]):
+        raise text.fail(at, "the hunk above has more lines than its header says", _COUNTS)
 
 
 def _hunk(
@@ -371,28 +534,50 @@ def _no_newline(text: _Text, at: int, body: list[bytes], old_left: int, new_left
 
 
 def _binary(text: _Text, start: int, header: _Header) -> tuple[Binary, int]:
-    """git's base85 deltas, forward and perhaps reverse, verbatim."""
+    """git's change of a binary: forward, which we take, and perhaps back, which is checked only."""
     old, new = header.objects
-    if len(old) not in (40, 64) or len(old) != len(new):
+    if len(old) < 7 or len(old) != len(new):
         raise text.fail(
             start,
-            "a binary delta without full object names",
+            "a binary change without object names",
             "write it with `git diff --binary` or `git format-patch`",
         )
-    at, deltas = start + 1, 0
+    at, found = start + 1, []
     while delta := _DELTA.fullmatch(text.at(at)):
-        if int(delta[1]) > _MAX_BINARY:
-            raise text.fail(at, "a binary delta of more than 256 MiB", "make it a source file")
-        at, deltas = at + 1, deltas + 1
-        first = at
+        if int(delta[2]) > MAX_CONTENT:
+            raise text.fail(
+                at,
+                f"a binary change of more than {MAX_CONTENT >> 20} MiB",
+                "make it a source file",
+            )
+        first, at = at + 1, at + 1
         while _BASE85.fullmatch(text.at(at)):
             at += 1
         if at == first or text.at(at):
-            raise text.fail(at, "malformed base85 in a binary delta", _REGENERATE)
+            raise text.fail(at, "malformed base85 in a binary change", _REGENERATE)
+        found.append(_content(text, first, at, delta[1], int(delta[2])))
         at += 1
-    if not 1 <= deltas <= 2:
+    if not 1 <= len(found) <= 2:
         raise text.fail(at, "`literal N` or `delta N` expected", _REGENERATE)
-    kept = [text.at(index) for index in range(start + 1, min(at, len(text.lines)))]
-    while kept and not kept[-1]:
-        kept.pop()
-    return Binary(old, new, b"\n".join([*kept, b"", b""])), at
+    is_delta, data = found[0]
+    if not is_delta and not _names(new, data):
+        raise text.fail(
+            start, "the content of a binary change is not what its index line names", _REGENERATE
+        )
+    return Binary(old, new, is_delta, data), at
+
+
+def _content(text: _Text, first: int, end: int, word: bytes, size: int) -> tuple[bool, bytes]:
+    try:
+        data = inflated([text.at(at) for at in range(first, end)], size)
+        if word == b"delta" and max(delta_sizes(data)) > MAX_RESULT:
+            raise Malformed(f"it is of more than {MAX_RESULT >> 20} MiB")
+    except Malformed as error:
+        message = f"a damaged binary change: {error}"
+        raise text.fail(first - 1, message, _REGENERATE) from error
+    return word == b"delta", data
+
+
+def _names(named: str, content: bytes) -> bool:
+    """Whether an object name is that of the content, an absent file's of none."""
+    return is_object(named, content) or (is_absent(named) and not content)

@@ -33,7 +33,6 @@ BUILD_DIRECTORY = "/build"
 SOURCE_DIRECTORY = "/build/src"
 DESTINATION_DIRECTORY = "/build/out"
 FILES_DIRECTORY = "/input/files"
-PATCHES_DIRECTORY = "/input/patches"
 
 _MAP = f"-ffile-prefix-map={SOURCE_DIRECTORY}=."
 _READS_USE = re.compile(r"\bUSE\b")

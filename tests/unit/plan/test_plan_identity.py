@@ -187,7 +187,7 @@ def test_distinct_inputs_have_distinct_keys(first: BuildInputs, second: BuildInp
 def test_the_builder_reads_the_very_inputs_from_the_record(inputs: BuildInputs) -> None:
     record = read_record(record_text(inputs.record()))
     assert record.sources == inputs.sources
-    assert record.patches == tuple(patch.digest for patch in inputs.patches)
+    assert record.patches == inputs.patches
     assert record.files == inputs.files
     assert record.steps == inputs.steps
     assert record.environment == inputs.environment
