@@ -38,6 +38,8 @@ from buildit.plan.identity import Rules
 from buildit.plan.nodes import deb_node
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished, explained
 from buildit.store.failures import Failure, forget_failure, keep_failure
 from buildit.store.ingest import Batch
 
@@ -80,6 +82,9 @@ class Builder:
         work = self.store.scratch(f"build-{node.key[:16]}")
         try:
             return self._deb(node, work) if node.deb else self._package(node, at_hand, work)
+        except OSError as error:
+            self._check_place(work, ())
+            raise explained(error, work) from error
         finally:
             if work.exists():
                 self.store.discard(work)
@@ -108,13 +113,29 @@ class Builder:
             with self.store.batch() as batch:
                 outputs = self._capture(node, record, room, lowers, epoch, batch)
                 kept = _Kept(outputs, _record(node, batch), self._log(room, batch))
-        except (Interrupted, StoreError):
+        except (Interrupted, CorruptBlob, StoreError):
             raise  # not the recipe's fault; and where the disk is full, nothing is kept
         except BuilditError as error:
+            self._check_place(work, (*(lower.tree for lower in lowers.values()), room.lowers[-1]))
             self._keep_failure(node, room, phase, error)
             raise
         forget_failure(self.store, node.key)
         return self._artifact(node, kept, epoch, resolved_outputs(node, at_hand))
+
+    def _check_place(self, work: Path, trees: Sequence[str]) -> None:
+        """Tell a build that failed from one whose place in the store was taken away under it.
+
+        Raises:
+            Vanished: its directory is gone, or a tree that it saw is not what was unpacked.
+        """
+        places = [self.store.root / TREES / tree for tree in trees]
+        bad = [place for place in places if not self.store.trees.is_as_sealed(place)]
+        if bad or not work.is_dir() or self.store.lost():
+            raise Vanished(
+                "what a build needs of the store was deleted or changed under it",
+                place=str(bad[0] if bad else work),
+                hint="run the same command again: it is made anew",
+            )
 
     def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
@@ -190,7 +211,7 @@ class Builder:
         out = work / "out"
         out.mkdir()
         members: list[Entry] = []
-        with self.store.open_blob(node.deb.digest) as deb, Root.open(out) as into:
+        with self.store.seekable(node.deb.digest) as deb, Root.open(out) as into:
             pairs = read_deb(deb, Budget(), node.label)
             unpack_entries(_noting(pairs, members), into, node.label)
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
@@ -207,7 +228,7 @@ class Builder:
     def _beside(self, deb: DebRef, node: Node) -> Visible:
         """The files of a .deb that was chosen with the node's."""
         other = deb_node(deb, self.toolchain, (*node.beside, *_self(node)), self.rules)
-        with self.store.open_blob(deb.digest) as stream:
+        with self.store.seekable(deb.digest) as stream:
             entries = [entry for entry, _ in read_deb(stream, Budget(), deb.name)]
         return Visible(f"{other.key}:{RUNTIME}", Listing(entries))
 

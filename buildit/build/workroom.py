@@ -127,7 +127,7 @@ class Workroom:
     def _unpack(self, source: SourceInput, store: Store, named: SourceRef | None) -> Unpacked:
         name = named.name if named else source.name or source.digest[:12]
         place = f"{self.label}: {name}"
-        archive, owner = store.path(source.digest), host_owner()
+        archive, owner = store.sound(source.digest), host_owner()
         try:
             with Root.open(self.work) as work, self._directory(work, source, place) as into:
                 if source.unpack:

@@ -65,7 +65,7 @@ def replay(argv: list[str]) -> int | None:
         return None
     try:
         screen, paths = "".join(kept["screen"]), "".join(kept["paths"])
-        if not all(map(os.path.exists, kept["store"])):
+        if not all(map(os.path.exists, kept["store"])) or not _is_private(kept["blobs"]):
             return None
         if not stamp.unchanged(kept["images"]) and not _put_back(name, kept):
             return None
@@ -84,6 +84,22 @@ def replay(argv: list[str]) -> int | None:
     except (OSError, UnicodeError):
         return None
     return 0
+
+
+def _is_private(blobs: str) -> bool:
+    """Whether nobody else may write to the store of `blobs`, nor to what this shortcut believes."""
+    from buildit.pipeline import stamp
+
+    root = os.path.dirname(os.path.dirname(blobs))
+    parts = [root, os.path.dirname(blobs), blobs, os.path.join(root, "k")] if blobs else []
+    for part in (*parts, stamp.place("")):
+        try:
+            status = os.stat(part)
+        except OSError:
+            continue  # what it held is missed where it is needed
+        if status.st_mode & 0o022 or status.st_uid != os.geteuid():
+            return False
+    return True
 
 
 def _put_back(name: str, kept: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind
+from buildit.store.durable import Vanished
 
 WORKERS = 2
 """Threads: decoding xz and writing files both leave the interpreter to others."""
@@ -54,8 +55,10 @@ def fill(
     """
     stop = threading.Event() if stop is None else stop
     owners: dict[str, str] = {}
+    placed: list[str] = []
     debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
-    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), stop), owners)
+    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), placed, stop), owners)
+    _check_placed(tree, placed)
     with Root.open(tree) as root:
         _fix(root, owners)
         _set_times(root)
@@ -94,7 +97,24 @@ def _unpack_all(
         owners |= dict.fromkeys(future.result(), deb.name)
 
 
-def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[str]:
+def _check_placed(tree: Path, placed: Sequence[str]) -> None:
+    """Half a minute is time enough for somebody to delete what lies in a temporary directory.
+
+    Raises:
+        Vanished: a file that was unpacked is gone.
+    """
+    for path in placed:
+        if not os.path.lexists(tree / path):
+            raise Vanished(
+                f"{path} was deleted while the tree was filled",
+                place=str(tree),
+                hint="run the same command again: it is filled anew",
+            )
+
+
+def _unpack(
+    tree: Path, deb: DebRef, path: Path, placed: list[str], stop: threading.Event
+) -> list[str]:
     """Unpack one .deb; its programs and libraries."""
     name = f"{deb.name} {deb.version}"
     found: list[str] = []
@@ -104,7 +124,7 @@ def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[
         raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
     with packed, Root.open(tree) as root:
         members = _until(stop, read_deb(packed, Budget(), name))
-        unpack_entries(_chosen(members, found), root, name)
+        unpack_entries(_chosen(members, found, placed), root, name)
     return found
 
 
@@ -115,12 +135,13 @@ def _until(stop: threading.Event, members: Members) -> Members:
         yield member
 
 
-def _chosen(members: Members, found: list[str]) -> Members:
+def _chosen(members: Members, found: list[str], placed: list[str]) -> Members:
     for entry, content in members:
         if not wanted(entry.path):
             continue
         if entry.kind is not Kind.DIRECTORY and _is_asked_for(entry.path):
             found.append(entry.path)
+        placed.append(entry.path)
         yield _normal(entry), content
 
 

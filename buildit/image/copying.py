@@ -1,18 +1,22 @@
 """Blobs of the store copied into an image, the cheapest way the file system offers.
 
-A copy never shares an inode with the store: whoever edits an image cannot harm the store.
+A copy never shares an inode with the store: whoever edits an image cannot harm the store. What
+arrived is hashed, so that a disk that rots is found before an image counts.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from buildit.digest import Digest
-from buildit.errors import IntegrityError, StoreError
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import StoreError
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
 
 BlobPath = Callable[[Digest], Path]
 """Where the store keeps the blob of a digest."""
@@ -23,75 +27,70 @@ _UNABLE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOS
 
 
 def open_blob(blob: BlobPath, digest: Digest, size: int, title: str) -> int:
-    """A descriptor to read a blob of this size.
-
-    The size is all that is checked here: `buildit store verify` reads everything, and so does
-    `buildit verify` with the image.
+    """A descriptor to read a blob of this size; its bytes are for the caller to check.
 
     Raises:
         StoreError: the blob is missing or cannot be read.
-        IntegrityError: it has another size.
+        CorruptBlob: it has another size.
     """
     path = blob(digest)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreError(
-            f"blob {digest[:12]}… of {title} cannot be read: {error.strerror}",
-            place=str(path),
-            hint="run `buildit store verify`, then build again",
-        ) from error
+        raise _unreadable(error, f"blob {digest[:12]}… of {title}", path) from error
     actual = os.fstat(descriptor).st_size
     if actual != size:
         os.close(descriptor)
-        raise IntegrityError(
-            f"blob {digest[:12]}… of {title} has {actual} bytes instead of {size}",
-            place=str(path),
-            hint="run `buildit store verify`: it sets damaged objects aside",
-        )
+        raise CorruptBlob(digest, f"the layer of {title} ({actual} bytes instead of {size})")
     return descriptor
 
 
+def _unreadable(error: OSError, what: str, path: Path) -> StoreError:
+    kind = Vanished if isinstance(error, FileNotFoundError) else StoreError
+    return kind(
+        f"{what} cannot be read: {error.strerror}",
+        place=str(path),
+        hint="run `buildit store verify`, then build again",
+    )
+
+
 def read_small(blob: BlobPath, digest: Digest, title: str) -> bytes:
-    """A blob that fits into memory; its reader checks what it says.
+    """A blob that fits into memory, compared with its name.
 
     Raises:
         StoreError: it cannot be read.
+        CorruptBlob: it holds other bytes.
     """
     path = blob(digest)
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise StoreError(
-            f"the contents of {title} cannot be read: {error.strerror}",
-            place=str(path),
-            hint="run `buildit store verify`, then build again",
-        ) from error
+        raise _unreadable(error, f"the contents of {title}", path) from error
+    if digest_bytes(content) != digest:
+        raise CorruptBlob(digest, f"the list of the files of {title}")
+    return content
 
 
 def copy_blob(blob: BlobPath, digest: Digest, size: int, title: str, target: Path) -> None:
-    """Copy a blob to a new file with mode 0644: by reflink, inside the kernel, or by hand.
+    """Copy a blob to a new file with mode 0644: by reflink, inside the kernel, or by hand. The
+    copy is read back and compared with the blob's name.
 
     Raises:
-        StoreError, IntegrityError: as `open_blob`.
+        StoreError, CorruptBlob: as `open_blob`; or the copy holds other bytes.
         OSError: the target cannot be written.
     """
     source = open_blob(blob, digest, size, title)
     try:
-        out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
+        out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(out, "r+b", buffering=0) as copy:
             os.fchmod(out, 0o644)  # whatever the umask
             copied = size if _cloned(source, out) else _copied(source, out, size)
-        finally:
-            os.close(out)
+            copy.seek(0)
+            right = copied == size and hashlib.file_digest(copy, "sha256").hexdigest() == digest
     finally:
         os.close(source)
-    if copied != size:
-        raise IntegrityError(
-            f"blob {digest[:12]}… of {title} changed while it was copied",
-            place=str(blob(digest)),
-            hint="run `buildit store verify`, then build again",
-        )
+    if not right:
+        raise CorruptBlob(digest, f"the layer of {title}")
 
 
 def _cloned(source: int, out: int) -> bool:

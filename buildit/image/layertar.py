@@ -20,6 +20,7 @@ from buildit.image.copying import BlobPath, open_blob, read_small
 from buildit.image.rootfs import Member, merge_group
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
+from buildit.store.checked import CorruptBlob
 
 
 def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
@@ -27,6 +28,7 @@ def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
 
     Raises:
         StoreError: the blob cannot be read.
+        CorruptBlob: it holds other bytes than its name says.
         IntegrityError: it is not a listing.
     """
     return parse_contents(read_small(blob, layer.contents, layer.title))
@@ -98,7 +100,7 @@ def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents)
     """Write a member into a tar as `entry`, its bytes straight from the layer that brings it.
 
     Raises:
-        IntegrityError: the layer holds other bytes than its listing says.
+        CorruptBlob: the layer holds other bytes than its listing says.
         StoreError: the layer is missing.
     """
     if entry.kind is not Kind.FILE:
@@ -111,11 +113,7 @@ def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents)
         content.close()
     if digest != entry.digest:
         layer = contents.layers[member.layer]
-        raise IntegrityError(
-            f"{member.source!r} in the layer of {layer.title} is damaged",
-            place=f"layer {layer.diff_id}",
-            hint="run `buildit store verify`: it sets damaged objects aside",
-        )
+        raise CorruptBlob(layer.diff_id, f"{member.source!r} in the layer of {layer.title}")
 
 
 def contents_of(

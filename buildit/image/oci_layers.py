@@ -18,6 +18,7 @@ from buildit.image.crew import Crew
 from buildit.image.survey import Survey, survey
 from buildit.model.image import Layer
 from buildit.model.tree import Entry
+from buildit.store.checked import checked_stream
 
 _COPIERS = 2
 _DIRECTORIES = "directories, as the whole image has them"
@@ -95,7 +96,7 @@ def _write(layers: Sequence[Layer], number: int, blobs: Blobs) -> Written:
     from buildit.image.compress import compress_layer
 
     descriptor = open_blob(blobs.store, layer.diff_id, layer.size, layer.title)
-    with open(descriptor, "rb") as source:
+    with checked_stream(open(descriptor, "rb"), layer.diff_id, lambda: None) as source:
         unnamed = blobs.directory / f"layer-{number}"
         digest, size = compress_layer(source, layer.diff_id, blobs.codec, unnamed)
     return _named(unnamed, Written(layer.diff_id, digest, size, layer.title))

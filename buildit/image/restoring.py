@@ -63,7 +63,7 @@ def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
 
     Raises:
         StoreError: a blob is gone, or the output cannot be written.
-        IntegrityError: a blob has another size, or `kept` names no part of a layout.
+        IntegrityError: a blob has other bytes, or `kept` names no part of a layout.
         KeyError, TypeError, AttributeError: `kept` is no recipe.
     """
     works = []

@@ -34,6 +34,8 @@ from buildit.pipeline.trust import Judge
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
 from buildit.store.trust import claim
 
 if TYPE_CHECKING:
@@ -200,7 +202,7 @@ class Realiser:
                 artifact = builder.build(node, at_hand)
                 self.keep(artifact)
                 self.judge.compare(artifact)
-            except Interrupted:
+            except (Interrupted, CorruptBlob, Vanished):
                 raise
             except BuilditError as error:
                 self.report(BuildFailed(node.key, node.label, error.message))

@@ -134,9 +134,11 @@ def image_parts(image: Path) -> list[Path]:
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
     """Keep a result under its question; a disk that refuses costs only the shortcut."""
+    from buildit.store.durable import make_directory
+
     with suppress(OSError):
         where = directory()
-        where.mkdir(parents=True, exist_ok=True)
+        make_directory(where)
         temporary = where / f".stamp-{os.getpid()}-{os.urandom(4).hex()}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

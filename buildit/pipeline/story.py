@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from buildit.errors import IntegrityError, StoreError, UnsatisfiableError, UsageError
+from buildit.digest import Digest
+from buildit.errors import (
+    BuilditError,
+    IntegrityError,
+    Interrupted,
+    StoreError,
+    UnsatisfiableError,
+    UsageError,
+)
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.emitters import emit_all
 from buildit.image.names import output_name
@@ -19,10 +27,13 @@ from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
 from buildit.pipeline import stamp
 from buildit.pipeline.back import Realiser
+from buildit.pipeline.mending import rechecking, refetch, until_whole
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings, from_plain
 from buildit.pipeline.sync import check_sources
 from buildit.store.cas import Store
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
 from buildit.store.layout import BLOBS
 
 if TYPE_CHECKING:
@@ -92,9 +103,19 @@ def opened(
 ) -> Iterator[tuple[Store, Network]]:
     """The store and the network of a command."""
     with Store.open(Path(settings.store)) as store:
+        store.tell = lambda text: report(Notice(text, warning=True))
         network = Network(settings, store, report, options.offline)
         try:
             yield store, network
+        except (BuilditError, OSError) as error:
+            known = isinstance(error, Interrupted | CorruptBlob | Vanished)
+            if not known and store.lost():
+                raise Vanished(
+                    f"a part of the store was deleted while it was used ({error})",
+                    place=settings.store,
+                    hint="run the same command again: what is missing is made anew",
+                ) from error
+            raise
         finally:
             network.close()
 
@@ -251,6 +272,12 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
     Raises:
         BuilditError: see each stage; the store stays whole, finished packages stay built.
     """
+    return until_whole(lambda tell, lost: _build(options, tell, stop, lost), report)
+
+
+def _build(
+    options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+) -> tuple[Emission, ...]:
     prepared = prepare(options, report)
     plan = prepared.plan
     report(Started(plan.label))
@@ -270,28 +297,37 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
             check_before_build(plan, settings, network)
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-        realiser.realise(roots)
-        _check_outputs(prepared, realiser, options, report)
-        emissions = _emit(plan, realiser, options.output, report)
-        if prepared.planned is not None:
-            _keep_outputs(prepared.planned, plan.platform, realiser, options)
-            _keep_roots(realiser, options)
-            # Last: whoever finds the plan kept need not do any of this again.
-            _keep_plan(prepared, options)
-        if publishes:
-            from buildit.pipeline.publish import publish
+        with rechecking(realiser):
+            realiser.realise(roots)
+            _check_outputs(prepared, realiser, options, report)
+            emissions = _emit(plan, realiser, options.output, report)
+            if prepared.planned is not None:
+                _keep_outputs(prepared.planned, plan.platform, realiser, options)
+                _keep_roots(realiser, options)
+                # Last: whoever finds the plan kept need not do any of this again.
+                _keep_plan(prepared, options)
+            if publishes:
+                from buildit.pipeline.publish import publish
 
-            publish(replace(prepared, settings=settings), store, network, emissions)
+                refetch(plan, network, lost)
+                publish(replace(prepared, settings=settings), store, network, emissions)
     return emissions
 
 
 def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Published, ...]:
-    """Publish a container that is built: its packages, its spec and its images.
+    """Publish a container that is built: its packages, its spec and its images. What turns out to
+    be corrupt in the store on the way is fetched or built anew.
 
     Raises:
         UsageError: it is not built, or there is nowhere to publish to.
         FetchError, IntegrityError, StoreError: see `pipeline.publish`.
     """
+    return until_whole(lambda tell, lost: _push(options, tell, stop, lost), report)
+
+
+def _push(
+    options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+) -> tuple[Published, ...]:
     from buildit.pipeline.publish import built_keys, check_push, publish, targets
 
     prepared = prepare(options, report)
@@ -299,11 +335,16 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as (store, network):
         places = targets(settings, network)
-        keys = built_keys(prepared.plan, settings, store, network)
-        check_push(places, prepared.plan, keys, settings, store)
         realiser = Realiser(prepared.plan, settings, store, report, stop, network)
-        emissions = _emit(prepared.plan, realiser, options.output, report)
-        return publish(prepared, store, network, emissions)
+        with rechecking(realiser):
+            if lost:
+                steps = prepared.plan.steps
+                realiser.realise(tuple(s.key for s in steps if isinstance(s, PackageStep)))
+                refetch(prepared.plan, network, lost)
+            keys = built_keys(prepared.plan, settings, store, network)
+            check_push(places, prepared.plan, keys, settings, store)
+            emissions = _emit(prepared.plan, realiser, options.output, report)
+            return publish(prepared, store, network, emissions)
 
 
 def _publishes(options: Options) -> bool:
@@ -358,7 +399,12 @@ def _emitted(images: Sequence[Image], store: Store, output: Path) -> tuple[Emiss
         # Before the image: a signature that lies there is of other bytes than are about to.
         path = output / output_name(one)
         path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
-    for one, emission in zip(wanted, emit_all(wanted, store.path, output), strict=True):
+    try:
+        made = emit_all(wanted, store.path, output)
+    except CorruptBlob as error:
+        store.recheck(error.digest)
+        raise
+    for one, emission in zip(wanted, made, strict=True):
         result = {
             "image": image_digest(one),
             "digest": emission.digest,

@@ -41,8 +41,9 @@ class Supply:
         """
         # Unpacking a .deb needs the toolchain too: who provides what its files load.
         tree = self.store.root / "trees" / toolchain.identity
-        whole = self.store.trees.is_whole(tree)
-        debs = {} if whole else {deb.digest: deb for deb in toolchain.debs}
+        debs = (
+            {} if self.store.trees.is_sound(tree) else {deb.digest: deb for deb in toolchain.debs}
+        )
         for node in nodes:
             further = (node.deb, *node.beside) if node.deb else ()
             debs |= {deb.digest: deb for deb in further}
@@ -59,6 +60,27 @@ class Supply:
         for node in nodes:
             for patch in node.remote_patches:
                 self._patch(patch)
+
+    def bring_again(
+        self, lost: frozenset[Digest], nodes: Iterable[Node], debs: Iterable[DebRef]
+    ) -> None:
+        """Fetch those sources, .debs and patches whose blobs were lost.
+
+        Raises:
+            FetchError: something is served nowhere.
+            IntegrityError: every place serves other bytes.
+        """
+        nodes = tuple(nodes)
+        sources = {one.digest: one for node in nodes for one in node.sources if one.digest in lost}
+        wants = [self._source(source) for source in sources.values()]
+        wants += [self._deb(deb) for deb in debs if deb.digest in lost]
+        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
+        if missing:
+            self._fetch(missing)
+        for node in nodes:
+            for patch in node.remote_patches:
+                if patch.digest in lost:
+                    self._patch(patch)
 
     def _announce(self, debs: list[Fetch]) -> None:
         """One line for what would be a hundred."""
@@ -152,7 +174,7 @@ class Supply:
             self.network.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
         )
         try:
-            verify_detached(self.store.path(source.digest), armored, keys)
+            verify_detached(self.store.sound(source.digest), armored, keys)
         except IntegrityError as error:
             raise IntegrityError(
                 f"the upstream signature of {source.name} does not hold: {error.message}",
@@ -176,6 +198,6 @@ def toolchain_owners(
     from buildit.debian.toolchain import fill, read_owners
 
     tree = store.named_tree(
-        toolchain.identity, lambda directory: fill(directory, toolchain, store.path, stop)
+        toolchain.identity, lambda directory: fill(directory, toolchain, store.sound, stop)
     )
     return read_owners(tree)

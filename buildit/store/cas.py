@@ -1,7 +1,9 @@
 """The local store: immutable blobs named by their SHA-256, scratch space and unpacked trees.
 
 A blob is visible only when it is complete, verified and durable. Nothing is ever edited, and no
-blob is hard-linked out: whoever takes one copies (or reflinks) it.
+blob is hard-linked out: whoever takes one copies (or reflinks) it. Bytes leave it through one of
+four doors, all of which hash them: `read`, `checked`, `seekable` and `sound`; images are copied by
+`image.copying`, which hashes too.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file
-from buildit.errors import StoreError
-from buildit.store.checked import checked_stream
+from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file, digest_stream
+from buildit.store.checked import CorruptBlob, checked_stream
 from buildit.store.durable import (
     Disk,
+    Vanished,
     explained,
     located,
     make_directory,
@@ -30,7 +32,7 @@ from buildit.store.durable import (
 )
 from buildit.store.fault import Faults
 from buildit.store.ingest import Batch, Pending, Sink, copy_file
-from buildit.store.layout import BLOBS, prepare
+from buildit.store.layout import BLOBS, DIRECTORIES, prepare
 from buildit.store.lease import Lease, reclaim
 from buildit.store.locks import Waiting, exclusive, passing, quietly, shared
 from buildit.store.remove import remove_tree
@@ -40,13 +42,15 @@ from buildit.store.trees import Trees
 class Store:
     """One store on disk, shared by any number of processes and by the threads of this one."""
 
-    __slots__ = ("_guard", "_lease", "blobs", "disk", "root", "trees")
+    __slots__ = ("_guard", "_lease", "blobs", "disk", "root", "tell", "trees")
 
     def __init__(self, root: Path, disk: Disk) -> None:
         self.root = root
         self.disk = disk
         self.blobs = root / BLOBS
         self.trees = Trees(root, disk)
+        self.tell: Callable[[str], None] = quietly
+        """Hears what is mended on the way, in one line."""
         self._lease: Lease | None = None
         self._guard = threading.Lock()
 
@@ -81,7 +85,7 @@ class Store:
     # -- reading
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is or would be; for reading only, never to hard-link."""
+        """Where the blob is or would be; never to hard-link, and to read only through a door."""
         return self.blobs / digest
 
     def size(self, digest: Digest) -> int | None:
@@ -96,7 +100,7 @@ class Store:
         return self.size(digest) is not None
 
     def open_blob(self, digest: Digest) -> BinaryIO:
-        """The blob as it is on disk, seekable and unverified; `checked` verifies.
+        """The blob as it is on disk, seekable and unverified: to look at, never to hand on.
 
         Raises:
             StoreError: there is no such blob.
@@ -105,7 +109,7 @@ class Store:
         try:
             return open_regular(self.path(digest))
         except FileNotFoundError:
-            raise StoreError(
+            raise Vanished(
                 "the blob is not in the store",
                 place=f"sha256:{digest}",
                 hint="run the build again: it is fetched or built anew",
@@ -121,6 +125,41 @@ class Store:
             IntegrityError: from the last `read`: the blob is corrupt and was set aside.
         """
         return checked_stream(self.open_blob(digest), digest, lambda: self.set_aside(digest))
+
+    def seekable(self, digest: Digest) -> BinaryIO:
+        """The blob for readers that go back and forth: all of it was hashed through the same
+        descriptor before.
+
+        Raises:
+            StoreError: there is no such blob, or the disk fails.
+            CorruptBlob: the blob is corrupt; it was set aside.
+        """
+        stream = self.open_blob(digest)
+        try:
+            with located(self.path(digest)):
+                if digest_stream(stream) != digest:
+                    self.set_aside(digest)
+                    raise CorruptBlob(digest)
+                stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def sound(self, digest: Digest) -> Path:
+        """The path of a blob that was hashed just now, for readers that want a name.
+
+        Raises:
+            StoreError, CorruptBlob: as `seekable`.
+        """
+        self.seekable(digest).close()
+        return self.path(digest)
+
+    def recheck(self, digest: Digest) -> None:
+        """Compare a blob that somebody found wrong with its name once more; a wrong one is set
+        aside, so that what a concurrent run has put in its place meanwhile stays."""
+        with located(self.path(digest)):
+            self._is_right(digest)
 
     def read(self, digest: Digest) -> bytes:
         """All bytes of a blob, verified.
@@ -185,6 +224,12 @@ class Store:
                 reclaim(self.root)
                 self._lease = Lease.take(self.root, self.disk)
             return self._lease
+
+    def lost(self) -> bool:
+        """Whether somebody deleted a part of the store while it is open here."""
+        with self._guard:
+            held = self._lease is None or self._lease.is_named()
+        return not held or not all((self.root / name).is_dir() for name in DIRECTORIES)
 
     def pin(self, names: Iterable[str]) -> None:
         """Keep keys, digests and trees from being collected while this process runs.
@@ -276,8 +321,12 @@ class Store:
         return self.named_tree(diff_id, fill)
 
     def named_tree(self, identity: str, fill: Callable[[Path], None]) -> Path:
-        """A derived tree named by what determines it; `fill` makes it in an empty directory."""
-        with located(self.root / "trees" / identity):
+        """A derived tree named by what determines it; `fill` makes it in an empty directory. One
+        that is not what was filled in any more is dropped, and filled again."""
+        path = self.root / "trees" / identity
+        with located(path):
+            if self.trees.is_whole(path) and not self.trees.is_sound(path):
+                self.tell(f"{path}: its files are not those that were unpacked: it is filled again")
             return self.trees.get(identity, self.lease, fill)
 
     # -- inside

@@ -21,6 +21,7 @@ from buildit.store.cas import Store, set_aside
 from buildit.store.durable import READ_ONLY, located, token
 from buildit.store.layout import CONSTANT_FILES, DIRECTORIES
 from buildit.store.lease import reclaim
+from buildit.store.seal import SEAL
 
 
 class Remedy(StrEnum):
@@ -154,11 +155,14 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
 
 
 def _check_trees(store: Store) -> Iterator[Fault]:
-    """Trees are derived, so one that is not whole is removed and nothing is lost."""
+    """Trees are derived, so one that is not right is removed and nothing is lost."""
     for path in sorted((store.root / "trees").iterdir()):
-        whole = path.with_suffix("") if path.suffix == ".ok" else path
-        if path.suffix == ".ok" and not whole.exists():
-            path.unlink()
-            yield _fault(store, path, "it marks no tree", Remedy.REPAIRED)
-        elif path == whole and store.trees.drop_partial(path, store.lease):
-            yield _fault(store, path, "it was not filled to its end", Remedy.REPAIRED)
+        whole = path.with_suffix("") if path.suffix in (".ok", SEAL) else path
+        if path != whole:
+            # Both went with their tree, where it was dropped a moment ago.
+            if path.exists() and not whole.exists():
+                path.unlink(missing_ok=True)
+                if path.suffix == ".ok":
+                    yield _fault(store, path, "it marks no tree", Remedy.REPAIRED)
+        elif reason := store.trees.drop_wrong(path, store.lease):
+            yield _fault(store, path, reason, Remedy.REPAIRED)

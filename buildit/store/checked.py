@@ -1,4 +1,7 @@
-"""A blob's bytes as a stream that compares them with the blob's name before it says "end"."""
+"""A blob's bytes as a stream that compares them with the blob's name before it says "end".
+
+All bytes that leave the store go through here or through `image.copying`, which hash them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,19 @@ from buildit.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+class CorruptBlob(IntegrityError):  # noqa: N818 - what it is, as in the messages
+    """A blob of the store that is not what its name says; a run sets it aside and makes it anew."""
+
+    def __init__(self, digest: Digest, what: str = "") -> None:
+        super().__init__(
+            f"{what or 'the blob'} in the store is corrupt; it was set aside",
+            place=f"sha256:{digest}",
+            hint="run `buildit store verify`, then build again: it is fetched or built anew",
+        )
+        self.digest = digest
+        self.what = what
 
 
 class _Checked(io.RawIOBase):
@@ -49,11 +65,7 @@ class _Checked(io.RawIOBase):
     def _compare(self) -> None:
         if self._hash.hexdigest() != self._digest:
             self._on_corrupt()
-            raise IntegrityError(
-                "the blob in the store is corrupt; it was set aside",
-                place=f"sha256:{self._digest}",
-                hint="run the build again: it is fetched or built anew",
-            )
+            raise CorruptBlob(self._digest)
 
 
 def checked_stream(
@@ -62,7 +74,7 @@ def checked_stream(
     """Wrap an open file; it closes with the stream. `on_corrupt` runs before the error.
 
     Raises:
-        IntegrityError: from the read that meets the end, where the bytes do not match `digest`.
+        CorruptBlob: from the read that meets the end, where the bytes do not match `digest`.
         StoreError: from any read, where the disk fails.
     """
     return io.BufferedReader(_Checked(source, digest, on_corrupt), CHUNK)

@@ -26,6 +26,7 @@ from buildit.store.locks import Waiting, quietly
 from buildit.store.names import index_paths
 from buildit.store.remove import remove_tree
 from buildit.store.resolved import stale_entries
+from buildit.store.seal import SEAL
 
 NS = 1_000_000_000
 
@@ -228,7 +229,9 @@ def _blobs(store: Store) -> list[Digest]:
 
 
 def _trees(store: Store) -> list[Path]:
-    return sorted(path for path in (store.root / "trees").iterdir() if path.suffix != ".ok")
+    return sorted(
+        path for path in (store.root / "trees").iterdir() if path.suffix not in (".ok", SEAL)
+    )
 
 
 def _unnamed(

@@ -37,9 +37,20 @@ _HINTS = {
 }
 
 
+class Vanished(StoreError):  # noqa: N818 - what happened to it
+    """Something of the store that was there is gone: it was deleted while it was used. A run makes
+    it anew."""
+
+
 def explained(error: OSError, place: Path) -> StoreError:
     """What a failed system call on the store means, and the next step."""
     number = error.errno or 0
+    if number == errno.ENOENT:
+        return Vanished(
+            "a part of the store is gone: it was deleted while it was used",
+            place=str(error.filename or place),
+            hint="run the same command again: what is missing is made anew",
+        )
     what = os.strerror(number) if number else str(error)
     hint = _HINTS.get(number, "run `buildit doctor`")
     return StoreError(f"the store cannot be used: {what}", place=str(place), hint=hint)

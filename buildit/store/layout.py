@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -60,11 +61,16 @@ def prepare(root: Path, disk: Disk) -> Path:
         check_owner(real)
         if not check_format(real):
             _create(real, disk)
+        for name in DIRECTORIES:
+            # One that was deleted is made again, empty: what it held is made or fetched anew.
+            make_directory(real / name)
+        for name in ("blobs", *DIRECTORIES):
+            check_owner(real / name)
     return real
 
 
 def check_owner(root: Path) -> None:
-    """Refuse a store that another user could change under us.
+    """Refuse a store, or a directory of it, that another user could change under us.
 
     Raises:
         StoreError: not a directory, another owner, or writable by group or others.
@@ -84,7 +90,7 @@ def check_owner(root: Path) -> None:
         raise StoreError(
             f"other users may write to the store (mode {stat.S_IMODE(status.st_mode):04o})",
             place=str(root),
-            hint=f"run `chmod go-w {root}`, then `buildit store verify`",
+            hint=f"run `chmod go-w {shlex.quote(str(root))}`, then `buildit store verify`",
         )
 
 

@@ -65,6 +65,10 @@ class Lease:
         os.write(fd, holder_line().replace(b"\n", f" since {since}\n".encode()))
         return cls(root, name, fd, os.getpid())
 
+    def is_named(self) -> bool:
+        """False where its file was deleted: then nobody knows of this process."""
+        return is_named(self.fd, self.root / "leases" / self.name)
+
     def entry(self, purpose: str) -> Path:
         """A name under tmp/ that belongs to this lease and to nothing else."""
         return Path(self.prefix(purpose) + token())

@@ -5,6 +5,10 @@ after the rename, which names the boot that filled it: within one boot the page 
 written, after a crash or power loss the boot differs and the tree is filled again. A tree that is
 used again a minute later, when the kernel has written it back anyway, is synced and marked as
 settled for all boots.
+
+Beside it `trees/<name>.seal` says what was filled in: one digest over names, types, modes, sizes,
+times and link targets, compared once in a run before a build sees the tree, and one over the bytes
+too, for `buildit store verify`. A tree that differs is dropped and filled again.
 """
 
 from __future__ import annotations
@@ -14,14 +18,16 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from buildit.errors import StoreError
 from buildit.store.build_owner import hand_over
-from buildit.store.durable import DIRECTORY, Disk, make_directory, syncfs
+from buildit.store.durable import DIRECTORY, Disk, Vanished, make_directory, syncfs
 from buildit.store.lease import Lease
 from buildit.store.locks import passing
 from buildit.store.remove import remove_tree
+from buildit.store.seal import SEAL, Seal, look, read_seal, seal
 
 SETTLED = b"settled"
 ROOT_MTIME = 315532800
@@ -33,37 +39,71 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """The directory `trees/` of one store."""
+    """The directory `trees/` of one store. `_sound` are those held against their seal already."""
 
     root: Path
     disk: Disk
+    _sound: set[str] = field(default_factory=set, compare=False)
 
     def get(self, name: str, lease: Callable[[], Lease], fill: Callable[[Path], None]) -> Path:
         """The tree of that name; `fill` is given an empty directory where there is none yet.
 
         Several threads or processes that want one tree wait for the first.
         """
-        if not _NAME.fullmatch(name) or name.endswith(".ok"):
+        if not _NAME.fullmatch(name) or name.endswith((".ok", SEAL)):
             raise ValueError(f"not a tree's name: {name!r}")
         path = self.root / "trees" / name
-        if self.is_whole(path):
+        if self.is_sound(path) and os.path.lexists(_sealed(path)):
             self._settle(path, lease)
             return path
         with self._lock(name):
-            if not self.is_whole(path):
+            if not self.is_sound(path):
                 self._fill(path, lease(), fill)
+                self._sound.add(name)
+            elif not os.path.lexists(_sealed(path)):
+                # Filled before there were seals, or copied without: from now on it stays as it is.
+                self._write_seal(path, seal(path), lease())
         return path
 
     def is_whole(self, path: Path) -> bool:
+        """Whether it was filled to its end: what its mark says."""
         mark = _read_mark(path)
         return mark != b"" and mark in (boot(), SETTLED) and path.is_dir()
+
+    def is_sound(self, path: Path) -> bool:
+        """Whether it is whole and still what was filled in; its files are looked at once. One
+        without a seal counts: it is sealed when it is used."""
+        if not self.is_whole(path):
+            self._sound.discard(path.name)
+            return False
+        if path.name not in self._sound:
+            if os.path.lexists(_sealed(path)) and not self.is_as_sealed(path):
+                return False
+            self._sound.add(path.name)
+        return True
+
+    def is_as_sealed(self, path: Path) -> bool:
+        """Hold a tree against its seal now, by all but the bytes of its files."""
+        kept = read_seal(path)
+        with suppress(OSError):
+            return kept is not None and look(path) == kept.looks
+        return False
+
+    def has_its_bytes(self, path: Path) -> bool:
+        """Hold a tree against its seal now, by the bytes of its files too."""
+        kept = read_seal(path)
+        with suppress(OSError):
+            return kept is not None and seal(path) == kept
+        return False
 
     def set_aside(self, path: Path, lease: Lease) -> Path | None:
         """Take a tree out of use; returns where it waits to be removed, None where there is none.
 
         The mark goes first, so that no crash leaves a half tree that counts.
         """
+        self._sound.discard(path.name)
         _mark(path).unlink(missing_ok=True)
+        _sealed(path).unlink(missing_ok=True)
         trash = lease.entry("trash")
         try:
             path.rename(trash)
@@ -71,13 +111,18 @@ class Trees:
             return None
         return trash
 
-    def drop_partial(self, path: Path, lease: Callable[[], Lease]) -> bool:
-        """Remove a tree that was not filled to its end; False where it is whole."""
+    def drop_wrong(self, path: Path, lease: Callable[[], Lease]) -> str:
+        """Remove a tree that was not filled to its end, or whose bytes are not those that were
+        filled in; why it was removed, empty where it is right."""
         with self._lock(path.name):
-            if self.is_whole(path):
-                return False
-            self._drop(path, lease())
-        return True
+            reason = ""
+            if not self.is_whole(path):
+                reason = "it was not filled to its end"
+            elif not self.has_its_bytes(path):
+                reason = "its files are not those that were unpacked; it is filled again on use"
+            if reason:
+                self._drop(path, lease())
+        return reason
 
     def _lock(self, name: str) -> AbstractContextManager[None]:
         make_directory(self.root / "locks")
@@ -90,6 +135,7 @@ class Trees:
 
     def _fill(self, path: Path, lease: Lease, fill: Callable[[Path], None]) -> None:
         self._drop(path, lease)
+        make_directory(path.parent)
         work = lease.entry("tree")
         work.mkdir()
         try:
@@ -98,12 +144,23 @@ class Trees:
             work.chmod(DIRECTORY)
             hand_over(work)
             os.utime(work, (ROOT_MTIME, ROOT_MTIME))
+            sealed = seal(work)
             self.disk.faults.reach("tree-publish")
             work.rename(path)
-        except BaseException:
+        except BaseException as error:
+            errors = (error, error.__cause__)
+            gone = any(isinstance(one, FileNotFoundError) for one in errors)
+            gone = gone or not (work.is_dir() or os.path.lexists(path))
             with suppress(OSError):
                 remove_tree(work)
+            if gone and isinstance(error, OSError | StoreError):
+                raise Vanished(
+                    "a tree was deleted while it was filled",
+                    place=str(path),
+                    hint="run the same command again: it is filled anew",
+                ) from error
             raise
+        self._write_seal(path, sealed, lease)
         if not boot():
             _sync_file_system(path)
         self._write_mark(path, boot() or SETTLED, lease)
@@ -118,6 +175,10 @@ class Trees:
     def _write_mark(self, path: Path, content: bytes, lease: Lease) -> None:
         """Not synced: it comes after its tree was, or counts for no longer than this boot."""
         self.disk.put_derived("mark", _mark(path), content, lease.entry("mark"))
+
+    def _write_seal(self, path: Path, sealed: Seal, lease: Lease) -> None:
+        """Before the mark: a tree that counts has one."""
+        self.disk.put_derived("mark", _sealed(path), sealed.text(), lease.entry("seal"))
 
 
 def boot() -> bytes:
@@ -138,6 +199,10 @@ def _sync_file_system(path: Path) -> None:
 
 def _mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.ok")
+
+
+def _sealed(path: Path) -> Path:
+    return path.with_name(f"{path.name}{SEAL}")
 
 
 def _read_mark(path: Path) -> bytes:

@@ -49,7 +49,7 @@ class Seed:
         """A store with nothing but the toolchain's tree, whose files it shares with the first."""
         store = root / "store"
         (store / "trees").mkdir(parents=True)
-        for name in (self.toolchain, f"{self.toolchain}.ok"):
+        for name in (self.toolchain, f"{self.toolchain}.ok", f"{self.toolchain}.seal"):
             source = self.program.store / "trees" / name
             subprocess.run(["cp", "-al", source, store / "trees"], check=True)
         return store

@@ -165,7 +165,7 @@ def test_a_damaged_layer_is_never_compressed_into_an_image(
     layer = blobs.layer("x", [file("f", b"content")])
     tar = blobs(layer.diff_id)
     tar.write_bytes(tar.read_bytes().replace(b"content", b"contenu"))
-    with pytest.raises(IntegrityError, match="came back as other bytes"):
+    with pytest.raises(IntegrityError, match="is corrupt"):
         emit_oci(image((layer,), "oci", app=None, compress="zstd"), blobs, tmp_path / "out")
     assert not [*(tmp_path / "out").glob("*")]
 

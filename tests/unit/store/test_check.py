@@ -127,4 +127,4 @@ def test_a_partial_tree_goes(store: Store) -> None:
     (store.root / "trees" / "lost.ok").write_bytes(b"x")
     store.named_tree("whole", lambda _: None)
     assert {fault.path for fault in verify(store).faults} == {"trees/half", "trees/lost.ok"}
-    assert sorted(os.listdir(store.root / "trees")) == ["whole", "whole.ok"]
+    assert sorted(os.listdir(store.root / "trees")) == ["whole", "whole.ok", "whole.seal"]

@@ -141,7 +141,7 @@ def test_trees_failures_and_corrupt_objects_go(store: Store, tmp_path: Path) -> 
     store.close()
     found = collect(store, keep=["kept", key("y")])
     assert [path.name for path in found.trees] == ["toolchain"]
-    assert sorted(os.listdir(store.root / "trees")) == ["kept", "kept.ok"]
+    assert sorted(os.listdir(store.root / "trees")) == ["kept", "kept.ok", "kept.seal"]
     assert find_failure(store, key("x")) is None
     assert find_failure(store, key("y")) is not None
     assert os.listdir(store.root / "corrupt") == []
