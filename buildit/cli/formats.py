@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from buildit.load.filters import DEFAULT, FILTERS
 from buildit.model import leaf
 from buildit.model.config import ConfigSpec
 from buildit.model.container import StepSpec
@@ -80,7 +81,37 @@ def formats_page() -> str:
         parts.append(f"## {title}\n\n{about}")
         for model in models:
             parts += _sections(model, shown)
+    parts.append(_templates())
     return "\n".join(parts).rstrip("\n")
+
+
+TEMPLATES = """## Templates
+
+Texts may be [Jinja](https://jinja.palletsprojects.com/templates/) templates: `{{ name }}`,
+`{% if … %}`, `{% for … %}`, `{# a comment #}`; `${#x}` stays as it is, for shells. They see `vars`,
+each from its step on, and in a container `packages`, with the `version`, `license`, `homepage` and
+`description` of each: `{{ packages['www-servers/nginx'].version }}` (not in `package` and `use`
+steps, which choose the packages). `+ - * // %` take numbers, `~` joins texts,
+`{{ ',' if not loop.last }}` is empty where the condition is false. Calls, `{% set %}` and other
+files there are none. Tests: `is defined`, `is undefined`. Filters:
+
+| filter | gives |
+|---|---|
+"""
+
+
+def _templates() -> str:
+    said: dict[str, list[str]] = {}
+    for name, function in FILTERS.items():
+        said.setdefault(" ".join((function.__doc__ or "").split()), []).append(name)
+    said["The value, or `default_value` where it is not defined; with `true`, also if empty."] = [
+        *DEFAULT
+    ]
+    rows = sorted(
+        f"| {', '.join(f'`{name}`' for name in names)} | {text.replace('|', chr(92) + '|')} |"
+        for text, names in said.items()
+    )
+    return TEMPLATES + "\n".join(rows) + "\n"
 
 
 def _sections(model: type[Model], shown: set[str]) -> Iterator[str]:

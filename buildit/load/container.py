@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import RecipeError, UsageError
-from buildit.load.jinja import render_json, render_tree
+from buildit.load.jinja import Variables, render_json, render_tree
 from buildit.load.tree import shown
 from buildit.load.yamltext import load_yaml
 from buildit.model.container import StepSpec
@@ -38,16 +39,52 @@ class LoadedStep:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called."""
+    """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called.
+
+    `pending`: some template asks for `packages`, which were not known when it was read.
+    """
 
     directory: Path
     file: str
     variables: Map[str, str]
     steps: tuple[LoadedStep, ...]
+    pending: bool = False
 
 
-def load_container(directory: Path) -> Container:
-    """Read the container of a directory.
+PACKAGES = "packages"
+"""The variable that says what was chosen: `{{ packages['www-servers/nginx'].version }}`."""
+
+SAID = ("version", "license", "homepage", "description")
+"""What templates may ask of a package."""
+
+
+class _Unknown(Map[str, Map[str, str]]):
+    """`packages` before any was chosen: each there is, of version 0."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __getitem__(self, name: str) -> Map[str, str]:
+        self.asked = True
+        return dict.fromkeys(SAID, "0")
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked = True
+        return iter(())
+
+    def __len__(self) -> int:
+        self.asked = True
+        return 0
+
+
+def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = None) -> Container:
+    """Read the container of a directory; `packages` are what was chosen, by category/name.
+
+    Without them, templates that ask for a package get the version 0, and the container says so in
+    `pending`: read it again when they are known, and see `check_settled`.
 
     Raises:
         UsageError: there is no container.yaml.
@@ -68,18 +105,48 @@ def load_container(directory: Path) -> Container:
             place=str(node.place),
             hint="begin each step with a dash: `- vars: {name: web, version: 1.0}`",
         )
+    unknown = _Unknown()
+    names: Variables = {PACKAGES: unknown if packages is None else packages}
     variables: dict[str, str] = {}
     steps = []
     for item in node.items:
-        step = _step(item, variables)
+        step = _step(item, {**names, **variables})
+        if PACKAGES in (step.spec.vars or {}):
+            raise RecipeError(
+                f"{PACKAGES!r} is what templates call the packages of the container",
+                place=_place_of_var(step, PACKAGES),
+                hint="give the variable another name",
+            )
         variables.update(step.spec.vars or {})
         steps.append(step)
-    container = Container(directory, file, variables, tuple(steps))
+    container = Container(directory, file, variables, tuple(steps), unknown.asked)
     _check_names(container, node)
     return container
 
 
-def _step(item: Node, variables: Map[str, str]) -> LoadedStep:
+def check_settled(first: Container, second: Container) -> None:
+    """Refuse a container whose choice of packages depends on the packages that were chosen.
+
+    Raises:
+        RecipeError: a `package` or `use` step, or the platform, is another one now.
+    """
+    for before, after in zip(first.steps, second.steps, strict=True):
+        if (before.spec.package, before.spec.use) != (after.spec.package, after.spec.use):
+            raise RecipeError(
+                f"{PACKAGES!r} is not known before the packages are chosen",
+                place=after.place,
+                hint="`package` and `use` steps cannot ask for it; write the value out",
+            )
+    for name in ("os", "arch"):
+        if first.variables.get(name) != second.variables.get(name):
+            raise RecipeError(
+                f"{PACKAGES!r} is not known before the packages are chosen",
+                place=_place_of(name, second),
+                hint=f"write the {name} out",
+            )
+
+
+def _step(item: Node, variables: Variables) -> LoadedStep:
     if not isinstance(item, Mapping):
         raise RecipeError(
             "expected a step with one key", place=str(item.place), hint="such as `- vars: {...}`"
@@ -101,7 +168,7 @@ def _step(item: Node, variables: Map[str, str]) -> LoadedStep:
     return LoadedStep(parse(rendered, StepSpec), rendered, content)
 
 
-def _render_vars(item: Mapping, variables: Map[str, str]) -> Mapping:
+def _render_vars(item: Mapping, variables: Variables) -> Mapping:
     """The step with its templates filled in; each variable may use those before it."""
     known = dict(variables)
     values = item.get("vars")
@@ -159,9 +226,11 @@ def _unfit_for_a_file(value: str) -> bool:
 
 def _place_of(name: str, container: Container) -> str | None:
     """Where a variable got the value that it has."""
-    for step in reversed(container.steps):
-        values = step.node.get("vars")
-        found = values.get(name) if isinstance(values, Mapping) else None
-        if found is not None:
-            return str(found.place)
-    return None
+    found = (_place_of_var(step, name) for step in reversed(container.steps))
+    return next((place for place in found if place is not None), None)
+
+
+def _place_of_var(step: LoadedStep, name: str) -> str | None:
+    values = step.node.get("vars")
+    found = values.get(name) if isinstance(values, Mapping) else None
+    return None if found is None else str(found.place)

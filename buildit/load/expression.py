@@ -15,7 +15,16 @@ from typing import Any
 from jinja2 import nodes
 
 from buildit.errors import RecipeError
-from buildit.load.filters import FILTERS, FilterError, kind_of, text_of, weight, within
+from buildit.load.filters import (
+    DEFAULT,
+    FILTERS,
+    TESTS,
+    FilterError,
+    kind_of,
+    text_of,
+    weight,
+    within,
+)
 from buildit.load.jinja import Value
 from buildit.model.nearest import advice
 from buildit.model.node import Scalar
@@ -36,8 +45,19 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
     "in": lambda left, right: operator.contains(right, left),
     "notin": lambda left, right: not operator.contains(right, left),
 }
+_SUMS: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "Add": ("+", operator.add),
+    "Sub": ("-", operator.sub),
+    "Mul": ("*", operator.mul),
+    "FloorDiv": ("//", operator.floordiv),
+    "Mod": ("%", operator.mod),
+}
+LARGEST = 10**18
+"""What a sum may come to, on either side of 0."""
+
 _WORDS = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow", "Neg"), "arithmetic"),
+    "Div": "/ (// divides whole numbers)",
+    "Pow": "**",
     "Assign": "{% set %}",
     "AssignBlock": "{% set %}",
     "Call": "calls",
@@ -61,6 +81,8 @@ class Undefined:
     node: nodes.Node
     message: str
     hint: str | None = None
+    empty: bool = False
+    """An `if` without an `else` whose condition is false: an empty text where it is used."""
 
 
 def place_on(scalar: Scalar, line: int | None, word: str = "") -> str:
@@ -114,8 +136,27 @@ class Evaluation:
         """
         value = self.any_value(node, names, depth)
         if isinstance(value, Undefined):
+            if value.empty:
+                return ""
             raise self.error(value.node, value.message, value.hint)
         return value
+
+    def check(self, template: nodes.Template) -> None:
+        """Refuse filters and tests that there are none of, in branches that do not run too.
+
+        Raises:
+            RecipeError: with the nearest name.
+        """
+        waiting: list[nodes.Node] = [template]
+        while waiting:  # deeper than Python's recursion would go
+            node = waiting.pop()
+            waiting.extend(node.iter_child_nodes())
+            if isinstance(node, nodes.Filter) and node.name not in (*FILTERS, *DEFAULT):
+                hint = advice(node.name, (*FILTERS, "default"))
+                raise self.error(node, f"there is no filter {node.name!r}", hint)
+            if isinstance(node, nodes.Test) and node.name not in TESTS:
+                hint = "write `is defined` or `is not defined`"
+                raise self.error(node, f"there is no test {node.name!r}", hint)
 
     def any_value(self, node: nodes.Node, names: Names, depth: int) -> Value | Undefined:
         self.charge(node, depth)
@@ -143,7 +184,9 @@ class Evaluation:
 
     def _literal(self, node: nodes.Const) -> Value:
         value: object = node.value
-        if value is None or isinstance(value, str | bool | int | float):
+        if isinstance(value, str):
+            return value.replace("\0", "")  # the marks of comments
+        if value is None or isinstance(value, bool | int | float):
             return value
         raise self.unusable(node)
 
@@ -159,6 +202,10 @@ class Evaluation:
                 return not self.value(node.node, names, depth)
             case nodes.Compare():
                 return self._compared(node, names, depth)
+            case nodes.BinExpr() if type(node).__name__ in _SUMS:
+                return self._sum(node, names, depth)
+            case nodes.Neg():
+                return self._number(node, self.value(node.node, names, depth), "-", -1)
             case nodes.List() | nodes.Tuple():
                 return [self.value(item, names, depth) for item in node.items]
             case _:
@@ -167,8 +214,29 @@ class Evaluation:
     def _chosen(self, node: nodes.CondExpr, names: Names, depth: int) -> Value | Undefined:
         branch = node.expr1 if self.value(node.test, names, depth) else node.expr2
         if branch is None:
-            return Undefined(node, "the condition is false and there is no `else`")
+            message = "the condition is false and there is no `else`"
+            return Undefined(node, message, empty=True)
         return self.any_value(branch, names, depth)
+
+    def _sum(self, node: nodes.BinExpr, names: Names, depth: int) -> Value:
+        left = self.value(node.left, names, depth)
+        right = self.value(node.right, names, depth)
+        sign, apply = _SUMS[type(node).__name__]
+        if sign == "+" and isinstance(left, str) and isinstance(right, str):
+            return self._concatenated(node, [left, right])
+        one, other = (self._number(node, value, sign) for value in (left, right))
+        if other == 0 and sign in ("//", "%"):
+            raise self.error(node, f"{one} {sign} 0 has no value")
+        made: Value = apply(one, other)
+        return self._number(node, made, sign)
+
+    def _number(self, node: nodes.Node, value: Value, sign: str, times: int = 1) -> int | float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            hint = "values from YAML are text: `name | int` is its number; `~` joins texts"
+            raise self.error(node, f"{sign} needs numbers, found {kind_of(value)}", hint)
+        if not -LARGEST <= value <= LARGEST:
+            raise self.error(node, f"the result of {sign} is too large")
+        return value * times
 
     def _concatenated(self, node: nodes.Node, parts: list[Value]) -> Value:
         self.charge(node, 0, parts)
@@ -206,9 +274,8 @@ class Evaluation:
         return True
 
     def _tested(self, node: nodes.Test, names: Names, depth: int) -> bool:
-        if node.name not in ("defined", "undefined") or node.args or node.kwargs:
-            hint = "write `is defined` or `is not defined`"
-            raise self.error(node, f"there is no test {node.name!r}", hint)
+        if node.args or node.kwargs:
+            raise self.error(node, f"the test {node.name!r} takes nothing")
         missing = isinstance(self.any_value(node.node, names, depth), Undefined)
         return missing == (node.name == "undefined")
 
@@ -217,13 +284,10 @@ class Evaluation:
             raise self.unusable(node)
         args = [self.value(arg, names, depth) for arg in node.args]
         named = {str(one.key): self.value(one.value, names, depth) for one in node.kwargs}
-        if node.name in ("default", "d"):
+        if node.name in DEFAULT:
             return self._default(node, self.any_value(node.node, names, depth), args, named)
         value = self.value(node.node, names, depth)
-        apply = FILTERS.get(node.name)
-        if apply is None:
-            hint = advice(node.name, (*FILTERS, "default"))
-            raise self.error(node, f"there is no filter {node.name!r}", hint)
+        apply = FILTERS[node.name]  # `check` has seen it
         self.charge(node, depth, value, args)
         try:
             return apply(value, *args, **named)

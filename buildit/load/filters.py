@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from buildit.load.jinja import Value
@@ -61,20 +62,24 @@ def within(length: int) -> None:
 
 
 def _lower(value: Value) -> Value:
+    """The text in lower case."""
     return text_of(value).lower()
 
 
 def _upper(value: Value) -> Value:
+    """The text in upper case."""
     upper = text_of(value).upper()
     within(len(upper))
     return upper
 
 
 def _trim(value: Value, chars: Value = None) -> Value:
+    """The text without blanks, or the `chars` given, at both ends."""
     return text_of(value).strip(None if chars is None else text_of(chars))
 
 
 def _replace(value: Value, old: Value, new: Value) -> Value:
+    """The text with every `old` replaced by `new`."""
     text, before, after = text_of(value), text_of(old), text_of(new)
     found = text.count(before)
     within(len(text) + found * (len(after) - len(before)))
@@ -82,35 +87,49 @@ def _replace(value: Value, old: Value, new: Value) -> Value:
 
 
 def _join(value: Value, d: Value = "") -> Value:
+    """The items of a list as one text, with `d` between them."""
     parts, between = [text_of(one) for one in _many(value)], text_of(d)
     within(sum(map(len, parts)) + len(between) * len(parts))
     return between.join(parts)
 
 
 def _length(value: Value) -> Value:
+    """How many characters, items or keys there are."""
     if isinstance(value, str | Sequence | Mapping):
         return len(value)
     raise FilterError(f"expected text, a list or a mapping, found {kind_of(value)}")
 
 
 def _first(value: Value) -> Value:
+    """The first item of a list, or key of a map."""
     return _many(value, "the first of nothing")[0]
 
 
 def _last(value: Value) -> Value:
+    """The last one."""
     return _many(value, "the last of nothing")[-1]
 
 
 def _items(value: Value) -> Value:
+    """The keys and values of a map, in pairs for `{% for key, value in … %}`."""
     if not isinstance(value, Mapping):
         raise FilterError(f"expected a mapping, found {kind_of(value)}")
     return [[key, one] for key, one in value.items()]
 
 
 def _tojson(value: Value) -> Value:
+    """The value as JSON."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
     within(len(text))
     return text
+
+
+def _int(value: Value) -> Value:
+    """The whole number that a text says."""
+    text = text_of(value).strip()
+    if isinstance(value, bool) or re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None:
+        raise FilterError(f"expected a whole number, found {text[:40]!r}")
+    return int(text)
 
 
 def _many(value: Value, if_none: str = "") -> Sequence[Value]:
@@ -126,6 +145,7 @@ def _many(value: Value, if_none: str = "") -> Sequence[Value]:
 FILTERS: Mapping[str, Callable[..., Value]] = {
     "count": _length,
     "first": _first,
+    "int": _int,
     "items": _items,
     "join": _join,
     "last": _last,
@@ -136,4 +156,10 @@ FILTERS: Mapping[str, Callable[..., Value]] = {
     "trim": _trim,
     "upper": _upper,
 }
-"""`default` and `d` are there too; they alone take a name that is not defined."""
+"""What stands behind `|`, but for `DEFAULT`."""
+
+DEFAULT = ("default", "d")
+"""Two names of the one filter that takes a name which is not defined."""
+
+TESTS = ("defined", "undefined")
+"""What may stand behind `is`."""

@@ -1,11 +1,13 @@
 """Templates in values: text leaves are rendered after parsing, so structure cannot change.
 
-A leaf without `{{` or `{%` never loads Jinja2. Rendered text is marked and never rendered again.
+A leaf without `{{`, `{%` or `{# #}` never loads Jinja2. Rendered text is marked and never rendered
+again.
 What a template may say is in `load.template`; keys are never templates.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping as Map
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -21,8 +23,12 @@ Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
 Variables = Map[str, Value]
 
 
+COMMENT = re.compile(r"(?<!\$)\{#.*?#\}", re.DOTALL)
+"""A comment of templates; `${#x}` is shell, and `{#` without an end is text."""
+
+
 def is_template(text: str) -> bool:
-    return "{{" in text or "{%" in text
+    return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
 
 
 def render_tree(node: Node, variables: Variables) -> Node:

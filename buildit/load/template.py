@@ -6,6 +6,7 @@ know the line of the template that they began on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from buildit.errors import RecipeError
 from buildit.load.expression import Evaluation, Names, place_on
 from buildit.load.filters import FilterError, kind_of, text_of
-from buildit.load.jinja import Value, Variables
+from buildit.load.jinja import COMMENT, Value, Variables
 from buildit.model.node import Scalar
 
 MAX_TEMPLATE = 64 << 10
@@ -42,7 +43,9 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
         RecipeError: as `load.jinja.render_tree`.
     """
     run = _Run(Evaluation(scalar))
-    run.body(_parsed(scalar).body, variables, 1)
+    parsed = _parsed(scalar)
+    run.evaluation.check(parsed)
+    run.body(parsed.body, variables, 1)
     return tuple(run.made)
 
 
@@ -50,11 +53,16 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
 def _grammar() -> Environment:
     return Environment(  # noqa: S701 - it only parses, and nothing here is HTML
         keep_trailing_newline=True,
-        # `${#x}` is shell, not a comment: the text that we read holds no NUL.
+        # `${#x}` is shell, not a comment: `_parsed` marks those that are one with NUL, which the
+        # text that we read does not hold.
         comment_start_string="\0{#",
         comment_end_string="#\0}",
         cache_size=0,
     )
+
+
+def _marked(comment: re.Match[str]) -> str:
+    return f"\0{{#{comment[0][2:-2]}#\0}}"
 
 
 def _parsed(scalar: Scalar) -> nodes.Template:
@@ -65,7 +73,7 @@ def _parsed(scalar: Scalar) -> nodes.Template:
             hint="move its fixed text into a file of its own",
         )
     try:
-        return _grammar().parse(scalar.text)
+        return _grammar().parse(COMMENT.sub(_marked, scalar.text))
     except TemplateSyntaxError as error:
         message = " ".join(str(error.message).split())
         raise RecipeError(
@@ -102,7 +110,7 @@ class _Run:
     def output(self, node: nodes.Output, names: Names, depth: int) -> None:
         for part in node.nodes:
             if isinstance(part, nodes.TemplateData):
-                piece = Piece(part.data, part.lineno, is_value=False)
+                piece = Piece(part.data.replace("\0", ""), part.lineno, is_value=False)
             else:
                 piece = Piece(self.printed(part, names, depth), part.lineno, is_value=True)
             self.made.append(piece)

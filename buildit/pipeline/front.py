@@ -14,7 +14,7 @@ from pathlib import Path
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import UnsatisfiableError
 from buildit.load.config import Loaded
-from buildit.load.container import Container, load_container
+from buildit.load.container import Container, check_settled, load_container
 from buildit.load.text import read_text
 from buildit.load.tree import Catalog, shown
 from buildit.model.plan import ContainerPlan, Node
@@ -91,6 +91,9 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     selection = resolve(
         roots.demands, catalog, outer_flags(request.use, loaded, container), preferred
     )
+    if container.pending:
+        first, container = container, load_container(request.directory, _said(selection))
+        check_settled(first, container)
     check_named(container, selection.chosen)
     check_flags(request.use, container, selection.chosen)
     pinner = replace(pinner, section=section, update=request.update)
@@ -108,6 +111,19 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     new = _section(section, selection, gathered, made, pinner)
     consulted += [request.directory / "container.yaml", *loaded.consulted, *catalog.consulted]
     return Planned(plan, lock, new, selection, tuple(dict.fromkeys(consulted)))
+
+
+def _said(selection: Selection) -> dict[str, dict[str, str]]:
+    """What templates may ask of the packages that were chosen."""
+    return {
+        name: {
+            "version": one.package.version,
+            "license": one.package.recipe.license or "",
+            "homepage": one.package.recipe.homepage or "",
+            "description": one.package.recipe.description or "",
+        }
+        for name, one in selection.chosen.items()
+    }
 
 
 def shipped_trees() -> tuple[Path, ...]:

@@ -317,3 +317,57 @@ def test_two_images_are_emitted_together_or_not_at_all(
         emitted(project, f"- app: {{{app}}}\n" + BOTH)
     assert [path.stat().st_ino for path in before] == [one.st_ino for one in states]
     assert {one.name for one in (project.root / "out").iterdir()} == {one.name for one in before}
+
+
+PACKAGES = (
+    "pkgs/x/one/pkg.yaml",
+    "description: One\nlicense: MIT\nversions: {1.2: {}, 1.10: {}}\n",
+)
+ONE = "packages['x/one']"
+
+
+def test_templates_may_ask_for_the_packages(project: Checkout) -> None:
+    project.write(*PACKAGES)
+    version = f"{{{{ {ONE}.version }}}}-p1"
+    head = f'- package: {{atom: x/one}}\n- vars: {{name: web, version: "{version}"}}\n'
+    steps = (
+        f'- app: {{exec: [/x], environment: {{V: "{{{{ {ONE}.version }}}}"}}}}\n'
+        f'- labels: {{l: "{{{{ {ONE}.license }}}} {{{{ version }}}}"}}\n'
+        "- image:\n    type: oci\n    content: |\n"
+        f'      {{"author": "{{{{ {ONE}.description }}}}"}}\n'
+    )
+    plan = planned(project, steps, head)
+    assert plan.version == "1.10-p1"
+    assert app_of(plan).environment == (("V", "1.10"),)
+    assert plan.labels == (("l", "MIT 1.10-p1"),)
+    assert json.loads(plan.images[0].content) == {"author": "One"}
+
+
+WRONG_PACKAGES = {
+    "unknown": ("- labels: {a: \"{{ packages['x/oen'].version }}\"}\n", "did you mean 'x/one'"),
+    "member": ("- labels: {a: \"{{ packages['x/one'].homepages }}\"}\n", "no key 'homepages'"),
+    "use": (
+        "- use: {packages: {x/two: [\"f{{ packages['x/one'].version }}\"]}}\n",
+        "not known before the packages are chosen",
+    ),
+    "package": (
+        "- package: {atom: \"x/{{ 'one' if packages['x/one'].version == '0' else 'two' }}\"}\n",
+        "not known before the packages are chosen",
+    ),
+    "vars": ("- vars: {packages: a}\n", "give the variable another name"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PACKAGES)
+def test_what_templates_cannot_know_of_the_packages_is_refused(
+    case: str, project: Checkout
+) -> None:
+    project.write(*PACKAGES)
+    project.write(
+        "pkgs/x/two/pkg.yaml", "versions: {1: {}}\nuse: {f0: {default: off, description: d}}\n"
+    )
+    steps, message = WRONG_PACKAGES[case]
+    with pytest.raises(RecipeError) as caught:
+        planned(project, f"- package: {{atom: x/one}}\n- package: {{atom: x/two}}\n{steps}")
+    assert message in f"{caught.value.message} {caught.value.hint}"
+    assert (caught.value.place or "").count(":") == 2
