@@ -100,12 +100,17 @@ class UseDep:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """`name` is `category/name`; `version` is None exactly where `operator` is ANY."""
+    """`name` is `category/name`; `version` is None exactly where `operator` is ANY.
+
+    `declared` are flags that a settled atom does not ask for now, but speaks of: the dependency
+    must have them all the same (PMS 8.3.4), or the atom would fail on another day.
+    """
 
     name: str
     operator: Operator = Operator.ANY
     version: Version | None = None
     use: tuple[UseDep, ...] = ()
+    declared: tuple[UseDep, ...] = ()
 
     @classmethod
     def parse(cls, text: str, *, place: str | None = None) -> Atom:
@@ -167,6 +172,7 @@ class Atom:
             RecipeError: a conditional demand names a flag that the dependent does not declare.
         """
         use = []
+        declared = []
         for dep in self.use:
             try:
                 wanted = dep.wanted(parent)
@@ -178,19 +184,23 @@ class Atom:
                     hint=f"declared: {', '.join(sorted(parent)) or 'none'}",
                 ) from None
             if wanted is None:
+                declared.append(dep)
                 continue
             kind = UseKind.ON if wanted else UseKind.OFF
             if isinstance(wanted, str):
                 use.append(replace(dep, kind=UseKind.CHOICE, choice=wanted))
             else:
                 use.append(replace(dep, kind=kind, choice=""))
-        return replace(self, use=tuple(use))
+        return replace(self, use=tuple(use), declared=tuple(declared))
 
     def refusal(self, flags: Mapping[str, FlagValue]) -> str | None:
         """Why a package with these flags (all that it declares) is not what a settled atom asks.
 
         None where it is. The text is a clause such as `ssl is off, [ssl] is asked`.
         """
+        for dep in self.declared:
+            if dep.flag not in flags and dep.default is None:
+                return f"it declares no flag {dep.flag!r}, [{dep}] is asked"
         for dep in self.use:
             wanted = dep.wanted({})
             actual = flags.get(dep.flag, dep.default)

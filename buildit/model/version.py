@@ -58,9 +58,9 @@ class Version:
 
     def begins(self, other: Version) -> bool:
         """Whether `other` equals this one in as many components as this has: `=…*` (PMS 8.3.1)."""
-        first, rest, letter, suffixes, revision = self.sort_key
+        first, rest, letter, suffixes, _ = self.sort_key
         other_first, other_rest, other_letter, other_suffixes, _ = other.sort_key
-        if revision:
+        if "-r" in self.text:  # a written -r0 is a component too
             return self.sort_key == other.sort_key
         if first != other_first or rest != other_rest[: len(rest)]:
             return False
@@ -69,7 +69,14 @@ class Version:
             return True
         if rest != other_rest or letter != other_letter:
             return False
-        return given == other_suffixes[: len(given)]
+        if not given:
+            return True
+        # `_rc*` names every _rc: a suffix without a number is only a part of a component.
+        bare = not self.text[-1].isdigit()
+        compared = other_suffixes[: len(given)]
+        if bare and len(compared) == len(given):
+            return given[:-1] == compared[:-1] and given[-1][0] == compared[-1][0]
+        return given == compared
 
     def __str__(self) -> str:
         return self.text

@@ -165,7 +165,11 @@ def _check_flags(state: _Round) -> None:
 
 def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
     """What to write so that the package is as the atom asks."""
-    foreign = [dep.flag for dep in atom.use if dep.flag not in declared and dep.default is None]
+    foreign = [
+        dep.flag
+        for dep in (*atom.declared, *atom.use)
+        if dep.flag not in declared and dep.default is None
+    ]
     if foreign:
         return unknown_flag_hint(foreign[0], declared)
     wishes = [assignment_text(dep.flag, dep.wanted({}) or False) for dep in atom.use]

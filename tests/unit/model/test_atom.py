@@ -204,3 +204,16 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
         return
     assert Atom.parse(str(atom)) == atom
     assert str(atom) == text
+
+
+@pytest.mark.parametrize("use", ["[x?]", "[!x?]"])
+def test_a_conditional_demand_needs_the_flag_even_where_it_asks_for_nothing(use: str) -> None:
+    atom = Atom.parse(f"a/q{use}").settled({"x": use.startswith("[!")})
+    assert atom.use == ()
+    assert "declares no flag 'x'" in (atom.refusal({}) or "")
+    assert atom.refusal({"x": False}) is None
+    assert atom.refusal({"x": True}) is None
+
+
+def test_a_default_stands_for_a_flag_that_is_not_declared() -> None:
+    assert Atom.parse("a/q[x(+)?]").settled({"x": False}).refusal({}) is None

@@ -115,6 +115,18 @@ def test_a_version_has_an_end() -> None:
         ("1.2_rc1", "1.2_rc1_p1", True),
         ("1.2-r1", "1.2-r1", True),
         ("1.2-r1", "1.2-r12", False),
+        ("2.0_rc", "2.0_rc1", True),
+        ("2.0_rc", "2.0_rc", True),
+        ("2.0_rc", "2.0_rc1_p2", True),
+        ("2.0_rc", "2.0_pre1", False),
+        ("2.0_rc", "2.0", False),
+        ("2.0_rc1_p", "2.0_rc1_p3", True),
+        ("2.0_rc1_p", "2.0_rc2_p3", False),
+        ("1.1-r0", "1.1-r1", False),
+        ("1.1-r0", "1.1.5", False),
+        ("1.1-r0", "1.1_rc1", False),
+        ("1.1-r0", "1.1", True),
+        ("1.1-r0", "1.1-r0", True),
     ],
 )
 def test_prefix_counts_components(pattern: str, version: str, expected: bool) -> None:
