@@ -152,8 +152,15 @@ def _namespaces(_: Path) -> Iterator[Finding]:
 def _limits(_: Path) -> Iterator[Finding]:
     group = open_group(Limits())
     if group is None:
-        hint = "a whole build is then measured from outside; systemd-run --user --scope delegates"
-        yield Finding("limits", Level.WEAK, "rlimits and a watcher: no cgroup is delegated", hint)
+        text = (
+            "rlimits and a watcher, five times a second: processes, their memory, memfds, /tmp and "
+            "/dev/shm; no cgroup is delegated"
+        )
+        hint = (
+            "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
+            "and descriptors in flight as well"
+        )
+        yield Finding("limits", Level.WEAK, text, hint)
         return
     group.close()
     yield Finding("limits", Level.FINE, f"cgroup v{group.version} below {group.memory.parent}")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buildit.build.launch_memory import shared_memory
 from buildit.build.limits import Limits
 
 Look = Callable[[], str | None]
@@ -108,10 +109,16 @@ class DiskWatch:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Threads and anonymous resident bytes of a process and all its descendants."""
+    """What a process and all its descendants use: `pids`, parents first, and their `threads`.
 
+    `memory` are resident bytes that one process alone has; `mapped` bounds from above the bytes of
+    files and of shared memory that they map.
+    """
+
+    pids: tuple[int, ...]
     threads: int
     memory: int
+    mapped: int
 
 
 def tree_use(pid: int) -> Use:
@@ -123,13 +130,14 @@ def tree_use(pid: int) -> Use:
         if fields is not None:
             parents.setdefault(int(fields[1]), []).append(int(name))
             threads[int(name)] = int(fields[17])
-    todo, total, memory = [pid], 0, 0
-    while todo:
-        each = todo.pop()
-        todo += parents.get(each, [])
-        total += threads.get(each, 0)
-        memory += _resident(each)
-    return Use(total, memory)
+    pids = [pid]
+    memory = mapped = 0
+    for each in pids:
+        pids += parents.get(each, [])
+        resident, shared = _resident(each)
+        memory += resident - shared
+        mapped += shared
+    return Use(tuple(pids), sum(threads.get(each, 0) for each in pids), memory, mapped)
 
 
 def _stat(name: str) -> list[str] | None:
@@ -141,12 +149,13 @@ def _stat(name: str) -> list[str] | None:
     return text.rpartition(b") ")[2].decode("ascii", "replace").split()
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: int) -> tuple[int, int]:
+    """Resident bytes, and those of them that are of files or of shared memory."""
     try:
         fields = Path("/proc", str(pid), "statm").read_text().split()
     except OSError:
-        return 0
-    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES  # resident less file-backed and shared
+        return 0, 0
+    return int(fields[1]) * _PAGE_BYTES, int(fields[2]) * _PAGE_BYTES
 
 
 @dataclass(slots=True)
@@ -162,7 +171,9 @@ class TreeWatch:
         if now < self._next:
             return None
         use = tree_use(self.pid)
+        left = self.limits.memory_bytes - use.memory
+        over = left < 0 or shared_memory(use.pids, use.mapped, left) > left
         self._next = now + max(0.2, 20 * (time.monotonic() - now))
-        if use.memory > self.limits.memory_bytes:
+        if over:
             return "memory"
         return "processes" if use.threads >= self.limits.processes else None

@@ -111,6 +111,39 @@ def test_many_small_eaters_are_counted_together(sandbox: Sandbox) -> None:
     assert answer.outcome["seconds"] < 20
 
 
+_MEMFD_CREATE, _MMAP = {"x86_64": (319, 9), "aarch64": (279, 222)}[os.uname().machine]
+_MEMFD = f"$d = syscall({_MEMFD_CREATE}, $name = 'x', 0); open($f, '>&=', $d) or die; fill($f)"
+_MAP = f"$at = syscall({_MMAP}, 0, $most << 20, 1, 1, $d, 0)"
+_READ = "unpack 'P1', pack 'J', $at + 4096 * $_ for 0 .. $most * 256 - 1"
+_FILL = "sub fill { my $f = shift; syswrite $f, 'x' x 1048576 for 1 .. $most }"
+_BOTH = "for ('/dev/shm/x', '/tmp/x')"
+SHARED = {
+    "memfd": (f"$most = 150; {_MEMFD}", 100),
+    # in two processes, since one may not even map what is above the limit
+    "mappings": (f"$most = 80; fork; {_MEMFD}; {_MAP}; close $f; {_READ}", 120),
+    "files": (f"$most = 60; {_BOTH} {{ open($f, '>', $_); fill($f) }}", 100),
+    "deleted": (f"$most = 60; {_BOTH} {{ open($g{{$_}}, '>', $_); unlink; fill($g{{$_}}) }}", 100),
+}
+"""Ways to hold memory that is no process's own, and the limit in MB that each of them breaks."""
+
+
+@pytest.mark.parametrize("way", sorted(SHARED))
+def test_memory_that_no_process_owns_counts(sandbox: Sandbox, way: str) -> None:
+    script, megabytes = SHARED[way]
+    limits = {"memory_bytes": megabytes << 20, "seconds": 15.0}
+    answer = sandbox.run("perl", "-e", f"{_FILL} {script}; sleep 20", limits=limits)
+    assert answer.outcome["limit"] == "memory", answer
+    assert answer.outcome["seconds"] < 12
+
+
+def test_shared_memory_counts_once(sandbox: Sandbox) -> None:
+    """Eight processes that map the same 40 MB hold 40 MB."""
+    script = f"$most = 40; {_MEMFD}; {_MAP}; fork for 1 .. 3; {_READ}; sleep 2"
+    limits = {"memory_bytes": 200 << 20, "seconds": 15.0}
+    answer = sandbox.run("perl", "-e", f"{_FILL} {script}", limits=limits)
+    assert (answer.outcome["limit"], answer.outcome["status"]) == (None, 0), answer
+
+
 def test_one_file_cannot_pass_the_disk_limit(sandbox: Sandbox) -> None:
     script = "truncate(STDOUT, 2**40) or print STDERR 'refused'"
     command = f'trap "" XFSZ; perl -e "{script}" >big'
