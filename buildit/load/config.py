@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.errors import RecipeError
+from buildit.errors import RecipeError, UsageError
+from buildit.home import cache_of, home_of
 from buildit.load.yamltext import load_yaml
 from buildit.model.config import (
     CONFIG_FILE,
@@ -47,7 +48,8 @@ class _Source:
     spec: ConfigSpec
     node: Keys
     directory: Path
-    home: Path
+    home: Path | None
+    shipped: bool
 
     def origin(self, *path: str) -> str:
         """`file:line` of the deepest key of `path` that is written."""
@@ -64,7 +66,9 @@ class _Source:
         return name in self.spec.model_fields_set
 
     def path(self, text: str) -> Path:
-        if text == "~" or text.startswith("~/"):
+        if _below_home(text):
+            if self.home is None:
+                raise _homeless(f"{text!r} is below the home directory")
             return self.home / text[2:]
         return Path(os.path.normpath(self.directory / text))
 
@@ -74,23 +78,25 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
 
     Raises:
         RecipeError: a file is wrong, or belongs to somebody else.
+        UsageError: what is to be below the home directory, where there is none.
     """
     home = _home(environ)
     upward, own = _upward(directory), _users_file(home, environ)
+    users = () if own is None else (own,)
     # Only the nearest file of each of the three kinds says something.
-    candidates = (upward[-1], own, *_until_found(shipped_files()))
+    candidates = (upward[-1], *users, *_until_found(shipped_files()))
     # In a checkout the shipped file is often the nearest one too: it is read once.
     found = {os.path.realpath(path): path for path in reversed(candidates) if os.path.lexists(path)}
     sources = tuple(_source(path, directory, home) for path in reversed(found.values()))
-    config = _merged(sources, home, environ)
+    config = _merged(sources, environ)
     # A user's own list holds where no file names another; it is not there unless the user made it.
-    signers = own_signers_file(environ)
-    if config.allowed_signers is None and os.path.lexists(signers):
+    signers = tuple(file.with_name(_SIGNERS) for file in users)
+    if config.allowed_signers is None and any(map(os.path.lexists, signers)):
         origins = {**config.origins, "trust.allowed-signers": "default"}
-        config = replace(config, allowed_signers=signers, origins=dict(sorted(origins.items())))
+        config = replace(config, allowed_signers=signers[0], origins=dict(sorted(origins.items())))
     named = (config.allowed_signers, *(one.allowed_signers for one in config.repositories))
     lists = [path for path in named if path is not None]
-    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, signers, *lists))))
+    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, *signers, *lists))))
 
 
 def shipped_files() -> tuple[Path, ...]:
@@ -112,24 +118,49 @@ def _until_found(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return paths
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def _home(environ: Mapping[str, str]) -> Path | None:
+    home = home_of(environ)
     given = environ.get("HOME", "")
-    return Path(given) if given.startswith("/") else Path.home()
+    if home is None and given:
+        raise UsageError(
+            f"HOME is {given!r}, which is no absolute path",
+            hint='export HOME="$PWD/…", or unset it',
+        )
+    return None if home is None else Path(home)
 
 
-def _base(environ: Mapping[str, str], name: str, otherwise: Path) -> Path:
+def _below_home(text: str) -> bool:
+    return text == "~" or text.startswith("~/")
+
+
+def _homeless(what: str) -> UsageError:
+    return UsageError(
+        f"{what}, and there is none: HOME is not set, and user {os.getuid()} has no passwd entry",
+        hint="set HOME, or BUILDIT_STORE for the store and an absolute path for all else",
+    )
+
+
+def _users_file(home: Path | None, environ: Mapping[str, str]) -> Path | None:
     # XDG base directories, 0.8: "all paths must be absolute", another is to be ignored.
-    given = environ.get(name, "")
-    return Path(given) if given.startswith("/") else otherwise
+    given = environ.get("XDG_CONFIG_HOME", "")
+    if given.startswith("/"):
+        return Path(given) / "buildit" / "config.yaml"
+    return None if home is None else home / ".config" / "buildit" / "config.yaml"
 
 
-def _users_file(home: Path, environ: Mapping[str, str]) -> Path:
-    return _base(environ, "XDG_CONFIG_HOME", home / ".config") / "buildit" / "config.yaml"
+_SIGNERS = "allowed_signers"
 
 
 def own_signers_file(environ: Mapping[str, str]) -> Path:
-    """The user's own allowed-signers file, which holds where no configuration names another."""
-    return _users_file(_home(environ), environ).with_name("allowed_signers")
+    """The user's own allowed-signers file, which holds where no configuration names another.
+
+    Raises:
+        UsageError: there is no home directory that it could be in.
+    """
+    own = _users_file(_home(environ), environ)
+    if own is None:
+        raise _homeless(f"your own {_SIGNERS} is below the home directory")
+    return own.with_name(_SIGNERS)
 
 
 def _check_owner(path: Path, directory: Path) -> None:
@@ -153,7 +184,7 @@ def _shown(path: Path) -> str:
     return str(path) if text.startswith("..") else text
 
 
-def _source(path: Path, directory: Path, home: Path) -> _Source:
+def _source(path: Path, directory: Path, home: Path | None) -> _Source:
     _check_owner(path, directory)
     node = load_yaml(path, _shown(path))
     if not isinstance(node, Keys):
@@ -162,12 +193,14 @@ def _source(path: Path, directory: Path, home: Path) -> _Source:
             place=str(node.place),
             hint=f"write one of {', '.join(ConfigSpec.keys())}",
         )
-    return _Source(parse(node, ConfigSpec), node, path.parent.resolve(), home)
+    return _Source(
+        parse(node, ConfigSpec), node, path.parent.resolve(), home, path in shipped_files()
+    )
 
 
-def _merged(sources: tuple[_Source, ...], home: Path, environ: Mapping[str, str]) -> Config:
+def _merged(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> Config:
     origins: dict[str, str] = {}
-    store, origins["store"] = _store(sources, home, environ)
+    store, origins["store"] = _store(sources, environ)
     jobs = _first(sources, "jobs")
     trees = _first(sources, "trees")
     key = _first(sources, "signing_key")
@@ -189,15 +222,16 @@ def _first(sources: tuple[_Source, ...], name: str) -> _Source | None:
     return next((one for one in sources if one.says(name)), None)
 
 
-def _store(
-    sources: tuple[_Source, ...], home: Path, environ: Mapping[str, str]
-) -> tuple[Path, str]:
+def _store(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> tuple[Path, str]:
     if given := environ.get("BUILDIT_STORE"):
         return Path(os.path.abspath(given)), "BUILDIT_STORE"
     for one in sources:
         if one.spec.store is not None:
             return one.path(one.spec.store), one.origin("store")
-    return _base(environ, "XDG_CACHE_HOME", home / ".cache") / "buildit", "default"
+    cache = cache_of(environ)
+    if cache is None:
+        raise _homeless("the store is below the home directory")
+    return Path(cache, "buildit"), "default"
 
 
 def _ssh_key(source: _Source) -> str | None:
@@ -222,9 +256,16 @@ def _with_repositories(
             single = (one.spec.repository,) if one.spec.repository else ()
             specs = one.spec.repositories or single
             origins["repositories"] = one.origin(name)
+            if one.shipped and one.home is None:  # nobody asked for a place below the home
+                specs = tuple(spec for spec in specs if not _is_below_home(spec))
             return replace(config, repositories=tuple(_repository(one, spec) for spec in specs))
     origins["repositories"] = "default"
     return config
+
+
+def _is_below_home(spec: RepositorySpec) -> bool:
+    ends = (spec.upload, spec.download)
+    return any(one is not None and one.scheme == "file" and _below_home(one.path) for one in ends)
 
 
 def _repository(source: _Source, spec: RepositorySpec) -> Repository:

@@ -6,9 +6,11 @@ not read.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from buildit.home import home_of
 from buildit.net.ssh_account import Account
 from buildit.net.ssh_pipe import READ, Waits, explained
 from buildit.net.sshsig import fingerprint
@@ -69,7 +71,14 @@ def _connected(client: paramiko.SSHClient, account: Account, waits: Waits) -> pa
         def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
             raise _unknown(account, key)
 
-    revoked = _know(client, Path.home() / ".ssh/known_hosts")
+    home = home_of(os.environ)
+    if home is None:
+        raise LocationError(
+            account.shown,
+            "there is no home directory, and so no known host",
+            hint="set HOME to where .ssh/known_hosts is",
+        )
+    revoked = _know(client, Path(home, ".ssh/known_hosts"))
     client.set_missing_host_key_policy(Refuse())
     try:
         client.connect(

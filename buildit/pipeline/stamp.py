@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
+from buildit.home import cache_of
+
 TYPE_CHECKING = False  # typing and pathlib cost 7 ms, a sixth of a run with nothing to do
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,18 +28,20 @@ FORMAT = "1"
 
 
 def directory() -> Path:
-    """Where stamps lie: beside the default store, whatever `store:` says (that is in a file)."""
+    """Where stamps lie: beside the default store, whatever `store:` says (that is in a file).
+
+    Where the caller has no home directory it is a path where nothing is and nothing can be.
+    """
     from pathlib import Path
 
     return Path(_directory())
 
 
 def _directory() -> str:
-    store = os.environ.get("BUILDIT_STORE")
-    if store:
-        return os.path.join(store, "cache", "stamps")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "buildit", "cache", "stamps")
+    store = os.environ.get("BUILDIT_STORE") or os.path.join(
+        cache_of(os.environ) or os.devnull, "buildit"
+    )
+    return os.path.join(store, "cache", "stamps")
 
 
 def place(file_name: str) -> str:

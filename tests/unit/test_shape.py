@@ -33,9 +33,9 @@ RANK = {
     "cli": 8,
     "__main__": 9,
 }
-"""docs/architecture.md, the table; "" are errors, digest and events."""
+"""docs/architecture.md, the table; "" are errors, digest, events and home."""
 
-ROOTS = ("", "__init__", "errors", "digest", "events")
+ROOTS = ("", "__init__", "errors", "digest", "events", "home")
 """The modules of rank 0, which are in no folder."""
 
 ONLY_IN = {

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from buildit.errors import RecipeError
+from buildit.errors import RecipeError, UsageError
 from buildit.load.config import load_config, shipped_files
 from buildit.model.config import CONFIG_FILE, Config, ConfigSpec, Endpoint, Limits
 from buildit.model.use import Assignment
+from buildit.pipeline import stamp
 
 pytestmark = pytest.mark.unit
 
@@ -114,6 +115,55 @@ def test_environment_over_files(project: Path, tmp_path: Path) -> None:
     assert _load(project, "jobs: 1\n", XDG_CACHE_HOME="/c").store == Path("/c/buildit")
     relative = _load(project, "jobs: 1\n", XDG_CACHE_HOME="c")
     assert relative.store == tmp_path / "home/.cache/buildit"
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `docker run -u 12345`: HOME is not set, and no passwd entry says one."""
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}])
+def test_without_a_home_a_named_store_is_enough(project: Path, home: dict[str, str]) -> None:
+    named = load_config(project, {**home, "BUILDIT_STORE": "/s"})
+    assert named.config.store == Path("/s")
+    assert named.config.repositories == ()  # the shipped one is below the home directory
+    assert load_config(project, {**home, "XDG_CACHE_HOME": "/c"}).config.store == Path("/c/buildit")
+    (project / CONFIG_FILE).write_text("store: /a\n")
+    assert load_config(project, home).config.store == Path("/a")
+    assert all(path.is_absolute() for path in named.consulted)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize(
+    "text", ["jobs: 1\n", "store: ~/x\n", "store: /a\nsigning-key: ~/.ssh/id\n"]
+)
+def test_without_a_home_nothing_is_put_below_it(project: Path, text: str) -> None:
+    (project / CONFIG_FILE).write_text(text)
+    with pytest.raises(UsageError, match="user 3999999999 has no passwd entry") as caught:
+        load_config(project, {})
+    assert "BUILDIT_STORE" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("home", ["home", "./home", "~"])
+def test_a_relative_home_is_refused(project: Path, home: str) -> None:
+    with pytest.raises(UsageError, match="no absolute path"):
+        load_config(project, {"HOME": home, "BUILDIT_STORE": "/s"})
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_there_are_no_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "BUILDIT_STORE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert stamp.directory() == Path("/dev/null/buildit/cache/stamps")
+    assert stamp.read("x") is None
+    stamp.write("x", [], {})
+    stamp.forget("x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "c")  # ignored, as the store's place does
+    assert stamp.directory() == Path("/dev/null/buildit/cache/stamps")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert stamp.directory() == Path("/c/buildit/cache/stamps")
 
 
 def test_maps_merge_and_flags_add_up(project: Path) -> None:
