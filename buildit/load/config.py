@@ -124,7 +124,7 @@ def _home(environ: Mapping[str, str]) -> Path | None:
     if home is None and given:
         raise UsageError(
             f"HOME is {given!r}, which is no absolute path",
-            hint='export HOME="$PWD/…", or unset it',
+            hint=f'export HOME="$PWD/{given}", or unset it',
         )
     return None if home is None else Path(home)
 
