@@ -14,7 +14,16 @@ from buildit.archive.contents import parse_contents
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
-from buildit.build.capture import CAPTURE, check, found_providers, pack, refuse_empty, survey, told
+from buildit.build.capture import (
+    CAPTURE,
+    check,
+    found_providers,
+    pack,
+    readable,
+    refuse_empty,
+    survey,
+    told,
+)
 from buildit.build.checks import Waiver
 from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
@@ -23,6 +32,7 @@ from buildit.build.normalise import Bounds, FileRule
 from buildit.build.providers import Visible
 from buildit.build.record import BuildRecord, read_record
 from buildit.build.split import OutputRule
+from buildit.build.stripping import restore, to_strip
 from buildit.build.sysroot import Lower, check_lowers, covered
 from buildit.build.watched import Watched
 from buildit.build.workroom import PhaseFailed, Workroom
@@ -109,6 +119,8 @@ class Builder:
                 for note in room.phase(step.phase, step.argv, env):
                     self.report(Notice(f"{node.label}: {note}", warning=True))
             phase = Phase.INSTALL.value
+            if record.strip:
+                self._strip(node, room, env)
             self.report(PhaseStarted(node.key, node.label, "pack"))
             with self.store.batch() as batch:
                 outputs = self._capture(node, record, room, lowers, epoch, batch)
@@ -136,6 +148,17 @@ class Builder:
                 place=str(bad[0] if bad else work),
                 hint="run the same command again: it is made anew",
             )
+
+    def _strip(self, node: Node, room: Workroom, env: dict[str, str]) -> None:
+        with room.installed() as tree, readable():
+            stripping = to_strip(tree, _target(node).machine, self._bounds())
+            if stripping:
+                self.report(PhaseStarted(node.key, node.label, "strip"))
+                room.strip(stripping, env)
+            restore(tree, stripping)
+
+    def _bounds(self) -> Bounds:
+        return Bounds(self.limits.installed_bytes, self.limits.installed_files)
 
     def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
@@ -185,8 +208,7 @@ class Builder:
             for (key, name), lower in lowers.items()
         ]
         with room.installed() as tree:
-            bounds = Bounds(self.limits.installed_bytes, self.limits.installed_files)
-            installed = survey(tree, rules, splits, epoch, target, bounds)
+            installed = survey(tree, rules, splits, epoch, target, self._bounds())
             room.note(CAPTURE, told(installed))
             refuse_empty(installed, splits, node.label)
             for line in told(installed, loud=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -63,13 +64,9 @@ def survey(
     Raises:
         BuildError: something was installed that no artifact can hold, or a rule fits nothing.
     """
-    try:
+    with readable():
         claimed = claims(output_rules)
         found = normalised(tree, file_rules, epoch, claimed=claimed, bounds=bounds)
-    except OSError as error:
-        raise BuildError(
-            f"what was installed cannot be read: {error.strerror}", place=str(error.filename or "")
-        ) from error
 
     def content(entry: Entry) -> BinaryIO:
         return open_content(tree, entry)
@@ -79,6 +76,21 @@ def survey(
     needs = {name: needs_of(entries, content, target) for name, entries in outputs.items()}
     changes = sorted((*found.changes, *moves(found.entries, outputs, output_rules)))
     return Installed(outputs, needs, tuple(changes), found.declared)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say what the system says of an installed tree.
+
+    Raises:
+        BuildError: in the place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BuildError(
+            f"what was installed cannot be read: {error.strerror}", place=str(error.filename or "")
+        ) from error
 
 
 def refuse_empty(installed: Installed, output_rules: Sequence[OutputRule], label: str) -> None:

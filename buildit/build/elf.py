@@ -18,6 +18,7 @@ MAGIC = b"\x7fELF"
 _LOAD, _DYNAMIC, _INTERP, _NOTE = 1, 2, 3, 4
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME = 1, 5, 10, 14
 _DT_RPATH, _DT_RUNPATH, _DT_VERNEED, _DT_VERNEEDNUM = 15, 29, 0x6FFFFFFE, 0x6FFFFFFF
+_NOBITS = 8
 _FDO_DLOPEN = 0x407C0C0A
 _MOST = 16 << 20  # bytes of a string table or a note; glibc's largest is 30 KiB
 _MOST_HEADERS = 4096
@@ -147,6 +148,32 @@ def read_elf(stream: BinaryIO) -> Elf | None:
         versions=parts.versions,
         dlopen=tuple(_dlopen_notes(file, segments)),
     )
+
+
+def described_size(stream: BinaryIO) -> int | None:
+    """Where the last thing ends that an ELF file's headers name; None without section headers.
+
+    Raises:
+        MalformedElf: the headers lead out of the file.
+    """
+    stream.seek(0)
+    ident = stream.read(16)
+    file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
+    fields = file.unpack("HHINNNIHHHHHH", file.read(16, 48 if file.wide else 36))
+    table, size, count = fields[5], fields[10], fields[11]
+    if not table or not count or size < (64 if file.wide else 40):
+        return None
+    end = table + size * count
+    raw = file.read(table, size * count)
+    for at in range(0, size * count, size):
+        _, kind, _, _, offset, length, *_ = file.unpack("IINNNNIINN", raw, at)
+        if kind not in (0, _NOBITS):
+            end = max(end, offset + length)
+    return max(end, *(segment.offset + segment.size for segment in _segments_of(file)))
+
+
+def _segments_of(file: _File) -> tuple[_Segment, ...]:
+    return _segments(file, file.read(16, 48 if file.wide else 36))
 
 
 def _segments(file: _File, header: bytes) -> tuple[_Segment, ...]:

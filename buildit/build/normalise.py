@@ -158,7 +158,7 @@ def normalised(
     changes: list[Change] = []
     read: dict[_Inode, Entry] = {}
     inodes: dict[str, _Inode] = {}
-    for path, status in _bounded(tree.walk(), bounds):
+    for path, status in bounded(tree.walk(), bounds):
         _make_readable(tree, path, status)
         dropped = "" if stat.S_ISDIR(status.st_mode) or claimed(path) else _dropped(path)
         if dropped:
@@ -174,7 +174,7 @@ def normalised(
     return Normalised(tuple(_linked(ordered, inodes)), tuple(changes), declared.modes)
 
 
-def _bounded(
+def bounded(
     walked: Iterator[tuple[str, os.stat_result]], bounds: Bounds
 ) -> Iterator[tuple[str, os.stat_result]]:
     """The same, up to the first path that is too much; each inode's size counts once."""

@@ -27,6 +27,7 @@ class BuildRecord:
     environment: Mapping[str, str]
     file_rules: tuple[RuleInput, ...]
     outputs: tuple[OutputInput, ...]
+    strip: bool
     toolchain: Digest
 
 
@@ -66,6 +67,7 @@ def read_record(text: str) -> BuildRecord:
                 OutputInput(o["name"], tuple(o["paths"]), o["optional"] == "yes")
                 for o in data["outputs"]
             ),
+            strip=data["strip"] == "yes",
             toolchain=data["toolchain"],
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -27,6 +27,7 @@ from buildit.build.limits import Limits
 from buildit.build.patching import Refused, Wanted, apply_patches
 from buildit.build.record import BuildRecord
 from buildit.build.sandbox import Outcome, run
+from buildit.build.stripping import LISTS, Stripping, lists, strip_argv
 from buildit.build.watched import Watched
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
@@ -246,6 +247,29 @@ class Workroom:
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(phase.value, outcome, log)
         return notes(map(printable, _tail_bytes(log)))
+
+    def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
+        """Strip what was installed.
+
+        Raises:
+            PhaseFailed: the toolchain has no strip, or a limit was exceeded.
+        """
+        place = self.work / "input" / LISTS
+        make_directory(place)
+        for name, content in lists(stripping).items():
+            (place / name).write_bytes(content)
+        outcome, log = self._run("strip", strip_argv(stripping), env)
+        if outcome.status == 127:
+            raise PhaseFailed(
+                "strip",
+                BuildError(
+                    "there are programs to strip, and no strip in the toolchain",
+                    place=self.label,
+                    hint="add binutils to the toolchain, or write `strip: no` in the recipe",
+                ),
+            )
+        if outcome.status != 0 or outcome.limit is not None:
+            raise self._failed("strip", outcome, log)
 
     def note(self, name: str, lines: Sequence[str]) -> None:
         """Say something of our own in the log, between the phases."""

@@ -254,6 +254,8 @@ class Recipe(Model):
     """Globs that go to an output before the usual rules."""
     files: tuple[FileRule, ...] = ()
     """Modes, owners and capabilities."""
+    strip: Literal["yes", "no"] = "yes"
+    """`no` leaves symbols and debug information in programs and libraries."""
     users: dict[Account, UserSpec] = Field(default_factory=dict)
     """Users that an image with the package has."""
     groups: dict[Account, GroupSpec] = Field(default_factory=dict)

@@ -103,6 +103,7 @@ class BuildInputs:
     environment: Mapping[str, str]
     file_rules: tuple[RuleInput, ...]
     outputs: tuple[OutputInput, ...]
+    strip: bool
     toolchain: Digest
     dependencies: tuple[Dependency, ...]
     rules: Rules
@@ -146,6 +147,7 @@ class BuildInputs:
                 {"name": o.name, "paths": list(o.paths), "optional": _yes(o.optional)}
                 for o in self.outputs
             ],
+            "strip": _yes(self.strip),
             "toolchain": self.toolchain,
             "dependencies": [{"key": d.key, "outputs": list(d.outputs)} for d in self.dependencies],
             "rules": {

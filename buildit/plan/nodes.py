@@ -256,6 +256,7 @@ def _inputs(
         environment=variables,
         file_rules=evaluated.file_rules,
         outputs=evaluated.outputs,
+        strip=package.recipe.strip == "yes",
         toolchain=toolchain.identity,
         dependencies=dependencies,
         rules=rules,

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 
 
 def record(**environment: str) -> BuildRecord:
-    return BuildRecord((), (), (), (), environment, (), (), Digest("0" * 64))
+    return BuildRecord((), (), (), (), environment, (), (), True, Digest("0" * 64))
 
 
 def test_a_build_knows_its_epoch_and_how_many_jobs_may_run() -> None:

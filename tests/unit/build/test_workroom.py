@@ -93,7 +93,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 
 
 def record(*sources: SourceInput) -> BuildRecord:
-    return BuildRecord(sources, (), (), (), {}, (), (), Digest("0" * 64))
+    return BuildRecord(sources, (), (), (), {}, (), (), True, Digest("0" * 64))
 
 
 def test_sources_meet_in_one_tree(room: Workroom, store: Store) -> None:

@@ -56,6 +56,7 @@ FIXED = BuildInputs(
     environment={**environment(AMD64, "nginx", "1.22.1"), "USE": "ipv6 tls=openssl"},
     file_rules=(RuleInput("usr/bin/*", "0755", "0:0", ("cap_net_bind_service=ep",)),),
     outputs=(OutputInput("dev", ("usr/include/**",), False),),
+    strip=True,
     toolchain=digest("toolchain"),
     dependencies=(
         Dependency(BuildKey(digest("openssl")), ("dev", "runtime")),
