@@ -42,9 +42,9 @@ def locked(
     toolchain: tuple[DebRef, ...] = (deb("gcc"), deb("libc6"), deb("libgcc-s1")),
     **further: tuple[DebRef, ...],
 ) -> Section:
-    """A section with a toolchain, and for each further .deb what was chosen with it."""
+    """A section with a toolchain, and for each .deb that is asked for it with its Depends."""
     known = sorted(one.name for one in toolchain)
-    requests = {f"debian:{name}": _request(name, "", *known) for name in further}
+    requests = {f"debian:{name}": _request(name, "depends", "", *known) for name in further}
     requests["toolchain/debian-12"] = _request("bookworm", "", "libc6", "gcc")
     debs = {f"debian:{name}": listed for name, listed in further.items()}
     debs["toolchain/debian-12"] = toolchain

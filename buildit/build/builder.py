@@ -17,6 +17,7 @@ from buildit.archive.unpack import unpack_entries
 from buildit.build.capture import (
     CAPTURE,
     check,
+    check_providers,
     found_providers,
     pack,
     readable,
@@ -25,11 +26,12 @@ from buildit.build.capture import (
     told,
 )
 from buildit.build.checks import Waiver
+from buildit.build.debs import Debs, leave_out, unmet
 from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
-from buildit.build.needs import MACHINES, Listing, Target
+from buildit.build.needs import MACHINES, Target
 from buildit.build.normalise import Bounds, FileRule
-from buildit.build.providers import Visible
+from buildit.build.providers import Visible, dependencies_sight
 from buildit.build.record import BuildRecord, read_record
 from buildit.build.split import OutputRule
 from buildit.build.stripping import restore, to_strip
@@ -39,13 +41,11 @@ from buildit.build.workroom import PhaseFailed, Workroom
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, Interrupted, StoreError
 from buildit.events import Notice, PhaseStarted, Reporter
-from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.artifact import Artifact, Output
 from buildit.model.pathglob import glob_of
-from buildit.model.plan import DebRef, Node, Toolchain
+from buildit.model.plan import Node, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import Rules
-from buildit.plan.nodes import deb_node
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
@@ -69,16 +69,15 @@ class _Kept:
 class Builder:
     """Builds nodes of one plan; each call is independent and runs in a thread of its own.
 
-    `owners` maps a path of the toolchain to the name of the .deb that has it.
+    `debs` knows what the .debs around them have.
     """
 
     store: Store
     toolchain: Toolchain
-    owners: Mapping[str, str]
+    debs: Debs
     limits: Limits
     report: Reporter
     stop: threading.Event
-    rules: Rules
 
     def build(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
         """The artifact of a node, its blobs in the store; the caller commits it.
@@ -106,7 +105,7 @@ class Builder:
         phase = ""
         try:
             epoch = room.lay_out(record, self.store, node.sources)
-            room.note("sysroot", covered(lowers.values(), self.owners))
+            room.note("sysroot", covered(lowers.values(), self.debs.owners))
             phase = "patch"
             env = environment_of(record, epoch)
             keep_jail(room, env, record.steps)
@@ -203,10 +202,8 @@ class Builder:
             for r in record.file_rules
         ]
         splits = [OutputRule(o.name, o.paths, o.optional) for o in record.outputs]
-        visible = [
-            Visible(f"{key}:{name}", Listing(lower.entries))
-            for (key, name), lower in lowers.items()
-        ]
+        visible = [Visible(f"{key}:{name}", lower.entries) for (key, name), lower in lowers.items()]
+        beyond = dependencies_sight(visible, self.debs.below())
         with room.installed() as tree:
             installed = survey(tree, rules, splits, epoch, target, self._bounds())
             room.note(CAPTURE, told(installed))
@@ -216,19 +213,15 @@ class Builder:
             waivers = [Waiver(w.check, w.path, w.reason) for w in node.waivers]
             for finding in check(tree, installed, target, waivers, node.label):
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
-            found = found_providers(installed, visible, self._deb_of, target, node.label, waivers)
+            found = found_providers(installed, beyond, target)
+            check_providers(installed, found, node.label, waivers)
             return pack(tree, installed, found, batch)
 
-    def _deb_of(self, path: str) -> str | None:
-        """The provider that a path of the toolchain comes from."""
-        name = self.owners.get(path)
-        deb = next((deb for deb in self.toolchain.debs if deb.name == name), None)
-        if deb is None:
-            return None
-        return f"{deb_node(deb, self.toolchain, (), self.rules).key}:{RUNTIME}"
-
     def _deb(self, node: Node, work: Path) -> Artifact:
-        """Unpack a .deb, without its scripts, and split it like anything that was built."""
+        """Unpack a .deb, without its scripts, and split it like anything that was built.
+
+        What nothing provides is no error: Debian has such files on purpose. It is in the log.
+        """
         assert node.deb is not None  # noqa: S101 the caller looked
         out = work / "out"
         out.mkdir()
@@ -236,23 +229,20 @@ class Builder:
         with self.store.seekable(node.deb.digest) as deb, Root.open(out) as into:
             pairs = read_deb(deb, Budget(), node.label)
             unpack_entries(_noting(pairs, members), into, node.label)
+            gone = leave_out(into, node.without, node.label)
+        members = [entry for entry in members if entry.path not in gone]
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
         target = _target(node)
         with Root.open(out) as plain:
             tree = Watched(plain, self.stop)
             installed = survey(tree, _sticky(members), (), epoch, target)
-            visible = [self._beside(other, node) for other in node.beside]
-            found = found_providers(installed, visible, self._deb_of, target, node.label)
+            beyond = dependencies_sight(tuple(self.debs.beside(node)), self.debs.below())
+            found = found_providers(installed, beyond, target)
+            text = unmet(installed.needs, found)
             with self.store.batch() as batch:
-                kept = _Kept(pack(tree, installed, found, batch), _record(node, batch))
+                log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
+                kept = _Kept(pack(tree, installed, found, batch), _record(node, batch), log)
         return self._artifact(node, kept, epoch, {})
-
-    def _beside(self, deb: DebRef, node: Node) -> Visible:
-        """The files of a .deb that was chosen with the node's."""
-        other = deb_node(deb, self.toolchain, (*node.beside, *_self(node)), self.rules)
-        with self.store.seekable(deb.digest) as stream:
-            entries = [entry for entry, _ in read_deb(stream, Budget(), deb.name)]
-        return Visible(f"{other.key}:{RUNTIME}", Listing(entries))
 
     def _artifact(
         self,
@@ -315,10 +305,6 @@ def _sticky(members: Sequence[Entry]) -> list[FileRule]:
         for entry in members
         if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000
     ]
-
-
-def _self(node: Node) -> tuple[DebRef, ...]:
-    return (node.deb,) if node.deb is not None else ()
 
 
 def resolved_outputs(

@@ -21,7 +21,7 @@ from buildit.build.normalise import (
     normalised,
     open_content,
 )
-from buildit.build.providers import DebOf, Visible, check_provided, providers
+from buildit.build.providers import Sight, check_provided, providers
 from buildit.build.split import OutputRule, claims, moves, needed_at_run_time, split
 from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME, Output
@@ -159,26 +159,31 @@ def check(
 
 
 def found_providers(
-    installed: Installed,
-    visible: Sequence[Visible],
-    deb_of: DebOf,
-    target: Target,
-    label: str,
-    waivers: Sequence[Waiver] = (),
+    installed: Installed, beyond: Sight, target: Target
 ) -> dict[str, dict[str, str]]:
-    """Providers by output.
+    """Providers by output; `beyond` is what the build saw besides what it installed."""
+    return {
+        name: providers(needs, name, installed.outputs, beyond, target)
+        for name, needs in installed.needs.items()
+    }
+
+
+def check_providers(
+    installed: Installed,
+    found: Mapping[str, Mapping[str, str]],
+    label: str,
+    waivers: Sequence[Waiver],
+) -> None:
+    """Refuse what nobody provides, unless the recipe accepts it.
 
     Raises:
         UnsatisfiableError: nobody provides what a file of the runtime output needs.
     """
     accepted = [path_matcher(waiver.glob) for waiver in waivers if waiver.id == MISSING_PROVIDER]
-    by_output = {}
     for name, needs in installed.needs.items():
-        siblings = {n: entries for n, entries in installed.outputs.items() if n != name}
-        found = providers(needs, siblings, visible, deb_of, target)
-        check_provided(needs, found, name, label, lambda path: any(fits(path) for fits in accepted))
-        by_output[name] = found
-    return by_output
+        check_provided(
+            needs, found[name], name, label, lambda path: any(fits(path) for fits in accepted)
+        )
 
 
 def pack(
@@ -189,7 +194,7 @@ def pack(
 ) -> dict[str, Output]:
     """Write each output as one layer, and its contents."""
     return {
-        name: _pack(tree, entries, installed.needs[name].needs, providers_[name], batch)
+        name: _pack(tree, entries, installed.needs[name], providers_[name], batch)
         for name, entries in installed.outputs.items()
     }
 
@@ -197,7 +202,7 @@ def pack(
 def _pack(
     tree: InstalledTree,
     entries: Sequence[Entry],
-    needs: tuple[str, ...],
+    needs: Needs,
     found: Mapping[str, str],
     batch: Batch,
 ) -> Output:
@@ -205,4 +210,6 @@ def _pack(
         written = write_tar(entries, lambda e: cast(Content, open_content(tree, e)), sink)
         diff_id, size = sink.commit(), sink.size
     listing = batch.put_bytes(contents_blob(written))
-    return Output(diff_id, size, listing, needs, dict(found))
+    # Links of others on the way to what is needed are needed as well.
+    every = tuple(sorted({*needs.wanted, *found}))
+    return Output(diff_id, size, listing, every, dict(sorted(found.items())))

@@ -3,6 +3,8 @@
 Needs are found, not declared: libraries, loaders, `#!` interpreters, and symlinks that leave the
 output. They are strings (`soname:libz.so.1`, `interp:/lib64/ld-linux-x86-64.so.2`,
 `path:/bin/sh`), each with the files that have it, so that a missing provider can be named.
+A link is given where it exists; what it leads to is a further need, of the output that has the
+link.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from buildit.archive.merged import TOPS
 from buildit.build.elf import MAGIC, Elf, Machine, MalformedElf, read_elf
 from buildit.build.loading import expanded_path, private_directories, unmet
 from buildit.build.shebang import LONGEST, interpreters
@@ -27,7 +30,7 @@ MACHINES: Mapping[str, Machine] = {
 
 _DEEPEST_LINK = 40  # as the kernel's MAXSYMLINKS
 _KERNEL = ("dev/", "proc/", "run/", "sys/")
-_MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+_MERGED = {top: f"usr/{top}" for top in TOPS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,51 @@ class Needs:
         return tuple(self.wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a path is walked: the `links` that it passes, in order, and what lies behind them.
+
+    `end` is followed as far as entries are known: the root is "", a loop None. `named` is whether
+    an entry has the path's own name, and be it a link that leads on.
+    """
+
+    links: tuple[str, ...]
+    end: str | None
+    named: bool
+
+
+def way(path: str, entry_at: Callable[[str], Entry | None]) -> Way:
+    """Walk a path as a running system would; `/bin` and the like are in /usr."""
+    rest = _parts(path)[::-1]
+    at: list[str] = []
+    links: list[str] = []
+    named = False
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            at = at[:-1]
+            continue
+        if not at and part in _MERGED:
+            at = _MERGED[part].split("/")
+            continue
+        at.append(part)
+        entry = entry_at("/".join(at))
+        named = named or (entry is not None and not rest)
+        if entry is not None and entry.kind is Kind.SYMLINK:
+            links.append(entry.path)
+            if len(links) > _DEEPEST_LINK:
+                return Way(tuple(links), None, named)
+            at = [] if entry.target.startswith("/") else at[:-1]
+            rest += _parts(entry.target)[::-1]
+    end = "/".join(at)
+    return Way(tuple(links), end, named or not end or entry_at(end) is not None)
+
+
+def is_kernels(path: str) -> bool:
+    """Whether a path without leading slash is in /dev, /proc, /run or /sys: made at run time."""
+    return f"{path}/".startswith(_KERNEL)
+
+
 class Listing:
     """The paths of one or more outputs, looked up as a running system would: through symlinks."""
 
@@ -72,6 +120,10 @@ class Listing:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries = {entry.path: entry for entry in entries}
+
+    def at(self, path: str) -> Entry | None:
+        """The entry of this very name, without a leading slash."""
+        return self._entries.get(path)
 
     def find(self, path: str) -> Entry | None:
         """The file or directory that a path means, None where it leads out of the listing."""
@@ -83,34 +135,23 @@ class Listing:
 
         A path that leads out is followed as far as the listing goes; the root is "", a loop None.
         """
-        rest = _parts(path)[::-1]
-        at: list[str] = []
-        links = 0
-        while rest:
-            part = rest.pop()
-            if part == "..":
-                at = at[:-1]
-                continue
-            if not at and part in _MERGED:
-                at = _MERGED[part].split("/")
-                continue
-            at.append(part)
-            entry = self._entries.get("/".join(at))
-            if entry is not None and entry.kind is Kind.SYMLINK:
-                links += 1
-                if links > _DEEPEST_LINK:
-                    return None
-                at = [] if entry.target.startswith("/") else at[:-1]
-                rest += _parts(entry.target)[::-1]
-        return "/".join(at)
+        return way(path, self._entries.get).end
 
     def gives(self, need: str, target: Target, directories: Iterable[str] = ()) -> bool:
-        """Whether a need is met here; `directories` are further ones to look for a library in."""
-        kind, _, name = need.partition(":")
-        if kind != "soname":
-            return self.find(name) is not None
-        places = (*directories, *target.library_directories)
-        return any(self.find(f"{place}/{name}") is not None for place in places)
+        """Whether a need is met here; `directories` are further ones to look for a library in.
+
+        By a link too, wherever it leads.
+        """
+        places = need_paths(need, target, directories)
+        return any(way(place, self._entries.get).named for place in places)
+
+
+def need_paths(need: str, target: Target, directories: Iterable[str] = ()) -> tuple[str, ...]:
+    """Where a need may be met, in the order in which a loader looks."""
+    kind, _, name = need.partition(":")
+    if kind != "soname":
+        return (name,)
+    return tuple(f"{place}/{name}" for place in (*directories, *target.library_directories))
 
 
 def _parts(path: str) -> list[str]:
@@ -178,7 +219,7 @@ class _Scan:
 
     def symlink(self, entry: Entry) -> None:
         resolved = self._listing.resolved(entry.path)
-        if resolved and not resolved.startswith(_KERNEL):
+        if resolved and not is_kernels(resolved):
             self._want(f"path:/{resolved}", entry.path)
 
     def file(self, entry: Entry, stream: BinaryIO) -> None:

@@ -1,8 +1,9 @@
 """Who provides what an output needs: the provider that the build really saw. Pure.
 
-Looked for in order: the build's other outputs, its dependencies nearest first (of all of them the
+Looked for in order: the build's own outputs, its dependencies nearest first (of all of them the
 runtime outputs before the headers, which no image wants), the toolchain; never "some package in
-the world" (PEERS §4.7).
+the world" (PEERS §4.7). Links are followed from package to package: each that lies on the way is a
+need of its own, whose provider is that of the link.
 """
 
 from __future__ import annotations
@@ -10,50 +11,90 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from buildit.archive.merged import merged_path
-from buildit.build.needs import Listing, Needs, Target
+from buildit.build.needs import Needs, Target, is_kernels, need_paths, way
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
 from buildit.model.tree import Entry
 
-DebOf = Callable[[str], "str | None"]
-"""A path of the toolchain (`usr/bin/perl`) to the provider `<key>:runtime` of its .deb."""
-
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What a build sees of one dependency's output: `name` is `<key>:<output>`."""
+    """What a build sees of one output: `name` is `<key>:<output>`, or `:<output>` of its own."""
 
     name: str
-    listing: Listing
+    entries: Iterable[Entry]
+
+
+class Sight:
+    """Several outputs as one tree; of two with one path the first counts."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, visible: Iterable[Visible]) -> None:
+        self._found: dict[str, tuple[Entry, str]] = {}
+        for one in visible:
+            for entry in one.entries:
+                self._found.setdefault(entry.path, (entry, one.name))
+
+    def at(self, path: str) -> tuple[Entry, str] | None:
+        """The entry of a path without leading slash, and the output that has it."""
+        return self._found.get(path)
+
+
+def dependencies_sight(visible: Sequence[Visible], toolchain: Iterable[Visible]) -> Sight:
+    """What a build sees besides its own outputs; `visible` are its dependencies, nearest first."""
+    ordered = sorted(visible, key=lambda one: not one.name.endswith(f":{RUNTIME}"))
+    return Sight((*ordered, *toolchain))
 
 
 def providers(
-    needs: Needs,
-    siblings: Mapping[str, Iterable[Entry]],
-    visible: Sequence[Visible],
-    deb_of: DebOf,
-    target: Target,
+    needs: Needs, output: str, outputs: Mapping[str, Iterable[Entry]], beyond: Sight, target: Target
 ) -> dict[str, str]:
-    """For each need that somebody meets, who does: `<key>:<output>`, or `:<output>` for a sibling.
+    """For each need that somebody meets, who does: `<key>:<output>`, or `:<output>` of the build's
+    own. A link that is passed on the way and is another's is in the answer too, as `path:/…`.
 
-    `siblings` are the other outputs of the same build.
+    `outputs` are those of the build, of which `output` has the needs.
     """
-    listings = [Visible(f":{name}", Listing(entries)) for name, entries in siblings.items()]
-    listings += sorted(visible, key=lambda one: not one.name.endswith(f":{RUNTIME}"))
+    names = (output, *(name for name in outputs if name != output))
+    own = Sight(Visible(f":{name}", outputs.get(name, ())) for name in names)
     found: dict[str, str] = {}
     for need in needs.wanted:
-        directories = needs.directories.get(need, ())
-        name = next(
-            (one.name for one in listings if one.listing.gives(need, target, directories)),
-            None,
-        )
-        if name is None:
-            paths = _paths(need, target, directories)
-            name = next((deb for path in paths if (deb := deb_of(path)) is not None), None)
-        if name is not None:
-            found[need] = name
+        places = need_paths(need, target, needs.directories.get(need, ()))
+        passed = next((steps for one in places if (steps := _steps(one, own, beyond))), ())
+        for met, owner in _answers(need, passed, f":{output}").items():
+            found.setdefault(met, owner)
     return found
+
+
+def _steps(path: str, own: Sight, beyond: Sight) -> tuple[tuple[str, str], ...]:
+    """The links that a path passes and what it ends at, each with its owner; none where the end
+    is in neither sight. What the kernel makes at run time needs no owner."""
+
+    def at(one: str) -> tuple[Entry, str] | None:
+        return own.at(one) or beyond.at(one)
+
+    def entry_at(one: str) -> Entry | None:
+        found = at(one)
+        return None if found is None else found[0]
+
+    walked = way(path, entry_at)
+    if walked.end is None:
+        return ()
+    places = walked.links
+    if walked.end and not is_kernels(walked.end):
+        places = (*places, walked.end)
+    owned = [(place, found[1]) for place in places if (found := at(place)) is not None]
+    return tuple(owned) if len(owned) == len(places) else ()
+
+
+def _answers(need: str, steps: Sequence[tuple[str, str]], own: str) -> dict[str, str]:
+    """Who meets a need, and who has the links on the way to it."""
+    if not steps:
+        return {}
+    end, owner = next((step for step in reversed(steps) if step[1] != own), steps[-1])
+    answers = {f"path:/{path}": other for path, other in steps if other not in (own, owner)}
+    answers[f"path:/{end}" if need in answers else need] = owner
+    return answers
 
 
 def check_provided(
@@ -77,22 +118,26 @@ def check_provided(
         return
     path, need = missing[0]
     raise UnsatisfiableError(
-        f"nothing that the build saw provides {_described(need)}, which /{path} needs",
+        f"nothing that the build saw provides {described(need)}, which /{path} needs",
         place=label,
-        hint="add the package that has it to depends.link (a library) or depends.build (a "
-        "program), or do not install the file",
-        details=tuple(f"/{file}: {_described(need)}" for file, need in missing),
+        hint=_hint(need, path),
+        details=tuple(f"/{file}: {described(need)}" for file, need in missing),
     )
 
 
-def _described(need: str) -> str:
+def _hint(need: str, path: str) -> str:
+    """What would help, in words that work when copied."""
+    library = need.startswith("soname:")
+    role = "link" if library else "build"
+    waiver = f"{{check: missing-provider, path: {path}, reason: …}}"
+    return (
+        f"add the package that has it to depends.{role}, or do not install the file; where it is "
+        f"met otherwise, say so: waivers: [{waiver}]"
+    )
+
+
+def described(need: str) -> str:
+    """A need in words: `the library libz.so.1`, `/bin/sh`."""
     kind, _, name = need.partition(":")
     words = {"soname": "the library ", "interp": "the loader ", "path": ""}
     return f"{words.get(kind, '')}{name}"
-
-
-def _paths(need: str, target: Target, directories: Iterable[str]) -> list[str]:
-    kind, _, name = need.partition(":")
-    if kind != "soname":
-        return [merged_path(name.lstrip("/"))]
-    return [f"{place}/{name}" for place in (*directories, *target.library_directories)]

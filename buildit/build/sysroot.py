@@ -47,10 +47,13 @@ def check_lowers(lowers: Sequence[Lower], label: str) -> None:
         )
 
 
-def covered(lowers: Iterable[Lower], owners: Mapping[str, str]) -> tuple[str, ...]:
-    """A line for each program or library of the toolchain that a dependency covers, sorted."""
+def covered(lowers: Iterable[Lower], owners: Mapping[str, tuple[str, Entry]]) -> tuple[str, ...]:
+    """A line for each file of the toolchain that a dependency covers, sorted.
+
+    `owners` maps a path to the name of its .deb, and its entry.
+    """
     lines = {
-        f"/{entry.path} of {lower.label} covers that of debian:{owners[entry.path]}"
+        f"/{entry.path} of {lower.label} covers that of debian:{owners[entry.path][0]}"
         for lower in lowers
         for entry in lower.entries
         if entry.kind is not Kind.DIRECTORY and entry.path in owners

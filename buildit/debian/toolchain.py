@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +30,16 @@ from buildit.store.durable import Vanished
 WORKERS = 2
 """Threads: decoding xz and writing files both leave the interpreter to others."""
 OWNERS = "usr/share/buildit/owners"
-"""In the tree: which .deb has each program and library, `path<tab>name` a line, sorted."""
+"""In the tree: what each .deb brought, `path<tab>name` a line, sorted; a directory's path ends in a
+slash, a link's line in a third word, its text. Of a shared directory the first .deb by name."""
 Members = Iterator[tuple[Entry, Readable | None]]
 """The entries of an archive, each with its bytes where it is a file."""
 
-_PROGRAMS = ("usr/bin/", "usr/sbin/", "usr/libexec/")
+
+Owned = tuple[str, Entry]
+"""What one path of a filled tree is, as far as a closure asks: its .deb's name, and the entry's
+kind and, of a link, its text."""
+Owners = dict[str, Owned]
 
 
 def fill(
@@ -54,18 +59,17 @@ def fill(
         Interrupted: `stop` was set.
     """
     stop = threading.Event() if stop is None else stop
-    owners: dict[str, str] = {}
-    placed: list[str] = []
+    owners: Owners = {}
     debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
-    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), placed, stop), owners)
-    _check_placed(tree, placed)
+    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), stop), owners)
+    _check_placed(tree, owners)
     with Root.open(tree) as root:
         _fix(root, owners)
         _set_times(root)
 
 
-def read_owners(tree: Path) -> Mapping[str, str]:
-    """Which .deb of a filled tree has each program and library: path without slash -> name.
+def read_owners(tree: Path) -> Mapping[str, Owned]:
+    """What each .deb brought to a filled tree, by path without slashes at its ends.
 
     Raises:
         StoreError: the tree has no such list.
@@ -75,13 +79,27 @@ def read_owners(tree: Path) -> Mapping[str, str]:
     except OSError as error:
         hint = "remove the tree: it is made again"
         raise StoreError("is no toolchain's tree", place=str(tree), hint=hint) from error
-    return dict(line.split("\t", 1) for line in text.splitlines())
+    return dict(map(_owned, text.splitlines()))
+
+
+def _owned(line: str) -> tuple[str, Owned]:
+    path, name, *target = line.split("\t", 2)
+    kind = Kind.DIRECTORY if path.endswith("/") else Kind.SYMLINK if target else Kind.FILE
+    path = path.rstrip("/")
+    return path, (name, Entry(path, kind, 0o777, target="".join(target)))
+
+
+def _line(owned: Owned) -> str:
+    name, entry = owned
+    slash = "/" if entry.kind is Kind.DIRECTORY else ""
+    target = f"\t{entry.target}" if entry.kind is Kind.SYMLINK else ""
+    return f"{entry.path}{slash}\t{name}{target}\n"
 
 
 def _unpack_all(
     debs: Sequence[DebRef],
-    unpack: Callable[[DebRef], list[str]],
-    owners: dict[str, str],
+    unpack: Callable[[DebRef], list[Entry]],
+    owners: Owners,
 ) -> None:
     # the largest first, so that both threads end at about the same time
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:
@@ -93,11 +111,12 @@ def _unpack_all(
     failed = [future for future in futures if not future.cancelled() and future.exception()]
     for future in failed[:1]:
         future.result()
-    for deb, future in zip(debs, futures, strict=True):
-        owners |= dict.fromkeys(future.result(), deb.name)
+    for deb, future in sorted(zip(debs, futures, strict=True), key=lambda pair: pair[0].name):
+        for entry in future.result():
+            owners.setdefault(entry.path, (deb.name, entry))
 
 
-def _check_placed(tree: Path, placed: Sequence[str]) -> None:
+def _check_placed(tree: Path, placed: Iterable[str]) -> None:
     """Half a minute is time enough for somebody to delete what lies in a temporary directory.
 
     Raises:
@@ -112,19 +131,17 @@ def _check_placed(tree: Path, placed: Sequence[str]) -> None:
             )
 
 
-def _unpack(
-    tree: Path, deb: DebRef, path: Path, placed: list[str], stop: threading.Event
-) -> list[str]:
-    """Unpack one .deb; its programs and libraries."""
+def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[Entry]:
+    """Unpack one .deb; what it brought."""
     name = f"{deb.name} {deb.version}"
-    found: list[str] = []
+    found: list[Entry] = []
     try:
         packed = path.open("rb")
     except OSError as error:
         raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
     with packed, Root.open(tree) as root:
         members = _until(stop, read_deb(packed, Budget(), name))
-        unpack_entries(_chosen(members, found, placed), root, name)
+        unpack_entries(_chosen(members, found), root, name)
     return found
 
 
@@ -135,20 +152,12 @@ def _until(stop: threading.Event, members: Members) -> Members:
         yield member
 
 
-def _chosen(members: Members, found: list[str], placed: list[str]) -> Members:
+def _chosen(members: Members, found: list[Entry]) -> Members:
     for entry, content in members:
         if not wanted(entry.path):
             continue
-        if entry.kind is not Kind.DIRECTORY and _is_asked_for(entry.path):
-            found.append(entry.path)
-        placed.append(entry.path)
+        found.append(entry)
         yield _normal(entry), content
-
-
-def _is_asked_for(path: str) -> bool:
-    """Whether a closure can ask for it: programs, interpreters, libraries."""
-    library = path.startswith("usr/lib") and ".so" in path.rpartition("/")[2]
-    return library or path.startswith(_PROGRAMS)
 
 
 def _normal(entry: Entry) -> Entry:
@@ -159,7 +168,7 @@ def _normal(entry: Entry) -> Entry:
     return replace(entry, mode=0o755 if runs else 0o644)
 
 
-def _fix(root: Root, owners: dict[str, str]) -> None:
+def _fix(root: Root, owners: Owners) -> None:
     for path in DIRECTORIES:
         _make_directory(root, path)
     present = {f"usr/{name}" for name in root.listdir("usr")}
@@ -174,10 +183,10 @@ def _fix(root: Root, owners: dict[str, str]) -> None:
         root.utime(link.path, link.mtime)
         owner = owners.get(f"usr/bin/{link.target}")
         if owner is not None and link.path.startswith("usr/bin/"):
-            owners[link.path] = owner
+            owners[link.path] = (owner[0], link)
     for path, text in FILES.items():
         _write(root, path, text.encode())
-    lines = (f"{path}\t{name}\n" for path, name in sorted(owners.items()))
+    lines = (_line(owners[path]) for path in sorted(owners))
     _make_directory(root, os.path.dirname(OWNERS))
     _write(root, OWNERS, "".join(lines).encode("utf-8", "surrogateescape"))
 

@@ -46,10 +46,14 @@ class AtomPackageStep(Model):
 
 
 class DebianPackageStep(Model):
-    """A Debian binary package, unpacked."""
+    """A Debian binary package, unpacked; none of its scripts runs."""
 
     debian: Line
     """Its name, with `=version` where it matters."""
+    closure: Literal["depends", "files"] = "depends"
+    """What comes with it: its Depends, or only what its files are seen to need."""
+    without: tuple[Line, ...] = ()
+    """Globs of its files that stay out of the image: `usr/bin/rrsync`, `usr/share/doc/**`."""
 
 
 def _package_kind(value: object) -> str:

@@ -98,8 +98,8 @@ class Node:
     `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
     outputs the build sees, nearest first; `run` those that an image needs although no file says so.
     `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
-    are the .debs chosen with it. `patch_names` are the patches as the user wrote them, in order,
-    and `patch_notes` their descriptions; those,
+    are the .debs chosen with it, `without` globs of what is left out of it. `patch_names` are the
+    patches as the user wrote them, in order, and `patch_notes` their descriptions; those,
     `description`, `homepage` and `license` are for people alone.
     `blobs` are small inputs (patches, files) that the front half left in the store.
     """
@@ -117,6 +117,7 @@ class Node:
     run: tuple[BuildKey, ...] = ()
     deb: DebRef | None = None
     beside: tuple[DebRef, ...] = ()
+    without: tuple[str, ...] = ()
     blobs: tuple[Digest, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     users: tuple[User, ...] = ()
@@ -291,6 +292,7 @@ def _node(data: dict[str, Any]) -> Node:
     data["run"] = tuple(data["run"])
     data["deb"] = DebRef(**data["deb"]) if data["deb"] is not None else None
     data["beside"] = tuple(DebRef(**deb) for deb in data["beside"])
+    data["without"] = tuple(data["without"])
     data["blobs"] = tuple(data["blobs"])
     data["users"], data["groups"] = _accounts(data)
     return Node(**data)

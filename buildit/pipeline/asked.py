@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from buildit.model.container import (
     UseSpec,
 )
 from buildit.model.nearest import advice
+from buildit.model.pathglob import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import Assignment, Layer, parse_assignment
-from buildit.plan.evaluate import Evaluated, Wanted, place_of, wanted
+from buildit.plan.evaluate import Evaluated, Wanted, place_of
 from buildit.plan.resolve import Demand
 
 
@@ -106,11 +107,30 @@ def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool
     return Layer(name, assignments, every_package)
 
 
-def asked_debs(container: Container) -> Iterator[Wanted]:
-    """The Debian packages that the container names itself."""
-    for step in container.steps:
-        if isinstance(step.spec.package, DebianPackageStep):
-            yield wanted("run", f"debian:{step.spec.package.debian}", step.place)
+def asked_debs(container: Container) -> Mapping[int, Wanted]:
+    """The Debian packages that the container names itself, by the number of the step.
+
+    Raises:
+        RecipeError: a glob is malformed, or two steps leave other files out of one package.
+    """
+    asked: dict[int, Wanted] = {}
+    first: dict[str, Wanted] = {}
+    for number, step in enumerate(container.steps):
+        spec = step.spec.package
+        if not isinstance(spec, DebianPackageStep):
+            continue
+        for at, glob in enumerate(spec.without):
+            path_matcher(glob, place=place_of(step.node, "package", "without", at))
+        one = Wanted("run", None, spec.debian, step.place, spec.closure == "depends", spec.without)
+        before = first.setdefault(spec.debian.partition("=")[0], one)
+        if sorted({*before.without}) != sorted({*one.without}):
+            raise RecipeError(
+                f"debian:{spec.debian} is asked for twice, and without other files",
+                place=step.place,
+                hint=f"give both the same `without`; the first is at {before.place}",
+            )
+        asked[number] = one
+    return asked
 
 
 def check_flags(

@@ -1,4 +1,4 @@
-"""Layers of a container, in order: closures of its packages, accounts, synced files.
+"""Layers of a container, in order: links, closures of its packages, accounts, synced files.
 
 Nothing is packed here but the small layers of our own; packages bring theirs from the store.
 """
@@ -6,22 +6,24 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey
+from buildit.image.parents import with_parents
 from buildit.image.rootfs import Overlay
 from buildit.model.artifact import Artifact
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import ContainerPlan, DirectoriesStep, Group, Node, PackageStep, User
-from buildit.model.tree import Entry
+from buildit.model.tree import Entry, Kind
 from buildit.pipeline.accounts import account_entries, account_files
+from buildit.pipeline.baselinks import missing_links
 from buildit.pipeline.directories import directories_layer
 from buildit.pipeline.sync import EPOCH, sync_layer
-from buildit.plan.closure import Member, closure
+from buildit.plan.closure import Member, closure, views_of
 from buildit.store.cas import Store
 
 Obtain = Callable[[Node], Artifact]
@@ -30,7 +32,7 @@ NodeOf = Callable[[BuildKey], Node]
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first;"""
+    """The layers so far, bottom first."""
 
     store: Store
     layers: list[Layer] = field(default_factory=list)
@@ -60,15 +62,18 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
     made = Stack(store)
+    views = views_of(plan.nodes)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    everything = closure(roots, node, obtain)
+    everything = closure(roots, node, obtain, views)
     members = [node(key) for key, _ in everything.members]
+    _add_links(made, [(node(key), obtain(node(key)), name) for key, name in everything.members])
     accounts_done = not roots
     if accounts_done:
         _add_accounts(made, plan, members, store)
     for step in plan.steps:
         if isinstance(step, PackageStep):
-            _add_closure(made, step.key, node, obtain)
+            for member in closure((step.key,), node, obtain, views).members:
+                _add_member(made, member, obtain(node(member[0])))
             if not accounts_done:
                 _add_accounts(made, plan, members, store)
                 accounts_done = True
@@ -81,27 +86,39 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
     return made
 
 
-def _add_closure(made: Stack, root: BuildKey, node: NodeOf, obtain: Obtain) -> None:
-    for member in closure((root,), node, obtain).members:
-        if member in made.members:
-            continue
-        made.members.append(member)
-        key, name = member
-        artifact = obtain(node(key))
-        output = artifact.outputs.get(name)
-        made.epoch = max(made.epoch, artifact.epoch)
-        if output is None:
-            continue
-        title = f"{artifact.name}-{artifact.version} ({name})"
-        layer = Layer(
-            output.diff_id,
-            output.size,
-            title,
-            output.contents,
-            LayerKind.PACKAGE,
-            output.encodings,
-        )
-        made.layers.append(layer)
+def _add_member(made: Stack, member: Member, artifact: Artifact) -> None:
+    """The layer of an output, once; one .deb may be the node of several that ask for it."""
+    if member in made.members:
+        return
+    made.members.append(member)
+    made.epoch = max(made.epoch, artifact.epoch)
+    name = member[1]
+    output = artifact.outputs.get(name)
+    if output is None or any(output.diff_id == layer.diff_id for layer in made.layers):
+        return
+    title = f"{artifact.name}-{artifact.version} ({name})"
+    layer = Layer(
+        output.diff_id,
+        output.size,
+        title,
+        output.contents,
+        LayerKind.PACKAGE,
+        output.encodings,
+    )
+    made.layers.append(layer)
+
+
+def _add_links(made: Stack, members: list[tuple[Node, Artifact, str]]) -> None:
+    """One layer below all others with the links that packages count on and none of them brings."""
+    packages = [
+        (node.deb is not None, parse_contents(made.store.read(output.contents)))
+        for node, artifact, name in members
+        if (output := artifact.outputs.get(name)) is not None
+    ]
+    links = tuple(missing_links(packages))
+    if links:
+        entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
+        made.layers.append(_small_layer(made.store, entries, {}, "links of merged /usr"))
 
 
 def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: Store) -> None:
@@ -114,13 +131,19 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     if not files:
         return
     entries = account_entries(files, made.tree(), EPOCH)
+    made.layers.append(_small_layer(store, entries, files, "users and groups"))
+
+
+def _small_layer(
+    store: Store, entries: Sequence[Entry], files: Mapping[str, bytes], title: str
+) -> Layer:
+    """A layer of our own; `files` are the contents of its files by path."""
     with store.batch() as batch:
         with batch.ingest() as sink:
             written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)
             diff_id, size = sink.commit(), sink.size
         listing = batch.put_bytes(contents_blob(written))
-    layer = Layer(diff_id, size, "users and groups", listing, LayerKind.STEP)
-    made.layers.append(layer)
+    return Layer(diff_id, size, title, listing, LayerKind.STEP)
 
 
 def why_text(why: Mapping[Member, tuple[Member, str]], member: Member, node: NodeOf) -> str:

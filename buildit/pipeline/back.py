@@ -39,6 +39,7 @@ from buildit.store.durable import Vanished
 from buildit.store.trust import claim
 
 if TYPE_CHECKING:
+    from buildit.build.debs import Debs
     from buildit.net.binhost import Binhost
 
 LOCAL_STORE = "the local store"
@@ -61,6 +62,8 @@ class Realiser:
     _nodes: dict[BuildKey, Node] = field(default_factory=dict)
     judge: Judge = field(init=False)
     _looked_for_strangers: bool = False
+    _debs_lock: threading.Lock = field(default_factory=threading.Lock)
+    _debs_read: Debs | None = None
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.settings, self.store, self.report)
@@ -172,8 +175,6 @@ class Realiser:
         """Build or unpack one node and commit it; runs in a thread of its own."""
         from buildit.build.builder import Builder
         from buildit.pipeline.reasons import reason
-        from buildit.pipeline.rules import RULES
-        from buildit.pipeline.supply import toolchain_owners
 
         with self.store.key_lock(node.key, self._waiting(node), self.stop):
             again = examine(
@@ -192,11 +193,10 @@ class Realiser:
             builder = Builder(
                 store=self.store,
                 toolchain=self.plan.toolchain,
-                owners=toolchain_owners(self.plan.toolchain, self.store, self.stop),
+                debs=self._debs(),
                 limits=self.settings.limits,
                 report=self.report,
                 stop=self.stop,
-                rules=RULES,
             )
             try:
                 artifact = builder.build(node, at_hand)
@@ -209,6 +209,19 @@ class Realiser:
                 raise
             self.report(Built(node.key, node.label, time.monotonic() - started))
             return artifact
+
+    def _debs(self) -> Debs:
+        """What the .debs have, read once; the toolchain's tree is filled on first use."""
+        from buildit.build.debs import Debs
+        from buildit.pipeline.rules import RULES
+        from buildit.pipeline.supply import toolchain_owners
+
+        with self._debs_lock:
+            if self._debs_read is None:
+                toolchain = self.plan.toolchain
+                owners = toolchain_owners(toolchain, self.store, self.stop)
+                self._debs_read = Debs(self.store, toolchain, owners, RULES)
+            return self._debs_read
 
     def repeat(self, artifact: Artifact, found: Found) -> None:
         """Commit an artifact that says a found build of another key. What nobody signed must not

@@ -13,7 +13,7 @@ from buildit.model.card import Card, CardImage, CardPackage
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Node, PackageStep
 from buildit.model.tree import Kind
-from buildit.plan.closure import closure
+from buildit.plan.closure import closure, views_of
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 
@@ -39,7 +39,7 @@ def card(
         found = lookup(store, one.key)
         return found or Artifact(one.key, one.name, one.version, one.platform, {}, Digest(""))
 
-    members = closure(roots, node, obtain).members
+    members = closure(roots, node, obtain, views_of(plan.nodes)).members
     inside = list(dict.fromkeys(key for key, output in members if output == RUNTIME))
     others = [one.key for one in plan.nodes if one.key not in inside]
     known = flags or {}

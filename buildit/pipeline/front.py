@@ -41,7 +41,7 @@ from buildit.plan.lock import (
     Section,
     parse_lock,
 )
-from buildit.plan.nodes import Gathered, Pinned, nodes
+from buildit.plan.nodes import Gathered, Pinned, asked_node, nodes
 from buildit.plan.resolve import Selection, resolve
 from buildit.store.cas import Store
 
@@ -100,14 +100,16 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     consulted = [lock_path]
     gatherer = Gatherer(store, pinner.patch, consulted)
     gathered = {name: gatherer.gather(one) for name, one in selection.chosen.items()}
-    asked = tuple(asked_debs(container))
-    pinned = _pinned(container, selection, catalog, pinner, asked)
-    made = nodes(selection, gathered, pinned, target, RULES, asked)
+    asked = asked_debs(container)
+    pinned = _pinned(container, selection, catalog, pinner, tuple(asked.values()))
+    made = nodes(selection, gathered, pinned, target, RULES, tuple(asked.values()))
     toolchain = next(iter(pinned.toolchains.values()))
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, looked = synced_accounts(request.directory, syncs)
     consulted += looked
-    plan = check_images(container_plan(container, target, roots, toolchain, made, synced), synced)
+    debs = {number: asked_node(one, pinned, toolchain, RULES).key for number, one in asked.items()}
+    plan = container_plan(container, target, roots, toolchain, made, synced, debs)
+    plan = check_images(plan, synced)
     new = _section(section, selection, gathered, made, pinner)
     consulted += [request.directory / "container.yaml", *loaded.consulted, *catalog.consulted]
     return Planned(plan, lock, new, selection, tuple(dict.fromkeys(consulted)))

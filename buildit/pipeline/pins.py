@@ -66,19 +66,21 @@ class Pinner:
         return Toolchain(name, str(self.target), toolchain_identity(locked), locked, run)
 
     def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[DebRef, ...]:
-        """A further Debian package with what it needs beyond the toolchain.
+        """A Debian package with all of its Depends, those that the toolchain has as it has them.
 
         Raises:
             as `toolchain`.
         """
         asker = f"debian:{wanted.debian}"
-        known = {deb.name for deb in toolchain.debs}
-        request = (wanted.debian, "", *sorted(known))
+        known = {deb.name: deb for deb in toolchain.debs}
+        request = (wanted.debian, "depends", "", *sorted(known))
         locked = self._locked(asker, request)
+        if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
+            locked = None  # the toolchain has moved on to other versions
         if locked is None:
             suites = tuple(sorted({deb.suite for deb in toolchain.debs}))
             chosen = self._select((wanted.debian,), suites)
-            locked = tuple(deb for deb in chosen if deb.name not in known)
+            locked = tuple(known.get(deb.name, deb) for deb in chosen)
         self._keep(asker, request, locked)
         return locked
 
@@ -159,7 +161,8 @@ def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
 def wanted_debs(
     selection: Selection, asked: Iterable[Wanted], toolchains: Mapping[str, Toolchain]
 ) -> Iterator[tuple[Wanted, Toolchain]]:
-    """Each Debian package that is needed beyond the toolchain of whoever needs it, once."""
+    """Each Debian package whose Depends are to be known, once: those beyond the toolchain of
+    whoever needs them, and those that an image takes with their Depends."""
     first = next(iter(toolchains.values()))
     seen: set[str] = set()
     needed = [
@@ -170,7 +173,8 @@ def wanted_debs(
     ]
     for wanted, toolchain in (*needed, *((one, first) for one in asked)):
         own = {deb.name for deb in toolchain.debs}
-        name = wanted.debian.partition("=")[0]
-        if name not in own and wanted.debian not in seen:
+        known = wanted.debian.partition("=")[0] in own
+        taken = wanted.role == "run" and wanted.depends
+        if (taken or not known) and wanted.debian not in seen:
             seen.add(wanted.debian)
             yield wanted, toolchain

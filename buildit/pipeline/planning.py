@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError
 from buildit.load.container import Container, LoadedStep
-from buildit.model.container import DebianPackageStep, DirectorySpec, SyncSpec
+from buildit.model.container import DirectorySpec, SyncSpec
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
@@ -34,8 +34,10 @@ def container_plan(
     toolchain: Toolchain,
     made: Mapping[BuildKey, Node],
     synced: Ids,
+    debs: Mapping[int, BuildKey],
 ) -> ContainerPlan:
-    """The plan of a container; `synced` are the accounts that its sync steps bring.
+    """The plan of a container; `synced` are the accounts that its sync steps bring, `debs` the
+    keys of the Debian packages that it names, by step.
 
     Raises:
         RecipeError: an owner, the app or an account is wrong.
@@ -56,9 +58,8 @@ def container_plan(
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
-        elif isinstance(step.spec.package, DebianPackageStep):
-            name = f"debian:{step.spec.package.debian.partition('=')[0]}"
-            steps.append(PackageStep(keys[name], roots.origins[number]))
+        elif number in debs:
+            steps.append(PackageStep(debs[number], roots.origins[number]))
         elif step.spec.sync is not None:
             steps.append(_sync(step.spec.sync, step, ids))
         elif step.spec.directories is not None:

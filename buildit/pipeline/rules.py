@@ -10,6 +10,8 @@ from buildit.build.split import SPLITTER
 from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 
+UNPACKING = "2"
+"""Raised when a .deb's outputs or their needs come out otherwise: links followed, what is unmet."""
 SANDBOX = "2"
 """Raised when what a build can see of the sandbox changes: mounts, ids, environment, filters."""
 
@@ -17,7 +19,7 @@ RULES = Rules(
     normaliser=NORMALISER,
     splitter=SPLITTER,
     patcher=f"{PATCHER}.{CANONICAL_PATCH}",
-    deb=MERGED_USR,
+    deb=f"{MERGED_USR}.{UNPACKING}",
     sandbox=SANDBOX,
     unpacker=UNPACKER,
 )

@@ -15,6 +15,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
 from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
+from buildit.model.tree import Entry
 from buildit.net.sources import Fetch
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
@@ -187,8 +188,8 @@ class Supply:
 
 def toolchain_owners(
     toolchain: Toolchain, store: Store, stop: threading.Event
-) -> Mapping[str, str]:
-    """Which .deb has each program and library of a toolchain; its tree is filled on first use.
+) -> Mapping[str, tuple[str, Entry]]:
+    """What each .deb of a toolchain has, by path; its tree is filled on first use.
 
     Raises:
         IntegrityError: a .deb is damaged, or two of them have the same file.

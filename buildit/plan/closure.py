@@ -6,15 +6,17 @@ dependencies, and what a .deb only loads with dlopen as the toolchain declares i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from buildit.digest import BuildKey
+from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.plan import Node
 
 Member = tuple[BuildKey, str]
 """An output: its package's key and its name."""
+
+_NONE: Mapping[Digest, BuildKey] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,13 @@ def closure(
     roots: tuple[BuildKey, ...],
     node: Callable[[BuildKey], Node],
     obtain: Callable[[Node], Artifact],
+    views: Mapping[Digest, BuildKey] = _NONE,
 ) -> Closure:
     """The outputs that `roots` need at run time, themselves included.
 
     The order is a function of names alone: a member follows all that it needs, siblings go by
-    name. `obtain` gives the artifact of a node that the closure reaches.
+    name. `obtain` gives the artifact of a node that the closure reaches. `views` says which node
+    stands for a .deb, by the .deb's digest, where an image leaves files of it out.
     """
     order: list[Member] = []
     why: dict[Member, tuple[Member, str]] = {}
@@ -51,7 +55,10 @@ def closure(
         seen.add(member)
         stack.append((member, True))
         key, output = member
-        needs = _needs(node(key), output, obtain(node(key)))
+        needs = {
+            (_viewed(node(needed), views), name): need
+            for (needed, name), need in _needs(node(key), output, obtain(node(key))).items()
+        }
         ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
         for needed in ordered:
             if needed in seen:
@@ -61,6 +68,15 @@ def closure(
                 why.setdefault(needed, (member, needs[needed]))
             stack.append((needed, False))
     return Closure(tuple(order), why)
+
+
+def views_of(nodes: Iterable[Node]) -> dict[Digest, BuildKey]:
+    """The nodes that leave files out of their .deb, by its digest."""
+    return {node.deb.digest: node.key for node in nodes if node.deb is not None and node.without}
+
+
+def _viewed(node: Node, views: Mapping[Digest, BuildKey]) -> BuildKey:
+    return node.key if node.deb is None else views.get(node.deb.digest, node.key)
 
 
 def _needs(node: Node, output: str, artifact: Artifact) -> dict[Member, str]:
@@ -73,6 +89,7 @@ def _needs(node: Node, output: str, artifact: Artifact) -> dict[Member, str]:
         member = (BuildKey(key) if key else node.key, name)
         if member != (node.key, output):
             needs.setdefault(member, need)
+    declared = "declared: run" if node.deb is None else "Depends"
     for key_ in node.run:
-        needs.setdefault((key_, RUNTIME), "declared: run")
+        needs.setdefault((key_, RUNTIME), declared)
     return needs

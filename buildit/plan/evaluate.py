@@ -62,12 +62,18 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One dependency: `atom` of a tree package, or the name (with `=version`) of a .deb."""
+    """One dependency: `atom` of a tree package, or the name (with `=version`) of a .deb.
+
+    Of a .deb: `depends` is whether an image takes its Depends with it, `without` are globs of its
+    files that are left out.
+    """
 
     role: str
     atom: Atom | None
     debian: str
     place: str
+    depends: bool = True
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,13 +162,20 @@ class BuildInputs:
 
 
 def deb_record(
-    sha256: Digest, toolchain: Digest, beside: tuple[Digest, ...], rules: Rules
+    sha256: Digest,
+    toolchain: Digest,
+    beside: tuple[Digest, ...],
+    rules: Rules,
+    without: tuple[str, ...] = (),
 ) -> dict[str, object]:
     """The record of an unpacked Debian binary package.
 
-    `toolchain` and `beside` are where the providers of what it needs are looked for.
+    `toolchain` and `beside` are where the providers of what it needs are looked for. `without` are
+    the globs of what is left out of it; their order does not count.
     """
+    left_out = {"without": sorted(set(without))} if without else {}
     return {
+        **left_out,
         "scheme": SCHEME,
         "type": "debian",
         "sha256": sha256,

@@ -7,7 +7,7 @@ headers include headers, and the linker follows NEEDED) and of its tools (runtim
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
@@ -73,15 +73,25 @@ class Pinned:
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
 
 
-def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rules: Rules) -> Node:
+def deb_node(
+    deb: DebRef,
+    toolchain: Toolchain,
+    beside: tuple[DebRef, ...],
+    rules: Rules,
+    without: tuple[str, ...] = (),
+) -> Node:
     """The node of a Debian binary package, unpacked and split.
 
     `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
-    the toolchain. What its files only load with dlopen is declared by the toolchain (`run`).
+    the toolchain. What its files do not say that they load is declared by the toolchain (`run`).
+    `without` are globs of what is left out.
     """
     others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
-    record = _deb_record(deb, toolchain, others, rules)
+    group = (deb, *others)
+    record = _deb_record(deb, toolchain, group, rules, without)
     loaded = toolchain.run.get(deb.name, ())
+    run = [_deb_record(one, toolchain, group, rules) for one in others if one.name in loaded]
+    run += [_deb_record(one, toolchain, (), rules) for one in toolchain.debs if one.name in loaded]
     return Node(
         key=build_key(record),
         name=f"debian:{deb.name}",
@@ -89,19 +99,61 @@ def deb_node(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rule
         record=record,
         origin=deb.path,
         platform=toolchain.platform,
-        run=tuple(
-            build_key(_deb_record(other, toolchain, (), rules))
-            for other in toolchain.debs
-            if other.name in loaded
-        ),
+        run=tuple(map(build_key, run)),
         deb=deb,
         beside=others,
+        without=without,
     )
 
 
-def _deb_record(deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...], rules: Rules) -> str:
-    digests = tuple(other.digest for other in beside)
-    return record_text(deb_record(deb.digest, toolchain.identity, digests, rules))
+def _deb_record(
+    deb: DebRef,
+    toolchain: Toolchain,
+    group: tuple[DebRef, ...],
+    rules: Rules,
+    without: tuple[str, ...] = (),
+) -> str:
+    digests = tuple(sorted(other.digest for other in group if other != deb))
+    return record_text(deb_record(deb.digest, toolchain.identity, digests, rules, without))
+
+
+def asked_node(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Node:
+    """The node of the .deb that a dependency names.
+
+    Raises:
+        UnsatisfiableError: it is not pinned, no package's own name, or the toolchain has another
+            version.
+    """
+    name = wanted.debian.partition("=")[0]
+    own = next((deb for deb in toolchain.debs if deb.name == name), None)
+    if own is not None:
+        _check_version(wanted, own)
+        return deb_node(own, toolchain, (), rules, wanted.without)
+    listed = _listed(wanted, pinned)
+    found = next((deb for deb in listed if deb.name == name), None)
+    if found is None:
+        raise UnsatisfiableError(
+            f"debian:{name} is the name of no package, but what others provide",
+            place=wanted.place,
+            hint=f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}",
+        )
+    return deb_node(found, toolchain, _further(listed, toolchain), rules, wanted.without)
+
+
+def _listed(wanted: Wanted, pinned: Pinned) -> tuple[DebRef, ...]:
+    listed = pinned.debs.get(f"debian:{wanted.debian}")
+    if not listed:
+        raise UnsatisfiableError(
+            f"debian:{wanted.debian} is not locked",
+            place=wanted.place,
+            hint="run `buildit lock --update`",
+        )
+    return listed
+
+
+def _further(listed: tuple[DebRef, ...], toolchain: Toolchain) -> tuple[DebRef, ...]:
+    known = {deb.name for deb in toolchain.debs}
+    return tuple(sorted((d for d in listed if d.name not in known), key=lambda d: d.name))
 
 
 @dataclass(slots=True)
@@ -119,35 +171,52 @@ class _Graph:
     by_name: dict[str, BuildKey] = field(default_factory=dict)
     beside: dict[BuildKey, tuple[BuildKey, ...]] = field(default_factory=dict)
 
+    def is_toolchains(self, key: BuildKey) -> bool:
+        """Whether a build has this node's files already: it is a .deb of the toolchain."""
+        deb = self.nodes[key].deb
+        return any(deb in toolchain.debs for toolchain in self.pinned.toolchains.values())
+
     def add_deb(self, deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...]) -> BuildKey:
         """Add a .deb, and those that the toolchain says an image with it needs besides."""
-        node = deb_node(deb, toolchain, beside, self.rules)
-        if node.key in self.nodes:
+        return self._add(deb_node(deb, toolchain, beside, self.rules), toolchain)
+
+    def _add(self, node: Node, toolchain: Toolchain) -> BuildKey:
+        if node.key in self.nodes or node.deb is None:
             return node.key
         self.nodes[node.key] = node
         for other in toolchain.debs:
-            if other.name in toolchain.run.get(deb.name, ()):
+            if other.name in toolchain.run.get(node.deb.name, ()):
                 self.add_deb(other, toolchain, ())
         return node.key
 
     def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[BuildKey, ...]:
-        """The further .debs that a dependency on a Debian package brings, itself first."""
-        name = wanted.debian.partition("=")[0]
-        own = next((deb for deb in toolchain.debs if deb.name == name), None)
-        if own is not None:
-            _check_version(wanted, own)
-            return (self.add_deb(own, toolchain, ()),) if wanted.role == "run" else ()
-        listed = self.pinned.debs.get(f"debian:{wanted.debian}")
-        if not listed:
-            raise UnsatisfiableError(
-                f"debian:{wanted.debian} is not locked",
-                place=wanted.place,
-                hint="run `buildit lock --update`",
-            )
-        ordered = sorted(listed, key=lambda deb: (deb.name != name, deb.name))
-        keys = tuple(self.add_deb(deb, toolchain, listed) for deb in ordered)
+        """The .debs beyond the toolchain that a dependency on a Debian package brings.
+
+        The node of one for run time gets its Depends, so that an image takes them with it.
+        """
+        node = asked_node(wanted, self.pinned, toolchain, self.rules)
+        assert node.deb is not None  # noqa: S101 it is a .deb's
+        known = {deb.name for deb in toolchain.debs}
+        is_own = node.deb.name in known
+        if wanted.role != "run" and is_own:
+            return ()
+        listed = () if is_own and not wanted.depends else _listed(wanted, self.pinned)
+        further = _further(listed, toolchain)
+        keys = tuple(self.add_deb(deb, toolchain, further) for deb in further)
         self.beside |= dict.fromkeys(keys, keys)
+        if wanted.role == "run":
+            self._add(node, toolchain)
+            if wanted.depends:
+                inside = (deb for deb in listed if deb.name in known and deb != node.deb)
+                keys = (*keys, *(self.add_deb(deb, toolchain, ()) for deb in inside))
+                self._take_along(node, keys)
         return keys
+
+    def _take_along(self, asked: Node, keys: tuple[BuildKey, ...]) -> None:
+        """Make an image that takes a .deb take others too."""
+        node = self.nodes[asked.key]
+        others = (key for key in keys if self.nodes[key].deb != node.deb)
+        self.nodes[asked.key] = replace(node, run=tuple(dict.fromkeys((*node.run, *others))))
 
 
 def _check_version(wanted: Wanted, own: DebRef) -> None:
@@ -323,7 +392,7 @@ def _reach(graph: _Graph, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
         if role == "build":
             further += graph.nodes[key].run
         for next_key in further:
-            if next_key not in seen:
+            if next_key not in seen and not graph.is_toolchains(next_key):
                 seen[next_key] = None
                 queue.append(next_key)
     return tuple(seen)
@@ -334,6 +403,7 @@ def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[
         if wanted.role != "run":
             continue
         if wanted.atom is None:
-            yield graph.debs(wanted, toolchain)[0]
+            graph.debs(wanted, toolchain)
+            yield asked_node(wanted, graph.pinned, toolchain, graph.rules).key
         else:
             yield graph.by_name[wanted.atom.name]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.build.needs import MACHINES, Listing, Needs, Target
-from buildit.build.providers import Visible, check_provided, providers
+from buildit.build.needs import MACHINES, Needs, Target
+from buildit.build.providers import Visible, check_provided, dependencies_sight, providers
 from buildit.digest import digest_bytes
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
@@ -19,17 +19,28 @@ def file(path: str) -> Entry:
     return Entry(path, Kind.FILE, 0o755, digest=digest_bytes(b""))
 
 
-def visible(name: str, *paths: str) -> Visible:
-    return Visible(name, Listing(map(file, paths)))
+def link(path: str, target: str) -> Entry:
+    return Entry(path, Kind.SYMLINK, 0o777, target=target)
 
 
-def nobody(_path: str) -> str | None:
-    return None
+def visible(name: str, *paths: str | Entry) -> Visible:
+    return Visible(name, [file(path) if isinstance(path, str) else path for path in paths])
 
 
-def toolchain(path: str) -> str | None:
-    debs = {"usr/bin/dash": "dash:runtime", f"{LIBDIR}/libc.so.6": "libc6:runtime"}
-    return debs.get(path)
+TOOLCHAIN = (
+    visible("dash:runtime", "usr/bin/dash", link("usr/bin/sh", "dash")),
+    visible("libc6:runtime", f"{LIBDIR}/libc.so.6"),
+)
+
+
+def met(
+    needs: Needs | str, *seen: Visible, own: tuple[Entry, ...] = (), **others: list[Entry]
+) -> dict[str, str]:
+    """The providers of what a runtime output needs that has `own` files, beside `others`."""
+    if isinstance(needs, str):
+        needs = Needs({needs: ("usr/bin/x",)})
+    outputs = {RUNTIME: own, **others}
+    return providers(needs, RUNTIME, outputs, dependencies_sight(seen, TOOLCHAIN), TARGET)
 
 
 def test_siblings_come_before_dependencies_before_the_toolchain() -> None:
@@ -41,17 +52,16 @@ def test_siblings_come_before_dependencies_before_the_toolchain() -> None:
             "path:/bin/dash": ("usr/bin/y",),
         }
     )
-    siblings = {"locale": [file(f"{LIBDIR}/libown.so.1")]}
+    locale = [file(f"{LIBDIR}/libown.so.1")]
     near = visible("near:runtime", f"{LIBDIR}/libz.so.1", f"{LIBDIR}/libown.so.1")
     far = visible("far:runtime", f"{LIBDIR}/libz.so.1")
-    assert providers(needs, siblings, [near, far], toolchain, TARGET) == {
+    assert met(needs, near, far, locale=locale) == {
         "soname:libown.so.1": ":locale",
         "soname:libz.so.1": "near:runtime",
         "soname:libc.so.6": "libc6:runtime",
         "path:/bin/dash": "dash:runtime",
     }
-    swapped = providers(needs, siblings, [far, near], toolchain, TARGET)
-    assert swapped["soname:libz.so.1"] == "far:runtime"
+    assert met(needs, far, near, locale=locale)["soname:libz.so.1"] == "far:runtime"
 
 
 def test_a_private_directory_counts_for_the_need_that_names_it() -> None:
@@ -59,22 +69,79 @@ def test_a_private_directory_counts_for_the_need_that_names_it() -> None:
         {"soname:libp.so": ("usr/bin/x",), "soname:libq.so": ("usr/bin/x",)},
         {"soname:libp.so": ("usr/lib/private",)},
     )
-    seen = [visible("p:runtime", "usr/lib/private/libp.so", "usr/lib/private/libq.so")]
-    assert providers(needs, {}, seen, nobody, TARGET) == {"soname:libp.so": "p:runtime"}
+    seen = visible("p:runtime", "usr/lib/private/libp.so", "usr/lib/private/libq.so")
+    assert met(needs, seen) == {"soname:libp.so": "p:runtime"}
 
 
 def test_headers_are_taken_only_where_no_runtime_output_will_do() -> None:
     needs = Needs({"path:/usr/share/x": ("etc/x",), "path:/usr/include/x.h": ("etc/y",)})
     headers = visible("a:dev", "usr/share/x", "usr/include/x.h")
-    both = [headers, visible("b:dev", "usr/share/x"), visible("b:runtime", "usr/share/x")]
-    assert providers(needs, {}, both, nobody, TARGET) == {
+    seen = (headers, visible("b:dev", "usr/share/x"), visible("b:runtime", "usr/share/x"))
+    assert met(needs, *seen) == {
         "path:/usr/share/x": "b:runtime",
         "path:/usr/include/x.h": "a:dev",
     }
 
 
 def test_what_nobody_has_is_left_out() -> None:
-    assert providers(Needs({"soname:libz.so.1": ("a",)}), {}, [], nobody, TARGET) == {}
+    assert met("soname:libz.so.1") == {}
+
+
+def test_a_link_leads_from_package_to_package() -> None:
+    """As python3 -> python3.11, which is another .deb's: both are needed."""
+    link_of = visible("python3-minimal:runtime", link("usr/bin/python3", "python3.11"))
+    program = visible("python3.11-minimal:runtime", "usr/bin/python3.11")
+    for need in ("path:/usr/bin/python3", "path:/bin/python3"):
+        assert set(met(need, link_of, program).values()) == {
+            "python3-minimal:runtime",
+            "python3.11-minimal:runtime",
+        }
+    assert met("path:/usr/bin/python3", link_of, program) == {
+        "path:/usr/bin/python3": "python3-minimal:runtime",
+        "path:/usr/bin/python3.11": "python3.11-minimal:runtime",
+    }
+
+
+def test_a_link_that_ends_nowhere_provides_nothing() -> None:
+    assert met("path:/usr/bin/python3", visible("a:runtime", link("usr/bin/python3", "x"))) == {}
+    loop = (link("usr/bin/a", "b"), link("usr/bin/b", "a"))
+    assert met("path:/usr/bin/a", visible("a:runtime", *loop)) == {}
+
+
+def test_a_directory_that_is_a_link_is_needed_too() -> None:
+    directory = visible("a:runtime", link("usr/lib/data", "../share/data"))
+    content = visible("b:runtime", "usr/share/data/x")
+    assert met("path:/usr/lib/data/x", directory, content) == {
+        "path:/usr/lib/data": "a:runtime",
+        "path:/usr/lib/data/x": "b:runtime",
+    }
+
+
+def test_ones_own_link_is_passed_without_a_provider() -> None:
+    own = (link("usr/lib/data", "../share/data"),)
+    content = visible("b:runtime", "usr/share/data/x")
+    assert met("path:/usr/lib/data/x", content, own=own) == {"path:/usr/lib/data/x": "b:runtime"}
+    back = visible("c:runtime", link("usr/share/far", "../lib/own"))
+    own = (file("usr/lib/own/x"),)
+    assert met("path:/usr/share/far/x", back, own=own) == {"path:/usr/share/far/x": "c:runtime"}
+
+
+def test_what_the_kernel_makes_ends_a_way() -> None:
+    mtab = visible("base:runtime", link("etc/mtab", "../proc/self/mounts"))
+    assert met("path:/etc/mtab", mtab) == {"path:/etc/mtab": "base:runtime"}
+
+
+def test_a_library_may_be_a_link_into_another_package() -> None:
+    one = visible("a:runtime", link(f"{LIBDIR}/libx.so.1", "deep/libx.so.1"))
+    other = visible("b:runtime", f"{LIBDIR}/deep/libx.so.1")
+    assert met("soname:libx.so.1", one, other) == {
+        "soname:libx.so.1": "b:runtime",
+        f"path:/{LIBDIR}/libx.so.1": "a:runtime",
+    }
+
+
+def test_the_shell_is_a_link_of_the_toolchain() -> None:
+    assert met("path:/bin/sh") == {"path:/bin/sh": "dash:runtime"}
 
 
 NEEDS = Needs(
@@ -94,7 +161,10 @@ def test_a_missing_provider_names_file_and_soname() -> None:
         "nothing that the build saw provides the loader /lib64/ld.so, which /usr/bin/x needs"
     )
     assert error.place == "x/app-1"
-    assert error.hint
+    assert error.hint is not None
+    assert "depends.build" in error.hint
+    waiver = "{check: missing-provider, path: usr/bin/x, reason: …}"
+    assert f"waivers: [{waiver}]" in error.hint
     assert error.details == (
         "/usr/bin/x: the loader /lib64/ld.so",
         "/usr/bin/y: /usr/bin/perl",

@@ -16,6 +16,7 @@ from buildit.debian.toolchain import OWNERS, fill, read_owners
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import DebRef, Toolchain
+from buildit.model.tree import Kind
 from tests.debian_maker import make_deb
 
 pytestmark = pytest.mark.unit
@@ -113,11 +114,17 @@ def test_what_is_in_the_tree(tmp_path: Path, filled: Fill) -> None:
 def test_which_deb_has_what(tmp_path: Path, filled: Fill) -> None:
     tree = filled(Debs(tmp_path / "debs", PACKAGES))
     owners = read_owners(tree)
-    assert owners["usr/lib/x86_64-linux-gnu/libc.so.6"] == "libc6"
-    assert owners["usr/lib64/ld-linux-x86-64.so.2"] == "libc6"
-    assert owners["usr/bin/sh"] == "dash"
-    assert owners["usr/bin/cc"] == "gcc"
-    assert owners["usr/bin/awk"] == "mawk"
+    names = {path: name for path, (name, _) in owners.items()}
+    assert names["usr/lib/x86_64-linux-gnu/libc.so.6"] == "libc6"
+    assert names["usr/lib64/ld-linux-x86-64.so.2"] == "libc6"
+    assert names["usr/bin/sh"] == "dash"
+    assert names["usr/bin/cc"] == "gcc"
+    assert names["usr/bin/awk"] == "mawk"
+    links = {path: entry.target for path, (_, entry) in owners.items() if entry.target}
+    assert links["usr/bin/sh"] == "dash"
+    assert all(os.readlink(tree / path) == target for path, target in links.items())
+    kinds = {path: entry.kind for path, (_, entry) in owners.items()}
+    assert kinds["usr/lib/x86_64-linux-gnu/libc.so.6"] is Kind.FILE
     assert "etc/passwd" not in owners
     assert list(owners) == sorted(owners)
 

@@ -12,9 +12,9 @@ import pytest
 from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import Node, from_json, to_json
+from buildit.model.plan import ContainerPlan, Node, PackageStep, from_json, to_json
 from buildit.plan.identity import build_key
-from tests.planning import LOCKED, Checkout, checkout, deb, locked
+from tests.planning import LOCKED, TOOLCHAIN, Checkout, checkout, deb, locked
 
 pytestmark = pytest.mark.unit
 
@@ -253,7 +253,11 @@ def test_a_run_dependency_is_no_input_of_the_build(project: Checkout) -> None:
     assert node.run == (data.key,)
 
 
+LIBC6 = locked(libc6=(deb("libc6"), deb("libgcc-s1")))
+
+
 def test_a_deb_of_the_toolchain_is_at_hand_already(project: Checkout) -> None:
+    project.lock(LIBC6)
     before = project.key("x/app")
     recipe("depends:\n", "depends:\n  build: [debian:gcc]\n  run: [debian:libc6]\n")(project)
     plan = project.plan().plan
@@ -265,20 +269,106 @@ def test_a_deb_of_the_toolchain_is_at_hand_already(project: Checkout) -> None:
     assert libc.dependencies == ()
 
 
+def asking(project: Checkout, *packages: str) -> ContainerPlan:
+    """The plan of a container of .debs."""
+    steps = "".join(f"- package: {package}\n" for package in packages)
+    project.write("container/container.yaml", f"- vars: {{name: web, version: 1.0}}\n{steps}")
+    return project.plan().plan
+
+
+def first(plan: ContainerPlan) -> Node:
+    """The node that the first step asks for."""
+    step = plan.steps[0]
+    assert isinstance(step, PackageStep)
+    return plan.node(step.key)
+
+
+def runs(plan: ContainerPlan, name: str) -> set[str]:
+    """What an image with a .deb takes besides."""
+    return {
+        plan.node(key).name.removeprefix("debian:")
+        for node in plan.nodes
+        if node.name == f"debian:{name}"
+        for key in node.run
+    }
+
+
 def test_what_a_deb_loads_besides_is_in_the_plan(project: Checkout) -> None:
-    project.write(
-        "container/container.yaml",
-        "- vars: {name: web, version: 1.0}\n- package: {debian: libc6}\n",
-    )
-    plan = project.plan().plan
+    plan = asking(project, "{debian: libc6, closure: files}")
     assert [node.name for node in plan.nodes] == ["debian:libc6", "debian:libgcc-s1"]
     assert plan.nodes[0].run == (plan.nodes[1].key,)
 
 
+def test_a_deb_that_is_asked_for_takes_its_depends_along(project: Checkout) -> None:
+    m4 = (deb("m4"), deb("libsigsegv2"), deb("libc6"), deb("libgcc-s1"))
+    project.lock(locked(m4=m4))
+    plan = asking(project, "{debian: m4}")
+    assert runs(plan, "m4") == {"libsigsegv2", "libc6", "libgcc-s1"}
+    assert runs(plan, "libsigsegv2") == set()
+    assert first(plan).name == "debian:m4"
+    files = asking(project, "{debian: m4, closure: files}")
+    assert runs(files, "m4") == set()
+    assert first(files).key == first(plan).key
+
+
+def test_a_deb_of_the_toolchain_takes_its_depends_along(project: Checkout) -> None:
+    project.lock(locked(gcc=(deb("gcc"), deb("libc6"), deb("libgcc-s1"))))
+    assert runs(asking(project, "{debian: gcc}"), "gcc") == {"libc6", "libgcc-s1"}
+
+
+def test_what_the_toolchain_declares_holds_for_further_debs(project: Checkout) -> None:
+    toolchain = TOOLCHAIN.replace("{libc6: [libgcc-s1]}", "{m4: [libsigsegv2, libc6]}")
+    project.write("pkgs/toolchain/debian-12/pkg.yaml", toolchain)
+    project.lock(locked(m4=(deb("m4"), deb("libsigsegv2"), deb("other"))))
+    plan = asking(project, "{debian: m4, closure: files}")
+    assert runs(plan, "m4") == {"libsigsegv2", "libc6"}
+
+
+def test_a_program_may_need_a_deb_with_its_depends(project: Checkout) -> None:
+    project.lock(locked(m4=(deb("m4"), deb("libsigsegv2"), deb("libc6"))))
+    recipe("depends:\n", "depends:\n  run: [debian:m4]\n")(project)
+    plan = project.plan().plan
+    assert runs(plan, "m4") == {"libsigsegv2", "libc6"}
+
+
+def test_what_is_left_out_of_a_deb_is_in_its_key(project: Checkout) -> None:
+    project.lock(locked(m4=(deb("m4"), deb("libsigsegv2"))))
+    keys = {
+        first(asking(project, f"{{debian: m4, without: [{globs}]}}")).key
+        for globs in ("", "usr/bin/a", "usr/bin/b", "usr/bin/b, usr/bin/a")
+    }
+    assert len(keys) == 4
+    plan = asking(project, "{debian: m4, without: [usr/bin/a, usr/bin/b]}")
+    assert first(plan).key in keys
+    node = first(plan)
+    assert node.without == ("usr/bin/a", "usr/bin/b")
+    assert runs(plan, "m4") == {"libsigsegv2"}
+
+
+def test_two_steps_leave_the_same_out_of_a_deb(project: Checkout) -> None:
+    project.lock(locked(m4=(deb("m4"),)))
+    with pytest.raises(RecipeError, match="asked for twice") as caught:
+        asking(project, "{debian: m4, without: [usr/bin/a]}", "{debian: m4}")
+    assert (caught.value.place or "").endswith("container.yaml:3:3")
+    with pytest.raises(RecipeError, match="malformed glob") as caught:
+        asking(project, "{debian: m4, without: [/usr/bin/a]}")
+    assert (caught.value.place or "").endswith("container.yaml:2:35")
+
+
+def test_a_name_that_others_provide_is_no_package(project: Checkout) -> None:
+    project.lock(locked(awk=(deb("mawk"),)))
+    with pytest.raises(UnsatisfiableError, match="debian:awk is the name of no package") as caught:
+        asking(project, "{debian: awk}")
+    assert "mawk" in (caught.value.hint or "")
+
+
 def test_a_tool_may_name_a_deb_that_loads_others(project: Checkout) -> None:
-    project.write("pkgs/x/tool/pkg.yaml", LIB + "depends: {run: [debian:libc6]}\n")
+    project.lock(locked(m4=(deb("m4"), deb("libsigsegv2"), deb("libc6"))))
+    project.write("pkgs/x/tool/pkg.yaml", LIB + "depends: {run: [debian:m4]}\n")
     recipe("depends:\n", "depends:\n  build: [x/tool]\n")(project)
-    assert {"x/tool", "debian:libc6", "debian:libgcc-s1"} <= set(names(project, "x/app"))
+    seen = {name for name in names(project, "x/app") if name.startswith(("x/", "debian:"))}
+    # The toolchain's own are in the chroot already.
+    assert seen == {"x/tool", "debian:m4", "debian:libsigsegv2"}
 
 
 def test_a_version_that_the_toolchain_has_not_is_refused(project: Checkout) -> None:

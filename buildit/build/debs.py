@@ -1,0 +1,135 @@
+"""What the .debs around a build have, each listed once in a run, and what a view leaves out.
+
+A .deb is a node like any other, but its neighbours are known before they are unpacked: what it
+needs is looked for in the .debs that were chosen with it and in those of the toolchain.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from buildit.archive.admit import Budget
+from buildit.archive.beneath import Root
+from buildit.archive.deb import read_deb
+from buildit.build.needs import Needs
+from buildit.build.providers import Visible, described
+from buildit.build.split import split
+from buildit.digest import Digest
+from buildit.errors import RecipeError
+from buildit.model.artifact import RUNTIME
+from buildit.model.pathglob import path_matcher
+from buildit.model.plan import DebRef, Node, Toolchain
+from buildit.model.tree import Entry, Kind
+from buildit.plan.identity import Rules
+from buildit.plan.nodes import deb_node
+from buildit.store.cas import Store
+
+Outputs = Mapping[str, tuple[Entry, ...]]
+
+_UNMET = "needs that neither its Depends nor the toolchain provide:\n"
+
+
+@dataclass(slots=True)
+class Debs:
+    """The .debs of one plan. `owners` maps a path of the toolchain's tree to the name of its .deb
+    and the entry. For any thread."""
+
+    store: Store
+    toolchain: Toolchain
+    owners: Mapping[str, tuple[str, Entry]]
+    rules: Rules
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _listings: dict[Digest, Outputs] = field(default_factory=dict)
+    _below: tuple[Visible, ...] | None = None
+
+    def below(self) -> tuple[Visible, ...]:
+        """The .debs of the toolchain, as far as they are in its tree."""
+        with self._lock:
+            if self._below is None:
+                self._below = tuple(self._toolchains())
+            return self._below
+
+    def _toolchains(self) -> Iterable[Visible]:
+        entries: dict[str, list[Entry]] = {}
+        for name, entry in self.owners.values():
+            entries.setdefault(name, []).append(entry)
+        for deb in sorted(self.toolchain.debs, key=lambda deb: deb.name):
+            key = deb_node(deb, self.toolchain, (), self.rules).key
+            for output, found in split(entries.get(deb.name, ())).items():
+                yield Visible(f"{key}:{output}", found)
+
+    def beside(self, node: Node) -> Iterable[Visible]:
+        """The .debs that were chosen with that of a node.
+
+        Raises:
+            IntegrityError, StoreError: one of them is damaged or missing.
+        """
+        itself = () if node.deb is None else (node.deb,)
+        for deb in node.beside:
+            key = deb_node(deb, self.toolchain, (*node.beside, *itself), self.rules).key
+            for output, entries in self._outputs(deb).items():
+                yield Visible(f"{key}:{output}", entries)
+
+    def _outputs(self, deb: DebRef) -> Outputs:
+        with self._lock:
+            if deb.digest in self._listings:
+                return self._listings[deb.digest]
+        with self.store.seekable(deb.digest) as stream:
+            entries = [_plain(entry) for entry, _ in read_deb(stream, Budget(), deb.name)]
+        outputs = split(entries)
+        with self._lock:
+            return self._listings.setdefault(deb.digest, outputs)
+
+
+def _plain(entry: Entry) -> Entry:
+    """A hard link is a file like its first name, for who looks for paths only."""
+    return replace(entry, kind=Kind.FILE, target="") if entry.kind is Kind.HARDLINK else entry
+
+
+def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
+    """Remove what the globs match, directories with all in them, and directories emptied by it;
+    the paths that are gone.
+
+    Raises:
+        RecipeError: a glob is malformed or matches nothing.
+    """
+    paths = [path for path, _ in tree.walk()]
+    gone: set[str] = set()
+    for glob in globs:
+        matches = path_matcher(glob)
+        matched = {path for path in paths if matches(path)}
+        if not matched:
+            raise RecipeError(
+                f"`without: [{glob}]` matches no file of {label}",
+                place=label,
+                hint="correct it; `buildit show --files` and the package's own list name the files",
+            )
+        gone |= matched
+    gone |= {path for path in paths if any(above in gone for above in _parents(path))}
+    emptied = {above for path in gone for above in _parents(path)}
+    for path in sorted({*gone, *emptied}, reverse=True):
+        if not stat.S_ISDIR(tree.lstat(path).st_mode):
+            tree.unlink(path)
+        elif path in gone or not tree.listdir(path):
+            tree.rmdir(path)
+            gone.add(path)
+    return frozenset(gone)
+
+
+def _parents(path: str) -> Iterable[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def unmet(needs: Mapping[str, Needs], found: Mapping[str, Mapping[str, str]]) -> str:
+    """What nothing provides to the runtime output, one file a line: `/usr/bin/x: /usr/bin/perl`."""
+    lines = [
+        f"/{path}: {described(need)}\n"
+        for need, paths in needs[RUNTIME].wanted.items()
+        if need not in found[RUNTIME]
+        for path in paths
+    ]
+    return "".join([_UNMET, *lines]) if lines else ""
