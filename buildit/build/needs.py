@@ -81,8 +81,10 @@ class Way:
     named: bool
 
 
-def way(path: str, entry_at: Callable[[str], Entry | None]) -> Way:
-    """Walk a path as a running system would; `/bin` and the like are in /usr."""
+def way(
+    path: str, entry_at: Callable[[str], Entry | None], merged: Mapping[str, str] = _MERGED
+) -> Way:
+    """Walk a path as a running system would; `merged` are the links that are taken for granted."""
     rest = _parts(path)[::-1]
     at: list[str] = []
     links: list[str] = []
@@ -92,8 +94,8 @@ def way(path: str, entry_at: Callable[[str], Entry | None]) -> Way:
         if part == "..":
             at = at[:-1]
             continue
-        if not at and part in _MERGED:
-            at = _MERGED[part].split("/")
+        if not at and part in merged:
+            at = merged[part].split("/")
             continue
         at.append(part)
         entry = entry_at("/".join(at))

@@ -69,17 +69,19 @@ def _entries(output: Output, store: Store) -> tuple[Entry, ...]:
 
 def _needs(artifact: Artifact, store: Store) -> tuple[str, ...]:
     rows = [
-        (name, need, _provider(output.providers.get(need, ""), store))
+        (name, need, _provider(output.providers.get(need, ""), artifact, store))
         for name, output in _outputs(artifact)
         for need in output.needs
     ]
     return ("needs:", *columns(rows, "  ")) if rows else ()
 
 
-def _provider(text: str, store: Store) -> str:
+def _provider(text: str, artifact: Artifact, store: Store) -> str:
     key, _, output = text.partition(":")
+    if not text:
+        return "nothing" if artifact.name.startswith("debian:") else "waived"
     if not key:
-        return f"its own {output}" if output else "waived"
+        return f"its own {output}"
     provider = lookup(store, BuildKey(key))
     name = key[:12] if provider is None else f"{provider.name}-{provider.version}"
     return f"{name} ({output})"

@@ -35,6 +35,8 @@ def _state(one: Outlook) -> str:
             return f"to build: {one.why}"
         case State.UNPACK:
             return "to unpack"
+        case State.PERHAPS:
+            return "to unpack where a file turns out to need it"
         case State.UNNEEDED:
             return "not needed: what needs it is at hand"
 

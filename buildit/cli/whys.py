@@ -102,6 +102,7 @@ _PLACES: dict[State, Callable[[str], str]] = {
     State.BINHOST: lambda name: f"it is on '{name}'",
     State.BUILD: lambda _: "no known place has it",
     State.UNPACK: lambda _: "it is a Debian package, to be unpacked",
+    State.PERHAPS: lambda _: "it is a Debian package, unpacked where a file turns out to need it",
     State.UNNEEDED: lambda _: "it is not needed: what needs it is at hand",
 }
 

@@ -59,22 +59,22 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
 class Slice:
     """A part of an open file, as `archive.tarwrite` reads contents; closes the file."""
 
-    __slots__ = ("_at", "_descriptor", "_left")
+    __slots__ = ("at", "descriptor", "left")
 
     def __init__(self, descriptor: int, at: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._at = at
-        self._left = size
+        self.descriptor = descriptor
+        self.at = at
+        self.left = size
 
     def readinto(self, buffer: memoryview, /) -> int:
-        wanted = min(len(buffer), self._left)
-        count = os.preadv(self._descriptor, [buffer[:wanted]], self._at) if wanted else 0
-        self._at += count
-        self._left -= count
+        wanted = min(len(buffer), self.left)
+        count = os.preadv(self.descriptor, [buffer[:wanted]], self.at) if wanted else 0
+        self.at += count
+        self.left -= count
         return count
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)

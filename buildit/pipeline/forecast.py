@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +27,8 @@ class State(StrEnum):
     BINHOST = "binhost"
     BUILD = "build"
     UNPACK = "unpack"
+    PERHAPS = "perhaps"
+    """A .deb that is unpacked where a file of one beside it turns out to need it."""
     UNNEEDED = "unneeded"
 
 
@@ -66,8 +68,9 @@ def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Net
     nodes = {node.key: node for node in plan.nodes}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())
-    found = tuple(_outlook(node, state, look) for node in plan.nodes)
     missing = [node for node in plan.nodes if node.key in state.missing]
+    perhaps = {deb.digest for node in missing for deb in node.beside}
+    found = tuple(_outlook(node, state, look, perhaps) for node in plan.nodes)
     return Forecast(found, tuple(_fetches(missing, plan, store)))
 
 
@@ -97,14 +100,17 @@ class _Look:
         return self.judge.accepting(repository=repository)
 
 
-def _outlook(node: Node, state: Survey, look: _Look) -> Outlook:
+def _outlook(node: Node, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:
     if node.key in state.missing:
         if node.deb is not None:
             return Outlook(node, State.UNPACK)
         return Outlook(node, State.BUILD, reason(node, look.store))
     if node.key in look.binhosts:
         return Outlook(node, State.BINHOST, look.binhosts[node.key])
-    return Outlook(node, State.STORE if node.key in state.found else State.UNNEEDED)
+    if node.key in state.found:
+        return Outlook(node, State.STORE)
+    waits = node.deb is not None and node.deb.digest in perhaps
+    return Outlook(node, State.PERHAPS if waits else State.UNNEEDED)
 
 
 def _fetches(missing: list[Node], plan: ContainerPlan, store: Store) -> list[Lacking]:

@@ -37,6 +37,7 @@ from buildit.store.durable import Vanished
 from buildit.store.layout import BLOBS
 
 if TYPE_CHECKING:
+    from buildit.pipeline.assemble import Stack
     from buildit.pipeline.front import Planned
     from buildit.pipeline.publish import Published
 
@@ -367,6 +368,8 @@ def _emit(
         report(Notice("the container has no image step: nothing is emitted", warning=True))
     layers = tuple(made.layers)
     images = [image(plan, step, layers, made.epoch) for step in plan.images]
+    if images and layers:
+        _look_through(images, made, realiser, report)
     for one in images:
         report(Packaging(title, one.format))
     emissions = _emitted(images, realiser.store, output)
@@ -379,6 +382,34 @@ def _emit(
             report(Notice(notice))
         report(Emitted(title, emission.format, str(emission.path), emission.digest))
     return emissions
+
+
+def _look_through(
+    images: Sequence[Image], made: Stack, realiser: Realiser, report: Reporter
+) -> None:
+    """Refuse images that would not start, before any is written; tell what else is missing.
+
+    Raises:
+        RecipeError: layers clash, or a program lacks its loader, interpreter or a library.
+    """
+    from buildit.pipeline import starting
+
+    store = realiser.store
+    platform = realiser.plan.toolchain.platform
+    tree = starting.image_tree(made.layers, made.epoch, store.path, platform)
+    nodes = [realiser.node(key) for key, _ in made.members]
+    waived = starting.waived_needs([realiser.obtain(node) for node in nodes if node.deb is None])
+    for one in images:
+        started = starting.started_by(one)
+        if started is not None:
+            starting.check_starts(tree, *started, waived, one.place)
+    debs = [
+        (realiser.obtain(node), name)
+        for node, (_, name) in zip(nodes, made.members, strict=True)
+        if node.deb is not None
+    ]
+    for remark in starting.remarks(tree, debs):
+        report(Notice(remark, warning=True))
 
 
 def _emitted(images: Sequence[Image], store: Store, output: Path) -> tuple[Emission, ...]:

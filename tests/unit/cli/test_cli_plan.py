@@ -38,9 +38,11 @@ from buildit.pipeline.forecast import Forecast, State, forecast
 from buildit.pipeline.front import Planned
 from buildit.pipeline.network import Network
 from buildit.pipeline.publish import publish
+from buildit.pipeline.rules import RULES
 from buildit.pipeline.settings import Repository, Settings
 from buildit.pipeline.story import Options, Prepared
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
+from buildit.plan.nodes import deb_node
 from buildit.plan.resolve import Selection
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
@@ -178,6 +180,19 @@ def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -
     found = looked(replace(PLAN, nodes=(ZLIB, tool)), store)
     assert [one.state for one in found.packages] == [State.UNNEEDED, State.STORE]
     assert found.fetches == ()
+
+
+def test_a_deb_beside_another_may_be_needed_when_that_is_unpacked(store: Store) -> None:
+    """Nothing is at hand yet: who needs it is seen when the first is unpacked."""
+    m4, sigsegv = deb("m4"), deb("libsigsegv2")
+    asked = deb_node(m4, TOOLS, (m4, sigsegv), RULES)
+    beside = deb_node(sigsegv, TOOLS, (m4, sigsegv), RULES)
+    plan = replace(PLAN, nodes=(beside, asked), steps=(PackageStep(asked.key, "debian:m4"),))
+    found = looked(plan, store)
+    assert [one.state for one in found.packages] == [State.PERHAPS, State.UNPACK]
+    assert "to unpack where a file turns out to need it" in plan_lines(plan, found)[1]
+    build(store, asked)
+    assert looked(plan, store).packages[0].state is State.UNNEEDED
 
 
 def test_a_changed_flag_is_the_reason(store: Store) -> None:

@@ -315,13 +315,14 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
     )
     found = stack(plan, store, plan.node, lambda node: made[node.key])
     assert [layer.title for layer in found.layers] == [
+        "links of merged /usr",
         "x/lib-1 (runtime)",
         "x/app-1 (runtime)",
         "users and groups",
         "sync conf",
         "x/late-1 (runtime)",
     ]
-    assert {"usr/bin/app", "etc/passwd", "etc/conf"} <= set(found.tree())
+    assert {"bin", "lib", "usr/bin/app", "etc/passwd", "etc/conf"} <= set(found.tree())
     assert all(store.has(layer.diff_id) for layer in found.layers)
     assert found.epoch == 315532800
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import Node
+from buildit.model.plan import DebRef, Node
 from buildit.pipeline.assemble import why_text
-from buildit.plan.closure import Closure, closure
+from buildit.plan.closure import Closure, closure, views_of
 
 pytestmark = pytest.mark.unit
 
@@ -145,3 +146,16 @@ def test_each_artifact_is_obtained_once_per_output() -> None:
     world = World({"a": ["b", "c"], "b": ["d"], "c": ["d"]})
     world.of("a")
     assert sorted(world.asked) == ["a", "b", "c", "d"]
+
+
+def test_a_view_stands_for_its_deb_wherever_it_is_needed() -> None:
+    """`without:` of a package step holds for the image, whoever needs the .deb besides."""
+    world = World({"app": ["deb"], "deb": ["far"], "view": ["near"], "other": ["view"]})
+    ref = DebRef("x", "1", "amd64", "bookworm", "pool/x.deb", 1, digest_bytes(b"x"))
+    for name, globs in (("deb", ()), ("view", ("usr/bin/x",))):
+        world.nodes[key(name)] = replace(world.nodes[key(name)], deb=ref, without=globs)
+    views = views_of(world.nodes.values())
+    assert views == {ref.digest: key("view")}
+    roots = (key("app"), key("other"))
+    found = closure(roots, world.node, world.obtain, views)
+    assert [world.node(one).name for one, _ in found.members] == ["near", "view", "app", "other"]
