@@ -185,7 +185,7 @@ class _Start:
             return lacking
         file = self.tree.file(program)
         if file is None or depth > _DEEPEST:
-            return f"{program} is a script of a script of a script"
+            return f"{program} is a script whose interpreter is a script, {_DEEPEST} times over"
         with self.tree.open(file) as stream:
             head = stream.read(LONGEST)
             if head.startswith(b"#!"):
@@ -206,7 +206,7 @@ class _Start:
             started = self._searched(name) if self._is_sought(head, name) else name
             problem = self.problem(started, depth + 1)
             if problem and f"path:{name}" not in self.waived:
-                return f"its interpreter {name} cannot be started: {problem}"
+                return problem if depth else f"its interpreter {name} cannot be started: {problem}"
         return ""
 
     def _is_sought(self, head: bytes, name: str) -> bool:

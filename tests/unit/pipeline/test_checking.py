@@ -18,6 +18,7 @@ from buildit.model.plan import ContainerPlan, from_json, to_json
 from buildit.pipeline.checking import image
 from buildit.pipeline.story import Options, build
 from tests.planning import Checkout, checkout
+from tests.unit.build.elves import elf
 
 pytestmark = pytest.mark.unit
 
@@ -309,7 +310,7 @@ def test_a_directory_where_a_file_is_is_refused(project: Checkout) -> None:
 def test_two_images_are_emitted_together_or_not_at_all(
     app: str, message: str, project: Checkout
 ) -> None:
-    project.write("container/root/srv/run", "#!/srv/run\n")
+    project.write("container/root/srv/run", elf())
     (project.container / "root/srv/run").chmod(0o755)
     before = emitted(project, BOTH)
     states = [path.stat() for path in before]

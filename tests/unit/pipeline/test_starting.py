@@ -142,7 +142,7 @@ def test_env_looks_along_the_path_of_the_app(blobs: BlobDirectory) -> None:
         (b"#!/bin/sh\r\n", "carriage return"),
         (elf(machine=183), "is a program for"),
         (b"\x7fELF\x02\x01broken", "is damaged"),
-        (b"#!/usr/bin/x\n", "is a script of a script"),
+        (b"#!/usr/bin/x\n", "is a script whose interpreter is a script"),
     ],
 )
 def test_what_no_kernel_starts(content: bytes, said: str, blobs: BlobDirectory) -> None:
