@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 
 TYPE_CHECKING = False  # typing costs 3 ms
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def replay(argv: list[str]) -> int | None:
         return None
     try:
         screen, paths = "".join(kept["screen"]), "".join(kept["paths"])
+        if kept["until"] is not None and time.time() > kept["until"]:
+            return None
         if not all(map(os.path.exists, kept["store"])) or not _is_private(kept["blobs"]):
             return None
         if not stamp.unchanged(kept["images"]) and not _put_back(name, kept):
@@ -137,13 +140,15 @@ def keep(
     images: list[str],
     statements: list[str],
     blobs: str = "",
+    until: int | None = None,
 ) -> None:
     """Remember a run that succeeded, so that the next one can be replayed.
 
     `started` is when it began (`time.time_ns`). `plan_stamp` names the stamp of its plan, whose
     files are those that planning read; `synced` are the sources of its sync steps. `images` and
     `statements` (of its packages, in the store) must still be there for a replay; an OCI layout
-    that was deleted is put back from `blobs`, the directory of the store's blobs.
+    that was deleted is put back from `blobs`, the directory of the store's blobs. `until` (seconds
+    since 1970) is when some builder's word ends to count: from then on a real run must look.
     """
     name = _question(argv)
     if name is None:
@@ -167,6 +172,7 @@ def keep(
         "store": statements,
         "restore": {os.path.abspath(image): _recipe(image, blobs) for image in images},
         "blobs": blobs,
+        "until": until,
     }
     stamp.write(name, files, result)
 

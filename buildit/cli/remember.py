@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from buildit.cli.printable import printable
 from buildit.cli.quick import keep
 from buildit.cli.screen import lines
+from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
@@ -30,16 +32,38 @@ def remember(
     keys = frozenset(step.key for step in roots)
     text = [printable(line) for event in _events(plan, emissions) for line in lines(event, keys)]
     store = Path(kept["settings"]["store"])
+    lists = [kept["settings"]["allowed_signers"], *kept["settings"]["own_signers"].values()]
+    trusted = [path for path in dict.fromkeys(lists) if path]
     keep(
         list(argv),
         started,
         question,
-        [str(Path(plan.directory, s.src)) for s in plan.steps if isinstance(s, SyncStep)],
+        [
+            *(str(Path(plan.directory, s.src)) for s in plan.steps if isinstance(s, SyncStep)),
+            *trusted,
+        ],
         text,
         [str(emission.path) for emission in emissions],
         [str(key_directory(store.absolute(), step.key)) for step in roots],
         str(store.absolute() / BLOBS),
+        _until(trusted),
     )
+
+
+def _until(lists: Sequence[str]) -> int | None:
+    """When the first line of the allowed-signers files ends to count that counts now."""
+    if not lists:
+        return None
+    from buildit.pipeline.signing import signers_of
+
+    now = time.time()
+    ends = []
+    for path in lists:
+        try:
+            ends += [line.valid_before for line in signers_of(Path(path))]
+        except BuilditError:
+            return 0  # a run that looks says what is wrong with it
+    return min((end for end in ends if end is not None and end >= now), default=None)
 
 
 def _events(plan: ContainerPlan, emissions: Sequence[Emission]) -> Iterator[Event]:

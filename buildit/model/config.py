@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Tag, model_validator
 
 from buildit.model.leaf import LeafError
+from buildit.model.packageglob import fits_some
 from buildit.model.schema import (
     BY_KIND,
     MAPPING,
@@ -109,13 +110,21 @@ def _check_endpoint(way: str, scheme: Scheme | None, path: str | None) -> None:
     if not re.fullmatch(pattern, path):
         hint = "write the host and path only" if scheme != "file" else None
         raise LeafError(f"{way}-path: expected {example} for {scheme}, found {path!r}", hint)
+    host, _, below = path.removeprefix("https://").partition("/")
+    port = re.search(r":([0-9]+)$", host)
+    if scheme != "file" and port is not None and not 0 < int(port[1]) < 1 << 16:
+        raise LeafError(f"{way}-path: there is no port {port[1]}", "ports are 1 to 65535")
+    if scheme != "file" and ".." in below.split("/"):
+        raise LeafError(
+            f"{way}-path: {path!r} has a part `..`", "write the path to the directory itself"
+        )
 
 
 class TrustRule(Model):
     """How many builders must agree on the packages that `match`."""
 
     match: Line
-    """A glob over category/name, such as `dev-libs/*`."""
+    """A glob over category/name, such as `dev-libs/*`. One that no name can fit is an error."""
     need: Count
     """Independent builders, one's own build included."""
 
@@ -123,6 +132,12 @@ class TrustRule(Model):
     def _check(self) -> Self:
         if self.need < 1:
             raise LeafError("need: expected at least 1, found 0", "one's own build counts as one")
+        if not fits_some(self.match):
+            raise LeafError(
+                f"match: no package can be called {self.match!r}: the rule would guard nothing",
+                "write a glob over category/name, such as `dev-libs/*`, or over `debian:name`; "
+                "categories are lower case, and there are no {braces}",
+            )
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +12,11 @@ from buildit.errors import IntegrityError, RecipeError
 from buildit.net.sshwire import KEY_TYPES, parse_public
 
 _OPTION = re.compile(r'([A-Za-z-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|$)')
-_LINE = re.compile(r'("[^"]*"|\S+)\s+((?:[^\s"]|"(?:[^"\\]|\\.)*")+)\s+(\S.*)')
+_LINE = re.compile(
+    r'("[^"]*"|[^ \t\r]+)[ \t\r]+((?:[^\s"]|"(?:[^"\\]|\\.)*")+)[ \t\r]+(\S.*)', re.DOTALL
+)
+_BLANKS = " \t\r"
+"""What separates words of a line for ssh-keygen (misc.c, WHITESPACE); others are part of them."""
 _TIME = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z?)")
 
 
@@ -44,7 +49,10 @@ def parse_allowed_signers(text: str, place: str) -> tuple[AllowedSigner, ...]:
     """
     # As ssh-keygen reads it: what other programs take for the end of a line is part of a comment,
     # and must not begin a line that trusts one more key.
-    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    lines = (
+        (number, line.lstrip(" \t").rstrip(_BLANKS))
+        for number, line in enumerate(text.split("\n"), 1)
+    )
     return tuple(
         _parse_line(line, f"{place}:{number}:1")
         for number, line in lines
@@ -76,6 +84,7 @@ def _parse_line(line: str, place: str) -> AllowedSigner:
     if fields is None:
         raise RecipeError("not `principals [options] type key`", place=place)
     principals, second, rest = fields[1].strip('"'), fields[2], fields[3]
+    _check_principals(principals, place)
     options: dict[str, str | None] = {}
     if second not in KEY_TYPES and "=" not in second and second.lower() != "cert-authority":
         rest = f"{second} {rest}"  # a key type that parse_public shall name
@@ -95,6 +104,19 @@ def _parse_line(line: str, place: str) -> AllowedSigner:
         _seconds(options.get("valid-after"), place),
         _seconds(options.get("valid-before"), place),
     )
+
+
+def _check_principals(principals: str, place: str) -> None:
+    """Refuse names that look like others: two that people cannot tell apart are one builder."""
+    for char in principals:
+        if unicodedata.category(char).startswith(("C", "Z")) and char != " ":
+            raise RecipeError(
+                f"a principal has the character U+{ord(char):04X}, which nobody can see",
+                place=place,
+                hint="write names of letters, digits and . _ - @ +",
+            )
+    if not any(part.strip(" !") for part in principals.split(",")):
+        raise RecipeError("the line names nobody", place=place, hint="write `name@host KEY`")
 
 
 def _parse_options(text: str, place: str) -> dict[str, str | None]:

@@ -25,6 +25,7 @@ class ParamikoPipe:
 
     def __init__(self, account: Account, waits: Waits) -> None:
         self._account = account
+        self._waits = waits
         try:
             import paramiko
         except ImportError as error:
@@ -41,14 +42,16 @@ class ParamikoPipe:
             self._client.close()
             raise
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: bytes | bytearray | memoryview, *, patient: bool = False) -> None:
         try:
+            self._channel.settimeout(self._waits.answer if patient else self._waits.first)
             self._channel.sendall(bytes(data))
         except OSError as error:
             raise self.ended() from error
 
-    def receive(self) -> bytes:
+    def receive(self, *, patient: bool = False) -> bytes:
         try:
+            self._channel.settimeout(self._waits.answer if patient else self._waits.first)
             return bytes(self._channel.recv(READ))
         except TimeoutError as error:
             limit = self._channel.gettimeout() or 0

@@ -28,6 +28,9 @@ OK, EOF, NO_SUCH_FILE = 0, 1, 2
 FOR_READING, FOR_WRITING, CREATE, TRUNCATE = 0x01, 0x02, 0x08, 0x10
 HAS_SIZE, HAS_OWNER, HAS_MODE, HAS_TIMES, HAS_MORE = 0x01, 0x02, 0x04, 0x08, 0x80000000
 _PRINTED = re.compile(rb"[\t\r\n -~]{1,60}")
+_CHANGES = frozenset((WRITE, SETSTAT, FSETSTAT, REMOVE, MKDIR, RENAME))
+"""Requests that may wait for a slow disk; whoever only reads is not let wait for minutes."""
+_QUICK = (b"limits@openssh.com", b"statvfs@openssh.com")
 _KIND, _REGULAR = 0o170000, 0o100000
 
 LIMITS = b"limits@openssh.com"
@@ -36,10 +39,10 @@ LIMITS = b"limits@openssh.com"
 class Pipe(Protocol):
     """The two ways to a server."""
 
-    def send(self, data: bytes | bytearray | memoryview) -> None: ...
+    def send(self, data: bytes | bytearray | memoryview, *, patient: bool = False) -> None: ...
 
-    def receive(self) -> bytes:
-        """Some bytes; none at the end.
+    def receive(self, *, patient: bool = False) -> bytes:
+        """Some bytes; none at the end. `patient` where a disk may have to write first.
 
         Raises:
             LocationError: none came in time.
@@ -120,6 +123,8 @@ class Session:
         self._replies: dict[int, Reply] = {}
         self._waited_for: set[int] = set()
         self._dropped: set[int] = set()
+        self._changing: set[int] = set()
+        self._wrote = False
         self.extensions: Mapping[bytes, bytes] = {}
         self.extensions = self._greet()
         self.piece = self._limits()
@@ -153,17 +158,25 @@ class Session:
         """Queue a request; its number."""
         self._next = (self._next + 1) & 0xFFFFFFFF
         self._waited_for.add(self._next)
+        if self._is_slow(kind, parts):
+            self._changing.add(self._next)
         length = 5 + sum(map(len, parts))
         self._out += struct.pack(">IBI", length, kind, self._next)
         for part in parts:
             self._out += part
         return self._next
 
+    def _is_slow(self, kind: int, parts: tuple[bytes, ...]) -> bool:
+        self._wrote |= kind == WRITE
+        if kind == EXTENDED:
+            return not any(name in parts[0] for name in _QUICK)
+        return kind in _CHANGES or (kind == CLOSE and self._wrote)
+
     def flush(self) -> None:
         """Send what is queued."""
         if self._out:
             out, self._out = self._out, bytearray()
-            self._pipe.send(out)
+            self._pipe.send(out, patient=bool(self._changing))
 
     def answer(self, number: int) -> Reply:
         """The answer to one request; those of others that come first are kept."""
@@ -176,6 +189,7 @@ class Session:
             if found not in self._waited_for:  # kept, such answers would fill our memory
                 raise LocationError("sftp", "the server answers what was not asked")
             self._waited_for.discard(found)
+            self._changing.discard(found)
             if found in self._dropped:
                 self._dropped.discard(found)
             else:
@@ -190,7 +204,7 @@ class Session:
                 if not 0 < length <= LARGEST_PACKET:
                     raise self._garbled()
                 continue
-            data = self._pipe.receive()
+            data = self._pipe.receive(patient=bool(self._changing))
             if not data:
                 raise self._pipe.ended()
             self._in += data

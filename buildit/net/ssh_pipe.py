@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from buildit.errors import UsageError
 from buildit.net.ssh_account import Account
 from buildit.net.transport import LocationError
 
@@ -45,7 +46,8 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds to connect, for the first answer, and for any later one (a slow disk's fsync)."""
+    """Seconds to connect, for the answer to a question, and for one after which a disk has to
+    write first (a slow disk's fsync)."""
 
     connect: int = 5
     first: float = 20.0
@@ -53,8 +55,20 @@ class Waits:
 
 
 def ssh_program(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The ssh command and its first arguments: BUILDIT_SSH, else `ssh`."""
-    return tuple(shlex.split(environ.get("BUILDIT_SSH", ""))) or ("ssh",)
+    """The ssh command and its first arguments: BUILDIT_SSH, else `ssh`.
+
+    Raises:
+        UsageError: the variable is not quoted as a shell has it.
+    """
+    text = environ.get("BUILDIT_SSH", "")
+    try:
+        return tuple(shlex.split(text)) or ("ssh",)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} cannot be read as a command: {str(error).lower()}",
+            place="BUILDIT_SSH",
+            hint="quote it as in a shell: BUILDIT_SSH='ssh -F FILE'",
+        ) from error
 
 
 def ssh_argv(account: Account, program: tuple[str, ...], waits: Waits) -> list[str]:
@@ -71,7 +85,6 @@ class SshPipe:
     def __init__(self, account: Account, program: tuple[str, ...], waits: Waits) -> None:
         self._account = account
         self._waits = waits
-        self._limit = waits.first
         self._said = b""
         self._late = False
         try:
@@ -100,11 +113,11 @@ class SshPipe:
             fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, 1 << 20)
         self._early = bytearray()
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: bytes | bytearray | memoryview, *, patient: bool = False) -> None:
         with memoryview(data) as whole:
             at = 0
             while at < len(whole):
-                ready = self._wait(writing=True)
+                ready = self._wait(writing=True, patient=patient)
                 if self._out in ready:
                     # answers that come meanwhile are taken, lest both sides wait for each other
                     got = self._read(self._out)
@@ -121,15 +134,14 @@ class SshPipe:
                     except OSError:
                         raise self.ended() from None
 
-    def receive(self) -> bytes:
+    def receive(self, *, patient: bool = False) -> bytes:
         if self._early:
             got, self._early = bytes(self._early), bytearray()
             return got
         while True:
-            if self._out in self._wait(writing=False):
+            if self._out in self._wait(writing=False, patient=patient):
                 data = self._read(self._out)
                 if data is not None:
-                    self._limit = self._waits.answer
                     return data
 
     def ended(self) -> LocationError:
@@ -159,21 +171,22 @@ class SshPipe:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _wait(self, *, writing: bool) -> set[int]:
+    def _wait(self, *, writing: bool, patient: bool) -> set[int]:
         """The pipes that are ready; what ssh says on stderr is kept on the way."""
+        limit = self._waits.answer if patient else self._waits.first
         poll = select.poll()
         for fd in (self._out, self._err):
             poll.register(fd, select.POLLIN)
         if writing:
             poll.register(self._in, select.POLLOUT)
-        until = time.monotonic() + self._limit
+        until = time.monotonic() + limit
         while True:
             left = until - time.monotonic()
             ready = {fd for fd, _ in poll.poll(max(left, 0) * 1000)}
             if not ready or left < 0:  # what it says on stderr is no answer
                 raise LocationError(
                     self._account.shown,
-                    f"no answer for {self._limit:.0f} seconds",
+                    f"no answer for {limit:.0f} seconds",
                     unreachable=True,
                 )
             if self._err in ready:

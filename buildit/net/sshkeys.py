@@ -12,9 +12,11 @@ from typing import Protocol
 
 from buildit.errors import IntegrityError, UsageError
 from buildit.net.sshwire import ED25519, RSA, Wire, key_type, mpint, pack, parse_public
+from buildit.store.durable import open_regular
 
 SECONDS = 60.0
 """How long an agent may take: it may ask the user."""
+LARGEST_KEY = 1 << 20
 MAX_ANSWER = 1 << 18
 _FAILURE, _IDENTITIES, _SIGN = 5, (11, 12), (13, 14)  # draft-ietf-sshm-ssh-agent, 6.1
 _RSA_SHA2_512 = 4
@@ -138,12 +140,12 @@ def _agent_key(path: Path, text: bytes, agent: Path | None) -> AgentKey:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
+        with open_regular(path, follow=True) as stream:
+            return stream.read(LARGEST_KEY)
+    except (OSError, IntegrityError) as error:
         hint = "make one: ssh-keygen -t ed25519"
-        raise UsageError(
-            f"SSH key cannot be read: {error.strerror}", place=str(path), hint=hint
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        raise UsageError(f"SSH key cannot be read: {reason}", place=str(path), hint=hint) from error
 
 
 def _public(path: Path, text: bytes) -> bytes:

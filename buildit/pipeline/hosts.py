@@ -174,8 +174,12 @@ class Hosts:
 
     @contextmanager
     def _token(self, address: str) -> Iterator[str]:
-        """This store's part of temporary names there; another push to it is waited for."""
-        name = hashlib.sha256(address.encode()).hexdigest()[:16]
+        """This store's part of temporary names there; another push to it is waited for.
+
+        A copy of the store, on this machine or on another, has a part of its own.
+        """
+        words = (address, *_whereabouts(self.store.root))
+        name = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
         path = self.store.cache("uploads") / name
         with path.open("a+") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -211,3 +215,19 @@ class _ByName:
 
     def close(self) -> None:
         """The hosts close what they opened."""
+
+
+def _whereabouts(root: Path) -> Iterator[str]:
+    """What tells a store from its copies: `cp -a` gives another inode, a cloned disk is booted
+    anew, and two containers of one image have mounts of their own."""
+    status = root.stat()
+    yield f"{status.st_dev}:{status.st_ino}"
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        try:
+            yield Path(path).read_text("ascii", "replace").strip()
+        except OSError:
+            yield ""
+    try:
+        yield os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        yield ""

@@ -18,6 +18,7 @@ from buildit.pipeline.settings import Settings
 from buildit.pipeline.signing import own_key, signers_of
 from buildit.pipeline.trust import SEEN
 from buildit.store.cas import Store
+from buildit.store.durable import open_regular
 from buildit.store.trust import SELF
 
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -141,8 +142,9 @@ def _key(store: Store, what: str) -> tuple[bytes, str]:
             )
         return parse_public(Path(fitting[0].source).read_text("utf-8")), ""
     try:
-        text = Path(what).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(Path(what), follow=True) as stream:
+            text = stream.read(1 << 20).decode("utf-8")
+    except (OSError, UnicodeDecodeError, IntegrityError) as error:
         raise UsageError(
             f"{what} is no public key file, and no fingerprint that was seen",
             place=what,

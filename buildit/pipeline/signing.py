@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.errors import RecipeError, UsageError
+from buildit.errors import IntegrityError, RecipeError, UsageError
 from buildit.pipeline.settings import Settings
 from buildit.store.attest import LOCAL
+from buildit.store.durable import open_regular
 
 if TYPE_CHECKING:
     from buildit.net.allowed_signers import AllowedSigner
     from buildit.net.sshkeys import SigningKey
 
+LARGEST_LIST = 16 << 20
+"""Bytes of an allowed-signers file; what has more is none."""
 NAMESPACE = "buildit-attestation-v1"
 
 
@@ -67,8 +72,12 @@ def signers_of(path: Path) -> tuple[AllowedSigner, ...]:
     from buildit.net.allowed_signers import parse_allowed_signers
 
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(path, follow=True) as stream:
+            # Bytes: a carriage return ends no line here, as it ends none for ssh-keygen.
+            text = stream.read(LARGEST_LIST + 1).decode("utf-8")
+        if len(text) > LARGEST_LIST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    except (OSError, UnicodeDecodeError, IntegrityError) as error:
         raise RecipeError(
             f"the allowed-signers file cannot be read: {error}",
             place=str(path),

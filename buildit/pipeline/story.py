@@ -35,6 +35,7 @@ from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 from buildit.store.layout import BLOBS
+from buildit.store.trust import unused
 
 if TYPE_CHECKING:
     from buildit.pipeline.assemble import Stack
@@ -289,6 +290,7 @@ def _build(
         report(Notice(remark))
     check_sources(Path(plan.directory), plan.steps)
     lock(prepared, options, report)
+    _check_rules(prepared, report)
     settings = located(prepared, options, report)
     with opened(settings, options, report) as (store, network):
         publishes = _publishes(options)
@@ -313,6 +315,21 @@ def _build(
                 refetch(plan, network, lost)
                 publish(replace(prepared, settings=settings), store, network, emissions)
     return emissions
+
+
+def _check_rules(prepared: Prepared, report: Reporter) -> None:
+    """Say, when a plan is new, which trust rules fit none of its packages.
+
+    Raises:
+        UsageError: one fits but for upper and lower case.
+    """
+    plan = prepared.plan
+    names = [node.name for node in plan.nodes]
+    names += [f"debian:{deb.name}" for deb in plan.toolchain.debs]
+    found = unused(prepared.settings.agreement, names)
+    if found and prepared.planned is not None:
+        rules = ", ".join(repr(glob) for glob in found)
+        report(Notice(f"trust: no package of this container fits the rule {rules}"))
 
 
 def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Published, ...]:

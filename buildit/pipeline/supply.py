@@ -77,7 +77,7 @@ class Supply:
         wants += [self._deb(deb) for deb in debs if deb.digest in lost]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
-            self._fetch(missing)
+            self._fetch(missing, {one.name: node.label for node in nodes for one in node.sources})
         for node in nodes:
             for patch in node.remote_patches:
                 if patch.digest in lost:

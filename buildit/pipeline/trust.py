@@ -32,7 +32,17 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.store.trust import NOBODY, SELF, Undecided, Vote, claim, context, decide, rule_for
+from buildit.store.trust import (
+    NOBODY,
+    SELF,
+    Undecided,
+    Vote,
+    claim,
+    context,
+    decide,
+    persons,
+    rule_for,
+)
 
 if TYPE_CHECKING:
     from buildit.net.allowed_signers import AllowedSigner
@@ -66,6 +76,7 @@ class Judge:
     _told: set[Path] = field(default_factory=set)
     _lists: dict[str, tuple[AllowedSigner, ...]] = field(default_factory=dict)
     _own: list[bytes] | None = None
+    _persons: dict[bytes, str] | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def accepting(self, suits: Suits = anything, repository: str = "") -> Accept:
@@ -200,8 +211,7 @@ class Judge:
         now = int(time.time())
         for line in self._allowed(origin):
             if _builder(line.public) == builder and line.covers(NAMESPACE) and line.counts_at(now):
-                own = line.public in self._own_keys()
-                return Vote(self._self_name() if own else line.principals, builder, artifact)
+                return Vote(self._person(line.public), builder, artifact)
         return None
 
     def _vote(
@@ -229,8 +239,7 @@ class Judge:
         if builder_name(signer.public) != builder:
             reason = f"builder {builder[:12]} is named, and another key signed"
             raise self._refusal(artifact, reason, signer.public)
-        who = self._self_name() if signer.public in self._own_keys() else signer.principals
-        return Vote(who, builder, artifact)
+        return Vote(self._person(signer.public), builder, artifact)
 
     def _refusal(self, artifact: Artifact, reason: str, key: bytes | None) -> IntegrityError:
         """Who signed, what the policy wants, and the one command that changes it."""
@@ -273,9 +282,15 @@ class Judge:
 
     def _self_name(self) -> str:
         """Oneself as the allowed-signers file has it: one's other keys are no other person's."""
-        own = self._own_keys()
-        lines = [line for line in self._allowed("") if line.public in own]
-        return next((line.principals for line in lines if line.principals != SELF), SELF)
+        return next((self._person(key) for key in self._own_keys()), SELF)
+
+    def _person(self, public: bytes) -> str:
+        """Who counts for a key, by all lists of the configuration together."""
+        if self._persons is None:
+            lists = dict.fromkeys(("", *self.settings.own_signers))
+            lines = [(line.principals, line.public) for one in lists for line in self._allowed(one)]
+            self._persons = persons(lines)
+        return self._persons[public]
 
     def _own_keys(self) -> list[bytes]:
         if self._own is None:

@@ -65,14 +65,16 @@ def located(place: Path | str) -> Iterator[None]:
         raise explained(error, Path(place)) from error
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; follows no link, waits on no FIFO, opens no device.
+def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading; waits on no FIFO, opens no device, and follows a link only
+    where `follow` says so (a file of the user's own).
 
     Raises:
         OSError: it cannot be opened.
         IntegrityError: it is no regular file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    links = 0 if follow else os.O_NOFOLLOW
+    fd = os.open(path, os.O_RDONLY | links | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return os.fdopen(fd, "rb")
     os.close(fd)

@@ -6,12 +6,13 @@ is about what is taken from others; what one built oneself is at hand already, a
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from buildit.digest import BuildKey, Digest
-from buildit.errors import IntegrityError
+from buildit.errors import IntegrityError, UsageError
 from buildit.model.artifact import Artifact
 
 
@@ -37,7 +38,7 @@ class Rule:
 class Vote:
     """One verified statement: who signed, by which key (`builder`), and about what.
 
-    `who` are the principals of the allowed-signers line: one person with two keys is one builder.
+    `who` is the name that `persons` gives the key: one person with two keys is one builder.
     It is `NOBODY` for an unsigned one, which counts where one builder is enough.
     """
 
@@ -61,6 +62,85 @@ class Decision:
 def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
     """The first rule whose glob fits; one builder is enough where none does."""
     return next((rule for rule in rules if fnmatchcase(name, rule.match)), Rule("*", 1))
+
+
+def unused(rules: Sequence[Rule], names: Iterable[str]) -> tuple[str, ...]:
+    """The globs that fit none of `names`, where the first rule that fits holds.
+
+    Raises:
+        UsageError: one would fit a package if case did not count: it was meant to, and does not.
+    """
+    names = tuple(names)
+    found = []
+    for rule in rules:
+        if any(fnmatchcase(name, rule.match) for name in names):
+            continue
+        meant = [name for name in names if fnmatchcase(name.lower(), rule.match.lower())]
+        if meant:
+            raise UsageError(
+                f"the trust rule {rule.match!r} does not fit {meant[0]}: case counts",
+                place="trust: packages",
+                hint=f"write `match: {meant[0]}`, or a glob in the same case",
+            )
+        found.append(rule.match)
+    return tuple(found)
+
+
+def persons(lines: Sequence[tuple[str, bytes]]) -> dict[bytes, str]:
+    """Who is one builder: the name that each key counts under.
+
+    A line is principals (a list of patterns, ssh-keygen(1), ALLOWED SIGNERS) and a key. Lines that
+    share a key, or whose principals could name the same person, are one builder, and so on from
+    line to line: who is counted twice needs no second person. A negated pattern names whom it
+    leaves out; upper and lower case are one. The name is that of the first line that is not `SELF`.
+    """
+    owner = list(range(len(lines)))
+
+    def root(number: int) -> int:
+        while owner[number] != number:
+            number = owner[number]
+        return number
+
+    by_key: dict[bytes, int] = {}
+    by_name: dict[str, int] = {}
+    names = [patterns(principals) for principals, _ in lines]
+    for number, (_, key) in enumerate(lines):
+        owner[root(number)] = root(by_key.setdefault(key, number))
+        for name in names[number]:
+            owner[root(number)] = root(by_name.setdefault(name, number))
+    wild = [name for name in by_name if "*" in name or "?" in name]
+    for one in wild:
+        for other, number in by_name.items():
+            if meet(one, other):
+                owner[root(number)] = root(by_name[one])
+    called: dict[int, str] = {}
+    for number, (principals, _) in enumerate(lines):
+        if principals != SELF:
+            called.setdefault(root(number), principals)
+    return {key: called.get(root(number), SELF) for key, number in by_key.items()}
+
+
+def patterns(principals: str) -> tuple[str, ...]:
+    """The patterns of a list of principals, as they are compared."""
+    parts = (part.strip().removeprefix("!") for part in principals.split(","))
+    return tuple(unicodedata.normalize("NFKC", part).casefold() for part in parts if part)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether some text fits both patterns; `*` is any text, `?` any character."""
+    row = [True]
+    for char in other:
+        row.append(row[-1] and char == "*")
+    for mine in one:
+        below = [row[0] and mine == "*"]
+        for at, char in enumerate(other):
+            if "*" in (mine, char):
+                fits = row[at + 1] or below[at]
+            else:
+                fits = row[at] and (mine == char or "?" in (mine, char))
+            below.append(fits)
+        row = below
+    return row[-1]
 
 
 def claim(artifact: Artifact) -> Mapping[str, Digest]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from buildit.digest import BuildKey, Digest
+from buildit.errors import UsageError
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.store.trust import SELF, Rule, Vote, decide, rule_for
+from buildit.store.trust import SELF, Rule, Vote, decide, persons, rule_for, unused
 
 pytestmark = pytest.mark.unit
 
@@ -97,3 +98,55 @@ def test_contradiction_is_named_and_does_not_veto() -> None:
 def test_other_dependencies_are_no_contradiction() -> None:
     elsewhere = replace(artifact("b"), resolved={LIBRARY: {RUNTIME: Digest("8" * 64)}})
     assert decide(vote("alice"), (Vote("bob", "k", elsewhere),), RULES).contradict == ()
+
+
+def counted(*lines: str) -> int:
+    """How many builders the lines are, each with a key of its own unless `principals=key`."""
+    pairs = [(text.partition("=")[0], text.encode()) for text in lines]
+    pairs = [(who, key.partition(b"=")[2] or key) for who, key in pairs]
+    return len(set(persons(pairs).values()))
+
+
+@pytest.mark.parametrize(
+    ("lines", "people"),
+    [
+        (("a@x", "b@x"), 2),
+        (("a@x=k", "b@x=k"), 1),
+        (("a@x,b@x", "a@x"), 1),
+        (("a@x", "a@x,"), 1),
+        (("a@x,b@x", "b@x,a@x"), 1),
+        (("*", "a@x"), 1),
+        (("*@x", "a@x"), 1),
+        (("a?x", "a@x"), 1),
+        (("a*", "*@x"), 1),
+        (("*@x", "a@y"), 2),
+        (("*@x", "*@y"), 2),
+        (("A@x", "a@x"), 1),
+        (("a@\uff58", "a@x"), 1),
+        (("!a@x,b@x", "a@x"), 1),
+        (("a@x", "b@x", "a@x,b@x"), 1),
+        (("a@x=1", "b@x=1", "b@x=2", "c@x=2", "d@x"), 2),
+        (("a@x", "b@x", "*@y,c@z", "d@y"), 3),
+        (("*a*a*a*a*a*a*a*a*b", "a" * 200), 2),
+    ],
+)
+def test_who_could_be_counted_twice_is_one_builder(lines: tuple[str, ...], people: int) -> None:
+    assert counted(*lines) == people
+    assert counted(*reversed(lines)) == people
+
+
+def test_a_builder_is_called_as_the_first_line_has_it_and_not_yourself() -> None:
+    assert persons([(SELF, b"1"), ("me@x", b"1"), ("me@x", b"2"), ("b@x", b"3")]) == {
+        b"1": "me@x",
+        b"2": "me@x",
+        b"3": "b@x",
+    }
+    assert persons([(SELF, b"1")]) == {b"1": SELF}
+
+
+def test_rules_that_fit_nothing_here_are_told_of_and_case_is_an_error() -> None:
+    rules = (Rule("x/app", 2), Rule("y/*", 2), Rule("*", 1))
+    assert unused(rules, ["x/app"]) == ("y/*",)
+    assert unused(rules, ["y/b"]) == ("x/app",)
+    with pytest.raises(UsageError, match="does not fit x/app: case counts"):
+        unused((Rule("x/App", 2),), ["x/app", "debian:dash"])
