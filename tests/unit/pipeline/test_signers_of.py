@@ -63,7 +63,17 @@ def test_a_line_trusts_whom_ssh_keygen_trusts(signed: Path, tmp_path: Path, line
     key = " ".join((signed / "key.pub").read_text().split()[:2])
     allowed = tmp_path / "allowed"
     allowed.write_bytes(line.replace("{key}", key).encode() + b"\n")
-    argv = ["ssh-keygen", "-Y", "verify", "-f", allowed, "-I", "a@x", "-n", NAMESPACE]
+    argv: list[str | Path] = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        allowed,
+        "-I",
+        "a@x",
+        "-n",
+        NAMESPACE,
+    ]
     argv += ["-s", signed / "data.sig"]
     theirs = subprocess.run(argv, input=b"x", capture_output=True, check=False).returncode == 0
     try:
