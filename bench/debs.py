@@ -170,8 +170,17 @@ FURTHER = (
 )  # fmt: skip
 
 
-def try_out(job: Job, room: Path, program: Sequence[str]) -> Outcome:
-    """Build the image of a job in the empty directory `room` with a buildit, and run the job."""
+def try_out(
+    job: Job,
+    room: Path,
+    program: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    lock: str = "",
+) -> Outcome:
+    """Build the image of a job in the empty directory `room` with a buildit, and run the job.
+
+    `environment` is the buildit's, else this program's own; `lock` what the lock holds before.
+    """
     started = time.monotonic()
     box = room / "box"
     box.mkdir()
@@ -180,7 +189,9 @@ def try_out(job: Job, room: Path, program: Sequence[str]) -> Outcome:
     named = f"- vars: {{name: try, version: '1', author: {job.name.replace('.', '-')}}}"
     lines = [named, *steps, *app, "- image: {type: oci}"]
     (box / "container.yaml").write_text("\n".join(lines) + "\n")
-    built = _run([*program, "build", str(box), "--output", str(room / "out")], 1800)
+    if lock:
+        (box / "buildit.lock").write_text(lock)
+    built = _run([*program, "build", str(box), "--output", str(room / "out")], 1800, environment)
     said = built.stdout + built.stderr
     if built.returncode:
         text = next((line for line in said.splitlines() if "error:" in line), said[-300:])
@@ -206,26 +217,35 @@ def _document(image: Path, descriptor: Mapping[str, str]) -> dict[str, list[dict
 
 def _started(job: Job, image: Path, room: Path) -> str:
     """Run the job where only the image's files are; why it is not right, or nothing."""
-    bundle = room / "bundle"
-    unpacked = _run(
-        ["umoci", "raw", "unpack", "--rootless", "--image", f"{image}:1", str(bundle)], 600
-    )
-    if unpacked.returncode:
-        return f"umoci: {unpacked.stderr[-300:]}"
-    for name in ("proc", "dev", "tmp"):
-        (bundle / name).mkdir(exist_ok=True)
-    environment = {**_CLEAN, **job.environment}
-    argv = ["bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
-    argv += ["--tmpfs", "/tmp", "--unshare-all", "--clearenv", "--die-with-parent"]
-    argv += [word for pair in environment.items() for word in ("--setenv", *pair)]
-    done = _run([*argv, "--", *job.argv], 120)
+    done = run_in(image, room / "bundle", job.argv, job.environment)
     said = done.stdout + done.stderr
     return "" if re.search(job.prints, said) else f"rc {done.returncode}: {said[-300:].strip()}"
 
 
-def _run(argv: Sequence[str], limit: int) -> subprocess.CompletedProcess[str]:
+def run_in(
+    image: Path, bundle: Path, argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there."""
+    tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
+    name = f"{image}:{tag['org.opencontainers.image.ref.name']}"
+    unpacked = _run(["umoci", "raw", "unpack", "--rootless", "--image", name, str(bundle)], 600)
+    if unpacked.returncode:
+        return unpacked
+    for directory in ("proc", "dev", "tmp"):
+        (bundle / directory).mkdir(exist_ok=True)
+    words = ["bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--tmpfs", "/tmp", "--unshare-all", "--clearenv", "--die-with-parent"]
+    for key, value in {**_CLEAN, **(environment or {})}.items():
+        words += ["--setenv", key, value]
+    return _run([*words, "--", *argv], 120)
+
+
+def _run(
+    argv: Sequence[str], limit: int, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv,
+        env=environment,
         capture_output=True,
         text=True,
         errors="replace",

@@ -8,7 +8,7 @@ from buildit.archive.merged import MERGED_USR
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.plan import DebRef
 
-FIXUPS = "2"
+FIXUPS = "3"
 """The version of `debian.toolchain`'s choice of files and fix-ups; part of every build's key."""
 
 

@@ -192,7 +192,7 @@ def test_identity_is_of_digests_alone(tmp_path: Path) -> None:
     assert toolchain_identity(replace(ref, suite="x", version="9") for ref in refs) == identity
     assert toolchain_identity(refs[1:]) != identity
     assert toolchain_identity(()) == Digest(
-        "28b55f2e065a04b425f3cc3a9887d9de916105886cc8aa1ceb56b026629cc94b"
+        "53c5b660c30ef12548cc986c75c2437159cf39b9616c43ff2e787bd66e1c49ea"
     )
 
 

@@ -1,0 +1,161 @@
+"""Debian's packages in images and as build tools; what an image needs so that its program starts.
+
+The whole table of packages is `python -m bench.debs`; here a sample of it is drawn by the commit.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.debs import COMMON, Job, run_in, try_out
+from tests.integration.compare import tree
+from tests.integration.refusing import RECIPE, refusal
+from tests.integration.seeds import Seed
+from tests.integration.world import archive, sha256, write
+
+pytestmark = pytest.mark.sandbox
+
+QUICK = (
+    "busybox-static",
+    "bash",
+    "coreutils",
+    "tar",
+    "gzip",
+    "tini",
+    "jq",
+    "sqlite3",
+    "file",
+    "zstd",
+    "unzip",
+    "net-tools",
+    "socat",
+    "lua5.4",
+)
+"""Those whose Depends are few: a sample costs seconds."""
+
+
+def sample() -> list[Job]:
+    """Two of those that once were refused, and two others; other ones at every commit."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, check=False, cwd=Path(__file__).parent
+    )
+    chosen = random.Random(done.stdout)
+    names = {"tzdata", "python3", *chosen.sample(QUICK, 2)}
+    return [job for job in COMMON if job.name in names]
+
+
+@pytest.mark.parametrize("job", sample(), ids=lambda job: job.name)
+def test_a_package_enters_an_image_and_runs(job: Job, seed: Seed, here: Path) -> None:
+    program = seed.program
+    outcome = try_out(job, here, (program.python, "-m", "buildit"), program.env, seed.lock)
+    assert outcome.error == ""
+
+
+def container(seed: Seed, here: Path, steps: str, files: dict[str, str] | None = None) -> Path:
+    box = here / "box"
+    write(box, {"container.yaml": f"- vars: {{name: x, version: 1}}\n{steps}", **(files or {})})
+    (box / "buildit.lock").write_text(seed.lock)
+    return box
+
+
+def test_what_is_left_out_of_a_package_is_not_in_the_image(seed: Seed, here: Path) -> None:
+    step = "- package: {debian: tini, without: [usr/bin/tini-static, usr/share/doc/**]}\n"
+    box = container(seed, here, f"{step}- image: {{type: oci}}\n")
+    (image,) = seed.program.run(str(box), "--output", str(here / "out")).good().images()
+    paths = set(tree(image))
+    assert "usr/bin/tini" in paths
+    assert not paths & {"usr/bin/tini-static", "usr/share/doc/tini/copyright"}
+    assert {"lib64", "lib", "bin"} <= paths
+    done = run_in(image, here / "bundle", ["/bin/tini", "--version"])
+    assert done.stdout.startswith("tini version")
+
+
+def test_an_own_program_runs_without_a_base_layout(seed: Seed, here: Path) -> None:
+    (image,) = seed.out.glob("*.oci")
+    links = {path: member.linkname for path, member in tree(image).items() if "/" not in path}
+    assert links["lib64"] == "usr/lib64"
+    assert links["bin"] == "usr/bin"
+    done = run_in(image, here / "bundle", ["/usr/bin/hello"])
+    assert done.stdout.startswith("good day, ") or "reader" in done.stdout, done
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/bin/sh\n", "its interpreter /bin/sh cannot be started: /bin does not exist in it"),
+        ("#!/usr/bin/env python3\n", "its interpreter /usr/bin/env cannot be started"),
+        ("#!/srv/x\r\n", "carriage return"),
+        ("", "neither an ELF program nor a script"),
+    ],
+)
+def test_a_synced_program_that_cannot_start_is_refused(
+    script: str, said: str, seed: Seed, here: Path
+) -> None:
+    steps = "- sync: {src: x, dest: /srv/x, chmod: 0755}\n- app: {exec: [/srv/x]}\n"
+    images = "- image: {type: oci}\n- image: {type: aci}\n"
+    box = container(seed, here, steps + images, {"x": script})
+    found = refusal(seed.program.run(str(box), "--output", str(here / "out")), RECIPE)
+    assert said in found.message
+    assert "the image runs /srv/x, but" in found.message
+    assert not list((here / "out").glob("*")) if (here / "out").exists() else True
+
+
+MESON = {
+    "meson.build": "project('hi', 'c')\nexecutable('hi', 'hi.c', install: true)\n",
+    "hi.c": '#include <stdio.h>\nint main(void) { puts("hi by meson"); return 0; }\n',
+}
+PYTHON = {
+    "pyproject.toml": """\
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "hey"
+version = "1.0"
+[project.scripts]
+hey = "hey:main"
+[tool.setuptools]
+py-modules = ["hey"]
+""",
+    "hey.py": "import json\n\ndef main():\n    print(json.dumps(['hey by python']))\n",
+}
+RECIPE_YAML = """\
+description: A small program
+license: Apache-2.0
+versions:
+  1.0:
+    sources: [{{url: https://example.org/{name}-1.0.tar.gz, sha256: {digest}}}]
+style: {style}
+depends: {depends}
+"""
+
+
+def test_meson_and_python_build_with_debians_tools(seed: Seed, here: Path) -> None:
+    """Their tools are links and scripts across many packages."""
+    python = "python3-build, debian:python3-installer, debian:python3-setuptools"
+    packages = {
+        "hi": (MESON, "meson", "{build: [debian:meson, debian:ninja-build]}"),
+        "hey": (
+            PYTHON,
+            "python",
+            f"{{build: [debian:{python}, debian:python3-wheel], run: [debian:python3]}}",
+        ),
+    }
+    steps = "".join(f"- package: {{atom: app/{name}}}\n" for name in packages)
+    box = container(seed, here, f"{steps}- app: {{exec: [/usr/bin/hey]}}\n- image: {{type: oci}}\n")
+    write(here, {".buildit-config.yaml": "trees: [./tree]\nrepositories: []\n"})
+    (box / "distfiles").mkdir()
+    for name, (files, style, depends) in packages.items():
+        content = archive(f"{name}-1.0", files)
+        (box / f"distfiles/{name}-1.0.tar.gz").write_bytes(content)
+        digest = sha256(content)
+        recipe = RECIPE_YAML.format(name=name, digest=digest, style=style, depends=depends)
+        write(here, {f"tree/app/{name}/pkg.yaml": recipe})
+    (image,) = seed.program.run(str(box), "--output", str(here / "out")).good().images()
+    assert run_in(image, here / "one", ["/usr/bin/hi"]).stdout == "hi by meson\n"
+    done = run_in(image, here / "two", ["/usr/bin/hey"])
+    assert done.stdout == '["hey by python"]\n', done
