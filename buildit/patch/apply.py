@@ -62,7 +62,8 @@ class Problem:
 
     def __str__(self) -> str:
         section = f" (section {self.section})" if self.section else ""
-        return f"{self.path}: {self.reason}{section}"
+        colon = ":" if self.reason.startswith(("hunk ", "the ")) else ""
+        return f"{self.path}{colon} {self.reason}{section}"
 
 
 class Misfit(Exception):  # noqa: N818 - what happened
@@ -207,9 +208,9 @@ class _Piece:
 
     def apply(self) -> None:
         for number, file in enumerate(self._files, self._number):
-            self._guarded(number, file, self._section)
+            self._guarded(number, file, file.old, self._section)
         for number, file in self._targets:
-            self._guarded(number, file, self._check_target)
+            self._guarded(number, file, file.new, self._check_target)
         if self._problems:
             raise Misfit(tuple(self._problems))
         for path in self._gone:
@@ -217,9 +218,8 @@ class _Piece:
         self._draft.files.update(self._made)
 
     def _guarded(
-        self, number: int, file: FilePatch, call: Callable[[int, FilePatch], None]
+        self, number: int, file: FilePatch, path: str, call: Callable[[int, FilePatch], None]
     ) -> None:
-        path = file.old if file.action in (Action.RENAME, Action.COPY) else file.new
         try:
             call(number, file)
         except Unusable as error:
@@ -278,8 +278,7 @@ class _Piece:
         made = self._made[file.new]
         same = there.content == made.content and there.link == made.link
         words = "is there already" if same else "exists already, with other content"
-        name = "" if file.new == file.old else f"{file.new} "
-        raise _Refused([name + words], "upstream has a file of this name: rebase the patch on it")
+        raise _Refused([words], "upstream has a file of this name: rebase the patch on it")
 
     def _content(self, file: FilePatch, before: Found | None) -> Found:
         start = before or Found(b"")

@@ -8,12 +8,13 @@ context that is shorter, but there, does not pin a hunk to the end (`git diff -W
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from buildit.patch.form import Hunk
 
-_MOST_WORK = 200_000_000
+_MOST_WORK = 100_000_000
 """Lines that are compared for one file at most, whatever hunks and file are made of."""
 
 
@@ -125,11 +126,22 @@ class _Search:
             for number, line in enumerate(self._lines):
                 self._index.setdefault(line, []).append(number)
         rarest = min(range(len(edit.old)), key=lambda at: len(self._index.get(edit.old[at], ())))
-        spots = (at - rarest + 1 for at in self._index.get(edit.old[rarest], ()))
-        fitting = [at for at in spots if done < at <= last]
-        for at in sorted(fitting, key=lambda at: (abs(at - guess), at < guess)):
+        spots = self._index.get(edit.old[rarest], [])
+        shift = 1 - rarest  # from a spot of the rarest line to the line of the edit
+        low, high = bisect_left(spots, done + 1 - shift), bisect_right(spots, last - shift)
+        after = min(max(bisect_left(spots, guess - shift), low), high)
+        before = after - 1
+        while before >= low or after < high:
+            later = spots[after] + shift if after < high else None
+            earlier = spots[before] + shift if before >= low else None
+            if later is not None and (earlier is None or later - guess <= guess - earlier):
+                at, after = later, after + 1
+            else:
+                at, before = earlier or 0, before - 1
             if self._fits(edit, at):
                 return at
+            if self._work >= _MOST_WORK:
+                break
         return None
 
     def _fits(self, edit: Edit, at: int) -> bool:
