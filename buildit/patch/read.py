@@ -473,8 +473,8 @@ def _hunks(text: _Text, at: int) -> tuple[tuple[Hunk, ...], int]:
         at = end
     if not hunks:
         raise text.fail(at, "a hunk (`@@ -1,2 +1,3 @@`) expected", "the patch seems cut off here")
-    while text.at(at).startswith(b" ") and not text.at(at).strip():
-        at += 1  # a blank line of context too many, which editors and mailers leave
+    while text.at(at).startswith(b" "):
+        at += 1  # context too many, which editors leave; GNU patch and git skip it as well
     _check_end(text, at)
     return tuple(hunks), at
 
@@ -482,7 +482,7 @@ def _hunks(text: _Text, at: int) -> tuple[tuple[Hunk, ...], int]:
 def _check_end(text: _Text, at: int) -> None:
     """No further line of a hunk may follow the last one: only what ends a mail looks like it."""
     line = text.at(at)
-    if line[:1] not in (b"+", b"-", b" ") or line.startswith(b"--- "):
+    if line[:1] not in (b"+", b"-") or line.startswith(b"--- "):
         return
     if line.rstrip() not in (b"--", b"---") and not _MAIL_PART.match(line[:_LONGEST_LINE]):
         raise text.fail(at, "the hunk above has more lines than its header says", _COUNTS)

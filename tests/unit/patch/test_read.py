@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from buildit.errors import RecipeError
 from buildit.patch.form import (
     SYMLINK,
     Action,
+    Binary,
     FilePatch,
     Hunk,
     Patch,
@@ -17,7 +21,7 @@ from buildit.patch.form import (
     settled,
     touched_paths,
 )
-from buildit.patch.read import MAX_BYTES, MAX_LINES, parse_patch
+from buildit.patch.read import MAX_BYTES, MAX_LINES, parse_canonical, parse_patch
 
 pytestmark = pytest.mark.unit
 
@@ -25,6 +29,24 @@ HUNK = b"@@ -1,2 +1,2 @@ int main(void)\n one\n-two\n+2\n"
 CHANGE = b"--- a/x.c\n+++ b/x.c\n" + HUNK
 
 
+SERIES = (
+    b"From %s Mon Sep 17 00:00:00 2001\nSubject: [PATCH 1/2] x\n\n---\n" % (b"1" * 40)
+    + CHANGE
+    + b"-- \n2.39.5\n\nFrom %s Mon Sep 17 00:00:00 2001\n\n---\n" % (b"2" * 40)
+    + b"diff --git a/x.c b/y\nsimilarity index 90%\nrename from x.c\nrename to y\n"
+    + CHANGE.replace(b"b/x.c", b"b/y").replace(b"two", b"three")
+)
+BINARY_DELTA = b"""diff --git a/x b/x
+index fdfbec445bd816f42e6e92069312891f39792a04..3b0d7b89c293dd40e4fb21a358c4a152a69a22b8 100644
+GIT binary patch
+delta 12
+TcmZ3(w2o;)3R7az#FP^N9S8)~
+
+delta 9
+QcmZ3-w1#Oy%EYu201}=A5&!@I
+
+"""
+"""git's own, of a file of 300 bytes that gets two more."""
 BINARY = b"diff --git a/x b/x\nindex %s..%s\nGIT binary patch\n" % (b"1" * 40, b"2" * 40)
 
 
@@ -114,6 +136,158 @@ def test_a_mixed_patch_has_git_headers_throughout() -> None:
     assert b"new file mode 100644\n--- /dev/null\n+++ b/n\n" in form
     assert b"deleted file mode 100644\n--- a/o\n" in form
     assert canonical_bytes(parse_patch(form, "p")) == form
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        b" surplus\n \n",
+        b" \n",
+        b"---\n",
+        b"-- \n2.39.5\n",
+        b"-----BEGIN PGP SIGNATURE-----\n",
+        b"--===============0123456789==--\n",
+        b"_______\nx-devel mailing list\n- see the archive\n",
+        b"Only in new: y\n",
+        b"\nProperty changes on: x.c\n____\nAdded: p\n## -0,0 +1 ##\n+*\n",
+    ],
+)
+def test_what_follows_a_hunk_and_is_none_of_it(after: bytes) -> None:
+    assert parse_patch(CHANGE + after, "p") == parse_patch(CHANGE, "p")
+    assert len(parse_patch(CHANGE + after + CHANGE.replace(b"x.c", b"y.c"), "p").files) == 2
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"***************\nsome text\n***************\n",
+        b"the hunk\n@@ -1,3 +1,3 @@\nis quoted here\n",
+        b"3d\n1,2c\nx\n.\n",
+        b"- a bullet\n+ a plus\n--- a dash\n",
+        b"--- p\t(revision 1)\n+++ p\t(working copy)\n\nProperty changes on: p\n",
+        b"diff --git a/q b/q\n\n",
+        b"diff --git a/q b/q\nindex 1111111..2222222 100644\n--- a/q\n+++ b/q\n",
+        b"diff --git a/q b/q\nold mode 100644\nnew mode 100644\n\n",
+    ],
+)
+def test_what_stands_before_a_section_and_changes_nothing(before: bytes) -> None:
+    assert parse_patch(before + CHANGE, "p") == parse_patch(CHANGE, "p")
+    mail = b"From %s Mon Sep 17 00:00:00 2001\n" % (b"1" * 40)
+    series = parse_patch(CHANGE + b"-- \n2.39\n\n" + mail + before + CHANGE, "p")
+    assert [len(piece) for piece in series.pieces] == [1, 1]
+
+
+def names(patch: Patch) -> list[list[str]]:
+    return [[file.new for file in piece] for piece in patch.pieces]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"From " + b"1" * 40 + b" Mon Sep 17 00:00:00 2001",
+        b"From " + b"1" * 64 + b" Mon Sep 17 00:00:00 2001",
+        b"commit " + b"1" * 40,
+        b"commit " + b"1" * 40 + b" (HEAD -> main, tag: v1, origin/main)",
+        b"commit 1234567 (tag: v1)",
+        b"1234567 (HEAD -> main) one line",
+        b"# HG changeset patch",
+        b"Subject: [PATCH 2/2] saved by a mail program",
+        b"-- ",
+    ],
+)
+def test_commits_are_cut(line: bytes) -> None:
+    other = CHANGE.replace(b"x.c", b"y.c")
+    patch = parse_patch(line + b"\nDate: x\n" + CHANGE + line + b"\n\n    text\n\n" + other, "p")
+    assert names(patch) == [["x.c"], ["y.c"]]
+    assert parse_canonical(canonical_bytes(patch), "p") == patch
+    assert names(parse_patch(CHANGE + other, "p")) == [["x.c", "y.c"]]
+
+
+def section(action: str, old: str, new: str = "") -> bytes:
+    new = new or old
+    head = f"diff --git a/{old} b/{new}\n"
+    match action:
+        case "change":
+            return head.encode() + f"--- a/{old}\n+++ b/{old}\n@@ -1 +1 @@\n-a\n+b\n".encode()
+        case "create":
+            return f"{head}new file mode 100644\n".encode()
+        case "delete":
+            return f"{head}deleted file mode 100644\n".encode()
+    return f"{head}similarity index 100%\n{action} from {old}\n{action} to {new}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pieces"),
+    [
+        (("change", "a"), ("change", "a"), 2),
+        (("change", "a"), ("rename", "a", "b"), 2),
+        (("change", "a"), ("copy", "a", "b"), 1),
+        (("change", "a"), ("delete", "a"), 2),
+        (("create", "a"), ("change", "a"), 2),
+        (("create", "a"), ("delete", "a"), 2),
+        (("create", "a"), ("rename", "a", "b"), 1),
+        (("delete", "a"), ("create", "a"), 1),
+        (("delete", "a"), ("copy", "a", "b"), 1),
+        (("delete", "a"), ("change", "a"), 2),
+        (("rename", "a", "b"), ("change", "b"), 2),
+        (("rename", "a", "b"), ("delete", "b"), 2),
+        (("rename", "a", "b"), ("create", "a"), 1),
+        (("rename", "a", "b"), ("copy", "a", "c"), 1),
+        (("rename", "a", "b"), ("rename", "b", "a"), 1),
+        (("rename", "a", "b"), ("rename", "a", "c"), 2),
+        (("copy", "a", "b"), ("change", "a"), 1),
+        (("copy", "a", "b"), ("change", "b"), 2),
+    ],
+)
+def test_a_commit_is_cut_only_where_it_must(
+    first: tuple[str, ...], second: tuple[str, ...], pieces: int
+) -> None:
+    assert len(parse_patch(section(*first) + section(*second), "p").pieces) == pieces
+
+
+def test_a_binary_change_has_one_spelling() -> None:
+    data = bytes(range(256)) * 3
+    forms = set()
+    for level in (0, 1, 6, 9):
+        packed = zlib.compress(data, level)
+        lines = b"".join(
+            b"%c%s\n" % (len(row) + (64 if len(row) <= 26 else 70), base64.b85encode(row, pad=True))
+            for row in (packed[at : at + 52] for at in range(0, len(packed), 52))
+        )
+        name = hashlib.sha1(b"blob 768\0" + data, usedforsecurity=False).hexdigest().encode()
+        text = b"diff --git a/x b/x\nnew file mode 100644\nindex %s..%s\n" % (b"0" * 40, name)
+        patch = parse_patch(text + b"GIT binary patch\nliteral 768\n" + lines + b"\n", "p")
+        forms.add(canonical_bytes(patch))
+    assert len(forms) == 1
+
+
+def test_a_deleted_binary_is_known_by_its_name() -> None:
+    text = b"diff --git a/x b/x\ndeleted file mode 100644\nindex %s..0000000\n" % (b"1" * 7)
+    patch = parse_patch(text + b"Binary files a/x and /dev/null differ\n", "p")
+    assert patch.files[0].binary == Binary("1111111", "0000000", delta=False, data=b"")
+    assert parse_canonical(canonical_bytes(patch), "p") == patch
+
+
+@pytest.mark.parametrize(
+    ("mode", "new_mode"), [(b"100664", None), (b"10755", 0o100755), (b"100700", 0o100755)]
+)
+def test_modes_of_other_tools(mode: bytes, new_mode: int | None) -> None:
+    text = (
+        b"diff --git a/n b/n\nnew file mode %s\n--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+n\n" % mode
+    )
+    assert parse_patch(text, "p").files[0].new_mode == new_mode
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 3), st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 40))
+def test_a_damaged_patch_is_read_or_refused(which: int, at: int, by: bytes, gone: int) -> None:
+    text = (SERIES, BINARY_DELTA, symlink(b"l", b"x") + CHANGE, section("copy", "a", "b"))[which]
+    at %= len(text)
+    try:
+        patch = parse_patch(text[:at] + by + text[at + gone :], "p")
+    except RecipeError:
+        return
+    assert parse_canonical(canonical_bytes(patch), "p") == patch
 
 
 def test_hunk_content_may_look_like_anything() -> None:
@@ -259,7 +433,7 @@ def test_writing_through_a_link_of_the_patch() -> None:
         (CHANGE.replace(b"+1,2", b"+1,1"), "the hunk above has more lines than its header says"),
         (b"--- a/x\n+++ b/x\n@@ -1,2 +0,0 @@\n a\n-b\n", "the hunk has more lines than its header"),
         (CHANGE + b"+more\n", "the hunk above has more lines than its header says"),
-        (CHANGE + b" more\n", "the hunk above has more lines"),
+        (CHANGE + b" more\n+and\n", "the hunk above has more lines"),
         (CHANGE.replace(b"-two", b"two"), "b'two' inside a hunk that lacks 1 old and 1 new lines"),
         (CHANGE + HUNK, "hunks overlap or are out of order"),
         (CHANGE.replace(b"-1,2", b"-0,2"), "line 0 in a hunk that has lines"),
