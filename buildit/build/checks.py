@@ -215,13 +215,10 @@ def build_path(checked: Subject) -> Iterator[Finding]:
         return
     hint = "use -ffile-prefix-map, or strip the path in the install step"
     for entry in checked.entries:
-        if entry.kind is Kind.SYMLINK:
-            hits = [p for p in checked.build_paths if _bytes(entry.target).startswith(p)]
-        elif entry.kind is Kind.FILE and entry.size:
-            with checked.open(entry) as stream:
-                hits = _contained(stream, checked.build_paths)
-        else:
+        if entry.kind is not Kind.FILE or not entry.size:
             continue
+        with checked.open(entry) as stream:
+            hits = _contained(stream, checked.build_paths)
         for hit in hits:
             message = f"the build path {hit.decode()} inside"
             yield _warning("build-path", entry.path, message, hint)
@@ -327,6 +324,31 @@ def broken_link(checked: Subject) -> Iterator[Finding]:
             yield _error("broken-link", entry.path, f"a link to {entry.target!r}, a loop", hint)
 
 
+def link_target(checked: Subject) -> Iterator[Finding]:
+    """A symlink names no place of the build, and climbs no further than to the root."""
+    for entry in checked.entries:
+        if entry.kind is not Kind.SYMLINK:
+            continue
+        inside = [p.decode() for p in checked.build_paths if _bytes(entry.target).startswith(p)]
+        if inside:
+            message = f"a link to {entry.target!r}, which exists during the build only"
+            hint = f"link to {entry.target.removeprefix(inside[0]) or '/'!r}, without $DESTDIR"
+            yield _error("link-target", entry.path, message, hint)
+        elif _climbs(entry):
+            message = f"a link to {entry.target!r}, which climbs above the root"
+            hint = "write it with fewer `../`, or absolute: where it is unpacked, it may lead out"
+            yield _error("link-target", entry.path, message, hint)
+
+
+def _climbs(entry: Entry) -> bool:
+    depth = 0 if entry.target.startswith("/") else entry.path.count("/")
+    for part in entry.target.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return True
+    return False
+
+
 def name(checked: Subject) -> Iterator[Finding]:
     """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
     for entry in checked.entries:
@@ -378,6 +400,7 @@ CHECKS: tuple[Check, ...] = (
     place,
     development_in_runtime,
     broken_link,
+    link_target,
     world_writable,
     name,
     archive_times,

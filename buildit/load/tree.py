@@ -21,6 +21,7 @@ from buildit.model.recipe import EmbeddedPackage, Recipe, ToolchainPackage
 from buildit.model.typed import parse
 from buildit.model.use import Assignment, Layer, parse_assignment
 from buildit.model.version import Version
+from buildit.model.versionhint import suggested_name
 from buildit.plan.evaluate import Package, scalar_items
 from buildit.plan.merge import overlay
 
@@ -215,6 +216,9 @@ class Catalog:
             if document is not None:
                 return directory, document
         near = difflib.get_close_matches(name, self.names(), 3)
+        written = suggested_name(name)
+        if written is not None and written.rpartition("-")[0] in self.names():
+            near = [written]
         raise UnsatisfiableError(
             f"no tree has a package {name!r}",
             place=place,

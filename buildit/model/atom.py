@@ -15,6 +15,7 @@ from itertools import pairwise
 from buildit.errors import RecipeError
 from buildit.model.use import FLAG_NAME, FlagValue, flag_text
 from buildit.model.version import Version
+from buildit.model.versionhint import suggested, suggested_name
 
 _CATEGORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_-]*")
@@ -271,7 +272,11 @@ def _split(text: str, start: int, end: int, place: str | None) -> tuple[str, int
         cut, version_at = end, 0
     name = _NAME.match(text, slash + 1, cut)
     if name is None or name.end() != cut:
-        raise _fail(text, name.end() if name else slash + 1, "a wrong letter in the name", place)
+        near = suggested_name(text[start:end])
+        hint = f"write {near}: a version here looks so" if near else _HINT
+        raise _fail(
+            text, name.end() if name else slash + 1, "a wrong letter in the name", place, hint
+        )
     tail = re.search(r"-([0-9][^-]*(?:-r[0-9]+)?)$", name[0])
     if version_at and tail and _is_version(tail[1]):
         raise _fail(text, name.start() + tail.start() + 1, "two versions, the first", place)
@@ -290,10 +295,11 @@ def _version(text: str, start: int, end: int, place: str | None) -> Version:
     try:
         return Version.parse(text[start:end])
     except RecipeError as error:
+        near = suggested(text[start:end])
         raise RecipeError(
             f"malformed atom {text!r}: the version from column {start + 1} on: {error.message}",
             place=place,
-            hint=error.hint,
+            hint=f"write {text[:start]}{near}: a version here looks so" if near else error.hint,
         ) from None
 
 

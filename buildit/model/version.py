@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from buildit.errors import RecipeError
+from buildit.model.versionhint import suggested
 
 _LONGEST = 200  # far above any real version; keeps int() and error texts small
 _SUFFIX_RANK = {"alpha": 0, "beta": 1, "pre": 2, "rc": 3, "p": 5}
@@ -91,13 +92,15 @@ def _refused(text: str, end: int, place: str | None) -> RecipeError:
             hint="a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2",
         )
     rest = text[end:]
-    hint = "a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2"
+    near = suggested(text)
     if re.fullmatch(r"-p[0-9]+", rest):
         hint = (
             f"a patch level is written {text[:end]}_{rest[1:]}; only containers have free versions"
         )
-    elif text[:1] == "v" and text[1:2].isdigit():
-        hint = f"leave the v out: {text[1:]}"
+    elif near is not None:
+        hint = f"write {near}; the sources keep upstream's own text"
+    else:
+        hint = "a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2"
     found = f"{rest[0]!r} at column {end + 1}" if rest else "its end"
     return RecipeError(f"malformed version {text!r}: unexpected {found}", place=place, hint=hint)
 

@@ -89,7 +89,7 @@ def test_hints_for_what_people_write() -> None:
     assert "1.22.1_p1" in caught.value.hint
     with pytest.raises(RecipeError) as caught:
         v("v3.0")
-    assert caught.value.hint == "leave the v out: 3.0"
+    assert caught.value.hint == "write 3.0; the sources keep upstream's own text"
 
 
 def test_a_version_has_an_end() -> None:
