@@ -26,7 +26,7 @@ from buildit.build.capture import (
     told,
 )
 from buildit.build.checks import Waiver
-from buildit.build.debs import Debs, leave_out, unmet
+from buildit.build.debs import Debs, leave_out, link_run_directories, unmet
 from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
 from buildit.build.needs import MACHINES, Target
@@ -229,7 +229,7 @@ class Builder:
         with self.store.seekable(node.deb.digest) as deb, Root.open(out) as into:
             pairs = read_deb(deb, Budget(), node.label)
             unpack_entries(_noting(pairs, members), into, node.label)
-            gone = leave_out(into, node.without, node.label)
+            gone = leave_out(into, node.without, node.label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
         target = _target(node)

@@ -29,6 +29,9 @@ from buildit.store.cas import Store
 
 Outputs = Mapping[str, tuple[Entry, ...]]
 
+RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
+"""As `sys-apps/baselayout` has them, too."""
+
 _UNMET = "needs that neither its Depends nor the toolchain provide:\n"
 
 
@@ -117,6 +120,24 @@ def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
             tree.rmdir(path)
             gone.add(path)
     return frozenset(gone)
+
+
+def link_run_directories(tree: Root) -> frozenset[str]:
+    """Make the links that base-files' postinst makes of two directories in its .deb; their paths.
+
+    /run is a file system of its own (Debian Policy 9.1.4); a package with anything below keeps it.
+    """
+    made = set()
+    for path, target in RUN_LINKS.items():
+        try:
+            if not stat.S_ISDIR(tree.lstat(path).st_mode) or tree.listdir(path):
+                continue
+        except FileNotFoundError:
+            continue
+        tree.rmdir(path)
+        tree.symlink(target, path)
+        made.add(path)
+    return frozenset(made)
 
 
 def _parents(path: str) -> Iterable[str]:

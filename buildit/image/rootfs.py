@@ -328,7 +328,8 @@ def _clash_error(
     return RecipeError(
         f"layers clash at {lines[0]}",
         place=paths[0],
-        hint="leave one of the two out, move the file in its recipe's install step, "
+        hint="leave one of the two out (`without: [PATH]` leaves files of a Debian package out), "
+        "move the file in its recipe's install step, "
         "or put the wanted version in place with a `sync` step after the packages",
         details=tuple(lines) if len(paths) > 1 else (),
     )

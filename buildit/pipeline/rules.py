@@ -10,7 +10,7 @@ from buildit.build.split import SPLITTER
 from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 
-UNPACKING = "2"
+UNPACKING = "3"
 """Raised when a .deb's outputs or their needs come out otherwise: links followed, what is unmet."""
 SANDBOX = "2"
 """Raised when what a build can see of the sandbox changes: mounts, ids, environment, filters."""

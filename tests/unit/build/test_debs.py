@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.build.debs import Debs, leave_out, unmet
+from buildit.build.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet
 from buildit.build.needs import Needs
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import RecipeError
@@ -103,3 +103,16 @@ def test_what_lies_around_a_deb(tmp_path: Path) -> None:
         assert tuple(below.entries) == (entry,)
         store.path(other.digest).unlink()
         assert list(debs.beside(node))  # read once
+
+
+def test_the_run_directories_of_base_files_become_links(tmp_path: Path) -> None:
+    """Beside sys-apps/baselayout, which has the same links, they would clash as directories."""
+    with Root.open(tmp_path) as tree:
+        assert link_run_directories(tree) == frozenset()
+        for path in ("var/run", "var/lock/mine"):
+            (tmp_path / path).mkdir(parents=True)
+        assert link_run_directories(tree) == {"var/run"}
+    assert (tmp_path / "var/run").readlink() == Path("../run")
+    assert (tmp_path / "var/lock/mine").is_dir()
+    recipe = (Path(__file__).parents[3] / "pkgs/sys-apps/baselayout/pkg.yaml").read_text()
+    assert all(f"ln -s {target} {path}\n" in recipe for path, target in RUN_LINKS.items())
