@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.tarwrite import write_tar
-from buildit.digest import BuildKey
+from buildit.digest import BuildKey, Digest
 from buildit.image.parents import with_parents
 from buildit.image.rootfs import Overlay
 from buildit.model.artifact import Artifact
@@ -39,6 +39,13 @@ class Stack:
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
     _overlay: Overlay = field(default_factory=Overlay)
+    _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
+
+    def listing(self, contents: Digest) -> tuple[Entry, ...]:
+        """The entries that a blob of contents lists, each read once."""
+        if contents not in self._listings:
+            self._listings[contents] = parse_contents(self.store.read(contents))
+        return self._listings[contents]
 
     def tree(self) -> dict[str, Entry]:
         """The merged entries by path, as a step on top finds them; listings are read here only,
@@ -48,7 +55,7 @@ class Stack:
         not change with the packages.
         """
         for layer in self.layers[len(self._overlay.layers) :]:
-            listing = parse_contents(self.store.read(layer.contents))
+            listing = self.listing(layer.contents)
             self._overlay.lay(layer, listing)
             self._overlay.complete([entry.path for entry in listing], EPOCH)
         return self._overlay.entries()
@@ -111,7 +118,7 @@ def _add_member(made: Stack, member: Member, artifact: Artifact) -> None:
 def _add_links(made: Stack, members: list[tuple[Node, Artifact, str]]) -> None:
     """One layer below all others with the links that packages count on and none of them brings."""
     packages = [
-        (node.deb is not None, parse_contents(made.store.read(output.contents)))
+        (node.deb is not None, made.listing(output.contents))
         for node, artifact, name in members
         if (output := artifact.outputs.get(name)) is not None
     ]

@@ -24,7 +24,7 @@ from buildit.model.plan import ContainerPlan, Node, PackageStep, SyncStep
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Repository, Settings
-from buildit.plan.closure import closure
+from buildit.plan.closure import closure, views_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -204,7 +204,7 @@ def built_keys(
         return artifact
 
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    members = closure(roots, realiser.node, at_hand).members
+    members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.nodes)).members
     others = (n.key for n in plan.nodes if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 

@@ -23,12 +23,12 @@ from buildit.errors import RecipeError
 from buildit.image import aci_manifest, oci_config
 from buildit.image.appspec import program_problem
 from buildit.image.copying import BlobPath
-from buildit.image.layertar import Contents, contents_of, read_listing
+from buildit.image.layertar import Contents, contents_of
 from buildit.image.rootfs import Member, merge
 from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
 from buildit.model.image import Image, Layer, LayerKind
-from buildit.model.platform import PLATFORMS
+from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as runtimes set it
@@ -113,16 +113,20 @@ class _Piece(io.RawIOBase):
         super().close()
 
 
-def image_tree(layers: Sequence[Layer], epoch: int, blob: BlobPath, os_arch: str) -> ImageTree:
-    """The tree of an image's layers.
+def image_tree(
+    layers: Sequence[Layer],
+    listings: Sequence[Sequence[Entry]],
+    epoch: int,
+    blob: BlobPath,
+    platform: Platform,
+) -> ImageTree:
+    """The tree of an image's layers; `listings` are the entries of each.
 
     Raises:
         RecipeError: layers clash.
         IntegrityError, StoreError: a listing or a layer is damaged or missing.
     """
-    listings = [read_listing(layer, blob) for layer in layers]
     members = {one.entry.path: one for one in merge(layers, listings, epoch).members}
-    platform = PLATFORMS[os_arch]
     target = Target(MACHINES[platform.arch], platform.triplet)
     return ImageTree(members, contents_of(layers, listings, blob), target)
 

@@ -25,6 +25,7 @@ from buildit.image.emitters import emit_all
 from buildit.image.names import output_name
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
+from buildit.model.platform import PLATFORMS
 from buildit.pipeline import stamp
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.mending import rechecking, refetch, until_whole
@@ -411,9 +412,9 @@ def _look_through(
     """
     from buildit.pipeline import starting
 
-    store = realiser.store
-    platform = realiser.plan.toolchain.platform
-    tree = starting.image_tree(made.layers, made.epoch, store.path, platform)
+    listings = [made.listing(layer.contents) for layer in made.layers]
+    platform = PLATFORMS[realiser.plan.toolchain.platform]
+    tree = starting.image_tree(made.layers, listings, made.epoch, realiser.store.path, platform)
     nodes = [realiser.node(key) for key, _ in made.members]
     waived = starting.waived_needs([realiser.obtain(node) for node in nodes if node.deb is None])
     for one in images:

@@ -11,8 +11,10 @@ import pytest
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
+from buildit.image.layertar import read_listing
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, LayerKind
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry
 from buildit.pipeline.starting import (
     ImageTree,
@@ -49,7 +51,8 @@ def tree(blobs: BlobDirectory, packages: Pairs, synced: Pairs = ()) -> ImageTree
     layers = [blobs.layer("packages", packages)]
     if synced:
         layers.append(blobs.layer("sync files", synced, LayerKind.STEP))
-    return image_tree(layers, 0, blobs, "linux/amd64")
+    listings = [read_listing(layer, blobs) for layer in layers]
+    return image_tree(layers, listings, 0, blobs, PLATFORMS["linux/amd64"])
 
 
 def check(
