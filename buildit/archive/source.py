@@ -40,7 +40,7 @@ LATEST = 1830297600
 A rule cannot ask the clock, which would give another result tomorrow; it is dated, and raised with
 `UNPACKER`. Members between the two dates keep their say in SOURCE_DATE_EPOCH."""
 
-MANY = 100_000
+MANY = 30_000
 """Members that any source may have; more where it has ENTRY bytes for each."""
 ENTRY = 64
 _MOST_REMARKS = 200

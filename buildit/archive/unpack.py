@@ -87,9 +87,7 @@ class Writer:
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
             self._ensure(parent(entry.path))
-            if self._remark is not None:
-                self._make_room(entry, self._remark)
-            self._node(entry, content)
+            self._place(entry, content)
         except BuilditError as error:
             error.place = error.place or self.name
             raise
@@ -114,13 +112,25 @@ class Writer:
             except OSError as error:
                 raise self._broken(path, error) from error
 
+    def _place(self, entry: Entry, content: Readable | None) -> None:
+        if self._remark is None:
+            self._node(entry, content)
+            return
+        if entry.kind is Kind.DIRECTORY and entry.path not in self._directories:
+            self._make_room(entry, self._remark)
+        try:
+            self._node(entry, content)
+        except FileExistsError:  # before a byte of its content was read
+            self._make_room(entry, self._remark)
+            self._node(entry, content)
+        self._own.add(entry.path)
+
     def _make_room(self, entry: Entry, remark: Remark) -> None:
         """Remove what is in an entry's place; never what a link there leads to."""
         path = entry.path
         try:
             there = self._into.lstat(path)
         except FileNotFoundError:
-            self._own.add(path)
             return
         if stat.S_ISDIR(there.st_mode):
             if entry.kind is Kind.DIRECTORY:
@@ -136,7 +146,6 @@ class Writer:
         else:
             self._into.unlink(path)
         if path not in self._own:
-            self._own.add(path)
             remark(f"{shown(path)!r} replaces that of an earlier source")
 
     def _node(self, entry: Entry, content: Readable | None) -> None:
@@ -162,15 +171,16 @@ class Writer:
         try:
             if self._owner is not None:
                 os.fchown(fd, *self._owner)
-            end = 0
+            end, hole = 0, False
             while part := content.read(CHUNK):
                 end += len(part)
-                if part == _HOLE:
+                if hole := part == _HOLE:
                     os.lseek(fd, end, os.SEEK_SET)
                     continue
                 while part:
                     part = part[os.write(fd, part) :]
-            os.ftruncate(fd, end)  # what ends in a hole has its size from here
+            if hole:
+                os.ftruncate(fd, end)  # what ends in a hole has its size from here
             os.utime(fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
         finally:
             os.close(fd)

@@ -442,7 +442,7 @@ def test_a_source_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_bomb_of_empty_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source may have 100000 members; more where it is as large as such a source would be."""
+    """A source may have MANY members; more where it is as large as such a source would be."""
     monkeypatch.setattr(source, "MANY", 500)
     count = 1_000
     data = b"".join(F(b"%d" % number, b"") for number in range(count)) + END
@@ -563,6 +563,47 @@ def test_zip_is_read_as_unzip_reads_it(tmp_path: Path) -> None:
     assert tree["l"] == "/etc"
     texts = ("'/'", "backslashes", "again", "FIFO", "character device", "out of the source")
     assert [any(text in line for text in texts) for line in found.remarks] == [True] * len(texts)
+
+
+AS_UNZIP_READS: dict[str, tuple[tuple[str | zipfile.ZipInfo, bytes], ...]] = {
+    "as Unix packs": (
+        (special("p/", 0o40755), b""),
+        (special("p/run", 0o100755), b"#!/bin/sh"),
+        (special("p/data", 0o100640), b"x" * 9000),
+        (special("p/l", 0o120777), b"data"),
+        (special("p/out", 0o120777), b"/etc/passwd"),
+        ("p/caf\u00e9", b"name"),
+    ),
+    "as DOS packs": ((dos("p/"), b""), (dos("p/a.c"), b"int a;\r\n"), (dos("p/q/b.c"), b"")),
+    "backslashes": ((dos("p\\a"), b"1"), (dos("p\\q\\b"), b"2")),
+    "absolute": (("/p/a", b"1"),),
+    "no top": (("a", b"1"), ("b/c", b"2")),
+}
+
+
+@pytest.mark.parametrize("name", AS_UNZIP_READS)
+def test_what_unzip_reads_is_read_alike(name: str, tmp_path: Path) -> None:
+    archive = written(tmp_path / "a.zip", zipped(*AS_UNZIP_READS[name]))
+    argv = ["unzip", "-q", "-o", str(archive), "-d", str(tmp_path / "theirs")]
+    done = subprocess.run(
+        argv, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    )
+    assert done.returncode in (0, 1), "1 is a warning"
+    read(archive, tmp_path / "ours")
+    normal = {0o640: 0o644, 0o664: 0o644, 0o600: 0o644}
+    theirs = [
+        (*node[:2], normal.get(node[2], node[2]), *node[3:])  # type: ignore[misc, call-overload]
+        if node[1] == "file"
+        else (node[0], node[1], node[4])
+        if node[1] == "symlink"
+        else node[:2]
+        for node in on_disk(tmp_path / "theirs")
+    ]
+    ours = [
+        (node[0], node[1], node[4]) if node[1] == "symlink" else node
+        for node in seen(tmp_path / "ours")
+    ]
+    assert ours == theirs
 
 
 def test_scripts_of_a_zip_without_modes_run(tmp_path: Path) -> None:
