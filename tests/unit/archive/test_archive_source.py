@@ -592,7 +592,7 @@ def test_what_unzip_reads_is_read_alike(name: str, tmp_path: Path) -> None:
     read(archive, tmp_path / "ours")
     normal = {0o640: 0o644, 0o664: 0o644, 0o600: 0o644}
     theirs = [
-        (*node[:2], normal.get(node[2], node[2]), *node[3:])  # type: ignore[misc, call-overload]
+        (*node[:2], normal.get(node[2], node[2]), *node[3:])
         if node[1] == "file"
         else (node[0], node[1], node[4])
         if node[1] == "symlink"
