@@ -188,7 +188,8 @@ class Realiser:
             recalled = self.recall(node, at_hand)
             if recalled is not None:
                 return recalled
-            self.report(Building(node.key, node.label, reason(node, self.store)))
+            labels = {key: other.label for key, other in self._nodes.items()}
+            self.report(Building(node.key, node.label, reason(node, self.store, labels)))
             started = time.monotonic()
             builder = Builder(
                 store=self.store,

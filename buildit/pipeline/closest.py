@@ -67,7 +67,7 @@ class Nearby:
             if record is None or key == node.key:
                 continue
             try:
-                found = told_differences(record, node.record, self._label, node.patch_names)
+                found = told_differences(record, node.record, self.label, node.patch_names)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             if best is None or len(found) < len(best.differences):
@@ -100,7 +100,8 @@ class Nearby:
         except BuilditError:
             return None
 
-    def _label(self, key: BuildKey) -> str:
+    def label(self, key: BuildKey) -> str:
+        """`category/name-version` of a key of the plan or of a record at hand; else its digits."""
         if key in self.labels:
             return self.labels[key]
         record = self._record(key)

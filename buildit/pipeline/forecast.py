@@ -64,7 +64,8 @@ def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Net
     Raises:
         StoreError: the store cannot be read.
     """
-    look = _Look(store, network, Judge(settings, store, network.report))
+    labels = {node.key: node.label for node in plan.nodes}
+    look = _Look(store, network, Judge(settings, store, network.report), labels)
     nodes = {node.key: node for node in plan.nodes}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())
@@ -79,6 +80,7 @@ class _Look:
     store: Store
     network: Network
     judge: Judge
+    labels: Mapping[BuildKey, str]
     binhosts: dict[BuildKey, str] = field(default_factory=dict)
 
     def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
@@ -104,7 +106,7 @@ def _outlook(node: Node, state: Survey, look: _Look, perhaps: Collection[Digest]
     if node.key in state.missing:
         if node.deb is not None:
             return Outlook(node, State.UNPACK)
-        return Outlook(node, State.BUILD, reason(node, look.store))
+        return Outlook(node, State.BUILD, reason(node, look.store, look.labels))
     if node.key in look.binhosts:
         return Outlook(node, State.BINHOST, look.binhosts[node.key])
     if node.key in state.found:

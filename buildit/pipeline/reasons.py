@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from buildit.digest import BuildKey
 from buildit.errors import BuilditError
 from buildit.model.plan import Node
-from buildit.plan.identity import differences
+from buildit.pipeline.closest import Nearby
+from buildit.plan.nearness import told_differences
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.names import latest_builds
@@ -14,8 +18,12 @@ CONSIDERED = 3
 """Of the latest builds; each look costs the sandboxed build of a small package some percent."""
 
 
-def reason(node: Node, store: Store) -> str:
-    """`first build`, or what differs from the closest of the latest builds, most telling first."""
+def reason(node: Node, store: Store, labels: Mapping[BuildKey, str]) -> str:
+    """`first build`, or what changed since the closest of the latest builds, most telling first.
+
+    `labels` are the keys of the plan.
+    """
+    label = Nearby(store, (), labels).label
     if node.deb is not None:
         return "unpacked for the first time"
     closest: tuple[str, ...] | None = None
@@ -26,8 +34,9 @@ def reason(node: Node, store: Store) -> str:
             artifact = lookup(store, entry.key)
             if artifact is None:
                 continue
-            found = differences(store.read(artifact.record).decode(), node.record)
-        except (BuilditError, ValueError):
+            old = store.read(artifact.record).decode()
+            found = told_differences(old, node.record, label, node.patch_names)
+        except (BuilditError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if closest is None or len(found) < len(closest):
             closest = found

@@ -212,6 +212,8 @@ def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
 def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
     """Write the lock where it changed, or refuse under `--locked`.
 
+    It says what the files say: flags of the command line hold for one run and are never written.
+
     Raises:
         UnsatisfiableError: `--locked`, and something would move; the details say what.
         StoreError: the lock cannot be written.
@@ -230,10 +232,13 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
             hint="if that is right: `buildit lock`, then commit buildit.lock",
             details=lines,
         )
+    if options.use and lines:
+        report(Notice("buildit.lock stays as it is: --use holds for this run"))
+        return
     if platform in planned.lock.sections:
         for line in lines:
             report(Notice(f"lock: {line}"))
-    if not options.locked:
+    if not options.locked and not options.use:
         write_lock(options.directory, planned.lock.with_section(platform, planned.section))
 
 
@@ -306,8 +311,9 @@ def _build(
             _check_outputs(prepared, realiser, options, report)
             emissions = _emit(plan, realiser, options.output, report)
             if prepared.planned is not None:
-                _keep_outputs(prepared.planned, plan.platform, realiser, options)
-                _keep_roots(realiser, options)
+                if not options.use:
+                    _keep_outputs(prepared.planned, plan.platform, realiser, options)
+                    _keep_roots(realiser, options)
                 # Last: whoever finds the plan kept need not do any of this again.
                 _keep_plan(prepared, options)
             if publishes:

@@ -8,7 +8,7 @@ artifact, so that a miss can be explained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
@@ -215,61 +215,6 @@ def resolved_key(record: str, at_hand: Mapping[BuildKey, Mapping[str, Digest]]) 
 def dependency_keys(record: str) -> tuple[BuildKey, ...]:
     """The keys of the dependencies of a record, in its order."""
     return tuple(BuildKey(one["key"]) for one in json.loads(record).get("dependencies", ()))
-
-
-def differences(old: str, new: str) -> tuple[str, ...]:
-    """What differs between two records, one short clause each, most telling first."""
-    before, after = dict(_flat(json.loads(old))), dict(_flat(json.loads(new)))
-    lines = [
-        _clause(path, before.get(path), after.get(path))
-        for path in sorted({*before, *after}, key=_telling)
-        if before.get(path) != after.get(path)
-    ]
-    return tuple(dict.fromkeys(lines))
-
-
-_ORDER = ("version", "patches", "sources", "steps", "files", "environment", "dependencies")
-
-
-def _telling(path: str) -> tuple[int, str]:
-    head = path.split(".", 1)[0]
-    return (_ORDER.index(head) if head in _ORDER else len(_ORDER), path)
-
-
-def _clause(path: str, before: str | None, after: str | None) -> str:
-    head, _, rest = path.partition(".")
-    number = rest.split(".", 1)[0]
-    match head:
-        case "patches" | "sources" | "dependencies" | "files":
-            noun = {"patches": "patch", "sources": "source", "files": "file"}.get(
-                head, "dependency"
-            )
-            verb = "is new" if before is None else "is gone" if after is None else "changed"
-            return f"{noun} #{int(number) + 1} {verb}"
-        case "steps":
-            return f"step #{int(number) + 1} changed"
-        case "toolchain":
-            return "the toolchain changed"
-        case _:
-            return f"{path} was {_short(before)}, is {_short(after)}"
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "absent"
-    return repr(value if len(value) <= 40 else value[:37] + "…")
-
-
-def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    match value:
-        case dict():
-            for key, inner in value.items():
-                yield from _flat(inner, f"{path}.{key}" if path else key)
-        case list():
-            for number, inner in enumerate(value):
-                yield from _flat(inner, f"{path}.{number}")
-        case _:
-            yield path, str(value)
 
 
 def _platform(platform: Platform) -> str:

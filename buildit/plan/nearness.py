@@ -1,30 +1,33 @@
-"""How two builds of one package differ, in the words of who wrote the recipe. Pure.
+"""What changed from one build of a package to another, in the words of who wrote the recipe. Pure.
 
-`plan.identity.differences` says which fields differ; this names the patches, dependencies, flags
-and arguments that do.
+Records say patches and dependencies by digest. Their names come from the caller: those of the
+wanted build, and of whatever builds are at hand.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 from buildit.digest import BuildKey
-from buildit.plan.identity import differences
 
 LabelOf = Callable[[BuildKey], str]
 """`category/name-version` of a key, or its first digits where nobody knows it."""
 
-_TOLD = ("version", "patches", "steps", "dependencies", "environment.USE", "toolchain")
+_TOLD = frozenset(
+    {"version", "patches", "sources", "files", "steps", "dependencies", "toolchain", "rules"}
+)
 _SHOWN_WORDS = 4
 
 
 def told_differences(
     old: str, new: str, label: LabelOf, patch_names: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """What differs between the record of an earlier build and that of the wanted one, one short
-    clause each, most telling first. `patch_names` are those of the wanted one, in order.
+    """What changed from the record of an earlier build to that of the wanted one, one short clause
+    each, most telling first. `patch_names` are those of the wanted one, in order.
 
     Raises:
         ValueError: one is no record.
@@ -34,15 +37,16 @@ def told_differences(
         *_version(before, after),
         *_patches(before, after, patch_names),
         *_flags(before, after),
+        *_named("source", _by_name(before, "sources"), _by_name(after, "sources")),
+        *_named("file", _by_path(before), _by_path(after)),
         *_dependencies(before, after, label),
         *_steps(before, after),
         *_toolchain(before, after),
+        *_rules(before, after),
+        *_rest(before, after),
     ]
-    rest = {name: value for name, value in before.items() if name not in _TOLD}
-    now = {name: value for name, value in after.items() if name not in _TOLD}
-    for data in (rest, now):
-        data["environment"] = {**data.get("environment", {}), "USE": ""}
-    found += differences(json.dumps(rest), json.dumps(now))
+    if not found and before != after:
+        found = ["what it is built from or with is in another order"]
     return tuple(dict.fromkeys(found))
 
 
@@ -55,7 +59,7 @@ def _record(text: str) -> dict[str, Any]:
 
 def _version(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if before.get("version") != after.get("version"):
-        yield f"its version is {before.get('version')}, not {after.get('version')}"
+        yield f"version {before.get('version')} -> {after.get('version')}"
 
 
 def _patches(
@@ -63,22 +67,54 @@ def _patches(
 ) -> Iterator[str]:
     was = [(one["sha256"], one["strip"]) for one in before.get("patches", ())]
     now = [(one["sha256"], one["strip"]) for one in after.get("patches", ())]
-    for number, patch in enumerate(now):
-        if patch not in was:
+    if sorted(was) == sorted(now):
+        if was != now:
+            yield "its patches are in another order"
+        return
+    come, gone = Counter(now) - Counter(was), Counter(was) - Counter(now)
+    for _, was_from, was_to, now_from, now_to in SequenceMatcher(None, was, now).get_opcodes():
+        left = [one for one in was[was_from:was_to] if gone[one] > 0]
+        for number in range(now_from, now_to):
+            if come[now[number]] == 0:
+                continue
+            come[now[number]] -= 1
             name = names[number] if number < len(names) else f"#{number + 1}"
-            yield f"it lacks patch {name}"
-    gone = sum(patch not in now for patch in was)
-    if gone:
-        yield f"it has {gone} other patch{'' if gone == 1 else 'es'}"
-    if sorted(was) == sorted(now) and was != now:
-        yield "its patches are in another order"
+            yield f"patch {name} {'changed' if left else 'is new'}"
+            if left:
+                gone[left.pop(0)] -= 1
+    rest = gone.total()
+    if rest:
+        yield f"{rest} patch{' is' if rest == 1 else 'es are'} gone"
 
 
 def _flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     was = set(before.get("environment", {}).get("USE", "").split())
     now = set(after.get("environment", {}).get("USE", "").split())
-    yield from (f"it lacks flag {flag}" for flag in sorted(now - was))
-    yield from (f"it has flag {flag}" for flag in sorted(was - now))
+    changed = sorted(was ^ now)
+    if changed:
+        then = " ".join(f"{'+' if flag in was else '-'}{flag}" for flag in changed)
+        here = " ".join(f"{'+' if flag in now else '-'}{flag}" for flag in changed)
+        yield f"flags {then} -> {here}"
+
+
+def _by_name(record: Mapping[str, Any], key: str) -> dict[str, object]:
+    listed = record.get(key, ())
+    names = [one.get("name") or "" for one in listed]
+    return {
+        name if names.count(name) == 1 and name else f"{name}#{number}": one
+        for number, (name, one) in enumerate(zip(names, listed, strict=True), 1)
+    }
+
+
+def _by_path(record: Mapping[str, Any]) -> dict[str, object]:
+    return {f"files/{one['path']}": one for one in record.get("files", ())}
+
+
+def _named(noun: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
+    for name in dict.fromkeys([*after, *before]):
+        if before.get(name) != after.get(name):
+            verb = "is new" if name not in before else "is gone" if name not in after else "changed"
+            yield f"{noun} {name} {verb}"
 
 
 def _dependencies(
@@ -86,25 +122,24 @@ def _dependencies(
 ) -> Iterator[str]:
     was = {one["key"]: one["outputs"] for one in before.get("dependencies", ())}
     now = {one["key"]: one["outputs"] for one in after.get("dependencies", ())}
-    gone = {label(BuildKey(key)): key for key in was if key not in now}
+    gone = {key: label(BuildKey(key)) for key in was if key not in now}
     for key in now:
         if key in was:
             continue
         name = label(BuildKey(key))
-        same = next((one for one in gone if _name(one) == _name(name)), None)
+        same = next((one for one in gone if _name(gone[one]) == _name(name)), None)
         if same is None:
-            yield f"it was built without {name}"
-        elif same == name:
-            yield f"it was built with another build of {name} ({gone.pop(same)[:12]})"
+            yield f"{name} is new"
+        elif gone.pop(same) == name:
+            yield f"another build of {name}"
         else:
-            del gone[same]
-            yield f"it was built with {same}, not {name}"
-    yield from (f"it was built with {name}" for name in gone)
+            yield f"{label(BuildKey(same))} -> {name}"
+    yield from (f"{name} is gone" for name in gone.values())
     if [*was] != [*now] and sorted(was) == sorted(now):
         yield "its dependencies are in another order"
-    for key in was.keys() & now.keys():
-        if was[key] != now[key]:
-            yield f"it saw other outputs of {label(BuildKey(key))}"
+    for key, outputs in now.items():
+        if key in was and was[key] != outputs:
+            yield f"it sees other outputs of {label(BuildKey(key))}"
 
 
 def _name(text: str) -> str:
@@ -117,14 +152,20 @@ def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]
     was = _words_by_phase(before)
     now = _words_by_phase(after)
     for phase in dict.fromkeys([*was, *now]):
-        old, new = was.get(phase, []), now.get(phase, [])
+        old, new = was.get(phase), now.get(phase)
         if old == new:
             continue
-        lacks = [word for word in new if word not in old]
-        has = [word for word in old if word not in new]
-        parts = [f"lacks {_list(lacks)}"] if lacks else []
-        parts += [f"has {_list(has)}"] if has else []
-        yield f"its {phase} step {' and '.join(parts) or 'is in another order'}"
+        if old is None or new is None:
+            yield f"step {phase} is {'new' if old is None else 'gone'}"
+            continue
+        come = [word for word in new if word not in old]
+        gone = [word for word in old if word not in new]
+        if any(map(_is_script, (*come, *gone))):
+            yield f"the script of {phase} changed"
+            continue
+        parts = [f"{_list(come)} {_is(come)} new"] if come else []
+        parts += [f"{_list(gone)} {_is(gone)} gone"] if gone else []
+        yield f"{phase}: {', '.join(parts) or 'its arguments are in another order'}"
 
 
 def _words_by_phase(record: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -134,12 +175,57 @@ def _words_by_phase(record: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def _is_script(word: str) -> bool:
+    return len(word) > 60 or "\n" in word
+
+
+def _is(words: Sequence[str]) -> str:
+    return "is" if len(words) == 1 else "are"
+
+
 def _list(words: Sequence[str]) -> str:
-    shown = [word if len(word) <= 60 and "\n" not in word else "another script" for word in words]
-    rest = len(shown) - _SHOWN_WORDS
-    return ", ".join(shown[:_SHOWN_WORDS]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(words) - _SHOWN_WORDS
+    return ", ".join(words[:_SHOWN_WORDS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _toolchain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if before.get("toolchain") != after.get("toolchain"):
-        yield "it was built by another toolchain"
+        yield "another toolchain"
+
+
+def _rules(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    was, now = before.get("rules", {}), after.get("rules", {})
+    changed = [
+        f"{name} {was.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name)
+    ]
+    if changed:
+        yield f"buildit's own rules changed ({', '.join(changed)})"
+
+
+def _rest(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    was, now = dict(_flat(before)), dict(_flat(after))
+    for path in dict.fromkeys([*now, *was]):
+        if path.partition(".")[0] in _TOLD or path == "environment.USE":
+            continue
+        if was.get(path) != now.get(path):
+            yield f"{path} was {_short(was.get(path))}, is {_short(now.get(path))}"
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    return repr(value if len(value) <= 40 else value[:37] + "…")
+
+
+def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield from _flat(inner, f"{path}.{key}" if path else key)
+        case list():
+            for number, inner in enumerate(value, 1):
+                yield from _flat(inner, f"{path}.{number}")
+        case _:
+            yield path, str(value)

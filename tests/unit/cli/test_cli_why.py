@@ -37,10 +37,10 @@ def test_what_a_stranger_has_is_not_said_to_be_nowhere() -> None:
 
 def test_the_closest_build_and_what_differs() -> None:
     other = BuildKey(digest_bytes(b"other"))
-    closest = Closest(other, "'far'", ("it lacks patch x.patch",))
+    closest = Closest(other, "'far'", ("patch x.patch is new",))
     assert why_lines((Why(HELLO, State.BUILD, "", closest),))[2:] == (
         f"  closest: {key_uuid(other)} in 'far'",
-        "    it lacks patch x.patch",
+        "    patch x.patch is new",
     )
 
 

@@ -76,7 +76,7 @@ def test_the_build_with_the_fewest_differences(store: Store) -> None:
     found = nearby(store).closest(node(use="ipv6 ssl"))
     assert found is not None
     assert (found.key, found.place) == (near.key, "the local store")
-    assert found.differences == ("it lacks flag ssl",)
+    assert found.differences == ("flags -ssl -> +ssl",)
 
 
 def test_nothing_is_close_where_nothing_is_named(store: Store) -> None:
@@ -90,7 +90,7 @@ def test_a_web_server_lists_names_on_its_page(store: Store) -> None:
     found = nearby(store, Web(dead=True), web).closest(node())
     assert found is not None
     assert (found.key, found.place) == (near.key, "'far'")
-    assert found.differences == ("it has flag ipv6",)
+    assert found.differences == ("flags +ipv6 -> -ipv6",)
 
 
 def test_a_directory_lists_names_itself(store: Store, tmp_path: Path) -> None:
@@ -130,4 +130,4 @@ def test_dependencies_are_named_by_plan_store_or_their_records(store: Store) -> 
     wanted = node(dependencies=[{"key": new.key, "outputs": ["dev"]}])
     found = nearby(store, web, labels={new.key: "libs/z-1.3"}).closest(wanted)
     assert found is not None
-    assert found.differences == ("it was built with libs/z-1.2, not libs/z-1.3",)
+    assert found.differences == ("libs/z-1.2 -> libs/z-1.3",)

@@ -256,19 +256,19 @@ def node_of(inputs: object = FIXED, **more: object) -> Node:
 
 
 def test_the_first_build_says_so(store: Store) -> None:
-    assert reason(node_of(), store) == "first build"
+    assert reason(node_of(), store, {}) == "first build"
 
 
 def test_the_closest_earlier_build_is_what_is_compared(store: Store) -> None:
     artifact(store, node_of(version="9", patches=(), sources=()), {"x": b"far"})
     artifact(store, node_of(patches=FIXED.patches[:1]), {"x": b"near"})
-    assert reason(node_of(), store) == "patch #2 is new"
+    assert reason(node_of(), store, {}) == "patch #2 is new"
 
 
 def test_many_differences_are_counted(store: Store) -> None:
     artifact(store, node_of(version="9", patches=(), sources=()), {"x": b"far"})
-    told = reason(node_of(), store)
-    assert told == "version was '9', is '1.22.1', patch #1 is new, patch #2 is new, and 2 more"
+    told = reason(node_of(), store, {})
+    assert told == "version 9 -> 1.22.1, patch #1 is new, patch #2 is new, and 2 more"
 
 
 def test_a_damaged_record_is_passed_over(store: Store) -> None:
@@ -276,7 +276,7 @@ def test_a_damaged_record_is_passed_over(store: Store) -> None:
     path = store.path(made.record)
     path.chmod(0o600)
     path.write_bytes(b"damaged")
-    assert reason(node_of(), store) == "first build"
+    assert reason(node_of(), store, {}) == "first build"
 
 
 # -- assemble

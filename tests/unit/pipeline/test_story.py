@@ -15,7 +15,7 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey
-from buildit.errors import RecipeError
+from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import Node
@@ -187,3 +187,23 @@ def test_debs_that_an_image_loads_are_no_garbage(project: Checkout) -> None:
         gone = collect(store).keys
     assert gone == tuple(one.key for one in debs if one.name == "debian:gcc")
     built(project, lambda event: pytest.fail("built anew") if isinstance(event, Building) else None)
+
+
+def test_flags_of_one_run_leave_the_lock_as_it_is(project: Checkout) -> None:
+    project.write(
+        "pkgs/x/app/pkg.yaml",
+        "versions: {1.0: {}}\nuse: {ssl: {default: off, description: d}}\n"
+        "configure: [{when: ssl, then: --with-ssl}]\n",
+    )
+    lock(plan(project), options(project), silent)
+    path = project.container / "buildit.lock"
+    before = path.read_text()
+    told: list[Event] = []
+    tried = replace(options(project), use=("ssl",))
+    lock(prepare(tried, silent), tried, told.append)
+    assert path.read_text() == before
+    assert [event.message for event in told if isinstance(event, Notice)] == [
+        "buildit.lock stays as it is: --use holds for this run"
+    ]
+    with pytest.raises(UnsatisfiableError, match="the lock would change"):
+        lock(prepare(tried, silent), replace(tried, locked=True), silent)
