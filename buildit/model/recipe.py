@@ -172,7 +172,7 @@ class FileRule(Model):
     mode: Mode | None = None
     """Permission bits, octal with a leading zero."""
     owner: Line | None = None
-    """`uid:gid`, numeric."""
+    """`uid:gid`, numeric, or names that `users` and `groups` of this recipe declare."""
     capabilities: tuple[Line, ...] = ()
     """File capabilities, such as `cap_net_bind_service=ep`."""
 

@@ -24,6 +24,9 @@ EPOCH = 315532800
 
 DEEPEST_LINKS = 40
 
+WHITEOUT = ".wh."
+"""image-spec layer.md, "Whiteouts": no layer may hold such a file."""
+
 
 def destination(dest: str, src: str, is_directory: bool) -> str:
     """The path in the image, without a leading slash, that `src` itself becomes."""
@@ -163,6 +166,13 @@ def _is_directory(entry: Entry | None) -> bool:
 
 
 def _entry(root: Root, source: str, path: str, status: os.stat_result, step: SyncStep) -> Entry:
+    name = posixpath.basename(path)
+    if name.startswith(WHITEOUT):
+        raise RecipeError(
+            f"{source!r}: names that begin with {WHITEOUT} delete files in image layers",
+            place=step.place,
+            hint="give the file another name, or move it out of what is synced",
+        )
     mode = status.st_mode
     if stat.S_ISDIR(mode):
         return Entry(path, Kind.DIRECTORY, 0o755, EPOCH, step.uid, step.gid)

@@ -186,10 +186,10 @@ def evaluate(package: Package, layers: tuple[Layer, ...]) -> Evaluated:
             RuleInput(
                 rule.path,
                 "" if rule.mode is None else f"{rule.mode:04o}",
-                rule.owner or "",
+                _owner(package, number),
                 rule.capabilities,
             )
-            for rule in recipe.files
+            for number, rule in enumerate(recipe.files)
         ),
         outputs=tuple(
             OutputInput(name, spec.paths, spec.optional == "yes")
@@ -205,6 +205,38 @@ def evaluate(package: Package, layers: tuple[Layer, ...]) -> Evaluated:
             Group(name, spec.gid, spec.members) for name, spec in sorted(recipe.groups.items())
         ),
     )
+
+
+def _owner(package: Package, number: int) -> str:
+    """`uid:gid` of a rule of `files`; names are those that the recipe itself declares.
+
+    Raises:
+        RecipeError: at the owner's place, where it names another account or an impossible id.
+    """
+    recipe = package.recipe
+    text = recipe.files[number].owner
+    if text is None:
+        return ""
+    user, _, group = text.partition(":")
+    uid = recipe.users[user].uid if user in recipe.users else _id(user)
+    own = recipe.users[user].gid if user in recipe.users else _id(user)
+    gid = own if not group else recipe.groups[group].gid if group in recipe.groups else _id(group)
+    if uid is None or gid is None:
+        declared = ", ".join(sorted({*recipe.users, *recipe.groups})) or "none"
+        raise RecipeError(
+            f"the owner {text!r} is none of this recipe's accounts",
+            place=place_of(package.node, "files", number, "owner"),
+            hint=f"write numbers, as 33:33, or declare it in `users` and `groups`; "
+            f"declared: {declared}",
+        )
+    return f"{uid}:{gid}"
+
+
+def _id(text: str) -> int | None:
+    if text == "root":
+        return 0
+    whole = text.isascii() and text.isdecimal() and len(text) <= 10
+    return int(text) if whole and int(text) < 2**32 - 1 else None
 
 
 def _ordered(own: tuple[Layer, ...], given: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -17,6 +17,7 @@ from buildit.model.image import App
 from buildit.model.plan import ContainerPlan, from_json, to_json
 from buildit.pipeline.checking import image
 from buildit.pipeline.story import Options, build
+from buildit.pipeline.sync import check_sources
 from tests.planning import Checkout, checkout
 from tests.unit.build.elves import elf
 
@@ -372,3 +373,34 @@ def test_what_templates_cannot_know_of_the_packages_is_refused(
         planned(project, f"- package: {{atom: x/one}}\n- package: {{atom: x/two}}\n{steps}")
     assert message in f"{caught.value.message} {caught.value.hint}"
     assert (caught.value.place or "").count(":") == 2
+
+
+@pytest.mark.parametrize("name", [".wh.foo", ".wh..wh..opq", "a/.wh.x"])
+def test_names_that_delete_files_are_told_before_the_build(name: str, project: Checkout) -> None:
+    project.write(f"container/root/{name}", "x")
+    plan = planned(project, BOTH)
+    with pytest.raises(RecipeError, match="delete files in image layers") as caught:
+        check_sources(project.container, plan.steps)
+    assert caught.value.place
+
+
+@pytest.mark.parametrize(
+    ("owner", "numbers"),
+    [("www:www", "5:6"), ("www", "5:7"), ("root:www", "0:6"), ("9:8", "9:8"), ("nosuch", None)],
+)
+def test_owners_of_files_are_the_recipes_own_accounts(
+    owner: str, numbers: str | None, project: Checkout
+) -> None:
+    project.write(
+        "pkgs/x/one/pkg.yaml",
+        "versions: {1: {}}\nusers: {www: {uid: 5, gid: 7}}\ngroups: {www: {gid: 6}, w: {gid: 7}}\n"
+        f"files:\n  - {{path: a, owner: '{owner}'}}\n",
+    )
+    steps = "- package: {atom: x/one}\n"
+    if numbers is None:
+        with pytest.raises(RecipeError, match="'nosuch' is none of this recipe's") as caught:
+            planned(project, steps)
+        assert (caught.value.place or "").endswith("pkg.yaml:5:22")
+        return
+    record = json.loads(planned(project, steps).nodes[-1].record)
+    assert record["file-rules"][0]["owner"] == numbers
