@@ -91,9 +91,17 @@ def unpack_source(
             )
     except BuilditError as error:
         if error.hint in (REPACK, LARGER):
-            error.hint = f"{AS_IT_IS}, to be unpacked in the prepare step"
+            error.hint = _way(error)
         raise
     return Unpacked(newest, remarks.lines())
+
+
+def _way(error: BuilditError) -> str:
+    """What helps with bytes that are the pinned ones, and yet no archive that can be read."""
+    way = f"{AS_IT_IS}, to be unpacked in the prepare step"
+    if any(word in error.message for word in ("truncated", "damaged", "checksum", "end mark")):
+        return f"is the pinned file whole, and an archive? See `buildit digest URL`; {way}"
+    return way
 
 
 def place_source(

@@ -163,7 +163,10 @@ def file_name(value: str) -> str:
         LeafError: it has a slash, or names a directory.
     """
     if "/" in value or _parts(value) != [value]:
-        raise LeafError(f"expected the name of a file, found {_written(value)}")
+        raise LeafError(
+            f"expected the name of a file, found {_written(value)}",
+            "write the last part alone; `directory:` says where it goes",
+        )
     return value
 
 

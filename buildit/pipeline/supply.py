@@ -49,15 +49,15 @@ class Supply:
             further = (node.deb, *node.beside) if node.deb else ()
             debs |= {deb.digest: deb for deb in further}
         sources = {source.digest: source for node in nodes for source in node.sources}
-        owners = {source.name: node.label for node in nodes for source in node.sources}
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
             self._announce([want for want in missing if want.name.endswith(".deb")])
-            self._fetch(missing, owners)
-        for source in sources.values():
-            self._check_signature(source)
+            self._fetch(missing, _owners(nodes))
+        for node in nodes:
+            for source in node.sources:
+                self._check_signature(source, node.label)
         for node in nodes:
             for patch in node.remote_patches:
                 self._patch(patch)
@@ -77,7 +77,7 @@ class Supply:
         wants += [self._deb(deb) for deb in debs if deb.digest in lost]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
-            self._fetch(missing, {one.name: node.label for node in nodes for one in node.sources})
+            self._fetch(missing, _owners(nodes))
         for node in nodes:
             for patch in node.remote_patches:
                 if patch.digest in lost:
@@ -157,7 +157,7 @@ class Supply:
             )
         self.store.put_bytes(canonical)
 
-    def _check_signature(self, source: SourceRef) -> None:
+    def _check_signature(self, source: SourceRef, label: str) -> None:
         """Check the upstream signature once; a good one is remembered by what it was over."""
         signature = source.signature
         if signature is None:
@@ -179,11 +179,20 @@ class Supply:
         except IntegrityError as error:
             raise IntegrityError(
                 f"the upstream signature of {source.name} does not hold: {error.message}",
-                place=source.name,
+                place=f"{label}: {source.name}",
                 hint="do not build it; compare the source and the keys with upstream's",
                 details=error.details,
             ) from error
         good.touch()
+
+
+def _owners(nodes: Iterable[Node]) -> dict[str, str]:
+    """For which packages a source is, by its name: `v1.0.tar.gz` may be several packages'."""
+    found: dict[str, dict[str, None]] = {}
+    for node in nodes:
+        for source in node.sources:
+            found.setdefault(source.name, {})[node.label] = None
+    return {name: ", ".join(labels) for name, labels in found.items()}
 
 
 def toolchain_owners(

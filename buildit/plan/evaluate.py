@@ -282,7 +282,11 @@ def _sources(package: Package) -> Iterator[WantedSource]:
 
 def _check_source(spec: SourceSpec, place: str) -> None:
     if not spec.unpack and spec.exclude:
-        raise RecipeError("`exclude` is for archives, and this source is not unpacked", place=place)
+        raise RecipeError(
+            "`exclude` is for archives, and this source is not unpacked",
+            place=place,
+            hint="leave out `exclude:` or `unpack: no`",
+        )
     if not (spec.name or name_of(spec.url)):
         raise RecipeError(
             f"the URL {spec.url} names no file", place=place, hint="write its `name:` too"
