@@ -68,7 +68,7 @@ def write_layers(
     works = [partial(_write, part, number, blobs) for number, part in enumerate(once.values())]
     with Crew(works, _COPIERS) as crew:
         listings = [read_small(blobs.store, each.contents, each.title) for each in layers]
-        found = survey(layers, listings, epoch)
+        found = survey(layers, listings, epoch, groups)
         written = dict(zip(once, crew.results(), strict=True))
     named = [
         replace(

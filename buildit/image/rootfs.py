@@ -153,18 +153,13 @@ class Overlay:
 
     def complete(self, paths: Iterable[str], epoch: int) -> None:
         """Generate the missing parents of paths; what is there and no directory is a clash."""
-        known: set[str] = set()
-        for path in paths:
-            parent = path.rpartition("/")[0]
-            while parent and parent not in known:
-                known.add(parent)
-                above = self.tree.get(parent)
-                if above is None:
-                    entry = Entry(parent, Kind.DIRECTORY, 0o755, mtime=epoch)
-                    self.tree[parent] = Member(entry, GENERATED, parent)
-                elif above.entry.kind is not Kind.DIRECTORY:
-                    self.clashes.add(parent)
-                parent = parent.rpartition("/")[0]
+        for parent in directories_above(paths):
+            there = self.tree.get(parent)
+            if there is None:
+                entry = Entry(parent, Kind.DIRECTORY, 0o755, mtime=epoch)
+                self.tree[parent] = Member(entry, GENERATED, parent)
+            elif there.entry.kind is not Kind.DIRECTORY:
+                self.clashes.add(parent)
 
     def told(self) -> tuple[str, ...]:
         """The notices in the order of their paths."""
@@ -197,28 +192,38 @@ def restated(
         for entry in listing
         if shown.get(entry.path) == number and tree.get(entry.path) == entry
     }
-    missing = [tree[path] for path in shown if path not in stated and path in tree]
-    return tuple(sorted(missing, key=sort_key))
+    missing = {path for path in shown if path not in stated and path in tree}
+    missing |= directories_above(missing)  # that layer has no gaps of its own
+    return tuple(sorted((tree[path] for path in missing), key=sort_key))
+
+
+def directories_above(paths: Iterable[str]) -> set[str]:
+    """The directories above paths, without the root."""
+    found: set[str] = set()
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
 
 
 def topmost(listings: Iterable[Sequence[tuple[str, bool]]]) -> dict[str, int]:
     """The number of the uppermost layer that has each directory, by an entry or by something
     beneath it.
 
-    Each layer is given as (path, whether it is a directory), bottom first. A layer that has no
-    entry for a directory is given as -1: an overlay file system shows defaults there.
+    Each layer is given as (path, whether it is a directory), bottom first. It is -1 where that
+    layer does not settle the directory: it has no entry for it, and an overlay file system shows
+    defaults; or none for a directory in it, which unpackers (GNU tar, umoci) make when they have
+    set the time of this one.
     """
     found: dict[str, int] = {}
     for number, listing in enumerate(listings):
         own = {path for path, directory in listing if directory}
-        implied: set[str] = set()
-        for path, _ in listing:
-            parent = path.rpartition("/")[0]
-            while parent and parent not in implied:
-                implied.add(parent)
-                parent = parent.rpartition("/")[0]
-        found.update(dict.fromkeys(implied - own, GENERATED))
+        missing = directories_above(path for path, _ in listing) - own
         found.update(dict.fromkeys(own, number))
+        found.update(dict.fromkeys(missing, GENERATED))
+        found.update(dict.fromkeys({path.rpartition("/")[0] for path in missing} - {""}, GENERATED))
     return found
 
 

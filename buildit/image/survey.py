@@ -14,7 +14,7 @@ from typing import Any
 from buildit.archive.contents import FORMAT, parse_contents
 from buildit.digest import canonical
 from buildit.errors import IntegrityError, RecipeError
-from buildit.image.rootfs import GENERATED, Rootfs, merge, restated, topmost
+from buildit.image.rootfs import GENERATED, Rootfs, directories_above, merge, restated, topmost
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
 
@@ -41,10 +41,15 @@ class Survey:
         return _entries([row])[0] if row is not None and stated is None else stated
 
 
-def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Survey:
+def survey(
+    layers: Sequence[Layer],
+    listings: Sequence[bytes],
+    epoch: int,
+    groups: Sequence[range] = (),
+) -> Survey:
     """Find clashes, directories to restate and what a user should see; as `rootfs.merge` would.
 
-    `listings` are the contents blobs of the layers.
+    `listings` are the contents blobs of the layers, `groups` those that become one layer each.
 
     Raises:
         RecipeError: layers clash.
@@ -52,9 +57,13 @@ def survey(layers: Sequence[Layer], listings: Sequence[bytes], epoch: int) -> Su
     """
     rows = [_rows(listing, layer) for listing, layer in zip(listings, layers, strict=True)]
     uppermost = {row["path"]: row for listing in rows for row in _resolved(listing)}
-    shown = topmost([(row["path"], row["kind"] == _DIRECTORY) for row in each] for each in rows)
+    pairs = [[(row["path"], row["kind"] == _DIRECTORY) for row in each] for each in rows]
+    shown = topmost(pairs)
+    together = topmost([pair for number in each for pair in pairs[number]] for each in groups)
+    shown |= {path: number for path, number in together.items() if number == GENERATED}
     contested = _contested(rows, uppermost)
     contested |= {path for path, number in shown.items() if number == GENERATED}
+    contested |= directories_above(contested)
     if not contested:
         return Survey((), (), uppermost)
     parts = [_entries([row for row in each if row["path"] in contested]) for each in rows]

@@ -72,8 +72,11 @@ class Tree:
                 view.pop(path, None)
                 _remove_beneath(view, path)
         self._check_parents(implied)
-        for entry in own.values():
-            _put(self.places, entry)
+        made = {path.rpartition("/")[0] for path in implied - self.places.keys()}
+        for path, entry in own.items():
+            # GNU tar and umoci make what has no entry when they have set the time of this one.
+            late = path in made and entry.kind is Kind.DIRECTORY
+            _put(self.places, replace(entry, mtime=0) if late else entry)
         defaults = {path: _default(path) for path in implied}
         for _, entry in sorted({**own, **defaults}.items()):
             _put(self.overlaid, entry)
