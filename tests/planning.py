@@ -13,7 +13,8 @@ from buildit.load.config import Loaded
 from buildit.model.config import Config
 from buildit.model.plan import DebRef
 from buildit.model.platform import build_platform
-from buildit.pipeline.front import LOCK_FILE, Planned, Request, make_plan
+from buildit.pipeline.front import Planned, Request, make_plan
+from buildit.pipeline.locking import LOCK_FILE
 from buildit.pipeline.network import Network
 from buildit.pipeline.pins import Pinner
 from buildit.pipeline.settings import Settings

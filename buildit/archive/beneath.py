@@ -211,14 +211,21 @@ class Root:
         directory, name = self._parent(path)
         os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
-    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Every node with its lstat, in the bytewise order of paths; links are never followed."""
+    def walk(
+        self, enter: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """Every node with its lstat, in the bytewise order of paths; links are never followed.
+
+        `enter` is asked of each directory that was yielded, before what is in it is.
+        """
         pending = [(b"", iter(self._children(b"")))]
         while pending:
             above, children = pending[-1]
             for key, found in children:
                 if key.endswith(b"/"):
                     deeper = above + key
+                    if enter and not enter(deeper[:-1].decode("utf-8", "surrogateescape")):
+                        continue
                     pending.append((deeper, iter(self._children(deeper[:-1]))))
                     break
                 yield (above + key).decode("utf-8", "surrogateescape"), found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -52,11 +51,9 @@ def plan(asked: Asked) -> None:
     from buildit.events import Notice
     from buildit.pipeline import story
     from buildit.pipeline.forecast import forecast
-    from buildit.pipeline.sync import check_sources
 
     with asked.screen() as screen:
-        prepared = story.prepare(asked.options, screen)
-        check_sources(Path(prepared.plan.directory), prepared.plan.steps)
+        prepared = story.with_synced(story.prepare(asked.options, screen), asked.options)
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
         announce(prepared, asked.options, screen)

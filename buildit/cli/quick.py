@@ -160,7 +160,7 @@ def keep(
     planned = _planned(plan_stamp)
     if planned is None:
         return
-    files = planned + stamp.record(Path(path) for one in synced for path in _beneath(one))
+    files = planned + stamp.record(Path(path) for path in synced)
     if any(_changed(row, started, "--locked" in argv) for row in files):
         # What was planned may be older than what its stamp says of the files: neither counts.
         stamp.forget(plan_stamp)

@@ -16,7 +16,8 @@ from buildit.model.platform import build_platform
 from buildit.model.use import flag_text
 from buildit.model.version import Version
 from buildit.pipeline.asked import check_flags, check_named, outer_flags, package_roots
-from buildit.pipeline.front import read_lock, shipped_trees
+from buildit.pipeline.front import shipped_trees
+from buildit.pipeline.locking import read_lock
 from buildit.pipeline.story import Options
 from buildit.plan.evaluate import Evaluated, Package, declared_flags
 from buildit.plan.resolve import resolve

@@ -11,8 +11,8 @@ from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.load.container import CONTAINER_FILE
 from buildit.pipeline import story
-from buildit.pipeline.front import LOCK_FILE, Planned
-from buildit.pipeline.locking import moved
+from buildit.pipeline.front import Planned
+from buildit.pipeline.locking import LOCK_FILE
 
 EVERYTHING = "*"
 TOOLCHAIN = "toolchain"
@@ -26,12 +26,12 @@ def announce(prepared: story.Prepared, options: story.Options, report: Reporter)
     """
     if options.locked:
         story.lock(prepared, options, report)
-    elif prepared.planned is not None:
+    elif prepared.pins is not None:
         platform = prepared.plan.platform
-        if platform not in prepared.planned.lock.sections:
+        if platform not in prepared.pins.lock.sections:
             report(Notice(f"nothing is locked for {platform} yet: a build writes {LOCK_FILE}"))
             return
-        for line in moved(prepared.planned, platform):
+        for line in prepared.pins.moved():
             report(Notice(f"lock would change: {line}"))
 
 
@@ -54,11 +54,10 @@ def relock(
         )
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(options, directory=directory, update=chosen)
-    prepared = story.prepare(asked, report)
-    lines: tuple[str, ...] = ()
+    prepared = story.with_synced(story.prepare(asked, report), asked)
     if prepared.planned is not None:
         _check_names(names, prepared.planned, directory)
-        lines = moved(prepared.planned, prepared.plan.platform)
+    lines = prepared.pins.moved() if prepared.pins is not None else ()
     story.lock(prepared, asked, report)
     return {"lock": str(directory / LOCK_FILE), "changes": list(lines)}
 

@@ -16,6 +16,7 @@ from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
 from buildit.pipeline import stamp
 from buildit.pipeline.back import LOCAL_STORE
 from buildit.pipeline.story import Options
+from buildit.pipeline.synced import own_of, watched
 from buildit.store.layout import BLOBS, key_directory
 
 
@@ -39,7 +40,12 @@ def remember(
         started,
         question,
         [
-            *(str(Path(plan.directory, s.src)) for s in plan.steps if isinstance(s, SyncStep)),
+            *(
+                path
+                for step in plan.steps
+                if isinstance(step, SyncStep)
+                for path in watched(Path(plan.directory), step, own_of(plan, options.output))
+            ),
             *trusted,
         ],
         text,

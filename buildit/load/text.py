@@ -25,18 +25,18 @@ _REFUSED = re.compile(
 )
 
 
-def read_text(path: Path, file: str | None = None) -> str:
-    """The text of the file at `path`; `file` is its name in messages.
+def read_text(path: Path, file: str | None = None, most: int = MAX_BYTES) -> str:
+    """The text of the file at `path`, at most `most` bytes; `file` is its name in messages.
 
     Raises:
         RecipeError: it is missing, not a regular file, unreadable, too large, or not text.
     """
     shown = str(path) if file is None else file
-    return decode(read_bytes(path, shown), shown)
+    return decode(read_bytes(path, shown, most), shown, most)
 
 
-def read_bytes(path: Path, file: str) -> bytes:
-    """The bytes of the regular file at `path`, at most `MAX_BYTES`.
+def read_bytes(path: Path, file: str, most: int = MAX_BYTES) -> bytes:
+    """The bytes of the regular file at `path`, at most `most`.
 
     Raises:
         RecipeError: it is missing, not a regular file, unreadable or too large.
@@ -51,32 +51,32 @@ def read_bytes(path: Path, file: str) -> bytes:
         if not stat.S_ISREG(mode):
             raise RecipeError(f"expected a file, found {_kind(mode)}", place=file)
         with os.fdopen(fd, "rb", closefd=False) as stream:
-            content = stream.read(MAX_BYTES + 1)
+            content = stream.read(most + 1)
     except OSError as error:
         raise _unreadable(file, error) from error
     finally:
         os.close(fd)
-    return within_limit(content, file)
+    return within_limit(content, file, most)
 
 
-def within_limit(content: bytes, file: str) -> bytes:
-    if len(content) > MAX_BYTES:
+def within_limit(content: bytes, file: str, most: int = MAX_BYTES) -> bytes:
+    if len(content) > most:
         raise RecipeError(
-            f"the file is larger than {MAX_BYTES >> 20} MiB",
+            f"the file is larger than {most >> 20} MiB",
             place=file,
             hint="move long content into files of its own and name them here",
         )
     return content
 
 
-def decode(content: bytes, file: str) -> str:
+def decode(content: bytes, file: str, most: int = MAX_BYTES) -> str:
     """`content` as text with `\\n` line ends, without a byte order mark.
 
     Raises:
         RecipeError: it is too large, not UTF-8, or holds control characters.
     """
     try:
-        text = within_limit(content, file).decode("utf-8")
+        text = within_limit(content, file, most).decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8")
         raise RecipeError(

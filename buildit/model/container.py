@@ -82,8 +82,12 @@ class SyncSpec(Model):
     """Needed where `src` is a directory: its content goes to `dest`."""
     chmod: Mode | None = None
     """Mode of files; without it 0755 for those with an x bit, else 0644."""
+    dirmode: Mode | None = None
+    """Mode of the directories that are synced or made on the way, such as 1777, else 0755."""
     owner: Line = "0:0"
-    """`uid:gid`, numeric, or names that packages or `users` declare."""
+    """`uid:gid` of files and new directories: numbers, or names of packages or `users`."""
+    exclude: tuple[Line, ...] = ()
+    """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
 
 
 PortItem = Line

@@ -156,7 +156,11 @@ class PackageStep:
 
 @dataclass(frozen=True, slots=True)
 class SyncStep:
-    """Files of the project enter the image; `mode` (octal text) is for files when given."""
+    """Files of the project enter the image.
+
+    `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
+    globs over what lies beneath `src`.
+    """
 
     src: str
     dest: str
@@ -165,6 +169,8 @@ class SyncStep:
     uid: int
     gid: int
     place: str
+    dir_mode: str = ""
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,4 +327,6 @@ def _step(data: dict[str, Any]) -> PackageStep | SyncStep | DirectoriesStep:
     if kind == "directories":
         made = tuple(Directory(**one) for one in data["directories"])
         return DirectoriesStep(made, data["place"])
-    return PackageStep(**data) if kind == "package" else SyncStep(**data)
+    if kind == "package":
+        return PackageStep(**data)
+    return SyncStep(**{**data, "exclude": tuple(data["exclude"])})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.archive.contents import contents_blob, parse_contents
+from buildit.archive.names import shown
 from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey, Digest
 from buildit.image.parents import with_parents
@@ -22,7 +23,8 @@ from buildit.model.tree import Entry, Kind
 from buildit.pipeline.accounts import account_entries, account_files
 from buildit.pipeline.baselinks import missing_links
 from buildit.pipeline.directories import directories_layer
-from buildit.pipeline.sync import EPOCH, sync_layer
+from buildit.pipeline.sync import leading_nowhere, sync_layer
+from buildit.pipeline.synced import EPOCH, Taken
 from buildit.plan.closure import Member, closure, views_of
 from buildit.store.cas import Store
 
@@ -38,6 +40,8 @@ class Stack:
     layers: list[Layer] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     epoch: int = EPOCH
+    remarks: list[str] = field(default_factory=list)
+    _links: list[str] = field(default_factory=list)
     _overlay: Overlay = field(default_factory=Overlay)
     _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
 
@@ -60,9 +64,33 @@ class Stack:
             self._overlay.complete([entry.path for entry in listing], EPOCH)
         return self._overlay.entries()
 
+    def sync(self, project: Path, taken: Taken) -> None:
+        """Add the layer of a sync step; the image is as new as the newest file in it.
 
-def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> Stack:
+        Raises:
+            RecipeError, BuildError: see `pipeline.sync.sync_layer`.
+        """
+        layer, entries, remarks = sync_layer(project, taken, self.tree(), self.store)
+        self.layers.append(layer)
+        self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
+        self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
+        said = (*taken.remarks, *remarks)
+        self.remarks += [f"sync {taken.step.src}: {remark}" for remark in said]
+
+    def remark_links(self) -> None:
+        """Say of synced links which lead nowhere in the whole image."""
+        if self._links and (nowhere := list(leading_nowhere(self._links, self.tree()))):
+            more = f" and {len(nowhere) - 3} more" if len(nowhere) > 3 else ""
+            first = ", ".join(map(shown, nowhere[:3]))
+            self.remarks.append(f"synced links lead nowhere in the image: {first}{more}")
+
+
+def stack(
+    plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain, taken: Sequence[Taken] = ()
+) -> Stack:
     """All layers of the container; the accounts lie over the first package, below all syncs.
+
+    `taken` is of the sync steps, in their order.
 
     Raises:
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
@@ -77,6 +105,7 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
     accounts_done = not roots
     if accounts_done:
         _add_accounts(made, plan, members, store)
+    synced = iter(taken)
     for step in plan.steps:
         if isinstance(step, PackageStep):
             for member in closure((step.key,), node, obtain, views).members:
@@ -88,8 +117,8 @@ def stack(plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain) -> St
             layer, _ = directories_layer(step, made.tree(), store)
             made.layers.append(layer)
         else:
-            layer, _ = sync_layer(Path(plan.directory), step, made.tree(), store)
-            made.layers.append(layer)
+            made.sync(Path(plan.directory), next(synced))
+    made.remark_links()
     return made
 
 

@@ -14,7 +14,7 @@ from buildit.image.emitters import check
 from buildit.model.image import Image, Layer
 from buildit.model.plan import ContainerPlan, ImageStep
 from buildit.pipeline.accounts import Ids
-from buildit.pipeline.sync import EPOCH
+from buildit.pipeline.synced import EPOCH
 
 
 def image(

@@ -11,7 +11,8 @@ from buildit.image.parents import with_parents
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import DirectoriesStep
 from buildit.model.tree import Entry, Kind
-from buildit.pipeline.sync import EPOCH, resolved
+from buildit.pipeline.sync import resolved
+from buildit.pipeline.synced import EPOCH
 from buildit.store.cas import Store
 
 

@@ -6,7 +6,6 @@ rest. Everything that was looked at is in `consulted`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,7 @@ from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import UnsatisfiableError
 from buildit.load.config import Loaded
 from buildit.load.container import Container, check_settled, load_container
-from buildit.load.text import read_text
-from buildit.load.tree import Catalog, shown
+from buildit.load.tree import Catalog
 from buildit.model.plan import ContainerPlan, Node
 from buildit.pipeline.accounts import synced_accounts
 from buildit.pipeline.asked import (
@@ -29,6 +27,7 @@ from buildit.pipeline.asked import (
 )
 from buildit.pipeline.checking import check_images
 from buildit.pipeline.gather import Gatherer
+from buildit.pipeline.locking import read_lock
 from buildit.pipeline.pins import Pinner, wanted_debs
 from buildit.pipeline.planning import container_plan
 from buildit.pipeline.rules import RULES
@@ -39,13 +38,11 @@ from buildit.plan.lock import (
     LockedPatch,
     LockedSource,
     Section,
-    parse_lock,
 )
 from buildit.plan.nodes import Gathered, Pinned, asked_node, nodes
 from buildit.plan.resolve import Selection, resolve
 from buildit.store.cas import Store
 
-LOCK_FILE = "buildit.lock"
 NO_TOOLCHAIN = "toolchain/debian-12"
 
 
@@ -135,14 +132,6 @@ def shipped_trees() -> tuple[Path, ...]:
     return tuple(place for place in places if place.is_dir())[:1]
 
 
-def read_lock(directory: Path) -> tuple[Lock, Path]:
-    """The lock beside a container, empty where there is none."""
-    path = directory / LOCK_FILE
-    if not os.path.lexists(path):
-        return Lock(), path
-    return parse_lock(read_text(path, shown(path)), shown(path)), path
-
-
 def _moves(request: Request, name: str) -> bool:
     return "*" in request.update or name in request.update
 
@@ -204,4 +193,5 @@ def _section(
         sources=tuple(sources),
         patches=tuple(patches),
         outputs={name: digest for name, digest in old.outputs.items() if name[0] in kept},
+        synced=old.synced,
     )

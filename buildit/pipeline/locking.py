@@ -6,19 +6,49 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.digest import BuildKey
 from buildit.errors import StoreError
+from buildit.load.text import read_text
 from buildit.model.artifact import Artifact
-from buildit.pipeline.front import LOCK_FILE, Planned
-from buildit.plan.lock import Lock, Section, changes, format_lock
+from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
+
+LOCK_FILE = "buildit.lock"
+
+LARGEST = 64 << 20
+"""Bytes of a lock: a line of about 120 for each synced file."""
 
 
-def moved(planned: Planned, platform: str) -> tuple[str, ...]:
-    """What the plan would change in the lock, in words."""
-    return changes(planned.lock.section(platform), planned.section)
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The lock of a container, and the section of its platform as it would be now."""
+
+    lock: Lock
+    section: Section
+    platform: str
+
+    def moved(self) -> tuple[str, ...]:
+        """What would change in the lock, in words."""
+        return changes(self.lock.section(self.platform), self.section)
+
+    def changed(self) -> Lock:
+        return self.lock.with_section(self.platform, self.section)
+
+
+def read_lock(directory: Path) -> tuple[Lock, Path]:
+    """The lock beside a container, empty where there is none.
+
+    Raises:
+        RecipeError: it is no lock of this format.
+    """
+    path = directory / LOCK_FILE
+    if not os.path.lexists(path):
+        return Lock(), path
+    file = os.path.relpath(path)
+    shown = str(path) if file.startswith("..") else file
+    return parse_lock(read_text(path, shown, LARGEST), shown), path
 
 
 def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section:

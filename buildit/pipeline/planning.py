@@ -8,6 +8,7 @@ from buildit.digest import BuildKey
 from buildit.errors import RecipeError
 from buildit.load.container import Container, LoadedStep
 from buildit.model.container import DirectorySpec, SyncSpec
+from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
@@ -190,8 +191,13 @@ def _owner(text: str, place: str, ids: Ids) -> tuple[int, int]:
 
 def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
+    dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
+    for number, glob in enumerate(spec.exclude):
+        path_matcher(glob, place=place_of(step.node, "sync", "exclude", number))
     uid, gid = _owner(spec.owner, place_of(step.node, "sync", "owner"), ids)
-    return SyncStep(spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place)
+    return SyncStep(
+        spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place, dir_mode, spec.exclude
+    )
 
 
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:

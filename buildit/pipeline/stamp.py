@@ -182,6 +182,16 @@ def renew(file_name: str, result: dict[str, Any]) -> None:
         write(file_name, rows, result)
 
 
+def refresh(file_name: str, path: Path) -> None:
+    """Keep a result although one of its files changed: this process did that, and knows why."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        with open(place(file_name), "rb") as stream:
+            kept = json.load(stream)
+        [row] = record([path])
+        rows = [row if each[0] == row[0] else each for each in kept["files"]]
+        write(file_name, rows, kept["result"])
+
+
 def forget(file_name: str) -> None:
     with suppress(OSError):
         (directory() / file_name).unlink()

@@ -24,14 +24,14 @@ from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Sta
 from buildit.image.emitters import emit_all
 from buildit.image.names import output_name
 from buildit.model.image import Emission, Image, image_digest
-from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
+from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json, to_json
 from buildit.model.platform import PLATFORMS
 from buildit.pipeline import stamp
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.mending import rechecking, refetch, until_whole
 from buildit.pipeline.network import Network
 from buildit.pipeline.settings import Settings, from_plain
-from buildit.pipeline.sync import check_sources
+from buildit.pipeline.synced import Taken, dated, own_of, take
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
@@ -41,6 +41,7 @@ from buildit.store.trust import unused
 if TYPE_CHECKING:
     from buildit.pipeline.assemble import Stack
     from buildit.pipeline.front import Planned
+    from buildit.pipeline.locking import Pins
     from buildit.pipeline.publish import Published
 
 
@@ -91,13 +92,17 @@ class Prepared:
     """A plan with what the back half needs; `planned` is None where a stamp gave the plan.
 
     `rows` are the files that planning read as they were right after it, without the lock; empty
-    where one of them changed meanwhile, and nothing may be kept.
+    where one of them changed meanwhile, and nothing may be kept. `pins` are the lock before
+    and after, None where a stamp gave the plan; `taken` is what the sync steps take, in their
+    order. Both are whole after `with_synced`.
     """
 
     plan: ContainerPlan
     settings: Settings
     planned: Planned | None = None
     rows: tuple[list[Any], ...] = ()
+    pins: Pins | None = None
+    taken: tuple[Taken, ...] = ()
 
 
 @contextmanager
@@ -164,6 +169,7 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     from buildit.load.config import load_config
     from buildit.model.platform import build_platform
     from buildit.pipeline.front import Request, make_plan
+    from buildit.pipeline.locking import Pins
     from buildit.pipeline.pins import Pinner
     from buildit.pipeline.settings import settings_of
 
@@ -183,7 +189,8 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
         request = Request(directory, options.use, options.update)
         planned = make_plan(request, loaded, store, pinner)
     rows = _rows(planned, options, started)
-    return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows)
+    pins = Pins(planned.lock, planned.section, planned.plan.platform)
+    return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows, pins)
 
 
 def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], ...]:
@@ -209,6 +216,30 @@ def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
         return with_places(prepared.settings, options.discover, transport, report)
 
 
+def with_synced(prepared: Prepared, options: Options) -> Prepared:
+    """With what the sync steps take, every file read once, and the lock that dates it.
+
+    A file that the lock does not have has the time of now. Nothing is written.
+
+    Raises:
+        RecipeError: something cannot be synced, or the lock is none.
+    """
+    from buildit.pipeline.locking import Pins, read_lock
+
+    plan, pins = prepared.plan, prepared.pins
+    if pins is None:
+        before, _ = read_lock(options.directory)
+        pins = Pins(before, before.section(plan.platform), plan.platform)
+    steps = [step for step in plan.steps if isinstance(step, SyncStep)]
+    if not steps and not pins.section.synced:
+        return replace(prepared, pins=pins)
+    own = own_of(plan, options.output)
+    found = [take(Path(plan.directory), step, own) for step in steps]
+    taken, times = dated(found, pins.section.synced, int(time.time()))
+    pins = replace(pins, section=replace(pins.section, synced=times))
+    return replace(prepared, pins=pins, taken=taken)
+
+
 def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
     """Write the lock where it changed, or refuse under `--locked`.
 
@@ -218,13 +249,12 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
         UnsatisfiableError: `--locked`, and something would move; the details say what.
         StoreError: the lock cannot be written.
     """
-    planned = prepared.planned
-    if planned is None:
+    pins = prepared.pins
+    if pins is None:
         return
-    from buildit.pipeline.locking import moved, write_lock
+    from buildit.pipeline.locking import write_lock
 
-    platform = prepared.plan.platform
-    lines = moved(planned, platform)
+    lines = pins.moved()
     if lines and options.locked:
         raise UnsatisfiableError(
             "the lock would change",
@@ -235,11 +265,14 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
     if options.use and lines:
         report(Notice("buildit.lock stays as it is: --use holds for this run"))
         return
-    if platform in planned.lock.sections:
+    if pins.platform in pins.lock.sections:
         for line in lines:
             report(Notice(f"lock: {line}"))
-    if not options.locked and not options.use:
-        write_lock(options.directory, planned.lock.with_section(platform, planned.section))
+    if options.locked or options.use:
+        return
+    write_lock(options.directory, pins.changed())
+    if prepared.planned is None and lines:  # only times of synced files: the plan is as it was
+        stamp.refresh(options.question("plan"), options.directory / "buildit.lock")
 
 
 def _check_outputs(
@@ -250,11 +283,11 @@ def _check_outputs(
     Raises:
         IntegrityError: `--locked`, and they differ.
     """
-    if prepared.planned is None:
+    if prepared.planned is None or prepared.pins is None:
         return
     from buildit.pipeline.locking import differing
 
-    lines = differing(prepared.planned.section, realiser.done)
+    lines = differing(prepared.pins.section, realiser.done)
     if lines and options.locked:
         raise IntegrityError(
             "a package is not reproducible: the lock has other bytes for the same key",
@@ -294,7 +327,7 @@ def _build(
             report(Processing(step.origin, plan.platform, step.key))
     for remark in plan.remarks:
         report(Notice(remark))
-    check_sources(Path(plan.directory), plan.steps)
+    prepared = with_synced(prepared, options)
     lock(prepared, options, report)
     _check_rules(prepared, report)
     settings = located(prepared, options, report)
@@ -309,10 +342,10 @@ def _build(
         with rechecking(realiser):
             realiser.realise(roots)
             _check_outputs(prepared, realiser, options, report)
-            emissions = _emit(plan, realiser, options.output, report)
+            emissions = _emit(prepared, realiser, options.output, report)
             if prepared.planned is not None:
                 if not options.use:
-                    _keep_outputs(prepared.planned, plan.platform, realiser, options)
+                    _keep_outputs(prepared, realiser, options)
                     _keep_roots(realiser, options)
                 # Last: whoever finds the plan kept need not do any of this again.
                 _keep_plan(prepared, options)
@@ -355,7 +388,8 @@ def _push(
 ) -> tuple[Published, ...]:
     from buildit.pipeline.publish import built_keys, check_push, publish, targets
 
-    prepared = prepare(options, report)
+    prepared = with_synced(prepare(options, report), options)
+    lock(prepared, options, report)
     settings = located(prepared, options, report)
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as (store, network):
@@ -368,7 +402,7 @@ def _push(
                 refetch(prepared.plan, network, lost)
             keys = built_keys(prepared.plan, settings, store, network)
             check_push(places, prepared.plan, keys, settings, store)
-            emissions = _emit(prepared.plan, realiser, options.output, report)
+            emissions = _emit(prepared, realiser, options.output, report)
             return publish(prepared, store, network, emissions)
 
 
@@ -381,12 +415,13 @@ def _publishes(options: Options) -> bool:
 
 
 def _emit(
-    plan: ContainerPlan, realiser: Realiser, output: Path, report: Reporter
+    prepared: Prepared, realiser: Realiser, output: Path, report: Reporter
 ) -> tuple[Emission, ...]:
     from buildit.pipeline.assemble import stack
     from buildit.pipeline.checking import image
 
-    made = stack(plan, realiser.store, realiser.node, realiser.obtain)
+    plan = prepared.plan
+    made = stack(plan, realiser.store, realiser.node, realiser.obtain, prepared.taken)
     title = f"{plan.name}-{plan.version}"
     if not plan.images:
         report(Notice("the container has no image step: nothing is emitted", warning=True))
@@ -397,6 +432,9 @@ def _emit(
     for one in images:
         report(Packaging(title, one.format))
     emissions = _emitted(images, realiser.store, output)
+    if emissions:
+        first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
+        emissions = (first, *emissions[1:])
     for emission in emissions:
         if emission.format == "aci" and realiser.settings.openpgp_key:
             from buildit.pipeline.openpgp_signing import sign_aci
@@ -485,15 +523,16 @@ def _kept(wanted: Image, output: Path) -> Emission | None:
     return Emission(path, wanted.format, kept["digest"], kept["identifier"], notices)
 
 
-def _keep_outputs(planned: Planned, platform: str, realiser: Realiser, options: Options) -> None:
+def _keep_outputs(prepared: Prepared, realiser: Realiser, options: Options) -> None:
     """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
     from buildit.pipeline.locking import with_outputs, write_lock
 
-    if options.locked:
+    pins = prepared.pins
+    if options.locked or pins is None:
         return
-    section = with_outputs(planned.section, realiser.done)
+    noted = replace(pins, section=with_outputs(pins.section, realiser.done))
     try:
-        write_lock(options.directory, planned.lock.with_section(platform, section))
+        write_lock(options.directory, noted.changed())
     except StoreError as error:
         realiser.report(Notice(f"the digests of the outputs are not noted: {error.message}"))
 

@@ -4,44 +4,58 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob
+from buildit.archive.names import shown
 from buildit.archive.tarwrite import write_tar
-from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
+from buildit.image.rootfs import MERGED_USR_LINKS
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import SyncStep
-from buildit.model.tree import Entry, Kind, sort_key
+from buildit.model.tree import Entry, Kind
+from buildit.pipeline.synced import DEEPEST_LINKS, EPOCH, Found, Taken, opened
 from buildit.store.cas import Store
 
-EPOCH = 315532800
-"""mtime of synced files (1980-01-01): a checkout's own times say when it was cloned."""
+_MOUNTED = ("proc", "dev", "sys")
+"""What engines mount over; an image's own files there are never seen."""
+_AT_RUN_TIME = (*_MOUNTED, "run", "var/run", "tmp")
+"""Where a link may lead although the image has nothing there."""
 
-DEEPEST_LINKS = 40
-
-WHITEOUT = ".wh."
-"""image-spec layer.md, "Whiteouts": no layer may hold such a file."""
-
-
-def destination(dest: str, src: str, is_directory: bool) -> str:
-    """The path in the image, without a leading slash, that `src` itself becomes."""
-    path = posixpath.normpath(dest).lstrip("/")
-    if dest.endswith("/") and not is_directory:
-        path = posixpath.join(path, posixpath.basename(posixpath.normpath(src)))
-    return "" if path == "." else path
+Tree = Mapping[str, Entry]
 
 
-def resolved(path: str, tree: Mapping[str, Entry], place: str) -> str:
+class _AstrayError(Exception):
+    """A way leads through the file `at`, or, where it is None, into a loop of links."""
+
+    def __init__(self, at: str | None) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def resolved(path: str, tree: Tree, place: str) -> str:
     """`path` with the links to directories on its way followed, as a process in the image would.
 
     Raises:
         RecipeError: the way leads through a file or a loop of links.
     """
+    try:
+        return _followed(path, tree)
+    except _AstrayError as error:
+        if error.at is None:
+            raise RecipeError(f"/{path} leads into a loop of links", place=place) from error
+        raise RecipeError(
+            f"/{error.at} is a file in the image, and dest leads through it",
+            place=place,
+            hint="choose another dest",
+        ) from error
+
+
+def _followed(path: str, tree: Tree, *, last: bool = False) -> str:
+    """`path` without links on its way, with `last` without one at its end too."""
     done: list[str] = []
     pending = [part for part in path.split("/") if part]
     links = 0
@@ -54,136 +68,208 @@ def resolved(path: str, tree: Mapping[str, Entry], place: str) -> str:
             continue
         here = "/".join((*done, part))
         entry = tree.get(here)
-        if pending and entry is not None and entry.kind is Kind.SYMLINK:
+        if entry is not None and entry.kind is Kind.SYMLINK and (pending or last):
             links += 1
             if links > DEEPEST_LINKS:
-                raise RecipeError(f"/{path} leads into a loop of links", place=place)
+                raise _AstrayError(None)
             if entry.target.startswith("/"):
                 done = []
             pending = [*entry.target.split("/"), *pending]
             continue
         if pending and entry is not None and entry.kind is not Kind.DIRECTORY:
-            raise RecipeError(
-                f"/{here} is a file in the image, and dest leads through it",
-                place=place,
-                hint="choose another dest",
-            )
+            raise _AstrayError(here)
         done.append(part)
     return "/".join(done)
 
 
+def _inside(path: str, tree: Tree, place: str) -> str:
+    """The directory that `path` is, or that a link there names; it need not exist."""
+    return posixpath.dirname(resolved(f"{path}/.buildit", tree, place))
+
+
 def sync_layer(
-    project: Path, step: SyncStep, tree: Mapping[str, Entry], store: Store
-) -> tuple[Layer, tuple[Entry, ...]]:
+    project: Path, taken: Taken, tree: Tree, store: Store
+) -> tuple[Layer, tuple[Entry, ...], tuple[str, ...]]:
     """Make the layer of a sync step over `tree`, the merged entries below it, and store it.
 
-    Raises:
-        RecipeError: `src` is missing, unsafe, or holds what an image cannot.
-    """
-    with _opened(project, step) as root:
-        found = sorted(_found(root, step, tree), key=lambda pair: sort_key(pair[0]))
-        sources = {entry.path: source for entry, source in found}
-        new = Entry("", Kind.DIRECTORY, 0o755, EPOCH, step.uid, step.gid)
-        entries = with_parents((entry for entry, _ in found), tree, new)
-        with store.batch() as batch:
-            with batch.ingest() as sink:
-                written = write_tar(
-                    entries, lambda e: os.fdopen(root.open_read(sources[e.path]), "rb"), sink
-                )
-                diff_id, size = sink.commit(), sink.size
-            listing = batch.put_bytes(contents_blob(written))
-    return Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP), written
-
-
-def check_sources(project: Path, steps: Iterable[object]) -> None:
-    """Look at what the sync steps name, before hours are spent on packages; nothing is read.
+    Returns it with its entries, and with what a user should know of how it lies in the image.
 
     Raises:
-        RecipeError: as `sync_layer`, but for what depends on the tree below.
+        RecipeError: what is taken cannot lie where the step puts it.
+        BuildError: a file changed since it was read.
     """
-    for step in steps:
-        if isinstance(step, SyncStep):
-            with _opened(project, step) as root:
-                for _ in _found(root, step, {}):
-                    pass
-
-
-@contextmanager
-def _opened(project: Path, step: SyncStep) -> Iterator[Root]:
-    """The project's directory; what goes wrong with it is an error of `step`."""
-    try:
-        with Root.open(project) as root:
-            yield root
-    except (BuildError, IntegrityError) as error:
-        raise RecipeError(
-            f"{step.src!r} cannot be synced: {error}",
-            place=step.place,
-            hint="sync regular files and directories beneath the container's directory",
-        ) from error
-    except OSError as error:
-        raise RecipeError(
-            f"{step.src!r} cannot be synced: {error.strerror}",
-            place=step.place,
-            hint=f"it is looked for in {project}",
-        ) from error
-
-
-def _found(root: Root, step: SyncStep, tree: Mapping[str, Entry]) -> Iterator[tuple[Entry, str]]:
-    """The layer's entries, each with the path in the project that its bytes come from."""
-    src = posixpath.normpath(step.src)
-    status = root.lstat("" if src == "." else src)
-    is_directory = stat.S_ISDIR(status.st_mode)
-    named = destination(step.dest, src, is_directory)
-    if not is_directory:
-        dest = resolved(named, tree, step.place)
-        if not dest or _is_directory(tree.get(dest)):
-            raise RecipeError(
-                f"dest {step.dest!r} is a directory, {step.src!r} is a file",
-                place=step.place,
-                hint=f"write dest: {step.dest.rstrip('/')}/ to put it there by its name",
+    step = taken.step
+    placed = _Placing(taken, tree)
+    placed.place()
+    mode = int(step.dir_mode, 8) if step.dir_mode else 0o755
+    new = Entry("", Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
+    entries = with_parents(placed.entries.values(), tree, new)
+    with opened(project, step) as root, store.batch() as batch:
+        with batch.ingest() as sink:
+            written = write_tar(
+                entries, lambda e: os.fdopen(root.open_read(placed.sources[e.path]), "rb"), sink
             )
-        yield _entry(root, src, dest, status, step), src
-        return
-    if not step.recursive:
-        raise RecipeError(
-            f"{step.src!r} is a directory", place=step.place, hint="add `recursive: true`"
+            diff_id, size = sink.commit(), sink.size
+        listing = batch.put_bytes(contents_blob(written))
+    layer = Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP)
+    return layer, written, tuple(placed.remarks())
+
+
+class _Placing:
+    """Where each node of a step comes to lie in the image."""
+
+    def __init__(self, taken: Taken, tree: Tree) -> None:
+        self._taken = taken
+        self._step: SyncStep = taken.step
+        self._tree = tree
+        self.entries: dict[str, Entry] = {}
+        self.sources: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._replaced: list[str] = []
+        self._changed: list[str] = []
+
+    def place(self) -> None:
+        first = self._taken.nodes[0]
+        named = self._taken.name(first)
+        if first.kind is not Kind.DIRECTORY:
+            path = resolved(named, self._tree, self._step.place)
+            if not path or _is_directory(self._tree.get(path)) or self._names_directory(path):
+                raise RecipeError(
+                    f"dest {self._step.dest!r} is a directory, {self._step.src!r} is a file",
+                    place=self._step.place,
+                    hint=f"write dest: {self._step.dest.rstrip('/')}/ to put it there by its name",
+                )
+            self._leaf(first, path)
+            return
+        # What goes into a directory goes through a link to one, as `cp -r src/. dest/` would.
+        self._directory(first, _inside(named, self._tree, self._step.place))
+        for found in self._taken.nodes[1:]:
+            above, _, name = found.relative.rpartition("/")
+            path = posixpath.join(self._paths[above], name)
+            if found.kind is Kind.DIRECTORY:
+                self._directory(found, path)
+            else:
+                self._leaf(found, path)
+
+    def _directory(self, found: Found, path: str) -> None:
+        lower = self._tree.get(path)
+        if lower is not None and lower.kind is Kind.SYMLINK:
+            inside = _inside(path, self._tree, self._step.place)
+            if inside and not _is_directory(self._tree.get(inside)):
+                raise self._clash(found, path, f"a link to {lower.target!r}, which is no directory")
+            path, lower = inside, self._tree.get(inside)
+        if lower is not None and lower.kind is not Kind.DIRECTORY:
+            raise self._clash(found, path, "a file")
+        self._paths[found.relative] = path
+        if not path:
+            return
+        mode = int(self._step.dir_mode, 8) if self._step.dir_mode else 0o755
+        if lower is None:
+            step = self._step
+            entry = Entry(path, Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
+            self._put(found, entry)
+        elif self._step.dir_mode and lower.mode != mode:
+            self._changed.append(f"/{path} ({lower.mode:04o})")
+            self._put(found, replace(lower, mode=mode))
+
+    def _leaf(self, found: Found, path: str) -> None:
+        lower = self._tree.get(path)
+        if _is_directory(lower):
+            raise self._clash(found, path, "a directory")
+        step = self._step
+        if found.kind is Kind.SYMLINK:
+            entry = Entry(path, Kind.SYMLINK, 0o777, EPOCH, step.uid, step.gid, target=found.target)
+        else:
+            mode = int(step.mode, 8) if step.mode else 0o755 if found.mode & 0o100 else 0o644
+            entry = Entry(
+                path,
+                found.kind,
+                mode,
+                found.time,
+                step.uid,
+                step.gid,
+                found.size if found.kind is Kind.FILE else 0,
+                self._paths[found.target] if found.kind is Kind.HARDLINK else "",
+                found.digest if found.kind is Kind.FILE else None,
+            )
+        if lower is not None and lower.kind is Kind.SYMLINK and lower.target != entry.target:
+            if found.kind is not Kind.SYMLINK and self._names_directory(path):
+                raise self._clash(found, path, f"a link to the directory {lower.target!r}")
+            if path in MERGED_USR_LINKS:
+                raise self._clash(found, path, f"the link to {lower.target!r} that merges /usr")
+            self._replaced.append(f"/{path} (to {lower.target})")
+        self._paths[found.relative] = path
+        self.sources[path] = found.source
+        self._put(found, entry)
+
+    def _put(self, found: Found, entry: Entry) -> None:
+        there = self.entries.get(entry.path)
+        if there is not None and (there.kind is not Kind.DIRECTORY or there.kind is not entry.kind):
+            raise RecipeError(
+                f"{shown(found.source)!r} and another file of {self._step.src!r} become "
+                f"/{shown(entry.path)}, as the image has a link on the way",
+                place=self._step.place,
+                hint="keep one of the two, or leave one out with `exclude`",
+            )
+        self.entries[entry.path] = entry
+
+    def _names_directory(self, path: str) -> bool:
+        """Whether a link lies there that leads to a directory of the image."""
+        lower = self._tree.get(path)
+        if lower is None or lower.kind is not Kind.SYMLINK:
+            return False
+        try:
+            end = _followed(path, self._tree, last=True)
+        except _AstrayError:
+            return False
+        return not end or _is_directory(self._tree.get(end))
+
+    def _clash(self, found: Found, path: str, what: str) -> RecipeError:
+        kind = {Kind.DIRECTORY: "directory", Kind.SYMLINK: "link"}.get(found.kind, "file")
+        return RecipeError(
+            f"/{shown(path)} is {what} in the image, and {shown(found.source)!r} is a {kind}",
+            place=self._step.place,
+            hint="choose another dest, rename it, or leave it out with `exclude`",
         )
-    # What goes into a directory goes through a link to one, as `cp -r src/. dest/` would.
-    dest = posixpath.dirname(resolved(f"{named}/.buildit", tree, step.place))
-    if dest and dest not in tree:
-        yield _entry(root, src, dest, status, step), src
-    for below, inner in root.walk():
-        if below.startswith(f"{src}/") or src == ".":
-            relative = below if src == "." else below[len(src) + 1 :]
-            path = f"{dest}/{relative}" if dest else relative
-            if stat.S_ISDIR(inner.st_mode) and _is_directory(tree.get(path)):
-                continue  # a directory that the image already has stays as it is
-            yield _entry(root, below, path, inner, step), below
+
+    def remarks(self) -> Iterator[str]:
+        if self._replaced:
+            yield f"links of the image are replaced: {_some(self._replaced)}"
+        if self._changed:
+            yield f"directories of the image become {self._step.dir_mode}: {_some(self._changed)}"
+        hidden = [
+            f"/{path}"
+            for path, entry in self.entries.items()
+            if entry.kind is not Kind.DIRECTORY and path.split("/")[0] in _MOUNTED
+        ]
+        if hidden:
+            yield f"engines mount over what lies in /proc, /dev and /sys: {_some(hidden)}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(shown, names[:3])) + more
 
 
 def _is_directory(entry: Entry | None) -> bool:
     return entry is not None and entry.kind is Kind.DIRECTORY
 
 
-def _entry(root: Root, source: str, path: str, status: os.stat_result, step: SyncStep) -> Entry:
-    name = posixpath.basename(path)
-    if name.startswith(WHITEOUT):
-        raise RecipeError(
-            f"{source!r}: names that begin with {WHITEOUT} delete files in image layers",
-            place=step.place,
-            hint="give the file another name, or move it out of what is synced",
-        )
-    mode = status.st_mode
-    if stat.S_ISDIR(mode):
-        return Entry(path, Kind.DIRECTORY, 0o755, EPOCH, step.uid, step.gid)
-    if stat.S_ISLNK(mode):
-        target = root.readlink(source)
-        return Entry(path, Kind.SYMLINK, 0o777, EPOCH, step.uid, step.gid, target=target)
-    if not stat.S_ISREG(mode):
-        raise RecipeError(
-            f"{source!r} is neither file, directory nor link",
-            place=step.place,
-            hint="move it out of what is synced",
-        )
-    chosen = int(step.mode, 8) if step.mode else 0o755 if mode & 0o100 else 0o644
-    return Entry(path, Kind.FILE, chosen, EPOCH, step.uid, step.gid, size=status.st_size)
+def leading_nowhere(links: Iterable[str], tree: Tree) -> Iterator[str]:
+    """Those of the synced links whose targets the whole image lacks, with them.
+
+    What is only there in a running container (/proc, /dev, /run, /tmp) is not asked for.
+    """
+    for path in links:
+        entry = tree.get(path)
+        if entry is None or entry.kind is not Kind.SYMLINK:
+            continue
+        aim = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), entry.target))
+        if any(f"{aim[1:]}/".startswith(f"{each}/") for each in _AT_RUN_TIME):
+            continue
+        try:
+            end = _followed(path, tree, last=True)
+        except _AstrayError:
+            end = None
+        if end is None or (end and end not in tree):
+            yield f"/{path} (to {entry.target})"

@@ -10,15 +10,19 @@
     patch www-servers/nginx <canonical digest> <raw digest or -> patches/https-only.patch
     request toolchain/debian-12 <digest of what was asked for>
     source www-servers/nginx <sha256> nginx-1.22.1.tar.gz
+    synced srv/www/index.html <sha256> 2026-05-16T09:30:11Z
 
 Words are separated by one blank; bytes that would break that are percent-encoded.
 """
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from buildit.digest import BuildKey, Digest, is_hex64
@@ -27,6 +31,7 @@ from buildit.model.plan import DebRef
 
 HEADER = "buildit-lock 1"
 _COMMENT = "# buildit.lock: written by buildit; commit it beside container.yaml"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SAFE = "/:@+~=,[]%!$&'()*;?#"
 
 
@@ -65,7 +70,9 @@ class Section:
     `debs` maps what asked (`toolchain/debian-12`, or `debian:m4` for a further package) to its
     closed set, `requests` to the digest of the names and suites asked. `indices` maps a suite to
     the date of the index that they were chosen from.
-    `outputs` maps (package, output) to the diff_id, once built.
+    `outputs` maps (package, output) to the diff_id, once built. `synced` maps a file that a sync
+    step brings, by where it goes and the digest of its content, to its time in seconds since 1970;
+    locks of older versions have none.
     """
 
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
@@ -75,6 +82,7 @@ class Section:
     sources: tuple[LockedSource, ...] = ()
     patches: tuple[LockedPatch, ...] = ()
     outputs: Mapping[tuple[str, str], Digest] = field(default_factory=dict)
+    synced: Mapping[tuple[str, Digest], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +119,17 @@ def _records(section: Section) -> list[str]:
     lines += [_line("source", s.package, s.digest, s.name) for s in section.sources]
     lines += [_line("patch", p.package, p.canonical, p.raw or "-", p.name) for p in section.patches]
     lines += [_line("output", *name, diff_id) for name, diff_id in section.outputs.items()]
+    lines += [
+        _line("synced", name, digest, _date(moment))
+        for (name, digest), moment in section.synced.items()
+    ]
     return lines
 
 
 def _line(*words: str) -> str:
-    return " ".join(quote(word.replace("%", "%25"), safe=_SAFE) for word in words)
+    return " ".join(
+        quote(word.replace("%", "%25"), safe=_SAFE, errors="surrogateescape") for word in words
+    )
 
 
 def parse_lock(text: str, file: str) -> Lock:
@@ -144,11 +158,13 @@ def parse_lock(text: str, file: str) -> Lock:
         elif current is None:
             raise RecipeError("a record before the first [platform]", place=place, hint=_HINT)
         else:
-            current.add([unquote(word) for word in line.split(" ")], place)
+            current.add(
+                [unquote(word, errors="surrogateescape") for word in line.split(" ")], place
+            )
     return Lock({platform: builder.section() for platform, builder in sections.items()})
 
 
-_SUBJECT = {"deb": 2, "index": 1, "output": 2, "package": 1, "request": 1}
+_SUBJECT = {"deb": 2, "index": 1, "output": 2, "package": 1, "request": 1, "synced": 2}
 """How many words say what a record is about: a merge of two locks may leave two of them."""
 
 _HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"
@@ -160,6 +176,7 @@ class _Builder:
     def __init__(self) -> None:
         self.places: dict[tuple[str, ...], str] = {}
         self.debs: dict[str, list[DebRef]] = {}
+        self.synced: dict[tuple[str, Digest], int] = {}
         self.made = Section()
 
     def add(self, words: list[str], place: str) -> None:
@@ -204,11 +221,27 @@ class _Builder:
             case "output", [package_name, output, digest]:
                 key_ = (package_name, output)
                 self.made = replace(made, outputs={**made.outputs, key_: _digest(digest)})
+            case "synced", [name, digest, date]:
+                self.synced[name, _digest(digest)] = _moment(date)
             case _:
                 raise ValueError(kind)
 
     def section(self) -> Section:
-        return replace(self.made, debs={asker: tuple(debs) for asker, debs in self.debs.items()})
+        debs = {asker: tuple(debs) for asker, debs in self.debs.items()}
+        return replace(self.made, debs=debs, synced=self.synced)
+
+
+@lru_cache(maxsize=1024)
+def _date(moment: int) -> str:
+    return time.strftime(_TIME, time.gmtime(moment))
+
+
+@lru_cache(maxsize=1024)
+def _moment(date: str) -> int:
+    moment = calendar.timegm(time.strptime(date, _TIME))
+    if _date(moment) != date:
+        raise ValueError(date)
+    return moment
 
 
 def _size(text: str) -> int:
@@ -245,7 +278,26 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
         {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in old.patches},
         {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in new.patches},
     )
+    lines += _moved_files(old, new)
     return tuple(lines)
+
+
+def _moved_files(old: Section, new: Section) -> list[str]:
+    """A line for each way that synced files move, however many they are."""
+    before, after = ({name for name, _ in section.synced} for section in (old, new))
+    changed = {name for name, _ in new.synced.keys() - old.synced.keys()} & before
+    lines = []
+    for names, what in (
+        (changed, "changed, dated now"),
+        (after - before, "new, dated now"),
+        (before - after, "no longer there"),
+    ):
+        if names:
+            first = ", ".join(sorted(names)[:3])
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            lines.append(f"synced {first}{more}: {what}")
+    gone = {name for name, _ in old.synced.keys() - new.synced.keys()} & after - changed
+    return [*lines, *(f"synced {name}: another content is gone" for name in sorted(gone))]
 
 
 def _moved_packages(old: Section, new: Section) -> list[str]:

@@ -19,8 +19,8 @@ VARIABLE = "BUILDIT_TEST_STORE"
 """A directory for the first store that is kept between sessions; without it, a temporary one."""
 
 
-_OF_PACKAGES = ("package", "source", "patch", "output")
-"""Records of a lock that are about packages; the rest pins Debian."""
+_OF_PACKAGES = ("package", "source", "patch", "output", "synced")
+"""Records of a lock that are about packages and synced files; the rest pins Debian."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,7 @@ def test_both_formats_and_umoci_hold_that_tree(tmp_path: Path) -> None:
         oci = emit(whole, blobs, root).path
         aci = emit(replace(whole, format="aci"), blobs, root).path
         bundle = root / "bundle"
-        argv = ["umoci", "unpack", "--image", f"{oci}:1.22.1-p1", bundle]
+        argv = ["umoci", "unpack", "--image", f"{oci}:1.22.1-p1", str(bundle)]
         subprocess.run(argv, check=True, capture_output=True)
         unpacked(aci, root / "aci")
         report = verify((aci, oci, bundle / "rootfs", root / "aci/rootfs"))
@@ -367,7 +367,7 @@ def test_what_umoci_unpacks_otherwise_than_an_overlay_is_a_problem(tmp_path: Pat
         root = tmp_path / str(number)
         root.mkdir()
         image_of(layers, root)
-        argv = ["umoci", "unpack", "--image", f"{root / 'oci'}:x", root / "bundle"]
+        argv = ["umoci", "unpack", "--image", f"{root / 'oci'}:x", str(root / "bundle")]
         subprocess.run(argv, check=True, capture_output=True)
         for entry in entries:
             if entry.path and not entry.mtime:  # of no layer: the time of unpacking
@@ -392,7 +392,7 @@ def image_of(layers: Sequence[Files], root: Path) -> None:
         ["umoci", "new", "--image", f"{root / 'oci'}:x"], check=True, capture_output=True
     )
     for path in tars:
-        argv = ["umoci", "raw", "add-layer", "--image", f"{root / 'oci'}:x", path]
+        argv = ["umoci", "raw", "add-layer", "--image", f"{root / 'oci'}:x", str(path)]
         subprocess.run(argv, check=True, capture_output=True)
 
 

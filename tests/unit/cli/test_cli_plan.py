@@ -36,6 +36,7 @@ from buildit.model.plan import (
 from buildit.pipeline import stamp
 from buildit.pipeline.forecast import Forecast, State, forecast
 from buildit.pipeline.front import Planned
+from buildit.pipeline.locking import Pins
 from buildit.pipeline.network import Network
 from buildit.pipeline.publish import publish
 from buildit.pipeline.rules import RULES
@@ -286,11 +287,13 @@ def test_push_says_what_is_missing(
 
 def test_what_was_never_locked_is_one_line() -> None:
     said: list[Event] = []
-    announce(Prepared(PLAN, Settings("store", 1), planned()), Options(Path("box")), said.append)
+    pins = Pins(Lock(), planned().section, AMD64)
+    prepared = Prepared(PLAN, Settings("store", 1), planned(), pins=pins)
+    announce(prepared, Options(Path("box")), said.append)
     assert said == [Notice(f"nothing is locked for {AMD64} yet: a build writes buildit.lock")]
-    locked = replace(planned(), lock=Lock().with_section(AMD64, Section()))
+    locked = replace(pins, lock=Lock().with_section(AMD64, Section()))
     said.clear()
-    announce(Prepared(PLAN, Settings("store", 1), locked), Options(Path("box")), said.append)
+    announce(replace(prepared, pins=locked), Options(Path("box")), said.append)
     assert Notice("lock would change: sys-libs/zlib 1.0 is new") in said
 
 

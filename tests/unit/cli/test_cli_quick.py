@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from buildit.cli.quick import keep, replay
+from buildit.model.plan import SyncStep
 from buildit.pipeline import stamp
+from buildit.pipeline.synced import Own, watched
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +57,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keep_run(began: int, statement: str, argv: list[str] = ARGV) -> None:
-    keep(argv, began, PLAN, ["box/files"], LINES, ["out/x.oci"], [statement])
+    step = SyncStep("files", "/srv", True, "", 0, 0, "container.yaml:1:1")
+    seen = watched(Path("box").absolute(), step, Own("", re.compile("(?!)")))
+    keep(argv, began, PLAN, seen, LINES, ["out/x.oci"], [statement])
 
 
 def test_a_replay_says_what_a_run_would(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

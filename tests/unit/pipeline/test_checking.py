@@ -14,10 +14,10 @@ from buildit.image.names import file_reference, output_name, reference
 from buildit.image.read_oci import read_oci
 from buildit.image.verify import verify
 from buildit.model.image import App
-from buildit.model.plan import ContainerPlan, from_json, to_json
+from buildit.model.plan import ContainerPlan, SyncStep, from_json, to_json
 from buildit.pipeline.checking import image
 from buildit.pipeline.story import Options, build
-from buildit.pipeline.sync import check_sources
+from buildit.pipeline.synced import own_of, take
 from tests.planning import Checkout, checkout
 from tests.unit.build.elves import elf
 
@@ -379,8 +379,10 @@ def test_what_templates_cannot_know_of_the_packages_is_refused(
 def test_names_that_delete_files_are_told_before_the_build(name: str, project: Checkout) -> None:
     project.write(f"container/root/{name}", "x")
     plan = planned(project, BOTH)
+    (step,) = (step for step in plan.steps if isinstance(step, SyncStep))
+    own = own_of(plan, project.root / "out")
     with pytest.raises(RecipeError, match="delete files in image layers") as caught:
-        check_sources(project.container, plan.steps)
+        take(project.container, step, own)
     assert caught.value.place
 
 

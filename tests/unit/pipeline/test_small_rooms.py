@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
 from collections.abc import Mapping
@@ -38,12 +39,13 @@ from buildit.pipeline.appstep import app_of
 from buildit.pipeline.assemble import stack
 from buildit.pipeline.back import Realiser
 from buildit.pipeline.checking import image
-from buildit.pipeline.locking import differing, moved, with_outputs, write_lock
+from buildit.pipeline.locking import Pins, differing, with_outputs, write_lock
 from buildit.pipeline.network import Network
 from buildit.pipeline.publish import targets
 from buildit.pipeline.reasons import reason
 from buildit.pipeline.settings import Repository as Place
 from buildit.pipeline.settings import Settings, from_plain, settings_of
+from buildit.pipeline.synced import Own, take
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
 from buildit.store.artifacts import commit
@@ -53,6 +55,9 @@ from tests.planning import LOCKED, PLATFORM, Checkout, checkout
 from tests.unit.plan.test_plan_identity import FIXED
 
 pytestmark = pytest.mark.unit
+
+NOTHING = Own("", re.compile("(?!)"))
+"""Of a project in which nothing is buildit's own."""
 
 
 # -- appstep
@@ -166,10 +171,12 @@ def project(tmp_path: Path) -> Checkout:
 
 def test_a_new_package_moves_the_lock_once(project: Checkout) -> None:
     planned = project.plan()
-    [line] = moved(planned, str(PLATFORM))
+    pins = Pins(planned.lock, planned.section, str(PLATFORM))
+    [line] = pins.moved()
     assert line == "x/app 1.0 is new"
-    write_lock(project.container, planned.lock.with_section(str(PLATFORM), planned.section))
-    assert moved(project.plan(), str(PLATFORM)) == ()
+    write_lock(project.container, pins.changed())
+    planned = project.plan()
+    assert Pins(planned.lock, planned.section, str(PLATFORM)).moved() == ()
 
 
 def test_the_lock_is_replaced_only_where_its_text_changes(project: Checkout) -> None:
@@ -313,7 +320,8 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
         PackageStep(late.key, "x/late"),
         PackageStep(lib.key, "x/lib"),
     )
-    found = stack(plan, store, plan.node, lambda node: made[node.key])
+    taken = [take(tmp_path, step, NOTHING) for step in plan.steps if isinstance(step, SyncStep)]
+    found = stack(plan, store, plan.node, lambda node: made[node.key], taken)
     assert [layer.title for layer in found.layers] == [
         "links of merged /usr",
         "x/lib-1 (runtime)",

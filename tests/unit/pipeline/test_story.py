@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from buildit.archive.tarwrite import write_tar
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
+from buildit.image.read_oci import read_oci
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import Node
 from buildit.pipeline.rules import RULES
 from buildit.pipeline.story import Options, Prepared, build, lock, prepare
+from buildit.pipeline.synced import EPOCH
 from buildit.plan.nodes import deb_node
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
@@ -207,3 +210,125 @@ def test_flags_of_one_run_leave_the_lock_as_it_is(project: Checkout) -> None:
     ]
     with pytest.raises(UnsatisfiableError, match="the lock would change"):
         lock(prepare(tried, silent), replace(tried, locked=True), silent)
+
+
+# -- times of synced files
+
+
+@pytest.fixture
+def pages(project: Checkout) -> Checkout:
+    """A container of two pages, built once; nothing of it changes by itself any more."""
+    project.write(
+        "container/container.yaml",
+        "- vars: {name: web, version: 1.0}\n- sync: {src: www, dest: /srv, recursive: true}\n"
+        "- image: {type: oci}\n",
+    )
+    project.write("container/www/a.html", "one")
+    project.write("container/www/b.html", "same")
+    long_ago = 1_600_000_000
+    for path in (*project.root.rglob("*"), project.root):
+        os.utime(path, (long_ago, long_ago))
+    return project
+
+
+def dates(project: Checkout) -> dict[str, str]:
+    """The time of each synced file by its name, as the lock has it."""
+    lines = (project.container / "buildit.lock").read_text().splitlines()
+    return {words[1]: words[3] for words in map(str.split, lines) if words[0] == "synced"}
+
+
+def image_of(project: Checkout) -> dict[str, int]:
+    [layout] = (project.root / "out").glob("*.oci")
+    return {entry.path: entry.mtime for entry in read_oci(layout).entries or ()}
+
+
+def test_the_lock_dates_synced_files(pages: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that changed has another Last-Modified, another one keeps its own."""
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.7)
+    built(pages)
+    assert dates(pages) == dict.fromkeys(("srv/a.html", "srv/b.html"), "2023-11-14T22:13:20Z")
+    first = image_of(pages)
+    assert (first["srv/a.html"], first["srv/b.html"], first["srv"]) == (
+        1_700_000_000,
+        1_700_000_000,
+        EPOCH,
+    )
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000)
+    built(pages)
+    assert image_of(pages) == first
+    pages.write("container/www/a.html", "two")
+    built(pages)
+    changed = image_of(pages)
+    assert changed["srv/a.html"] == 1_800_000_000
+    assert changed["srv/b.html"] == 1_700_000_000
+    assert changed[""] == 1_800_000_000  # the image is as new as its newest file
+    pages.write("container/www/a.html", "three")  # within the same second
+    built(pages)
+    assert image_of(pages)["srv/a.html"] == 1_800_000_001
+    (pages.container / "www/b.html").unlink()
+    built(pages)
+    assert list(dates(pages)) == ["srv/a.html"]
+
+
+def test_the_same_lock_gives_the_same_bytes(
+    pages: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000)
+    built(pages)
+    [layout] = (pages.root / "out").glob("*.oci")
+    index = (layout / "index.json").read_bytes()
+    monkeypatch.setattr("time.time", lambda: 1_900_000_000)
+    shutil.rmtree(pages.root / "out")
+    build(replace(options(pages), locked=True), silent, threading.Event())
+    assert (layout / "index.json").read_bytes() == index
+
+
+def test_a_locked_build_refuses_a_page_that_changed(pages: Checkout) -> None:
+    built(pages)
+    pages.write("container/www/a.html", "two")
+    pages.write("container/www/c.html", "new")
+    (pages.container / "www/b.html").unlink()
+    with pytest.raises(UnsatisfiableError, match="the lock would change") as caught:
+        build(replace(options(pages), locked=True), silent, threading.Event())
+    assert caught.value.details == (
+        "synced srv/a.html: changed, dated now",
+        "synced srv/c.html: new, dated now",
+        "synced srv/b.html: no longer there",
+    )
+
+
+def test_a_lock_without_times_is_read(pages: Checkout) -> None:
+    built(pages)
+    file = pages.container / "buildit.lock"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("synced ")))
+    with pytest.raises(UnsatisfiableError) as caught:
+        build(replace(options(pages), locked=True), silent, threading.Event())
+    assert caught.value.details == ("synced srv/a.html, srv/b.html: new, dated now",)
+    built(pages)
+    assert set(dates(pages)) == {"srv/a.html", "srv/b.html"}
+
+
+def test_a_changed_page_leaves_the_plan_kept(pages: Checkout) -> None:
+    for _ in range(100):
+        built(pages)
+        if plan(pages).planned is None:
+            break
+    pages.write("container/www/a.html", "two")
+    built(pages)
+    assert plan(pages).planned is None
+    assert len(dates(pages)) == 2
+
+
+def test_what_does_not_arrive_is_said_once(pages: Checkout) -> None:
+    pages.write("container/www/key", "secret")
+    (pages.container / "www/key").chmod(0o600)
+    (pages.container / "www/gone").symlink_to("/home/me/x")
+    container = (pages.container / "container.yaml").read_text()
+    pages.write("container/container.yaml", container + "- image: {type: aci}\n")
+    said: list[str] = []
+    built(pages, lambda event: said.append(event.message) if isinstance(event, Notice) else None)
+    assert said[1:] == [
+        "sync www: everybody may read in the image: key (0600); `chmod` keeps them private",
+        "synced links lead nowhere in the image: /srv/gone (to /home/me/x)",
+    ]

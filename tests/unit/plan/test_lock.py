@@ -42,10 +42,12 @@ FIXED = Section(
         LockedPatch("www-servers/nginx", digest_bytes(b"d"), digest_bytes(b"raw"), "https://x/y"),
     ),
     outputs={("www-servers/nginx", "runtime"): digest_bytes(b"layer")},
+    synced={("srv/a page.html", digest_bytes(b"page")): 1_700_000_000},
 )
 
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: Digest(f"{number:064x}"))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+PATHS = st.binary(max_size=8).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 DEBS = st.builds(DebRef, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.integers(0, 10**15), DIGESTS)
 SECTIONS = st.builds(
     Section,
@@ -65,6 +67,7 @@ SECTIONS = st.builds(
         st.builds(LockedPatch, TEXTS, DIGESTS, st.none() | DIGESTS, TEXTS), max_size=2
     ).map(tuple),
     outputs=st.dictionaries(st.tuples(TEXTS, TEXTS), DIGESTS, max_size=2),
+    synced=st.dictionaries(st.tuples(PATHS, DIGESTS), st.integers(0, 2**33), max_size=3),
 )  # fmt: skip
 
 
@@ -115,6 +118,7 @@ def test_the_text_is_golden() -> None:
         f"patch www-servers/nginx {digest(b'd')} {digest(b'raw')} https://x/y",
         f"patch www-servers/nginx {digest(b'c')} - patches/https%20only.patch",
         f"source www-servers/nginx {digest(b'source')} nginx-1.22.1.tar.gz",
+        f"synced srv/a%20page.html {digest(b'page')} 2023-11-14T22:13:20Z",
     ]
 
 
@@ -213,6 +217,7 @@ def test_changes_are_said_in_words() -> None:
         packages=(package,),
         sources=FIXED.sources,
         patches=FIXED.patches[:1],
+        synced=FIXED.synced,
     )
     old_deb, digest = deb("libc6"), digest_bytes
     assert changes(FIXED, new) == (
@@ -229,3 +234,21 @@ def test_changes_are_said_in_words() -> None:
         ),
         f"patch of www-servers/nginx https://x/y is no longer used (was {digest(b'd')[:12]})",
     )
+
+
+@pytest.mark.parametrize("date", ["2023-11-14", "2023-11-14T22:13:20", "x", "2023-1-1T1:1:1Z"])
+def test_a_malformed_time_is_refused(date: str) -> None:
+    text = f"{HEADER}\n[linux/amd64]\nsynced a {digest_bytes(b'')} {date}\n"
+    with pytest.raises(RecipeError, match="not a lock record"):
+        parse_lock(text, "buildit.lock")
+
+
+def test_many_synced_files_that_move_are_a_line() -> None:
+    many = {(f"srv/{n:05}", digest_bytes(b"")): 7 for n in range(10_000)}
+    section = Section(synced=many)
+    again = parse_lock(format_lock(Lock({"x": section})), "buildit.lock").section("x")
+    assert again.synced == many
+    assert changes(Section(), section) == (
+        "synced srv/00000, srv/00001, srv/00002 and 9997 more: new, dated now",
+    )
+    assert changes(section, section) == ()
