@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from buildit.cli.examples import EXAMPLES
 from buildit.load.filters import DEFAULT, FILTERS
 from buildit.model import leaf
 from buildit.model.config import ConfigSpec
@@ -138,7 +139,8 @@ def _section(name: str, schema: Mapping[str, Any]) -> str:
     if name == EmbeddedPackage.__name__:
         about += " Its `use` also takes a [UseChoice](#usechoice)."
     head = "| key | value | default | meaning |\n|---|---|---|---|"
-    return f"### {name}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n"
+    example = f"\n```yaml\n{EXAMPLES[name]}```\n" if name in EXAMPLES else ""
+    return f"### {name}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n" + example
 
 
 def _said(schema: Mapping[str, Any]) -> str:

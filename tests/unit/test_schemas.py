@@ -11,11 +11,17 @@ import jsonschema
 import pytest
 import yaml
 
+from buildit.cli.examples import EXAMPLES
 from buildit.cli.formats import formats_page
 from buildit.cli.schemas import SCHEMAS, schema_text, write_schemas
 from buildit.errors import StoreError
+from buildit.load.yamltext import parse_yaml
+from buildit.model import config, container, recipe
 from buildit.model.config import ConfigSpec
 from buildit.model.container import StepSpec
+from buildit.model.node import Mapping, Sequence
+from buildit.model.schema import Model
+from buildit.model.typed import parse
 
 pytestmark = pytest.mark.unit
 
@@ -169,3 +175,29 @@ def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         write_schemas(tmp_path / "file", ("pkg",))
     assert str(tmp_path / "file") in str(caught.value.place)
+
+
+def _models() -> dict[str, type[Model]]:
+    """The models of the page, by name."""
+    known = {
+        name: found
+        for module in (container, recipe, config)
+        for name, found in vars(module).items()
+        if isinstance(found, type) and issubclass(found, Model)
+    }
+    titles = [line[4:] for line in formats_page().splitlines() if line.startswith("### ")]
+    return {name: known[name] for name in titles}
+
+
+@pytest.mark.parametrize("name", sorted(_models()))
+def test_every_key_of_the_page_has_an_example_that_its_model_reads(name: str) -> None:
+    model = _models()[name]
+    node = parse_yaml(EXAMPLES[name], name)
+    items = node.items if isinstance(node, Sequence) else (node,)
+    keys: set[str] = set()
+    for item in items:
+        assert isinstance(item, Mapping)
+        keys |= {key.text for key, _ in item.items}
+        parse(item, model)
+    derived = name in ("EmbeddedPackage", "TreePackage")
+    assert {*model.keys()} - {*(recipe.Recipe.keys() if derived else ())} <= keys
