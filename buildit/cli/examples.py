@@ -67,7 +67,9 @@ src: ./files/html
 dest: /srv/www
 recursive: on
 chmod: 0644
+dirmode: 0755
 owner: web:web
+exclude: [drafts/**, "**/*.bak"]
 """,
     "UseSpec": """\
 flags: [ipv6, tls=openssl]
