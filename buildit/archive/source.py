@@ -7,6 +7,7 @@ could leave the directory is never followed, whoever vouches for the bytes (THRE
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,7 +222,7 @@ def _write(
             reason = f"it is a hard link to {shown(member.target)!r}, which `exclude` names"
             raise refused(writer.name, member.path, reason, "exclude the link too")
         if member.mtime > LATEST:
-            remarks.add("times after 2028-01-01 are taken as 2026-11-01")
+            remarks.add(f"times after {_day(LATEST)} are taken as {_day(SETTLED)}")
         newest = max(newest, told_time(member.mtime))
         entry = top.without(member)
         if entry is None:
@@ -295,6 +296,10 @@ def _normal(entry: Entry) -> Entry:
 def told_time(mtime: int) -> int:
     """A member's time as it counts for SOURCE_DATE_EPOCH: see OLDEST and LATEST."""
     return SETTLED if mtime > LATEST else max(mtime, OLDEST)
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 class _Remarks:
