@@ -28,6 +28,8 @@ class Budget:
     memory: int = 256 << 20
 
 
+_HOPS = 40  # as many as Linux follows, path_resolution(7)
+
 Remark = Callable[[str], None]
 """Told of what a reading got over, one clause each. A reader that has a listener reads what GNU
 tar and unzip read, and tells; without one, whatever two tools could read differently is refused."""
@@ -100,6 +102,36 @@ class Gate:
         self._count += 1
         if self._count > self._budget.entries:
             raise over(self._archive, "entries", self._budget.entries, f"at {shown(path)!r}")
+
+    def through_links(self, path: str) -> str:
+        """Where a listener's member goes that lies below a link of the archive, as tar writes it.
+
+        By names alone, and only where the link's text is relative and has no `..`: it cannot lead
+        out. Any other path comes back as it is, and `admit` refuses it.
+        """
+        if self._remark is None or not self._texts:
+            return path
+        gone = path
+        for _ in range(_HOPS):
+            link = self._link_above(gone)
+            if link is None:
+                break
+            parts = self._texts[link].split("/")
+            if parts[0] == "" or ".." in parts:
+                return path
+            above = [part for part in (*link.split("/")[:-1], *parts) if part not in ("", ".")]
+            gone = "/".join((*above, gone[len(link) + 1 :]))
+        if gone != path:
+            self._remark(f"member {shown(path)!r} lies below a link: it is {shown(gone)!r}")
+        return gone
+
+    def _link_above(self, path: str) -> str | None:
+        above = path.rpartition("/")[0]
+        while above and above not in self._parents:
+            if above in self._texts:
+                return above
+            above = above.rpartition("/")[0]
+        return None
 
     def symlink_text(self, path: str) -> str | None:
         """The text of the link at a path that was admitted; None where it is no link."""

@@ -9,7 +9,7 @@ reads it, and what that got over is told.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from buildit.archive.admit import Budget, Gate, Remark, over
@@ -153,6 +153,8 @@ def _pad(stream: Readable, found: _Found, name: str) -> None:
 
 def _admitted(gate: Gate, entry: Entry) -> Entry:
     """GNU tar stores a second name of a symbolic link as a hard link to it."""
+    path = gate.through_links(entry.path)
+    entry = replace(entry, path=path) if path != entry.path else entry
     if entry.kind is Kind.HARDLINK:
         text = gate.symlink_text(entry.target)
         if text is not None:

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, BinaryIO
 
 from buildit.archive.admit import Budget, Gate, Remark, over
@@ -117,6 +118,8 @@ def _read(
             if not entry.path:
                 gate.count(".")
                 continue
+            path = gate.through_links(entry.path)
+            entry = replace(entry, path=path) if path != entry.path else entry
             gate.admit(entry)
             if entry.kind is not Kind.FILE:
                 yield entry, None

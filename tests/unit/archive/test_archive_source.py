@@ -254,6 +254,10 @@ AS_TAR_READS: dict[str, tuple[bytes, str]] = {
     "link to itself": (F(b"p/a") + S(b"p/l", b"l") + END, ""),
     "links in a ring": (S(b"p/a", b"b") + S(b"p/b", b"a") + END, ""),
     "dangling link": (S(b"p/l", b"nothing") + END, ""),
+    "below a link that stays inside": (
+        D(b"p/s") + S(b"p/l", b"./s") + S(b"p/m", b"l") + F(b"p/m/x") + END,
+        "below a link",
+    ),
     "hard links": (F(b"p/a") + L(b"p/b", b"p/a") + S(b"p/s", b"a") + L(b"p/t", b"p/s") + END, ""),
     "absolute names": (F(b"/p/a") + L(b"p/h", b"/p/a") + END, "'/'"),
     "dot slash": (D(b"./") + D(b"./p") + F(b"./p/a") + END, ""),
@@ -287,6 +291,24 @@ def test_what_gnu_tar_reads_is_read_alike(name: str, tmp_path: Path) -> None:
     found = read(written(tmp_path / "a.tar", data), tmp_path / "ours")
     assert seen(tmp_path / "ours") == seen(theirs)
     assert any(remark in line for line in found.remarks) if remark else not found.remarks
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        S(b"p/l", b"/tmp") + F(b"p/l/x"),
+        D(b"p/d") + S(b"p/d/l", b"..") + F(b"p/d/l/x"),
+        S(b"p/l", b"l") + F(b"p/l/x"),
+        S(b"p/a", b"b") + S(b"p/b", b"a") + F(b"p/a/x"),
+        S(b"p/a", b"b") + S(b"p/b", b"..") + F(b"p/a/x"),
+        S(b"p/a", b"s/../..") + F(b"p/a/x"),
+        F(b"p/f") + S(b"p/a", b"f") + F(b"p/a/x"),
+    ],
+)
+def test_nothing_goes_below_a_link_that_could_lead_out(nodes: bytes, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="below"):
+        read(written(tmp_path / "a.tar", nodes + END), tmp_path / "t")
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "t"]
 
 
 def test_what_no_build_could_have_is_left_out(tmp_path: Path) -> None:
@@ -513,7 +535,7 @@ def bent(data: bytes, at: int, value: bytes) -> bytes:
 HOSTILE_ZIPS = {
     "'..'": zipped(("../x", b"")),
     "yet has content": zipped((special("d/", 0o40755), b"x")),
-    "below": zipped((special("l", 0o120777), b"."), ("l/x", b"")),
+    "below": zipped((special("l", 0o120777), b".."), ("l/x", b"")),
     "come before them": GOOD + GOOD,
     "two headers differ": bent(GOOD, LOCAL_CRC, b"\0\0\0\0"),
     "local header is missing": bent(GOOD, 0, b"PK\5\6"),
