@@ -8,6 +8,7 @@ logs/       one file a phase
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -309,7 +310,13 @@ class Workroom:
             message = f"{name} {words}"
             hint = _NO_KEY.get(outcome.limit, "").format(disk=self.limits.disk_bytes >> 30)
             if key:
-                hint = f"raise `limits: {{{key}: …}}` in .buildit-config.yaml, or mend the recipe"
+                twice = {
+                    "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
+                    "processes": str(2 * self.limits.processes),
+                    "time": f"{2 * math.ceil(self.limits.seconds)}s",
+                }
+                more = f"limits: {{{key}: {twice[key]}}}"
+                hint = f"in .buildit-config.yaml, twice as much: {more}; or mend the recipe"
         else:
             how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
             message = f"{name} failed with {how}"

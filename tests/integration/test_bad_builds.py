@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -89,6 +90,8 @@ def test_limit(
     assert time.monotonic() - begun < 60
     assert "app/notes-2.1" in found.message
     assert word in f"{found.message}\n{found.details}", found
+    if word in found.message:
+        assert f"limits: {{{word.removeprefix('limits: ')}: " in found.hint
     assert_whole(program, here)
 
 
@@ -189,6 +192,28 @@ def test_disk_full_during_a_build(seed: Seed, here: Path, kilobytes: int) -> Non
         assert program.run("store", "verify").code == 0
         subprocess.run(["mount", "-o", "remount,size=2g", str(disk)], check=True)
         assert_builds(seed, program, project, here / "out")
+        assert_whole(program, here / "nowhere")
+    assert left_over(str(here)) == []
+
+
+def test_a_nearly_full_disk_is_no_fault_of_the_recipe(seed: Seed, here: Path) -> None:
+    """What is left belongs to the store itself (`launch_watch.RESERVE`)."""
+    script = "head -c 4000000 /dev/urandom >big; sleep 30"
+    project = doing(seed.new_project(here / "project"), script)
+    with small_disk(here / "disk", "size=3g,mode=755") as disk:
+        (disk / "store/trees").mkdir(parents=True)
+        for path in (seed.program.store / "trees").glob(f"{seed.toolchain}*"):
+            subprocess.run(["cp", "-a", path, disk / "store/trees"], check=True)
+        program = seed.program.with_store(disk / "store")
+        program.run("store", "list").good()
+        status = os.statvfs(disk)
+        used = (status.f_blocks - status.f_bfree) * status.f_frsize // 1024
+        resize = ["mount", "-o", f"remount,size={used + 200_000}k", str(disk)]
+        subprocess.run(resize, check=True)
+        found = refused(program, project, BUILD)
+        assert re.search(r"the store's disk is nearly full \(1\d\d MB free\)", found.message), found
+        assert "buildit store gc" in found.hint
+        assert "limits" not in found.hint
         assert_whole(program, here / "nowhere")
     assert left_over(str(here)) == []
 

@@ -36,6 +36,10 @@ def built_anew(seed: Seed, program: Program, project: Project, out: Path) -> Non
     shutil.rmtree(out)
 
 
+DEAF = """trap '' INT QUIT USR1 PIPE; ulimit -S -c unlimited; exec "$@" """
+"""Signals that a build would inherit."""
+
+
 def faked(shift: str) -> Change:
     return lambda program: program.started_by("faketime", "-f", shift)
 
@@ -45,6 +49,7 @@ def faked(shift: str) -> Change:
     [
         pytest.param(lambda p: replace(p, umask=0o077), id="umask 077"),
         pytest.param(lambda p: replace(p, umask=0o000), id="umask 000"),
+        pytest.param(lambda p: p.started_by("nohup", "sh", "-c", DEAF, "sh"), id="deaf"),
         pytest.param(lambda p: p.with_env(TZ="Pacific/Kiritimati"), id="TZ east"),
         pytest.param(lambda p: p.with_env(TZ="America/St_Johns"), id="TZ west"),
         pytest.param(lambda p: p.with_env(LC_ALL="C", LANG="C"), id="LC_ALL C"),

@@ -109,6 +109,10 @@ steps:
     case " $USE " in *" extra "*) echo more > "$to/extra.txt" ;; esac
     # Not the clock, and not how many jobs may run: a build sees those.
     { env -u JOBS | sort; id; pwd; umask; uname -n; ulimit -c; ulimit -s; wc -l < /proc/mounts
+      for each in 1 self; do tr '\\0' '\\n' < "/proc/$each/environ" | sed '/^JOBS=/d' | sort; done
+      tr '\\0' '\\n' < /proc/1/cmdline | sed '/^JOBS$/,+1d'; cut -d' ' -f5 /proc/self/mountinfo
+      grep -E '^(Sig[BIC]|Cap|NoNew|Seccomp:)' /proc/self/status
+      ulimit -a | grep -v -e process -e memory
       stat -c '%A %u %g %n' / "$SRC" "$FILES" "$FILES"/* /home /root /tmp
     } > "$to/machine" 2>&1
 waivers:
