@@ -45,6 +45,10 @@ _THE_MACHINES = frozenset(
 """What the file system may answer at any time; any other OSError that gets here is a bug."""
 
 
+_NO_THREAD = "can't start new thread"
+"""CPython's RuntimeError where clone(2) says EAGAIN (Python/thread_pthread.h)."""
+
+
 def error_lines(error: BuilditError) -> tuple[str, ...]:
     """The lines of an error: what and where, bounded details, the next step."""
     place = f"{error.place}: " if error.place else ""
@@ -93,6 +97,11 @@ def explained(error: BaseException) -> BuilditError | None:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", hint="what was finished is kept: run the command again")
+    if str(error) == _NO_THREAD or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        return StoreError(
+            "no further thread or process can be started here: a limit on processes is reached",
+            hint="raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1",
+        )
     if isinstance(error, OSError) and error.errno in _THE_MACHINES:
         return StoreError(
             error.strerror or "the file system refuses",

@@ -80,6 +80,16 @@ def test_interrupts_and_full_disks_are_no_bugs() -> None:
     assert explained(ValueError("x")) is None
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "again")]
+)
+def test_a_thread_that_cannot_start_is_no_bug(error: Exception) -> None:
+    said = explained(error)
+    assert isinstance(said, StoreError)
+    assert "a limit on processes is reached" in said.message
+    assert "ulimit -u" in str(said.hint)
+
+
 def caught(error: BaseException) -> BaseException:
     try:
         raise error
