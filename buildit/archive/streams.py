@@ -145,11 +145,15 @@ class HashingWriter:
             self._settle(0)
             self._put(data)
         else:
+            from functools import partial
+
+            from buildit.archive.workers import submit
+
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor  # 8 ms; small tars do without
 
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-            self._waiting.append(self._pool.submit(self._put, bytes(data)))
+            self._waiting.append(submit(self._pool, partial(self._put, bytes(data))))
             self._settle(_AHEAD)
         self.size += len(data)
         return len(data)

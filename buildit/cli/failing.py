@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -28,7 +30,9 @@ DEBUG = "BUILDIT_DEBUG"
 _THE_MACHINES = frozenset(
     {
         errno.EACCES,
+        errno.EAGAIN,
         errno.EDQUOT,
+        errno.EINTR,
         errno.EIO,
         errno.EISDIR,
         errno.ELOOP,
@@ -83,11 +87,7 @@ def _kind(error: BuilditError) -> str:
 
 def fail(error: BuilditError, stream: TextIO, *, as_json: bool) -> int:
     """Write the error, and return its exit code."""
-    if as_json:
-        stream.write(f"{json.dumps(error_plain(error))}\n")
-    else:
-        stream.write("".join(f"{line}\n" for line in error_lines(error)))
-    stream.flush()
+    _say(stream, [json.dumps(error_plain(error))] if as_json else error_lines(error))
     return error.exit_code
 
 
@@ -108,33 +108,76 @@ def explained(error: BaseException) -> BuilditError | None:
             place=os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None,
             hint="look at the permissions and the free space there; `buildit doctor` helps",
         )
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return StoreError(
+            "no more threads can be started",
+            place="this machine",
+            hint="raise the limit on processes (`ulimit -u`), or end other programs",
+        )
     return None
 
 
-def bug(error: BaseException, stream: TextIO, logs: Path) -> int:
+def bug(error: BaseException, stream: TextIO, logs: Path, *, as_json: bool = False) -> int:
     """Say that buildit itself is wrong, keep the traceback, and return the exit code."""
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    if os.environ.get(DEBUG):
-        stream.write(text)
+    shown = text.splitlines() if os.environ.get(DEBUG) else []
     kept = _keep(text, logs)
     name = printable(_short(f"{type(error).__name__}: {error}"))
-    stream.write(f"buildit: error: this is a bug of buildit: {name}\n")
     where = f"report it with {kept}" if kept else f"run it again with {DEBUG}=1 and report that"
-    stream.write(f"hint: {where}\n")
-    stream.flush()
+    message = f"this is a bug of buildit: {name}"
+    if as_json:
+        plain = {"event": "error", "kind": "Bug", "exit": BUG, "message": message, "place": None}
+        _say(stream, [json.dumps({**plain, "hint": where, "details": shown})])
+    else:
+        _say(stream, [*shown, f"buildit: error: {message}", f"hint: {where}"])
     return BUG
+
+
+def _say(stream: TextIO, lines: Sequence[str]) -> None:
+    """Write lines; a stream that takes none is no reason for another exit code."""
+    with suppress(OSError, ValueError):
+        stream.write("".join(f"{line}\n" for line in lines))
+        stream.flush()
 
 
 def closed_pipe() -> int:
     """Whoever read stdout is gone: nothing more is written there, not even by Python at its end."""
+    to_nowhere(sys.stdout)
+    return PIPE_CLOSED
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """From now on a stream takes all and keeps nothing, what it could not get rid of included."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
     finally:
         os.close(nowhere)
-    return PIPE_CLOSED
+    stream.flush()
+
+
+def stuck(error: BaseException) -> StoreError | None:
+    """What kept stdout from taking what click writes there (help, version); None where that is
+    not what went wrong: a full disk says the same, in another place."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not isinstance(error, OSError):
+        return None
+    name = str(trace.tb_frame.f_globals.get("__name__", ""))
+    return unwritable(error) if name.partition(".")[0] == "click" else None
+
+
+def unwritable(error: OSError) -> StoreError:
+    """What a stdout that takes nothing means; it takes all, and keeps nothing, afterwards."""
+    to_nowhere(sys.stdout)
+    return StoreError(
+        f"the result cannot be written: {error.strerror}",
+        place="standard output",
+        hint="what was made is there all the same: write the output elsewhere",
+    )
 
 
 def _keep(text: str, logs: Path) -> Path | None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import click
 
 from buildit.cli import container_verbs, machine_verbs, store_verbs, trust_verbs
-from buildit.cli.failing import bug, closed_pipe, explained, fail
+from buildit.cli.failing import bug, closed_pipe, explained, fail, stuck
 from buildit.cli.options import Invocation
 from buildit.cli.quick import VERBS
+from buildit.cli.results import finish
 from buildit.cli.signals import stopping
 from buildit.errors import UsageError
 
@@ -90,22 +91,23 @@ def run(argv: Sequence[str]) -> int:
     as_json = "--json" in argv
     try:
         with stopping() as stop:
-            code = _invoke(argv, Invocation(tuple(argv), stop))
-            sys.stdout.flush()
+            try:
+                code = _invoke(argv, Invocation(tuple(argv), stop))
+            except click.exceptions.Exit as done:
+                code = done.exit_code
+            finish()
             return code
     except BrokenPipeError:
         return closed_pipe()
-    except click.exceptions.Exit as done:
-        return done.exit_code
     except click.ClickException as error:
         return fail(_usage(error), sys.stderr, as_json=as_json)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can tell
-        known = explained(error)
+        known = stuck(error) or explained(error)
         if known is not None:
             return fail(known, sys.stderr, as_json=as_json)
         from buildit.pipeline.stamp import directory
 
-        return bug(error, sys.stderr, directory().parent.parent / "logs" / "bugs")
+        return bug(error, sys.stderr, directory().parent.parent / "logs" / "bugs", as_json=as_json)
 
 
 def _invoke(argv: Sequence[str], invocation: Invocation) -> int:

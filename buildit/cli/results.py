@@ -9,8 +9,31 @@ from collections.abc import Iterable
 
 def say(lines: Iterable[str]) -> None:
     """Write lines; the caller has made foreign text printable, or wants its bytes."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    _write("".join(f"{line}\n" for line in lines))
 
 
 def say_json(value: object) -> None:
-    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
+    _write(f"{json.dumps(value, indent=2)}\n")
+
+
+def finish() -> None:
+    """Have everything written.
+
+    Raises:
+        StoreError: stdout takes it not.
+        BrokenPipeError: nobody reads it any more.
+    """
+    _write("")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        if not text:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from buildit.cli.failing import unwritable
+
+        raise unwritable(error) from error

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first asks all to end in order, the second ends at once."""
+"""Ctrl-C, SIGTERM, SIGHUP, SIGQUIT: the first asks all to end in order, the second ends at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 EXIT = 130
 SHOW_CURSOR = b"\x1b[?25h\n"
 

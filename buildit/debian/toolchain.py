@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from buildit.archive.admit import Budget
@@ -20,6 +21,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
+from buildit.archive.workers import submit
 from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
@@ -103,7 +105,7 @@ def _unpack_all(
 ) -> None:
     # the largest first, so that both threads end at about the same time
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:
-        futures = [pool.submit(unpack, deb) for deb in debs]
+        futures = [submit(pool, partial(unpack, deb)) for deb in debs]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:

@@ -28,8 +28,12 @@ class Crew(Generic[Result]):
         self._threads = [Thread(target=self._run) for _ in range(min(size, len(works)))]
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more threads: those that run do it all
+                del self._threads[number:]
+                break
         return self
 
     def __exit__(
@@ -51,6 +55,7 @@ class Crew(Generic[Result]):
         """
         for thread in self._threads:
             thread.join()
+        self._run()  # what no thread took
         if self._failure is not None:
             raise self._failure
         return [self._done[number] for number in range(len(self._works))]

@@ -12,8 +12,10 @@ import struct
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from buildit.archive.streams import Writable, write_all
+from buildit.archive.workers import submit
 
 LEVEL = 5
 BLOCK = 1 << 20
@@ -59,7 +61,7 @@ class GzipWriter(io.RawIOBase):
     def _submit(self, flush: int) -> None:
         block = bytes(self._block)
         self._block.clear()
-        self._pending.append(self._pool.submit(_deflate, block, self._before, flush))
+        self._pending.append(submit(self._pool, partial(_deflate, block, self._before, flush)))
         self._before = block[-_WINDOW:]
         while len(self._pending) > 2 * self._threads:
             write_all(self._out, self._pending.popleft().result())

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
+from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest, digest_bytes
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
@@ -99,7 +101,9 @@ class Blobs:
             return sum(self._one(want, batch, Abort()) for want in unique.values())
         abort = Abort()
         with ThreadPoolExecutor(min(self.jobs, len(unique)), "buildit-pull") as pool:
-            futures = [pool.submit(self._one, want, batch, abort) for want in unique.values()]
+            futures = [
+                submit(pool, partial(self._one, want, batch, abort)) for want in unique.values()
+            ]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
                 if any(future.done() and future.exception() for future in futures):

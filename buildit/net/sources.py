@@ -14,9 +14,11 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
 from buildit.events import Fetching, LocationFailed, Reporter, silent
@@ -224,7 +226,7 @@ class Fetcher:
         abort = Abort()
         fetcher = replace(self, abort=abort)
         with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="buildit-fetch") as pool:
-            futures = {key: pool.submit(fetcher.fetch, want) for key, want in unique.items()}
+            futures = {k: submit(pool, partial(fetcher.fetch, want)) for k, want in unique.items()}
             try:
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
                 if any(future.done() and future.exception() for future in futures.values()):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey
-from buildit.errors import BuilditError, IntegrityError, Interrupted
+from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.events import (
     BuildFailed,
     Building,
@@ -121,6 +121,8 @@ class Realiser:
         for host in self._binhosts():
             try:
                 artifact = host.pull(node.key, self.store, suits)
+            except (Interrupted, StoreError, CorruptBlob):
+                raise  # that is no matter of the binhost's: a full disk is not a miss
             except BuilditError:
                 continue  # the binhost said why
             if artifact is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
 from buildit.pipeline.settings import Repository, Settings
 from buildit.store.attest import LOCAL
@@ -159,7 +160,10 @@ class Hosts:
             from buildit.net.publishing import FilePublisher
 
             with closing(FilePublisher(Path(one.upload))) as publisher:
-                yield publisher
+                try:
+                    yield publisher
+                except StoreError as error:
+                    raise _of_binhost(error, one) from error
             return
         from buildit.net.sftp_transport import SftpTransport
         from buildit.net.ssh_account import parse_account
@@ -231,3 +235,17 @@ def _whereabouts(root: Path) -> Iterator[str]:
         yield os.readlink("/proc/self/ns/mnt")
     except OSError:
         yield ""
+
+
+def _of_binhost(error: StoreError, one: Repository) -> StoreError:
+    """An error of the directory that is published to, called what it is; others stay."""
+    place = error.place or ""
+    root = os.path.realpath(one.upload)
+    if not (place == root or place.startswith((f"{root}/", one.upload.rstrip("/") + "/"))):
+        return error
+    return StoreError(
+        error.message.replace("the store", f"the binhost '{one.name}'"),
+        place=place,
+        hint=f"look at the free space, the mode and the mount of {one.upload}, then push again",
+        details=error.details,
+    )

@@ -194,14 +194,16 @@ def built_keys(
     doubts = realiser.judge.doubts
 
     def at_hand(node: Node) -> Artifact:
-        artifact = lookup(store, node.key, believed=doubts)
-        if artifact is None:
-            raise UsageError(
-                f"{node.label} is not in the store",
-                place=plan.directory,
-                hint=f"build it first: buildit {plan.directory}",
-            )
-        return artifact
+        found = examine(store, node.key, believed=doubts)
+        if isinstance(found, Found):
+            return found.artifact
+        if found.unread is not None:
+            raise found.unread
+        raise UsageError(
+            f"{node.label} is not in the store",
+            place=plan.directory,
+            hint=f"build it first: buildit {plan.directory}",
+        )
 
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.nodes)).members

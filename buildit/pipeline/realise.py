@@ -136,7 +136,10 @@ def _recall_all(nodes: Mapping[BuildKey, Node], state: Survey, recall: Find) -> 
 def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int) -> None:
     # Here: 8 ms that a run with nothing to build need not pay.
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+    from functools import partial
     from graphlib import TopologicalSorter
+
+    from buildit.archive.workers import submit
 
     wanted = {node.key: node for node in ordered}
     sorter = TopologicalSorter(
@@ -150,7 +153,8 @@ def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int
             while sorter.is_active() or running:
                 if failure is None:
                     for key in sorter.get_ready():
-                        running[pool.submit(build, wanted[key], dict(state.found))] = key
+                        work = partial(build, wanted[key], dict(state.found))
+                        running[submit(pool, work)] = key
                 if not running:
                     break
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)

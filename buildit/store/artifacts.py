@@ -17,7 +17,7 @@ from buildit.errors import IntegrityError, StoreError
 from buildit.model.artifact import Artifact
 from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import located, make_directory, open_regular
+from buildit.store.durable import Vanished, located, make_directory, open_regular
 from buildit.store.layout import key_directory
 from buildit.store.locks import exclusive
 from buildit.store.names import note
@@ -50,9 +50,13 @@ Believed = Callable[[Found], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """Why the store cannot serve a key: one reason, or one per statement that was refused."""
+    """Why the store cannot serve a key: one reason, or one per statement that was refused.
+
+    `unread` is why a statement could not even be read: the disk, and not what it says.
+    """
 
     reasons: tuple[str, ...]
+    unread: StoreError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ def examine(
 ) -> Found | Miss:
     """As `lookup`, with the statement or the reasons; what was built here is looked at first."""
     reasons = []
+    unread = None
     paths = list(statement_paths(store.root, key, (LOCAL,)))
     if len(paths) > 1:
         paths.sort(key=lambda path: origin_path(path).exists())
@@ -94,6 +99,8 @@ def examine(
             artifact, builder = read_statement(path, key)
         except (IntegrityError, StoreError) as error:
             reasons.append(f"{path.name}: {error.message}")
+            if isinstance(error, StoreError) and not isinstance(error, Vanished):
+                unread = error
             continue
         reason = incomplete(store, artifact) or suits(artifact)
         if reason is None:
@@ -102,7 +109,7 @@ def examine(
             if reason is None:
                 return found
         reasons.append(f"{path.name}: {reason}")
-    return Miss(tuple(reasons) or ("no build of it is in the store",))
+    return Miss(tuple(reasons) or ("no build of it is in the store",), unread)
 
 
 def incomplete(store: Store, artifact: Artifact) -> str | None:

@@ -21,6 +21,7 @@ from buildit.store.cas import Store, set_aside
 from buildit.store.durable import READ_ONLY, located, token
 from buildit.store.layout import CONSTANT_FILES, DIRECTORIES
 from buildit.store.lease import reclaim
+from buildit.store.locks import exclusive
 from buildit.store.seal import SEAL
 
 
@@ -135,8 +136,7 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
         yield _fault(store, path, "it lies under no key", Remedy.REPORTED)
         return
     if path.name.endswith((".json.sig", ".json.from")):
-        if not path.with_suffix("").exists():
-            yield _aside(store, path, "it stands beside no statement")
+        yield from _check_beside(store, path)
         return
     if split_name(path.name) is None:
         yield _aside(store, path, "its name is no builder's")
@@ -152,6 +152,19 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
     reason = incomplete(store, artifact)
     if reason is not None:
         yield _fault(store, path, f"{artifact.name}: {reason}", Remedy.REPORTED)
+
+
+def _check_beside(store: Store, path: Path) -> Iterator[Fault]:
+    """A signature or an origin comes before its statement; where a commit was cut short in between
+    it is left over, which is no damage."""
+    statement = path.with_suffix("")
+    if statement.exists():
+        return
+    with exclusive(store.root / "locks" / "statements"):
+        if path.exists() and not statement.exists():
+            path.unlink()
+            reason = "it was left by a commit that was cut short before its statement"
+            yield _fault(store, path, reason, Remedy.REPAIRED)
 
 
 def _check_trees(store: Store) -> Iterator[Fault]:

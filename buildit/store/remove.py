@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from buildit.store.durable import token
 
+TRIES = 16
 _DEPTH = 64
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -43,6 +45,14 @@ def remove_tree(path: Path) -> None:
         path.rmdir()
 
 
+def listed(directory: int | str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """As os.scandir, which Python does not begin again where a signal interrupts it (EINTR)."""
+    for _ in range(TRIES):
+        with suppress(InterruptedError):
+            return os.scandir(directory)
+    return os.scandir(directory)
+
+
 def _open_directory(name: str, parent: int) -> int:
     """Open a directory that may forbid it; its mode is opened up where need be."""
     try:
@@ -70,7 +80,7 @@ def _open_up(name: str, parent: int) -> None:
 def _empty(directory: int, top: int, depth: int) -> bool:
     """Empty a directory; True where something was moved to the top and waits there."""
     moved = False
-    with os.scandir(directory) as found:
+    with listed(directory) as found:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_directory in names:
         if not is_directory:

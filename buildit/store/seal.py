@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.digest import is_hex64
+from buildit.store.remove import listed
 
 SEAL = ".seal"
 _UNREADABLE = "unreadable"
@@ -72,7 +73,7 @@ def _lines(tree: Path) -> Iterator[tuple[str, bytes]]:
     top = os.fspath(tree)
     while pending:
         below = pending.pop()
-        with os.scandir(f"{top}/{below}") as listing:
+        with listed(f"{top}/{below}") as listing:
             entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         for entry in entries:
             path = f"{below}{entry.name}"

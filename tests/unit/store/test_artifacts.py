@@ -165,7 +165,9 @@ def test_what_was_taken_and_then_built_here_is_ones_own(store: Store) -> None:
     origin_path(found.path).write_text("")
     assert origin_of(found.path) == "elsewhere"
     found.path.unlink()
-    assert [fault.reason for fault in verify(store).faults] == ["it stands beside no statement"]
+    assert [fault.reason for fault in verify(store).faults] == [
+        "it was left by a commit that was cut short before its statement"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
