@@ -255,13 +255,17 @@ def _run(
     )
 
 
-def page(outcomes: Iterable[Outcome]) -> str:
-    """The table for docs."""
-    rows = [
+def row(one: Outcome) -> str:
+    """What the page says of one job."""
+    return (
         f"| {' + '.join(one.job.packages)} | {one.debs} | {one.size / 1e6:.0f} "
         f"| {one.error or 'yes'} | {one.lacks or '-'} |"
-        for one in outcomes
-    ]
+    )
+
+
+def page(rows: Iterable[str]) -> str:
+    """The table for docs."""
+    rows = list(rows)
     good = sum("| yes |" in row for row in rows)
     head = (
         "# Debian packages in images\n\n"
@@ -274,21 +278,24 @@ def page(outcomes: Iterable[Outcome]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Run the table; 1 where something of it does not run."""
+    """Run the table, or renew some rows of it; 1 where something does not run."""
     parser = argparse.ArgumentParser(prog="python -m bench.debs", description=__doc__)
     parser.add_argument("names", nargs="*", help="packages of the table; all without any")
     parser.add_argument("--buildit", default=f"{sys.executable} -m buildit")
     asked = parser.parse_args(argv)
-    jobs = [job for job in (*COMMON, *FURTHER) if not asked.names or job.name in asked.names]
-    outcomes = []
-    for job in jobs:
+    table = (*COMMON, *FURTHER)
+    known = PAGE.read_text().splitlines() if PAGE.exists() else []
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in known if "| " in line}
+    bad = False
+    for job in (one for one in table if not asked.names or one.name in asked.names):
         with tempfile.TemporaryDirectory(prefix="debs-") as name:
-            outcomes.append(try_out(job, Path(name), asked.buildit.split()))
-        one = outcomes[-1]
+            one = try_out(job, Path(name), asked.buildit.split())
         print(f"{job.name}: {one.error or 'ok'} ({one.seconds:.0f} s) {one.lacks}", flush=True)
-        if not asked.names:
-            PAGE.write_text(page(outcomes))
-    return int(any(one.error for one in outcomes))
+        bad |= bool(one.error)
+        rows[" + ".join(job.packages)] = row(one)
+        titles = (" + ".join(one.packages) for one in table)
+        PAGE.write_text(page(rows[title] for title in titles if title in rows))
+    return int(bad)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import posixpath
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -61,11 +62,17 @@ class ImageTree:
         return entry.path if entry is not None and entry.kind is Kind.FILE else None
 
     def gives(self, need: str, directories: Sequence[str]) -> bool:
+        """Whether a need is met; a library that lies elsewhere may be found by an environment."""
         kind, _, name = need.partition(":")
         if kind == "soname":
-            return any(self.file(f"{one}/{name}") for one in (*directories, *self.system(())))
+            places = (*directories, *self.system(()))
+            return any(self.file(f"{one}/{name}") for one in places) or self.has_named(name)
         end = way(name, self.find, {}).end
         return end == "" or (end is not None and self.find(end) is not None)
+
+    def has_named(self, name: str) -> bool:
+        """Whether some file or link has a name, wherever it lies."""
+        return any(path.endswith(f"/{name}") for path in self.members)
 
     def system(self, first: Sequence[str]) -> tuple[str, ...]:
         """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
@@ -168,12 +175,23 @@ def check_starts(
     """
     problem = _Start(tree, environment, waived).problem(program, 0)
     if problem:
+        near = _alike(tree, program) if tree.file(program) is None else ()
+        there = f" ({', '.join(near)} is there)" if near else ""
         raise RecipeError(
             f"the image runs {program}, but {problem}",
             place=place or None,
-            hint="correct `exec`, or add the package that brings what is missing: "
+            hint=f"correct `exec`{there}, or add the package that brings what is missing: "
             "`- package: {debian: NAME}`",
         )
+
+
+def _alike(tree: ImageTree, program: str) -> tuple[str, ...]:
+    """Programs of the image that may be meant: `/usr/bin/nc.openbsd` for `nc`, whose name only
+    Debian's alternatives would give it."""
+    base = posixpath.basename(program)
+    pattern = re.compile(rf"(?:[^/]+/)*s?bin/{re.escape(base)}(?:[-.0-9][^/]*)?")
+    found = sorted(path for path in tree.members if base and pattern.fullmatch(path))
+    return tuple(f"/{path}" for path in found if tree.file(path))[:FEW]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +264,7 @@ class _Start:
 
     def _cached(self, soname: str) -> bool:
         """Whether a cache of the loader's own may name the library; it is not read."""
-        return _CACHE in self.tree.members and any(
-            posixpath.basename(path) == soname for path in self.tree.members
-        )
+        return _CACHE in self.tree.members and self.tree.has_named(soname)
 
     def _reached(self, file: str, elf: Elf, system: Sequence[str]) -> dict[str, Elf]:
         """The file and all libraries that it may load, however deep."""

@@ -158,6 +158,15 @@ def test_a_program_of_the_smaller_machine_runs_where_its_loader_is(blobs: BlobDi
     check(tree(blobs, [small, file("lib/ld-linux.so.2", b"x", 0o755)]))
 
 
+def test_a_program_that_is_not_there_is_answered_with_those_like_it(blobs: BlobDirectory) -> None:
+    names = ("usr/bin/nc.openbsd", "usr/lib/jvm/bin/nc", "usr/bin/ncal", "usr/share/nc")
+    found = tree(blobs, [*(file(name, STATIC, 0o755) for name in names), link("bin", "usr/bin")])
+    with pytest.raises(RecipeError) as caught:
+        check(found, "/bin/nc")
+    hint = caught.value.hint or ""
+    assert hint.startswith("correct `exec` (/usr/bin/nc.openbsd, /usr/lib/jvm/bin/nc is there), or")
+
+
 # -- what an image runs
 
 
@@ -212,6 +221,8 @@ def test_synced_programs_are_looked_at_too(blobs: BlobDirectory) -> None:
         "/srv/run.sh needs /bin/bash, which is nowhere in the image",
         "/srv/tool needs the library libmine.so, which is nowhere in the image",
     ]
+    found = file("opt/libmine.so", elf(soname="libmine.so"))  # by LD_LIBRARY_PATH, perhaps
+    assert len(list(remarks(tree(blobs, [*LIBC, *MERGED, found], synced), []))) == 1
     many = [file(f"srv/{number}", b"#!/bin/bash\n", 0o755) for number in range(7)]
     lines = list(remarks(tree(blobs, LIBC, many), []))
     assert len(lines) == 6
