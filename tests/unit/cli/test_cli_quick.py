@@ -198,5 +198,5 @@ def test_nothing_heavy_is_imported(kept: Path) -> None:
         text=True,
         check=True,
     )
-    ours = ["__main__", "cli", "cli.quick", "pipeline", "pipeline.stamp"]
+    ours = ["__main__", "cli", "cli.quick", "home", "pipeline", "pipeline.stamp"]
     assert done.stdout.splitlines() == ["out/x.oci", f"0 [] {[f'buildit.{n}' for n in ours]}"]
