@@ -18,8 +18,9 @@ HEAD = """# File formats
 Generated from the models by `buildit schema formats > docs/formats.md`; do not edit.
 
 Every file is YAML in which each scalar is text, typed by the key that it stands under: `1.10` stays
-`1.10`, and an unquoted `on` is a word. Unknown and duplicate keys are errors. The JSON Schemas in
-`schemas/` say the same to editors.
+`1.10`, and an unquoted `on` is a word. No value at all, an unquoted `~` or `null` are an empty
+text. Tabs stand in quotes, block texts and comments only. Unknown and duplicate keys are errors.
+The JSON Schemas in `schemas/` say the same to editors.
 """
 
 PKG = """The recipe of a package. Texts, except those of `steps`, are templates over `name` and

@@ -91,7 +91,43 @@ def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoad
         )
     if isinstance(root, Scalar) and not root.text:
         raise _empty(file)
+    stray = _stray_tab(reading.lines, reading.spans) if "\t" in text else None
+    if stray is not None:
+        raise RecipeError(
+            "a tab stands here", place=str(Place(file, stray[0] + 1, stray[1] + 1)), hint=_NO_TABS
+        )
     return root
+
+
+_NO_TABS = "use spaces, not tabs; a value that needs one goes in quotes"
+_Span = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _stray_tab(lines: list[str], spans: list[_Span]) -> tuple[int, int] | None:
+    """Row and column of the first tab outside of quoted texts, block texts and comments.
+
+    libyaml takes such tabs in some places, PyYAML's own reader in none.
+    """
+    for row, line in enumerate(lines):
+        if "\t" not in line:
+            continue
+        inside = [
+            (begin[1] if begin[0] == row else 0, end[1] if end[0] == row else len(line))
+            for begin, end in spans
+            if begin[0] <= row <= end[0]
+        ]
+        column = 0
+        while column < len(line):
+            after = next((end for begin, end in inside if begin <= column < end), None)
+            if after is not None:
+                column = after
+                continue
+            if line[column] == "#" and (column == 0 or line[column - 1] in " \t"):
+                break
+            if line[column] == "\t":
+                return row, column
+            column += 1
+    return None
 
 
 def _empty(file: str) -> RecipeError:
@@ -117,6 +153,9 @@ class _Reading:
     lines: list[str]
     events: Iterator[yaml.Event]
     total: int = 0
+    flow: int = 0
+    spans: list[_Span] = field(default_factory=list)
+    """Of quoted and block texts: where each begins and ends, from 0."""
     anchors: dict[str, _Sized | None] = field(default_factory=dict)  # None: still open
 
     def place(self, event: yaml.Event) -> Place:
@@ -149,9 +188,8 @@ class _Reading:
 
     def _admit(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         line, column = _start(event)
-        # libyaml takes tabs between tokens in some places, PyYAML's own reader in none.
         if column and self.lines[line][column - 1 : column] == "\t":
-            raise self.error("a tab stands before this value", event, "use spaces, not tabs")
+            raise self.error("a tab stands before this value", event, _NO_TABS)
         if event.tag is not None:
             hint = "quote the value if it begins with '!'"
             raise self.error(f"the tag {event.tag!r} is not accepted here", event, hint)
@@ -188,11 +226,33 @@ class _Reading:
         if char := refused(event.value):
             raise self.error(f"{name_of(char)} is not allowed in a value", event)
         place = self.place(event)
+        self._same_everywhere(event)
         if not event.style and event.value in _NULLS:
             return Scalar("", place)
         # Only templates and JSON are ever looked into.
         inside = event.style == "|" or "{" in event.value
         return Scalar(event.value, place, self._body(event) if inside else None)
+
+    def _same_everywhere(self, event: yaml.ScalarEvent) -> None:
+        """Refuse what only one of PyYAML's two readers takes, and note where tabs may be."""
+        line, column = _start(event)
+        end = (
+            (line, column)
+            if event.end_mark is None
+            else (event.end_mark.line, event.end_mark.column)
+        )
+        if event.style in ("'", '"'):
+            quote = self.lines[line].find(event.style, column)  # after an anchor
+            self.spans.append(((line, max(column, quote)), end))
+        elif event.style:
+            self.spans.append(((line + 1, 0), end))
+            header = self.lines[line][column:].split("#", 1)[0]
+            first = next((one for one in event.value.split("\n") if one), "")
+            if first.startswith("\t") and not any(char.isdigit() for char in header):
+                raise self.error("this text begins with a tab", event, _NO_TABS)
+        elif self.flow and "?" in event.value[1:]:
+            hint = f'put quotes around it: "{event.value}"'
+            raise self.error("a value in brackets holds a '?'", event, hint)
 
     def _body(self, event: yaml.ScalarEvent) -> Place | None:
         """Where the text begins, if each of its lines is a line of the file."""
@@ -210,8 +270,11 @@ class _Reading:
         import yaml
 
         items: list[_Sized] = []
+        flow = bool(getattr(start, "flow_style", False))
+        self.flow += flow
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(event, depth + 1))
+        self.flow -= flow
         node = Sequence(tuple(item.node for item in items), self.place(start))
         return _Sized(node, *_extent(items))
 
@@ -220,6 +283,8 @@ class _Reading:
 
         inside: list[_Sized] = []
         items: dict[str, tuple[Scalar, Node]] = {}
+        flow = bool(getattr(start, "flow_style", False))
+        self.flow += flow
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self._key(event, depth + 1)
             if before := items.get(key.text):
@@ -231,6 +296,7 @@ class _Reading:
             value = self.node(next(self.events), depth + 1)
             inside.append(value)
             items[key.text] = (key, value.node)
+        self.flow -= flow
         size, height = _extent(inside)
         return _Sized(Mapping(tuple(items.values()), self.place(start)), size + len(items), height)
 
@@ -273,25 +339,40 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
     row, column = mark.line, mark.column
     if row >= len(lines):
         row, column = len(lines) - 1, len(lines[-1])
+    blank = row
+    while blank and not lines[blank].strip() and "\t" not in lines[blank]:
+        blank -= 1
+    if "\t" in lines[blank] and not lines[blank].strip():
+        place = Place(file, blank + 1, lines[blank].index("\t") + 1)
+        return RecipeError("a tab stands here", place=str(place), hint=_NO_TABS)
     while row and not lines[row].strip():  # the end of the file: show what is before it
         row -= 1
         column = len(lines[row])
-    line = lines[row]
     message = f"this is not YAML: {error.problem}"
     if error.context and error.context_mark is not None:
         message += f" ({error.context} from line {error.context_mark.line + 1})"
     return RecipeError(
         message,
         place=str(Place(file, row + 1, column + 1)),
-        hint=_advice(line, column, error.problem or ""),
+        hint=_advice(lines, row, column, error.problem or ""),
     )
 
 
-def _advice(line: str, column: int, problem: str) -> str:
+def _advice(lines: list[str], row: int, column: int, problem: str) -> str:
+    line = lines[row]
     if "\t" in line[: column + 1]:
-        return "use spaces, not tabs, to indent"
+        return _NO_TABS
     if "mapping values" in problem:
+        above = next((one for one in reversed(lines[:row]) if one.strip()), "")
+        if above and _indent(line) > _indent(above) and ":" in above:
+            return "indent this line as the one above, if both belong together"
         return "put quotes around a value that holds ': '"
     if "cannot start" in problem:
         return f"put quotes around a value that begins with {line[column : column + 1]!r}"
+    if "'?'" in problem:
+        return "put quotes around a value in brackets that holds a '?'"
     return "check the indentation, quotes and brackets here and just above"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
