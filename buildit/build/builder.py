@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.admit import Budget
@@ -16,6 +16,7 @@ from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
 from buildit.build.capture import (
     CAPTURE,
+    Installed,
     check,
     check_providers,
     found_providers,
@@ -30,7 +31,7 @@ from buildit.build.debs import Debs, leave_out, link_run_directories, unmet
 from buildit.build.kept_jail import keep_jail
 from buildit.build.limits import Limits
 from buildit.build.needs import MACHINES, Target
-from buildit.build.normalise import Bounds, FileRule
+from buildit.build.normalise import Bounds, Change, FileRule
 from buildit.build.providers import Visible, dependencies_sight
 from buildit.build.record import BuildRecord, read_record
 from buildit.build.split import OutputRule
@@ -41,7 +42,7 @@ from buildit.build.workroom import PhaseFailed, Workroom
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, Interrupted, StoreError
 from buildit.events import Notice, PhaseStarted, Reporter
-from buildit.model.artifact import Artifact, Output
+from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.pathglob import glob_of
 from buildit.model.plan import Node, Toolchain
 from buildit.model.platform import PLATFORMS
@@ -54,6 +55,8 @@ from buildit.store.failures import Failure, forget_failure, keep_failure
 from buildit.store.ingest import Batch
 
 TREES = "trees"
+_NO_SET_ID = "set-id bit of the .deb left out"
+_NO_OWNER = "owner of the .deb left out, it is 0:0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,12 @@ class Builder:
             installed = survey(tree, _sticky(members), (), epoch, target)
             beyond = dependencies_sight(tuple(self.debs.beside(node)), self.debs.below())
             found = found_providers(installed, beyond, target)
+            lost = tuple(_lost(members))
+            for line in told(Installed({RUNTIME: ()}, {}, lost)):
+                self.report(Notice(f"{node.label}: {line}", warning=True))
+            lines = told(replace(installed, changes=(*installed.changes, *lost)))
             text = unmet(installed.needs, found)
+            text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
             with self.store.batch() as batch:
                 log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
                 kept = _Kept(pack(tree, installed, found, batch), _record(node, batch), log)
@@ -305,6 +313,14 @@ def _sticky(members: Sequence[Entry]) -> list[FileRule]:
         for entry in members
         if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000
     ]
+
+
+def _lost(members: Sequence[Entry]) -> list[Change]:
+    """Set-id bits and owners of a .deb's files: no artifact has them without a declaration."""
+    plain = [entry for entry in members if entry.kind in (Kind.FILE, Kind.DIRECTORY)]
+    bits = [Change(_NO_SET_ID, entry.path) for entry in plain if entry.mode & 0o6000]
+    owners = [Change(_NO_OWNER, entry.path) for entry in plain if entry.uid or entry.gid]
+    return bits + owners
 
 
 def resolved_outputs(

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from buildit.archive.beneath import Root
 from buildit.build.capture import Installed, check, refuse_empty, survey, told
 from buildit.build.needs import MACHINES, Target
-from buildit.build.normalise import FileRule
+from buildit.build.normalise import FileRule, open_content
 from buildit.build.split import OutputRule
 from buildit.build.watched import Watched
+from buildit.digest import digest_bytes
 from buildit.errors import BuildError, Interrupted
+from buildit.model.tree import Kind
 
 pytestmark = pytest.mark.unit
 
@@ -97,3 +101,29 @@ def large(path: Path) -> None:
     with path.open("wb") as stream:
         stream.truncate(4 << 30)
         stream.truncate((4 << 30) - 1)
+
+
+class Counting(Root):
+    """A root that counts how often each file is opened."""
+
+    opened: ClassVar[Counter[str]] = Counter()
+
+    def open_read(self, path: str) -> int:
+        self.opened[path] += 1
+        return super().open_read(path)
+
+
+def test_small_files_are_opened_once(tmp_path: Path) -> None:
+    put(tmp_path, "usr/share/a", "usr/share/b", "usr/bin/c", mode=0o755)
+    (tmp_path / "usr/share/large").write_bytes(b"x" * 100_000)
+    Counting.opened.clear()
+    with Counting.open(tmp_path) as root:
+        tree = Watched(root, threading.Event())
+        found = survey(tree, (), (), 1, TARGET)
+        assert check(tree, found, TARGET, (), "a/x") == ()
+        for entry in found.outputs["runtime"]:
+            if entry.kind is Kind.FILE:
+                with open_content(tree, entry) as stream:
+                    assert digest_bytes(stream.read()) == entry.digest
+    assert Counting.opened.pop("usr/share/large") > 2
+    assert dict(Counting.opened) == {"usr/bin/c": 1, "usr/share/a": 1, "usr/share/b": 1}
