@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from buildit.errors import BuilditError
 from buildit.image.aci_manifest import program
 from buildit.image.aci_rules import manifest_problems
 from buildit.image.appspec import program_problem
-from buildit.image.tree import FOREIGN, Reading, Tree, read_entries
+from buildit.image.tree import Reading, Tree, inflated, read_entries
 from buildit.model.tree import Entry, Kind
 
 _MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
@@ -47,14 +48,16 @@ def read_aci(path: Path) -> Reading:
     with path.open("rb") as stream:
         problems += _magic_problems(stream)
         try:
-            with decompressed(stream, FOREIGN, str(path)) as plain:
+            with decompressed(
+                stream, inflated(os.fstat(stream.fileno()).st_size), str(path)
+            ) as plain:
                 hashed = _Sha512(plain)
                 tree, manifest = _read(hashed, path.name, problems)
                 while hashed.read(CHUNK):
                     pass
         except BuilditError as error:
             return Reading("aci", "", None, (*problems, error.message))
-    entries = tree.entries()
+    entries = tree.entries(stacked=False)
     problems += [*tree.problems, *_manifest_problems(manifest, entries)]
     return Reading("aci", f"sha512-{hashed.hash.hexdigest()}", entries, tuple(problems))
 

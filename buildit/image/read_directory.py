@@ -37,7 +37,7 @@ def read_directory(path: Path) -> Reading:
             else:
                 entries.append(entry)
     tree.lay(entries)
-    whole = tree.entries()
+    whole = tree.entries(stacked=False)
     return Reading("directory", "", whole, (*problems, *tree.problems))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from buildit.digest import CHUNK, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError
 from buildit.image.oci import CONFIG, INDEX, LAYER, LAYOUT, MANIFEST
 from buildit.image.oci_rules import config_problems
-from buildit.image.tree import FOREIGN, Reading, Tree, read_entries
+from buildit.image.tree import Reading, Tree, inflated, read_entries
 from buildit.model.tree import Entry
 
 _DOCUMENT_MOST = 4 << 20
@@ -56,6 +57,8 @@ class _Layout:
 
     root: Root
     problems: list[str] = field(default_factory=list)
+    inflated: int = 0
+    """Bytes that its layers had so far, unpacked."""
 
     def document(self, path: str) -> bytes:
         """Raises IntegrityError where the file is missing or absurdly large."""
@@ -99,6 +102,7 @@ def read_oci(path: Path) -> Reading:
         layout = _Layout(root)
         try:
             described = _described(layout)
+            blob_path(described, "manifest")
             identifier = str(described["digest"])
             manifest = _object(layout.blob(described, "manifest"), "manifest")
             tree = _image(layout, manifest, described)
@@ -110,12 +114,16 @@ def read_oci(path: Path) -> Reading:
 
 def _object(content: bytes, what: str) -> Document:
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"the {what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise IntegrityError(f"the {what} is not an object")
     return value
+
+
+def _no_number(word: str) -> object:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def _objects(owner: Document, key: str, what: str) -> Sequence[Document]:
@@ -162,6 +170,8 @@ def _image(layout: _Layout, manifest: Document, described: Document) -> Tree:
 
 def _check_config(layout: _Layout, config: Document, described: Document, layers: int) -> None:
     platform = described.get("platform")
+    if not isinstance(platform, dict | None):
+        layout.problems.append("index.json: the platform is no object")
     for key in ("os", "architecture"):
         if isinstance(platform, dict) and key in platform and platform[key] != config.get(key):
             layout.problems.append(f"config: {key} is not the one that the index says")
@@ -189,15 +199,19 @@ def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) ->
     except OSError as error:
         raise IntegrityError(f"{what}: {path} cannot be read: {error.strerror}") from error
     with open(descriptor_fd, "rb") as stream:
+        if os.fstat(descriptor_fd).st_size != descriptor.get("size"):
+            raise IntegrityError(f"{what} is not of the digest and size that name it")
         magic = stream.peek(6)[:6]
         if _codec(magic) != suffix:
             layout.problems.append(f"{what} is not compressed as its media type says")
         stored = _Sha256(stream)
-        with decompressed(stored, FOREIGN, what) as unpacked:
+        budget = inflated(os.fstat(stream.fileno()).st_size, layout.inflated)
+        with decompressed(stored, budget, what) as unpacked:
             plain = _Sha256(unpacked)
             entries = [entry for entry, _ in read_entries(plain, what)]
             if plain.digest() != diff_id:
                 layout.problems.append(f"{what} is not of its diff_id")
+            layout.inflated += plain.size
         if stored.digest() != descriptor["digest"] or stored.size != descriptor.get("size"):
             layout.problems.append(f"{what} is not of the digest and size that name it")
     return entries

@@ -20,6 +20,20 @@ from buildit.model.tree import Entry, Kind, sort_key
 FOREIGN = Budget(ratio=100_000, depth=256)
 """Images may be anybody's, and layers of zeros compress very well."""
 
+INFLATED = 2 << 30
+"""Bytes that whatever is stored may become."""
+
+TIMES = 64
+"""How often as large as what is stored the whole may be, beyond that. Text gives 5 to 20."""
+
+
+def inflated(stored: int, before: int = 0) -> Budget:
+    """What a layer or archive of `stored` bytes may become, `before` being spent already: nothing
+    else bounds what a stranger's few bytes cost (20 MB gave 20 GiB of zeros)."""
+    most = max(INFLATED, TIMES * stored) - before
+    return replace(FOREIGN, total_bytes=max(most, stored))
+
+
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 
@@ -109,16 +123,17 @@ class Tree:
                 )
                 self.places[path] = _default(path)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self, *, stacked: bool = True) -> tuple[Entry, ...]:
         """Sorted entries, the root and every parent among them; what nothing brings is 0755, 0:0,
-        time 0. Where the two views differ, that is a problem."""
+        time 0. Where the two views differ, that is a problem of what is `stacked` as layers."""
         for view in (self.places, self.overlaid):
             for path in {"", *_implied(list(view))} - view.keys():
                 view[path] = _default(path)
         # podman, docker and containers/storage skip an entry of the root (as tried: 4.3, 20.10),
         # make it themselves and give it their own time.
         self.overlaid[""] = replace(_default(""), mtime=self.places[""].mtime)
-        self.problems += _limited(list(self._differences()))
+        if stacked:
+            self.problems += _limited(list(self._differences()))
         leaders: dict[str, str] = {}
         result = []
         for entry in sorted(self.places.values(), key=sort_key):

@@ -319,3 +319,36 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         verify([tmp_path / "x.aci"])
     with pytest.raises(UsageError, match="nothing to verify"):
         verify([])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda index: index["manifests"][0].pop("digest"), "digest None is not SHA-256"),
+        (lambda index: index["manifests"][0].update(digest=5), "is not SHA-256"),
+        (lambda index: index["manifests"][0].update(platform=["x"]), "the platform is no object"),
+        (lambda index: index.update(x=float("nan")), "NaN is no JSON number"),
+    ],
+)
+def test_an_index_that_is_not_what_it_should_be(
+    change: Callable[[dict[str, Any]], object], said: str, both: tuple[Path, Path]
+) -> None:
+    path = both[1] / "index.json"
+    index = json.loads(path.read_bytes())
+    change(index)
+    path.write_text(json.dumps(index))
+    assert said in only_problem(verify([both[1]]))
+
+
+def test_what_a_stranger_stores_bounds_what_is_unpacked(
+    blobs: BlobDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 MB of gzip were 20 GiB of zeros, and verify read them all."""
+    layer = blobs.layer("zeros", [file("z", bytes(8 << 20))])
+    made = image((layer,), "aci", app=None)
+    aci = emit(made, blobs, tmp_path).path
+    oci = emit(replace(made, format="oci", compress="gzip"), blobs, tmp_path).path
+    assert verify((aci, oci)).passed()
+    monkeypatch.setattr("buildit.image.tree.INFLATED", 1 << 20)
+    for path in (aci, oci):
+        assert "exceeds the limit total_bytes" in only_problem(verify([path]))
