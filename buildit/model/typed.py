@@ -212,7 +212,8 @@ def _as_list(text: str) -> str | None:
 
 def _quoted_word(word: str) -> str:
     """The word as YAML's flow style has it; what could mean something else is quoted."""
-    return word if _PLAIN.fullmatch(word) else json.dumps(word, ensure_ascii=False)
+    plain = _PLAIN.fullmatch(word) and word.lower() != "null"
+    return word if plain else json.dumps(word, ensure_ascii=False)
 
 
 def _written(node: Node) -> str:

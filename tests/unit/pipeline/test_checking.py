@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from pathlib import Path
 
@@ -406,3 +407,16 @@ def test_owners_of_files_are_the_recipes_own_accounts(
         return
     record = json.loads(planned(project, steps).nodes[-1].record)
     assert record["file-rules"][0]["owner"] == numbers
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["/usr/sbin/x -D -f y", "/bin/sh -c 'a, b'", "/x null ~ '' - --a=b? {x} #y [z] -"],
+)
+def test_the_hint_for_a_command_that_is_one_text_works(command: str, project: Checkout) -> None:
+    text = json.dumps(command)
+    with pytest.raises(RecipeError, match="expected a list") as caught:
+        planned(project, f"- app: {{exec: {text}}}\n")
+    written = (caught.value.hint or "").removeprefix("write ")
+    plan = planned(project, f"- app: {{exec: {written}}}\n")
+    assert app_of(plan).exec == tuple(shlex.split(command))
