@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -407,3 +408,31 @@ def _member(entry: Entry, content: bytes) -> tarfile.TarInfo:
         Kind.HARDLINK: tarfile.LNKTYPE,
     }[entry.kind]
     return member
+
+
+def test_podman_with_overlay_storage_shows_that_tree(tmp_path: Path) -> None:
+    """The whole tree, `stat` included, but for `/`: podman makes that itself."""
+    if shutil.which("podman") is None:
+        pytest.skip("podman is not installed (apt-get install podman)")
+    (tmp_path / "blobs").mkdir()
+    blobs = BlobDirectory(tmp_path / "blobs")
+    made = next(found for chance in randomly("ours") if len(found := stack(chance, blobs)) > 2)
+    whole = sample(tuple(layer for layer, _ in made), "oci", app=None)
+    oci = emit(whole, blobs, tmp_path).path
+    wanted = told(merge(whole.layers, [entries for _, entries in made], EPOCH).entries())
+    with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as short:
+        own = ("--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp")
+        podman = ("podman", *own, "--storage-driver", "overlay", "--runtime", "runc")
+
+        def asked(*words: str) -> str:
+            done = subprocess.run([*podman, *words], capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+
+        identifier = asked("pull", "--quiet", f"oci:{oci}:1.22.1-p1")
+        try:
+            shown = told(read_directory(Path(asked("image", "mount", identifier))).entries)
+        finally:
+            asked("image", "unmount", "--force", identifier)
+            asked("rmi", "--all", "--force")
+            subprocess.run(["umount", f"{short}/root/overlay"], check=False, capture_output=True)
+    assert {**shown, "": 0} == {**wanted, "": 0}
