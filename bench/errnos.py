@@ -20,17 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 CALLS = (
-    "openat",
-    "write",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "linkat",
-    "mkdir",
-    "unlink",
-    "getdents64",
+    *("openat", "write", "fsync", "fdatasync", "rename", "linkat", "mkdir", "unlink"),
+    *("getdents64", "fchmod", "clone3", "newfstatat", "read", "copy_file_range", "flock", "ioctl"),
 )
-CALLS += ("fchmod", "clone3", "newfstatat", "read", "copy_file_range", "flock", "ioctl")
 ERRNOS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EINTR", "EAGAIN", "EMFILE")
 NTHS = (1, 2, 3, 5, 8, 13, 21, 34)
 CODES = (0, 1, 2, 3, 4, 5, 130)
@@ -102,7 +94,16 @@ def tried(
         subprocess.run(["cp", "-a", "--reflink=auto", warm / "blobs", store], check=True)
         for part in ("k", "r", "n", "cache", "leases", "locks"):
             shutil.rmtree(store / part, ignore_errors=True)
-        inject = ("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e")
+        inject: tuple[str, ...] = (
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            os.devnull,
+            "-e",
+            f"trace={call}",
+            "-e",
+        )
         inject = (*inject, f"inject={call}:error={error}:when={nth}")
         code, said = buildit(store, box, ".", "--offline", before=inject)
         what = f"{call} {error} {nth}"
