@@ -7,14 +7,16 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-_FENCED = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-"""A fenced block whose first line names a file: `# web/container.yaml`."""
+_FENCED = re.compile(
+    r"^```\w+\n((?:# |/\* )([\w.-]+/[\w./-]+)(?: \*/)?\n.*?)^```$", re.MULTILINE | re.DOTALL
+)
+"""A fenced block whose first line is a comment with a path: `# web/container.yaml`."""
 
 
 def files(page: str) -> dict[str, str]:
     """The files of a page by path, such as `files("README.md")`; the line with the name stays."""
     text = (CHECKOUT / page).read_text("utf-8")
-    return {name: f"# {name}\n{content}" for name, content in _FENCED.findall(text)}
+    return {name: content for content, name in _FENCED.findall(text)}
 
 
 def write(page: str, root: Path) -> None:
