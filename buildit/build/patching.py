@@ -254,7 +254,10 @@ class _Writer:
 
 def _refused(root: Root, number: int, wanted: Wanted, misfit: Misfit) -> Refused:
     if misfit.already:
-        return Refused(number, "is already applied", "upstream has it: remove it from `patches:`")
+        files = parse_canonical(wanted.canonical, "the patch").files
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        reason = f"is already applied: {files[0].new}{more} has its change"
+        return Refused(number, reason, "upstream has it: remove it from `patches:`")
     first, *others = misfit.problems
     hint = first.hint
     missing = [problem.path for problem in misfit.problems if problem.missing]

@@ -373,8 +373,8 @@ PLAIN = "description: base\nversions:\n  1: {}\nsteps:\n  install: |\n"
 
 def test_images(seed: Seed, here: Path) -> None:
     """moby#25501: a synced tree over directories of the image, its own closed to others;
-    https-portal#265: files that a umask made writable for the group; containers/storage#743: the
-    root's mode; openshift-docs#1141: a directory that any user may write to.
+    https-portal#265: files that a umask made writable for the group; openshift-docs#1141: a
+    directory that any user may write to.
     """
     write(here, {"box/over/usr/lib/x.txt": "x\n", "box/group.conf": "c\n"})
     (here / "box/over/usr").chmod(0o700)
@@ -386,7 +386,7 @@ def test_images(seed: Seed, here: Path) -> None:
         PLAIN + install,
         steps="- sync: {src: ./over, dest: /, recursive: yes}\n"
         "- sync: {src: ./group.conf, dest: /etc/group.conf}\n"
-        "- directories: [{path: /, mode: 0555}, {path: /data, mode: 01777},"
+        "- directories: [{path: /data, mode: 01777},"
         " {path: /state, owner: '1000:0', mode: 0770}]\n",
     )
     root = tried.unpacked()
@@ -395,7 +395,7 @@ def test_images(seed: Seed, here: Path) -> None:
         for path in ("", "usr", "usr/lib", "etc/group.conf", "data", "state")
     }
     assert modes == {
-        "": 0o555,
+        "": 0o755,
         "usr": 0o755,
         "usr/lib": 0o755,
         "etc/group.conf": 0o644,

@@ -213,7 +213,9 @@ def section(action: str, old: str, new: str = "") -> bytes:
             return f"{head}new file mode 100644\n".encode()
         case "delete":
             return f"{head}deleted file mode 100644\n".encode()
-    return f"{head}similarity index 100%\n{action} from {old}\n{action} to {new}\n".encode()
+        case _:
+            moved = f"{action} from {old}\n{action} to {new}\n"
+            return f"{head}similarity index 100%\n{moved}".encode()
 
 
 @pytest.mark.parametrize(
