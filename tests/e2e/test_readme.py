@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.demo import Demo
+from tests.engines import podman
 from tests.pages import files, write
-from tests.podman import podman
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.demo import TAG, Demo
-from tests.podman import Container, podman
+from tests.engines import Container, podman
 
 pytestmark = pytest.mark.e2e
 

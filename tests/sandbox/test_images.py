@@ -18,7 +18,7 @@ from buildit.image.verify import verify
 from buildit.model.image import App, Image, LayerKind, Port
 from buildit.model.tree import Entry, Kind
 from tests import appc
-from tests.podman import podman
+from tests.engines import podman
 from tests.unit.image.samples import BlobDirectory, directory, file, hard, link, nginx_layers
 from tests.unit.image.samples import image as sample
 
