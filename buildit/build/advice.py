@@ -148,6 +148,11 @@ _OWNER = re.compile(
     r"(?:cannot change ownership|changing ownership|cannot change owner|chown|chgrp)\b.*: "
     r"(?:Invalid argument|Operation not permitted)"
 )
+_OUTSIDE = re.compile(
+    rf"^(?:/usr/bin/)?(?:install|cp|mkdir|ln|mv|touch|tee): (?:cannot|failed to) .*?{_QUOTE}"
+    r"(?P<path>/(?:usr|etc|opt|var|srv|bin|sbin|lib)/[^'’]*)['’]?.*: "  # noqa: RUF001 - as above
+    r"(?:No such file or directory|Read-only file system|Permission denied)$"
+)
 _SPACE = re.compile(r"\bNo space left on device\b")
 _NO_MAKEFILE = re.compile(r"^make(?:\[\d+\])?: \*\*\* No targets specified and no makefile found")
 _DEVICE = re.compile(r"^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", re.MULTILINE)
@@ -203,6 +208,13 @@ def _line(line: str) -> Advice | None:
         return Advice(
             "an ordinary user cannot give files away",
             "write `fakeroot: yes` in the recipe: the install phase then runs under fakeroot",
+        )
+    outside = _OUTSIDE.match(line)
+    if outside is not None:
+        return Advice(
+            f"it writes to {outside['path']}, outside of $DESTDIR",
+            "where the Makefile does not honour DESTDIR, say the whole prefix: "
+            """steps: {install: 'make install PREFIX="$DESTDIR/usr"'}, or patch it""",
         )
     if _NINJA.search(line):
         return Advice("the chroot has no program ninja", _add(PROGRAMS["ninja"]))

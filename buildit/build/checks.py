@@ -300,6 +300,8 @@ def place(checked: Subject) -> Iterator[Finding]:
             continue
         if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
             hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
+            if "/perl" in entry.path or entry.path.endswith(("3pm", "perllocal.pod")):
+                hint = "configure perl's modules for packages: perl Makefile.PL INSTALLDIRS=vendor"
             yield _error("place", entry.path, "a file where no package may install", hint)
 
 

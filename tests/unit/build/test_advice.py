@@ -50,6 +50,14 @@ OTHERS = [
     ("cc1: error: /tmp/x.s: No space left on device", 1, "TMPDIR"),
     ("buildit: there is no ./configure in the sources", 127, "style:"),
     ("buildit: /null is a device: leave it out", 1, "leave it out"),
+    (
+        "install: cannot create regular file '/usr/local/bin/tool': No such file or directory\n"
+        "make: *** [Makefile:2: install] Error 1",
+        2,
+        'PREFIX="$DESTDIR/usr"',
+    ),
+    ("cp: cannot create regular file '/etc/x.conf': Read-only file system", 1, "DESTDIR"),
+    ("mkdir: cannot create directory ‘/opt/x’: Read-only file system", 1, "DESTDIR"),  # noqa: RUF001
 ]
 
 

@@ -206,6 +206,13 @@ def test_waivers_need_the_id_and_the_path() -> None:
         findings(made, (Waiver("place", "/x", "r"),))
 
 
+def test_the_hint_of_a_perl_module_in_usr_local_is_perls() -> None:
+    path = "usr/local/share/perl/5.36.0/Case/X.pm"
+    with pytest.raises(BuildError) as caught:
+        refuse_errors("p", findings(checked(file(path)))[0])
+    assert "perl Makefile.PL INSTALLDIRS=vendor" in (caught.value.hint or "")
+
+
 def test_errors_stop_warnings_do_not() -> None:
     made = checked(file("etc/a", 0o666), file("README"))
     with pytest.raises(BuildError) as caught:
