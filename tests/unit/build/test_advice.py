@@ -51,8 +51,10 @@ OTHERS = [
     ("buildit: there is no ./configure in the sources", 127, "style:"),
     ("buildit: /null is a device: leave it out", 1, "leave it out"),
     (
-        "install: cannot create regular file '/usr/local/bin/tool': No such file or directory\n"
-        "make: *** [Makefile:2: install] Error 1",
+        (
+            "install: cannot create regular file '/usr/local/bin/tool': No such file or directory\n"
+            "make: *** [Makefile:2: install] Error 1"
+        ),
         2,
         'PREFIX="$DESTDIR/usr"',
     ),
