@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from buildit.archive.contents import contents_blob
 from buildit.archive.tarwrite import write_tar
+from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import DirectoriesStep
@@ -25,12 +26,18 @@ def directories_layer(
     followed. Directories above that are missing are made with 0755 and 0:0.
 
     Raises:
-        RecipeError: the way leads through a file, or a file is there.
+        RecipeError: the way leads through a file or to /, or a file is there.
         StoreError: the store cannot be written.
     """
     made: dict[str, Entry] = {}
     for one in step.directories:
         path = resolved(f"{one.path}/.", {**tree, **made}, one.place)
+        if not path:
+            raise RecipeError(
+                f"/{one.path} is a link to /, and engines make that themselves",
+                place=one.place,
+                hint="leave it out",
+            )
         made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
     entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
     with store.batch() as batch:

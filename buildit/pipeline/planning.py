@@ -205,10 +205,18 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
     for number, spec in enumerate(specs):
         place = place_of(step.node, "directories", number)
         path = spec.path.strip("/")
-        if not path or path in made:
+        named = place_of(step.node, "directories", number, "path")
+        if not path:  # as tried: see `image.tree.Tree.entries`
             raise RecipeError(
-                f"the directory {spec.path} is there twice" if path else "/ is always there",
-                place=place_of(step.node, "directories", number, "path"),
+                "no image can say what / is like: engines make it themselves, docker with mode "
+                "0755 and podman with 0555, owned by 0:0",
+                place=named,
+                hint="leave it out; what lies in / can have any mode and owner",
+            )
+        if path in made:
+            raise RecipeError(
+                f"the directory {spec.path} is there twice",
+                place=named,
                 hint="leave one of them out",
             )
         uid, gid = _owner(spec.owner, place_of(step.node, "directories", number, "owner"), ids)

@@ -127,6 +127,7 @@ class _Placing:
         self._paths: dict[str, str] = {}
         self._replaced: list[str] = []
         self._changed: list[str] = []
+        self._root = False
 
     def place(self) -> None:
         first = self._taken.nodes[0]
@@ -162,6 +163,7 @@ class _Placing:
             raise self._clash(found, path, "a file")
         self._paths[found.relative] = path
         if not path:
+            self._root = True
             return
         mode = int(self._step.dir_mode, 8) if self._step.dir_mode else 0o755
         if lower is None:
@@ -233,6 +235,8 @@ class _Placing:
         )
 
     def remarks(self) -> Iterator[str]:
+        if self._root and self._step.dir_mode not in ("", "0755"):
+            yield f"`dirmode: {self._step.dir_mode}` is not for /, which engines make themselves"
         if self._replaced:
             yield f"links of the image are replaced: {_some(self._replaced)}"
         if self._changed:

@@ -94,7 +94,7 @@ WRONG = {
     "one gid": ("- groups: {a: {gid: 5}, b: {gid: 5}}\n", "group id 5 is 'a'"),
     "owner": ("- directories: [{path: /a, owner: nosuch}]\n", "declares the owner 'nosuch'"),
     "twice": ("- directories: [{path: /a}, {path: /a/}]\n", "is there twice"),
-    "root": ("- directories: [{path: /}]\n", "/ is always there"),
+    "root": ("- directories: [{path: /}]\n", "no image can say what / is like"),
     "label": ("- labels: {' ': x}\n", "expected text, found nothing"),
     "homepage": (
         "- annotations: {org.opencontainers.image.url: 'https://[::1'}\n" + BOTH,

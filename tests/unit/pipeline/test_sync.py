@@ -18,8 +18,9 @@ from buildit.archive.tarread import read_tar
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.model.image import Layer
-from buildit.model.plan import SyncStep
+from buildit.model.plan import DirectoriesStep, Directory, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.pipeline.directories import directories_layer
 from buildit.pipeline.sync import leading_nowhere, resolved, sync_layer
 from buildit.pipeline.synced import EPOCH, Own, Taken, Times, dated, destination, take, watched
 from buildit.store.cas import Store
@@ -485,6 +486,22 @@ def test_directories_have_a_mode_of_their_own(project: Path, store: Store) -> No
     modes = {each.path: each.mode for each in entries if each.kind is Kind.DIRECTORY}
     assert modes == {"srv": 0o750, "srv/sub": 0o750}
     assert remarks[-1] == "directories of the image become 0750: /srv (0755), /srv/sub (0700)"
+
+
+def test_the_root_has_no_mode(project: Path, store: Store) -> None:
+    wanted = step("files", "/", dirmode="0750", recursive=True)
+    _, entries, remarks = laid(project, store, wanted, {})
+    assert {each.path: each.mode for each in entries if each.kind is Kind.DIRECTORY} == {
+        "sub": 0o750
+    }
+    assert remarks[-1] == "`dirmode: 0750` is not for /, which engines make themselves"
+
+
+def test_a_directory_that_is_a_link_to_the_root(store: Store) -> None:
+    wanted = DirectoriesStep((Directory("all", 0o700, 0, 0, PLACE),), PLACE)
+    with pytest.raises(RecipeError, match="/all is a link to /") as caught:
+        directories_layer(wanted, tree(link("all", "/")), store)
+    assert (caught.value.place, caught.value.hint) == (PLACE, "leave it out")
 
 
 @pytest.mark.parametrize("mode", ["1777", "0700", "0750", "1644"])
