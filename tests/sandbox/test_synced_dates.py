@@ -66,7 +66,7 @@ def unpacked(aci: Path, site: Path) -> None:
     """Put what an image has for the web where nginx serves it."""
     shutil.rmtree(site, ignore_errors=True)
     site.mkdir()
-    argv = ["tar", "-C", site, "--strip-components=3", "-xpf", aci, "rootfs/srv/www"]
+    argv = ["tar", "-C", str(site), "--strip-components=3", "-xpf", str(aci), "rootfs/srv/www"]
     subprocess.run(argv, check=True)
 
 
