@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from buildit.errors import IntegrityError
 
 SHOWN = 120
@@ -50,6 +52,12 @@ def path_bytes(path: str) -> bytes:
 
 def parent(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def parents(path: str) -> Iterator[str]:
+    """The directories above a path, the nearest first, without the root."""
+    while path := parent(path):
+        yield path
 
 
 def shown(path: str) -> str:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
+from buildit.archive.names import parents
 from buildit.build.needs import Needs
 from buildit.build.providers import Visible, described
 from buildit.build.split import split
-from buildit.digest import Digest
+from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import path_matcher
@@ -46,6 +47,7 @@ class Debs:
     rules: Rules
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _listings: dict[Digest, Outputs] = field(default_factory=dict)
+    _keys: dict[frozenset[Digest], Mapping[Digest, BuildKey]] = field(default_factory=dict)
     _below: tuple[Visible, ...] | None = None
 
     def below(self) -> tuple[Visible, ...]:
@@ -71,10 +73,21 @@ class Debs:
             IntegrityError, StoreError: one of them is damaged or missing.
         """
         itself = () if node.deb is None else (node.deb,)
+        keys = self._keys_of((*node.beside, *itself))
         for deb in node.beside:
-            key = deb_node(deb, self.toolchain, (*node.beside, *itself), self.rules).key
             for output, entries in self._outputs(deb).items():
-                yield Visible(f"{key}:{output}", entries)
+                yield Visible(f"{keys[deb.digest]}:{output}", entries)
+
+    def _keys_of(self, group: tuple[DebRef, ...]) -> Mapping[Digest, BuildKey]:
+        """The keys of .debs that were chosen together; made once, as each of them asks for all."""
+        name = frozenset(deb.digest for deb in group)
+        with self._lock:
+            if name not in self._keys:
+                self._keys[name] = {
+                    deb.digest: deb_node(deb, self.toolchain, group, self.rules).key
+                    for deb in group
+                }
+            return self._keys[name]
 
     def _outputs(self, deb: DebRef) -> Outputs:
         with self._lock:
@@ -88,7 +101,7 @@ class Debs:
 
 
 def _plain(entry: Entry) -> Entry:
-    """A hard link is a file like its first name, for who looks for paths only."""
+    """A hard link as a file like its first name: only paths and kinds are asked for."""
     return replace(entry, kind=Kind.FILE, target="") if entry.kind is Kind.HARDLINK else entry
 
 
@@ -111,8 +124,8 @@ def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
                 hint="correct it; `buildit show --files` and the package's own list name the files",
             )
         gone |= matched
-    gone |= {path for path in paths if any(above in gone for above in _parents(path))}
-    emptied = {above for path in gone for above in _parents(path)}
+    gone |= {path for path in paths if any(above in gone for above in parents(path))}
+    emptied = {above for path in gone for above in parents(path)}
     for path in sorted({*gone, *emptied}, reverse=True):
         if not stat.S_ISDIR(tree.lstat(path).st_mode):
             tree.unlink(path)
@@ -138,11 +151,6 @@ def link_run_directories(tree: Root) -> frozenset[str]:
         tree.symlink(target, path)
         made.add(path)
     return frozenset(made)
-
-
-def _parents(path: str) -> Iterable[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def unmet(needs: Mapping[str, Needs], found: Mapping[str, Mapping[str, str]]) -> str:

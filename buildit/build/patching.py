@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from buildit.archive.beneath import Root
+from buildit.archive.names import parents
 from buildit.archive.source import SETTLED
-from buildit.errors import BuilditError, IntegrityError
+from buildit.errors import BuilditError, IntegrityError, Interrupted
 from buildit.patch.apply import Applied, Directory, Found, Misfit, Problem, Unusable, apply
 from buildit.patch.binary import MAX_RESULT
 from buildit.patch.form import Action, Patch
@@ -62,7 +63,8 @@ def apply_patches(
 ) -> None:
     """Apply patches in turn to the tree; `newest` is the latest time of a file in it.
 
-    Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given.
+    Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given. What `log`
+    raises comes up as it is.
 
     Raises:
         Refused: one does not apply; of it nothing is written.
@@ -76,6 +78,8 @@ def apply_patches(
             for problem in misfit.problems:
                 log(f"  {problem}")
             raise _refused(root, number, wanted, misfit) from misfit
+        except Interrupted:
+            raise  # from `log`
         except BuilditError as error:
             hint = error.hint or "see `buildit shell`"
             raise Refused(number, f"does not apply: {error.message}", hint) from error
@@ -114,7 +118,7 @@ class _Source:
                 raise Unusable("is no regular file")
             if status.st_size > MAX_RESULT:
                 raise Unusable(f"has more than {MAX_RESULT >> 20} MiB")
-            with os.fdopen(root.open_read(path), "rb") as stream:
+            with root.open_file(path) as stream:
                 return Found(stream.read(), stat.S_IMODE(status.st_mode))
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -154,8 +158,7 @@ def _check_places(root: Root, files: Mapping[str, Found | None]) -> None:
 def _place_taken(root: Root, path: str, files: Mapping[str, Found | None]) -> str:
     if _is_directory(root, path) and any(files.get(inner, root) for inner in _below(root, path)):
         return "a directory with other files is there"
-    above = path
-    while above := above.rpartition("/")[0]:
+    for above in parents(path):
         if files.get(above) is not None or (above not in files and _is_other(root, above)):
             return f"{above} is no directory"
     return ""

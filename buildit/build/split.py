@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from buildit.archive.names import parents
 from buildit.build.elf import MalformedElf, read_elf
 from buildit.build.normalise import Change
 from buildit.digest import CHUNK
@@ -215,7 +216,9 @@ def _parted(
     """The entries by output, without the directories that others lie in."""
     own, usual = _compiled(recipe_rules), _compiled(DEFAULT_RULES)
     siblings = _siblings(ordered)
-    inhabited = {parent for e in ordered if e.kind is not Kind.DIRECTORY for parent in _above(e)}
+    inhabited = {
+        parent for e in ordered if e.kind is not Kind.DIRECTORY for parent in parents(e.path)
+    }
     outputs: dict[str, list[Entry]] = {RUNTIME: []}
     firsts: dict[tuple[str, str], Entry] = {}
     for entry in ordered:
@@ -251,16 +254,10 @@ def _first(rules: Sequence[tuple[str, Callable[[str], bool]]], path: str) -> str
     return next((name for name, matches in rules if matches(path)), None)
 
 
-def _above(entry: Entry) -> Iterator[str]:
-    path = entry.path
-    while path := path.rpartition("/")[0]:
-        yield path
-
-
 def _parents(ordered: Sequence[Entry], found: Sequence[Entry]) -> Iterator[Entry]:
     """The directories that the entries of one output lie in."""
     inside = {entry.path for entry in found}
-    above = {path for entry in found for path in _above(entry)} - inside
+    above = {path for entry in found for path in parents(entry.path)} - inside
     return (entry for entry in ordered if entry.kind is Kind.DIRECTORY and entry.path in above)
 
 

@@ -213,7 +213,7 @@ class _Piece:
             self._guarded(number, file, file.new, self._check_target)
         if self._problems:
             raise Misfit(tuple(self._problems))
-        for path in self._gone:
+        for path in sorted(self._gone):
             self._draft.files[path] = None
         self._draft.files.update(self._made)
 

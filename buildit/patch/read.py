@@ -91,7 +91,7 @@ class _Text:
         return self.lines[index].removesuffix(b"\r") if index < len(self.lines) else b""
 
     def fail(self, index: int, message: str, hint: str) -> RecipeError:
-        return RecipeError(message, place=f"{self.name}:{index + 1}", hint=hint)
+        return RecipeError(message, place=self.place(index), hint=hint)
 
     def place(self, index: int) -> str:
         return f"{self.name}:{index + 1}"

@@ -9,6 +9,7 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.build.patching import Refused, Wanted, apply_patches, patched_time
+from buildit.errors import Interrupted
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 
@@ -304,3 +305,13 @@ def test_hard_links_keep_their_content(tmp_path: Path) -> None:
     os.link(root / "file", root / "other")
     apply(root, GOOD)
     assert (root / "other").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_stop_inside_of_a_patch_is_no_refusal(tmp_path: Path) -> None:
+    def say(line: str) -> None:
+        if not line.startswith("==>"):
+            raise Interrupted("the build was interrupted")
+
+    with Root.open(tree(tmp_path)) as opened, pytest.raises(Interrupted):
+        apply_patches(opened, [Wanted(canonical_bytes(parse_patch(GOOD, "p")))], NEWEST, None, say)
+    assert snapshot(tmp_path / "tree") == {"file": b"one\ntwo\n"}
