@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from buildit.archive.contents import contents_blob
 from buildit.archive.streams import Content
-from buildit.archive.tarwrite import write_tar
 from buildit.build.checks import Finding, Waiver, findings, refuse_errors, subject, yaml_path
 from buildit.build.needs import Needs, Target, needs_of
 from buildit.build.normalise import (
@@ -24,18 +22,20 @@ from buildit.build.normalise import (
 from buildit.build.providers import Sight, check_provided, providers
 from buildit.build.split import OutputRule, claims, moves, needed_at_run_time, split
 from buildit.errors import BuildError
+from buildit.model.amount import some
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.store.ingest import Batch
+from buildit.store.layers import put_layer
 
 BUILD_PATHS = (f"{BUILD_DIRECTORY}/src", f"{BUILD_DIRECTORY}/out")
 CAPTURE = "capture"
 """The part of a log that says what is not as it was installed."""
 _SHOWN = 5
 MISSING_PROVIDER = "missing-provider"
-"""The id under which a recipe waives a need that nobody meets."""
+"""The id under which a recipe waives a need that no output meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,9 @@ def told(installed: Installed, *, loud: bool = False) -> tuple[str, ...]:
 
 
 def _told(what: str, keep: str, paths: Sequence[str]) -> str:
-    shown = ", ".join(printable_path(path) for path in paths[:_SHOWN])
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    shown = some([printable_path(path) for path in paths], _SHOWN)
     help_ = f"; to keep: {keep % ', '.join(map(yaml_path, paths[:_SHOWN]))}" if keep else ""
-    return f"{what}: {shown}{more}{help_}"
+    return f"{what}: {shown}{help_}"
 
 
 def printable_path(path: str) -> str:
@@ -174,10 +173,10 @@ def check_providers(
     label: str,
     waivers: Sequence[Waiver],
 ) -> None:
-    """Refuse what nobody provides, unless the recipe accepts it.
+    """Refuse needs without a provider, unless the recipe accepts them.
 
     Raises:
-        UnsatisfiableError: nobody provides what a file of the runtime output needs.
+        UnsatisfiableError: a file of the runtime output needs what no output provides.
     """
     accepted = [path_matcher(waiver.glob) for waiver in waivers if waiver.id == MISSING_PROVIDER]
     for name, needs in installed.needs.items():
@@ -206,10 +205,7 @@ def _pack(
     found: Mapping[str, str],
     batch: Batch,
 ) -> Output:
-    with batch.ingest() as sink:
-        written = write_tar(entries, lambda e: cast(Content, open_content(tree, e)), sink)
-        diff_id, size = sink.commit(), sink.size
-    listing = batch.put_bytes(contents_blob(written))
+    packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e)))
     # Links of others on the way to what is needed are needed as well.
     every = tuple(sorted({*needs.wanted, *found}))
-    return Output(diff_id, size, listing, every, dict(sorted(found.items())))
+    return Output(packed.diff_id, packed.size, packed.contents, every, dict(sorted(found.items())))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -13,6 +15,12 @@ def size(count: int, largest: str = "TB") -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("the last unit takes everything")
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first of a list in one line, and how many follow: `a, b, c and 2 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def counted(number: int, what: str, many: str = "") -> str:

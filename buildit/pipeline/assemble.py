@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildit.archive.contents import contents_blob, parse_contents
-from buildit.archive.names import shown
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.image.parents import with_parents
 from buildit.image.rootfs import Overlay
@@ -23,8 +21,9 @@ from buildit.model.tree import Entry, Kind
 from buildit.pipeline.accounts import account_entries, account_files
 from buildit.pipeline.baselinks import missing_links
 from buildit.pipeline.directories import directories_layer
+from buildit.pipeline.steplayer import step_layer
 from buildit.pipeline.sync import leading_nowhere, sync_layer
-from buildit.pipeline.synced import EPOCH, Taken
+from buildit.pipeline.synced import EPOCH, Taken, some_paths
 from buildit.plan.closure import Member, closure, views_of
 from buildit.store.cas import Store
 
@@ -80,9 +79,7 @@ class Stack:
     def remark_links(self) -> None:
         """Say of synced links which lead nowhere in the whole image."""
         if self._links and (nowhere := list(leading_nowhere(self._links, self.tree()))):
-            more = f" and {len(nowhere) - 3} more" if len(nowhere) > 3 else ""
-            first = ", ".join(map(shown, nowhere[:3]))
-            self.remarks.append(f"synced links lead nowhere in the image: {first}{more}")
+            self.remarks.append(f"synced links lead nowhere in the image: {some_paths(nowhere)}")
 
 
 def stack(
@@ -114,8 +111,7 @@ def stack(
                 _add_accounts(made, plan, members, store)
                 accounts_done = True
         elif isinstance(step, DirectoriesStep):
-            layer, _ = directories_layer(step, made.tree(), store)
-            made.layers.append(layer)
+            made.layers.append(directories_layer(step, made.tree(), store))
         else:
             made.sync(Path(plan.directory), next(synced))
     made.remark_links()
@@ -154,7 +150,8 @@ def _add_links(made: Stack, members: list[tuple[Node, Artifact, str]]) -> None:
     links = tuple(missing_links(packages))
     if links:
         entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
-        made.layers.append(_small_layer(made.store, entries, {}, "links of merged /usr"))
+        layer, _ = step_layer(made.store, entries, lambda _: io.BytesIO(), "links of merged /usr")
+        made.layers.append(layer)
 
 
 def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: Store) -> None:
@@ -167,19 +164,10 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     if not files:
         return
     entries = account_entries(files, made.tree(), EPOCH)
-    made.layers.append(_small_layer(store, entries, files, "users and groups"))
-
-
-def _small_layer(
-    store: Store, entries: Sequence[Entry], files: Mapping[str, bytes], title: str
-) -> Layer:
-    """A layer of our own; `files` are the contents of its files by path."""
-    with store.batch() as batch:
-        with batch.ingest() as sink:
-            written = write_tar(entries, lambda entry: io.BytesIO(files[entry.path]), sink)
-            diff_id, size = sink.commit(), sink.size
-        listing = batch.put_bytes(contents_blob(written))
-    return Layer(diff_id, size, title, listing, LayerKind.STEP)
+    layer, _ = step_layer(
+        store, entries, lambda entry: io.BytesIO(files[entry.path]), "users and groups"
+    )
+    made.layers.append(layer)
 
 
 def why_text(why: Mapping[Member, tuple[Member, str]], member: Member, node: NodeOf) -> str:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections import ChainMap
 from collections.abc import Mapping
 
-from buildit.archive.contents import contents_blob
-from buildit.archive.tarwrite import write_tar
 from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
-from buildit.model.image import Layer, LayerKind
+from buildit.model.image import Layer
 from buildit.model.plan import DirectoriesStep
 from buildit.model.tree import Entry, Kind
+from buildit.pipeline.steplayer import step_layer
 from buildit.pipeline.sync import resolved
 from buildit.pipeline.synced import EPOCH
 from buildit.store.cas import Store
 
 
-def directories_layer(
-    step: DirectoriesStep, tree: Mapping[str, Entry], store: Store
-) -> tuple[Layer, tuple[Entry, ...]]:
+def directories_layer(step: DirectoriesStep, tree: Mapping[str, Entry], store: Store) -> Layer:
     """Make the layer of a step over `tree`, the merged entries below it, and store it.
 
     A directory that the image has gets the step's mode and owner; links to directories are
@@ -30,8 +28,9 @@ def directories_layer(
         StoreError: the store cannot be written.
     """
     made: dict[str, Entry] = {}
+    below = ChainMap(made, dict(tree))
     for one in step.directories:
-        path = resolved(f"{one.path}/.", {**tree, **made}, one.place)
+        path = resolved(f"{one.path}/.", below, one.place)
         if not path:
             raise RecipeError(
                 f"/{one.path} is a link to /, and engines make that themselves",
@@ -40,9 +39,5 @@ def directories_layer(
             )
         made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
     entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
-    with store.batch() as batch:
-        with batch.ingest() as sink:
-            written = write_tar(entries, lambda _: io.BytesIO(), sink)
-            diff_id, size = sink.commit(), sink.size
-        listing = batch.put_bytes(contents_blob(written))
-    return Layer(diff_id, size, "directories", listing, LayerKind.STEP), written
+    layer, _ = step_layer(store, entries, lambda _: io.BytesIO(), "directories")
+    return layer

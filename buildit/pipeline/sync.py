@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
-from buildit.archive.contents import contents_blob
 from buildit.archive.names import shown
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.streams import Content
 from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
 from buildit.image.rootfs import MERGED_USR_LINKS
-from buildit.model.image import Layer, LayerKind
+from buildit.model.image import Layer
 from buildit.model.plan import SyncStep
 from buildit.model.tree import Entry, Kind
-from buildit.pipeline.synced import DEEPEST_LINKS, EPOCH, Found, Taken, opened
+from buildit.pipeline.steplayer import step_layer
+from buildit.pipeline.synced import DEEPEST_LINKS, EPOCH, Found, Taken, opened, some_paths
 from buildit.store.cas import Store
 
 _MOUNTED = ("proc", "dev", "sys")
@@ -101,18 +101,20 @@ def sync_layer(
     step = taken.step
     placed = _Placing(taken, tree)
     placed.place()
-    mode = int(step.dir_mode, 8) if step.dir_mode else 0o755
-    new = Entry("", Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
-    entries = with_parents(placed.entries.values(), tree, new)
-    with opened(project, step) as root, store.batch() as batch:
-        with batch.ingest() as sink:
-            written = write_tar(
-                entries, lambda e: os.fdopen(root.open_read(placed.sources[e.path]), "rb"), sink
-            )
-            diff_id, size = sink.commit(), sink.size
-        listing = batch.put_bytes(contents_blob(written))
-    layer = Layer(diff_id, size, f"sync {step.src}", listing, LayerKind.STEP)
+    entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""))
+    with opened(project, step) as root:
+        layer, written = step_layer(
+            store,
+            entries,
+            lambda e: cast(Content, root.open_file(placed.sources[e.path])),
+            f"sync {step.src}",
+        )
     return layer, written, tuple(placed.remarks())
+
+
+def _new_directory(step: SyncStep, path: str) -> Entry:
+    mode = int(step.dir_mode, 8) if step.dir_mode else 0o755
+    return Entry(path, Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
 
 
 class _Placing:
@@ -165,14 +167,12 @@ class _Placing:
         if not path:
             self._root = True
             return
-        mode = int(self._step.dir_mode, 8) if self._step.dir_mode else 0o755
+        new = _new_directory(self._step, path)
         if lower is None:
-            step = self._step
-            entry = Entry(path, Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
-            self._put(found, entry)
-        elif self._step.dir_mode and lower.mode != mode:
+            self._put(found, new)
+        elif self._step.dir_mode and lower.mode != new.mode:
             self._changed.append(f"/{path} ({lower.mode:04o})")
-            self._put(found, replace(lower, mode=mode))
+            self._put(found, replace(lower, mode=new.mode))
 
     def _leaf(self, found: Found, path: str) -> None:
         lower = self._tree.get(path)
@@ -238,21 +238,17 @@ class _Placing:
         if self._root and self._step.dir_mode not in ("", "0755"):
             yield f"`dirmode: {self._step.dir_mode}` is not for /, which engines make themselves"
         if self._replaced:
-            yield f"links of the image are replaced: {_some(self._replaced)}"
+            yield f"links of the image are replaced: {some_paths(self._replaced)}"
         if self._changed:
-            yield f"directories of the image become {self._step.dir_mode}: {_some(self._changed)}"
+            mode = self._step.dir_mode
+            yield f"directories of the image become {mode}: {some_paths(self._changed)}"
         hidden = [
             f"/{path}"
             for path, entry in self.entries.items()
             if entry.kind is not Kind.DIRECTORY and path.split("/")[0] in _MOUNTED
         ]
         if hidden:
-            yield f"engines mount over what lies in /proc, /dev and /sys: {_some(hidden)}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(shown, names[:3])) + more
+            yield f"engines mount over what lies in /proc, /dev and /sys: {some_paths(hidden)}"
 
 
 def _is_directory(entry: Entry | None) -> bool:

@@ -19,6 +19,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.names import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.model.amount import some
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import ContainerPlan, SyncStep
 from buildit.model.tree import Kind
@@ -318,7 +319,7 @@ def _read(root: Root, found: Found, bare: list[str]) -> Found:
     """A file with its digest; another name of one is read again, which is simpler than to ask."""
     if found.kind not in (Kind.FILE, Kind.HARDLINK):
         return found
-    with open(root.open_read(found.source), "rb") as stream:
+    with root.open_file(found.source) as stream:
         names = os.listxattr(stream.fileno())
         if any(not name.startswith(_HOSTS_OWN) for name in names):
             bare.append(found.relative or found.source)
@@ -346,9 +347,9 @@ def _remarks(walk: _Walk, taken: Taken) -> Iterator[str]:
     """What of the source does not arrive in the image, a line for each kind."""
     step = taken.step
     if walk.left_out:
-        yield f"what is not for an image stays out: {_some(walk.left_out, most=20)}"
+        yield f"what is not for an image stays out: {some_paths(walk.left_out, most=20)}"
     if unmatched := [glob for glob in step.exclude if glob not in walk.matched]:
-        yield f"`exclude` matches nothing here: {_some(unmatched)}"
+        yield f"`exclude` matches nothing here: {some_paths(unmatched)}"
     files = [each for each in taken.nodes if each.kind is Kind.FILE]
     if not step.mode:
         if private := [each for each in files if not each.mode & 0o004]:
@@ -356,7 +357,7 @@ def _remarks(walk: _Walk, taken: Taken) -> Iterator[str]:
         if setid := [each for each in files if each.mode & 0o6000]:
             yield f"set-id bits do not arrive: {_modes(setid)}; `chmod: 04755` sets them"
     if walk.bare:
-        yield f"capabilities and attributes do not arrive: {_some(walk.bare)}"
+        yield f"capabilities and attributes do not arrive: {some_paths(walk.bare)}"
     directories = [each for each in taken.nodes if each.kind is Kind.DIRECTORY]
     special = [each for each in directories if each.mode & 0o7000 or not each.mode & 0o001]
     if special and not step.dir_mode:
@@ -364,12 +365,14 @@ def _remarks(walk: _Walk, taken: Taken) -> Iterator[str]:
 
 
 def _modes(found: Sequence[Found]) -> str:
-    return _some([f"{each.relative or each.source} ({each.mode & 0o7777:04o})" for each in found])
+    return some_paths(
+        [f"{each.relative or each.source} ({each.mode & 0o7777:04o})" for each in found]
+    )
 
 
-def _some(names: Sequence[str], most: int = SHOWN) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shown(name) for name in names[:most]) + more
+def some_paths(paths: Sequence[str], most: int = SHOWN) -> str:
+    """The first of several paths in one line fit for a terminal, and how many follow."""
+    return some([shown(path) for path in paths], most)
 
 
 Times = Mapping[tuple[str, Digest], int]

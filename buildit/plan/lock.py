@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote
 
 from buildit.digest import BuildKey, Digest, is_hex64
 from buildit.errors import RecipeError
+from buildit.model.amount import some
 from buildit.model.plan import DebRef
 
 HEADER = "buildit-lock 1"
@@ -293,9 +294,7 @@ def _moved_files(old: Section, new: Section) -> list[str]:
         (before - after, "no longer there"),
     ):
         if names:
-            first = ", ".join(sorted(names)[:3])
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"synced {first}{more}: {what}")
+            lines.append(f"synced {some(sorted(names))}: {what}")
     gone = {name for name, _ in old.synced.keys() - new.synced.keys()} & after - changed
     return [*lines, *(f"synced {name}: another content is gone" for name in sorted(gone))]
 

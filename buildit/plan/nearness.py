@@ -1,7 +1,7 @@
-"""What changed from one build of a package to another, in the words of who wrote the recipe. Pure.
+"""What changed from one build of a package to another, in the words of its recipe. Pure.
 
 Records say patches and dependencies by digest. Their names come from the caller: those of the
-wanted build, and of whatever builds are at hand.
+wanted build, and of the builds at hand.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from buildit.digest import BuildKey
+from buildit.model.amount import some
 
 LabelOf = Callable[[BuildKey], str]
-"""`category/name-version` of a key, or its first digits where nobody knows it."""
+"""`category/name-version` of a key, or its first digits where it is not known."""
 
 _TOLD = frozenset(
     {"version", "patches", "sources", "files", "steps", "dependencies", "toolchain", "rules"}
@@ -184,8 +185,7 @@ def _is(words: Sequence[str]) -> str:
 
 
 def _list(words: Sequence[str]) -> str:
-    rest = len(words) - _SHOWN_WORDS
-    return ", ".join(words[:_SHOWN_WORDS]) + (f" and {rest} more" if rest > 0 else "")
+    return some(words, _SHOWN_WORDS)
 
 
 def _toolchain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
