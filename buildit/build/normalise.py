@@ -20,11 +20,12 @@ from buildit.build.capability import CAPABILITY_XATTR, encoded_capabilities
 from buildit.digest import digest_stream
 from buildit.errors import BuildError, RecipeError
 from buildit.model.amount import size as amount
+from buildit.model.leaf import id_of
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
 
 NORMALISER = "2"
-"""Version of these rules; a part of every build key."""
+"""Version of these rules and of what `stripping` takes away; a part of every build key."""
 
 DEEPEST = 256
 """How many directories may lie in each other; unpackers and file systems get on with that."""
@@ -79,7 +80,7 @@ class FileRule:
         if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
             raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
         uid, _, gid = owner.partition(":")
-        if owner and not (_is_id(uid) and _is_id(gid)):
+        if owner and None in (id_of(uid), id_of(gid)):
             raise RecipeError(
                 f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
             )
@@ -93,16 +94,12 @@ class FileRule:
         )
 
 
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text[:11]) < (1 << 32) - 1
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
     """Something that was installed and is not, or not so, where one would look for it.
 
     `what` is the same text for all changes of a kind, `keep` what keeps it as it was. `loud` says
-    that the author of the recipe may not have meant it; else it is what everybody expects.
+    that the author of the recipe may not have meant it; else it is as expected.
     """
 
     what: str

@@ -28,6 +28,7 @@ from buildit.image.documents import (
     whole,
 )
 from buildit.image.names import AC_IDENTIFIER, AC_NAME
+from buildit.model.leaf import LARGEST_ID
 
 _SEMVER = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?"
@@ -242,8 +243,8 @@ def _isolators(where: str, value: object) -> Problems:
 
 def _app(where: str, value: object) -> Problems:
     required: dict[str, Rule] = {"exec": _exec, "user": account, "group": account}
-    # Stricter than actool: 2^32-1 is the kernel's "no id" (setresuid(2)), above it is none.
-    gids = list_of(whole(0, 2**32 - 2))
+    # Stricter than actool: what the kernel has no id for is refused.
+    gids = list_of(whole(0, LARGEST_ID))
     optional: dict[str, Rule] = {
         "workingDirectory": _absolute,
         "environment": list_of(_variable, "name"),

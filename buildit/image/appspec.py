@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from buildit.errors import RecipeError
-from buildit.image.documents import account_problems
+from buildit.image.documents import account_problems, doubles
 from buildit.image.names import AC_NAME, ac_name
 from buildit.image.signals import signal_problem
 from buildit.model.image import App, Health, Port, Volume
@@ -93,7 +93,7 @@ def _plain(path: str) -> str:
 
 
 def _doubles(what: str, names: list[str]) -> Iterator[str]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in doubles(names):
         yield f"{what}: {name} occurs twice"
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
+
+from buildit.model.leaf import LARGEST_ID, id_of
 
 Problems = Iterator[str]
 Rule = Callable[[str, object], Problems]
@@ -46,8 +49,13 @@ def fields(
 def near(key: str, known: Mapping[str, Rule]) -> str:
     import difflib  # only for a wrong document
 
-    near = difflib.get_close_matches(key, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    found = difflib.get_close_matches(key, known, 1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def doubles(names: Iterable[object]) -> list[str]:
+    """What is there more than once, sorted."""
+    return sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
 
 
 def list_of(rule: Rule, unique: str | None = None) -> Rule:
@@ -60,8 +68,7 @@ def list_of(rule: Rule, unique: str | None = None) -> Rule:
         if unique is None:
             return
         names = [member.get(unique) for member in value if isinstance(member, dict)]
-        doubles = sorted({str(name) for name in names if names.count(name) > 1})
-        yield from (f"{where}: {unique} {name!r} occurs twice" for name in doubles)
+        yield from (f"{where}: {unique} {name!r} occurs twice" for name in doubles(names))
 
     return check
 
@@ -162,13 +169,11 @@ def account(where: str, value: object) -> Problems:
 
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
-LARGEST_ID = 2**32 - 2
-"""2^32-1 is the kernel's "no id" (setresuid(2))."""
 
 
 def account_problems(name: str) -> Problems:
     """What is wrong with the name or number of a user or group."""
     if _ACCOUNT.fullmatch(name) is None:
         yield f"{name!r} is neither a name nor a number"
-    elif name.isdecimal() and (len(name) > 10 or int(name) > LARGEST_ID):
+    elif name.isdecimal() and id_of(name) is None:
         yield f"the id {name} is not from 0 to {LARGEST_ID}"

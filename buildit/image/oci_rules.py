@@ -16,6 +16,7 @@ from buildit.image.documents import (
     account_problems,
     at,
     boolean,
+    doubles,
     fields,
     list_of,
     map_of,
@@ -117,8 +118,7 @@ def _environment(where: str, value: object) -> Problems:
     yield from list_of(pair)(where, value)
     if isinstance(value, list):
         names = [str(each).partition("=")[0] for each in value]
-        doubles = sorted({name for name in names if names.count(name) > 1})
-        yield from (f"{where}: {name} occurs twice" for name in doubles)
+        yield from (f"{where}: {name} occurs twice" for name in doubles(names))
 
 
 def _volume(where: str, value: object) -> Problems:

@@ -23,7 +23,9 @@ def signal_problem(text: str) -> str | None:
     if text in SIGNALS:
         return None
     if text.isascii() and text.isdecimal() and not text.startswith("0"):
-        return None if len(text) < 3 and int(text) <= LARGEST else f"{text} is not from 1 to 64"
+        return (
+            None if len(text) < 3 and int(text) <= LARGEST else f"{text} is not from 1 to {LARGEST}"
+        )
     upper = text.upper()
     meant = next((name for name in (upper, f"SIG{upper}") if name in SIGNALS), None)
     advice = f"write {meant}" if meant else "such as SIGTERM, SIGQUIT or SIGRTMIN+3"

@@ -67,11 +67,20 @@ def port(value: int) -> int:
     return value
 
 
+LARGEST_ID = 2**32 - 2
+"""2^32-1 is the kernel's "no id" (setresuid(2))."""
+
+
 def numeric_id(value: int) -> int:
-    # 2^32-1 is the kernel's "no id" (setresuid(2)).
-    if not 0 <= value < 2**32 - 1:
-        raise LeafError(f"expected an id from 0 to {2**32 - 2}, found {value}")
+    if not 0 <= value <= LARGEST_ID:
+        raise LeafError(f"expected an id from 0 to {LARGEST_ID}, found {value}")
     return value
+
+
+def id_of(text: str) -> int | None:
+    """The id that a text of decimal digits says; None where it is a name, or no id."""
+    whole = text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_ID))
+    return int(text) if whole and int(text) <= LARGEST_ID else None
 
 
 MODE = r"0o?[0-7]{1,4}|[ugoa]+=[rwxst]*(?:,[ugoa]+=[rwxst]*)*"

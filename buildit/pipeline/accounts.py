@@ -5,7 +5,6 @@ Pure, but for reading the files of accounts that a sync step brings.
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,9 @@ from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.documents import account_problems
 from buildit.image.parents import with_parents
 from buildit.model.image import App
+from buildit.model.leaf import id_of
 from buildit.model.plan import Group, User
 from buildit.model.tree import Entry, Kind
-
-LARGEST_ID = 2**32 - 2
-"""2^32-1 is the kernel's "no id" (setresuid(2))."""
 
 PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
@@ -37,13 +34,13 @@ class Ids:
 
     def user(self, text: str) -> tuple[int | None, int | None]:
         """uid and first gid of a user's name or number; root is 0 everywhere."""
-        number = 0 if text == "root" else _id(text)
+        number = 0 if text == "root" else id_of(text)
         found = self.users.get(text)
         return (found.uid, found.gid) if found else (number, number)
 
     def group(self, text: str) -> int | None:
         found = self.groups.get(text)
-        return found.gid if found else 0 if text == "root" else _id(text)
+        return found.gid if found else 0 if text == "root" else id_of(text)
 
     def own_group(self, uid: int) -> int | None:
         """The first gid of the user with this number, where there is one."""
@@ -56,12 +53,6 @@ class Ids:
     def over(self, below: Ids) -> Ids:
         """These where a name is in both."""
         return Ids({**below.users, **self.users}, {**below.groups, **self.groups})
-
-
-def _id(text: str) -> int | None:
-    if not (text.isascii() and text.isdecimal()) or len(text) > 10:
-        return None
-    return int(text) if int(text) <= LARGEST_ID else None
 
 
 def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:
@@ -135,7 +126,7 @@ def _small_file(project: Path, source: str) -> bytes | None:
     try:
         with (
             Root.open(project) as root,
-            os.fdopen(root.open_read(source), "rb") as stream,
+            root.open_file(source) as stream,
         ):
             return stream.read(_LARGEST_FILE)
     except (OSError, BuildError, IntegrityError):
@@ -151,13 +142,13 @@ def _rows(content: bytes, fields: int) -> Iterator[list[str]]:
 
 def _users(content: bytes) -> Iterator[User]:
     for name, _, uid, gid, comment, home, shell in _rows(content, 7):
-        if (user := _id(uid)) is not None and (group := _id(gid)) is not None:
+        if (user := id_of(uid)) is not None and (group := id_of(gid)) is not None:
             yield User(name, user, group, home, shell, comment)
 
 
 def _groups(content: bytes) -> Iterator[Group]:
     for name, _, gid, members in _rows(content, 4):
-        if (group := _id(gid)) is not None:
+        if (group := id_of(gid)) is not None:
             yield Group(name, group, tuple(one for one in members.split(",") if one))
 
 

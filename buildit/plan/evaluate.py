@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from buildit.errors import RecipeError
 from buildit.model.atom import Atom
 from buildit.model.condition import check_flags, holds, parse_condition
+from buildit.model.leaf import id_of
 from buildit.model.node import Mapping as MappingNode
 from buildit.model.node import Node, Scalar, Sequence
 from buildit.model.pathglob import path_matcher
@@ -233,10 +234,7 @@ def _owner(package: Package, number: int) -> str:
 
 
 def _id(text: str) -> int | None:
-    if text == "root":
-        return 0
-    whole = text.isascii() and text.isdecimal() and len(text) <= 10
-    return int(text) if whole and int(text) < 2**32 - 1 else None
+    return 0 if text == "root" else id_of(text)
 
 
 def _ordered(own: tuple[Layer, ...], given: tuple[Layer, ...]) -> tuple[Layer, ...]:
