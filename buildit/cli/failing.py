@@ -108,12 +108,6 @@ def explained(error: BaseException) -> BuilditError | None:
             place=os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None,
             hint="look at the permissions and the free space there; `buildit doctor` helps",
         )
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return StoreError(
-            "no more threads can be started",
-            place="this machine",
-            hint="raise the limit on processes (`ulimit -u`), or end other programs",
-        )
     return None
 
 

@@ -45,7 +45,7 @@ def _entry(one: Described) -> Iterator[str]:
     else:
         yield f"  - url: {_text(f'https://WHERE/{one.name}')}  # until it is right: in distfiles/"
     if one.url and not name_of(one.url):
-        yield f"    name: {one.name}"
+        yield f"    name: {json.dumps(one.name)}"  # the digits of a digest are no number
     yield f"    sha256: {one.digest}"
     if one.inside is None:
         yield "    unpack: no"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from buildit.cli.sourced import source_lines
 from buildit.digest import digest_bytes
+from buildit.pipeline.describing import Described
 from tests.integration.web import served
 from tests.unit.archive import tarmaker
 from tests.unit.cli.conftest import Command
@@ -57,6 +59,13 @@ def test_what_it_prints_can_be_copied(command: Command, files: tuple[str, ...]) 
         "cannot be unpacked: it is a 7z archive",
     ):
         assert text in said.out
+
+
+def test_a_name_of_digits_stays_a_text() -> None:
+    url = "https://example.org/?id=1"
+    one = Described("123456789012", url, digest_bytes(b"x"), 1, None, "no archive")
+    [entry] = yaml.safe_load("\n".join(source_lines((one,))))["sources"]
+    assert entry["name"] == "123456789012"
 
 
 def test_as_json(command: Command, files: tuple[str, ...]) -> None:
