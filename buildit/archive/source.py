@@ -2,7 +2,7 @@
 
 The digest of a source is pinned, so its bytes are what upstream published, odd as they may be: what
 a tool on the user's machine would get over is got over here too, and told in the build's log. What
-could leave the directory is never followed, whoever vouches for the bytes (THREATS.md, C1 to C5).
+could leave the directory is never followed, even of pinned bytes (THREATS.md, C1 to C5).
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _scripts(
 ) -> Iterator[tuple[Entry, Readable | None]]:
     """Files of a zip that has no modes run where they begin as a script does.
 
-    Who packs on Windows has no other way to say it, and `./configure` is to run.
+    A packer on Windows has no other way to say it, and `./configure` is to run.
     """
     for entry, content in members:
         if content is None or entry.mode:

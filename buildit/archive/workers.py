@@ -28,7 +28,7 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Resul
             return
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller that asks
             future.set_exception(error)
         else:
             future.set_result(result)

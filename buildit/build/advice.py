@@ -159,7 +159,7 @@ _DEVICE = re.compile(r"^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", re
 _FATAL = re.compile(r"\bError 12[67]\b")
 _OURS = "buildit: "
 NOTE = "buildit: note: "
-"""How a step of ours begins a line that the person is to see."""
+"""How a step of ours begins a line that the user is to see."""
 
 
 _NEAR = 12  # lines: what was printed long before the end did not end it
@@ -189,7 +189,7 @@ def advice(status: int, tail: Sequence[str]) -> Advice | None:
 
 
 def notes(log: Iterable[str]) -> tuple[str, ...]:
-    """What steps of ours have said to the person, each once."""
+    """What steps of ours have said to the user, each once."""
     return tuple(dict.fromkeys(line.removeprefix(NOTE) for line in log if line.startswith(NOTE)))
 
 

@@ -87,7 +87,7 @@ class Builder:
 
         Raises:
             BuildError: a phase or patch failed; log and tree are kept for `log` and `shell`.
-            UnsatisfiableError: a file needs what nobody provides.
+            UnsatisfiableError: a file needs what no output provides.
             StoreError: the store's disk is nearly full, or a tree of it is damaged.
             Interrupted: `stop` was set.
         """

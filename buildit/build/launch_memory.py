@@ -4,7 +4,7 @@ Anonymous pages are each process's own, `launch_watch.tree_use` sums them. The r
 ways to it (proc(5), tmpfs(5), memfd_create(2)): files in /tmp and /dev/shm, which their mounts
 count; memfds, by the descriptors that are open on them; shared mappings, by what is mapped of
 each (Pss: a page that several map counts once). What only a message in a socket, a detached SysV
-segment or a pipe holds is seen by nobody outside: a cgroup counts that, too.
+segment or a pipe holds cannot be seen from outside: a cgroup counts that, too.
 """
 
 from __future__ import annotations

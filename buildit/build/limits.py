@@ -258,7 +258,7 @@ def rlimit_words(limits: Limits, hard: HardLimits) -> list[str]:
     """Pairs for the shell's `ulimit -X N`: the same inside whatever the caller's are.
 
     Files and stack: 1024 and 8 MiB, which a build may raise to 4096 and 64 MiB (gcc does). A hard
-    limit of the caller that lies below ours stays: nobody may raise it.
+    limit of the caller that lies below ours stays: it cannot be raised.
     """
     files = _least(4096, hard.files)
     stack = _least(64 << 20, hard.stack)

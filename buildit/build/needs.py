@@ -20,7 +20,7 @@ from buildit.build.shebang import LONGEST, interpreters
 from buildit.model.tree import Entry, Kind
 
 Open = Callable[[Entry], BinaryIO]
-"""The content of a FILE entry: a seekable stream, closed by whoever asked."""
+"""The content of a FILE entry: a seekable stream, closed by the caller."""
 
 MACHINES: Mapping[str, Machine] = {
     "amd64": Machine(64, little=True, number=62),

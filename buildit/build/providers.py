@@ -50,8 +50,9 @@ def dependencies_sight(visible: Sequence[Visible], toolchain: Iterable[Visible])
 def providers(
     needs: Needs, output: str, outputs: Mapping[str, Iterable[Entry]], beyond: Sight, target: Target
 ) -> dict[str, str]:
-    """For each need that somebody meets, who does: `<key>:<output>`, or `:<output>` of the build's
-    own. A link that is passed on the way and is another's is in the answer too, as `path:/…`.
+    """For each need that is met, the output that does: `<key>:<output>`, or `:<output>` of the
+    build's own. A link that is passed on the way and is another's is in the answer too, as
+    `path:/…`.
 
     `outputs` are those of the build, of which `output` has the needs.
     """
@@ -100,7 +101,7 @@ def _answers(need: str, steps: Sequence[tuple[str, str]], own: str) -> dict[str,
 def check_provided(
     needs: Needs, found: Mapping[str, str], output: str, label: str, accepted: Callable[[str], bool]
 ) -> None:
-    """Refuse a runtime output with a need that nobody meets; other outputs may have some.
+    """Refuse a runtime output with a need that no output meets; others may have some.
 
     `accepted` says whether the recipe accepts a path's need as unmet.
 

@@ -180,7 +180,7 @@ class Workroom:
                 path = os.path.dirname(path)
         for name in sorted(names):
             os.chown(self.work / name, *owner, follow_symlinks=False)
-        # Nobody may write there, but a build sees one owner, whoever started it.
+        # A build cannot write there, but sees one owner, root or an ordinary user as caller.
         for place in (self.work / "input").rglob("*"):
             os.chown(place, *owner, follow_symlinks=False)
 
@@ -238,7 +238,7 @@ class Workroom:
         return self.work / "input" / "patches" / f"{number:04d}"
 
     def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
-        """Run one phase; what a step of ours had to say to the person about it.
+        """Run one phase; what a step of ours had to say to the user about it.
 
         Raises:
             PhaseFailed: it ended with another status than 0, or exceeded a limit.

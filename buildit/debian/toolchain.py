@@ -119,7 +119,7 @@ def _unpack_all(
 
 
 def _check_placed(tree: Path, placed: Iterable[str]) -> None:
-    """Half a minute is time enough for somebody to delete what lies in a temporary directory.
+    """Half a minute is time enough for a cleaner of temporary directories to delete a file.
 
     Raises:
         Vanished: a file that was unpacked is gone.

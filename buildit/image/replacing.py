@@ -29,8 +29,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """Give a path that does not exist yet; what is made there becomes `target` at the end.
 
     When the body raises, `target` stays as it was. A reader sees the old one or the new one, and
-    with renameat2(2), nothing in between. Bytes and names are on the disk before it ends: who is
-    told that an image is done has one after a power loss too.
+    with renameat2(2), nothing in between. Bytes and names are on the disk before it ends: an
+    image that was called done is there after a power loss too.
 
     Raises:
         StoreError: the output directory or the disk cannot be written.

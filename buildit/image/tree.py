@@ -18,10 +18,10 @@ from buildit.digest import CHUNK, Digest
 from buildit.model.tree import Entry, Kind, sort_key
 
 FOREIGN = Budget(ratio=100_000, depth=256)
-"""Images may be anybody's, and layers of zeros compress very well."""
+"""An image may come from a stranger, and layers of zeros compress very well."""
 
 INFLATED = 2 << 30
-"""Bytes that whatever is stored may become."""
+"""Bytes that an image may have unpacked, however little is stored."""
 
 TIMES = 64
 """How often as large as what is stored the whole may be, beyond that. Text gives 5 to 20."""
@@ -112,7 +112,7 @@ class Tree:
         return replace(entry, target=named.target)
 
     def _check_parents(self, parents: set[str]) -> None:
-        """A layer goes through what is no directory below it: everybody finds another tree."""
+        """A layer goes through what is no directory below it: each client finds another tree."""
         for path in sorted(parents):
             lower = self.places.get(path)
             if lower is not None and lower.kind is not Kind.DIRECTORY:

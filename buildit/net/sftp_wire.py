@@ -29,7 +29,7 @@ FOR_READING, FOR_WRITING, CREATE, TRUNCATE = 0x01, 0x02, 0x08, 0x10
 HAS_SIZE, HAS_OWNER, HAS_MODE, HAS_TIMES, HAS_MORE = 0x01, 0x02, 0x04, 0x08, 0x80000000
 _PRINTED = re.compile(rb"[\t\r\n -~]{1,60}")
 _CHANGES = frozenset((WRITE, SETSTAT, FSETSTAT, REMOVE, MKDIR, RENAME))
-"""Requests that may wait for a slow disk; whoever only reads is not let wait for minutes."""
+"""Requests that may wait for a slow disk; a client that only reads never waits for minutes."""
 _QUICK = (b"limits@openssh.com", b"statvfs@openssh.com")
 _KIND, _REGULAR = 0o170000, 0o100000
 

@@ -31,7 +31,7 @@ from buildit.store.durable import Vanished
 Made = TypeVar("Made")
 
 MOST_LOSSES = 3
-"""How often something may vanish in one run: more is somebody who deletes the store on purpose."""
+"""How often something may vanish in one run: more is a store that is deleted on purpose."""
 
 
 @dataclass(slots=True)

@@ -162,7 +162,7 @@ def wanted_debs(
     selection: Selection, asked: Iterable[Wanted], toolchains: Mapping[str, Toolchain]
 ) -> Iterator[tuple[Wanted, Toolchain]]:
     """Each Debian package whose Depends are to be known, once: those beyond the toolchain of
-    whoever needs them, and those that an image takes with their Depends."""
+    the package that needs them, and those that an image takes with their Depends."""
     first = next(iter(toolchains.values()))
     seen: set[str] = set()
     needed = [

@@ -347,7 +347,7 @@ def _build(
                 if not options.use:
                     _keep_outputs(prepared, realiser, options)
                     _keep_roots(realiser, options)
-                # Last: whoever finds the plan kept need not do any of this again.
+                # Last: a run that finds the plan kept does none of this again.
                 _keep_plan(prepared, options)
             if publishes:
                 from buildit.pipeline.publish import publish

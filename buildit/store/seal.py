@@ -1,7 +1,7 @@
 """What an unpacked tree was when it was filled: two digests, kept in a file beside it.
 
 The first covers what lstat(2) and readlink(2) say of each entry, and costs a walk; the second the
-bytes of the files as well. Owners are left out: who fills a tree hands it to the build user.
+bytes of the files as well. Owners are left out: a tree that is filled goes to the build user.
 """
 
 from __future__ import annotations
