@@ -1,7 +1,7 @@
 """What went wrong, as text or JSON on stderr, and the exit code; the only place that decides both.
 
 0 ok, 1 build or store, 2 recipe or usage, 3 unsatisfiable, 4 network, 5 integrity, 70 a bug of
-buildit, 130 interrupted, 141 whoever read stdout went away.
+buildit, 130 interrupted, 141 the reader of stdout went away.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _say(stream: TextIO, lines: Sequence[str]) -> None:
 
 
 def closed_pipe() -> int:
-    """Whoever read stdout is gone: nothing more is written there, not even by Python at its end."""
+    """The reader of stdout is gone: nothing more is written there, not even by Python at its end."""
     to_nowhere(sys.stdout)
     return PIPE_CLOSED
 
