@@ -137,7 +137,7 @@ def _say(stream: TextIO, lines: Sequence[str]) -> None:
 
 
 def closed_pipe() -> int:
-    """The reader of stdout is gone: nothing more is written there, not even by Python at its end."""
+    """The reader of stdout is gone: nothing more is written there, even by Python at its end."""
     to_nowhere(sys.stdout)
     return PIPE_CLOSED
 
