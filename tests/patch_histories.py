@@ -154,8 +154,9 @@ def step(dice: random.Random, state: State, history: History) -> None:
 def make(dice: random.Random) -> History:
     base: State = {}
     for _ in range(dice.randrange(2, 8)):
-        mode = dice.choice((PLAIN, PLAIN, PLAIN, EXECUTABLE))
-        base[fresh(dice, base)] = (mode, content(dice))
+        mode = dice.choice((PLAIN, PLAIN, PLAIN, EXECUTABLE, LINK))
+        path = fresh(dice, base)
+        base[path] = (mode, target_of(path) if mode == LINK else content(dice))
     history = History([base])
     for _ in range(dice.choice((1, 2, 2, 3, 4))):
         state = dict(history.states[-1])
@@ -281,6 +282,7 @@ EXPORTS = (
     Export("diff --no-renames --binary", ("diff", "--no-renames", "--binary", "--full-index")),
     Export("log -p --reverse", ("log", "-p", "--reverse", "--binary", "--decorate=full")),
     Export("log -p -C --oneline", ("log", "-p", "--reverse", "--binary", "--oneline", "-C")),
+    Export("log -p -C", ("log", "-p", "--binary", "-C", "--find-copies-harder")),
     Export("diffs joined", ("diff", "--binary", "-M"), joined=True),
 )
 

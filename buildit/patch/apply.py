@@ -6,7 +6,7 @@ nothing of it is there unless all of it is. A refusal names every section that d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -183,7 +183,11 @@ class _Draft:
         self.log: list[str] = []
 
     def read(self, path: str) -> Found | None:
-        return self.files[path] if path in self.files else self._tree.read(path)
+        if path in self.files:
+            return self.files[path]
+        if self.files.keys() & set(_above(path)):
+            return None  # below a file or link that was there, or that is there now
+        return self._tree.read(path)
 
 
 class _Refused(Exception):  # noqa: N818 - what happened
@@ -267,8 +271,8 @@ class _Piece:
 
     def _check_target(self, _: int, file: FilePatch) -> None:
         """What comes to be must not be there, unless the piece takes it away too."""
-        if file.new in self._gone:
-            return
+        if self._gone & {file.new, *_above(file.new)}:
+            return  # a link that goes may become a directory
         try:
             there = self._draft.read(file.new)
         except Directory:
@@ -316,6 +320,11 @@ class _Piece:
                 moved = f"offset {at - edit.start} lines"
                 self._draft.log.append(f"  hunk #{number} at line {at} ({moved})")
         return b"".join(placed.lines)
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _names(file: FilePatch) -> str:

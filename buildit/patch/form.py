@@ -75,7 +75,8 @@ class FilePatch:
     for RENAME and COPY. Modes are git's (0o100644, 0o100755, 0o120000), None where the patch does
     not say or need not. `git` says that the section is written with a `diff --git` header, `crlf`
     that all of its lines, names included, ended with CR LF, which may be the patch's own or the
-    content's. `line` is where it begins in the file that was read; it is no part of the value.
+    content's. `objects` are the names on its index line, `line` is where it begins in the file that
+    was read; they are no part of the value.
     """
 
     action: Action
@@ -87,6 +88,7 @@ class FilePatch:
     binary: Binary | None = None
     git: bool = False
     crlf: bool = False
+    objects: tuple[str, str] = field(default=("", ""), compare=False)
     line: int = field(default=0, compare=False)
 
 

@@ -40,7 +40,7 @@ from buildit.patch.names import (
     is_absence,
     stripped,
 )
-from buildit.patch.split import begins_commit, split
+from buildit.patch.split import Commits, split
 
 MAX_BYTES = 64 << 20
 MAX_LINES = 1 << 20
@@ -63,6 +63,8 @@ _EVERYWHERE = (
     (re.compile(rb"Cannot display: file marked as a binary type\.$"), _NO_CONTENT),
     (re.compile(rb"Binary file .* has changed$"), _NO_CONTENT),
     (re.compile(rb"GIT binary patch$"), "a binary change without file names"),
+    (re.compile(rb"=== renamed (?:file|symlink|directory) '"), "a rename of Bazaar's"),
+    (re.compile(rb"=== (?:added|modified) symlink '"), "a symlink of Bazaar's"),
 )
 """What changes a tree in other words than ours, in the text before a section too."""
 _BETWEEN = (
@@ -71,6 +73,9 @@ _BETWEEN = (
     (re.compile(rb"\d+(?:,\d+)?[acd]\d+(?:,\d+)?$"), "a normal diff without context"),
     (re.compile(rb"\*\*\* \d+(?:,\d+)? \*{4}$"), _CONTEXT),
     (re.compile(rb"Files .* and .* differ$"), _NO_CONTENT),
+    (re.compile(rb"Symbolic links .* and .* differ$"), "a change of a symlink without its text"),
+    (re.compile(rb"File .* is a .* while file .* is a "), "a change of what kind a file is"),
+    (re.compile(rb"Added: svn:special$"), "a symlink of Subversion's"),
 )
 """The same between and after the sections of a commit, where prose does not stand."""
 _WRITE = "write it with `git diff --binary` or `diff -ruN old new`"
@@ -124,25 +129,24 @@ def parse_canonical(data: bytes, name: str) -> Patch:
 
 def _parsed(data: bytes, name: str, strip: int) -> Patch:
     text = _Text(name, tuple(data.removesuffix(b"\n").split(b"\n")), strip)
-    commits: list[list[FilePatch]] = [[]]
+    commits = Commits()
     at, reader = 0, _Prose()
     while at < len(text.lines):
         line = text.at(at)
         if line.startswith(b"diff --git "):
             file, at = _git_section(text, at)
-            commits[-1] += [file] if file else []
             reader = _Prose(after=True)
         elif line.startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
             file, at = _plain_section(text, at)
-            commits[-1] += [file] if file else []
             reader = _Prose(after=True)
         else:
-            if begins_commit(line):
-                commits.append([])
+            if commits.begins(line):
                 reader = _Prose()
             reader.pass_over(text, at)
-            at += 1
-    pieces = split(commits)
+            file, at = None, at + 1
+        if file is not None:
+            commits.add(file)
+    pieces = split(commits.oldest_first())
     if not pieces:
         raise _no_patch(text)
     _check_content(text, pieces)
@@ -333,6 +337,7 @@ def _git_section(text: _Text, start: int) -> tuple[FilePatch | None, int]:
         binary=binary,
         git=True,
         crlf=crlf,
+        objects=header.objects,
         line=start + 1,
     )
     return file, at

@@ -2,14 +2,19 @@
 
 In a commit all sections speak of the tree before it: `copy from f` beside a change of `f` means
 the old `f`, and two files may swap their names. Only what no single commit of git's can say is
-cut: there, several diffs were joined without a line between them.
+cut: there, several diffs were joined without a line between them. `git log -p` and `hg log -p`
+print the newest commit first; such files are turned round.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 
+from buildit.patch.binary import is_absent
 from buildit.patch.form import Action, FilePatch
 
 _COMMIT = re.compile(
@@ -18,14 +23,94 @@ _COMMIT = re.compile(
     rb"|commit (?:[-<>=^+] ?)?[0-9a-f]{7,64}(?: .*)?$"  # log -p, show; `(HEAD -> main)`
     rb"|[0-9a-f]{7,64}(?: .*)?$"  # log -p --oneline, --format=%H
     rb"|# HG changeset patch$"
+    rb"|changeset: +\d+:[0-9a-f]{12,64}$"  # hg log -p
     rb"|(?:From|Date|Subject): "  # a mail without its first line
     rb"|-- ?$"  # the signature that ends one
 )
 
 
-def begins_commit(line: bytes) -> bool:
-    """Whether a line outside of all sections says that another commit follows, or that one ends."""
-    return _COMMIT.match(line) is not None
+_LOGGED = re.compile(rb"(?:commit|changeset:) ")
+_DATE = re.compile(rb"(?:Date|AuthorDate|CommitDate|date): +(?:[A-Z][a-z]{2} )?(.+)$")
+_DATES = ("%b %d %H:%M:%S %Y %z", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%dT%H:%M:%S%z")
+
+
+@dataclass(slots=True)
+class _Commit:
+    """The sections of one commit, and what the lines above them say of it."""
+
+    mail: bool = False
+    logged: bool = False
+    date: datetime | None = None
+    files: list[FilePatch] = field(default_factory=list)
+
+
+class Commits:
+    """The commits of a file while it is read from top to bottom."""
+
+    def __init__(self) -> None:
+        self._found = [_Commit()]
+
+    def add(self, file: FilePatch) -> None:
+        """Take a section of the commit that was begun last."""
+        self._found[-1].files.append(file)
+
+    def begins(self, line: bytes) -> bool:
+        """Whether a line outside of all sections says that a commit follows, or that one ends."""
+        last = self._found[-1]
+        if last.logged and not last.files and (date := _DATE.match(line)):
+            last.date = _moment(date[1]) or last.date
+        if _COMMIT.match(line) is None:
+            return False
+        if last.files or line.startswith(b"From ") or not (last.mail or last.logged):
+            logged = _LOGGED.match(line) is not None
+            self._found.append(_Commit(mail=line.startswith(b"From "), logged=logged))
+        elif last.logged and _LOGGED.match(line):
+            self._found[-1] = _Commit(logged=True)  # the one before had no section: a merge
+        return True
+
+    def oldest_first(self) -> list[list[FilePatch]]:
+        """The sections of each commit, in the order in which the commits were made."""
+        found = [commit for commit in self._found if commit.files]
+        if all(commit.logged for commit in found) and _newest_first(found):
+            found.reverse()
+        return [commit.files for commit in found]
+
+
+def _moment(text: bytes) -> datetime | None:
+    for form in _DATES:
+        try:
+            return datetime.strptime(text.decode("ascii", "replace"), form)  # noqa: DTZ007 - has %z
+        except ValueError:
+            continue
+    return None
+
+
+def _newest_first(commits: Sequence[_Commit]) -> bool:
+    """Whether a log runs backwards: by the contents that index lines name, else by all dates.
+
+    What a file was before a commit is what it was after the commit before it.
+    """
+    forth = back = 0
+    last: dict[str, tuple[str, str]] = {}
+    for commit in commits:
+        for file in commit.files:
+            old, new = file.objects
+            earlier = last.get(file.old)
+            later = last.get(file.new)
+            on = earlier is not None and _is_same(earlier[1], old)
+            off = later is not None and _is_same(new, later[0])
+            forth, back = forth + (on and not off), back + (off and not on)
+        last |= {path: file.objects for file in commit.files for path in (file.old, file.new)}
+    if forth or back:
+        return back > forth
+    dates = [commit.date for commit in commits if commit.date is not None]
+    falls = all(one >= other for one, other in pairwise(dates))
+    return len(dates) == len(commits) > 1 and falls and dates[0] > dates[-1]
+
+
+def _is_same(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    return len(shorter) >= 7 and not is_absent(shorter) and longer.startswith(shorter)
 
 
 def split(commits: Sequence[Sequence[FilePatch]]) -> list[list[FilePatch]]:

@@ -106,6 +106,50 @@ def test_a_copy_of_another_commit_is_of_the_new_file(tmp_path: Path) -> None:
     assert snapshot(root)["b.c"] == snapshot(root)["a.c"] == b"int a;\nFIXED\nint c;\n"
 
 
+def test_a_link_becomes_a_directory_and_a_link_again(tmp_path: Path) -> None:
+    root = tree(tmp_path, C)
+    for name, target in (("l", "a.c"), ("away", ".."), ("dir", "sub")):
+        (root / name).symlink_to(target)
+    (root / "sub").mkdir()
+    (root / "sub/in.c").write_bytes(b"other\n")
+    there, back = b"", b""
+    for link, text in ((b"l", b"a.c"), (b"away", b".."), (b"dir", b"sub")):
+        gone = b"diff --git a/%s b/%s\ndeleted file mode 120000\n--- a/%s\n+++ /dev/null\n"
+        gone = gone % (link, link, link) + b"@@ -1 +0,0 @@\n-%s\n\\ No newline\n" % text
+        made = (
+            b"diff --git a/%s/in.c b/%s/in.c\nnew file mode 100644\n--- /dev/null\n+++ b/%s/in.c\n"
+        )
+        made = made % (link, link, link) + b"@@ -0,0 +1 @@\n+in\n"
+        there += gone + made
+        back += (
+            made.replace(b"new file", b"deleted file")
+            .replace(b"-0,0 +1 ", b"-1 +0,0 ")
+            .replace(b"--- /dev/null\n+++ b/", b"--- a/")
+            .replace(b"in.c\n@@", b"in.c\n+++ /dev/null\n@@")
+            .replace(b"+in\n", b"-in\n")
+        )
+        if link == b"l":
+            back += (
+                gone.replace(b"deleted file", b"new file")
+                .replace(b"--- a/l\n+++ /dev/null", b"--- /dev/null\n+++ b/l")
+                .replace(b"-1 +0,0", b"-0,0 +1")
+                .replace(b"-a.c", b"+a.c")
+            )
+    apply(root, there)
+    assert snapshot(root) == C | {f"{name}/in.c": b"in\n" for name in ("l", "away", "dir")} | {
+        "sub/in.c": b"other\n"
+    }
+    apply(root, back)
+    assert snapshot(root) == C | {"l": b"a.c", "sub/in.c": b"other\n"}
+    apply(
+        root,
+        there[: there.index(b"diff --git a/away")]
+        + SECOND
+        + back[: back.index(b"diff --git a/away")],
+    )
+    assert snapshot(root) == C | {"l": b"a.c", "sub/in.c": b"other\n"}
+
+
 def test_two_names_are_swapped_within_a_commit(tmp_path: Path) -> None:
     root = tree(tmp_path, C | {"b.c": b"the other\n"})
     back = b"diff --git a/b.c b/a.c\nsimilarity index 100%\nrename from b.c\nrename to a.c\n"

@@ -191,6 +191,7 @@ def names(patch: Patch) -> list[list[str]]:
         b"commit 1234567 (tag: v1)",
         b"1234567 (HEAD -> main) one line",
         b"# HG changeset patch",
+        b"changeset:   12:0123456789ab",
         b"Subject: [PATCH 2/2] saved by a mail program",
         b"-- ",
     ],
@@ -201,6 +202,82 @@ def test_commits_are_cut(line: bytes) -> None:
     assert names(patch) == [["x.c"], ["y.c"]]
     assert parse_canonical(canonical_bytes(patch), "p") == patch
     assert names(parse_patch(CHANGE + other, "p")) == [["x.c", "y.c"]]
+
+
+A, B, C = b"a" * 8, b"b" * 8, b"c" * 8
+
+
+def logged(number: int, date: bytes, body: bytes) -> bytes:
+    return b"commit %s\nAuthor: x\n%s\n\n    text\n\n" % (b"%d" % number * 40, date) + body
+
+
+def indexed(old: bytes, new: bytes, path: bytes = b"x.c") -> bytes:
+    header = b"diff --git a/x.c b/x.c\nindex %s..%s 100644\n" % (old, new)
+    return (header + CHANGE).replace(b"x.c", path)
+
+
+def bits(path: bytes, old: bytes, new: bytes) -> bytes:
+    return b"diff --git a/%s b/%s\nold mode %s\nnew mode %s\n" % (path, path, old, new)
+
+
+@pytest.mark.parametrize(
+    ("dates", "turned"),
+    [
+        (
+            (b"Date:   Tue Jan 2 10:00:00 2024 +0000", b"Date:   Mon Jan 1 10:00:00 2024 +0000"),
+            True,
+        ),
+        ((b"Date:   2024-01-02 10:00:00 +0000", b"Date:   2024-01-02 10:00:00 +0100"), True),
+        ((b"Date:   2024-01-02T10:00:00Z", b"Date:   2024-01-01T10:00:00Z"), True),
+        (
+            (b"date:        Tue Jan 02 10:00:00 2024 +0000", b"date: 2024-01-01 10:00:00 +0000"),
+            True,
+        ),
+        (
+            (b"Date:   Mon Jan 1 10:00:00 2024 +0000", b"Date:   Tue Jan 2 10:00:00 2024 +0000"),
+            False,
+        ),
+        (
+            (b"Date:   Mon Jan 1 10:00:00 2024 +0000", b"Date:   Mon Jan 1 10:00:00 2024 +0000"),
+            False,
+        ),
+        ((b"Date:   2 days ago", b"Date:   3 days ago"), False),
+        ((b"Date:   Tue Jan 2 10:00:00 2024 +0000", b"Merge: 1 2"), False),
+    ],
+)
+def test_a_log_that_runs_backwards_by_its_dates_is_turned_round(
+    dates: tuple[bytes, bytes], turned: bool
+) -> None:
+    later = logged(2, dates[0], bits(b"x", b"100755", b"100644"))
+    earlier = logged(1, dates[1], bits(b"y", b"100644", b"100755"))
+    expected = [["y"], ["x"]] if turned else [["x"], ["y"]]
+    assert names(parse_patch(later + earlier, "p")) == expected
+    assert names(parse_patch(later.replace(b"commit 2", b"From 2") + earlier, "p")) == [
+        ["x"],
+        ["y"],
+    ]
+
+
+def test_index_lines_tell_the_order_of_a_log_better_than_dates() -> None:
+    newer, older = b"Date:   2024-01-02 10:00:00 +0000", b"Date:   2024-01-01 10:00:00 +0000"
+    y = bits(b"y", b"100644", b"100755")
+    forth = logged(2, newer, indexed(A, B)) + logged(1, older, y + indexed(B, C))
+    assert names(parse_patch(forth, "p")) == [["x.c"], ["y", "x.c"]]
+    back = logged(1, older, indexed(B, C)) + logged(2, newer, y + indexed(A, B))
+    assert names(parse_patch(back, "p")) == [["y", "x.c"], ["x.c"]]
+    toggled = logged(2, newer, indexed(A, B)) + logged(1, older, y + indexed(B, A))
+    assert names(parse_patch(toggled, "p")) == [["y", "x.c"], ["x.c"]]
+
+
+def test_the_log_of_mercurial_is_cut_and_turned_round() -> None:
+    def entry(number: int, body: bytes) -> bytes:
+        head = b"changeset:   %d:%s\nuser:        a\ndate:        Mon Jan 0%d 10:00:00 2024 +0000\n"
+        return head % (number, b"%d" % number * 12, number) + b"summary:     s\n\n" + body + b"\n"
+
+    copy = b"diff --git a/x.c b/y.c\ncopy from x.c\ncopy to y.c\n"
+    fix = indexed(A, B)
+    for log in (entry(1, fix) + entry(2, copy), entry(2, copy) + entry(1, fix)):
+        assert names(parse_patch(log, "p")) == [["x.c"], ["y.c"]]
 
 
 def section(action: str, old: str, new: str = "") -> bytes:
@@ -415,6 +492,14 @@ def test_writing_through_a_link_of_the_patch() -> None:
             "this is a binary change",
         ),
         (b"GIT binary patch\nliteral 1\n", "this is a binary change without file names"),
+        (b"=== renamed file 'x' => 'y'\n" + CHANGE, "this is a rename of Bazaar's"),
+        (b"=== added symlink 'x'\n" + CHANGE, "this is a symlink of Bazaar's"),
+        (CHANGE + b"\nAdded: svn:special\n## -0,0 +1 ##\n", "this is a symlink of Subversion's"),
+        (CHANGE + b"Symbolic links a/l and b/l differ\n", "this is a change of a symlink without"),
+        (
+            CHANGE + b"File a/l is a regular file while file b/l is a symbolic link\n",
+            "this is a change of what kind a file is",
+        ),
         (b"Index: x.c\n======\n" + HUNK, "a hunk without `---` and `+++`"),
         (b"", "no change in this file"),
         (b"hello\n", "no change in this file"),
