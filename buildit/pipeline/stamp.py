@@ -174,6 +174,16 @@ def read(file_name: str) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
+def last(file_name: str) -> dict[str, Any]:
+    """The result kept under a question, whatever has changed since; empty where there is none."""
+    try:
+        with open(place(file_name), "rb") as stream:
+            result = json.load(stream)["result"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
 def renew(file_name: str, result: dict[str, Any]) -> None:
     """Keep another result under a question whose files are as they were."""
     with suppress(OSError, ValueError, KeyError, TypeError):

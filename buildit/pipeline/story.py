@@ -21,8 +21,9 @@ from buildit.errors import (
     UsageError,
 )
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
+from buildit.image.added import added
 from buildit.image.emitters import emit_all
-from buildit.image.names import output_name
+from buildit.image.names import output_name, tag
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json, to_json
 from buildit.model.platform import PLATFORMS
@@ -431,7 +432,7 @@ def _emit(
         _look_through(images, made, realiser, report)
     for one in images:
         report(Packaging(title, one.format))
-    emissions = _emitted(images, realiser.store, output)
+    emissions = _emitted(images, realiser.store, output, report)
     if emissions:
         first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
         emissions = (first, *emissions[1:])
@@ -474,7 +475,9 @@ def _look_through(
         report(Notice(remark, warning=True))
 
 
-def _emitted(images: Sequence[Image], store: Store, output: Path) -> tuple[Emission, ...]:
+def _emitted(
+    images: Sequence[Image], store: Store, output: Path, report: Reporter
+) -> tuple[Emission, ...]:
     """Emit the images, but for those that lie there, came from the same image and are untouched."""
     at_hand = {one.format: kept for one in images if (kept := _kept(one, output)) is not None}
     wanted = [one for one in images if one.format not in at_hand]
@@ -492,6 +495,9 @@ def _emitted(images: Sequence[Image], store: Store, output: Path) -> tuple[Emiss
         # Before the image: a signature that lies there is of other bytes than are about to.
         path = output / output_name(one)
         path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
+        before = str(stamp.last(_question(path)).get("identifier", ""))
+        if lost := added(path, tag(one.version), before):
+            report(Notice(f"{path.name} is made anew, without {', '.join(lost)}", warning=True))
     try:
         made = emit_all(wanted, store.path, output)
     except CorruptBlob as error:

@@ -1,4 +1,4 @@
-"""A page that changed is a new page to browsers: nginx serves the trees of emitted images."""
+"""What a second build gives: new pages to browsers, the same bytes, the output of others gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from buildit.events import silent
+from buildit.events import Event, Notice, Reporter, silent
 from buildit.pipeline.story import Options, build
 from tests.planning import Checkout, checkout
 from tests.servers import Nginx, certificates, nginx
@@ -54,10 +54,12 @@ def container(root: Path) -> Checkout:
     return made
 
 
-def built(project: Checkout, output: Path, *, locked: bool = False) -> Path:
+def built(
+    project: Checkout, output: Path, *, locked: bool = False, report: Reporter = silent
+) -> Path:
     """Build the container; its ACI."""
     options = Options(project.container, output, offline=True, locked=locked)
-    build(options, silent, threading.Event())
+    build(options, report, threading.Event())
     (aci,) = output.glob("*.aci")
     return aci
 
@@ -90,8 +92,9 @@ def asked(server: Nginx, name: str, trust: ssl.SSLContext, kept: Page | None = N
 def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
-        pytest.skip("nginx is not installed (apt-get install nginx-light)")
+    for name in ("nginx", "umoci", "skopeo"):
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            pytest.skip(f"{name} is not installed (apt-get install {name})")
 
 
 def test_a_changed_page_of_the_same_length_is_fetched_again(tmp_path: Path) -> None:
@@ -129,3 +132,43 @@ def test_the_same_lock_gives_the_same_bytes_in_another_clone(tmp_path: Path) -> 
     assert second.read_bytes() == first.read_bytes()
     layouts = [(tmp_path / out / "web-1.0-linux-amd64.oci") for out in ("out", "again")]
     subprocess.run(["diff", "-r", *layouts], check=True)
+
+
+def remarks(project: Checkout, output: Path) -> list[str]:
+    told: list[Event] = []
+    built(project, output, report=told.append)
+    return [each.message for each in told if isinstance(each, Notice) and each.warning]
+
+
+def test_what_others_put_into_a_layout_is_not_lost_in_silence(tmp_path: Path) -> None:
+    project, out = container(tmp_path / "one"), tmp_path / "out"
+    built(project, out)
+    layout = out / "web-1.0-linux-amd64.oci"
+    page = project.container / "www/a.html"
+
+    def umoci(*words: str) -> None:
+        subprocess.run(["umoci", *words], check=True, capture_output=True)
+
+    umoci("tag", "--image", f"{layout}:1.0", "stable")
+    skopeo = [
+        "skopeo",
+        "copy",
+        "-q",
+        "--insecure-policy",
+        f"oci:{layout}:1.0",
+        f"oci:{layout}:copy",
+    ]
+    subprocess.run(skopeo, check=True)
+    (layout / "notes").mkdir()
+    (layout / "notes/one.txt").write_text("mine")
+    page.write_text("<p>second</p>\n")
+    assert remarks(project, out) == [
+        f"{layout.name} is made anew, without the tag 'stable', the tag 'copy', 'notes'"
+    ]
+    page.write_text("<p>third</p>\n")
+    assert remarks(project, out) == []  # nothing but our own
+    umoci("config", "--image", f"{layout}:1.0", "--author", "somebody else")
+    assert remarks(project, out) == [
+        f"{layout.name} is made anew, without another image of the tag '1.0'"
+    ]
+    assert remarks(project, out) == []
