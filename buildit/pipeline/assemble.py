@@ -71,6 +71,7 @@ class Stack:
         """
         layer, entries, remarks = sync_layer(project, taken, self.tree(), self.store)
         self.layers.append(layer)
+        self._listings[layer.contents] = entries  # as it was written a moment ago
         self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
         said = (*taken.remarks, *remarks)
