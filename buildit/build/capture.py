@@ -19,7 +19,7 @@ from buildit.build.normalise import (
     normalised,
     open_content,
 )
-from buildit.build.providers import Sight, check_provided, providers
+from buildit.build.providers import MISSING_PROVIDER, Sight, check_provided, providers
 from buildit.build.split import OutputRule, claims, moves, needed_at_run_time, split
 from buildit.errors import BuildError
 from buildit.model.amount import some
@@ -34,8 +34,6 @@ BUILD_PATHS = (f"{BUILD_DIRECTORY}/src", f"{BUILD_DIRECTORY}/out")
 CAPTURE = "capture"
 """The part of a log that says what is not as it was installed."""
 _SHOWN = 5
-MISSING_PROVIDER = "missing-provider"
-"""The id under which a recipe waives a need that no output meets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ with a reason. Rules look and never change anything.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher
 from buildit.model.tree import Entry, Kind
+from buildit.model.yamlword import yaml_word
 
 _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
@@ -28,7 +28,6 @@ _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _TOP_LINKS = frozenset(("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9/._+-]*")
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
 
@@ -174,8 +173,7 @@ def waiver_text(rule: str, path: str) -> str:
 
 def yaml_path(path: str) -> str:
     """A glob that matches this path, as it can stand in a flow mapping of YAML."""
-    glob = glob_of(path)
-    return glob if _PLAIN.fullmatch(glob) else json.dumps(glob, ensure_ascii=False)
+    return yaml_word(glob_of(path))
 
 
 def _error(rule: str, path: str, message: str, hint: str) -> Finding:

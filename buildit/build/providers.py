@@ -11,10 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from buildit.build.checks import waiver_text
 from buildit.build.needs import Needs, Target, is_kernels, need_paths, way
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
 from buildit.model.tree import Entry
+
+MISSING_PROVIDER = "missing-provider"
+"""The id under which a recipe waives a need that no output meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,9 @@ def _hint(need: str, path: str) -> str:
     """What would help, in words that work when copied."""
     library = need.startswith("soname:")
     role = "link" if library else "build"
-    waiver = f"{{check: missing-provider, path: {path}, reason: …}}"
     return (
         f"add the package that has it to depends.{role}, or do not install the file; where it is "
-        f"met otherwise, say so: waivers: [{waiver}]"
+        f"met otherwise, say so: {waiver_text(MISSING_PROVIDER, path)}"
     )
 
 

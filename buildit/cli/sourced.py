@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from buildit.archive.source import OLDEST
 from buildit.cli.printable import printable
 from buildit.model.sourcename import name_of
+from buildit.model.yamlword import yaml_word
 from buildit.pipeline.describing import Described
-
-_PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9:/._~%+?=&@;,-]*")
 
 
 def source_lines(found: Iterable[Described]) -> Iterator[str]:
@@ -41,9 +39,10 @@ def source_plain(one: Described) -> dict[str, object]:
 
 def _entry(one: Described) -> Iterator[str]:
     if one.url:
-        yield f"  - url: {_text(one.url)}"
+        yield f"  - url: {yaml_word(one.url)}"
     else:
-        yield f"  - url: {_text(f'https://WHERE/{one.name}')}  # until it is right: in distfiles/"
+        url = yaml_word(f"https://WHERE/{one.name}")
+        yield f"  - url: {url}  # until it is right: in distfiles/"
     if one.url and not name_of(one.url):
         yield f"    name: {json.dumps(one.name)}"  # the digits of a digest are no number
     yield f"    sha256: {one.digest}"
@@ -79,7 +78,3 @@ def _facts(one: Described) -> Iterator[str]:
 
 def _strip(one: Described) -> int:
     return 1 if one.inside is not None and one.inside.top else 0
-
-
-def _text(value: str) -> str:
-    return value if _PLAIN.fullmatch(value) else json.dumps(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping as Map
@@ -17,6 +16,7 @@ from buildit.model.leaf import LeafError
 from buildit.model.nearest import advice
 from buildit.model.node import Mapping, Node, Place, Scalar, Sequence
 from buildit.model.schema import MAPPING, SCALAR, SEQUENCE, UNKNOWN_KEY
+from buildit.model.yamlword import yaml_word
 
 T = TypeVar("T")
 _SHOWN = 10
@@ -193,7 +193,6 @@ def _form(node: Node, expected: str) -> str | None:
 
 
 _SHELL = re.compile(r"[|&;<>$`*]")
-_PLAIN = re.compile(r"(?:--?)?[A-Za-z0-9/.+_][A-Za-z0-9/._=+%@^~:-]*(?<!:)")
 
 
 def _as_list(text: str) -> str | None:
@@ -207,13 +206,7 @@ def _as_list(text: str) -> str | None:
             words = shlex.split(text)
         except ValueError:  # a lone quote
             return None
-    return f"write [{', '.join(map(_quoted_word, words))}]"
-
-
-def _quoted_word(word: str) -> str:
-    """The word as YAML's flow style has it; what could mean something else is quoted."""
-    plain = _PLAIN.fullmatch(word) and word.lower() != "null"
-    return word if plain else json.dumps(word, ensure_ascii=False)
+    return f"write [{', '.join(map(yaml_word, words))}]"
 
 
 def _written(node: Node) -> str:

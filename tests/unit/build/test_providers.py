@@ -163,7 +163,7 @@ def test_a_missing_provider_names_file_and_soname() -> None:
     assert error.place == "x/app-1"
     assert error.hint is not None
     assert "depends.build" in error.hint
-    waiver = "{check: missing-provider, path: usr/bin/x, reason: …}"
+    waiver = "{check: missing-provider, path: usr/bin/x, reason: ...}"
     assert f"waivers: [{waiver}]" in error.hint
     assert error.details == (
         "/usr/bin/x: the loader /lib64/ld.so",
