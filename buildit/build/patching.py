@@ -16,13 +16,25 @@ from buildit.archive.beneath import Root
 from buildit.archive.names import parents
 from buildit.archive.source import SETTLED
 from buildit.errors import BuilditError, IntegrityError, Interrupted
-from buildit.patch.apply import Applied, Directory, Found, Misfit, Problem, Unusable, apply
+from buildit.patch.apply import (
+    OTHER_FILE,
+    REAL_PATH,
+    Applied,
+    Directory,
+    Found,
+    Misfit,
+    Problem,
+    Unusable,
+    apply,
+)
 from buildit.patch.binary import MAX_RESULT
 from buildit.patch.form import Action, Patch
 from buildit.patch.read import parse_canonical
 
 PATCHER = "2"
 """Version of how patches are applied, and of the time that their files get; in the key."""
+
+_TOO_LARGE = "change it by a command in the prepare step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +125,17 @@ class _Source:
                 text = root.readlink(path).encode("utf-8", "surrogateescape")
                 return Found(text, link=True)
             if stat.S_ISDIR(status.st_mode):
-                raise Directory("is a directory")
+                raise Directory("is a directory", OTHER_FILE)
             if not stat.S_ISREG(status.st_mode):
-                raise Unusable("is no regular file")
+                raise Unusable("is no regular file", OTHER_FILE)
             if status.st_size > MAX_RESULT:
-                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB")
+                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", _TOO_LARGE)
             with root.open_file(path) as stream:
                 return Found(stream.read(), stat.S_IMODE(status.st_mode))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IntegrityError as error:
-            raise Unusable(_behind(root, path)) from error
+            raise Unusable(_behind(root, path), REAL_PATH) from error
 
 
 def _behind(root: Root, path: str) -> str:

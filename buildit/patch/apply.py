@@ -15,8 +15,8 @@ from buildit.patch.form import EXECUTABLE, SYMLINK, Action, Binary, FilePatch, P
 from buildit.patch.hunks import Edit, edit_of, lines_of, place
 from buildit.patch.misfit import REBASE, reason
 
-_REGULAR = "name a regular file: the one that the link leads to, by its real path"
-_OTHER_FILE = "the patch was made for another version of the file: rebase it on this one"
+REAL_PATH = "name a regular file: the one that the link leads to, by its real path"
+OTHER_FILE = "the patch was made for another version of the file: rebase it on this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,12 @@ class Found:
 
 
 class Unusable(Exception):  # noqa: N818 - what a path is, in the words of its siblings
-    """A path that no patch can change: a directory, a device, or one behind a link."""
+    """A path that no patch can change: a directory, a device, or one behind a link; `hint` is the
+    next step."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 class Directory(Unusable):
@@ -227,7 +232,7 @@ class _Piece:
         try:
             call(number, file)
         except Unusable as error:
-            self._problems.append(Problem(number, path, str(error), _REGULAR))
+            self._problems.append(Problem(number, path, str(error), error.hint))
         except _Refused as error:
             self._problems += [
                 Problem(number, path, text, error.hint, error.missing) for text in error.reasons
@@ -244,7 +249,7 @@ class _Piece:
         if file.action is Action.DELETE:
             if after.content:
                 raise _Refused(
-                    ["would be deleted, but has more than the patch takes away"], _OTHER_FILE
+                    ["would be deleted, but has more than the patch takes away"], OTHER_FILE
                 )
             self._gone.add(file.old)
             return
@@ -334,9 +339,9 @@ def _names(file: FilePatch) -> str:
 def _check_kind(file: FilePatch, before: Found) -> None:
     meant = file.old_mode if file.action is Action.DELETE else file.new_mode
     if before.link and meant != SYMLINK and (file.hunks or file.binary):
-        raise _Refused([f"is a symlink to {before.content.decode(errors='replace')!r}"], _REGULAR)
+        raise _Refused([f"is a symlink to {before.content.decode(errors='replace')!r}"], REAL_PATH)
     if not before.link and meant == SYMLINK:
-        raise _Refused(["is no symlink, which the patch changes"], _OTHER_FILE)
+        raise _Refused(["is no symlink, which the patch changes"], OTHER_FILE)
 
 
 def _patched_binary(file: FilePatch, binary: Binary, before: Found | None) -> bytes:
@@ -347,14 +352,14 @@ def _patched_binary(file: FilePatch, binary: Binary, before: Found | None) -> by
             raise _Refused(["has the new content already"], "upstream has it: remove it")
         raise _Refused(
             [f"is not the binary file {binary.old_object[:12]} that the patch changes"],
-            _OTHER_FILE,
+            OTHER_FILE,
         )
     if not binary.delta:
         return binary.data
     try:
         made = delta_result(binary.data, content)
     except Malformed as error:
-        raise _Refused([f"the binary delta does not fit: {error}"], _OTHER_FILE) from error
+        raise _Refused([f"the binary delta does not fit: {error}"], OTHER_FILE) from error
     if not is_object(binary.new_object, made):
         raise _Refused(
             [f"the binary delta does not make the file {binary.new_object[:12]}"],

@@ -359,3 +359,10 @@ def test_a_stop_inside_of_a_patch_is_no_refusal(tmp_path: Path) -> None:
     with Root.open(tree(tmp_path)) as opened, pytest.raises(Interrupted):
         apply_patches(opened, [Wanted(canonical_bytes(parse_patch(GOOD, "p")))], NEWEST, None, say)
     assert snapshot(tmp_path / "tree") == {"file": b"one\ntwo\n"}
+
+
+def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"file/inner": b"x"})
+    found = refused(root, GOOD)
+    assert "file is a directory" in found.reason
+    assert "another version of the file" in found.hint, "no link is in the way"
