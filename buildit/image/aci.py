@@ -74,7 +74,7 @@ def write_aci(image: Image, blob: BlobPath, fresh: Path) -> Emission:
     manifest = check_aci(image)
     listings = [read_listing(layer, blob) for layer in image.layers]
     rootfs = merge(image.layers, listings, image.epoch)
-    check_tree(program(manifest), directories(manifest), rootfs.find, image.place)
+    check_tree(program(manifest), directories(manifest), rootfs.finder(), image.place)
     contents = contents_of(image.layers, listings, blob)
     codec = image.compress or "gzip"
     digest, image_id = _write(fresh, codec, canonical(manifest), image.epoch, rootfs, contents)

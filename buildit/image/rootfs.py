@@ -13,7 +13,7 @@ directories where that differs: written once more on top, all see one tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from buildit.digest import Digest
@@ -57,13 +57,17 @@ class Rootfs:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(member.entry for member in self.members)
 
-    def find(self, path: str) -> Entry | None:
-        """The entry at a path; a hard link is the file that it names."""
+    def finder(self) -> Callable[[str], Entry | None]:
+        """What gives the entry at a path; a hard link is the file that it names."""
         places = {member.entry.path: member.entry for member in self.members}
-        entry = places.get(path)
-        if entry is not None and entry.kind is Kind.HARDLINK:
-            return places[entry.target]
-        return entry
+
+        def find(path: str) -> Entry | None:
+            entry = places.get(path)
+            if entry is not None and entry.kind is Kind.HARDLINK:
+                return places[entry.target]
+            return entry
+
+        return find
 
 
 Tree = dict[str, Member]

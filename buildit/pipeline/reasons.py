@@ -23,9 +23,9 @@ def reason(node: Node, store: Store, labels: Mapping[BuildKey, str]) -> str:
 
     `labels` are the keys of the plan.
     """
-    label = Nearby(store, (), labels).label
     if node.deb is not None:
         return "unpacked for the first time"
+    label = Nearby(store, (), labels).label
     closest: tuple[str, ...] | None = None
     for entry in latest_builds(store, node.name, CONSIDERED):
         if entry.key == node.key:

@@ -42,11 +42,13 @@ SHOWN, FEW = 5, 3
 
 @dataclass(frozen=True, slots=True)
 class ImageTree:
-    """The merged tree of layers, with the bytes of its files."""
+    """The merged tree of layers, with the bytes of its files; `names` are the last parts of its
+    paths."""
 
     members: Mapping[str, Member]
     contents: Contents
     target: Target
+    names: frozenset[str]
 
     def find(self, path: str) -> Entry | None:
         """The entry at a path without leading slash; a hard link is the file that it names."""
@@ -72,7 +74,7 @@ class ImageTree:
 
     def has_named(self, name: str) -> bool:
         """Whether some file or link has a name, wherever it lies."""
-        return any(path.endswith(f"/{name}") for path in self.members)
+        return name in self.names
 
     def system(self, first: Sequence[str]) -> tuple[str, ...]:
         """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
@@ -135,7 +137,8 @@ def image_tree(
     """
     members = {one.entry.path: one for one in merge(layers, listings, epoch).members}
     target = Target(MACHINES[platform.arch], platform.triplet)
-    return ImageTree(members, contents_of(layers, listings, blob), target)
+    names = frozenset(path.rpartition("/")[2] for path in members)
+    return ImageTree(members, contents_of(layers, listings, blob), target, names)
 
 
 def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
