@@ -19,15 +19,16 @@ VARIABLE = "BUILDIT_TEST_STORE"
 """A directory for the first store that is kept between sessions; without it, a temporary one."""
 
 
-_OF_PACKAGES = ("package", "source", "patch", "output", "synced")
-"""Records of a lock that are about packages and synced files; the rest pins Debian."""
+_OF_PACKAGES = ("package", "source", "patch", "output")
+"""Records of a lock that are about packages; the rest pins Debian, and dates synced files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
     """`program` has the first store, `project` was built in it, `out` has its images.
 
-    `distfiles` holds all sources and .debs by file name, `lock` pins the .debs only.
+    `distfiles` holds all sources and .debs by file name, `lock` pins the .debs only, `dates` are
+    the lines of a lock that date the files which the project syncs.
     """
 
     root: Path
@@ -36,10 +37,11 @@ class Seed:
     out: Path
     distfiles: Path
     lock: str
+    dates: str
     toolchain: str
 
     def new_project(self, root: Path) -> Project:
-        return make_project(root, self.distfiles, self.lock)
+        return make_project(root, self.distfiles, self.lock + self.dates)
 
     def locked_project(self, root: Path) -> Project:
         """The project as it was built, with its whole lock."""
@@ -73,17 +75,21 @@ def plant(root: Path) -> Seed:
     project = make_project(root / "project", distfiles)
     out = root / "images"
     program.run(str(project.box), "--output", str(out)).good()
-    pins = []
+    pins, dates = [], []
     for line in project.lock.read_text().splitlines():
         words = line.split(" ")
         if words[0] == "deb":
             blob = program.store / "blobs/sha256" / words[8]
             shutil.copyfile(blob, distfiles / os.path.basename(words[6]).replace("%3a", ":"))
-        if words[0] not in _OF_PACKAGES:
+        if words[0] == "synced":
+            dates.append(f"{line}\n")
+        elif words[0] not in _OF_PACKAGES:
             pins.append(line)
     trees = [path for path in (program.store / "trees").iterdir() if (path / "usr/bin/cc").exists()]
     (toolchain,) = (path.name for path in trees)
-    return Seed(root, program, project, out, distfiles, "\n".join(pins) + "\n", toolchain)
+    return Seed(
+        root, program, project, out, distfiles, "\n".join(pins) + "\n", "".join(dates), toolchain
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,25 @@ def test_signed_and_trusted(seed: Seed, here: Path, depot: Path, taker: Program)
     assert built_nothing(done), done.err
     assert done.err.count("Found HASH in 'depot'...   [OK]") == 2
     assert not any((taker.store / "trees").iterdir()), "nothing had to be unpacked"
+
+
+def test_the_way_with_nothing_to_do_ends_with_the_signers_time(
+    seed: Seed, here: Path, depot: Path
+) -> None:
+    """What was taken under `valid-before` is not taken after it, also where no file changed."""
+    until = time.strftime("%Y%m%d", time.gmtime(time.time() + 2 * 86400))
+    public = (depot / "id_ed25519.pub").read_text()
+    signers = here / "allowed_signers"
+    signers.write_text(f'builder valid-before="{until}Z" {public}')
+    config = SIGNED_DOWN.format(depot=depot / "depot", signers=signers)
+    project = taking(seed, here, config)
+    program = with_toolchain(seed, here)
+    words = (str(project.box), "--output", str(here / "out"))
+    assert built_nothing(program.run(*words).good())
+    assert "Found HASH in the local store" in program.run(*words).good().err
+    later = program.started_by("faketime", "-f", "+3d").run(*words).good()
+    assert "app/hello, taken from 'depot' before, is not used" in later.err
+    assert "app/hello-1.0: built in" in later.err
 
 
 def test_unsigned_between_directories_of_this_machine(
