@@ -173,10 +173,13 @@ def docker(storage: str = "overlay2") -> Iterator[Engine]:
 def _daemon(root: Path, storage: str, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """dockerd, which starts a containerd of its own and ends with it."""
     places = ("--data-root", f"{root}/data", "--exec-root", f"{root}/exec", "-p", f"{root}/pid")
+    # instead of the machine's; nothing is written to /etc/docker
+    config = root / "daemon.json"
+    config.write_text(json.dumps({"deprecated-key-path": f"{root}/key.json"}))
     net = ("--iptables=false", "--ip6tables=false", "--bridge=none")
     own = ("--host", f"unix://{root}/socket", "--storage-driver", storage, "--log-level", "error")
     daemon = subprocess.Popen(
-        ["dockerd", *places, *net, *own],
+        ["dockerd", "--config-file", str(config), *places, *net, *own],
         stdout=log,
         stderr=log,
         stdin=subprocess.DEVNULL,
