@@ -131,6 +131,7 @@ class Builder:
             raise  # not the recipe's fault; and where the disk is full, nothing is kept
         except BuilditError as error:
             self._check_place(work, (*(lower.tree for lower in lowers.values()), room.lowers[-1]))
+            error.place = error.place or node.label
             self._keep_failure(node, room, phase, error)
             raise
         forget_failure(self.store, node.key)

@@ -15,12 +15,12 @@ from buildit.model.tree import Entry, Kind, sort_key
 
 
 def with_parents(
-    entries: Iterable[Entry], tree: Mapping[str, Entry], new: Entry
+    entries: Iterable[Entry], tree: Mapping[str, Entry], new: Entry, place: str | None = None
 ) -> tuple[Entry, ...]:
     """The entries in order, with every directory above them that is not among them.
 
     One that `tree`, the merged entries below, has is repeated as it is there; another one is like
-    `new`, whose path does not matter.
+    `new`, whose path does not matter. `place` is where the step was written.
 
     Raises:
         RecipeError: something above an entry is no directory in `tree`.
@@ -33,6 +33,7 @@ def with_parents(
             if below is not None and below.kind is not Kind.DIRECTORY:
                 raise RecipeError(
                     f"/{path} lies beneath /{parent}, which is a {below.kind} in the image",
+                    place=place,
                     hint=f"let the package that brings /{parent} bring a directory",
                 )
             made[parent] = below or replace(new, path=parent)

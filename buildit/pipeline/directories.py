@@ -38,6 +38,6 @@ def directories_layer(step: DirectoriesStep, tree: Mapping[str, Entry], store: S
                 hint="leave it out",
             )
         made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
-    entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
+    entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH), step.place)
     layer, _ = step_layer(store, entries, lambda _: io.BytesIO(), "directories")
     return layer

@@ -46,7 +46,11 @@ def resolved(path: str, tree: Tree, place: str) -> str:
         return _followed(path, tree)
     except _AstrayError as error:
         if error.at is None:
-            raise RecipeError(f"/{path} leads into a loop of links", place=place) from error
+            raise RecipeError(
+                f"/{path} leads into a loop of links in the image",
+                place=place,
+                hint="choose another dest, or leave the links out: `without:` of a Debian package",
+            ) from error
         raise RecipeError(
             f"/{error.at} is a file in the image, and dest leads through it",
             place=place,
@@ -101,7 +105,7 @@ def sync_layer(
     step = taken.step
     placed = _Placing(taken, tree)
     placed.place()
-    entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""))
+    entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""), step.place)
     with opened(project, step) as root:
         layer, written = step_layer(
             store,

@@ -103,5 +103,6 @@ def test_parents_are_repeated_or_made() -> None:
     new = Entry("", Kind.DIRECTORY, 0o750, mtime=9, uid=7)
     made = with_parents([file("a/b/c")[0], directory("z")[0]], below, new)
     assert made == (below["a"], replace(new, path="a/b"), file("a/b/c")[0], directory("z")[0])
-    with pytest.raises(RecipeError, match="/l/x lies beneath /l, which is a symlink"):
-        with_parents([file("l/x")[0]], {"l": link("l", "a")[0]}, new)
+    with pytest.raises(RecipeError, match="/l/x lies beneath /l, which is a symlink") as caught:
+        with_parents([file("l/x")[0]], {"l": link("l", "a")[0]}, new, "container.yaml:3:3")
+    assert caught.value.place == "container.yaml:3:3"
