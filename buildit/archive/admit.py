@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from buildit.archive.names import path_bytes, refused, shown
 from buildit.errors import BuildError
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import MOST_LINKS, Entry, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,6 @@ class Budget:
     ratio_free: int = 64 << 20
     memory: int = 256 << 20
 
-
-_HOPS = 40  # as many as Linux follows, path_resolution(7)
 
 Remark = Callable[[str], None]
 """Told of what a reading got over, one clause each. A reader that has a listener reads what GNU
@@ -112,7 +110,7 @@ class Gate:
         if self._remark is None or not self._texts:
             return path
         gone = path
-        for _ in range(_HOPS):
+        for _ in range(MOST_LINKS):
             link = self._link_above(gone)
             if link is None:
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_HOPS = 40  # as many as Linux follows, path_resolution(7)
+from buildit.model.tree import MOST_LINKS
 
 
 def escaping(path: str, links: Mapping[str, str]) -> bool:
@@ -33,7 +33,7 @@ def escaping(path: str, links: Mapping[str, str]) -> bool:
         if text is None:
             continue
         hops += 1
-        if hops > _HOPS:
+        if hops > MOST_LINKS:
             return False
         if text.startswith("/"):
             return True

@@ -27,13 +27,13 @@ from buildit.digest import CHUNK
 from buildit.errors import BuilditError, RecipeError
 from buildit.model.pathglob import path_matcher
 from buildit.model.sourcename import without_codec
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import YEAR_1980, Entry, Kind
 
 UNPACKER = "1"
 """Raised when the same source would give another tree, or another time: it is in every key."""
 
-OLDEST = 315532800
-"""1980-01-01: the oldest time that a zip can say, and that of what says none."""
+OLDEST = YEAR_1980
+"""No file counts as older."""
 SETTLED = 1793491200
 """2026-11-01: no file gets a later time, as the clock of a build must not be behind its files."""
 LATEST = 1830297600

@@ -20,13 +20,12 @@ from typing import IO, BinaryIO
 from buildit.archive.admit import Budget, Gate, Remark, over
 from buildit.archive.names import link_text, member_path, refused, shown
 from buildit.archive.streams import Window
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import YEAR_1980, Entry, Kind
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _DOS, _UNIX, _DARWIN = 0, 3, 19
 _UTF8 = 0x800
 _HINTS = 0x6 | _UTF8  # how well it was packed, and how its name is written: neither changes bytes
-_OLDEST = 315532800  # 1980-01-01, as DOS counts; some writers leave the whole time 0
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _STREAMED = 0x8  # sizes follow the data instead of standing before it
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
@@ -236,7 +235,7 @@ def _mtime(member: zipfile.ZipInfo) -> int:
         extra = extra[4 + size :]
     _, month, day, *_ = member.date_time
     if not (1 <= month <= 12 and 1 <= day <= 31):
-        return _OLDEST
+        return YEAR_1980  # some writers leave the whole time 0
     return calendar.timegm((*member.date_time, 0, 0, 0))
 
 

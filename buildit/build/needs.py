@@ -17,7 +17,7 @@ from buildit.archive.merged import TOPS
 from buildit.build.elf import MAGIC, Elf, Machine, MalformedElf, read_elf
 from buildit.build.loading import expanded_path, private_directories, unmet
 from buildit.build.shebang import LONGEST, interpreters
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import MOST_LINKS, Entry, Kind
 
 Open = Callable[[Entry], BinaryIO]
 """The content of a FILE entry: a seekable stream, closed by the caller."""
@@ -28,7 +28,6 @@ MACHINES: Mapping[str, Machine] = {
 }
 """By architecture, as `model.platform.Platform.arch` spells it."""
 
-_DEEPEST_LINK = 40  # as the kernel's MAXSYMLINKS
 _KERNEL = ("dev/", "proc/", "run/", "sys/")
 _MERGED = {top: f"usr/{top}" for top in TOPS}
 
@@ -102,7 +101,7 @@ def way(
         named = named or (entry is not None and not rest)
         if entry is not None and entry.kind is Kind.SYMLINK:
             links.append(entry.path)
-            if len(links) > _DEEPEST_LINK:
+            if len(links) > MOST_LINKS:
                 return Way(tuple(links), None, named)
             at = [] if entry.target.startswith("/") else at[:-1]
             rest += _parts(entry.target)[::-1]

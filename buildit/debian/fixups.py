@@ -22,10 +22,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 
 from buildit.archive.merged import MERGED_LINKS
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import YEAR_1980, Entry, Kind
 
-EPOCH = 315532800
-"""1980-01-01T00:00:00Z, in seconds: the first time that zip archives can say."""
+EPOCH = YEAR_1980
 
 UNWANTED = (
     "etc/apt/",

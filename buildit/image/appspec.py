@@ -13,14 +13,11 @@ from buildit.image.documents import account_problems, doubles
 from buildit.image.names import AC_NAME, ac_name
 from buildit.image.signals import signal_problem
 from buildit.model.image import App, Health, Port, Volume
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import MOST_LINKS, Entry, Kind
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 Find = Callable[[str], "Entry | None"]
 """The entry at a path; a hard link is found as the file that it names."""
-
-LINK_LIMIT = 40
-"""Links that the kernel follows in one path (path_resolution(7))."""
 
 
 def check_app(app: App, place: str) -> None:
@@ -265,7 +262,7 @@ def _walked(program: str, find: Find) -> tuple[str, str]:
             at.append(part)
             continue
         links += 1
-        if links > LINK_LIMIT:
+        if links > MOST_LINKS:
             return "", f"/{path} is a loop of links"
         if entry.target.startswith("/"):
             at = []

@@ -8,6 +8,12 @@ from enum import StrEnum
 
 from buildit.digest import Digest
 
+YEAR_1980 = 315532800
+"""1980-01-01 UTC in seconds: the oldest time that a zip can say, and that of what has none."""
+
+MOST_LINKS = 40
+"""As many as Linux follows on the way to a path, path_resolution(7)."""
+
 
 class Kind(StrEnum):
     FILE = "file"

@@ -15,9 +15,9 @@ from buildit.image.parents import with_parents
 from buildit.image.rootfs import MERGED_USR_LINKS
 from buildit.model.image import Layer
 from buildit.model.plan import SyncStep
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import MOST_LINKS, Entry, Kind
 from buildit.pipeline.steplayer import step_layer
-from buildit.pipeline.synced import DEEPEST_LINKS, EPOCH, Found, Taken, opened, some_paths
+from buildit.pipeline.synced import EPOCH, Found, Taken, opened, some_paths
 from buildit.store.cas import Store
 
 _MOUNTED = ("proc", "dev", "sys")
@@ -74,7 +74,7 @@ def _followed(path: str, tree: Tree, *, last: bool = False) -> str:
         entry = tree.get(here)
         if entry is not None and entry.kind is Kind.SYMLINK and (pending or last):
             links += 1
-            if links > DEEPEST_LINKS:
+            if links > MOST_LINKS:
                 raise _AstrayError(None)
             if entry.target.startswith("/"):
                 done = []

@@ -22,12 +22,11 @@ from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.amount import some
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import ContainerPlan, SyncStep
-from buildit.model.tree import Kind
+from buildit.model.tree import MOST_LINKS, YEAR_1980, Kind
 
-EPOCH = 315532800
-"""mtime of directories and links that a step makes (1980-01-01)."""
+EPOCH = YEAR_1980
+"""mtime of directories and links that a step makes."""
 
-DEEPEST_LINKS = 40
 SHOWN = 3
 
 _NAMES = frozenset({".git", ".buildit-config.yaml", "buildit.lock"})
@@ -234,7 +233,7 @@ class _Walk:
                 continue
             links += 1
             target = self._root.readlink(here)
-            if links > DEEPEST_LINKS:
+            if links > MOST_LINKS:
                 raise RecipeError(
                     f"{step.src!r} leads into a loop of links",
                     place=step.place,

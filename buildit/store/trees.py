@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.errors import StoreError
+from buildit.model.tree import YEAR_1980
 from buildit.store.build_owner import hand_over
 from buildit.store.durable import DIRECTORY, Disk, Vanished, make_directory, syncfs
 from buildit.store.lease import Lease
@@ -30,8 +31,8 @@ from buildit.store.remove import remove_tree
 from buildit.store.seal import SEAL, Seal, look, read_seal, seal
 
 SETTLED = b"settled"
-ROOT_MTIME = 315532800
-"""1980-01-01, DESIGN 2.4's default epoch: the time of a tree's own root, the same everywhere."""
+ROOT_MTIME = YEAR_1980
+"""DESIGN 2.4's default epoch: the time of a tree's own root, the same everywhere."""
 
 _SETTLE_AFTER = 60.0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
