@@ -153,6 +153,9 @@ _OUTSIDE = re.compile(
     r"(?P<path>/(?:usr|etc|opt|var|srv|bin|sbin|lib)/[^'’]*)['’]?.*: "  # noqa: RUF001 - as above
     r"(?:No such file or directory|Read-only file system|Permission denied)$"
 )
+_ACCOUNT = re.compile(
+    r"^(?:install|chown|chgrp): invalid (?P<what>user|group):? [\"'`‘](?P<name>[^\"'`’]+)"  # noqa: RUF001
+)
 _SPACE = re.compile(r"\bNo space left on device\b")
 _NO_MAKEFILE = re.compile(r"^make(?:\[\d+\])?: \*\*\* No targets specified and no makefile found")
 _DEVICE = re.compile(r"^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", re.MULTILINE)
@@ -208,6 +211,14 @@ def _line(line: str) -> Advice | None:
         return Advice(
             "an ordinary user cannot give files away",
             "write `fakeroot: yes` in the recipe: the install phase then runs under fakeroot",
+        )
+    account = _ACCOUNT.match(line)
+    if account is not None:
+        what, name = account["what"], account["name"]
+        return Advice(
+            f"the chroot has no {what} {name}",
+            "leave the owner to `files: [{path: PATH, owner: USER:GROUP}]` in the recipe, with "
+            f"`{what}s:` declaring {name}; where its install insists, give a number",
         )
     outside = _OUTSIDE.match(line)
     if outside is not None:

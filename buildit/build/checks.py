@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from buildit.build.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.build.needs import Listing, Open, Target
-from buildit.build.shebang import LONGEST, fault
+from buildit.build.shebang import LONGEST, fault, is_meant
 from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher
@@ -237,7 +237,7 @@ def interpreter(checked: Subject) -> Iterator[Finding]:
     """The kernel, and env after it, finds the interpreter of a program that is a script."""
     for entry in checked.entries:
         head = checked.heads.get(entry.path, b"")
-        if not head.startswith(b"#!") or not entry.mode & 0o111:
+        if not is_meant(head) or not entry.mode & 0o111:
             continue
         message, hint = fault(head)
         inside = [p for p in checked.build_paths if head[2:].lstrip(b" \t").startswith(p)]

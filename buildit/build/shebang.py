@@ -16,11 +16,19 @@ LONGEST = 256  # BINPRM_BUF_SIZE
 PROGRAMS = "/usr/bin"
 """Where a program that env looks for is taken to lie."""
 
+_MARK = b"\xef\xbb\xbf"
+"""The byte order mark that editors write before UTF-8; no kernel looks behind it."""
+
 _BLANKS = " \t"
 _SPLITS = re.compile(r"-[iv0]*S|--split-string(?:=|$)")
 _WITH_VALUE = ("-u", "--unset", "-C", "--chdir", "-a", "--argv0")
 _WORD = re.compile(r"""(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')+""", re.DOTALL)
 _UNQUOTED = re.compile(r"""\\(.)|["']""", re.DOTALL)
+
+
+def is_meant(head: bytes) -> bool:
+    """Whether a file that begins so was written to be a script, be it one that starts or not."""
+    return head.removeprefix(_MARK).startswith(b"#!")
 
 
 def interpreters(head: bytes) -> tuple[str, ...]:
@@ -43,6 +51,11 @@ def interpreters(head: bytes) -> tuple[str, ...]:
 
 def fault(head: bytes) -> tuple[str, str]:
     """Why a script that begins so cannot be started, and the next step; ("", "") where it can."""
+    if head.startswith(_MARK):
+        return (
+            "a byte order mark stands before its `#!`, which the kernel does not read then",
+            "write it as UTF-8 without one: sed -i '1s/^\\xef\\xbb\\xbf//' in the install step",
+        )
     interpreter, argument = _line(head)
     first = head[:LONGEST].split(b"\n", 1)[0]
     if first.endswith(b"\r"):

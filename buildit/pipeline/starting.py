@@ -19,7 +19,7 @@ from buildit.build.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.build.loading import private_directories, unmet
 from buildit.build.needs import MACHINES, Target, needs_of, way
 from buildit.build.providers import described
-from buildit.build.shebang import LONGEST, fault, interpreters
+from buildit.build.shebang import LONGEST, fault, interpreters, is_meant
 from buildit.errors import RecipeError
 from buildit.image import aci_manifest, oci_config
 from buildit.image.appspec import program_problem
@@ -213,7 +213,7 @@ class _Start:
             return f"{program} is a script whose interpreter is a script, {_DEEPEST} times over"
         with self.tree.open(file) as stream:
             head = stream.read(LONGEST)
-            if head.startswith(b"#!"):
+            if is_meant(head):
                 return self._script(head, depth)
             if not head.startswith(MAGIC):
                 return f"{program} is neither an ELF program nor a script that begins with `#!`"

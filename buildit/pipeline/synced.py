@@ -120,6 +120,8 @@ def take(project: Path, step: SyncStep, own: Own) -> Taken:
         RecipeError: `src` is missing, leads out of the project, is not for images, or holds what an
             image cannot.
     """
+    if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
+        raise _whiteout(step, step.dest, "name another `dest`")
     with opened(project, step) as root:
         walk = _Walk(root, step, own)
         nodes = walk.nodes()
@@ -159,6 +161,11 @@ def opened(project: Path, step: SyncStep) -> Iterator[Root]:
             place=step.place,
             hint=f"it is looked for in {project}",
         ) from error
+
+
+def _whiteout(step: SyncStep, name: str, hint: str) -> RecipeError:
+    message = f"{shown(name)!r}: names that begin with .wh. delete files in image layers"
+    return RecipeError(message, place=step.place, hint=hint)
 
 
 class _Walk:
@@ -286,11 +293,7 @@ class _Walk:
     def _node(self, relative: str, source: str, status: os.stat_result) -> Found:
         mode, step = status.st_mode, self._step
         if posixpath.basename(relative or source).startswith(_WHITEOUT):
-            raise RecipeError(
-                f"{shown(source)!r}: names that begin with .wh. delete files in image layers",
-                place=step.place,
-                hint="rename it, or leave it out with `exclude`",
-            )
+            raise _whiteout(step, source, "rename it, or leave it out with `exclude`")
         if stat.S_ISDIR(mode):
             return Found(relative, source, Kind.DIRECTORY, mode)
         if stat.S_ISLNK(mode):

@@ -160,6 +160,7 @@ def test_interpreters(line: bytes, programs: tuple[str, ...]) -> None:
         (b"#!/usr/bin/env perl\n", ""),
         (b"#!/bin/sh\r\n", "carriage return, so '/bin/sh\\r' is asked for"),
         (b"#!/bin/sh -e\r\n", "carriage return"),
+        (b"\xef\xbb\xbf#!/bin/sh\n", "a byte order mark"),
         (b"#!/usr/bin/env python3\r\n", "carriage return, so 'python3\\r' is asked for"),
         (b"#!python3\n", "the interpreter 'python3' will not be found"),
         (b"#!\n", "the interpreter '' will not be found"),

@@ -143,6 +143,7 @@ def test_env_looks_along_the_path_of_the_app(blobs: BlobDirectory) -> None:
         (b"", "is neither an ELF program nor a script that begins with `#!`"),
         (b"echo hi\n", "is neither an ELF program nor a script that begins with `#!`"),
         (b"#!/bin/sh\r\n", "carriage return"),
+        (b"\xef\xbb\xbf#!/bin/sh\n", "byte order mark"),
         (elf(machine=183), "is a program for"),
         (b"\x7fELF\x02\x01broken", "is damaged"),
         (b"#!/usr/bin/x\n", "is a script whose interpreter is a script"),

@@ -331,6 +331,8 @@ def test_a_socket_is_refused(project: Path, store: Store) -> None:
 def test_a_whiteout_name_is_refused(project: Path, store: Store) -> None:
     (project / "files/.wh.x").write_text("")
     assert ".wh.x" in refused(project, store, step("files", "/srv", recursive=True)).message
+    named = refused(project, store, step("files", "/srv/.wh.y/z", recursive=True))
+    assert "/srv/.wh.y/z" in named.message
 
 
 def test_a_source_behind_a_link_out_of_the_project_is_refused(project: Path, store: Store) -> None:
