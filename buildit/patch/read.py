@@ -45,10 +45,16 @@ from buildit.patch.split import Commits, split
 MAX_BYTES = 64 << 20
 MAX_LINES = 1 << 20
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?:[ \r\t].*)?")
-_MODE = re.compile(rb"(old mode|new mode|new file mode|deleted file mode) (\d{5,6})")
-_INDEX = re.compile(rb"index ([0-9a-f]{4,64})\.\.([0-9a-f]{4,64})(?: (\d{6}))?")
+_MARK = b"\xef\xbb\xbf"  # of byte order, which editors write before UTF-8
+_MODE = re.compile(rb"(old mode|new mode|new file mode|deleted file mode) (\d{5,6})\s*")
+_INDEX = re.compile(rb"index ([0-9a-f]{4,64})\.\.([0-9a-f]{4,64})(?: (\d{6}))?\s*")
 _MOVED = re.compile(rb"(rename|copy) (from|to|old|new) (.+)")
-_IGNORED = re.compile(rb"(?:similarity|dissimilarity) index \d{1,3}%")
+_IGNORED = re.compile(rb"(?:similarity|dissimilarity) index \d{1,3}%\s*")
+_EXTENDED = re.compile(rb"(?:(?:old|new|new file|deleted file) mode|(?:rename|copy) (?:from|to))\b")
+_OTHERS = (
+    ((b"\xff\xfe", b"\xfe\xff"), "UTF-16", "write it with `git diff --output=FILE`, not with `>`"),
+    ((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK"), "compressed", "unpack it"),
+)
 _DELTA = re.compile(rb"(literal|delta) (\d{1,12})")
 _BASE85 = re.compile(rb"[A-Za-z](?:[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{5})+")
 _DIFFER = re.compile(rb"Binary files .* and .* differ$")
@@ -128,7 +134,7 @@ def parse_canonical(data: bytes, name: str) -> Patch:
 
 
 def _parsed(data: bytes, name: str, strip: int) -> Patch:
-    text = _Text(name, tuple(data.removesuffix(b"\n").split(b"\n")), strip)
+    text = _Text(name, tuple(data.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")), strip)
     commits = Commits()
     at, reader = 0, _Prose()
     while at < len(text.lines):
@@ -168,6 +174,9 @@ def _check_content(text: _Text, pieces: list[list[FilePatch]]) -> None:
 
 
 def _no_patch(text: _Text) -> RecipeError:
+    for begins, what, hint in _OTHERS:
+        if text.lines[0].startswith(begins):
+            return text.fail(0, f"this file is {what}, not the text of a patch", hint)
     head = b"\n".join(text.lines[:5]).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html")):
         return text.fail(0, "this is a web page, not a patch", "use the URL of the raw .patch file")
@@ -387,6 +396,9 @@ def _extended(text: _Text, at: int, header: _Header) -> bool:
         if index[3]:
             header.old_mode = header.new_mode = _mode(text, at, index[3])
         return True
+    if _EXTENDED.match(line):
+        shown = line[:60].decode(errors="backslashreplace")
+        raise text.fail(at, f"malformed line in git's header: {shown!r}", _REGENERATE)
     return _IGNORED.fullmatch(line) is not None
 
 

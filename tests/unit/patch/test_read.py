@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import time
 import zlib
@@ -202,6 +203,14 @@ def test_commits_are_cut(line: bytes) -> None:
     assert names(patch) == [["x.c"], ["y.c"]]
     assert parse_canonical(canonical_bytes(patch), "p") == patch
     assert names(parse_patch(CHANGE + other, "p")) == [["x.c", "y.c"]]
+
+
+def test_a_byte_order_mark_and_blanks_hide_no_header() -> None:
+    mode = bits(b"x", b"100644", b"100755") + b"\n"
+    assert parse_patch(b"\xef\xbb\xbf" + mode + CHANGE, "p") == parse_patch(mode + CHANGE, "p")
+    assert parse_patch(mode.replace(b"100644", b"100644 ") + CHANGE, "p") == parse_patch(
+        mode + CHANGE, "p"
+    )
 
 
 A, B, C = b"a" * 8, b"b" * 8, b"c" * 8
@@ -503,6 +512,10 @@ def test_writing_through_a_link_of_the_patch() -> None:
         (b"Index: x.c\n======\n" + HUNK, "a hunk without `---` and `+++`"),
         (b"", "no change in this file"),
         (b"hello\n", "no change in this file"),
+        (CHANGE.decode().encode("utf-16"), "this file is UTF-16"),
+        (gzip.compress(CHANGE), "this file is compressed"),
+        (b"diff --git a/x b/x\nold mode 100644x\nnew mode 100755\n", "malformed line in git's"),
+        (b"diff --git a/x b/y\nrename from\nrename to y\n", "malformed line in git's"),
         (b"<!DOCTYPE html>\n<html>", "this is a web page, not a patch"),
         (b"--- a/x\n+++ b/x\n", "no change in this file"),
         (b"--- a/x\n+++ b/x\nfoo\n", "no change in this file"),
