@@ -209,13 +209,15 @@ def _write(
     opened: Opened, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
 ) -> int:
     """Write all members; their newest time, with those that strip drops."""
-    left_out = [path_matcher(glob) for glob in exclude]
+    left_out = {glob: path_matcher(glob) for glob in exclude}
+    matched: set[str] = set()
     top = Top(0 if opened.kind.startswith("file") else strip, writer.name)
     newest = OLDEST
     absent: set[str] = set()
     links: dict[str, str] = {}
     for member, content in opened.members:
-        if any(matches(member.path) for matches in left_out):
+        if names := [glob for glob, matches in left_out.items() if matches(member.path)]:
+            matched.update(names)
             absent.add(member.path)
             continue
         if member.kind is Kind.HARDLINK and member.target in absent:
@@ -231,6 +233,9 @@ def _write(
         links.pop(entry.path, None)
         if entry.kind is Kind.SYMLINK:
             links[entry.path] = entry.target
+    for glob in dict.fromkeys(exclude):
+        if glob not in matched:
+            remarks.add(f"exclude: {glob!r} names no member (paths are the archive's, unstripped)")
     for path, text in links.items():
         if escaping(path, links):
             remarks.add(f"link {shown(path)!r} leads to {shown(text)!r}, out of the source: kept")

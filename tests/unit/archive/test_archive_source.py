@@ -187,8 +187,13 @@ def test_strip_that_fits_not_all_members(
 def test_members_that_exclude_names_are_left_out(tmp_path: Path) -> None:
     nodes = [file("._x-1"), directory("x-1"), file("x-1/a"), file("x-1/t/b"), symlink("x-1/l", "a")]
     archive = written(tmp_path / "a.tar", packed(nodes))
-    read(archive, tmp_path / "t", strip=1, exclude=("._*", "*/t/**", "**/l"))
+    found = read(archive, tmp_path / "t", strip=1, exclude=("._*", "*/t/**", "**/l"))
     assert [node[0] for node in on_disk(tmp_path / "t")] == ["a"]
+    assert not found.remarks
+    found = read(archive, tmp_path / "v", strip=1, exclude=("._*", "t/**"))
+    assert found.remarks == (
+        "exclude: 't/**' names no member (paths are the archive's, unstripped)",
+    )
     linked = written(tmp_path / "b.tar", packed([file("a"), hardlink("b", "a")]))
     with pytest.raises(IntegrityError, match="hard link") as caught:
         read(linked, tmp_path / "u", exclude=("a",))
