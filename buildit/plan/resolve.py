@@ -1,17 +1,22 @@
 """Choose one version and one set of flags for each package that the roots need.
 
-Versions come from the base, the lock and the newest match; there is no solver. A choice that a
-later demand excludes is made anew under all demands seen, and where none is left, both chains are
-named.
+resolvelib searches: a choice that a later demand excludes is undone, and what can be had is had.
+Candidates are the locked version, then the newest first. Demands are looked at in an order of their
+own (by name, then text, then place), never in the order in which they were written, so that the
+order of lines decides nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
+
+from resolvelib import AbstractProvider, BaseReporter, ResolutionImpossible
+from resolvelib.resolvers import Resolution
+from resolvelib.structs import RequirementInformation
 
 from buildit.errors import UnsatisfiableError
 from buildit.model.atom import Atom
@@ -19,7 +24,20 @@ from buildit.model.use import Layer, assignment_text, unknown_flag_hint
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, Package, Wanted, evaluate
 
-ROUNDS = 200
+ROUNDS = 100_000
+"""Pins that the search may try: beyond any tree of people, and an end all the same."""
+
+STEPS = 20_000
+"""Choices that are tried one by one where the search gave up."""
+
+DEEPEST = 400
+"""Packages of a choice that is tried so: each is a call within the one before."""
+
+CYCLES = 64
+"""Ways out of a cycle that are tried."""
+
+CHANGES = 16
+"""Demands that are left out, one at a time, in search of a change that would do."""
 
 
 class Packages(Protocol):
@@ -41,6 +59,11 @@ class Demand:
     def __str__(self) -> str:
         return f"{' -> '.join((*self.chain, str(self.atom)))} ({self.place})"
 
+    @property
+    def order(self) -> tuple[str, str, tuple[str, ...], str]:
+        """What demands are sorted by."""
+        return (self.atom.name, str(self.atom), self.chain, self.place)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -50,117 +73,405 @@ class Selection:
     demands: Mapping[str, tuple[Demand, ...]]
 
 
-@dataclass(slots=True)
-class _Round:
-    """One walk from the roots with the versions chosen so far."""
-
-    versions: dict[str, Version]
-    chosen: dict[str, Evaluated] = field(default_factory=dict)
-    demands: dict[str, list[Demand]] = field(default_factory=dict)
-
-
 def resolve(
     roots: tuple[Demand, ...],
     packages: Packages,
     flags: Mapping[str, tuple[Layer, ...]],
     preferred: Mapping[str, str],
 ) -> Selection:
-    """Select what `roots` need.
+    """Select what `roots` need; the answer does not depend on the order of any demands.
 
     `flags` maps a package's name to the layers that touch it (`""`: those for every package).
-    `preferred` are the locked versions, taken as long as they satisfy.
+    `preferred` are the locked versions, taken as long as they satisfy. No package of the answer
+    could be newer while all others stay as they are.
 
     Raises:
-        UnsatisfiableError: no version satisfies all demands, a flag that is asked for is not set,
-            or packages depend on each other in a cycle.
+        UnsatisfiableError: no choice satisfies all demands. Where leaving one of them out would do,
+            the hint says which, and what then is chosen.
         RecipeError: a recipe that was reached is wrong.
     """
     # A container has no flags of its own that `[x?]` or `[x=]` could speak of.
-    roots = tuple(replace(d, atom=d.atom.settled({}, place=d.place)) for d in roots)
-    versions: dict[str, Version] = {}
-    for _ in range(ROUNDS):
-        state = _Round(versions)
-        if _walk(state, roots, packages, flags, preferred):
-            _check_flags(state)
-            order = _topological(state)
-            return Selection(
-                {name: state.chosen[name] for name in order},
-                {name: tuple(demands) for name, demands in state.demands.items()},
-            )
-    raise UnsatisfiableError(
-        "the demands of the packages keep excluding each other's versions",
-        hint=f"name a version for one of: {', '.join(sorted(versions))}",
+    settled = (replace(d, atom=d.atom.settled({}, place=d.place)) for d in roots)
+    asked = tuple(sorted(settled, key=lambda demand: demand.order))
+    offer = _Offer(packages, flags, preferred)
+    straight = _straight(asked, offer)
+    if straight is not None:
+        return straight
+    return _newest(asked, offer, _searched(asked, offer))
+
+
+@dataclass(slots=True)
+class _Offer:
+    """What there is, each evaluated once.
+
+    `without` are choices that led into a cycle; `unminded` is a demand that is left out to see
+    whether all else would fit.
+    """
+
+    packages: Packages
+    flags: Mapping[str, tuple[Layer, ...]]
+    preferred: Mapping[str, str]
+    without: frozenset[tuple[str, Version]] = frozenset()
+    unminded: Demand | None = None
+    known: dict[tuple[str, Version], Evaluated] = field(default_factory=dict)
+
+    def versions(self, name: str, place: str) -> list[Version]:
+        """The locked version, then the others, newest first."""
+        found = [v for v in self.packages.versions(name, place) if (name, v) not in self.without]
+        return sorted(found, key=lambda version: version.text != self.preferred.get(name))
+
+    def evaluated(self, name: str, version: Version, place: str) -> Evaluated:
+        if (name, version) not in self.known:
+            package = self.packages.package(name, version, place)
+            layers = (*self.flags.get("", ()), *self.flags.get(name, ()))
+            self.known[name, version] = evaluate(package, layers)
+        return self.known[name, version]
+
+    def satisfies(self, demand: Demand, version: Version) -> bool:
+        name = demand.atom.name
+        if self.unminded is not None and demand.order == self.unminded.order:
+            return True
+        if not demand.atom.matches_version(name, version):
+            return False
+        if not demand.atom.use:
+            return True
+        return demand.atom.refusal(self.evaluated(name, version, demand.place).flags) is None
+
+    def fitting(self, name: str, demands: Sequence[Demand]) -> Iterator[Version]:
+        for version in self.versions(name, demands[-1].place):
+            if all(self.satisfies(demand, version) for demand in demands):
+                yield version
+
+
+def _demands(evaluated: Evaluated, chain: tuple[str, ...]) -> tuple[Demand, ...]:
+    # A chain is for people: of a very long one its last links say enough.
+    chain = (*chain, evaluated.package.name)[-12:]
+    found = (
+        Demand(wanted.atom.settled(evaluated.flags, place=wanted.place), chain, wanted.place)
+        for wanted in evaluated.wanted
+        if wanted.atom is not None
     )
+    return tuple(sorted(found, key=lambda demand: demand.order))
 
 
-def _walk(
-    state: _Round,
-    roots: tuple[Demand, ...],
-    packages: Packages,
-    flags: Mapping[str, tuple[Layer, ...]],
-    preferred: Mapping[str, str],
-) -> bool:
-    """Visit everything; False where a version had to change and the walk must start again."""
+def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
+    """The answer where no choice has to be undone, in one walk: nearly always.
+
+    The first version that satisfies what is known when a package is first met must satisfy all that
+    is met later; None where it does not, or there is a cycle.
+    """
+    first: dict[str, list[Demand]] = {}
+    for demand in roots:
+        first.setdefault(demand.atom.name, []).append(demand)
+    versions: dict[str, Version] = {}
+    chosen: dict[str, Evaluated] = {}
+    demands: dict[str, list[Demand]] = {}
     queue = deque(roots)
     while queue:
         demand = queue.popleft()
         name = demand.atom.name
-        state.demands.setdefault(name, []).append(demand)
-        before = state.versions.get(name)
-        if before is None or not demand.atom.matches_version(name, before):
-            version = _choose(name, state.demands[name], packages, preferred.get(name))
-            state.versions[name] = version
-            if name in state.chosen:
-                return False
-        if name in state.chosen:
+        demands.setdefault(name, []).append(demand)
+        if name not in versions:
+            version = next(offer.fitting(name, first.get(name, [demand])), None)
+            if version is None:
+                return None
+            versions[name] = version
+            chosen[name] = offer.evaluated(name, version, demand.place)
+            queue.extend(_demands(chosen[name], demand.chain))
+        if not offer.satisfies(demand, versions[name]):
+            return None
+    try:
+        return _selection(chosen, demands)
+    except CycleError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A choice; `chain` is who asked for it first, for people."""
+
+    name: str
+    version: Version
+    chain: tuple[str, ...] = field(compare=False)
+    place: str = field(compare=False)
+
+
+Causes = Collection[RequirementInformation[Demand, _Candidate]]
+
+
+class _Provider(AbstractProvider[Demand, _Candidate, str]):
+    """What resolvelib asks; no answer depends on the order in which things were written."""
+
+    def __init__(self, offer: _Offer) -> None:
+        self._offer = offer
+
+    def identify(self, requirement_or_candidate: Demand | _Candidate) -> str:
+        if isinstance(requirement_or_candidate, Demand):
+            return requirement_or_candidate.atom.name
+        return requirement_or_candidate.name
+
+    def get_preference(
+        self,
+        identifier: str,
+        resolutions: Mapping[str, _Candidate],  # noqa: ARG002 - resolvelib's signature
+        candidates: Mapping[str, Iterator[_Candidate]],  # noqa: ARG002
+        information: Mapping[str, Iterator[RequirementInformation[Demand, _Candidate]]],
+        backtrack_causes: Causes,
+    ) -> tuple[bool, int, str]:
+        """What a conflict was about first, then what is nearest to the container, then by name."""
+        causes = {cause.requirement.atom.name for cause in backtrack_causes}
+        depths = (len(each.requirement.chain) for each in information[identifier])
+        return (identifier not in causes, min(depths, default=0), identifier)
+
+    def find_matches(
+        self,
+        identifier: str,
+        requirements: Mapping[str, Iterator[Demand]],
+        incompatibilities: Mapping[str, Iterator[_Candidate]],
+    ) -> Iterable[_Candidate]:
+        demands = sorted(requirements[identifier], key=lambda demand: demand.order)
+        if not demands:  # who asked for it was undone; resolvelib still looks
+            return ()
+        refused = {candidate.version for candidate in incompatibilities[identifier]}
+        chain, place = demands[0].chain, demands[0].place
+        return [
+            _Candidate(identifier, version, chain, place)
+            for version in self._offer.fitting(identifier, demands)
+            if version not in refused
+        ]
+
+    def is_satisfied_by(self, requirement: Demand, candidate: _Candidate) -> bool:
+        return self._offer.satisfies(requirement, candidate.version)
+
+    def get_dependencies(self, candidate: _Candidate) -> Iterable[Demand]:
+        evaluated = self._offer.evaluated(candidate.name, candidate.version, candidate.place)
+        return _demands(evaluated, candidate.chain)
+
+
+def _solved(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version]:
+    """One choice for all that the search met, cycles and what is no longer needed among them.
+
+    Not `Resolver`: what it does after the search, to leave out what no root reaches, does not end
+    where such a rest has a cycle (resolvelib 1.2.1, `_has_route_to_root`); `_walked` does that. And
+    the search gives up now and then where there is an answer (`_backjump` forgets who forced a
+    choice that it made anew: one of 8 000 small universes), so all is tried before it is believed.
+
+    Raises:
+        ResolutionImpossible: there is none.
+    """
+    provider = _Provider(offer)
+    reporter: BaseReporter[Demand, _Candidate, str] = BaseReporter()
+    try:
+        state = Resolution(provider, reporter).resolve(roots, max_rounds=ROUNDS)
+    except ResolutionImpossible:
+        found = _tried(roots, offer)
+        if found is None:
+            raise
+        return found
+    return {name: candidate.version for name, candidate in state.mapping.items()}
+
+
+def _tried(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version] | None:
+    """Every choice in turn, for at most `STEPS`; None where none was found."""
+    left = STEPS
+
+    def search(
+        chosen: dict[str, Version], demands: dict[str, tuple[Demand, ...]]
+    ) -> dict[str, Version] | None:
+        nonlocal left
+        open_ = [name for name in demands if name not in chosen]
+        if not open_:
+            return chosen
+        name = min(open_, key=lambda one: (len(demands[one][0].chain), one))
+        for version in offer.fitting(name, demands[name]):
+            left -= 1
+            if left < 0 or len(chosen) == DEEPEST:
+                return None
+            asked = demands[name][0]
+            wanted = _demands(offer.evaluated(name, version, asked.place), asked.chain)
+            tried = {**chosen, name: version}
+            if all(offer.satisfies(w, tried[w.atom.name]) for w in wanted if w.atom.name in tried):
+                more = dict(demands)
+                for one in wanted:
+                    more[one.atom.name] = (*more.get(one.atom.name, ()), one)
+                found = search(tried, more)
+                if found is not None:
+                    return found
+        return None
+
+    first: dict[str, tuple[Demand, ...]] = {}
+    for demand in roots:
+        first[demand.atom.name] = (*first.get(demand.atom.name, ()), demand)
+    return search({}, first)
+
+
+def _searched(roots: tuple[Demand, ...], offer: _Offer) -> Selection:
+    """The first answer of the search that has no cycle."""
+    pending: deque[frozenset[tuple[str, Version]]] = deque([frozenset()])
+    seen = {frozenset[tuple[str, Version]]()}
+    cycle: UnsatisfiableError | None = None
+    for _ in range(CYCLES):
+        if not pending:
+            break
+        without = pending.popleft()
+        here = replace(offer, without=without)
+        try:
+            versions = _solved(roots, here)
+        except ResolutionImpossible as impossible:
+            if cycle is None:
+                raise _impossible(roots, here, impossible.causes) from None
             continue
-        package = packages.package(name, state.versions[name], demand.place)
-        layers = (*flags.get("", ()), *flags.get(name, ()))
-        state.chosen[name] = evaluate(package, layers)
-        queue.extend(_demands(state.chosen[name], demand.chain))
-    return True
+        chosen, demands = _walked(roots, offer, versions)
+        try:
+            return _selection(chosen, demands)
+        except CycleError as error:
+            names = list(reversed(error.args[1]))
+            cycle = cycle or _cycle(names, chosen)
+            for name in sorted(set(names)):
+                further = without | {(name, versions[name])}
+                if further not in seen:
+                    seen.add(further)
+                    pending.append(further)
+    assert cycle is not None  # noqa: S101 - the first try either returned or met a cycle
+    raise cycle
 
 
-def _demands(evaluated: Evaluated, chain: tuple[str, ...]) -> Iterator[Demand]:
-    name = evaluated.package.name
-    for wanted in evaluated.wanted:
-        if wanted.atom is not None:
-            atom = wanted.atom.settled(evaluated.flags, place=wanted.place)
-            yield Demand(atom, (*chain, name)[-12:], wanted.place)
+def _walked(
+    roots: tuple[Demand, ...], offer: _Offer, versions: Mapping[str, Version]
+) -> tuple[dict[str, Evaluated], dict[str, list[Demand]]]:
+    """What the roots reach with these choices, and all that is asked of each."""
+    chosen: dict[str, Evaluated] = {}
+    demands: dict[str, list[Demand]] = {}
+    queue = deque(roots)
+    while queue:
+        demand = queue.popleft()
+        name = demand.atom.name
+        demands.setdefault(name, []).append(demand)
+        if name not in chosen:
+            chosen[name] = offer.evaluated(name, versions[name], demand.place)
+            queue.extend(_demands(chosen[name], demand.chain))
+    return chosen, demands
 
 
-def _choose(name: str, demands: list[Demand], packages: Packages, preferred: str | None) -> Version:
-    known = packages.versions(name, demands[-1].place)
-    fitting = [v for v in known if all(d.atom.matches_version(name, v) for d in demands)]
-    if not fitting:
-        raise UnsatisfiableError(
-            f"no version of {name} is what every dependent asks for",
-            place=demands[-1].place,
-            hint=f"versions at hand: {', '.join(map(str, known))}",
-            details=tuple(str(demand) for demand in demands if demand.atom.version),
-        )
-    locked = next((version for version in fitting if version.text == preferred), None)
-    return locked or fitting[0]
+def _newest(roots: tuple[Demand, ...], offer: _Offer, found: Selection) -> Selection:
+    """`found` with each package as new as it can be while the others stay as they are.
+
+    A search that went back may have left something older for a reason that is gone.
+    """
+    changed = True
+    while changed:
+        changed = False
+        for name in sorted(found.chosen):
+            better = _with_newer(roots, offer, found, name)
+            if better is not None:
+                found, changed = better, True
+    return found
 
 
-def _check_flags(state: _Round) -> None:
-    for name, demands in state.demands.items():
-        for demand in demands:
-            refusal = demand.atom.refusal(state.chosen[name].flags)
-            if refusal is None:
+def _with_newer(
+    roots: tuple[Demand, ...], offer: _Offer, found: Selection, name: str
+) -> Selection | None:
+    versions = {one: Version.parse(each.package.version) for one, each in found.chosen.items()}
+    demands = found.demands[name]
+    for version in offer.fitting(name, demands):
+        if version == versions[name]:
+            return None
+        tried = {**versions, name: version}
+        wanted = _demands(offer.evaluated(name, version, demands[0].place), ())
+        if any(one.atom.name not in tried for one in wanted):
+            continue
+        chosen, asked = _walked(roots, offer, tried)
+        if all(offer.satisfies(one, tried[each]) for each in asked for one in asked[each]):
+            try:
+                return _selection(chosen, asked)
+            except CycleError:
                 continue
-            origins = tuple(
-                f"{dep.flag}: {state.chosen[name].settings[dep.flag].origin}"
-                for dep in demand.atom.use
-                if dep.flag in state.chosen[name].settings
+    return None
+
+
+def _selection(chosen: dict[str, Evaluated], demands: dict[str, list[Demand]]) -> Selection:
+    """In topological order, dependencies first.
+
+    Raises:
+        CycleError: there is none.
+    """
+    graph = {
+        name: sorted({w.atom.name for w in evaluated.wanted if w.atom is not None})
+        for name, evaluated in sorted(chosen.items())
+    }
+    return Selection(
+        {name: chosen[name] for name in TopologicalSorter(graph).static_order()},
+        {name: tuple(each) for name, each in demands.items()},
+    )
+
+
+def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> UnsatisfiableError:
+    """The conflict that the search ended with, and a change that was tried and would do.
+
+    Where one package cannot be what is asked of it, that is said; a search that went back may end
+    with demands on several, each of which could be met alone.
+    """
+    demands = sorted({cause.requirement for cause in causes}, key=lambda demand: demand.order)
+    change = _change(roots, offer, demands)
+    by_name: dict[str, list[Demand]] = {}
+    for demand in demands:
+        by_name.setdefault(demand.atom.name, []).append(demand)
+    for name, asked in by_name.items():
+        known = offer.versions(name, asked[-1].place)
+        named = [v for v in known if all(d.atom.matches_version(name, v) for d in asked)]
+        if not named:
+            at_hand = f"versions at hand: {', '.join(map(str, known))}"
+            return UnsatisfiableError(
+                f"no version of {name} is what every dependent asks for",
+                place=asked[-1].place,
+                hint=f"{change}; {at_hand}" if change else at_hand,
+                details=tuple(str(demand) for demand in asked if demand.atom.version),
             )
-            raise UnsatisfiableError(
-                f"{name} is not as {demand.chain[-1] if demand.chain else 'the container'} "
-                f"needs it: {refusal}",
-                place=demand.place,
-                hint=_remedy(name, demand.atom, state.chosen[name].settings),
-                details=origins,
-            )
+        if next(offer.fitting(name, asked), None) is None:
+            return _unset(asked, offer.evaluated(name, named[0], asked[0].place), change)
+    return UnsatisfiableError(
+        f"the demands on {' and '.join(by_name)} exclude each other",
+        place=demands[-1].place,
+        hint=change or "loosen one of the demands",
+        details=tuple(map(str, demands)),
+    )
+
+
+def _change(roots: tuple[Demand, ...], offer: _Offer, causes: Collection[Demand]) -> str:
+    """The first demand without whose version all would fit, and what then is chosen."""
+    for cause in sorted(set(causes), key=lambda demand: demand.order)[:CHANGES]:
+        if cause.atom.version is None:
+            continue
+        try:
+            versions = _solved(roots, replace(offer, unminded=cause))
+        except ResolutionImpossible:
+            continue
+        name = cause.atom.name
+        return f"without {cause.atom} ({cause.place}), {name}-{versions[name]} fits"
+    return ""
+
+
+def _unset(demands: Sequence[Demand], evaluated: Evaluated, change: str) -> UnsatisfiableError:
+    """The error of a flag that is not as it is asked for."""
+    demand, refusal = next(
+        (demand, refusal)
+        for demand in demands
+        if (refusal := demand.atom.refusal(evaluated.flags)) is not None
+    )
+    name = demand.atom.name
+    origins = tuple(
+        f"{dep.flag}: {evaluated.settings[dep.flag].origin}"
+        for dep in demand.atom.use
+        if dep.flag in evaluated.settings
+    )
+    remedy = _remedy(name, demand.atom, evaluated.settings)
+    return UnsatisfiableError(
+        f"{name} is not as {demand.chain[-1] if demand.chain else 'the container'} "
+        f"needs it: {refusal}",
+        place=demand.place,
+        hint=f"{remedy}; or {change}" if change else remedy,
+        details=origins,
+    )
 
 
 def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
@@ -177,22 +488,14 @@ def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
     return f"in container.yaml: - use: {{packages: {{{name}: [{listed}]}}}}"
 
 
-def _topological(state: _Round) -> tuple[str, ...]:
-    graph = {
-        name: sorted({w.atom.name for w in evaluated.wanted if w.atom is not None})
-        for name, evaluated in sorted(state.chosen.items())
-    }
-    try:
-        return tuple(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        cycle = list(reversed(error.args[1]))
-        raise UnsatisfiableError(
-            f"packages depend on each other in a cycle: {' -> '.join(cycle)}",
-            place=_edge(state, cycle[0], cycle[1]),
-            hint="remove one of these dependencies, or switch off the flag that brings it",
-        ) from None
+def _cycle(names: Sequence[str], chosen: Mapping[str, Evaluated]) -> UnsatisfiableError:
+    return UnsatisfiableError(
+        f"packages depend on each other in a cycle: {' -> '.join(names)}",
+        place=_edge(chosen, names[0], names[1]),
+        hint="remove one of these dependencies, or switch off the flag that brings it",
+    )
 
 
-def _edge(state: _Round, dependent: str, dependency: str) -> str | None:
-    wanted: tuple[Wanted, ...] = state.chosen[dependent].wanted
+def _edge(chosen: Mapping[str, Evaluated], dependent: str, dependency: str) -> str | None:
+    wanted: tuple[Wanted, ...] = chosen[dependent].wanted
     return next((w.place for w in wanted if w.atom and w.atom.name == dependency), None)

@@ -131,7 +131,9 @@ def test_a_conflict_names_both_chains() -> None:
         "a/app -> a/x -> <a/lib-2 (a/x-1.yaml:1:18)",
         "a/app -> a/y -> >=a/lib-2 (a/y-1.yaml:1:18)",
     )
-    assert error.hint == "versions at hand: 2, 1"
+    assert error.hint == (
+        "without <a/lib-2 (a/x-1.yaml:1:18), a/lib-2 fits; versions at hand: 2, 1"
+    )
 
 
 def test_demands_that_chase_each_other_end() -> None:
