@@ -513,7 +513,7 @@ def test_writing_through_a_link_of_the_patch() -> None:
         (b"", "no change in this file"),
         (b"hello\n", "no change in this file"),
         (CHANGE.decode().encode("utf-16"), "this file is UTF-16"),
-        (gzip.compress(CHANGE), "this file is compressed"),
+        (gzip.compress(CHANGE, mtime=0), "this file is compressed"),
         (b"diff --git a/x b/x\nold mode 100644x\nnew mode 100755\n", "malformed line in git's"),
         (b"diff --git a/x b/y\nrename from\nrename to y\n", "malformed line in git's"),
         (b"<!DOCTYPE html>\n<html>", "this is a web page, not a patch"),
