@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 import signal
 
+import hypothesis
 import pytest
+
+# How long one example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 SKIPS_IN_CI = (
     "root may read everything",  # the case is about a user whom a file is closed to
