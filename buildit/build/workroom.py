@@ -259,6 +259,7 @@ class Workroom:
         make_directory(place)
         for name, content in lists(stripping).items():
             (place / name).write_bytes(content)
+            (place / name).chmod(0o644)  # the build is another user, whatever the umask
         outcome, log = self._run("strip", strip_argv(stripping), env)
         if outcome.status == 127:
             raise PhaseFailed(

@@ -69,7 +69,7 @@ def test_random_moments(seed: Seed, here: Path) -> None:
     killed = 0
     for number in range(KILLS):
         forget_builds(program.store)
-        project.lock.write_text(seed.lock)
+        project.lock.write_text(seed.lock + seed.dates)
         moment = length * (number + chance.random()) / KILLS
         with program.start(str(project.box), "--output", str(here / "out")) as process:
             try:
