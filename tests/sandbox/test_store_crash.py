@@ -58,8 +58,10 @@ def state(place: Path) -> tuple[str, ...]:
     for path in sorted(place.rglob("*")):
         name = str(path.relative_to(place))
         if path.is_file() and not path.is_symlink():
-            # A mark names the boot, a root the place, a corrupt object has a random name.
-            part = "" if re.search(r"trees/.*ok$|/roots/", name) else path.read_bytes().hex()
+            # A mark names the boot, a seal the times of one unpacking, a root the place; a corrupt
+            # object has a random name.
+            own = re.search(r"trees/.*(ok|seal)$|/roots/", name)
+            part = "" if own else path.read_bytes().hex()
             found.append(re.sub(r"roots/.*|(corrupt/.{64}).*", r"\1", name) + " " + part)
         elif path.is_symlink():
             found.append(name)
