@@ -351,6 +351,9 @@ class Figures:
     equal: Counter[str] = field(default_factory=Counter)
     refused_rightly: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    """Other trees than git's."""
+    refused: list[str] = field(default_factory=list)
+    """Refused, in words, though git takes them."""
     histories: int = 0
     twice: int = 0
 
@@ -400,7 +403,7 @@ def _one(
             if hidden or broken:
                 figures.refused_rightly[export.name] += 1
             else:
-                figures.wrong.append(f"h{number} {export.name}: {error!r}")
+                figures.refused.append(f"h{number} {export.name}: {error!r}")
                 keep(root, number, export.name, patch)
             continue
         if got == wanted:
@@ -432,6 +435,7 @@ def main(argv: list[str]) -> int:
         figures.equal += part.equal
         figures.refused_rightly += part.refused_rightly
         figures.wrong += part.wrong
+        figures.refused += part.refused
         figures.histories += part.histories
         figures.twice += part.twice
     lines = [f"seed {seed}: {figures.histories} histories, {figures.twice} touch a path twice"]
@@ -439,6 +443,7 @@ def main(argv: list[str]) -> int:
         f"{name}: {equal} equal, {figures.refused_rightly[name]} refused as they must be"
         for name, equal in sorted(figures.equal.items())
     ]
+    lines += [f"refused though git takes them: {len(figures.refused)}", *figures.refused[:40]]
     lines += [f"wrong: {len(figures.wrong)}", *figures.wrong[:40]]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if not figures.wrong:
