@@ -14,11 +14,12 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,14 @@ steps: {install: mkdir -p $DESTDIR/usr; echo 1 > $DESTDIR/usr/x}
 """
 BOX = "- vars: {author: a, name: e, version: 1}\n- package: {atom: x/e}\n- image: {type: oci}\n"
 
+
+STOPPED = """\
+import os, runpy, signal
+os.kill(os.getpid(), signal.SIGSTOP)
+runpy.run_module("buildit", run_name="__main__", alter_sys=True)
+"""
+"""The program as `-m buildit` runs it, after a stop in which strace attaches: the errors are for
+buildit's own calls, and the interpreter has started without them."""
 
 BUILD, PUSH = "build", "push"
 BAD = ("breaches", "wrong images", "wrong blobs", "stores not whole", "not healed")
@@ -60,21 +69,44 @@ class World:
     def binhost(self) -> Path:
         return self.root / "binhost"
 
-    def run(
-        self, *words: str, before: tuple[str, ...] = (), store: Path | None = None
-    ) -> tuple[int, str]:
+    def run(self, *words: str, store: Path | None = None) -> tuple[int, str]:
         """buildit's exit code, and what it said."""
-        env = {
-            **os.environ,
-            "BUILDIT_STORE": str(store or self.store),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-        }
-        argv = [*before, sys.executable, "-m", "buildit", *words]
+        argv = [sys.executable, "-m", "buildit", *words]
+        env = self._environment(store or self.store)
         done = subprocess.run(
             argv, cwd=self.box, env=env, capture_output=True, text=True, check=False
         )
         return done.returncode, done.stderr
+
+    def run_with(self, error: Sequence[str], *words: str) -> tuple[int, str]:
+        """As `run`, under strace with the arguments `error`."""
+        with tempfile.TemporaryFile("w+") as said:
+            run = subprocess.Popen(
+                [sys.executable, "-c", STOPPED, *words],
+                cwd=self.box,
+                env=self._environment(self.store),
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+            os.waitid(os.P_PID, run.pid, os.WSTOPPED)
+            argv = ["strace", "-f", "-o", os.devnull, *error, "-p", str(run.pid)]
+            tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+            assert tracer.stderr is not None
+            attached = tracer.stderr.readline()
+            assert "attached" in attached, attached
+            run.send_signal(signal.SIGCONT)
+            tracer.communicate()
+            code = run.wait()
+            said.seek(0)
+            return code, said.read()
+
+    def _environment(self, store: Path) -> dict[str, str]:
+        return {
+            **os.environ,
+            "BUILDIT_STORE": str(store),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        }
 
     def images(self) -> dict[str, str]:
         """SHA-256 of each file of the images."""
@@ -155,12 +187,11 @@ def tried(world: World, kind: str, call: str, error: str, nth: int) -> Iterator[
     """One error; each finding as `KIND: text`, the exit code among them."""
     world.renew(kind)
     words = (".", "--offline") if kind == BUILD else ("push", ".")
-    traced = ("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}")
-    inject = ("-e", f"inject={call}:error={error}:when={nth}")
-    code, said = world.run(*words, before=(*traced, *inject))
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}")
+    code, said = world.run_with(inject, *words)
     yield f"exit {code}"
     if "importlib" in said:
-        yield "hit the interpreter"
+        yield "hit an import"
     elif code not in CODES or "Traceback" in said:
         yield f"breaches: exit {code}: {said[-300:]}"
     if kind == BUILD and code == 0 and world.images() != world.expected:

@@ -180,7 +180,8 @@ def test_bombs_end_soon(text: str) -> None:
     started = time.process_time()
     with contextlib.suppress(RecipeError):
         parse_yaml(text[: 1 << 20], "f")
-    assert time.process_time() - started < 2.0  # half of it where nothing else runs
+    # About one second; what is not linear in the text's length takes minutes.
+    assert time.process_time() - started < 20.0
 
 
 def test_the_budget_counts_aliases_expanded() -> None:
