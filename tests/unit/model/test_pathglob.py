@@ -100,7 +100,7 @@ def test_no_glob_is_slow(glob: str, path: str) -> None:
     matches = path_matcher(glob)
     begin = time.process_time()
     assert not matches(path)
-    assert time.process_time() - begin < 1
+    assert time.process_time() - begin < 20
 
 
 @settings(max_examples=100)

@@ -75,4 +75,4 @@ def test_the_work_has_an_end() -> None:
     assert set(places) == {None}
     many = [edit_of(Hunk(9, 2, 9, 2, b"-a\n+b\n a\n")) for _ in range(200)]
     assert place(data, many).fits
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 120
