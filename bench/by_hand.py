@@ -16,16 +16,16 @@ import time
 from pathlib import Path
 
 from bench.timing import BenchError
-from buildit.build.record import BuildRecord, read_record
-from buildit.build.sandbox import run
-from buildit.build.workroom import Workroom
+from buildit.commands.story import Options, prepare
+from buildit.commands.supply import toolchain_owners
 from buildit.events import silent
+from buildit.make.record import BuildRecord, read_record
+from buildit.make.workroom import Workroom
 from buildit.model.plan import Node
-from buildit.pipeline.settings import Settings
-from buildit.pipeline.story import Options, prepare
-from buildit.pipeline.supply import toolchain_owners
+from buildit.sandbox.run import run
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
+from buildit.trust.settings import Settings
 
 PACKAGE = "www-servers/nginx"
 

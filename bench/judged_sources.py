@@ -22,14 +22,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.source import OLDEST, SETTLED, unpack_source
+from buildit.archive.tar.admit import Budget
 from buildit.debian.deb822 import Paragraph, paragraphs
 from buildit.debian.sources_list import read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
-from buildit.net.transport import Transport, default_transport
+from buildit.remote.transport import Transport, default_transport
 
 NAMES = """
     automake-1.16 bash bison busybox bzip2 ca-certificates coreutils curl dash dnsmasq ed expat

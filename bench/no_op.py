@@ -12,7 +12,7 @@ from bench.rivals import NIX_OPTIONS, installed, nix_works
 from bench.room import Room
 from bench.tables import Table, Verdict, ratio, row, rows
 from bench.timing import Run, Sample, Side, interleaved, process
-from buildit.pipeline.stamp import RACY_NANOSECONDS
+from buildit.commands.stamp import RACY_NANOSECONDS
 
 SMALL, LARGE = 5, 1000
 SMALL_LIMIT_MS = 80.0

@@ -19,9 +19,9 @@ def refuse(_statement: bytes, _signature: bytes | None, _builder: str) -> None:
 
 def pull(url: str, listed: Path, target: Path) -> None:
     """Take every `digest size` of a list into a store."""
-    from buildit.net.binhost import Binhost
-    from buildit.net.blobs import Wanted
-    from buildit.net.web import WebTransport
+    from buildit.remote.binhost.binhost import Binhost
+    from buildit.remote.binhost.blobs import Wanted
+    from buildit.remote.http.web import WebTransport
 
     rows = [line.split() for line in listed.read_text().splitlines()]
     wants = [Wanted(Digest(digest), int(size), int(size)) for digest, size in rows]
@@ -35,10 +35,10 @@ def pull(url: str, listed: Path, target: Path) -> None:
 
 def push(address: str, listed: Path, source: Path) -> None:
     """Send every blob of a list from a store."""
-    from buildit.net.publishing import Outgoing, unheard
-    from buildit.net.sftp_transport import SftpTransport
-    from buildit.net.ssh_account import parse_account
-    from buildit.net.ssh_publisher import SshPublisher
+    from buildit.remote.binhost.publishing import Outgoing, unheard
+    from buildit.remote.binhost.ssh_publisher import SshPublisher
+    from buildit.remote.sftp.ssh_account import parse_account
+    from buildit.remote.sftp.transport import SftpTransport
 
     transport = SftpTransport()
     with Store.open(source) as store:

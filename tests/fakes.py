@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError
-from buildit.net.transport import LocationError, Response, check_cap
+from buildit.remote.transport import LocationError, Response, check_cap
 
 
 class FakeTransport:

@@ -9,9 +9,9 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
 from buildit.model.artifact import Artifact
-from buildit.net.binhost import Accept, Binhost
-from buildit.net.publishing import FilePublisher, Push, Pushed
-from buildit.net.transport import LocalTransport
+from buildit.remote.binhost.binhost import Accept, Binhost
+from buildit.remote.binhost.publishing import FilePublisher, Push, Pushed
+from buildit.remote.transport import LocalTransport
 from buildit.store.cas import Store
 
 BUILDER = "ab" * 32

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.build.patching import Refused, Wanted, apply_patches
 from buildit.errors import RecipeError
+from buildit.make.patching import Refused, Wanted, apply_patches
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+from buildit.commands.front import Planned, Request, make_plan
+from buildit.commands.locking import LOCK_FILE
+from buildit.commands.network import Network
+from buildit.commands.pins import Pinner
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
-from buildit.load.config import Loaded
-from buildit.model.config import Config
 from buildit.model.plan import DebRef
 from buildit.model.platform import build_platform
-from buildit.pipeline.front import Planned, Request, make_plan
-from buildit.pipeline.locking import LOCK_FILE
-from buildit.pipeline.network import Network
-from buildit.pipeline.pins import Pinner
-from buildit.pipeline.settings import Settings
 from buildit.plan.lock import Lock, Section, format_lock
+from buildit.recipe.config import Config
+from buildit.recipe.read_config import Loaded
 from buildit.store.cas import Store
+from buildit.trust.settings import Settings
 
 PLATFORM = build_platform(os.uname().machine)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from buildit.archive.names import refused
 from buildit.archive.streams import Readable, Window, read_up_to
+from buildit.archive.tar.names import refused
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60

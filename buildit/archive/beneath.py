@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from buildit.archive.names import path_bytes, shown
+from buildit.archive.tar.names import path_bytes, shown
 from buildit.errors import IntegrityError
 
 _OPENAT2 = 437  # the same on x86_64, aarch64 and every architecture since Linux 5.6

@@ -14,13 +14,13 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import BinaryIO
 
-from buildit.archive.admit import Budget, over
 from buildit.archive.arread import read_ar
 from buildit.archive.decompress import decompressed
 from buildit.archive.merged import MERGED_LINKS, MERGED_USR, Merge, merged_path
-from buildit.archive.names import refused, shown
 from buildit.archive.streams import Readable, Window
-from buildit.archive.tarread import read_tar
+from buildit.archive.tar.admit import Budget, over
+from buildit.archive.tar.names import refused, shown
+from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK
 from buildit.model.tree import Entry, Kind
 

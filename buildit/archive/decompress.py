@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
-from buildit.archive.admit import Budget, Remark, over
-from buildit.archive.names import refused
 from buildit.archive.streams import Readable, read_up_to
+from buildit.archive.tar.admit import Budget, Remark, over
+from buildit.archive.tar.names import refused
 from buildit.digest import CHUNK
 
 _IN = 128 << 10

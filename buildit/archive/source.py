@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from buildit.archive.admit import LARGER, Budget
 from buildit.archive.beneath import Root
 from buildit.archive.decompress import AS_IT_IS, codec, decompressed
-from buildit.archive.links import escaping
-from buildit.archive.names import REPACK, refused, shown
 from buildit.archive.streams import Prefixed, Readable, read_up_to
-from buildit.archive.tarheader import BLOCK
-from buildit.archive.tarread import has_good_sum, read_tar
+from buildit.archive.tar.admit import LARGER, Budget
+from buildit.archive.tar.header import BLOCK
+from buildit.archive.tar.links import escaping
+from buildit.archive.tar.names import REPACK, refused, shown
+from buildit.archive.tar.read import has_good_sum, read_tar
 from buildit.archive.unpack import Writer
 from buildit.archive.zipread import is_zip, read_zip
 from buildit.digest import CHUNK

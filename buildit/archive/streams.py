@@ -7,7 +7,7 @@ import io
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from buildit.archive.names import refused
+from buildit.archive.tar.names import refused
 from buildit.digest import CHUNK, Digest
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from buildit.archive.admit import OURS, Remark
 from buildit.archive.beneath import Root
-from buildit.archive.names import parent, refused, shown
 from buildit.archive.streams import Readable
-from buildit.archive.tarread import read_tar
+from buildit.archive.tar.admit import OURS, Remark
+from buildit.archive.tar.names import parent, refused, shown
+from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK
 from buildit.errors import BuilditError, StoreError
 from buildit.model.tree import Entry, Kind

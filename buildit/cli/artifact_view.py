@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 from buildit.archive.contents import parse_contents
-from buildit.build.capture import CAPTURE
 from buildit.cli.printable import columns, printable
 from buildit.digest import BuildKey, key_uuid
+from buildit.make.capture.capture import CAPTURE
 from buildit.model.amount import size
 from buildit.model.artifact import Artifact, Output
 from buildit.model.tree import Entry, Kind

@@ -30,7 +30,7 @@ def build(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
     from buildit.cli.emitted import images_plain
     from buildit.cli.remember import remember
-    from buildit.pipeline import story
+    from buildit.commands import story
 
     started = time.time_ns()
     with asked.screen() as screen:
@@ -48,9 +48,9 @@ def plan(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
+    from buildit.commands import story
+    from buildit.commands.forecast import forecast
     from buildit.events import Notice
-    from buildit.pipeline import story
-    from buildit.pipeline.forecast import forecast
 
     with asked.screen() as screen:
         prepared = story.with_synced(story.prepare(asked.options, screen), asked.options)
@@ -127,7 +127,7 @@ def use(asked: Asked) -> None:
 def push(invocation: Invocation, asked: Asked) -> None:
     """Publish the packages, the spec and the images of DIR; build it first."""
     from buildit.cli.publishing import pushed_lines, pushed_plain
-    from buildit.pipeline import story
+    from buildit.commands import story
 
     with asked.screen() as screen:
         done = story.push(asked.options, screen, invocation.stop)
@@ -147,7 +147,7 @@ def why(asked: Asked, words: tuple[str, ...]) -> None:
     names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
     """
     from buildit.cli.whys import split, why_lines, why_plain, whys
-    from buildit.pipeline import story
+    from buildit.commands import story
 
     directory, wanted = split(words)
     options = replace(asked.options, directory=directory)

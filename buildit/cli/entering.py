@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from buildit.build.kept_jail import KeptJail, read_jail
-from buildit.build.limits import Limits
-from buildit.build.sandbox import shell
-from buildit.build.workroom import Workroom
 from buildit.cli.printable import printable
 from buildit.digest import is_hex64, parse_digest
 from buildit.errors import StoreError, UsageError
+from buildit.make.kept_jail import KeptJail, read_jail
+from buildit.make.workroom import Workroom
+from buildit.sandbox.limits import Limits
+from buildit.sandbox.run import shell
 from buildit.store.cas import Store
 from buildit.store.failures import Failure
 

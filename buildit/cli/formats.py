@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from buildit.cli.examples import EXAMPLES
-from buildit.load.filters import DEFAULT, FILTERS
-from buildit.model import leaf
-from buildit.model.config import ConfigSpec
-from buildit.model.container import StepSpec
-from buildit.model.recipe import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
-from buildit.model.schema import Model
+from buildit.model.versionhint import VERSION
+from buildit.recipe import leaf
+from buildit.recipe.config import ConfigSpec
+from buildit.recipe.container import StepSpec
+from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
+from buildit.recipe.schema import Model
+from buildit.recipe.template.filters import DEFAULT, FILTERS
 
 HEAD = """# File formats
 
@@ -60,7 +61,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.MODE, "mode"),
         (leaf.SIZE, "size"),
         (leaf.DURATION, "duration"),
-        (leaf.VERSION, "version"),
+        (VERSION, "version"),
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from buildit.build.launch_probe import Finding, Level
 from buildit.cli.printable import columns, printable
 from buildit.errors import BuildError
-from buildit.load.config import load_config
+from buildit.recipe.read_config import load_config
+from buildit.sandbox.probe import Finding, Level
 
 VERDICTS = {Level.FINE: "ok", Level.WEAK: "warn", Level.MISSING: "fail"}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from buildit.digest import BuildKey, is_hex64
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
-from buildit.pipeline.settings import Settings, settings_of
 from buildit.store.cas import Store
 from buildit.store.failures import Failure, find_failure
 from buildit.store.layout import key_directory
 from buildit.store.names import SHORTEST_PREFIX, find, named
+from buildit.trust.settings import Settings, settings_of
 
 _KEY = re.compile(
     rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}|[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4,12}}){{4}}"
@@ -41,7 +41,7 @@ def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Settings]]:
         RecipeError: the configuration is wrong.
         StoreError: the store cannot be used.
     """
-    from buildit.load.config import load_config
+    from buildit.recipe.read_config import load_config
 
     here = Path()
     settings, remarks = settings_of(load_config(here).config, here, os.environ)

@@ -51,13 +51,13 @@ def schema(name: str | None, output: Path | None) -> None:
 @JSON
 def doctor(as_json: bool) -> None:
     """Look at everything that builds need of this machine, with the remedy of what is wrong."""
-    from buildit.build.launch_probe import probe
     from buildit.cli.health import (
         finding_lines,
         findings_plain,
         own_store_place,
         raise_for_findings,
     )
+    from buildit.sandbox.probe import probe
 
     found = probe(own_store_place())
     if as_json:

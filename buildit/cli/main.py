@@ -105,7 +105,7 @@ def run(argv: Sequence[str]) -> int:
         known = stuck(error) or explained(error)
         if known is not None:
             return fail(known, sys.stderr, as_json=as_json)
-        from buildit.pipeline.stamp import directory
+        from buildit.commands.stamp import directory
 
         return bug(error, sys.stderr, directory().parent.parent / "logs" / "bugs", as_json=as_json)
 

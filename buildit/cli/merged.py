@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from buildit.cli.printable import printable
-from buildit.model.node import Mapping, Node, Place, Scalar, Sequence
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 
 WIDEST = 64
 """The column, at most, where the places begin."""

@@ -15,7 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from buildit.cli.screen import PlainScreen
-    from buildit.pipeline.story import Options
+    from buildit.commands.story import Options
 
 Verb = Callable[..., Any]
 Decorator = Callable[[Any], Any]
@@ -100,7 +100,7 @@ def of_container(*further: Decorator) -> Callable[[Verb], Verb]:
     def decorate(verb: Verb) -> Verb:
         @functools.wraps(verb)
         def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
-            from buildit.pipeline.story import Options
+            from buildit.commands.story import Options
 
             words = {name: given.pop(name) for name in SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 
 from buildit.cli.printable import columns, printable
+from buildit.commands.forecast import Forecast, Outlook, State
 from buildit.digest import key_uuid
 from buildit.model.amount import counted, size
 from buildit.model.plan import ContainerPlan
-from buildit.pipeline.forecast import Forecast, Outlook, State
 
 
 def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:

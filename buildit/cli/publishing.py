@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from buildit.commands.publish import Published
 from buildit.model.amount import size
-from buildit.pipeline.publish import Published
 
 
 def pushed_plain(done: Sequence[Published]) -> list[dict[str, object]]:

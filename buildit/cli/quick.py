@@ -59,7 +59,7 @@ def replay(argv: list[str]) -> int | None:
     name = _question(argv)
     if name is None:
         return None
-    from buildit.pipeline import stamp
+    from buildit.commands import stamp
 
     kept = stamp.read(name)
     if kept is None:
@@ -91,7 +91,7 @@ def replay(argv: list[str]) -> int | None:
 
 def _is_private(blobs: str) -> bool:
     """Whether nobody else may write to the store of `blobs`, nor to what this shortcut believes."""
-    from buildit.pipeline import stamp
+    from buildit.commands import stamp
 
     root = os.path.dirname(os.path.dirname(blobs))
     parts = [root, os.path.dirname(blobs), blobs, os.path.join(root, "k")] if blobs else []
@@ -109,9 +109,9 @@ def _put_back(name: str, kept: dict[str, Any]) -> bool:
     """Make deleted images again from what the store has; False where it takes a real run."""
     from pathlib import Path
 
+    from buildit.commands import stamp
     from buildit.errors import BuilditError
     from buildit.image.restoring import restore
-    from buildit.pipeline import stamp
 
     recipes = {path: one for path, one in kept["restore"].items() if not os.path.lexists(path)}
     there = [row for row in kept["images"] if not any(_within(row[0], path) for path in recipes)]
@@ -155,7 +155,7 @@ def keep(
         return
     from pathlib import Path
 
-    from buildit.pipeline import stamp
+    from buildit.commands import stamp
 
     planned = _planned(plan_stamp)
     if planned is None:
@@ -198,7 +198,7 @@ def _question(argv: list[str]) -> str | None:
         return None
     if any(word.startswith("--discover") for word in words):
         return None  # who asks other places, or publishes, wants it done now
-    from buildit.pipeline import stamp
+    from buildit.commands import stamp
 
     try:
         here = os.getcwd()
@@ -212,7 +212,7 @@ def _planned(plan_stamp: str) -> list[list[Any]] | None:
     """The rows of the files that planning read, from the stamp that it left."""
     import json
 
-    from buildit.pipeline import stamp
+    from buildit.commands import stamp
 
     try:
         with open(stamp.place(plan_stamp), "rb") as stream:

@@ -7,20 +7,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.commands.asked import check_flags, check_named, outer_flags, package_roots
+from buildit.commands.front import shipped_trees
+from buildit.commands.locking import read_lock
+from buildit.commands.story import Options
 from buildit.errors import UsageError
-from buildit.load.config import load_config
-from buildit.load.container import CONTAINER_FILE, load_container
-from buildit.load.tree import PACKAGE_FILE, Catalog, shown
-from buildit.model.node import leaves
 from buildit.model.platform import build_platform
 from buildit.model.use import flag_text
 from buildit.model.version import Version
-from buildit.pipeline.asked import check_flags, check_named, outer_flags, package_roots
-from buildit.pipeline.front import shipped_trees
-from buildit.pipeline.locking import read_lock
-from buildit.pipeline.story import Options
-from buildit.plan.evaluate import Evaluated, Package, declared_flags
+from buildit.plan.evaluate import Evaluated, declared_flags
 from buildit.plan.resolve import resolve
+from buildit.recipe.package import Package
+from buildit.recipe.read_config import load_config
+from buildit.recipe.read_container import CONTAINER_FILE, load_container
+from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown
+from buildit.recipe.yaml.node import leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,8 @@ def _alone(directory: Path, wanted: str | None) -> Package:
 
 
 def _has_base(directory: Path) -> bool:
-    from buildit.load.yamltext import load_yaml
-    from buildit.model.node import Mapping
+    from buildit.recipe.yaml.node import Mapping
+    from buildit.recipe.yaml.read import load_yaml
 
     path = directory / PACKAGE_FILE
     node = load_yaml(path, shown(path))

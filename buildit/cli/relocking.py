@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from buildit.commands import story
+from buildit.commands.front import Planned
+from buildit.commands.locking import LOCK_FILE
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
-from buildit.load.container import CONTAINER_FILE
-from buildit.pipeline import story
-from buildit.pipeline.front import Planned
-from buildit.pipeline.locking import LOCK_FILE
+from buildit.recipe.read_container import CONTAINER_FILE
 
 EVERYTHING = "*"
 TOOLCHAIN = "toolchain"

@@ -9,14 +9,14 @@ from pathlib import Path
 from buildit.cli.printable import printable
 from buildit.cli.quick import keep
 from buildit.cli.screen import lines
+from buildit.commands import stamp
+from buildit.commands.back import LOCAL_STORE
+from buildit.commands.story import Options
+from buildit.commands.synced import own_of, watched
 from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
-from buildit.pipeline import stamp
-from buildit.pipeline.back import LOCAL_STORE
-from buildit.pipeline.story import Options
-from buildit.pipeline.synced import own_of, watched
 from buildit.store.layout import BLOBS, key_directory
 
 
@@ -60,7 +60,7 @@ def _until(lists: Sequence[str]) -> int | None:
     """When the first line of the allowed-signers files ends to count that counts now."""
     if not lists:
         return None
-    from buildit.pipeline.signing import signers_of
+    from buildit.trust.signing import signers_of
 
     now = time.time()
     ends = []

@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from buildit.errors import StoreError
-from buildit.model.config import ConfigSpec
-from buildit.model.container import StepSpec
-from buildit.model.recipe import EmbeddedPackage, ToolchainPackage, TreePackage, UseChoice
+from buildit.recipe.config import ConfigSpec
+from buildit.recipe.container import StepSpec
+from buildit.recipe.package import EmbeddedPackage, ToolchainPackage, TreePackage, UseChoice
 
 Schema = dict[str, Any]
 

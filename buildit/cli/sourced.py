@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from buildit.archive.source import OLDEST
 from buildit.cli.printable import printable
+from buildit.commands.describing import Described
 from buildit.model.sourcename import name_of
 from buildit.model.yamlword import yaml_word
-from buildit.pipeline.describing import Described
 
 
 def source_lines(found: Iterable[Described]) -> Iterator[str]:

@@ -132,7 +132,7 @@ def pages(what: str, title: str, url: str, as_json: bool) -> None:
 
     from buildit.cli.lookup import own_store
     from buildit.events import silent
-    from buildit.pipeline.repaging import repage
+    from buildit.site.repaging import repage
 
     with own_store() as (opened, settings):
         done = repage(what, settings, opened, silent, title, url)
@@ -152,8 +152,8 @@ def digest(sources: tuple[str, ...], as_json: bool) -> None:
     from buildit.cli.lookup import own_store
     from buildit.cli.screen import shown
     from buildit.cli.sourced import source_lines, source_plain
-    from buildit.pipeline.describing import describe
-    from buildit.pipeline.network import Network
+    from buildit.commands.describing import describe
+    from buildit.commands.network import Network
 
     with shown(sys.stderr, as_json=as_json) as screen, own_store(screen) as (opened, settings):
         network = Network(settings, opened, screen)

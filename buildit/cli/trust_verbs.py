@@ -23,7 +23,7 @@ def trust(context: click.Context, as_json: bool) -> None:
         return
     from buildit.cli.lookup import own_store
     from buildit.cli.trusting import trusting_lines
-    from buildit.pipeline.signers import trusting
+    from buildit.trust.signers import trusting
 
     with own_store() as (store, settings):
         found = trusting(settings, store)
@@ -45,7 +45,7 @@ def add(key: str, who: str | None, as_json: bool) -> None:
     """
     from buildit.cli.lookup import own_store
     from buildit.cli.trusting import added_lines
-    from buildit.pipeline.signers import add as add_key
+    from buildit.trust.signers import add as add_key
 
     with own_store() as (store, settings):
         done = add_key(settings, store, key, who)

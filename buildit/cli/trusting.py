@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from buildit.cli.printable import columns, printable
-from buildit.pipeline.signers import Added, Trusted, Trusting
+from buildit.trust.signers import Added, Trusted, Trusting
 
 
 def trusting_lines(found: Trusting) -> tuple[str, ...]:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from buildit.cli.printable import printable
 from buildit.cli.recipes import unknown_package
+from buildit.commands.forecast import Outlook, State, forecast
+from buildit.commands.network import Network
+from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
-from buildit.load.container import CONTAINER_FILE
 from buildit.model.plan import Node
-from buildit.pipeline.closest import Closest, Nearby
-from buildit.pipeline.forecast import Outlook, State, forecast
-from buildit.pipeline.network import Network
-from buildit.pipeline.settings import Settings
-from buildit.pipeline.story import Prepared
-from buildit.pipeline.strangers import Stranger, strangers
-from buildit.pipeline.trust import Judge
+from buildit.recipe.read_container import CONTAINER_FILE
+from buildit.remote.binhost.closest import Closest, Nearby
+from buildit.remote.binhost.strangers import Stranger, strangers
 from buildit.store.cas import Store
+from buildit.trust.policy import Judge
+from buildit.trust.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

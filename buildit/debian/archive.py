@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from buildit.archive.admit import Budget
 from buildit.archive.decompress import decompressed
+from buildit.archive.tar.admit import Budget
 from buildit.debian.folder import FolderSink
 from buildit.debian.packages import FORMAT, PackageIndex, build_index
 from buildit.debian.release import (
@@ -36,8 +36,8 @@ from buildit.digest import CHUNK
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
 from buildit.events import Reporter, silent
 from buildit.model.plan import DebRef
-from buildit.net.sources import Fetch, Fetcher
-from buildit.net.transport import Transport, read_small
+from buildit.remote.fetch import Fetch, Fetcher
+from buildit.remote.transport import Transport, read_small
 
 KEEP_SECONDS = 30 * 24 * 3600
 """How long a cached index stays after its last use."""

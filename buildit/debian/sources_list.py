@@ -13,7 +13,7 @@ from pathlib import Path
 
 from buildit.debian.deb822 import Paragraph, paragraphs
 from buildit.errors import RecipeError
-from buildit.net.urls import hide_credentials
+from buildit.remote.http.urls import hide_credentials
 
 ETC_APT = Path("/etc/apt")
 SCHEMES = ("https", "http", "file")

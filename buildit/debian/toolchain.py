@@ -16,10 +16,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
+from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.archive.workers import submit
 from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted

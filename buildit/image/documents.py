@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
-from buildit.model.leaf import LARGEST_ID, id_of
+from buildit.recipe.leaf import LARGEST_ID, id_of
 
 Problems = Iterator[str]
 Rule = Callable[[str, object], Problems]

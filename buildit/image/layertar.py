@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.contents import parse_contents
-from buildit.archive.tarheader import BLOCK, END, header_blocks
-from buildit.archive.tarwrite import TarWriter, hashing_writer
+from buildit.archive.tar.header import BLOCK, END, header_blocks
+from buildit.archive.tar.write import TarWriter, hashing_writer
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
 from buildit.image.copying import BlobPath, open_blob, read_small

@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from buildit.archive.admit import Budget
 from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
-from buildit.archive.tarread import read_tar
+from buildit.archive.tar.admit import Budget
+from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest
 from buildit.model.tree import Entry, Kind, sort_key
 

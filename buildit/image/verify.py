@@ -8,9 +8,9 @@ from pathlib import Path
 
 from buildit.digest import Digest
 from buildit.errors import BuilditError, UsageError
-from buildit.image.read_aci import read_aci
-from buildit.image.read_directory import read_directory
-from buildit.image.read_oci import read_oci
+from buildit.image.formats.read_aci import read_aci
+from buildit.image.formats.read_directory import read_directory
+from buildit.image.formats.read_oci import read_oci
 from buildit.image.tree import Reading
 from buildit.model.tree import Entry
 

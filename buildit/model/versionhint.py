@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from buildit.model.leaf import VERSION
+VERSION = r"[0-9]+(?:\.[0-9]+)*[a-z]?(?:_(?:alpha|beta|pre|rc|p)[0-9]*)*(?:-r[0-9]+)?"
+"""A version as PMS 3.2 has it."""
 
 _LONGEST = 100
 _HEAD = re.compile(

@@ -12,19 +12,8 @@ from dataclasses import dataclass
 from buildit.errors import RecipeError
 from buildit.model.atom import Atom
 from buildit.model.condition import check_flags, holds, parse_condition
-from buildit.model.leaf import id_of
-from buildit.model.node import Mapping as MappingNode
-from buildit.model.node import Node, Scalar, Sequence
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import Group, User
-from buildit.model.recipe import (
-    ConditionalAtom,
-    ConditionalItem,
-    OutputSpec,
-    PatchSpec,
-    Recipe,
-    SourceSpec,
-)
 from buildit.model.required import Requirement, check_required, parse_required
 from buildit.model.sourcename import name_of
 from buildit.model.use import (
@@ -39,26 +28,20 @@ from buildit.model.use import (
 )
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
+from buildit.recipe.leaf import id_of
+from buildit.recipe.package import (
+    ConditionalAtom,
+    ConditionalItem,
+    OutputSpec,
+    Package,
+    PatchSpec,
+    Recipe,
+    SourceSpec,
+)
+from buildit.recipe.yaml.node import Mapping as MappingNode
+from buildit.recipe.yaml.node import Node, Sequence
 
 DEBIAN = "debian:"
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """One version of a package with its whole base chain merged; the flags are still open.
-
-    `name` is `category/name`. `node` is the merged document that `recipe` was read from.
-    `directories` are those of the chain, base first: their `files/` are laid over each other.
-    `layers` are the flags that the chain itself sets. `origin` is what a person calls it.
-    """
-
-    name: str
-    version: str
-    origin: str
-    recipe: Recipe
-    node: MappingNode
-    directories: tuple[str, ...]
-    layers: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,16 +329,3 @@ def _overrides(recipe: Recipe) -> dict[Phase, str]:
         Phase.INSTALL: recipe.steps.install,
     }
     return {phase: text for phase, text in written.items() if text is not None}
-
-
-def scalar_items(node: Node | None, place: str) -> tuple[Scalar, ...]:
-    """The texts of a list of texts; none where the key is absent.
-
-    Raises:
-        RecipeError: it is something else.
-    """
-    if node is None:
-        return ()
-    if not isinstance(node, Sequence) or not all(isinstance(i, Scalar) for i in node.items):
-        raise RecipeError("expected a list of texts", place=place)
-    return tuple(item for item in node.items if isinstance(item, Scalar))

@@ -22,7 +22,8 @@ from buildit.errors import UnsatisfiableError
 from buildit.model.atom import Atom
 from buildit.model.use import Layer, assignment_text, unknown_flag_hint
 from buildit.model.version import Version
-from buildit.plan.evaluate import Evaluated, Package, Wanted, evaluate
+from buildit.plan.evaluate import Evaluated, Wanted, evaluate
+from buildit.recipe.package import Package
 
 ROUNDS = 100_000
 """Pins that the search may try: beyond any tree of people, and an end all the same."""

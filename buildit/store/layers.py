@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from buildit.archive.contents import contents_blob
 from buildit.archive.streams import Content
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest
 from buildit.model.tree import Entry
 from buildit.store.ingest import Batch

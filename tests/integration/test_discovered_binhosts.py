@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.net.discovery import Wanted, discover
-from buildit.net.transport import read_small, web_transport
+from buildit.remote.discovery import Wanted, discover
+from buildit.remote.transport import read_small, web_transport
 from tests.integration.program import Done, Program
 from tests.integration.seeds import Seed, place
 from tests.integration.world import Project, publishing

@@ -22,10 +22,10 @@ from buildit.debian.select import select
 from buildit.debian.sources_list import read_sources
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
-from buildit.load.tree import Catalog
 from buildit.model.plan import DebRef, Toolchain
-from buildit.net.sources import Fetch, Fetcher
-from buildit.net.transport import Transport, default_transport
+from buildit.recipe.trees import Catalog
+from buildit.remote.fetch import Fetch, Fetcher
+from buildit.remote.transport import Transport, default_transport
 
 pytestmark = pytest.mark.network
 
@@ -105,7 +105,7 @@ from pathlib import Path
 from buildit.debian.archive import DebianArchive
 from buildit.debian.release import archive_keys
 from buildit.debian.sources_list import read_sources
-from buildit.net.transport import default_transport
+from buildit.remote.transport import default_transport
 transport = default_transport()
 archive = DebianArchive(
     read_sources().usable, transport, Path({str(tmp_path)!r}), archive_keys(), int(time.time())

@@ -9,7 +9,7 @@ import io
 import sys
 from pathlib import Path
 
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.write import write_tar
 from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import StoreError
 from buildit.model.artifact import RUNTIME, Artifact, Output

@@ -13,11 +13,11 @@ import pytest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.net.binhost import Binhost
-from buildit.net.blobs import Wanted
-from buildit.net.circuit import Circuit
-from buildit.net.transport import LocationError
-from buildit.net.web import Limits, WebTransport
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.blobs import Wanted
+from buildit.remote.binhost.circuit import Circuit
+from buildit.remote.http.web import Limits, WebTransport
+from buildit.remote.transport import LocationError
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify

@@ -19,14 +19,14 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.net.binhost import Binhost
-from buildit.net.publishing import Outgoing, Packing, Push, Pushed
-from buildit.net.sftp_transport import SftpTransport, connect
-from buildit.net.ssh_account import parse_account
-from buildit.net.ssh_pipe import Waits
-from buildit.net.ssh_publisher import SshPublisher
-from buildit.net.transport import LocationError, read_small
-from buildit.pipeline.packing import pack
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.packing import pack
+from buildit.remote.binhost.publishing import Outgoing, Packing, Push, Pushed
+from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.sftp.ssh_account import parse_account
+from buildit.remote.sftp.ssh_pipe import Waits
+from buildit.remote.sftp.transport import SftpTransport, connect
+from buildit.remote.transport import LocationError, read_small
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store

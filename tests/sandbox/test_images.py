@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from buildit.digest import digest_bytes
-from buildit.image.emitters import emit
+from buildit.image.formats.emitters import emit
 from buildit.image.verify import verify
 from buildit.model.image import App, Image, LayerKind, Port
 from buildit.model.tree import Entry, Kind
@@ -194,7 +194,7 @@ def test_the_bytes_do_not_depend_on_the_process(blobs: BlobDirectory, tmp_path: 
         "import os, sys; os.umask(0o077)\n"
         "from pathlib import Path\n"
         "from dataclasses import replace\n"
-        "from buildit.image.emitters import emit\n"
+        "from buildit.image.formats.emitters import emit\n"
         "from tests.sandbox.test_images import BlobDirectory, odd_image\n"
         "blobs = BlobDirectory(Path(sys.argv[1])); whole = odd_image(blobs, 'gzip')\n"
         "for form in ('oci', 'aci'):\n"

@@ -19,9 +19,12 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.write import write_tar
+from buildit.commands.assemble import stack
+from buildit.commands.checking import image
+from buildit.commands.synced import Own, dated, take
 from buildit.digest import digest_bytes
-from buildit.image.emitters import emit
+from buildit.image.formats.emitters import emit
 from buildit.image.rootfs import merge
 from buildit.image.verify import verify
 from buildit.model.artifact import RUNTIME, Artifact, Output
@@ -39,9 +42,6 @@ from buildit.model.plan import (
     User,
 )
 from buildit.model.tree import Entry, Kind, sort_key
-from buildit.pipeline.assemble import stack
-from buildit.pipeline.checking import image
-from buildit.pipeline.synced import Own, dated, take
 from buildit.plan.identity import build_key, record_text
 from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL

@@ -25,10 +25,10 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
-from buildit.image.emitters import emit
-from buildit.image.oci_layers import Blobs, write_layers
+from buildit.image.formats.emitters import emit
+from buildit.image.formats.oci_layers import Blobs, write_layers
+from buildit.image.formats.read_directory import read_directory
 from buildit.image.parents import with_parents
-from buildit.image.read_directory import read_directory
 from buildit.image.rootfs import Overlay, merge
 from buildit.image.tree import Tree, read_entries
 from buildit.image.verify import verify

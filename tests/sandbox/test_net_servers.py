@@ -23,11 +23,11 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.net.bulk import Pace, bodies
-from buildit.net.circuit import Circuit, Patience
-from buildit.net.sources import Fetch, Fetcher
-from buildit.net.transport import LocationError, read_small
-from buildit.net.web import Limits, WebTransport
+from buildit.remote.binhost.circuit import Circuit, Patience
+from buildit.remote.fetch import Fetch, Fetcher
+from buildit.remote.http.bulk import Pace, bodies
+from buildit.remote.http.web import Limits, WebTransport
+from buildit.remote.transport import LocationError, read_small
 from tests.fakes import MemorySink
 
 pytestmark = pytest.mark.sandbox
@@ -568,8 +568,8 @@ def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from buildit.net.sources import Fetch, Fetcher
-from buildit.net.transport import default_transport
+from buildit.remote.fetch import Fetch, Fetcher
+from buildit.remote.transport import default_transport
 from tests.fakes import MemorySink
 fetcher = Fetcher(MemorySink(), default_transport(), Path(sys.argv[2]))
 wants = [Fetch(str(n), (sys.argv[1],), f"{n:064x}") for n in range(8)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import UsageError
-from buildit.net.gpg import holds, public_key
-from buildit.pipeline.openpgp_signing import sign_aci
+from buildit.trust.openpgp.gpg import holds, public_key
+from buildit.trust.openpgp_signing import sign_aci
 
 pytestmark = [
     pytest.mark.sandbox,

@@ -18,14 +18,14 @@ import pytest
 
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Encoding, Output
-from buildit.model.card import Card, CardImage, CardPackage, card_bytes
-from buildit.net.publishing import FilePublisher
-from buildit.net.sshkeys import SigningKey, signing_key
-from buildit.net.sshsig import builder_name, sign
-from buildit.pipeline.pages import refresh
+from buildit.remote.binhost.publishing import FilePublisher
+from buildit.site.card import Card, CardImage, CardPackage, card_bytes
+from buildit.site.pages import refresh
+from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.shown import Site
+from buildit.trust.sshkeys import SigningKey, signing_key
+from buildit.trust.sshsig import builder_name, sign
 from tests.browser import PROGRAM, Browser, browser
 from tests.servers import Nginx, certificates, keygen, nginx
 

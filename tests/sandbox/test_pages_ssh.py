@@ -13,16 +13,16 @@ import pytest
 
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.card import Card, CardPackage, card_bytes
-from buildit.net.publishing import FilePublisher, Push
-from buildit.net.sftp_transport import SftpTransport
-from buildit.net.ssh_account import parse_account
-from buildit.net.ssh_publisher import SshPublisher
-from buildit.pipeline.pages import refresh
-from buildit.pipeline.shelf import INDEX
+from buildit.remote.binhost.publishing import FilePublisher, Push
+from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.sftp.ssh_account import parse_account
+from buildit.remote.sftp.transport import SftpTransport
+from buildit.site.card import Card, CardPackage, card_bytes
+from buildit.site.pages import refresh
+from buildit.site.shelf import INDEX
+from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.shown import Site
 from tests.servers import Sshd, sshd
 
 pytestmark = pytest.mark.sandbox

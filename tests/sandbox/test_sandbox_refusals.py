@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.launch_probe import Level, probe
+from buildit.sandbox.probe import Level, probe
 from tests.sandbox.probes.harness import Answer, Sandbox
 
 pytestmark = pytest.mark.sandbox

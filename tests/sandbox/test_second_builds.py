@@ -14,8 +14,8 @@ from urllib.error import HTTPError
 
 import pytest
 
+from buildit.commands.story import Options, build
 from buildit.events import Event, Notice, Reporter, silent
-from buildit.pipeline.story import Options, build
 from tests.planning import Checkout, checkout
 from tests.servers import Nginx, certificates, nginx
 

@@ -13,10 +13,10 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError
-from buildit.net.publishing import Outgoing
-from buildit.net.sftp_transport import SftpTransport
-from buildit.net.ssh_account import parse_account
-from buildit.net.ssh_publisher import SshPublisher
+from buildit.remote.binhost.publishing import Outgoing
+from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.sftp.ssh_account import parse_account
+from buildit.remote.sftp.transport import SftpTransport
 from buildit.store.cas import Store
 from tests.servers import sshd
 

@@ -15,13 +15,14 @@ from buildit.cli.examples import EXAMPLES
 from buildit.cli.formats import formats_page
 from buildit.cli.schemas import SCHEMAS, schema_text, write_schemas
 from buildit.errors import StoreError
-from buildit.load.yamltext import parse_yaml
-from buildit.model import config, container, recipe
-from buildit.model.config import ConfigSpec
-from buildit.model.container import StepSpec
-from buildit.model.node import Mapping, Sequence
-from buildit.model.schema import Model
-from buildit.model.typed import parse
+from buildit.recipe import config, container
+from buildit.recipe import package as recipe
+from buildit.recipe.config import ConfigSpec
+from buildit.recipe.container import StepSpec
+from buildit.recipe.schema import Model
+from buildit.recipe.yaml.node import Mapping, Sequence
+from buildit.recipe.yaml.read import parse_yaml
+from buildit.recipe.yaml.typed import parse
 
 pytestmark = pytest.mark.unit
 

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from buildit.build import sandbox
-from buildit.build.jail import Bind, Jail
-from buildit.build.limits import Limits
 from buildit.errors import BuilditError
+from buildit.sandbox import run as sandbox
+from buildit.sandbox.jail import Bind, Jail
+from buildit.sandbox.limits import Limits
 
 
 def jail_of(spec: dict[str, Any]) -> Jail:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.decompress import decompressed
 from buildit.archive.source import unpack_source
-from buildit.archive.tarread import read_tar
+from buildit.archive.tar.admit import Budget
+from buildit.archive.tar.read import read_tar
 from buildit.errors import BuildError, BuilditError, IntegrityError
 from tests.unit.archive.hostile_tars import AS_SOURCE, LIMITS, SILENT, Hostile, Read, corpus
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from buildit.archive import source
-from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.source import (
     LATEST,
@@ -28,6 +27,7 @@ from buildit.archive.source import (
     place_source,
     unpack_source,
 )
+from buildit.archive.tar.admit import Budget
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.tree import Entry
 from tests.unit.archive import tarmaker

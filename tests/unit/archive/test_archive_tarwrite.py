@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from buildit.archive.beneath import Root
 from buildit.archive.streams import HashingWriter, write_all
-from buildit.archive.tarheader import header_blocks
-from buildit.archive.tarwrite import TarWriter, hashing_writer, write_tar
+from buildit.archive.tar.header import header_blocks
+from buildit.archive.tar.write import TarWriter, hashing_writer, write_tar
 from buildit.archive.unpack import unpack_layer
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError

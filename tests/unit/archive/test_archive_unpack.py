@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.archive.links import escaping
+from buildit.archive.tar.links import escaping
 from buildit.archive.unpack import unpack_entries, unpack_layer
 from tests.unit.archive.trees import directory, file, packed
 

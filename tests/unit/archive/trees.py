@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from buildit.archive.admit import OURS
-from buildit.archive.tarread import read_tar
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.admit import OURS
+from buildit.archive.tar.read import read_tar
+from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes
 from buildit.model.tree import Entry, Kind, sort_key
 

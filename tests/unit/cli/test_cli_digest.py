@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from buildit.cli.sourced import source_lines
+from buildit.commands.describing import Described
 from buildit.digest import digest_bytes
-from buildit.pipeline.describing import Described
 from tests.integration.web import served
 from tests.unit.archive import tarmaker
 from tests.unit.cli.conftest import Command

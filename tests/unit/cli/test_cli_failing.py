@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.workroom import PhaseFailed
 from buildit.cli.failing import BUG, DETAIL_LINES, bug, error_lines, error_plain, explained, fail
 from buildit.errors import BuildError, BuilditError, Interrupted, RecipeError, StoreError
+from buildit.make.workroom import PhaseFailed
 
 pytestmark = pytest.mark.unit
 

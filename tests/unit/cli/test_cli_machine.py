@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.launch_probe import Finding, Level
 from buildit.cli.comparing import raise_for_report, report_lines, report_plain
 from buildit.cli.health import finding_lines, findings_plain, raise_for_findings
 from buildit.cli.signals import stopping
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, IntegrityError
 from buildit.image.verify import Report, Verified
+from buildit.sandbox.probe import Finding, Level
 
 pytestmark = pytest.mark.unit
 

@@ -16,6 +16,14 @@ from buildit.cli.planned import plan_lines, plan_plain
 from buildit.cli.quick import replay
 from buildit.cli.relocking import _check_names, _split, announce, relock
 from buildit.cli.remember import remember
+from buildit.commands import stamp
+from buildit.commands.forecast import Forecast, State, forecast
+from buildit.commands.front import Planned
+from buildit.commands.locking import Pins
+from buildit.commands.network import Network
+from buildit.commands.publish import publish
+from buildit.commands.rules import RULES
+from buildit.commands.story import Options, Prepared
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Event, Notice, silent
@@ -33,20 +41,12 @@ from buildit.model.plan import (
     Toolchain,
     to_json,
 )
-from buildit.pipeline import stamp
-from buildit.pipeline.forecast import Forecast, State, forecast
-from buildit.pipeline.front import Planned
-from buildit.pipeline.locking import Pins
-from buildit.pipeline.network import Network
-from buildit.pipeline.publish import publish
-from buildit.pipeline.rules import RULES
-from buildit.pipeline.settings import Repository, Settings
-from buildit.pipeline.story import Options, Prepared
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.nodes import deb_node
 from buildit.plan.resolve import Selection
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.trust.settings import Repository, Settings
 from tests.hosts import FileBinhost
 
 pytestmark = pytest.mark.unit

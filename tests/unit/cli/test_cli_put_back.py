@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from buildit.cli.quick import keep, replay
+from buildit.commands import stamp
 from buildit.digest import digest_bytes
-from buildit.pipeline import stamp
 
 pytestmark = pytest.mark.unit
 

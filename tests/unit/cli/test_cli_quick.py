@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from buildit.cli.quick import keep, replay
+from buildit.commands import stamp
+from buildit.commands.synced import Own, watched
 from buildit.model.plan import SyncStep
-from buildit.pipeline import stamp
-from buildit.pipeline.synced import Own, watched
 
 pytestmark = pytest.mark.unit
 
@@ -198,5 +198,5 @@ def test_nothing_heavy_is_imported(kept: Path) -> None:
         text=True,
         check=True,
     )
-    ours = ["__main__", "cli", "cli.quick", "home", "pipeline", "pipeline.stamp"]
+    ours = ["__main__", "cli", "cli.quick", "commands", "commands.stamp", "home"]
     assert done.stdout.splitlines() == ["out/x.oci", f"0 [] {[f'buildit.{n}' for n in ours]}"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.cli.merged import recipe_lines
-from buildit.model.node import Mapping, Node, Place, Scalar, Sequence
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 from tests.unit.cli.conftest import Command
 
 pytestmark = pytest.mark.unit

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.build.kept_jail import keep_jail
-from buildit.build.limits import Limits
-from buildit.build.workroom import Workroom
 from buildit.cli.entering import introduction, room_of
 from buildit.cli.lookup import find_key
 from buildit.cli.reading import log_text
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
+from buildit.make.kept_jail import keep_jail
+from buildit.make.workroom import Workroom
 from buildit.model.artifact import Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.plan.steps import Phase, Step
+from buildit.sandbox.limits import Limits
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.failures import Failure, find_failure, keep_failure

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from buildit.archive.gzipped import GzipWriter
 from buildit.archive.workers import submit
 from buildit.image.crew import Crew
-from buildit.image.gzipped import GzipWriter
 
 pytestmark = pytest.mark.unit
 

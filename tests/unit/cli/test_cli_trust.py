@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from buildit.net.sshkeys import signing_key
-from buildit.net.sshsig import builder_name, fingerprint
-from buildit.net.sshwire import public_line
+from buildit.trust.sshkeys import signing_key
+from buildit.trust.sshsig import builder_name, fingerprint
+from buildit.trust.sshwire import public_line
 from tests.unit.cli.conftest import Command
-from tests.unit.net.test_sshsig import write_key
+from tests.unit.trust.test_sshsig import write_key
 
 pytestmark = pytest.mark.unit
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from buildit.cli.whys import Why, why_lines
+from buildit.commands.forecast import State
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.model.plan import Node
-from buildit.pipeline.closest import Closest
-from buildit.pipeline.forecast import State
-from buildit.pipeline.strangers import Stranger
+from buildit.remote.binhost.closest import Closest
+from buildit.remote.binhost.strangers import Stranger
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.contents import contents_blob
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes
 from buildit.model.image import App, Image, Layer, LayerKind, Port, Volume
 from buildit.model.tree import Entry, Kind, sort_key

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, StoreError
-from buildit.image.aci import emit_aci
+from buildit.image.formats.aci import emit_aci
 from buildit.model.image import App, Image, Volume
 from tests import appc
 from tests.unit.image.samples import BlobDirectory, directory, file, image, nginx_layers

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
+from buildit.archive.gzipped import BLOCK, GzipWriter
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.copying import copy_blob
 from buildit.image.crew import Crew
-from buildit.image.emitters import emit
-from buildit.image.gzipped import BLOCK, GzipWriter
+from buildit.image.formats.emitters import emit
 from buildit.image.replacing import replacing
 from buildit.model.tree import Entry, Kind
 from tests.unit.image.samples import BlobDirectory, file, image

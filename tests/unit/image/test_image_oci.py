@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from buildit.archive.tarread import read_tar
+from buildit.archive.compress import TRUSTED, compress_layer, confirm
+from buildit.archive.tar.read import read_tar
 from buildit.digest import Digest, digest_file
 from buildit.errors import BuilditError, IntegrityError, RecipeError, StoreError
-from buildit.image.compress import TRUSTED, compress_layer, confirm
-from buildit.image.oci import emit_oci
-from buildit.image.oci_layers import Blobs, write_layers
+from buildit.image.formats.oci import emit_oci
+from buildit.image.formats.oci_layers import Blobs, write_layers
 from buildit.model.artifact import Encoding
 from buildit.model.image import App, Emission, Layer, LayerKind
 from tests.unit.image.samples import (

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.image.aci_rules import manifest_problems
 from buildit.image.appspec import aci_app, check_app, check_program, oci_config
+from buildit.image.formats.aci_rules import manifest_problems
 from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, output_name, tag
 from buildit.model.artifact import Encoding
 from buildit.model.image import (

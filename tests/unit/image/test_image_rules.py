@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from buildit.image import aci_rules
-from buildit.image.aci_rules import manifest_problems
-from buildit.image.oci_rules import config_problems
+from buildit.image.formats import aci_rules
+from buildit.image.formats.aci_rules import manifest_problems
+from buildit.image.formats.oci_rules import config_problems
 from buildit.image.signals import SIGNALS, signal_problem
 
 pytestmark = pytest.mark.unit

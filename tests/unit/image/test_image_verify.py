@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from buildit.errors import UsageError
-from buildit.image.emitters import emit
+from buildit.image.formats.emitters import emit
 from buildit.image.verify import Report, verify
 from buildit.model.image import LayerKind
 from tests.unit.image.samples import (

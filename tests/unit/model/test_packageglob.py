@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import RecipeError
-from buildit.load.config import load_config
 from buildit.model.packageglob import fits_some
+from buildit.recipe.read_config import load_config
 
 pytestmark = pytest.mark.unit
 

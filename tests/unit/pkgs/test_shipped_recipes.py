@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.load.container import Container, load_container
-from buildit.load.tree import PACKAGE_FILE, Catalog
 from buildit.model.platform import PLATFORMS
-from buildit.model.recipe import SourceSpec
 from buildit.model.use import Assignment, Layer, flag_values
 from buildit.patch.form import touched_paths
 from buildit.patch.read import parse_patch
-from buildit.plan.evaluate import Evaluated, Package, declared_flags, evaluate
+from buildit.plan.evaluate import Evaluated, declared_flags, evaluate
 from buildit.plan.steps import steps
+from buildit.recipe.package import Package, SourceSpec
+from buildit.recipe.read_container import Container, load_container
+from buildit.recipe.trees import PACKAGE_FILE, Catalog
 
 pytestmark = pytest.mark.unit
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildit.commands.assemble import why_text
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import DebRef, Node
-from buildit.pipeline.assemble import why_text
 from buildit.plan.closure import Closure, closure, views_of
 
 pytestmark = pytest.mark.unit

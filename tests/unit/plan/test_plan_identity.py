@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.build.record import read_record
+from buildit.commands.rules import RULES
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.make.record import read_record
 from buildit.model.plan import Dependency
 from buildit.model.platform import PLATFORMS, Platform
-from buildit.pipeline.rules import RULES
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,

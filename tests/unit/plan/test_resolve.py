@@ -7,15 +7,14 @@ from collections.abc import Mapping
 import pytest
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.load.yamltext import parse_yaml
 from buildit.model.atom import Atom
-from buildit.model.node import Mapping as Keys
-from buildit.model.recipe import Depends, Recipe
-from buildit.model.typed import parse
 from buildit.model.use import Layer, parse_assignment
 from buildit.model.version import Version
-from buildit.plan.evaluate import Package
 from buildit.plan.resolve import Demand, Selection, resolve
+from buildit.recipe.package import Depends, Package, Recipe
+from buildit.recipe.yaml.node import Mapping as Keys
+from buildit.recipe.yaml.read import parse_yaml
+from buildit.recipe.yaml.typed import parse
 
 pytestmark = pytest.mark.unit
 

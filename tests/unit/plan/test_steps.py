@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.build.advice import advice, notes
 from buildit.errors import UsageError
+from buildit.make.advice import advice, notes
 from buildit.model.platform import PLATFORMS, build_platform, platform
 from buildit.plan.steps import STYLES, Phase, Step, environment, reads_use, script, steps
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.tarwrite import write_tar
+from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, StoreError
 from buildit.model.tree import Entry, Kind

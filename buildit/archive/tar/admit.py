@@ -1,0 +1,177 @@
+"""What an archive may hold: limits on its size and shape, and one entry per path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from buildit.archive.tar.names import path_bytes, refused, shown
+from buildit.errors import BuildError
+from buildit.model.tree import MOST_LINKS, Entry, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on one archive.
+
+    `total_bytes` is of everything that comes out of the decoder; `entries` counts members; `depth`
+    is path parts; `path_bytes` is the length of a path or link text in bytes; `ratio` is bytes out
+    per byte in, once `ratio_free` bytes are out; `memory` is what a decoder may take, in bytes.
+    """
+
+    total_bytes: int = 64 << 30
+    entries: int = 2_000_000
+    depth: int = 100
+    path_bytes: int = 4095
+    ratio: int = 300
+    ratio_free: int = 64 << 20
+    memory: int = 256 << 20
+
+
+Remark = Callable[[str], None]
+"""Told of what a reading got over, one clause each. A reader that has a listener reads what GNU
+tar and unzip read, and tells; without one, whatever two tools could read differently is refused."""
+
+OURS = Budget(total_bytes=1 << 50, entries=50_000_000, depth=2048)
+"""For tars that our own writer made and whose digest was checked."""
+
+
+LARGER = "check where it comes from: no archive that this reader is for is that large"
+"""The hint of a limit that was exceeded, where there is no better one."""
+
+
+def over(archive: str, limit: str, value: int, what: str) -> BuildError:
+    """The error of a limit that was exceeded; it names the limit as `Budget` does."""
+    return BuildError(
+        f"the archive exceeds the limit {limit} = {value} ({what})",
+        place=archive,
+        hint=LARGER,
+    )
+
+
+class Gate:
+    """Admits the members of one archive in turn, or raises."""
+
+    __slots__ = (
+        "_archive",
+        "_budget",
+        "_count",
+        "_kinds",
+        "_known_parent",
+        "_parents",
+        "_remark",
+        "_texts",
+    )
+
+    def __init__(self, budget: Budget, archive: str, remark: Remark | None = None) -> None:
+        self._budget = budget
+        self._archive = archive
+        self._remark = remark
+        self._count = 0
+        self._kinds: dict[str, Kind] = {}
+        self._parents: set[str] = set()
+        self._texts: dict[str, str] = {}
+        self._known_parent = ""
+
+    def admit(self, entry: Entry) -> None:
+        """Check one entry against the limits and the entries before it.
+
+        With a listener a later member replaces an earlier one, as tar(1) and unzip(1) do it.
+
+        Raises:
+            BuildError: a limit of the budget is exceeded.
+            IntegrityError: a file's path appears twice, lies below a file or link, replaces a
+                directory that is not empty, or a hard link names no earlier file.
+        """
+        self.count(entry.path)
+        self._limits(entry)
+        self._shape(entry)
+        self._kinds[entry.path] = entry.kind
+        self._texts.pop(entry.path, None)
+        if entry.kind is Kind.SYMLINK:
+            self._texts[entry.path] = entry.target
+
+    def count(self, path: str) -> None:
+        """Count a member, of whatever kind.
+
+        Raises:
+            BuildError: there are too many.
+        """
+        self._count += 1
+        if self._count > self._budget.entries:
+            raise over(self._archive, "entries", self._budget.entries, f"at {shown(path)!r}")
+
+    def through_links(self, path: str) -> str:
+        """Where a listener's member goes that lies below a link of the archive, as tar writes it.
+
+        By names alone, and only where the link's text is relative and has no `..`: it cannot lead
+        out. Any other path comes back as it is, and `admit` refuses it.
+        """
+        if self._remark is None or not self._texts:
+            return path
+        gone = path
+        for _ in range(MOST_LINKS):
+            link = self._link_above(gone)
+            if link is None:
+                break
+            parts = self._texts[link].split("/")
+            if parts[0] == "" or ".." in parts:
+                return path
+            above = [part for part in (*link.split("/")[:-1], *parts) if part not in ("", ".")]
+            gone = "/".join((*above, gone[len(link) + 1 :]))
+        if gone != path:
+            self._remark(f"member {shown(path)!r} lies below a link: it is {shown(gone)!r}")
+        return gone
+
+    def _link_above(self, path: str) -> str | None:
+        above = path.rpartition("/")[0]
+        while above and above not in self._parents:
+            if above in self._texts:
+                return above
+            above = above.rpartition("/")[0]
+        return None
+
+    def symlink_text(self, path: str) -> str | None:
+        """The text of the link at a path that was admitted; None where it is no link."""
+        return self._texts.get(path)
+
+    def _limits(self, entry: Entry) -> None:
+        budget = self._budget
+        longest = max(len(path_bytes(entry.path)), len(path_bytes(entry.target)))
+        if longest > budget.path_bytes:
+            what = f"a name of {longest} bytes: {shown(entry.path)!r}"
+            raise over(self._archive, "path_bytes", budget.path_bytes, what)
+        depth = entry.path.count("/") + 1
+        if depth > budget.depth:
+            what = f"{depth} parts: {shown(entry.path)!r}"
+            raise over(self._archive, "depth", budget.depth, what)
+
+    def _shape(self, entry: Entry) -> None:
+        path = entry.path
+        before = self._kinds.get(path)
+        directory = entry.kind is Kind.DIRECTORY
+        if not directory and path in self._parents:
+            raise refused(self._archive, path, "an earlier member lies below it as a directory")
+        if before is not None and not (directory and before is Kind.DIRECTORY):
+            if self._remark is None:
+                raise refused(self._archive, path, "its path appears twice")
+            self._remark(f"member {shown(path)!r} is there again: the later one counts")
+        above = path.rpartition("/")[0]
+        if above != self._known_parent:
+            self._ancestors(path, above)
+        if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in (
+            Kind.FILE,
+            Kind.HARDLINK,
+        ):
+            reason = f"it is a hard link to {shown(entry.target)!r}, which is no earlier file"
+            raise refused(self._archive, path, reason)
+
+    def _ancestors(self, path: str, above: str) -> None:
+        self._known_parent = above
+        while above and above not in self._parents:
+            kind = self._kinds.get(above)
+            if kind is not None and kind is not Kind.DIRECTORY:
+                reason = f"it lies below {shown(above)!r}, which is a {kind}"
+                raise refused(self._archive, path, reason)
+            self._parents.add(above)
+            above = above.rpartition("/")[0]

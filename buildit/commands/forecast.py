@@ -1,0 +1,135 @@
+"""What a build would do, found by looking only: nothing is built, fetched or written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from buildit.commands.network import Network
+from buildit.commands.realise import Survey, agrees, survey
+from buildit.commands.reasons import reason
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError
+from buildit.model.artifact import Artifact
+from buildit.model.plan import ContainerPlan, DebRef, Node, PackageStep
+from buildit.store.artifacts import lookup
+from buildit.store.cas import Store
+from buildit.trust.policy import Accept, Judge
+from buildit.trust.settings import Settings
+
+
+class State(StrEnum):
+    """Where the artifact of a package would come from."""
+
+    STORE = "store"
+    BINHOST = "binhost"
+    BUILD = "build"
+    UNPACK = "unpack"
+    PERHAPS = "perhaps"
+    """A .deb that is unpacked where a file of one beside it turns out to need it."""
+    UNNEEDED = "unneeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One package: `why` is the reason of a build, or the name of the binhost."""
+
+    node: Node
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A file that would be fetched; its size in bytes is only known of a .deb."""
+
+    name: str
+    digest: Digest
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    packages: tuple[Outlook, ...]
+    fetches: tuple[Lacking, ...]
+
+
+def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Network) -> Forecast:
+    """Look around for every package of the plan, dependencies first.
+
+    Of binhosts only statements are read, and judged as a build would.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    labels = {node.key: node.label for node in plan.nodes}
+    look = _Look(store, network, Judge(settings, store, network.report), labels)
+    nodes = {node.key: node for node in plan.nodes}
+    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
+    state = survey(nodes, roots, look.find, Survey())
+    missing = [node for node in plan.nodes if node.key in state.missing]
+    perhaps = {deb.digest for node in missing for deb in node.beside}
+    found = tuple(_outlook(node, state, look, perhaps) for node in plan.nodes)
+    return Forecast(found, tuple(_fetches(missing, plan, store)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    store: Store
+    network: Network
+    judge: Judge
+    labels: Mapping[BuildKey, str]
+    binhosts: dict[BuildKey, str] = field(default_factory=dict)
+
+    def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        def suits(artifact: Artifact) -> str | None:
+            return None if agrees(artifact, at_hand) else "built against others"
+
+        found = lookup(self.store, node.key, suits, self.judge.doubts)
+        if found is not None:
+            return found
+        for host in self.network.hosts().opened(self._accepting):
+            with suppress(BuilditError):
+                for claim in host.claims(node.key):
+                    if suits(claim.artifact) is None:
+                        self.binhosts[node.key] = host.name
+                        return claim.artifact
+        return None
+
+    def _accepting(self, repository: str) -> Accept:
+        return self.judge.accepting(repository=repository)
+
+
+def _outlook(node: Node, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:
+    if node.key in state.missing:
+        if node.deb is not None:
+            return Outlook(node, State.UNPACK)
+        return Outlook(node, State.BUILD, reason(node, look.store, look.labels))
+    if node.key in look.binhosts:
+        return Outlook(node, State.BINHOST, look.binhosts[node.key])
+    if node.key in state.found:
+        return Outlook(node, State.STORE)
+    waits = node.deb is not None and node.deb.digest in perhaps
+    return Outlook(node, State.PERHAPS if waits else State.UNNEEDED)
+
+
+def _fetches(missing: list[Node], plan: ContainerPlan, store: Store) -> list[Lacking]:
+    """As `pipeline.supply` would: sources, patches at URLs, .debs, and a toolchain to build in."""
+    wanted: dict[Digest, Lacking] = {}
+    for node in missing:
+        for source in node.sources:
+            wanted[source.digest] = Lacking(source.name, source.digest)
+        for patch in node.remote_patches:
+            wanted[patch.digest] = Lacking(patch.url, patch.digest)
+        for deb in (node.deb, *node.beside) if node.deb else ():
+            wanted[deb.digest] = _deb(deb)
+    tree = store.root / "trees" / plan.toolchain.identity
+    if missing and not store.trees.is_whole(tree):
+        wanted |= {deb.digest: _deb(deb) for deb in plan.toolchain.debs}
+    return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
+
+
+def _deb(deb: DebRef) -> Lacking:
+    return Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)

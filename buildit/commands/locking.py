@@ -1,0 +1,108 @@
+"""The lock on disk: what would move, and its atomic replacement."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildit.digest import BuildKey
+from buildit.errors import StoreError
+from buildit.model.artifact import Artifact
+from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
+from buildit.recipe.yaml.text import read_text
+
+LOCK_FILE = "buildit.lock"
+
+LARGEST = 64 << 20
+"""Bytes of a lock: a line of about 120 for each synced file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The lock of a container, and the section of its platform as it would be now."""
+
+    lock: Lock
+    section: Section
+    platform: str
+
+    def moved(self) -> tuple[str, ...]:
+        """What would change in the lock, in words."""
+        return changes(self.lock.section(self.platform), self.section)
+
+    def changed(self) -> Lock:
+        return self.lock.with_section(self.platform, self.section)
+
+
+def read_lock(directory: Path) -> tuple[Lock, Path]:
+    """The lock beside a container, empty where there is none.
+
+    Raises:
+        RecipeError: it is no lock of this format.
+    """
+    path = directory / LOCK_FILE
+    if not os.path.lexists(path):
+        return Lock(), path
+    file = os.path.relpath(path)
+    shown = str(path) if file.startswith("..") else file
+    return parse_lock(read_text(path, shown, LARGEST), shown), path
+
+
+def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section:
+    """The section with the diff_ids of the packages that are at hand."""
+    outputs = dict(section.outputs)
+    for package in section.packages:
+        artifact = done.get(package.key)
+        for name, output in (artifact.outputs if artifact else {}).items():
+            outputs[package.name, name] = output.diff_id
+    return replace(section, outputs=outputs)
+
+
+def differing(section: Section, done: Mapping[BuildKey, Artifact]) -> tuple[str, ...]:
+    """Outputs that are not the bytes that the lock has for the same key, in words."""
+    lines = []
+    for package in section.packages:
+        artifact = done.get(package.key)
+        for name, output in sorted((artifact.outputs if artifact else {}).items()):
+            locked = section.outputs.get((package.name, name))
+            if locked is not None and locked != output.diff_id:
+                lines.append(
+                    f"{package.name} ({name}): locked sha256:{locked}, "
+                    f"at hand sha256:{output.diff_id}"
+                )
+    return tuple(lines)
+
+
+def write_lock(directory: Path, lock: Lock) -> None:
+    """Replace the lock beside a container, where its text changes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = directory / LOCK_FILE
+    text = format_lock(lock)
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text("utf-8") == text:
+            return
+    try:
+        fd, temporary = tempfile.mkstemp(dir=directory, prefix=f".{LOCK_FILE}-")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fchmod(fd, 0o644)
+                os.fsync(fd)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"the lock cannot be written: {error.strerror}",
+            place=str(path),
+            hint="make the container's directory writable, or build a copy of it",
+        ) from error

@@ -1,0 +1,136 @@
+"""A run that finds something in the store corrupt, or gone, has it made anew and goes on.
+
+A blob that is not what its name says is set aside; then the store misses it, and the same run,
+begun again, fetches or builds what it misses. Whatever is sound stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from buildit.commands.back import Realiser
+from buildit.commands.network import Network
+from buildit.digest import Digest
+from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
+from buildit.model.plan import ContainerPlan, DebRef
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
+
+Made = TypeVar("Made")
+
+MOST_LOSSES = 3
+"""How often something may vanish in one run: more is a store that is deleted on purpose."""
+
+
+@dataclass(slots=True)
+class _Once:
+    """Reports on, but what a run says at its beginning only once, however often it begins."""
+
+    report: Reporter
+    again: bool = False
+    _said: list[Event] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
+            if self.again and event in self._said:
+                return
+            self._said.append(event)
+        self.report(event)
+
+
+def until_whole(run: Callable[[Reporter, frozenset[Digest]], Made], report: Reporter) -> Made:
+    """What `run` makes; begun again where the store was not whole, each time with the digests of
+    all blobs that were lost so far.
+
+    Raises:
+        CorruptBlob: the same blob is wrong again: the disk or the memory is at fault.
+        Vanished: things vanish faster than they are made.
+        BuilditError: what `run` raises.
+    """
+    once = _Once(report)
+    lost: set[Digest] = set()
+    vanished = 0
+    while True:
+        try:
+            return run(once, frozenset(lost))
+        except CorruptBlob as error:
+            if error.digest in lost:
+                raise
+            lost.add(error.digest)
+            say = f"{error.message}, and is fetched or built anew"
+            once(Notice(say, warning=True))
+        except Vanished as error:
+            vanished += 1
+            if vanished > MOST_LOSSES:
+                raise
+            once(Notice(f"{error}; it is made anew", warning=True))
+        once.again = True
+
+
+@contextmanager
+def rechecking(realiser: Realiser) -> Iterator[None]:
+    """Where a blob turns out to be corrupt, look at all that the plan needs of the store, so that
+    one more beginning is enough; and say whose it is.
+
+    Raises:
+        CorruptBlob: as it came, with a name for people.
+    """
+    try:
+        yield
+    except CorruptBlob as error:
+        for digest in _needed(realiser):
+            realiser.store.recheck(digest)
+        name = _owner(realiser, error.digest)
+        raise CorruptBlob(error.digest, name or error.what) from error
+
+
+def _needed(realiser: Realiser) -> Iterator[Digest]:
+    for artifact in realiser.done.values():
+        yield artifact.record
+        for output in artifact.outputs.values():
+            yield from (output.diff_id, output.contents)
+            yield from (form.digest for form in output.encodings)
+
+
+def _owner(realiser: Realiser, digest: Digest) -> str:
+    """What people call a blob; empty where the plan does not know it."""
+    for artifact in realiser.done.values():
+        label = f"{artifact.name}-{artifact.version}"
+        for name, output in artifact.outputs.items():
+            if digest in (output.diff_id, *(form.digest for form in output.encodings)):
+                return f"the layer of {label} ({name})"
+            if digest == output.contents:
+                return f"the list of the files of {label} ({name})"
+        if digest == artifact.record:
+            return f"the record of {label}"
+    for node in realiser.plan.nodes:
+        for source in node.sources:
+            if source.digest == digest:
+                return f"{source.name} of {node.label}"
+        if digest in node.blobs:
+            return f"a patch or file of {node.label}"
+    debs = _debs(realiser.plan)
+    return debs[digest].path.rpartition("/")[2] if digest in debs else ""
+
+
+def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
+    found = {deb.digest: deb for deb in plan.toolchain.debs}
+    for node in plan.nodes:
+        found |= {deb.digest: deb for deb in (node.deb, *node.beside) if deb is not None}
+    return found
+
+
+def refetch(plan: ContainerPlan, network: Network, lost: frozenset[Digest]) -> None:
+    """Fetch inputs of the plan that were corrupt: what is only published needs no build.
+
+    Raises:
+        BuilditError: one is served nowhere any more.
+    """
+    if not lost:
+        return
+    from buildit.commands.supply import Supply
+
+    Supply(network).bring_again(lost, plan.nodes, _debs(plan).values())

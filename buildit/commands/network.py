@@ -1,0 +1,146 @@
+"""The network of a run, opened on first use: transport, mirror lists, Debian's archive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from buildit.errors import FetchError
+from buildit.events import Notice, Reporter
+from buildit.store.cas import Store
+from buildit.trust.settings import Settings
+
+if TYPE_CHECKING:
+    from buildit.debian.archive import DebianArchive
+    from buildit.remote.binhost.hosts import Hosts
+    from buildit.remote.fetch import Fetcher
+    from buildit.remote.transport import Transport
+
+
+@dataclass(slots=True)
+class Network:
+    """What reaches other machines. `offline` leaves only paths of this one."""
+
+    settings: Settings
+    store: Store
+    report: Reporter
+    offline: bool = False
+    _transport: Transport | None = None
+    _archive: DebianArchive | None = None
+    _bases: tuple[str, ...] | None = None
+    _hosts: Hosts | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def transport(self) -> Transport:
+        if self._transport is None:
+            from buildit.remote.transport import (
+                ClosedTransport,
+                LocalTransport,
+                SchemeTransport,
+                web_transport,
+            )
+
+            web = ClosedTransport if self.offline else web_transport
+            ways = {"file": LocalTransport, "binhost": self.hosts().transport}
+            self._transport = SchemeTransport(ways | {"https": web, "http": web})
+        return self._transport
+
+    def hosts(self) -> Hosts:
+        """The binhosts of this run."""
+        with self._lock:
+            if self._hosts is None:
+                from buildit.remote.binhost.hosts import Hosts
+
+                self._hosts = Hosts(self.settings, self.store, self.report, self.offline)
+            return self._hosts
+
+    def fetcher(self) -> Fetcher:
+        from buildit.remote.fetch import Fetcher
+
+        return Fetcher(
+            sink=self.store,
+            transport=self.transport(),
+            partials=self.store.cache("partial"),
+            mirrors=self.mirrors,
+            reporter=self.report,
+        )
+
+    def mirrors(self, name: str) -> tuple[str, ...]:
+        """The base URLs of a mirror list; `debian` is built in: the machine's own apt sources.
+
+        Raises:
+            RecipeError: no such list.
+            FetchError: the machine has no source of Debian's.
+        """
+        from buildit.remote.fetch import listed_mirrors
+
+        lists = self.settings.mirrors
+        if self.offline:
+            return ()
+        if name == "debian" and name not in lists:
+            with self._lock:
+                if self._bases is None:
+                    self._bases = self.debian().bases()
+            return self._bases
+        return listed_mirrors({"debian": (), **lists})(name)
+
+    def suite_bases(self, suite: str) -> tuple[str, ...]:
+        """Where the packages of a suite most likely are: the machine's own sources of it.
+
+        A digest pins what is fetched, so who serves it is not checked here.
+        """
+        if self.offline:
+            return ()
+        sources = self.debian().sources
+        return tuple(dict.fromkeys(one.uri for one in sources if one.suite == suite))
+
+    def debian(self) -> DebianArchive:
+        """Debian's archive as the machine's apt sources, or `mirrors: debian`, reach it."""
+        if self.offline:
+            raise FetchError(
+                "Debian's archive is needed, and --offline forbids it",
+                hint="run once without --offline; what is then in the store and the lock will do",
+            )
+        if self._archive is None:
+            from buildit.debian.archive import DebianArchive
+            from buildit.debian.release import archive_keys
+            from buildit.debian.sources_list import AptSource, read_sources
+
+            listed = self.settings.mirrors.get("debian")
+            if listed:
+                suites = ("bookworm", "bookworm-updates", "bookworm-security")
+                sources = tuple(
+                    AptSource(uri.rstrip("/"), suite, ("main",))
+                    for uri in listed
+                    for suite in suites
+                )
+            else:
+                found = read_sources()
+                sources = found.usable
+                for line in found.skipped:
+                    self.report(Notice(f"apt source passed over: {line}"))
+            if not sources:
+                raise FetchError(
+                    "this machine has no apt source that can be Debian's",
+                    hint="name one in .buildit-config.yaml: mirrors: {debian: [URL]}",
+                )
+            self._archive = DebianArchive(
+                sources=sources,
+                transport=self.transport(),
+                cache=self.store.cache("debian"),
+                keys=archive_keys(),
+                now=int(time.time()),
+            )
+        return self._archive
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        if self._hosts is not None:
+            self._hosts.close()
+
+
+OpenNetwork = Callable[[], Network]

@@ -1,0 +1,241 @@
+"""The steps of a container as the plan has them, typed, with every name resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from buildit.commands.accounts import Ids, account_files, app_with_ids
+from buildit.commands.appstep import app_of, places, remarks
+from buildit.commands.asked import Roots
+from buildit.digest import BuildKey
+from buildit.errors import RecipeError
+from buildit.model.pathglob import path_matcher
+from buildit.model.plan import (
+    ContainerPlan,
+    DirectoriesStep,
+    Directory,
+    Group,
+    ImageStep,
+    Node,
+    PackageStep,
+    SyncStep,
+    Toolchain,
+    User,
+)
+from buildit.model.platform import Platform
+from buildit.plan.evaluate import place_of
+from buildit.recipe.container import DirectorySpec, SyncSpec
+from buildit.recipe.read_container import Container, LoadedStep
+
+
+def container_plan(
+    container: Container,
+    target: Platform,
+    roots: Roots,
+    toolchain: Toolchain,
+    made: Mapping[BuildKey, Node],
+    synced: Ids,
+    debs: Mapping[int, BuildKey],
+) -> ContainerPlan:
+    """The plan of a container; `synced` are the accounts that its sync steps bring, `debs` the
+    keys of the Debian packages that it names, by step.
+
+    Raises:
+        RecipeError: an owner, the app or an account is wrong.
+    """
+    keys = {node.name: key for key, node in made.items()}
+    steps: list[PackageStep | SyncStep | DirectoriesStep] = []
+    users, groups = _accounts(container)
+    ids = Ids(
+        {user.name: user for node in made.values() for user in node.users}
+        | {user.name: user for user in users},
+        {group.name: group for node in made.values() for group in node.groups}
+        | {group.name: group for group in groups},
+    )
+    _check_accounts(container, roots, made, keys, users, groups)
+    app = app_of(container)
+    if app is not None:
+        app = app_with_ids(app, synced.over(ids), places(container))
+    for number, step in enumerate(container.steps):
+        if number in roots.names:
+            steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
+        elif number in debs:
+            steps.append(PackageStep(debs[number], roots.origins[number]))
+        elif step.spec.sync is not None:
+            steps.append(_sync(step.spec.sync, step, ids))
+        elif step.spec.directories is not None:
+            steps.append(_directories(step.spec.directories, step, ids))
+    names = container.variables
+    return ContainerPlan(
+        directory=str(container.directory),
+        author=names.get("author", ""),
+        name=names["name"],
+        version=names["version"],
+        os=target.os,
+        arch=names.get("arch", target.arch),
+        toolchain=toolchain,
+        nodes=tuple(made.values()),
+        steps=tuple(steps),
+        images=_images(container),
+        app=app,
+        users=users,
+        groups=groups,
+        about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
+        labels=_said(container, "labels"),
+        annotations=_said(container, "annotations"),
+        remarks=() if app is None else tuple(remarks(app)),
+    )
+
+
+_OCI = "org.opencontainers.image."
+
+
+def _about(container: Container, packages: list[Node]) -> Iterator[tuple[str, str]]:
+    """What is known without asking: never the clock, the host or a revision that nobody gave."""
+    names = container.variables
+    yield f"{_OCI}title", names["name"]
+    yield f"{_OCI}version", names["version"]
+    if names.get("author"):
+        yield f"{_OCI}authors", names["author"]
+    if len(packages) == 1:
+        for name, value in (
+            ("description", packages[0].description),
+            ("licenses", packages[0].license),
+            ("url", packages[0].homepage),
+        ):
+            if value:
+                yield _OCI + name, value
+
+
+def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
+    """The labels or annotations of all steps, the later of one name wins."""
+    found: dict[str, str] = {}
+    for step in container.steps:
+        found |= getattr(step.spec, key) or {}
+    return tuple(found.items())
+
+
+def _check_accounts(
+    container: Container,
+    roots: Roots,
+    made: Mapping[BuildKey, Node],
+    keys: Mapping[str, BuildKey],
+    users: tuple[User, ...],
+    groups: tuple[Group, ...],
+) -> None:
+    """Refuse accounts that contradict each other before anything is built: those of the container,
+    of its packages and of what these need to run. What only the files reveal comes later.
+
+    Raises:
+        RecipeError: with the place of the container's own step, where it has part in it.
+    """
+    reached = dict.fromkeys(keys[name] for name in roots.names.values())
+    queue = list(reached)
+    for key in queue:
+        further = [one for one in made[key].run if one in made and one not in reached]
+        reached |= dict.fromkeys(further)
+        queue += further
+    nodes = [made[key] for key in reached]
+    ours = container.file
+    known = {group.gid for node in made.values() for group in node.groups}
+    declared = {group.gid for group in groups} | known
+    for step in container.steps:
+        for name, spec in (step.spec.users or {}).items():
+            if spec.gid not in declared:
+                raise RecipeError(
+                    f"user {name!r} has gid {spec.gid}, which no group declares",
+                    place=place_of(step.node, "users", name, "gid"),
+                    hint=f"declare it: `- groups: {{{name}: {{gid: {spec.gid}}}}}`",
+                )
+    try:
+        account_files(
+            [*((n.name, u) for n in nodes for u in n.users), *((ours, user) for user in users)],
+            [
+                *((n.name, g) for n in made.values() for g in n.groups),
+                *((ours, group) for group in groups),
+            ],
+        )
+    except RecipeError as error:
+        last = [s for s in container.steps if s.spec.users or s.spec.groups]
+        raise RecipeError(
+            error.message,
+            place=last[-1].place if last else container.file,
+            hint=error.hint,
+            details=error.details,
+        ) from error
+
+
+def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:
+    users: list[User] = []
+    groups: list[Group] = []
+    for step in container.steps:
+        for name, spec in (step.spec.users or {}).items():
+            users.append(User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment))
+        for name, group in (step.spec.groups or {}).items():
+            groups.append(Group(name, group.gid, group.members))
+    return tuple(users), tuple(groups)
+
+
+def _owner(text: str, place: str, ids: Ids) -> tuple[int, int]:
+    user, _, group = text.partition(":")
+    uid, own_gid = ids.user(user)
+    gid = ids.group(group) if group else own_gid
+    if uid is None or gid is None:
+        raise RecipeError(
+            f"no package and no `users` or `groups` step declares the owner {text!r}",
+            place=place,
+            hint=f"declared: {ids.names()}; numbers do as well: 0:0",
+        )
+    return uid, gid
+
+
+def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
+    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
+    dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
+    for number, glob in enumerate(spec.exclude):
+        path_matcher(glob, place=place_of(step.node, "sync", "exclude", number))
+    uid, gid = _owner(spec.owner, place_of(step.node, "sync", "owner"), ids)
+    return SyncStep(
+        spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place, dir_mode, spec.exclude
+    )
+
+
+def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
+    made: dict[str, Directory] = {}
+    for number, spec in enumerate(specs):
+        place = place_of(step.node, "directories", number)
+        path = spec.path.strip("/")
+        named = place_of(step.node, "directories", number, "path")
+        if not path:  # as tried: see `image.tree.Tree.entries`
+            raise RecipeError(
+                "no image can say what / is like: engines make it themselves, docker with mode "
+                "0755 and podman with 0555, owned by 0:0",
+                place=named,
+                hint="leave it out; what lies in / can have any mode and owner",
+            )
+        if path in made:
+            raise RecipeError(
+                f"the directory {spec.path} is there twice",
+                place=named,
+                hint="leave one of them out",
+            )
+        uid, gid = _owner(spec.owner, place_of(step.node, "directories", number, "owner"), ids)
+        made[path] = Directory(path, spec.mode, uid, gid, place)
+    return DirectoriesStep(tuple(made.values()), step.place)
+
+
+def _images(container: Container) -> tuple[ImageStep, ...]:
+    images: dict[str, ImageStep] = {}
+    for step in container.steps:
+        spec = step.spec.image
+        if spec is None:
+            continue
+        made = ImageStep(spec.type, step.content, spec.compress or "", step.place)
+        first = images.setdefault(made.format, made)
+        if first is not made:
+            raise RecipeError(
+                f"a second image of type {made.format} would have the same file name",
+                place=made.place,
+                hint=f"the first is at {first.place}; keep one of them",
+            )
+    return tuple(images.values())

@@ -1,0 +1,390 @@
+"""Publish a container: its packages and their inputs by digest, then its spec and its images.
+
+Packages and inputs never change once they are there. Below `containers/` are views with names for
+people; they are replaced, and a list of digests beside them says what need not be sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from buildit.commands.back import Realiser
+from buildit.commands.network import Network
+from buildit.digest import BuildKey, Digest, canonical, digest_file
+from buildit.errors import UsageError
+from buildit.events import Notice, Reporter, Uploading
+from buildit.model.artifact import Artifact
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan, Node, PackageStep, SyncStep
+from buildit.plan.closure import closure, views_of
+from buildit.store.artifacts import Found, examine, lookup
+from buildit.store.attest import LOCAL
+from buildit.store.cas import Store
+from buildit.trust.settings import Repository, Settings
+
+if TYPE_CHECKING:
+    from buildit.commands.story import Prepared
+    from buildit.remote.binhost.publishing import Packing, Publisher
+
+PACKAGES = "packages"
+IMAGES = "container spec and image(s)"
+LIST_LIMIT = 16 << 20
+TICK = 0.1
+KEY_WITHIN = 1 << 20
+"""Bytes at the beginning of a file in which a private key is looked for."""
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
+_SPEC = ("container.yaml", "buildit.lock", "container.libs")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What one repository got: counts of artifacts, of blobs and of files that it did not have,
+    and the bytes of all that was sent."""
+
+    repository: str
+    path: str
+    artifacts: int
+    blobs: int
+    files: int = 0
+    sent: int = 0
+
+
+def publish(
+    prepared: Prepared,
+    store: Store,
+    network: Network,
+    emissions: Sequence[Emission] = (),
+) -> tuple[Published, ...]:
+    """Publish what the plan's images are made of, what else of the plan is in the store, and the
+    images, to every repository that can be published to.
+
+    Raises:
+        UsageError: there is none, or the container is not built.
+        FetchError: one cannot be reached, or refuses.
+        IntegrityError: a blob of the store is corrupt; it was set aside.
+        StoreError: a directory cannot be written.
+    """
+    settings = prepared.settings
+    places = targets(settings, network)
+    keys = built_keys(prepared.plan, settings, store, network)
+    inputs = tuple(dict.fromkeys(_inputs(prepared.plan)))
+    done = []
+    for one in places:
+        with network.hosts().publisher(one) as publisher:
+            work = _Work(one, publisher, settings, store, network.report)
+            packages = work.packages(keys, inputs)
+            progress = _Progress(one.name, IMAGES, network.report)
+            files, sent = work.images(prepared.plan, keys, emissions, progress)
+            work.pages(prepared.plan, network, emissions)
+            progress.end(sent)
+        done.append(
+            Published(one.name, one.upload, len(keys), packages[0], files, packages[1] + sent)
+        )
+    return tuple(done)
+
+
+def targets(settings: Settings, network: Network) -> tuple[Repository, ...]:
+    """The repositories that can be published to.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = tuple(one for one in settings.repositories if one.upload)
+    if network.offline:
+        found = tuple(one for one in found if one.upload.startswith("/"))
+    if not found:
+        raise UsageError(
+            "no repository of the configuration can be published to"
+            + (" offline" if network.offline else ""),
+            hint="leave out --offline"
+            if any(one.upload for one in settings.repositories)
+            else "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
+            "user@host/path}, or upload-type: file with a directory",
+        )
+    return found
+
+
+def check_before_build(plan: ContainerPlan, settings: Settings, network: Network) -> None:
+    """Find out what keeps the container from being published, before anything is built for it.
+
+    Raises:
+        UsageError: there is nowhere to publish to, nothing to sign with, or a secret in it.
+        FetchError: a place cannot be reached, or refuses.
+        StoreError: a directory cannot be written.
+    """
+    for one in targets(settings, network):
+        check_signing(settings, one)
+        check_secrets(plan, one)
+        with network.hosts().publisher(one):
+            pass  # it can be reached, and written
+
+
+def check_push(
+    places: Sequence[Repository],
+    plan: ContainerPlan,
+    keys: Sequence[BuildKey],
+    settings: Settings,
+    store: Store,
+) -> None:
+    """Find out before any packaging whether builds that are there can be published.
+
+    Raises:
+        UsageError: there is nothing to sign one's own builds with, or a secret in the container.
+    """
+    for one in places:
+        check_secrets(plan, one)
+        found = (examine(store, key) for key in keys)
+        if any(isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found):
+            check_signing(settings, one)
+
+
+def check_signing(settings: Settings, repository: Repository) -> None:
+    """Refuse to publish one's own builds where only signed ones are taken, and nothing signs.
+
+    Raises:
+        UsageError: there is no key, or it cannot be used.
+    """
+    from buildit.trust.signing import signer
+
+    if not repository.unsigned and signer(settings)[1] is None:
+        raise UsageError(
+            f"what is built here is not signed, and '{repository.name}' takes only what is",
+            hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
+            "-t ed25519` makes one",
+        )
+
+
+def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
+    """Refuse to publish a private key that the container copies into its images.
+
+    Raises:
+        UsageError: a file holds one, and the repository does not say that this is right.
+    """
+    if repository.secrets:
+        return
+    for name, path in spec_files(plan):
+        with path.open("rb") as stream:
+            if _PRIVATE_KEY.search(stream.read(KEY_WITHIN)):
+                raise UsageError(
+                    f"{name} holds a private key, which would be published to "
+                    f"'{repository.name}' with the images",
+                    place=str(path),
+                    hint="mount it where the container runs; or, where only friends can read "
+                    "the binhost, write `secrets: yes` at the repository",
+                )
+
+
+def built_keys(
+    plan: ContainerPlan, settings: Settings, store: Store, network: Network
+) -> tuple[BuildKey, ...]:
+    """Members of the runtime closure, then tools and headers that the store has, each once.
+
+    Raises:
+        UsageError: the container is not built.
+    """
+
+    realiser = Realiser(plan, settings, store, network.report, Event(), network)
+    doubts = realiser.judge.doubts
+
+    def at_hand(node: Node) -> Artifact:
+        found = examine(store, node.key, believed=doubts)
+        if isinstance(found, Found):
+            return found.artifact
+        if found.unread is not None:
+            raise found.unread
+        raise UsageError(
+            f"{node.label} is not in the store",
+            place=plan.directory,
+            hint=f"build it first: buildit {plan.directory}",
+        )
+
+    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
+    members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.nodes)).members
+    others = (n.key for n in plan.nodes if lookup(store, n.key, believed=doubts) is not None)
+    return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
+
+
+def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
+    """What the lock pins, so that it stays buildable when mirrors drop it."""
+    yield from (deb.digest for deb in plan.toolchain.debs)
+    for node in plan.nodes:
+        yield from (source.digest for source in node.sources)
+        yield from (patch.digest for patch in node.remote_patches)
+        yield from (deb.digest for deb in (node.deb, *node.beside) if deb is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    repository: Repository
+    publisher: Publisher
+    settings: Settings
+    store: Store
+    report: Reporter
+
+    def packages(self, keys: Sequence[BuildKey], inputs: Sequence[Digest]) -> tuple[int, int]:
+        """Counts of the blobs and of the bytes that were sent."""
+        from buildit.remote.binhost.publishing import Push
+        from buildit.trust.policy import Judge
+
+        progress = _Progress(self.repository.name, PACKAGES, self.report)
+        judge = Judge(self.settings, self.store, self.report)
+        push = Push(
+            self.store,
+            self.publisher,
+            judge.accepting(),
+            self.repository.unsigned,
+            self._packing(),
+            progress,
+            judge.doubts,
+        )
+        done = push(keys, inputs)
+        for path in done.differs:
+            self.report(
+                Notice(
+                    f"{self.repository.name}: {path} differs from what was published before: the "
+                    "build is not reproducible",
+                    warning=True,
+                )
+            )
+        progress.end(done.sent)
+        return done.blobs, done.sent
+
+    def _packing(self) -> Packing | None:
+        """Layers travel compressed over a network, and lie plain in a directory of this machine."""
+        from buildit.remote.binhost.packing import pack
+        from buildit.remote.binhost.publishing import Packing
+        from buildit.trust.signing import signer
+
+        builder, sign = signer(self.settings)
+        if sign is None:
+            return None
+        if self.repository.upload.startswith("/"):
+            return Packing(builder, sign)
+        return Packing(builder, sign, lambda artifact, into: pack(artifact, self.store, into))
+
+    def images(
+        self,
+        plan: ContainerPlan,
+        keys: Sequence[BuildKey],
+        emissions: Sequence[Emission],
+        progress: _Progress,
+    ) -> tuple[int, int]:
+        """Counts of the files and of the bytes that were sent."""
+        title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
+        folder = f"containers/{plan.name}"
+        files = {f"{folder}/{title}/{name}": path for name, path in spec_files(plan)}
+        files |= {f"{folder}/{name}": path for name, path in image_files(emissions)}
+        listed = f"{folder}/{title}.json"
+        facts = {name: _facts(path) for name, path in sorted(files.items())}
+        known = _known(self.publisher.read_file(listed, LIST_LIMIT))
+        new = {name: path for name, path in files.items() if known.get(name) != facts[name]}
+        total, sent = sum(path.stat().st_size for path in new.values()), 0
+        for name, path in new.items():
+            self.publisher.put_file(name, path)
+            sent += path.stat().st_size
+            progress(sent, total)
+        content = canonical(
+            {
+                "arch": plan.arch,
+                "author": plan.author,
+                "files": facts,
+                "name": plan.name,
+                "os": plan.os,
+                "packages": sorted(keys),
+                "version": plan.version,
+            }
+        )
+        self._list(listed, content)
+        return len(new), sent
+
+    def pages(self, plan: ContainerPlan, network: Network, emissions: Sequence[Emission]) -> None:
+        """The card of the container, the OpenPGP key, and then what people and discovery read."""
+        from buildit.site.card import card_bytes
+        from buildit.site.cards import card, flags_of
+        from buildit.site.pages import PUBKEYS, refresh, site_of
+        from buildit.trust.openpgp_signing import public_key
+
+        realiser = Realiser(plan, self.settings, self.store, self.report, Event(), network)
+        title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
+        made = card(plan, realiser.node, self.store, emissions, flags_of(plan))
+        self._list(f"containers/{plan.name}/{title}.card.json", card_bytes(made))
+        if self.settings.openpgp_key and emissions:
+            self._list(PUBKEYS, public_key(self.settings.openpgp_key))
+        scratch = self.store.scratch("pages")
+        try:
+            names = {node.name for node in plan.nodes}
+            refresh(self.publisher, site_of(self.repository), scratch, names)
+        finally:
+            self.store.discard(scratch)
+
+    def _list(self, name: str, content: bytes) -> None:
+        if self.publisher.read_file(name, LIST_LIMIT) == content:
+            return
+        scratch = self.store.scratch("list")
+        path = scratch / "list"
+        path.write_bytes(content)
+        try:
+            self.publisher.put_file(name, path)
+        finally:
+            self.store.discard(scratch)
+
+
+@dataclass(slots=True)
+class _Progress:
+    repository: str
+    what: str
+    report: Reporter
+    _last: float = 0.0
+
+    def __call__(self, sent: int, total: int) -> None:
+        if time.monotonic() - self._last >= TICK:
+            self._last = time.monotonic()
+            self.report(Uploading(self.repository, self.what, sent, total))
+
+    def end(self, total: int) -> None:
+        self.report(Uploading(self.repository, self.what, total, total, done=True))
+
+
+def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
+    """The files that define a container, by their path in its directory: its own, the packages
+    beside it, and what it copies into the image. Links are left out."""
+    root = Path(plan.directory)
+    places = [root / name for name in _SPEC]
+    places += [root / "pkgs", root / "patches"]
+    places += [root / step.src for step in plan.steps if isinstance(step, SyncStep)]
+    for place in dict.fromkeys(places):
+        found = sorted(place.rglob("*")) if place.is_dir() else [place]
+        for path in found:
+            if path.is_file() and not path.is_symlink() and path.is_relative_to(root):
+                yield str(path.relative_to(root)), path
+
+
+def image_files(emissions: Sequence[Emission]) -> Iterator[tuple[str, Path]]:
+    """The files of the images and of their signatures, by their path in the output directory."""
+    for emission in emissions:
+        path = emission.path
+        beside = path.with_name(f"{path.name}.asc")
+        found = sorted(path.rglob("*")) if path.is_dir() else [path, beside]
+        for one in found:
+            if one.is_file() and not one.is_symlink():
+                yield str(one.relative_to(path.parent)), one
+
+
+def _facts(path: Path) -> dict[str, object]:
+    return {"sha256": digest_file(path), "size": path.stat().st_size}
+
+
+def _known(content: bytes | None) -> Mapping[str, object]:
+    """The files that a list names; a list that cannot be read names none."""
+    try:
+        found = json.loads(content or b"{}")["files"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

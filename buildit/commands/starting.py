@@ -1,0 +1,362 @@
+"""Whether what an image runs can start in it, and what else in it lacks something.
+
+The program, its loader or interpreter, and all libraries are looked for in the merged tree, with
+the links that are really there. What no package answers for is looked at too: .debs whose files
+have needs that nothing met, and programs that were synced.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from buildit.errors import RecipeError
+from buildit.image.appspec import program_problem
+from buildit.image.copying import BlobPath
+from buildit.image.formats import aci_manifest, oci_config
+from buildit.image.layertar import Contents, contents_of
+from buildit.image.rootfs import Member, merge
+from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
+from buildit.make.capture.loading import private_directories, unmet
+from buildit.make.capture.needs import MACHINES, Target, needs_of, way
+from buildit.make.capture.providers import described
+from buildit.make.capture.shebang import LONGEST, fault, interpreters, is_meant
+from buildit.model.amount import counted
+from buildit.model.artifact import Artifact
+from buildit.model.image import Image, Layer, LayerKind
+from buildit.model.platform import Platform
+from buildit.model.tree import Entry, Kind
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as runtimes set it
+_LOADERS = ("lib", "lib64", "usr/local/lib")  # of other C libraries than Debian's, besides
+_CACHE = "etc/ld.so.cache"
+_DEEPEST = 4  # fs/exec.c: of interpreters that are scripts
+_I386 = 3  # EM_386: a 64-bit kernel runs those, too
+SHOWN, FEW = 5, 3
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTree:
+    """The merged tree of layers, with the bytes of its files; `names` are the last parts of its
+    paths."""
+
+    members: Mapping[str, Member]
+    contents: Contents
+    target: Target
+    names: frozenset[str]
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at a path without leading slash; a hard link is the file that it names."""
+        member = self.members.get(path)
+        if member is not None and member.entry.kind is Kind.HARDLINK:
+            member = self.members.get(member.entry.target)
+        return None if member is None else member.entry
+
+    def file(self, path: str) -> str | None:
+        """The file behind all links that a path means, None where there is none."""
+        end = way(path, self.find, {}).end
+        entry = self.find(end) if end else None
+        return entry.path if entry is not None and entry.kind is Kind.FILE else None
+
+    def gives(self, need: str, directories: Sequence[str]) -> bool:
+        """Whether a need is met; a library that lies elsewhere may be found by an environment."""
+        kind, _, name = need.partition(":")
+        if kind == "soname":
+            places = (*directories, *self.system(()))
+            return any(self.file(f"{one}/{name}") for one in places) or self.has_named(name)
+        end = way(name, self.find, {}).end
+        return end == "" or (end is not None and self.find(end) is not None)
+
+    def has_named(self, name: str) -> bool:
+        """Whether some file or link has a name, wherever it lies."""
+        return name in self.names
+
+    def system(self, first: Sequence[str]) -> tuple[str, ...]:
+        """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
+        lib = f"lib/{self.target.triplet}"
+        return (*first, *self.target.library_directories, lib, *_LOADERS)
+
+    def open(self, path: str) -> BinaryIO:
+        """The content of a file."""
+        member = self.members[path]
+        piece = self.contents.open(member)
+        return cast(BinaryIO, io.BufferedReader(_Piece(piece.descriptor, piece.at, piece.left)))
+
+
+class _Piece(io.RawIOBase):
+    """A part of an open file as a file of its own."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        super().__init__()
+        self._file = io.FileIO(descriptor)
+        self._start = start
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        self._file.seek(self._start + self._at)
+        part = self._file.read(wanted)
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def image_tree(
+    layers: Sequence[Layer],
+    listings: Sequence[Sequence[Entry]],
+    epoch: int,
+    blob: BlobPath,
+    platform: Platform,
+) -> ImageTree:
+    """The tree of an image's layers; `listings` are the entries of each.
+
+    Raises:
+        RecipeError: layers clash.
+        IntegrityError, StoreError: a listing or a layer is damaged or missing.
+    """
+    members = {one.entry.path: one for one in merge(layers, listings, epoch).members}
+    target = Target(MACHINES[platform.arch], platform.triplet)
+    names = frozenset(path.rpartition("/")[2] for path in members)
+    return ImageTree(members, contents_of(layers, listings, blob), target, names)
+
+
+def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
+    """The absolute path of the program that an image runs, and its environment; None where there
+    is none, or where the image's own manifest is not to be read (its emitter says so)."""
+    if not image.content:
+        app = image.app
+        if app is None or not app.exec or not app.exec[0].startswith("/"):
+            return None
+        return app.exec[0], dict(app.environment)
+    try:
+        document = json.loads(image.content)
+        program = (aci_manifest if image.format == "aci" else oci_config).program(document)
+        if image.format == "aci":
+            pairs = [(one["name"], one["value"]) for one in document["app"].get("environment", ())]
+        else:
+            pairs = [text.split("=", 1) for text in document["config"].get("Env") or ()]
+        environment = {str(name): str(value) for name, value in pairs}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
+    return None if program is None else (program, environment)
+
+
+def check_starts(
+    tree: ImageTree,
+    program: str,
+    environment: Mapping[str, str],
+    waived: Collection[str],
+    place: str,
+) -> None:
+    """Refuse an image whose program would not start.
+
+    `waived` are needs that a package's recipe accepts as unmet: met by a volume, say.
+
+    Raises:
+        RecipeError: it names what is missing.
+    """
+    problem = _Start(tree, environment, waived).problem(program, 0)
+    if problem:
+        near = _alike(tree, program) if tree.file(program) is None else ()
+        there = f" ({', '.join(near)} is there)" if near else ""
+        raise RecipeError(
+            f"the image runs {program}, but {problem}",
+            place=place or None,
+            hint=f"correct `exec`{there}, or add the package that brings what is missing: "
+            "`- package: {debian: NAME}`",
+        )
+
+
+def _alike(tree: ImageTree, program: str) -> tuple[str, ...]:
+    """Programs of the image that may be meant: `/usr/bin/nc.openbsd` for `nc`, whose name only
+    Debian's alternatives would give it."""
+    base = posixpath.basename(program)
+    pattern = re.compile(rf"(?:[^/]+/)*s?bin/{re.escape(base)}(?:[-.0-9][^/]*)?")
+    found = sorted(path for path in tree.members if base and pattern.fullmatch(path))
+    return tuple(f"/{path}" for path in found if tree.file(path))[:FEW]
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    tree: ImageTree
+    environment: Mapping[str, str]
+    waived: Collection[str]
+
+    def problem(self, program: str, depth: int) -> str:
+        """Why the kernel would not start a program; empty where it would."""
+        lacking = program_problem(program, self.tree.find)
+        if lacking:
+            return lacking
+        file = self.tree.file(program)
+        if file is None or depth > _DEEPEST:
+            return f"{program} is a script whose interpreter is a script, {_DEEPEST} times over"
+        with self.tree.open(file) as stream:
+            head = stream.read(LONGEST)
+            if is_meant(head):
+                return self._script(head, depth)
+            if not head.startswith(MAGIC):
+                return f"{program} is neither an ELF program nor a script that begins with `#!`"
+            try:
+                elf = read_elf(stream)
+            except MalformedElf as error:
+                return f"{program} is damaged: {error}"
+        return "" if elf is None else self._elf(file, elf)
+
+    def _script(self, head: bytes, depth: int) -> str:
+        reason, _ = fault(head)
+        if reason:
+            return reason
+        for name in interpreters(head):
+            started = self._searched(name) if self._is_sought(head, name) else name
+            problem = self.problem(started, depth + 1)
+            if problem and f"path:{name}" not in self.waived:
+                return problem if depth else f"its interpreter {name} cannot be started: {problem}"
+        return ""
+
+    def _is_sought(self, head: bytes, name: str) -> bool:
+        """Whether env looks for a program in PATH."""
+        return name != interpreters(head)[0] and name.encode("utf-8", "surrogateescape") not in head
+
+    def _searched(self, name: str) -> str:
+        base = posixpath.basename(name)
+        places = self.environment.get("PATH", _PATH).split(":")
+        found = (f"{place}/{base}" for place in places if place.startswith("/"))
+        return next((path for path in found if self.tree.file(path)), name)
+
+    def _elf(self, file: str, elf: Elf) -> str:
+        if elf.interp and self.tree.file(elf.interp) is None:
+            if f"interp:{elf.interp}" not in self.waived:
+                return f"the loader of /{file}, {elf.interp}, does not exist in it"
+            return ""
+        if elf.machine != self.tree.target.machine:
+            is_i386 = elf.machine.number == _I386 and self.tree.target.machine.number == 62
+            return "" if is_i386 else f"/{file} is a program for {elf.machine}"
+        return self._libraries(file, elf)
+
+    def _libraries(self, file: str, elf: Elf) -> str:
+        paths = self.environment.get("LD_LIBRARY_PATH", "").split(":")
+        first = [path.strip("/") for path in paths if path.startswith("/")]
+        system = self.tree.system(first)
+        elves = self._reached(file, elf, system)
+        for lacking in unmet(elves, self.tree.file, system):
+            need = f"soname:{lacking.soname}"
+            if need not in self.waived and not self._cached(lacking.soname):
+                return f"/{lacking.path} needs {described(need)}, which is not in it"
+        return ""
+
+    def _cached(self, soname: str) -> bool:
+        """Whether a cache of the loader's own may name the library; it is not read."""
+        return _CACHE in self.tree.members and self.tree.has_named(soname)
+
+    def _reached(self, file: str, elf: Elf, system: Sequence[str]) -> dict[str, Elf]:
+        """The file and all libraries that it may load, however deep."""
+        elves = {file: elf}
+        directories: dict[str, None] = {}
+        queue = [file]
+        for path in queue:
+            directories |= dict.fromkeys(private_directories(path, elves[path]))
+            for name in elves[path].needed:
+                for place in (*directories, *system):
+                    found = self.tree.file(f"{place}/{name}")
+                    if found is not None and found not in elves:
+                        read = self._read(found)
+                        if read is not None:
+                            elves[found] = read
+                            queue.append(found)
+        return elves
+
+    def _read(self, path: str) -> Elf | None:
+        with self.tree.open(path) as stream:
+            try:
+                return read_elf(stream)
+            except MalformedElf:
+                return None
+
+
+def waived_needs(packages: Sequence[Artifact]) -> frozenset[str]:
+    """What packages need, nothing provides, and their recipes accept."""
+    return frozenset(
+        need
+        for artifact in packages
+        for output in artifact.outputs.values()
+        for need in output.needs
+        if need not in output.providers
+    )
+
+
+def remarks(tree: ImageTree, members: Sequence[tuple[Artifact, str]]) -> Iterator[str]:
+    """What a user should see of what is not in an image, though something in it needs it.
+
+    `members` are the .debs: their own packages were refused where something is missing.
+    """
+    debs = [
+        f"{artifact.name}: {shortened([*map(described, lacking)])}"
+        for artifact, lacking in _lacking_of_debs(tree, members)
+    ]
+    if debs:
+        first, *others = debs
+        name = first.partition(":")[2].partition(":")[0]
+        yield (
+            f"not in the image, though files of Debian's packages name it: {first}"
+            + (f", and for {counted(len(others), 'further package')}" if others else "")
+            + f" (`buildit log debian:{name}` names the files, `without:` leaves files out)"
+        )
+    synced = tuple(_lacking_of_synced(tree))
+    yield from synced[:SHOWN]
+    if len(synced) > SHOWN:
+        yield f"and {counted(len(synced) - SHOWN, 'more need')} of synced programs"
+
+
+def shortened(words: Sequence[str]) -> str:
+    """The first words of a list, and how many follow."""
+    more = f", {counted(len(words) - FEW, 'more', 'more')}" if len(words) > FEW else ""
+    return f"{', '.join(words[:FEW])}{more}"
+
+
+def _lacking_of_debs(
+    tree: ImageTree, members: Sequence[tuple[Artifact, str]]
+) -> Iterator[tuple[Artifact, tuple[str, ...]]]:
+    """The .debs of an image whose files need what is not in it, and what."""
+    for artifact, name in members:
+        output = artifact.outputs.get(name)
+        if output is None:
+            continue
+        lacking = [need for need in output.needs if need not in output.providers]
+        still = tuple(need for need in lacking if not tree.gives(need, ()))
+        if still:
+            yield artifact, still
+
+
+def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
+    """What programs need that no package brought: `/srv/run.sh needs /bin/bash`."""
+    layers = tree.contents.layers
+    for path, member in tree.members.items():
+        entry = member.entry
+        own = member.layer >= 0 and layers[member.layer].kind is LayerKind.STEP
+        if not own or entry.kind is not Kind.FILE or not entry.mode & 0o111:
+            continue
+        needs = needs_of((entry,), lambda one: tree.open(one.path), tree.target)
+        for need in needs.wanted:
+            if not tree.gives(need, needs.directories.get(need, ())):
+                yield f"/{path} needs {described(need)}, which is nowhere in the image"

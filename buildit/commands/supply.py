@@ -1,0 +1,213 @@
+"""Everything a build needs, into the store before the first build begins: sources, .debs, patches.
+
+Order of places: the store, `distfiles/`, binhosts, then URLs and mirrors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.commands.network import Network
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import FetchError, IntegrityError
+from buildit.events import Notice
+from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
+from buildit.model.tree import Entry
+from buildit.patch.form import canonical_bytes
+from buildit.patch.read import parse_patch
+from buildit.remote.fetch import Fetch
+from buildit.store.cas import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Brings what nodes need through one network."""
+
+    network: Network
+
+    @property
+    def store(self) -> Store:
+        return self.network.store
+
+    def bring(self, nodes: tuple[Node, ...], toolchain: Toolchain) -> None:
+        """Fetch all that the builds of `nodes` need and the store lacks.
+
+        Raises:
+            FetchError: something is served nowhere.
+            IntegrityError: every place serves other bytes, or a signature does not hold.
+        """
+        # Unpacking a .deb needs the toolchain too: who provides what its files load.
+        tree = self.store.root / "trees" / toolchain.identity
+        debs = (
+            {} if self.store.trees.is_sound(tree) else {deb.digest: deb for deb in toolchain.debs}
+        )
+        for node in nodes:
+            further = (node.deb, *node.beside) if node.deb else ()
+            debs |= {deb.digest: deb for deb in further}
+        sources = {source.digest: source for node in nodes for source in node.sources}
+        wants = [self._source(source) for source in sources.values()]
+        wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
+        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
+        if missing:
+            self._announce([want for want in missing if want.name.endswith(".deb")])
+            self._fetch(missing, _owners(nodes))
+        for node in nodes:
+            for source in node.sources:
+                self._check_signature(source, node.label)
+        for node in nodes:
+            for patch in node.remote_patches:
+                self._patch(patch)
+
+    def bring_again(
+        self, lost: frozenset[Digest], nodes: Iterable[Node], debs: Iterable[DebRef]
+    ) -> None:
+        """Fetch those sources, .debs and patches whose blobs were lost.
+
+        Raises:
+            FetchError: something is served nowhere.
+            IntegrityError: every place serves other bytes.
+        """
+        nodes = tuple(nodes)
+        sources = {one.digest: one for node in nodes for one in node.sources if one.digest in lost}
+        wants = [self._source(source) for source in sources.values()]
+        wants += [self._deb(deb) for deb in debs if deb.digest in lost]
+        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
+        if missing:
+            self._fetch(missing, _owners(nodes))
+        for node in nodes:
+            for patch in node.remote_patches:
+                if patch.digest in lost:
+                    self._patch(patch)
+
+    def _announce(self, debs: list[Fetch]) -> None:
+        """One line for what would be a hundred."""
+        if debs:
+            size = sum(want.size or 0 for want in debs)
+            text = f"Fetching {len(debs)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
+            self.network.report(Notice(text))
+
+    def _fetch(self, missing: list[Fetch], owners: Mapping[str, str]) -> None:
+        """`owners` says for which package a source is, by the source's name."""
+        try:
+            self.network.fetcher().fetch_all(missing, max(4, self.network.settings.jobs))
+        except (FetchError, IntegrityError) as error:
+            if error.place is not None and error.place in owners:
+                error.place = f"{owners[error.place]}: {error.place}"
+                raise
+            debs = {want.name for want in missing if want.name.endswith(".deb")}
+            if isinstance(error, FetchError) and error.place in debs:
+                raise FetchError(
+                    f"the locked {error.place} is gone from every mirror",
+                    place=error.place,
+                    hint="take a newer one: `buildit lock --update toolchain`, then build again",
+                    details=error.details,
+                ) from error
+            raise
+
+    def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
+        return (*self._near(names), *self._binhosts(digest))
+
+    def _near(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Files of `distfiles/` that have one of the names."""
+        directories = self.network.settings.distfiles
+        places = [Path(directory) / name for directory in directories for name in names if name]
+        return tuple(str(place) for place in places if place.is_file())
+
+    def _binhosts(self, digest: Digest) -> tuple[str, ...]:
+        """Where binhosts would have a blob; one that lacks it costs one small question."""
+        from buildit.remote.fetch import BINHOST
+
+        hosts = self.network.hosts().repositories()
+        return tuple(f"{BINHOST}{one.name}/blobs/sha256/{digest}" for one in hosts)
+
+    def _source(self, source: SourceRef) -> Fetch:
+        urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
+        return Fetch(source.name, urls, source.digest, None)
+
+    def _deb(self, deb: DebRef) -> Fetch:
+        name = deb.path.rpartition("/")[2]
+        likely = tuple(f"{base}/{deb.path}" for base in self.network.suite_bases(deb.suite))
+        urls = (*self._earlier((name,), deb.digest), *likely, f"mirror://debian/{deb.path}")
+        return Fetch(name, urls, deb.digest, deb.size)
+
+    def _patch(self, patch: PatchRef) -> None:
+        if self.store.has(patch.digest):
+            return
+        places = self._binhosts(patch.digest)
+        if places:
+            with suppress(FetchError, IntegrityError):
+                self.network.fetcher().fetch(Fetch(patch.url, places, patch.digest))
+                return
+        fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
+        parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
+        canonical = canonical_bytes(parsed)
+        if digest_bytes(canonical) != patch.digest:
+            raise IntegrityError(
+                f"{patch.url} is not the patch that is locked",
+                place=patch.url,
+                hint="compare it; if it is right: `buildit lock --update`",
+                details=(
+                    f"expected canonical sha256:{patch.digest}",
+                    f"got sha256:{digest_bytes(canonical)}",
+                ),
+            )
+        self.store.put_bytes(canonical)
+
+    def _check_signature(self, source: SourceRef, label: str) -> None:
+        """Check the upstream signature once; a good one is remembered by what it was over."""
+        signature = source.signature
+        if signature is None:
+            return
+        keys = [self.store.read(key) for key in signature.keys]
+        stamp = digest_bytes("\n".join((source.digest, *signature.keys)).encode())
+        good = self.store.cache("signatures") / stamp
+        if good.exists():
+            return
+        from buildit.trust.openpgp.verify import verify_detached
+
+        names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
+        urls = (*self._near(names), *signature.urls)
+        armored = self.store.read(
+            self.network.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
+        )
+        try:
+            verify_detached(self.store.sound(source.digest), armored, keys)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"the upstream signature of {source.name} does not hold: {error.message}",
+                place=f"{label}: {source.name}",
+                hint="do not build it; compare the source and the keys with upstream's",
+                details=error.details,
+            ) from error
+        good.touch()
+
+
+def _owners(nodes: Iterable[Node]) -> dict[str, str]:
+    """For which packages a source is, by its name: `v1.0.tar.gz` may be several packages'."""
+    found: dict[str, dict[str, None]] = {}
+    for node in nodes:
+        for source in node.sources:
+            found.setdefault(source.name, {})[node.label] = None
+    return {name: ", ".join(labels) for name, labels in found.items()}
+
+
+def toolchain_owners(
+    toolchain: Toolchain, store: Store, stop: threading.Event
+) -> Mapping[str, tuple[str, Entry]]:
+    """What each .deb of a toolchain has, by path; its tree is filled on first use.
+
+    Raises:
+        IntegrityError: a .deb is damaged, or two of them have the same file.
+        StoreError: a .deb is missing, or the disk is full.
+        Interrupted: `stop` was set.
+    """
+    from buildit.debian.toolchain import fill, read_owners
+
+    tree = store.named_tree(
+        toolchain.identity, lambda directory: fill(directory, toolchain, store.sound, stop)
+    )
+    return read_owners(tree)

@@ -1,0 +1,279 @@
+"""A sync step as a layer: the project's files, with modes that do not depend on its clone."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from buildit.archive.streams import Content
+from buildit.archive.tar.names import shown
+from buildit.commands.steplayer import step_layer
+from buildit.commands.synced import EPOCH, Found, Taken, opened, some_paths
+from buildit.errors import RecipeError
+from buildit.image.parents import with_parents
+from buildit.image.rootfs import MERGED_USR_LINKS
+from buildit.model.image import Layer
+from buildit.model.plan import SyncStep
+from buildit.model.tree import MOST_LINKS, Entry, Kind
+from buildit.store.cas import Store
+
+_MOUNTED = ("proc", "dev", "sys")
+"""What engines mount over; an image's own files there are never seen."""
+_AT_RUN_TIME = (*_MOUNTED, "run", "var/run", "tmp")
+"""Where a link may lead although the image has nothing there."""
+
+Tree = Mapping[str, Entry]
+
+
+class _AstrayError(Exception):
+    """A way leads through the file `at`, or, where it is None, into a loop of links."""
+
+    def __init__(self, at: str | None) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def resolved(path: str, tree: Tree, place: str) -> str:
+    """`path` with the links to directories on its way followed, as a process in the image would.
+
+    Raises:
+        RecipeError: the way leads through a file or a loop of links.
+    """
+    try:
+        return _followed(path, tree)
+    except _AstrayError as error:
+        if error.at is None:
+            raise RecipeError(
+                f"/{path} leads into a loop of links in the image",
+                place=place,
+                hint="choose another dest, or leave the links out: `without:` of a Debian package",
+            ) from error
+        raise RecipeError(
+            f"/{error.at} is a file in the image, and dest leads through it",
+            place=place,
+            hint="choose another dest",
+        ) from error
+
+
+def _followed(path: str, tree: Tree, *, last: bool = False) -> str:
+    """`path` without links on its way, with `last` without one at its end too."""
+    done: list[str] = []
+    pending = [part for part in path.split("/") if part]
+    links = 0
+    while pending:
+        part = pending.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/".join((*done, part))
+        entry = tree.get(here)
+        if entry is not None and entry.kind is Kind.SYMLINK and (pending or last):
+            links += 1
+            if links > MOST_LINKS:
+                raise _AstrayError(None)
+            if entry.target.startswith("/"):
+                done = []
+            pending = [*entry.target.split("/"), *pending]
+            continue
+        if pending and entry is not None and entry.kind is not Kind.DIRECTORY:
+            raise _AstrayError(here)
+        done.append(part)
+    return "/".join(done)
+
+
+def _inside(path: str, tree: Tree, place: str) -> str:
+    """The directory that `path` is, or that a link there names; it need not exist."""
+    return posixpath.dirname(resolved(f"{path}/.buildit", tree, place))
+
+
+def sync_layer(
+    project: Path, taken: Taken, tree: Tree, store: Store
+) -> tuple[Layer, tuple[Entry, ...], tuple[str, ...]]:
+    """Make the layer of a sync step over `tree`, the merged entries below it, and store it.
+
+    Returns it with its entries, and with what a user should know of how it lies in the image.
+
+    Raises:
+        RecipeError: what is taken cannot lie where the step puts it.
+        BuildError: a file changed since it was read.
+    """
+    step = taken.step
+    placed = _Placing(taken, tree)
+    placed.place()
+    entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""), step.place)
+    with opened(project, step) as root:
+        layer, written = step_layer(
+            store,
+            entries,
+            lambda e: cast(Content, root.open_file(placed.sources[e.path])),
+            f"sync {step.src}",
+        )
+    return layer, written, tuple(placed.remarks())
+
+
+def _new_directory(step: SyncStep, path: str) -> Entry:
+    mode = int(step.dir_mode, 8) if step.dir_mode else 0o755
+    return Entry(path, Kind.DIRECTORY, mode, EPOCH, step.uid, step.gid)
+
+
+class _Placing:
+    """Where each node of a step comes to lie in the image."""
+
+    def __init__(self, taken: Taken, tree: Tree) -> None:
+        self._taken = taken
+        self._step: SyncStep = taken.step
+        self._tree = tree
+        self.entries: dict[str, Entry] = {}
+        self.sources: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._replaced: list[str] = []
+        self._changed: list[str] = []
+        self._root = False
+
+    def place(self) -> None:
+        first = self._taken.nodes[0]
+        named = self._taken.name(first)
+        if first.kind is not Kind.DIRECTORY:
+            path = resolved(named, self._tree, self._step.place)
+            if not path or _is_directory(self._tree.get(path)) or self._names_directory(path):
+                raise RecipeError(
+                    f"dest {self._step.dest!r} is a directory, {self._step.src!r} is a file",
+                    place=self._step.place,
+                    hint=f"write dest: {self._step.dest.rstrip('/')}/ to put it there by its name",
+                )
+            self._leaf(first, path)
+            return
+        # What goes into a directory goes through a link to one, as `cp -r src/. dest/` would.
+        self._directory(first, _inside(named, self._tree, self._step.place))
+        for found in self._taken.nodes[1:]:
+            above, _, name = found.relative.rpartition("/")
+            path = posixpath.join(self._paths[above], name)
+            if found.kind is Kind.DIRECTORY:
+                self._directory(found, path)
+            else:
+                self._leaf(found, path)
+
+    def _directory(self, found: Found, path: str) -> None:
+        lower = self._tree.get(path)
+        if lower is not None and lower.kind is Kind.SYMLINK:
+            inside = _inside(path, self._tree, self._step.place)
+            if inside and not _is_directory(self._tree.get(inside)):
+                raise self._clash(found, path, f"a link to {lower.target!r}, which is no directory")
+            path, lower = inside, self._tree.get(inside)
+        if lower is not None and lower.kind is not Kind.DIRECTORY:
+            raise self._clash(found, path, "a file")
+        self._paths[found.relative] = path
+        if not path:
+            self._root = True
+            return
+        new = _new_directory(self._step, path)
+        if lower is None:
+            self._put(found, new)
+        elif self._step.dir_mode and lower.mode != new.mode:
+            self._changed.append(f"/{path} ({lower.mode:04o})")
+            self._put(found, replace(lower, mode=new.mode))
+
+    def _leaf(self, found: Found, path: str) -> None:
+        lower = self._tree.get(path)
+        if _is_directory(lower):
+            raise self._clash(found, path, "a directory")
+        step = self._step
+        if found.kind is Kind.SYMLINK:
+            entry = Entry(path, Kind.SYMLINK, 0o777, EPOCH, step.uid, step.gid, target=found.target)
+        else:
+            mode = int(step.mode, 8) if step.mode else 0o755 if found.mode & 0o100 else 0o644
+            entry = Entry(
+                path,
+                found.kind,
+                mode,
+                found.time,
+                step.uid,
+                step.gid,
+                found.size if found.kind is Kind.FILE else 0,
+                self._paths[found.target] if found.kind is Kind.HARDLINK else "",
+                found.digest if found.kind is Kind.FILE else None,
+            )
+        if lower is not None and lower.kind is Kind.SYMLINK and lower.target != entry.target:
+            if found.kind is not Kind.SYMLINK and self._names_directory(path):
+                raise self._clash(found, path, f"a link to the directory {lower.target!r}")
+            if path in MERGED_USR_LINKS:
+                raise self._clash(found, path, f"the link to {lower.target!r} that merges /usr")
+            self._replaced.append(f"/{path} (to {lower.target})")
+        self._paths[found.relative] = path
+        self.sources[path] = found.source
+        self._put(found, entry)
+
+    def _put(self, found: Found, entry: Entry) -> None:
+        there = self.entries.get(entry.path)
+        if there is not None and (there.kind is not Kind.DIRECTORY or there.kind is not entry.kind):
+            raise RecipeError(
+                f"{shown(found.source)!r} and another file of {self._step.src!r} become "
+                f"/{shown(entry.path)}, as the image has a link on the way",
+                place=self._step.place,
+                hint="keep one of the two, or leave one out with `exclude`",
+            )
+        self.entries[entry.path] = entry
+
+    def _names_directory(self, path: str) -> bool:
+        """Whether a link lies there that leads to a directory of the image."""
+        lower = self._tree.get(path)
+        if lower is None or lower.kind is not Kind.SYMLINK:
+            return False
+        try:
+            end = _followed(path, self._tree, last=True)
+        except _AstrayError:
+            return False
+        return not end or _is_directory(self._tree.get(end))
+
+    def _clash(self, found: Found, path: str, what: str) -> RecipeError:
+        kind = {Kind.DIRECTORY: "directory", Kind.SYMLINK: "link"}.get(found.kind, "file")
+        return RecipeError(
+            f"/{shown(path)} is {what} in the image, and {shown(found.source)!r} is a {kind}",
+            place=self._step.place,
+            hint="choose another dest, rename it, or leave it out with `exclude`",
+        )
+
+    def remarks(self) -> Iterator[str]:
+        if self._root and self._step.dir_mode not in ("", "0755"):
+            yield f"`dirmode: {self._step.dir_mode}` is not for /, which engines make themselves"
+        if self._replaced:
+            yield f"links of the image are replaced: {some_paths(self._replaced)}"
+        if self._changed:
+            mode = self._step.dir_mode
+            yield f"directories of the image become {mode}: {some_paths(self._changed)}"
+        hidden = [
+            f"/{path}"
+            for path, entry in self.entries.items()
+            if entry.kind is not Kind.DIRECTORY and path.split("/")[0] in _MOUNTED
+        ]
+        if hidden:
+            yield f"engines mount over what lies in /proc, /dev and /sys: {some_paths(hidden)}"
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.DIRECTORY
+
+
+def leading_nowhere(links: Iterable[str], tree: Tree) -> Iterator[str]:
+    """Those of the synced links whose targets the whole image lacks, with them.
+
+    What is only there in a running container (/proc, /dev, /run, /tmp) is not asked for.
+    """
+    for path in links:
+        entry = tree.get(path)
+        if entry is None or entry.kind is not Kind.SYMLINK:
+            continue
+        aim = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), entry.target))
+        if any(f"{aim[1:]}/".startswith(f"{each}/") for each in _AT_RUN_TIME):
+            continue
+        try:
+            end = _followed(path, tree, last=True)
+        except _AstrayError:
+            end = None
+        if end is None or (end and end not in tree):
+            yield f"/{path} (to {entry.target})"

@@ -1,0 +1,407 @@
+"""What an output must not be: small rules, each of which gives findings with a stable id.
+
+An `error` stops the build, a `warning` is reported. A recipe may waive a finding, by id and path,
+with a reason. Rules look and never change anything.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO
+
+from buildit.errors import BuildError
+from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
+from buildit.make.capture.needs import Listing, Open, Target
+from buildit.make.capture.shebang import LONGEST, fault, is_meant
+from buildit.model.artifact import RUNTIME
+from buildit.model.pathglob import glob_of, path_matcher
+from buildit.model.tree import Entry, Kind
+from buildit.model.yamlword import yaml_word
+
+_CHUNK = 1 << 20
+_MOST_MEMBERS = 100_000
+_PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
+_TOP_LINKS = frozenset(("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
+_NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
+_WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
+_SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`id` never changes its meaning; `path` is in the tree; `hint` is the next step.
+
+    `declaration` is an item of `files:` that makes it right, where one does.
+    """
+
+    id: str
+    severity: Severity
+    path: str
+    message: str
+    hint: str
+    declaration: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message} [{self.id}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Findings `id` on paths that match `glob` are right here, for `reason`."""
+
+    id: str
+    glob: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One output to be checked; see `subject`.
+
+    `heads` are the first bytes and `elves` the ELF files of its regular files, by path.
+    `build_paths` are places that exist during the build only. `declared` are the paths whose mode
+    the recipe gives.
+    """
+
+    output: str
+    entries: tuple[Entry, ...]
+    open: Open
+    target: Target
+    build_paths: tuple[bytes, ...]
+    declared: frozenset[str]
+    heads: dict[str, bytes]
+    elves: dict[str, Elf]
+
+
+Check = Callable[[Subject], Iterable[Finding]]
+
+
+def subject(
+    output: str,
+    entries: Iterable[Entry],
+    open_: Open,
+    target: Target,
+    *,
+    build_paths: Sequence[str] = (),
+    declared: frozenset[str] = frozenset(),
+) -> Subject:
+    """An output with what the rules share: one look into each file."""
+    entries = tuple(entries)
+    heads: dict[str, bytes] = {}
+    elves: dict[str, Elf] = {}
+    for entry in entries:
+        if entry.kind is not Kind.FILE or not entry.size:
+            continue
+        with open_(entry) as stream:
+            head = heads[entry.path] = stream.read(LONGEST)
+            elf = _elf(stream) if head.startswith(MAGIC) else None
+        if elf is not None:
+            elves[entry.path] = elf
+    return Subject(
+        output=output,
+        entries=entries,
+        open=open_,
+        target=target,
+        build_paths=tuple(path.encode() for path in build_paths),
+        declared=declared,
+        heads=heads,
+        elves=elves,
+    )
+
+
+def _elf(stream: BinaryIO) -> Elf | None:
+    try:
+        return read_elf(stream)
+    except MalformedElf:
+        return None  # data that only looks like ELF: `needs` lists it as foreign
+
+
+def findings(
+    checked: Subject, waivers: Sequence[Waiver] = ()
+) -> tuple[tuple[Finding, ...], tuple[Waiver, ...]]:
+    """What no waiver covers, sorted by path and id, and the waivers that covered something.
+
+    Raises:
+        RecipeError: the glob of a waiver is malformed.
+    """
+    matchers = [(waiver, path_matcher(waiver.glob)) for waiver in waivers]
+    used: list[Waiver] = []
+    left: list[Finding] = []
+    for found in (found for check in CHECKS for found in check(checked)):
+        covering = [w for w, matches in matchers if w.id == found.id and matches(found.path)]
+        used += [waiver for waiver in covering if waiver not in used]
+        left += [] if covering else [found]
+    return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message))), tuple(used)
+
+
+def refuse_errors(package: str, found: Sequence[Finding]) -> None:
+    """Stop at findings that are errors.
+
+    Raises:
+        BuildError: with every error as a detail, and the first one's next step as hint.
+    """
+    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        declared = [finding.declaration for finding in errors if finding.declaration]
+        if first.declaration:
+            hint = f"{first.hint}, or declare it: files: [{', '.join(declared)}]"
+        else:
+            hint = f"{first.hint}; or, with a reason, {waiver_text(first.id, first.path)}"
+        raise BuildError(
+            f"{package}: what was installed breaks a rule: {first.message}{more}",
+            place=first.path,
+            hint=hint,
+            details=tuple(map(str, errors)),
+        )
+
+
+def waiver_text(rule: str, path: str) -> str:
+    """What a recipe says to accept a finding, ready to copy but for the reason."""
+    return f"waivers: [{{check: {rule}, path: {yaml_path(path)}, reason: ...}}]"
+
+
+def yaml_path(path: str) -> str:
+    """A glob that matches this path, as it can stand in a flow mapping of YAML."""
+    return yaml_word(glob_of(path))
+
+
+def _error(rule: str, path: str, message: str, hint: str) -> Finding:
+    return Finding(rule, Severity.ERROR, path, message, hint)
+
+
+def _warning(rule: str, path: str, message: str, hint: str) -> Finding:
+    return Finding(rule, Severity.WARNING, path, message, hint)
+
+
+def library_directory(checked: Subject) -> Iterator[Finding]:
+    """Libraries lie where Debian's linker and loader look first (DESIGN 2.4)."""
+    right = checked.target.library_directories[0]
+    for entry in checked.entries:
+        if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
+            hint = f"configure with --libdir=/{right}"
+            yield _error("library-directory", entry.path, f"a library outside /{right}", hint)
+
+
+def search_path(checked: Subject) -> Iterator[Finding]:
+    """DT_RUNPATH leads to directories of the system only, not to the build or the current one."""
+    hint = "link without -rpath, or with $ORIGIN or a directory below /usr/lib"
+    for path, elf in checked.elves.items():
+        for directory in elf.runpath:
+            expanded = directory.replace("${ORIGIN}", "$ORIGIN")
+            if expanded.startswith("$ORIGIN"):
+                origin = "/" + posixpath.dirname(path)
+                expanded = posixpath.normpath(origin + expanded.removeprefix("$ORIGIN"))
+            if not _SEARCHABLE.match(posixpath.normpath(expanded)):
+                message = f"libraries are searched for in {directory!r}"
+                yield _error("search-path", path, message, hint)
+
+
+def build_path(checked: Subject) -> Iterator[Finding]:
+    """No file speaks of a place that exists during the build only."""
+    if not checked.build_paths:
+        return
+    hint = "use -ffile-prefix-map, or strip the path in the install step"
+    for entry in checked.entries:
+        if entry.kind is not Kind.FILE or not entry.size:
+            continue
+        with checked.open(entry) as stream:
+            hits = _contained(stream, checked.build_paths)
+        for hit in hits:
+            message = f"the build path {hit.decode()} inside"
+            yield _warning("build-path", entry.path, message, hint)
+
+
+def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
+    """Which of the needles occur, in one pass that holds a chunk and an overlap."""
+    missing, tail = list(needles), b""
+    overlap = max(map(len, needles)) - 1
+    while missing and (chunk := stream.read(_CHUNK)):
+        window = tail + chunk
+        missing = [needle for needle in missing if needle not in window]
+        tail = window[-overlap:] if overlap else b""
+    return [needle for needle in needles if needle not in missing]
+
+
+def interpreter(checked: Subject) -> Iterator[Finding]:
+    """The kernel, and env after it, finds the interpreter of a program that is a script."""
+    for entry in checked.entries:
+        head = checked.heads.get(entry.path, b"")
+        if not is_meant(head) or not entry.mode & 0o111:
+            continue
+        message, hint = fault(head)
+        inside = [p for p in checked.build_paths if head[2:].lstrip(b" \t").startswith(p)]
+        if inside and not message:
+            message = f"the interpreter below {inside[0].decode()} exists during the build only"
+            hint = "name it by its absolute path below /usr/bin, or /bin/sh"
+        if message:
+            yield _error("interpreter", entry.path, message, hint)
+
+
+def set_id(checked: Subject) -> Iterator[Finding]:
+    """Set-id bits, of programs and directories, are declared, never an accident of the install."""
+    for entry in _undeclared(checked, 0o6000):
+        who = "its owner" if entry.mode & 0o4000 else "its group"
+        what = f"gives what is made in it {who}" if _directory(entry) else f"runs it as {who}"
+        yield _mode("set-id", entry, f"mode {entry.mode:04o}, which {what}, is not declared")
+
+
+def sticky(checked: Subject) -> Iterator[Finding]:
+    """A sticky bit is declared; with a directory that all may write it is of that rule."""
+    for entry in _undeclared(checked, 0o1000):
+        if not entry.mode & 0o002:
+            message = f"mode {entry.mode:04o} with the sticky bit is not declared"
+            yield _mode("sticky", entry, message)
+
+
+def world_writable(checked: Subject) -> Iterator[Finding]:
+    """What everybody may write is declared, directories with the sticky bit, too."""
+    for entry in _undeclared(checked, 0o002):
+        message = f"mode {entry.mode:04o}, which lets all write, is not declared"
+        yield _mode("world-writable", entry, message)
+
+
+def _undeclared(checked: Subject, bits: int) -> Iterator[Entry]:
+    for entry in checked.entries:
+        own = entry.kind in (Kind.FILE, Kind.DIRECTORY)
+        if own and entry.mode & bits and entry.path not in checked.declared:
+            yield entry
+
+
+def _directory(entry: Entry) -> bool:
+    return entry.kind is Kind.DIRECTORY
+
+
+def _mode(rule: str, entry: Entry, message: str) -> Finding:
+    wanted = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
+    hint = "install it with another mode"
+    return Finding(rule, Severity.ERROR, entry.path, message, hint, declaration=wanted)
+
+
+def place(checked: Subject) -> Iterator[Finding]:
+    """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
+    for entry in checked.entries:
+        if entry.kind is Kind.DIRECTORY:
+            continue
+        top, _, below = entry.path.partition("/")
+        if entry.kind is Kind.SYMLINK and not below and top in _TOP_LINKS:
+            continue
+        if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
+            hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
+            if "/perl" in entry.path or entry.path.endswith(("3pm", "perllocal.pod")):
+                hint = "configure perl's modules for packages: perl Makefile.PL INSTALLDIRS=vendor"
+            yield _error("place", entry.path, "a file where no package may install", hint)
+
+
+def development_in_runtime(checked: Subject) -> Iterator[Finding]:
+    """Headers and static libraries are no part of what images take."""
+    if checked.output != RUNTIME:
+        return
+    for entry in checked.entries:
+        header = entry.path.startswith("usr/include/") and entry.kind is not Kind.DIRECTORY
+        if header or (entry.kind is Kind.FILE and entry.path.endswith(".a")):
+            what = "a header" if header else "a static library"
+            hint = "leave it to the `dev` output: see `outputs:`"
+            yield _error("development-in-runtime", entry.path, f"{what} in runtime", hint)
+
+
+def broken_link(checked: Subject) -> Iterator[Finding]:
+    """A symlink is no loop. One that leaves the output is a need, which a provider must meet."""
+    listing = Listing(checked.entries)
+    for entry in checked.entries:
+        if entry.kind is Kind.SYMLINK and listing.resolved(entry.path) is None:
+            hint = "remove the link, or let it name a file"
+            yield _error("broken-link", entry.path, f"a link to {entry.target!r}, a loop", hint)
+
+
+def link_target(checked: Subject) -> Iterator[Finding]:
+    """A symlink names no place of the build, and climbs no further than to the root."""
+    for entry in checked.entries:
+        if entry.kind is not Kind.SYMLINK:
+            continue
+        inside = [p.decode() for p in checked.build_paths if _bytes(entry.target).startswith(p)]
+        if inside:
+            message = f"a link to {entry.target!r}, which exists during the build only"
+            hint = f"link to {entry.target.removeprefix(inside[0]) or '/'!r}, without $DESTDIR"
+            yield _error("link-target", entry.path, message, hint)
+        elif _climbs(entry):
+            message = f"a link to {entry.target!r}, which climbs above the root"
+            hint = "write it with fewer `../`, or absolute: where it is unpacked, it may lead out"
+            yield _error("link-target", entry.path, message, hint)
+
+
+def _climbs(entry: Entry) -> bool:
+    depth = 0 if entry.target.startswith("/") else entry.path.count("/")
+    for part in entry.target.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return True
+    return False
+
+
+def name(checked: Subject) -> Iterator[Finding]:
+    """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
+    for entry in checked.entries:
+        last = entry.path.rpartition("/")[2]
+        if any("\udc80" <= c <= "\udcff" or ord(c) < 32 or 127 <= ord(c) < 160 for c in last):
+            shown = ascii(last)
+            hint = "rename it in the install step"
+            yield _error("name", entry.path, f"the name {shown} is not plain UTF-8", hint)
+
+
+def archive_times(checked: Subject) -> Iterator[Finding]:
+    """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
+    for entry in checked.entries:
+        if checked.heads.get(entry.path, b"").startswith(b"!<arch>\n"):
+            with checked.open(entry) as stream:
+                member = _dated_member(stream)
+            if member:
+                message = f"member {member!r} has a time or an owner"
+                hint = "write it with `ar D` (ARFLAGS=Dcr)"
+                yield _warning("archive-times", entry.path, message, hint)
+
+
+def _dated_member(stream: BinaryIO) -> str:
+    """The first member with mtime, uid or gid other than 0, of the 60 byte headers of ar(5)."""
+    at = 8
+    for _ in range(_MOST_MEMBERS):
+        stream.seek(at)
+        header = stream.read(60)
+        size = header[48:58].strip()
+        if len(header) < 60 or not size.isdigit():
+            return ""
+        if any(header[a:b].strip() not in (b"", b"0") for a, b in ((16, 28), (28, 34), (34, 40))):
+            return header[:16].decode(errors="replace").strip().rstrip("/") or "/"
+        at += 60 + int(size) + int(size) % 2
+    return ""
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+CHECKS: tuple[Check, ...] = (
+    library_directory,
+    search_path,
+    build_path,
+    interpreter,
+    set_id,
+    sticky,
+    place,
+    development_in_runtime,
+    broken_link,
+    link_target,
+    world_writable,
+    name,
+    archive_times,
+)

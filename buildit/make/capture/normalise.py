@@ -1,0 +1,402 @@
+"""What a build installed, as entries of an artifact: everything that varies by machine is gone.
+
+Owner 0:0, one time, hard links in a fixed order; modes as installed, since a build's umask is
+fixed. Other owners and capabilities are there only where `files:` of the recipe declares them, and
+`checks` refuses set-id, sticky and world-writable bits that it does not. Content is never changed
+but for the timestamp inside compressed manuals. What is left out is told (`Change`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
+
+from buildit.digest import digest_stream
+from buildit.errors import BuildError, RecipeError
+from buildit.make.capture.capability import CAPABILITY_XATTR, encoded_capabilities
+from buildit.model.amount import size as amount
+from buildit.model.pathglob import path_matcher
+from buildit.model.tree import Entry, Kind, sort_key
+from buildit.recipe.leaf import id_of
+
+NORMALISER = "2"
+"""Version of these rules and of what `stripping` takes away; a part of every build key."""
+
+DEEPEST = 256
+"""How many directories may lie in each other; unpackers and file systems get on with that."""
+LONGEST = 3500
+"""Bytes of a path: of the kernel's 4096, engines need some for the place of an image."""
+
+_DROPPED = (
+    ("usr/lib*/**/*.la", "libtool archive left out"),
+    ("usr/share/info/dir", "index of all info pages left out: every package would own it"),
+    ("usr/lib*/**/perllocal.pod", "Perl's log of installations left out: it has times"),
+    ("usr/lib*/**/.packlist", "Perl's list of installed files left out"),
+)
+_LIBTOOL = re.compile(r"usr/lib(?:64|/[^/]+-linux-[^/]+)?/[^/]+\.la")
+_GZIPPED_DOCS = ("usr/share/man/**/*.gz", "usr/share/doc/**/*.gz", "usr/share/info/**/*.gz")
+_XATTRS = ("user.", "system.posix_acl_")  # what a build may set; others are the machine's own
+_Inode = tuple[int, int]
+
+
+class InstalledTree(Protocol):
+    """What is used of `archive.beneath.Root`."""
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]: ...
+    def readlink(self, path: str) -> str: ...
+    def open_file(self, path: str) -> BinaryIO: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRule:
+    """What paths that match `glob` have beyond 0:0 and the mode that they were installed with.
+
+    `mode` holds permission bits with set-id and sticky; with a wildcard in the glob it is for
+    files only, without one also for a directory. `owner` is (uid, gid). Of several rules for a
+    path the later wins, field by field.
+    """
+
+    glob: str
+    mode: int | None = None
+    owner: tuple[int, int] | None = None
+    capabilities: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(
+        cls, glob: str, mode: str, owner: str, capabilities: tuple[str, ...], *, place: str
+    ) -> FileRule:
+        """A rule from the texts of a recipe or record; empty ones say nothing.
+
+        Raises:
+            RecipeError: with what is wrong.
+        """
+        path_matcher(glob, place=place)
+        if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
+            raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
+        uid, _, gid = owner.partition(":")
+        if owner and None in (id_of(uid), id_of(gid)):
+            raise RecipeError(
+                f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
+            )
+        if capabilities:
+            encoded_capabilities(capabilities, place=place)
+        return cls(
+            glob,
+            int(mode, 8) if mode else None,
+            (int(uid), int(gid)) if owner else None,
+            capabilities,
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """Something that was installed and is not, or not so, where one would look for it.
+
+    `what` is the same text for all changes of a kind, `keep` what keeps it as it was. `loud` says
+    that the author of the recipe may not have meant it; else it is as expected.
+    """
+
+    what: str
+    path: str
+    keep: str = ""
+    loud: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may be installed: bytes as programs see them (holes count), and names."""
+
+    size: int = 4 << 30
+    entries: int = 500_000
+
+
+UNLESS_SAID = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """Entries in the order of layers, with the digests of `open_content`, and what was left out.
+
+    `declared` are the paths whose mode a rule gives.
+    """
+
+    entries: tuple[Entry, ...]
+    changes: tuple[Change, ...]
+    declared: frozenset[str] = frozenset()
+
+
+def normalised(
+    tree: InstalledTree,
+    rules: Sequence[FileRule],
+    epoch: int,
+    *,
+    claimed: Callable[[str], bool] = lambda _: False,
+    bounds: Bounds = UNLESS_SAID,
+) -> Normalised:
+    """The entries of what a build installed, their times all `epoch` (seconds).
+
+    Every file is read once. Where an owner may not read a file or directory, its mode in the tree
+    is widened first, so that root and an ordinary user get the same; the entry has the true one.
+    What `claimed` says yes to is never left out.
+
+    Raises:
+        BuildError: a device, socket or FIFO, a rule that matches nothing, capabilities on
+            something that is no file, or more than `bounds`.
+        OSError: the tree cannot be read.
+    """
+    declared = _Declared(rules)
+    entries: list[Entry] = []
+    changes: list[Change] = []
+    read: dict[_Inode, Entry] = {}
+    inodes: dict[str, _Inode] = {}
+    for path, status in bounded(tree.walk(), bounds):
+        _make_readable(tree, path, status)
+        dropped = "" if stat.S_ISDIR(status.st_mode) or claimed(path) else _dropped(path)
+        if dropped:
+            loud = path.endswith(".la") and not _LIBTOOL.fullmatch(path)
+            changes.append(Change(dropped, path, "outputs: {runtime: [%s]}", loud))
+            continue
+        entry = _entry(tree, path, status, epoch, (read, changes))
+        if entry.kind is Kind.FILE and status.st_nlink > 1:
+            inodes[path] = (status.st_dev, status.st_ino)
+        entries.append(declared.applied(entry))
+    declared.check_used()
+    ordered = sorted(entries, key=sort_key)
+    return Normalised(tuple(_linked(ordered, inodes)), tuple(changes), declared.modes)
+
+
+def bounded(
+    walked: Iterator[tuple[str, os.stat_result]], bounds: Bounds
+) -> Iterator[tuple[str, os.stat_result]]:
+    """The same, up to the first path that is too much; each inode's size counts once."""
+    size = 0
+    seen: set[_Inode] = set()
+    for count, (path, status) in enumerate(walked, start=1):
+        if path.count("/") >= DEEPEST or len(os.fsencode(path)) > LONGEST:
+            raise BuildError(
+                f"directories were installed {DEEPEST} deep, or a path of {LONGEST} bytes",
+                place=f"{path[:60]}…",
+                hint="nothing could unpack that everywhere: remove it in the install step",
+            )
+        if count > bounds.entries:
+            raise BuildError(
+                f"more than {bounds.entries} files and directories were installed",
+                place=path,
+                hint="install less, or raise `limits: files` in .buildit-config.yaml",
+            )
+        if stat.S_ISREG(status.st_mode):
+            inode = (status.st_dev, status.st_ino)
+            size += 0 if inode in seen else status.st_size
+            if status.st_nlink > 1:
+                seen.add(inode)
+        if size >= bounds.size:
+            holes = status.st_size - status.st_blocks * 512
+            sparse = f", most of it holes ({amount(holes)})" if holes > status.st_size // 2 else ""
+            raise BuildError(
+                f"{amount(bounds.size)} or more were installed; the file that reaches it has "
+                f"{amount(status.st_size)}{sparse}",
+                place=path,
+                hint="install less, or raise `limits: installed` in .buildit-config.yaml",
+            )
+        yield path, status
+
+
+def open_content(tree: InstalledTree, entry: Entry) -> BinaryIO:
+    """The content of a FILE entry, seekable: the bytes whose digest the entry has.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    return _opened(tree, entry.path)
+
+
+def _opened(tree: InstalledTree, path: str) -> BinaryIO:
+    stream = tree.open_file(path)
+    if path.endswith(".gz") and any(matches(path) for matches in _GZIP_MATCHERS):
+        head = stream.read(8)
+        stream.seek(0)
+        if head.startswith(b"\x1f\x8b\x08") and any(head[4:]):
+            return io.BufferedReader(_Timeless(stream))
+    return stream
+
+
+class _Timeless(io.RawIOBase):
+    """A gzip file with the time in its header zeroed (RFC 1952, 2.3: MTIME is bytes 4 to 7)."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._inner.seek(offset, whence)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        at = self._inner.tell()
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        for offset in range(max(at, 4), min(at + len(data), 8)):
+            buffer[offset - at] = 0
+        return len(data)
+
+    def fileno(self) -> int:
+        return self._inner.fileno()
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> None:
+    wanted = 0o500 if stat.S_ISDIR(status.st_mode) else 0o400
+    both = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    if both and status.st_mode & wanted != wanted:
+        tree.chmod(path, stat.S_IMODE(status.st_mode) | wanted)
+
+
+def _dropped(path: str) -> str:
+    return next((what for matches, what in _DROP_MATCHERS if matches(path)), "")
+
+
+def _entry(
+    tree: InstalledTree,
+    path: str,
+    status: os.stat_result,
+    epoch: int,
+    found: tuple[dict[_Inode, Entry], list[Change]],
+) -> Entry:
+    """The entry as it was installed; each inode is read once.
+
+    `found` are the inodes that were read already and the changes so far; both get more.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(path, Kind.DIRECTORY, mode, epoch)
+    if stat.S_ISLNK(status.st_mode):
+        return Entry(path, Kind.SYMLINK, 0o777, epoch, target=tree.readlink(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise BuildError(
+            f"a {_special(status.st_mode)} was installed",
+            place=path,
+            hint="remove it in the install step; make it when the program starts",
+        )
+    read, changes = found
+    inode = (status.st_dev, status.st_ino)
+    known = read.get(inode)
+    if known is not None:
+        return replace(known, path=path)
+    with _opened(tree, path) as stream:
+        changes += [Change(f"attribute {name} left out", path) for name in _attributes(stream)]
+        if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, _Timeless):
+            changes.append(Change("time of compression zeroed", path))
+        digest = digest_stream(stream)
+        size = stream.seek(0, os.SEEK_END)
+    entry = Entry(path, Kind.FILE, mode, epoch, size=size, digest=digest)
+    if status.st_nlink > 1:
+        read[inode] = entry
+    return entry
+
+
+def _attributes(stream: BinaryIO) -> list[str]:
+    try:
+        names = os.listxattr(stream.fileno())
+    except OSError:  # a file system without any
+        return []
+    return [name for name in names if name.startswith(_XATTRS)]
+
+
+def _special(mode: int) -> str:
+    names = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return names.get(stat.S_IFMT(mode), "device node")
+
+
+class _Declared:
+    """The rules of a recipe, and which of them were of use."""
+
+    def __init__(self, rules: Sequence[FileRule]) -> None:
+        self._rules = [(rule, path_matcher(rule.glob)) for rule in rules]
+        self._used: set[str] = set()
+        self._modes: set[str] = set()
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """The paths that got their mode from a rule."""
+        return frozenset(self._modes)
+
+    def applied(self, entry: Entry) -> Entry:
+        for rule, matches in self._rules:
+            if matches(entry.path):
+                self._used.add(rule.glob)
+                if gives_mode(rule, entry):
+                    self._modes.add(entry.path)
+                entry = _ruled(entry, rule)
+        return entry
+
+    def check_used(self) -> None:
+        for rule, _ in self._rules:
+            if rule.glob not in self._used:
+                raise BuildError(
+                    f"`files:` names {rule.glob!r}, which was not installed",
+                    hint="correct the path (without a leading slash), or remove the rule",
+                )
+
+
+def _exact(rule: FileRule) -> bool:
+    return not set(rule.glob) & set("*?[")
+
+
+def gives_mode(rule: FileRule, entry: Entry) -> bool:
+    """Whether the mode of an entry that the rule matches is the rule's."""
+    kinds = (Kind.FILE, Kind.DIRECTORY) if _exact(rule) else (Kind.FILE,)
+    return rule.mode is not None and entry.kind in kinds
+
+
+def _ruled(entry: Entry, rule: FileRule) -> Entry:
+    exact = _exact(rule)
+    if rule.owner is not None:
+        entry = replace(entry, uid=rule.owner[0], gid=rule.owner[1])
+    if rule.mode is not None and gives_mode(rule, entry):
+        entry = replace(entry, mode=rule.mode)
+    if rule.capabilities and (exact or entry.kind is Kind.FILE):
+        if entry.kind is not Kind.FILE:
+            raise BuildError(
+                f"capabilities on a {entry.kind}", place=entry.path, hint="name a program file"
+            )
+        value = encoded_capabilities(rule.capabilities, place=entry.path)
+        entry = replace(entry, xattrs={CAPABILITY_XATTR: value})
+    return entry
+
+
+def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[Entry]:
+    """Names of one inode as hard links: the bytewise first is the file.
+
+    Names that rules made different stay files of their own.
+    """
+    firsts: dict[tuple[object, ...], str] = {}
+    for entry in ordered:
+        inode = inodes.get(entry.path)
+        if inode is None:
+            yield entry
+            continue
+        alike = (inode, entry.mode, entry.uid, entry.gid, *entry.xattrs.items())
+        first = firsts.setdefault(alike, entry.path)
+        if first == entry.path:
+            yield entry
+        else:
+            yield replace(entry, kind=Kind.HARDLINK, size=0, digest=None, target=first, xattrs={})
+
+
+_DROP_MATCHERS: Sequence[tuple[Callable[[str], bool], str]] = tuple(
+    (path_matcher(glob), what) for glob, what in _DROPPED
+)
+_GZIP_MATCHERS = tuple(path_matcher(glob) for glob in _GZIPPED_DOCS)

@@ -1,0 +1,360 @@
+"""The directory of one build: sources unpacked, inputs laid out, phases run.
+
+build/src   the sources, writable: /build/src
+build/out   what the install phase leaves: /build/out
+input/      patches and the package's own files, read-only: /input
+logs/       one file a phase
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildit.archive.beneath import Root
+from buildit.archive.source import OLDEST, Unpacked, place_source, unpack_source
+from buildit.archive.tar.admit import Budget
+from buildit.digest import CHUNK, Digest
+from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
+from buildit.make.advice import advice, notes
+from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
+from buildit.make.patching import Refused, Wanted, apply_patches
+from buildit.make.record import BuildRecord
+from buildit.make.watched import Watched
+from buildit.model.plan import SourceRef
+from buildit.plan.identity import SourceInput
+from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
+from buildit.sandbox.jail import Bind, Jail
+from buildit.sandbox.limits import Limits
+from buildit.sandbox.log import printable
+from buildit.sandbox.run import Outcome, run
+from buildit.sandbox.watch import RESERVE
+from buildit.store.build_owner import host_owner
+from buildit.store.cas import Store
+from buildit.store.durable import make_directory
+
+TAIL_LINES = 25
+
+OUT = "build/out"
+"""Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
+
+_LIMIT_WORDS = {
+    "memory": ("used more memory than `limits: memory` allows", "memory"),
+    "processes": ("started more processes than `limits: processes` allows", "processes"),
+    "seconds": ("ran longer than `limits: time` allows", "time"),
+    "idle": ("wrote nothing for an hour and was stopped", ""),
+    "disk": ("wrote more to the disk than a build may", ""),
+}
+"""By the name in `Outcome`: what happened, and the key of `limits` in .buildit-config.yaml."""
+_NO_KEY = {
+    "idle": "let the phase say what it does now and then, or drop what hangs from the recipe",
+    "disk": "let it write less: a build may hold {disk} GiB at a time, of sources, objects and all",
+}
+
+
+_NO_SPACE = "No space left on device"
+
+
+class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of its siblings
+    """A phase of a build failed; the workroom still has everything."""
+
+    def __init__(self, phase: str, error: BuilditError) -> None:
+        super().__init__(error.message, place=error.place, hint=error.hint, details=error.details)
+        self.phase = phase
+
+
+@dataclass(frozen=True, slots=True)
+class Workroom:
+    """One build's directory `work` and the names of the trees that its root is made of."""
+
+    work: Path
+    trees: Path
+    lowers: tuple[str, ...]
+    label: str
+    limits: Limits
+    stop: threading.Event
+
+    @contextmanager
+    def installed(self) -> Iterator[Watched]:
+        """What the install phase left; never what a link in its place leads to.
+
+        Raises:
+            BuildError: the build removed the directory, or put something else there.
+        """
+        with Root.open(self.work) as work:
+            try:
+                tree = work.inner(OUT)
+            except (IntegrityError, OSError) as error:
+                raise BuildError(
+                    f"the build replaced {DESTINATION_DIRECTORY} by something else",
+                    place=self.label,
+                    hint="install into $DESTDIR; never remove or replace it",
+                ) from error
+        with tree:
+            yield Watched(tree, self.stop)
+
+    def lay_out(self, record: BuildRecord, store: Store, named: Sequence[SourceRef] = ()) -> int:
+        """Make the directory, unpack the sources, place patches and files; return the epoch.
+
+        Sources are laid over each other in order: a later one may add to directories of an earlier
+        one and replaces its files, which the log tells. `named` are their names, for people.
+
+        Raises:
+            IntegrityError: an archive is damaged or hostile.
+            RecipeError: `strip` does not fit an archive.
+            BuildError: an archive exceeds a limit.
+            StoreError: the disk is full.
+        """
+        for name in ("build/src", "build/out", "build/home", "input/patches", "input/files"):
+            make_directory(self.work / name)
+        (self.work / "logs").mkdir()
+        names = {source.digest: source for source in named}
+        found = [self._unpack(s, store, names.get(s.digest)) for s in record.sources]
+        self.note("sources", [line for one in found for line in one.remarks])
+        for number, patch in enumerate(record.patches):
+            _place(store, patch.digest, self._patch(number), executable=False)
+        for file in record.files:
+            target = self.work / "input" / "files" / file.path
+            make_directory(target.parent)
+            _place(store, file.digest, target, executable=file.executable)
+        self._own(record)
+        return max((one.newest for one in found), default=OLDEST)
+
+    def _unpack(self, source: SourceInput, store: Store, named: SourceRef | None) -> Unpacked:
+        name = named.name if named else source.name or source.digest[:12]
+        place = f"{self.label}: {name}"
+        archive, owner = store.sound(source.digest), host_owner()
+        try:
+            with Root.open(self.work) as work, self._directory(work, source, place) as into:
+                if source.unpack:
+                    found = unpack_source(
+                        archive,
+                        into,
+                        place=place,
+                        strip=source.strip,
+                        exclude=source.exclude,
+                        single=source.name,
+                        budget=Budget(),
+                        owner=owner,
+                    )
+                else:
+                    found = place_source(archive, into, source.name, place=place, owner=owner)
+        except BuilditError as error:
+            if named is not None and named.urls:
+                error.details = (*error.details, f"source: {named.urls[0]}")
+            raise
+        return replace(found, remarks=tuple(f"{name}: {line}" for line in found.remarks))
+
+    def _directory(self, work: Root, source: SourceInput, place: str) -> Root:
+        """Where a source goes, made where it is not there; an earlier source's link is no way."""
+        path = "build/src"
+        try:
+            for part in source.directory.split("/"):
+                path = os.path.normpath(f"{path}/{part}")
+                with suppress(FileExistsError):
+                    work.mkdir(path)
+            return work.inner(path)
+        except (IntegrityError, NotADirectoryError) as error:
+            raise IntegrityError(
+                f"its directory {source.directory!r} is a link or file of an earlier source",
+                place=place,
+                hint="give this source another `directory:`, or the earlier one an `exclude:`",
+            ) from error
+
+    def _own(self, record: BuildRecord) -> None:
+        """Give the build what it may write: its directories, and those that hold each source."""
+        owner = host_owner()
+        if owner is None:
+            return
+        names = {"build", "build/out", "build/home", "build/src"}
+        for source in record.sources:
+            path = os.path.normpath(f"build/src/{source.directory}")
+            while path not in names:
+                names.add(path)
+                path = os.path.dirname(path)
+        for name in sorted(names):
+            os.chown(self.work / name, *owner, follow_symlinks=False)
+        # A build cannot write there, but sees one owner, root or an ordinary user as caller.
+        for place in (self.work / "input").rglob("*"):
+            os.chown(place, *owner, follow_symlinks=False)
+
+    def jail(self, env: dict[str, str]) -> Jail:
+        return Jail(
+            lowers=self.lowers,
+            binds=(Bind("build", "/build", writable=True), Bind("input", "/input")),
+            env=env,
+            cwd="/build/src",
+        )
+
+    def patch(self, record: BuildRecord, names: Sequence[str], newest: int) -> None:
+        """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
+
+        Raises:
+            PhaseFailed: one does not apply; the message names it, the file and the hunk.
+            StoreError: the disk is full.
+            Interrupted: `stop` was set.
+        """
+        with self._log("patch").open("w", encoding="utf-8", errors="surrogateescape") as log:
+
+            def say(line: str) -> None:
+                if self.stop.is_set():
+                    raise Interrupted("the build was interrupted")
+                log.write(f"{line}\n")
+
+            wanted = [
+                Wanted(self._patch(number).read_bytes(), patch.strip)
+                for number, patch in enumerate(record.patches)
+            ]
+            try:
+                with Root.open(self.work) as work, work.inner("build/src") as tree:
+                    apply_patches(tree, wanted, newest, host_owner(), say)
+            except Refused as refused:
+                number = refused.number
+                name = names[number] if number < len(names) else f"#{number + 1}"
+                raise PhaseFailed(
+                    "patch",
+                    BuildError(
+                        f"the patch {name} {refused.reason}",
+                        place=self.label,
+                        hint=refused.hint,
+                        details=refused.details,
+                    ),
+                ) from refused
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write a patched file: {error.strerror}",
+                    place=self.label,
+                    hint="check the disk, its space and its permissions, then run again",
+                ) from error
+
+    def _patch(self, number: int) -> Path:
+        # The number leads, so that the shell's order is the written one.
+        return self.work / "input" / "patches" / f"{number:04d}"
+
+    def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
+        """Run one phase; what a step of ours had to say to the user about it.
+
+        Raises:
+            PhaseFailed: it ended with another status than 0, or exceeded a limit.
+            StoreError: the store's disk is nearly full.
+        """
+        outcome, log = self._run(phase.value, argv, env)
+        if outcome.status != 0 or outcome.limit is not None:
+            raise self._failed(phase.value, outcome, log)
+        return notes(map(printable, _tail_bytes(log)))
+
+    def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
+        """Strip what was installed.
+
+        Raises:
+            PhaseFailed: the toolchain has no strip, or a limit was exceeded.
+        """
+        place = self.work / "input" / LISTS
+        make_directory(place)
+        for name, content in lists(stripping).items():
+            (place / name).write_bytes(content)
+            (place / name).chmod(0o644)  # the build is another user, whatever the umask
+        outcome, log = self._run("strip", strip_argv(stripping), env)
+        if outcome.status == 127:
+            raise PhaseFailed(
+                "strip",
+                BuildError(
+                    "there are programs to strip, and no strip in the toolchain",
+                    place=self.label,
+                    hint="add binutils to the toolchain, or write `strip: no` in the recipe",
+                ),
+            )
+        if outcome.status != 0 or outcome.limit is not None:
+            raise self._failed("strip", outcome, log)
+
+    def note(self, name: str, lines: Sequence[str]) -> None:
+        """Say something of our own in the log, between the phases."""
+        if lines:
+            text = "".join(f"{line}\n" for line in lines)
+            self._log(name).write_text(text, "utf-8", "surrogateescape")
+
+    def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
+        log = self._log(name)
+        outcome = run(
+            self.jail(env),
+            argv,
+            trees=self.trees,
+            work=self.work,
+            log=log,
+            limits=self.limits,
+            stop=self.stop,
+        )
+        return outcome, log
+
+    def _log(self, name: str) -> Path:
+        number = len(list((self.work / "logs").iterdir()))
+        return self.work / "logs" / f"{number}-{name}"
+
+    def _failed(self, name: str, outcome: Outcome, log: Path) -> PhaseFailed:
+        tail = _tail(log, TAIL_LINES)
+        full = outcome.limit == "full"
+        if full or (any(_NO_SPACE in line for line in tail) and self._free() < RESERVE):
+            raise StoreError(
+                f"the store's disk is nearly full ({self._free() >> 20} MB free)",
+                place=str(self.work.parent.parent),
+                hint="buildit store gc, or a larger disk: `store:` in .buildit-config.yaml",
+                details=tail,
+            )
+        if outcome.limit is not None:
+            words, key = _LIMIT_WORDS[outcome.limit]
+            message = f"{name} {words}"
+            hint = _NO_KEY.get(outcome.limit, "").format(disk=self.limits.disk_bytes >> 30)
+            if key:
+                twice = {
+                    "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
+                    "processes": str(2 * self.limits.processes),
+                    "time": f"{2 * math.ceil(self.limits.seconds)}s",
+                }
+                more = f"limits: {{{key}: {twice[key]}}}"
+                hint = f"in .buildit-config.yaml, twice as much: {more}; or mend the recipe"
+        else:
+            how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
+            message = f"{name} failed with {how}"
+            hint = "see `buildit log`; look around in it with `buildit shell`"
+            lacks = advice(outcome.status, tail)
+            if lacks is not None:
+                message, hint = f"{name} failed: {lacks.reason}", f"{lacks.hint}; see `buildit log`"
+        error = BuildError(message, place=self.label, hint=hint, details=tail)
+        return PhaseFailed(name, error)
+
+    def _free(self) -> int:
+        state = os.statvfs(self.work)
+        return state.f_bavail * state.f_frsize
+
+    def write_log(self, write: Callable[[bytes], object]) -> None:
+        """The logs of all phases, in order, each under its name."""
+        for log in sorted(
+            (self.work / "logs").iterdir(), key=lambda path: int(path.name.split("-")[0])
+        ):
+            write(f"=== {log.name.partition('-')[2]}\n".encode())
+            with log.open("rb") as stream:
+                while chunk := stream.read(CHUNK):
+                    write(chunk)
+
+
+def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> None:
+    with store.checked(digest) as source, target.open("xb") as copy:
+        shutil.copyfileobj(source, copy, CHUNK)
+    target.chmod(0o755 if executable else 0o644)
+
+
+def _tail(log: Path, count: int) -> tuple[str, ...]:
+    return tuple(line.decode("utf-8", "replace") for line in _tail_bytes(log)[-count:])
+
+
+def _tail_bytes(log: Path) -> list[bytes]:
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - (256 << 10)))
+        return stream.read().splitlines()

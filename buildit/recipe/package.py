@@ -1,0 +1,332 @@
+"""`pkg.yaml`: the typed recipe, after its base chain is merged and its templates are rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from buildit.model.use import Layer
+from buildit.recipe.schema import (
+    BY_KIND,
+    MAPPING,
+    SCALAR,
+    SEQUENCE,
+    Account,
+    Count,
+    FileName,
+    Flag,
+    FlagName,
+    Identifier,
+    ImagePath,
+    Line,
+    MaybeEmpty,
+    Mode,
+    Model,
+    NumericId,
+    RelativePath,
+    Sha256,
+    SourceUrl,
+    Text,
+    Url,
+    Version,
+)
+from buildit.recipe.yaml.node import Mapping
+
+
+class SignatureSpec(Model):
+    """The upstream OpenPGP signature of a source."""
+
+    url: SourceUrl
+    """Where the detached signature is."""
+    mirrors: tuple[SourceUrl, ...] = ()
+    """Further places of it, tried in order."""
+    keys_: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+    """Files with the OpenPGP keys that may have made it, beside pkg.yaml."""
+
+
+class SourceSpec(Model):
+    """An upstream archive or file; its SHA-256 is its identity, the places are only places."""
+
+    url: SourceUrl
+    """Where upstream publishes it."""
+    mirrors: tuple[SourceUrl, ...] = ()
+    """Further places, tried in order: `https://…` or `mirror://NAME/…`."""
+    sha256: Sha256
+    """SHA-256 of the archive's bytes, as `buildit digest` prints it."""
+    name: FileName | None = None
+    """The name of its file, where the URL does not end with it."""
+    unpack: Flag = True
+    """`no` takes the file as it is, under its name."""
+    strip: Count = 1
+    """Leading directories to drop while unpacking; all members must have them in common."""
+    exclude: tuple[Line, ...] = ()
+    """Globs of members to leave out, as the archive names them."""
+    directory: RelativePath = "."
+    """Where to unpack, below the source directory."""
+    signature: SignatureSpec | None = None
+    """Checked before the source is used for the first time."""
+
+
+class PatchSpec(Model):
+    """A patch with more than a description."""
+
+    description: Line
+    """What it does, for people."""
+    sha256: Sha256 | None = None
+    """SHA-256 of its canonical form, as `buildit lock` prints it."""
+    strip: Count = 1
+    """Leading parts to drop from the paths inside it."""
+    when: Line | None = None
+    """Apply only where this flag condition holds."""
+    fixes: tuple[Line, ...] = ()
+    """What it mends, such as CVE-2023-44487."""
+    upstream: Line | None = None
+    """Where upstream has it: a URL, `no`, or `pending`."""
+
+
+class FlagSpec(Model):
+    """A USE flag: on or off, or one of several choices."""
+
+    default: Line
+    """`on`, `off`, or one of `choices`."""
+    description: Line
+    """What it changes."""
+    choices: tuple[FlagName, ...] = ()
+    """The values of a one-of flag; empty for on and off."""
+
+
+class ConditionalItem(Model):
+    """An item of a list that stands only where a flag condition holds."""
+
+    when: Line
+    """A flag condition: `ssl`, `!ssl`, `ssl && !gnutls`, `tls=openssl`."""
+    then: Annotated[
+        Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[tuple[MaybeEmpty, ...], Tag(SEQUENCE)],
+        BY_KIND,
+    ]
+    """One item or a list of them."""
+
+
+class ConditionalAtom(Model):
+    """A dependency that stands only where a flag condition holds."""
+
+    when: Line
+    """A flag condition."""
+    atom: Line
+    """The dependency."""
+
+
+Item = Annotated[
+    Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[ConditionalItem, Tag(MAPPING)], BY_KIND
+]
+AtomItem = Annotated[
+    Annotated[Line, Tag(SCALAR)] | Annotated[ConditionalAtom, Tag(MAPPING)], BY_KIND
+]
+PatchItem = Annotated[Annotated[Line, Tag(SCALAR)] | Annotated[PatchSpec, Tag(MAPPING)], BY_KIND]
+
+
+class Depends(Model):
+    """What a package needs, by when."""
+
+    build: tuple[AtomItem, ...] = ()
+    """Tools that run in the chroot."""
+    link: tuple[AtomItem, ...] = ()
+    """Libraries and headers that it is built against."""
+    run: tuple[AtomItem, ...] = ()
+    """Only what cannot be detected: dlopen, data, helpers."""
+
+
+class Steps(Model):
+    """Scripts for `sh -eu` that replace a phase of the build style; an empty one drops it."""
+
+    prepare: MaybeEmpty | None = None
+    """After the patches."""
+    configure: MaybeEmpty | None = None
+    """`"$@"` are the items of `configure:`."""
+    compile: MaybeEmpty | None = None
+    """`$JOBS` says how many jobs may run at once."""
+    check: MaybeEmpty | None = None
+    """The tests of upstream."""
+    install: MaybeEmpty | None = None
+    """Into `$DESTDIR`."""
+
+
+class OutputSpec(Model):
+    """An output's share of the installed files."""
+
+    paths: tuple[Line, ...] = ()
+    """Globs of paths without a leading slash; `**` crosses directories."""
+    optional: Literal["yes", "no"] = "no"
+    """`yes` where the output may be empty; for `runtime` without `paths`, the whole package."""
+
+
+OutputItem = Annotated[
+    Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[OutputSpec, Tag(MAPPING)], BY_KIND
+]
+
+
+class FileRule(Model):
+    """What an installed file has beyond 0:0 and the mode that it was installed with."""
+
+    path: Line
+    """A glob of paths without a leading slash."""
+    mode: Mode | None = None
+    """Permission bits, octal with a leading zero."""
+    owner: Line | None = None
+    """`uid:gid`, numeric, or names that `users` and `groups` of this recipe declare."""
+    capabilities: tuple[Line, ...] = ()
+    """File capabilities, such as `cap_net_bind_service=ep`."""
+
+
+class UserSpec(Model):
+    """A user with a fixed id."""
+
+    uid: NumericId
+    """The fixed uid."""
+    gid: NumericId
+    """The gid of its first group."""
+    home: ImagePath = "/nonexistent"
+    """Its home directory."""
+    shell: ImagePath = "/usr/sbin/nologin"
+    """Its shell."""
+    comment: MaybeEmpty = ""
+    """The GECOS field."""
+
+
+class GroupSpec(Model):
+    """A group with a fixed id."""
+
+    gid: NumericId
+    """The fixed gid."""
+    members: tuple[Account, ...] = ()
+    """Users that are in it besides those that have it as first group."""
+
+
+class Waiver(Model):
+    """A finding of a check that this package accepts."""
+
+    check: Line
+    """The id of the finding."""
+    path: Line = "**"
+    """A glob of the paths it is accepted for."""
+    reason: Line
+    """Why it is right here."""
+
+
+StyleName = Literal["autotools", "cmake", "meson", "make", "python", "custom"]
+
+
+class Recipe(Model):
+    """How one version of a package is built."""
+
+    description: Text | None = None
+    """What the package is."""
+    homepage: Url | None = None
+    """Its page."""
+    license: Line | None = None
+    """An SPDX expression."""
+    author: Line | None = None
+    """Who wrote this recipe."""
+    toolchain: Line = "toolchain/debian-12"
+    """The set of .debs that the chroot is made of."""
+    sources: tuple[SourceSpec, ...] = ()
+    """Upstream archives, unpacked in order."""
+    patches: dict[str, PatchItem] = Field(default_factory=dict)
+    """Path or URL of each patch -> what it does; applied in order."""
+    use: dict[FlagName, FlagSpec] = Field(default_factory=dict)
+    """The flags that the package has."""
+    required_use: tuple[object, ...] = ()
+    """Rules between flags: all-of, any-of, one-of, at-most-one, if/then, or Portage's notation."""
+    depends: Depends = Depends()
+    """What it needs."""
+    style: StyleName = "custom"
+    """Where the phases come from."""
+    configure: tuple[Item, ...] = ()
+    """Arguments of the configure phase (make variables for style `make`)."""
+    environment: dict[Identifier, MaybeEmpty] = Field(default_factory=dict)
+    """Further variables of the build."""
+    steps: Steps = Steps()
+    """Phases of its own."""
+    fakeroot: Literal["yes", "no"] = "no"
+    """`yes` runs the install phase under fakeroot, for upstreams that give files to root there."""
+    outputs: dict[Literal["runtime", "dev", "doc", "locale", "debug"], OutputItem] = Field(
+        default_factory=dict
+    )
+    """Globs that go to an output before the usual rules."""
+    files: tuple[FileRule, ...] = ()
+    """Modes, owners and capabilities."""
+    strip: Literal["yes", "no"] = "yes"
+    """`no` leaves symbols and debug information in programs and libraries."""
+    users: dict[Account, UserSpec] = Field(default_factory=dict)
+    """Users that an image with the package has."""
+    groups: dict[Account, GroupSpec] = Field(default_factory=dict)
+    """Groups that an image with the package has."""
+    waivers: tuple[Waiver, ...] = ()
+    """Findings of checks that are right here."""
+
+
+class UseChoice(Model):
+    """`use:` of an embedded package: flags to turn on and off, or `flag=choice`."""
+
+    with_: tuple[Line, ...] = ()
+    """Flags to enable, or `flag=choice`."""
+    without: tuple[Line, ...] = ()
+    """Flags to disable."""
+
+
+class TreePackage(Recipe):
+    """`pkgs/<category>/<name>/pkg.yaml`: a recipe with its versions."""
+
+    versions: dict[Version, Recipe]
+    """What differs by version; laid over the keys above."""
+
+
+class EmbeddedPackage(Recipe):
+    """`pkg.yaml` beside a container: a base and what differs from it."""
+
+    base: Line
+    """`category/name-version`, or a path to another package's directory."""
+    version: Version | None = None
+    """The version of the result, where it is not the base's."""
+
+
+class ToolchainDebian(Model):
+    """The .debs that a chroot is made of."""
+
+    suites: tuple[Line, ...]
+    """Suites to choose from, such as bookworm and bookworm-security."""
+    packages: tuple[Line, ...]
+    """Names, closed over Depends and Pre-Depends."""
+    run: dict[Line, tuple[Line, ...]] = Field(default_factory=dict)
+    """What a .deb's files load only with dlopen, and so an image with it needs besides."""
+
+
+class ToolchainPackage(Model):
+    """`pkgs/toolchain/<name>/pkg.yaml`."""
+
+    description: Text | None = None
+    """What it is for."""
+    style: Literal["toolchain"]
+    """Says that this is a toolchain."""
+    debian: ToolchainDebian
+    """The set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One version of a package with its whole base chain merged; the flags are still open.
+
+    `name` is `category/name`. `node` is the merged document that `recipe` was read from.
+    `directories` are those of the chain, base first: their `files/` are laid over each other.
+    `layers` are the flags that the chain itself sets. `origin` is what a person calls it.
+    """
+
+    name: str
+    version: str
+    origin: str
+    recipe: Recipe
+    node: Mapping
+    directories: tuple[str, ...]
+    layers: tuple[Layer, ...] = ()

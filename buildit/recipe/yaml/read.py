@@ -1,0 +1,378 @@
+"""YAML text to located nodes; every scalar stays text, and one document is all there may be.
+
+Refused: tags, merge keys, duplicate and non-text keys, further documents, directives, cycles,
+and whatever is too deep or, with aliases expanded, too large (THREATS A1-A3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.errors import RecipeError
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
+from buildit.recipe.yaml.text import decode, name_of, read_text, refused
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+"""Nodes of a document after the expansion of its aliases."""
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+def load_yaml(path: Path, file: str | None = None) -> Node:
+    """The document in the file at `path`; `file` is its name in messages.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not a YAML document within the rules above.
+    """
+    shown = str(path) if file is None else file
+    return parse_yaml(read_text(path, shown), shown)
+
+
+def parse_yaml_bytes(content: bytes, file: str) -> Node:
+    """As `parse_yaml`, of bytes that somebody else read.
+
+    Raises:
+        RecipeError: as `load_yaml`.
+    """
+    return parse_yaml(decode(content, file), file)
+
+
+def parse_yaml(text: str, file: str) -> Node:
+    """The document in `text`, which `load.text` decoded.
+
+    A plain `null`, `~` or nothing is an empty text; the schema decides whether it may be.
+
+    Raises:
+        RecipeError: `text` is not a YAML document within the rules above.
+    """
+    import yaml
+
+    try:
+        return document(text, file, _loader())
+    except yaml.YAMLError as error:
+        raise _syntax(error, text, file) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        # PyYAML leaks these for a few malformed escapes (`"\UFFFFFFFF"`).
+        raise RecipeError(f"this is not YAML: {error}", place=file) from error
+
+
+def _loader() -> type[yaml.SafeLoader | yaml.CSafeLoader]:
+    """libyaml's loader where PyYAML was built with it: ten times faster, the same events."""
+    import yaml
+
+    return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Node:
+    """As `parse_yaml`, read by one of PyYAML's loaders, whose own errors pass."""
+    import yaml
+
+    events = iter(yaml.parse(text, Loader=loader))
+    reading = _Reading(file, text.split("\n"), events)
+    next(events)  # the start of the stream
+    start = next(events)
+    if not isinstance(start, yaml.DocumentStartEvent):
+        raise _empty(file)
+    if start.version is not None or start.tags:
+        raise reading.error("a line that begins with % is not accepted here", start)
+    root = reading.node(next(events), 1).node
+    next(events)  # the end of the document
+    after = next(events)
+    if not isinstance(after, yaml.StreamEndEvent):
+        raise reading.error(
+            "a second document begins here; a file holds one", after, "remove the line `---`"
+        )
+    if isinstance(root, Scalar) and not root.text:
+        raise _empty(file)
+    stray = _stray_tab(reading.lines, reading.spans) if "\t" in text else None
+    if stray is not None:
+        raise RecipeError(
+            "a tab stands here", place=str(Place(file, stray[0] + 1, stray[1] + 1)), hint=_NO_TABS
+        )
+    return root
+
+
+_NO_TABS = "use spaces, not tabs; a value that needs one goes in quotes"
+_Span = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _stray_tab(lines: list[str], spans: list[_Span]) -> tuple[int, int] | None:
+    """Row and column of the first tab outside of quoted texts, block texts and comments.
+
+    libyaml takes such tabs in some places, PyYAML's own reader in none.
+    """
+    for row, line in enumerate(lines):
+        if "\t" not in line:
+            continue
+        inside = [
+            (begin[1] if begin[0] == row else 0, end[1] if end[0] == row else len(line))
+            for begin, end in spans
+            if begin[0] <= row <= end[0]
+        ]
+        column = 0
+        while column < len(line):
+            after = next((end for begin, end in inside if begin <= column < end), None)
+            if after is not None:
+                column = after
+                continue
+            if line[column] == "#" and (column == 0 or line[column - 1] in " \t"):
+                break
+            if line[column] == "\t":
+                return row, column
+            column += 1
+    return None
+
+
+def _empty(file: str) -> RecipeError:
+    return RecipeError(
+        "the file is empty", place=file, hint="write something into it, or remove it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    """A node with the count of its nodes and its height, aliases expanded."""
+
+    node: Node
+    size: int
+    height: int
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One pass over the events of a document."""
+
+    file: str
+    lines: list[str]
+    events: Iterator[yaml.Event]
+    total: int = 0
+    flow: int = 0
+    spans: list[_Span] = field(default_factory=list)
+    """Of quoted and block texts: where each begins and ends, from 0."""
+    anchors: dict[str, _Sized | None] = field(default_factory=dict)  # None: still open
+
+    def place(self, event: yaml.Event) -> Place:
+        line, column = _start(event)
+        if line >= len(self.lines):  # libyaml puts the end of a text without a last LF there
+            line, column = len(self.lines) - 1, len(self.lines[-1])
+        return Place(self.file, line + 1, column + 1)
+
+    def error(self, message: str, event: yaml.Event, hint: str | None = None) -> RecipeError:
+        return RecipeError(message, place=str(self.place(event)), hint=hint)
+
+    def node(self, event: yaml.Event, depth: int) -> _Sized:
+        import yaml
+
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, depth)
+        if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            raise self.error("a value is missing", event)
+        self._admit(event)
+        self._charge(1, depth, event)
+        if isinstance(event, yaml.ScalarEvent):
+            found = _Sized(self._scalar(event), 1, 1)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            found = self._sequence(event, depth)
+        else:
+            found = self._mapping(event, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = found
+        return found
+
+    def _admit(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        line, column = _start(event)
+        if column and self.lines[line][column - 1 : column] == "\t":
+            raise self.error("a tab stands before this value", event, _NO_TABS)
+        if event.tag is not None:
+            hint = "quote the value if it begins with '!'"
+            raise self.error(f"the tag {event.tag!r} is not accepted here", event, hint)
+        if event.anchor is not None:
+            if event.anchor in self.anchors:
+                raise self.error(f"the anchor &{event.anchor} is defined twice", event)
+            self.anchors[event.anchor] = None
+
+    def _charge(self, nodes: int, depth: int, event: yaml.Event) -> None:
+        self.total += nodes
+        if depth > MAX_DEPTH:
+            raise self.error(
+                f"the document is nested deeper than {MAX_DEPTH} levels", event, "flatten it"
+            )
+        if self.total > MAX_NODES:
+            raise self.error(
+                f"the document has more than {MAX_NODES} values, aliases expanded",
+                event,
+                "write out what the aliases stand for, or split the file",
+            )
+
+    def _alias(self, event: yaml.AliasEvent, depth: int) -> _Sized:
+        name = event.anchor or ""
+        if name not in self.anchors:
+            hint = "quote the value if it begins with '*'"
+            raise self.error(f"the alias *{name} has no anchor &{name} before it", event, hint)
+        found = self.anchors[name]
+        if found is None:
+            raise self.error(f"the alias *{name} stands inside of what it names", event)
+        self._charge(found.size, depth + found.height - 1, event)
+        return found
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        if char := refused(event.value):
+            raise self.error(f"{name_of(char)} is not allowed in a value", event)
+        place = self.place(event)
+        self._same_everywhere(event)
+        if not event.style and event.value in _NULLS:
+            return Scalar("", place)
+        # Only templates and JSON are ever looked into.
+        inside = event.style == "|" or "{" in event.value
+        return Scalar(event.value, place, self._body(event) if inside else None)
+
+    def _same_everywhere(self, event: yaml.ScalarEvent) -> None:
+        """Refuse what only one of PyYAML's two readers takes, and note where tabs may be."""
+        line, column = _start(event)
+        end = (
+            (line, column)
+            if event.end_mark is None
+            else (event.end_mark.line, event.end_mark.column)
+        )
+        if event.style in ("'", '"'):
+            quote = self.lines[line].find(event.style, column)  # after an anchor
+            self.spans.append(((line, max(column, quote)), end))
+        elif event.style:
+            self.spans.append(((line + 1, 0), end))
+            header = self.lines[line][column:].split("#", 1)[0]
+            first = next((one for one in event.value.split("\n") if one), "")
+            if first.startswith("\t") and not any(char.isdigit() for char in header):
+                raise self.error("this text begins with a tab", event, _NO_TABS)
+        elif self.flow and "?" in event.value[1:]:
+            hint = f'put quotes around it: "{event.value}"'
+            raise self.error("a value in brackets holds a '?'", event, hint)
+
+    def _body(self, event: yaml.ScalarEvent) -> Place | None:
+        """Where the text begins, if each of its lines is a line of the file."""
+        line, column = _start(event)
+        if event.style == "|":
+            first = next((one for one in event.value.split("\n") if one), "")
+            row = line + 1 + event.value[: event.value.find(first)].count("\n")
+            indent = len(self.lines[row]) - len(first) if first else 0
+            return Place(self.file, line + 2, indent + 1)
+        if event.end_mark is None or event.end_mark.line != line:
+            return None
+        return Place(self.file, line + 1, column + 1 + bool(event.style))
+
+    def _sequence(self, start: yaml.Event, depth: int) -> _Sized:
+        import yaml
+
+        items: list[_Sized] = []
+        flow = bool(getattr(start, "flow_style", False))
+        self.flow += flow
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.node(event, depth + 1))
+        self.flow -= flow
+        node = Sequence(tuple(item.node for item in items), self.place(start))
+        return _Sized(node, *_extent(items))
+
+    def _mapping(self, start: yaml.Event, depth: int) -> _Sized:
+        import yaml
+
+        inside: list[_Sized] = []
+        items: dict[str, tuple[Scalar, Node]] = {}
+        flow = bool(getattr(start, "flow_style", False))
+        self.flow += flow
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self._key(event, depth + 1)
+            if before := items.get(key.text):
+                raise self.error(
+                    f"the key {key.text!r} is written twice",
+                    event,
+                    f"the first one is at {before[0].place}; remove one of them",
+                )
+            value = self.node(next(self.events), depth + 1)
+            inside.append(value)
+            items[key.text] = (key, value.node)
+        self.flow -= flow
+        size, height = _extent(inside)
+        return _Sized(Mapping(tuple(items.values()), self.place(start)), size + len(items), height)
+
+    def _key(self, event: yaml.Event, depth: int) -> Scalar:
+        import yaml
+
+        if not isinstance(event, yaml.ScalarEvent):
+            line, column = _start(event)
+            template = self.lines[line][column - 1 : column + 1] == "{{"
+            hint = "put quotes around a value that begins with {{" if template else None
+            raise self.error("a key must be plain text", event, hint)
+        if event.value == "<<" and not event.style:
+            raise self.error("merge keys (<<) are not accepted here", event, "write the keys out")
+        key = self.node(event, depth).node
+        if not isinstance(key, Scalar) or not key.text:
+            raise self.error("a key may not be empty", event)
+        return key
+
+
+def _start(event: yaml.Event) -> tuple[int, int]:
+    """Line and column where `event` begins, from 0."""
+    mark = event.start_mark
+    return (0, 0) if mark is None else (mark.line, mark.column)
+
+
+def _extent(inside: list[_Sized]) -> tuple[int, int]:
+    size = 1 + sum(one.size for one in inside)
+    return size, 1 + max((one.height for one in inside), default=0)
+
+
+def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
+    """What PyYAML says, with the place, and a hint for what people get wrong most."""
+    import yaml
+
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        reason = " ".join(str(error).split())
+        return RecipeError(f"this is not YAML: {reason}", place=file)
+    mark = error.problem_mark
+    lines = text.split("\n")
+    row, column = mark.line, mark.column
+    if row >= len(lines):
+        row, column = len(lines) - 1, len(lines[-1])
+    blank = row
+    while blank and not lines[blank].strip() and "\t" not in lines[blank]:
+        blank -= 1
+    if "\t" in lines[blank] and not lines[blank].strip():
+        place = Place(file, blank + 1, lines[blank].index("\t") + 1)
+        return RecipeError("a tab stands here", place=str(place), hint=_NO_TABS)
+    while row and not lines[row].strip():  # the end of the file: show what is before it
+        row -= 1
+        column = len(lines[row])
+    message = f"this is not YAML: {error.problem}"
+    if error.context and error.context_mark is not None:
+        message += f" ({error.context} from line {error.context_mark.line + 1})"
+    return RecipeError(
+        message,
+        place=str(Place(file, row + 1, column + 1)),
+        hint=_advice(lines, row, column, error.problem or ""),
+    )
+
+
+def _advice(lines: list[str], row: int, column: int, problem: str) -> str:
+    line = lines[row]
+    if "\t" in line[: column + 1]:
+        return _NO_TABS
+    if "mapping values" in problem:
+        above = next((one for one in reversed(lines[:row]) if one.strip()), "")
+        if above and _indent(line) > _indent(above) and ":" in above:
+            return "indent this line as the one above, if both belong together"
+        return "put quotes around a value that holds ': '"
+    if "cannot start" in problem:
+        return f"put quotes around a value that begins with {line[column : column + 1]!r}"
+    if "'?'" in problem:
+        return "put quotes around a value in brackets that holds a '?'"
+    return "check the indentation, quotes and brackets here and just above"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))

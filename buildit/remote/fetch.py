@@ -1,0 +1,379 @@
+"""Fetch what is named by digest from the first location whose bytes verify.
+
+Locations are tried in the order given; a `distfiles/` directory or a file binhost are only earlier
+ones. Bytes get their name in the store after they were verified, and from the very file that was
+(THREATS F8). Nothing here trusts a server with more than its bandwidth.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from buildit.archive.workers import submit
+from buildit.digest import CHUNK, Digest
+from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
+from buildit.events import Fetching, LocationFailed, Reporter, silent
+from buildit.remote.http.partials import Partial, open_partial
+from buildit.remote.http.urls import is_loopback, parse_target
+from buildit.remote.transport import LocationError, Response, Transport, local_path
+
+ATTEMPTS = 3
+"""Tries at one location while it fails in a way that may pass."""
+LONGEST_PAUSE = 10.0
+"""Seconds that a `Retry-After` can make us wait."""
+LARGEST = 16 << 30
+"""Most bytes of one download whose size nobody stated but whose digest is known."""
+LARGEST_UNPINNED = 64 << 20
+"""Most bytes of one download of which nothing is known: patches and signatures."""
+TICK = 0.1
+"""Seconds between two `Fetching` events of one download."""
+BINHOST = "binhost://"
+"""How URLs of what a binhost has begin; which transport serves them is the caller's matter."""
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What is wanted: `name` for people, where it may be, and what it must be.
+
+    `urls` are URLs, absolute paths, or `mirror://NAME/path`. `size` is in bytes where known; no
+    more is read. Without a digest only https and this machine are asked, and the first answer is
+    taken: for pinning, never for building. `proves_itself` says that the caller checks the bytes in
+    another way (an OpenPGP signature), so that plain http will do. `largest` is what is taken, in
+    bytes, where neither size nor digest is known.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    digest: Digest | None = None
+    size: int | None = None
+    proves_itself: bool = False
+    largest: int = LARGEST_UNPINNED
+
+
+class Ingest(Protocol):
+    """A blob being written; it exists from `commit` on."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def commit(self, expected: Digest | None = None) -> Digest: ...
+
+
+class BlobSink(Protocol):
+    """Where verified bytes go; the store is one."""
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def ingest(self) -> AbstractContextManager[Ingest]: ...
+
+
+Mirrors = Callable[[str], tuple[str, ...]]
+"""The base URLs of a mirror list by name; raises RecipeError for a name that it does not know.
+Called only when a download comes to that location, so it may itself be dear."""
+
+
+def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:
+    """The mirror lists of a configuration."""
+
+    def bases(name: str) -> tuple[str, ...]:
+        if name in lists:
+            return tuple(lists[name])
+        near = get_close_matches(name, lists, 1)
+        hint = f"did you mean mirror://{near[0]}/…?" if near else "name it under `mirrors:`"
+        raise RecipeError(f"unknown mirror list {name!r}", hint=hint)
+
+    return bases
+
+
+def no_mirrors(name: str) -> tuple[str, ...]:
+    raise RecipeError(f"unknown mirror list {name!r}", hint="name it under `mirrors:`")
+
+
+def locations(urls: tuple[str, ...], mirrors: Mirrors) -> Iterator[str]:
+    """The URLs with mirror lists put in, each once, each list only when it is reached.
+
+    Raises:
+        RecipeError: a mirror list is not known, or the URL is not `mirror://NAME/path`.
+    """
+    seen: set[str] = set()
+    for url in urls:
+        for location in _expanded(url, mirrors):
+            if location not in seen:
+                seen.add(location)
+                yield location
+
+
+def _expanded(url: str, mirrors: Mirrors) -> tuple[str, ...]:
+    if not url.startswith("mirror://"):
+        return (url,)
+    name, slash, path = url.removeprefix("mirror://").partition("/")
+    if not name or not slash or not path or ".." in path.split("/"):
+        raise RecipeError(f"not a mirror URL: {url}", hint="write mirror://NAME/path/of/file")
+    return tuple(f"{base.rstrip('/')}/{path}" for base in mirrors(name))
+
+
+class Abort:
+    """Ends downloads under way when a sibling failed or the user pressed Ctrl-C."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = threading.Event()
+        self._open: dict[int, Callable[[], None]] = {}
+
+    def check(self) -> None:
+        if self._set.is_set():
+            raise Interrupted("download given up")
+
+    def pause(self, seconds: float) -> None:
+        self._set.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def covering(self, response: Response) -> Iterator[None]:
+        with self._lock:
+            self._open[id(response)] = response.abort
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                del self._open[id(response)]
+
+    def all(self) -> None:
+        self._set.set()
+        with self._lock:
+            for abort in self._open.values():
+                abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one location did not do. `wrong` when it served bytes of another digest, `absent` when
+    it has none."""
+
+    location: str
+    reason: str
+    wrong: bool = False
+    absent: bool = False
+    cause: LocationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches into `sink`, through `transport`; `partials` holds downloads under way.
+
+    `reporter` is called from several threads. `pause` is the wait in seconds before the second try
+    at one location; it grows with each.
+    """
+
+    sink: BlobSink
+    transport: Transport
+    partials: Path
+    mirrors: Mirrors = no_mirrors
+    reporter: Reporter = silent
+    abort: Abort = field(default_factory=Abort)
+    pause: float = 0.2
+
+    def fetch(self, want: Fetch) -> Digest:
+        """Bring one thing into the sink.
+
+        Raises:
+            FetchError: no location serves it.
+            IntegrityError: no location serves it, and one at least served other bytes.
+            RecipeError: a mirror list is not known.
+            StoreError: it cannot be written.
+        """
+        if want.digest is not None and self.sink.has(want.digest):
+            return want.digest
+        partial_name = want.digest or f"unpinned-{threading.get_native_id()}"
+        with open_partial(self.partials, partial_name) as partial:
+            # another process may have brought it while we waited for the lock
+            if want.digest is not None and self.sink.has(want.digest):
+                partial.drop()
+                return want.digest
+            failures: list[Failure] = []
+            for location in locations(want.urls, self.mirrors):
+                if failures:  # told once there is another place; the error tells of the last
+                    self._tell(want, failures[-1])
+                failure = self.from_location(location, want, partial)
+                if failure is None:
+                    return self._keep(want, partial)
+                failures.append(failure)
+            raise _failed(want, failures)
+
+    def fetch_all(self, wants: Sequence[Fetch], jobs: int) -> tuple[Digest, ...]:
+        """Bring several things, `jobs` at once; the digests in the order of `wants`.
+
+        The first error ends all other downloads; their partial files stay.
+
+        Raises:
+            as `fetch`; KeyboardInterrupt after the downloads were ended.
+        """
+        unique: dict[str, Fetch] = {}
+        for want in wants:
+            same = unique.setdefault(_identity(want), want)
+            urls = tuple(dict.fromkeys((*same.urls, *want.urls)))
+            unique[_identity(want)] = replace(same, urls=urls)
+        abort = Abort()
+        fetcher = replace(self, abort=abort)
+        with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="buildit-fetch") as pool:
+            futures = {k: submit(pool, partial(fetcher.fetch, want)) for k, want in unique.items()}
+            try:
+                wait(futures.values(), return_when=FIRST_EXCEPTION)
+                if any(future.done() and future.exception() for future in futures.values()):
+                    abort.all()
+            except BaseException:
+                abort.all()
+                raise
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        raise_first(futures.values())
+        return tuple(futures[_identity(want)].result() for want in wants)
+
+    def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
+        """Fill `partial` from one location; None when its bytes are right."""
+        if want.digest is None and not want.proves_itself and plain_http(location):
+            return Failure(location, "http is refused for what no digest pins")
+        for attempt in range(1, ATTEMPTS + 1):
+            before = partial.rehash()
+            if want.size is not None and before > want.size:
+                partial.restart()
+                before = 0
+            try:
+                resumed = self._receive(location, want, partial, before)
+            except LocationError as error:
+                if want.digest is None:
+                    partial.restart()
+                if not error.transient or attempt == ATTEMPTS:
+                    return Failure(location, error.reason, absent=error.absent, cause=error)
+                self.abort.pause(min(error.retry_after or self.pause * attempt, LONGEST_PAUSE))
+                continue
+            got = partial.digest()
+            if want.digest is None or got == want.digest:
+                return None
+            head = partial.head(512)
+            partial.restart()
+            if not resumed:
+                return Failure(location, _wrong(want.digest, got, head), wrong=True)
+        return Failure(location, "its bytes change between two answers", wrong=True)
+
+    def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
+        """True when the bytes were added to those of an earlier try."""
+        cap = want.size if want.size is not None else LARGEST if want.digest else want.largest
+        if before and before == want.size:
+            return True
+        self.abort.check()
+        with (
+            self.transport.get(location, before if want.digest else 0, cap) as response,
+            self.abort.covering(response),
+        ):
+            resumed = response.offset > 0
+            if not resumed and before:
+                partial.restart()
+            last = 0.0
+            for chunk in response.chunks:
+                self.abort.check()
+                partial.add(chunk)
+                if time.monotonic() - last >= TICK:
+                    last = time.monotonic()
+                    self.reporter(Fetching(want.name, partial.size, want.size or response.total))
+        self.abort.check()
+        return resumed
+
+    def _keep(self, want: Fetch, partial: Partial) -> Digest:
+        with self.sink.ingest() as blob:
+            stream = partial.rewind()
+            while chunk := stream.read(CHUNK):
+                blob.write(chunk)
+            # the sink hashes what it writes: what was verified is what is kept
+            digest = blob.commit(partial.digest())
+        self.reporter(Fetching(want.name, partial.size, partial.size, done=True))
+        partial.drop()
+        return digest
+
+    def _tell(self, want: Fetch, failure: Failure) -> None:
+        # a distfiles/ directory or a binhost that lacks the file is no news, nor is a host that
+        # does not answer: whoever watches over it told of it
+        silent = failure.absent or (failure.cause is not None and failure.cause.unreachable)
+        lacks = silent and failure.location.startswith(BINHOST)
+        if failure.wrong or not (lacks or _local(failure.location) is not None):
+            self.reporter(LocationFailed(want.name, failure.location, failure.reason))
+
+
+def _identity(want: Fetch) -> str:
+    """Equal for wants that one download serves."""
+    return want.digest or f"{want.name} {' '.join(want.urls)}"
+
+
+def raise_first(futures: Iterable[Future[Any]]) -> None:
+    """Raise the first real error of finished tasks; giving up is only what it led to."""
+    errors = [
+        error
+        for future in futures
+        if not future.cancelled() and (error := future.exception()) is not None
+    ]
+    errors.sort(key=lambda error: isinstance(error, Interrupted))
+    if errors:
+        raise errors[0]
+
+
+def plain_http(location: str) -> bool:
+    """Whether somebody on the way could change the bytes."""
+    if not location.lower().startswith("http:"):
+        return False
+    try:
+        return not is_loopback(parse_target(location).host)
+    except LocationError:
+        return True
+
+
+def _local(location: str) -> Path | None:
+    try:
+        return local_path(location)
+    except LocationError:
+        return None
+
+
+def _is_near(failure: Failure) -> bool:
+    return _local(failure.location) is not None
+
+
+def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
+    reason = f"wrong bytes: expected sha256:{expected}, got sha256:{got}"
+    if head.lstrip().lower().startswith(_HTML):
+        reason += " (an HTML page: an error page or a login page instead of the file)"
+    return reason
+
+
+def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
+    details = tuple(f"{failure.location}: {failure.reason}" for failure in failures)
+    if not failures:
+        return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")
+    if any(failure.wrong for failure in failures):
+        # What was served is known to be wrong; who did not answer might have had the right bytes.
+        silent = [one for one in failures if not (one.wrong or one.absent or _is_near(one))]
+        hint = (
+            "is the sha256 right? Upstream may have replaced the file, or someone tampers with it: "
+            "compare with a copy that you trust before you change the sha256"
+        )
+        if silent:
+            hint += f"; {len(silent)} more could not be asked: check the network"
+        return IntegrityError(
+            "no location serves the bytes that are pinned, and what is served is another file",
+            place=want.name,
+            hint=hint,
+            details=details,
+        )
+    offline = any("--offline" in failure.reason for failure in failures)
+    first = "leave out --offline" if offline else "check the network, add a mirror"
+    hint = f"{first}, or put the file into distfiles/"
+    return FetchError("no location serves it", place=want.name, hint=hint, details=details)

@@ -1,0 +1,219 @@
+"""Where bytes come from: the transport protocol, and the one for local files.
+
+A transport serves bytes and never judges them: whoever asks compares the digest. HTTP is in
+`net.web`, which is loaded when the first URL needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from buildit.digest import CHUNK
+from buildit.errors import FetchError
+
+
+class LocationError(FetchError):
+    """One location failed; another may serve the bytes.
+
+    `transient` says that the same location may serve them later, `retry_after` when (seconds).
+    `absent` says that the location simply does not have them, `wrong` that it serves too many,
+    `unreachable` that its host cannot be talked to at all.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        hint: str | None = None,
+        transient: bool = False,
+        absent: bool = False,
+        wrong: bool = False,
+        retry_after: float = 0.0,
+        unreachable: bool = False,
+    ) -> None:
+        super().__init__(reason, place=url, hint=hint)
+        self.reason = reason
+        self.transient = transient
+        self.absent = absent
+        self.wrong = wrong
+        self.retry_after = retry_after
+        self.unreachable = unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A body under way.
+
+    `offset` is the position of the first byte in the whole (0 where the location cannot resume),
+    `total` the size of the whole in bytes where known. `chunks` raises `LocationError` when the
+    location fails half-way. `abort` ends it from any thread.
+    """
+
+    chunks: Iterator[bytes]
+    offset: int
+    total: int | None
+    content_type: str
+    abort: Callable[[], None]
+
+
+class Transport(Protocol):
+    """Bytes by URL. Thread-safe."""
+
+    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
+        """Open `url` at `offset`; more than `cap` bytes in all are refused.
+
+        Raises:
+            LocationError: the location does not serve it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let idle connections go."""
+        ...
+
+
+def local_path(url: str) -> Path | None:
+    """The path that a `file:` URL (RFC 8089) or an absolute path names; None for other URLs.
+
+    Raises:
+        LocationError: a `file:` URL of another machine, or one that is not absolute.
+    """
+    if url.startswith("/"):
+        return Path(url)
+    if not url.lower().startswith("file:"):
+        return None
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise LocationError(url, f"file: URL names another host, {parts.netloc!r}")
+    path = unquote(parts.path, errors="surrogateescape")
+    if not path.startswith("/") or "\0" in path:
+        raise LocationError(url, "file: URL is not an absolute path", hint="write file:///path")
+    return Path(path)
+
+
+class LocalTransport:
+    """`file:` URLs and absolute paths: regular files only, and no links unless `follow`."""
+
+    def __init__(self, *, follow: bool = True) -> None:
+        self._flags = 0 if follow else os.O_NOFOLLOW
+
+    @contextmanager
+    def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
+        path = local_path(url)
+        if path is None:
+            raise LocationError(url, "not a file: URL or an absolute path")
+        fd = _open_regular(path, url, self._flags)
+        with open(fd, "rb", buffering=0) as stream:
+            size = os.fstat(fd).st_size
+            check_cap(url, size, cap)
+            start = offset if offset <= size else 0
+            stream.seek(start)
+            chunks = _file_chunks(stream.read, url, cap - start)
+            yield Response(chunks, start, size, "", lambda: None)
+
+    def close(self) -> None:
+        return
+
+
+class ClosedTransport:
+    """The network of a run that asks no other machine: every request is refused by name."""
+
+    def get(
+        self,
+        url: str,
+        offset: int,  # noqa: ARG002  # the protocol's
+        cap: int,  # noqa: ARG002
+    ) -> AbstractContextManager[Response]:
+        raise LocationError(url, "not asked (--offline)", hint="run once without --offline")
+
+    def close(self) -> None:
+        return
+
+
+class SchemeTransport:
+    """One transport per URL scheme (`file` also serves absolute paths), made at first use."""
+
+    def __init__(self, factories: Mapping[str, Callable[[], Transport]]) -> None:
+        self._factories = dict(factories)
+        self._made: dict[Callable[[], Transport], Transport] = {}
+
+    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
+        scheme = "file" if url.startswith("/") else url.partition(":")[0].lower()
+        factory = self._factories.get(scheme)
+        if factory is None:
+            known = ", ".join(sorted(self._factories))
+            raise LocationError(url, f"URL scheme {scheme!r} is refused", hint=f"use {known}")
+        if factory not in self._made:
+            # setdefault is atomic: two threads may make two, one is kept, the other never opened
+            self._made.setdefault(factory, factory())
+        return self._made[factory].get(url, offset, cap)
+
+    def close(self) -> None:
+        for transport in self._made.values():
+            transport.close()
+
+
+def web_transport() -> Transport:
+    from buildit.remote.http.web import WebTransport
+
+    return WebTransport()
+
+
+def default_transport() -> SchemeTransport:
+    """https, http and local files."""
+    return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
+
+
+def read_small(transport: Transport, url: str, cap: int) -> bytes:
+    """The whole of a small file, at most `cap` bytes.
+
+    Raises:
+        LocationError: it is not served, or is longer.
+    """
+    with transport.get(url, 0, cap) as response:
+        return b"".join(response.chunks)
+
+
+def check_cap(url: str, size: int, cap: int) -> None:
+    """Raises LocationError: `size` bytes are more than were asked for."""
+    if size > cap:
+        reason = f"serves {size} bytes, more than the {cap} that it may have"
+        raise LocationError(url, reason, wrong=True)
+
+
+def _open_regular(path: Path, url: str, flags: int) -> int:
+    try:
+        # O_NONBLOCK: a FIFO put in place of the file must not hang us
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except FileNotFoundError as error:
+        raise LocationError(url, "no such file", absent=True) from error
+    except OSError as error:
+        raise LocationError(url, f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise LocationError(url, "is not a regular file")
+    return fd
+
+
+def _file_chunks(read: Callable[[int], bytes | None], url: str, cap: int) -> Iterator[bytes]:
+    left = cap
+    while True:
+        try:
+            chunk = read(CHUNK)
+        except OSError as error:
+            raise LocationError(url, f"cannot be read: {error.strerror}") from error
+        if not chunk:
+            return
+        left -= len(chunk)
+        if left < 0:  # the file grew while we read it
+            reason = f"serves more than the {cap} bytes that it may have"
+            raise LocationError(url, reason, wrong=True)
+        yield chunk

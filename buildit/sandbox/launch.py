@@ -1,0 +1,345 @@
+"""Start the processes of a sandbox, and end them whatever happens.
+
+The chain, each forking or becoming the next: `env` (every signal to its default action, none
+blocked); `setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer
+process 1, which mounts and sets limits; bubblewrap; the command. Bubblewrap is process 1 of the
+inside, where a build can read its environment and working directory: the one is fixed, the other
+is `/`, so neither tells where the store is.
+
+Process 1 keeps a watcher that reads the *lifeline*, a socket pair whose other end only buildit
+holds. When that end closes, because buildit closes it or because it was killed in whatever way at
+whatever moment, the watcher kills everything in the namespace; when process 1 ends, the kernel
+does. PR_SET_PDEATHSIG alone would leave gaps between fork and prctl, and is cleared by a change of
+uid. The same socket carries the word to begin, and bubblewrap's report.
+
+Started by root, the first process already runs as `HOST_ID` without groups or capabilities.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.archive.beneath import Root
+from buildit.errors import BuildError, IntegrityError
+from buildit.sandbox.filter import filter_program
+from buildit.sandbox.jail import (
+    FILTER_FD,
+    STAGE,
+    STATUS_FD,
+    Bind,
+    Jail,
+    mount_points,
+    overlays,
+)
+from buildit.store.build_owner import HOST_ID, host_owner
+
+PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where the programs of the chain are looked for; the caller's PATH has no say."""
+
+GRACE = 10.0
+"""Seconds that killed processes get to disappear."""
+
+_ENVIRONMENT = {
+    "PATH": PROGRAM_PATH,
+    "LC_ALL": "C",
+    "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 256 bytes a value, mount(2) a page
+}
+
+# $1 work directory, $2 trees, $3 limit on processes, $4 filter, $5 directories and $6 files of the
+# skeleton (plain words, see jail.py); then pairs for ulimit, --, pairs of overlay and options, --,
+# bubblewrap. The limit on processes is set in here so that it counts this sandbox, not the user.
+_STAGE = """\
+exec 3<&0 <INPUT
+echo ready >&3
+set -f
+mount -n -c -t tmpfs -o mode=755,size=4m tmpfs TMP || exit 125
+(cd TMP && mkdir -p work root $5 && for file in $6; do : >"$file" || exit; done) || exit 125
+printf "$4" >TMP/filter || exit 125
+mount -n -c --rbind "$1" TMP/work || exit 125
+cd -P "$2" || exit 125
+ulimit -u "$3" 2>/dev/null || ulimit -p "$3" || exit 125
+shift 6
+while [ "$1" != -- ]; do ulimit "-$1" "$2" || exit 125; shift 2; done
+shift
+while [ "$1" != -- ]; do
+  [ -d "TMP/$1" ] || mkdir "TMP/$1" || exit 125
+  mount -n -c -t overlay -o "$2" overlay "TMP/$1" || exit 125
+  shift 2
+done
+shift
+cd / || exit 125
+read -r go memory <&3 || exit 125
+[ "$memory" = - ] || ulimit -v "$memory" || exit 125
+{ while read -r _; do :; done; while :; do kill -s KILL -- -1; done; } <&3 2>/dev/null &
+env -i ENVIRONMENT "$@" STATUS>&3 3<&- FILTER<TMP/filter
+exit
+"""
+
+
+_EXIT = re.compile(rb'"exit-code": *(\d+)')
+
+
+def _stage(source: str) -> str:
+    places = {"INPUT": source, "TMP": STAGE}
+    places |= {"FILTER": str(FILTER_FD), "STATUS": str(STATUS_FD)}
+    # cd has left OLDPWD and PWD, a shell may add `_`: bubblewrap gets none of them
+    places |= {"ENVIRONMENT": " ".join(f"{name}={value}" for name, value in _ENVIRONMENT.items())}
+    text = _STAGE
+    for name, value in places.items():
+        text = text.replace(name, value)
+    return text
+
+
+QUIET = _stage("/dev/null")
+TERMINAL = _stage("&1")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run lies on the host: `common` is the nearest directory above both."""
+
+    common: Path
+    work: str
+    trees: str
+
+    @classmethod
+    def of(cls, work: Path, trees: Path) -> Places:
+        work, trees = work.resolve(), trees.resolve()
+        common = Path(os.path.commonpath((work, trees)))
+        return cls(common, f"./{work.relative_to(common)}", f"./{trees.relative_to(common)}")
+
+
+def prepare(jail: Jail, work: Path, trees: Path) -> Places:
+    """Look at what the sandbox is made of, and let the build user in.
+
+    Started by root, `work` itself and what stands at the top of each writable bind become the
+    build user's; what lies deeper must be so already (`host_owner`).
+
+    Raises:
+        BuildError: a tree or a bind is missing or unsafe, or closed to the build user.
+    """
+    places = Places.of(work, trees)
+    _check_trees(jail, trees)
+    try:
+        with Root.open(work) as root:
+            _own(jail, root, work)
+        _check_reachable(places)
+    except (IntegrityError, OSError) as error:
+        raise BuildError(
+            f"the sandbox cannot use its work directory: {error}", place=str(work)
+        ) from error
+    return places
+
+
+def _check_trees(jail: Jail, trees: Path) -> None:
+    for lower in jail.lowers:
+        if not (trees / lower).is_dir():
+            raise BuildError(
+                f"no such tree: {lower}",
+                place=str(trees),
+                hint="buildit store verify",
+            )
+
+
+def _own(jail: Jail, root: Root, work: Path) -> None:
+    owner = host_owner()
+    for bind in jail.binds:
+        _check_bind(bind, root, work)
+        if owner is not None and bind.writable:
+            root.chown(bind.source, *owner)
+    if owner is not None:
+        os.chown(work, *owner)
+
+
+def _check_bind(bind: Bind, root: Root, work: Path) -> None:
+    try:
+        kind = stat.S_IFMT(root.lstat(bind.source).st_mode)
+    except FileNotFoundError:
+        raise BuildError(
+            f"nothing to bind at {bind.dest}: {bind.source} does not exist", place=str(work)
+        ) from None
+    if kind not in {stat.S_IFDIR, stat.S_IFREG}:  # bubblewrap would follow a link
+        raise BuildError(
+            f"cannot bind {bind.source} at {bind.dest}: neither a directory nor a file",
+            place=str(work),
+            hint="a symbolic link is never followed",
+        )
+
+
+def _check_reachable(places: Places) -> None:
+    if host_owner() is None:
+        return
+    for start in (places.work, places.trees):
+        path = places.common / start
+        for directory in (path, *path.parents):
+            state = directory.stat()
+            if not state.st_mode & 0o001 and state.st_uid != HOST_ID:
+                raise BuildError(
+                    f"builds started by root run as uid {HOST_ID}, which may not enter it",
+                    place=str(directory),
+                    hint=f"chmod o+x {directory}",
+                )
+            if directory == places.common:
+                break
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The command line of a whole chain: everything that `start` needs to know of a run."""
+
+    argv: tuple[str, ...]
+    places: Places
+
+
+def chain(
+    jail: Jail, places: Places, bwrap: Sequence[str], *, script: str, words: Sequence[str]
+) -> Chain:
+    """`bwrap` is bubblewrap's argv, `script` QUIET or TERMINAL.
+
+    `words` are the number of processes, then pairs for `ulimit`.
+    """
+    processes, *limits = words
+    directories, files = _skeleton(jail, places)
+    mounts = [word for pair in overlays(jail.lowers) for word in pair]
+    # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
+    # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
+    # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
+    argv = ["env", "--default-signal", "setarch", "-R"]
+    argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
+    argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
+    argv += [_octal(filter_program(os.uname().machine)), directories, files]
+    return Chain((*argv, *limits, "--", *mounts, "--", *bwrap), places)
+
+
+def _skeleton(jail: Jail, places: Places) -> tuple[str, str]:
+    work = places.common / places.work
+    files = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
+    above = {os.path.dirname(file) for file in files}
+    directories = {*mount_points(jail), *above} - files - {""}
+    return _words(directories), _words(files)
+
+
+def _words(paths: Iterable[str]) -> str:
+    return " ".join(f"skeleton/{path}" for path in sorted(paths))
+
+
+def _octal(data: bytes) -> str:
+    """Bytes as the shell's printf takes them in its format, NUL included."""
+    return "".join(f"\\{byte:03o}" for byte in data)
+
+
+@dataclass(slots=True)
+class Lifeline:
+    """A started chain: its first process, and the socket that keeps it alive."""
+
+    process: subprocess.Popen[bytes]
+    _socket: socket.socket
+    status: int | None = None
+    """The command's exit status as bubblewrap reported it, once the chain has ended by itself."""
+
+    def ready(self) -> int | None:
+        """The process 1 of the outer namespace as seen from here, or None: it died at once.
+
+        Raises:
+            OSError: the kernel does not tell (no CONFIG_PROC_CHILDREN).
+            BuildError: it does neither.
+        """
+        self._socket.settimeout(3 * GRACE)
+        try:
+            if not self._socket.recv(len(b"ready\n"), socket.MSG_WAITALL):
+                return None
+        except TimeoutError:
+            raise undead(self.process.pid) from None
+        first = self.process.pid
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    def begin(self, memory_bytes: int | None) -> None:
+        """Let it go on; `memory_bytes` bounds each process's address space."""
+        kilobytes = "-" if memory_bytes is None else str(memory_bytes >> 10)
+        with contextlib.suppress(ConnectionError):  # it died at once: its log says why
+            self._socket.sendall(f"go {kilobytes}\n".encode())
+
+    def cut(self) -> None:
+        """Have everything killed; may be called again."""
+        if self._socket.fileno() >= 0:
+            self.status = _reported(self._socket)
+            self._socket.close()
+
+
+def _reported(report: socket.socket) -> int | None:
+    """What bubblewrap has written by now, as `--json-status-fd` does: one JSON value a line."""
+    report.setblocking(False)
+    text = b""
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while data := report.recv(4096):
+            text += data
+    for line in text.splitlines():
+        found = _EXIT.search(line)
+        if found is not None:
+            return int(found.group(1))
+    return None
+
+
+@contextlib.contextmanager
+def started(line: Chain, output: int, *, session: bool) -> Iterator[Lifeline]:
+    """Start the chain, waiting for `begin`; at the end it is cut and gone.
+
+    `output` is the descriptor that it writes to; `session` takes it off the terminal.
+
+    Raises:
+        BuildError: the first process cannot be started, or killed processes do not end.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = _popen(line, theirs.fileno(), output, session=session)
+    except OSError as problem:
+        ours.close()
+        raise BuildError(f"the sandbox cannot be started: {problem}") from problem
+    finally:
+        theirs.close()
+    life = Lifeline(process, ours)
+    try:
+        yield life
+    finally:
+        life.cut()
+        _reap(process)
+
+
+def _popen(line: Chain, source: int, output: int, *, session: bool) -> subprocess.Popen[bytes]:
+    uid, gid = host_owner() or (None, None)
+    return subprocess.Popen(
+        line.argv,
+        stdin=source,
+        stdout=output,
+        stderr=output,
+        cwd=line.places.common,  # entered before the uid is dropped: the paths above may be closed
+        env=_ENVIRONMENT,
+        umask=0o022,
+        start_new_session=session,
+        user=uid,
+        group=gid,
+        extra_groups=None if uid is None else [],
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        raise undead(process.pid) from None
+
+
+def undead(pid: int) -> BuildError:
+    return BuildError(
+        f"killed processes of the build did not end within {GRACE:.0f} s",
+        hint=f"look at process {pid} and its children: ps -o pid,stat,wchan,args -g {pid}",
+    )

@@ -1,0 +1,310 @@
+"""Run a command in a sandbox: start it, keep its log and its limits, and be sure that it is gone.
+
+A build is one call of `run`. When it returns, or raises, no process of the build exists any more,
+so what it wrote can be read without racing against it (THREATS.md, E4 and E9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
+from buildit.sandbox.jail import Jail, bwrap_argv, terminal_argv
+from buildit.sandbox.launch import (
+    GRACE,
+    QUIET,
+    TERMINAL,
+    Lifeline,
+    chain,
+    prepare,
+    started,
+    undead,
+)
+from buildit.sandbox.limits import (
+    Group,
+    HardLimits,
+    Limits,
+    address_limit,
+    open_group,
+    process_limit,
+    rlimit_words,
+)
+from buildit.sandbox.log import LogFile, last_lines
+from buildit.sandbox.probe import why_not
+from buildit.sandbox.watch import DiskWatch, Look, TreeWatch
+
+_TICK = 0.05  # seconds between looks at the stop event and the limits
+_READ = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended.
+
+    `status` is its exit status; where a signal ended it, 128 plus the signal, as shells say it.
+    `limit` names what it exceeded: `memory`, `processes`, `seconds`, `idle` or `disk`; or `full`,
+    where not the build is at fault but the store's file system is nearly full.
+    """
+
+    status: int
+    signal: int | None
+    limit: str | None
+    seconds: float
+    log_truncated: bool
+
+
+def run(
+    jail: Jail,
+    command: Sequence[str],
+    *,
+    trees: Path,
+    work: Path,
+    log: Path,
+    limits: Limits,
+    stop: threading.Event,
+) -> Outcome:
+    """Run a command offline in the jail, its output in `log`, until it ends or a limit ends it.
+
+    `trees` holds the directories that `jail.lowers` names, `work` what its binds name; both are
+    best in one store. Started by root, files in `work` belong to `store.build_owner.host_owner()`.
+    Everything is killed when `stop` is set, and when this process dies in whatever way.
+
+    Raises:
+        BuildError: the sandbox could not be set up, the command is not in it, or its processes
+            could not be killed.
+        StoreError: the log cannot be written, or the chroot has no shell.
+        Interrupted: `stop` was set.
+    """
+    words = _words(limits)
+    begun = time.monotonic()
+    places = prepare(jail, work, trees)
+    with (
+        _grouped(limits) as group,
+        _log(log, limits.log_bytes) as kept,
+        _piped() as pipe,
+    ):
+        line = chain(jail, places, bwrap_argv(jail, command), script=QUIET, words=words)
+        with started(line, pipe.write_end, session=True) as life:
+            pipe.close_write_end()
+            writable = tuple(work / bind.source for bind in jail.binds if bind.writable)
+            looks = (DiskWatch(writable, limits.disk_bytes), _confine(life, group, limits))
+            follow = _Follow(life, pipe.read_end, kept, limits, stop, looks)
+            follow.to_the_end()
+        limit = follow.limit or (None if group is None else group.exceeded())
+        if follow.stopped:
+            raise Interrupted("the build was interrupted")
+        if life.status is None and limit is None:
+            raise _not_started(life, log, command[0])
+    status = life.status
+    status = 128 + signal.SIGKILL if status is None or limit is not None else status
+    ended_by = status - 128 if status - 128 in signal.valid_signals() else None
+    return Outcome(status, ended_by, limit, time.monotonic() - begun, kept.truncated)
+
+
+def shell(
+    jail: Jail, command: Sequence[str], *, trees: Path, work: Path, limits: Limits
+) -> Outcome:
+    """The same jail on this process's terminal, for a person; no limit on time, disk or output.
+
+    Call it from the main thread. The terminal is given back to this process at the end. bash knows
+    how to live in a process group from outside its pid namespace; dash has job control too, but
+    ends with status 2 because it cannot restore that group.
+
+    Raises:
+        UsageError: there is no terminal.
+        BuildError: the sandbox could not be set up.
+    """
+    words = _words(limits)
+    begun = time.monotonic()
+    places = prepare(jail, work, trees)
+    with (
+        _terminal() as terminal,
+        _grouped(limits) as group,
+    ):
+        line = chain(jail, places, terminal_argv(jail, command), script=TERMINAL, words=words)
+        with started(line, terminal, session=False) as life:
+            _confine(life, group, limits)
+            life.process.wait()
+    status = life.status
+    if status is None:
+        raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
+    ended_by = status - 128 if status - 128 in signal.valid_signals() else None
+    return Outcome(status, ended_by, None, time.monotonic() - begun, log_truncated=False)
+
+
+def _words(limits: Limits) -> list[str]:
+    hard = HardLimits.current()
+    return [str(process_limit(limits, hard)), *rlimit_words(limits, hard)]
+
+
+@dataclass(slots=True)
+class _Follow:
+    """Read the log and look at the limits until the chain is gone; what ended it stays here."""
+
+    life: Lifeline
+    read_end: int
+    kept: LogFile
+    limits: Limits
+    stop: threading.Event
+    looks: Sequence[Look]
+    limit: str | None = None
+    stopped: bool = False
+    _begun: float = field(default_factory=time.monotonic)
+    _heard: float = field(default_factory=time.monotonic)
+    _deadline: float | None = None
+
+    def to_the_end(self) -> None:
+        """Until the first process is reaped and nobody holds the pipe.
+
+        Process 1 of the namespace holds it to its end, so by then the namespace is dead.
+        """
+        pidfd = os.pidfd_open(self.life.process.pid)
+        with contextlib.ExitStack() as closing, selectors.DefaultSelector() as selector:
+            closing.callback(os.close, pidfd)
+            selector.register(pidfd, selectors.EVENT_READ)
+            selector.register(self.read_end, selectors.EVENT_READ)
+            look_at = 0.0
+            while selector.get_map():
+                for key, _ in selector.select(_TICK):
+                    self._event(selector, key.fd)
+                now = time.monotonic()
+                if now >= look_at:
+                    look_at = now + _TICK
+                    self._tick(now)
+
+    def _event(self, selector: selectors.BaseSelector, fd: int) -> None:
+        if fd != self.read_end:
+            selector.unregister(fd)
+            self._end(time.monotonic())  # normally all is dead; else its first process was killed
+        elif data := os.read(fd, _READ):
+            self._heard = time.monotonic()
+            self.kept.write(data)
+        else:
+            selector.unregister(fd)
+
+    def _tick(self, now: float) -> None:
+        if self._deadline is not None:
+            if now > self._deadline:
+                raise undead(self.life.process.pid)
+            return
+        self.stopped = self.stop.is_set()
+        self.limit = None if self.stopped else self._exceeded(now)
+        if self.stopped or self.limit is not None:
+            self._end(now)
+
+    def _exceeded(self, now: float) -> str | None:
+        if now - self._begun > self.limits.seconds:
+            return "seconds"
+        if now - self._heard > self.limits.idle_seconds:
+            return "idle"
+        return next((name for look in self.looks if (name := look()) is not None), None)
+
+    def _end(self, now: float) -> None:
+        self.life.cut()
+        self._deadline = self._deadline or now + GRACE
+
+
+def _confine(life: Lifeline, group: Group | None, limits: Limits) -> Look:
+    """Put the chain under its limits and let it begin; what looks at them from now on."""
+    if group is not None:
+        with contextlib.suppress(OSError):
+            process = life.ready()
+            if process is not None:
+                group.add(process)
+            life.begin(None)
+            return group.exceeded
+    life.begin(address_limit(limits, HardLimits.current()))
+    return TreeWatch(life.process.pid, limits)
+
+
+@contextlib.contextmanager
+def _grouped(limits: Limits) -> Iterator[Group | None]:
+    group = open_group(limits)
+    try:
+        yield group
+    finally:
+        if group is not None:
+            group.close()
+
+
+@contextlib.contextmanager
+def _log(path: Path, limit: int) -> Iterator[LogFile]:
+    try:
+        with LogFile(path, limit) as kept:
+            yield kept
+    except OSError as error:
+        raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
+
+
+@dataclass(slots=True)
+class _Pipe:
+    read_end: int
+    write_end: int
+
+    def close_write_end(self) -> None:
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+
+@contextlib.contextmanager
+def _piped() -> Iterator[_Pipe]:
+    pipe = _Pipe(*os.pipe2(os.O_CLOEXEC))
+    try:
+        yield pipe
+    finally:
+        pipe.close_write_end()
+        os.close(pipe.read_end)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise UsageError(f"a shell needs a terminal: {error}") from error
+    try:
+        yield terminal
+    finally:
+        # the shell inside took the foreground; a background process may only take it back with
+        # SIGTTOU blocked (tcsetpgrp(3))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(terminal, os.getpgrp())
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(terminal)
+
+
+_NOT_RUN = re.compile(r"bwrap: execvp (?P<program>.*): (?P<reason>[^:]+)")
+
+
+def _not_started(life: Lifeline, log: Path, program: str) -> BuilditError:
+    """Why the command never ran; `program` is its first word."""
+    if life.process.returncode == 128 + signal.SIGKILL:
+        return BuildError(
+            "the sandbox was killed from outside",
+            hint="look for the kernel's out-of-memory killer: dmesg | tail",
+        )
+    lines = last_lines(log, 6)
+    not_run = _NOT_RUN.fullmatch(lines[-1]) if lines else None
+    if not_run is None or not_run["program"] != program:
+        return BuildError("the sandbox could not be set up", hint=why_not(), details=lines)
+    # All was mounted and isolated: the machine is fit, the chroot is not (execve(2)).
+    message = f"the chroot cannot run {program}: {not_run['reason']}"
+    if not_run["reason"] == os.strerror(errno.E2BIG):
+        return BuildError(message, hint="shorten the step or its environment", details=lines)
+    if program == "sh":
+        hint = "an unpacked tree of the store is damaged: buildit store verify"
+        return StoreError(message, hint=hint, details=lines)
+    hint = "add the .deb that has it to the recipe: depends: {build: [debian:NAME]}"
+    return BuildError(message, hint=hint, details=lines)

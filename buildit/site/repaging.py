@@ -1,0 +1,105 @@
+"""Make the pages of a binhost anew, for whoever looks after it: no container is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import UsageError
+from buildit.events import Reporter
+from buildit.remote.binhost.hosts import Hosts
+from buildit.site.pages import is_address, name_site, site_of, stated_site
+from buildit.site.shelf import Shelf
+from buildit.site.shown import Site
+from buildit.store.cas import Store
+from buildit.store.layout import FORMAT_FILE
+from buildit.trust.settings import Repository, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Repaged:
+    """What was made anew: how many files were written, under which title and address."""
+
+    path: str
+    title: str
+    url: str
+    written: int
+
+
+def repage(
+    what: str,
+    settings: Settings,
+    store: Store,
+    report: Reporter,
+    title: str = "",
+    url: str = "",
+) -> Repaged:
+    """Make all pages of a binhost anew, from what lies there.
+
+    `what` is a directory, or the name of a repository of the configuration. Without `title` and
+    `url` they stay what they are; a binhost that has none yet takes them from its repository.
+
+    Raises:
+        UsageError: no such repository or directory, or it cannot be published to; `url` is no
+            https address.
+        FetchError, StoreError: the binhost cannot be read or written.
+    """
+    address = url.rstrip("/")
+    if address and not is_address(address):
+        raise UsageError(
+            "not an address that pages can have",
+            place=url,
+            hint="give the https:// address of the binhost's root, without a query",
+        )
+    one = _repository(what, settings)
+    with _shelf(one, settings, store, report) as shelf:
+        known = stated_site(shelf) or site_of(one)
+        site = Site(title or known.title, address or known.url)
+        scratch = store.scratch("pages")
+        try:
+            written = name_site(shelf, site, scratch)
+        finally:
+            store.discard(scratch)
+    return Repaged(one.upload, site.title, site.url, written)
+
+
+def _repository(what: str, settings: Settings) -> Repository:
+    for one in settings.repositories:
+        if one.name == what:
+            if one.upload:
+                return one
+            raise UsageError(
+                f"repository {what} has no place to publish to",
+                hint="give it an upload-type and an upload-path, or name the directory",
+            )
+    if not os.path.isdir(what):
+        names = ", ".join(one.name for one in settings.repositories) or "none"
+        raise UsageError(
+            f"{what!r} is neither a directory nor a repository of the configuration",
+            hint=f"repositories: {names}",
+        )
+    root = Path(what).resolve()
+    if not (root / FORMAT_FILE).is_file():
+        # Opening would make a store of it.
+        raise UsageError(
+            "the directory is no binhost",
+            place=str(root),
+            hint=f"name the directory that has {FORMAT_FILE}",
+        )
+    for one in settings.repositories:
+        if one.upload == str(root):
+            return one
+    return Repository(root.name, str(root), str(root), unsigned=False)
+
+
+@contextmanager
+def _shelf(one: Repository, settings: Settings, store: Store, report: Reporter) -> Iterator[Shelf]:
+    hosts = Hosts(settings, store, report)
+    try:
+        with hosts.publisher(one) as publisher:
+            yield publisher
+    finally:
+        hosts.close()

@@ -1,0 +1,87 @@
+"""Signing statements with the user's SSH key, and the list of those whose statements count."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.errors import IntegrityError, RecipeError, UsageError
+from buildit.store.attest import LOCAL
+from buildit.store.durable import open_regular
+from buildit.trust.settings import Settings
+
+if TYPE_CHECKING:
+    from buildit.trust.allowed_signers import AllowedSigner
+    from buildit.trust.sshkeys import SigningKey
+
+LARGEST_LIST = 16 << 20
+"""Bytes of an allowed-signers file; what has more is none."""
+NAMESPACE = "buildit-attestation-v1"
+
+
+def signer(settings: Settings) -> tuple[str, Callable[[bytes], bytes] | None]:
+    """The builder's name and its signing function; (`local`, None) without an SSH key.
+
+    Raises:
+        UsageError: the key cannot be used.
+    """
+    key = own_key(settings)
+    if key is None:
+        return LOCAL, None
+    from buildit.trust.sshsig import builder_name, sign
+
+    return builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode()
+
+
+def own_key(settings: Settings) -> SigningKey | None:
+    """The user's SSH key; None where none is configured.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    wanted = settings.signing_key
+    if not wanted or wanted.startswith("gpg:"):
+        return None
+    from buildit.trust.sshkeys import AgentKey, agent_keys, signing_key
+
+    agent = Path(settings.ssh_agent) if settings.ssh_agent else None
+    if not wanted.startswith("agent:"):
+        return signing_key(Path(wanted), agent)
+    if agent is None:
+        raise UsageError(
+            f"signing-key is {wanted}, and no agent runs",
+            hint="start one: eval $(ssh-agent) && ssh-add",
+        )
+    from buildit.trust.sshsig import fingerprint
+
+    for public in agent_keys(agent):
+        if fingerprint(public) == wanted.removeprefix("agent:"):
+            return AgentKey(agent, public)
+    raise UsageError(f"the agent does not hold {wanted}", hint="see `ssh-add -l`")
+
+
+def signers_of(path: Path) -> tuple[AllowedSigner, ...]:
+    """The lines of an allowed-signers file.
+
+    Raises:
+        RecipeError: it cannot be read, or is malformed.
+    """
+    from buildit.trust.allowed_signers import parse_allowed_signers
+
+    try:
+        with open_regular(path, follow=True) as stream:
+            # Bytes: a carriage return ends no line here, as it ends none for ssh-keygen.
+            text = stream.read(LARGEST_LIST + 1).decode("utf-8")
+        if len(text) > LARGEST_LIST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    except (OSError, UnicodeDecodeError, IntegrityError) as error:
+        raise RecipeError(
+            f"the allowed-signers file cannot be read: {error}",
+            place=str(path),
+            hint="name an OpenSSH allowed-signers file in `trust: {allowed-signers: …}`, or make "
+            "it: buildit trust add KEYFILE",
+        ) from error
+    return parse_allowed_signers(text, str(path))

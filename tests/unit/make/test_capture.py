@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from buildit.archive.beneath import Root
+from buildit.digest import digest_bytes
+from buildit.errors import BuildError, Interrupted
+from buildit.make.capture.capture import Installed, check, refuse_empty, survey, told
+from buildit.make.capture.needs import MACHINES, Target
+from buildit.make.capture.normalise import FileRule, open_content
+from buildit.make.capture.split import OutputRule
+from buildit.make.watched import Watched
+from buildit.model.tree import Kind
+
+pytestmark = pytest.mark.unit
+
+TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+LIB = "usr/lib/x86_64-linux-gnu"
+
+
+def put(dest: Path, *paths: str, mode: int = 0o644) -> None:
+    for path in paths:
+        (dest / path).parent.mkdir(parents=True, exist_ok=True)
+        (dest / path).write_bytes(b"data")
+        (dest / path).chmod(mode)
+
+
+def looked(dest: Path, *rules: OutputRule, files: tuple[FileRule, ...] = ()) -> Installed:
+    with Root.open(dest) as root:
+        return survey(root, files, rules, 1, TARGET)
+
+
+def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> None:
+    put(tmp_path, f"{LIB}/libz.la", f"{LIB}/mod/a.la", f"{LIB}/mod/b.la", "usr/share/info/dir")
+    put(tmp_path, *(f"{LIB}/deep/{number} x.a" for number in range(7)), "usr/bin/z\n")
+    found = looked(tmp_path)
+    plugins = f"{LIB}/mod/a.la, {LIB}/mod/b.la"
+    assert told(found, loud=True) == (
+        f"libtool archive left out: {plugins}; to keep: outputs: {{runtime: [{plugins}]}}",
+        "put in `dev`, which images lack: "
+        + ", ".join(f"{LIB}/deep/{number} x.a" for number in range(5))
+        + " and 2 more; to keep: outputs: {runtime: ["
+        + ", ".join(f'"{LIB}/deep/{number} x.a"' for number in range(5))
+        + "]}",
+    )
+    assert len(told(found)) == 3
+    kept = looked(tmp_path, OutputRule("runtime", (f"{LIB}/mod/*.la", f"{LIB}/deep/*")))
+    assert told(kept, loud=True) == ()
+    assert f"{LIB}/mod/a.la" in [entry.path for entry in kept.outputs["runtime"]]
+
+
+def test_a_package_of_nothing_is_refused_unless_declared(tmp_path: Path) -> None:
+    found = looked(tmp_path)
+    with pytest.raises(BuildError, match="the package is empty") as caught:
+        refuse_empty(found, (), "a/x-1")
+    assert caught.value.place == "a/x-1"
+    assert "outputs: {runtime: {optional: yes}}" in (caught.value.hint or "")
+    refuse_empty(found, (OutputRule("runtime", ()),), "a/x-1")
+    with pytest.raises(BuildError, match="the package is empty"):
+        refuse_empty(found, (OutputRule("runtime", ("usr/bin/*",)),), "a/x-1")
+
+
+def test_a_package_for_development_only_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "usr/include/x.h", "usr/share/doc/x/README")
+    found = looked(tmp_path)
+    refuse_empty(found, (), "a/x-1")
+    assert told(found, loud=True) == ("an image gets nothing of it: everything is in dev, doc",)
+
+
+def test_modes_that_have_to_be_declared(tmp_path: Path) -> None:
+    put(tmp_path, "usr/bin/s", mode=0o4755)
+    with Root.open(tmp_path) as root:
+        with pytest.raises(BuildError, match="mode 4755"):
+            check(root, looked(tmp_path), TARGET, (), "a/x-1")
+        declared = looked(tmp_path, files=(FileRule("usr/bin/s", mode=0o4755),))
+        assert check(root, declared, TARGET, (), "a/x-1") == ()
+    assert declared.outputs["runtime"][-1].mode == 0o4755
+
+
+@pytest.mark.parametrize("prepare", [lambda dest: put(dest, "a"), lambda dest: large(dest / "a")])
+def test_a_stop_is_heeded_within_a_chunk(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    prepare(tmp_path)
+    stop = threading.Event()
+    with Root.open(tmp_path) as root:
+        threading.Timer(0.3 if (tmp_path / "a").stat().st_size > 9 else 0, stop.set).start()
+        time.sleep(0.1)
+        begin = time.monotonic()
+        with pytest.raises(Interrupted):
+            survey(Watched(root, stop), (), (), 1, TARGET)
+    assert time.monotonic() - begin < 10
+
+
+def large(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(4 << 30)
+        stream.truncate((4 << 30) - 1)
+
+
+class Counting(Root):
+    """A root that counts how often each file is opened."""
+
+    opened: ClassVar[Counter[str]] = Counter()
+
+    def open_read(self, path: str) -> int:
+        self.opened[path] += 1
+        return super().open_read(path)
+
+
+def test_small_files_are_opened_once(tmp_path: Path) -> None:
+    put(tmp_path, "usr/share/a", "usr/share/b", "usr/bin/c", mode=0o755)
+    (tmp_path / "usr/share/large").write_bytes(b"x" * 100_000)
+    Counting.opened.clear()
+    with Counting.open(tmp_path) as root:
+        tree = Watched(root, threading.Event())
+        found = survey(tree, (), (), 1, TARGET)
+        assert check(tree, found, TARGET, (), "a/x") == ()
+        for entry in found.outputs["runtime"]:
+            if entry.kind is Kind.FILE:
+                with open_content(tree, entry) as stream:
+                    assert digest_bytes(stream.read()) == entry.digest
+    assert Counting.opened.pop("usr/share/large") > 2
+    assert dict(Counting.opened) == {"usr/bin/c": 1, "usr/share/a": 1, "usr/share/b": 1}

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.beneath import Root
+from buildit.commands.rules import RULES
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import RecipeError
+from buildit.make.capture.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet
+from buildit.make.capture.needs import Needs
+from buildit.model.artifact import RUNTIME
+from buildit.model.plan import DebRef, Toolchain
+from buildit.model.tree import Entry, Kind
+from buildit.plan.nodes import deb_node
+from buildit.store.cas import Store
+from tests.debian_maker import make_deb
+
+pytestmark = pytest.mark.unit
+
+
+def left(folder: Path, *globs: str) -> list[str]:
+    """What is left of a small tree."""
+    for path in ("usr/bin/a", "usr/bin/b", "usr/share/doc/x/copyright", "usr/share/y"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    (folder / "usr/share/empty").mkdir()
+    (folder / "usr/bin/c").hardlink_to(folder / "usr/bin/a")
+    (folder / "usr/bin/d").symlink_to("../share")
+    with Root.open(folder) as tree:
+        leave_out(tree, globs, "debian:x-1")
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    empty = (path for path in folder.rglob("*") if path.is_dir() and not list(path.iterdir()))
+    return sorted(str(path.relative_to(folder)) for path in {*found, *empty})
+
+
+ALL = [
+    "usr/bin/a",
+    "usr/bin/b",
+    "usr/bin/c",
+    "usr/bin/d",
+    "usr/share/doc/x/copyright",
+    "usr/share/empty",
+    "usr/share/y",
+]
+
+
+@pytest.mark.parametrize(
+    ("globs", "gone"),
+    [
+        ((), ()),
+        (("usr/bin/b",), ("usr/bin/b",)),
+        (("usr/bin/a",), ("usr/bin/a",)),  # its hard link stays
+        (("usr/bin/d",), ("usr/bin/d",)),  # not what it leads to
+        (("usr/share/doc/**",), ("usr/share/doc/x/copyright",)),
+        (("usr/share/doc",), ("usr/share/doc/x/copyright",)),
+        (("usr/bin/?", "usr/share/y"), (*ALL[:4], "usr/share/y")),
+    ],
+)
+def test_what_is_left(globs: tuple[str, ...], gone: tuple[str, ...], tmp_path: Path) -> None:
+    assert left(tmp_path, *globs) == [path for path in ALL if path not in gone]
+
+
+def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"without: \[usr/sbin/\*\].* matches no file of debian:x"
+    ):
+        left(tmp_path, "usr/bin/b", "usr/sbin/*")
+
+
+def test_what_nothing_provides_is_written_down() -> None:
+    needs = {RUNTIME: Needs({"path:/usr/bin/perl": ("usr/bin/a", "usr/bin/b"), "soname:z": ("c",)})}
+    assert unmet(needs, {RUNTIME: {"soname:z": "k:runtime"}}) == (
+        "needs that neither its Depends nor the toolchain provide:\n"
+        "/usr/bin/a: /usr/bin/perl\n/usr/bin/b: /usr/bin/perl\n"
+    )
+    assert unmet({RUNTIME: Needs({})}, {RUNTIME: {}}) == ""
+
+
+def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its neighbours by output, and the toolchain's as they are in its tree."""
+
+    def ref(name: str, content: bytes) -> DebRef:
+        return DebRef(name, "1", "amd64", "bookworm", f"pool/{name}.deb", 1, digest_bytes(content))
+
+    with Store.open(tmp_path / "store") as store:
+        files = {"usr/bin/x": "x", "usr/include/x.h": "x", "usr/share/man/man1/x.1": "x"}
+        content = make_deb("other", files)
+        store.put_bytes(content)
+        other, own, base = ref("other", content), ref("own", b"own"), ref("base", b"base")
+        toolchain = Toolchain("t", "linux/amd64", Digest("0" * 64), (base,))
+        entry = Entry("usr/bin/sh", Kind.SYMLINK, 0o777, target="dash")
+        debs = Debs(store, toolchain, {entry.path: ("base", entry)}, RULES)
+        node = deb_node(own, toolchain, (own, other), RULES)
+        key = deb_node(other, toolchain, (own, other), RULES).key
+        seen = {one.name: [e.path for e in one.entries] for one in debs.beside(node)}
+        assert seen[f"{key}:{RUNTIME}"][-1:] == ["usr/bin/x"]
+        assert seen[f"{key}:dev"] == ["usr/include/x.h"]
+        assert seen[f"{key}:doc"] == ["usr/share/man/man1/x.1"]
+        [below] = debs.below()
+        assert below.name == f"{deb_node(base, toolchain, (), RULES).key}:{RUNTIME}"
+        assert tuple(below.entries) == (entry,)
+        store.path(other.digest).unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr("buildit.make.capture.debs.deb_node", None)
+            assert {one.name for one in debs.beside(node)} == seen.keys()  # all of it once
+
+
+def test_the_run_directories_of_base_files_become_links(tmp_path: Path) -> None:
+    """Beside sys-apps/baselayout, which has the same links, they would clash as directories."""
+    with Root.open(tmp_path) as tree:
+        assert link_run_directories(tree) == frozenset()
+        for path in ("var/run", "var/lock/mine"):
+            (tmp_path / path).mkdir(parents=True)
+        assert link_run_directories(tree) == {"var/run"}
+    assert (tmp_path / "var/run").readlink() == Path("../run")
+    assert (tmp_path / "var/lock/mine").is_dir()
+    recipe = (Path(__file__).parents[3] / "pkgs/sys-apps/baselayout/pkg.yaml").read_text()
+    assert all(f"ln -s {target} {path}\n" in recipe for path, target in RUN_LINKS.items())

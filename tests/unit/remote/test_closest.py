@@ -1,0 +1,133 @@
+"""The closest build of a package, in the store and on binhosts that list names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from buildit.digest import BuildKey
+from buildit.errors import FetchError
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.plan import Node
+from buildit.plan.identity import build_key, record_text
+from buildit.remote.binhost.closest import Nearby
+from buildit.site.package_page import package_page
+from buildit.site.shown import Build, Claim, Listed, Site
+from buildit.store.artifacts import commit
+from buildit.store.cas import Store
+
+pytestmark = pytest.mark.unit
+
+SITE = Site("far", "https://far.example")
+
+
+def node(version: str = "1.0", use: str = "", name: str = "app/hello", **more: object) -> Node:
+    record = record_text(
+        {"name": name, "version": version, "environment": {"USE": use}, "steps": [], **more}
+    )
+    return Node(build_key(record), name, version, record, "")
+
+
+def built(store: Store, one: Node) -> Artifact:
+    output = Output(store.put_bytes(b"layer"), 5, store.put_bytes(b"contents"))
+    record = store.put_bytes(one.record.encode())
+    artifact = Artifact(one.key, one.name, one.version, "linux/amd64", {RUNTIME: output}, record)
+    commit(store, artifact)
+    return artifact
+
+
+@dataclass
+class Web:
+    """A binhost behind a web server: pages and records by path."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    name: str = "far"
+    base: str = "https://far.example"
+    dead: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        self.asked.append(path)
+        if self.dead:
+            raise FetchError("connection refused")
+        content = self.files.get(path)
+        return content if content is None or len(content) <= limit else None
+
+    def publish(self, *nodes: Node) -> None:
+        claim = Claim("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
+        builds = [Build(one.key, one.version, "linux/amd64", (), (claim,)) for one in nodes]
+        page = package_page(SITE, Listed(nodes[0].name, nodes[0].name, ()), builds)
+        self.files[f"n/{nodes[0].name}/index.html"] = page.encode()
+        for one in nodes:
+            self.files[f"blobs/sha256/{one.key}"] = one.record.encode()
+
+
+def nearby(store: Store, *hosts: Web, labels: dict[BuildKey, str] | None = None) -> Nearby:
+    return Nearby(store, hosts, labels or {})
+
+
+def test_the_build_with_the_fewest_differences(store: Store) -> None:
+    near, far = node(use="ipv6"), node("0.9", use="-x y z")
+    built(store, near)
+    built(store, far)
+    built(store, node(name="app/other"))
+    found = nearby(store).closest(node(use="ipv6 ssl"))
+    assert found is not None
+    assert (found.key, found.place) == (near.key, "the local store")
+    assert found.differences == ("flags -ssl -> +ssl",)
+
+
+def test_nothing_is_close_where_nothing_is_named(store: Store) -> None:
+    assert nearby(store, Web(), Web(dead=True)).closest(node()) is None
+
+
+def test_a_web_server_lists_names_on_its_page(store: Store) -> None:
+    built(store, node("0.5", use="a b c"))
+    web, near = Web(), node(use="ipv6")
+    web.publish(near, node("0.8", use="q"))
+    found = nearby(store, Web(dead=True), web).closest(node())
+    assert found is not None
+    assert (found.key, found.place) == (near.key, "'far'")
+    assert found.differences == ("flags +ipv6 -> -ipv6",)
+
+
+def test_a_directory_lists_names_itself(store: Store, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "host") as other:
+        near = built(other, node(use="ipv6"))
+    host = Web(name="here", base=str(tmp_path / "host"))
+    record = (tmp_path / "host/blobs/sha256" / near.key).read_bytes()
+    host.files[f"blobs/sha256/{near.key}"] = record
+    found = nearby(store, host).closest(node())
+    assert found is not None
+    assert (found.key, found.place) == (near.key, "'here'")
+
+
+def test_a_record_that_is_not_its_key_s_is_not_read(store: Store) -> None:
+    web, near = Web(), node(use="ipv6")
+    web.publish(near)
+    web.files[f"blobs/sha256/{near.key}"] = node(use="something else").record.encode()
+    assert nearby(store, web).closest(node()) is None
+    web.files[f"blobs/sha256/{near.key}"] = b"[" * 100
+    assert nearby(store, web).closest(node()) is None
+
+
+def test_only_so_many_builds_are_looked_at(store: Store) -> None:
+    web = Web()
+    web.publish(*(node(f"1.{number}") for number in range(500)))
+    nearby(store, web).closest(node("2.0"))
+    assert len(web.asked) == 21
+
+
+def test_dependencies_are_named_by_plan_store_or_their_records(store: Store) -> None:
+    old = node(name="libs/z", version="1.2")
+    new = node(name="libs/z", version="1.3")
+    web = Web()
+    web.files[f"blobs/sha256/{old.key}"] = old.record.encode()
+    earlier = node(dependencies=[{"key": old.key, "outputs": ["dev"]}])
+    built(store, earlier)
+    wanted = node(dependencies=[{"key": new.key, "outputs": ["dev"]}])
+    found = nearby(store, web, labels={new.key: "libs/z-1.3"}).closest(wanted)
+    assert found is not None
+    assert found.differences == ("libs/z-1.2 -> libs/z-1.3",)

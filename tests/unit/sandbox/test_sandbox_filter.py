@@ -1,0 +1,103 @@
+"""The system call filter, run on an interpreter of classic BPF."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildit.errors import BuildError
+from buildit.sandbox.filter import MACHINES, filter_program
+
+pytestmark = pytest.mark.unit
+
+ALLOW = 0x7FFF0000
+I386 = 0x40000003
+
+
+@cache
+def program(machine: str) -> tuple[tuple[int, int, int, int], ...]:
+    return tuple(struct.iter_unpack("<HBBI", filter_program(machine)))
+
+
+def verdict(machine: str, number: int, *args: int, audit: int | None = None) -> int:
+    """What the kernel would answer: ALLOW, or the errno of a refusal."""
+    arch = MACHINES[machine].audit if audit is None else audit
+    values = (*args, 0, 0, 0, 0, 0, 0)[:6]
+    data = struct.pack("<iIQ6Q", number, arch, 0, *(value & (2**64 - 1) for value in values))
+    code, place, register = program(machine), 0, 0
+    while True:
+        kind, yes, no, constant = code[place]
+        place += 1
+        if kind == 0x20:
+            (register,) = struct.unpack_from("<I", data, constant)
+        elif kind == 0x15:
+            place += yes if register == constant else no
+        elif kind == 0x35:
+            place += yes if register >= constant else no
+        else:
+            assert kind == 0x06
+            return constant if constant == ALLOW else constant & 0xFFFF
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_what_is_listed_is_refused(machine: str) -> None:
+    numbers = MACHINES[machine]
+    assert {verdict(machine, n) for n in numbers.absent.values()} == {errno.ENOSYS}
+    assert {verdict(machine, n) for n in numbers.refused.values()} == {errno.EPERM}
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_both_lists_name_the_same_calls_everywhere(machine: str) -> None:
+    other = MACHINES["x86_64"]
+    special = {"iopl", "ioperm"}  # x86 only
+    assert MACHINES[machine].absent.keys() == other.absent.keys()
+    assert MACHINES[machine].refused.keys() | special == other.refused.keys()
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_sockets_only_of_families_that_namespaces_confine(machine: str) -> None:
+    number = MACHINES[machine].socket
+    allowed = {family for family in range(64) if verdict(machine, number, family) == ALLOW}
+    assert allowed == {1, 2, 10, 16}
+    assert verdict(machine, number, 40) == errno.EAFNOSUPPORT
+    assert verdict(machine, number, 40 | 1 << 32) == errno.EAFNOSUPPORT
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_nobody_types_into_the_terminal(machine: str) -> None:
+    number = MACHINES[machine].ioctl
+    for request in (0x5412, 0x541C, 0x5412 | 1 << 32):  # the kernel takes the low half
+        assert verdict(machine, number, 0, request) == errno.EPERM
+    assert verdict(machine, number, 0x5412, 0x5401) == ALLOW
+
+
+def test_other_machines_programs_find_nothing() -> None:
+    assert verdict("x86_64", 20, audit=I386) == errno.ENOSYS
+    assert verdict("x86_64", 0x40000000 | 250) == errno.ENOSYS
+    assert verdict("x86_64", -1) == errno.ENOSYS
+
+
+@given(st.sampled_from(sorted(MACHINES)), st.integers(0, 600))
+def test_everything_else_is_allowed(machine: str, number: int) -> None:
+    numbers = MACHINES[machine]
+    listed = {*numbers.absent.values(), *numbers.refused.values(), numbers.socket, numbers.ioctl}
+    assert (verdict(machine, number) == ALLOW) == (number not in listed - {numbers.ioctl})
+
+
+def test_jumps_and_length_suit_the_kernel() -> None:
+    for machine in MACHINES:
+        code = program(machine)
+        assert len(code) <= 4096
+        for place, (kind, yes, no, _) in enumerate(code):
+            assert place + 1 + max(yes, no) < len(code) or kind == 0x06
+
+
+def test_an_unknown_machine_is_no_silent_fall_back() -> None:
+    with pytest.raises(BuildError, match="riscv64") as caught:
+        filter_program("riscv64")
+    assert "x86_64" in str(caught.value.hint)

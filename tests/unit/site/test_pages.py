@@ -1,0 +1,407 @@
+"""Pages made from what lies in a binhost that is a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildit.archive.contents import contents_blob
+from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan, Node, PackageStep, Toolchain
+from buildit.model.tree import Entry, Kind
+from buildit.remote.binhost.publishing import FilePublisher
+from buildit.site.card import Card, CardImage, CardPackage, card_bytes
+from buildit.site.cards import card, libraries
+from buildit.site.package_page import MOST_BUILDS
+from buildit.site.pages import ROUNDS, name_site, refresh, site_of, stated_site
+from buildit.site.shelf import INDEX, MOST_CARDS
+from buildit.site.shown import Site
+from buildit.store.artifacts import commit
+from buildit.store.attest import fingerprint
+from buildit.store.cas import Store
+from buildit.trust.settings import Repository
+from buildit.trust.sshkeys import signing_key
+from buildit.trust.sshsig import builder_name, sign
+from buildit.trust.sshwire import parse_public
+
+pytestmark = pytest.mark.unit
+
+FILE = Digest("5" * 64)
+HOSTILE = {
+    b"bad.card.json": b"{}",
+    b"box-9\xff-linux-amd64.card.json": b"{}",
+    b"box-99-linux-amd64.card.json": b"[" * 9999,
+    b"box-98-linux-amd64.card.json": b"\0" * 300_000,
+    b"other-1-linux-amd64.card.json": card_bytes(Card("box", "77", "linux", "amd64", "Me")),
+}
+SITE = Site("mine", "https://h.example/b")
+
+
+def artifact(store: Store, name: str, version: str = "1.0", needs: str = "") -> Artifact:
+    entries = [
+        Entry(path="usr/lib/libx.so.1.2", kind=Kind.FILE, mode=0o755, digest=FILE),
+        Entry(path="usr/lib/libx.so.1", kind=Kind.SYMLINK, mode=0o777, target="libx.so.1.2"),
+        Entry(path="usr/share/libx.so.txt", kind=Kind.FILE, mode=0o644, digest=FILE),
+    ]
+    layer = f"{name} {version}".encode()
+    output = Output(
+        store.put_bytes(layer),
+        len(layer),
+        store.put_bytes(contents_blob(entries)),
+        ("soname:liby.so",) if needs else (),
+        {"soname:liby.so": f"{key(needs)}:{RUNTIME}"} if needs else {},
+    )
+    record = store.put_bytes(b"{}")
+    return Artifact(key(name, version), name, version, "linux/amd64", {RUNTIME: output}, record)
+
+
+def key(name: str, version: str = "1.0") -> BuildKey:
+    return BuildKey(digest_bytes(f"{name} {version}".encode()))
+
+
+class DirectoryShelf(FilePublisher):
+    """A binhost that is a directory, and where that is."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.root = root
+
+
+@pytest.fixture
+def shelf(store: Store) -> DirectoryShelf:
+    for version in ("1.9", "1.10"):
+        made = artifact(store, "libs/greet", version)
+        commit(store, made, "ab" * 32, lambda _: b"signature")
+    commit(store, artifact(store, "libs/greet", "1.9"), "cd" * 32, lambda _: b"signature")
+    return DirectoryShelf(store.root)
+
+
+def put_card(shelf: DirectoryShelf, directory: str, version: str) -> None:
+    greet = CardPackage(key("libs/greet", "1.10"), "libs/greet", "1.10", ("+loud",), ("p.patch",))
+    file = f"box-{version}-linux-amd64.aci"
+    made = Card("box", version, "linux", "amd64", "Me", (greet,), (CardImage(file, "aci", 1, "x"),))
+    target = shelf.root / "containers" / directory
+    (target / f"box-{version}-linux-amd64").mkdir(parents=True)
+    (target / file).write_bytes(b"aci")
+    (target / f"box-{version}-linux-amd64.card.json").write_bytes(card_bytes(made))
+    (target / f"box-{version}-linux-amd64.json").write_bytes(b'{"files": {}}')
+
+
+def text(shelf: DirectoryShelf, path: str) -> str:
+    return (shelf.root / path / "index.html").read_text()
+
+
+def test_pages_of_all_directories(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    put_card(shelf, "box", "2")
+    put_card(shelf, "box", "10")
+    put_card(shelf, "h.example/deep", "1")
+    refresh(shelf, SITE, tmp_path)
+    made = {str(path.parent.relative_to(shelf.root)) for path in shelf.root.rglob(INDEX)}
+    assert made == {
+        ".", "containers", "containers/box", "containers/h.example/deep", "n", "n/libs",
+        "n/libs/greet",
+    }  # fmt: skip
+    assert "2 containers, 1 package" in text(shelf, "")
+    assert "containers/box/" in text(shelf, "")
+    box = text(shelf, "containers/box")
+    assert box.index("10 for linux/amd64") < box.index("2 for linux/amd64"), "the newest first"
+    assert "libs/greet" in text(shelf, "containers/h.example/deep")
+    greet = text(shelf, "n/libs/greet")
+    assert greet.index(">1.10 <") < greet.index(">1.9 <")
+    assert "loud" in greet, "what cards say of a key stands on the page of its package"
+    assert "p.patch" in greet
+    for builder in ("ab" * 32, "cd" * 32):
+        assert fingerprint(builder) in greet
+    assert (shelf.root / "index.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_nothing_is_written_where_nothing_changes(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    put_card(shelf, "box", "2")
+    refresh(shelf, SITE, tmp_path)
+    before = {path: path.stat().st_ino for path in shelf.root.rglob("*") if path.is_file()}
+    assert refresh(shelf, SITE, tmp_path) == 0
+    assert refresh(shelf, SITE, tmp_path, ("libs/greet",)) == 0
+    assert {p: p.stat().st_ino for p in shelf.root.rglob("*") if p.is_file()} == before
+    (shelf.root / "index.html").unlink()
+    assert refresh(shelf, SITE, tmp_path) == 1
+
+
+def test_only_named_packages_pages_are_made(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    refresh(shelf, SITE, tmp_path, packages=("other/name",))
+    assert not (shelf.root / "n/libs/greet/index.html").exists()
+    assert "libs/greet" in text(shelf, "")
+
+
+def test_the_title_and_the_address_stay_what_they_were(
+    shelf: DirectoryShelf, tmp_path: Path
+) -> None:
+    """Two publishers may call one binhost by two names, and know one address of it, or none."""
+    refresh(shelf, Site("here"), tmp_path)
+    refresh(shelf, Site("there", "https://h.example/b"), tmp_path)
+    assert "<title>here</title>" in text(shelf, "")
+    assert "buildit-binhost" in text(shelf, ""), "an address is better than none"
+    assert refresh(shelf, Site("elsewhere", "https://other.example"), tmp_path) == 0
+    assert name_site(shelf, Site("new", "https://new.example"), tmp_path) > 0
+    assert "<title>new</title>" in text(shelf, "")
+    assert "https://new.example" in text(shelf, "n/libs/greet")
+    assert stated_site(shelf) == Site("new", "https://new.example")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[]", b"{}", b"x", b"[" * 99999, b'{"format":"2","title":"a","url":""}',
+        b'{"format":"1","title":"","url":""}', b'{"format":"1","title":"\\ud800","url":""}',
+        b'{"format":"1","title":"a","url":"http://h.example"}',
+        b'{"format":"1","title":"a","url":"https://h.example/?x"}',
+        b'{"format":"1","title":"a","url":"https://me@h.example/"}',
+        b'{"format":"1","title":"a","url":"https://h.example/ https://evil.example"}',
+        b'{"format":"1","title":"a","url":"https://h.example:x/"}',
+        b'{"format":"1","title":"a","url":"https:///b"}',
+        b'{"format":"1","title":"a","url":"javascript:alert(1)"}',
+    ],
+)  # fmt: skip
+def test_bad_titles_and_addresses_are_replaced(
+    shelf: DirectoryShelf, tmp_path: Path, content: bytes
+) -> None:
+    (shelf.root / "site.json").write_bytes(content)
+    assert stated_site(shelf) is None
+    refresh(shelf, SITE, tmp_path)
+    assert stated_site(shelf) == SITE
+
+
+def test_what_is_malformed_is_left_out(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    directory = shelf.root / "n/libs/greet"
+    (directory / f"{'1' * 64}.json").write_bytes(b"not json")
+    (directory / f"{'2' * 64}.json").write_bytes(b'{"key":"x","name":"libs/greet","version":"6"}')
+    (directory / f"{'3' * 64}.json").write_bytes(b"x" * (1 << 19))
+    entry = {"key": "4" * 64, "name": "../../evil", "version": "6"}
+    (directory / f"{'4' * 64}.json").write_text(json.dumps(entry))
+    entry = {"key": "5" * 64, "name": "libs/greet", "version": "\ud800"}
+    (directory / f"{'5' * 64}.json").write_text(json.dumps(entry))
+    (shelf.root / "n/li bs/x y").mkdir(parents=True)
+    (shelf.root / os.fsdecode(b"n/\xff")).mkdir()
+    (shelf.root / "builders").mkdir()
+    (shelf.root / f"builders/{'a' * 64}.pub").write_bytes(b"ssh-ed25519 AAAA")
+    statement = next((shelf.root / "k").glob("*/*/*.json"))
+    statement.write_bytes(b"garbled")
+    put_card(shelf, "box", "1")
+    for name, content in HOSTILE.items():
+        path = shelf.root / "containers/box" / os.fsdecode(name)
+        path.write_bytes(content)
+    refresh(shelf, SITE, tmp_path)
+    assert ">6<" not in text(shelf, "")
+    assert "evil" not in text(shelf, "")
+    assert "1 container, 1 package, 0 builders" in text(shelf, "")
+    assert refresh(shelf, SITE, tmp_path) == 0
+
+
+def test_a_list_of_files_holds_names_only(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    """What wget and sha256sum are given of a hostile list."""
+    put_card(shelf, "box", "1")
+    where, good = "containers/box/", {"sha256": "7" * 64, "size": 1}
+    names = (
+        "../x", "a/../../x", "-rf", "a\nb", "$(touch x)", "`x`", "a%2e", "/etc/passwd", "a?b", "",
+        "https://evil.example/", "\ud800",
+    )  # fmt: skip
+    files = {f"{where}{name}": good for name in names}
+    files |= {f"{where}bad": {"sha256": "x", "size": 1}, "elsewhere/x": good}
+    files |= {f"{where}box-1.aci": good, f"{where}box 1/é.conf": good}
+    listed = json.dumps({"files": files})
+    (shelf.root / where / "box-1-linux-amd64.json").write_text(listed)
+    refresh(shelf, SITE, tmp_path)
+    said = (shelf.root / where / "box-1-linux-amd64.sha256").read_text()
+    assert said == f"{'7' * 64}  box 1/é.conf\n{'7' * 64}  box-1.aci\n"
+
+
+def test_what_was_said_of_a_build_outlives_its_card(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    """The same version of the container is published anew, with another build."""
+    put_card(shelf, "box", "1")
+    refresh(shelf, SITE, tmp_path)
+    (shelf.root / "containers/box/box-1-linux-amd64.card.json").unlink()
+    refresh(shelf, SITE, tmp_path)
+    greet = text(shelf, "n/libs/greet")
+    assert "loud" in greet
+    assert "p.patch" in greet
+    assert "box-1-linux-amd64" not in greet, "it is inside of nothing any more"
+
+
+def test_what_was_deleted_leaves_the_pages(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    put_card(shelf, "box", "1")
+    refresh(shelf, SITE, tmp_path)
+    for path in (shelf.root / "n/libs/greet").glob("*.json"):
+        path.unlink()
+    (shelf.root / "containers/box/box-1-linux-amd64.card.json").unlink()
+    refresh(shelf, SITE, tmp_path)
+    assert "0 containers, 0 packages" in text(shelf, "")
+    assert "No build of it is here" in text(shelf, "n/libs/greet")
+    assert "Nothing of it is here" in text(shelf, "containers/box")
+    assert "greet" not in text(shelf, "n/libs")
+
+
+def test_old_cards_and_builds_are_not_read(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    for version in range(MOST_CARDS + 3):
+        put_card(shelf, "box", str(version))
+    bad = shelf.root / "containers/box/box-1-linux-amd64.card.json"
+    bad.write_bytes(b"not a card, and never read")
+    refresh(shelf, SITE, tmp_path)
+    box = text(shelf, "containers/box")
+    assert f"({MOST_CARDS + 3} versions)" in box
+    assert 'href="box-1-linux-amd64.card.json"' in box
+    assert "14 for linux/amd64" in box
+
+
+def test_of_many_builds_the_newest_are_read(
+    store: Store, shelf: DirectoryShelf, tmp_path: Path
+) -> None:
+    made = [f"1.{n}" for n in range(MOST_BUILDS + 7)]
+    for version in made:
+        one = {"key": key("a/b", version), "name": "a/b", "version": version}
+        path = shelf.root / f"n/a/b/{one['key']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(one))
+    for version in (made[0], made[-1]):
+        commit(store, artifact(store, "a/b", version), "ab" * 32, lambda _: b"signature")
+    refresh(shelf, SITE, tmp_path)
+    page = text(shelf, "n/a/b")
+    assert f'id="{key("a/b", made[-1])}"' in page
+    assert f'id="{key("a/b", made[0])}"' not in page
+    assert "7 older builds not shown" in page
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+def test_a_builder_s_public_key_comes_from_what_was_signed(
+    store: Store, tmp_path: Path, kind: str
+) -> None:
+    key_file = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key_file)], check=True)
+    signing = signing_key(key_file, None)
+    builder = builder_name(signing.public)
+    commit(store, artifact(store, "a/b"), builder, lambda data: sign(data, signing).encode())
+    forged = "cd" * 32
+    commit(store, artifact(store, "a/c"), forged, lambda data: sign(data, signing).encode())
+    shelf = DirectoryShelf(store.root)
+    refresh(shelf, SITE, tmp_path)
+    (public,) = (store.root / "builders").iterdir()
+    assert public.name == f"{builder}.pub"
+    assert parse_public(public.read_text()) == signing.public
+    said = subprocess.run(
+        ["ssh-keygen", "-lf", str(public)], check=True, capture_output=True, text=True
+    ).stdout
+    assert said.split()[1] in text(shelf, "")
+    public.write_text("another key\n")
+    refresh(shelf, SITE, tmp_path)
+    assert parse_public(public.read_text()) == signing.public
+
+
+def test_public_keys_are_discovered_where_they_lie(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    refresh(shelf, SITE, tmp_path)
+    assert "pubkeys" not in text(shelf, "")
+    (shelf.root / "pubkeys.asc").write_bytes(b"key")
+    refresh(shelf, SITE, tmp_path)
+    assert "https://h.example/b/pubkeys.asc" in text(shelf, "")
+
+
+# -- two publishers at once
+
+
+@dataclass
+class Overtaken:
+    """A publisher before whose first write another one publishes, as often as `times`."""
+
+    shelf: DirectoryShelf
+    scratch: Path
+    times: int
+    done: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.shelf, name)
+
+    def put_file(self, path: str, source: Path) -> None:
+        if path == INDEX and self.done < self.times:
+            self.done += 1
+            put_card(self.shelf, f"other{self.done}", "1")
+            refresh(self.shelf, SITE, self.scratch)
+        self.shelf.put_file(path, source)
+
+
+def test_who_writes_last_looks_again(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    """Another one publishes between our reading and our writing: ours would be the last, and lack
+    the other's container."""
+    (tmp_path / "other").mkdir()
+    slow = Overtaken(shelf, tmp_path / "other", 2)
+    refresh(slow, SITE, tmp_path)
+    assert slow.done == 2
+    assert "2 containers" in text(shelf, "")
+    assert refresh(shelf, SITE, tmp_path) == 0, "all is right already"
+
+
+def test_looking_again_ends(shelf: DirectoryShelf, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    endless = Overtaken(shelf, tmp_path / "other", 10**6)
+    refresh(endless, SITE, tmp_path)
+    assert endless.done == ROUNDS
+
+
+def test_the_address_is_that_of_the_web_server() -> None:
+    web = Repository("mine", "https://h.example:8443/b/", "ssh://me@h.example/b", unsigned=False)
+    assert site_of(web) == Site("mine", "https://h.example:8443/b")
+    assert site_of(web).prefix == "h.example/b"
+    assert site_of(Repository("here", "/srv/b", "/srv/b", unsigned=False)) == Site("here")
+
+
+def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) -> None:
+    greet, hello = artifact(store, "libs/greet"), artifact(store, "app/hello", needs="libs/greet")
+    for one in (greet, hello):
+        commit(store, one)
+    nodes = (
+        Node(greet.key, greet.name, "1.0", "", "", "linux/amd64"),
+        Node(
+            hello.key,
+            hello.name,
+            "1.0",
+            "",
+            "",
+            "linux/amd64",
+            patch_names=("p.patch",),
+            patch_notes=("Why",),
+            description="What",
+        ),
+        Node(key("dev-lang/perl"), "dev-lang/perl", "5.36", "", "", "linux/amd64"),
+    )
+    plan = ContainerPlan(
+        "/box", "Me", "box", "1", "linux", "amd64",
+        Toolchain("t", "linux/amd64", Digest("0" * 64), ()),
+        nodes, (PackageStep(hello.key, "./pkgs/hello"),), (), None,
+    )  # fmt: skip
+    aci, oci = tmp_path / "box.aci", tmp_path / "box.oci"
+    aci.write_bytes(b"12345")
+    oci.mkdir()
+    (oci / "oci-layout").write_bytes(b"123")
+    emissions = (
+        Emission(aci, "aci", Digest("9" * 64), "i"),
+        Emission(oci, "oci", Digest("8" * 64), "i"),
+    )
+    made = card(plan, plan.node, store, emissions, {"app/hello": ("loud",)})
+    assert [(p.name, p.inside, p.libraries) for p in made.packages] == [
+        ("libs/greet", True, ("libx.so.1.2",)),
+        ("app/hello", True, ("libx.so.1.2",)),
+        ("dev-lang/perl", False, ()),
+    ]
+    assert made.packages[1].flags == ("loud",)
+    assert made.packages[1].patches == ("p.patch",)
+    assert made.packages[1].notes == ("Why",)
+    assert made.packages[1].description == "What"
+    assert made.images == (
+        CardImage("box.aci", "aci", 5, "9" * 64, "i"),
+        CardImage("box.oci", "oci", 3, "", "i"),
+    )
+    assert libraries(contents_blob([])) == ()
