@@ -21,11 +21,11 @@ from buildit.commands.supply import toolchain_owners
 from buildit.events import silent
 from buildit.make.record import BuildRecord, read_record
 from buildit.make.workroom import Workroom
+from buildit.model.config import Config
 from buildit.model.plan import Node
 from buildit.sandbox.run import run
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 
 PACKAGE = "www-servers/nginx"
 
@@ -58,7 +58,7 @@ def _trees(node: Node, store: Store) -> list[str]:
 
 
 def _timed(
-    node: Node, lowers: tuple[str, ...], work: Path, store: Store, settings: Settings
+    node: Node, lowers: tuple[str, ...], work: Path, store: Store, settings: Config
 ) -> dict[str, float]:
     record = read_record(node.record)
     stop = threading.Event()

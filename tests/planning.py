@@ -13,13 +13,12 @@ from buildit.commands.network import Network
 from buildit.commands.pins import Pinner
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
+from buildit.model.config import Config
 from buildit.model.plan import DebRef
 from buildit.model.platform import build_platform
 from buildit.plan.lock import Lock, Section, format_lock
-from buildit.recipe.config import Config
 from buildit.recipe.read_config import Loaded
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 
 PLATFORM = build_platform(os.uname().machine)
 
@@ -81,9 +80,9 @@ class Checkout:
 
     def plan(self, use: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Planned:
         """Plan the container without a network."""
-        config = Config(self.root / "store", (self.root / "pkgs",), 1)
+        config = Config(self.root / "store", 1, (self.root / "pkgs",))
         with Store.open(config.store) as store:
-            network = Network(Settings(str(config.store), 1), store, silent, offline=True)
+            network = Network(config, store, silent, offline=True)
             request = Request(self.container, use, update)
             return make_plan(request, Loaded(config, ()), store, Pinner(network, PLATFORM))
 

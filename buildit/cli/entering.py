@@ -14,7 +14,7 @@ from buildit.digest import is_hex64, parse_digest
 from buildit.errors import StoreError, UsageError
 from buildit.make.kept_jail import KeptJail, read_jail
 from buildit.make.workroom import Workroom
-from buildit.sandbox.limits import Limits
+from buildit.model.config import Limits
 from buildit.sandbox.run import shell
 from buildit.store.cas import Store
 from buildit.store.failures import Failure

@@ -152,7 +152,7 @@ suites: [bookworm, bookworm-security]
 packages: [gcc, libc6-dev, make]
 run: {libc6: [libgcc-s1]}
 """,
-    "TrustRule": """\
+    "TrustRuleSpec": """\
 match: www-servers/*
 need: 2
 """,

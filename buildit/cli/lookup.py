@@ -12,11 +12,11 @@ from pathlib import Path
 from buildit.digest import BuildKey, is_hex64
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
+from buildit.model.config import Config
 from buildit.store.cas import Store
 from buildit.store.failures import Failure, find_failure
 from buildit.store.layout import key_directory
 from buildit.store.names import SHORTEST_PREFIX, find, named
-from buildit.trust.settings import Settings, settings_of
 
 _KEY = re.compile(
     rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}|[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4,12}}){{4}}"
@@ -34,7 +34,7 @@ class Known:
 
 
 @contextmanager
-def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Settings]]:
+def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Config]]:
     """The store and settings that hold in the working directory.
 
     Raises:
@@ -43,11 +43,10 @@ def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Settings]]:
     """
     from buildit.recipe.read_config import load_config
 
-    here = Path()
-    settings, remarks = settings_of(load_config(here).config, here, os.environ)
-    for remark in remarks:
+    settings = load_config(Path()).config
+    for remark in settings.remarks:
         report(Notice(remark, warning=True))
-    with Store.open(Path(settings.store)) as store:
+    with Store.open(settings.store) as store:
         yield store, settings
 
 

@@ -33,7 +33,8 @@ def remember(
     keys = frozenset(step.key for step in roots)
     text = [printable(line) for event in _events(plan, emissions) for line in lines(event, keys)]
     store = Path(kept["settings"]["store"])
-    lists = [kept["settings"]["allowed_signers"], *kept["settings"]["own_signers"].values()]
+    trust = kept["settings"]["trust"]
+    lists = [trust["allowed_signers"], *trust["own_signers"].values()]
     trusted = [path for path in dict.fromkeys(lists) if path]
     keep(
         list(argv),

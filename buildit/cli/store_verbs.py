@@ -135,7 +135,7 @@ def pages(what: str, title: str, url: str, as_json: bool) -> None:
     from buildit.site.repaging import repage
 
     with own_store() as (opened, settings):
-        done = repage(what, settings, opened, silent, title, url)
+        done = repage(what, settings.repositories, settings.trust, opened, silent, title, url)
     if as_json:
         say_json(asdict(done))
     else:

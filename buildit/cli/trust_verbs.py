@@ -26,7 +26,7 @@ def trust(context: click.Context, as_json: bool) -> None:
     from buildit.trust.signers import trusting
 
     with own_store() as (store, settings):
-        found = trusting(settings, store)
+        found = trusting(settings.trust, store)
     if as_json:
         say_json(asdict(found))
     else:
@@ -48,7 +48,7 @@ def add(key: str, who: str | None, as_json: bool) -> None:
     from buildit.trust.signers import add as add_key
 
     with own_store() as (store, settings):
-        done = add_key(settings, store, key, who)
+        done = add_key(settings.trust, store, key, who)
     if as_json:
         say_json(asdict(done))
     else:

@@ -13,13 +13,13 @@ from buildit.commands.network import Network
 from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
+from buildit.model.config import Config
 from buildit.model.plan import Node
 from buildit.recipe.read_container import CONTAINER_FILE
 from buildit.remote.binhost.closest import Closest, Nearby
 from buildit.remote.binhost.strangers import Stranger, strangers
 from buildit.store.cas import Store
 from buildit.trust.policy import Judge
-from buildit.trust.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
 
 
 def whys(
-    prepared: Prepared, settings: Settings, store: Store, network: Network, wanted: str | None
+    prepared: Prepared, settings: Config, store: Store, network: Network, wanted: str | None
 ) -> tuple[Why, ...]:
     """The packages of a plan that are nowhere at hand, or the one that is `wanted`.
 
@@ -64,7 +64,7 @@ def whys(
     """
     plan = prepared.plan
     found = forecast(plan, settings, store, network)
-    judge = Judge(settings, store, network.report)
+    judge = Judge(settings.trust, store, network.report)
     hosts = tuple(network.hosts().opened(lambda name: judge.accepting(repository=name)))
     labels = {node.key: node.label for node in plan.nodes}
     nearby = Nearby(store, hosts, labels)

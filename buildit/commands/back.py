@@ -28,6 +28,7 @@ from buildit.events import (
     Reused,
 )
 from buildit.model.artifact import Artifact
+from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, DebRef, Node, Toolchain
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
@@ -35,7 +36,6 @@ from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 from buildit.trust.policy import Judge
-from buildit.trust.settings import Settings
 from buildit.trust.votes import claim
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Realiser:
     """
 
     plan: ContainerPlan
-    settings: Settings
+    settings: Config
     store: Store
     report: Reporter
     stop: threading.Event
@@ -66,7 +66,7 @@ class Realiser:
     _debs_read: Debs | None = None
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.settings, self.store, self.report)
+        self.judge = Judge(self.settings.trust, self.store, self.report)
         self._nodes = {node.key: node for node in self.plan.nodes}
 
     def node(self, key: BuildKey) -> Node:
@@ -243,7 +243,7 @@ class Realiser:
         from buildit.store.artifacts import commit, read_statement
         from buildit.trust.signing import signer
 
-        builder, sign = signer(self.settings)
+        builder, sign = signer(self.settings.trust.keys)
         committed = commit(self.store, artifact, builder, sign)
         if committed.differs_from is not None:
             before, _ = read_statement(committed.differs_from, artifact.key)

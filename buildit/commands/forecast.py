@@ -13,11 +13,11 @@ from buildit.commands.reasons import reason
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.model.artifact import Artifact
+from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, DebRef, Node, PackageStep
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept, Judge
-from buildit.trust.settings import Settings
 
 
 class State(StrEnum):
@@ -56,7 +56,7 @@ class Forecast:
     fetches: tuple[Lacking, ...]
 
 
-def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Network) -> Forecast:
+def forecast(plan: ContainerPlan, settings: Config, store: Store, network: Network) -> Forecast:
     """Look around for every package of the plan, dependencies first.
 
     Of binhosts only statements are read, and judged as a build would.
@@ -65,7 +65,7 @@ def forecast(plan: ContainerPlan, settings: Settings, store: Store, network: Net
         StoreError: the store cannot be read.
     """
     labels = {node.key: node.label for node in plan.nodes}
-    look = _Look(store, network, Judge(settings, store, network.report), labels)
+    look = _Look(store, network, Judge(settings.trust, store, network.report), labels)
     nodes = {node.key: node for node in plan.nodes}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from buildit.errors import FetchError
 from buildit.events import Notice, Reporter
+from buildit.model.config import Config
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Network:
     """What reaches other machines. `offline` leaves only paths of this one."""
 
-    settings: Settings
+    settings: Config
     store: Store
     report: Reporter
     offline: bool = False
@@ -54,7 +54,13 @@ class Network:
             if self._hosts is None:
                 from buildit.remote.binhost.hosts import Hosts
 
-                self._hosts = Hosts(self.settings, self.store, self.report, self.offline)
+                self._hosts = Hosts(
+                    self.settings.repositories,
+                    self.settings.trust,
+                    self.store,
+                    self.report,
+                    self.offline,
+                )
             return self._hosts
 
     def fetcher(self) -> Fetcher:

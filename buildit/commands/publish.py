@@ -21,13 +21,13 @@ from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
 from buildit.model.artifact import Artifact
+from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Node, PackageStep, SyncStep
 from buildit.plan.closure import closure, views_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
-from buildit.trust.settings import Repository, Settings
 
 if TYPE_CHECKING:
     from buildit.commands.story import Prepared
@@ -90,7 +90,7 @@ def publish(
     return tuple(done)
 
 
-def targets(settings: Settings, network: Network) -> tuple[Repository, ...]:
+def targets(settings: Config, network: Network) -> tuple[Repository, ...]:
     """The repositories that can be published to.
 
     Raises:
@@ -111,7 +111,7 @@ def targets(settings: Settings, network: Network) -> tuple[Repository, ...]:
     return found
 
 
-def check_before_build(plan: ContainerPlan, settings: Settings, network: Network) -> None:
+def check_before_build(plan: ContainerPlan, settings: Config, network: Network) -> None:
     """Find out what keeps the container from being published, before anything is built for it.
 
     Raises:
@@ -130,7 +130,7 @@ def check_push(
     places: Sequence[Repository],
     plan: ContainerPlan,
     keys: Sequence[BuildKey],
-    settings: Settings,
+    settings: Config,
     store: Store,
 ) -> None:
     """Find out before any packaging whether builds that are there can be published.
@@ -145,7 +145,7 @@ def check_push(
             check_signing(settings, one)
 
 
-def check_signing(settings: Settings, repository: Repository) -> None:
+def check_signing(settings: Config, repository: Repository) -> None:
     """Refuse to publish one's own builds where only signed ones are taken, and nothing signs.
 
     Raises:
@@ -153,7 +153,7 @@ def check_signing(settings: Settings, repository: Repository) -> None:
     """
     from buildit.trust.signing import signer
 
-    if not repository.unsigned and signer(settings)[1] is None:
+    if not repository.unsigned and signer(settings.trust.keys)[1] is None:
         raise UsageError(
             f"what is built here is not signed, and '{repository.name}' takes only what is",
             hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
@@ -182,7 +182,7 @@ def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
 
 
 def built_keys(
-    plan: ContainerPlan, settings: Settings, store: Store, network: Network
+    plan: ContainerPlan, settings: Config, store: Store, network: Network
 ) -> tuple[BuildKey, ...]:
     """Members of the runtime closure, then tools and headers that the store has, each once.
 
@@ -224,7 +224,7 @@ def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
 class _Work:
     repository: Repository
     publisher: Publisher
-    settings: Settings
+    settings: Config
     store: Store
     report: Reporter
 
@@ -234,7 +234,7 @@ class _Work:
         from buildit.trust.policy import Judge
 
         progress = _Progress(self.repository.name, PACKAGES, self.report)
-        judge = Judge(self.settings, self.store, self.report)
+        judge = Judge(self.settings.trust, self.store, self.report)
         push = Push(
             self.store,
             self.publisher,
@@ -262,7 +262,7 @@ class _Work:
         from buildit.remote.binhost.publishing import Packing
         from buildit.trust.signing import signer
 
-        builder, sign = signer(self.settings)
+        builder, sign = signer(self.settings.trust.keys)
         if sign is None:
             return None
         if self.repository.upload.startswith("/"):
@@ -315,8 +315,8 @@ class _Work:
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
         made = card(plan, realiser.node, self.store, emissions, flags_of(plan))
         self._list(f"containers/{plan.name}/{title}.card.json", card_bytes(made))
-        if self.settings.openpgp_key and emissions:
-            self._list(PUBKEYS, public_key(self.settings.openpgp_key))
+        if self.settings.trust.keys.openpgp and emissions:
+            self._list(PUBKEYS, public_key(self.settings.trust.keys.openpgp))
         scratch = self.store.scratch("pages")
         try:
             names = {node.name for node in plan.nodes}

@@ -29,6 +29,7 @@ from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Sta
 from buildit.image.added import added
 from buildit.image.formats.emitters import emit_all
 from buildit.image.names import output_name, tag
+from buildit.model.config import Config, from_plain
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json, to_json
 from buildit.model.platform import PLATFORMS
@@ -36,7 +37,6 @@ from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 from buildit.store.layout import BLOBS
-from buildit.trust.settings import Settings, from_plain
 from buildit.trust.votes import unused
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Prepared:
     """
 
     plan: ContainerPlan
-    settings: Settings
+    settings: Config
     planned: Planned | None = None
     rows: tuple[list[Any], ...] = ()
     pins: Pins | None = None
@@ -107,11 +107,9 @@ class Prepared:
 
 
 @contextmanager
-def opened(
-    settings: Settings, options: Options, report: Reporter
-) -> Iterator[tuple[Store, Network]]:
+def opened(settings: Config, options: Options, report: Reporter) -> Iterator[tuple[Store, Network]]:
     """The store and the network of a command."""
-    with Store.open(Path(settings.store)) as store:
+    with Store.open(settings.store) as store:
         store.tell = lambda text: report(Notice(text, warning=True))
         network = Network(settings, store, report, options.offline)
         try:
@@ -121,7 +119,7 @@ def opened(
             if not known and store.lost():
                 raise Vanished(
                     f"a part of the store was deleted while it was used ({error})",
-                    place=settings.store,
+                    place=str(settings.store),
                     hint="run the same command again: what is missing is made anew",
                 ) from error
             raise
@@ -152,7 +150,7 @@ def _has_inputs(prepared: Prepared) -> bool:
 
     They may have been collected, or set aside as corrupt, since; a fetched patch is fetched again.
     """
-    blobs = Path(prepared.settings.store) / BLOBS
+    blobs = prepared.settings.store / BLOBS
     return all(
         (blobs / blob).is_file()
         for node in prepared.plan.nodes
@@ -160,10 +158,12 @@ def _has_inputs(prepared: Prepared) -> bool:
     )
 
 
-def _settings(plain: dict[str, Any], options: Options) -> Settings:
+def _settings(plain: dict[str, Any], options: Options) -> Config:
     settings = from_plain(plain)
     agent = os.environ.get("SSH_AUTH_SOCK", "")
-    return replace(settings, jobs=options.jobs or settings.jobs, ssh_agent=agent)
+    keys = replace(settings.trust.keys, agent=agent)
+    trust = replace(settings.trust, keys=keys)
+    return replace(settings, jobs=options.jobs or settings.jobs, trust=trust)
 
 
 def _fresh(options: Options, report: Reporter) -> Prepared:
@@ -172,7 +172,6 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     from buildit.commands.pins import Pinner
     from buildit.model.platform import build_platform
     from buildit.recipe.read_config import load_config
-    from buildit.trust.settings import settings_of
 
     directory = options.directory
     if not directory.is_dir():
@@ -182,8 +181,8 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
         )
     started = time.time_ns()
     loaded = load_config(directory)
-    settings, remarks = settings_of(loaded.config, directory, os.environ)
-    for remark in remarks:
+    settings = loaded.config
+    for remark in settings.remarks:
         report(Notice(remark, warning=True))
     with opened(settings, options, report) as (store, network):
         pinner = Pinner(network, build_platform(os.uname().machine))
@@ -202,7 +201,7 @@ def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], 
     return () if moved else tuple(rows)
 
 
-def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
+def located(prepared: Prepared, options: Options, report: Reporter) -> Config:
     """The settings with the places of `--discover`; these hold for one run and are never kept.
 
     Raises:
@@ -214,7 +213,9 @@ def located(prepared: Prepared, options: Options, report: Reporter) -> Settings:
 
     with opened(prepared.settings, options, report) as (_, network):
         transport = None if options.offline else network.transport()
-        return with_places(prepared.settings, options.discover, transport, report)
+        configured = prepared.settings.repositories
+        found = with_places(configured, options.discover, transport, report)
+        return replace(prepared.settings, repositories=found)
 
 
 def with_synced(prepared: Prepared, options: Options) -> Prepared:
@@ -367,7 +368,7 @@ def _check_rules(prepared: Prepared, report: Reporter) -> None:
     plan = prepared.plan
     names = [node.name for node in plan.nodes]
     names += [f"debian:{deb.name}" for deb in plan.toolchain.debs]
-    found = unused(prepared.settings.agreement, names)
+    found = unused(prepared.settings.trust.agreement, names)
     if found and prepared.planned is not None:
         rules = ", ".join(repr(glob) for glob in found)
         report(Notice(f"trust: no package of this container fits the rule {rules}"))
@@ -437,10 +438,10 @@ def _emit(
         first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
         emissions = (first, *emissions[1:])
     for emission in emissions:
-        if emission.format == "aci" and realiser.settings.openpgp_key:
+        if emission.format == "aci" and realiser.settings.trust.keys.openpgp:
             from buildit.trust.openpgp_signing import sign_aci
 
-            sign_aci(emission.path, realiser.settings.openpgp_key)
+            sign_aci(emission.path, realiser.settings.trust.keys.openpgp)
         for notice in emission.notices:
             report(Notice(notice))
         report(Emitted(title, emission.format, str(emission.path), emission.digest))

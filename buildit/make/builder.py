@@ -42,12 +42,12 @@ from buildit.make.sysroot import Lower, check_lowers, covered
 from buildit.make.watched import Watched
 from buildit.make.workroom import PhaseFailed, Workroom
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.config import Limits
 from buildit.model.pathglob import glob_of
 from buildit.model.plan import Node, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from buildit.plan.steps import Phase
-from buildit.sandbox.limits import Limits
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished, explained

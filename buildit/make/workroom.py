@@ -27,11 +27,11 @@ from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
 from buildit.make.patching import Refused, Wanted, apply_patches
 from buildit.make.record import BuildRecord
 from buildit.make.watched import Watched
+from buildit.model.config import Limits
 from buildit.model.plan import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.sandbox.jail import Bind, Jail
-from buildit.sandbox.limits import Limits
 from buildit.sandbox.log import printable
 from buildit.sandbox.run import Outcome, run
 from buildit.sandbox.watch import RESERVE

@@ -1,17 +1,15 @@
-"""`.buildit-config.yaml`: what a file may say, and the settings that hold once files are merged."""
+"""`.buildit-config.yaml`: what a file may say."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
 from buildit.model.packageglob import fits_some
-from buildit.model.use import Layer
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import (
     BY_KIND,
@@ -120,7 +118,7 @@ def _check_endpoint(way: str, scheme: Scheme | None, path: str | None) -> None:
         )
 
 
-class TrustRule(Model):
+class TrustRuleSpec(Model):
     """How many builders must agree on the packages that `match`."""
 
     match: Line
@@ -146,7 +144,7 @@ class TrustSpec(Model):
 
     allowed_signers: Line | None = None
     """An OpenSSH allowed-signers file (ssh-keygen(1)), relative to this file."""
-    packages: tuple[TrustRule, ...] = ()
+    packages: tuple[TrustRuleSpec, ...] = ()
     """The first rule that matches a package holds; without one, one builder is enough."""
 
 
@@ -259,52 +257,3 @@ class ConfigSpec(Model):
     def signing_keys(self) -> tuple[str, ...]:
         keys = self.signing_key
         return (keys,) if isinstance(keys, str) else keys or ()
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A binhost with the paths of its directories made absolute."""
-
-    name: str
-    upload: Endpoint | None
-    download: Endpoint | None
-    unsigned: bool = False
-    secrets: bool = False
-    allowed_signers: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes in bytes, `time` in seconds; None is no limit."""
-
-    memory: int | None = None
-    processes: int = 4096
-    time: int = 6 * 3600
-    log: int = 64 << 20
-    disk: int = 64 << 30
-    installed: int = 4 << 30
-    files: int = 500_000
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The settings of one run; every path is absolute.
-
-    `signing_key` is an SSH key, `openpgp_key` an OpenPGP fingerprint.
-    `use` are the layers for all packages and `package_use` those for single ones, the winning one
-    last. `origins` maps each setting to the `file:line` that decided it, or to what else did.
-    """
-
-    store: Path
-    trees: tuple[Path, ...]
-    jobs: int
-    repositories: tuple[Repository, ...] = ()
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    allowed_signers: Path | None = None
-    agreement: tuple[TrustRule, ...] = ()
-    signing_key: str | None = None
-    openpgp_key: str | None = None
-    use: tuple[Layer, ...] = ()
-    package_use: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
-    limits: Limits = Limits()
-    origins: Mapping[str, str] = field(default_factory=dict)

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from buildit.errors import RecipeError, UsageError
 from buildit.home import cache_of, home_of
+from buildit.model.config import Config, Limits, Repository, SigningKeys, Trust, TrustRule
 from buildit.model.use import Layer, parse_assignment
 from buildit.recipe.config import (
     CONFIG_FILE,
-    Config,
     ConfigSpec,
     Endpoint,
-    Limits,
     LimitsSpec,
-    Repository,
     RepositorySpec,
     TrustSpec,
 )
@@ -88,14 +86,16 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     # In a checkout the shipped file is often the nearest one too: it is read once.
     found = {os.path.realpath(path): path for path in reversed(candidates) if os.path.lexists(path)}
     sources = tuple(_source(path, directory, home) for path in reversed(found.values()))
-    config = _merged(sources, environ)
+    config = _merged(sources, directory, environ)
     # A user's own list holds where no file names another; it is not there unless the user made it.
     signers = tuple(file.with_name(_SIGNERS) for file in users)
-    if config.allowed_signers is None and any(map(os.path.lexists, signers)):
+    trust = config.trust
+    if not trust.allowed_signers and any(map(os.path.lexists, signers)):
         origins = {**config.origins, "trust.allowed-signers": "default"}
-        config = replace(config, allowed_signers=signers[0], origins=dict(sorted(origins.items())))
-    named = (config.allowed_signers, *(one.allowed_signers for one in config.repositories))
-    lists = [path for path in named if path is not None]
+        trust = replace(trust, allowed_signers=str(signers[0]))
+        config = replace(config, trust=trust, origins=dict(sorted(origins.items())))
+    named = (trust.allowed_signers, *trust.own_signers.values())
+    lists = [Path(path) for path in named if path]
     return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, *signers, *lists))))
 
 
@@ -198,7 +198,7 @@ def _source(path: Path, directory: Path, home: Path | None) -> _Source:
     )
 
 
-def _merged(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> Config:
+def _merged(sources: tuple[_Source, ...], directory: Path, environ: Mapping[str, str]) -> Config:
     origins: dict[str, str] = {}
     store, origins["store"] = _store(sources, environ)
     jobs = _first(sources, "jobs")
@@ -210,8 +210,9 @@ def _merged(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> Config:
         store=store,
         trees=tuple(trees.path(text) for text in trees.spec.trees or ()) if trees else (),
         jobs=(jobs.spec.jobs if jobs else None) or len(os.sched_getaffinity(0)),
-        signing_key=_ssh_key(key) if key else None,
-        openpgp_key=_openpgp_key(key) if key else None,
+        # Whether it is there is looked up when something is fetched: a plan may be kept for long.
+        distfiles=(str(directory.absolute() / "distfiles"),),
+        trust=Trust(_signing_keys(key, environ.get("SSH_AUTH_SOCK", ""))),
     )
     for step in (_with_repositories, _with_mirrors, _with_trust, _with_limits, _with_use):
         config = step(config, sources, origins)
@@ -234,16 +235,14 @@ def _store(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> tuple[Pa
     return Path(cache, "buildit"), "default"
 
 
-def _ssh_key(source: _Source) -> str | None:
-    for text in source.spec.signing_keys:
-        if not text.startswith("gpg:"):
-            return text if text.startswith("agent:") else str(source.path(text))
-    return None
-
-
-def _openpgp_key(source: _Source) -> str | None:
-    found = (text for text in source.spec.signing_keys if text.startswith("gpg:"))
-    return next((text.removeprefix("gpg:").upper() for text in found), None)
+def _signing_keys(source: _Source | None, agent: str) -> SigningKeys:
+    ssh = openpgp = ""
+    for text in source.spec.signing_keys if source else ():
+        if text.startswith("gpg:"):
+            openpgp = text.removeprefix("gpg:").upper()
+        else:
+            ssh = text if source is None or text.startswith("agent:") else str(source.path(text))
+    return SigningKeys(ssh, openpgp, agent)
 
 
 def _with_repositories(
@@ -258,7 +257,21 @@ def _with_repositories(
             origins["repositories"] = one.origin(name)
             if one.shipped and one.home is None:  # nobody asked for a place below the home
                 specs = tuple(spec for spec in specs if not _is_below_home(spec))
-            return replace(config, repositories=tuple(_repository(one, spec) for spec in specs))
+            remarks: list[str] = []
+            found = tuple(
+                Repository(
+                    spec.name,
+                    _address(spec.name, "download", _absolute(one, spec.download), remarks),
+                    _address(spec.name, "upload", _absolute(one, spec.upload), remarks),
+                    spec.unsigned,
+                    spec.secrets,
+                )
+                for spec in specs
+            )
+            own = {s.name: str(one.path(s.allowed_signers)) for s in specs if s.allowed_signers}
+            unsigned = any(spec.unsigned for spec in specs)
+            trust = replace(config.trust, own_signers=own, unsigned=unsigned)
+            return replace(config, repositories=found, trust=trust, remarks=tuple(remarks))
     origins["repositories"] = "default"
     return config
 
@@ -268,21 +281,25 @@ def _is_below_home(spec: RepositorySpec) -> bool:
     return any(one is not None and one.scheme == "file" and _below_home(one.path) for one in ends)
 
 
-def _repository(source: _Source, spec: RepositorySpec) -> Repository:
-    return Repository(
-        name=spec.name,
-        upload=_absolute(source, spec.upload),
-        download=_absolute(source, spec.download),
-        unsigned=spec.unsigned,
-        secrets=spec.secrets,
-        allowed_signers=source.path(spec.allowed_signers) if spec.allowed_signers else None,
-    )
-
-
 def _absolute(source: _Source, endpoint: Endpoint | None) -> Endpoint | None:
     if endpoint is None or endpoint.scheme != "file":
         return endpoint
     return replace(endpoint, path=str(source.path(endpoint.path)))
+
+
+_WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}
+"""How a binhost can be reached; a web server takes nothing."""
+
+
+def _address(name: str, way: str, endpoint: Endpoint | None, remarks: list[str]) -> str:
+    if endpoint is None:
+        return ""
+    scheme, path = endpoint.scheme, endpoint.path
+    if scheme not in _WAYS[way]:
+        known = " or ".join(_WAYS[way])
+        remarks.append(f"repository {name}: {way} over {scheme} is not possible; use {known}")
+        return ""
+    return path if scheme == "file" else f"{scheme}://{path.removeprefix(f'{scheme}://')}"
 
 
 def _with_mirrors(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
@@ -295,26 +312,41 @@ def _with_mirrors(config: Config, sources: tuple[_Source, ...], origins: dict[st
 
 
 def _with_trust(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
+    found = config.trust
     for one in reversed(sources):
-        trust: TrustSpec = one.spec.trust
-        if trust.allowed_signers is not None:
-            config = replace(config, allowed_signers=one.path(trust.allowed_signers))
+        spec: TrustSpec = one.spec.trust
+        if spec.allowed_signers is not None:
+            found = replace(found, allowed_signers=str(one.path(spec.allowed_signers)))
             origins["trust.allowed-signers"] = one.origin("trust", "allowed-signers")
-        if "packages" in trust.model_fields_set:
-            config = replace(config, agreement=trust.packages)
+        if "packages" in spec.model_fields_set:
+            rules = tuple(TrustRule(rule.match, rule.need) for rule in spec.packages)
+            found = replace(found, agreement=rules)
             origins["trust.packages"] = one.origin("trust", "packages")
-    return config
+    return replace(config, trust=found)
+
+
+_LIMITS = {
+    "memory": "memory_bytes",
+    "processes": "processes",
+    "time": "seconds",
+    "log": "log_bytes",
+    "disk": "disk_bytes",
+    "installed": "installed_bytes",
+    "files": "installed_files",
+}
 
 
 def _with_limits(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    limits = Limits()
-    for name in LimitsSpec.model_fields:
-        origins[f"limits.{name}"] = "default"
+    said: dict[str, int] = {"processes": 4096}
+    origins |= {f"limits.{name}": "default" for name in LimitsSpec.model_fields}
     for one in reversed(sources):
         for name, value in one.spec.limits.model_dump(exclude_none=True).items():
-            limits = replace(limits, **{name: value})
+            said[name] = value
             origins[f"limits.{name}"] = one.origin("limits", name)
-    return replace(config, limits=limits)
+    limits = replace(Limits(), **{_LIMITS[name]: value for name, value in said.items()})
+    seconds = float(limits.seconds)
+    idle = min(limits.idle_seconds, seconds)
+    return replace(config, limits=replace(limits, seconds=seconds, idle_seconds=idle))
 
 
 def _with_use(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:

@@ -1,4 +1,4 @@
-"""`--discover=HOST/PATH[,push=True]…`: reading the option, and what it adds to the settings.
+"""`--discover=HOST/PATH[,push=True]…`: reading the option, and what it adds to the repositories.
 
 Discovery adds places to take from, never trust, and a page never chooses where we publish:
 push=True goes to the repositories of the configuration, or to a place that the option itself names.
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
+from buildit.model.config import Repository
 from buildit.remote.discovery import Discovered, Wanted, discover, parse_place
 from buildit.remote.http.urls import parse_target
 from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.transport import LocationError, Transport, local_path
-from buildit.trust.settings import Repository, Settings
 
 EXAMPLE = "--discover=example.com/containers,push=True"
 _WORDS = ("push",)
@@ -128,9 +128,12 @@ Discover = Callable[[Wanted], Discovered]
 
 
 def located(
-    settings: Settings, texts: Sequence[str], transport: Transport | None, report: Reporter
-) -> Settings:
-    """The settings with the places that the options name; `transport` is None when offline.
+    configured: Sequence[Repository],
+    texts: Sequence[str],
+    transport: Transport | None,
+    report: Reporter,
+) -> tuple[Repository, ...]:
+    """The repositories with the places that the options name; `transport` is None when offline.
 
     Raises:
         UsageError: an option is wrong, or publishes where nothing can be published to.
@@ -142,7 +145,7 @@ def located(
             return Discovered(refused=("no other machine is asked (--offline)",))
         return discover(wanted, transport)
 
-    found = with_places(settings, places, ask, report)
+    found = with_places(configured, places, ask, report)
     check_push(found, places)
     return found
 
@@ -153,19 +156,19 @@ def publishes(texts: Sequence[str]) -> bool:
 
 
 def with_places(
-    settings: Settings, places: Sequence[Place], ask: Discover, report: Reporter
-) -> Settings:
-    """The settings with the places of the options before those of the configuration, as given.
+    configured: Sequence[Repository], places: Sequence[Place], ask: Discover, report: Reporter
+) -> tuple[Repository, ...]:
+    """The places of the options before those of the configuration, in the order given.
 
     What is found nowhere is told of and passed over: the build goes on with the other places.
     """
     found: list[Repository] = []
     for place in places:
         for one in _repositories(place, ask, report):
-            known = (*found, *settings.repositories)
+            known = (*found, *configured)
             if one.download not in (other.download for other in known):
                 found.append(replace(one, name=_free(one.name, known)))
-    return replace(settings, repositories=(*found, *settings.repositories))
+    return (*found, *configured)
 
 
 def _repositories(place: Place, ask: Discover, report: Reporter) -> Iterator[Repository]:
@@ -184,14 +187,14 @@ def _repositories(place: Place, ask: Discover, report: Reporter) -> Iterator[Rep
             report(Notice(f"  {reason}"))
 
 
-def check_push(settings: Settings, places: Sequence[Place]) -> bool:
+def check_push(repositories: Sequence[Repository], places: Sequence[Place]) -> bool:
     """Whether the options ask to publish.
 
     Raises:
         UsageError: they do, and there is nowhere to publish to.
     """
     asked = [place for place in places if place.push]
-    if asked and not any(_shares(one) for one in settings.repositories):
+    if asked and not any(_shares(one) for one in repositories):
         raise UsageError(
             f"--discover={asked[0].text} publishes, and no place to publish to is configured",
             hint="in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "

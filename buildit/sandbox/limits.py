@@ -15,30 +15,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.model.config import Limits
+
 GROUP = "buildit"
 """The group that holds one group per running sandbox."""
 
 _SLACK = 8  # processes of ours in the chain: unshare, two shells, mount, bubblewrap and its init
 _NAME = re.compile(r"(\d+)-[0-9a-f]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one run. Sizes in bytes, times in seconds; `processes` counts threads too.
-
-    `idle_seconds` is without a byte of output. `log_bytes` is kept as head and tail. `disk_bytes`
-    is for all writable binds together, and for each single file. `installed_bytes` and
-    `installed_files` are of what a package installs, holes of files and directories counted.
-    """
-
-    memory_bytes: int = 16 << 30
-    processes: int = 8192
-    seconds: float = 6 * 3600.0
-    idle_seconds: float = 3600.0
-    log_bytes: int = 64 << 20
-    disk_bytes: int = 64 << 30
-    installed_bytes: int = 4 << 30
-    installed_files: int = 500_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from buildit.model.config import Limits
 from buildit.sandbox.filter import MACHINES
 from buildit.sandbox.launch import PROGRAM_PATH
-from buildit.sandbox.limits import Limits, open_group
+from buildit.sandbox.limits import open_group
 from buildit.store.build_owner import HOST_ID, host_owner
 
 _SYSCTL = Path("/proc/sys")

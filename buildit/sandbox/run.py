@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
+from buildit.model.config import Limits
 from buildit.sandbox.jail import Jail, bwrap_argv, terminal_argv
 from buildit.sandbox.launch import (
     GRACE,
@@ -33,7 +34,6 @@ from buildit.sandbox.launch import (
 from buildit.sandbox.limits import (
     Group,
     HardLimits,
-    Limits,
     address_limit,
     open_group,
     process_limit,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildit.sandbox.limits import Limits
+from buildit.model.config import Limits
 from buildit.sandbox.memory import shared_memory
 
 Look = Callable[[], str | None]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from buildit.digest import BuildKey, canonical, is_hex64
 from buildit.errors import IntegrityError
+from buildit.model.config import Repository
 from buildit.site.card import CardPackage, package_bytes, parse_package
 from buildit.site.container_page import SUMS, container_page, sums
 from buildit.site.package_page import MOST_BUILDS, package_page
@@ -40,7 +41,6 @@ from buildit.site.shelf import (
 )
 from buildit.site.shown import Build, Container, Listed, Site
 from buildit.store.attest import SIZE_LIMIT
-from buildit.trust.settings import Repository
 from buildit.trust.signing import NAMESPACE
 
 PUBKEYS = "pubkeys.asc"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import UsageError
 from buildit.events import Reporter
+from buildit.model.config import Repository, Trust
 from buildit.remote.binhost.hosts import Hosts
 from buildit.site.pages import is_address, name_site, site_of, stated_site
 from buildit.site.shelf import Shelf
 from buildit.site.shown import Site
 from buildit.store.cas import Store
 from buildit.store.layout import FORMAT_FILE
-from buildit.trust.settings import Repository, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Repaged:
 
 def repage(
     what: str,
-    settings: Settings,
+    repositories: Sequence[Repository],
+    trust: Trust,
     store: Store,
     report: Reporter,
     title: str = "",
@@ -54,8 +55,8 @@ def repage(
             place=url,
             hint="give the https:// address of the binhost's root, without a query",
         )
-    one = _repository(what, settings)
-    with _shelf(one, settings, store, report) as shelf:
+    one = _repository(what, repositories)
+    with _shelf(one, trust, store, report) as shelf:
         known = stated_site(shelf) or site_of(one)
         site = Site(title or known.title, address or known.url)
         scratch = store.scratch("pages")
@@ -66,8 +67,8 @@ def repage(
     return Repaged(one.upload, site.title, site.url, written)
 
 
-def _repository(what: str, settings: Settings) -> Repository:
-    for one in settings.repositories:
+def _repository(what: str, repositories: Sequence[Repository]) -> Repository:
+    for one in repositories:
         if one.name == what:
             if one.upload:
                 return one
@@ -76,7 +77,7 @@ def _repository(what: str, settings: Settings) -> Repository:
                 hint="give it an upload-type and an upload-path, or name the directory",
             )
     if not os.path.isdir(what):
-        names = ", ".join(one.name for one in settings.repositories) or "none"
+        names = ", ".join(one.name for one in repositories) or "none"
         raise UsageError(
             f"{what!r} is neither a directory nor a repository of the configuration",
             hint=f"repositories: {names}",
@@ -89,15 +90,15 @@ def _repository(what: str, settings: Settings) -> Repository:
             place=str(root),
             hint=f"name the directory that has {FORMAT_FILE}",
         )
-    for one in settings.repositories:
+    for one in repositories:
         if one.upload == str(root):
             return one
     return Repository(root.name, str(root), str(root), unsigned=False)
 
 
 @contextmanager
-def _shelf(one: Repository, settings: Settings, store: Store, report: Reporter) -> Iterator[Shelf]:
-    hosts = Hosts(settings, store, report)
+def _shelf(one: Repository, trust: Trust, store: Store, report: Reporter) -> Iterator[Shelf]:
+    hosts = Hosts((one,), trust, store, report)
     try:
         with hosts.publisher(one) as publisher:
             yield publisher

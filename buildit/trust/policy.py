@@ -17,6 +17,7 @@ from buildit.digest import BuildKey
 from buildit.errors import IntegrityError
 from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact
+from buildit.model.config import Trust
 from buildit.store.artifacts import (
     ELSEWHERE,
     Found,
@@ -30,7 +31,6 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 from buildit.trust.signing import NAMESPACE, own_key, signers_of
 from buildit.trust.votes import (
     NOBODY,
@@ -68,7 +68,7 @@ class _Paper:
 class Judge:
     """Believes what the configuration says, and nobody else."""
 
-    settings: Settings
+    trust: Trust
     store: Store
     report: Reporter
     _votes: dict[BuildKey, list[Vote]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Judge:
             with self._lock:
                 vote = self._vote(artifact, statement, signature, builder, repository)
                 votes = self._known(artifact.key)
-                decision = decide(vote, votes, self.settings.agreement)
+                decision = decide(vote, votes, self.trust.agreement)
                 if not any((v.builder, v.artifact) == (builder, artifact) for v in votes):
                     votes.append(vote)
                     paper = _Paper(vote, statement, signature, repository)
@@ -119,7 +119,7 @@ class Judge:
         Raises:
             StoreError: the disk is full or refuses.
         """
-        if rule_for(taken.name, self.settings.agreement).need <= 1:
+        if rule_for(taken.name, self.trust.agreement).need <= 1:
             return
         for paper in self._papers.get(taken.key, ()):
             vote = paper.vote
@@ -145,7 +145,7 @@ class Judge:
                 reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
             else:
                 votes = self._known(found.artifact.key)
-                reasons = decide(vote, votes, self.settings.agreement).reasons
+                reasons = decide(vote, votes, self.trust.agreement).reasons
             reason = "; ".join(reasons) or None
             if reason is not None and found.path not in self._told:
                 self._told.add(found.path)
@@ -206,8 +206,7 @@ class Judge:
         if not origin:
             return Vote(self._self_name(), builder, artifact)
         if builder == LOCAL:
-            allowed = any(one.unsigned for one in self.settings.repositories)
-            return Vote(NOBODY, builder, artifact) if allowed else None
+            return Vote(NOBODY, builder, artifact) if self.trust.unsigned else None
         now = int(time.time())
         for line in self._allowed(origin):
             if _builder(line.public) == builder and line.covers(NAMESPACE) and line.counts_at(now):
@@ -243,8 +242,8 @@ class Judge:
 
     def _refusal(self, artifact: Artifact, reason: str, key: bytes | None) -> IntegrityError:
         """Who signed, what the policy wants, and the one command that changes it."""
-        listed = self.settings.allowed_signers or "none is configured"
-        need = rule_for(artifact.name, self.settings.agreement).need
+        listed = self.trust.allowed_signers or "none is configured"
+        need = rule_for(artifact.name, self.trust.agreement).need
         details = [
             f"policy: {need} of your own key and the allowed signers ({listed}) must have signed"
         ]
@@ -271,7 +270,7 @@ class Judge:
             path.write_text(public_line(key) + "\n")
 
     def _allowed(self, repository: str) -> tuple[AllowedSigner, ...]:
-        name = self.settings.own_signers.get(repository, self.settings.allowed_signers)
+        name = self.trust.signers_for(repository)
         if name not in self._lists:
             from buildit.trust.allowed_signers import AllowedSigner
 
@@ -287,14 +286,14 @@ class Judge:
     def _person(self, public: bytes) -> str:
         """Who counts for a key, by all lists of the configuration together."""
         if self._persons is None:
-            lists = dict.fromkeys(("", *self.settings.own_signers))
+            lists = dict.fromkeys(("", *self.trust.own_signers))
             lines = [(line.principals, line.public) for one in lists for line in self._allowed(one)]
             self._persons = persons(lines)
         return self._persons[public]
 
     def _own_keys(self) -> list[bytes]:
         if self._own is None:
-            key = own_key(self.settings)
+            key = own_key(self.trust.keys)
             self._own = [] if key is None else [key.public]
         return self._own
 

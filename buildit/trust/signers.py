@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from buildit.errors import IntegrityError, StoreError, UsageError
+from buildit.model.config import Trust
 from buildit.recipe.read_config import own_signers_file
 from buildit.store.cas import Store
 from buildit.store.durable import open_regular
 from buildit.trust.allowed_signers import AllowedSigner
 from buildit.trust.policy import SEEN
-from buildit.trust.settings import Settings
 from buildit.trust.signing import own_key, signers_of
 from buildit.trust.sshsig import NAMESPACE, builder_name, fingerprint
 from buildit.trust.sshwire import parse_public, public_line
@@ -46,23 +46,23 @@ class Trusting:
     seen: tuple[Trusted, ...]
 
 
-def trusting(settings: Settings, store: Store) -> Trusting:
+def trusting(trust: Trust, store: Store) -> Trusting:
     """Who is trusted for what.
 
     Raises:
         UsageError: one's own key cannot be used.
         RecipeError: an allowed-signers file cannot be read, or is malformed.
     """
-    own = own_key(settings)
-    people = [] if own is None else [_trusted(SELF, own.public, settings.signing_key)]
-    files = {settings.allowed_signers: ""} if settings.allowed_signers else {}
-    for repository, path in settings.own_signers.items():
+    own = own_key(trust.keys)
+    people = [] if own is None else [_trusted(SELF, own.public, trust.keys.ssh)]
+    files = {trust.allowed_signers: ""} if trust.allowed_signers else {}
+    for repository, path in trust.own_signers.items():
         files[path] = f"for repository {repository} only"
     for path, only in files.items():
         for line in signers_of(Path(path)):
             remarks = [*([only] if only else []), *_limits(line)]
             people.append(_trusted(line.principals, line.public, path, "; ".join(remarks)))
-    rules = [(rule.match, rule.need) for rule in settings.agreement]
+    rules = [(rule.match, rule.need) for rule in trust.agreement]
     known = {one.builder for one in people}
     seen = [one for one in _seen(store) if one.builder not in known]
     return Trusting(tuple(people), tuple(rules), tuple(seen))
@@ -101,7 +101,7 @@ class Added:
 
 
 def add(
-    settings: Settings,
+    trust: Trust,
     store: Store,
     what: str,
     who: str | None,
@@ -119,7 +119,7 @@ def add(
     """
     public, comment = _key(store, what)
     name = _principal(who, comment, public)
-    path = Path(settings.allowed_signers or own_signers_file(environ))
+    path = Path(trust.allowed_signers or own_signers_file(environ))
     known = signers_of(path) if path.exists() else ()
     said = Added(name, fingerprint(public), builder_name(public), str(path), new=True)
     for line in known:

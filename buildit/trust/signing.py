@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.errors import IntegrityError, RecipeError, UsageError
+from buildit.model.config import SigningKeys
 from buildit.store.attest import LOCAL
 from buildit.store.durable import open_regular
-from buildit.trust.settings import Settings
 
 if TYPE_CHECKING:
     from buildit.trust.allowed_signers import AllowedSigner
@@ -22,13 +22,13 @@ LARGEST_LIST = 16 << 20
 NAMESPACE = "buildit-attestation-v1"
 
 
-def signer(settings: Settings) -> tuple[str, Callable[[bytes], bytes] | None]:
+def signer(keys: SigningKeys) -> tuple[str, Callable[[bytes], bytes] | None]:
     """The builder's name and its signing function; (`local`, None) without an SSH key.
 
     Raises:
         UsageError: the key cannot be used.
     """
-    key = own_key(settings)
+    key = own_key(keys)
     if key is None:
         return LOCAL, None
     from buildit.trust.sshsig import builder_name, sign
@@ -36,18 +36,18 @@ def signer(settings: Settings) -> tuple[str, Callable[[bytes], bytes] | None]:
     return builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode()
 
 
-def own_key(settings: Settings) -> SigningKey | None:
+def own_key(keys: SigningKeys) -> SigningKey | None:
     """The user's SSH key; None where none is configured.
 
     Raises:
         UsageError: it cannot be used.
     """
-    wanted = settings.signing_key
+    wanted = keys.ssh
     if not wanted or wanted.startswith("gpg:"):
         return None
     from buildit.trust.sshkeys import AgentKey, agent_keys, signing_key
 
-    agent = Path(settings.ssh_agent) if settings.ssh_agent else None
+    agent = Path(keys.agent) if keys.agent else None
     if not wanted.startswith("agent:"):
         return signing_key(Path(wanted), agent)
     if agent is None:

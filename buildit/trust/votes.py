@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, UsageError
 from buildit.model.artifact import Artifact
+from buildit.model.config import TrustRule
 
 
 class Undecided(IntegrityError):  # noqa: N818 - not wrong: others may yet say the same
@@ -24,14 +25,6 @@ SELF = "yourself"
 """Who is shown for one's own builds."""
 NOBODY = ""
 """Who vouches for what is unsigned: that is nobody's vote."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Packages whose `category/name` the glob `match` fits need `need` builders."""
-
-    match: str
-    need: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +52,12 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def rule_for(name: str, rules: Sequence[Rule]) -> Rule:
+def rule_for(name: str, rules: Sequence[TrustRule]) -> TrustRule:
     """The first rule whose glob fits; one builder is enough where none does."""
-    return next((rule for rule in rules if fnmatchcase(name, rule.match)), Rule("*", 1))
+    return next((rule for rule in rules if fnmatchcase(name, rule.match)), TrustRule("*", 1))
 
 
-def unused(rules: Sequence[Rule], names: Iterable[str]) -> tuple[str, ...]:
+def unused(rules: Sequence[TrustRule], names: Iterable[str]) -> tuple[str, ...]:
     """The globs that fit none of `names`, where the first rule that fits holds.
 
     Raises:
@@ -153,7 +146,7 @@ def context(artifact: Artifact) -> Mapping[BuildKey, Mapping[str, Digest]]:
     return {key: dict(outputs) for key, outputs in artifact.resolved.items()}
 
 
-def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[Rule]) -> Decision:
+def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> Decision:
     """Whether `candidate` may be taken, given the other verified votes about the same key.
 
     A vote agrees where it names the same outputs. A re-stated artifact repeats what another build
@@ -180,7 +173,7 @@ def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
 
 
 def _reasons(
-    candidate: Vote, rule: Rule, agree: tuple[str, ...], contradict: tuple[str, ...]
+    candidate: Vote, rule: TrustRule, agree: tuple[str, ...], contradict: tuple[str, ...]
 ) -> tuple[str, ...]:
     name = candidate.artifact.name
     found = [

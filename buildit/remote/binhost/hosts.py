@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
+from buildit.model.config import Repository, Trust
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
-from buildit.trust.settings import Repository, Settings
 
 if TYPE_CHECKING:
     from buildit.remote.binhost.binhost import Accept, Binhost
@@ -36,7 +36,8 @@ class Hosts:
     `offline` leaves only directories of this machine.
     """
 
-    settings: Settings
+    configured: Sequence[Repository]
+    trust: Trust
     store: Store
     report: Reporter
     offline: bool = False
@@ -47,7 +48,7 @@ class Hosts:
 
     def repositories(self) -> Iterator[Repository]:
         """Those that can be asked: not those that failed before."""
-        for one in self.settings.repositories:
+        for one in self.configured:
             local = one.download.startswith("/")
             if not one.download or (self.offline and not local):
                 continue
@@ -99,9 +100,9 @@ class Hosts:
             from buildit.trust.signing import own_key, signers_of
             from buildit.trust.sshsig import builder_name
 
-            own = own_key(self.settings)
+            own = own_key(self.trust.keys)
             keys = [] if own is None else [own.public]
-            listed = self.settings.own_signers.get(one.name, self.settings.allowed_signers)
+            listed = self.trust.signers_for(one.name)
             if listed:
                 keys += [line.public for line in signers_of(Path(listed))]
             names = [*map(builder_name, keys), *([LOCAL] if one.unsigned else [])]

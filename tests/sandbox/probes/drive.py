@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from buildit.errors import BuilditError
+from buildit.model.config import Limits
 from buildit.sandbox import run as sandbox
 from buildit.sandbox.jail import Bind, Jail
-from buildit.sandbox.limits import Limits
 
 
 def jail_of(spec: dict[str, Any]) -> Jail:

@@ -28,6 +28,7 @@ from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
+from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import (
     ContainerPlan,
@@ -46,7 +47,6 @@ from buildit.plan.nodes import deb_node
 from buildit.plan.resolve import Selection
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.trust.settings import Repository, Settings
 from tests.hosts import FileBinhost
 
 pytestmark = pytest.mark.unit
@@ -126,8 +126,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield opened
 
 
-def settings(store: Store, *hosts: Repository) -> Settings:
-    return Settings(str(store.root), 1, repositories=hosts)
+def settings(store: Store, *hosts: Repository) -> Config:
+    return Config(store.root, 1, repositories=hosts)
 
 
 def looked(plan: ContainerPlan, store: Store, *hosts: Repository) -> Forecast:
@@ -288,7 +288,7 @@ def test_push_says_what_is_missing(
 def test_what_was_never_locked_is_one_line() -> None:
     said: list[Event] = []
     pins = Pins(Lock(), planned().section, AMD64)
-    prepared = Prepared(PLAN, Settings("store", 1), planned(), pins=pins)
+    prepared = Prepared(PLAN, Config(Path("store"), 1), planned(), pins=pins)
     announce(prepared, Options(Path("box")), said.append)
     assert said == [Notice(f"nothing is locked for {AMD64} yet: a build writes buildit.lock")]
     locked = replace(pins, lock=Lock().with_section(AMD64, Section()))

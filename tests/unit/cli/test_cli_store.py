@@ -20,9 +20,9 @@ from buildit.errors import StoreError, UsageError
 from buildit.make.kept_jail import keep_jail
 from buildit.make.workroom import Workroom
 from buildit.model.artifact import Artifact, Output
+from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
 from buildit.plan.steps import Phase, Step
-from buildit.sandbox.limits import Limits
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.failures import Failure, find_failure, keep_failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import stat
@@ -28,6 +29,8 @@ from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
 from buildit.events import silent
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.config import Config, Limits, SigningKeys, TrustRule, from_plain
+from buildit.model.config import Repository as Place
 from buildit.model.image import App, Port, Volume
 from buildit.model.plan import (
     ContainerPlan,
@@ -42,15 +45,11 @@ from buildit.model.plan import (
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
-from buildit.recipe.config import Config, Endpoint, Repository
-from buildit.recipe.config import Limits as ConfigLimits
+from buildit.recipe.read_config import load_config
 from buildit.recipe.read_container import load_container
-from buildit.sandbox.limits import Limits
 from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
-from buildit.trust.settings import Repository as Place
-from buildit.trust.settings import Settings, from_plain, settings_of
 from tests.planning import LOCKED, PLATFORM, Checkout, checkout
 from tests.unit.plan.test_plan_identity import FIXED
 
@@ -117,36 +116,42 @@ def test_a_wrong_app_is_refused_at_its_step(tmp_path: Path, step: str, message: 
 
 
 def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
-    (tmp_path / "distfiles").mkdir()
-    config = Config(
-        store=tmp_path / "store",
-        trees=(),
-        jobs=3,
-        repositories=(
-            Repository("far", Endpoint("ssh", "user@example.org/x"), Endpoint("file", "/near")),
-            Repository("web", Endpoint("https", "example.org"), Endpoint("https", "example.org/x")),
-        ),
-        mirrors={"debian": ("https://example.org/debian",)},
-        signing_key="agent:SHA256:x",
-        limits=ConfigLimits(memory=1 << 30, processes=5, time=60, log=7),
+    (tmp_path / ".buildit-config.yaml").write_text(
+        "store: store\njobs: 3\n"
+        "repositories:\n"
+        "- {name: far, upload-type: ssh, upload-path: user@example.org/x, download-type: file,"
+        " download-path: /near, allowed-signers: others}\n"
+        "- {name: web, upload-type: https, upload-path: example.org, download-type: https,"
+        " download-path: example.org/x}\n"
+        "- {name: disk, upload-type: file, upload-path: d, unsigned: yes}\n"
+        "mirrors: {debian: [https://example.org/debian]}\n"
+        f"signing-key: [agent:SHA256:{'x' * 43}, gpg:{'ab' * 20}]\n"
+        "trust: {packages: [{match: x/*, need: 2}]}\n"
+        "limits: {memory: 1G, processes: 5, time: 60s, log: 7}\n"
     )
-    settings, remarks = settings_of(config, tmp_path, {"SSH_AUTH_SOCK": "/run/agent"})
-    assert from_plain(settings.plain()) == settings
-    assert settings.limits == Limits(1 << 30, 5, 60.0, 60.0, 7)
-    assert settings.distfiles == (str(tmp_path / "distfiles"),)
-    assert settings.ssh_agent == "/run/agent"
-    assert [(one.download, one.upload) for one in settings.repositories] == [
+    config = load_config(tmp_path, {"SSH_AUTH_SOCK": "/run/agent", "HOME": str(tmp_path)}).config
+    again = from_plain(json.loads(json.dumps(config.plain())))
+    for name in ("store", "jobs", "repositories", "mirrors", "distfiles", "trust", "limits"):
+        assert getattr(again, name) == getattr(config, name)
+    assert config.limits == Limits(1 << 30, 5, 60.0, 60.0, 7)
+    assert config.distfiles == (str(tmp_path / "distfiles"),)
+    assert config.trust.keys == SigningKeys(f"agent:SHA256:{'x' * 43}", "AB" * 20, "/run/agent")
+    assert config.trust.agreement == (TrustRule("x/*", 2),)
+    assert config.trust.unsigned
+    assert config.trust.own_signers == {"far": str(tmp_path / "others")}
+    assert [(one.download, one.upload) for one in config.repositories] == [
         ("/near", "ssh://user@example.org/x"),
         ("https://example.org/x", ""),
+        ("", str(tmp_path / "d")),
     ]
-    assert remarks == ("repository web: upload over https is not possible; use file or ssh",)
+    assert config.remarks == ("repository web: upload over https is not possible; use file or ssh",)
 
 
 def test_defaults_are_bounded(tmp_path: Path) -> None:
-    settings, remarks = settings_of(Config(tmp_path, (), 1), tmp_path, {})
-    assert remarks == ()
-    assert settings.limits.memory_bytes == Limits().memory_bytes
-    assert settings.distfiles == (str(tmp_path / "distfiles"),)
+    config = load_config(tmp_path, {"HOME": str(tmp_path)}).config
+    assert config.remarks == ()
+    assert config.limits == Limits(processes=4096)
+    assert config.distfiles == (str(tmp_path / "distfiles"),)
 
 
 @pytest.mark.parametrize("data", [{}, {"repositories": [1]}, {"store": "x", "jobs": 1, "more": 2}])
@@ -359,7 +364,7 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
     def obtain(node: Node) -> Artifact:
         return made[node.key]
 
-    settings = Settings(str(store.root), 1)
+    settings = Config(store.root, 1)
     network = Network(settings, store, silent, offline=True)
     realiser = Realiser(plan, settings, store, silent, threading.Event(), network)
     with pytest.raises(IntegrityError, match="not in the plan") as caught:
@@ -373,7 +378,7 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
 )
 def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> None:
     far = Place("far", "https://example.org/bin", upload, unsigned=False)
-    settings = Settings(str(store.root), 1, repositories=(far,))
+    settings = Config(store.root, 1, repositories=(far,))
     network = Network(settings, store, silent, offline=True)
     with pytest.raises(UsageError, match="can be published to offline") as caught:
         targets(settings, network)

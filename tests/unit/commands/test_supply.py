@@ -11,9 +11,9 @@ from buildit.commands.supply import Supply
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
+from buildit.model.config import Config
 from buildit.model.plan import DebRef, Node, PatchRef, Signature, SourceRef, Toolchain
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 
 pytestmark = pytest.mark.unit
 
@@ -42,8 +42,8 @@ def toolchain(distfiles: Path) -> Toolchain:
 
 
 def supply(store: Store, distfiles: Path) -> Supply:
-    settings = Settings(
-        str(store.root),
+    settings = Config(
+        store.root,
         1,
         mirrors={"debian": ("https://example.org/debian",)},
         distfiles=(str(distfiles),),

@@ -14,9 +14,9 @@ from buildit.digest import Digest
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.make.record import BuildRecord
 from buildit.make.workroom import Workroom
+from buildit.model.config import Limits
 from buildit.model.plan import SourceRef
 from buildit.plan.identity import SourceInput
-from buildit.sandbox.limits import Limits
 from buildit.store.cas import Store
 
 pytestmark = pytest.mark.unit

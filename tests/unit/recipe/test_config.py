@@ -9,8 +9,9 @@ import pytest
 
 from buildit.commands import stamp
 from buildit.errors import RecipeError, UsageError
+from buildit.model.config import Config, Limits
 from buildit.model.use import Assignment
-from buildit.recipe.config import CONFIG_FILE, Config, ConfigSpec, Endpoint, Limits
+from buildit.recipe.config import CONFIG_FILE, ConfigSpec
 from buildit.recipe.read_config import load_config, shipped_files
 
 pytestmark = pytest.mark.unit
@@ -43,13 +44,13 @@ def _users(directory: Path, text: str) -> None:
 def test_the_shipped_settings_publish_to_a_directory(project: Path) -> None:
     config = _load(project)
     home = project.parents[2] / "home"
-    binhost = Endpoint("file", str(home / ".local/share/buildit/binhost"))
+    binhost = str(home / ".local/share/buildit/binhost")
     (repository,) = config.repositories
     assert (repository.upload, repository.download) == (binhost, binhost)
     assert repository.unsigned
     assert config.store == home / ".cache" / "buildit"
     assert config.jobs == len(os.sched_getaffinity(0))
-    assert config.limits == Limits()
+    assert config.limits == Limits(processes=4096)
     (tree,) = config.trees
     assert tree == shipped_files()[1].parent / "pkgs"
     assert (tree / "www-servers/nginx/pkg.yaml").is_file()
@@ -63,7 +64,7 @@ def test_the_nearest_file_wins_over_the_users_own(project: Path) -> None:
     assert config.store == project.parent.parent / "cache"
     assert config.jobs == 7
     assert config.trees == (project.parent.parent / "pkgs", Path("/opt/tree"))
-    assert config.signing_key == str(project.parents[2] / "home/.ssh/id_ed25519")
+    assert config.trust.keys.ssh == str(project.parents[2] / "home/.ssh/id_ed25519")
     assert config.origins["store"].endswith(f"project/{CONFIG_FILE}:1")
     assert config.origins["jobs"].endswith("buildit/config.yaml:2")
     assert config.origins["limits.log"] == "default"
@@ -84,30 +85,31 @@ def test_every_file_that_could_change_the_settings_is_named(project: Path) -> No
 
 def test_a_list_of_signers_of_one_s_own_is_found_where_no_file_names_one(project: Path) -> None:
     mine = project.parents[2] / "home/.config/buildit/allowed_signers"
-    assert _load(project, "jobs: 1\n").allowed_signers is None
+    assert _load(project, "jobs: 1\n").trust.allowed_signers == ""
     mine.parent.mkdir(parents=True)
     mine.touch()
     config = _load(project, "jobs: 1\n")
-    assert config.allowed_signers == mine
+    assert config.trust.allowed_signers == str(mine)
     assert config.origins["trust.allowed-signers"] == "default"
     config = _load(project, "trust: {allowed-signers: signers}\n")
-    assert config.allowed_signers == project / "signers"
+    assert config.trust.allowed_signers == str(project / "signers")
 
 
 def test_keys_of_both_kinds(project: Path) -> None:
     config = _load(project, f"signing-key: [~/key, gpg:{'ab' * 20}]\n")
-    assert config.signing_key == str(project.parents[2] / "home/key")
-    assert config.openpgp_key == "AB" * 20
+    assert config.trust.keys.ssh == str(project.parents[2] / "home/key")
+    assert config.trust.keys.openpgp == "AB" * 20
     config = _load(project, f"signing-key: gpg:{'ab' * 20}\n")
-    assert (config.signing_key, config.openpgp_key) == (None, "AB" * 20)
+    assert (config.trust.keys.ssh, config.trust.keys.openpgp) == ("", "AB" * 20)
     config = _load(project, f"signing-key: agent:SHA256:{'x' * 43}\n")
-    assert config.signing_key == f"agent:SHA256:{'x' * 43}"
+    assert config.trust.keys.ssh == f"agent:SHA256:{'x' * 43}"
 
 
 def test_a_repository_may_have_signers_of_its_own(project: Path) -> None:
     text = "repository: {name: a, download-type: file, download-path: /b, allowed-signers: s}\n"
-    (repository,) = _load(project, text).repositories
-    assert repository.allowed_signers == project / "s"
+    config = _load(project, text)
+    (repository,) = config.repositories
+    assert config.trust.own_signers == {repository.name: str(project / "s")}
 
 
 def test_environment_over_files(project: Path, tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_maps_merge_and_flags_add_up(project: Path) -> None:
         "cpan": ("https://a.example.org",),
         "gnu": ("https://c.example.org",),
     }
-    assert config.limits == Limits(memory=512 << 20, time=7200)
+    assert config.limits == Limits(512 << 20, 4096, 7200.0)
     assert [layer.assignments[0].value for layer in config.use] == [True, False]
     assert all(layer.every_package for layer in config.use)
     (layer,) = config.package_use["www-servers/nginx"]
@@ -204,10 +206,10 @@ def test_repositories(project: Path) -> None:
         "  - {name: disk, download-type: file, download-path: ../disk}\n",
     )
     work, disk = config.repositories
-    assert work.upload == Endpoint("ssh", "me@example.org//srv/buildit")
-    assert work.download == Endpoint("https", "example.org/buildit")
-    assert disk.upload is None
-    assert disk.download == Endpoint("file", str(project.parent / "disk"))
+    assert work.upload == "ssh://me@example.org//srv/buildit"
+    assert work.download == "https://example.org/buildit"
+    assert disk.upload == ""
+    assert disk.download == str(project.parent / "disk")
 
 
 def test_trust(project: Path) -> None:
@@ -215,8 +217,8 @@ def test_trust(project: Path) -> None:
         project,
         "trust:\n  allowed-signers: signers\n  packages: [{match: 'dev-libs/*', need: 2}]\n",
     )
-    assert config.allowed_signers == project / "signers"
-    assert [(rule.match, rule.need) for rule in config.agreement] == [("dev-libs/*", 2)]
+    assert config.trust.allowed_signers == str(project / "signers")
+    assert [(rule.match, rule.need) for rule in config.trust.agreement] == [("dev-libs/*", 2)]
 
 
 _REPOSITORY = "repository: {name: a, download-type: %s, download-path: %s}\n"

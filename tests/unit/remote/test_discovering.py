@@ -6,6 +6,7 @@ import pytest
 
 from buildit.errors import UsageError
 from buildit.events import Event, Notice
+from buildit.model.config import Repository
 from buildit.remote.discovering import (
     Place,
     check_push,
@@ -15,7 +16,6 @@ from buildit.remote.discovering import (
     with_places,
 )
 from buildit.remote.discovery import Discovered, Wanted
-from buildit.trust.settings import Repository, Settings
 from tests.fakes import FakeTransport
 
 pytestmark = pytest.mark.unit
@@ -87,18 +87,17 @@ def test_what_is_wrong_is_said(text: str, message: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
-def added(*texts: str, found: Discovered | None = None) -> tuple[Settings, list[str]]:
+def added(*texts: str, found: Discovered | None = None) -> tuple[tuple[Repository, ...], list[str]]:
     told: list[Event] = []
-    settings = Settings("/store", 1, repositories=(OWN,))
     places = tuple(map(parse_discover, texts))
-    result = with_places(settings, places, lambda _: found or Discovered(), told.append)
+    result = with_places((OWN,), places, lambda _: found or Discovered(), told.append)
     return result, [event.message for event in told if isinstance(event, Notice)]
 
 
 def test_places_come_first_in_the_order_given() -> None:
     found = Discovered(binhosts=("https://a.example/b", "https://c.example/b"))
-    settings, told = added("h.example/x", "file:///srv/b", found=found)
-    assert settings.repositories == (
+    known, told = added("h.example/x", "file:///srv/b", found=found)
+    assert known == (
         Repository("a.example", "https://a.example/b", "", unsigned=False),
         Repository("c.example", "https://c.example/b", "", unsigned=False),
         Repository("b", "/srv/b", "", unsigned=False),
@@ -109,46 +108,46 @@ def test_places_come_first_in_the_order_given() -> None:
 
 def test_a_place_that_is_known_already_is_not_asked_twice() -> None:
     found = Discovered(binhosts=(OWN.download,))
-    settings, _ = added("h.example/x", "h.example/y", found=found)
-    assert settings.repositories == (OWN,)
+    known, _ = added("h.example/x", "h.example/y", found=found)
+    assert known == (OWN,)
 
 
 def test_two_places_never_have_one_name() -> None:
-    settings, _ = added("file:///a/mine", "file:///b/mine")
-    assert [one.name for one in settings.repositories] == ["mine-2", "mine-3", "mine"]
+    known, _ = added("file:///a/mine", "file:///b/mine")
+    assert [one.name for one in known] == ["mine-2", "mine-3", "mine"]
 
 
 def test_finding_nothing_is_told_of_and_harmless() -> None:
-    settings, told = added("h.example/x", found=Discovered(refused=("https://h.example: 404",)))
-    assert settings.repositories == (OWN,)
+    known, told = added("h.example/x", found=Discovered(refused=("https://h.example: 404",)))
+    assert known == (OWN,)
     assert told == ["no binhost is discovered at h.example/x", "  https://h.example: 404"]
 
 
 def test_a_page_never_says_where_to_publish() -> None:
     found = Discovered(binhosts=("https://a.example/b",))
-    settings, _ = added("h.example/x,push=True", found=found)
-    assert [one.upload for one in settings.repositories] == ["", OWN.upload]
+    known, _ = added("h.example/x,push=True", found=found)
+    assert [one.upload for one in known] == ["", OWN.upload]
     places = (parse_discover("h.example/x,push=True"),)
-    assert check_push(settings, places)
-    assert not check_push(settings, (parse_discover("h.example/x"),))
+    assert check_push(known, places)
+    assert not check_push(known, (parse_discover("h.example/x"),))
     with pytest.raises(UsageError, match="no place to publish to is configured") as caught:
-        check_push(Settings("/store", 1), places)
+        check_push((), places)
     shipped = Repository("local", "/home/bin", "/home/bin", unsigned=True)
     with pytest.raises(UsageError, match="no place to publish to is configured"):
-        check_push(Settings("/store", 1, repositories=(shipped,)), places)
+        check_push((shipped,), places)
     served = Repository("www", "https://h.example/b", "/srv/www/b", unsigned=False)
-    assert check_push(Settings("/store", 1, repositories=(shipped, served)), places)
+    assert check_push((shipped, served), places)
     assert "upload-type: ssh" in (caught.value.hint or "")
 
 
 def test_a_run_asks_pages_unless_it_is_offline() -> None:
     tag = b'<meta name="buildit-binhost" content="h.example https://h.example/b">'
     transport = FakeTransport({"https://h.example/c?ac-discovery=1": tag})
-    settings, told = Settings("/store", 1, repositories=(OWN,)), list[Event]()
-    assert len(located(settings, ("h.example/c",), transport, told.append).repositories) == 2
-    assert located(settings, ("h.example/c",), None, told.append) == settings
+    told = list[Event]()
+    assert len(located((OWN,), ("h.example/c",), transport, told.append)) == 2
+    assert located((OWN,), ("h.example/c",), None, told.append) == (OWN,)
     assert any(isinstance(event, Notice) and "--offline" in event.message for event in told)
-    assert located(settings, (), None, told.append) == settings
+    assert located((OWN,), (), None, told.append) == (OWN,)
     assert publishes(("h/c", "h/d,push=True"))
     assert not publishes(("h/c",))
 
@@ -163,5 +162,5 @@ def test_a_run_asks_pages_unless_it_is_offline() -> None:
     ],
 )
 def test_a_place_that_the_user_names_may_be_published_to(text: str, upload: str) -> None:
-    settings, _ = added(text)
-    assert settings.repositories[0].upload == upload
+    known, _ = added(text)
+    assert known[0].upload == upload

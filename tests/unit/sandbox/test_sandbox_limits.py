@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from buildit.model.config import Limits
 from buildit.sandbox.limits import (
     Group,
     HardLimits,
     Hierarchy,
-    Limits,
     address_limit,
     hierarchies,
     open_group_in,

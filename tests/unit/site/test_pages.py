@@ -14,6 +14,7 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.config import Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Node, PackageStep, Toolchain
 from buildit.model.tree import Entry, Kind
@@ -27,7 +28,6 @@ from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
-from buildit.trust.settings import Repository
 from buildit.trust.sshkeys import signing_key
 from buildit.trust.sshsig import builder_name, sign
 from buildit.trust.sshwire import parse_public

@@ -12,15 +12,15 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, RecipeError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.config import SigningKeys, Trust, TrustRule
 from buildit.store.artifacts import Found, Miss, commit, examine, place_statement
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.trust.policy import SEEN, Judge
-from buildit.trust.settings import Repository, Settings
 from buildit.trust.signing import NAMESPACE
 from buildit.trust.sshkeys import signing_key
 from buildit.trust.sshsig import builder_name, fingerprint, sign
-from buildit.trust.votes import Rule, Undecided
+from buildit.trust.votes import Undecided
 from tests.unit.trust.test_sshsig import public_line, write_key
 
 pytestmark = pytest.mark.unit
@@ -98,19 +98,14 @@ def make_court(
     tmp_path: Path,
     people: Callable[[str], Person],
     lines: list[str],
-    rules: tuple[Rule, ...] = (),
+    rules: tuple[TrustRule, ...] = (),
 ) -> Court:
     path = tmp_path / "allowed_signers"
     path.write_text("\n".join(lines) + "\n")
     told: list[Event] = []
-    settings = Settings(
-        str(store.root),
-        1,
-        signing_key=str(people("me").path),
-        allowed_signers=str(path),
-        agreement=rules,
-    )
-    return Court(Judge(settings, store, told.append), store, told)
+    keys = SigningKeys(ssh=str(people("me").path))
+    trust = Trust(keys, allowed_signers=str(path), agreement=rules)
+    return Court(Judge(trust, store, told.append), store, told)
 
 
 def refusal(court: Court, *args: object) -> IntegrityError:
@@ -226,8 +221,8 @@ def test_a_repository_s_own_list_holds_for_it_alone(
     court: Court, tmp_path: Path, people: Callable[[str], Person]
 ) -> None:
     (tmp_path / "others").write_text(people("carol").line() + "\n")
-    settings = replace(court.judge.settings, own_signers={"far": str(tmp_path / "others")})
-    judge = Judge(settings, court.store, court.told.append)
+    trust = replace(court.judge.trust, own_signers={"far": str(tmp_path / "others")})
+    judge = Judge(trust, court.store, court.told.append)
     for name, repository, good in (
         ("carol", "far", True),
         ("carol", "near", False),
@@ -248,7 +243,7 @@ def test_a_repository_s_own_list_holds_for_it_alone(
 # -- how many
 
 
-TWO = (Rule("dev-libs/*", 2),)
+TWO = (TrustRule("dev-libs/*", 2),)
 
 
 def test_two_builders_agree_wherever_they_publish(
@@ -367,8 +362,8 @@ def test_the_list_of_the_repository_that_it_came_from_counts(
 ) -> None:
     court = make_court(store, tmp_path, people, [])
     (tmp_path / "others").write_text(people("carol").line() + "\n")
-    settings = replace(court.judge.settings, own_signers={"far": str(tmp_path / "others")})
-    court.judge = Judge(settings, store, court.told.append)
+    trust = replace(court.judge.trust, own_signers={"far": str(tmp_path / "others")})
+    court.judge = Judge(trust, store, court.told.append)
     take(court, people("carol"), whole(store, b"near"), "near")
     assert isinstance(found(court), Miss)
     take(court, people("carol"), whole(store, b"far"), "far")
@@ -421,12 +416,11 @@ def test_unsigned_is_used_while_a_repository_may_be_unsigned(
     what = whole(store)
     place_statement(store, what, LOCAL, statement_bytes(what, LOCAL), None, origin="depot")
     assert isinstance(found(court), Miss)
-    repository = Repository("depot", "/srv/depot", "", unsigned=True)
-    settings = replace(court.judge.settings, repositories=(repository,))
-    judge = Judge(settings, store, court.told.append)
+    trust = replace(court.judge.trust, unsigned=True)
+    judge = Judge(trust, store, court.told.append)
     kept = examine(store, KEY, believed=judge.doubts)
     assert isinstance(kept, Found)
-    strict = Judge(replace(settings, agreement=TWO), store, court.told.append)
+    strict = Judge(replace(trust, agreement=TWO), store, court.told.append)
     assert isinstance(examine(store, KEY, believed=strict.doubts), Miss)
 
 

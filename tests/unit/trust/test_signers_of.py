@@ -11,12 +11,12 @@ import pytest
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
 from buildit.events import silent
+from buildit.model.config import Trust
 from buildit.remote.binhost.hosts import Hosts
 from buildit.remote.sftp.ssh_pipe import ssh_program
 from buildit.remote.sftp.wire import LSTAT, WRITE, Session
 from buildit.remote.transport import LocationError
 from buildit.store.cas import Store
-from buildit.trust.settings import Settings
 from buildit.trust.signing import NAMESPACE, signers_of
 from buildit.trust.sshkeys import signing_key
 from buildit.trust.sshwire import parse_public
@@ -127,7 +127,7 @@ def test_letters_that_no_key_has_are_an_error(tmp_path: Path, text: str) -> None
 def test_a_copied_store_has_upload_names_of_its_own(tmp_path: Path) -> None:
     def token(root: Path) -> str:
         with Store.open(root) as store:
-            hosts = Hosts(Settings(str(root), 1), store, silent)
+            hosts = Hosts((), Trust(), store, silent)
             with hosts._token("ssh://h/x") as found:
                 return found
 

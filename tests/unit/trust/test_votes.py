@@ -7,12 +7,13 @@ import pytest
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UsageError
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.trust.votes import SELF, Rule, Vote, decide, persons, rule_for, unused
+from buildit.model.config import TrustRule
+from buildit.trust.votes import SELF, Vote, decide, persons, rule_for, unused
 
 pytestmark = pytest.mark.unit
 
 KEY, OTHER_KEY, LIBRARY = BuildKey("1" * 64), BuildKey("2" * 64), BuildKey("3" * 64)
-RULES = (Rule("dev-libs/openssl", 3), Rule("dev-libs/*", 2), Rule("*", 1))
+RULES = (TrustRule("dev-libs/openssl", 3), TrustRule("dev-libs/*", 2), TrustRule("*", 1))
 
 
 def artifact(diff_id: str = "a", name: str = "dev-libs/pcre2") -> Artifact:
@@ -145,8 +146,8 @@ def test_a_builder_is_called_as_the_first_line_has_it_and_not_yourself() -> None
 
 
 def test_rules_that_fit_nothing_here_are_told_of_and_case_is_an_error() -> None:
-    rules = (Rule("x/app", 2), Rule("y/*", 2), Rule("*", 1))
+    rules = (TrustRule("x/app", 2), TrustRule("y/*", 2), TrustRule("*", 1))
     assert unused(rules, ["x/app"]) == ("y/*",)
     assert unused(rules, ["y/b"]) == ("x/app",)
     with pytest.raises(UsageError, match="does not fit x/app: case counts"):
-        unused((Rule("x/App", 2),), ["x/app", "debian:dash"])
+        unused((TrustRule("x/App", 2),), ["x/app", "debian:dash"])
