@@ -50,15 +50,18 @@ def pushing(room: Room, rounds: int) -> Table:
     with _cleared(place), sshd(room.root / "sshd" / str(os.getpid())) as server:
         for kind, rival, limit in (("large", "sftp", 0.9), ("small", "rsync", 1.2)):
             theirs = _sftp if rival == "sftp" else _rsync
-            sides = (
+            sides: tuple[Side, ...] = (
                 _side(place, f"buildit, {kind}", _push(room, place, server, kind)),
                 _side(place, f"{rival}, {kind}", theirs(room, place, server, kind)),
             )
+            if kind == "small":  # what ADR 21 decides by
+                sides += (_side(place, "sftp, small", _sftp(room, place, server, kind)),)
             found |= interleaved(sides, rounds)
             verdicts += _verdicts(found, f"buildit, {kind}", f"{rival}, {kind}", kind, limit)
     remark = (
         "sshd on loopback; the files of P8. buildit hashes what it sends, and renames it there; a "
-        "large file is synced first, as `put -f` does; small blobs are not, nor does rsync."
+        "large file is synced first, as `put -f` does; small blobs are not, nor does rsync. sftp "
+        "gives small files temporary names, renames them and syncs none."
     )
     return Table("P9", "publishing over SSH", rows(found), tuple(verdicts), (remark,))
 
@@ -167,9 +170,9 @@ def _push(room: Room, place: Path, server: Sshd, kind: str) -> Run:
 def _sftp(room: Room, place: Path, server: Sshd, kind: str) -> Run:
     batch = place / f"{kind}.sftp"
     source, target = place / "bin/blobs/sha256", place / "target"
-    batch.write_text(
-        "".join(f"put -f {source}/{one} {target}/{one}\n" for one in _digests(place, kind))
-    )
+    small = "put {0}/{2} {1}/up-{2}\nrename -l {1}/up-{2} {1}/{2}\n"
+    line = small if kind == "small" else "put -f {0}/{2} {1}/{2}\n"
+    batch.write_text("".join(line.format(source, target, one) for one in _digests(place, kind)))
     config = str(server.root / "ssh_config")
     argv = ["sftp", "-q", "-F", config, "-P", str(server.port), "-b", str(batch), "127.0.0.1"]
     return lambda: process(argv, cwd=place, log=room.log("sftp.log"))

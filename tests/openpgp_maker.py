@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from buildit.trust.openpgp.armor import crc24
+from buildit.trust.openpgp import crc24
 
 EDDSA = 22
 SHA1, SHA256 = 2, 8

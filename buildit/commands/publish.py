@@ -309,7 +309,7 @@ class _Work:
         from buildit.site.card import card_bytes
         from buildit.site.cards import card, flags_of
         from buildit.site.pages import PUBKEYS, refresh, site_of
-        from buildit.trust.openpgp_signing import public_key
+        from buildit.trust.openpgp import public_key
 
         realiser = Realiser(plan, self.settings, self.store, self.report, Event(), network)
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"

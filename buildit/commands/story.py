@@ -439,7 +439,7 @@ def _emit(
         emissions = (first, *emissions[1:])
     for emission in emissions:
         if emission.format == "aci" and realiser.settings.trust.keys.openpgp:
-            from buildit.trust.openpgp_signing import sign_aci
+            from buildit.trust.openpgp import sign_aci
 
             sign_aci(emission.path, realiser.settings.trust.keys.openpgp)
         for notice in emission.notices:

@@ -167,7 +167,7 @@ class Supply:
         good = self.store.cache("signatures") / stamp
         if good.exists():
             return
-        from buildit.trust.openpgp.verify import verify_detached
+        from buildit.trust.openpgp import verify_detached
 
         names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
         urls = (*self._near(names), *signature.urls)

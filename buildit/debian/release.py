@@ -18,7 +18,7 @@ from buildit.debian.sources_list import AptSource
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError, RecipeError
 from buildit.remote.transport import LocationError, Transport, read_small
-from buildit.trust.openpgp.verify import verify_clearsigned
+from buildit.trust.openpgp import verify_clearsigned
 
 DEBIAN = "Debian"
 MAX_INRELEASE = 16 << 20

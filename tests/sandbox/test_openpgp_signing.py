@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import UsageError
-from buildit.trust.openpgp.gpg import holds, public_key
-from buildit.trust.openpgp_signing import sign_aci
+from buildit.trust.openpgp import is_signed, public_key, sign_aci
 
 pytestmark = [
     pytest.mark.sandbox,
@@ -55,7 +54,7 @@ def test_gpg_verifies_what_was_signed(home: Path, tmp_path: Path) -> None:
     assert signature.read_text().startswith("-----BEGIN PGP SIGNATURE-----")
     status = gpg(home, "--status-fd=1", "--verify", str(signature), str(aci)).stdout
     assert f"VALIDSIG {fingerprint}" in status
-    assert holds(aci, signature.read_bytes(), public_key(fingerprint))
+    assert is_signed(aci, signature.read_bytes(), public_key(fingerprint))
 
 
 def test_a_signature_that_holds_is_kept_and_another_is_made_anew(
@@ -68,11 +67,11 @@ def test_a_signature_that_holds_is_kept_and_another_is_made_anew(
     assert sign_aci(aci, first).read_bytes() == kept
     assert sign_aci(aci, second).read_bytes() != kept, "another key shall sign"
     aci.write_bytes(b"another image")
-    assert not holds(aci, kept, public_key(first))
+    assert not is_signed(aci, kept, public_key(first))
     again = sign_aci(aci, first).read_bytes()
-    assert holds(aci, again, public_key(first))
+    assert is_signed(aci, again, public_key(first))
     (tmp_path / "box.aci.asc").write_bytes(b"garbage")
-    assert holds(aci, sign_aci(aci, first).read_bytes(), public_key(first))
+    assert is_signed(aci, sign_aci(aci, first).read_bytes(), public_key(first))
 
 
 def test_what_cannot_sign_says_so(

@@ -47,7 +47,7 @@ ONLY_IN = {
     "requests": ("remote.http.session",),
     "urllib3": ("remote.http.session",),
     "cryptography": ("trust.sshkeys", "trust.sshwire"),
-    "pysequoia": ("trust.openpgp.sequoia",),
+    "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.paramiko_pipe",),
     "pydantic": (
         "recipe.schema",
@@ -64,8 +64,7 @@ ONLY_IN = {
     "subprocess": (
         "sandbox.launch",
         "sandbox.probe",
-        "trust.openpgp.gpg",
-        "trust.openpgp.gpgv",
+        "trust.openpgp",
         "remote.sftp.ssh_pipe",
     ),
     "tarfile": (),

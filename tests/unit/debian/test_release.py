@@ -13,7 +13,7 @@ from buildit.debian.release import (
 )
 from buildit.debian.sources_list import AptSource
 from buildit.errors import FetchError, IntegrityError
-from buildit.trust.openpgp.armor import dearmor
+from buildit.trust.openpgp import dearmor
 from tests.debian_maker import DATE, NOW, Archive
 from tests.fakes import FakeTransport
 from tests.openpgp_maker import Key, clearsigned

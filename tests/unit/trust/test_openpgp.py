@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import IntegrityError
-from buildit.trust.openpgp import gpgv, sequoia
-from buildit.trust.openpgp.armor import check_clearsigned, crc24, dearmor
-from buildit.trust.openpgp.verify import verify_clearsigned, verify_detached
+from buildit.trust.openpgp import (
+    by_gpgv,
+    by_sequoia,
+    check_clearsigned,
+    crc24,
+    dearmor,
+    signers,
+    verify_clearsigned,
+    verify_detached,
+)
 from tests.openpgp_maker import BORN, SHA1, Key, armor, clearsigned
 
 pytestmark = [
@@ -108,15 +115,17 @@ def test_a_key_that_expired_after_it_signed_a_file_counts(tmp_path: Path) -> Non
 @pytest.mark.skipif(find_spec("pysequoia") is None, reason="pysequoia is not installed")
 def test_sequoia_judges_as_gpgv_does(tmp_path: Path) -> None:
     keys = (GOOD.packets,)
-    text, found = sequoia.clearsigned(clearsigned(TEXT, GOOD, OTHER), keys)
-    assert (text.decode().split(), found) == (TEXT.split(), (GOOD.fingerprint,))
+    signed = by_sequoia(clearsigned(TEXT, GOOD, OTHER), None, keys)
+    assert signed.text.decode().split() == TEXT.split()
+    assert signed.fingerprints == (GOOD.fingerprint,)
     content = tmp_path / "content"
     content.write_bytes(b"x")
-    assert sequoia.detached(content, GOOD.detached(b"x"), keys) == (GOOD.fingerprint,)
+    assert by_sequoia(GOOD.detached(b"x"), content, keys).fingerprints == (GOOD.fingerprint,)
     old = Key(3, lifetime=90)
-    assert sequoia.detached(content, old.detached(b"x"), (old.packets,)) == (old.fingerprint,)
+    before = by_sequoia(old.detached(b"x"), content, (old.packets,))
+    assert before.fingerprints == (old.fingerprint,)
     with pytest.raises(IntegrityError):
-        sequoia.detached(content, old.detached(b"x", at=BORN + 100), (old.packets,))
+        by_sequoia(old.detached(b"x", at=BORN + 100), content, (old.packets,))
     for message, key in (
         (clearsigned(TEXT, OTHER), GOOD),
         (clearsigned(TEXT, GOOD, algorithm=SHA1), GOOD),
@@ -125,7 +134,7 @@ def test_sequoia_judges_as_gpgv_does(tmp_path: Path) -> None:
         (clearsigned(TEXT, GOOD).replace(b"now", b"new"), GOOD),
     ):
         with pytest.raises(IntegrityError):
-            sequoia.clearsigned(message, (key.packets,))
+            by_sequoia(message, None, (key.packets,))
 
 
 VALID = "[GNUPG:] VALIDSIG AA 2026-01-01 1 0 4 0 22 8 01 BB"
@@ -133,8 +142,8 @@ VALID = "[GNUPG:] VALIDSIG AA 2026-01-01 1 0 4 0 22 8 01 BB"
 
 def test_status_lines() -> None:
     good = f"[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG AA name\n{VALID}\n"
-    assert gpgv.signers(good) == ("BB",)
-    assert gpgv.signers(good + good) == ("BB",)
+    assert signers(good) == ("BB",)
+    assert signers(good + good) == ("BB",)
     for status in (
         "",
         VALID,
@@ -148,22 +157,22 @@ def test_status_lines() -> None:
         f"gpgv: {good!r}",
     ):
         with pytest.raises(IntegrityError):
-            gpgv.signers(status)
+            signers(status)
     expired = good.replace("GOODSIG", "EXPKEYSIG")
     for end, fine in (("2", True), ("1", True), ("0", False)):
         status = f"{expired}[GNUPG:] KEYEXPIRED 9\n[GNUPG:] KEYEXPIRED {end}\n"
         if fine:
-            assert gpgv.signers(status, expired_since=True) == ("BB",)
+            assert signers(status, expired_since=True) == ("BB",)
         else:
             with pytest.raises(IntegrityError):
-                gpgv.signers(status, expired_since=True)
+                signers(status, expired_since=True)
     with pytest.raises(IntegrityError):
-        gpgv.signers(expired, expired_since=True)
+        signers(expired, expired_since=True)
 
 
 def test_a_missing_gpgv_is_an_error() -> None:
     with pytest.raises(IntegrityError, match="cannot verify"):
-        gpgv.clearsigned("/nonexistent/gpgv", clearsigned(TEXT, GOOD), GOOD.packets)
+        by_gpgv("/nonexistent/gpgv", clearsigned(TEXT, GOOD), None, (GOOD.packets,))
 
 
 def test_crc24_of_nothing_and_of_digits() -> None:
