@@ -7,7 +7,6 @@ A lease keeps what its process pinned, and everything younger than itself.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -15,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.digest import BuildKey, Digest, canonical, digest_bytes, is_hex64
+from buildit.codec import CodecError, decode, encode
+from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.model.artifact import Artifact
 from buildit.store.artifacts import read_statement, statement_paths
@@ -61,7 +61,7 @@ def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
     real = os.path.realpath(anchor)
     path = store.root / "roots" / f"{digest_bytes(os.fsencode(real))}.json"
     # Text of any bytes: undecodable ones are kept as surrogates, which JSON escapes.
-    content = canonical({"anchor": real, "names": sorted(set(names))})
+    content = encode(Root(Path(real), frozenset(names)))
     with located(path):
         make_directory(path.parent)
         if path.exists() and path.read_bytes() == content:
@@ -207,16 +207,15 @@ def _names(artifact: Artifact) -> Iterator[str]:
 def _roots(store: Store) -> Iterator[tuple[Path, Root]]:
     for path in sorted((store.root / "roots").glob("*.json")):
         try:
-            found = json.loads(path.read_bytes())
-            anchor, names = Path(found["anchor"]), frozenset(map(str, found["names"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            root = decode(Root, path.read_bytes())
+        except (OSError, CodecError):
             # What it keeps is unknown, so nothing may go.
             raise StoreError(
                 "the root cannot be read, so nothing is collected",
                 place=str(path),
                 hint=f"remove {path}; the next build of its container writes it again",
             ) from None
-        yield path, Root(anchor, names)
+        yield path, root
 
 
 def _keys(store: Store) -> list[BuildKey]:

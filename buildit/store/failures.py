@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.digest import CHUNK, BuildKey, canonical
+from buildit.codec import CodecError, decode, encode
+from buildit.digest import CHUNK, BuildKey
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory
 from buildit.store.remove import remove_tree
@@ -30,6 +30,14 @@ class Failure:
     message: str
     log: Path
     work: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    message: str
+    name: str
+    phase: str
+    version: str
 
 
 def keep_failure(store: Store, failure: Failure) -> Failure:
@@ -62,16 +70,12 @@ def find_failure(store: Store, key: BuildKey) -> Failure | None:
     """The last failure of a key, None where none is remembered (or its facts are garbled)."""
     place = _place(store, key)
     try:
-        facts = json.loads((place / _FACTS).read_bytes())
-        name, version, phase, message = (
-            facts[field] for field in ("name", "version", "phase", "message")
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not all(isinstance(text, str) for text in (name, version, phase, message)):
+        facts = decode(_Facts, (place / _FACTS).read_bytes())
+    except (OSError, CodecError):
         return None
     work = place / _WORK if (place / _WORK).is_dir() else None
-    return Failure(key, name, version, phase, message, place / _LOG, work)
+    log = place / _LOG
+    return Failure(key, facts.name, facts.version, facts.phase, facts.message, log, work)
 
 
 def forget_failure(store: Store, key: BuildKey) -> None:
@@ -91,13 +95,8 @@ def _place(store: Store, key: BuildKey) -> Path:
 
 
 def _fill(store: Store, entry: Path, failure: Failure) -> None:
-    facts = {
-        "message": failure.message,
-        "name": failure.name,
-        "phase": failure.phase,
-        "version": failure.version,
-    }
-    store.disk.write_file("failure", entry / _FACTS, canonical(facts))
+    facts = _Facts(failure.message, failure.name, failure.phase, failure.version)
+    store.disk.write_file("failure", entry / _FACTS, encode(facts))
     with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:
         while chunk := source.read(CHUNK):
             copy.write(chunk)

@@ -5,13 +5,13 @@ An OCI image layout (image-spec image-layout.md) with a constant, empty index, a
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import stat
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.codec import CodecError, decode
 from buildit.digest import BuildKey, canonical
 from buildit.errors import StoreError
 from buildit.store.durable import Disk, located, make_directory, sync_directory, token
@@ -46,6 +46,11 @@ CONSTANT_FILES = {
 }
 FORMAT_BYTES = canonical({"format": FORMAT})
 _TOP = {name.partition("/")[0] for name in DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int
 
 
 def prepare(root: Path, disk: Disk) -> Path:
@@ -108,26 +113,19 @@ def check_format(root: Path) -> bool:
         return False
     if text == FORMAT_BYTES:
         return True
-    version = _version(text)
-    if version is None:
+    try:
+        version = decode(_Format, text).format
+    except CodecError:
         raise StoreError(
             "the store's version cannot be read",
             place=str(path),
             hint=f"remove {path}: it is written again, then run `buildit store verify`",
-        )
+        ) from None
     raise StoreError(
         f"the store has format {version}, this buildit knows format {FORMAT}",
         place=str(path),
         hint="use a newer buildit, or set BUILDIT_STORE to another directory",
     )
-
-
-def _version(text: bytes) -> int | None:
-    with suppress(ValueError, RecursionError):
-        found = json.loads(text)
-        if isinstance(found, dict) and type(found.get("format")) is int:
-            return int(found["format"])
-    return None
 
 
 def _check_empty(root: Path) -> None:

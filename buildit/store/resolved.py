@@ -6,12 +6,12 @@ key from the record and the signed statement of the build that it points to.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.digest import BuildKey, Digest, canonical, is_hex64
+from buildit.codec import CodecError, decode, encode
+from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact, Output
 from buildit.store.attest import is_builder
@@ -28,17 +28,21 @@ def entry_name(resolved: Digest, builder: str) -> str:
     return f"{DIRECTORY}/{resolved[:2]}/{resolved}/{builder}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: BuildKey
+
+
 def entry_bytes(key: BuildKey) -> bytes:
-    return canonical({"key": key})
+    return encode(_Entry(key))
 
 
 def parse_entry(content: bytes) -> BuildKey | None:
     """The key that an entry points to; None where it is no entry."""
     try:
-        found = json.loads(content)["key"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return decode(_Entry, content).key
+    except CodecError:
         return None
-    return BuildKey(found) if isinstance(found, str) and is_hex64(found) else None
 
 
 def note_resolved(store: Store, artifact: Artifact, builder: str) -> Digest | None:
