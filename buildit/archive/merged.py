@@ -11,6 +11,9 @@ MERGED_USR = "1"
 """The version of this transform; part of every key that a .deb enters."""
 
 TOPS = ("bin", "lib", "lib32", "lib64", "sbin")
+TOP_LINKS = frozenset((*TOPS, "libx32"))
+"""Names of links into /usr that a merged tree may have, whoever made it."""
+
 MERGED_LINKS = tuple(Entry(top, Kind.SYMLINK, 0o777, target=f"usr/{top}") for top in TOPS)
 """What a tree needs beside merged packages, less those whose target it does not have."""
 

@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from buildit.archive.beneath import Root
 from buildit.archive.decompress import AS_IT_IS, codec, decompressed
+from buildit.archive.links import way
 from buildit.archive.streams import Prefixed, Readable, read_up_to
 from buildit.archive.tar.admit import LARGER, Budget
 from buildit.archive.tar.header import BLOCK
-from buildit.archive.tar.links import escaping
 from buildit.archive.tar.names import REPACK, refused, shown
 from buildit.archive.tar.read import has_good_sum, read_tar
 from buildit.archive.unpack import Writer
@@ -214,7 +214,7 @@ def _write(
     top = Top(0 if opened.kind.startswith("file") else strip, writer.name)
     newest = OLDEST
     absent: set[str] = set()
-    links: dict[str, str] = {}
+    links: dict[str, Entry] = {}
     for member, content in opened.members:
         if names := [glob for glob, matches in left_out.items() if matches(member.path)]:
             matched.update(names)
@@ -232,13 +232,15 @@ def _write(
         writer.write(_normal(entry), content)
         links.pop(entry.path, None)
         if entry.kind is Kind.SYMLINK:
-            links[entry.path] = entry.target
+            links[entry.path] = entry
     for glob in dict.fromkeys(exclude):
         if glob not in matched:
             remarks.add(f"exclude: {glob!r} names no member (paths are the archive's, unstripped)")
-    for path, text in links.items():
-        if escaping(path, links):
-            remarks.add(f"link {shown(path)!r} leads to {shown(text)!r}, out of the source: kept")
+    for path, link in links.items():
+        if way(path, links.get).escapes:
+            remarks.add(
+                f"link {shown(path)!r} leads to {shown(link.target)!r}, out of the source: kept"
+            )
     writer.finish()
     return newest
 

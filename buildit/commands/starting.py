@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from buildit.archive.links import way
 from buildit.errors import RecipeError
 from buildit.image.appspec import program_problem
 from buildit.image.copying import BlobPath
@@ -23,7 +24,7 @@ from buildit.image.layertar import Contents, contents_of
 from buildit.image.rootfs import Member, merge
 from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.make.capture.loading import private_directories, unmet
-from buildit.make.capture.needs import MACHINES, Target, needs_of, way
+from buildit.make.capture.needs import MACHINES, Target, needs_of
 from buildit.make.capture.providers import described
 from buildit.make.capture.shebang import LONGEST, fault, interpreters, is_meant
 from buildit.model.amount import counted
@@ -59,7 +60,7 @@ class ImageTree:
 
     def file(self, path: str) -> str | None:
         """The file behind all links that a path means, None where there is none."""
-        end = way(path, self.find, {}).end
+        end = way(path, self.find).end
         entry = self.find(end) if end else None
         return entry.path if entry is not None and entry.kind is Kind.FILE else None
 
@@ -69,7 +70,7 @@ class ImageTree:
         if kind == "soname":
             places = (*directories, *self.system(()))
             return any(self.file(f"{one}/{name}") for one in places) or self.has_named(name)
-        end = way(name, self.find, {}).end
+        end = way(name, self.find).end
         return end == "" or (end is not None and self.find(end) is not None)
 
     def has_named(self, name: str) -> bool:

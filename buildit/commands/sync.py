@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from buildit.archive.links import way
+from buildit.archive.merged import TOP_LINKS
 from buildit.archive.streams import Content
 from buildit.archive.tar.names import shown
 from buildit.commands.steplayer import step_layer
 from buildit.commands.synced import EPOCH, Found, Taken, opened, some_paths
 from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
-from buildit.image.rootfs import MERGED_USR_LINKS
 from buildit.model.image import Layer
 from buildit.model.plan import SyncStep
-from buildit.model.tree import MOST_LINKS, Entry, Kind
+from buildit.model.tree import Entry, Kind
 from buildit.store.cas import Store
 
 _MOUNTED = ("proc", "dev", "sys")
@@ -28,62 +29,26 @@ _AT_RUN_TIME = (*_MOUNTED, "run", "var/run", "tmp")
 Tree = Mapping[str, Entry]
 
 
-class _AstrayError(Exception):
-    """A way leads through the file `at`, or, where it is None, into a loop of links."""
-
-    def __init__(self, at: str | None) -> None:
-        super().__init__(at)
-        self.at = at
-
-
 def resolved(path: str, tree: Tree, place: str) -> str:
     """`path` with the links to directories on its way followed, as a process in the image would.
 
     Raises:
         RecipeError: the way leads through a file or a loop of links.
     """
-    try:
-        return _followed(path, tree)
-    except _AstrayError as error:
-        if error.at is None:
-            raise RecipeError(
-                f"/{path} leads into a loop of links in the image",
-                place=place,
-                hint="choose another dest, or leave the links out: `without:` of a Debian package",
-            ) from error
+    found = way(path, tree.get, last=False)
+    if found.through:
         raise RecipeError(
-            f"/{error.at} is a file in the image, and dest leads through it",
+            f"/{found.through} is a file in the image, and dest leads through it",
             place=place,
             hint="choose another dest",
-        ) from error
-
-
-def _followed(path: str, tree: Tree, *, last: bool = False) -> str:
-    """`path` without links on its way, with `last` without one at its end too."""
-    done: list[str] = []
-    pending = [part for part in path.split("/") if part]
-    links = 0
-    while pending:
-        part = pending.pop(0)
-        if part in ("", "."):
-            continue
-        if part == "..":
-            del done[-1:]
-            continue
-        here = "/".join((*done, part))
-        entry = tree.get(here)
-        if entry is not None and entry.kind is Kind.SYMLINK and (pending or last):
-            links += 1
-            if links > MOST_LINKS:
-                raise _AstrayError(None)
-            if entry.target.startswith("/"):
-                done = []
-            pending = [*entry.target.split("/"), *pending]
-            continue
-        if pending and entry is not None and entry.kind is not Kind.DIRECTORY:
-            raise _AstrayError(here)
-        done.append(part)
-    return "/".join(done)
+        )
+    if found.end is None:
+        raise RecipeError(
+            f"/{path} leads into a loop of links in the image",
+            place=place,
+            hint="choose another dest, or leave the links out: `without:` of a Debian package",
+        )
+    return found.end
 
 
 def _inside(path: str, tree: Tree, place: str) -> str:
@@ -201,7 +166,7 @@ class _Placing:
         if lower is not None and lower.kind is Kind.SYMLINK and lower.target != entry.target:
             if found.kind is not Kind.SYMLINK and self._names_directory(path):
                 raise self._clash(found, path, f"a link to the directory {lower.target!r}")
-            if path in MERGED_USR_LINKS:
+            if path in TOP_LINKS:
                 raise self._clash(found, path, f"the link to {lower.target!r} that merges /usr")
             self._replaced.append(f"/{path} (to {lower.target})")
         self._paths[found.relative] = path
@@ -224,11 +189,10 @@ class _Placing:
         lower = self._tree.get(path)
         if lower is None or lower.kind is not Kind.SYMLINK:
             return False
-        try:
-            end = _followed(path, self._tree, last=True)
-        except _AstrayError:
+        found = way(path, self._tree.get)
+        if found.end is None or found.through:
             return False
-        return not end or _is_directory(self._tree.get(end))
+        return not found.end or _is_directory(self._tree.get(found.end))
 
     def _clash(self, found: Found, path: str, what: str) -> RecipeError:
         kind = {Kind.DIRECTORY: "directory", Kind.SYMLINK: "link"}.get(found.kind, "file")
@@ -271,9 +235,6 @@ def leading_nowhere(links: Iterable[str], tree: Tree) -> Iterator[str]:
         aim = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), entry.target))
         if any(f"{aim[1:]}/".startswith(f"{each}/") for each in _AT_RUN_TIME):
             continue
-        try:
-            end = _followed(path, tree, last=True)
-        except _AstrayError:
-            end = None
-        if end is None or (end and end not in tree):
+        found = way(path, tree.get)
+        if found.through or found.end is None or (found.end and found.end not in tree):
             yield f"/{path} (to {entry.target})"

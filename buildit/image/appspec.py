@@ -6,18 +6,17 @@ of its manifest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
+from buildit.archive.links import EntryAt, way
 from buildit.errors import RecipeError
 from buildit.image.documents import account_problems, doubles
 from buildit.image.names import AC_NAME, ac_name
 from buildit.image.signals import signal_problem
 from buildit.model.image import App, Health, Port, Volume
-from buildit.model.tree import MOST_LINKS, Entry, Kind
+from buildit.model.tree import Kind
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-Find = Callable[[str], "Entry | None"]
-"""The entry at a path; a hard link is found as the file that it names."""
 
 
 def check_app(app: App, place: str) -> None:
@@ -176,13 +175,13 @@ def _healthcheck(health: Health) -> dict[str, object]:
 
 
 def check_tree(
-    program: str | None, directories: Iterable[tuple[str, str]], find: Find, place: str
+    program: str | None, directories: Iterable[tuple[str, str]], find: EntryAt, place: str
 ) -> None:
     """Refuse an image that does not hold what its manifest or config takes for granted.
 
     `program` is absolute, None where there is none; `directories` are what each is to people and
     its absolute path: they may be absent, since executors make them, but must not be files.
-    `find` gives the entry at a path of the merged tree.
+    `find` gives the entry at a path of the merged tree, for a hard link the file that it names.
 
     Raises:
         RecipeError: with what is wrong.
@@ -199,24 +198,22 @@ def check_tree(
             )
 
 
-def directory_problem(path: str, find: Find) -> str:
+def directory_problem(path: str, find: EntryAt) -> str:
     """Why an executor cannot make or enter a directory there; empty where it can."""
-    found, problem = _walked(path, find)
-    if problem and not problem.endswith(_ABSENT):
-        return problem
-    parts = found.split("/") if found else []
-    for depth in range(1, len(parts) + 1):
-        at = "/".join(parts[:depth])
-        entry = find(at)
-        if entry is not None and entry.kind is not Kind.DIRECTORY:
-            return f"/{at} is a file"
-    return ""
+    found = way(path, find)
+    if found.through:
+        return f"/{found.through} is a file"
+    if found.end is None:
+        return f"/{found.links[-1]} is a loop of links"
+    entry = find(found.end) if found.end else None
+    return "" if entry is None or entry.kind is Kind.DIRECTORY else f"/{found.end} is a file"
 
 
-def check_program(program: str, find: Find, place: str) -> None:
+def check_program(program: str, find: EntryAt, place: str) -> None:
     """Refuse an image that does not hold the program which it says it runs.
 
-    `program` is absolute; `find` gives the entry at a path of the merged tree.
+    `program` is absolute; `find` gives the entry at a path of the merged tree, for a hard link the
+    file that it names.
 
     Raises:
         RecipeError: nothing is there, or it is not an executable file.
@@ -230,41 +227,14 @@ def check_program(program: str, find: Find, place: str) -> None:
         )
 
 
-def program_problem(program: str, find: Find) -> str:
+def program_problem(program: str, find: EntryAt) -> str:
     """Why the kernel would not run it with the tree as root; empty where it would."""
-    found, problem = _walked(program, find)
-    if problem:
-        return problem
-    entry = find(found)
+    found = way(program, find)
+    if found.missing:
+        return f"/{found.missing} does not exist in it"
+    if found.end is None:
+        return f"/{found.links[-1]} is a loop of links"
+    entry = find(found.end)
     if entry is None or entry.kind is not Kind.FILE:
         return "that is not a file"
     return "" if entry.mode & 0o111 else "that file is not executable"
-
-
-_ABSENT = " does not exist in it"
-
-
-def _walked(program: str, find: Find) -> tuple[str, str]:
-    """The path without its links, as the kernel walks it with the tree as root, or a problem."""
-    todo = [part for part in reversed(program.split("/")) if part not in ("", ".")]
-    at: list[str] = []
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            del at[-1:]
-            continue
-        path = "/".join((*at, part))
-        entry = find(path)
-        if entry is None:
-            return path, f"/{path}{_ABSENT}"
-        if entry.kind is not Kind.SYMLINK:
-            at.append(part)
-            continue
-        links += 1
-        if links > MOST_LINKS:
-            return "", f"/{path} is a loop of links"
-        if entry.target.startswith("/"):
-            at = []
-        todo.extend(step for step in reversed(entry.target.split("/")) if step not in ("", "."))
-    return "/".join(at), ""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from buildit.archive.merged import TOP_LINKS
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, RecipeError
 from buildit.model.image import Layer, LayerKind
@@ -24,7 +25,6 @@ from buildit.model.tree import Entry, Kind, sort_key
 GENERATED = -1
 """The layer number of directories that no layer brings but some path needs."""
 
-MERGED_USR_LINKS = frozenset({"bin", "sbin", "lib", "lib32", "lib64", "libx32"})
 SHOWN = 20
 
 
@@ -264,7 +264,7 @@ def _clash(lower: Member, below: Layer, upper: Member, above: Layer) -> bool:
     if old.kind is new.kind is Kind.DIRECTORY or _substance(old) == _substance(new):
         return False
     directories = Kind.DIRECTORY in (old.kind, new.kind)
-    protected = old.kind is Kind.SYMLINK and old.path in MERGED_USR_LINKS
+    protected = old.kind is Kind.SYMLINK and old.path in TOP_LINKS
     replaces = above.kind is LayerKind.STEP or below.kind is LayerKind.FROM
     return directories or protected or not replaces
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO
 
+from buildit.archive.merged import TOP_LINKS
 from buildit.errors import BuildError
 from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
 from buildit.make.capture.needs import Listing, Open, Target
@@ -25,7 +26,6 @@ from buildit.model.yamlword import yaml_word
 _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
 _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
-_TOP_LINKS = frozenset(("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
@@ -294,7 +294,7 @@ def place(checked: Subject) -> Iterator[Finding]:
         if entry.kind is Kind.DIRECTORY:
             continue
         top, _, below = entry.path.partition("/")
-        if entry.kind is Kind.SYMLINK and not below and top in _TOP_LINKS:
+        if entry.kind is Kind.SYMLINK and not below and top in TOP_LINKS:
             continue
         if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
             hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from buildit.archive.links import way
 from buildit.archive.merged import TOPS
 from buildit.make.capture.elf import MAGIC, Elf, Machine, MalformedElf, read_elf
 from buildit.make.capture.loading import expanded_path, private_directories, unmet
 from buildit.make.capture.shebang import LONGEST, interpreters
-from buildit.model.tree import MOST_LINKS, Entry, Kind
+from buildit.model.tree import Entry, Kind
 
 Open = Callable[[Entry], BinaryIO]
 """The content of a FILE entry: a seekable stream, closed by the caller."""
@@ -29,7 +30,8 @@ MACHINES: Mapping[str, Machine] = {
 """By architecture, as `model.platform.Platform.arch` spells it."""
 
 _KERNEL = ("dev/", "proc/", "run/", "sys/")
-_MERGED = {top: f"usr/{top}" for top in TOPS}
+MERGED = {top: f"usr/{top}" for top in TOPS}
+"""The links of merged /usr, which a package may take for granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,48 +69,6 @@ class Needs:
         return tuple(self.wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a path is walked: the `links` that it passes, in order, and what lies behind them.
-
-    `end` is followed as far as entries are known: the root is "", a loop None. `named` is whether
-    an entry has the path's own name, and be it a link that leads on.
-    """
-
-    links: tuple[str, ...]
-    end: str | None
-    named: bool
-
-
-def way(
-    path: str, entry_at: Callable[[str], Entry | None], merged: Mapping[str, str] = _MERGED
-) -> Way:
-    """Walk a path as a running system would; `merged` are the links that are taken for granted."""
-    rest = _parts(path)[::-1]
-    at: list[str] = []
-    links: list[str] = []
-    named = False
-    while rest:
-        part = rest.pop()
-        if part == "..":
-            at = at[:-1]
-            continue
-        if not at and part in merged:
-            at = merged[part].split("/")
-            continue
-        at.append(part)
-        entry = entry_at("/".join(at))
-        named = named or (entry is not None and not rest)
-        if entry is not None and entry.kind is Kind.SYMLINK:
-            links.append(entry.path)
-            if len(links) > MOST_LINKS:
-                return Way(tuple(links), None, named)
-            at = [] if entry.target.startswith("/") else at[:-1]
-            rest += _parts(entry.target)[::-1]
-    end = "/".join(at)
-    return Way(tuple(links), end, named or not end or entry_at(end) is not None)
-
-
 def is_kernels(path: str) -> bool:
     """Whether a path without leading slash is in /dev, /proc, /run or /sys: made at run time."""
     return f"{path}/".startswith(_KERNEL)
@@ -136,7 +96,7 @@ class Listing:
 
         A path that leads out is followed as far as the listing goes; the root is "", a loop None.
         """
-        return way(path, self._entries.get).end
+        return way(path, self._entries.get, MERGED).end
 
     def gives(self, need: str, target: Target, directories: Iterable[str] = ()) -> bool:
         """Whether a need is met here; `directories` are further ones to look for a library in.
@@ -144,7 +104,7 @@ class Listing:
         By a link too, wherever it leads.
         """
         places = need_paths(need, target, directories)
-        return any(way(place, self._entries.get).named for place in places)
+        return any(way(place, self._entries.get, MERGED).named for place in places)
 
 
 def need_paths(need: str, target: Target, directories: Iterable[str] = ()) -> tuple[str, ...]:
@@ -153,10 +113,6 @@ def need_paths(need: str, target: Target, directories: Iterable[str] = ()) -> tu
     if kind != "soname":
         return (name,)
     return tuple(f"{place}/{name}" for place in (*directories, *target.library_directories))
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def provides_of(entries: Iterable[Entry], target: Target) -> tuple[str, ...]:

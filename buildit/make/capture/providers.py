@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from buildit.archive.links import way
 from buildit.errors import UnsatisfiableError
 from buildit.make.capture.checks import waiver_text
-from buildit.make.capture.needs import Needs, Target, is_kernels, need_paths, way
+from buildit.make.capture.needs import MERGED, Needs, Target, is_kernels, need_paths
 from buildit.model.artifact import RUNTIME
 from buildit.model.tree import Entry
 
@@ -82,7 +83,7 @@ def _steps(path: str, own: Sight, beyond: Sight) -> tuple[tuple[str, str], ...]:
         found = at(one)
         return None if found is None else found[0]
 
-    walked = way(path, entry_at)
+    walked = way(path, entry_at, MERGED)
     if walked.end is None:
         return ()
     places = walked.links
