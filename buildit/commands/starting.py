@@ -22,11 +22,17 @@ from buildit.image.copying import BlobPath
 from buildit.image.formats import aci_manifest, oci_config
 from buildit.image.layertar import Contents, contents_of
 from buildit.image.rootfs import Member, merge
-from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
-from buildit.make.capture.loading import private_directories, unmet
-from buildit.make.capture.needs import MACHINES, Target, needs_of
-from buildit.make.capture.providers import described
-from buildit.make.capture.shebang import LONGEST, fault, interpreters, is_meant
+from buildit.make.capture.elf import (
+    ELF_MAGIC,
+    Elf,
+    MalformedElf,
+    machine_of,
+    private_directories,
+    read_elf,
+    unmet,
+)
+from buildit.make.capture.needs import described, library_directories, looks, needs_of
+from buildit.make.capture.shebang import LINE_BYTES, fault, interpreters, is_meant
 from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
 from buildit.model.image import Image, Layer, LayerKind
@@ -48,7 +54,7 @@ class ImageTree:
 
     members: Mapping[str, Member]
     contents: Contents
-    target: Target
+    platform: Platform
     names: frozenset[str]
 
     def find(self, path: str) -> Entry | None:
@@ -79,8 +85,8 @@ class ImageTree:
 
     def system(self, first: Sequence[str]) -> tuple[str, ...]:
         """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
-        lib = f"lib/{self.target.triplet}"
-        return (*first, *self.target.library_directories, lib, *_LOADERS)
+        lib = f"lib/{self.platform.triplet}"
+        return (*first, *library_directories(self.platform), lib, *_LOADERS)
 
     def open(self, path: str) -> BinaryIO:
         """The content of a file."""
@@ -137,9 +143,8 @@ def image_tree(
         IntegrityError, StoreError: a listing or a layer is damaged or missing.
     """
     members = {one.entry.path: one for one in merge(layers, listings, epoch).members}
-    target = Target(MACHINES[platform.arch], platform.triplet)
     names = frozenset(path.rpartition("/")[2] for path in members)
-    return ImageTree(members, contents_of(layers, listings, blob), target, names)
+    return ImageTree(members, contents_of(layers, listings, blob), platform, names)
 
 
 def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
@@ -213,10 +218,10 @@ class _Start:
         if file is None or depth > _DEEPEST:
             return f"{program} is a script whose interpreter is a script, {_DEEPEST} times over"
         with self.tree.open(file) as stream:
-            head = stream.read(LONGEST)
+            head = stream.read(LINE_BYTES)
             if is_meant(head):
                 return self._script(head, depth)
-            if not head.startswith(MAGIC):
+            if not head.startswith(ELF_MAGIC):
                 return f"{program} is neither an ELF program nor a script that begins with `#!`"
             try:
                 elf = read_elf(stream)
@@ -250,8 +255,9 @@ class _Start:
             if f"interp:{elf.interp}" not in self.waived:
                 return f"the loader of /{file}, {elf.interp}, does not exist in it"
             return ""
-        if elf.machine != self.tree.target.machine:
-            is_i386 = elf.machine.number == _I386 and self.tree.target.machine.number == 62
+        machine = machine_of(self.tree.platform)
+        if elf.machine != machine:
+            is_i386 = elf.machine.number == _I386 and machine.number == 62
             return "" if is_i386 else f"/{file} is a program for {elf.machine}"
         return self._libraries(file, elf)
 
@@ -357,7 +363,8 @@ def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
         own = member.layer >= 0 and layers[member.layer].kind is LayerKind.STEP
         if not own or entry.kind is not Kind.FILE or not entry.mode & 0o111:
             continue
-        needs = needs_of((entry,), lambda one: tree.open(one.path), tree.target)
+        looked = looks((entry,), lambda one: tree.open(one.path))
+        needs = needs_of((entry,), looked, tree.platform)
         for need in needs.wanted:
             if not tree.gives(need, needs.directories.get(need, ())):
                 yield f"/{path} needs {described(need)}, which is nowhere in the image"

@@ -20,22 +20,20 @@ from buildit.events import Notice, PhaseStarted, Reporter
 from buildit.make.capture.capture import (
     CAPTURE,
     Installed,
-    check,
-    check_providers,
+    capture,
+    check_outputs,
     found_providers,
-    pack,
+    pack_outputs,
     readable,
     refuse_empty,
-    survey,
     told,
 )
-from buildit.make.capture.checks import Waiver
-from buildit.make.capture.debs import Debs, leave_out, link_run_directories, unmet
-from buildit.make.capture.needs import MACHINES, Target
-from buildit.make.capture.normalise import Bounds, Change, FileRule
-from buildit.make.capture.providers import Visible, dependencies_sight
-from buildit.make.capture.split import OutputRule
-from buildit.make.capture.stripping import restore, to_strip
+from buildit.make.capture.checks import refuse_unprovided
+from buildit.make.capture.debs import Debs, leave_out, link_run_directories, unmet_text
+from buildit.make.capture.elf import machine_of
+from buildit.make.capture.needs import Visible, dependencies_sight
+from buildit.make.capture.normalise import Bounds, Change
+from buildit.make.capture.stripping import restore_modes, to_strip
 from buildit.make.kept_jail import keep_jail
 from buildit.make.record import BuildRecord, read_record
 from buildit.make.sysroot import Lower, check_lowers, covered
@@ -47,6 +45,7 @@ from buildit.model.pathglob import glob_of
 from buildit.model.plan import Node, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
+from buildit.plan.identity import RuleInput
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
@@ -154,11 +153,11 @@ class Builder:
 
     def _strip(self, node: Node, room: Workroom, env: dict[str, str]) -> None:
         with room.installed() as tree, readable():
-            stripping = to_strip(tree, _target(node).machine, self._bounds())
+            stripping = to_strip(tree, machine_of(PLATFORMS[node.platform]), self._bounds())
             if stripping:
                 self.report(PhaseStarted(node.key, node.label, "strip"))
                 room.strip(stripping, env)
-            restore(tree, stripping)
+            restore_modes(tree, stripping)
 
     def _bounds(self) -> Bounds:
         return Bounds(self.limits.installed_bytes, self.limits.installed_files)
@@ -200,26 +199,23 @@ class Builder:
         epoch: int,
         batch: Batch,
     ) -> dict[str, Output]:
-        target = _target(node)
-        rules = [
-            FileRule.parse(r.path, r.mode, r.owner, r.capabilities, place=node.label)
-            for r in record.file_rules
-        ]
-        splits = [OutputRule(o.name, o.paths, o.optional) for o in record.outputs]
+        platform = PLATFORMS[node.platform]
+        splits = record.outputs
         visible = [Visible(f"{key}:{name}", lower.entries) for (key, name), lower in lowers.items()]
         beyond = dependencies_sight(visible, self.debs.below())
         with room.installed() as tree:
-            installed = survey(tree, rules, splits, epoch, target, self._bounds())
+            installed = capture(
+                tree, record.file_rules, splits, epoch, platform, node.label, self._bounds()
+            )
             room.note(CAPTURE, told(installed))
             refuse_empty(installed, splits, node.label)
             for line in told(installed, loud=True):
                 self.report(Notice(f"{node.label}: {line}", warning=True))
-            waivers = [Waiver(w.check, w.path, w.reason) for w in node.waivers]
-            for finding in check(tree, installed, target, waivers, node.label):
+            for finding in check_outputs(tree, installed, platform, node.waivers, node.label):
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
-            found = found_providers(installed, beyond, target)
-            check_providers(installed, found, node.label, waivers)
-            return pack(tree, installed, found, batch)
+            found = found_providers(installed, beyond, platform)
+            refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], node.waivers, node.label)
+            return pack_outputs(tree, installed, found, batch)
 
     def _deb(self, node: Node, work: Path) -> Artifact:
         """Unpack a .deb, without its scripts, and split it like anything that was built.
@@ -236,21 +232,20 @@ class Builder:
             gone = leave_out(into, node.without, node.label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
-        target = _target(node)
+        platform = PLATFORMS[node.platform]
         with Root.open(out) as plain:
             tree = Watched(plain, self.stop)
-            installed = survey(tree, _sticky(members), (), epoch, target)
-            beyond = dependencies_sight(tuple(self.debs.beside(node)), self.debs.below())
-            found = found_providers(installed, beyond, target)
+            installed = capture(tree, _sticky(members), (), epoch, platform, node.label)
+            found = found_providers(installed, self.debs.around(node), platform)
             lost = tuple(_lost(members))
             for line in told(Installed({RUNTIME: ()}, {}, lost)):
                 self.report(Notice(f"{node.label}: {line}", warning=True))
             lines = told(replace(installed, changes=(*installed.changes, *lost)))
-            text = unmet(installed.needs, found)
+            text = unmet_text(installed.needs, found)
             text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
             with self.store.batch() as batch:
                 log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
-                kept = _Kept(pack(tree, installed, found, batch), _record(node, batch), log)
+                kept = _Kept(pack_outputs(tree, installed, found, batch), _record(node, batch), log)
         return self._artifact(node, kept, epoch, {})
 
     def _artifact(
@@ -307,10 +302,10 @@ def environment_of(record: BuildRecord, epoch: int) -> dict[str, str]:
     }
 
 
-def _sticky(members: Sequence[Entry]) -> list[FileRule]:
+def _sticky(members: Sequence[Entry]) -> list[RuleInput]:
     """The sticky directories of a .deb, which is its declaration; no set-id bit reaches a disk."""
     return [
-        FileRule(glob_of(entry.path), mode=entry.mode & 0o1777)
+        RuleInput(glob_of(entry.path), f"{entry.mode & 0o1777:04o}", "", ())
         for entry in members
         if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000
     ]
@@ -334,11 +329,6 @@ def resolved_outputs(
             name: outputs[name].diff_id for name in dependency.outputs if name in outputs
         }
     return resolved
-
-
-def _target(node: Node) -> Target:
-    platform = PLATFORMS[node.platform]
-    return Target(MACHINES[platform.arch], platform.triplet)
 
 
 def _noting(

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from buildit.archive.streams import Content
 from buildit.errors import BuildError
-from buildit.make.capture.checks import Finding, Waiver, findings, refuse_errors, subject, yaml_path
-from buildit.make.capture.needs import Needs, Target, needs_of
+from buildit.make.capture.checks import Finding, Subject, findings, refuse_errors, yaml_path
+from buildit.make.capture.needs import Look, Needs, Sight, looks, needs_of, providers
 from buildit.make.capture.normalise import (
     UNLESS_SAID,
     Bounds,
     Change,
-    FileRule,
     InstalledTree,
     normalised,
     open_content,
 )
-from buildit.make.capture.providers import MISSING_PROVIDER, Sight, check_provided, providers
-from buildit.make.capture.split import OutputRule, claims, moves, needed_at_run_time, split
+from buildit.make.capture.split import claims, moves, needed_at_run_time, split_outputs
 from buildit.model.amount import some
 from buildit.model.artifact import RUNTIME, Output
-from buildit.model.pathglob import path_matcher
-from buildit.model.tree import Entry
+from buildit.model.plan import Waiver
+from buildit.model.platform import Platform
+from buildit.model.tree import Entry, Kind
+from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.store.ingest import Batch
 from buildit.store.layers import put_layer
 
-BUILD_PATHS = (f"{BUILD_DIRECTORY}/src", f"{BUILD_DIRECTORY}/out")
+_BUILD_PATHS = tuple(f"{BUILD_DIRECTORY}/{one}".encode() for one in ("src", "out"))
 CAPTURE = "capture"
 """The part of a log that says what is not as it was installed."""
 _SHOWN = 5
@@ -40,40 +40,44 @@ _SHOWN = 5
 class Installed:
     """Entries by output, what each needs, and what is not as it was installed.
 
-    `declared` are the paths whose mode the recipe gives.
+    `declared` are the paths whose mode the recipe gives, `looked` what the content of files says.
     """
 
     outputs: Mapping[str, tuple[Entry, ...]]
     needs: Mapping[str, Needs]
     changes: tuple[Change, ...]
     declared: frozenset[str] = frozenset()
+    looked: Mapping[str, Look] = field(default_factory=dict)
 
 
-def survey(
+def capture(
     tree: InstalledTree,
-    file_rules: Sequence[FileRule],
-    output_rules: Sequence[OutputRule],
+    file_rules: Sequence[RuleInput],
+    output_rules: Sequence[OutputInput],
     epoch: int,
-    target: Target,
+    platform: Platform,
+    label: str,
     bounds: Bounds = UNLESS_SAID,
 ) -> Installed:
-    """Look at what was installed, without packing anything.
+    """Look at what was installed, without packing anything; `label` is the package.
 
     Raises:
+        RecipeError: a rule is malformed.
         BuildError: something was installed that no artifact can hold, or a rule fits nothing.
     """
     with readable():
         claimed = claims(output_rules)
-        found = normalised(tree, file_rules, epoch, claimed=claimed, bounds=bounds)
+        found = normalised(tree, file_rules, epoch, place=label, claimed=claimed, bounds=bounds)
 
     def content(entry: Entry) -> BinaryIO:
-        return open_content(tree, entry)
+        return open_content(tree, entry.path)
 
     at_run_time = needed_at_run_time(found.entries, content)
-    outputs = split(found.entries, output_rules, at_run_time)
-    needs = {name: needs_of(entries, content, target) for name, entries in outputs.items()}
+    outputs = split_outputs(found.entries, output_rules, at_run_time)
+    looked = looks((entry for entries in outputs.values() for entry in entries), content)
+    needs = {name: needs_of(entries, looked, platform) for name, entries in outputs.items()}
     changes = sorted((*found.changes, *moves(found.entries, outputs, output_rules)))
-    return Installed(outputs, needs, tuple(changes), found.declared)
+    return Installed(outputs, needs, tuple(changes), found.declared, looked)
 
 
 @contextmanager
@@ -91,13 +95,13 @@ def readable() -> Iterator[None]:
         ) from error
 
 
-def refuse_empty(installed: Installed, output_rules: Sequence[OutputRule], label: str) -> None:
+def refuse_empty(installed: Installed, output_rules: Sequence[OutputInput], label: str) -> None:
     """Refuse a package of nothing, unless `outputs: {runtime: {optional: yes}}` says it is meant.
 
     Raises:
         BuildError: nothing was installed.
     """
-    meant = any(rule.name == RUNTIME and rule.optional and not rule.globs for rule in output_rules)
+    meant = any(rule.name == RUNTIME and rule.optional and not rule.paths for rule in output_rules)
     if not meant and not any(installed.outputs.values()):
         raise BuildError(
             "the package is empty: nothing was installed",
@@ -130,8 +134,12 @@ def printable_path(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def check(
-    tree: InstalledTree, installed: Installed, target: Target, waivers: Sequence[Waiver], label: str
+def check_outputs(
+    tree: InstalledTree,
+    installed: Installed,
+    platform: Platform,
+    waivers: Sequence[Waiver],
+    label: str,
 ) -> tuple[Finding, ...]:
     """What the rules find in the outputs and no waiver covers; warnings are returned.
 
@@ -141,49 +149,32 @@ def check(
     """
     found: list[Finding] = []
     for name, entries in installed.outputs.items():
-        looked = subject(
+        files = (entry.path for entry in entries if entry.kind is Kind.FILE)
+        subject = Subject(
             name,
             entries,
-            lambda entry: open_content(tree, entry),
-            target,
-            build_paths=BUILD_PATHS,
-            declared=installed.declared,
+            lambda entry: open_content(tree, entry.path),
+            {path: installed.looked[path] for path in files if path in installed.looked},
+            platform,
+            _BUILD_PATHS,
+            installed.declared,
         )
-        left, _ = findings(looked, waivers)
-        found += left
+        found += findings(subject, waivers)[0]
     refuse_errors(label, found)
     return tuple(found)
 
 
 def found_providers(
-    installed: Installed, beyond: Sight, target: Target
+    installed: Installed, beyond: Sight, platform: Platform
 ) -> dict[str, dict[str, str]]:
     """Providers by output; `beyond` is what the build saw besides what it installed."""
     return {
-        name: providers(needs, name, installed.outputs, beyond, target)
+        name: providers(needs, name, installed.outputs, beyond, platform)
         for name, needs in installed.needs.items()
     }
 
 
-def check_providers(
-    installed: Installed,
-    found: Mapping[str, Mapping[str, str]],
-    label: str,
-    waivers: Sequence[Waiver],
-) -> None:
-    """Refuse needs without a provider, unless the recipe accepts them.
-
-    Raises:
-        UnsatisfiableError: a file of the runtime output needs what no output provides.
-    """
-    accepted = [path_matcher(waiver.glob) for waiver in waivers if waiver.id == MISSING_PROVIDER]
-    for name, needs in installed.needs.items():
-        check_provided(
-            needs, found[name], name, label, lambda path: any(fits(path) for fits in accepted)
-        )
-
-
-def pack(
+def pack_outputs(
     tree: InstalledTree,
     installed: Installed,
     providers_: Mapping[str, Mapping[str, str]],
@@ -203,7 +194,7 @@ def _pack(
     found: Mapping[str, str],
     batch: Batch,
 ) -> Output:
-    packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e)))
+    packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e.path)))
     # Links of others on the way to what is needed are needed as well.
     every = tuple(sorted({*needs.wanted, *found}))
     return Output(packed.diff_id, packed.size, packed.contents, every, dict(sorted(found.items())))

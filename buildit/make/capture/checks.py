@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO
 
 from buildit.archive.merged import TOP_LINKS
-from buildit.errors import BuildError
-from buildit.make.capture.elf import MAGIC, Elf, MalformedElf, read_elf
-from buildit.make.capture.needs import Listing, Open, Target
-from buildit.make.capture.shebang import LONGEST, fault, is_meant
+from buildit.errors import BuildError, UnsatisfiableError
+from buildit.make.capture.needs import (
+    AR_MAGIC,
+    Listing,
+    Look,
+    Needs,
+    Open,
+    described,
+    library_directories,
+)
+from buildit.make.capture.shebang import fault, is_meant
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher
+from buildit.model.plan import Waiver
+from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 from buildit.model.yamlword import yaml_word
 
@@ -27,6 +36,7 @@ _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
 _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
+_MISSING_PROVIDER = "missing-provider"  # the id under which a need that nothing meets is waived
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
@@ -55,19 +65,9 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiver:
-    """Findings `id` on paths that match `glob` are right here, for `reason`."""
-
-    id: str
-    glob: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
-    """One output to be checked; see `subject`.
+    """One output to be checked, with what `looks` says of its files.
 
-    `heads` are the first bytes and `elves` the ELF files of its regular files, by path.
     `build_paths` are places that exist during the build only. `declared` are the paths whose mode
     the recipe gives.
     """
@@ -75,54 +75,17 @@ class Subject:
     output: str
     entries: tuple[Entry, ...]
     open: Open
-    target: Target
-    build_paths: tuple[bytes, ...]
-    declared: frozenset[str]
-    heads: dict[str, bytes]
-    elves: dict[str, Elf]
+    looked: Mapping[str, Look]
+    platform: Platform
+    build_paths: tuple[bytes, ...] = ()
+    declared: frozenset[str] = frozenset()
+
+    def head(self, path: str) -> bytes:
+        """How a file begins that was worth a look."""
+        return self.looked[path].head if path in self.looked else b""
 
 
 Check = Callable[[Subject], Iterable[Finding]]
-
-
-def subject(
-    output: str,
-    entries: Iterable[Entry],
-    open_: Open,
-    target: Target,
-    *,
-    build_paths: Sequence[str] = (),
-    declared: frozenset[str] = frozenset(),
-) -> Subject:
-    """An output with what the rules share: one look into each file."""
-    entries = tuple(entries)
-    heads: dict[str, bytes] = {}
-    elves: dict[str, Elf] = {}
-    for entry in entries:
-        if entry.kind is not Kind.FILE or not entry.size:
-            continue
-        with open_(entry) as stream:
-            head = heads[entry.path] = stream.read(LONGEST)
-            elf = _elf(stream) if head.startswith(MAGIC) else None
-        if elf is not None:
-            elves[entry.path] = elf
-    return Subject(
-        output=output,
-        entries=entries,
-        open=open_,
-        target=target,
-        build_paths=tuple(path.encode() for path in build_paths),
-        declared=declared,
-        heads=heads,
-        elves=elves,
-    )
-
-
-def _elf(stream: BinaryIO) -> Elf | None:
-    try:
-        return read_elf(stream)
-    except MalformedElf:
-        return None  # data that only looks like ELF: `needs` lists it as foreign
 
 
 def findings(
@@ -133,11 +96,11 @@ def findings(
     Raises:
         RecipeError: the glob of a waiver is malformed.
     """
-    matchers = [(waiver, path_matcher(waiver.glob)) for waiver in waivers]
+    matchers = [(waiver, path_matcher(waiver.path)) for waiver in waivers]
     used: list[Waiver] = []
     left: list[Finding] = []
     for found in (found for check in CHECKS for found in check(checked)):
-        covering = [w for w, matches in matchers if w.id == found.id and matches(found.path)]
+        covering = [w for w, matches in matchers if w.check == found.id and matches(found.path)]
         used += [waiver for waiver in covering if waiver not in used]
         left += [] if covering else [found]
     return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message))), tuple(used)
@@ -166,6 +129,35 @@ def refuse_errors(package: str, found: Sequence[Finding]) -> None:
         )
 
 
+def refuse_unprovided(
+    needs: Needs, found: Mapping[str, str], waivers: Sequence[Waiver], label: str
+) -> None:
+    """Refuse a runtime output with a need that no output meets, unless the recipe accepts it.
+
+    `found` are the providers, `label` the package. Other outputs may need what nothing provides.
+
+    Raises:
+        UnsatisfiableError: it names the file and what it needs, and all others in the details.
+    """
+    accepted = [path_matcher(one.path) for one in waivers if one.check == _MISSING_PROVIDER]
+    missing = [
+        (files[0], need)
+        for need, files in needs.wanted.items()
+        if need not in found and not all(any(fits(path) for fits in accepted) for path in files)
+    ]
+    if not missing:
+        return
+    path, need = missing[0]
+    role = "link" if need.startswith("soname:") else "build"
+    raise UnsatisfiableError(
+        f"nothing that the build saw provides {described(need)}, which /{path} needs",
+        place=label,
+        hint=f"add the package that has it to depends.{role}, or do not install the file; where it "
+        f"is met otherwise, say so: {waiver_text(_MISSING_PROVIDER, path)}",
+        details=tuple(f"/{file}: {described(need)}" for file, need in missing),
+    )
+
+
 def waiver_text(rule: str, path: str) -> str:
     """What a recipe says to accept a finding, ready to copy but for the reason."""
     return f"waivers: [{{check: {rule}, path: {yaml_path(path)}, reason: ...}}]"
@@ -186,7 +178,7 @@ def _warning(rule: str, path: str, message: str, hint: str) -> Finding:
 
 def library_directory(checked: Subject) -> Iterator[Finding]:
     """Libraries lie where Debian's linker and loader look first (DESIGN 2.4)."""
-    right = checked.target.library_directories[0]
+    right = library_directories(checked.platform)[0]
     for entry in checked.entries:
         if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
             hint = f"configure with --libdir=/{right}"
@@ -196,8 +188,8 @@ def library_directory(checked: Subject) -> Iterator[Finding]:
 def search_path(checked: Subject) -> Iterator[Finding]:
     """DT_RUNPATH leads to directories of the system only, not to the build or the current one."""
     hint = "link without -rpath, or with $ORIGIN or a directory below /usr/lib"
-    for path, elf in checked.elves.items():
-        for directory in elf.runpath:
+    for path, look in checked.looked.items():
+        for directory in look.elf.runpath if look.elf else ():
             expanded = directory.replace("${ORIGIN}", "$ORIGIN")
             if expanded.startswith("$ORIGIN"):
                 origin = "/" + posixpath.dirname(path)
@@ -236,7 +228,7 @@ def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
 def interpreter(checked: Subject) -> Iterator[Finding]:
     """The kernel, and env after it, finds the interpreter of a program that is a script."""
     for entry in checked.entries:
-        head = checked.heads.get(entry.path, b"")
+        head = checked.head(entry.path)
         if not is_meant(head) or not entry.mode & 0o111:
             continue
         message, hint = fault(head)
@@ -288,7 +280,7 @@ def _mode(rule: str, entry: Entry, message: str) -> Finding:
     return Finding(rule, Severity.ERROR, entry.path, message, hint, declaration=wanted)
 
 
-def place(checked: Subject) -> Iterator[Finding]:
+def _place(checked: Subject) -> Iterator[Finding]:
     """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
     for entry in checked.entries:
         if entry.kind is Kind.DIRECTORY:
@@ -349,7 +341,7 @@ def _climbs(entry: Entry) -> bool:
     return False
 
 
-def name(checked: Subject) -> Iterator[Finding]:
+def _name(checked: Subject) -> Iterator[Finding]:
     """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
     for entry in checked.entries:
         last = entry.path.rpartition("/")[2]
@@ -362,7 +354,7 @@ def name(checked: Subject) -> Iterator[Finding]:
 def archive_times(checked: Subject) -> Iterator[Finding]:
     """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
     for entry in checked.entries:
-        if checked.heads.get(entry.path, b"").startswith(b"!<arch>\n"):
+        if checked.head(entry.path).startswith(AR_MAGIC):
             with checked.open(entry) as stream:
                 member = _dated_member(stream)
             if member:
@@ -397,11 +389,11 @@ CHECKS: tuple[Check, ...] = (
     interpreter,
     set_id,
     sticky,
-    place,
+    _place,
     development_in_runtime,
     broken_link,
     link_target,
     world_writable,
-    name,
+    _name,
     archive_times,
 )

@@ -17,9 +17,8 @@ from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.names import parents
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
-from buildit.make.capture.needs import Needs
-from buildit.make.capture.providers import Visible, described
-from buildit.make.capture.split import split
+from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
+from buildit.make.capture.split import split_outputs
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import DebRef, Node, Toolchain
@@ -27,8 +26,6 @@ from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import Rules
 from buildit.plan.nodes import deb_node
 from buildit.store.cas import Store
-
-Outputs = Mapping[str, tuple[Entry, ...]]
 
 RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
 """As `sys-apps/baselayout` has them, too."""
@@ -45,16 +42,18 @@ class Debs:
     toolchain: Toolchain
     owners: Mapping[str, tuple[str, Entry]]
     rules: Rules
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _listings: dict[Digest, Outputs] = field(default_factory=dict)
-    _keys: dict[frozenset[Digest], Mapping[Digest, BuildKey]] = field(default_factory=dict)
-    _below: tuple[Visible, ...] | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _listings: dict[Digest, Mapping[str, tuple[Entry, ...]]] = field(default_factory=dict)
+    _sights: dict[frozenset[Digest], tuple[Sight, Mapping[Digest, BuildKey]]] = field(
+        default_factory=dict
+    )
+    _below: Sight | None = None
 
-    def below(self) -> tuple[Visible, ...]:
+    def below(self) -> Sight:
         """The .debs of the toolchain, as far as they are in its tree."""
         with self._lock:
             if self._below is None:
-                self._below = tuple(self._toolchains())
+                self._below = Sight.of(self._toolchains())
             return self._below
 
     def _toolchains(self) -> Iterable[Visible]:
@@ -63,41 +62,42 @@ class Debs:
             entries.setdefault(name, []).append(entry)
         for deb in sorted(self.toolchain.debs, key=lambda deb: deb.name):
             key = deb_node(deb, self.toolchain, (), self.rules).key
-            for output, found in split(entries.get(deb.name, ())).items():
+            for output, found in split_outputs(entries.get(deb.name, ())).items():
                 yield Visible(f"{key}:{output}", found)
 
-    def beside(self, node: Node) -> Iterable[Visible]:
-        """The .debs that were chosen with that of a node.
+    def around(self, node: Node) -> Sight:
+        """What the .deb of a node sees: those that were chosen with it, then the toolchain.
+
+        One sight of all that were chosen together serves each of them, with itself hidden.
 
         Raises:
             IntegrityError, StoreError: one of them is damaged or missing.
         """
-        itself = () if node.deb is None else (node.deb,)
-        keys = self._keys_of((*node.beside, *itself))
-        for deb in node.beside:
-            for output, entries in self._outputs(deb).items():
-                yield Visible(f"{keys[deb.digest]}:{output}", entries)
-
-    def _keys_of(self, group: tuple[DebRef, ...]) -> Mapping[Digest, BuildKey]:
-        """The keys of .debs that were chosen together; made once, as each of them asks for all."""
+        if node.deb is None or not node.beside:
+            return self.below()
+        group = tuple(sorted((node.deb, *node.beside), key=lambda deb: deb.digest))
         name = frozenset(deb.digest for deb in group)
         with self._lock:
-            if name not in self._keys:
-                self._keys[name] = {
+            if name not in self._sights:
+                keys = {
                     deb.digest: deb_node(deb, self.toolchain, group, self.rules).key
                     for deb in group
                 }
-            return self._keys[name]
+                visible = [
+                    Visible(f"{keys[deb.digest]}:{output}", entries)
+                    for deb in group
+                    for output, entries in self._outputs(deb).items()
+                ]
+                self._sights[name] = dependencies_sight(visible, self.below()), keys
+            sight, keys_of = self._sights[name]
+        return replace(sight, hidden=f"{keys_of[node.deb.digest]}:")
 
-    def _outputs(self, deb: DebRef) -> Outputs:
-        with self._lock:
-            if deb.digest in self._listings:
-                return self._listings[deb.digest]
-        with self.store.seekable(deb.digest) as stream:
-            entries = [_plain(entry) for entry, _ in read_deb(stream, Budget(), deb.name)]
-        outputs = split(entries)
-        with self._lock:
-            return self._listings.setdefault(deb.digest, outputs)
+    def _outputs(self, deb: DebRef) -> Mapping[str, tuple[Entry, ...]]:
+        if deb.digest not in self._listings:
+            with self.store.seekable(deb.digest) as stream:
+                entries = [_plain(entry) for entry, _ in read_deb(stream, Budget(), deb.name)]
+            self._listings[deb.digest] = split_outputs(entries)
+        return self._listings[deb.digest]
 
 
 def _plain(entry: Entry) -> Entry:
@@ -153,7 +153,7 @@ def link_run_directories(tree: Root) -> frozenset[str]:
     return frozenset(made)
 
 
-def unmet(needs: Mapping[str, Needs], found: Mapping[str, Mapping[str, str]]) -> str:
+def unmet_text(needs: Mapping[str, Needs], found: Mapping[str, Mapping[str, str]]) -> str:
     """What nothing provides to the runtime output, one file a line: `/usr/bin/x: /usr/bin/perl`."""
     lines = [
         f"/{path}: {described(need)}\n"

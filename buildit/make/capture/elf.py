@@ -1,19 +1,28 @@
-"""What the dynamic loader reads of an ELF file: names, search paths, versions, dlopen notes.
+"""What the dynamic loader reads of an ELF file, and which libraries it finds within one tree. Pure.
 
-Known by magic, never by name or mode. Only program headers count, as for the loader; a file that
-says it is ELF and is cut off or contradicts itself raises `MalformedElf` and nothing else.
+Files are known by magic, never by name or mode. Only program headers count, as for the loader; a
+file that says it is ELF and is cut off or contradicts itself raises `MalformedElf`, nothing else.
 Layouts: System V ABI (gABI) chapters 4 and 5; LSB for version needs; UAPI "ELF dlopen metadata".
+
+Rules of ld.so(8) and of glibc's elf/dl-load.c: a library that is loaded already, by its name or
+soname, is not looked for again; DT_RUNPATH of a file holds for what this file itself needs, and
+turns DT_RPATH off for it; DT_RPATH holds for what is loaded on the file's behalf, too, however
+deep; then the directories of the system. Loading is breadth first.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-MAGIC = b"\x7fELF"
+from buildit.model.platform import Platform
+
+ELF_MAGIC = b"\x7fELF"
 
 _LOAD, _DYNAMIC, _INTERP, _NOTE = 1, 2, 3, 4
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME = 1, 5, 10, 14
@@ -46,7 +55,16 @@ class Machine:
         return f"{self.bits}-bit {name}"
 
 
+_MACHINES = {
+    "amd64": Machine(64, little=True, number=62),
+    "arm64": Machine(64, little=True, number=183),
+}
 _MACHINE_NAMES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF"}
+
+
+def machine_of(platform: Platform) -> Machine:
+    """What programs for a platform are built for."""
+    return _MACHINES[platform.arch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +127,9 @@ class _File:
             raise MalformedElf(f"cut off at byte {offset + len(found)}")
         return found
 
+    def header(self) -> bytes:
+        return self.read(16, 48 if self.wide else 36)
+
     def unpack(self, layout: str, raw: bytes, at: int = 0) -> tuple[int, ...]:
         """Numbers by `struct` letters; `N` is one of the class's own width."""
         layout = self.end + layout.replace("N", "Q" if self.wide else "I")
@@ -126,15 +147,14 @@ def read_elf(stream: BinaryIO) -> Elf | None:
     """
     stream.seek(0)
     ident = stream.read(16)
-    if ident[:4] != MAGIC:
+    if ident[:4] != ELF_MAGIC:
         return None
     if len(ident) < 16 or ident[4] not in (1, 2) or ident[5] not in (1, 2):
         raise MalformedElf("an unknown class or byte order")
     file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
-    header = file.read(16, 48 if file.wide else 36)
-    kind, number = file.unpack("HH", header)
+    kind, number = file.unpack("HH", file.header())
     machine = Machine(64 if file.wide else 32, file.end == "<", number)
-    segments = _segments(file, header)
+    segments = _segments(file)
     parts = _dynamic(file, segments)
     interp = next((s for s in segments if s.kind == _INTERP and s.size), None)
     return Elf(
@@ -159,7 +179,7 @@ def described_size(stream: BinaryIO) -> int | None:
     stream.seek(0)
     ident = stream.read(16)
     file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
-    fields = file.unpack("HHINNNIHHHHHH", file.read(16, 48 if file.wide else 36))
+    fields = file.unpack("HHINNNIHHHHHH", file.header())
     table, size, count = fields[5], fields[10], fields[11]
     if not table or not count or size < (64 if file.wide else 40):
         return None
@@ -169,15 +189,11 @@ def described_size(stream: BinaryIO) -> int | None:
         _, kind, _, _, offset, length, *_ = file.unpack("IINNNNIINN", raw, at)
         if kind not in (0, _NOBITS):
             end = max(end, offset + length)
-    return max(end, *(segment.offset + segment.size for segment in _segments_of(file)))
+    return max(end, *(segment.offset + segment.size for segment in _segments(file)))
 
 
-def _segments_of(file: _File) -> tuple[_Segment, ...]:
-    return _segments(file, file.read(16, 48 if file.wide else 36))
-
-
-def _segments(file: _File, header: bytes) -> tuple[_Segment, ...]:
-    _, _, _, _, table, _, _, _, size, count = file.unpack("HHINNNIHHH", header)
+def _segments(file: _File) -> tuple[_Segment, ...]:
+    _, _, _, _, table, _, _, _, size, count = file.unpack("HHINNNIHHH", file.header())
     layout = "IINNNN" if file.wide else "IIIIII"
     if count == 0:
         return ()
@@ -307,3 +323,94 @@ def _dlopen_features(raw: bytes) -> Iterator[DlopenNote]:
                 yield DlopenNote(names, priority, str(rest.get("feature", "")))
             case _:
                 raise MalformedElf("a dlopen note without sonames")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unmet:
+    """The file `path` needs `soname`, which was looked for in `directories` and in the system's."""
+
+    path: str
+    soname: str
+    directories: tuple[str, ...]
+
+
+def unmet(
+    elves: Mapping[str, Elf], find: Callable[[str], str | None], system: Sequence[str]
+) -> tuple[Unmet, ...]:
+    """What the ELF files of a tree need by name and do not find in it, sorted.
+
+    `find` gives the path of the file that a path means, None where there is none. Every program is
+    followed as it would be started. Libraries that no program needs are followed by themselves;
+    they are plugins then, which get DT_RPATH of the tree's programs.
+    """
+    programs = [path for path in sorted(elves) if elves[path].interp]
+    seen: set[str] = set()
+    found: set[Unmet] = set()
+    for path in programs:
+        found.update(_loaded(path, (), elves, find, system, seen))
+    plugged = tuple(dict.fromkeys(d for path in programs for d in _rpath(path, elves[path])))
+    names = {name for elf in elves.values() for name in elf.needed}
+    rest = [path for path in sorted(elves) if path not in seen]
+    # first those that nothing needs; a circle of libraries has none
+    rest.sort(key=lambda p: elves[p].soname in names or posixpath.basename(p) in names)
+    for path in rest:
+        if path not in seen:
+            found.update(_loaded(path, plugged, elves, find, system, seen))
+    return tuple(sorted(found))
+
+
+def _loaded(
+    start: str,
+    inherited: tuple[str, ...],
+    elves: Mapping[str, Elf],
+    find: Callable[[str], str | None],
+    system: Sequence[str],
+    seen: set[str],
+) -> Iterator[Unmet]:
+    """Follow one file and all that it loads; `seen` gets their paths."""
+    names = {elves[start].soname, posixpath.basename(start)}
+    waiting = deque([(start, inherited)])
+    at_hand = {start}
+    while waiting:
+        path, above = waiting.popleft()
+        seen.add(path)
+        elf = elves[path]
+        own = private_directories(path, elf)
+        beyond = tuple(dict.fromkeys((*_rpath(path, elf), *above)))
+        directories = own if elf.runpath and not elf.inherited else beyond
+        for name in elf.needed:
+            if "/" in name or name in names:
+                continue
+            places = (find(f"{place}/{name}") for place in (*directories, *system))
+            place = next((place for place in places if place is not None), None)
+            if place is None:
+                yield Unmet(path, name, directories)
+                continue
+            names.add(name)
+            if place in elves and place not in at_hand:
+                at_hand.add(place)
+                names.add(elves[place].soname)
+                waiting.append((place, beyond))
+
+
+def _rpath(path: str, elf: Elf) -> tuple[str, ...]:
+    return private_directories(path, elf) if elf.inherited else ()
+
+
+def private_directories(path: str, elf: Elf) -> tuple[str, ...]:
+    """The directories of DT_RUNPATH or DT_RPATH in a tree, `$ORIGIN` replaced, no leading slash.
+
+    Those that the loader would not take (relative, of an unknown token) are left out.
+    """
+    expanded = (expanded_path(path, directory) for directory in elf.runpath)
+    return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
+
+
+def expanded_path(path: str, text: str) -> str:
+    """An absolute, normalised path from one in DT_RUNPATH or DT_NEEDED; "" where there is none."""
+    origin = "/" + posixpath.dirname(path)
+    for token in ("$ORIGIN", "${ORIGIN}"):
+        text = text.replace(token, origin)
+    if not text.startswith("/") or "$" in text:
+        return ""
+    return posixpath.normpath("/" + text.lstrip("/"))

@@ -1,50 +1,88 @@
-"""What an output needs from outside itself, and what it gives to others.
+"""What an output needs from outside itself, what it gives to others, and who meets its needs. Pure.
 
 Needs are found, not declared: libraries, loaders, `#!` interpreters, and symlinks that leave the
 output. They are strings (`soname:libz.so.1`, `interp:/lib64/ld-linux-x86-64.so.2`,
 `path:/bin/sh`), each with the files that have it, so that a missing provider can be named.
 A link is given where it exists; what it leads to is a further need, of the output that has the
 link.
+
+A provider is one that the build really saw, looked for in order: the build's own outputs, its
+dependencies nearest first (of all of them the runtime outputs before the headers, which no image
+wants), the toolchain; never "some package in the world" (PEERS §4.7). Links are followed from
+package to package: each that lies on the way is a need of its own, whose provider is that of the
+link.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from buildit.archive.links import way
 from buildit.archive.merged import TOPS
-from buildit.make.capture.elf import MAGIC, Elf, Machine, MalformedElf, read_elf
-from buildit.make.capture.loading import expanded_path, private_directories, unmet
-from buildit.make.capture.shebang import LONGEST, interpreters
+from buildit.make.capture.elf import (
+    ELF_MAGIC,
+    Elf,
+    MalformedElf,
+    expanded_path,
+    machine_of,
+    private_directories,
+    read_elf,
+    unmet,
+)
+from buildit.make.capture.shebang import LINE_BYTES, interpreters, is_meant
+from buildit.model.artifact import RUNTIME
+from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 
 Open = Callable[[Entry], BinaryIO]
 """The content of a FILE entry: a seekable stream, closed by the caller."""
 
-MACHINES: Mapping[str, Machine] = {
-    "amd64": Machine(64, little=True, number=62),
-    "arm64": Machine(64, little=True, number=183),
-}
-"""By architecture, as `model.platform.Platform.arch` spells it."""
+AR_MAGIC = b"!<arch>\n"
+"""How a static library begins (ar(5))."""
 
 _KERNEL = ("dev/", "proc/", "run/", "sys/")
-MERGED = {top: f"usr/{top}" for top in TOPS}
-"""The links of merged /usr, which a package may take for granted."""
+_MERGED = {top: f"usr/{top}" for top in TOPS}  # links that a package may take for granted
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The platform of an output; `triplet` names its library directory."""
+class Look:
+    """What the content of one file says: its first bytes, and the file as ELF.
 
-    machine: Machine
-    triplet: str
+    `malformed` says why it is none although it begins so.
+    """
 
-    @property
-    def library_directories(self) -> tuple[str, ...]:
-        """Where the loader looks without being told, in its order; merged /usr."""
-        return (f"usr/lib/{self.triplet}", "usr/lib64", "usr/lib")
+    head: bytes
+    elf: Elf | None = None
+    malformed: str = ""
+
+
+def looks(entries: Iterable[Entry], open_: Open) -> dict[str, Look]:
+    """One look into each file, by path; only of ELF files, scripts and static libraries."""
+    found: dict[str, Look] = {}
+    for entry in entries:
+        if entry.kind is not Kind.FILE or not entry.size:
+            continue
+        with open_(entry) as stream:
+            head = stream.read(LINE_BYTES)
+            if head.startswith(ELF_MAGIC):
+                found[entry.path] = _elf_look(head, stream)
+            elif is_meant(head) or head.startswith(AR_MAGIC):
+                found[entry.path] = Look(head)
+    return found
+
+
+def _elf_look(head: bytes, stream: BinaryIO) -> Look:
+    try:
+        return Look(head, read_elf(stream))
+    except MalformedElf as error:
+        return Look(head, malformed=str(error))
+
+
+def library_directories(platform: Platform) -> tuple[str, ...]:
+    """Where the loader looks without being told, in its order; merged /usr."""
+    return (f"usr/lib/{platform.triplet}", "usr/lib64", "usr/lib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,59 +134,46 @@ class Listing:
 
         A path that leads out is followed as far as the listing goes; the root is "", a loop None.
         """
-        return way(path, self._entries.get, MERGED).end
+        return way(path, self._entries.get, _MERGED).end
 
-    def gives(self, need: str, target: Target, directories: Iterable[str] = ()) -> bool:
+    def gives(self, need: str, platform: Platform, directories: Iterable[str] = ()) -> bool:
         """Whether a need is met here; `directories` are further ones to look for a library in.
 
         By a link too, wherever it leads.
         """
-        places = need_paths(need, target, directories)
-        return any(way(place, self._entries.get, MERGED).named for place in places)
+        places = need_paths(need, platform, directories)
+        return any(way(place, self._entries.get, _MERGED).named for place in places)
 
 
-def need_paths(need: str, target: Target, directories: Iterable[str] = ()) -> tuple[str, ...]:
+def need_paths(need: str, platform: Platform, directories: Iterable[str] = ()) -> tuple[str, ...]:
     """Where a need may be met, in the order in which a loader looks."""
     kind, _, name = need.partition(":")
     if kind != "soname":
         return (name,)
-    return tuple(f"{place}/{name}" for place in (*directories, *target.library_directories))
+    return tuple(f"{place}/{name}" for place in (*directories, *library_directories(platform)))
 
 
-def provides_of(entries: Iterable[Entry], target: Target) -> tuple[str, ...]:
-    """What an output gives: every path, and a soname for each library where the loader looks.
+def needs_of(entries: Iterable[Entry], looked: Mapping[str, Look], platform: Platform) -> Needs:
+    """What the files of one output need that the output itself does not give.
 
-    Sorted; `path:/usr/bin/x` and `soname:libx.so.1`.
+    `looked` are what `looks` says of its files, and maybe of others.
     """
-    found = set()
-    for entry in entries:
-        directory, _, name = entry.path.rpartition("/")
-        if entry.kind is not Kind.DIRECTORY:
-            found.add(f"path:/{entry.path}")
-            if directory in target.library_directories and ".so" in name:
-                found.add(f"soname:{name}")
-    return tuple(sorted(found))
-
-
-def needs_of(entries: Iterable[Entry], open_: Open, target: Target) -> Needs:
-    """What the files of one output need that the output itself does not give."""
     entries = tuple(entries)
-    scan = _Scan(Listing(entries), target)
+    scan = _Scan(Listing(entries), platform)
     for entry in entries:
         if entry.kind is Kind.SYMLINK:
             scan.symlink(entry)
-        elif entry.kind is Kind.FILE and entry.size > 2:
-            with open_(entry) as stream:
-                scan.file(entry, stream)
+        elif entry.kind is Kind.FILE and entry.path in looked:
+            scan.file(entry, looked[entry.path])
     return scan.result()
 
 
 class _Scan:
     """What was found so far."""
 
-    def __init__(self, listing: Listing, target: Target) -> None:
+    def __init__(self, listing: Listing, platform: Platform) -> None:
         self._listing = listing
-        self._target = target
+        self._platform = platform
         self._wanted: dict[str, set[str]] = {}
         self._directories: dict[str, set[str]] = {}
         self._foreign: dict[str, str] = {}
@@ -168,7 +193,7 @@ class _Scan:
 
     def _want(self, need: str, path: str, directories: Iterable[str] = ()) -> None:
         directories = tuple(directories)
-        if self._listing.gives(need, self._target, directories):
+        if self._listing.gives(need, self._platform, directories):
             return
         self._wanted.setdefault(need, set()).add(path)
         if directories:
@@ -179,25 +204,20 @@ class _Scan:
         if resolved and not is_kernels(resolved):
             self._want(f"path:/{resolved}", entry.path)
 
-    def file(self, entry: Entry, stream: BinaryIO) -> None:
-        head = stream.read(LONGEST)
-        if head.startswith(MAGIC):
-            try:
-                elf = read_elf(stream)
-            except MalformedElf as error:
-                self._foreign[entry.path] = f"malformed: {error}"
-                return
-            if elf is not None and elf.machine != self._target.machine:
-                self._foreign[entry.path] = str(elf.machine)
-            elif elf is not None:
-                self._elf(entry, elf)
-        elif head.startswith(b"#!") and entry.mode & 0o111:
-            for program in interpreters(head):
+    def file(self, entry: Entry, look: Look) -> None:
+        if look.malformed:
+            self._foreign[entry.path] = f"malformed: {look.malformed}"
+        elif look.elf is not None and look.elf.machine != machine_of(self._platform):
+            self._foreign[entry.path] = str(look.elf.machine)
+        elif look.elf is not None:
+            self._elf(entry, look.elf)
+        elif look.head.startswith(b"#!") and entry.mode & 0o111:
+            for program in interpreters(look.head):
                 self._want(f"path:{program}", entry.path)
 
     def _libraries(self) -> None:
         """The libraries that the loader would look for in vain, and the versions wanted of them."""
-        for lacking in unmet(self._elves, self._found, self._target.library_directories):
+        for lacking in unmet(self._elves, self._found, library_directories(self._platform)):
             self._want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
         for elf in self._elves.values():
             for library, versions in elf.versions.items():
@@ -205,7 +225,7 @@ class _Scan:
                     self._versions.setdefault(library, set()).update(versions)
 
     def _found(self, path: str) -> str | None:
-        if not self._listing.gives(f"path:/{path}", self._target):
+        if not self._listing.gives(f"path:/{path}", self._platform):
             return None
         return self._listing.resolved(path)
 
@@ -221,7 +241,7 @@ class _Scan:
             known = [
                 name
                 for name in note.sonames
-                if self._listing.gives(f"soname:{name}", self._target, directories)
+                if self._listing.gives(f"soname:{name}", self._platform, directories)
             ]
             if not known and note.priority == "required":
                 self._want(f"soname:{note.sonames[0]}", entry.path, directories)
@@ -231,3 +251,104 @@ class _Scan:
 
 def _sorted(found: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
     return {key: tuple(sorted(found[key])) for key in sorted(found)}
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What a build sees of one output: `name` is `<key>:<output>`, or `:<output>` of its own."""
+
+    name: str
+    entries: Iterable[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Several outputs as one tree, and what lies `below` it; of two with one path the first counts.
+
+    Outputs whose names begin with `hidden` do not.
+    """
+
+    found: Mapping[str, Sequence[tuple[Entry, str]]]
+    below: Sight | None = None
+    hidden: str = ""
+
+    @classmethod
+    def of(cls, visible: Iterable[Visible], below: Sight | None = None) -> Sight:
+        """The outputs in the order in which they count."""
+        found: dict[str, list[tuple[Entry, str]]] = {}
+        for one in visible:
+            for entry in one.entries:
+                found.setdefault(entry.path, []).append((entry, one.name))
+        return cls(found, below)
+
+    def at(self, path: str) -> tuple[Entry, str] | None:
+        """The entry of a path without leading slash, and the output that has it."""
+        for entry, name in self.found.get(path, ()):
+            if not self.hidden or not name.startswith(self.hidden):
+                return entry, name
+        return None if self.below is None else self.below.at(path)
+
+
+def dependencies_sight(visible: Iterable[Visible], toolchain: Sight) -> Sight:
+    """What a build sees besides its own outputs; `visible` are its dependencies, nearest first."""
+    ordered = sorted(visible, key=lambda one: not one.name.endswith(f":{RUNTIME}"))
+    return Sight.of(ordered, toolchain)
+
+
+def providers(
+    needs: Needs,
+    output: str,
+    outputs: Mapping[str, Iterable[Entry]],
+    beyond: Sight,
+    platform: Platform,
+) -> dict[str, str]:
+    """For each need that is met, the output that does: `<key>:<output>`, or `:<output>` of the
+    build's own. A link that is passed on the way and is another's is in the answer too, as
+    `path:/…`.
+
+    `outputs` are those of the build, of which `output` has the needs.
+    """
+    names = (output, *(name for name in outputs if name != output))
+    sight = Sight.of((Visible(f":{name}", outputs.get(name, ())) for name in names), beyond)
+    found: dict[str, str] = {}
+    for need in needs.wanted:
+        places = need_paths(need, platform, needs.directories.get(need, ()))
+        passed = next((steps for one in places if (steps := _steps(one, sight))), ())
+        for met, owner in _answers(need, passed, f":{output}").items():
+            found.setdefault(met, owner)
+    return found
+
+
+def _steps(path: str, sight: Sight) -> tuple[tuple[str, str], ...]:
+    """The links that a path passes and what it ends at, each with its owner; none where the end
+    is not in sight. What the kernel makes at run time needs no owner."""
+
+    def entry_at(one: str) -> Entry | None:
+        found = sight.at(one)
+        return None if found is None else found[0]
+
+    walked = way(path, entry_at, _MERGED)
+    if walked.end is None:
+        return ()
+    places = walked.links
+    if walked.end and not is_kernels(walked.end):
+        places = (*places, walked.end)
+    owned = [(place, found[1]) for place in places if (found := sight.at(place)) is not None]
+    return tuple(owned) if len(owned) == len(places) else ()
+
+
+def _answers(need: str, steps: Sequence[tuple[str, str]], own: str) -> dict[str, str]:
+    """Who meets a need, and who has the links on the way to it."""
+    if not steps:
+        return {}
+    end, owner = next((step for step in reversed(steps) if step[1] != own), steps[-1])
+    answers = {f"path:/{path}": other for path, other in steps if other not in (own, owner)}
+    answers[f"path:/{end}" if need in answers else need] = owner
+    return answers
+
+
+def described(need: str) -> str:
+    """A need in words: `the library libz.so.1`, `/bin/sh`."""
+    kind, _, name = need.partition(":")
+    words = {"soname": "the library ", "interp": "the loader ", "path": ""}
+    return f"{words.get(kind, '')}{name}"

@@ -12,35 +12,49 @@ import io
 import os
 import re
 import stat
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from buildit.digest import digest_stream
 from buildit.errors import BuildError, RecipeError
-from buildit.make.capture.capability import CAPABILITY_XATTR, encoded_capabilities
 from buildit.model.amount import size as amount
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.plan.identity import RuleInput
 from buildit.recipe.leaf import id_of
 
 NORMALISER = "2"
 """Version of these rules and of what `stripping` takes away; a part of every build key."""
 
-DEEPEST = 256
-"""How many directories may lie in each other; unpackers and file systems get on with that."""
-LONGEST = 3500
-"""Bytes of a path: of the kernel's 4096, engines need some for the place of an image."""
+_DEEPEST = 256  # directories in each other; unpackers and file systems get on with that
+_LONGEST = 3500  # bytes of a path: of the kernel's 4096, engines need some for an image's place
 
-_DROPPED = (
-    ("usr/lib*/**/*.la", "libtool archive left out"),
-    ("usr/share/info/dir", "index of all info pages left out: every package would own it"),
-    ("usr/lib*/**/perllocal.pod", "Perl's log of installations left out: it has times"),
-    ("usr/lib*/**/.packlist", "Perl's list of installed files left out"),
-)
+_DROPPED = {
+    "libtool archive left out": path_matcher("usr/lib*/**/*.la"),
+    "index of all info pages left out: every package would own it": path_matcher(
+        "usr/share/info/dir"
+    ),
+    "Perl's log of installations left out: it has times": path_matcher("usr/lib*/**/perllocal.pod"),
+    "Perl's list of installed files left out": path_matcher("usr/lib*/**/.packlist"),
+}
 _LIBTOOL = re.compile(r"usr/lib(?:64|/[^/]+-linux-[^/]+)?/[^/]+\.la")
-_GZIPPED_DOCS = ("usr/share/man/**/*.gz", "usr/share/doc/**/*.gz", "usr/share/info/**/*.gz")
+_GZIPPED_DOCS = tuple(path_matcher(f"usr/share/{one}/**/*.gz") for one in ("man", "doc", "info"))
 _XATTRS = ("user.", "system.posix_acl_")  # what a build may set; others are the machine's own
+CAPABILITY_XATTR = "security.capability"
+
+_REVISION_2 = 0x02000000  # linux/capability.h: VFS_CAP_REVISION_2
+_EFFECTIVE = 0x000001
+_CLAUSE = re.compile(r"([a-z_]+(?:,[a-z_]+)*)(?:[=+]([eip]+))?")
+_CAPABILITIES = """
+    chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable
+    net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio
+    sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time
+    sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog
+    wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore
+"""
+_BITS = {f"cap_{name}": 1 << bit for bit, name in enumerate(_CAPABILITIES.split())}
 _Inode = tuple[int, int]
 
 
@@ -51,47 +65,6 @@ class InstalledTree(Protocol):
     def readlink(self, path: str) -> str: ...
     def open_file(self, path: str) -> BinaryIO: ...
     def chmod(self, path: str, mode: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FileRule:
-    """What paths that match `glob` have beyond 0:0 and the mode that they were installed with.
-
-    `mode` holds permission bits with set-id and sticky; with a wildcard in the glob it is for
-    files only, without one also for a directory. `owner` is (uid, gid). Of several rules for a
-    path the later wins, field by field.
-    """
-
-    glob: str
-    mode: int | None = None
-    owner: tuple[int, int] | None = None
-    capabilities: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(
-        cls, glob: str, mode: str, owner: str, capabilities: tuple[str, ...], *, place: str
-    ) -> FileRule:
-        """A rule from the texts of a recipe or record; empty ones say nothing.
-
-        Raises:
-            RecipeError: with what is wrong.
-        """
-        path_matcher(glob, place=place)
-        if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
-            raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
-        uid, _, gid = owner.partition(":")
-        if owner and None in (id_of(uid), id_of(gid)):
-            raise RecipeError(
-                f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
-            )
-        if capabilities:
-            encoded_capabilities(capabilities, place=place)
-        return cls(
-            glob,
-            int(mode, 8) if mode else None,
-            (int(uid), int(gid)) if owner else None,
-            capabilities,
-        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -133,9 +106,10 @@ class Normalised:
 
 def normalised(
     tree: InstalledTree,
-    rules: Sequence[FileRule],
+    rules: Sequence[RuleInput],
     epoch: int,
     *,
+    place: str = "",
     claimed: Callable[[str], bool] = lambda _: False,
     bounds: Bounds = UNLESS_SAID,
 ) -> Normalised:
@@ -143,14 +117,15 @@ def normalised(
 
     Every file is read once. Where an owner may not read a file or directory, its mode in the tree
     is widened first, so that root and an ordinary user get the same; the entry has the true one.
-    What `claimed` says yes to is never left out.
+    What `claimed` says yes to is never left out. `place` is where the rules stand.
 
     Raises:
+        RecipeError: a rule is malformed.
         BuildError: a device, socket or FIFO, a rule that matches nothing, capabilities on
             something that is no file, or more than `bounds`.
         OSError: the tree cannot be read.
     """
-    declared = _Declared(rules)
+    declared = _Declared([_Rule.parse(rule, place) for rule in rules])
     entries: list[Entry] = []
     changes: list[Change] = []
     read: dict[_Inode, Entry] = {}
@@ -178,9 +153,9 @@ def bounded(
     size = 0
     seen: set[_Inode] = set()
     for count, (path, status) in enumerate(walked, start=1):
-        if path.count("/") >= DEEPEST or len(os.fsencode(path)) > LONGEST:
+        if path.count("/") >= _DEEPEST or len(os.fsencode(path)) > _LONGEST:
             raise BuildError(
-                f"directories were installed {DEEPEST} deep, or a path of {LONGEST} bytes",
+                f"directories were installed {_DEEPEST} deep, or a path of {_LONGEST} bytes",
                 place=f"{path[:60]}…",
                 hint="nothing could unpack that everywhere: remove it in the install step",
             )
@@ -207,18 +182,14 @@ def bounded(
         yield path, status
 
 
-def open_content(tree: InstalledTree, entry: Entry) -> BinaryIO:
+def open_content(tree: InstalledTree, path: str) -> BinaryIO:
     """The content of a FILE entry, seekable: the bytes whose digest the entry has.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    return _opened(tree, entry.path)
-
-
-def _opened(tree: InstalledTree, path: str) -> BinaryIO:
     stream = tree.open_file(path)
-    if path.endswith(".gz") and any(matches(path) for matches in _GZIP_MATCHERS):
+    if path.endswith(".gz") and any(matches(path) for matches in _GZIPPED_DOCS):
         head = stream.read(8)
         stream.seek(0)
         if head.startswith(b"\x1f\x8b\x08") and any(head[4:]):
@@ -265,7 +236,7 @@ def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> No
 
 
 def _dropped(path: str) -> str:
-    return next((what for matches, what in _DROP_MATCHERS if matches(path)), "")
+    return next((what for what, matches in _DROPPED.items() if matches(path)), "")
 
 
 def _entry(
@@ -295,7 +266,7 @@ def _entry(
     known = read.get(inode)
     if known is not None:
         return replace(known, path=path)
-    with _opened(tree, path) as stream:
+    with open_content(tree, path) as stream:
         changes += [Change(f"attribute {name} left out", path) for name in _attributes(stream)]
         if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, _Timeless):
             changes.append(Change("time of compression zeroed", path))
@@ -320,11 +291,118 @@ def _special(mode: int) -> str:
     return names.get(stat.S_IFMT(mode), "device node")
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What paths that match `glob` have beyond 0:0 and the mode that they were installed with.
+
+    `mode` holds permission bits with set-id and sticky; with a wildcard in the glob (not `exact`)
+    it is for files only, without one also for a directory. `capabilities` are the attribute's
+    bytes. Of several rules for a path the later wins, field by field.
+    """
+
+    glob: str
+    matches: Callable[[str], bool]
+    exact: bool
+    mode: int | None
+    owner: tuple[int, int] | None
+    capabilities: bytes
+
+    @classmethod
+    def parse(cls, rule: RuleInput, place: str) -> _Rule:
+        """From the texts of a record; empty ones say nothing.
+
+        Raises:
+            RecipeError: with what is wrong.
+        """
+        mode, owner = rule.mode, rule.owner
+        matches = path_matcher(rule.path, place=place)
+        if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
+            raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
+        uid, _, gid = owner.partition(":")
+        if owner and None in (id_of(uid), id_of(gid)):
+            raise RecipeError(
+                f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
+            )
+        encoded = encoded_capabilities(rule.capabilities, place=place) if rule.capabilities else b""
+        return cls(
+            rule.path,
+            matches,
+            not set(rule.path) & set("*?["),
+            int(mode, 8) if mode else None,
+            (int(uid), int(gid)) if owner else None,
+            encoded,
+        )
+
+    def gives_mode(self, entry: Entry) -> bool:
+        """Whether the mode of an entry that it matches is the rule's."""
+        kinds = (Kind.FILE, Kind.DIRECTORY) if self.exact else (Kind.FILE,)
+        return self.mode is not None and entry.kind in kinds
+
+    def applied(self, entry: Entry) -> Entry:
+        """The entry as this rule has it."""
+        if self.owner is not None:
+            entry = replace(entry, uid=self.owner[0], gid=self.owner[1])
+        if self.mode is not None and self.gives_mode(entry):
+            entry = replace(entry, mode=self.mode)
+        if self.capabilities and (self.exact or entry.kind is Kind.FILE):
+            if entry.kind is not Kind.FILE:
+                raise BuildError(
+                    f"capabilities on a {entry.kind}", place=entry.path, hint="name a program file"
+                )
+            entry = replace(entry, xattrs={CAPABILITY_XATTR: self.capabilities})
+        return entry
+
+
+def encoded_capabilities(clauses: Sequence[str], *, place: str) -> bytes:
+    """`security.capability`, 20 bytes, from clauses such as `cap_net_bind_service=ep`.
+
+    As capabilities(7) has it (vfs_cap_data). A clause without flags means `=ep`. The kernel knows
+    one effective bit for all.
+
+    Raises:
+        RecipeError: an unknown capability, or flags that the attribute cannot hold.
+    """
+    permitted = inheritable = effective = 0
+    for clause in clauses:
+        match = _CLAUSE.fullmatch(clause)
+        if match is None:
+            raise RecipeError(
+                f"malformed capabilities {clause!r}",
+                place=place,
+                hint="write cap_net_bind_service=ep",
+            )
+        names, flags = match[1].split(","), match[2] or "ep"
+        unknown = next((name for name in names if name not in _BITS), None)
+        if unknown is not None:
+            raise RecipeError(
+                f"unknown capability {unknown!r}", place=place, hint="capabilities(7) lists them"
+            )
+        bits = sum({_BITS[name] for name in names})
+        permitted |= bits * ("p" in flags)
+        inheritable |= bits * ("i" in flags)
+        effective |= bits * ("e" in flags)
+    if effective not in (0, permitted | inheritable):
+        raise RecipeError(
+            f"capabilities {' '.join(clauses)!r} are effective in part only",
+            place=place,
+            hint="the kernel keeps one effective bit: give all of them `e`, or none",
+        )
+    low = (1 << 32) - 1
+    return struct.pack(
+        "<IIIII",
+        _REVISION_2 | (_EFFECTIVE if effective else 0),
+        permitted & low,
+        inheritable & low,
+        permitted >> 32,
+        inheritable >> 32,
+    )
+
+
 class _Declared:
     """The rules of a recipe, and which of them were of use."""
 
-    def __init__(self, rules: Sequence[FileRule]) -> None:
-        self._rules = [(rule, path_matcher(rule.glob)) for rule in rules]
+    def __init__(self, rules: Sequence[_Rule]) -> None:
+        self._rules = rules
         self._used: set[str] = set()
         self._modes: set[str] = set()
 
@@ -334,47 +412,21 @@ class _Declared:
         return frozenset(self._modes)
 
     def applied(self, entry: Entry) -> Entry:
-        for rule, matches in self._rules:
-            if matches(entry.path):
+        for rule in self._rules:
+            if rule.matches(entry.path):
                 self._used.add(rule.glob)
-                if gives_mode(rule, entry):
+                if rule.gives_mode(entry):
                     self._modes.add(entry.path)
-                entry = _ruled(entry, rule)
+                entry = rule.applied(entry)
         return entry
 
     def check_used(self) -> None:
-        for rule, _ in self._rules:
+        for rule in self._rules:
             if rule.glob not in self._used:
                 raise BuildError(
                     f"`files:` names {rule.glob!r}, which was not installed",
                     hint="correct the path (without a leading slash), or remove the rule",
                 )
-
-
-def _exact(rule: FileRule) -> bool:
-    return not set(rule.glob) & set("*?[")
-
-
-def gives_mode(rule: FileRule, entry: Entry) -> bool:
-    """Whether the mode of an entry that the rule matches is the rule's."""
-    kinds = (Kind.FILE, Kind.DIRECTORY) if _exact(rule) else (Kind.FILE,)
-    return rule.mode is not None and entry.kind in kinds
-
-
-def _ruled(entry: Entry, rule: FileRule) -> Entry:
-    exact = _exact(rule)
-    if rule.owner is not None:
-        entry = replace(entry, uid=rule.owner[0], gid=rule.owner[1])
-    if rule.mode is not None and gives_mode(rule, entry):
-        entry = replace(entry, mode=rule.mode)
-    if rule.capabilities and (exact or entry.kind is Kind.FILE):
-        if entry.kind is not Kind.FILE:
-            raise BuildError(
-                f"capabilities on a {entry.kind}", place=entry.path, hint="name a program file"
-            )
-        value = encoded_capabilities(rule.capabilities, place=entry.path)
-        entry = replace(entry, xattrs={CAPABILITY_XATTR: value})
-    return entry
 
 
 def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[Entry]:
@@ -394,9 +446,3 @@ def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[
             yield entry
         else:
             yield replace(entry, kind=Kind.HARDLINK, size=0, digest=None, target=first, xattrs={})
-
-
-_DROP_MATCHERS: Sequence[tuple[Callable[[str], bool], str]] = tuple(
-    (path_matcher(glob), what) for glob, what in _DROPPED
-)
-_GZIP_MATCHERS = tuple(path_matcher(glob) for glob in _GZIPPED_DOCS)

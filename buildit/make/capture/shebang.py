@@ -10,11 +10,10 @@ import posixpath
 import re
 from collections.abc import Sequence
 
-LONGEST = 256  # BINPRM_BUF_SIZE
+LINE_BYTES = 256  # BINPRM_BUF_SIZE
 """How many bytes of a file can be its `#!` line."""
 
-PROGRAMS = "/usr/bin"
-"""Where a program that env looks for is taken to lie."""
+_PROGRAMS = "/usr/bin"  # where a program that env looks for is taken to lie
 
 _MARK = b"\xef\xbb\xbf"
 """The byte order mark that editors write before UTF-8; no kernel looks behind it."""
@@ -46,7 +45,7 @@ def interpreters(head: bytes) -> tuple[str, ...]:
     program, _ = _started(argument.rstrip("\r"))
     if not program or ("/" in program and not program.startswith("/")):
         return (interpreter,)
-    return (interpreter, program if "/" in program else f"{PROGRAMS}/{program}")
+    return (interpreter, program if "/" in program else f"{_PROGRAMS}/{program}")
 
 
 def fault(head: bytes) -> tuple[str, str]:
@@ -57,7 +56,7 @@ def fault(head: bytes) -> tuple[str, str]:
             "write it as UTF-8 without one: sed -i '1s/^\\xef\\xbb\\xbf//' in the install step",
         )
     interpreter, argument = _line(head)
-    first = head[:LONGEST].split(b"\n", 1)[0]
+    first = head[:LINE_BYTES].split(b"\n", 1)[0]
     if first.endswith(b"\r"):
         asked = argument or interpreter
         return (
@@ -69,9 +68,9 @@ def fault(head: bytes) -> tuple[str, str]:
             f"the interpreter {interpreter!r} will not be found",
             "name it by its absolute path below /usr/bin, or /bin/sh",
         )
-    if len(head) >= LONGEST and b"\n" not in head[:LONGEST]:
+    if len(head) >= LINE_BYTES and b"\n" not in head[:LINE_BYTES]:
         return (
-            f"its `#!` line is longer than the {LONGEST - 1} bytes that the kernel reads",
+            f"its `#!` line is longer than the {LINE_BYTES - 1} bytes that the kernel reads",
             "start it by a short script that calls the interpreter",
         )
     if posixpath.basename(interpreter) != "env":
@@ -89,7 +88,7 @@ def fault(head: bytes) -> tuple[str, str]:
 
 def _line(head: bytes) -> tuple[str, str]:
     """The interpreter and its one argument; both keep a carriage return."""
-    text = head[2:LONGEST].split(b"\n", 1)[0].split(b"\0", 1)[0]
+    text = head[2:LINE_BYTES].split(b"\n", 1)[0].split(b"\0", 1)[0]
     line = text.decode("utf-8", "surrogateescape").strip(_BLANKS)
     found = re.split(r"[ \t]+", line, maxsplit=1)
     return found[0], found[1] if len(found) > 1 else ""

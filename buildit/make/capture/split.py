@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
 from buildit.archive.tar.names import parents
@@ -20,6 +20,7 @@ from buildit.make.capture.normalise import Change
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.plan.identity import OutputInput
 
 SPLITTER = "2"
 """Version of the rules; a part of every build key."""
@@ -35,66 +36,27 @@ _PRIVATE = re.compile(r".+\.[aco]|usr/bin/[^/]+-config")
 _VERSIONED = re.compile(r".+\.so\.[0-9].*|.+-[0-9][0-9.]*\.so")
 
 
-@dataclass(frozen=True, slots=True)
-class OutputRule:
-    """Files that match one of `globs` go to the output `name`.
-
-    A rule of a recipe that is not `optional` must leave its output with something in it.
-    """
-
-    name: str
-    globs: tuple[str, ...]
-    optional: bool = True
-
-
-DEFAULT_RULES = (
-    OutputRule(
-        RUNTIME,  # licences must go wherever the files go
-        (
-            "usr/share/doc/**/copyright*",
-            "usr/share/doc/**/COPYING*",
-            "usr/share/doc/**/COPYRIGHT*",
-            "usr/share/doc/**/LICEN[CS]E*",
-            "usr/share/doc/**/NOTICE*",
-            "usr/share/licenses/**",
-        ),
-    ),
-    OutputRule(DEBUG, ("usr/lib/debug/**", "usr/src/debug/**")),
-    OutputRule(
-        DEV,
-        (
-            "usr/include/**",
-            "**/*.a",
-            "**/*.la",
-            "usr/lib/**/*.[cho]",
-            "usr/lib/**/pkgconfig/**",
-            "usr/lib64/pkgconfig/**",
-            "usr/share/pkgconfig/**",
-            "usr/lib/**/cmake/**",
-            "usr/share/cmake/**",
-            "usr/share/*/cmake/**",
-            "usr/share/aclocal/**",
-            "usr/share/gir-1.0/**",
-            "usr/share/vala/**",
-            "usr/bin/*-config",
-        ),
-    ),
-    OutputRule(LOCALE, ("usr/share/locale/**",)),
-    OutputRule(
-        DOC,
-        (
-            "usr/share/man/**",
-            "usr/share/info/**",
-            "usr/share/doc/**",
-            "usr/share/gtk-doc/**",
-            "usr/share/help/**",
-            "usr/man/**",
-            "usr/doc/**",
-            "usr/share/lintian/**",  # words for Debian's own checker
-            "usr/share/doc-base/**",
-        ),
-    ),
-)
+_USUAL = {
+    # licences must go wherever the files go
+    RUNTIME: """
+        usr/share/doc/**/copyright* usr/share/doc/**/COPYING* usr/share/doc/**/COPYRIGHT*
+        usr/share/doc/**/LICEN[CS]E* usr/share/doc/**/NOTICE* usr/share/licenses/**
+    """,
+    DEBUG: "usr/lib/debug/** usr/src/debug/**",
+    DEV: """
+        usr/include/** **/*.a **/*.la usr/lib/**/*.[cho]
+        usr/lib/**/pkgconfig/** usr/lib64/pkgconfig/** usr/share/pkgconfig/**
+        usr/lib/**/cmake/** usr/share/cmake/** usr/share/*/cmake/**
+        usr/share/aclocal/** usr/share/gir-1.0/** usr/share/vala/** usr/bin/*-config
+    """,
+    LOCALE: "usr/share/locale/**",
+    # lintian's and doc-base's are words for Debian's own tools
+    DOC: """
+        usr/share/man/** usr/share/info/** usr/share/doc/** usr/share/gtk-doc/** usr/share/help/**
+        usr/man/** usr/doc/** usr/share/lintian/** usr/share/doc-base/**
+    """,
+}
+_USUAL_RULES = tuple(OutputInput(n, tuple(g.split()), optional=True) for n, g in _USUAL.items())
 
 
 def needed_at_run_time(
@@ -149,9 +111,9 @@ def _linkable(stream: BinaryIO) -> bool:
     return elf is not None and elf.type == _RELOCATABLE and elf.machine.number != _BPF
 
 
-def split(
+def split_outputs(
     entries: Iterable[Entry],
-    recipe_rules: Sequence[OutputRule] = (),
+    recipe_rules: Sequence[OutputInput] = (),
     at_run_time: frozenset[str] = frozenset(),
 ) -> Mapping[str, tuple[Entry, ...]]:
     """Every output with its entries in the order of layers; `runtime` is there even when empty.
@@ -171,7 +133,7 @@ def split(
     for rule in recipe_rules:
         if not rule.optional and not outputs.get(rule.name):
             raise BuildError(
-                f"the output {rule.name!r} is empty: nothing matches {', '.join(rule.globs)}",
+                f"the output {rule.name!r} is empty: nothing matches {', '.join(rule.paths)}",
                 hint="correct `outputs:` of the recipe, or say `optional: yes` there",
             )
     return {
@@ -183,7 +145,7 @@ def split(
 def moves(
     entries: Iterable[Entry],
     outputs: Mapping[str, Sequence[Entry]],
-    recipe_rules: Sequence[OutputRule] = (),
+    recipe_rules: Sequence[OutputInput] = (),
 ) -> tuple[Change, ...]:
     """What splitting did that the author of a recipe may not have meant.
 
@@ -211,10 +173,10 @@ def moves(
 
 
 def _parted(
-    ordered: Sequence[Entry], recipe_rules: Sequence[OutputRule], at_run_time: frozenset[str]
+    ordered: Sequence[Entry], recipe_rules: Sequence[OutputInput], at_run_time: frozenset[str]
 ) -> dict[str, list[Entry]]:
     """The entries by output, without the directories that others lie in."""
-    own, usual = _compiled(recipe_rules), _compiled(DEFAULT_RULES)
+    own, usual = _compiled(recipe_rules), _compiled(_USUAL_RULES)
     siblings = _siblings(ordered)
     inhabited = {
         parent for e in ordered if e.kind is not Kind.DIRECTORY for parent in parents(e.path)
@@ -234,20 +196,20 @@ def _parted(
     return outputs
 
 
-def claims(recipe_rules: Sequence[OutputRule]) -> Callable[[str], bool]:
+def claims(recipe_rules: Sequence[OutputInput]) -> Callable[[str], bool]:
     """A test of paths that a recipe's rules name, other than by what takes everything below."""
     named = [matches for _, matches in _compiled(recipe_rules)]
     exact = [
         path_matcher(glob)
         for rule in recipe_rules
-        for glob in rule.globs
+        for glob in rule.paths
         if glob.rpartition("/")[2].strip("*")
     ]
     return lambda path: any(matches(path) for matches in (named if path.endswith(".la") else exact))
 
 
-def _compiled(rules: Sequence[OutputRule]) -> Sequence[tuple[str, Callable[[str], bool]]]:
-    return [(rule.name, path_matcher(glob)) for rule in rules for glob in rule.globs]
+def _compiled(rules: Sequence[OutputInput]) -> Sequence[tuple[str, Callable[[str], bool]]]:
+    return [(rule.name, path_matcher(glob)) for rule in rules for glob in rule.paths]
 
 
 def _first(rules: Sequence[tuple[str, Callable[[str], bool]]], path: str) -> str | None:

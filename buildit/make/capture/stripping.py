@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO
 
-from buildit.make.capture.elf import MAGIC, Machine, MalformedElf, described_size, read_elf
+from buildit.make.capture.elf import ELF_MAGIC, Machine, MalformedElf, described_size, read_elf
+from buildit.make.capture.needs import AR_MAGIC
 from buildit.make.capture.normalise import Bounds, InstalledTree, bounded
 from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, script
 
@@ -112,7 +113,7 @@ def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping
     return Stripping(found.files, dict(sorted(found.modes.items(), reverse=True)))
 
 
-def restore(tree: InstalledTree, stripping: Stripping) -> None:
+def restore_modes(tree: InstalledTree, stripping: Stripping) -> None:
     """Give files and directories their own modes again."""
     for path, mode in stripping.modes.items():
         tree.chmod(path, mode)
@@ -149,9 +150,9 @@ def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: _Fou
 
 def _how(path: str, stream: BinaryIO, machine: Machine) -> How | None:
     head = stream.read(8)
-    if head == b"!<arch>\n" and _STATIC.fullmatch(path):
+    if head == AR_MAGIC and _STATIC.fullmatch(path):
         return How.ARCHIVE
-    if not head.startswith(MAGIC) or path.startswith("usr/lib/debug/"):
+    if not head.startswith(ELF_MAGIC) or path.startswith("usr/lib/debug/"):
         return None
     with suppress(MalformedElf):
         elf = read_elf(stream)

@@ -12,16 +12,16 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, Interrupted
-from buildit.make.capture.capture import Installed, check, refuse_empty, survey, told
-from buildit.make.capture.needs import MACHINES, Target
-from buildit.make.capture.normalise import FileRule, open_content
-from buildit.make.capture.split import OutputRule
+from buildit.make.capture.capture import Installed, capture, check_outputs, refuse_empty, told
+from buildit.make.capture.normalise import open_content
 from buildit.make.watched import Watched
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Kind
+from buildit.plan.identity import OutputInput, RuleInput
 
 pytestmark = pytest.mark.unit
 
-TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+TARGET = PLATFORMS["linux/amd64"]
 LIB = "usr/lib/x86_64-linux-gnu"
 
 
@@ -32,9 +32,9 @@ def put(dest: Path, *paths: str, mode: int = 0o644) -> None:
         (dest / path).chmod(mode)
 
 
-def looked(dest: Path, *rules: OutputRule, files: tuple[FileRule, ...] = ()) -> Installed:
+def looked(dest: Path, *rules: OutputInput, files: tuple[RuleInput, ...] = ()) -> Installed:
     with Root.open(dest) as root:
-        return survey(root, files, rules, 1, TARGET)
+        return capture(root, files, rules, 1, TARGET, "a/x-1")
 
 
 def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> None:
@@ -51,7 +51,9 @@ def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> Non
         + "]}",
     )
     assert len(told(found)) == 3
-    kept = looked(tmp_path, OutputRule("runtime", (f"{LIB}/mod/*.la", f"{LIB}/deep/*")))
+    kept = looked(
+        tmp_path, OutputInput("runtime", (f"{LIB}/mod/*.la", f"{LIB}/deep/*"), optional=True)
+    )
     assert told(kept, loud=True) == ()
     assert f"{LIB}/mod/a.la" in [entry.path for entry in kept.outputs["runtime"]]
 
@@ -62,9 +64,9 @@ def test_a_package_of_nothing_is_refused_unless_declared(tmp_path: Path) -> None
         refuse_empty(found, (), "a/x-1")
     assert caught.value.place == "a/x-1"
     assert "outputs: {runtime: {optional: yes}}" in (caught.value.hint or "")
-    refuse_empty(found, (OutputRule("runtime", ()),), "a/x-1")
+    refuse_empty(found, (OutputInput("runtime", (), optional=True),), "a/x-1")
     with pytest.raises(BuildError, match="the package is empty"):
-        refuse_empty(found, (OutputRule("runtime", ("usr/bin/*",)),), "a/x-1")
+        refuse_empty(found, (OutputInput("runtime", ("usr/bin/*",), optional=True),), "a/x-1")
 
 
 def test_a_package_for_development_only_is_told(tmp_path: Path) -> None:
@@ -78,9 +80,9 @@ def test_modes_that_have_to_be_declared(tmp_path: Path) -> None:
     put(tmp_path, "usr/bin/s", mode=0o4755)
     with Root.open(tmp_path) as root:
         with pytest.raises(BuildError, match="mode 4755"):
-            check(root, looked(tmp_path), TARGET, (), "a/x-1")
-        declared = looked(tmp_path, files=(FileRule("usr/bin/s", mode=0o4755),))
-        assert check(root, declared, TARGET, (), "a/x-1") == ()
+            check_outputs(root, looked(tmp_path), TARGET, (), "a/x-1")
+        declared = looked(tmp_path, files=(RuleInput("usr/bin/s", "4755", "", ()),))
+        assert check_outputs(root, declared, TARGET, (), "a/x-1") == ()
     assert declared.outputs["runtime"][-1].mode == 0o4755
 
 
@@ -93,7 +95,7 @@ def test_a_stop_is_heeded_within_a_chunk(tmp_path: Path, prepare: Callable[[Path
         time.sleep(0.1)
         begin = time.monotonic()
         with pytest.raises(Interrupted):
-            survey(Watched(root, stop), (), (), 1, TARGET)
+            capture(Watched(root, stop), (), (), 1, TARGET, "a/x-1")
     assert time.monotonic() - begin < 10
 
 
@@ -119,11 +121,11 @@ def test_small_files_are_opened_once(tmp_path: Path) -> None:
     Counting.opened.clear()
     with Counting.open(tmp_path) as root:
         tree = Watched(root, threading.Event())
-        found = survey(tree, (), (), 1, TARGET)
-        assert check(tree, found, TARGET, (), "a/x") == ()
+        found = capture(tree, (), (), 1, TARGET, "a/x-1")
+        assert check_outputs(tree, found, TARGET, (), "a/x") == ()
         for entry in found.outputs["runtime"]:
             if entry.kind is Kind.FILE:
-                with open_content(tree, entry) as stream:
+                with open_content(tree, entry.path) as stream:
                     assert digest_bytes(stream.read()) == entry.digest
     assert Counting.opened.pop("usr/share/large") > 2
     assert dict(Counting.opened) == {"usr/bin/c": 1, "usr/share/a": 1, "usr/share/b": 1}

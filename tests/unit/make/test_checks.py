@@ -13,12 +13,12 @@ from buildit.make.capture.checks import (
     Finding,
     Severity,
     Subject,
-    Waiver,
     findings,
     refuse_errors,
-    subject,
 )
-from buildit.make.capture.needs import MACHINES, Target
+from buildit.make.capture.needs import looks
+from buildit.model.plan import Waiver
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.package import Recipe
 from buildit.recipe.yaml.read import parse_yaml
@@ -27,7 +27,7 @@ from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit
 
-TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+TARGET = PLATFORMS["linux/amd64"]
 LIB = "usr/lib/x86_64-linux-gnu"
 
 
@@ -39,18 +39,13 @@ def checked(
 ) -> Subject:
     """The files of `content` and further entries."""
     content = content or {}
-    files = (Entry(path, Kind.FILE, 0o755, size=len(data)) for path, data in content.items())
+    files = [Entry(path, Kind.FILE, 0o755, size=len(data)) for path, data in content.items()]
 
     def open_(entry: Entry) -> BinaryIO:
         return io.BytesIO(content[entry.path])
 
-    return subject(
-        output,
-        (*files, *entries),
-        open_,
-        TARGET,
-        build_paths=("/build/",),
-        declared=declared,
+    return Subject(
+        output, (*files, *entries), open_, looks(files, open_), TARGET, (b"/build/",), declared
     )
 
 

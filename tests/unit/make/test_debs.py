@@ -8,8 +8,8 @@ from buildit.archive.beneath import Root
 from buildit.commands.rules import RULES
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import RecipeError
-from buildit.make.capture.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet
-from buildit.make.capture.needs import Needs
+from buildit.make.capture.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
+from buildit.make.capture.needs import Needs, Sight
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind
@@ -71,11 +71,11 @@ def test_a_glob_that_matches_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_what_nothing_provides_is_written_down() -> None:
     needs = {RUNTIME: Needs({"path:/usr/bin/perl": ("usr/bin/a", "usr/bin/b"), "soname:z": ("c",)})}
-    assert unmet(needs, {RUNTIME: {"soname:z": "k:runtime"}}) == (
+    assert unmet_text(needs, {RUNTIME: {"soname:z": "k:runtime"}}) == (
         "needs that neither its Depends nor the toolchain provide:\n"
         "/usr/bin/a: /usr/bin/perl\n/usr/bin/b: /usr/bin/perl\n"
     )
-    assert unmet({RUNTIME: Needs({})}, {RUNTIME: {}}) == ""
+    assert unmet_text({RUNTIME: Needs({})}, {RUNTIME: {}}) == ""
 
 
 def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,23 +88,36 @@ def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         files = {"usr/bin/x": "x", "usr/include/x.h": "x", "usr/share/man/man1/x.1": "x"}
         content = make_deb("other", files)
         store.put_bytes(content)
-        other, own, base = ref("other", content), ref("own", b"own"), ref("base", b"base")
+        itself = make_deb("own", {"usr/bin/own": "x"})
+        store.put_bytes(itself)
+        other, own, base = ref("other", content), ref("own", itself), ref("base", b"base")
         toolchain = Toolchain("t", "linux/amd64", Digest("0" * 64), (base,))
         entry = Entry("usr/bin/sh", Kind.SYMLINK, 0o777, target="dash")
         debs = Debs(store, toolchain, {entry.path: ("base", entry)}, RULES)
         node = deb_node(own, toolchain, (own, other), RULES)
-        key = deb_node(other, toolchain, (own, other), RULES).key
-        seen = {one.name: [e.path for e in one.entries] for one in debs.beside(node)}
-        assert seen[f"{key}:{RUNTIME}"][-1:] == ["usr/bin/x"]
-        assert seen[f"{key}:dev"] == ["usr/include/x.h"]
-        assert seen[f"{key}:doc"] == ["usr/share/man/man1/x.1"]
-        [below] = debs.below()
-        assert below.name == f"{deb_node(base, toolchain, (), RULES).key}:{RUNTIME}"
-        assert tuple(below.entries) == (entry,)
+        neighbour = deb_node(other, toolchain, (own, other), RULES)
+        key = neighbour.key
+        places = {
+            "usr/bin/x": f"{key}:{RUNTIME}",
+            "usr/include/x.h": f"{key}:dev",
+            "usr/share/man/man1/x.1": f"{key}:doc",
+            "usr/bin/sh": f"{deb_node(base, toolchain, (), RULES).key}:{RUNTIME}",
+            "usr/bin/own": None,  # it looks for others than itself
+        }
+        assert owners(debs.around(node), *places) == places
+        assert debs.below().at("usr/bin/sh") == (entry, places["usr/bin/sh"])
+        assert debs.below().at("usr/bin/x") is None
         store.path(other.digest).unlink()
         with monkeypatch.context() as patched:
-            patched.setattr("buildit.make.capture.debs.deb_node", None)
-            assert {one.name for one in debs.beside(node)} == seen.keys()  # all of it once
+            patched.setattr("buildit.make.capture.debs.deb_node", None)  # all of it once
+            assert owners(debs.around(node), *places) == places
+            beside = owners(debs.around(neighbour), "usr/bin/own", "usr/bin/x")
+        assert beside == {"usr/bin/own": f"{node.key}:{RUNTIME}", "usr/bin/x": None}
+
+
+def owners(sight: Sight, *paths: str) -> dict[str, str | None]:
+    found = {path: sight.at(path) for path in paths}
+    return {path: None if one is None else one[1] for path, one in found.items()}
 
 
 def test_the_run_directories_of_base_files_become_links(tmp_path: Path) -> None:

@@ -6,27 +6,27 @@ from typing import BinaryIO
 import pytest
 
 from buildit.make.capture.needs import (
-    MACHINES,
     Listing,
     Needs,
     Open,
-    Target,
+    looks,
     needs_of,
-    provides_of,
 )
 from buildit.make.capture.shebang import fault, interpreters
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit
 
-TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+TARGET = PLATFORMS["linux/amd64"]
 LIB = "usr/lib/x86_64-linux-gnu"
 
 
 def scan(files: dict[str, bytes | str], plain: frozenset[str] = frozenset()) -> Needs:
     """Bytes are files (executable but for `plain`), texts are symlinks."""
-    return needs_of(entries(files, plain), opener(files), TARGET)
+    found = entries(files, plain)
+    return needs_of(found, looks(found, opener(files)), TARGET)
 
 
 def entries(
@@ -213,19 +213,6 @@ def test_dlopen_notes() -> None:
     found = scan({"usr/bin/x": elf(dlopen=note), f"{LIB}/libhere.so.1": elf()})
     assert found.needs == ("soname:libr.so.2",)
     assert found.dlopen == ("libs.so.1",)
-
-
-def test_provides() -> None:
-    given = provides_of(
-        entries({f"{LIB}/liba.so.1": "liba.so.1.0", f"{LIB}/q/plugin.so": b"x", "usr/bin/p": b"x"}),
-        TARGET,
-    )
-    assert given == (
-        "path:/usr/bin/p",
-        f"path:/{LIB}/liba.so.1",
-        f"path:/{LIB}/q/plugin.so",
-        "soname:liba.so.1",
-    )
 
 
 def test_a_listing_answers_as_a_merged_system_does() -> None:

@@ -12,17 +12,18 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, RecipeError
-from buildit.make.capture.capability import CAPABILITY_XATTR, encoded_capabilities
 from buildit.make.capture.normalise import (
+    CAPABILITY_XATTR,
     Bounds,
     Change,
-    FileRule,
     Normalised,
+    encoded_capabilities,
     normalised,
     open_content,
 )
-from buildit.make.capture.split import OutputRule, claims
+from buildit.make.capture.split import claims
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.plan.identity import OutputInput, RuleInput
 from buildit.store.remove import remove_tree
 
 pytestmark = pytest.mark.unit
@@ -36,9 +37,13 @@ def dest(tmp_path: Path) -> Path:
     return tmp_path / "d"
 
 
-def run(dest: Path, *rules: FileRule) -> Normalised:
+def rule(path: str, mode: str = "", owner: str = "", *capabilities: str) -> RuleInput:
+    return RuleInput(path, mode, owner, capabilities)
+
+
+def run(dest: Path, *rules: RuleInput) -> Normalised:
     with Root.open(dest) as root:
-        return normalised(root, rules, EPOCH)
+        return normalised(root, rules, EPOCH, place="pkg.yaml:9:3")
 
 
 def by_path(found: Normalised) -> dict[str, Entry]:
@@ -91,7 +96,7 @@ def test_which_modes_are_declared(dest: Path) -> None:
     put(dest / "usr/bin/su", mode=0o4755)
     put(dest / "usr/bin/wall", mode=0o2755)
     (dest / "usr/bin/spool").mkdir(mode=0o700)
-    found = run(dest, FileRule("usr/bin/su", mode=0o4711), FileRule("usr/bin/s*", mode=0o750))
+    found = run(dest, rule("usr/bin/su", "04711"), rule("usr/bin/s*", "0750"))
     assert by_path(found)["usr/bin/wall"].mode == 0o2755
     assert by_path(found)["usr/bin/su"].mode == 0o750
     assert by_path(found)["usr/bin/spool"].mode == 0o700
@@ -153,10 +158,10 @@ def test_rules(dest: Path) -> None:
     found = by_path(
         run(
             dest,
-            FileRule("etc/secret/**", mode=0o640, owner=(0, 33)),
-            FileRule("etc/secret/key", mode=0o600),
-            FileRule("etc/secret", mode=0o710),
-            FileRule("tmp", mode=0o1777),
+            rule("etc/secret/**", "640", "0:33"),
+            rule("etc/secret/key", "0600"),
+            rule("etc/secret", "0710"),
+            rule("tmp", "01777"),
         )
     )
     assert (found["etc/secret/key"].mode, found["etc/secret/key"].gid) == (0o600, 33)
@@ -168,7 +173,7 @@ def test_rules(dest: Path) -> None:
 
 def test_a_rule_that_matches_nothing_is_an_error(dest: Path) -> None:
     with pytest.raises(BuildError, match="'usr/bin/gone', which was not installed") as caught:
-        run(dest, FileRule("usr/bin/gone", mode=0o755))
+        run(dest, rule("usr/bin/gone", "0755"))
     assert caught.value.hint
 
 
@@ -185,7 +190,7 @@ def test_hard_links_have_a_fixed_first_name(dest: Path) -> None:
 
 def test_names_of_one_inode_that_rules_part_are_files(dest: Path) -> None:
     os.link(put(dest / "usr/bin/a", mode=0o755), dest / "usr/bin/b")
-    found = by_path(run(dest, FileRule("usr/bin/b", mode=0o4755)))
+    found = by_path(run(dest, rule("usr/bin/b", "04755")))
     assert found["usr/bin/a"].kind is Kind.FILE
     assert found["usr/bin/b"].kind is Kind.FILE
     assert found["usr/bin/b"].digest == found["usr/bin/a"].digest
@@ -208,7 +213,7 @@ def test_special_files_are_refused(dest: Path, kind: str, bits: int) -> None:
 def left_out(dest: Path, *globs: str) -> tuple[list[str], list[tuple[str, bool]]]:
     """The files that stay, and those that do not, where a recipe claims the globs for runtime."""
     with Root.open(dest) as root:
-        claimed = claims((OutputRule("runtime", globs),))
+        claimed = claims((OutputInput("runtime", globs, optional=True),))
         found = normalised(root, (), EPOCH, claimed=claimed)
     kept = [e.path for e in found.entries if e.kind is Kind.FILE]
     return kept, [(change.path, change.loud) for change in found.changes]
@@ -254,7 +259,7 @@ def test_compressed_manuals_lose_their_time_and_nothing_else(dest: Path) -> None
         read = {}
         for path, entry in found.items():
             if entry.kind is Kind.FILE:
-                with open_content(root, entry) as stream:
+                with open_content(root, path) as stream:
                     stream.seek(2)
                     stream.seek(0)
                     read[path] = stream.read()
@@ -279,13 +284,12 @@ def test_what_its_owner_may_not_read_is_read_all_the_same(dest: Path) -> None:
 
 def test_capabilities_are_an_attribute(dest: Path) -> None:
     put(dest / "usr/bin/ping", mode=0o755)
-    rule = FileRule.parse("usr/bin/ping", "", "", ("cap_net_raw=ep",), place="p")
-    found = by_path(run(dest, rule))
+    found = by_path(run(dest, rule("usr/bin/ping", "", "", "cap_net_raw=ep")))
     value = encoded_capabilities(["cap_net_raw"], place="p")
     assert found["usr/bin/ping"].xattrs == {CAPABILITY_XATTR: value}
     (dest / "usr/bin/link").symlink_to("ping")
     with pytest.raises(BuildError, match="capabilities on a symlink"):
-        run(dest, FileRule("usr/bin/link", capabilities=("cap_net_raw",)))
+        run(dest, rule("usr/bin/link", "", "", "cap_net_raw"))
 
 
 @pytest.mark.parametrize(
@@ -328,13 +332,15 @@ def test_the_attribute_is_what_setcap_writes(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_malformed_rules(
-    glob: str, mode: str, owner: str, capabilities: tuple[str, ...], message: str
+    dest: Path, glob: str, mode: str, owner: str, capabilities: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        FileRule.parse(glob, mode, owner, capabilities, place="pkg.yaml:9:3")
+        run(dest, rule(glob, mode, owner, *capabilities))
     assert caught.value.place == "pkg.yaml:9:3"
 
 
-def test_rules_from_text() -> None:
-    assert FileRule.parse("x", "4755", "0:33", (), place="p") == FileRule("x", 0o4755, (0, 33))
-    assert FileRule.parse("x", "", "", (), place="p") == FileRule("x")
+def test_a_rule_of_empty_texts_says_nothing(dest: Path) -> None:
+    put(dest / "usr/bin/x", mode=0o750)
+    found = run(dest, rule("usr/bin/x"))
+    assert by_path(found)["usr/bin/x"] == by_path(run(dest))["usr/bin/x"]
+    assert found.declared == frozenset()

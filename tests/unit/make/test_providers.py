@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import UnsatisfiableError
-from buildit.make.capture.needs import MACHINES, Needs, Target
-from buildit.make.capture.providers import Visible, check_provided, dependencies_sight, providers
+from buildit.make.capture.checks import refuse_unprovided
+from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, providers
 from buildit.model.artifact import RUNTIME
+from buildit.model.plan import Waiver
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit
 
-TARGET = Target(MACHINES["amd64"], "x86_64-linux-gnu")
+TARGET = PLATFORMS["linux/amd64"]
 LIBDIR = "usr/lib/x86_64-linux-gnu"
 
 
@@ -40,7 +44,7 @@ def met(
     if isinstance(needs, str):
         needs = Needs({needs: ("usr/bin/x",)})
     outputs = {RUNTIME: own, **others}
-    return providers(needs, RUNTIME, outputs, dependencies_sight(seen, TOOLCHAIN), TARGET)
+    return providers(needs, RUNTIME, outputs, dependencies_sight(seen, Sight.of(TOOLCHAIN)), TARGET)
 
 
 def test_siblings_come_before_dependencies_before_the_toolchain() -> None:
@@ -155,7 +159,7 @@ NEEDS = Needs(
 
 def test_a_missing_provider_names_file_and_soname() -> None:
     with pytest.raises(UnsatisfiableError) as caught:
-        check_provided(NEEDS, {}, RUNTIME, "x/app-1", lambda _path: False)
+        refuse_unprovided(NEEDS, {}, (), "x/app-1")
     error = caught.value
     assert error.message == (
         "nothing that the build saw provides the loader /lib64/ld.so, which /usr/bin/x needs"
@@ -172,13 +176,28 @@ def test_a_missing_provider_names_file_and_soname() -> None:
     )
 
 
-def test_only_the_runtime_output_must_be_complete() -> None:
-    check_provided(NEEDS, {}, "dev", "x/app-1", lambda _path: False)
-    check_provided(NEEDS, dict.fromkeys(NEEDS.wanted, "k:runtime"), RUNTIME, "x", lambda _p: False)
+def test_what_is_met_needs_no_waiver() -> None:
+    refuse_unprovided(NEEDS, dict.fromkeys(NEEDS.wanted, "k:runtime"), (), "x")
+
+
+def test_what_is_hidden_provides_nothing_and_hides_nothing() -> None:
+    """As the .debs that were chosen together, each of which looks at the others."""
+    seen = (visible("a:runtime", "usr/bin/tool"), visible("b:runtime", "usr/bin/tool"))
+    sight = Sight.of(seen, Sight.of(TOOLCHAIN))
+    for hidden, owner in (("", "a:runtime"), ("a:", "b:runtime"), ("b:", "a:runtime")):
+        found = replace(sight, hidden=hidden).at("usr/bin/tool")
+        assert found is not None
+        assert found[1] == owner
+    assert replace(sight, hidden="dash:").at("usr/bin/dash") is not None  # of the one above only
+
+
+def waivers(*paths: str, check: str = "missing-provider") -> tuple[Waiver, ...]:
+    return tuple(Waiver(check, path, "met by a volume") for path in paths)
 
 
 def test_a_need_is_accepted_where_all_its_files_are() -> None:
     found = {"interp:/lib64/ld.so": "a:runtime", "soname:libz.so.1": "b:runtime"}
-    check_provided(NEEDS, found, RUNTIME, "x", lambda path: path in ("usr/bin/y", "usr/share/z"))
-    with pytest.raises(UnsatisfiableError, match="/usr/bin/perl, which /usr/bin/y needs"):
-        check_provided(NEEDS, found, RUNTIME, "x", lambda path: path == "usr/share/z")
+    refuse_unprovided(NEEDS, found, waivers("usr/bin/y", "usr/share/*"), "x")
+    for given in (waivers("usr/share/z"), waivers("**", check="place")):
+        with pytest.raises(UnsatisfiableError, match="/usr/bin/perl, which /usr/bin/y needs"):
+            refuse_unprovided(NEEDS, found, given, "x")

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest
 from buildit.errors import BuildError
-from buildit.make.capture.split import OutputRule, moves, needed_at_run_time, split
+from buildit.make.capture.split import moves, needed_at_run_time, split_outputs
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.plan.identity import OutputInput
 from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit
@@ -92,24 +93,24 @@ def files(entries: tuple[Entry, ...]) -> list[str]:
     ],
 )
 def test_usual_rules(output: str, paths: list[str]) -> None:
-    outputs = split(tree(*paths))
+    outputs = split_outputs(tree(*paths))
     assert files(outputs[output]) == sorted(path.partition("->")[0] for path in paths)
     assert [name for name in outputs if files(outputs[name])] == [output]
 
 
 def test_a_linker_script_beside_its_library_is_for_development() -> None:
-    outputs = split(tree(f"{LIB}/libncurses.so", f"{LIB}/libncurses.so.6"))
+    outputs = split_outputs(tree(f"{LIB}/libncurses.so", f"{LIB}/libncurses.so.6"))
     assert files(outputs["dev"]) == [f"{LIB}/libncurses.so"]
     assert files(outputs["runtime"]) == [f"{LIB}/libncurses.so.6"]
 
 
 def test_a_recipe_s_rules_come_first() -> None:
     rules = (
-        OutputRule("runtime", (f"{LIB}/libz.so", "usr/share/doc/x/help/**")),
-        OutputRule("dev", ("usr/bin/tool",), optional=False),
+        OutputInput("runtime", (f"{LIB}/libz.so", "usr/share/doc/x/help/**"), optional=True),
+        OutputInput("dev", ("usr/bin/tool",), optional=False),
     )
     entries = tree(f"{LIB}/libz.so->libz.so.1", "usr/share/doc/x/help/a", "usr/bin/tool")
-    outputs = split(entries, rules)
+    outputs = split_outputs(entries, rules)
     assert files(outputs["runtime"]) == [f"{LIB}/libz.so", "usr/share/doc/x/help/a"]
     assert files(outputs["dev"]) == ["usr/bin/tool"]
 
@@ -118,26 +119,28 @@ def test_a_declared_output_may_not_be_empty_unless_it_says_so() -> None:
     with pytest.raises(
         BuildError, match="the output 'dev' is empty: nothing matches a/b"
     ) as caught:
-        split(tree("usr/bin/x"), (OutputRule("dev", ("a/b",), optional=False),))
+        split_outputs(tree("usr/bin/x"), (OutputInput("dev", ("a/b",), optional=False),))
     assert caught.value.hint
-    assert "dev" not in split(tree("usr/bin/x"), (OutputRule("dev", ("a/b",)),))
+    assert "dev" not in split_outputs(
+        tree("usr/bin/x"), (OutputInput("dev", ("a/b",), optional=True),)
+    )
 
 
 def test_directories_go_with_what_is_in_them() -> None:
-    outputs = split(tree("usr/include/z.h", "usr/bin/z", "usr/share/man/man1/z.1"))
+    outputs = split_outputs(tree("usr/include/z.h", "usr/bin/z", "usr/share/man/man1/z.1"))
     assert [e.path for e in outputs["dev"]] == ["usr", "usr/include", "usr/include/z.h"]
     assert [e.path for e in outputs["runtime"]] == ["usr", "usr/bin", "usr/bin/z"]
     assert "usr/share" in [e.path for e in outputs["doc"]]
 
 
 def test_an_empty_directory_goes_where_its_rule_says() -> None:
-    outputs = split(tree("usr/bin/x", empty=("var/cache/x", "usr/include/x")))
+    outputs = split_outputs(tree("usr/bin/x", empty=("var/cache/x", "usr/include/x")))
     assert "var/cache/x" in [e.path for e in outputs["runtime"]]
     assert [e.path for e in outputs["dev"]] == ["usr", "usr/include", "usr/include/x"]
 
 
 def test_nothing_installed_is_an_empty_runtime() -> None:
-    assert split(()) == {"runtime": ()}
+    assert split_outputs(()) == {"runtime": ()}
 
 
 def test_a_hard_link_parted_from_its_first_name_becomes_a_file() -> None:
@@ -147,7 +150,7 @@ def test_a_hard_link_parted_from_its_first_name_becomes_a_file() -> None:
         "usr/share/doc/a=>usr/bin/a",
         "usr/share/doc/b=>usr/bin/a",
     )
-    outputs = split(entries)
+    outputs = split_outputs(entries)
     kinds = {e.path: (e.kind, e.target) for name in outputs for e in outputs[name]}
     assert kinds["usr/bin/b"] == (Kind.HARDLINK, "usr/bin/a")
     assert kinds["usr/share/doc/a"] == (Kind.FILE, "")
@@ -168,7 +171,7 @@ PATHS = st.lists(
 @settings(max_examples=50)
 @given(PATHS)
 def test_every_file_is_in_one_output_below_its_directories(paths: list[str]) -> None:
-    outputs = split(tree(*paths))
+    outputs = split_outputs(tree(*paths))
     assert sorted(path for name in outputs for path in files(outputs[name])) == sorted(paths)
     for entries in outputs.values():
         seen = set()
@@ -217,7 +220,7 @@ def test_an_object_is_for_development_where_a_linker_takes_it() -> None:
     }
     found = at_run_time(files)
     assert found == {"usr/lib/bpf/xdp.o", "usr/lib/bpf/text.o", "usr/lib/x/mod.o"}
-    outputs = split(tree(*files), (), frozenset(found))
+    outputs = split_outputs(tree(*files), (), frozenset(found))
     assert files_of(outputs, "dev") == ["usr/lib/crt9.o"]
 
 
@@ -232,9 +235,9 @@ def test_what_may_not_be_meant_is_told() -> None:
         "usr/bin/away-config->/opt/away", "usr/bin/a", "usr/share/doc/a=>usr/bin/a",
     )  # fmt: skip
     entries = tree(*paths)
-    rules = (OutputRule("dev", ("usr/lib/m/**",)),)
-    loud = [c.path for c in moves(entries, split(entries, rules), rules) if c.loud]
+    rules = (OutputInput("dev", ("usr/lib/m/**",), optional=True),)
+    loud = [c.path for c in moves(entries, split_outputs(entries, rules), rules) if c.loud]
     assert sorted(loud) == ["usr/bin/away-config", f"{LIB}/pg/libpg.a"]
-    assert "usr/lib/m/x.c" in [c.path for c in moves(entries, split(entries)) if c.loud]
-    quiet = [c.path for c in moves(entries, split(entries)) if not c.loud]
+    assert "usr/lib/m/x.c" in [c.path for c in moves(entries, split_outputs(entries)) if c.loud]
+    quiet = [c.path for c in moves(entries, split_outputs(entries)) if not c.loud]
     assert quiet == ["usr/share/doc/a"]

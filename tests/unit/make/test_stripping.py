@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.make.capture.needs import MACHINES
+from buildit.make.capture.elf import machine_of
 from buildit.make.capture.normalise import Bounds
-from buildit.make.capture.stripping import How, Stripping, lists, restore, strip_argv, to_strip
+from buildit.make.capture.stripping import (
+    How,
+    Stripping,
+    lists,
+    restore_modes,
+    strip_argv,
+    to_strip,
+)
+from buildit.model.platform import PLATFORMS
 
 pytestmark = [
     pytest.mark.unit,
@@ -54,7 +62,7 @@ def put(dest: Path, source: Path, path: str, mode: int = 0o755, more: bytes = b"
 def stripped(dest: Path, scratch: Path) -> Stripping:
     """Strip a tree as a build does, with the command moved to where the test may write."""
     with Root.open(dest) as root:
-        found = to_strip(root, MACHINES["amd64"], Bounds())
+        found = to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Bounds())
         (scratch / "strip").mkdir(parents=True)
         for name, content in lists(found).items():
             (scratch / "strip" / name).write_bytes(content)
@@ -65,7 +73,7 @@ def stripped(dest: Path, scratch: Path) -> Stripping:
             for word in strip_argv(found)
         ]
         subprocess.run(argv, check=True, cwd="/")
-        restore(root, found)
+        restore_modes(root, found)
     return found
 
 
@@ -152,7 +160,7 @@ def test_the_same_bytes_every_time(tmp_path: Path, made: Path) -> None:
 def test_no_strip_is_said(tmp_path: Path, made: Path) -> None:
     put(tmp_path, made / "pie", "usr/bin/x")
     with Root.open(tmp_path) as root:
-        argv = strip_argv(to_strip(root, MACHINES["amd64"], Bounds()))
+        argv = strip_argv(to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Bounds()))
     done = subprocess.run(
         ["/bin/sh", *argv[1:]], env={"PATH": "/nowhere"}, capture_output=True, check=False
     )
