@@ -22,7 +22,7 @@ from buildit.events import silent
 from buildit.make.record import BuildRecord, read_record
 from buildit.make.workroom import Workroom
 from buildit.model.config import Config
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.sandbox.run import run
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
@@ -34,7 +34,7 @@ def main(directory: Path) -> None:
     """Build the container's nginx by hand and print seconds and processor seconds."""
     prepared = prepare(Options(directory), silent)
     plan = prepared.plan
-    node = next(one for one in plan.nodes if one.name == PACKAGE)
+    node = next(one for one in plan.tasks if one.name == PACKAGE)
     with Store.open(Path(prepared.settings.store)) as store:
         toolchain_owners(plan.toolchain, store, threading.Event())
         lowers = (*_trees(node, store), plan.toolchain.identity)
@@ -45,9 +45,9 @@ def main(directory: Path) -> None:
             store.discard(work)
 
 
-def _trees(node: Node, store: Store) -> list[str]:
+def _trees(node: Task, store: Store) -> list[str]:
     found: dict[str, None] = {}
-    for dependency in node.dependencies:
+    for dependency in node.inputs.dependencies:
         artifact = lookup(store, dependency.key)
         if artifact is None:
             raise BenchError(f"{node.label} needs {dependency.key[:12]}, which is not built")
@@ -58,7 +58,7 @@ def _trees(node: Node, store: Store) -> list[str]:
 
 
 def _timed(
-    node: Node, lowers: tuple[str, ...], work: Path, store: Store, settings: Config
+    node: Task, lowers: tuple[str, ...], work: Path, store: Store, settings: Config
 ) -> dict[str, float]:
     record = read_record(node.record)
     stop = threading.Event()
@@ -70,7 +70,7 @@ def _timed(
         "SOURCE_DATE_EPOCH": str(epoch),
     }
     if record.patches:
-        room.patch(record, node.patch_names, epoch)
+        room.patch(record, node.about.patch_names(), epoch)
     used, begun = _cpu(), time.perf_counter()
     outcome = run(
         room.jail(env),

@@ -14,8 +14,8 @@ from buildit.commands.pins import Pinner
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import DebRef
 from buildit.model.platform import build_platform
+from buildit.model.task import DebRef
 from buildit.plan.lock import Lock, Section, format_lock
 from buildit.recipe.read_config import Loaded
 from buildit.store.cas import Store
@@ -87,7 +87,7 @@ class Checkout:
             return make_plan(request, Loaded(config, ()), store, Pinner(network, PLATFORM))
 
     def key(self, name: str, use: tuple[str, ...] = ()) -> str:
-        nodes = self.plan(use).plan.nodes
+        nodes = self.plan(use).plan.tasks
         return next(node.key for node in nodes if node.name == name)
 
 

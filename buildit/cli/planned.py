@@ -21,7 +21,7 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     fetched += [printable(f"  {one.name}") for one in others]
     if debs:
         fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(d.size or 0 for d in debs))})")
-    head = f"{plan.label} for {plan.platform}: {counted(len(plan.nodes), 'package')}"
+    head = f"{plan.label} for {plan.platform}: {counted(len(plan.tasks), 'package')}"
     return (printable(head), *columns(rows, "  "), *fetched)
 
 
@@ -53,11 +53,11 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
                 "version": one.node.version,
                 "key": one.node.key,
                 "uuid": key_uuid(one.node.key),
-                "origin": one.node.origin,
+                "origin": one.node.about.origin,
                 "state": one.state.value,
                 "why": one.why,
-                "dependencies": [asdict(dependency) for dependency in one.node.dependencies],
-                "run": list(one.node.run),
+                "dependencies": [asdict(dependency) for dependency in one.node.inputs.dependencies],
+                "run": [need.key for need in one.node.run_needs()],
                 "record": json.loads(one.node.record),
             }
             for one in found.packages

@@ -79,7 +79,7 @@ def _events(plan: ContainerPlan, emissions: Sequence[Emission]) -> Iterator[Even
     for step in roots:
         yield Processing(step.origin, plan.platform, step.key)
     for step in roots:
-        yield Reused(step.key, plan.node(step.key).label, LOCAL_STORE)
+        yield Reused(step.key, plan.task(step.key).label, LOCAL_STORE)
     title = f"{plan.name}-{plan.version}"
     for emission in emissions:
         yield Emitted(title, emission.format, str(emission.path), emission.digest)

@@ -14,7 +14,7 @@ from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.model.config import Config
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.recipe.read_container import CONTAINER_FILE
 from buildit.remote.binhost.closest import Closest, Nearby
 from buildit.remote.binhost.strangers import Stranger, strangers
@@ -26,7 +26,7 @@ from buildit.trust.policy import Judge
 class Why:
     """One package: where it would come from, and what is closest to it where it would be built."""
 
-    node: Node
+    node: Task
     state: State
     place: str
     closest: Closest | None
@@ -66,7 +66,7 @@ def whys(
     found = forecast(plan, settings, store, network)
     judge = Judge(settings.trust, store, network.report)
     hosts = tuple(network.hosts().opened(lambda name: judge.accepting(repository=name)))
-    labels = {node.key: node.label for node in plan.nodes}
+    labels = {node.key: node.label for node in plan.tasks}
     nearby = Nearby(store, hosts, labels)
     chosen = _chosen(found.packages, wanted, plan.directory)
     found_why = (_why(one, nearby, explained=wanted is not None) for one in chosen)
@@ -87,7 +87,7 @@ def _chosen(packages: tuple[Outlook, ...], wanted: str | None, place: str) -> tu
     return tuple(fitting)
 
 
-def _spellings(node: Node) -> tuple[str, ...]:
+def _spellings(node: Task) -> tuple[str, ...]:
     short = node.name.rpartition("/")[2]
     return node.name, short, node.label, f"{short}-{node.version}", node.key, key_uuid(node.key)
 

@@ -22,13 +22,15 @@ from buildit.image.parents import with_parents
 from buildit.image.rootfs import Overlay
 from buildit.model.artifact import Artifact
 from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import ContainerPlan, DirectoriesStep, Group, Node, PackageStep, User
+from buildit.model.plan import ContainerPlan, DirectoriesStep, PackageStep
+from buildit.model.task import Group, OutputRef, Task, User
 from buildit.model.tree import Entry, Kind
-from buildit.plan.closure import Member, closure, views_of
+from buildit.plan.closure import closure, views_of
+from buildit.plan.identity import DEBIAN
 from buildit.store.cas import Store
 
-Obtain = Callable[[Node], Artifact]
-NodeOf = Callable[[BuildKey], Node]
+Obtain = Callable[[Task], Artifact]
+NodeOf = Callable[[BuildKey], Task]
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class Stack:
 
     store: Store
     layers: list[Layer] = field(default_factory=list)
-    members: list[Member] = field(default_factory=list)
+    members: list[OutputRef] = field(default_factory=list)
     epoch: int = EPOCH
     remarks: list[str] = field(default_factory=list)
     _links: list[str] = field(default_factory=list)
@@ -95,7 +97,7 @@ def stack(
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
     made = Stack(store)
-    views = views_of(plan.nodes)
+    views = views_of(plan.tasks)
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     everything = closure(roots, node, obtain, views)
     members = [node(key) for key, _ in everything.members]
@@ -119,7 +121,7 @@ def stack(
     return made
 
 
-def _add_member(made: Stack, member: Member, artifact: Artifact) -> None:
+def _add_member(made: Stack, member: OutputRef, artifact: Artifact) -> None:
     """The layer of an output, once; one .deb may be the node of several that ask for it."""
     if member in made.members:
         return
@@ -141,10 +143,10 @@ def _add_member(made: Stack, member: Member, artifact: Artifact) -> None:
     made.layers.append(layer)
 
 
-def _add_links(made: Stack, members: list[tuple[Node, Artifact, str]]) -> None:
+def _add_links(made: Stack, members: list[tuple[Task, Artifact, str]]) -> None:
     """One layer below all others with the links that packages count on and none of them brings."""
     packages = [
-        (node.deb is not None, made.listing(output.contents))
+        (node.kind == DEBIAN, made.listing(output.contents))
         for node, artifact, name in members
         if (output := artifact.outputs.get(name)) is not None
     ]
@@ -155,10 +157,10 @@ def _add_links(made: Stack, members: list[tuple[Node, Artifact, str]]) -> None:
         made.layers.append(layer)
 
 
-def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: Store) -> None:
+def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], store: Store) -> None:
     """One layer with /etc/passwd and /etc/group, over the packages that declare the accounts."""
-    users: list[tuple[str, User]] = [(n.name, user) for n in nodes for user in n.users]
-    groups: list[tuple[str, Group]] = [(n.name, group) for n in nodes for group in n.groups]
+    users: list[tuple[str, User]] = [(n.name, user) for n in nodes for user in n.users()]
+    groups: list[tuple[str, Group]] = [(n.name, group) for n in nodes for group in n.groups()]
     users += [("container.yaml", user) for user in plan.users]
     groups += [("container.yaml", group) for group in plan.groups]
     files = account_files(users, groups)
@@ -171,7 +173,9 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Node], store: St
     made.layers.append(layer)
 
 
-def why_text(why: Mapping[Member, tuple[Member, str]], member: Member, node: NodeOf) -> str:
+def why_text(
+    why: Mapping[OutputRef, tuple[OutputRef, str]], member: OutputRef, node: NodeOf
+) -> str:
     """Why a member is in the closure: `nginx -> libssl.so.3 -> openssl`, root first."""
     words = [node(member[0]).name]
     while member in why:

@@ -29,7 +29,9 @@ from buildit.events import (
 )
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config
-from buildit.model.plan import ContainerPlan, DebRef, Node, Toolchain
+from buildit.model.plan import ContainerPlan, Toolchain
+from buildit.model.task import DebRef, Task
+from buildit.plan.identity import DEBIAN
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -59,7 +61,7 @@ class Realiser:
     stop: threading.Event
     network: Network
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
-    _nodes: dict[BuildKey, Node] = field(default_factory=dict)
+    _nodes: dict[BuildKey, Task] = field(default_factory=dict)
     judge: Judge = field(init=False)
     _looked_for_strangers: bool = False
     _debs_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -67,9 +69,9 @@ class Realiser:
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.settings.trust, self.store, self.report)
-        self._nodes = {node.key: node for node in self.plan.nodes}
+        self._nodes = {node.key: node for node in self.plan.tasks}
 
-    def node(self, key: BuildKey) -> Node:
+    def node(self, key: BuildKey) -> Task:
         """A node of the plan, or a .deb of its toolchain."""
         if key not in self._nodes:
             toolchain = self.plan.toolchain
@@ -101,14 +103,14 @@ class Realiser:
         )
         self.done.update(found)
 
-    def obtain(self, node: Node) -> Artifact:
+    def obtain(self, node: Task) -> Artifact:
         """The artifact of one node that a closure reaches; .debs are unpacked here."""
         if node.key not in self.done:
             self._nodes.setdefault(node.key, node)
             self.realise((node.key,))
         return self.done[node.key]
 
-    def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+    def find(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         """Look in the store, then on each binhost; the bytes are in the store afterwards."""
 
         def suits(artifact: Artifact) -> str | None:
@@ -133,9 +135,9 @@ class Realiser:
         self._tell_of_strangers(node)
         return None
 
-    def _tell_of_strangers(self, node: Node) -> None:
+    def _tell_of_strangers(self, node: Task) -> None:
         """Say, once in a run, that a binhost has what is about to be built, by somebody else."""
-        if self._looked_for_strangers or node.deb is not None:
+        if self._looked_for_strangers or node.kind == DEBIAN:
             return
         from buildit.remote.binhost.strangers import strangers
 
@@ -143,10 +145,10 @@ class Realiser:
         for stranger in strangers(node, self._binhosts()):
             self.report(Notice(f"{node.label}: {stranger}", warning=True))
 
-    def recall(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+    def recall(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         """An artifact whose dependencies had other keys and the same bytes, said of this node's
         key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
-        if node.deb is not None or not node.dependencies:
+        if not node.inputs.dependencies:
             return None
         from buildit.remote.binhost.cutoff import Sources, recall
 
@@ -164,16 +166,16 @@ class Realiser:
             return iter(())
         return self.network.hosts().opened(lambda name: self.judge.accepting(repository=name))
 
-    def prepare(self, nodes: tuple[Node, ...]) -> None:
+    def prepare(self, nodes: tuple[Task, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""
         from buildit.commands.supply import Supply
 
-        builds = sum(node.deb is None for node in nodes)
+        builds = sum(node.kind != DEBIAN for node in nodes)
         unpacks = len(nodes) - builds
         self.report(Planned(len(self._nodes) - len(nodes), builds, unpacks))
         Supply(self.network).bring(nodes, self.plan.toolchain)
 
-    def build(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
+    def build(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
         """Build or unpack one node and commit it; runs in a thread of its own."""
         from buildit.commands.reasons import reason
         from buildit.make.builder import Builder
@@ -257,7 +259,7 @@ class Realiser:
                 )
             )
 
-    def _waiting(self, node: Node) -> Callable[[str], None]:
+    def _waiting(self, node: Task) -> Callable[[str], None]:
         def told(holder: str) -> None:
             # `pid 123 start 456`; nothing where the holder is just about to write it.
             pid = holder.split()[1:2]
@@ -267,9 +269,9 @@ class Realiser:
         return told
 
 
-def _deb_node(deb: DebRef, toolchain: Toolchain) -> Node:
+def _deb_node(deb: DebRef, toolchain: Toolchain) -> Task:
     """The node of a toolchain's .deb; what makes keys is imported where one is needed."""
     from buildit.commands.rules import RULES
-    from buildit.plan.nodes import deb_node
+    from buildit.plan.tasks import deb_task
 
-    return deb_node(deb, toolchain, (), RULES)
+    return deb_task(deb, toolchain, (), RULES)

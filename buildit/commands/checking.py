@@ -48,9 +48,9 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
             a package, nor the container, nor a synced file (`synced`) declares.
     """
     declared = Ids(
-        {user.name: user for node in plan.nodes for user in node.users}
+        {user.name: user for node in plan.tasks for user in node.users()}
         | {user.name: user for user in plan.users},
-        {group.name: group for node in plan.nodes for group in node.groups}
+        {group.name: group for node in plan.tasks for group in node.groups()}
         | {group.name: group for group in plan.groups},
     )
     ids = synced.over(declared)

@@ -14,7 +14,9 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config
-from buildit.model.plan import ContainerPlan, DebRef, Node, PackageStep
+from buildit.model.plan import ContainerPlan, PackageStep
+from buildit.model.task import DebRef, Task
+from buildit.plan.identity import DEBIAN
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept, Judge
@@ -36,7 +38,7 @@ class State(StrEnum):
 class Outlook:
     """One package: `why` is the reason of a build, or the name of the binhost."""
 
-    node: Node
+    node: Task
     state: State
     why: str = ""
 
@@ -64,14 +66,14 @@ def forecast(plan: ContainerPlan, settings: Config, store: Store, network: Netwo
     Raises:
         StoreError: the store cannot be read.
     """
-    labels = {node.key: node.label for node in plan.nodes}
+    labels = {node.key: node.label for node in plan.tasks}
     look = _Look(store, network, Judge(settings.trust, store, network.report), labels)
-    nodes = {node.key: node for node in plan.nodes}
+    nodes = {node.key: node for node in plan.tasks}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())
-    missing = [node for node in plan.nodes if node.key in state.missing]
-    perhaps = {deb.digest for node in missing for deb in node.beside}
-    found = tuple(_outlook(node, state, look, perhaps) for node in plan.nodes)
+    missing = [node for node in plan.tasks if node.key in state.missing]
+    perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
+    found = tuple(_outlook(node, state, look, perhaps) for node in plan.tasks)
     return Forecast(found, tuple(_fetches(missing, plan, store)))
 
 
@@ -83,7 +85,7 @@ class _Look:
     labels: Mapping[BuildKey, str]
     binhosts: dict[BuildKey, str] = field(default_factory=dict)
 
-    def find(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+    def find(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against others"
 
@@ -102,28 +104,27 @@ class _Look:
         return self.judge.accepting(repository=repository)
 
 
-def _outlook(node: Node, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:
+def _outlook(node: Task, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:
     if node.key in state.missing:
-        if node.deb is not None:
+        if node.kind == DEBIAN:
             return Outlook(node, State.UNPACK)
         return Outlook(node, State.BUILD, reason(node, look.store, look.labels))
     if node.key in look.binhosts:
         return Outlook(node, State.BINHOST, look.binhosts[node.key])
     if node.key in state.found:
         return Outlook(node, State.STORE)
-    waits = node.deb is not None and node.deb.digest in perhaps
-    return Outlook(node, State.PERHAPS if waits else State.UNNEEDED)
+    return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
 
 
-def _fetches(missing: list[Node], plan: ContainerPlan, store: Store) -> list[Lacking]:
+def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lacking]:
     """As `pipeline.supply` would: sources, patches at URLs, .debs, and a toolchain to build in."""
     wanted: dict[Digest, Lacking] = {}
     for node in missing:
-        for source in node.sources:
+        for source in node.inputs.sources:
             wanted[source.digest] = Lacking(source.name, source.digest)
-        for patch in node.remote_patches:
+        for patch in node.inputs.patches:
             wanted[patch.digest] = Lacking(patch.url, patch.digest)
-        for deb in (node.deb, *node.beside) if node.deb else ():
+        for deb in node.inputs.debs:
             wanted[deb.digest] = _deb(deb)
     tree = store.root / "trees" / plan.toolchain.identity
     if missing and not store.trees.is_whole(tree):

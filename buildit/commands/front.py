@@ -27,7 +27,8 @@ from buildit.commands.planning import container_plan
 from buildit.commands.rules import RULES
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import UnsatisfiableError
-from buildit.model.plan import ContainerPlan, Node
+from buildit.model.plan import ContainerPlan
+from buildit.model.task import Task
 from buildit.plan.evaluate import Wanted
 from buildit.plan.lock import (
     Lock,
@@ -36,8 +37,8 @@ from buildit.plan.lock import (
     LockedSource,
     Section,
 )
-from buildit.plan.nodes import Gathered, Pinned, asked_node, nodes
 from buildit.plan.resolve import Selection, resolve
+from buildit.plan.tasks import Gathered, Pinned, asked_task, tasks
 from buildit.recipe.read_config import Loaded
 from buildit.recipe.read_container import Container, check_settled, load_container
 from buildit.recipe.trees import Catalog
@@ -99,12 +100,12 @@ def make_plan(request: Request, loaded: Loaded, store: Store, pinner: Pinner) ->
     gathered = {name: gatherer.gather(one) for name, one in selection.chosen.items()}
     asked = asked_debs(container)
     pinned = _pinned(container, selection, catalog, pinner, tuple(asked.values()))
-    made = nodes(selection, gathered, pinned, target, RULES, tuple(asked.values()))
+    made = tasks(selection, gathered, pinned, target, RULES, tuple(asked.values()))
     toolchain = next(iter(pinned.toolchains.values()))
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, looked = synced_accounts(request.directory, syncs)
     consulted += looked
-    debs = {number: asked_node(one, pinned, toolchain, RULES).key for number, one in asked.items()}
+    debs = {number: asked_task(one, pinned, toolchain, RULES).key for number, one in asked.items()}
     plan = container_plan(container, target, roots, toolchain, made, synced, debs)
     plan = check_images(plan, synced)
     new = _section(section, selection, gathered, made, pinner)
@@ -165,7 +166,7 @@ def _section(
     old: Section,
     selection: Selection,
     gathered: Mapping[str, Gathered],
-    made: Mapping[BuildKey, Node],
+    made: Mapping[BuildKey, Task],
     pinner: Pinner,
 ) -> Section:
     keys = {node.name: key for key, node in made.items()}
@@ -177,7 +178,9 @@ def _section(
         version = one.package.version
         packages.append(LockedPackage(name, version, digest, keys[name], one.flag_texts()))
         node = made[keys[name]]
-        sources += [LockedSource(name, source.digest, source.name) for source in node.sources]
+        sources += [
+            LockedSource(name, source.digest, source.name) for source in node.inputs.sources
+        ]
         patches += [
             LockedPatch(name, canonical_digest, raw, patch.written)
             for patch, (canonical_digest, raw) in zip(

@@ -18,7 +18,7 @@ from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch
 from buildit.plan.identity import FileInput
-from buildit.plan.nodes import Gathered
+from buildit.plan.tasks import Gathered
 from buildit.recipe.trees import shown
 from buildit.store.cas import Store
 

@@ -15,7 +15,8 @@ from buildit.commands.back import Realiser
 from buildit.commands.network import Network
 from buildit.digest import Digest
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
-from buildit.model.plan import ContainerPlan, DebRef
+from buildit.model.plan import ContainerPlan
+from buildit.model.task import DebRef
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 
@@ -106,11 +107,11 @@ def _owner(realiser: Realiser, digest: Digest) -> str:
                 return f"the list of the files of {label} ({name})"
         if digest == artifact.record:
             return f"the record of {label}"
-    for node in realiser.plan.nodes:
-        for source in node.sources:
+    for node in realiser.plan.tasks:
+        for source in node.inputs.sources:
             if source.digest == digest:
                 return f"{source.name} of {node.label}"
-        if digest in node.blobs:
+        if digest in node.inputs.blobs:
             return f"a patch or file of {node.label}"
     debs = _debs(realiser.plan)
     return debs[digest].path.rpartition("/")[2] if digest in debs else ""
@@ -118,8 +119,8 @@ def _owner(realiser: Realiser, digest: Digest) -> str:
 
 def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
     found = {deb.digest: deb for deb in plan.toolchain.debs}
-    for node in plan.nodes:
-        found |= {deb.digest: deb for deb in (node.deb, *node.beside) if deb is not None}
+    for node in plan.tasks:
+        found |= {deb.digest: deb for deb in node.inputs.debs}
     return found
 
 
@@ -133,4 +134,4 @@ def refetch(plan: ContainerPlan, network: Network, lost: frozenset[Digest]) -> N
         return
     from buildit.commands.supply import Supply
 
-    Supply(network).bring_again(lost, plan.nodes, _debs(plan).values())
+    Supply(network).bring_again(lost, plan.tasks, _debs(plan).values())

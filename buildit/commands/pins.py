@@ -14,8 +14,9 @@ from buildit.commands.network import Network
 from buildit.debian.identity import toolchain_identity
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import Toolchain
 from buildit.model.platform import Platform
+from buildit.model.task import DebRef
 from buildit.plan.evaluate import Wanted, WantedPatch
 from buildit.plan.lock import Section
 from buildit.plan.resolve import Selection

@@ -14,15 +14,13 @@ from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     Directory,
-    Group,
     ImageStep,
-    Node,
     PackageStep,
     SyncStep,
     Toolchain,
-    User,
 )
 from buildit.model.platform import Platform
+from buildit.model.task import Group, Task, User
 from buildit.plan.evaluate import place_of
 from buildit.recipe.container import DirectorySpec, SyncSpec
 from buildit.recipe.read_container import Container, LoadedStep
@@ -33,7 +31,7 @@ def container_plan(
     target: Platform,
     roots: Roots,
     toolchain: Toolchain,
-    made: Mapping[BuildKey, Node],
+    made: Mapping[BuildKey, Task],
     synced: Ids,
     debs: Mapping[int, BuildKey],
 ) -> ContainerPlan:
@@ -47,9 +45,9 @@ def container_plan(
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
     ids = Ids(
-        {user.name: user for node in made.values() for user in node.users}
+        {user.name: user for node in made.values() for user in node.users()}
         | {user.name: user for user in users},
-        {group.name: group for node in made.values() for group in node.groups}
+        {group.name: group for node in made.values() for group in node.groups()}
         | {group.name: group for group in groups},
     )
     _check_accounts(container, roots, made, keys, users, groups)
@@ -74,7 +72,7 @@ def container_plan(
         os=target.os,
         arch=names.get("arch", target.arch),
         toolchain=toolchain,
-        nodes=tuple(made.values()),
+        tasks=tuple(made.values()),
         steps=tuple(steps),
         images=_images(container),
         app=app,
@@ -90,7 +88,7 @@ def container_plan(
 _OCI = "org.opencontainers.image."
 
 
-def _about(container: Container, packages: list[Node]) -> Iterator[tuple[str, str]]:
+def _about(container: Container, packages: list[Task]) -> Iterator[tuple[str, str]]:
     """What is known without asking: never the clock, the host or a revision that nobody gave."""
     names = container.variables
     yield f"{_OCI}title", names["name"]
@@ -99,9 +97,9 @@ def _about(container: Container, packages: list[Node]) -> Iterator[tuple[str, st
         yield f"{_OCI}authors", names["author"]
     if len(packages) == 1:
         for name, value in (
-            ("description", packages[0].description),
-            ("licenses", packages[0].license),
-            ("url", packages[0].homepage),
+            ("description", packages[0].about.description),
+            ("licenses", packages[0].about.license),
+            ("url", packages[0].about.homepage),
         ):
             if value:
                 yield _OCI + name, value
@@ -118,7 +116,7 @@ def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
 def _check_accounts(
     container: Container,
     roots: Roots,
-    made: Mapping[BuildKey, Node],
+    made: Mapping[BuildKey, Task],
     keys: Mapping[str, BuildKey],
     users: tuple[User, ...],
     groups: tuple[Group, ...],
@@ -132,12 +130,12 @@ def _check_accounts(
     reached = dict.fromkeys(keys[name] for name in roots.names.values())
     queue = list(reached)
     for key in queue:
-        further = [one for one in made[key].run if one in made and one not in reached]
+        further = [n.key for n in made[key].run_needs() if n.key in made and n.key not in reached]
         reached |= dict.fromkeys(further)
         queue += further
     nodes = [made[key] for key in reached]
     ours = container.file
-    known = {group.gid for node in made.values() for group in node.groups}
+    known = {group.gid for node in made.values() for group in node.groups()}
     declared = {group.gid for group in groups} | known
     for step in container.steps:
         for name, spec in (step.spec.users or {}).items():
@@ -149,9 +147,9 @@ def _check_accounts(
                 )
     try:
         account_files(
-            [*((n.name, u) for n in nodes for u in n.users), *((ours, user) for user in users)],
+            [*((n.name, u) for n in nodes for u in n.users()), *((ours, user) for user in users)],
             [
-                *((n.name, g) for n in made.values() for g in n.groups),
+                *((n.name, g) for n in made.values() for g in n.groups()),
                 *((ours, group) for group in groups),
             ],
         )

@@ -23,7 +23,8 @@ from buildit.events import Notice, Reporter, Uploading
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, Node, PackageStep, SyncStep
+from buildit.model.plan import ContainerPlan, PackageStep, SyncStep
+from buildit.model.task import Task
 from buildit.plan.closure import closure, views_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -193,7 +194,7 @@ def built_keys(
     realiser = Realiser(plan, settings, store, network.report, Event(), network)
     doubts = realiser.judge.doubts
 
-    def at_hand(node: Node) -> Artifact:
+    def at_hand(node: Task) -> Artifact:
         found = examine(store, node.key, believed=doubts)
         if isinstance(found, Found):
             return found.artifact
@@ -206,18 +207,18 @@ def built_keys(
         )
 
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.nodes)).members
-    others = (n.key for n in plan.nodes if lookup(store, n.key, believed=doubts) is not None)
+    members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.tasks)).members
+    others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 
 
 def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
     """What the lock pins, so that it stays buildable when mirrors drop it."""
     yield from (deb.digest for deb in plan.toolchain.debs)
-    for node in plan.nodes:
-        yield from (source.digest for source in node.sources)
-        yield from (patch.digest for patch in node.remote_patches)
-        yield from (deb.digest for deb in (node.deb, *node.beside) if deb is not None)
+    for node in plan.tasks:
+        yield from (source.digest for source in node.inputs.sources)
+        yield from (patch.digest for patch in node.inputs.patches)
+        yield from (deb.digest for deb in node.inputs.debs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,7 @@ class _Work:
             self._list(PUBKEYS, public_key(self.settings.trust.keys.openpgp))
         scratch = self.store.scratch("pages")
         try:
-            names = {node.name for node in plan.nodes}
+            names = {node.name for node in plan.tasks}
             refresh(self.publisher, site_of(self.repository), scratch, names)
         finally:
             self.store.discard(scratch)

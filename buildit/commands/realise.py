@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 from buildit.digest import BuildKey
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.plan import Node
+from buildit.model.task import Task
 
-Find = Callable[[Node, Mapping[BuildKey, Artifact]], "Artifact | None"]
+Find = Callable[[Task, Mapping[BuildKey, Artifact]], "Artifact | None"]
 """Look a node up, built against the dependencies at hand where they are known; None is a miss."""
 
-Build = Callable[[Node, Mapping[BuildKey, Artifact]], Artifact]
+Build = Callable[[Task, Mapping[BuildKey, Artifact]], Artifact]
 """Build a node from its dependencies' artifacts; raises where it cannot."""
 
-Prepare = Callable[[tuple[Node, ...]], None]
+Prepare = Callable[[tuple[Task, ...]], None]
 """Called once with all nodes about to be built, before the first: fetch what they need."""
 
 
@@ -32,7 +32,7 @@ class Survey:
 
 
 def survey(
-    nodes: Mapping[BuildKey, Node], roots: tuple[BuildKey, ...], find: Find, survey_: Survey
+    nodes: Mapping[BuildKey, Task], roots: tuple[BuildKey, ...], find: Find, survey_: Survey
 ) -> Survey:
     """Look up `roots` and whatever they need in turn, into `survey_`.
 
@@ -52,9 +52,9 @@ def survey(
                 survey_.missing.add(key)
             else:
                 survey_.found[key] = artifact
-        queue.extend(node.run)
+        queue.extend(need.key for need in node.run_needs())
         if key in survey_.missing:
-            queue.extend(dep.key for dep in node.dependencies)
+            queue.extend(dep.key for dep in node.inputs.dependencies)
         else:
             queue.extend(key for key in _loaded(survey_.found[key]) if key in nodes)
     return survey_
@@ -81,7 +81,7 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
 
 
 def realise(
-    nodes: Mapping[BuildKey, Node],
+    nodes: Mapping[BuildKey, Task],
     roots: tuple[BuildKey, ...],
     *,
     find: Find,
@@ -121,11 +121,11 @@ def realise(
                 state.missing.add(key)
 
 
-def _recall_all(nodes: Mapping[BuildKey, Node], state: Survey, recall: Find) -> bool:
+def _recall_all(nodes: Mapping[BuildKey, Task], state: Survey, recall: Find) -> bool:
     """Recall what is missing, dependencies first; whether anything was found."""
     before = len(state.missing)
     for key, node in nodes.items():
-        if key in state.missing and all(dep.key in state.found for dep in node.dependencies):
+        if key in state.missing and all(dep.key in state.found for dep in node.inputs.dependencies):
             artifact = recall(node, state.found)
             if artifact is not None:
                 state.found[key] = artifact
@@ -133,7 +133,7 @@ def _recall_all(nodes: Mapping[BuildKey, Node], state: Survey, recall: Find) -> 
     return len(state.missing) < before
 
 
-def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int) -> None:
+def _build_all(ordered: tuple[Task, ...], state: Survey, build: Build, jobs: int) -> None:
     # Here: 8 ms that a run with nothing to build need not pay.
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
     from functools import partial
@@ -143,7 +143,10 @@ def _build_all(ordered: tuple[Node, ...], state: Survey, build: Build, jobs: int
 
     wanted = {node.key: node for node in ordered}
     sorter = TopologicalSorter(
-        {key: [d.key for d in node.dependencies if d.key in wanted] for key, node in wanted.items()}
+        {
+            key: [d.key for d in node.inputs.dependencies if d.key in wanted]
+            for key, node in wanted.items()
+        }
     )
     sorter.prepare()
     failure: BaseException | None = None

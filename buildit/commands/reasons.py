@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from buildit.digest import BuildKey
 from buildit.errors import BuilditError
-from buildit.model.plan import Node
+from buildit.model.task import Task
+from buildit.plan.identity import DEBIAN
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.closest import Nearby
 from buildit.store.artifacts import lookup
@@ -18,12 +19,12 @@ CONSIDERED = 3
 """Of the latest builds; each look costs the sandboxed build of a small package some percent."""
 
 
-def reason(node: Node, store: Store, labels: Mapping[BuildKey, str]) -> str:
+def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
     """`first build`, or what changed since the closest of the latest builds, most telling first.
 
     `labels` are the keys of the plan.
     """
-    if node.deb is not None:
+    if node.kind == DEBIAN:
         return "unpacked for the first time"
     label = Nearby(store, (), labels).label
     closest: tuple[str, ...] | None = None
@@ -35,7 +36,7 @@ def reason(node: Node, store: Store, labels: Mapping[BuildKey, str]) -> str:
             if artifact is None:
                 continue
             old = store.read(artifact.record).decode()
-            found = told_differences(old, node.record, label, node.patch_names)
+            found = told_differences(old, node.record, label, node.about.patch_names())
         except (BuilditError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if closest is None or len(found) < len(closest):

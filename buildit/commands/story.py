@@ -33,6 +33,7 @@ from buildit.model.config import Config, from_plain
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json, to_json
 from buildit.model.platform import PLATFORMS
+from buildit.plan.identity import DEBIAN
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
@@ -153,8 +154,8 @@ def _has_inputs(prepared: Prepared) -> bool:
     blobs = prepared.settings.store / BLOBS
     return all(
         (blobs / blob).is_file()
-        for node in prepared.plan.nodes
-        for blob in {*node.blobs} - {patch.digest for patch in node.remote_patches}
+        for node in prepared.plan.tasks
+        for blob in {*node.inputs.blobs} - {patch.digest for patch in node.inputs.patches}
     )
 
 
@@ -366,7 +367,7 @@ def _check_rules(prepared: Prepared, report: Reporter) -> None:
         UsageError: one fits but for upper and lower case.
     """
     plan = prepared.plan
-    names = [node.name for node in plan.nodes]
+    names = [node.name for node in plan.tasks]
     names += [f"debian:{deb.name}" for deb in plan.toolchain.debs]
     found = unused(prepared.settings.trust.agreement, names)
     if found and prepared.planned is not None:
@@ -462,7 +463,7 @@ def _look_through(
     platform = PLATFORMS[realiser.plan.toolchain.platform]
     tree = starting.image_tree(made.layers, listings, made.epoch, realiser.store.path, platform)
     nodes = [realiser.node(key) for key, _ in made.members]
-    waived = starting.waived_needs([realiser.obtain(node) for node in nodes if node.deb is None])
+    waived = starting.waived_needs([realiser.obtain(node) for node in nodes if node.kind != DEBIAN])
     for one in images:
         started = starting.started_by(one)
         if started is not None:
@@ -470,7 +471,7 @@ def _look_through(
     debs = [
         (realiser.obtain(node), name)
         for node, (_, name) in zip(nodes, made.members, strict=True)
-        if node.deb is not None
+        if node.kind == DEBIAN
     ]
     for remark in starting.remarks(tree, debs):
         report(Notice(remark, warning=True))
@@ -549,8 +550,8 @@ def _keep_roots(realiser: Realiser, options: Options) -> None:
     from buildit.store.collect import add_root
 
     plan = realiser.plan
-    names: list[str] = [node.key for node in plan.nodes]
+    names: list[str] = [node.key for node in plan.tasks]
     names += realiser.done  # with the .debs that the image loads, which are not among the nodes
     names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
-    names += [source.digest for node in plan.nodes for source in node.sources]
+    names += [source.digest for node in plan.tasks for source in node.inputs.sources]
     add_root(realiser.store, options.directory.resolve() / "buildit.lock", names)

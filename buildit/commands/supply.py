@@ -15,7 +15,8 @@ from buildit.commands.network import Network
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
-from buildit.model.plan import DebRef, Node, PatchRef, SourceRef, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef, PatchRef, SourceRef, Task
 from buildit.model.tree import Entry
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
@@ -33,7 +34,7 @@ class Supply:
     def store(self) -> Store:
         return self.network.store
 
-    def bring(self, nodes: tuple[Node, ...], toolchain: Toolchain) -> None:
+    def bring(self, nodes: tuple[Task, ...], toolchain: Toolchain) -> None:
         """Fetch all that the builds of `nodes` need and the store lacks.
 
         Raises:
@@ -46,9 +47,8 @@ class Supply:
             {} if self.store.trees.is_sound(tree) else {deb.digest: deb for deb in toolchain.debs}
         )
         for node in nodes:
-            further = (node.deb, *node.beside) if node.deb else ()
-            debs |= {deb.digest: deb for deb in further}
-        sources = {source.digest: source for node in nodes for source in node.sources}
+            debs |= {deb.digest: deb for deb in node.inputs.debs}
+        sources = {source.digest: source for node in nodes for source in node.inputs.sources}
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
@@ -56,14 +56,14 @@ class Supply:
             self._announce([want for want in missing if want.name.endswith(".deb")])
             self._fetch(missing, _owners(nodes))
         for node in nodes:
-            for source in node.sources:
+            for source in node.inputs.sources:
                 self._check_signature(source, node.label)
         for node in nodes:
-            for patch in node.remote_patches:
+            for patch in node.inputs.patches:
                 self._patch(patch)
 
     def bring_again(
-        self, lost: frozenset[Digest], nodes: Iterable[Node], debs: Iterable[DebRef]
+        self, lost: frozenset[Digest], nodes: Iterable[Task], debs: Iterable[DebRef]
     ) -> None:
         """Fetch those sources, .debs and patches whose blobs were lost.
 
@@ -72,14 +72,16 @@ class Supply:
             IntegrityError: every place serves other bytes.
         """
         nodes = tuple(nodes)
-        sources = {one.digest: one for node in nodes for one in node.sources if one.digest in lost}
+        sources = {
+            one.digest: one for node in nodes for one in node.inputs.sources if one.digest in lost
+        }
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs if deb.digest in lost]
         missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
         if missing:
             self._fetch(missing, _owners(nodes))
         for node in nodes:
-            for patch in node.remote_patches:
+            for patch in node.inputs.patches:
                 if patch.digest in lost:
                     self._patch(patch)
 
@@ -186,11 +188,11 @@ class Supply:
         good.touch()
 
 
-def _owners(nodes: Iterable[Node]) -> dict[str, str]:
+def _owners(nodes: Iterable[Task]) -> dict[str, str]:
     """For which packages a source is, by its name: `v1.0.tar.gz` may be several packages'."""
     found: dict[str, dict[str, None]] = {}
     for node in nodes:
-        for source in node.sources:
+        for source in node.inputs.sources:
             found.setdefault(source.name, {})[node.label] = None
     return {name: ", ".join(labels) for name, labels in found.items()}
 

@@ -35,7 +35,7 @@ from buildit.debian.sources_list import AptSource
 from buildit.digest import CHUNK
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
 from buildit.events import Reporter, silent
-from buildit.model.plan import DebRef
+from buildit.model.task import DebRef
 from buildit.remote.fetch import Fetch, Fetcher
 from buildit.remote.transport import Transport, read_small
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from buildit.archive.merged import MERGED_USR
 from buildit.digest import Digest, canonical, digest_bytes
-from buildit.model.plan import DebRef
+from buildit.model.task import DebRef
 
 FIXUPS = "3"
 """The version of `debian.toolchain`'s choice of files and fix-ups; part of every build's key."""

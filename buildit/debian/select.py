@@ -17,7 +17,7 @@ from buildit.debian.packages import Candidate
 from buildit.debian.relations import Relation, parse_relations
 from buildit.debian.versions import version_key
 from buildit.errors import IntegrityError, UnsatisfiableError
-from buildit.model.plan import DebRef
+from buildit.model.task import DebRef
 
 _PRIORITIES = ("required", "important", "standard", "optional", "extra")
 

@@ -25,7 +25,8 @@ from buildit.archive.workers import submit
 from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef
 from buildit.model.tree import Entry, Kind
 from buildit.store.durable import Vanished
 

@@ -42,10 +42,11 @@ from buildit.make.workroom import PhaseFailed, Workroom
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.pathglob import glob_of
-from buildit.model.plan import Node, Toolchain
+from buildit.model.plan import Toolchain
 from buildit.model.platform import PLATFORMS
+from buildit.model.task import Task
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import RuleInput
+from buildit.plan.identity import DEBIAN, RuleInput, left_out
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
@@ -81,7 +82,7 @@ class Builder:
     report: Reporter
     stop: threading.Event
 
-    def build(self, node: Node, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
+    def build(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
         """The artifact of a node, its blobs in the store; the caller commits it.
 
         Raises:
@@ -92,7 +93,9 @@ class Builder:
         """
         work = self.store.scratch(f"build-{node.key[:16]}")
         try:
-            return self._deb(node, work) if node.deb else self._package(node, at_hand, work)
+            return (
+                self._deb(node, work) if node.kind == DEBIAN else self._package(node, at_hand, work)
+            )
         except OSError as error:
             self._check_place(work, ())
             raise explained(error, work) from error
@@ -100,20 +103,20 @@ class Builder:
             if work.exists():
                 self.store.discard(work)
 
-    def _package(self, node: Node, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Artifact:
+    def _package(self, node: Task, at_hand: Mapping[BuildKey, Artifact], work: Path) -> Artifact:
         record = read_record(node.record)
         lowers = self._lowers(node, at_hand)
         room = self._room(node, tuple(lowers.values()), work)
         phase = ""
         try:
-            epoch = room.lay_out(record, self.store, node.sources)
+            epoch = room.lay_out(record, self.store, node.inputs.sources)
             room.note("sysroot", covered(lowers.values(), self.debs.owners))
             phase = "patch"
             env = environment_of(record, epoch)
             keep_jail(room, env, record.steps)
             if record.patches:
                 self.report(PhaseStarted(node.key, node.label, "patch"))
-                room.patch(record, node.patch_names, epoch)
+                room.patch(record, node.about.patch_names(), epoch)
             for step in record.steps:
                 phase = step.phase.value
                 self.report(PhaseStarted(node.key, node.label, phase))
@@ -151,7 +154,7 @@ class Builder:
                 hint="run the same command again: it is made anew",
             )
 
-    def _strip(self, node: Node, room: Workroom, env: dict[str, str]) -> None:
+    def _strip(self, node: Task, room: Workroom, env: dict[str, str]) -> None:
         with room.installed() as tree, readable():
             stripping = to_strip(tree, machine_of(PLATFORMS[node.platform]), self._bounds())
             if stripping:
@@ -162,7 +165,7 @@ class Builder:
     def _bounds(self) -> Bounds:
         return Bounds(self.limits.installed_bytes, self.limits.installed_files)
 
-    def _room(self, node: Node, lowers: Sequence[Lower], work: Path) -> Workroom:
+    def _room(self, node: Task, lowers: Sequence[Lower], work: Path) -> Workroom:
         names = dict.fromkeys(lower.tree for lower in lowers)
         return Workroom(
             work=work,
@@ -174,11 +177,11 @@ class Builder:
         )
 
     def _lowers(
-        self, node: Node, at_hand: Mapping[BuildKey, Artifact]
+        self, node: Task, at_hand: Mapping[BuildKey, Artifact]
     ) -> dict[tuple[BuildKey, str], Lower]:
         """The dependencies' outputs, nearest first, unpacked."""
         lowers = {}
-        for dependency in node.dependencies:
+        for dependency in node.inputs.dependencies:
             artifact = at_hand[dependency.key]
             for name in dependency.outputs:
                 output = artifact.outputs.get(name)
@@ -192,7 +195,7 @@ class Builder:
 
     def _capture(
         self,
-        node: Node,
+        node: Task,
         record: BuildRecord,
         room: Workroom,
         lowers: Mapping[tuple[BuildKey, str], Lower],
@@ -211,25 +214,30 @@ class Builder:
             refuse_empty(installed, splits, node.label)
             for line in told(installed, loud=True):
                 self.report(Notice(f"{node.label}: {line}", warning=True))
-            for finding in check_outputs(tree, installed, platform, node.waivers, node.label):
+            waivers = node.inputs.waivers
+            for finding in check_outputs(
+                tree, installed, platform, node.inputs.waivers, node.label
+            ):
                 self.report(Notice(f"{node.label}: {finding}", warning=True))
             found = found_providers(installed, beyond, platform)
-            refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], node.waivers, node.label)
+            refuse_unprovided(
+                installed.needs[RUNTIME], found[RUNTIME], node.inputs.waivers, node.label
+            )
             return pack_outputs(tree, installed, found, batch)
 
-    def _deb(self, node: Node, work: Path) -> Artifact:
+    def _deb(self, node: Task, work: Path) -> Artifact:
         """Unpack a .deb, without its scripts, and split it like anything that was built.
 
         What nothing provides is no error: Debian has such files on purpose. It is in the log.
         """
-        assert node.deb is not None  # noqa: S101 the caller looked
+        named = node.inputs.debs[0]
         out = work / "out"
         out.mkdir()
         members: list[Entry] = []
-        with self.store.seekable(node.deb.digest) as deb, Root.open(out) as into:
+        with self.store.seekable(named.digest) as deb, Root.open(out) as into:
             pairs = read_deb(deb, Budget(), node.label)
             unpack_entries(_noting(pairs, members), into, node.label)
-            gone = leave_out(into, node.without, node.label) | link_run_directories(into)
+            gone = leave_out(into, left_out(node.record), node.label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
         epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
         platform = PLATFORMS[node.platform]
@@ -250,15 +258,14 @@ class Builder:
 
     def _artifact(
         self,
-        node: Node,
+        node: Task,
         kept: _Kept,
         epoch: int,
         resolved: Mapping[BuildKey, Mapping[str, Digest]],
     ) -> Artifact:
-        materials = [(source.name, source.digest) for source in node.sources]
-        materials += [(f"input-{number}", blob) for number, blob in enumerate(node.blobs)]
-        if node.deb is not None:
-            materials.append((node.deb.path.rpartition("/")[2], node.deb.digest))
+        materials = [(source.name, source.digest) for source in node.inputs.sources]
+        materials += [(f"input-{number}", blob) for number, blob in enumerate(node.inputs.blobs)]
+        materials += [(deb.path.rpartition("/")[2], deb.digest) for deb in node.inputs.debs[:1]]
         return Artifact(
             key=node.key,
             name=node.name,
@@ -277,7 +284,7 @@ class Builder:
             room.write_log(sink.write)
             return sink.commit()
 
-    def _keep_failure(self, node: Node, room: Workroom, phase: str, error: BuilditError) -> None:
+    def _keep_failure(self, node: Task, room: Workroom, phase: str, error: BuilditError) -> None:
         phase = error.phase if isinstance(error, PhaseFailed) else phase
         log = room.work / "log"
         with log.open("wb") as stream:
@@ -289,7 +296,7 @@ class Builder:
         )
 
 
-def _record(node: Node, batch: Batch) -> Digest:
+def _record(node: Task, batch: Batch) -> Digest:
     return batch.put_bytes(node.record.encode())
 
 
@@ -320,10 +327,10 @@ def _lost(members: Sequence[Entry]) -> list[Change]:
 
 
 def resolved_outputs(
-    node: Node, at_hand: Mapping[BuildKey, Artifact]
+    node: Task, at_hand: Mapping[BuildKey, Artifact]
 ) -> dict[BuildKey, dict[str, Digest]]:
     resolved: dict[BuildKey, dict[str, Digest]] = {}
-    for dependency in node.dependencies:
+    for dependency in node.inputs.dependencies:
         outputs = at_hand[dependency.key].outputs
         resolved[dependency.key] = {
             name: outputs[name].diff_id for name in dependency.outputs if name in outputs

@@ -28,7 +28,7 @@ from buildit.make.patching import Refused, Wanted, apply_patches
 from buildit.make.record import BuildRecord
 from buildit.make.watched import Watched
 from buildit.model.config import Limits
-from buildit.model.plan import SourceRef
+from buildit.model.task import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.sandbox.jail import Bind, Jail

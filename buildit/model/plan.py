@@ -1,7 +1,7 @@
 """The plan: every fact that the back half needs, as plain frozen data that JSON can carry.
 
 The front half (files, YAML, templates, resolving) makes it; the back half (store, sandbox, images)
-realises it and never looks at a recipe. One `Node` is one task of a build farm.
+realises it and never looks at a recipe.
 """
 
 from __future__ import annotations
@@ -13,123 +13,24 @@ from typing import Any
 
 from buildit.digest import BuildKey, Digest
 from buildit.model.image import App
+from buildit.model.task import (
+    About,
+    DebRef,
+    Dependency,
+    Group,
+    Inputs,
+    PatchAbout,
+    PatchRef,
+    RunNeed,
+    RunTime,
+    Signature,
+    SourceRef,
+    Task,
+    User,
+    Waiver,
+)
 
-FORMAT = "2"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """An upstream OpenPGP signature of a source: where it is, and blobs of the keys accepted."""
-
-    urls: tuple[str, ...]
-    keys: tuple[Digest, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRef:
-    """A source archive: the name and places are for fetching, the digest is its identity."""
-
-    name: str
-    digest: Digest
-    urls: tuple[str, ...]
-    signature: Signature | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PatchRef:
-    """A patch that lies at a URL: any bytes whose canonical form has `digest` will do."""
-
-    url: str
-    digest: Digest
-    strip: int
-
-
-@dataclass(frozen=True, slots=True)
-class DebRef:
-    """One exact .deb: `path` is below the archive's root (`pool/…`), `size` in bytes."""
-
-    name: str
-    version: str
-    arch: str
-    suite: str
-    path: str
-    size: int
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """A dependency as the build sees it: the outputs that lie in its sysroot."""
-
-    key: BuildKey
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    name: str
-    uid: int
-    gid: int
-    home: str = "/nonexistent"
-    shell: str = "/usr/sbin/nologin"
-    comment: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    name: str
-    gid: int
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """Findings of a check that a package accepts on the paths of a glob, and why."""
-
-    check: str
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One package of the plan.
-
-    `record` is the canonical JSON text whose SHA-256 is `key`. `dependencies` are those whose
-    outputs the build sees, nearest first; `run` those that an image needs although no file says so.
-    `deb` is set where the package is a Debian binary package and is unpacked, not built; `beside`
-    are the .debs chosen with it, `without` globs of what is left out of it. `patch_names` are the
-    patches as the user wrote them, in order, and `patch_notes` their descriptions; those,
-    `description`, `homepage` and `license` are for people alone.
-    `blobs` are small inputs (patches, files) that the front half left in the store.
-    """
-
-    key: BuildKey
-    name: str
-    version: str
-    record: str
-    origin: str
-    platform: str = ""
-    sources: tuple[SourceRef, ...] = ()
-    patch_names: tuple[str, ...] = ()
-    remote_patches: tuple[PatchRef, ...] = ()
-    dependencies: tuple[Dependency, ...] = ()
-    run: tuple[BuildKey, ...] = ()
-    deb: DebRef | None = None
-    beside: tuple[DebRef, ...] = ()
-    without: tuple[str, ...] = ()
-    blobs: tuple[Digest, ...] = ()
-    waivers: tuple[Waiver, ...] = ()
-    users: tuple[User, ...] = ()
-    groups: tuple[Group, ...] = ()
-    patch_notes: tuple[str, ...] = ()
-    description: str = ""
-    homepage: str = ""
-    license: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}-{self.version}"
+FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +105,7 @@ class ImageStep:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A container, ready to realise. `nodes` are in topological order, dependencies first.
+    """A container, ready to realise. `tasks` are in topological order, dependencies first.
 
     `about` is what the container and its packages say of its images, by OCI's names; `labels` and
     `annotations` are the user's. `remarks` are for the user to see.
@@ -217,7 +118,7 @@ class ContainerPlan:
     os: str
     arch: str
     toolchain: Toolchain
-    nodes: tuple[Node, ...]
+    tasks: tuple[Task, ...]
     steps: tuple[PackageStep | SyncStep | DirectoriesStep, ...]
     images: tuple[ImageStep, ...]
     app: App | None
@@ -237,8 +138,8 @@ class ContainerPlan:
         title = f"{self.name}-{self.version}"
         return f"{self.author}/{title}" if self.author else title
 
-    def node(self, key: BuildKey) -> Node:
-        return next(node for node in self.nodes if node.key == key)
+    def task(self, key: BuildKey) -> Task:
+        return next(task for task in self.tasks if task.key == key)
 
 
 _KINDS = {PackageStep: "package", SyncStep: "sync", DirectoriesStep: "directories"}
@@ -269,7 +170,7 @@ def _plan(data: dict[str, Any]) -> ContainerPlan:
     if data.pop("format") != FORMAT:
         raise ValueError("another plan format")
     data["toolchain"] = _toolchain(data["toolchain"])
-    data["nodes"] = tuple(_node(node) for node in data["nodes"])
+    data["tasks"] = tuple(_task(task) for task in data["tasks"])
     data["steps"] = tuple(_step(step) for step in data["steps"])
     data["images"] = tuple(ImageStep(**image) for image in data["images"])
     data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
@@ -286,22 +187,30 @@ def _toolchain(data: dict[str, Any]) -> Toolchain:
     return Toolchain(**data)
 
 
-def _node(data: dict[str, Any]) -> Node:
-    data["sources"] = tuple(_source(source) for source in data["sources"])
-    data["patch_names"] = tuple(data["patch_names"])
-    data["patch_notes"] = tuple(data["patch_notes"])
-    data["waivers"] = tuple(Waiver(**waiver) for waiver in data["waivers"])
-    data["remote_patches"] = tuple(PatchRef(**patch) for patch in data["remote_patches"])
-    data["dependencies"] = tuple(
-        Dependency(dep["key"], tuple(dep["outputs"])) for dep in data["dependencies"]
+def _task(data: dict[str, Any]) -> Task:
+    data["inputs"] = _inputs(data["inputs"])
+    data["outputs"] = {name: _run_time(one) for name, one in data["outputs"].items()}
+    about = data["about"]
+    about["patches"] = tuple(
+        PatchAbout(**{**patch, "fixes": tuple(patch["fixes"])}) for patch in about["patches"]
     )
-    data["run"] = tuple(data["run"])
-    data["deb"] = DebRef(**data["deb"]) if data["deb"] is not None else None
-    data["beside"] = tuple(DebRef(**deb) for deb in data["beside"])
-    data["without"] = tuple(data["without"])
-    data["blobs"] = tuple(data["blobs"])
-    data["users"], data["groups"] = _accounts(data)
-    return Node(**data)
+    data["about"] = About(**about)
+    return Task(**data)
+
+
+def _inputs(data: dict[str, Any]) -> Inputs:
+    return Inputs(
+        tuple(Dependency(one["key"], tuple(one["outputs"])) for one in data["dependencies"]),
+        tuple(_source(source) for source in data["sources"]),
+        tuple(PatchRef(**patch) for patch in data["patches"]),
+        tuple(DebRef(**deb) for deb in data["debs"]),
+        tuple(data["blobs"]),
+        tuple(Waiver(**waiver) for waiver in data["waivers"]),
+    )
+
+
+def _run_time(data: dict[str, Any]) -> RunTime:
+    return RunTime(tuple(RunNeed(**need) for need in data["needs"]), *_accounts(data))
 
 
 def _accounts(data: dict[str, Any]) -> tuple[tuple[User, ...], tuple[Group, ...]]:

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.plan import Node
-
-Member = tuple[BuildKey, str]
-"""An output: its package's key and its name."""
+from buildit.model.task import OutputRef, Task
 
 _NONE: Mapping[Digest, BuildKey] = {}
 
@@ -23,14 +20,14 @@ _NONE: Mapping[Digest, BuildKey] = {}
 class Closure:
     """The members, dependencies first, and for each but the roots who needs it, for what."""
 
-    members: tuple[Member, ...]
-    why: Mapping[Member, tuple[Member, str]]
+    members: tuple[OutputRef, ...]
+    why: Mapping[OutputRef, tuple[OutputRef, str]]
 
 
 def closure(
     roots: tuple[BuildKey, ...],
-    node: Callable[[BuildKey], Node],
-    obtain: Callable[[Node], Artifact],
+    node: Callable[[BuildKey], Task],
+    obtain: Callable[[Task], Artifact],
     views: Mapping[Digest, BuildKey] = _NONE,
 ) -> Closure:
     """The outputs that `roots` need at run time, themselves included.
@@ -39,12 +36,12 @@ def closure(
     name. `obtain` gives the artifact of a node that the closure reaches. `views` says which node
     stands for a .deb, by the .deb's digest, where an image leaves files of it out.
     """
-    order: list[Member] = []
-    why: dict[Member, tuple[Member, str]] = {}
-    seen: set[Member] = set()
+    order: list[OutputRef] = []
+    why: dict[OutputRef, tuple[OutputRef, str]] = {}
+    seen: set[OutputRef] = set()
     first = {(root, RUNTIME) for root in roots}
     # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
-    stack: list[tuple[Member, bool]] = [((root, RUNTIME), False) for root in reversed(roots)]
+    stack: list[tuple[OutputRef, bool]] = [((root, RUNTIME), False) for root in reversed(roots)]
     while stack:
         member, done = stack.pop()
         if done:
@@ -70,17 +67,17 @@ def closure(
     return Closure(tuple(order), why)
 
 
-def views_of(nodes: Iterable[Node]) -> dict[Digest, BuildKey]:
+def views_of(nodes: Iterable[Task]) -> dict[Digest, BuildKey]:
     """The nodes that leave files out of their .deb, by its digest."""
-    return {node.deb.digest: node.key for node in nodes if node.deb is not None and node.without}
+    return {node.subject: node.key for node in nodes if node.subject and node.partial}
 
 
-def _viewed(node: Node, views: Mapping[Digest, BuildKey]) -> BuildKey:
-    return node.key if node.deb is None else views.get(node.deb.digest, node.key)
+def _viewed(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
+    return views.get(node.subject, node.key) if node.subject else node.key
 
 
-def _needs(node: Node, output: str, artifact: Artifact) -> dict[Member, str]:
-    needs: dict[Member, str] = {}
+def _needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
+    needs: dict[OutputRef, str] = {}
     found = artifact.outputs.get(output)
     if found is None:
         return {}
@@ -89,7 +86,6 @@ def _needs(node: Node, output: str, artifact: Artifact) -> dict[Member, str]:
         member = (BuildKey(key) if key else node.key, name)
         if member != (node.key, output):
             needs.setdefault(member, need)
-    declared = "declared: run" if node.deb is None else "Depends"
-    for key_ in node.run:
-        needs.setdefault((key_, RUNTIME), declared)
+    for need_ in node.outputs[output].needs if output in node.outputs else ():
+        needs.setdefault((need_.key, need_.output), need_.why)
     return needs

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
-from buildit.model.plan import Dependency
 from buildit.model.platform import Platform
+from buildit.model.task import Dependency
 from buildit.plan.steps import Step
+
+PACKAGE = "package"
+DEBIAN = "debian"
+"""Kinds of tasks, and the `type` of their records."""
 
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
@@ -111,7 +115,7 @@ class BuildInputs:
     def record(self) -> dict[str, object]:
         return {
             "scheme": SCHEME,
-            "type": "package",
+            "type": PACKAGE,
             "name": self.name,
             "version": self.version,
             "build-platform": _platform(self.build_platform),
@@ -177,12 +181,17 @@ def deb_record(
     return {
         **left_out,
         "scheme": SCHEME,
-        "type": "debian",
+        "type": DEBIAN,
         "sha256": sha256,
         "toolchain": toolchain,
         "beside": list(beside),
         "rules": {"deb": rules.deb, "splitter": rules.splitter, "normaliser": rules.normaliser},
     }
+
+
+def left_out(record: str) -> tuple[str, ...]:
+    """The globs of what the record of a .deb leaves out, sorted."""
+    return tuple(json.loads(record).get("without", ()))
 
 
 def record_text(record: Mapping[str, object]) -> str:

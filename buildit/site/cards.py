@@ -10,7 +10,8 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, Node, PackageStep
+from buildit.model.plan import ContainerPlan, PackageStep
+from buildit.model.task import Task
 from buildit.model.tree import Kind
 from buildit.plan.closure import closure, views_of
 from buildit.site.card import Card, CardImage, CardPackage
@@ -22,7 +23,7 @@ _LIBRARY = re.compile(r"(?:[^/]+/)*(lib[^/]*\.so(?:\.[0-9.]+)?|ld-linux[^/]*\.so
 
 def card(
     plan: ContainerPlan,
-    node: Callable[[BuildKey], Node],
+    node: Callable[[BuildKey], Task],
     store: Store,
     emissions: Sequence[Emission] = (),
     flags: Mapping[str, tuple[str, ...]] | None = None,
@@ -35,13 +36,13 @@ def card(
     """
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
 
-    def obtain(one: Node) -> Artifact:
+    def obtain(one: Task) -> Artifact:
         found = lookup(store, one.key)
         return found or Artifact(one.key, one.name, one.version, one.platform, {}, Digest(""))
 
-    members = closure(roots, node, obtain, views_of(plan.nodes)).members
+    members = closure(roots, node, obtain, views_of(plan.tasks)).members
     inside = list(dict.fromkeys(key for key, output in members if output == RUNTIME))
-    others = [one.key for one in plan.nodes if one.key not in inside]
+    others = [one.key for one in plan.tasks if one.key not in inside]
     known = flags or {}
     packages = [
         _package(node(key), obtain(node(key)), known, store, inside=key in inside)
@@ -59,7 +60,7 @@ def card(
 
 
 def _package(
-    node: Node,
+    node: Task,
     artifact: Artifact,
     flags: Mapping[str, tuple[str, ...]],
     store: Store,
@@ -72,13 +73,13 @@ def _package(
         name=node.name,
         version=node.version,
         flags=flags.get(node.name, ()),
-        patches=node.patch_names,
+        patches=node.about.patch_names(),
         inside=inside,
         size=runtime.size if runtime else 0,
         libraries=libraries(store.read(runtime.contents)) if runtime else (),
-        notes=node.patch_notes,
-        description=node.description,
-        deb=node.deb.digest if node.deb is not None else "",
+        notes=tuple(patch.description for patch in node.about.patches),
+        description=node.about.description,
+        deb=node.subject or "",
     )
 
 

@@ -80,5 +80,5 @@ def test_what_the_cases_share_is_right(checkout: Checkout) -> None:
         - package: {atom: www-servers/nginx}
         """,
     )
-    names = [node.name for node in checkout.plan().plan.nodes]
+    names = [node.name for node in checkout.plan().plan.tasks]
     assert names == ["sys-libs/zlib", "dev-libs/openssl", "www-servers/nginx"]

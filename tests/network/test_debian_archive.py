@@ -22,7 +22,8 @@ from buildit.debian.select import select
 from buildit.debian.sources_list import read_sources
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef
 from buildit.recipe.trees import Catalog
 from buildit.remote.fetch import Fetch, Fetcher
 from buildit.remote.transport import Transport, default_transport

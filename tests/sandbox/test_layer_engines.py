@@ -33,14 +33,12 @@ from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     Directory,
-    Group,
     ImageStep,
-    Node,
     PackageStep,
     SyncStep,
     Toolchain,
-    User,
 )
+from buildit.model.task import Group, Task, User
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import build_key, record_text
 from buildit.store.artifacts import commit
@@ -121,7 +119,7 @@ class Made:
     planned: Seen
 
 
-def _package(store: Store, node: Node, files: Files) -> Artifact:
+def _package(store: Store, node: Task, files: Files) -> Artifact:
     pairs = sorted(files, key=lambda pair: sort_key(pair[0]))
     contents = {entry.path: content for entry, content in pairs}
     inodes = {entry.path: entry for entry, _ in pairs}
@@ -163,7 +161,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     root = tmp_path_factory.mktemp("engines")
     project = _project(root / "project")
     nodes = [
-        Node(build_key(record), name, "1", record, "")
+        Task(build_key(record), "package", name, "1", record)
         for name in ("a/layout", "a/program", "a/one", "a/two")
         for record in [record_text({"name": name})]
     ]
@@ -204,7 +202,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             os="linux",
             arch=os.uname().machine,
             toolchain=Toolchain("toolchain/debian-12", str(PLATFORM), digest_bytes(b""), ()),
-            nodes=tuple(nodes),
+            tasks=tuple(nodes),
             steps=steps,
             images=(),
             app=App(("/usr/bin/snooze", "600"), user="700", group="700"),
@@ -214,7 +212,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         own = Own("", re.compile("(?!)"))
         syncs = [take(project, step, own) for step in steps if isinstance(step, SyncStep)]
         taken, _ = dated(syncs, {}, NOW)
-        laid = stack(plan, store, plan.node, lambda node: artifacts[node.key], taken)
+        laid = stack(plan, store, plan.task, lambda node: artifacts[node.key], taken)
         layers = tuple(laid.layers)
         listings = [laid.listing(layer.contents) for layer in layers]
         planned = merge(layers, listings, laid.epoch)

@@ -299,5 +299,5 @@ def test_many_small_files_are_taken_without_what_single_ones_need() -> None:
 
 
 def test_the_pure_core_needs_the_standard_library_only() -> None:
-    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "plan.nodes", "digest")
+    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "plan.tasks", "digest")
     assert sorted(loaded_by(*(f"buildit.{name}" for name in rooms)) & set(HEAVY)) == []

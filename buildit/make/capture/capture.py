@@ -22,8 +22,8 @@ from buildit.make.capture.normalise import (
 from buildit.make.capture.split import claims, moves, needed_at_run_time, split_outputs
 from buildit.model.amount import some
 from buildit.model.artifact import RUNTIME, Output
-from buildit.model.plan import Waiver
 from buildit.model.platform import Platform
+from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import BUILD_DIRECTORY

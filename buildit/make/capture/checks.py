@@ -27,8 +27,8 @@ from buildit.make.capture.needs import (
 from buildit.make.capture.shebang import fault, is_meant
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher
-from buildit.model.plan import Waiver
 from buildit.model.platform import Platform
+from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.model.yamlword import yaml_word
 

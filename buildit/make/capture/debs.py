@@ -21,10 +21,11 @@ from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight
 from buildit.make.capture.split import split_outputs
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import path_matcher
-from buildit.model.plan import DebRef, Node, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import Rules
-from buildit.plan.nodes import deb_node
+from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store
 
 RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
@@ -61,11 +62,11 @@ class Debs:
         for name, entry in self.owners.values():
             entries.setdefault(name, []).append(entry)
         for deb in sorted(self.toolchain.debs, key=lambda deb: deb.name):
-            key = deb_node(deb, self.toolchain, (), self.rules).key
+            key = deb_task(deb, self.toolchain, (), self.rules).key
             for output, found in split_outputs(entries.get(deb.name, ())).items():
                 yield Visible(f"{key}:{output}", found)
 
-    def around(self, node: Node) -> Sight:
+    def around(self, node: Task) -> Sight:
         """What the .deb of a node sees: those that were chosen with it, then the toolchain.
 
         One sight of all that were chosen together serves each of them, with itself hidden.
@@ -73,14 +74,15 @@ class Debs:
         Raises:
             IntegrityError, StoreError: one of them is damaged or missing.
         """
-        if node.deb is None or not node.beside:
+        named, *beside = node.inputs.debs
+        if not beside:
             return self.below()
-        group = tuple(sorted((node.deb, *node.beside), key=lambda deb: deb.digest))
+        group = tuple(sorted(node.inputs.debs, key=lambda deb: deb.digest))
         name = frozenset(deb.digest for deb in group)
         with self._lock:
             if name not in self._sights:
                 keys = {
-                    deb.digest: deb_node(deb, self.toolchain, group, self.rules).key
+                    deb.digest: deb_task(deb, self.toolchain, group, self.rules).key
                     for deb in group
                 }
                 visible = [
@@ -90,7 +92,7 @@ class Debs:
                 ]
                 self._sights[name] = dependencies_sight(visible, self.below()), keys
             sight, keys_of = self._sights[name]
-        return replace(sight, hidden=f"{keys_of[node.deb.digest]}:")
+        return replace(sight, hidden=f"{keys_of[named.digest]}:")
 
     def _outputs(self, deb: DebRef) -> Mapping[str, tuple[Entry, ...]]:
         if deb.digest not in self._listings:

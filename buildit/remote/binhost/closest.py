@@ -14,7 +14,7 @@ from typing import Protocol
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import BuilditError
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
 from buildit.store.cas import Store
 from buildit.store.names import builds_of, name_directory
@@ -58,7 +58,7 @@ class Nearby:
     labels: Mapping[BuildKey, str]
     _records: dict[BuildKey, str | None] = field(default_factory=dict)
 
-    def closest(self, node: Node) -> Closest | None:
+    def closest(self, node: Task) -> Closest | None:
         """The build with the fewest differences, the nearest place first; None where no place
         names one of the package."""
         best: Closest | None = None
@@ -67,14 +67,14 @@ class Nearby:
             if record is None or key == node.key:
                 continue
             try:
-                found = told_differences(record, node.record, self.label, node.patch_names)
+                found = told_differences(record, node.record, self.label, node.about.patch_names())
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             if best is None or len(found) < len(best.differences):
                 best = Closest(key, place, found)
         return best
 
-    def _candidates(self, node: Node) -> Iterator[tuple[BuildKey, str]]:
+    def _candidates(self, node: Task) -> Iterator[tuple[BuildKey, str]]:
         for entry in builds_of(self.store, node.name)[-CONSIDERED:]:
             yield entry.key, LOCAL
         for host in self.hosts:

@@ -15,7 +15,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.make.builder import resolved_outputs
 from buildit.model.artifact import Artifact
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.plan.identity import resolved_key
 from buildit.store.artifacts import Believed, Found, Suits, anybody, examine
 from buildit.store.cas import Store
@@ -63,7 +63,7 @@ stays unsigned, and from elsewhere."""
 
 
 def recall(
-    node: Node,
+    node: Task,
     at_hand: Mapping[BuildKey, Artifact],
     sources: Sources,
     keep: Keep,
@@ -74,7 +74,7 @@ def recall(
     Raises:
         StoreError: the store cannot be read or written.
     """
-    if node.deb is not None or any(dep.key not in at_hand for dep in node.dependencies):
+    if any(dep.key not in at_hand for dep in node.inputs.dependencies):
         return None
     outputs = resolved_outputs(node, at_hand)
     resolved = resolved_key(node.record, outputs)
@@ -126,7 +126,7 @@ def _entries(host: Host, resolved: Digest) -> Iterator[BuildKey]:
             yield key
 
 
-def _fits(node: Node, outputs: Outputs) -> Suits:
+def _fits(node: Task, outputs: Outputs) -> Suits:
     """Refuses before any byte is fetched what is something else, or was built against other bytes
     than those at hand."""
     wanted = sorted(tuple(sorted(one.items())) for one in outputs.values() if one)

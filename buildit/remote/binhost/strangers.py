@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import BuilditError
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.closest import PAGE_LIMIT
 from buildit.store.names import name_directory
@@ -33,14 +33,14 @@ class Stranger:
         return f"'{self.place}' has it, {self.who}, who is not trusted here; {self.hint}"
 
 
-def strangers(node: Node, hosts: Iterable[Binhost]) -> Iterator[Stranger]:
+def strangers(node: Task, hosts: Iterable[Binhost]) -> Iterator[Stranger]:
     """Those of binhosts that are reached over a network; of a directory all were looked at."""
     for host in hosts:
         if not host.base.startswith("/"):
             yield from _of(node, host)
 
 
-def _of(node: Node, host: Binhost) -> Iterator[Stranger]:
+def _of(node: Task, host: Binhost) -> Iterator[Stranger]:
     directory = name_directory(Path(), node.name)
     if directory is None:
         return

@@ -30,21 +30,11 @@ from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
-from buildit.model.plan import (
-    ContainerPlan,
-    DebRef,
-    Dependency,
-    Node,
-    PackageStep,
-    PatchRef,
-    SourceRef,
-    SyncStep,
-    Toolchain,
-    to_json,
-)
+from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, Toolchain, to_json
+from buildit.model.task import About, DebRef, Dependency, Inputs, PatchRef, SourceRef, Task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
-from buildit.plan.nodes import deb_node
 from buildit.plan.resolve import Selection
+from buildit.plan.tasks import deb_task
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from tests.hosts import FileBinhost
@@ -63,25 +53,26 @@ def deb(name: str) -> DebRef:
     return DebRef(name, "1", "amd64", "bookworm", place, 1_500_000, digest_bytes(name.encode()))
 
 
-def node(name: str, *needs: Node, use: str = "") -> Node:
+def node(name: str, *needs: Task, use: str = "") -> Task:
     record = canonical({"name": name, "use": use}).decode()
     source = SourceRef(f"{name.rpartition('/')[2]}.tar.gz", digest_bytes(b"s" + name.encode()), ())
-    return Node(
+    return Task(
         key=BuildKey(digest(record)),
+        kind="package",
         name=name,
         version="1.0",
         record=record,
-        origin=f"tree/{name}",
         platform=AMD64,
-        sources=(source,),
-        dependencies=tuple(Dependency(one.key, ("runtime", "dev")) for one in needs),
+        inputs=Inputs(tuple(Dependency(one.key, ("runtime", "dev")) for one in needs), (source,)),
+        about=About(origin=f"tree/{name}"),
     )
 
 
 ZLIB = node("sys-libs/zlib")
 SSL = node("dev-libs/openssl")
 PATCH = PatchRef("https://example.org/a.patch", digest_bytes(b"patch"), 1)
-NGINX = replace(node("www-servers/nginx", ZLIB, SSL), remote_patches=(PATCH,))
+NGINX = node("www-servers/nginx", ZLIB, SSL)
+NGINX = replace(NGINX, inputs=replace(NGINX.inputs, patches=(PATCH,)))
 TOOLS = Toolchain("toolchain/debian-12", AMD64, digest_bytes(b"tools"), (deb("gcc"), deb("make")))
 PLAN = ContainerPlan(
     directory="box",
@@ -91,7 +82,7 @@ PLAN = ContainerPlan(
     os="linux",
     arch="amd64",
     toolchain=TOOLS,
-    nodes=(ZLIB, SSL, NGINX),
+    tasks=(ZLIB, SSL, NGINX),
     steps=(
         PackageStep(NGINX.key, "./pkgs/nginx"),
         SyncStep("./files", "/srv", recursive=True, mode="", uid=0, gid=0, place="p"),
@@ -101,7 +92,7 @@ PLAN = ContainerPlan(
 )
 
 
-def build(store: Store, one: Node) -> Artifact:
+def build(store: Store, one: Task) -> Artifact:
     layer = f"layer of {one.key}".encode()
     output = Output(store.put_bytes(layer), len(layer), store.put_bytes(contents_blob(())))
     artifact = Artifact(
@@ -176,9 +167,11 @@ def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:
 
 
 def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -> None:
-    tool = replace(NGINX, dependencies=(Dependency(ZLIB.key, ("dev",)),))
+    tool = replace(
+        NGINX, inputs=replace(NGINX.inputs, dependencies=(Dependency(ZLIB.key, ("dev",)),))
+    )
     build(store, tool)
-    found = looked(replace(PLAN, nodes=(ZLIB, tool)), store)
+    found = looked(replace(PLAN, tasks=(ZLIB, tool)), store)
     assert [one.state for one in found.packages] == [State.UNNEEDED, State.STORE]
     assert found.fetches == ()
 
@@ -186,9 +179,9 @@ def test_what_only_a_build_needs_is_not_needed_for_what_is_there(store: Store) -
 def test_a_deb_beside_another_may_be_needed_when_that_is_unpacked(store: Store) -> None:
     """Nothing is at hand yet: who needs it is seen when the first is unpacked."""
     m4, sigsegv = deb("m4"), deb("libsigsegv2")
-    asked = deb_node(m4, TOOLS, (m4, sigsegv), RULES)
-    beside = deb_node(sigsegv, TOOLS, (m4, sigsegv), RULES)
-    plan = replace(PLAN, nodes=(beside, asked), steps=(PackageStep(asked.key, "debian:m4"),))
+    asked = deb_task(m4, TOOLS, (m4, sigsegv), RULES)
+    beside = deb_task(sigsegv, TOOLS, (m4, sigsegv), RULES)
+    plan = replace(PLAN, tasks=(beside, asked), steps=(PackageStep(asked.key, "debian:m4"),))
     found = looked(plan, store)
     assert [one.state for one in found.packages] == [State.PERHAPS, State.UNPACK]
     assert "to unpack where a file turns out to need it" in plan_lines(plan, found)[1]

@@ -405,7 +405,7 @@ def test_owners_of_files_are_the_recipes_own_accounts(
             planned(project, steps)
         assert (caught.value.place or "").endswith("pkg.yaml:5:22")
         return
-    record = json.loads(planned(project, steps).nodes[-1].record)
+    record = json.loads(planned(project, steps).tasks[-1].record)
     assert record["file-rules"][0]["owner"] == numbers
 
 

@@ -10,7 +10,7 @@ from buildit.commands.realise import agrees, realise
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import Dependency, Node
+from buildit.model.task import Dependency, Inputs, RunNeed, RunTime, Task
 
 pytestmark = pytest.mark.unit
 
@@ -57,7 +57,7 @@ class World:
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
 
-    def nodes(self) -> dict[BuildKey, Node]:
+    def nodes(self) -> dict[BuildKey, Task]:
         found = {}
         for name in self.needs:
             dependencies = tuple(
@@ -67,27 +67,33 @@ class World:
                 )
                 for other in self.needs[name]
             )
-            run = tuple(map(key, self.run.get(name, [])))
-            found[key(name)] = Node(
-                key(name), name, "1", "", "", dependencies=dependencies, run=run
+            run = tuple(RunNeed(key(one), RUNTIME, "") for one in self.run.get(name, []))
+            found[key(name)] = Task(
+                key(name),
+                "package",
+                name,
+                "1",
+                "",
+                inputs=Inputs(dependencies),
+                outputs={RUNTIME: RunTime(run)},
             )
-        return found  # fmt: skip
+        return found
 
-    def find(self, node: Node, at_hand: At) -> Artifact | None:
+    def find(self, node: Task, at_hand: At) -> Artifact | None:
         self.asked.append(node.name)
         candidates = self.stored.get(node.name, [])
         return next((one for one in candidates if agrees(one, at_hand)), None)
 
-    def recall(self, node: Node, at_hand: At) -> Artifact | None:
-        assert {dep.key for dep in node.dependencies} <= set(at_hand)
+    def recall(self, node: Task, at_hand: At) -> Artifact | None:
+        assert {dep.key for dep in node.inputs.dependencies} <= set(at_hand)
         return self.recalled.get(node.name)
 
-    def build(self, node: Node, at_hand: At) -> Artifact:
+    def build(self, node: Task, at_hand: At) -> Artifact:
         with self.lock:
             self.built.append(node.name)
         if node.name in self.fails:
             raise BuildError(f"{node.name} fails")
-        wanted = {dep.key for dep in node.dependencies}
+        wanted = {dep.key for dep in node.inputs.dependencies}
         assert wanted <= set(at_hand), "a build begins when all that it needs is at hand"
         return artifact(node.name, f"new {node.name}", {k: at_hand[k] for k in wanted})
 
@@ -211,7 +217,7 @@ def test_independent_nodes_are_built_at_the_same_time() -> None:
     together = threading.Barrier(3, timeout=10)
 
     class Waiting(World):
-        def build(self, node: Node, at_hand: At) -> Artifact:
+        def build(self, node: Task, at_hand: At) -> Artifact:
             if node.name != "app":
                 together.wait()
             return super().build(node, at_hand)
@@ -227,7 +233,7 @@ def test_at_most_jobs_builds_run_at_once() -> None:
     guard = threading.Lock()
 
     class Counting(World):
-        def build(self, node: Node, at_hand: At) -> Artifact:
+        def build(self, node: Task, at_hand: At) -> Artifact:
             nonlocal running, most
             with guard:
                 running += 1
@@ -247,7 +253,7 @@ def test_a_failure_lets_running_siblings_finish_and_starts_nothing_new() -> None
     finished: list[str] = []
 
     class Failing(World):
-        def build(self, node: Node, at_hand: At) -> Artifact:
+        def build(self, node: Task, at_hand: At) -> Artifact:
             if node.name == "bad":
                 failed.set()
                 raise BuildError("bad fails")
@@ -279,7 +285,7 @@ def test_the_first_failure_is_the_one_that_is_raised() -> None:
 def test_a_failed_preparation_builds_nothing() -> None:
     world = World({"app": []})
 
-    def prepare(nodes: tuple[Node, ...]) -> None:
+    def prepare(nodes: tuple[Task, ...]) -> None:
         raise BuildError("nothing to fetch from")
 
     with pytest.raises(BuildError, match="nothing to fetch"):

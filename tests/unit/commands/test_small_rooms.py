@@ -32,16 +32,8 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Config, Limits, SigningKeys, TrustRule, from_plain
 from buildit.model.config import Repository as Place
 from buildit.model.image import App, Port, Volume
-from buildit.model.plan import (
-    ContainerPlan,
-    Group,
-    ImageStep,
-    Node,
-    PackageStep,
-    SyncStep,
-    Toolchain,
-    User,
-)
+from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, SyncStep, Toolchain
+from buildit.model.task import Group, RunTime, Task, User
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
@@ -208,7 +200,7 @@ def test_a_lock_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
 
 def test_outputs_of_what_is_at_hand_enter_the_lock(project: Checkout, store: Store) -> None:
     planned = project.plan()
-    node = planned.plan.nodes[0]
+    node = planned.plan.tasks[0]
     made = artifact(store, node, {"usr/bin/x": b"x"})
     section = with_outputs(planned.section, {node.key: made})
     assert section.outputs == {("x/app", RUNTIME): made.outputs[RUNTIME].diff_id}
@@ -217,7 +209,7 @@ def test_outputs_of_what_is_at_hand_enter_the_lock(project: Checkout, store: Sto
 
 def test_other_bytes_than_the_lock_has_are_named(project: Checkout, store: Store) -> None:
     planned = project.plan()
-    node = planned.plan.nodes[0]
+    node = planned.plan.tasks[0]
     first = artifact(store, node, {"usr/bin/x": b"x"})
     section = with_outputs(planned.section, {node.key: first})
     assert differing(section, {node.key: first}) == ()
@@ -233,7 +225,7 @@ def test_other_bytes_than_the_lock_has_are_named(project: Checkout, store: Store
 
 def artifact(
     store: Store,
-    node: Node,
+    node: Task,
     files: Mapping[str, bytes],
     providers: Mapping[str, str] | None = None,
     mode: int = 0o644,
@@ -262,9 +254,9 @@ def artifact(
     return made
 
 
-def node_of(inputs: object = FIXED, **more: object) -> Node:
+def node_of(inputs: object = FIXED, **more: object) -> Task:
     record = record_text(replace(FIXED, **more).record())  # type: ignore[arg-type]
-    return Node(build_key(record), FIXED.name, FIXED.version, record, "")
+    return Task(build_key(record), "package", FIXED.name, FIXED.version, record)
 
 
 def test_the_first_build_says_so(store: Store) -> None:
@@ -295,7 +287,7 @@ def test_a_damaged_record_is_passed_over(store: Store) -> None:
 
 
 def plan_of(
-    project: Path, nodes: tuple[Node, ...], *steps: PackageStep | SyncStep
+    project: Path, nodes: tuple[Task, ...], *steps: PackageStep | SyncStep
 ) -> ContainerPlan:
     toolchain = Toolchain("toolchain/debian-12", str(PLATFORM), FIXED.toolchain, ())
     return ContainerPlan(
@@ -303,13 +295,13 @@ def plan_of(
     )
 
 
-def small(name: str, **more: object) -> Node:
+def small(name: str, **more: object) -> Task:
     record = record_text({"name": name})
-    return replace(Node(build_key(record), name, "1", record, ""), **more)  # type: ignore[arg-type]
+    return replace(Task(build_key(record), "package", name, "1", record), **more)  # type: ignore[arg-type]
 
 
 def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> None:
-    www = small("x/app", users=(User("www", 5, 5),), groups=(Group("www", 5),))
+    www = small("x/app", outputs={RUNTIME: RunTime((), (User("www", 5, 5),), (Group("www", 5),))})
     lib, late = small("x/lib"), small("x/late")
     made = {
         lib.key: artifact(store, lib, {"usr/lib/z": b"z"}),
@@ -326,7 +318,7 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
         PackageStep(lib.key, "x/lib"),
     )
     taken = [take(tmp_path, step, NOTHING) for step in plan.steps if isinstance(step, SyncStep)]
-    found = stack(plan, store, plan.node, lambda node: made[node.key], taken)
+    found = stack(plan, store, plan.task, lambda node: made[node.key], taken)
     assert [layer.title for layer in found.layers] == [
         "links of merged /usr",
         "x/lib-1 (runtime)",
@@ -342,7 +334,7 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
 
 def test_a_container_without_packages_has_its_accounts(store: Store, tmp_path: Path) -> None:
     plan = replace(plan_of(tmp_path, ()), users=(User("www", 5, 5),), groups=(Group("www", 5),))
-    found = stack(plan, store, plan.node, lambda node: pytest.fail(node.name))
+    found = stack(plan, store, plan.task, lambda node: pytest.fail(node.name))
     assert [layer.title for layer in found.layers] == ["users and groups"]
 
 
@@ -350,8 +342,8 @@ def test_the_same_stack_twice_is_the_same(store: Store, tmp_path: Path) -> None:
     app_ = small("x/app")
     made = {app_.key: artifact(store, app_, {"usr/bin/app": b"a"})}
     plan = plan_of(tmp_path, (app_,), PackageStep(app_.key, "x/app"))
-    first = stack(plan, store, plan.node, lambda node: made[node.key])
-    again = stack(plan, store, plan.node, lambda node: made[node.key])
+    first = stack(plan, store, plan.task, lambda node: made[node.key])
+    again = stack(plan, store, plan.task, lambda node: made[node.key])
     assert first.layers == again.layers
 
 
@@ -361,7 +353,7 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
     made = {app_.key: artifact(store, app_, {"a": b"a"}, {"soname:z": f"{gone}:runtime"})}
     plan = plan_of(tmp_path, (app_,), PackageStep(app_.key, "x/app"))
 
-    def obtain(node: Node) -> Artifact:
+    def obtain(node: Task) -> Artifact:
         return made[node.key]
 
     settings = Config(store.root, 1)
@@ -387,7 +379,7 @@ def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> 
 
 def test_an_image_carries_the_plan_and_the_layers(store: Store, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ())
-    found = stack(plan, store, plan.node, lambda node: pytest.fail(node.name))
+    found = stack(plan, store, plan.task, lambda node: pytest.fail(node.name))
     made = image(
         plan, ImageStep("aci", '{"a": 1}', "none", "c:1:1"), tuple(found.layers), found.epoch
     )

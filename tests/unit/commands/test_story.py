@@ -23,8 +23,8 @@ from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
 from buildit.image.formats.read_oci import read_oci
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import Node
-from buildit.plan.nodes import deb_node
+from buildit.model.task import Task
+from buildit.plan.tasks import deb_task
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.collect import collect, roots
@@ -77,12 +77,12 @@ def built(project: Checkout, report: Reporter = silent) -> None:
     build(options(project), report, threading.Event())
 
 
-def at_hand(project: Checkout, *further: Node, loads: BuildKey | None = None) -> None:
+def at_hand(project: Checkout, *further: Task, loads: BuildKey | None = None) -> None:
     """What the container needs and `further` ones, in the store as if they had been built.
 
     `loads` is the package whose libc.so.6 those of the container load.
     """
-    nodes = plan(project).plan.nodes
+    nodes = plan(project).plan.tasks
     soname = "soname:libc.so.6"
     with Store.open(project.root / "store") as store:
         made = io.BytesIO()
@@ -126,7 +126,7 @@ def test_a_plan_is_kept_only_once_it_was_built(project: Checkout) -> None:
     with Store.open(project.root / "store") as store:
         [root] = roots(store)
     assert root.anchor == project.container / "buildit.lock"
-    assert {node.key for node in plan(project).plan.nodes} < root.names
+    assert {node.key for node in plan(project).plan.tasks} < root.names
     assert "\noutput x/app runtime " in root.anchor.read_text()
 
 
@@ -152,7 +152,7 @@ def test_a_checkout_that_cannot_be_written_is_built(project: Checkout) -> None:
 @pytest.mark.parametrize("way", ["collected", "set aside"])
 def test_a_kept_plan_whose_inputs_the_store_lost_is_made_anew(project: Checkout, way: str) -> None:
     before = kept(project).plan
-    [blob] = before.nodes[-1].blobs
+    [blob] = before.tasks[-1].inputs.blobs
     with Store.open(project.root / "store") as store:
         if way == "collected":
             store.path(blob).unlink()
@@ -182,7 +182,7 @@ def test_what_a_sync_lacks_is_said_before_anything_is_built(project: Checkout) -
 
 def test_debs_that_an_image_loads_are_no_garbage(project: Checkout) -> None:
     toolchain = plan(project).plan.toolchain
-    debs = [deb_node(one, toolchain, (), RULES) for one in toolchain.debs]
+    debs = [deb_task(one, toolchain, (), RULES) for one in toolchain.debs]
     [libc] = [one.key for one in debs if one.name == "debian:libc6"]
     at_hand(project, *debs, loads=libc)
     built(project)

@@ -12,7 +12,8 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import DebRef, Node, PatchRef, Signature, SourceRef, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef, Inputs, PatchRef, Signature, SourceRef, Task
 from buildit.store.cas import Store
 
 pytestmark = pytest.mark.unit
@@ -59,7 +60,9 @@ def test_unpacking_a_deb_brings_the_toolchain_that_it_is_compared_with(
     store: Store, distfiles: Path, toolchain: Toolchain
 ) -> None:
     m4 = deb(distfiles, "m4")
-    supply(store, distfiles).bring((Node(KEY, "debian:m4", "1", "{}", "", deb=m4),), toolchain)
+    supply(store, distfiles).bring(
+        (Task(KEY, "debian", "debian:m4", "1", "{}", inputs=Inputs(debs=(m4,))),), toolchain
+    )
     assert brought(store, m4, *toolchain.debs) == ["m4", "gcc", "libc6"]
 
 
@@ -69,8 +72,8 @@ def test_a_build_beside_a_deb_brings_the_deb_where_the_toolchain_is_there(
     store.named_tree(toolchain.identity, lambda tree: (tree / "usr").mkdir())
     m4, sigsegv = deb(distfiles, "m4"), deb(distfiles, "libsigsegv2")
     nodes = (
-        Node(KEY, "debian:m4", "1", "{}", "", deb=m4, beside=(sigsegv,)),
-        Node(BuildKey("2" * 64), "x/app", "1", "{}", ""),
+        Task(KEY, "debian", "debian:m4", "1", "{}", inputs=Inputs(debs=(m4, sigsegv))),
+        Task(BuildKey("2" * 64), "package", "x/app", "1", "{}"),
     )
     supply(store, distfiles).bring(nodes, toolchain)
     assert brought(store, m4, sigsegv, *toolchain.debs) == ["m4", "libsigsegv2"]
@@ -80,7 +83,7 @@ def test_a_toolchain_that_was_not_filled_to_its_end_is_fetched_again(
     store: Store, distfiles: Path, toolchain: Toolchain
 ) -> None:
     (store.root / "trees" / toolchain.identity).mkdir(parents=True)
-    supply(store, distfiles).bring((Node(KEY, "x/app", "1", "{}", ""),), toolchain)
+    supply(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
     assert brought(store, *toolchain.debs) == ["gcc", "libc6"]
 
 
@@ -89,7 +92,7 @@ def test_a_deb_that_is_nowhere_names_the_next_step(
 ) -> None:
     (distfiles / "gcc_1_amd64.deb").unlink()
     with pytest.raises(FetchError, match=r"gcc_1_amd64\.deb is gone from every mirror") as caught:
-        supply(store, distfiles).bring((Node(KEY, "x/app", "1", "{}", ""),), toolchain)
+        supply(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
     assert "buildit lock --update toolchain" in (caught.value.hint or "")
 
 
@@ -99,7 +102,7 @@ def test_a_source_comes_from_distfiles_by_name_or_digest(
     digest = digest_bytes(b"source")
     (distfiles / digest).write_bytes(b"source")
     source = SourceRef("app.tgz", digest, ("https://example.org/app.tgz",))
-    node = Node(KEY, "x/app", "1", "{}", "", sources=(source,))
+    node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(sources=(source,)))
     supply(store, distfiles).bring((node,), toolchain)
     assert store.has(digest)
 
@@ -112,7 +115,7 @@ def test_a_signature_comes_from_distfiles_too(
     (distfiles / "app.tgz.asc").write_bytes(b"no signature at all")
     signature = Signature(("https://example.org/app.tgz.asc",), (store.put_bytes(b"a key"),))
     source = SourceRef("app.tgz", digest, ("https://example.org/app.tgz",), signature)
-    node = Node(KEY, "x/app", "1", "{}", "", sources=(source,))
+    node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(sources=(source,)))
     with pytest.raises(IntegrityError, match=r"the upstream signature of app\.tgz does not hold"):
         supply(store, distfiles).bring((node,), toolchain)
 
@@ -122,7 +125,7 @@ def test_a_pinned_patch_may_come_from_anywhere(
 ) -> None:
     """Its canonical form proves it, so http is not refused before it is asked."""
     patch = PatchRef("http://example.org/a.patch", Digest("5" * 64), 1)
-    node = Node(KEY, "x/app", "1", "{}", "", remote_patches=(patch,))
+    node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(patches=(patch,)))
     with pytest.raises(FetchError) as caught:
         supply(store, distfiles).bring((node,), toolchain)
     [line] = caught.value.details

@@ -14,7 +14,7 @@ from buildit.debian.select import select
 from buildit.debian.sources_list import AptSource
 from buildit.digest import Digest
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
-from buildit.model.plan import DebRef
+from buildit.model.task import DebRef
 from tests.debian_maker import NOW, Archive, paragraph
 from tests.fakes import FakeTransport
 from tests.openpgp_maker import Key, clearsigned

@@ -10,7 +10,7 @@ import pytest
 from buildit.debian.packages import PackageIndex, build_index
 from buildit.debian.select import Merged, select
 from buildit.errors import UnsatisfiableError
-from buildit.model.plan import DebRef
+from buildit.model.task import DebRef
 from tests.debian_maker import paragraph as p
 
 pytestmark = pytest.mark.unit

@@ -17,8 +17,8 @@ from buildit.make.capture.checks import (
     refuse_errors,
 )
 from buildit.make.capture.needs import looks
-from buildit.model.plan import Waiver
 from buildit.model.platform import PLATFORMS
+from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.package import Recipe
 from buildit.recipe.yaml.read import parse_yaml

@@ -11,9 +11,10 @@ from buildit.errors import RecipeError
 from buildit.make.capture.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
 from buildit.make.capture.needs import Needs, Sight
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import Toolchain
+from buildit.model.task import DebRef
 from buildit.model.tree import Entry, Kind
-from buildit.plan.nodes import deb_node
+from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store
 from tests.debian_maker import make_deb
 
@@ -94,14 +95,14 @@ def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         toolchain = Toolchain("t", "linux/amd64", Digest("0" * 64), (base,))
         entry = Entry("usr/bin/sh", Kind.SYMLINK, 0o777, target="dash")
         debs = Debs(store, toolchain, {entry.path: ("base", entry)}, RULES)
-        node = deb_node(own, toolchain, (own, other), RULES)
-        neighbour = deb_node(other, toolchain, (own, other), RULES)
+        node = deb_task(own, toolchain, (own, other), RULES)
+        neighbour = deb_task(other, toolchain, (own, other), RULES)
         key = neighbour.key
         places = {
             "usr/bin/x": f"{key}:{RUNTIME}",
             "usr/include/x.h": f"{key}:dev",
             "usr/share/man/man1/x.1": f"{key}:doc",
-            "usr/bin/sh": f"{deb_node(base, toolchain, (), RULES).key}:{RUNTIME}",
+            "usr/bin/sh": f"{deb_task(base, toolchain, (), RULES).key}:{RUNTIME}",
             "usr/bin/own": None,  # it looks for others than itself
         }
         assert owners(debs.around(node), *places) == places
@@ -109,7 +110,7 @@ def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert debs.below().at("usr/bin/x") is None
         store.path(other.digest).unlink()
         with monkeypatch.context() as patched:
-            patched.setattr("buildit.make.capture.debs.deb_node", None)  # all of it once
+            patched.setattr("buildit.make.capture.debs.deb_task", None)  # all of it once
             assert owners(debs.around(node), *places) == places
             beside = owners(debs.around(neighbour), "usr/bin/own", "usr/bin/x")
         assert beside == {"usr/bin/own": f"{node.key}:{RUNTIME}", "usr/bin/x": None}

@@ -15,7 +15,7 @@ from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.make.record import BuildRecord
 from buildit.make.workroom import Workroom
 from buildit.model.config import Limits
-from buildit.model.plan import SourceRef
+from buildit.model.task import SourceRef
 from buildit.plan.identity import SourceInput
 from buildit.store.cas import Store
 

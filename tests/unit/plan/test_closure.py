@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from buildit.commands.assemble import why_text
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import DebRef, Node
+from buildit.model.task import RunNeed, RunTime, Task
 from buildit.plan.closure import Closure, closure, views_of
 
 pytestmark = pytest.mark.unit
@@ -18,6 +18,10 @@ pytestmark = pytest.mark.unit
 
 def key(name: str) -> BuildKey:
     return BuildKey(digest_bytes(name.encode()))
+
+
+def _needs(run: Mapping[str, list[str]], name: str) -> tuple[RunNeed, ...]:
+    return tuple(RunNeed(key(one), RUNTIME, "declared: run") for one in run.get(name, []))
 
 
 class World:
@@ -34,15 +38,17 @@ class World:
                 self.outputs.setdefault(other.partition(":")[0], {})
         run = run or {}
         self.nodes = {
-            key(name): Node(key(name), name, "1", "", "", run=tuple(map(key, run.get(name, []))))
+            key(name): Task(
+                key(name), "package", name, "1", "", outputs={RUNTIME: RunTime(_needs(run, name))}
+            )
             for name in {*self.outputs, *run, *(one for names in run.values() for one in names)}
         }
         self.asked: list[str] = []
 
-    def node(self, k: BuildKey) -> Node:
+    def node(self, k: BuildKey) -> Task:
         return self.nodes[k]
 
-    def obtain(self, node: Node) -> Artifact:
+    def obtain(self, node: Task) -> Artifact:
         self.asked.append(node.name)
         outputs = {}
         for output, wanted in {RUNTIME: [], **self.outputs.get(node.name, {})}.items():
@@ -151,11 +157,12 @@ def test_each_artifact_is_obtained_once_per_output() -> None:
 def test_a_view_stands_for_its_deb_wherever_it_is_needed() -> None:
     """`without:` of a package step holds for the image, whoever needs the .deb besides."""
     world = World({"app": ["deb"], "deb": ["far"], "view": ["near"], "other": ["view"]})
-    ref = DebRef("x", "1", "amd64", "bookworm", "pool/x.deb", 1, digest_bytes(b"x"))
-    for name, globs in (("deb", ()), ("view", ("usr/bin/x",))):
-        world.nodes[key(name)] = replace(world.nodes[key(name)], deb=ref, without=globs)
+    subject = digest_bytes(b"x")
+    for name, partial in (("deb", False), ("view", True)):
+        task = world.nodes[key(name)]
+        world.nodes[key(name)] = replace(task, subject=subject, partial=partial)
     views = views_of(world.nodes.values())
-    assert views == {ref.digest: key("view")}
+    assert views == {subject: key("view")}
     roots = (key("app"), key("other"))
     found = closure(roots, world.node, world.obtain, views)
     assert [world.node(one).name for one, _ in found.members] == ["near", "view", "app", "other"]

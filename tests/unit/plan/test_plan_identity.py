@@ -14,8 +14,8 @@ from buildit.commands.rules import RULES
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.make.record import read_record
-from buildit.model.plan import Dependency
 from buildit.model.platform import PLATFORMS, Platform
+from buildit.model.task import Dependency
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,

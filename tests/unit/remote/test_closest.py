@@ -10,7 +10,7 @@ import pytest
 from buildit.digest import BuildKey
 from buildit.errors import FetchError
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import Node
+from buildit.model.task import Task
 from buildit.plan.identity import build_key, record_text
 from buildit.remote.binhost.closest import Nearby
 from buildit.site.package_page import package_page
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.unit
 SITE = Site("far", "https://far.example")
 
 
-def node(version: str = "1.0", use: str = "", name: str = "app/hello", **more: object) -> Node:
+def node(version: str = "1.0", use: str = "", name: str = "app/hello", **more: object) -> Task:
     record = record_text(
         {"name": name, "version": version, "environment": {"USE": use}, "steps": [], **more}
     )
-    return Node(build_key(record), name, version, record, "")
+    return Task(build_key(record), "package", name, version, record)
 
 
-def built(store: Store, one: Node) -> Artifact:
+def built(store: Store, one: Task) -> Artifact:
     output = Output(store.put_bytes(b"layer"), 5, store.put_bytes(b"contents"))
     record = store.put_bytes(one.record.encode())
     artifact = Artifact(one.key, one.name, one.version, "linux/amd64", {RUNTIME: output}, record)
@@ -55,7 +55,7 @@ class Web:
         content = self.files.get(path)
         return content if content is None or len(content) <= limit else None
 
-    def publish(self, *nodes: Node) -> None:
+    def publish(self, *nodes: Task) -> None:
         claim = Claim("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
         builds = [Build(one.key, one.version, "linux/amd64", (), (claim,)) for one in nodes]
         page = package_page(SITE, Listed(nodes[0].name, nodes[0].name, ()), builds)

@@ -10,7 +10,7 @@ import pytest
 from buildit.digest import BuildKey, Digest
 from buildit.errors import FetchError
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.plan import DebRef, Dependency, Node
+from buildit.model.task import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
 from buildit.remote.binhost.cutoff import Sources, recall
 from buildit.store.artifacts import Found, commit, lookup, place_statement
@@ -30,7 +30,7 @@ def library(recipe: str, diff_id: Digest = BYTES) -> Artifact:
     return Artifact(key, "libs/greet", "1", "linux/amd64", {RUNTIME: output}, Digest("4" * 64))
 
 
-def app(dependency: Artifact, **more: str) -> Node:
+def app(dependency: Artifact, **more: str) -> Task:
     record = record_text(
         {
             "type": "package",
@@ -40,10 +40,10 @@ def app(dependency: Artifact, **more: str) -> Node:
         }
     )
     deps = (Dependency(dependency.key, ("dev", RUNTIME)),)
-    return Node(build_key(record), "app/hello", "1.0", record, "", dependencies=deps)
+    return Task(build_key(record), "package", "app/hello", "1.0", record, inputs=Inputs(deps))
 
 
-def built(node: Node, dependency: Artifact, store: Store) -> Artifact:
+def built(node: Task, dependency: Artifact, store: Store) -> Artifact:
     layer = b"hello"
     need = "soname:libgreet.so.1"
     providers = {need: f"{dependency.key}:{RUNTIME}"}
@@ -100,7 +100,7 @@ class World:
     new: Artifact = field(default_factory=lambda: library("new"))
     hosts: tuple[Host, ...] = ()
 
-    def recall(self, node: Node, dependency: Artifact | None = None) -> tuple[Artifact, str] | None:
+    def recall(self, node: Task, dependency: Artifact | None = None) -> tuple[Artifact, str] | None:
         at_hand = {self.new.key: dependency or self.new}
         return recall(
             node, at_hand, Sources(self.store, self.hosts), lambda one, _: keep(self.store, one)
@@ -142,10 +142,8 @@ def test_other_bytes_or_another_recipe_are_not(world: World, store: Store) -> No
 
 
 def test_nothing_is_recalled_without_dependencies_or_for_a_deb(world: World) -> None:
-    lonely = replace(app(world.new), record=record_text({"type": "package"}), dependencies=())
+    lonely = replace(app(world.new), record=record_text({"type": "debian"}), inputs=Inputs())
     assert world.recall(lonely) is None
-    deb = DebRef("libc6", "1", "amd64", "s", "p", 1, BYTES)
-    assert world.recall(replace(app(world.new), deb=deb)) is None
     assert recall(app(world.old), {}, Sources(world.store), lambda *_: None) is None
 
 

@@ -16,7 +16,8 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, Node, PackageStep, Toolchain
+from buildit.model.plan import ContainerPlan, PackageStep, Toolchain
+from buildit.model.task import About, PatchAbout, Task
 from buildit.model.tree import Entry, Kind
 from buildit.remote.binhost.publishing import FilePublisher
 from buildit.site.card import Card, CardImage, CardPackage, card_bytes
@@ -363,19 +364,16 @@ def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) ->
     for one in (greet, hello):
         commit(store, one)
     nodes = (
-        Node(greet.key, greet.name, "1.0", "", "", "linux/amd64"),
-        Node(
+        Task(greet.key, "package", greet.name, "1.0", ""),
+        Task(
             hello.key,
+            "package",
             hello.name,
             "1.0",
             "",
-            "",
-            "linux/amd64",
-            patch_names=("p.patch",),
-            patch_notes=("Why",),
-            description="What",
+            about=About(description="What", patches=(PatchAbout("p.patch", "Why"),)),
         ),
-        Node(key("dev-lang/perl"), "dev-lang/perl", "5.36", "", "", "linux/amd64"),
+        Task(key("dev-lang/perl"), "package", "dev-lang/perl", "5.36", ""),
     )
     plan = ContainerPlan(
         "/box", "Me", "box", "1", "linux", "amd64",
@@ -390,7 +388,7 @@ def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) ->
         Emission(aci, "aci", Digest("9" * 64), "i"),
         Emission(oci, "oci", Digest("8" * 64), "i"),
     )
-    made = card(plan, plan.node, store, emissions, {"app/hello": ("loud",)})
+    made = card(plan, plan.task, store, emissions, {"app/hello": ("loud",)})
     assert [(p.name, p.inside, p.libraries) for p in made.packages] == [
         ("libs/greet", True, ("libx.so.1.2",)),
         ("app/hello", True, ("libx.so.1.2",)),

@@ -13,19 +13,26 @@ from typing import TYPE_CHECKING
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import (
-    DebRef,
-    Dependency,
-    Node,
-    PatchRef,
-    Signature,
-    SourceRef,
-    Toolchain,
-    Waiver,
-)
+from buildit.model.plan import Toolchain
 from buildit.model.platform import Platform
 from buildit.model.sourcename import name_of, names_archive
+from buildit.model.task import (
+    About,
+    DebRef,
+    Dependency,
+    Inputs,
+    PatchAbout,
+    PatchRef,
+    RunNeed,
+    RunTime,
+    Signature,
+    SourceRef,
+    Task,
+    Waiver,
+)
 from buildit.plan.identity import (
+    DEBIAN,
+    PACKAGE,
     BuildInputs,
     FileInput,
     PatchInput,
@@ -73,13 +80,13 @@ class Pinned:
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
 
 
-def deb_node(
+def deb_task(
     deb: DebRef,
     toolchain: Toolchain,
     beside: tuple[DebRef, ...],
     rules: Rules,
     without: tuple[str, ...] = (),
-) -> Node:
+) -> Task:
     """The node of a Debian binary package, unpacked and split.
 
     `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
@@ -92,18 +99,23 @@ def deb_node(
     loaded = toolchain.run.get(deb.name, ())
     run = [_deb_record(one, toolchain, group, rules) for one in others if one.name in loaded]
     run += [_deb_record(one, toolchain, (), rules) for one in toolchain.debs if one.name in loaded]
-    return Node(
+    return Task(
         key=build_key(record),
+        kind=DEBIAN,
         name=f"debian:{deb.name}",
         version=deb.version,
         record=record,
-        origin=deb.path,
         platform=toolchain.platform,
-        run=tuple(map(build_key, run)),
-        deb=deb,
-        beside=others,
-        without=without,
+        inputs=Inputs(debs=group),
+        outputs={RUNTIME: RunTime(tuple(_depends(build_key(one)) for one in run))},
+        about=About(origin=deb.path),
+        subject=deb.digest,
+        partial=bool(without),
     )
+
+
+def _depends(key: BuildKey) -> RunNeed:
+    return RunNeed(key, RUNTIME, "Depends")
 
 
 def _deb_record(
@@ -117,7 +129,7 @@ def _deb_record(
     return record_text(deb_record(deb.digest, toolchain.identity, digests, rules, without))
 
 
-def asked_node(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Node:
+def asked_task(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Task:
     """The node of the .deb that a dependency names.
 
     Raises:
@@ -128,7 +140,7 @@ def asked_node(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rule
     own = next((deb for deb in toolchain.debs if deb.name == name), None)
     if own is not None:
         _check_version(wanted, own)
-        return deb_node(own, toolchain, (), rules, wanted.without)
+        return deb_task(own, toolchain, (), rules, wanted.without)
     listed = _listed(wanted, pinned)
     found = next((deb for deb in listed if deb.name == name), None)
     if found is None:
@@ -137,7 +149,7 @@ def asked_node(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rule
             place=wanted.place,
             hint=f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}",
         )
-    return deb_node(found, toolchain, _further(listed, toolchain), rules, wanted.without)
+    return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.without)
 
 
 def _listed(wanted: Wanted, pinned: Pinned) -> tuple[DebRef, ...]:
@@ -167,25 +179,27 @@ class _Graph:
     selection: Selection
     pinned: Pinned
     rules: Rules
-    nodes: dict[BuildKey, Node] = field(default_factory=dict)
+    nodes: dict[BuildKey, Task] = field(default_factory=dict)
     by_name: dict[str, BuildKey] = field(default_factory=dict)
     beside: dict[BuildKey, tuple[BuildKey, ...]] = field(default_factory=dict)
 
     def is_toolchains(self, key: BuildKey) -> bool:
         """Whether a build has this node's files already: it is a .deb of the toolchain."""
-        deb = self.nodes[key].deb
-        return any(deb in toolchain.debs for toolchain in self.pinned.toolchains.values())
+        debs = self.nodes[key].inputs.debs[:1]
+        return any(
+            d in toolchain.debs for d in debs for toolchain in self.pinned.toolchains.values()
+        )
 
     def add_deb(self, deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...]) -> BuildKey:
         """Add a .deb, and those that the toolchain says an image with it needs besides."""
-        return self._add(deb_node(deb, toolchain, beside, self.rules), toolchain)
+        return self._add(deb_task(deb, toolchain, beside, self.rules), deb, toolchain)
 
-    def _add(self, node: Node, toolchain: Toolchain) -> BuildKey:
-        if node.key in self.nodes or node.deb is None:
+    def _add(self, node: Task, deb: DebRef, toolchain: Toolchain) -> BuildKey:
+        if node.key in self.nodes:
             return node.key
         self.nodes[node.key] = node
         for other in toolchain.debs:
-            if other.name in toolchain.run.get(node.deb.name, ()):
+            if other.name in toolchain.run.get(deb.name, ()):
                 self.add_deb(other, toolchain, ())
         return node.key
 
@@ -194,10 +208,10 @@ class _Graph:
 
         The node of one for run time gets its Depends, so that an image takes them with it.
         """
-        node = asked_node(wanted, self.pinned, toolchain, self.rules)
-        assert node.deb is not None  # noqa: S101 it is a .deb's
+        node = asked_task(wanted, self.pinned, toolchain, self.rules)
+        named = node.inputs.debs[0]
         known = {deb.name for deb in toolchain.debs}
-        is_own = node.deb.name in known
+        is_own = named.name in known
         if wanted.role != "run" and is_own:
             return ()
         listed = () if is_own and not wanted.depends else _listed(wanted, self.pinned)
@@ -205,18 +219,19 @@ class _Graph:
         keys = tuple(self.add_deb(deb, toolchain, further) for deb in further)
         self.beside |= dict.fromkeys(keys, keys)
         if wanted.role == "run":
-            self._add(node, toolchain)
+            self._add(node, named, toolchain)
             if wanted.depends:
-                inside = (deb for deb in listed if deb.name in known and deb != node.deb)
+                inside = (deb for deb in listed if deb.name in known and deb != named)
                 keys = (*keys, *(self.add_deb(deb, toolchain, ()) for deb in inside))
                 self._take_along(node, keys)
         return keys
 
-    def _take_along(self, asked: Node, keys: tuple[BuildKey, ...]) -> None:
+    def _take_along(self, asked: Task, keys: tuple[BuildKey, ...]) -> None:
         """Make an image that takes a .deb take others too."""
         node = self.nodes[asked.key]
-        others = (key for key in keys if self.nodes[key].deb != node.deb)
-        self.nodes[asked.key] = replace(node, run=tuple(dict.fromkeys((*node.run, *others))))
+        others = (_depends(key) for key in keys if self.nodes[key].subject != node.subject)
+        needs = tuple(dict.fromkeys((*node.run_needs(), *others)))
+        self.nodes[asked.key] = replace(node, outputs={RUNTIME: RunTime(needs)})
 
 
 def _check_version(wanted: Wanted, own: DebRef) -> None:
@@ -229,14 +244,14 @@ def _check_version(wanted: Wanted, own: DebRef) -> None:
         )
 
 
-def nodes(
+def tasks(
     selection: Selection,
     gathered: Mapping[str, Gathered],
     pinned: Pinned,
     platform: Platform,
     rules: Rules,
     asked: tuple[Wanted, ...] = (),
-) -> dict[BuildKey, Node]:
+) -> dict[BuildKey, Task]:
     """The nodes of all chosen packages in topological order, .debs before who needs them.
 
     `asked` are the Debian packages that the container names itself.
@@ -258,35 +273,51 @@ def nodes(
 
 def _node(
     graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform
-) -> tuple[Node, tuple[BuildKey, ...]]:
+) -> tuple[Task, tuple[BuildKey, ...]]:
     """A package's node, and the keys of those that it is linked against."""
     package = evaluated.package
     toolchain = graph.pinned.toolchains[package.recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
     inputs = _inputs(evaluated, gathered, platform, toolchain, dependencies, graph.rules)
     record = record_text(inputs.record())
-    node = Node(
+    node = Task(
         key=build_key(record),
+        kind=PACKAGE,
         name=package.name,
         version=package.version,
         record=record,
-        origin=package.origin,
         platform=str(platform),
-        sources=tuple(_source(evaluated, gathered, i) for i in range(len(evaluated.sources))),
-        patch_names=tuple(patch.written for patch in evaluated.patches),
-        remote_patches=tuple(_remote_patches(evaluated, gathered)),
-        dependencies=dependencies,
-        run=tuple(_run(graph, evaluated, toolchain)),
-        blobs=gathered.blobs(),
-        waivers=tuple(Waiver(w.check, w.path, w.reason) for w in package.recipe.waivers),
-        users=evaluated.users,
-        groups=evaluated.groups,
-        patch_notes=tuple(patch.spec.description for patch in evaluated.patches),
+        inputs=Inputs(
+            dependencies=dependencies,
+            sources=tuple(_source(evaluated, gathered, i) for i in range(len(evaluated.sources))),
+            patches=tuple(_remote_patches(evaluated, gathered)),
+            blobs=gathered.blobs(),
+            waivers=tuple(Waiver(w.check, w.path, w.reason) for w in package.recipe.waivers),
+        ),
+        outputs={
+            RUNTIME: RunTime(
+                tuple(_run(graph, evaluated, toolchain)), evaluated.users, evaluated.groups
+            )
+        },
+        about=_about(evaluated),
+    )
+    return node, linked
+
+
+def _about(evaluated: Evaluated) -> About:
+    package = evaluated.package
+    return About(
+        origin=package.origin,
         description=package.recipe.description or "",
         homepage=package.recipe.homepage or "",
         license=package.recipe.license or "",
+        patches=tuple(
+            PatchAbout(
+                patch.written, patch.spec.description, patch.spec.fixes, patch.spec.upstream or ""
+            )
+            for patch in evaluated.patches
+        ),
     )
-    return node, linked
 
 
 def _inputs(
@@ -390,7 +421,7 @@ def _reach(graph: _Graph, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
     for key in queue:
         further = [*graph.beside.get(key, ())]
         if role == "build":
-            further += graph.nodes[key].run
+            further += [need.key for need in graph.nodes[key].run_needs()]
         for next_key in further:
             if next_key not in seen and not graph.is_toolchains(next_key):
                 seen[next_key] = None
@@ -398,12 +429,13 @@ def _reach(graph: _Graph, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
     return tuple(seen)
 
 
-def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[BuildKey]:
+def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[RunNeed]:
     for wanted in evaluated.wanted:
         if wanted.role != "run":
             continue
         if wanted.atom is None:
             graph.debs(wanted, toolchain)
-            yield asked_node(wanted, graph.pinned, toolchain, graph.rules).key
+            key = asked_task(wanted, graph.pinned, toolchain, graph.rules).key
         else:
-            yield graph.by_name[wanted.atom.name]
+            key = graph.by_name[wanted.atom.name]
+        yield RunNeed(key, RUNTIME, "declared: run")

@@ -12,8 +12,9 @@ import pytest
 from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import ContainerPlan, Node, PackageStep, from_json, to_json
-from buildit.plan.identity import build_key
+from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
+from buildit.model.task import Task
+from buildit.plan.identity import build_key, left_out
 from tests.planning import LOCKED, TOOLCHAIN, Checkout, checkout, deb, locked
 
 pytestmark = pytest.mark.unit
@@ -208,8 +209,8 @@ def record_of(project: Checkout, name: str, use: tuple[str, ...] = ()) -> dict[s
     return found
 
 
-def node_of(project: Checkout, name: str, use: tuple[str, ...] = ()) -> Node:
-    return next(node for node in project.plan(use).plan.nodes if node.name == name)
+def node_of(project: Checkout, name: str, use: tuple[str, ...] = ()) -> Task:
+    return next(node for node in project.plan(use).plan.tasks if node.name == name)
 
 
 def test_without_a_script_that_reads_it_use_is_not_there(project: Checkout) -> None:
@@ -221,8 +222,8 @@ def test_without_a_script_that_reads_it_use_is_not_there(project: Checkout) -> N
 
 def names(project: Checkout, name: str) -> dict[str, tuple[str, ...]]:
     plan = project.plan().plan
-    node = next(one for one in plan.nodes if one.name == name)
-    return {plan.node(dep.key).name: dep.outputs for dep in node.dependencies}
+    node = next(one for one in plan.tasks if one.name == name)
+    return {plan.task(dep.key).name: dep.outputs for dep in node.inputs.dependencies}
 
 
 def test_link_dependencies_are_transitive_with_their_headers(project: Checkout) -> None:
@@ -250,7 +251,7 @@ def test_a_run_dependency_is_no_input_of_the_build(project: Checkout) -> None:
     node = node_of(project, "x/app")
     assert node.key == before
     data = node_of(project, "x/data")
-    assert node.run == (data.key,)
+    assert [need.key for need in node.run_needs()] == [data.key]
 
 
 LIBC6 = locked(libc6=(deb("libc6"), deb("libgcc-s1")))
@@ -261,12 +262,12 @@ def test_a_deb_of_the_toolchain_is_at_hand_already(project: Checkout) -> None:
     before = project.key("x/app")
     recipe("depends:\n", "depends:\n  build: [debian:gcc]\n  run: [debian:libc6]\n")(project)
     plan = project.plan().plan
-    node = next(one for one in plan.nodes if one.name == "x/app")
+    node = next(one for one in plan.tasks if one.name == "x/app")
     assert node.key == before
-    assert [plan.node(key).name for key in node.run] == ["debian:libc6"]
-    libc = plan.node(node.run[0])
-    assert libc.deb == deb("libc6")
-    assert libc.dependencies == ()
+    assert [plan.task(need.key).name for need in node.run_needs()] == ["debian:libc6"]
+    libc = plan.task(node.run_needs()[0].key)
+    assert libc.inputs.debs[0] == deb("libc6")
+    assert libc.inputs.dependencies == ()
 
 
 def asking(project: Checkout, *packages: str) -> ContainerPlan:
@@ -276,27 +277,27 @@ def asking(project: Checkout, *packages: str) -> ContainerPlan:
     return project.plan().plan
 
 
-def first(plan: ContainerPlan) -> Node:
+def first(plan: ContainerPlan) -> Task:
     """The node that the first step asks for."""
     step = plan.steps[0]
     assert isinstance(step, PackageStep)
-    return plan.node(step.key)
+    return plan.task(step.key)
 
 
 def runs(plan: ContainerPlan, name: str) -> set[str]:
     """What an image with a .deb takes besides."""
     return {
-        plan.node(key).name.removeprefix("debian:")
-        for node in plan.nodes
+        plan.task(need.key).name.removeprefix("debian:")
+        for node in plan.tasks
         if node.name == f"debian:{name}"
-        for key in node.run
+        for need in node.run_needs()
     }
 
 
 def test_what_a_deb_loads_besides_is_in_the_plan(project: Checkout) -> None:
     plan = asking(project, "{debian: libc6, closure: files}")
-    assert [node.name for node in plan.nodes] == ["debian:libc6", "debian:libgcc-s1"]
-    assert plan.nodes[0].run == (plan.nodes[1].key,)
+    assert [node.name for node in plan.tasks] == ["debian:libc6", "debian:libgcc-s1"]
+    assert [need.key for need in plan.tasks[0].run_needs()] == [plan.tasks[1].key]
 
 
 def test_a_deb_that_is_asked_for_takes_its_depends_along(project: Checkout) -> None:
@@ -341,7 +342,7 @@ def test_what_is_left_out_of_a_deb_is_in_its_key(project: Checkout) -> None:
     plan = asking(project, "{debian: m4, without: [usr/bin/a, usr/bin/b]}")
     assert first(plan).key in keys
     node = first(plan)
-    assert node.without == ("usr/bin/a", "usr/bin/b")
+    assert left_out(node.record) == ("usr/bin/a", "usr/bin/b")
     assert runs(plan, "m4") == {"libsigsegv2"}
 
 
@@ -402,8 +403,8 @@ def test_a_further_deb_comes_from_the_lock_with_those_beside_it(project: Checkou
     assert "debian:libsigsegv2" in names(project, "x/app")
     assert project.key("x/app") != before
     m4 = node_of(project, "debian:m4")
-    assert m4.beside == (deb("libsigsegv2"),)
-    assert node_of(project, "debian:libsigsegv2").beside == (deb("m4"),)
+    assert m4.inputs.debs[1:] == (deb("libsigsegv2"),)
+    assert node_of(project, "debian:libsigsegv2").inputs.debs[1:] == (deb("m4"),)
 
 
 def test_the_key_of_a_deb_follows_the_deb_and_those_beside_it(project: Checkout) -> None:
@@ -427,7 +428,7 @@ def test_a_package_may_come_from_debian(project: Checkout) -> None:
         "- vars: {name: web, version: 1.0}\n- package: {debian: nginx=1.22}\n",
     )
     plan = project.plan().plan
-    assert [node.label for node in plan.nodes if node.key == plan.steps[0].key] == [  # type: ignore[union-attr]
+    assert [node.label for node in plan.tasks if node.key == plan.steps[0].key] == [  # type: ignore[union-attr]
         "debian:nginx-1.22"
     ]
 
@@ -441,7 +442,7 @@ def test_what_a_node_carries_besides_its_key(project: Checkout) -> None:
     )(project)
     project.write("pkgs/x/app/k.asc", "key")
     node = node_of(project, "x/app")
-    source = node.sources[0]
+    source = node.inputs.sources[0]
     assert source.name == "app-1.0.tar.gz"
     assert source.urls == (
         "https://example.org/app-1.0.tar.gz",
@@ -449,8 +450,8 @@ def test_what_a_node_carries_besides_its_key(project: Checkout) -> None:
     )
     assert source.signature is not None
     assert source.signature.keys == (digest_bytes(b"key"),)
-    assert node.patch_names == ("one.patch", "two.patch")
-    assert len(node.blobs) == 4
+    assert node.about.patch_names() == ("one.patch", "two.patch")
+    assert len(node.inputs.blobs) == 4
     assert build_key(node.record) == node.key
     assert node.label == "x/app-1.0"
 
@@ -496,7 +497,7 @@ def test_the_lock_follows_from_the_plan(project: Checkout) -> None:
     section = planned.section
     assert section.debs == LOCKED.debs
     assert section.indices == LOCKED.indices
-    keys = {node.name: node.key for node in planned.plan.nodes}
+    keys = {node.name: node.key for node in planned.plan.tasks}
     assert {p.name: p.key for p in section.packages} == keys
     app = next(p for p in section.packages if p.name == "x/app")
     assert app.flags == ("+ssl", "-docs")
@@ -510,7 +511,7 @@ def test_the_lock_keeps_a_version_until_it_may_move(project: Checkout) -> None:
     recipe("versions:\n", "versions:\n  1.5: {}\n")(project)
     assert node_of(project, "x/app").version == "1.0"
     moved = project.plan(update=("x/app",)).plan
-    assert next(n for n in moved.nodes if n.name == "x/app").version == "1.5"
+    assert next(n for n in moved.tasks if n.name == "x/app").version == "1.5"
 
 
 def test_a_url_patch_is_taken_from_the_lock(project: Checkout) -> None:
@@ -519,8 +520,8 @@ def test_a_url_patch_is_taken_from_the_lock(project: Checkout) -> None:
     pinned = f"{{description: S, sha256: {'c' * 64}}}"
     recipe(f"{url}: Second", f"{url}: {pinned}")(project)
     planned = project.plan()
-    node = next(n for n in planned.plan.nodes if n.name == "x/app")
-    assert [(p.url, p.digest) for p in node.remote_patches] == [(url, "c" * 64)]
+    node = next(n for n in planned.plan.tasks if n.name == "x/app")
+    assert [(p.url, p.digest) for p in node.inputs.patches] == [(url, "c" * 64)]
     project.lock(planned.section)
     recipe(f"{url}: {pinned}", f"{url}: Second")(project)
     assert node_of(project, "x/app").key == node.key
@@ -534,7 +535,7 @@ def test_a_default_that_is_no_switch_is_refused(project: Checkout) -> None:
 
 
 def test_keys_are_no_digests_of_their_own_kind(project: Checkout) -> None:
-    found: list[BuildKey] = [node.key for node in project.plan().plan.nodes]
+    found: list[BuildKey] = [node.key for node in project.plan().plan.tasks]
     assert len(set(found)) == len(found) == 3
 
 
