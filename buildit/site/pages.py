@@ -41,7 +41,13 @@ from buildit.site.shelf import (
 )
 from buildit.site.shown import Build, Container, Listed, Site
 from buildit.store.attest import SIZE_LIMIT
-from buildit.trust.signing import NAMESPACE
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    builder_name,
+    claimed_key,
+    parse_public,
+    public_line,
+)
 
 PUBKEYS = "pubkeys.asc"
 SITE = "site.json"
@@ -244,9 +250,6 @@ class _Pages:
     ) -> dict[str, bytes]:
         """The public keys of further builders, out of what they signed: the name of a builder is
         the digest of the key, so that nobody can put another one in its place."""
-        from buildit.trust.sshsig import builder_name, claimed_key
-        from buildit.trust.sshwire import public_line
-
         found: dict[str, bytes] = {}
         for builder, paths in sorted(signed.items()):
             if builder in known:
@@ -331,9 +334,6 @@ def _listed(package: Package) -> Listed:
 
 
 def _is_key_of(builder: str, content: bytes) -> bool:
-    from buildit.trust.sshsig import builder_name
-    from buildit.trust.sshwire import parse_public
-
     try:
         return builder_name(parse_public(content.decode())) == builder
     except (UnicodeDecodeError, IntegrityError):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError
@@ -31,7 +30,16 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.trust.signing import NAMESPACE, own_key, signers_of
+from buildit.trust.signing import own_key, signers_of
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AllowedSigner,
+    builder_name,
+    claimed_key,
+    key_fingerprint,
+    public_line,
+    verify_signature,
+)
 from buildit.trust.votes import (
     NOBODY,
     SELF,
@@ -43,9 +51,6 @@ from buildit.trust.votes import (
     persons,
     rule_for,
 )
-
-if TYPE_CHECKING:
-    from buildit.trust.allowed_signers import AllowedSigner
 
 Accept = Callable[[bytes, "bytes | None", str], None]
 """As `net.binhost.Accept`."""
@@ -209,7 +214,8 @@ class Judge:
             return Vote(NOBODY, builder, artifact) if self.trust.unsigned else None
         now = int(time.time())
         for line in self._allowed(origin):
-            if _builder(line.public) == builder and line.covers(NAMESPACE) and line.counts_at(now):
+            covers = line.covers(NAMESPACE) and line.counts_at(now)
+            if covers and builder_name(line.public) == builder:
                 return Vote(self._person(line.public), builder, artifact)
         return None
 
@@ -226,12 +232,10 @@ class Judge:
             return Vote(NOBODY, builder, artifact)
         if signature is None:
             raise self._refusal(artifact, f"builder {builder[:12]} did not sign it", None)
-        from buildit.trust.sshsig import builder_name, claimed_key, verify
-
         text = signature.decode("ascii", "replace")
         allowed = self._allowed(repository)
         try:
-            signer = verify(statement, text, allowed, NAMESPACE, int(time.time()))
+            signer = verify_signature(statement, text, allowed, NAMESPACE, int(time.time()))
         except IntegrityError as error:
             key = claimed_key(statement, text, NAMESPACE)
             raise self._refusal(artifact, error.message, key) from error
@@ -249,12 +253,11 @@ class Judge:
         ]
         hint = "take it from another binhost, or let it be built here"
         if key is not None:
-            from buildit.trust.sshsig import fingerprint
-
             self._remember(key)
-            details.insert(0, f"signed by {fingerprint(key)} (builder {_builder(key)[:12]})")
+            shown = key_fingerprint(key)
+            details.insert(0, f"signed by {shown} (builder {builder_name(key)[:12]})")
             if key not in (line.public for line in self._allowed("")):
-                hint = f"if you know this key: buildit trust add {fingerprint(key)}"
+                hint = f"if you know this key: buildit trust add {shown}"
         return IntegrityError(
             f"the build of {artifact.name} is not trusted: {reason}",
             place=f"key {artifact.key[:12]}",
@@ -263,17 +266,13 @@ class Judge:
         )
 
     def _remember(self, key: bytes) -> None:
-        path = self.store.cache(SEEN) / f"{_builder(key)}.pub"
+        path = self.store.cache(SEEN) / f"{builder_name(key)}.pub"
         if not path.exists():
-            from buildit.trust.sshwire import public_line
-
             path.write_text(public_line(key) + "\n")
 
     def _allowed(self, repository: str) -> tuple[AllowedSigner, ...]:
         name = self.trust.signers_for(repository)
         if name not in self._lists:
-            from buildit.trust.allowed_signers import AllowedSigner
-
             # One's own first: no line of the file can make it worth less.
             own = tuple(AllowedSigner(SELF, key) for key in self._own_keys())
             self._lists[name] = (*own, *(signers_of(Path(name)) if name else ()))
@@ -296,9 +295,3 @@ class Judge:
             key = own_key(self.trust.keys)
             self._own = [] if key is None else [key.public]
         return self._own
-
-
-def _builder(public: bytes) -> str:
-    from buildit.trust.sshsig import builder_name
-
-    return builder_name(public)

@@ -14,11 +14,16 @@ from buildit.model.config import Trust
 from buildit.recipe.read_config import own_signers_file
 from buildit.store.cas import Store
 from buildit.store.durable import open_regular
-from buildit.trust.allowed_signers import AllowedSigner
 from buildit.trust.policy import SEEN
 from buildit.trust.signing import own_key, signers_of
-from buildit.trust.sshsig import NAMESPACE, builder_name, fingerprint
-from buildit.trust.sshwire import parse_public, public_line
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AllowedSigner,
+    builder_name,
+    key_fingerprint,
+    parse_public,
+    public_line,
+)
 from buildit.trust.votes import SELF
 
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -69,7 +74,7 @@ def trusting(trust: Trust, store: Store) -> Trusting:
 
 
 def _trusted(who: str, public: bytes, source: str, remark: str = "") -> Trusted:
-    return Trusted(who, fingerprint(public), builder_name(public), source, remark)
+    return Trusted(who, key_fingerprint(public), builder_name(public), source, remark)
 
 
 def _limits(line: AllowedSigner) -> Iterator[str]:
@@ -121,7 +126,7 @@ def add(
     name = _principal(who, comment, public)
     path = Path(trust.allowed_signers or own_signers_file(environ))
     known = signers_of(path) if path.exists() else ()
-    said = Added(name, fingerprint(public), builder_name(public), str(path), new=True)
+    said = Added(name, key_fingerprint(public), builder_name(public), str(path), new=True)
     for line in known:
         if line.public == public and line.covers(NAMESPACE):
             return Added(line.principals, said.fingerprint, said.builder, str(path), new=False)

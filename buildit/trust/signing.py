@@ -6,20 +6,26 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from buildit.errors import IntegrityError, RecipeError, UsageError
 from buildit.model.config import SigningKeys
 from buildit.store.attest import LOCAL
 from buildit.store.durable import open_regular
-
-if TYPE_CHECKING:
-    from buildit.trust.allowed_signers import AllowedSigner
-    from buildit.trust.sshkeys import SigningKey
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AgentKey,
+    AllowedSigner,
+    SigningKey,
+    agent_keys,
+    builder_name,
+    key_fingerprint,
+    parse_allowed_signers,
+    sign,
+    signing_key,
+)
 
 LARGEST_LIST = 16 << 20
 """Bytes of an allowed-signers file; what has more is none."""
-NAMESPACE = "buildit-attestation-v1"
 
 
 def signer(keys: SigningKeys) -> tuple[str, Callable[[bytes], bytes] | None]:
@@ -31,8 +37,6 @@ def signer(keys: SigningKeys) -> tuple[str, Callable[[bytes], bytes] | None]:
     key = own_key(keys)
     if key is None:
         return LOCAL, None
-    from buildit.trust.sshsig import builder_name, sign
-
     return builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode()
 
 
@@ -45,8 +49,6 @@ def own_key(keys: SigningKeys) -> SigningKey | None:
     wanted = keys.ssh
     if not wanted or wanted.startswith("gpg:"):
         return None
-    from buildit.trust.sshkeys import AgentKey, agent_keys, signing_key
-
     agent = Path(keys.agent) if keys.agent else None
     if not wanted.startswith("agent:"):
         return signing_key(Path(wanted), agent)
@@ -55,10 +57,8 @@ def own_key(keys: SigningKeys) -> SigningKey | None:
             f"signing-key is {wanted}, and no agent runs",
             hint="start one: eval $(ssh-agent) && ssh-add",
         )
-    from buildit.trust.sshsig import fingerprint
-
     for public in agent_keys(agent):
-        if fingerprint(public) == wanted.removeprefix("agent:"):
+        if key_fingerprint(public) == wanted.removeprefix("agent:"):
             return AgentKey(agent, public)
     raise UsageError(f"the agent does not hold {wanted}", hint="see `ssh-add -l`")
 
@@ -69,8 +69,6 @@ def signers_of(path: Path) -> tuple[AllowedSigner, ...]:
     Raises:
         RecipeError: it cannot be read, or is malformed.
     """
-    from buildit.trust.allowed_signers import parse_allowed_signers
-
     try:
         with open_regular(path, follow=True) as stream:
             # Bytes: a carriage return ends no line here, as it ends none for ssh-keygen.

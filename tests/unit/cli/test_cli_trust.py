@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshsig import builder_name, fingerprint
-from buildit.trust.sshwire import public_line
+from buildit.trust.sshsig import builder_name, key_fingerprint, public_line, signing_key
 from tests.unit.cli.conftest import Command
 from tests.unit.trust.test_sshsig import write_key
 
@@ -38,7 +36,7 @@ def test_nobody_is_trusted_at_first(command: Command) -> None:
 def test_a_key_file_is_added_to_one_s_own_list(command: Command, ada: Path, tmp_path: Path) -> None:
     said = command("trust", "add", f"{ada}.pub", "--as", "ada@example.org")
     mine = tmp_path / ".config/buildit/allowed_signers"
-    print_of = fingerprint(public(ada))
+    print_of = key_fingerprint(public(ada))
     assert said.code == 0
     assert said.out == f"ada@example.org is trusted now: {print_of}\nin {mine}\n"
     assert mine.read_text() == (
@@ -74,7 +72,7 @@ def test_a_key_that_was_seen_is_named_by_its_fingerprint(
     seen = tmp_path / "store/cache/signers"
     builder = builder_name(public(ada))
     (seen / f"{builder}.pub").write_text(public_line(public(ada)) + "\n")
-    print_of = fingerprint(public(ada))
+    print_of = key_fingerprint(public(ada))
     assert f"Not trusted, and seen on a binhost:\n  {print_of}" in command("trust").out
     said = command("trust", "add", print_of)
     assert f"builder-{builder[:12]} is trusted now" in said.out
@@ -132,4 +130,4 @@ def test_lines_that_do_not_count_say_why(command: Command, ada: Path) -> None:
 
 def test_one_s_own_key_is_trusted(command: Command, ada: Path) -> None:
     CONFIG.write_text(f"signing-key: {ada}\n")
-    assert f"{fingerprint(public(ada))}  yourself" in command("trust").out
+    assert f"{key_fingerprint(public(ada))}  yourself" in command("trust").out

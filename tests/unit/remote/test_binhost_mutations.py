@@ -17,9 +17,14 @@ from buildit.remote.binhost.packing import pack
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify as check_store
-from buildit.trust.allowed_signers import AllowedSigner
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshsig import NAMESPACE, builder_name, sign, verify
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AllowedSigner,
+    builder_name,
+    sign,
+    signing_key,
+    verify_signature,
+)
 from tests.hosts import FileBinhost
 from tests.unit.store.build import add_artifact
 
@@ -59,7 +64,7 @@ class World:
         if signature is None:
             raise IntegrityError("not signed")
         text = signature.decode("ascii", "replace")
-        if verify(content, text, self.allowed, NAMESPACE, NOW).builder != builder:
+        if verify_signature(content, text, self.allowed, NAMESPACE, NOW).builder != builder:
             raise IntegrityError("another key")
 
     def owner(self, path: Path) -> Artifact:

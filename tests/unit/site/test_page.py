@@ -48,7 +48,7 @@ from buildit.site.shown import (
 )
 from buildit.store.attest import fingerprint
 from buildit.trust.sshsig import builder_name
-from buildit.trust.sshsig import fingerprint as of_key
+from buildit.trust.sshsig import key_fingerprint as of_key
 
 pytestmark = pytest.mark.unit
 

@@ -29,9 +29,7 @@ from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshsig import builder_name, sign
-from buildit.trust.sshwire import parse_public
+from buildit.trust.sshsig import builder_name, parse_public, sign, signing_key
 
 pytestmark = pytest.mark.unit
 

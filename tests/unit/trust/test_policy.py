@@ -17,9 +17,7 @@ from buildit.store.artifacts import Found, Miss, commit, examine, place_statemen
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.trust.policy import SEEN, Judge
-from buildit.trust.signing import NAMESPACE
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshsig import builder_name, fingerprint, sign
+from buildit.trust.sshsig import NAMESPACE, builder_name, key_fingerprint, sign, signing_key
 from buildit.trust.votes import Undecided
 from tests.unit.trust.test_sshsig import public_line, write_key
 
@@ -126,7 +124,7 @@ def test_a_stranger_is_told_of_with_the_command_that_changes_it(
 ) -> None:
     mallory = people("mallory")
     error = refusal(court, mallory)
-    print_of = fingerprint(mallory.public)
+    print_of = key_fingerprint(mallory.public)
     assert "dev-libs/pcre2 is not trusted" in error.message
     assert error.details[0] == f"signed by {print_of} (builder {mallory.builder[:12]})"
     assert "1 of your own key and the allowed signers" in error.details[1]

@@ -20,10 +20,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
-from buildit.trust.allowed_signers import AllowedSigner, matches, parse_allowed_signers
-from buildit.trust.sshkeys import AgentKey, FileKey, agent_keys, signing_key
-from buildit.trust.sshsig import NAMESPACE, builder_name, sign, verify
-from buildit.trust.sshwire import Wire, key_type, mpint, pack, parse_public
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AgentKey,
+    AllowedSigner,
+    FileKey,
+    Wire,
+    agent_keys,
+    builder_name,
+    key_type,
+    matches,
+    mpint,
+    pack_strings,
+    parse_allowed_signers,
+    parse_public,
+    sign,
+    signing_key,
+    verify_signature,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -71,7 +85,7 @@ def keygen(*argv: str | Path, data: bytes = b"") -> subprocess.CompletedProcess[
 def test_sign_and_verify(keys: dict[str, Path], kind: str) -> None:
     key = signing_key(keys[kind], None)
     allowed = parse_allowed_signers(f"ada@example.org {public_line(keys[kind])}", "allowed")
-    signer = verify(DATA, sign(DATA, key), allowed, NAMESPACE, NOW)
+    signer = verify_signature(DATA, sign(DATA, key), allowed, NAMESPACE, NOW)
     assert signer.principals == "ada@example.org"
     assert signer.builder == builder_name(key.public)
 
@@ -99,7 +113,7 @@ def test_we_accept_ssh_keygens(
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "data.sig").read_text()
     allowed = parse_allowed_signers(f"ada {public_line(keys[kind])}", "allowed")
-    assert verify(DATA, text, allowed, NAMESPACE, NOW).principals == "ada"
+    assert verify_signature(DATA, text, allowed, NAMESPACE, NOW).principals == "ada"
 
 
 def rearmored(packed: bytes) -> str:
@@ -113,7 +127,7 @@ def packed(text: str) -> bytes:
 
 def accepts(text: str, allowed: Sequence[AllowedSigner]) -> bool:
     try:
-        verify(DATA, text, allowed, NAMESPACE, NOW)
+        verify_signature(DATA, text, allowed, NAMESPACE, NOW)
     except IntegrityError:
         return False
     return True
@@ -125,10 +139,10 @@ def test_what_is_not_well_signed(keys: dict[str, Path]) -> None:
     allowed = parse_allowed_signers(f"ada {public_line(keys['ed25519'])}", "allowed")
     good = sign(DATA, key)
     blob = packed(good)
-    foreign = pack(other.public, NAMESPACE.encode(), b"", b"sha512")
+    foreign = pack_strings(other.public, NAMESPACE.encode(), b"", b"sha512")
     swapped = b"SSHSIG\0\0\0\1" + foreign + blob[-87:]
-    md5 = blob.replace(pack(b"sha512"), pack(b"md5sum"))
-    unknown = blob.replace(pack(b"ssh-ed25519"), pack(b"ssh-ed25518"))
+    md5 = blob.replace(pack_strings(b"sha512"), pack_strings(b"md5sum"))
+    unknown = blob.replace(pack_strings(b"ssh-ed25519"), pack_strings(b"ssh-ed25518"))
     bad = {
         "stripped": "",
         "no armor": base64.b64encode(blob).decode(),
@@ -151,45 +165,47 @@ def test_what_is_not_well_signed(keys: dict[str, Path]) -> None:
     passed = [name for name, text in bad.items() if accepts(text, allowed)]
     assert passed == []
     with pytest.raises(IntegrityError, match="bad SSH signature"):
-        verify(DATA + b"x", good, allowed, NAMESPACE, NOW)
+        verify_signature(DATA + b"x", good, allowed, NAMESPACE, NOW)
     with pytest.raises(IntegrityError, match="not trusted"):
-        verify(DATA, good, (), NAMESPACE, NOW)
+        verify_signature(DATA, good, (), NAMESPACE, NOW)
     with pytest.raises(IntegrityError, match="is for 'file'"):
-        verify(DATA, bad["other namespace"], allowed, NAMESPACE, NOW)
+        verify_signature(DATA, bad["other namespace"], allowed, NAMESPACE, NOW)
 
 
 @given(st.integers(0, 2**32))
 def test_no_flipped_bit_passes(seed: int) -> None:
     private = ed25519.Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
     raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    public = pack(b"ssh-ed25519", raw)
+    public = pack_strings(b"ssh-ed25519", raw)
 
     class Key:
         def __init__(self) -> None:
             self.public = public
 
         def sign(self, data: bytes) -> bytes:
-            return pack(b"ssh-ed25519", private.sign(data))
+            return pack_strings(b"ssh-ed25519", private.sign(data))
 
     line = f"ada ssh-ed25519 {base64.b64encode(public).decode()}"
     allowed = parse_allowed_signers(line, "allowed")
     blob = bytearray(packed(sign(DATA, Key())))
-    reserved = 10 + len(pack(public, NAMESPACE.encode()))  # its length field, signed as empty
+    reserved = 10 + len(
+        pack_strings(public, NAMESPACE.encode())
+    )  # its length field, signed as empty
     at = seed % (len(blob) * 8)
     if reserved <= at // 8 < reserved + 4:
         return
     blob[at // 8] ^= 1 << at % 8
     with pytest.raises(BuilditError):
-        verify(DATA, rearmored(bytes(blob)), allowed, NAMESPACE, NOW)
+        verify_signature(DATA, rearmored(bytes(blob)), allowed, NAMESPACE, NOW)
 
 
 def test_an_rsa_signature_with_sha1_is_refused(keys: dict[str, Path]) -> None:
     key = signing_key(keys["rsa"], None)
     allowed = parse_allowed_signers(f"ada {public_line(keys['rsa'])}", "allowed")
     blob = packed(sign(DATA, key))
-    old = blob.replace(pack(b"rsa-sha2-512"), pack(b"ssh-rsa"))
+    old = blob.replace(pack_strings(b"rsa-sha2-512"), pack_strings(b"ssh-rsa"))
     with pytest.raises(IntegrityError):
-        verify(DATA, rearmored(old), allowed, NAMESPACE, NOW)
+        verify_signature(DATA, rearmored(old), allowed, NAMESPACE, NOW)
 
 
 def test_a_short_rsa_key_is_refused(tmp_path: Path) -> None:
@@ -200,7 +216,7 @@ def test_a_short_rsa_key_is_refused(tmp_path: Path) -> None:
     line = short.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     text = sign(DATA, FileKey(path, parse_public(line)))
     with pytest.raises(IntegrityError, match="1024 bits"):
-        verify(DATA, text, parse_allowed_signers(f"ada {line}", "a"), NAMESPACE, NOW)
+        verify_signature(DATA, text, parse_allowed_signers(f"ada {line}", "a"), NAMESPACE, NOW)
 
 
 def test_namespaces_and_times(keys: dict[str, Path]) -> None:
@@ -303,7 +319,7 @@ def test_a_dead_agent(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not answer"):
         agent_keys(tmp_path / "none")
     with pytest.raises(UsageError, match="does not answer"):
-        AgentKey(tmp_path / "none", pack(b"ssh-ed25519", b"x" * 32)).sign(DATA)
+        AgentKey(tmp_path / "none", pack_strings(b"ssh-ed25519", b"x" * 32)).sign(DATA)
 
 
 @pytest.fixture
@@ -331,7 +347,7 @@ def test_signing_through_an_agent(keys: dict[str, Path], agent: Path, kind: str)
     key = signing_key(public, agent)
     assert isinstance(key, AgentKey)
     allowed = parse_allowed_signers(f"ada {public_line(keys[kind])}", "allowed")
-    assert verify(DATA, sign(DATA, key), allowed, NAMESPACE, NOW).principals == "ada"
+    assert verify_signature(DATA, sign(DATA, key), allowed, NAMESPACE, NOW).principals == "ada"
 
 
 @needs_openssh
@@ -343,14 +359,14 @@ def test_a_locked_key_goes_through_the_agent(agent: Path, tmp_path: Path) -> Non
 
 @given(st.lists(st.binary(max_size=20)))
 def test_wire_round_trip(fields: list[bytes]) -> None:
-    wire = Wire(pack(*fields))
+    wire = Wire(pack_strings(*fields))
     assert [wire.string() for _ in fields] == fields
     wire.end()
 
 
 @given(st.integers(0, 2**600))
 def test_mpint_round_trip(value: int) -> None:
-    assert Wire(pack(mpint(value))).number() == value
+    assert Wire(pack_strings(mpint(value))).number() == value
 
 
 @given(st.binary(max_size=60))
