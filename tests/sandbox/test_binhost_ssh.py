@@ -23,9 +23,9 @@ from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.packing import pack
 from buildit.remote.binhost.publishing import Outgoing, Packing, Push, Pushed
 from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.sftp.login import Waits, connect
 from buildit.remote.sftp.ssh_account import parse_account
-from buildit.remote.sftp.ssh_pipe import Waits
-from buildit.remote.sftp.transport import SftpTransport, connect
+from buildit.remote.sftp.transport import SftpTransport
 from buildit.remote.transport import LocationError, read_small
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement

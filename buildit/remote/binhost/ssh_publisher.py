@@ -17,10 +17,9 @@ from buildit.model.artifact import Artifact
 from buildit.remote.binhost.binhost import SIGNATURE_LIMIT
 from buildit.remote.binhost.blobs import blob_path
 from buildit.remote.binhost.publishing import Outgoing, Progress, Signed
-from buildit.remote.sftp.client import Sftp, Small
+from buildit.remote.sftp.client import OK, Sftp, Small, StatusError
 from buildit.remote.sftp.ssh_account import Account
 from buildit.remote.sftp.transport import SftpTransport
-from buildit.remote.sftp.wire import OK, StatusError
 from buildit.remote.transport import LocationError
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store

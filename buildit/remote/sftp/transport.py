@@ -5,45 +5,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from buildit.remote.sftp.client import Sftp
+from buildit.remote.sftp.client import NO_SUCH_FILE, Sftp, StatusError
+from buildit.remote.sftp.login import connect
 from buildit.remote.sftp.ssh_account import Account, parse_account
-from buildit.remote.sftp.ssh_pipe import SshPipe, Waits, ssh_program
-from buildit.remote.sftp.wire import NO_SUCH_FILE, Pipe, StatusError
 from buildit.remote.transport import LocationError, Response, check_cap
-
-Connect = Callable[[Account], Sftp]
-
-
-def connect(account: Account, waits: Waits | None = None) -> Sftp:
-    """Log in: through OpenSSH's client where it is installed or BUILDIT_SSH names one.
-
-    Raises:
-        LocationError: the host cannot be reached, is not the known one, or refuses.
-    """
-    waits = waits or Waits()
-    program = ssh_program(os.environ)
-    if os.environ.get("BUILDIT_SSH") or shutil.which(program[0]):
-        return _greeted(SshPipe(account, program, waits), account)
-    from buildit.remote.sftp.paramiko_pipe import ParamikoPipe
-
-    return _greeted(ParamikoPipe(account, waits), account)
-
-
-def _greeted(pipe: Pipe, account: Account) -> Sftp:
-    try:
-        return Sftp(pipe)
-    except LocationError as error:
-        pipe.close()
-        error.unreachable = True
-        error.place = account.shown
-        raise
 
 
 class _FileError(LocationError):
@@ -53,7 +23,7 @@ class _FileError(LocationError):
 class SftpTransport:
     """Sessions by account, opened at first use; each serves one thread at a time."""
 
-    def __init__(self, connect: Connect = connect) -> None:
+    def __init__(self, connect: Callable[[Account], Sftp] = connect) -> None:
         self._connect = connect
         self._sessions: dict[Account, Sftp] = {}
         self._locks: dict[Account, threading.RLock] = {}

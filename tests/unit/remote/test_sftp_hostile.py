@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from buildit.remote.sftp.client import Sftp, Small
-from buildit.remote.sftp.wire import (
+from buildit.remote.sftp.client import (
     ATTRS,
     DATA,
     EOF,
@@ -24,6 +23,8 @@ from buildit.remote.sftp.wire import (
     READDIR,
     STATUS,
     VERSION_REPLY,
+    Sftp,
+    Small,
     StatusError,
     string,
 )
@@ -57,7 +58,7 @@ class Server:
         self._greeted = False
         self.asked: list[int] = []
 
-    def send(self, data: bytes | bytearray | memoryview, *, patient: bool = False) -> None:  # noqa: ARG002
+    def send(self, data: bytes, *, patient: bool) -> None:  # noqa: ARG002
         self._sent += data
         while len(self._sent) >= 4:
             (length,) = struct.unpack_from(">I", self._sent)
@@ -72,7 +73,7 @@ class Server:
             assert len(self.asked) < 5000, "it goes on asking"
             self._out += self._answer(kind, struct.unpack_from(">I", body)[0], body[4:])
 
-    def receive(self, *, patient: bool = False) -> bytes:  # noqa: ARG002
+    def receive(self, *, patient: bool) -> bytes:  # noqa: ARG002
         data = bytes(self._out[: 256 << 10])
         del self._out[: 256 << 10]
         return data

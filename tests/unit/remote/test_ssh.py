@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from buildit.remote.sftp.login import Waits, explained, ssh_argv, ssh_program
 from buildit.remote.sftp.ssh_account import Account, parse_account
-from buildit.remote.sftp.ssh_pipe import Waits, explained, ssh_argv, ssh_program
 from buildit.remote.transport import LocationError
 
 pytestmark = pytest.mark.unit

@@ -13,13 +13,12 @@ from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
 from buildit.events import silent
 from buildit.model.config import Trust
 from buildit.remote.binhost.hosts import Hosts
-from buildit.remote.sftp.ssh_pipe import ssh_program
-from buildit.remote.sftp.wire import LSTAT, WRITE, Session
+from buildit.remote.sftp.client import Sftp
+from buildit.remote.sftp.login import ssh_program
 from buildit.remote.transport import LocationError
 from buildit.store.cas import Store
-from buildit.trust.signing import NAMESPACE, signers_of
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshwire import parse_public
+from buildit.trust.signing import signers_of
+from buildit.trust.sshsig import NAMESPACE, parse_public, signing_key
 
 pytestmark = pytest.mark.unit
 
@@ -151,11 +150,11 @@ def test_a_server_that_says_no_more_costs_seconds_and_one_that_writes_may_take_i
         def __init__(self) -> None:
             self.greeted = False
 
-        def send(self, data: bytes | bytearray | memoryview, *, patient: bool = False) -> None:
+        def send(self, data: bytes, *, patient: bool) -> None:
             assert data
             waits.append(patient)
 
-        def receive(self, *, patient: bool = False) -> bytes:
+        def receive(self, *, patient: bool) -> bytes:
             waits.append(patient)
             if not self.greeted:
                 self.greeted = True
@@ -167,9 +166,10 @@ def test_a_server_that_says_no_more_costs_seconds_and_one_that_writes_may_take_i
 
         def close(self) -> None: ...
 
-    session = Session(Mute())
-    for kind, patient in ((LSTAT, False), (WRITE, True)):
+    session = Sftp(Mute())
+    steps = ((session.status, False), (session.remove, True), (session.status, True))
+    for step, patient in steps:
         waits.clear()
         with pytest.raises(LocationError):
-            session.one(kind, b"\0\0\0\0")
+            step("f")
         assert waits == [patient, patient]

@@ -1,0 +1,391 @@
+"""The way to an SFTP server: through OpenSSH's own client, whose configuration, keys and agent
+hold, or through paramiko where that is not installed.
+
+Never a question, never a shell, never an unknown host key: what needs a person is an error that
+says which command to run. With paramiko host keys come from ~/.ssh/known_hosts alone, keys from the
+agent and ~/.ssh; ~/.ssh/config is not read.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from buildit.errors import UsageError
+from buildit.home import home_of
+from buildit.remote.sftp.client import Sftp
+from buildit.remote.sftp.ssh_account import Account
+from buildit.remote.transport import LocationError
+from buildit.trust.sshsig import key_fingerprint
+
+if TYPE_CHECKING:
+    import paramiko
+
+_READ = 256 << 10
+_KEPT = 16 << 10
+"""Bytes of what ssh says on stderr; a server can make it say any amount."""
+_OPTIONS = {
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "yes",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "ClearAllForwardings": "yes",
+    "PermitLocalCommand": "no",
+    "ControlMaster": "no",
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    "LogLevel": "ERROR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds to connect, for the answer to a question, and for one after which a disk has to
+    write first (a slow disk's fsync)."""
+
+    connect: int = 5
+    first: float = 20.0
+    answer: float = 300.0
+
+
+def connect(account: Account, waits: Waits | None = None) -> Sftp:
+    """Log in: through OpenSSH's client where it is installed or BUILDIT_SSH names one.
+
+    Raises:
+        LocationError: the host cannot be reached, is not the known one, or refuses.
+    """
+    waits = waits or Waits()
+    program = ssh_program(os.environ)
+    openssh = os.environ.get("BUILDIT_SSH") or shutil.which(program[0])
+    line: _Line = _Ssh(account, program, waits) if openssh else _Paramiko(account, waits)
+    try:
+        return Sftp(line)
+    except LocationError as error:
+        line.close()
+        error.unreachable = True
+        error.place = account.shown
+        raise
+
+
+class _Channel(Protocol):
+    """What a socket and a channel of paramiko have in common."""
+
+    def settimeout(self, value: float | None, /) -> None: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+
+class _Line:
+    """The two ways of a session; neither is ever waited for without a limit."""
+
+    def __init__(self, account: Account, waits: Waits, out: _Channel, back: _Channel) -> None:
+        self._account = account
+        self._waits = waits
+        self._out = out
+        self._back = back
+
+    def send(self, data: bytes, *, patient: bool) -> None:
+        with self._limited(self._out, patient=patient):
+            self._out.sendall(data)
+
+    def receive(self, *, patient: bool) -> bytes:
+        with self._limited(self._back, patient=patient):
+            return self._back.recv(_READ)
+
+    @contextlib.contextmanager
+    def _limited(self, channel: _Channel, *, patient: bool) -> Iterator[None]:
+        limit = self._waits.answer if patient else self._waits.first
+        try:
+            channel.settimeout(limit)
+            yield
+        except TimeoutError as error:
+            reason = f"no answer for {limit:.0f} seconds"
+            raise LocationError(self._account.shown, reason, unreachable=True) from error
+        except OSError as error:
+            raise self.ended() from error
+
+    def ended(self) -> LocationError:
+        return explained(self._account, "", None)
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+# -- through OpenSSH
+
+
+def ssh_program(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The ssh command and its first arguments: BUILDIT_SSH, else `ssh`.
+
+    Raises:
+        UsageError: the variable is not quoted as a shell has it.
+    """
+    text = environ.get("BUILDIT_SSH", "")
+    try:
+        return tuple(shlex.split(text)) or ("ssh",)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} cannot be read as a command: {str(error).lower()}",
+            place="BUILDIT_SSH",
+            hint="quote it as in a shell: BUILDIT_SSH='ssh -F FILE'",
+        ) from error
+
+
+def ssh_argv(account: Account, program: tuple[str, ...], waits: Waits) -> list[str]:
+    """The command line; pure."""
+    options = {**_OPTIONS, "ConnectTimeout": str(waits.connect)}
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    port = ["-p", str(account.port)] if account.port else []
+    return [*program, *words, *port, "-T", "-s", "--", account.login, "sftp"]
+
+
+class _Ssh(_Line):
+    """One ssh process. Sockets lead to it, which know timeouts, and are faster than pipes."""
+
+    def __init__(self, account: Account, program: tuple[str, ...], waits: Waits) -> None:
+        pairs = [socket.socketpair() for _ in range(3)]
+        (out, stdin), (back, stdout), (self._talk, stderr) = pairs
+        super().__init__(account, waits, out, back)
+        self._ours = (out, back, self._talk)
+        self._said = b""
+        try:
+            # its own session: Ctrl-C is ours to handle, and there is no terminal to ask at
+            self._process = subprocess.Popen(
+                ssh_argv(account, program, waits),
+                stdin=stdin.fileno(),
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._let_go()
+            raise LocationError(
+                account.shown,
+                f"{program[0]} cannot be started: {error.strerror}",
+                hint="install openssh-client, or correct BUILDIT_SSH",
+                unreachable=True,
+            ) from error
+        finally:
+            for theirs in (stdin, stdout, stderr):
+                theirs.close()
+        self._listener = threading.Thread(target=self._listen, name="buildit-ssh", daemon=True)
+        with contextlib.suppress(RuntimeError):  # a machine may refuse threads: it is only for us
+            self._listener.start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while said := self._talk.recv(_READ):
+                self._said = (self._said + said)[-_KEPT:]
+
+    def ended(self) -> LocationError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        code = self._process.poll()
+        self._kill()
+        if self._listener.ident is not None:
+            self._listener.join(0.2)  # what it left behind might go on talking
+        return explained(self._account, self._said.decode("utf-8", "replace"), code)
+
+    def close(self) -> None:
+        for way in self._ours[:2]:
+            with contextlib.suppress(OSError):
+                way.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for way in self._ours:
+            with contextlib.suppress(OSError):
+                way.shutdown(socket.SHUT_RDWR)  # what listens there wakes up
+            way.close()
+
+    def _kill(self) -> None:
+        """End it with all that it started, such as a ProxyCommand."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def explained(account: Account, said: str, code: int | None) -> LocationError:
+    """Why ssh ended, from what it said."""
+    lines = [line.strip() for line in said.splitlines() if line.strip(" @\t\r")]
+    last = lines[-1] if lines else f"ssh ended with {code}"
+    if "Host key verification failed" in said or "host key is known" in said:
+        return _host_key(account, said)
+    lost = code is None or code < 0 or "closed" in said or not lines
+    reason = "the connection was lost" if lost else f"ssh: {last.removeprefix('ssh: ')}"
+    hint = None
+    if "Permission denied" in said:
+        lost, reason = False, f"the server refuses the login: {last}"
+        port = f"-p {account.port} " if account.port else ""
+        hint = (
+            "add your public key to authorized_keys there, or let the agent hold the one that is; "
+            f"try: ssh {port}{account.login}"
+        )
+    elif "subsystem request failed" in said:
+        lost, reason = False, "the server offers no SFTP"
+        hint = "enable it there: Subsystem sftp internal-sftp in sshd_config"
+    return LocationError(account.shown, reason, hint=hint, unreachable=True, transient=lost)
+
+
+def _host_key(account: Account, said: str) -> LocationError:
+    shown = re.findall(r"SHA256:[A-Za-z0-9+/]{43}", said)
+    prints = {f"{shown[-1]}"} if shown else offered_keys(account)
+    keys = ", ".join(sorted(prints)) or "not known: ssh-keyscan does not reach it"
+    name = shlex.quote(account.known_as)
+    port = f"-p {account.port} " if account.port else ""
+    scan = f"ssh-keyscan {port}{account.host} >> ~/.ssh/known_hosts"
+    reason = f"the host key of {account.known_as} is not known ({keys})"
+    if "IDENTIFICATION HAS CHANGED" in said:
+        reason = (
+            f"the host key of {account.known_as} has changed (now {keys}): somebody may stand in "
+            "between"
+        )
+        scan = f"ssh-keygen -R {name} && {scan}"
+    compare = "compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the server"
+    hint = f"{compare}; if it is right: {scan}"
+    return LocationError(account.shown, reason, hint=hint, unreachable=True)
+
+
+def offered_keys(account: Account) -> set[str]:
+    """Type and fingerprint of the keys that a server offers now; for people to compare."""
+    argv = ["ssh-keyscan", "-T", "5", "-p", str(account.port or 22), "--", account.host]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=15, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return set()
+    found = set()
+    for line in done.stdout[: 64 << 10].decode("ascii", "replace").splitlines():
+        words = line.split()
+        if len(words) >= 3 and not line.startswith("#"):
+            kind = words[1].removeprefix("ssh-").partition("-")[0].upper()  # as ssh-keygen -l
+            with contextlib.suppress(ValueError):
+                found.add(f"{kind} {key_fingerprint(base64.b64decode(words[2]))}")
+    return found
+
+
+# -- through paramiko
+
+
+class _Paramiko(_Line):
+    """One channel of one connection."""
+
+    def __init__(self, account: Account, waits: Waits) -> None:
+        try:
+            import paramiko
+        except ImportError as error:
+            raise LocationError(
+                account.shown,
+                "neither ssh nor paramiko is here",
+                hint="install openssh-client (better), or: pip install 'buildit[ssh]'",
+                unreachable=True,
+            ) from error
+        self._client = paramiko.SSHClient()
+        try:
+            channel = _logged_in(self._client, account, waits)
+        except BaseException:
+            self._client.close()
+            raise
+        super().__init__(account, waits, channel, channel)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _logged_in(client: paramiko.SSHClient, account: Account, waits: Waits) -> paramiko.Channel:
+    import paramiko
+
+    class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
+        def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
+            raise explained(account, f"No host key is known {key_fingerprint(key.asbytes())}", 255)
+
+    home = home_of(os.environ)
+    if home is None:
+        raise LocationError(
+            account.shown,
+            "there is no home directory, and so no known host",
+            hint="set HOME to where .ssh/known_hosts is",
+        )
+    revoked = _know(client, Path(home, ".ssh/known_hosts"))
+    client.set_missing_host_key_policy(Refuse())
+    try:
+        client.connect(
+            account.host,
+            port=account.port or 22,
+            username=account.user or None,
+            timeout=waits.connect,
+            banner_timeout=waits.first,
+            auth_timeout=waits.first,
+        )
+        transport = client.get_transport()
+        if transport is None:
+            raise explained(account, "", None)
+        if transport.get_remote_server_key().asbytes() in revoked:
+            raise LocationError(
+                account.shown,
+                f"the host key of {account.known_as} is revoked in ~/.ssh/known_hosts",
+                hint="somebody may stand in between: ask whoever runs the server",
+                unreachable=True,
+            )
+        channel = transport.open_session(window_size=8 << 20)
+        channel.settimeout(waits.answer)
+        channel.invoke_subsystem("sftp")
+    except paramiko.BadHostKeyException as error:
+        key = error.key.asbytes()
+        said = f"Host key verification failed IDENTIFICATION HAS CHANGED {key_fingerprint(key)}"
+        raise explained(account, said, 255) from error
+    except paramiko.AuthenticationException as error:
+        raise explained(account, "Permission denied (publickey).", 255) from error
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
+        # ValueError: a file in ~/.ssh that is no key
+        raise explained(account, str(error) or type(error).__name__, 255) from error
+    return channel
+
+
+def _know(client: paramiko.SSHClient, path: Path) -> set[bytes]:
+    """Make the hosts of a known_hosts file known (sshd(8)); the keys that it revokes.
+
+    Lines for certificate authorities, and those that cannot be read, say nothing about a key.
+    """
+    from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+    from paramiko.ssh_exception import SSHException
+
+    try:
+        lines = path.read_text("utf-8", "replace").split("\n") if path.exists() else []
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise LocationError(str(path), reason, unreachable=True) from error
+    revoked: set[bytes] = set()
+    for line in lines:
+        try:
+            entry = HostKeyEntry.from_line(line.removeprefix("@revoked").strip())
+        except (InvalidHostKey, SSHException, ValueError):
+            continue
+        if entry is None or line.startswith(("@cert-authority", "#")):
+            continue
+        if line.startswith("@revoked"):
+            revoked.add(entry.key.asbytes())
+            continue
+        for name in entry.hostnames:
+            client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+    return revoked
