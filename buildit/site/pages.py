@@ -41,13 +41,8 @@ from buildit.site.shelf import (
 )
 from buildit.site.shown import Build, Container, Listed, Site
 from buildit.store.attest import SIZE_LIMIT
-from buildit.trust.sshsig import (
-    NAMESPACE,
-    builder_name,
-    claimed_key,
-    parse_public,
-    public_line,
-)
+from buildit.trust.sshkeys import parse_public, public_line
+from buildit.trust.sshsig import NAMESPACE, builder_name, claimed_key
 
 PUBKEYS = "pubkeys.asc"
 SITE = "site.json"

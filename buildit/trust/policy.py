@@ -31,13 +31,13 @@ from buildit.store.artifacts import (
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
 from buildit.trust.signing import own_key, signers_of
+from buildit.trust.sshkeys import public_line
 from buildit.trust.sshsig import (
     NAMESPACE,
     AllowedSigner,
     builder_name,
     claimed_key,
     key_fingerprint,
-    public_line,
     verify_signature,
 )
 from buildit.trust.votes import (

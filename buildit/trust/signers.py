@@ -16,14 +16,8 @@ from buildit.store.cas import Store
 from buildit.store.durable import open_regular
 from buildit.trust.policy import SEEN
 from buildit.trust.signing import own_key, signers_of
-from buildit.trust.sshsig import (
-    NAMESPACE,
-    AllowedSigner,
-    builder_name,
-    key_fingerprint,
-    parse_public,
-    public_line,
-)
+from buildit.trust.sshkeys import parse_public, public_line
+from buildit.trust.sshsig import NAMESPACE, AllowedSigner, builder_name, key_fingerprint
 from buildit.trust.votes import SELF
 
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")

@@ -11,17 +11,14 @@ from buildit.errors import IntegrityError, RecipeError, UsageError
 from buildit.model.config import SigningKeys
 from buildit.store.attest import LOCAL
 from buildit.store.durable import open_regular
+from buildit.trust.sshkeys import AgentKey, SigningKey, agent_keys, signing_key
 from buildit.trust.sshsig import (
     NAMESPACE,
-    AgentKey,
     AllowedSigner,
-    SigningKey,
-    agent_keys,
     builder_name,
     key_fingerprint,
     parse_allowed_signers,
     sign,
-    signing_key,
 )
 
 LARGEST_LIST = 16 << 20

@@ -24,7 +24,8 @@ from buildit.site.pages import refresh
 from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.trust.sshsig import SigningKey, builder_name, sign, signing_key
+from buildit.trust.sshkeys import SigningKey, signing_key
+from buildit.trust.sshsig import builder_name, sign
 from tests.browser import PROGRAM, Browser, browser
 from tests.servers import Nginx, certificates, keygen, nginx
 

@@ -46,7 +46,7 @@ ONLY_IN = {
     "jinja2": ("recipe.template.template", "recipe.template.expression"),
     "requests": ("remote.http.session",),
     "urllib3": ("remote.http.session",),
-    "cryptography": ("trust.sshsig",),
+    "cryptography": ("trust.sshkeys",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),
     "pydantic": (

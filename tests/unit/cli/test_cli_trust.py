@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.trust.sshsig import builder_name, key_fingerprint, public_line, signing_key
+from buildit.trust.sshkeys import public_line, signing_key
+from buildit.trust.sshsig import builder_name, key_fingerprint
 from tests.unit.cli.conftest import Command
 from tests.unit.trust.test_sshsig import write_key
 

@@ -17,14 +17,8 @@ from buildit.remote.binhost.packing import pack
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify as check_store
-from buildit.trust.sshsig import (
-    NAMESPACE,
-    AllowedSigner,
-    builder_name,
-    sign,
-    signing_key,
-    verify_signature,
-)
+from buildit.trust.sshkeys import signing_key
+from buildit.trust.sshsig import NAMESPACE, AllowedSigner, builder_name, sign, verify_signature
 from tests.hosts import FileBinhost
 from tests.unit.store.build import add_artifact
 

@@ -29,7 +29,8 @@ from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
-from buildit.trust.sshsig import builder_name, parse_public, sign, signing_key
+from buildit.trust.sshkeys import parse_public, signing_key
+from buildit.trust.sshsig import builder_name, sign
 
 pytestmark = pytest.mark.unit
 

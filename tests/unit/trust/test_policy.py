@@ -17,7 +17,8 @@ from buildit.store.artifacts import Found, Miss, commit, examine, place_statemen
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.trust.policy import SEEN, Judge
-from buildit.trust.sshsig import NAMESPACE, builder_name, key_fingerprint, sign, signing_key
+from buildit.trust.sshkeys import signing_key
+from buildit.trust.sshsig import NAMESPACE, builder_name, key_fingerprint, sign
 from buildit.trust.votes import Undecided
 from tests.unit.trust.test_sshsig import public_line, write_key
 

@@ -18,7 +18,8 @@ from buildit.remote.sftp.login import ssh_program
 from buildit.remote.transport import LocationError
 from buildit.store.cas import Store
 from buildit.trust.signing import signers_of
-from buildit.trust.sshsig import NAMESPACE, parse_public, signing_key
+from buildit.trust.sshkeys import parse_public, signing_key
+from buildit.trust.sshsig import NAMESPACE
 
 pytestmark = pytest.mark.unit
 

@@ -20,22 +20,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
-from buildit.trust.sshsig import (
-    NAMESPACE,
+from buildit.trust.sshkeys import (
     AgentKey,
-    AllowedSigner,
     FileKey,
     Wire,
     agent_keys,
-    builder_name,
     key_type,
-    matches,
     mpint,
     pack_strings,
-    parse_allowed_signers,
     parse_public,
-    sign,
     signing_key,
+)
+from buildit.trust.sshsig import (
+    NAMESPACE,
+    AllowedSigner,
+    builder_name,
+    matches,
+    parse_allowed_signers,
+    sign,
     verify_signature,
 )
 
