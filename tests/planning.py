@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from buildit.commands.front import Planned, Request, make_plan
+from buildit.commands.choose import Request
 from buildit.commands.locking import LOCK_FILE
 from buildit.commands.network import Network
-from buildit.commands.pins import Pinner
+from buildit.commands.planning import Planned, make_plan
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config
@@ -84,7 +84,7 @@ class Checkout:
         with Store.open(config.store) as store:
             network = Network(config, store, silent, offline=True)
             request = Request(self.container, use, update)
-            return make_plan(request, Loaded(config, ()), store, Pinner(network, PLATFORM))
+            return make_plan(request, Loaded(config, ()), network)
 
     def key(self, name: str, use: tuple[str, ...] = ()) -> str:
         nodes = self.plan(use).plan.tasks

@@ -111,9 +111,9 @@ def explain(asked: Asked, package: str | None) -> None:
 def use(asked: Asked) -> None:
     """List the flags of every package of DIR: value, who decided it, what it means."""
     from buildit.cli.printable import columns
-    from buildit.cli.recipes import choose, flag_rows, flags_plain
+    from buildit.cli.recipes import chosen, flag_rows, flags_plain
 
-    found = choose(asked.options).packages
+    found = chosen(asked.options).selection.chosen.values()
     if asked.as_json:
         say_json([flags_plain(one) for one in found])
         return

@@ -1,57 +1,31 @@
-"""The packages of a container as they are chosen, without a network or a store."""
+"""`explain` and `use`: the packages of a container as they are chosen."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.commands.asked import check_flags, check_named, outer_flags, package_roots
-from buildit.commands.front import shipped_trees
-from buildit.commands.locking import read_lock
+from buildit.commands.choose import Choice, Request, choose, shipped_trees
 from buildit.commands.story import Options
 from buildit.errors import UsageError
-from buildit.model.platform import build_platform
 from buildit.model.use import flag_text
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, declared_flags
-from buildit.plan.resolve import resolve
 from buildit.recipe.package import Package
 from buildit.recipe.read_config import load_config
-from buildit.recipe.read_container import CONTAINER_FILE, load_container
+from buildit.recipe.read_container import CONTAINER_FILE
 from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown
 from buildit.recipe.yaml.node import leaves
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What a container is made of, dependencies first; `roots` are those that it names itself."""
-
-    packages: tuple[Evaluated, ...]
-    roots: tuple[str, ...]
-
-
-def choose(options: Options) -> Chosen:
-    """Choose versions and flags as a build would, with the lock where there is one.
+def chosen(options: Options) -> Choice:
+    """What a build would choose, with the lock where there is one.
 
     Raises:
-        UsageError, RecipeError, UnsatisfiableError: the user's files are wrong, or ask for what
-            cannot be.
+        UsageError, RecipeError, UnsatisfiableError: as `choose`.
     """
-    directory = options.directory
-    loaded = load_config(directory)
-    container = load_container(directory)
-    catalog = Catalog((*loaded.config.trees, *shipped_trees()))
-    roots = package_roots(container, catalog)
-    lock, _ = read_lock(directory)
-    section = lock.section(str(build_platform(os.uname().machine)))
-    preferred = {package.name: package.version for package in section.packages}
-    flags = outer_flags(options.use, loaded, container)
-    selection = resolve(roots.demands, catalog, flags, preferred)
-    check_named(container, selection.chosen)
-    check_flags(options.use, container, selection.chosen)
-    return Chosen(tuple(selection.chosen.values()), tuple(dict.fromkeys(roots.names.values())))
+    return choose(Request(options.directory, options.use), load_config(options.directory))
 
 
 def recipes(options: Options, wanted: str | None) -> tuple[Package, ...]:
@@ -66,10 +40,10 @@ def recipes(options: Options, wanted: str | None) -> tuple[Package, ...]:
     directory = options.directory
     if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
         return (_alone(directory, wanted),)
-    chosen = choose(options)
-    known = {one.package.name: one.package for one in chosen.packages}
+    choice = chosen(options)
+    known = {name: one.package for name, one in choice.selection.chosen.items()}
     if wanted is None:
-        return tuple(known[name] for name in chosen.roots)
+        return tuple(known[name] for name in dict.fromkeys(choice.roots.names.values()))
     fitting = [name for name in known if wanted in (name, name.rpartition("/")[2])]
     if len(fitting) != 1:
         raise unknown_package(wanted, tuple(known), shown(directory))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from buildit.commands import story
-from buildit.commands.front import Planned
 from buildit.commands.locking import LOCK_FILE
+from buildit.commands.planning import Planned
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.recipe.read_container import CONTAINER_FILE

@@ -1,13 +1,25 @@
-"""The steps of a container as the plan has them, typed, with every name resolved."""
+"""From what is chosen for a container to its plan and its lock.
+
+The lock and the network pin what is not pinned, local files go into the store, and pure functions
+do the rest: the steps of the plan are typed, with every name resolved.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from buildit.commands.accounts import Ids, account_files, app_with_ids
+from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.appstep import app_of, places, remarks
-from buildit.commands.asked import Roots
-from buildit.digest import BuildKey
+from buildit.commands.checking import check_images
+from buildit.commands.choose import Choice, Request, choose
+from buildit.commands.inputs import local_inputs
+from buildit.commands.network import Network
+from buildit.commands.pins import Answer, dates_of, pin_debs, pin_patch
+from buildit.commands.rules import RULES
+from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
@@ -19,17 +31,55 @@ from buildit.model.plan import (
     SyncStep,
     Toolchain,
 )
-from buildit.model.platform import Platform
 from buildit.model.task import Group, Task, User
 from buildit.plan.evaluate import place_of
+from buildit.plan.lock import Lock, LockedPackage, LockedPatch, LockedSource, Section
+from buildit.plan.resolve import Selection
+from buildit.plan.tasks import LocalInputs, asked_task, tasks
 from buildit.recipe.container import DirectorySpec, SyncSpec
+from buildit.recipe.read_config import Loaded
 from buildit.recipe.read_container import Container, LoadedStep
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan, the lock before and the section that it would have now."""
+
+    plan: ContainerPlan
+    lock: Lock
+    section: Section
+    selection: Selection
+    consulted: tuple[Path, ...]
+
+
+def make_plan(request: Request, loaded: Loaded, network: Network) -> Planned:
+    """Plan the container of `request.directory`; its own files are then in the network's store.
+
+    Raises:
+        UsageError, RecipeError, UnsatisfiableError: as `choose`.
+        FetchError, IntegrityError: something new had to be pinned, and could not be.
+    """
+    choice = choose(request, loaded)
+    chosen, container, debs = choice.selection.chosen, choice.container, choice.roots.debs
+    consulted = [*choice.consulted]
+    inputs = {}
+    for name, one in chosen.items():
+        inputs[name], looked = local_inputs(one, network.store, partial(pin_patch, choice, network))
+        consulted += looked
+    pinned, answers = pin_debs(choice, network)
+    made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
+    toolchain = pinned.toolchains[choice.toolchain]
+    syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
+    synced, opened = synced_accounts(request.directory, syncs)
+    keys = {number: asked_task(one, pinned, toolchain, RULES).key for number, one in debs.items()}
+    plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
+    section = _section(choice, inputs, made, answers)
+    seen = tuple(dict.fromkeys((*consulted, *opened)))
+    return Planned(plan, choice.lock, section, choice.selection, seen)
+
+
 def container_plan(
-    container: Container,
-    target: Platform,
-    roots: Roots,
+    choice: Choice,
     toolchain: Toolchain,
     made: Mapping[BuildKey, Task],
     synced: Ids,
@@ -41,6 +91,7 @@ def container_plan(
     Raises:
         RecipeError: an owner, the app or an account is wrong.
     """
+    container, roots, target = choice.container, choice.roots, choice.target
     keys = {node.name: key for key, node in made.items()}
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
@@ -50,7 +101,8 @@ def container_plan(
         {group.name: group for node in made.values() for group in node.groups()}
         | {group.name: group for group in groups},
     )
-    _check_accounts(container, roots, made, keys, users, groups)
+    reached = [keys[name] for name in roots.names.values()]
+    _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
     if app is not None:
         app = app_with_ids(app, synced.over(ids), places(container))
@@ -85,6 +137,45 @@ def container_plan(
     )
 
 
+def _section(
+    choice: Choice,
+    inputs: Mapping[str, LocalInputs],
+    made: Mapping[BuildKey, Task],
+    answers: Mapping[str, Answer],
+) -> Section:
+    """What the lock will say of this platform."""
+    old = choice.section
+    keys = {node.name: key for key, node in made.items()}
+    packages, sources, patches = [], [], []
+    for name, one in sorted(choice.selection.chosen.items()):
+        digest = digest_bytes(
+            canonical(one.package.recipe.model_dump(mode="json", exclude_defaults=True))
+        )
+        version = one.package.version
+        packages.append(LockedPackage(name, version, digest, keys[name], one.flag_texts()))
+        node = made[keys[name]]
+        sources += [
+            LockedSource(name, source.digest, source.name) for source in node.inputs.sources
+        ]
+        patches += [
+            LockedPatch(name, canonical_digest, raw, patch.written)
+            for patch, (canonical_digest, raw) in zip(
+                one.patches, inputs[name].patches, strict=True
+            )
+        ]
+    kept = {package.name for package in old.packages if keys.get(package.name) == package.key}
+    return Section(
+        debs={asker: answer.debs for asker, answer in answers.items()},
+        requests={asker: answer.request for asker, answer in answers.items()},
+        indices=dates_of(choice, answers),
+        packages=tuple(packages),
+        sources=tuple(sources),
+        patches=tuple(patches),
+        outputs={name: digest for name, digest in old.outputs.items() if name[0] in kept},
+        synced=old.synced,
+    )
+
+
 _OCI = "org.opencontainers.image."
 
 
@@ -115,9 +206,8 @@ def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
 
 def _check_accounts(
     container: Container,
-    roots: Roots,
+    roots: list[BuildKey],
     made: Mapping[BuildKey, Task],
-    keys: Mapping[str, BuildKey],
     users: tuple[User, ...],
     groups: tuple[Group, ...],
 ) -> None:
@@ -127,7 +217,7 @@ def _check_accounts(
     Raises:
         RecipeError: with the place of the container's own step, where it has part in it.
     """
-    reached = dict.fromkeys(keys[name] for name in roots.names.values())
+    reached = dict.fromkeys(roots)
     queue = list(reached)
     for key in queue:
         further = [n.key for n in made[key].run_needs() if n.key in made and n.key not in reached]

@@ -23,7 +23,6 @@ from buildit.errors import (
     Interrupted,
     StoreError,
     UnsatisfiableError,
-    UsageError,
 )
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.added import added
@@ -42,8 +41,8 @@ from buildit.trust.votes import unused
 
 if TYPE_CHECKING:
     from buildit.commands.assemble import Stack
-    from buildit.commands.front import Planned
     from buildit.commands.locking import Pins
+    from buildit.commands.planning import Planned
     from buildit.commands.publish import Published
 
 
@@ -168,27 +167,20 @@ def _settings(plain: dict[str, Any], options: Options) -> Config:
 
 
 def _fresh(options: Options, report: Reporter) -> Prepared:
-    from buildit.commands.front import Request, make_plan
+    from buildit.commands.choose import Request
     from buildit.commands.locking import Pins
-    from buildit.commands.pins import Pinner
-    from buildit.model.platform import build_platform
+    from buildit.commands.planning import make_plan
     from buildit.recipe.read_config import load_config
 
     directory = options.directory
-    if not directory.is_dir():
-        raise UsageError(
-            f"{directory} is not a directory",
-            hint="name the directory of a container: buildit containers/nginx-prod/",
-        )
     started = time.time_ns()
     loaded = load_config(directory)
     settings = loaded.config
     for remark in settings.remarks:
         report(Notice(remark, warning=True))
-    with opened(settings, options, report) as (store, network):
-        pinner = Pinner(network, build_platform(os.uname().machine))
+    with opened(settings, options, report) as (_, network):
         request = Request(directory, options.use, options.update)
-        planned = make_plan(request, loaded, store, pinner)
+        planned = make_plan(request, loaded, network)
     rows = _rows(planned, options, started)
     pins = Pins(planned.lock, planned.section, planned.plan.platform)
     return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows, pins)

@@ -54,7 +54,7 @@ DEB_OUTPUTS = (RUNTIME, DEV)
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class LocalInputs:
     """The digests of a package's own files; their bytes are blobs of the store.
 
     `patches` are (canonical digest, raw digest of a URL's bytes or None), as `Evaluated.patches`.
@@ -246,7 +246,7 @@ def _check_version(wanted: Wanted, own: DebRef) -> None:
 
 def tasks(
     selection: Selection,
-    gathered: Mapping[str, Gathered],
+    gathered: Mapping[str, LocalInputs],
     pinned: Pinned,
     platform: Platform,
     rules: Rules,
@@ -272,7 +272,7 @@ def tasks(
 
 
 def _node(
-    graph: _Graph, evaluated: Evaluated, gathered: Gathered, platform: Platform
+    graph: _Graph, evaluated: Evaluated, gathered: LocalInputs, platform: Platform
 ) -> tuple[Task, tuple[BuildKey, ...]]:
     """A package's node, and the keys of those that it is linked against."""
     package = evaluated.package
@@ -322,7 +322,7 @@ def _about(evaluated: Evaluated) -> About:
 
 def _inputs(
     evaluated: Evaluated,
-    gathered: Gathered,
+    gathered: LocalInputs,
     platform: Platform,
     toolchain: Toolchain,
     dependencies: tuple[Dependency, ...],
@@ -373,7 +373,7 @@ def _input(source: WantedSource) -> SourceInput:
     return SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
 
 
-def _source(evaluated: Evaluated, gathered: Gathered, number: int) -> SourceRef:
+def _source(evaluated: Evaluated, gathered: LocalInputs, number: int) -> SourceRef:
     spec = evaluated.sources[number].spec
     signature = None
     if spec.signature is not None:
@@ -383,7 +383,7 @@ def _source(evaluated: Evaluated, gathered: Gathered, number: int) -> SourceRef:
     return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
 
 
-def _remote_patches(evaluated: Evaluated, gathered: Gathered) -> Iterator[PatchRef]:
+def _remote_patches(evaluated: Evaluated, gathered: LocalInputs) -> Iterator[PatchRef]:
     for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True):
         if "://" in patch.written:
             yield PatchRef(patch.written, canonical, patch.spec.strip)

@@ -18,9 +18,9 @@ from buildit.cli.relocking import _check_names, _split, announce, relock
 from buildit.cli.remember import remember
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
-from buildit.commands.front import Planned
 from buildit.commands.locking import Pins
 from buildit.commands.network import Network
+from buildit.commands.planning import Planned
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
 from buildit.commands.story import Options, Prepared

@@ -1,4 +1,8 @@
-"""What a container asks for: its platform, its packages and the flags for them."""
+"""The one choice: from a container's directory to the versions and flags of all its packages.
+
+Every verb that reads a container comes through `choose`, so that they all see the same selection
+and give the same errors. Nothing is fetched and nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.commands.locking import read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, split_name
 from buildit.model.nearest import advice
@@ -14,25 +19,142 @@ from buildit.model.pathglob import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import Assignment, Layer, parse_assignment
 from buildit.plan.evaluate import Evaluated, Wanted, place_of
-from buildit.plan.resolve import Demand
+from buildit.plan.lock import Lock, Section
+from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.container import (
     AtomPackageStep,
     DebianPackageStep,
     EmbeddedPackageStep,
     UseSpec,
 )
+from buildit.recipe.package import ToolchainPackage
 from buildit.recipe.read_config import Loaded
-from buildit.recipe.read_container import Container, LoadedStep
+from buildit.recipe.read_container import (
+    CONTAINER_FILE,
+    Container,
+    LoadedStep,
+    check_settled,
+    load_container,
+)
 from buildit.recipe.trees import Catalog
+
+NO_TOOLCHAIN = "toolchain/debian-12"
+"""What a container without packages of its own is made with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line says of a container.
+
+    `use` are flags for every package. `update` names what may move although it is locked
+    (`("*",)`: everything; `toolchain`, a package or a patch's URL).
+    """
+
+    directory: Path
+    use: tuple[str, ...] = ()
+    update: tuple[str, ...] = ()
+
+    def moves(self, *names: str) -> bool:
+        return "*" in self.update or any(name in self.update for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What the package steps ask for, in step order."""
+    """What the package steps ask for, in step order; `debs` are those of Debian's, by step."""
 
     demands: tuple[Demand, ...]
     names: Mapping[int, str]
     origins: Mapping[int, str]
+    debs: Mapping[int, Wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A container and what is chosen for it. `lock` is as it lies there; `consulted` are all files
+    that were looked at, whether they are there or not."""
+
+    request: Request
+    container: Container
+    target: Platform
+    roots: Roots
+    selection: Selection
+    toolchain: str
+    chroot: ToolchainPackage
+    lock: Lock
+    consulted: tuple[Path, ...]
+
+    @property
+    def section(self) -> Section:
+        """What the lock has for this platform."""
+        return self.lock.section(str(self.target))
+
+
+def choose(request: Request, loaded: Loaded) -> Choice:
+    """Choose versions and flags for the container of `request.directory`.
+
+    Locked versions are taken as long as they satisfy and may not move.
+
+    Raises:
+        UsageError, RecipeError, UnsatisfiableError: the user's files or options are wrong, or ask
+            for what cannot be.
+    """
+    directory = request.directory
+    if not directory.is_dir():
+        raise UsageError(
+            f"{directory} is not a directory",
+            hint="name the directory of a container: buildit containers/nginx-prod/",
+        )
+    container = load_container(directory)
+    target = target_of(container)
+    catalog = Catalog((*loaded.config.trees, *shipped_trees()))
+    roots = package_roots(container, catalog)
+    lock, lock_path = read_lock(directory)
+    locked = lock.section(str(target)).packages
+    preferred = {one.name: one.version for one in locked if not request.moves(one.name)}
+    flags = outer_flags(request.use, loaded, container)
+    selection = resolve(roots.demands, catalog, flags, preferred)
+    if container.pending:
+        first, container = container, load_container(directory, _said(selection))
+        check_settled(first, container)
+    check_named(container, selection.chosen)
+    check_flags(request.use, container, selection.chosen)
+    toolchain = _toolchain(selection, container.file)
+    chroot = catalog.toolchain(toolchain, container.file)
+    own = (lock_path, container.directory / CONTAINER_FILE)
+    consulted = (*own, *loaded.consulted, *catalog.consulted)
+    return Choice(request, container, target, roots, selection, toolchain, chroot, lock, consulted)
+
+
+def _said(selection: Selection) -> dict[str, dict[str, str]]:
+    """What templates may ask of the packages that were chosen."""
+    return {
+        name: {
+            "version": one.package.version,
+            "license": one.package.recipe.license or "",
+            "homepage": one.package.recipe.homepage or "",
+            "description": one.package.recipe.description or "",
+        }
+        for name, one in selection.chosen.items()
+    }
+
+
+def _toolchain(selection: Selection, place: str) -> str:
+    named = {one.package.recipe.toolchain: one for one in selection.chosen.values()}
+    if len(named) > 1:
+        first, second, *_ = (f"{one.package.name} ({name})" for name, one in sorted(named.items()))
+        raise UnsatisfiableError(
+            f"one container, two toolchains: {first} and {second}",
+            place=place,
+            hint="an image has one glibc: let all its packages name the same `toolchain:`",
+        )
+    return next(iter(named), NO_TOOLCHAIN)
+
+
+def shipped_trees() -> tuple[Path, ...]:
+    """The packages that come with buildit: in an installed package, else in the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    places = (package / "_tree" / "pkgs", package.parent / "pkgs")
+    return tuple(place for place in places if place.is_dir())[:1]
 
 
 def target_of(container: Container) -> Platform:
@@ -68,7 +190,7 @@ def package_roots(container: Container, catalog: Catalog) -> Roots:
                 continue
         demands.append(Demand(atom, (), step.place))
         names[number] = atom.name
-    return Roots(tuple(demands), names, origins)
+    return Roots(tuple(demands), names, origins, _debs(container))
 
 
 def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
@@ -107,13 +229,13 @@ def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool
     return Layer(name, assignments, every_package)
 
 
-def asked_debs(container: Container) -> Mapping[int, Wanted]:
+def _debs(container: Container) -> Mapping[int, Wanted]:
     """The Debian packages that the container names itself, by the number of the step.
 
     Raises:
         RecipeError: a glob is malformed, or two steps leave other files out of one package.
     """
-    asked: dict[int, Wanted] = {}
+    found: dict[int, Wanted] = {}
     first: dict[str, Wanted] = {}
     for number, step in enumerate(container.steps):
         spec = step.spec.package
@@ -129,8 +251,8 @@ def asked_debs(container: Container) -> Mapping[int, Wanted]:
                 place=step.place,
                 hint=f"give both the same `without`; the first is at {before.place}",
             )
-        asked[number] = one
-    return asked
+        found[number] = one
+    return found
 
 
 def check_flags(
