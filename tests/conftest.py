@@ -11,8 +11,15 @@ import signal
 import hypothesis
 import pytest
 
+from tests.scale import examples
+
 # How long one example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.register_profile(
+    "any-machine",
+    deadline=None,
+    max_examples=examples(200),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("any-machine")
 
 SKIPS_IN_CI = (
@@ -25,8 +32,14 @@ SKIPS_IN_CI = (
 `scripts/test`. Any other skip there is a test that CI believes it ran."""
 
 
-def pytest_configure() -> None:
-    """`scripts/test &` ignores Ctrl-C, and nohup a hang-up; all that tests start would, too."""
+def pytest_configure(config: pytest.Config) -> None:
+    """`-m unit` leaves out what is marked `scale`; signals act as a shell's child has them.
+
+    (`scripts/test &` ignores Ctrl-C, and nohup a hang-up; all that tests start would, too.)
+    """
+    chosen = config.option.markexpr
+    if "unit" in chosen and "scale" not in chosen:
+        config.option.markexpr = f"({chosen}) and not scale"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -26,6 +26,7 @@ from buildit.digest import (
     uuid_prefix,
 )
 from buildit.errors import BuilditError
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -41,13 +42,13 @@ def test_canonical_is_sorted_ascii_without_blanks() -> None:
     assert canonical({"b": ["ä", 1], "a": None}) == b'{"a":null,"b":["\\u00e4",1]}'
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(JSON)
 def test_canonical_gives_equal_data_back(value: object) -> None:
     assert json.loads(canonical(value)) == value
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.dictionaries(st.text(), st.integers()))
 def test_canonical_does_not_see_the_order_of_keys(value: dict[str, int]) -> None:
     assert canonical(dict(reversed(value.items()))) == canonical(value)
@@ -73,7 +74,7 @@ def test_digests_of_bytes_streams_and_files_agree(tmp_path: Path) -> None:
     assert oci_digest(digest_bytes(b"")) == f"sha256:{hashlib.sha256().hexdigest()}"
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(HEX64)
 def test_a_digest_is_read_with_and_without_its_prefix(text: str) -> None:
     assert is_hex64(text)
@@ -89,7 +90,7 @@ def test_what_is_no_digest_is_refused(text: str) -> None:
         parse_digest(text)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(HEX64)
 def test_the_uuid_of_a_key_is_version_8_and_leads_back(key: str) -> None:
     text = key_uuid(BuildKey(key))

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.unit
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     ("reason", "ci", "status"),
     [
@@ -31,7 +32,7 @@ def test_an_unlisted_skip_fails_under_ci(reason: str, ci: str, status: int, tmp_
     done = subprocess.run(
         argv,
         check=False,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTHONPATH": str(CONFTEST.parents[1])},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from buildit.archive.beneath import Opener, Root, by_openat2, by_walk, opener_for
 from buildit.errors import IntegrityError
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -166,7 +167,7 @@ def test_descriptors_are_closed(tree: Path) -> None:
 
 
 @given(st.sets(st.text("ab-.0", min_size=1, max_size=3), min_size=1, max_size=5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_walk_is_in_bytewise_order_of_whole_paths(
     tmp_path_factory: pytest.TempPathFactory, names: set[str]
 ) -> None:

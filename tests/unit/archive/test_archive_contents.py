@@ -11,6 +11,7 @@ from buildit.archive.contents import contents_blob, parse_contents, root_digest
 from buildit.digest import canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind, sort_key
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -44,7 +45,7 @@ def test_round_trip_in_any_order() -> None:
 
 
 @given(st.lists(st.sampled_from(ENTRIES), unique_by=lambda entry: entry.path))
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_every_subset_comes_back(entries: list[Entry]) -> None:
     assert parse_contents(contents_blob(entries)) == tuple(sorted(entries, key=sort_key))
 

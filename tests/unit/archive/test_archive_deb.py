@@ -20,6 +20,7 @@ from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.errors import BuildError, IntegrityError
 from buildit.model.tree import Entry
+from tests.scale import examples
 from tests.unit.archive.trees import Node, directory, file, hardlink, on_disk, packed, symlink
 
 pytestmark = pytest.mark.unit
@@ -90,7 +91,7 @@ PART = st.sampled_from(["lib", "bin", "usr", "x", "lib64", ".."])
     path=st.lists(PART.filter(lambda part: part != ".."), min_size=1, max_size=4).map("/".join),
     text=st.lists(PART, min_size=1, max_size=5).map("/".join),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_link_leads_to_the_same_file_after_the_move(path: str, text: str) -> None:
     def leads(at: str, to: str) -> str:
         parts = at.split("/")[:-1]

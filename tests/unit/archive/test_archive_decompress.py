@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from buildit.archive.decompress import decompressed
 from buildit.archive.tar.admit import Budget
 from buildit.errors import BuildError, IntegrityError
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +40,7 @@ def plain(data: bytes, budget: Budget = Budget()) -> bytes:  # noqa: B008
 
 @pytest.mark.parametrize("codec", ENCODERS)
 @given(data=st.binary(max_size=300))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_round_trip(codec: str, data: bytes) -> None:
     assert plain(ENCODERS[codec](b"-" + data)) == b"-" + data
 

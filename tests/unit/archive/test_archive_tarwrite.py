@@ -20,6 +20,7 @@ from buildit.archive.unpack import unpack_layer
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError
 from buildit.model.tree import Entry, Kind, sort_key
+from tests.scale import examples
 from tests.unit.archive.trees import (
     directory,
     file,
@@ -178,7 +179,7 @@ def test_short_writes_are_continued() -> None:
 
 
 @given(st.lists(st.binary(max_size=90_000), max_size=8))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_hashing_writer_hashes_in_order_what_it_writes(parts: list[bytes]) -> None:
     out = io.BytesIO()
     writer = hashing_writer(out)
@@ -254,7 +255,7 @@ def trees(draw: st.DrawFn) -> list[tuple[Entry, bytes]]:
 
 
 @given(trees())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_is_written_is_read_back(nodes: list[tuple[Entry, bytes]]) -> None:
     tar = packed(nodes)
     assert listed(tar) == [(undigested(entry), data) for entry, data in nodes]

@@ -22,7 +22,7 @@ from buildit.archive.gzipped import GzipWriter
 from buildit.archive.workers import submit
 from buildit.image.crew import Crew
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.program
 
 BUILDIT = (sys.executable, "-m", "buildit")
 

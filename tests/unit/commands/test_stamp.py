@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.commands import stamp
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -181,7 +182,7 @@ WORDS = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(WORDS, WORDS)
 def test_questions_have_names_of_their_own(first: list[str], second: list[str]) -> None:
     same = first == second or ([] in (first, second) and [""] in (first, second))

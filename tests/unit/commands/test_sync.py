@@ -24,6 +24,7 @@ from buildit.model.image import Layer
 from buildit.model.plan import DirectoriesStep, Directory, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -259,7 +260,7 @@ PARTS = st.sampled_from(["a", "b", "c", "..", "."])
 PATHS = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(PATHS, st.dictionaries(st.sampled_from("abc"), PATHS | PATHS.map(lambda p: f"/{p}")))
 def test_a_resolved_path_is_plain(path: str, links: dict[str, str]) -> None:
     over = tree(*(link(name, target) for name, target in links.items()))

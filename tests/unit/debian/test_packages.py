@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from buildit.debian.packages import CHUNK, PackageIndex, build_index, read_packages
 from buildit.errors import IntegrityError, StoreError
 from tests.debian_maker import paragraph
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -69,7 +70,7 @@ def test_bytes_that_are_no_text() -> None:
         list(read_packages(io.BytesIO(b"Package: \xff\n"), "Packages"))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 40), st.integers(0, 3))
 def test_chunks_do_not_matter(step: int, extra: int) -> None:
     text = "\n".join([paragraph("aa"), "\n" * extra + paragraph("bb"), paragraph("cc")]).encode()

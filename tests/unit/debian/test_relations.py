@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.debian.relations import Relation, parse_relations
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +64,7 @@ relations = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.lists(relations, min_size=1, max_size=3).map(tuple), max_size=4).map(tuple))
 def test_round_trip(groups: tuple[tuple[Relation, ...], ...]) -> None:
     text = ", ".join(" | ".join(map(str, group)) for group in groups)

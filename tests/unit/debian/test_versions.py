@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.debian.versions import version_key
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +52,7 @@ def test_what_is_no_version(version: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is not installed")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(versions, versions)
 def test_order_is_dpkgs(one: str, other: str) -> None:
     a, b = version_key(one), version_key(other)

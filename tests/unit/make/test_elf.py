@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.make.capture.elf import DlopenNote, MalformedElf, read_elf
+from tests.scale import examples
 from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit
@@ -86,7 +87,7 @@ def test_malformed(raw: bytes, reason: str) -> None:
 WHOLE = elf(needed=("libc.so.6",), versions={"libc.so.6": ("G",)}, dlopen=NOTE, interp="/l")
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.lists(st.tuples(st.integers(16, len(WHOLE) - 1), st.integers(0, 255)), max_size=4),
     st.integers(17, len(WHOLE)),

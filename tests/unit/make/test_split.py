@@ -12,6 +12,7 @@ from buildit.errors import BuildError
 from buildit.make.capture.split import moves, needed_at_run_time, split_outputs
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import OutputInput
+from tests.scale import examples
 from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit
@@ -168,7 +169,7 @@ PATHS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(PATHS)
 def test_every_file_is_in_one_output_below_its_directories(paths: list[str]) -> None:
     outputs = split_outputs(tree(*paths))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from buildit.errors import RecipeError
 from buildit.model.atom import Atom, Operator, split_name
 from buildit.model.version import Version
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -187,7 +188,7 @@ ATOMS = st.builds("{}/{}{}".format, NAMES, NAMES, USE) | st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(ATOMS)
 def test_text_survives(text: str) -> None:
     atom = Atom.parse(text)
@@ -195,7 +196,7 @@ def test_text_survives(text: str) -> None:
     assert Atom.parse(str(atom)) == atom
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.text(alphabet="ab/-1.=~<>*[],!?()+_:r \n", max_size=14))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:

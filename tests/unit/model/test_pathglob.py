@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
 from buildit.model.pathglob import glob_of, path_matcher
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +46,7 @@ def test_malformed(glob: str) -> None:
     assert caught.value.hint
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.text(alphabet="ab*?[]!-./\\&~|^", max_size=10), st.text(alphabet="ab/.", max_size=10))
 def test_any_text_is_a_glob_or_refused(glob: str, path: str) -> None:
     try:
@@ -55,7 +56,7 @@ def test_any_text_is_a_glob_or_refused(glob: str, path: str) -> None:
     assert matches(path) in (True, False)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.text(alphabet="ab+().$^\\{}", min_size=1, max_size=6))
 def test_other_signs_mean_themselves(name: str) -> None:
     if name not in (".", ".."):
@@ -79,7 +80,7 @@ PIECES = st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", 
 PATHS = st.text(alphabet="ab/", max_size=9)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(PIECES, max_size=8).map("".join), st.lists(PATHS, min_size=1, max_size=20))
 def test_the_matcher_is_its_oracle(glob: str, paths: list[str]) -> None:
     try:
@@ -103,7 +104,7 @@ def test_no_glob_is_slow(glob: str, path: str) -> None:
     assert time.process_time() - begin < 20
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.text(alphabet="ab*?[]!^-é \udcff\n", min_size=1, max_size=9))
 def test_a_glob_of_a_path_matches_it(path: str) -> None:
     assert path_matcher(glob_of(path))(path)

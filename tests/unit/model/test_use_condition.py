@@ -20,6 +20,7 @@ from buildit.model.condition import (
     parse_condition,
 )
 from buildit.model.use import FlagValue
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -133,13 +134,13 @@ CONDITIONS = st.recursive(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(CONDITIONS)
 def test_text_survives(rule: Rule) -> None:
     assert parse_condition(condition_text(rule)) == rule
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.text(alphabet="ab=!&|() \n", max_size=12))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:

@@ -28,6 +28,7 @@ from buildit.model.use import (
     parse_assignment,
     resolve_flags,
 )
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -216,14 +217,14 @@ RULES: st.SearchStrategy[Rule] = st.recursive(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(RULES)
 def test_text_survives(rule: Rule) -> None:
     again = parse_portage(rule_text(rule), place="p")
     assert again == rule or AllOf((again,)) == rule
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(RULES, min_size=1, max_size=3), st.lists(st.booleans(), min_size=5, max_size=5))
 def test_repairs_are_right_and_smallest(rules: list[Rule], bits: list[bool]) -> None:
     flags: dict[str, FlagValue] = dict(zip("abcde", bits, strict=True))

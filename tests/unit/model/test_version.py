@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
 from buildit.model.version import Version
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -138,7 +139,7 @@ def test_same_upstream_ignores_the_revision_alone() -> None:
     assert not v("1.2a").same_upstream(v("1.2"))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(VERSIONS)
 def test_text_survives(text: str) -> None:
     assert str(v(text)) == text
@@ -146,7 +147,7 @@ def test_text_survives(text: str) -> None:
     assert v(text).same_upstream(v(text))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(VERSIONS, min_size=3, max_size=3))
 def test_order_is_total(texts: list[str]) -> None:
     a, b, c = sorted(v(text) for text in texts)
@@ -156,7 +157,7 @@ def test_order_is_total(texts: list[str]) -> None:
     assert (a < b) is (b > a)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.tuples(VERSIONS, VERSIONS))
 def test_order_agrees_with_algorithm_3_1(pair: tuple[str, str]) -> None:
     a, b = pair

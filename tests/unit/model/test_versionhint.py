@@ -8,6 +8,7 @@ from buildit.errors import RecipeError
 from buildit.model.atom import Atom
 from buildit.model.version import Version
 from buildit.model.versionhint import suggested, suggested_name
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -65,7 +66,7 @@ def said_of(text: str) -> str:
         return error.hint or ""
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.text(alphabet="0123456789.-_+~abrcv", max_size=30))
 def test_what_is_suggested_is_a_version(text: str) -> None:
     found = suggested(text)

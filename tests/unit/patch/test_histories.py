@@ -17,6 +17,7 @@ FORMS = 5
 """Ways to export each; the whole run takes all."""
 
 
+@pytest.mark.scale
 def test_random_histories_leave_the_tree_of_git(tmp_path: Path) -> None:
     said = subprocess.run(
         ("git", "rev-parse", "HEAD"), cwd=CHECKOUT, capture_output=True, text=True, check=False

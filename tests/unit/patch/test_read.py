@@ -23,6 +23,7 @@ from buildit.patch.form import (
     touched_paths,
 )
 from buildit.patch.read import MAX_BYTES, MAX_LINES, parse_canonical, parse_patch
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -366,7 +367,7 @@ def test_modes_of_other_tools(mode: bytes, new_mode: int | None) -> None:
     assert parse_patch(text, "p").files[0].new_mode == new_mode
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.integers(0, 3), st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 40))
 def test_a_damaged_patch_is_read_or_refused(which: int, at: int, by: bytes, gone: int) -> None:
     text = (SERIES, BINARY_DELTA, symlink(b"l", b"x") + CHANGE, section("copy", "a", "b"))[which]
@@ -594,6 +595,7 @@ def test_size_has_an_end() -> None:
     assert str(MAX_LINES) in refused(CHANGE + b"\n" * (MAX_LINES + 1)).message
 
 
+@pytest.mark.scale
 def test_time_is_linear() -> None:
     hunks = b"".join(b"@@ -%d +%d @@\n-a\n+b\n" % (n, n) for n in range(1, 60_000))
     wide = b"--- a/x\n+++ b/x\n@@ -1,150000 +0,0 @@\n" + b"-a\n" * 150_000
@@ -605,7 +607,7 @@ def test_time_is_linear() -> None:
     refused(b"Files " + b" and " * 100_000 + b"\n")
     refused(b"--- a/x" + b" " * 200_000 + b"\n+++ b\n")
     refused(b'--- "' + b"\\" * 200_000 + b"\n+++ b\n")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # a second; what is not linear takes minutes
 
 
 PATHS = st.from_regex(r"[a-z]{1,3}(/[a-z \"\\é]{1,4}[a-z])?", fullmatch=True)
@@ -628,7 +630,7 @@ def patches(draw: st.DrawFn) -> Patch:
     return settled([files])
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(patches())
 def test_canonical_bytes_read_back_as_the_same_patch(patch: Patch) -> None:
     data = canonical_bytes(patch)
@@ -636,7 +638,7 @@ def test_canonical_bytes_read_back_as_the_same_patch(patch: Patch) -> None:
     assert canonical_bytes(parse_patch(data, "p")) == data
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(
     st.lists(
         st.sampled_from(

@@ -12,6 +12,7 @@ from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import RunNeed, RunTime, Task
 from buildit.plan.closure import Closure, closure, views_of
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -130,7 +131,7 @@ GRAPHS = st.dictionaries(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(GRAPHS, st.randoms())
 def test_the_order_follows_from_names_alone(graph: dict[str, list[str]], random: object) -> None:
     graph = {"a": [], **graph}
@@ -138,7 +139,7 @@ def test_the_order_follows_from_names_alone(graph: dict[str, list[str]], random:
     assert World(graph).names("a") == World(turned).names("a")
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(GRAPHS)
 def test_every_reason_leads_to_a_root(graph: dict[str, list[str]]) -> None:
     world = World({"a": [], "b": [], **graph})

@@ -21,6 +21,7 @@ from buildit.plan.lock import (
     parse_lock,
 )
 from tests.planning import deb
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -84,7 +85,7 @@ def order_less(section: Section) -> Section:
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(SECTIONS)
 def test_what_is_written_is_read_back(section: Section) -> None:
     text = format_lock(Lock({"linux/amd64": section}))

@@ -30,6 +30,7 @@ from buildit.plan.identity import (
 )
 from buildit.plan.nearness import told_differences
 from buildit.plan.steps import Phase, Step, environment, steps
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -176,14 +177,14 @@ INPUTS = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(INPUTS, INPUTS)
 def test_distinct_inputs_have_distinct_keys(first: BuildInputs, second: BuildInputs) -> None:
     """THREATS A4: nothing that a recipe can write makes one record look like another."""
     assert (key(first) == key(second)) == (first == second)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(INPUTS)
 def test_the_builder_reads_the_very_inputs_from_the_record(inputs: BuildInputs) -> None:
     record = read_record(record_text(inputs.record()))
@@ -227,7 +228,7 @@ def test_what_is_no_record_is_refused(text: str) -> None:
 # -- differences
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(INPUTS, INPUTS)
 def test_only_different_records_have_differences(first: BuildInputs, second: BuildInputs) -> None:
     found = told_differences(

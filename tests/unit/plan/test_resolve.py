@@ -273,6 +273,7 @@ def chain(count: int) -> dict[str, dict[str, Package]]:
     return found
 
 
+@pytest.mark.scale
 def test_ten_thousand_packages_one_below_the_other() -> None:
     shelf = Shelf({})
     shelf.packages = chain(10_000)

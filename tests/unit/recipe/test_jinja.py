@@ -18,6 +18,7 @@ from buildit.recipe.template.render import Variables, render_scalar, render_tree
 from buildit.recipe.yaml.node import Mapping, Place, Scalar
 from buildit.recipe.yaml.read import parse_yaml
 from buildit.recipe.yaml.typed import plain
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -238,6 +239,7 @@ def test_a_leaf_without_braces_never_loads_jinja() -> None:
 _LARGE: Variables = {"x": "a" * (1 << 20), "l": ["a"] * 1000}
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     "text",
     [
@@ -305,7 +307,7 @@ _PARTS = st.sampled_from(
 
 
 @given(st.lists(_PARTS, max_size=8).map("".join))
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_it_says_what_jinja_says(text: str) -> None:
     try:
         expected = _of_jinja(text, VARIABLES)

@@ -9,6 +9,7 @@ from buildit.recipe.merge import overlay
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
 from buildit.recipe.yaml.read import parse_yaml
 from buildit.recipe.yaml.typed import plain
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -133,21 +134,21 @@ NODES: st.SearchStrategy[Node] = st.recursive(
 MAPS = NODES.filter(lambda node: isinstance(node, Mapping))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(MAPS)
 def test_an_empty_map_changes_nothing(node: Node) -> None:
     assert plain(overlay(node, Mapping((), HERE))) == plain(node)
     assert plain(overlay(Mapping((), HERE), node)) == plain(node)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(NODES, NODES)
 def test_replace_always_gives_the_new_value(base: Node, over: Node) -> None:
     edit = Mapping(((Scalar("$replace", HERE), over),), HERE)
     assert plain(overlay(base, edit)) == plain(over)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(MAPS, MAPS)
 def test_two_maps_merge_or_name_the_first_misfit(base: Node, over: Node) -> None:
     if fits(base, over):

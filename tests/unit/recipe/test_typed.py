@@ -16,6 +16,7 @@ from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import BY_KIND, MAPPING, SCALAR, Model
 from buildit.recipe.yaml.read import parse_yaml
 from buildit.recipe.yaml.typed import parse, plain
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -191,7 +192,7 @@ _NODES = st.recursive(
 
 
 @given(_NODES)
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_document_is_a_model_or_one_error(text: str) -> None:
     node = parse_yaml(f"- {text}", "f")
     try:

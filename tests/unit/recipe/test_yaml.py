@@ -17,6 +17,7 @@ from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, lea
 from buildit.recipe.yaml.read import parse_yaml, parse_yaml_bytes
 from buildit.recipe.yaml.text import decode
 from buildit.recipe.yaml.typed import plain
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -154,6 +155,7 @@ def _laughs(levels: int) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     "text",
     [
@@ -204,7 +206,7 @@ _TREES = st.recursive(
 
 
 @given(_TREES.filter(bool))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_json_reads_back_as_itself(tree: object) -> None:
     text = json.dumps(tree, ensure_ascii=False)
     if "\ufeff" not in text:
@@ -277,7 +279,7 @@ def _read(content: bytes) -> Node | RecipeError:
 
 
 @given(_YAML.map(str.encode) | st.binary(max_size=60))
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_a_document_or_one_error(content: bytes) -> None:
     found = _read(content)
     if isinstance(found, RecipeError):
@@ -289,7 +291,7 @@ def test_any_bytes_are_a_document_or_one_error(content: bytes) -> None:
 
 
 @given(_YAML)
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.too_slow])
 def test_both_readers_of_pyyaml_give_the_same_nodes(text: str) -> None:
     if not yaml.__with_libyaml__:
         pytest.skip("PyYAML was built without libyaml")

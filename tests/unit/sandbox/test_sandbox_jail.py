@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from buildit.errors import BuildError
 from buildit.sandbox.jail import Bind, Jail, bwrap_argv, mount_points, overlays, terminal_argv
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +68,7 @@ def test_argv_does_not_depend_on_the_order_of_the_environment() -> None:
     assert bwrap_argv(turned, ["x"]) == bwrap_argv(straight, ["x"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1, max_size=5))
 def test_the_command_is_never_read_as_options(command: Sequence[str]) -> None:
     argv = bwrap_argv(JAIL, command)
@@ -93,7 +94,7 @@ def flattened(plan: Sequence[tuple[str, str]]) -> list[str]:
     return [tree for name in lowers["/tmp/root"] for tree in lowers.get(name, [name])]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(1, 1500), st.integers(4, 64))
 def test_any_number_of_trees_keeps_its_order_and_fits_pages(count: int, width: int) -> None:
     trees = [f"{number:0{width}x}" for number in range(count)]

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from buildit.sandbox.log import LogFile, last_lines, printable
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -21,7 +22,7 @@ def kept(path: Path, limit: int, parts: list[bytes]) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=40), max_size=12), st.integers(1, 30))
 def test_head_and_tail_survive(tmp_path: Path, parts: list[bytes], half: int) -> None:
     whole = b"".join(parts)

@@ -19,6 +19,7 @@ from buildit.store.attest import (
     stated_key,
     statement_bytes,
 )
+from tests.scale import examples
 
 pytestmark = pytest.mark.unit
 
@@ -94,7 +95,7 @@ SAMPLE = Artifact(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(artifact=artifacts, builder=builders)
 def test_everything_survives(artifact: Artifact, builder: str) -> None:
     content = statement_bytes(artifact, builder)

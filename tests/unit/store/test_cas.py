@@ -15,6 +15,7 @@ from buildit.store.cas import Store
 from buildit.store.durable import Disk
 from buildit.store.fault import Effect, Faults
 from buildit.store.ingest import FSYNC_AT_MOST
+from tests.scale import examples
 from tests.unit.store.build import leftovers
 
 pytestmark = pytest.mark.unit
@@ -41,7 +42,7 @@ def test_blobs_are_read_only_named_by_digest_and_private(store: Store) -> None:
     assert leftovers(store.root) == []
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.lists(st.binary(max_size=300), max_size=5))
 def test_what_goes_in_comes_out(store: Store, chunks: list[bytes]) -> None:
     whole = b"".join(chunks)

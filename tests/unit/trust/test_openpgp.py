@@ -21,6 +21,7 @@ from buildit.trust.openpgp import (
     verify_detached,
 )
 from tests.openpgp_maker import BORN, SHA1, Key, armor, clearsigned
+from tests.scale import examples
 
 pytestmark = [
     pytest.mark.unit,
@@ -180,7 +181,7 @@ def test_crc24_of_nothing_and_of_digits() -> None:
     assert crc24(b"123456789") == 0x21CF02  # the catalogue's check value of CRC-24/OPENPGP
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.binary(min_size=1, max_size=300))
 def test_armor_round_trip(data: bytes) -> None:
     packets = b"\xc6" + data
@@ -207,7 +208,7 @@ def test_bad_armor() -> None:
 MESSAGE = clearsigned(TEXT, GOOD)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.binary(max_size=200))
 def test_any_bytes_around_a_message_are_refused_or_blank(data: bytes) -> None:
     message = MESSAGE
