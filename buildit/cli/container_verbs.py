@@ -99,10 +99,11 @@ def explain(asked: Asked, package: str | None) -> None:
 
     found = recipes(asked.options, package)
     if asked.as_json:
-        say_json([recipe_plain(one) for one in found])
+        say_json([recipe_plain(*one) for one in found])
         return
-    for number, one in enumerate(found):
+    for number, (one, demands) in enumerate(found):
         say((*([""] if number else []), f"# {one.name}-{one.version}, from {one.origin}"))
+        say(f"# asked for: {demand}" for demand in demands)
         say(recipe_lines(one.node))
 
 

@@ -12,6 +12,7 @@ from buildit.errors import UsageError
 from buildit.model.use import flag_text
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, declared_flags
+from buildit.plan.resolve import Demand
 from buildit.recipe.package import Package
 from buildit.recipe.read_config import load_config
 from buildit.recipe.read_container import CONTAINER_FILE
@@ -28,8 +29,9 @@ def chosen(options: Options) -> Choice:
     return choose(Request(options.directory, options.use), load_config(options.directory))
 
 
-def recipes(options: Options, wanted: str | None) -> tuple[Package, ...]:
-    """The merged recipes that `explain` shows: `wanted`, else what the directory itself names.
+def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[Demand, ...]], ...]:
+    """The merged recipes that `explain` shows, and who asks for each: `wanted`, else what the
+    directory itself names.
 
     The directory is a container's, or holds a pkg.yaml.
 
@@ -39,9 +41,10 @@ def recipes(options: Options, wanted: str | None) -> tuple[Package, ...]:
     """
     directory = options.directory
     if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
-        return (_alone(directory, wanted),)
+        return ((_alone(directory, wanted), ()),)
     choice = chosen(options)
-    known = {name: one.package for name, one in choice.selection.chosen.items()}
+    demands = choice.selection.demands
+    known = {name: (one.package, demands[name]) for name, one in choice.selection.chosen.items()}
     if wanted is None:
         return tuple(known[name] for name in dict.fromkeys(choice.roots.names.values()))
     fitting = [name for name in known if wanted in (name, name.rpartition("/")[2])]
@@ -91,12 +94,15 @@ def _has_base(directory: Path) -> bool:
     return isinstance(node, Mapping) and node.get("base") is not None
 
 
-def recipe_plain(package: Package) -> dict[str, object]:
+def recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, object]:
     """A merged recipe as JSON data: each leaf with its path and place."""
     return {
         "name": package.name,
         "version": package.version,
         "origin": package.origin,
+        "demands": [
+            {"atom": str(one.atom), "chain": list(one.chain), "place": one.place} for one in demands
+        ],
         "leaves": [
             {"path": list(path), "value": leaf.text, "place": str(leaf.place)}
             for path, leaf in leaves(package.node)

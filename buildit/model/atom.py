@@ -1,6 +1,7 @@
 """Atoms: what a dependency, a `base:` or the command line asks for, after PMS 8.3.
 
 `category/name-1.2` without an operator means exactly that version, as `=category/name-1.2` does.
+Unlike there, a range is one atom: `>=category/name-1.2 <2`.
 Slots and blockers are refused by name: the tree has none.
 """
 
@@ -20,6 +21,7 @@ from buildit.model.versionhint import suggested, suggested_name
 _CATEGORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_-]*")
 _OPERATOR = re.compile(r">=|<=|>|<|=|~|")
+_BOUND = re.compile(r"(>=|<=|>|<)(.*)")
 _USE_DEP = re.compile(
     rf"(?P<mark>[-!]?)(?P<flag>{FLAG_NAME})(?P<default>\(\+\)|\(-\)|)"
     rf"(?P<kind>\?|=|)(?P<choice>(?<==)[A-Za-z0-9][A-Za-z0-9+_.-]*|)"
@@ -37,6 +39,9 @@ class Operator(StrEnum):
     AT_MOST = "<="
     AT_LEAST = ">="
     GREATER = ">"
+
+
+_RANGE = (Operator.LESS, Operator.AT_MOST, Operator.AT_LEAST, Operator.GREATER)
 
 
 class UseKind(StrEnum):
@@ -101,7 +106,8 @@ class UseDep:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """`name` is `category/name`; `version` is None exactly where `operator` is ANY.
+    """`name` is `category/name`; `version` is None exactly where `operator` is ANY. `bounds` are
+    what the version must satisfy too, such as `<2`.
 
     `declared` are flags that a settled atom does not ask for now, but speaks of: the dependency
     must have them all the same (PMS 8.3.4), or the atom would fail on another day.
@@ -112,6 +118,7 @@ class Atom:
     version: Version | None = None
     use: tuple[UseDep, ...] = ()
     declared: tuple[UseDep, ...] = ()
+    bounds: tuple[tuple[Operator, Version], ...] = ()
 
     @classmethod
     def parse(cls, text: str, *, place: str | None = None) -> Atom:
@@ -120,6 +127,7 @@ class Atom:
         Raises:
             RecipeError: the message quotes the text with the column of what is wrong.
         """
+        whole, (text, bounds) = text, _bounds(text, place)
         if reason := _foreign(text):
             raise RecipeError(f"malformed atom {text!r}: {reason}", place=place, hint=_HINT)
         match = _OPERATOR.match(text)
@@ -133,7 +141,10 @@ class Atom:
         if version_at:
             version = _version(text, version_at, end - wildcard, place)
         operator = _operator(text, sign, wildcard, version, place)
-        return cls(name, operator, version, _use_deps(text, end, place))
+        if bounds and operator not in _RANGE:
+            reason = "two bounds go with '>=', '>', '<=' and '<' only,"
+            raise _fail(whole, 0, reason, place, f"write >={name}-1.2 <2")
+        return cls(name, operator, version, _use_deps(text, end, place), bounds=bounds)
 
     def __str__(self) -> str:
         use = f"[{','.join(map(str, self.use))}]" if self.use else ""
@@ -141,30 +152,16 @@ class Atom:
             return f"{self.name}{use}"
         sign = self.operator.value.strip().removesuffix("*")
         star = "*" if self.operator is Operator.PREFIX else ""
-        return f"{sign}{self.name}-{self.version}{star}{use}"
+        more = "".join(f" {bound.value}{version}" for bound, version in self.bounds)
+        return f"{sign}{self.name}-{self.version}{star}{more}{use}"
 
     def matches_version(self, name: str, version: Version) -> bool:
         """Whether a package is what the atom names, whatever its flags."""
-        return name == self.name and (self.version is None or self._holds(version, self.version))
-
-    def _holds(self, version: Version, wanted: Version) -> bool:
-        match self.operator:
-            case Operator.ANY:
-                return True
-            case Operator.EXACT | Operator.EQUAL:
-                return version == wanted
-            case Operator.PREFIX:
-                return wanted.begins(version)
-            case Operator.UPSTREAM:
-                return version.same_upstream(wanted)
-            case Operator.LESS:
-                return version < wanted
-            case Operator.AT_MOST:
-                return version <= wanted
-            case Operator.AT_LEAST:
-                return version >= wanted
-            case Operator.GREATER:
-                return version > wanted
+        return (
+            name == self.name
+            and (self.version is None or _holds(version, self.operator, self.version))
+            and all(_holds(version, bound, wanted) for bound, wanted in self.bounds)
+        )
 
     def settled(self, parent: Mapping[str, FlagValue], *, place: str | None = None) -> Atom:
         """The atom as the dependent with the flags `parent` means it: no `?` and no `=` left.
@@ -214,6 +211,40 @@ class Atom:
     def matches(self, name: str, version: Version, flags: Mapping[str, FlagValue]) -> bool:
         """Whether a package with exactly these declared flags is what a settled atom asks for."""
         return self.matches_version(name, version) and self.refusal(flags) is None
+
+
+def _holds(version: Version, operator: Operator, wanted: Version) -> bool:
+    match operator:
+        case Operator.ANY:
+            return True
+        case Operator.EXACT | Operator.EQUAL:
+            return version == wanted
+        case Operator.PREFIX:
+            return wanted.begins(version)
+        case Operator.UPSTREAM:
+            return version.same_upstream(wanted)
+        case Operator.LESS:
+            return version < wanted
+        case Operator.AT_MOST:
+            return version <= wanted
+        case Operator.AT_LEAST:
+            return version >= wanted
+        case Operator.GREATER:
+            return version > wanted
+
+
+def _bounds(text: str, place: str | None) -> tuple[str, tuple[tuple[Operator, Version], ...]]:
+    """The text without the bounds that follow its version after a blank, and these."""
+    bracket = text.find("[")
+    end = len(text) if bracket < 0 else bracket
+    first, *words = text[:end].split(" ")
+    matches = [_BOUND.fullmatch(word) for word in words]
+    found = []
+    for match in matches:
+        if match is None:
+            return text, ()
+        found.append((Operator(match[1]), Version.parse(match[2], place=place)))
+    return first + text[end:], tuple(found)
 
 
 def split_name(text: str, *, place: str | None = None) -> tuple[str, Version | None]:

@@ -9,7 +9,8 @@ order of lines decides nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Protocol
@@ -22,7 +23,7 @@ from buildit.errors import UnsatisfiableError
 from buildit.model.atom import Atom
 from buildit.model.use import Layer, assignment_text, unknown_flag_hint
 from buildit.model.version import Version
-from buildit.plan.evaluate import Evaluated, Wanted, evaluate
+from buildit.plan.evaluate import Evaluated, evaluate
 from buildit.recipe.package import Package
 
 ROUNDS = 100_000
@@ -155,15 +156,15 @@ def _demands(evaluated: Evaluated, chain: tuple[str, ...]) -> tuple[Demand, ...]
     return tuple(sorted(found, key=lambda demand: demand.order))
 
 
-def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
-    """The answer where no choice has to be undone, in one walk: nearly always.
+def _answer(
+    roots: tuple[Demand, ...], offer: _Offer, choose: Callable[[str, Demand], Version | None]
+) -> Selection | None:
+    """What the roots reach where `choose` gives the version of each name when it is first met;
+    None where a version is missing, or is not what something asks for.
 
-    The first version that satisfies what is known when a package is first met must satisfy all that
-    is met later; None where it does not, or there is a cycle.
+    Raises:
+        CycleError: the packages depend on each other.
     """
-    first: dict[str, list[Demand]] = {}
-    for demand in roots:
-        first.setdefault(demand.atom.name, []).append(demand)
     versions: dict[str, Version] = {}
     chosen: dict[str, Evaluated] = {}
     demands: dict[str, list[Demand]] = {}
@@ -173,7 +174,7 @@ def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
         name = demand.atom.name
         demands.setdefault(name, []).append(demand)
         if name not in versions:
-            version = next(offer.fitting(name, first.get(name, [demand])), None)
+            version = choose(name, demand)
             if version is None:
                 return None
             versions[name] = version
@@ -181,10 +182,28 @@ def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
             queue.extend(_demands(chosen[name], demand.chain))
         if not offer.satisfies(demand, versions[name]):
             return None
-    try:
-        return _selection(chosen, demands)
-    except CycleError:
-        return None
+    graph = {
+        name: sorted({w.atom.name for w in evaluated.wanted if w.atom is not None})
+        for name, evaluated in sorted(chosen.items())
+    }
+    return Selection(
+        {name: chosen[name] for name in TopologicalSorter(graph).static_order()},
+        {name: tuple(each) for name, each in demands.items()},
+    )
+
+
+def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
+    """The answer where no choice has to be undone, in one walk: nearly always."""
+    first: dict[str, list[Demand]] = {}
+    for demand in roots:
+        first.setdefault(demand.atom.name, []).append(demand)
+    with suppress(CycleError):
+        return _answer(
+            roots,
+            offer,
+            lambda name, demand: next(offer.fitting(name, first.get(name, [demand])), None),
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +272,7 @@ def _solved(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version]:
     """One choice for all that the search met, cycles and what is no longer needed among them.
 
     Not `Resolver`: what it does after the search, to leave out what no root reaches, does not end
-    where such a rest has a cycle (resolvelib 1.2.1, `_has_route_to_root`); `_walked` does that. And
+    where such a rest has a cycle (resolvelib 1.2.1, `_has_route_to_root`); `_answer` does that. And
     the search gives up now and then where there is an answer (`_backjump` forgets who forced a
     choice that it made anew: one of 8 000 small universes), so all is tried before it is believed.
 
@@ -322,12 +341,13 @@ def _searched(roots: tuple[Demand, ...], offer: _Offer) -> Selection:
             if cycle is None:
                 raise _impossible(roots, here, impossible.causes) from None
             continue
-        chosen, demands = _walked(roots, offer, versions)
         try:
-            return _selection(chosen, demands)
+            found = _answer(roots, offer, lambda name, _: versions[name])  # noqa: B023 - used here
+            assert found is not None  # noqa: S101 - the search satisfies every demand
+            return found
         except CycleError as error:
             names = list(reversed(error.args[1]))
-            cycle = cycle or _cycle(names, chosen)
+            cycle = cycle or _cycle(names, offer, versions)
             for name in sorted(set(names)):
                 further = without | {(name, versions[name])}
                 if further not in seen:
@@ -335,23 +355,6 @@ def _searched(roots: tuple[Demand, ...], offer: _Offer) -> Selection:
                     pending.append(further)
     assert cycle is not None  # noqa: S101 - the first try either returned or met a cycle
     raise cycle
-
-
-def _walked(
-    roots: tuple[Demand, ...], offer: _Offer, versions: Mapping[str, Version]
-) -> tuple[dict[str, Evaluated], dict[str, list[Demand]]]:
-    """What the roots reach with these choices, and all that is asked of each."""
-    chosen: dict[str, Evaluated] = {}
-    demands: dict[str, list[Demand]] = {}
-    queue = deque(roots)
-    while queue:
-        demand = queue.popleft()
-        name = demand.atom.name
-        demands.setdefault(name, []).append(demand)
-        if name not in chosen:
-            chosen[name] = offer.evaluated(name, versions[name], demand.place)
-            queue.extend(_demands(chosen[name], demand.chain))
-    return chosen, demands
 
 
 def _newest(roots: tuple[Demand, ...], offer: _Offer, found: Selection) -> Selection:
@@ -373,37 +376,15 @@ def _with_newer(
     roots: tuple[Demand, ...], offer: _Offer, found: Selection, name: str
 ) -> Selection | None:
     versions = {one: Version.parse(each.package.version) for one, each in found.chosen.items()}
-    demands = found.demands[name]
-    for version in offer.fitting(name, demands):
+    for version in offer.fitting(name, found.demands[name]):
         if version == versions[name]:
             return None
         tried = {**versions, name: version}
-        wanted = _demands(offer.evaluated(name, version, demands[0].place), ())
-        if any(one.atom.name not in tried for one in wanted):
-            continue
-        chosen, asked = _walked(roots, offer, tried)
-        if all(offer.satisfies(one, tried[each]) for each in asked for one in asked[each]):
-            try:
-                return _selection(chosen, asked)
-            except CycleError:
-                continue
+        with suppress(CycleError):
+            better = _answer(roots, offer, lambda one, _: tried.get(one))  # noqa: B023 - used here
+            if better is not None:
+                return better
     return None
-
-
-def _selection(chosen: dict[str, Evaluated], demands: dict[str, list[Demand]]) -> Selection:
-    """In topological order, dependencies first.
-
-    Raises:
-        CycleError: there is none.
-    """
-    graph = {
-        name: sorted({w.atom.name for w in evaluated.wanted if w.atom is not None})
-        for name, evaluated in sorted(chosen.items())
-    }
-    return Selection(
-        {name: chosen[name] for name in TopologicalSorter(graph).static_order()},
-        {name: tuple(each) for name, each in demands.items()},
-    )
 
 
 def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> UnsatisfiableError:
@@ -489,14 +470,12 @@ def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
     return f"in container.yaml: - use: {{packages: {{{name}: [{listed}]}}}}"
 
 
-def _cycle(names: Sequence[str], chosen: Mapping[str, Evaluated]) -> UnsatisfiableError:
+def _cycle(
+    names: Sequence[str], offer: _Offer, versions: Mapping[str, Version]
+) -> UnsatisfiableError:
+    wanted = offer.known[names[0], versions[names[0]]].wanted
     return UnsatisfiableError(
         f"packages depend on each other in a cycle: {' -> '.join(names)}",
-        place=_edge(chosen, names[0], names[1]),
+        place=next((w.place for w in wanted if w.atom and w.atom.name == names[1]), None),
         hint="remove one of these dependencies, or switch off the flag that brings it",
     )
-
-
-def _edge(chosen: Mapping[str, Evaluated], dependent: str, dependency: str) -> str | None:
-    wanted: tuple[Wanted, ...] = chosen[dependent].wanted
-    return next((w.place for w in wanted if w.atom and w.atom.name == dependency), None)

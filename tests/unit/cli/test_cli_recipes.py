@@ -41,6 +41,7 @@ BOX = """\
 
 EXPLAINED = """\
 # app/tool-2.0, from ./pkgs/tool
+# asked for: app/tool (box/container.yaml:2:3)
 description: A tool               # tree/app/tool/pkg.yaml:1
 use:
   ssl:

@@ -60,11 +60,40 @@ def test_parts(text: str, name: str | None, operator: Operator | None, version: 
         ("<dev-libs/openssl-3.0", ["3.0_rc1", "1.1.1w"], ["3.0", "3.0-r1"]),
         ("<=dev-libs/openssl-3.0", ["3.0", "1"], ["3.0-r1"]),
         ("dev-libs/openssl", ["1", "9-r9"], []),
+        (">=dev-libs/openssl-1.2 <2", ["1.2", "1.9-r3"], ["1.1", "2", "2.1"]),
+        ("<dev-libs/openssl-2 >1.2 <=1.4", ["1.3", "1.4"], ["1.2", "1.4-r1", "1.5"]),
     ],
 )
 def test_operators(atom: str, yes: list[str], no: list[str]) -> None:
     assert [version for version in yes if not matches(atom, version)] == []
     assert [version for version in no if matches(atom, version)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a/b <2", "two bounds go with '>=', '>', '<=' and '<' only, at column 1"),
+        ("a/b-1 <2", "two bounds go with '>=', '>', '<=' and '<' only, at column 1"),
+        ("=a/b-1* <2", "two bounds go with '>=', '>', '<=' and '<' only, at column 1"),
+        (">=a/b-1 2", "a blank or control character at column 8"),
+        (">=a/b-1  <2", "a blank or control character at column 8"),
+        (">=a/b-1 <", "malformed version ''"),
+    ],
+)
+def test_a_range_that_is_none(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Atom.parse(text, place="x:1:1")
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_range_is_one_atom() -> None:
+    atom = Atom.parse(">=a/b-1.2 <2[ssl]")
+    assert str(atom) == ">=a/b-1.2 <2[ssl]"
+    assert atom.matches("a/b", V("1.9"), {"ssl": True})
+    assert not atom.matches("a/b", V("1.9"), {"ssl": False})
+    with pytest.raises(RecipeError, match="must be category/name"):
+        split_name(">=a/b-1.2 <2")
 
 
 def test_another_name_never_matches() -> None:

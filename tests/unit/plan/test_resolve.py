@@ -84,6 +84,16 @@ def test_the_atom_decides(atom: str, version: str) -> None:
     assert labels(selected(texts, atom)) == [f"a/b-{version}"]
 
 
+def test_a_range_takes_the_newest_within_it() -> None:
+    texts = {f"a/b-{version}": "" for version in ("1.1", "1.2", "1.9", "2")}
+    assert labels(selected(texts, ">=a/b-1.2 <2")) == ["a/b-1.9"]
+    texts["a/app-1"] = link(">=a/b-1.2 <2", "<a/b-1.9")
+    assert labels(selected(texts, "a/app")) == ["a/b-1.2", "a/app-1"]
+    with pytest.raises(UnsatisfiableError, match="no version of a/b") as caught:
+        selected(texts, ">=a/b-1.3 <1.9", "a/app")
+    assert "without" in (caught.value.hint or "") or "versions at hand" in (caught.value.hint or "")
+
+
 def test_the_locked_version_is_kept_as_long_as_it_satisfies() -> None:
     texts = {"a/b-1.9": "", "a/b-1.10": "", "a/b-1.2": ""}
     assert labels(selected(texts, "a/b", preferred={"a/b": "1.9"})) == ["a/b-1.9"]
