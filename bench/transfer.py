@@ -13,21 +13,18 @@ from buildit.digest import Digest
 from buildit.store.cas import Store
 
 
-def refuse(_statement: bytes, _signature: bytes | None, _builder: str) -> None:
-    """No statements here."""
-
-
 def pull(url: str, listed: Path, target: Path) -> None:
     """Take every `digest size` of a list into a store."""
-    from buildit.remote.binhost.binhost import Binhost
-    from buildit.remote.binhost.blobs import Wanted
+    from buildit.model.address import Https
+    from buildit.remote.binhost.protocols import WantedBlob
+    from buildit.remote.binhost.reading import ReadOnly
     from buildit.remote.http.web import WebTransport
 
     rows = [line.split() for line in listed.read_text().splitlines()]
-    wants = [Wanted(Digest(digest), int(size), int(size)) for digest, size in rows]
+    wants = [WantedBlob(Digest(digest), int(size), int(size)) for digest, size in rows]
     web = WebTransport()
-    with Store.open(target) as store:
-        taken = Binhost("bench", url, web, refuse).pull_blobs(wants, store)
+    with Store.open(target) as store, store.batch() as batch:
+        taken = ReadOnly(Https(url), web, many=web.bulk).get(wants, store, batch)
     web.close()
     if taken != len(wants):
         raise SystemExit(f"{taken} of {len(wants)} came")
@@ -35,23 +32,22 @@ def pull(url: str, listed: Path, target: Path) -> None:
 
 def push(address: str, listed: Path, source: Path) -> None:
     """Send every blob of a list from a store."""
-    from buildit.remote.binhost.publishing import Outgoing, unheard
-    from buildit.remote.binhost.ssh_publisher import SshPublisher
+    from buildit.remote.binhost.protocols import Outgoing, unheard
+    from buildit.remote.binhost.reading import ReadOnly
+    from buildit.remote.binhost.ssh import SshRemote
     from buildit.remote.sftp.ssh_account import parse_account
     from buildit.remote.sftp.transport import SftpTransport
 
     transport = SftpTransport()
     with Store.open(source) as store:
-        publisher = SshPublisher(parse_account(address), transport, store, "b" * 16)
-        publisher.prepare()
-        digests = [Digest(line.split()[0]) for line in listed.read_text().splitlines()]
-        there = publisher.sizes(digests)
-        blobs = [
-            Outgoing(digest, store.path(digest).stat().st_size, _opener(store, digest))
-            for digest in digests
-            if digest not in there
-        ]
-        publisher.put_blobs(blobs, unheard)
+        account = parse_account(address)
+        remote = SshRemote(account, transport, ReadOnly(account, transport), "b" * 16)
+        remote.prepare()
+        rows = [line.split() for line in listed.read_text().splitlines()]
+        sizes = {Digest(digest): int(size) for digest, size in rows}
+        missing = remote.missing(sizes)
+        blobs = [Outgoing(one, sizes[one], _opener(store, one)) for one in sizes if one in missing]
+        remote.put(blobs, unheard)
     transport.close()
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
+from buildit.model.address import Address, Directory, parse_address
 from buildit.model.artifact import Artifact
-from buildit.remote.binhost.binhost import Accept, Binhost
-from buildit.remote.binhost.publishing import FilePublisher, Push, Pushed
-from buildit.remote.transport import LocalTransport
+from buildit.model.config import Repository
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.directory import DirectoryRemote
+from buildit.remote.binhost.protocols import Remote
+from buildit.remote.binhost.push import Push, Pushed
+from buildit.remote.binhost.reading import Many, ReadOnly
+from buildit.remote.transport import LocalTransport, Transport
 from buildit.store.cas import Store
+from buildit.trust.policy import Accept
 
 BUILDER = "ab" * 32
 
@@ -27,6 +33,25 @@ def accept(content: bytes, signature: bytes | None, builder: str) -> None:
         raise IntegrityError("not trusted", place=builder)
 
 
+def readable(
+    address: Address | str,
+    transport: Transport,
+    report: Reporter = silent,
+    jobs: int = 1,
+    many: Many | None = None,
+) -> Remote:
+    """What is read at an address through a transport, as of a web server."""
+    address = parse_address(address) if isinstance(address, str) else address
+    reading = ReadOnly(address, transport, report, jobs, many)
+    return Remote(address, reading, reading, reading)
+
+
+def directory(root: Path) -> DirectoryRemote:
+    """A directory of this machine."""
+    address = Directory(str(root))
+    return DirectoryRemote(address, ReadOnly(address, LocalTransport(follow=False), jobs=1))
+
+
 @dataclass(frozen=True, slots=True)
 class FileBinhost:
     """A directory that is pulled from and pushed to under one policy."""
@@ -38,10 +63,9 @@ class FileBinhost:
 
     @property
     def binhost(self) -> Binhost:
-        way = LocalTransport(follow=False)
-        return Binhost(
-            "test", str(self.root), way, self.accept, (), self.unsigned, self.report, jobs=1
-        )
+        there = directory(self.root)
+        remote = Remote(Directory(str(self.root)), there, there, there)
+        return Binhost("test", remote, self.accept, (), self.unsigned, self.report)
 
     def pull(self, key: BuildKey, store: Store) -> Artifact | None:
         return self.binhost.pull(key, store)
@@ -50,8 +74,14 @@ class FileBinhost:
         return self.binhost.pull_blob(digest, store, limit)
 
     def push(self, key: BuildKey, store: Store) -> Pushed:
-        publisher = FilePublisher(self.root)
+        there = directory(self.root)
         try:
-            return Push(store, publisher, self.accept, self.unsigned)((key,))
+            return Push(store, there, there, self.accept, self.unsigned)((key,))
         finally:
-            publisher.close()
+            there.close()
+
+
+def repository(name: str, download: str, upload: str = "", *, unsigned: bool = False) -> Repository:
+    """A repository of a configuration, by its addresses as text."""
+    there, target = (parse_address(text) if text else None for text in (download, upload))
+    return Repository(name, there, target, unsigned=unsigned)

@@ -59,7 +59,7 @@ def plan(asked: Asked) -> None:
         announce(prepared, asked.options, screen)
         settings = story.located(prepared, asked.options, screen)
         with story.opened(settings, asked.options, screen) as (store, network):
-            found = forecast(prepared.plan, settings, store, network)
+            found = forecast(prepared.plan, store, network)
     if asked.as_json:
         say_json(plan_plain(prepared.plan, found))
     else:
@@ -156,7 +156,7 @@ def why(asked: Asked, words: tuple[str, ...]) -> None:
         prepared = story.prepare(options, screen)
         settings = story.located(prepared, options, screen)
         with story.opened(settings, options, screen) as (store, network):
-            found = whys(prepared, settings, store, network, wanted)
+            found = whys(prepared, store, network, wanted)
     if asked.as_json:
         say_json(why_plain(found))
     else:

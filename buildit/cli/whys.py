@@ -13,13 +13,10 @@ from buildit.commands.network import Network
 from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
-from buildit.model.config import Config
 from buildit.model.task import Task
 from buildit.recipe.read_container import CONTAINER_FILE
-from buildit.remote.binhost.closest import Closest, Nearby
-from buildit.remote.binhost.strangers import Stranger, strangers
+from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
 from buildit.store.cas import Store
-from buildit.trust.policy import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Why:
     state: State
     place: str
     closest: Closest | None
-    strangers: tuple[Stranger, ...] = ()
+    strangers: tuple[Untrusted, ...] = ()
 
 
 def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
@@ -53,9 +50,7 @@ def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
     return directory, rest[0] if rest else None
 
 
-def whys(
-    prepared: Prepared, settings: Config, store: Store, network: Network, wanted: str | None
-) -> tuple[Why, ...]:
+def whys(prepared: Prepared, store: Store, network: Network, wanted: str | None) -> tuple[Why, ...]:
     """The packages of a plan that are nowhere at hand, or the one that is `wanted`.
 
     Raises:
@@ -63,15 +58,14 @@ def whys(
         StoreError: the store cannot be read.
     """
     plan = prepared.plan
-    found = forecast(plan, settings, store, network)
-    judge = Judge(settings.trust, store, network.report)
-    hosts = tuple(network.hosts().opened(lambda name: judge.accepting(repository=name)))
+    found = forecast(plan, store, network)
+    hosts = tuple(network.remotes().binhosts())
     labels = {node.key: node.label for node in plan.tasks}
     nearby = Nearby(store, hosts, labels)
     chosen = _chosen(found.packages, wanted, plan.directory)
     found_why = (_why(one, nearby, explained=wanted is not None) for one in chosen)
     return tuple(
-        replace(one, strangers=tuple(strangers(one.node, hosts)))
+        replace(one, strangers=tuple(untrusted_builds(one.node, hosts)))
         if one.state is State.BUILD
         else one
         for one in found_why

@@ -37,7 +37,7 @@ from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
-from buildit.trust.policy import Judge
+from buildit.trust.policy import Policy
 from buildit.trust.votes import claim
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class Realiser:
     network: Network
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     _nodes: dict[BuildKey, Task] = field(default_factory=dict)
-    judge: Judge = field(init=False)
+    judge: Policy = field(init=False)
     _looked_for_strangers: bool = False
     _debs_lock: threading.Lock = field(default_factory=threading.Lock)
     _debs_read: Debs | None = None
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.settings.trust, self.store, self.report)
+        self.judge = self.network.policy()
         self._nodes = {node.key: node for node in self.plan.tasks}
 
     def node(self, key: BuildKey) -> Task:
@@ -139,10 +139,10 @@ class Realiser:
         """Say, once in a run, that a binhost has what is about to be built, by somebody else."""
         if self._looked_for_strangers or node.kind == DEBIAN:
             return
-        from buildit.remote.binhost.strangers import strangers
+        from buildit.remote.binhost.nearby import untrusted_builds
 
         self._looked_for_strangers = True
-        for stranger in strangers(node, self._binhosts()):
+        for stranger in untrusted_builds(node, self._binhosts()):
             self.report(Notice(f"{node.label}: {stranger}", warning=True))
 
     def recall(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
@@ -150,9 +150,9 @@ class Realiser:
         key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
         if not node.inputs.dependencies:
             return None
-        from buildit.remote.binhost.cutoff import Sources, recall
+        from buildit.remote.binhost.cutoff import Repetitions, recall
 
-        sources = Sources(self.store, self._binhosts(), self.judge.doubts)
+        sources = Repetitions(self.store, self._binhosts(), self.judge.doubts)
         found = recall(node, at_hand, sources, self.repeat)
         if found is None:
             return None
@@ -164,7 +164,7 @@ class Realiser:
         """Those of the configuration, judged by what it says of each."""
         if not self.settings.repositories:
             return iter(())
-        return self.network.hosts().opened(lambda name: self.judge.accepting(repository=name))
+        return self.network.remotes().binhosts()
 
     def prepare(self, nodes: tuple[Task, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""
@@ -243,10 +243,9 @@ class Realiser:
     def keep(self, artifact: Artifact) -> None:
         """Commit an artifact under the user's own key, and say where it differs from before."""
         from buildit.store.artifacts import commit, read_statement
-        from buildit.trust.signing import signer
 
-        builder, sign = signer(self.settings.trust.keys)
-        committed = commit(self.store, artifact, builder, sign)
+        signer = self.judge.signer()
+        committed = commit(self.store, artifact, signer.builder, signer.sign)
         if committed.differs_from is not None:
             before, _ = read_statement(committed.differs_from, artifact.key)
             if claim(before) == claim(artifact):
@@ -254,7 +253,7 @@ class Realiser:
             self.report(
                 Notice(
                     f"{artifact.name} is not reproducible: its outputs differ from those that "
-                    f"{'this machine' if builder == LOCAL else builder[:12]} built before",
+                    f"{_whose(signer.builder)} built before",
                     warning=True,
                 )
             )
@@ -267,6 +266,10 @@ class Realiser:
             self.report(Notice(f"{node.label}: waiting for {who}, which builds it"))
 
         return told
+
+
+def _whose(builder: str) -> str:
+    return "this machine" if builder == LOCAL else builder[:12]
 
 
 def _deb_node(deb: DebRef, toolchain: Toolchain) -> Task:

@@ -13,13 +13,12 @@ from buildit.commands.reasons import reason
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.model.artifact import Artifact
-from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, PackageStep
 from buildit.model.task import DebRef, Task
 from buildit.plan.identity import DEBIAN
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.trust.policy import Accept, Judge
+from buildit.trust.policy import Policy
 
 
 class State(StrEnum):
@@ -58,7 +57,7 @@ class Forecast:
     fetches: tuple[Lacking, ...]
 
 
-def forecast(plan: ContainerPlan, settings: Config, store: Store, network: Network) -> Forecast:
+def forecast(plan: ContainerPlan, store: Store, network: Network) -> Forecast:
     """Look around for every package of the plan, dependencies first.
 
     Of binhosts only statements are read, and judged as a build would.
@@ -67,7 +66,7 @@ def forecast(plan: ContainerPlan, settings: Config, store: Store, network: Netwo
         StoreError: the store cannot be read.
     """
     labels = {node.key: node.label for node in plan.tasks}
-    look = _Look(store, network, Judge(settings.trust, store, network.report), labels)
+    look = _Look(store, network, network.policy(), labels)
     nodes = {node.key: node for node in plan.tasks}
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
     state = survey(nodes, roots, look.find, Survey())
@@ -81,7 +80,7 @@ def forecast(plan: ContainerPlan, settings: Config, store: Store, network: Netwo
 class _Look:
     store: Store
     network: Network
-    judge: Judge
+    policy: Policy
     labels: Mapping[BuildKey, str]
     binhosts: dict[BuildKey, str] = field(default_factory=dict)
 
@@ -89,19 +88,16 @@ class _Look:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against others"
 
-        found = lookup(self.store, node.key, suits, self.judge.doubts)
+        found = lookup(self.store, node.key, suits, self.policy.doubts)
         if found is not None:
             return found
-        for host in self.network.hosts().opened(self._accepting):
+        for host in self.network.remotes().binhosts():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
                     if suits(claim.artifact) is None:
                         self.binhosts[node.key] = host.name
                         return claim.artifact
         return None
-
-    def _accepting(self, repository: str) -> Accept:
-        return self.judge.accepting(repository=repository)
 
 
 def _outlook(node: Task, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:

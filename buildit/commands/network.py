@@ -12,10 +12,11 @@ from buildit.errors import FetchError
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config
 from buildit.store.cas import Store
+from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
-    from buildit.remote.binhost.hosts import Hosts
+    from buildit.remote.binhost.remotes import Remotes
     from buildit.remote.fetch import Fetcher
     from buildit.remote.transport import Transport
 
@@ -31,7 +32,8 @@ class Network:
     _transport: Transport | None = None
     _archive: DebianArchive | None = None
     _bases: tuple[str, ...] | None = None
-    _hosts: Hosts | None = None
+    _policy: Policy | None = None
+    _remotes: Remotes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def transport(self) -> Transport:
@@ -44,24 +46,27 @@ class Network:
             )
 
             web = ClosedTransport if self.offline else web_transport
-            ways = {"file": LocalTransport, "binhost": self.hosts().transport}
+            ways = {"file": LocalTransport, "binhost": self.remotes().transport}
             self._transport = SchemeTransport(ways | {"https": web, "http": web})
         return self._transport
 
-    def hosts(self) -> Hosts:
-        """The binhosts of this run."""
+    def policy(self) -> Policy:
+        """Whom this run believes: one, so that all its votes are counted together."""
         with self._lock:
-            if self._hosts is None:
-                from buildit.remote.binhost.hosts import Hosts
+            if self._policy is None:
+                self._policy = Policy(self.settings.trust, self.store, self.report)
+            return self._policy
 
-                self._hosts = Hosts(
-                    self.settings.repositories,
-                    self.settings.trust,
-                    self.store,
-                    self.report,
-                    self.offline,
-                )
-            return self._hosts
+    def remotes(self) -> Remotes:
+        """The binhosts of this run."""
+        policy = self.policy()
+        with self._lock:
+            if self._remotes is None:
+                from buildit.remote.binhost.remotes import Remotes
+
+                configured = self.settings.repositories
+                self._remotes = Remotes(configured, policy, self.store, self.report, self.offline)
+            return self._remotes
 
     def fetcher(self) -> Fetcher:
         from buildit.remote.fetch import Fetcher
@@ -145,8 +150,8 @@ class Network:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-        if self._hosts is not None:
-            self._hosts.close()
+        if self._remotes is not None:
+            self._remotes.close()
 
 
 OpenNetwork = Callable[[], Network]

@@ -9,30 +9,31 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING
 
-from buildit.commands.back import Realiser
-from buildit.commands.network import Network
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
+from buildit.model.address import Directory
 from buildit.model.artifact import Artifact
-from buildit.model.config import Config, Repository
+from buildit.model.config import Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep
 from buildit.model.task import Task
 from buildit.plan.closure import closure, views_of
+from buildit.remote.binhost.protocols import Remote
+from buildit.remote.binhost.push import Push
+from buildit.remote.binhost.remotes import Remotes
+from buildit.site.card import card_bytes
+from buildit.site.cards import card, flags_of
+from buildit.site.pages import PUBKEYS, refresh, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
-
-if TYPE_CHECKING:
-    from buildit.commands.story import Prepared
-    from buildit.remote.binhost.publishing import Packing, Publisher
+from buildit.trust.openpgp import public_key
+from buildit.trust.policy import Policy
 
 PACKAGES = "packages"
 IMAGES = "container spec and image(s)"
@@ -58,13 +59,15 @@ class Published:
 
 
 def publish(
-    prepared: Prepared,
-    store: Store,
-    network: Network,
+    plan: ContainerPlan,
+    node: Callable[[BuildKey], Task],
+    remotes: Remotes,
+    openpgp: str = "",
     emissions: Sequence[Emission] = (),
 ) -> tuple[Published, ...]:
     """Publish what the plan's images are made of, what else of the plan is in the store, and the
-    images, to every repository that can be published to.
+    images, to every repository that can be published to. `node` gives the plan's nodes and the
+    .debs of its toolchain; `openpgp` is the fingerprint of what signed the images.
 
     Raises:
         UsageError: there is none, or the container is not built.
@@ -72,47 +75,45 @@ def publish(
         IntegrityError: a blob of the store is corrupt; it was set aside.
         StoreError: a directory cannot be written.
     """
-    settings = prepared.settings
-    places = targets(settings, network)
-    keys = built_keys(prepared.plan, settings, store, network)
-    inputs = tuple(dict.fromkeys(_inputs(prepared.plan)))
+    places = targets(remotes)
+    keys = built_keys(plan, node, remotes)
+    inputs = tuple(dict.fromkeys(_inputs(plan)))
     done = []
     for one in places:
-        with network.hosts().publisher(one) as publisher:
-            work = _Work(one, publisher, settings, store, network.report)
+        with remotes.publishing(one) as remote:
+            work = _Work(one, remote, remotes.policy, remotes.store, remotes.report)
             packages = work.packages(keys, inputs)
-            progress = _Progress(one.name, IMAGES, network.report)
-            files, sent = work.images(prepared.plan, keys, emissions, progress)
-            work.pages(prepared.plan, network, emissions)
+            progress = _Progress(one.name, IMAGES, remotes.report)
+            files, sent = work.images(plan, keys, emissions, progress)
+            work.pages(plan, node, emissions, openpgp)
             progress.end(sent)
-        done.append(
-            Published(one.name, one.upload, len(keys), packages[0], files, packages[1] + sent)
-        )
+        path = str(one.upload)
+        done.append(Published(one.name, path, len(keys), packages[0], files, packages[1] + sent))
     return tuple(done)
 
 
-def targets(settings: Config, network: Network) -> tuple[Repository, ...]:
+def targets(remotes: Remotes) -> tuple[Repository, ...]:
     """The repositories that can be published to.
 
     Raises:
         UsageError: there is none.
     """
-    found = tuple(one for one in settings.repositories if one.upload)
-    if network.offline:
-        found = tuple(one for one in found if one.upload.startswith("/"))
+    configured = tuple(one for one in remotes.configured if one.upload is not None)
+    local = tuple(one for one in configured if isinstance(one.upload, Directory))
+    found = local if remotes.offline else configured
     if not found:
         raise UsageError(
             "no repository of the configuration can be published to"
-            + (" offline" if network.offline else ""),
+            + (" offline" if remotes.offline else ""),
             hint="leave out --offline"
-            if any(one.upload for one in settings.repositories)
+            if configured
             else "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
             "user@host/path}, or upload-type: file with a directory",
         )
     return found
 
 
-def check_before_build(plan: ContainerPlan, settings: Config, network: Network) -> None:
+def check_before_build(plan: ContainerPlan, remotes: Remotes) -> None:
     """Find out what keeps the container from being published, before anything is built for it.
 
     Raises:
@@ -120,41 +121,34 @@ def check_before_build(plan: ContainerPlan, settings: Config, network: Network) 
         FetchError: a place cannot be reached, or refuses.
         StoreError: a directory cannot be written.
     """
-    for one in targets(settings, network):
-        check_signing(settings, one)
+    for one in targets(remotes):
+        _check_signing(remotes.policy, one)
         check_secrets(plan, one)
-        with network.hosts().publisher(one):
+        with remotes.publishing(one):
             pass  # it can be reached, and written
 
 
-def check_push(
-    places: Sequence[Repository],
-    plan: ContainerPlan,
-    keys: Sequence[BuildKey],
-    settings: Config,
-    store: Store,
-) -> None:
+def check_before_packaging(plan: ContainerPlan, keys: Sequence[BuildKey], remotes: Remotes) -> None:
     """Find out before any packaging whether builds that are there can be published.
 
     Raises:
-        UsageError: there is nothing to sign one's own builds with, or a secret in the container.
+        UsageError: there is nothing to sign the caller's own builds with, or a secret in the
+            container.
     """
-    for one in places:
+    for one in targets(remotes):
         check_secrets(plan, one)
-        found = (examine(store, key) for key in keys)
+        found = (examine(remotes.store, key) for key in keys)
         if any(isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found):
-            check_signing(settings, one)
+            _check_signing(remotes.policy, one)
 
 
-def check_signing(settings: Config, repository: Repository) -> None:
-    """Refuse to publish one's own builds where only signed ones are taken, and nothing signs.
+def _check_signing(policy: Policy, repository: Repository) -> None:
+    """Refuse to publish the user's own builds where only signed ones are taken, and nothing signs.
 
     Raises:
         UsageError: there is no key, or it cannot be used.
     """
-    from buildit.trust.signing import signer
-
-    if not repository.unsigned and signer(settings.trust.keys)[1] is None:
+    if not repository.unsigned and policy.signer().sign is None:
         raise UsageError(
             f"what is built here is not signed, and '{repository.name}' takes only what is",
             hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
@@ -183,16 +177,14 @@ def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
 
 
 def built_keys(
-    plan: ContainerPlan, settings: Config, store: Store, network: Network
+    plan: ContainerPlan, node: Callable[[BuildKey], Task], remotes: Remotes
 ) -> tuple[BuildKey, ...]:
     """Members of the runtime closure, then tools and headers that the store has, each once.
 
     Raises:
         UsageError: the container is not built.
     """
-
-    realiser = Realiser(plan, settings, store, network.report, Event(), network)
-    doubts = realiser.judge.doubts
+    store, doubts = remotes.store, remotes.policy.doubts
 
     def at_hand(node: Task) -> Artifact:
         found = examine(store, node.key, believed=doubts)
@@ -207,7 +199,7 @@ def built_keys(
         )
 
     roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    members = closure(roots, realiser.node, at_hand, views_of(realiser.plan.tasks)).members
+    members = closure(roots, node, at_hand, views_of(plan.tasks)).members
     others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 
@@ -224,26 +216,25 @@ def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
 @dataclass(frozen=True, slots=True)
 class _Work:
     repository: Repository
-    publisher: Publisher
-    settings: Config
+    remote: Remote
+    policy: Policy
     store: Store
     report: Reporter
 
     def packages(self, keys: Sequence[BuildKey], inputs: Sequence[Digest]) -> tuple[int, int]:
         """Counts of the blobs and of the bytes that were sent."""
-        from buildit.remote.binhost.publishing import Push
-        from buildit.trust.policy import Judge
-
         progress = _Progress(self.repository.name, PACKAGES, self.report)
-        judge = Judge(self.settings.trust, self.store, self.report)
         push = Push(
             self.store,
-            self.publisher,
-            judge.accepting(),
+            self.remote.blobs,
+            self.remote.statements,
+            self.policy.accepting(),
             self.repository.unsigned,
-            self._packing(),
-            progress,
-            judge.doubts,
+            self.policy.signer(),
+            # layers lie plain in a directory of this machine
+            compressed=not isinstance(self.remote.address, Directory),
+            progress=progress,
+            believed=self.policy.doubts,
         )
         done = push(keys, inputs)
         for path in done.differs:
@@ -256,19 +247,6 @@ class _Work:
             )
         progress.end(done.sent)
         return done.blobs, done.sent
-
-    def _packing(self) -> Packing | None:
-        """Layers travel compressed over a network, and lie plain in a directory of this machine."""
-        from buildit.remote.binhost.packing import pack
-        from buildit.remote.binhost.publishing import Packing
-        from buildit.trust.signing import signer
-
-        builder, sign = signer(self.settings.trust.keys)
-        if sign is None:
-            return None
-        if self.repository.upload.startswith("/"):
-            return Packing(builder, sign)
-        return Packing(builder, sign, lambda artifact, into: pack(artifact, self.store, into))
 
     def images(
         self,
@@ -284,11 +262,11 @@ class _Work:
         files |= {f"{folder}/{name}": path for name, path in image_files(emissions)}
         listed = f"{folder}/{title}.json"
         facts = {name: _facts(path) for name, path in sorted(files.items())}
-        known = _known(self.publisher.read_file(listed, LIST_LIMIT))
+        known = _known(self.remote.views.read([listed], LIST_LIMIT)[0])
         new = {name: path for name, path in files.items() if known.get(name) != facts[name]}
         total, sent = sum(path.stat().st_size for path in new.values()), 0
         for name, path in new.items():
-            self.publisher.put_file(name, path)
+            self.remote.views.write(name, path)
             sent += path.stat().st_size
             progress(sent, total)
         content = canonical(
@@ -305,36 +283,29 @@ class _Work:
         self._list(listed, content)
         return len(new), sent
 
-    def pages(self, plan: ContainerPlan, network: Network, emissions: Sequence[Emission]) -> None:
+    def pages(
+        self,
+        plan: ContainerPlan,
+        node: Callable[[BuildKey], Task],
+        emissions: Sequence[Emission],
+        openpgp: str,
+    ) -> None:
         """The card of the container, the OpenPGP key, and then what people and discovery read."""
-        from buildit.site.card import card_bytes
-        from buildit.site.cards import card, flags_of
-        from buildit.site.pages import PUBKEYS, refresh, site_of
-        from buildit.trust.openpgp import public_key
-
-        realiser = Realiser(plan, self.settings, self.store, self.report, Event(), network)
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
-        made = card(plan, realiser.node, self.store, emissions, flags_of(plan))
+        made = card(plan, node, self.store, emissions, flags_of(plan))
         self._list(f"containers/{plan.name}/{title}.card.json", card_bytes(made))
-        if self.settings.trust.keys.openpgp and emissions:
-            self._list(PUBKEYS, public_key(self.settings.trust.keys.openpgp))
+        if openpgp and emissions:
+            self._list(PUBKEYS, public_key(openpgp))
         scratch = self.store.scratch("pages")
         try:
             names = {node.name for node in plan.tasks}
-            refresh(self.publisher, site_of(self.repository), scratch, names)
+            refresh(self.remote.views, site_of(self.repository), scratch, names)
         finally:
             self.store.discard(scratch)
 
     def _list(self, name: str, content: bytes) -> None:
-        if self.publisher.read_file(name, LIST_LIMIT) == content:
-            return
-        scratch = self.store.scratch("list")
-        path = scratch / "list"
-        path.write_bytes(content)
-        try:
-            self.publisher.put_file(name, path)
-        finally:
-            self.store.discard(scratch)
+        if self.remote.views.read([name], LIST_LIMIT)[0] != content:
+            self.remote.views.write(name, content)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from buildit.errors import BuilditError
 from buildit.model.task import Task
 from buildit.plan.identity import DEBIAN
 from buildit.plan.nearness import told_differences
-from buildit.remote.binhost.closest import Nearby
+from buildit.remote.binhost.nearby import Nearby
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.names import latest_builds

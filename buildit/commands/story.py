@@ -331,7 +331,7 @@ def _build(
         if publishes:
             from buildit.commands.publish import check_before_build
 
-            check_before_build(plan, settings, network)
+            check_before_build(plan, network.remotes())
         realiser = Realiser(plan, settings, store, report, stop, network)
         roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
         with rechecking(realiser):
@@ -348,7 +348,8 @@ def _build(
                 from buildit.commands.publish import publish
 
                 refetch(plan, network, lost)
-                publish(replace(prepared, settings=settings), store, network, emissions)
+                openpgp = settings.trust.keys.openpgp
+                publish(plan, realiser.node, network.remotes(), openpgp, emissions)
     return emissions
 
 
@@ -381,24 +382,25 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
 def _push(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> tuple[Published, ...]:
-    from buildit.commands.publish import built_keys, check_push, publish, targets
+    from buildit.commands.publish import built_keys, check_before_packaging, publish, targets
 
     prepared = with_synced(prepare(options, report), options)
     lock(prepared, options, report)
     settings = located(prepared, options, report)
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as (store, network):
-        places = targets(settings, network)
+        targets(network.remotes())
         realiser = Realiser(prepared.plan, settings, store, report, stop, network)
         with rechecking(realiser):
             if lost:
                 steps = prepared.plan.steps
                 realiser.realise(tuple(s.key for s in steps if isinstance(s, PackageStep)))
                 refetch(prepared.plan, network, lost)
-            keys = built_keys(prepared.plan, settings, store, network)
-            check_push(places, prepared.plan, keys, settings, store)
+            remotes, plan = network.remotes(), prepared.plan
+            check_before_packaging(plan, built_keys(plan, realiser.node, remotes), remotes)
             emissions = _emit(prepared, realiser, options.output, report)
-            return publish(prepared, store, network, emissions)
+            openpgp = settings.trust.keys.openpgp
+            return publish(plan, realiser.node, remotes, openpgp, emissions)
 
 
 def _publishes(options: Options) -> bool:

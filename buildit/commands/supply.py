@@ -123,7 +123,7 @@ class Supply:
         """Where binhosts would have a blob; one that lacks it costs one small question."""
         from buildit.remote.fetch import BINHOST
 
-        hosts = self.network.hosts().repositories()
+        hosts = self.network.remotes().repositories()
         return tuple(f"{BINHOST}{one.name}/blobs/sha256/{digest}" for one in hosts)
 
     def _source(self, source: SourceRef) -> Fetch:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from buildit.model.address import Address, parse_address
 from buildit.model.use import Layer
 
 
@@ -71,14 +72,11 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A binhost: where to take from and publish to; empty where not.
-
-    Each is an absolute path, an `https://` URL, or `ssh://user@host:port/path`.
-    """
+    """A binhost: where to take from and publish to; None where not."""
 
     name: str
-    download: str
-    upload: str
+    download: Address | None
+    upload: Address | None
     unsigned: bool = False
     secrets: bool = False
 
@@ -110,7 +108,20 @@ class Config:
         """What a build needs once the plan is made, as JSON has it: without what planning reads."""
         kept = ("repositories", "mirrors", "distfiles", "trust", "limits")
         plain = asdict(self)
+        plain["repositories"] = [_repository_plain(one) for one in self.repositories]
         return {"store": str(self.store), "jobs": self.jobs, **{name: plain[name] for name in kept}}
+
+
+def _repository_plain(one: Repository) -> dict[str, Any]:
+    ends = {"download": str(one.download or ""), "upload": str(one.upload or "")}
+    return {**asdict(one), **ends}
+
+
+def _repository(plain: Mapping[str, Any]) -> Repository:
+    ends = {
+        way: parse_address(plain[way]) if plain[way] else None for way in ("download", "upload")
+    }
+    return Repository(**{**plain, **ends})
 
 
 def from_plain(data: Mapping[str, Any]) -> Config:
@@ -124,7 +135,7 @@ def from_plain(data: Mapping[str, Any]) -> Config:
         **{
             **data,
             "store": Path(data["store"]),
-            "repositories": tuple(Repository(**one) for one in data["repositories"]),
+            "repositories": tuple(map(_repository, data["repositories"])),
             "mirrors": {name: tuple(urls) for name, urls in data["mirrors"].items()},
             "distfiles": tuple(data["distfiles"]),
             "limits": Limits(**data["limits"]),

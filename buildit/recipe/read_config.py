@@ -15,6 +15,7 @@ from pathlib import Path
 
 from buildit.errors import RecipeError, UsageError
 from buildit.home import cache_of, home_of
+from buildit.model.address import Address, parse_address
 from buildit.model.config import Config, Limits, Repository, SigningKeys, Trust, TrustRule
 from buildit.model.use import Layer, parse_assignment
 from buildit.recipe.config import (
@@ -291,15 +292,16 @@ _WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}
 """How a binhost can be reached; a web server takes nothing."""
 
 
-def _address(name: str, way: str, endpoint: Endpoint | None, remarks: list[str]) -> str:
+def _address(name: str, way: str, endpoint: Endpoint | None, remarks: list[str]) -> Address | None:
     if endpoint is None:
-        return ""
+        return None
     scheme, path = endpoint.scheme, endpoint.path
     if scheme not in _WAYS[way]:
         known = " or ".join(_WAYS[way])
         remarks.append(f"repository {name}: {way} over {scheme} is not possible; use {known}")
-        return ""
-    return path if scheme == "file" else f"{scheme}://{path.removeprefix(f'{scheme}://')}"
+        return None
+    start = "" if scheme == "file" else f"{scheme}://"
+    return parse_address(start + path.removeprefix(start))
 
 
 def _with_mirrors(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
+from buildit.model.address import Address, Directory, Https, parse_address
 from buildit.model.config import Repository
 from buildit.remote.discovery import Discovered, Wanted, discover, parse_place
 from buildit.remote.http.urls import parse_target
@@ -38,7 +39,7 @@ class Place:
 
     text: str
     wanted: Wanted | None
-    address: str
+    address: Address | None
     push: bool
 
 
@@ -55,7 +56,7 @@ def parse_discover(text: str) -> Place:
     push = _push(text, words)
     if location.startswith(_DIRECT) or location.startswith("/"):
         return Place(text, None, _address(location), push)
-    return Place(text, parse_place(location), "", push)
+    return Place(text, parse_place(location), None, push)
 
 
 def _push(text: str, words: Sequence[str]) -> bool:
@@ -80,18 +81,18 @@ def _push(text: str, words: Sequence[str]) -> bool:
     return _TRUTH[value.lower()]
 
 
-def _address(location: str) -> str:
-    """The address of a binhost as `Repository` has it.
+def _address(location: str) -> Address:
+    """The address of a binhost.
 
     Raises:
         UsageError: it is none.
     """
     if location.startswith("ssh:"):
-        return _checked(location, _SSH.fullmatch(location), parse_account, _OVER_SSH)
+        return parse_address(_checked(location, _SSH.fullmatch(location), parse_account, _OVER_SSH))
     if location.startswith("https:"):
         fits = not any(mark in location for mark in "?#")
-        return _checked(location, fits, parse_target, _WEB).rstrip("/")
-    return _directory(location)
+        return Https(_checked(location, fits, parse_target, _WEB).rstrip("/"))
+    return Directory(_directory(location))
 
 
 def _checked(location: str, fits: object, parse: Callable[[str], object], said: _Said) -> str:
@@ -173,13 +174,14 @@ def with_places(
 
 def _repositories(place: Place, ask: Discover, report: Reporter) -> Iterator[Repository]:
     if place.wanted is None:
-        upload = place.address if place.push and not place.address.startswith("https:") else ""
-        yield Repository(_name(place.address), place.address, upload, unsigned=False)
+        takes = place.push and not isinstance(place.address, Https)
+        name = _name(str(place.address))
+        yield Repository(name, place.address, place.address if takes else None)
         return
     result = ask(place.wanted)
     for url in result.binhosts:
         report(Notice(f"discovered a binhost for {place.wanted.name}: {url}"))
-        yield Repository(_name(url), url, "", unsigned=False)
+        yield Repository(_name(url), Https(url), None)
     if not result.binhosts:
         where = place.text.partition(",")[0]
         report(Notice(f"no binhost is discovered at {where}", warning=True))
@@ -207,7 +209,7 @@ def check_push(repositories: Sequence[Repository], places: Sequence[Place]) -> b
 def _shares(one: Repository) -> bool:
     """Whether publishing there lets others find it: the directory that one's own store keeps beside
     itself, as the shipped settings have it, does not."""
-    return bool(one.upload) and not (one.unsigned and one.upload == one.download)
+    return one.upload is not None and not (one.unsigned and one.upload == one.download)
 
 
 def _name(address: str) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from buildit.digest import BuildKey, canonical, is_hex64
 from buildit.errors import IntegrityError
+from buildit.model.address import Https
 from buildit.model.config import Repository
 from buildit.site.card import CardPackage, package_bytes, parse_package
 from buildit.site.container_page import SUMS, container_page, sums
@@ -58,8 +59,8 @@ MOST_INSIDE = 20
 
 def site_of(repository: Repository) -> Site:
     """What the pages of a repository say of it: its address only where it is served over HTTPS."""
-    web = repository.download.startswith("https://")
-    return Site(repository.name, repository.download.rstrip("/") if web else "")
+    root = repository.download
+    return Site(repository.name, root.root.rstrip("/") if isinstance(root, Https) else "")
 
 
 def refresh(
@@ -92,7 +93,7 @@ def name_site(shelf: Shelf, site: Site, scratch: Path) -> int:
 def stated_site(shelf: Shelf) -> Site | None:
     """Title and address as the binhost itself has them; None where it has none, or bad ones."""
     try:
-        found = json.loads(shelf.read_files([SITE])[0] or b"")
+        found = json.loads(shelf.read([SITE], PAGE_LIMIT)[0] or b"")
         if found["format"] != SITE_FORMAT:
             return None
         title, url = str(found["title"]), str(found["url"])
@@ -268,7 +269,7 @@ class _Pages:
             if before != files[path]:
                 source = self.scratch / "page"
                 source.write_bytes(files[path])
-                self.shelf.put_file(path, source)
+                self.shelf.write(path, source)
                 written += 1
         return written
 

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from buildit.errors import UsageError
 from buildit.events import Reporter
+from buildit.model.address import Directory
 from buildit.model.config import Repository, Trust
-from buildit.remote.binhost.hosts import Hosts
+from buildit.remote.binhost.remotes import Remotes
 from buildit.site.pages import is_address, name_site, site_of, stated_site
 from buildit.site.shelf import Shelf
 from buildit.site.shown import Site
 from buildit.store.cas import Store
 from buildit.store.layout import FORMAT_FILE
+from buildit.trust.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def repage(
             written = name_site(shelf, site, scratch)
         finally:
             store.discard(scratch)
-    return Repaged(one.upload, site.title, site.url, written)
+    return Repaged(str(one.upload), site.title, site.url, written)
 
 
 def _repository(what: str, repositories: Sequence[Repository]) -> Repository:
@@ -91,16 +93,16 @@ def _repository(what: str, repositories: Sequence[Repository]) -> Repository:
             hint=f"name the directory that has {FORMAT_FILE}",
         )
     for one in repositories:
-        if one.upload == str(root):
+        if one.upload == Directory(str(root)):
             return one
-    return Repository(root.name, str(root), str(root), unsigned=False)
+    return Repository(root.name, Directory(str(root)), Directory(str(root)))
 
 
 @contextmanager
 def _shelf(one: Repository, trust: Trust, store: Store, report: Reporter) -> Iterator[Shelf]:
-    hosts = Hosts((one,), trust, store, report)
+    remotes = Remotes((one,), Policy(trust, store, report), store, report)
     try:
-        with hosts.publisher(one) as publisher:
-            yield publisher
+        with remotes.publishing(one) as remote:
+            yield remote.views
     finally:
-        hosts.close()
+        remotes.close()

@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Protocol
 
 from buildit.digest import BuildKey, is_hex64
 from buildit.errors import BuilditError, IntegrityError
 from buildit.model.artifact import Artifact
 from buildit.model.version import Version
+from buildit.remote.binhost.protocols import Views
 from buildit.site.card import LIMIT as CARD_LIMIT
 from buildit.site.card import MOST, Card, parse_card
 from buildit.site.container_page import SUMS
@@ -41,17 +40,7 @@ _SPEC_PATH = re.compile(r"[^\x00-\x20\x7f\\\"'`$<>|;&*?~%#:-][^\x00-\x1f\x7f\\%#
 Key = tuple[bool, Version | tuple[tuple[int, str], ...]]
 
 
-class Shelf(Protocol):
-    """A binhost as whoever publishes to it sees it (`net.publishing.Publisher`); paths are below
-    its root. Many things are asked for at once: each question is a round trip to a server."""
-
-    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]: ...
-
-    def read_files(self, paths: Sequence[str]) -> list[bytes | None]: ...
-
-    def read_file(self, path: str, limit: int) -> bytes | None: ...
-
-    def put_file(self, path: str, source: Path) -> None: ...
+Shelf = Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +189,7 @@ class Reading:
         return [self._kept.get(path) for path in paths]
 
     def read(self, paths: Sequence[str], limit: int = CARD_LIMIT) -> Iterator[bytes | None]:
-        """Files of which few are large: those are read one by one; None for one larger still."""
-        for path, content in zip(paths, self.shelf.read_files(paths), strict=True):
-            if content is not None:
-                yield content
-                continue
-            try:
-                yield self.shelf.read_file(path, limit)
-            except IntegrityError:
-                yield None
+        yield from self.shelf.read(paths, limit)
 
 
 def version_key(text: str) -> Key:

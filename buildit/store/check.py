@@ -135,7 +135,7 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
     if not is_hex64(key) or path.parent.parent.name != key[:2]:
         yield _fault(store, path, "it lies under no key", Remedy.REPORTED)
         return
-    if path.name.endswith((".json.sig", ".json.from")):
+    if path.name.endswith((".json.sig", ".json.from", ".json.pack")):
         yield from _check_beside(store, path)
         return
     if split_name(path.name) is None:

@@ -30,7 +30,7 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.trust.signing import own_key, signers_of
+from buildit.trust.signing import Signer, own_key, signer, signers_of
 from buildit.trust.sshkeys import public_line
 from buildit.trust.sshsig import (
     NAMESPACE,
@@ -53,7 +53,7 @@ from buildit.trust.votes import (
 )
 
 Accept = Callable[[bytes, "bytes | None", str], None]
-"""As `net.binhost.Accept`."""
+"""Judge a statement (bytes, signature or None, builder); raises where it is not trusted."""
 
 SEEN = "signers"
 """The store's cache of public keys that signed what was refused, for `buildit trust add`."""
@@ -70,8 +70,8 @@ class _Paper:
 
 
 @dataclass(slots=True)
-class Judge:
-    """Believes what the configuration says, and nobody else."""
+class Policy:
+    """Whose builds are believed in one run, and who the caller's own builds are said by."""
 
     trust: Trust
     store: Store
@@ -80,9 +80,31 @@ class Judge:
     _papers: dict[BuildKey, list[_Paper]] = field(default_factory=dict)
     _told: set[Path] = field(default_factory=set)
     _lists: dict[str, tuple[AllowedSigner, ...]] = field(default_factory=dict)
+    _signer: Signer | None = None
     _own: list[bytes] | None = None
     _persons: dict[bytes, str] | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def signer(self) -> Signer:
+        """Who signs the caller's own builds; `UNSIGNED` without a key.
+
+        Raises:
+            UsageError: the signing key cannot be used.
+        """
+        if self._signer is None:
+            self._signer = signer(self.trust.keys)
+        return self._signer
+
+    def builders(self, repository: str, *, unsigned: bool = False) -> tuple[str, ...]:
+        """Whose statements a repository is asked for by name: the user's own key, those of the
+        list, and `local` where what is unsigned passes.
+
+        Raises:
+            RecipeError: the allowed-signers file cannot be read.
+            UsageError: the signing key cannot be used.
+        """
+        names = [builder_name(line.public) for line in self._allowed(repository)]
+        return tuple(dict.fromkeys((*names, *([LOCAL] if unsigned else []))))
 
     def accepting(self, suits: Suits = anything, repository: str = "") -> Accept:
         """What a binhost asks before it takes anything of a statement.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import IntegrityError, RecipeError, UsageError
@@ -25,16 +26,27 @@ LARGEST_LIST = 16 << 20
 """Bytes of an allowed-signers file; what has more is none."""
 
 
-def signer(keys: SigningKeys) -> tuple[str, Callable[[bytes], bytes] | None]:
-    """The builder's name and its signing function; (`local`, None) without an SSH key.
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who a build is said by: the builder's name, and what signs statements; None signs nothing."""
+
+    builder: str
+    sign: Callable[[bytes], bytes] | None
+
+
+UNSIGNED = Signer(LOCAL, None)
+
+
+def signer(keys: SigningKeys) -> Signer:
+    """Who signs with these keys; `UNSIGNED` without an SSH key.
 
     Raises:
         UsageError: the key cannot be used.
     """
     key = own_key(keys)
     if key is None:
-        return LOCAL, None
-    return builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode()
+        return UNSIGNED
+    return Signer(builder_name(key.public), lambda data: sign(data, key, NAMESPACE).encode())
 
 
 def own_key(keys: SigningKeys) -> SigningKey | None:

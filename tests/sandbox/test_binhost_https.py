@@ -14,14 +14,14 @@ from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.blobs import Wanted
 from buildit.remote.binhost.circuit import Circuit
+from buildit.remote.binhost.protocols import WantedBlob
 from buildit.remote.http.web import Limits, WebTransport
 from buildit.remote.transport import LocationError
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import BUILDER, FileBinhost, accept, sign
+from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key
 
@@ -65,7 +65,9 @@ def published(root: Path, name: str = "nginx", layer: bytes = b"") -> Artifact:
 
 def host(url: str, web: WebTransport | Circuit, events: list[Event] | None = None) -> Binhost:
     report = events.append if events is not None else lambda _: None
-    return Binhost("far", url, web, accept, (BUILDER,), report=report)
+    many = web.bulk if isinstance(web, WebTransport) else None
+    remote = readable(url, web, report, jobs=8, many=many)
+    return Binhost("far", remote, accept, (BUILDER,), report=report)
 
 
 def test_a_second_store_takes_everything(
@@ -330,10 +332,10 @@ def test_nginx_is_what_serves(tmp_path: Path, made: Certificates) -> None:
         assert server.requests() == []
 
 
-def small_ones(site: Path, count: int) -> list[Wanted]:
+def small_ones(site: Path, count: int) -> list[WantedBlob]:
     with Store.open(site) as store:
         digests = [store.put_bytes(b"blob %d" % number) for number in range(count)]
-        return [Wanted(digest, store.size(digest), 100) for digest in digests]
+        return [WantedBlob(digest, store.size(digest), 100) for digest in digests]
 
 
 @pytest.mark.parametrize("odd", ["none", "missing", "wrong", "closing", "encoded", "redirected"])

@@ -18,11 +18,13 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
+from buildit.model.address import Ssh
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.packing import pack
-from buildit.remote.binhost.publishing import Outgoing, Packing, Push, Pushed
-from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.binhost.protocols import Outgoing
+from buildit.remote.binhost.push import Push, Pushed
+from buildit.remote.binhost.reading import ReadOnly
+from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.login import Waits, connect
 from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
@@ -31,7 +33,8 @@ from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import BUILDER, FileBinhost, accept, sign
+from buildit.trust.signing import Signer
+from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Sshd, keygen, sshd
 from tests.unit.store.build import add_artifact
 
@@ -84,15 +87,20 @@ def push(
     packed: bool = False,
 ) -> Pushed:
     account = parse_account(server.url(root))
-    publisher = SshPublisher(account, transport, store, token)
-    publisher.prepare()
-    packing = Packing(BUILDER, sign, lambda a, into: pack(a, store, into)) if packed else None
-    work = Push(store, publisher, accept, packing=packing)
+    far = remote(account, transport, token)
+    work = Push(store, far, far, accept, signer=Signer(BUILDER, sign), compressed=packed)
     return work([artifact.key for artifact in artifacts])
 
 
+def remote(account: Ssh, transport: SftpTransport, token: str) -> SshRemote:
+    made = SshRemote(account, transport, ReadOnly(account, transport), token)
+    made.prepare()
+    return made
+
+
 def host(server: Sshd, root: Path, transport: SftpTransport) -> Binhost:
-    return Binhost("far", server.url(root), transport, accept, (BUILDER,), jobs=1)
+    address = parse_account(server.url(root))
+    return Binhost("far", readable(address, transport), accept, (BUILDER,))
 
 
 def names(root: Path) -> list[str]:
@@ -135,9 +143,8 @@ def test_a_relative_place_is_below_the_login_directory(
     account = parse_account(f"127.0.0.1:{server.port}/{name}/deep")
     home = Path(os.path.expanduser("~")) / name
     try:
-        publisher = SshPublisher(account, transport, store, "b" * 16)
-        publisher.prepare()
-        assert Push(store, publisher, accept)([artifact.key]).statements == 1
+        there = remote(account, transport, "b" * 16)
+        assert Push(store, there, there, accept)([artifact.key]).statements == 1
         assert len(names(home / "deep")) == 5
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -305,8 +312,7 @@ def test_an_upload_goes_on_where_it_ended(
     artifact = built(store, "large", layer)
     far = tmp_path / "far"
     account = parse_account(server.url(far))
-    publisher = SshPublisher(account, transport, store, "c" * 16)
-    publisher.prepare()
+    publisher = remote(account, transport, "c" * 16)
     diff_id = artifact.outputs[RUNTIME].diff_id
     temporary = far / Path(publisher.temporary(f"blobs/sha256/{diff_id}")).relative_to(far)
     temporary.write_bytes(layer[: 20 << 20])
@@ -409,9 +415,8 @@ def test_more_small_blobs_than_a_server_may_have_open(
     before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1024, before[1]))
     try:
-        publisher = SshPublisher(parse_account(server.url(tmp_path)), transport, store, "a" * 16)
-        publisher.prepare()
-        publisher.put_blobs([outgoing(b"%d" % n) for n in range(2500)], lambda _sent, _of: None)
+        publisher = remote(parse_account(server.url(tmp_path)), transport, "a" * 16)
+        publisher.put([outgoing(b"%d" % n) for n in range(2500)], lambda _sent, _of: None)
     finally:
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
     assert len(names(tmp_path)) == 2500

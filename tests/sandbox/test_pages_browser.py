@@ -18,7 +18,6 @@ import pytest
 
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Encoding, Output
-from buildit.remote.binhost.publishing import FilePublisher
 from buildit.site.card import Card, CardImage, CardPackage, card_bytes
 from buildit.site.pages import refresh
 from buildit.site.shown import Site
@@ -27,6 +26,7 @@ from buildit.store.cas import Store
 from buildit.trust.sshkeys import SigningKey, signing_key
 from buildit.trust.sshsig import builder_name, sign
 from tests.browser import PROGRAM, Browser, browser
+from tests.hosts import directory
 from tests.servers import Nginx, certificates, keygen, nginx
 
 pytestmark = pytest.mark.sandbox
@@ -121,7 +121,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fill(site / "bin", here)
     made = certificates(here / "tls")
     with nginx(here / "nginx", site, made, TYPES) as server:
-        publisher = FilePublisher(site / "bin")
+        publisher = directory(site / "bin")
         refresh(publisher, Site("mine", f"{server.url}/bin"), here / "scratch")
         publisher.close()
         yield Served(server, made.authority, site / "bin")

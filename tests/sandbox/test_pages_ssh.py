@@ -13,8 +13,9 @@ import pytest
 
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.remote.binhost.publishing import FilePublisher, Push
-from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.binhost.push import Push
+from buildit.remote.binhost.reading import ReadOnly
+from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
 from buildit.site.card import Card, CardPackage, card_bytes
@@ -23,6 +24,7 @@ from buildit.site.shelf import INDEX
 from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from tests.hosts import directory
 from tests.servers import Sshd, sshd
 
 pytestmark = pytest.mark.sandbox
@@ -38,10 +40,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @contextmanager
-def publisher(server: Sshd, far: Path, store: Store, number: int) -> Iterator[SshPublisher]:
+def publisher(server: Sshd, far: Path, store: Store, number: int) -> Iterator[SshRemote]:
     transport = SftpTransport()
     try:
-        made = SshPublisher(parse_account(server.url(far)), transport, store, f"{number:016x}")
+        account = parse_account(server.url(far))
+        made = SshRemote(account, transport, ReadOnly(account, transport), f"{number:016x}")
         made.prepare()
         yield made
     finally:
@@ -62,18 +65,18 @@ def build(store: Store, name: str, builder: str) -> Artifact:
 class Slow:
     """A publisher that has looked, and writes its first page only when the others are done."""
 
-    way: SshPublisher
+    way: SshRemote
     looked: threading.Event
     go_on: threading.Event
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.way, name)
 
-    def put_file(self, path: str, source: Path) -> None:
+    def write(self, path: str, content: bytes | Path) -> None:
         if path == INDEX and not self.looked.is_set():
             self.looked.set()
             assert self.go_on.wait(60)
-        self.way.put_file(path, source)
+        self.way.write(path, content)
 
 
 def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
@@ -85,19 +88,19 @@ def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
         shared = build(store, "libs/shared", builder)
         for count in range(CONTAINERS):
             own = build(store, f"app/p{number}-{count}", builder)
-            push = Push(store, way, lambda _content, _signature, _builder: None)
+            push = Push(store, way, way, lambda _content, _signature, _builder: None)
             push((shared.key, own.key))
             packages = tuple(CardPackage(one.key, one.name, "1.0") for one in (shared, own))
             card = Card(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)
             (scratch / "card").write_bytes(card_bytes(card))
-            way.put_file(f"containers/{card.name}/{card.stem}.card.json", scratch / "card")
+            way.write(f"containers/{card.name}/{card.stem}.card.json", scratch / "card")
             refresh(way, site, scratch, (shared.name, own.name))
 
 
 @pytest.fixture
 def far(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BUILDIT_SSH", server.program)
-    FilePublisher(tmp_path / "far").names([""])
+    directory(tmp_path / "far").missing({})
     return tmp_path / "far"
 
 
@@ -130,7 +133,7 @@ def test_publishers_at_once_leave_pages_that_show_everything(
     assert list((far / "tmp").iterdir()) == [], "nothing half-written stays"
     # Whoever looks after it finds nothing to mend, but what the title was settled as in the race.
     (tmp_path / "scratch").mkdir()
-    near = FilePublisher(far)
+    near = directory(far)
     refresh(near, Site("x"), tmp_path / "scratch")
     assert refresh(near, Site("x"), tmp_path / "scratch") == 0
     near.close()

@@ -13,11 +13,11 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError
-from buildit.remote.binhost.publishing import Outgoing
-from buildit.remote.binhost.ssh_publisher import SshPublisher
+from buildit.remote.binhost.protocols import Outgoing
+from buildit.remote.binhost.reading import ReadOnly
+from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
-from buildit.store.cas import Store
 from tests.servers import sshd
 
 pytestmark = pytest.mark.sandbox
@@ -29,19 +29,18 @@ def outgoing(content: bytes) -> Outgoing:
 
 
 @contextmanager
-def powerless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshPublisher]:
+def powerless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshRemote]:
     """Publishes to `tmp_path/far`, through an SFTP server for which permissions count even if root
     runs the tests, and whose umask lets nobody else in."""
     dropped = "/usr/bin/setpriv --bounding-set -dac_override,-dac_read_search"
     program = f"{dropped} {SERVER}" if os.geteuid() == 0 else SERVER
     with (
         sshd(tmp_path / "sshd", subsystem=f"{program} -u 077") as strict,
-        Store.open(tmp_path / "strict") as store,
         closing(SftpTransport()) as transport,
     ):
         monkeypatch.setenv("BUILDIT_SSH", strict.program)
         account = parse_account(strict.url(tmp_path / "far"))
-        yield SshPublisher(account, transport, store, "a" * 16)
+        yield SshRemote(account, transport, ReadOnly(account, transport), "a" * 16)
 
 
 def test_a_place_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +60,7 @@ def test_directories_can_be_looked_into_whatever_the_umask_is(
 ) -> None:
     with powerless(tmp_path, monkeypatch) as publisher:
         publisher.prepare()
-        publisher.put_blobs([outgoing(b"one")], lambda _sent, _of: None)
+        publisher.put([outgoing(b"one")], lambda _sent, _of: None)
         blob = tmp_path / "far/blobs/sha256" / digest_bytes(b"one")
         assert blob.stat().st_mode & 0o777 == 0o444
         assert {path.stat().st_mode & 0o777 for path in blob.parents[:3]} == {0o755}
@@ -78,7 +77,7 @@ def test_a_page_that_was_left_without_its_name_is_replaced(
         left = Path("/", publisher.temporary("index.html"))
         left.write_text("old")
         left.chmod(0o444)
-        publisher.put_file("index.html", page)
+        publisher.write("index.html", page)
         assert (tmp_path / "far/index.html").read_text() == "new"
         assert not left.exists()
 
@@ -93,5 +92,5 @@ def test_a_page_that_cannot_get_its_name_is_named_and_leaves_nothing(
         publisher.prepare()
         far.chmod(0o555)
         with pytest.raises(FetchError, match=r"refuses: index\.html: Permission denied"):
-            publisher.put_file("index.html", page)
+            publisher.write("index.html", page)
     assert list((far / "tmp").iterdir()) == []

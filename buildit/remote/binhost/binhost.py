@@ -7,51 +7,48 @@ byte is asked for, and every blob is compared with its name before it gets it in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from buildit.archive.workers import submit
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Notice, Reporter, silent
+from buildit.model.address import Directory
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.remote.binhost.blobs import (
-    CONTENTS_LIMIT,
-    LOG_LIMIT,
-    RECORD_LIMIT,
-    Blobs,
-    Wanted,
-    unreadable,
-    wrong,
-)
-from buildit.remote.transport import LocationError, Transport, read_small
-from buildit.store.artifacts import anything, check_name, place_statement, statement_paths
-from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement
+from buildit.remote.binhost.packs import PACK_LIMIT, members_of
+from buildit.remote.binhost.protocols import PACK, Remote, WantedBlob, statement_path
+from buildit.remote.transport import LocationError
+from buildit.store.artifacts import anything, check_name, place_statement, split_name
+from buildit.store.attest import LOCAL, parse_statement
 from buildit.store.cas import Store
-from buildit.store.layout import key_directory
+from buildit.store.ingest import Batch
+from buildit.trust.policy import Accept
 from buildit.trust.votes import Undecided
 
-Accept = Callable[[bytes, bytes | None, str], None]
-"""Judge a statement (bytes, signature or None, builder); raises where it is not trusted."""
-
-SIGNATURE_LIMIT = 64 << 10
-TRIES = 2
-"""Of a small file, where the host stumbles."""
+_RECORD_LIMIT = 64 << 20
+_CONTENTS_LIMIT = 256 << 20
+_LOG_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A statement that was accepted: what it says, who says so, and its bytes."""
+    """A statement that was accepted: what it says, who says so, its bytes, and its path below the
+    binhost's root."""
 
     artifact: Artifact
     builder: str
     content: bytes
     signature: bytes | None
-    place: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Binhost:
-    """Takes from the binhost at `base`, an absolute path or a URL.
+    """Takes from one remote what `accept` accepts.
 
     `builders` are those whose statements are asked for by name; in a directory of this machine,
     which lists names, all statements are looked at. `unsigned` lets `local` statements pass, as
@@ -59,35 +56,24 @@ class Binhost:
     """
 
     name: str
-    base: str
-    transport: Transport
+    remote: Remote
     accept: Accept
     builders: tuple[str, ...] = ()
     unsigned: bool = False
     report: Reporter = silent
-    jobs: int = 8
 
-    def url(self, path: str) -> str:
-        return f"{self.base.rstrip('/')}/{path}"
+    @property
+    def lists(self) -> bool:
+        """Whether what it has is listed for the asking: in a directory of this machine."""
+        return isinstance(self.remote.address, Directory)
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """A small file below the binhost's root; None where there is none.
+        """A small file below the binhost's root; None where there is none, or a larger one.
 
         Raises:
             FetchError: it cannot be read.
-            IntegrityError: it has more than `limit` bytes.
         """
-        for attempt in range(1, TRIES + 1):
-            try:
-                return read_small(self.transport, self.url(path), limit)
-            except LocationError as error:
-                if error.absent:
-                    return None
-                if error.wrong:
-                    raise wrong(self.url(path), error.reason) from error
-                if not error.transient or attempt == TRIES:
-                    raise unreadable(error) from error
-        return None
+        return self.remote.views.read((path,), limit)[0]
 
     def claims(self, key: BuildKey) -> tuple[Claim, ...]:
         """The accepted statements about a key; none is a miss. Refused ones are reported.
@@ -144,7 +130,7 @@ class Binhost:
         store.pin((artifact.key, *(want.digest for want in wants)))
         lacking = tuple(want for want in wants if not _at_hand(store, want))
         with store.batch() as batch:
-            self._blobs(store).bring(lacking, batch)
+            self._bring(claim, lacking, store, batch)
         statement = (claim.builder, claim.content, claim.signature)
         place_statement(store, artifact, *statement, origin=self.name)
         return artifact
@@ -157,19 +143,44 @@ class Binhost:
             FetchError: it cannot be read.
             StoreError: the store cannot be written.
         """
-        return self.pull_blobs((Wanted(digest, None, limit, optional=True),), store) == 1
+        return self.pull_blobs((WantedBlob(digest, None, limit, optional=True),), store) == 1
 
-    def pull_blobs(self, wants: Sequence[Wanted], store: Store) -> int:
+    def pull_blobs(self, wanted: Sequence[WantedBlob], store: Store) -> int:
         """Take blobs that the store lacks; how many came, the optional ones that it lacks aside.
 
         Raises:
             as `pull_blob`; FetchError too where one that is not optional is missing.
         """
         with store.batch() as batch:
-            return self._blobs(store).bring(tuple(wants), batch)
+            return self.remote.blobs.get(wanted, store, batch)
 
-    def _blobs(self, store: Store) -> Blobs:
-        return Blobs(self.url, self.transport, store, self.report, self.jobs)
+    def _bring(
+        self, claim: Claim, lacking: Sequence[WantedBlob], store: Store, batch: Batch
+    ) -> None:
+        """The layers, and meanwhile the small blobs in one pack; what was not in it by itself."""
+        small = tuple(want for want in lacking if want.size is None)
+        if len(small) < 2 or self.lists:
+            self.remote.blobs.get(lacking, store, batch)
+            return
+        layers = tuple(want for want in lacking if want.size is not None)
+        with ThreadPoolExecutor(1, "buildit-pack") as pool:
+            packed = submit(pool, partial(self._unpack, claim, small, batch))
+            self.remote.blobs.get(layers, store, batch)
+        came = packed.result()
+        rest = tuple(want for want in small if want.digest not in came)
+        if rest:
+            self.remote.blobs.get(rest, store, batch)
+
+    def _unpack(self, claim: Claim, small: Sequence[WantedBlob], batch: Batch) -> set[Digest]:
+        """Which blobs came in the statement's pack; binhosts of before have none."""
+        came: set[Digest] = set()
+        with suppress(FetchError):
+            pack = self.read(claim.path + PACK, PACK_LIMIT)
+            for digest, content in members_of(pack or b""):
+                if digest not in came and any(digest == want.digest for want in small):
+                    batch.put_bytes(content)
+                    came.add(digest)
+        return came
 
     def _accepted(self, key: BuildKey, refusals: list[BuilditError]) -> Iterator[Claim]:
         for name in self._names(key):
@@ -184,21 +195,28 @@ class Binhost:
                 yield claim
 
     def _names(self, key: BuildKey) -> Iterator[str]:
-        if self.base.startswith("/"):
-            yield from (path.name for path in statement_paths(Path(self.base), key, self.builders))
+        if not self.lists:
+            yield from (f"{builder}.json" for builder in self.builders)
             return
-        yield from (f"{builder}.json" for builder in self.builders)
+        ranks = {builder: rank for rank, builder in enumerate(self.builders)}
+
+        def order(name: str) -> tuple[int, int, str]:
+            builder, _, rest = name.partition(".")
+            return ranks.get(builder, len(ranks)), len(rest), name
+
+        listed = self.remote.views.names((statement_path(key, ""),))[0]
+        yield from sorted((name for name in listed if split_name(name) is not None), key=order)
 
     def _claim(self, name: str, key: BuildKey) -> Claim | None:
-        path = f"{key_directory(Path(), key)}/{name}"
-        content = self.read(path, SIZE_LIMIT)
-        if content is None:
+        found = self.remote.statements.of(((key, name),))[0]
+        if found is None:
             return None
-        place = self.url(path)
+        content, signature = found
+        path = statement_path(key, name)
+        place = self.remote.address.url(path)
         try:
             statement = parse_statement(content, key)
             check_name(Path(name), statement.builder, content)
-            signature = self.read(f"{path}.sig", SIGNATURE_LIMIT)
             if statement.builder == LOCAL and not self.unsigned:
                 raise IntegrityError(
                     "the statement is not signed",
@@ -209,31 +227,31 @@ class Binhost:
         except IntegrityError as error:
             error.place = place  # where it lies helps more than what it is about
             raise
-        return Claim(statement.artifact, statement.builder, content, signature, place)
+        return Claim(statement.artifact, statement.builder, content, signature, path)
 
     def _refuse(self, error: BuilditError, refusals: list[BuilditError]) -> None:
         refusals.append(error)
         cause = error.__cause__
         if not (isinstance(cause, LocationError) and cause.unreachable):
-            # a host that is not there is told of once, by whoever watches over it
+            # a host that is not there is told of once, by its circuit
             undecided = isinstance(error, Undecided)  # the next builder may say the same
             word = "not yet" if undecided else "refused"
             self.report(Notice(f"{word}: {error.in_one_line()}", warning=not undecided))
 
 
-def needed(artifact: Artifact) -> Iterator[Wanted]:
+def needed(artifact: Artifact) -> Iterator[WantedBlob]:
     """Each blob that a pull must take, and the log, which it may."""
     for name, output in artifact.outputs.items():
         label = f"{artifact.name}-{artifact.version}" + ("" if name == RUNTIME else f" ({name})")
-        layer = Wanted(output.diff_id, output.size, output.size, output.encodings, label=label)
+        layer = WantedBlob(output.diff_id, output.size, output.size, output.encodings, label=label)
         yield layer
-        yield Wanted(output.contents, None, CONTENTS_LIMIT)
-    yield Wanted(artifact.record, None, RECORD_LIMIT)
+        yield WantedBlob(output.contents, None, _CONTENTS_LIMIT)
+    yield WantedBlob(artifact.record, None, _RECORD_LIMIT)
     if artifact.log is not None:
-        yield Wanted(artifact.log, None, LOG_LIMIT, optional=True)
+        yield WantedBlob(artifact.log, None, _LOG_LIMIT, optional=True)
 
 
-def _at_hand(store: Store, want: Wanted) -> bool:
+def _at_hand(store: Store, want: WantedBlob) -> bool:
     present = store.size(want.digest)
     return present is not None and want.size in (None, present)
 

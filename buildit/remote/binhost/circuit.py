@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,11 +83,6 @@ class Circuit:
             if failure is not None:
                 reason = failure.reason
         self.count(LocationError(url, reason, unreachable=True))
-
-    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
-        """As the inner transport; nothing where it has no such way."""
-        ask = getattr(self._inner, "bulk", None)
-        return iter(()) if ask is None or self._broken is not None else ask(wanted)
 
     def count(self, error: LocationError) -> None:
         """Take note of a failure, however it was met."""

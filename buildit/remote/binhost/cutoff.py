@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
@@ -17,7 +16,9 @@ from buildit.make.builder import resolved_outputs
 from buildit.model.artifact import Artifact
 from buildit.model.task import Task
 from buildit.plan.identity import resolved_key
+from buildit.remote.binhost.binhost import Binhost
 from buildit.store.artifacts import Believed, Found, Suits, anybody, examine
+from buildit.store.attest import is_builder
 from buildit.store.cas import Store
 from buildit.store.resolved import (
     ENTRY_LIMIT,
@@ -31,29 +32,12 @@ from buildit.store.resolved import (
 Outputs = Mapping[BuildKey, Mapping[str, Digest]]
 
 
-class Host(Protocol):
-    """A binhost, as `net.binhost` has it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def base(self) -> str: ...
-
-    @property
-    def builders(self) -> tuple[str, ...]: ...
-
-    def read(self, path: str, limit: int) -> bytes | None: ...
-
-    def pull(self, key: BuildKey, store: Store, suits: Suits) -> Artifact | None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Sources:
+class Repetitions:
     """Where builds are recalled from: the store, for what is believed there, then binhosts."""
 
     store: Store
-    hosts: Iterable[Host] = ()
+    hosts: Iterable[Binhost] = ()
     believed: Believed = anybody
 
 
@@ -65,7 +49,7 @@ stays unsigned, and from elsewhere."""
 def recall(
     node: Task,
     at_hand: Mapping[BuildKey, Artifact],
-    sources: Sources,
+    sources: Repetitions,
     keep: Keep,
 ) -> tuple[Artifact, str] | None:
     """The artifact of another key with the same resolved key, said of the node's and kept, and
@@ -95,7 +79,9 @@ def recall(
     return None
 
 
-def _candidates(resolved: Digest, suits: Suits, sources: Sources) -> Iterator[tuple[Found, str]]:
+def _candidates(
+    resolved: Digest, suits: Suits, sources: Repetitions
+) -> Iterator[tuple[Found, str]]:
     """Whole artifacts in the store that entries point to, from the places in order."""
     for key in pointed_to(sources.store.root, resolved):
         found = examine(sources.store, key, suits, sources.believed)
@@ -112,13 +98,15 @@ def _candidates(resolved: Digest, suits: Suits, sources: Sources) -> Iterator[tu
                 yield found, f"'{host.name}'"
 
 
-def _entries(host: Host, resolved: Digest) -> Iterator[BuildKey]:
-    if host.base.startswith("/"):
-        yield from pointed_to(Path(host.base), resolved)
-        return
-    for builder in host.builders:
+def _entries(host: Binhost, resolved: Digest) -> Iterator[BuildKey]:
+    paths = [entry_name(resolved, builder) for builder in host.builders]
+    if host.lists:
+        directory = str(Path(entry_name(resolved, "")).parent)
+        names = host.remote.views.names((directory,))[0]
+        paths = [f"{directory}/{one}" for one in names if is_builder(one.removesuffix(".json"))]
+    for path in paths:
         try:
-            content = host.read(entry_name(resolved, builder), ENTRY_LIMIT)
+            content = host.read(path, ENTRY_LIMIT)
         except BuilditError:
             return  # it failed for the key itself, too: that was told
         key = parse_entry(content) if content is not None else None

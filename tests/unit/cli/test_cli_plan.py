@@ -37,7 +37,7 @@ from buildit.plan.resolve import Selection
 from buildit.plan.tasks import deb_task
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from tests.hosts import FileBinhost
+from tests.hosts import FileBinhost, repository
 
 pytestmark = pytest.mark.unit
 
@@ -123,11 +123,11 @@ def settings(store: Store, *hosts: Repository) -> Config:
 
 def looked(plan: ContainerPlan, store: Store, *hosts: Repository) -> Forecast:
     known = settings(store, *hosts)
-    return forecast(plan, known, store, Network(known, store, silent))
+    return forecast(plan, store, Network(known, store, silent))
 
 
 def host(path: Path) -> Repository:
-    return Repository("local", str(path), str(path), unsigned=True)
+    return repository("local", str(path), str(path), unsigned=True)
 
 
 def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
@@ -248,16 +248,15 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     for one in (ZLIB, SSL, NGINX):
         build(store, one)
     target = host(tmp_path / "host")
-    prepared = Prepared(PLAN, settings(store, target))
-    network = Network(prepared.settings, store, silent, offline=True)
-    (done,) = publish(prepared, store, network)
+    network = Network(settings(store, target), store, silent, offline=True)
+    (done,) = publish(PLAN, PLAN.task, network.remotes())
     assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
     assert done.blobs == 7
     with Store.open(tmp_path / "second") as second:
         found = looked(PLAN, second, target)
         assert found.packages[-1].state is State.BINHOST
         assert found.fetches == ()
-    (again,) = publish(prepared, store, network)
+    (again,) = publish(PLAN, PLAN.task, network.remotes())
     assert again.blobs == 0
 
 
@@ -265,17 +264,16 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     ("hosts", "message"),
     [
         ((), "no repository of the configuration can be published to"),
-        ((Repository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
-        ((Repository("local", "", "/x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
+        ((repository("read", "/x", "", unsigned=True),), "no repository of the configuration"),
+        ((repository("local", "", "/x", unsigned=True),), "www-servers/nginx-1.0 is not in"),
     ],
 )
 def test_push_says_what_is_missing(
     hosts: tuple[Repository, ...], message: str, store: Store
 ) -> None:
-    prepared = Prepared(PLAN, settings(store, *hosts))
-    network = Network(prepared.settings, store, silent, offline=True)
+    network = Network(settings(store, *hosts), store, silent, offline=True)
     with pytest.raises(UsageError, match=message):
-        publish(prepared, store, network)
+        publish(PLAN, PLAN.task, network.remotes())
 
 
 def test_what_was_never_locked_is_one_line() -> None:

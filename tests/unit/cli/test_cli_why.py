@@ -8,15 +8,14 @@ from buildit.cli.whys import Why, why_lines
 from buildit.commands.forecast import State
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.model.task import Task
-from buildit.remote.binhost.closest import Closest
-from buildit.remote.binhost.strangers import Stranger
+from buildit.remote.binhost.nearby import Closest, Untrusted
 
 pytestmark = pytest.mark.unit
 
 KEY = BuildKey(digest_bytes(b"hello"))
 HELLO = Task(KEY, "package", "app/hello", "1.0", "{}")
 TITLE = f"app/hello-1.0  {key_uuid(KEY)}"
-ADA = Stranger("far", "signed by SHA256:abc", "if you know this key: buildit trust add SHA256:abc")
+ADA = Untrusted("far", "signed by SHA256:abc", "if you know this key: buildit trust add SHA256:abc")
 
 
 def test_what_nobody_has() -> None:

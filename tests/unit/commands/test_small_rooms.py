@@ -30,7 +30,6 @@ from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
 from buildit.events import silent
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Config, Limits, SigningKeys, TrustRule, from_plain
-from buildit.model.config import Repository as Place
 from buildit.model.image import App, Port, Volume
 from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, SyncStep, Toolchain
 from buildit.model.task import Group, RunTime, Task, User
@@ -42,6 +41,7 @@ from buildit.recipe.read_container import load_container
 from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+from tests.hosts import repository
 from tests.planning import LOCKED, PLATFORM, Checkout, checkout
 from tests.unit.plan.test_plan_identity import FIXED
 
@@ -131,7 +131,7 @@ def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
     assert config.trust.agreement == (TrustRule("x/*", 2),)
     assert config.trust.unsigned
     assert config.trust.own_signers == {"far": str(tmp_path / "others")}
-    assert [(one.download, one.upload) for one in config.repositories] == [
+    assert [(str(one.download or ""), str(one.upload or "")) for one in config.repositories] == [
         ("/near", "ssh://user@example.org/x"),
         ("https://example.org/x", ""),
         ("", str(tmp_path / "d")),
@@ -369,11 +369,11 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
     [("ssh://user@example.org/path", "leave out --offline"), ("", "upload-type: ssh")],
 )
 def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> None:
-    far = Place("far", "https://example.org/bin", upload, unsigned=False)
+    far = repository("far", "https://example.org/bin", upload)
     settings = Config(store.root, 1, repositories=(far,))
     network = Network(settings, store, silent, offline=True)
     with pytest.raises(UsageError, match="can be published to offline") as caught:
-        targets(settings, network)
+        targets(network.remotes())
     assert hint in str(caught.value.hint)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from buildit.commands import stamp
 from buildit.errors import RecipeError, UsageError
+from buildit.model.address import Directory
 from buildit.model.config import Config, Limits
 from buildit.model.use import Assignment
 from buildit.recipe.config import CONFIG_FILE, ConfigSpec
@@ -46,7 +47,7 @@ def test_the_shipped_settings_publish_to_a_directory(project: Path) -> None:
     home = project.parents[2] / "home"
     binhost = str(home / ".local/share/buildit/binhost")
     (repository,) = config.repositories
-    assert (repository.upload, repository.download) == (binhost, binhost)
+    assert repository.upload == repository.download == Directory(binhost)
     assert repository.unsigned
     assert config.store == home / ".cache" / "buildit"
     assert config.jobs == len(os.sched_getaffinity(0))
@@ -206,10 +207,10 @@ def test_repositories(project: Path) -> None:
         "  - {name: disk, download-type: file, download-path: ../disk}\n",
     )
     work, disk = config.repositories
-    assert work.upload == "ssh://me@example.org//srv/buildit"
-    assert work.download == "https://example.org/buildit"
-    assert disk.upload == ""
-    assert disk.download == str(project.parent / "disk")
+    assert str(work.upload) == "ssh://me@example.org//srv/buildit"
+    assert str(work.download) == "https://example.org/buildit"
+    assert disk.upload is None
+    assert str(disk.download) == str(project.parent / "disk")
 
 
 def test_trust(project: Path) -> None:

@@ -10,13 +10,13 @@ from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError, UsageError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact, Encoding
-from buildit.remote.binhost.binhost import SIGNATURE_LIMIT, Binhost
-from buildit.remote.binhost.blobs import Wanted
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.protocols import SIGNATURE_LIMIT, WantedBlob
 from buildit.remote.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from tests.hosts import BUILDER, FileBinhost, accept, sign
+from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.unit.store.build import add_artifact, leftovers
 
 pytestmark = pytest.mark.unit
@@ -258,9 +258,9 @@ def test_a_compressed_form_that_wants_much_memory_is_refused(other: Store, tmp_p
     packed = compressor.compress(plain) + compressor.flush()
     with Store.open(tmp_path / "site") as site:
         form = Encoding("zstd", site.put_bytes(packed), len(packed))
-    far = Binhost("far", str(tmp_path / "site"), LocalTransport(), accept)
+    far = Binhost("far", readable(str(tmp_path / "site"), LocalTransport()), accept)
     digest = digest_bytes(plain)
-    wanted = Wanted(digest, len(plain), len(plain), forms=(form,))
+    wanted = WantedBlob(digest, len(plain), len(plain), forms=(form,))
     with pytest.raises(IntegrityError, match="memory"):
         far.pull_blobs((wanted,), other)
     assert not other.has(digest)

@@ -13,7 +13,7 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.remote.binhost.packing import pack
+from buildit.remote.binhost.push import compress
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify as check_store
@@ -40,7 +40,7 @@ class World:
         with Store.open(root / "first") as store:
             for name in ("nginx", "zlib"):
                 artifact = add_artifact(store, name, f"a layer of {name}\n".encode() * 3000)
-                packed, files = pack(artifact, store, store.scratch(name))
+                packed, files = compress(artifact, store, store.scratch(name))
                 for path in files.values():
                     store.put_file(path)
                 commit(store, packed, self.builder, self.sign)

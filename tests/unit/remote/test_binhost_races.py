@@ -16,6 +16,7 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
+from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocationError, Response
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
@@ -88,7 +89,8 @@ class Fickle:
 def test_what_was_verified_is_what_is_kept(world: World, place: Path) -> None:
     fickle = Fickle(random.Random(8))
     steady = world.host.binhost
-    host = replace(steady, transport=fickle)
+    there = ReadOnly(steady.remote.address, fickle, jobs=1)
+    host = replace(steady, remote=replace(steady.remote, blobs=there, statements=there))
     taken = refused = 0
     with Store.open(place / "races") as store:
         for run in range(RUNS):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from buildit.digest import BuildKey
-from buildit.errors import FetchError
+from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Task
 from buildit.plan.identity import build_key, record_text
-from buildit.remote.binhost.closest import Nearby
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.nearby import Nearby
 from buildit.site.package_page import package_page
 from buildit.site.shown import Build, Claim, Listed, Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from tests.fakes import MemoryRemote
+from tests.hosts import FileBinhost, accept
 
 pytestmark = pytest.mark.unit
 
@@ -38,22 +40,13 @@ def built(store: Store, one: Task) -> Artifact:
     return artifact
 
 
-@dataclass
-class Web:
-    """A binhost behind a web server: pages and records by path."""
+class Web(MemoryRemote):
+    """A binhost behind a web server: indices and records by path."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
-    name: str = "far"
-    base: str = "https://far.example"
-    dead: bool = False
-    asked: list[str] = field(default_factory=list)
-
-    def read(self, path: str, limit: int) -> bytes | None:
-        self.asked.append(path)
-        if self.dead:
-            raise FetchError("connection refused")
-        content = self.files.get(path)
-        return content if content is None or len(content) <= limit else None
+    def __init__(self, name: str = "far", *, dead: bool = False) -> None:
+        super().__init__(Https("https://far.example"))
+        self.transport.dead = dead
+        self.host = Binhost(name, self.remote, lambda *_: None)
 
     def publish(self, *nodes: Task) -> None:
         claim = Claim("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
@@ -65,7 +58,7 @@ class Web:
 
 
 def nearby(store: Store, *hosts: Web, labels: dict[BuildKey, str] | None = None) -> Nearby:
-    return Nearby(store, hosts, labels or {})
+    return Nearby(store, tuple(one.host for one in hosts), labels or {})
 
 
 def test_the_build_with_the_fewest_differences(store: Store) -> None:
@@ -96,12 +89,10 @@ def test_a_web_server_lists_names_on_its_page(store: Store) -> None:
 def test_a_directory_lists_names_itself(store: Store, tmp_path: Path) -> None:
     with Store.open(tmp_path / "host") as other:
         near = built(other, node(use="ipv6"))
-    host = Web(name="here", base=str(tmp_path / "host"))
-    record = (tmp_path / "host/blobs/sha256" / near.key).read_bytes()
-    host.files[f"blobs/sha256/{near.key}"] = record
-    found = nearby(store, host).closest(node())
+    host = FileBinhost(tmp_path / "host", accept).binhost
+    found = Nearby(store, (host,), {}).closest(node())
     assert found is not None
-    assert (found.key, found.place) == (near.key, "'here'")
+    assert (found.key, found.place) == (near.key, "'test'")
 
 
 def test_a_record_that_is_not_its_key_s_is_not_read(store: Store) -> None:
@@ -117,7 +108,7 @@ def test_only_so_many_builds_are_looked_at(store: Store) -> None:
     web = Web()
     web.publish(*(node(f"1.{number}") for number in range(500)))
     nearby(store, web).closest(node("2.0"))
-    assert len(web.asked) == 21
+    assert len(web.transport.asked) == 21
 
 
 def test_dependencies_are_named_by_plan_store_or_their_records(store: Store) -> None:

@@ -9,14 +9,17 @@ import pytest
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import FetchError
+from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
-from buildit.remote.binhost.cutoff import Sources, recall
-from buildit.store.artifacts import Found, commit, lookup, place_statement
+from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.cutoff import Repetitions, recall
+from buildit.store.artifacts import Found, anything, commit, lookup, place_statement
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
 from buildit.store.resolved import entry_bytes, entry_name
+from tests.fakes import MemoryRemote
 
 pytestmark = pytest.mark.unit
 
@@ -61,31 +64,33 @@ def built(node: Task, dependency: Artifact, store: Store) -> Artifact:
     )
 
 
-@dataclass
-class Host:
+class Host(Binhost):
     """A binhost in memory: entries by path, and what a pull brings into the store."""
 
-    entries: dict[str, bytes] = field(default_factory=dict)
-    bring: Callable[[BuildKey], Artifact | None] = lambda _: None
-    name: str = "far"
-    base: str = "https://far.example/b"
-    builders: tuple[str, ...] = (BUILDER,)
-    dead: bool = False
-    asked: list[str] = field(default_factory=list)
+    asked: list[str]
+    bring: Callable[[BuildKey], Artifact | None]
 
-    def read(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002
-        self.asked.append(path)
-        if self.dead:
-            raise FetchError("connection refused")
-        return self.entries.get(path)
+    def __init__(
+        self,
+        entries: dict[str, bytes] | None = None,
+        bring: Callable[[BuildKey], Artifact | None] = lambda _: None,
+        *,
+        dead: bool = False,
+    ) -> None:
+        there = MemoryRemote(Https("https://far.example/b"))
+        there.files |= entries or {}
+        there.transport.dead = dead
+        super().__init__("far", there.remote, lambda *_: None, (BUILDER,))
+        object.__setattr__(self, "bring", bring)
+        object.__setattr__(self, "asked", there.transport.asked)
 
     def pull(
         self,
         key: BuildKey,
         store: Store,
-        suits: Callable[[Artifact], str | None],
+        suits: Callable[[Artifact], str | None] = anything,
     ) -> Artifact | None:
-        artifact = self.bring(key)
+        artifact: Artifact | None = self.bring(key)
         if artifact is None or suits(artifact) is not None:
             return None
         content = statement_bytes(artifact, BUILDER)
@@ -103,7 +108,7 @@ class World:
     def recall(self, node: Task, dependency: Artifact | None = None) -> tuple[Artifact, str] | None:
         at_hand = {self.new.key: dependency or self.new}
         return recall(
-            node, at_hand, Sources(self.store, self.hosts), lambda one, _: keep(self.store, one)
+            node, at_hand, Repetitions(self.store, self.hosts), lambda one, _: keep(self.store, one)
         )
 
 
@@ -144,7 +149,7 @@ def test_other_bytes_or_another_recipe_are_not(world: World, store: Store) -> No
 def test_nothing_is_recalled_without_dependencies_or_for_a_deb(world: World) -> None:
     lonely = replace(app(world.new), record=record_text({"type": "debian"}), inputs=Inputs())
     assert world.recall(lonely) is None
-    assert recall(app(world.old), {}, Sources(world.store), lambda *_: None) is None
+    assert recall(app(world.old), {}, Repetitions(world.store), lambda *_: None) is None
 
 
 def resolved(world: World) -> Digest:
@@ -178,9 +183,9 @@ def test_what_is_not_believed_is_not_repeated(world: World, store: Store) -> Non
     def keep(_: Artifact, found: Found) -> None:
         kept.append(found.origin)
 
-    assert recall(node, at_hand, Sources(store, (), believed), keep) is None
+    assert recall(node, at_hand, Repetitions(store, (), believed), keep) is None
     assert (asked, kept) == (["depot"], [])
-    assert recall(node, at_hand, Sources(store), keep) is not None
+    assert recall(node, at_hand, Repetitions(store), keep) is not None
     assert kept == ["depot"], "whoever keeps it learns whose it is"
 
 

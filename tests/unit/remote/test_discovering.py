@@ -6,6 +6,7 @@ import pytest
 
 from buildit.errors import UsageError
 from buildit.events import Event, Notice
+from buildit.model.address import parse_address
 from buildit.model.config import Repository
 from buildit.remote.discovering import (
     Place,
@@ -17,10 +18,11 @@ from buildit.remote.discovering import (
 )
 from buildit.remote.discovery import Discovered, Wanted
 from tests.fakes import FakeTransport
+from tests.hosts import repository
 
 pytestmark = pytest.mark.unit
 
-OWN = Repository("mine", "https://mine.example/b", "ssh://me@mine.example/b", unsigned=False)
+OWN = repository("mine", "https://mine.example/b", "ssh://me@mine.example/b")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,9 @@ OWN = Repository("mine", "https://mine.example/b", "ssh://me@mine.example/b", un
     ],
 )
 def test_the_grammar(text: str, wanted: Wanted | None, address: str, push: bool) -> None:
-    assert parse_discover(text) == Place(text, wanted, address, push)
+    assert parse_discover(text) == Place(
+        text, wanted, parse_address(address) if address else None, push
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,16 +102,16 @@ def test_places_come_first_in_the_order_given() -> None:
     found = Discovered(binhosts=("https://a.example/b", "https://c.example/b"))
     known, told = added("h.example/x", "file:///srv/b", found=found)
     assert known == (
-        Repository("a.example", "https://a.example/b", "", unsigned=False),
-        Repository("c.example", "https://c.example/b", "", unsigned=False),
-        Repository("b", "/srv/b", "", unsigned=False),
+        repository("a.example", "https://a.example/b", ""),
+        repository("c.example", "https://c.example/b", ""),
+        repository("b", "/srv/b", ""),
         OWN,
     )
     assert told[0] == "discovered a binhost for h.example/x: https://a.example/b"
 
 
 def test_a_place_that_is_known_already_is_not_asked_twice() -> None:
-    found = Discovered(binhosts=(OWN.download,))
+    found = Discovered(binhosts=(str(OWN.download),))
     known, _ = added("h.example/x", "h.example/y", found=found)
     assert known == (OWN,)
 
@@ -126,16 +130,16 @@ def test_finding_nothing_is_told_of_and_harmless() -> None:
 def test_a_page_never_says_where_to_publish() -> None:
     found = Discovered(binhosts=("https://a.example/b",))
     known, _ = added("h.example/x,push=True", found=found)
-    assert [one.upload for one in known] == ["", OWN.upload]
+    assert [one.upload for one in known] == [None, OWN.upload]
     places = (parse_discover("h.example/x,push=True"),)
     assert check_push(known, places)
     assert not check_push(known, (parse_discover("h.example/x"),))
     with pytest.raises(UsageError, match="no place to publish to is configured") as caught:
         check_push((), places)
-    shipped = Repository("local", "/home/bin", "/home/bin", unsigned=True)
+    shipped = repository("local", "/home/bin", "/home/bin", unsigned=True)
     with pytest.raises(UsageError, match="no place to publish to is configured"):
         check_push((shipped,), places)
-    served = Repository("www", "https://h.example/b", "/srv/www/b", unsigned=False)
+    served = repository("www", "https://h.example/b", "/srv/www/b")
     assert check_push((shipped, served), places)
     assert "upload-type: ssh" in (caught.value.hint or "")
 
@@ -163,4 +167,4 @@ def test_a_run_asks_pages_unless_it_is_offline() -> None:
 )
 def test_a_place_that_the_user_names_may_be_published_to(text: str, upload: str) -> None:
     known, _ = added(text)
-    assert known[0].upload == upload
+    assert str(known[0].upload or "") == upload

@@ -13,13 +13,15 @@ import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.model.address import Directory
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.config import Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, PackageStep, Toolchain
 from buildit.model.task import About, PatchAbout, Task
 from buildit.model.tree import Entry, Kind
-from buildit.remote.binhost.publishing import FilePublisher
+from buildit.remote.binhost.directory import DirectoryRemote
+from buildit.remote.binhost.reading import ReadOnly
+from buildit.remote.transport import LocalTransport
 from buildit.site.card import Card, CardImage, CardPackage, card_bytes
 from buildit.site.cards import card, libraries
 from buildit.site.package_page import MOST_BUILDS
@@ -31,6 +33,7 @@ from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
 from buildit.trust.sshkeys import parse_public, signing_key
 from buildit.trust.sshsig import builder_name, sign
+from tests.hosts import repository
 
 pytestmark = pytest.mark.unit
 
@@ -67,11 +70,12 @@ def key(name: str, version: str = "1.0") -> BuildKey:
     return BuildKey(digest_bytes(f"{name} {version}".encode()))
 
 
-class DirectoryShelf(FilePublisher):
+class DirectoryShelf(DirectoryRemote):
     """A binhost that is a directory, and where that is."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root)
+        address = Directory(str(root))
+        super().__init__(address, ReadOnly(address, LocalTransport()))
         self.root = root
 
 
@@ -325,12 +329,12 @@ class Overtaken:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.shelf, name)
 
-    def put_file(self, path: str, source: Path) -> None:
+    def write(self, path: str, content: bytes | Path) -> None:
         if path == INDEX and self.done < self.times:
             self.done += 1
             put_card(self.shelf, f"other{self.done}", "1")
             refresh(self.shelf, SITE, self.scratch)
-        self.shelf.put_file(path, source)
+        self.shelf.write(path, content)
 
 
 def test_who_writes_last_looks_again(shelf: DirectoryShelf, tmp_path: Path) -> None:
@@ -352,10 +356,10 @@ def test_looking_again_ends(shelf: DirectoryShelf, tmp_path: Path) -> None:
 
 
 def test_the_address_is_that_of_the_web_server() -> None:
-    web = Repository("mine", "https://h.example:8443/b/", "ssh://me@h.example/b", unsigned=False)
+    web = repository("mine", "https://h.example:8443/b/", "ssh://me@h.example/b", unsigned=False)
     assert site_of(web) == Site("mine", "https://h.example:8443/b")
     assert site_of(web).prefix == "h.example/b"
-    assert site_of(Repository("here", "/srv/b", "/srv/b", unsigned=False)) == Site("here")
+    assert site_of(repository("here", "/srv/b", "/srv/b", unsigned=False)) == Site("here")
 
 
 def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) -> None:

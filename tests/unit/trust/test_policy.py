@@ -16,7 +16,7 @@ from buildit.model.config import SigningKeys, Trust, TrustRule
 from buildit.store.artifacts import Found, Miss, commit, examine, place_statement
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.trust.policy import SEEN, Judge
+from buildit.trust.policy import SEEN, Policy
 from buildit.trust.sshkeys import signing_key
 from buildit.trust.sshsig import NAMESPACE, builder_name, key_fingerprint, sign
 from buildit.trust.votes import Undecided
@@ -76,7 +76,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Person]:
 class Court:
     """A judge who believes alice and bob, and whose own key is mine."""
 
-    judge: Judge
+    judge: Policy
     store: Store
     told: list[Event]
 
@@ -104,7 +104,7 @@ def make_court(
     told: list[Event] = []
     keys = SigningKeys(ssh=str(people("me").path))
     trust = Trust(keys, allowed_signers=str(path), agreement=rules)
-    return Court(Judge(trust, store, told.append), store, told)
+    return Court(Policy(trust, store, told.append), store, told)
 
 
 def refusal(court: Court, *args: object) -> IntegrityError:
@@ -221,7 +221,7 @@ def test_a_repository_s_own_list_holds_for_it_alone(
 ) -> None:
     (tmp_path / "others").write_text(people("carol").line() + "\n")
     trust = replace(court.judge.trust, own_signers={"far": str(tmp_path / "others")})
-    judge = Judge(trust, court.store, court.told.append)
+    judge = Policy(trust, court.store, court.told.append)
     for name, repository, good in (
         ("carol", "far", True),
         ("carol", "near", False),
@@ -362,7 +362,7 @@ def test_the_list_of_the_repository_that_it_came_from_counts(
     court = make_court(store, tmp_path, people, [])
     (tmp_path / "others").write_text(people("carol").line() + "\n")
     trust = replace(court.judge.trust, own_signers={"far": str(tmp_path / "others")})
-    court.judge = Judge(trust, store, court.told.append)
+    court.judge = Policy(trust, store, court.told.append)
     take(court, people("carol"), whole(store, b"near"), "near")
     assert isinstance(found(court), Miss)
     take(court, people("carol"), whole(store, b"far"), "far")
@@ -416,10 +416,10 @@ def test_unsigned_is_used_while_a_repository_may_be_unsigned(
     place_statement(store, what, LOCAL, statement_bytes(what, LOCAL), None, origin="depot")
     assert isinstance(found(court), Miss)
     trust = replace(court.judge.trust, unsigned=True)
-    judge = Judge(trust, store, court.told.append)
+    judge = Policy(trust, store, court.told.append)
     kept = examine(store, KEY, believed=judge.doubts)
     assert isinstance(kept, Found)
-    strict = Judge(replace(trust, agreement=TWO), store, court.told.append)
+    strict = Policy(replace(trust, agreement=TWO), store, court.told.append)
     assert isinstance(examine(store, KEY, believed=strict.doubts), Miss)
 
 

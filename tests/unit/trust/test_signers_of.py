@@ -12,11 +12,12 @@ import pytest
 from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
 from buildit.events import silent
 from buildit.model.config import Trust
-from buildit.remote.binhost.hosts import Hosts
+from buildit.remote.binhost.remotes import Remotes
 from buildit.remote.sftp.client import Sftp
 from buildit.remote.sftp.login import ssh_program
 from buildit.remote.transport import LocationError
 from buildit.store.cas import Store
+from buildit.trust.policy import Policy
 from buildit.trust.signing import signers_of
 from buildit.trust.sshkeys import parse_public, signing_key
 from buildit.trust.sshsig import NAMESPACE
@@ -127,8 +128,8 @@ def test_letters_that_no_key_has_are_an_error(tmp_path: Path, text: str) -> None
 def test_a_copied_store_has_upload_names_of_its_own(tmp_path: Path) -> None:
     def token(root: Path) -> str:
         with Store.open(root) as store:
-            hosts = Hosts((), Trust(), store, silent)
-            with hosts._token("ssh://h/x") as found:
+            policy = Policy(Trust(), store, silent)
+            with Remotes((), policy, store, silent)._token("ssh://h/x") as found:
                 return found
 
     first = token(tmp_path / "one")

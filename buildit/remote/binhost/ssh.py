@@ -1,4 +1,4 @@
-"""Publish over SFTP: temporary names, made durable, then their own; nothing is overwritten.
+"""A binhost behind SSH: temporary names, made durable, then their own; nothing is overwritten.
 
 A large upload that was cut short goes on where it ended, once what is there was read back and is
 what was to be sent. Each store has temporary names of its own.
@@ -6,52 +6,53 @@ what was to be sent. Each store has temporary names of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildit.digest import CHUNK, Digest, digest_bytes
+from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
 from buildit.errors import BuilditError, FetchError
-from buildit.model.artifact import Artifact
-from buildit.remote.binhost.binhost import SIGNATURE_LIMIT
-from buildit.remote.binhost.blobs import blob_path
-from buildit.remote.binhost.publishing import Outgoing, Progress, Signed
+from buildit.model.address import Ssh
+from buildit.remote.binhost.protocols import (
+    PACK,
+    SIGNATURE_LIMIT,
+    Outgoing,
+    Progress,
+    Served,
+    SignedStatement,
+    WantedBlob,
+    blob_path,
+    opened,
+    statement_path,
+)
+from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.sftp.client import OK, Sftp, Small, StatusError
-from buildit.remote.sftp.ssh_account import Account
 from buildit.remote.sftp.transport import SftpTransport
 from buildit.remote.transport import LocationError
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
-from buildit.store.layout import (
-    CONSTANT_FILES,
-    DIRECTORIES,
-    FORMAT_BYTES,
-    FORMAT_FILE,
-    key_directory,
-)
+from buildit.store.ingest import Batch
+from buildit.store.layout import CONSTANT_FILES, DIRECTORIES, FORMAT_BYTES, FORMAT_FILE
 from buildit.store.names import entry
-from buildit.store.resolved import entry_bytes, entry_name, resolved_of
+from buildit.store.resolved import entry_bytes, entry_name
 
 GROUP_BYTES = 8 << 20
 """Small blobs in memory at one time."""
-MANY = 100
+_MANY = 100
 """Files that are open at one time; OpenSSH's server takes some thousand."""
 
 
 @dataclass(slots=True)
-class SshPublisher:
-    """A directory behind SSH, for what `store` has. `token` is the store's part of temporary
-    names; two processes of one store must not use it at the same time."""
+class SshRemote:
+    """Blobs, statements and views of a directory behind SSH. `token` is the caller's part of
+    temporary names; two processes must not use it at the same time."""
 
-    account: Account
+    account: Ssh
     transport: SftpTransport
-    store: Store
+    reading: ReadOnly
     token: str
     _made: set[str] = field(default_factory=set)
-
-    def close(self) -> None:
-        """The transport is the caller's."""
 
     def prepare(self) -> None:
         """Make the layout, where it is not there yet.
@@ -73,43 +74,21 @@ class SshPublisher:
             missing = [pair for pair, one in zip(files.items(), found, strict=True) if one is None]
             self._place(sftp, missing)
 
-    def sizes(self, digests: Sequence[Digest]) -> Mapping[Digest, int]:
-        with self._session() as sftp:
-            found = sftp.statuses([self.account.below(blob_path(digest)) for digest in digests])
-        pairs = zip(digests, found, strict=True)
-        return {digest: status.size for digest, status in pairs if status and status.regular}
-
-    def published(self, statements: Sequence[Signed]) -> list[tuple[bytes, bytes | None] | None]:
-        paths = [_statement(one) for one in statements]
-        with self._session() as sftp:
-            there = sftp.statuses([self.account.below(path) for path in paths])
-            return [
-                None if status is None else self._published(sftp, path)
-                for path, status in zip(paths, there, strict=True)
-            ]
-
-    def read_file(self, path: str, limit: int) -> bytes | None:
-        with self._session() as sftp:
-            return self._read(sftp, path, limit)
-
-    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
-        found: list[tuple[str, ...]] = []
-        with self._session() as sftp:
-            for at in range(0, len(directories), MANY):
-                group = directories[at : at + MANY]
-                found += sftp.listings([self.account.below(path) for path in group])
-        return found
-
-    def read_files(self, paths: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = []
-        with self._session() as sftp:
-            for at in range(0, len(paths), MANY):
-                found += sftp.read_small([self.account.below(p) for p in paths[at : at + MANY]])
-        return found
-
     # -- blobs
 
-    def put_blobs(self, blobs: Sequence[Outgoing], progress: Progress) -> None:
+    def missing(self, blobs: Mapping[Digest, int]) -> frozenset[Digest]:
+        with self._session() as sftp:
+            found = sftp.statuses([self.account.below(blob_path(digest)) for digest in blobs])
+        return frozenset(
+            digest
+            for (digest, size), status in zip(blobs.items(), found, strict=True)
+            if status is None or not status.regular or status.size != size
+        )
+
+    def get(self, wanted: Sequence[WantedBlob], store: Store, batch: Batch) -> int:
+        return self.reading.get(wanted, store, batch)
+
+    def put(self, blobs: Sequence[Outgoing], progress: Progress) -> None:
         total, sent = sum(blob.size for blob in blobs), 0
         with self._session() as sftp:
             for group in _groups([blob for blob in blobs if blob.size <= sftp.piece]):
@@ -161,34 +140,62 @@ class SshPublisher:
 
     # -- statements
 
-    def put_statements(self, statements: Sequence[Signed]) -> list[str]:
+    def of(self, asked: Sequence[tuple[BuildKey, str]]) -> list[Served | None]:
+        paths = [statement_path(key, name) for key, name in asked]
+        contents = self.read(paths, SIZE_LIMIT)
+        signatures = self.read([f"{path}.sig" for path in paths], SIGNATURE_LIMIT)
+        return [
+            None if content is None else (content, signature)
+            for content, signature in zip(contents, signatures, strict=True)
+        ]
+
+    def add(self, statements: Sequence[SignedStatement]) -> list[str]:
         with self._session() as sftp:
-            self._directories(sftp, (str(Path(_statement(one)).parent) for one in statements))
-            free = [one for one in statements if not self._is_taken(sftp, one)]
-            taken = [one for one in statements if one not in free]
-            self._place(sftp, [(f"{_statement(one)}.sig", one.signature or b"") for one in free])
-            placed = self._place(sftp, [(_statement(one), one.content) for one in free])
+            self._directories(sftp, (str(Path(one.path).parent) for one in statements))
+            there = sftp.statuses([self.account.below(one.path) for one in statements])
+            pairs = list(zip(statements, there, strict=True))
+            free = [one for one, status in pairs if status is None]
+            taken = [one for one, status in pairs if status is not None]
+            self._place(sftp, [file for one in free for file in _beside(one, one.path)])
+            placed = self._place(sftp, [(one.path, one.content) for one in free])
             taken += [one for one, done in zip(free, placed, strict=True) if not done]
-            differs = [self._beside(sftp, one) for one in taken]
-            for one in free:
+            differs = [self._differing(sftp, one) for one in taken]
+            for one in statements:
                 self._settle(sftp, one)
             self._note(sftp, statements)
         return [path for path in differs if path is not None]
 
-    def put_signature(self, signed: Signed) -> None:
-        with self._session() as sftp:
-            self._replace(sftp, f"{_statement(signed)}.sig", signed.signature or b"")
+    # -- views
 
-    def put_file(self, path: str, source: Path) -> None:
-        """Give a file of a view its name, replacing what has it."""
-        size = source.stat().st_size
+    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        with self._session() as sftp:
+            for group in _groups_of(directories):
+                found += sftp.listings([self.account.below(path) for path in group])
+        return found
+
+    def read(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        with self._session() as sftp:
+            for group in _groups_of(paths):
+                there = sftp.statuses([self.account.below(path) for path in group])
+                fits = [one is not None and one.size <= min(limit, sftp.piece) for one in there]
+                small = [path for path, fit in zip(group, fits, strict=True) if fit]
+                contents = iter(sftp.read_small([self.account.below(path) for path in small]))
+                for path, status, fit in zip(group, there, fits, strict=True):
+                    large = None if status is None or fit else self._read(sftp, path, limit)
+                    found.append(next(contents) if fit else large)
+        return found
+
+    def write(self, path: str, content: bytes | Path) -> None:
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with self._session() as sftp:
             self._directories(sftp, (str(Path(path).parent),))
             temporary = self.temporary(path)
             with suppress(StatusError):
                 # left by an upload that was cut short when it was finished but for its name
                 sftp.remove(temporary)
-            with source.open("rb") as stream:
+            with opened(content) as stream:
                 for _ in sftp.write(temporary, stream, 0):
                     pass
             status = sftp.status(temporary)
@@ -196,49 +203,35 @@ class SshPublisher:
                 raise StatusError(4, f"{path} changed while it was sent")
             self._give(sftp, temporary, path)
 
-    def _is_taken(self, sftp: Sftp, one: Signed) -> bool:
-        return sftp.status(self.account.below(_statement(one))) is not None
-
-    def _settle(self, sftp: Sftp, one: Signed) -> None:
+    def _settle(self, sftp: Sftp, one: SignedStatement) -> None:
         """Whoever got the statement's name sees to it that the signature is the one of it: an
         earlier push may have left its own before it was cut short."""
-        path = _statement(one)
-        if self._read(sftp, path, SIZE_LIMIT) == one.content:
-            beside = f"{path}.sig"
-            if self._read(sftp, beside, SIGNATURE_LIMIT) != one.signature:
-                self._replace(sftp, beside, one.signature or b"")
+        if self._read(sftp, one.path, SIZE_LIMIT) == one.content:
+            for path, content in _beside(one, one.path):
+                if self._read(sftp, path, len(content)) != content:
+                    self._replace(sftp, path, content)
 
-    def _beside(self, sftp: Sftp, one: Signed) -> str | None:
+    def _differing(self, sftp: Sftp, one: SignedStatement) -> str | None:
         """Publish a statement whose name another one has; where, unless it is the same."""
-        path = _statement(one)
-        if self._read(sftp, path, SIZE_LIMIT) == one.content:
+        if self._read(sftp, one.path, SIZE_LIMIT) == one.content:
             return None
-        path = f"{path.removesuffix('.json')}.{digest_bytes(one.content)}.json"
-        self._place(sftp, [(f"{path}.sig", one.signature or b"")])
+        path = f"{one.path.removesuffix('.json')}.{digest_bytes(one.content)}.json"
+        self._place(sftp, _beside(one, path))
         self._place(sftp, [(path, one.content)])
         return self.account.below(path)
 
-    def _note(self, sftp: Sftp, statements: Sequence[Signed]) -> None:
+    def _note(self, sftp: Sftp, statements: Sequence[SignedStatement]) -> None:
         """Enter what was published into the indices of names and of resolved keys."""
-        files = dict(_entries([one.artifact for one in statements]))
+        files = dict(found for one in statements if (found := entry(one.artifact)) is not None)
         for one in statements:
-            artifact = one.artifact
-            if artifact.restated is None:
-                resolved = resolved_of(artifact, self.store.read(artifact.record).decode())
-                if resolved is not None:
-                    files[entry_name(resolved, one.builder)] = entry_bytes(artifact.key)
+            if one.resolved is not None:
+                files[entry_name(one.resolved, one.builder)] = entry_bytes(one.artifact.key)
         there = sftp.statuses([self.account.below(path) for path in files])
         new = [pair for pair, one in zip(files.items(), there, strict=True) if one is None]
         self._directories(sftp, (str(Path(path).parent) for path, _ in new))
         self._place(sftp, new)
 
     # -- files
-
-    def _published(self, sftp: Sftp, path: str) -> tuple[bytes, bytes | None] | None:
-        content = self._read(sftp, path, SIZE_LIMIT)
-        if content is None:
-            return None
-        return content, self._read(sftp, f"{path}.sig", SIGNATURE_LIMIT)
 
     def _read(self, sftp: Sftp, path: str, limit: int) -> bytes | None:
         """A small file; None where there is none, or something that cannot be one of ours."""
@@ -262,7 +255,7 @@ class SshPublisher:
                 sftp.remove(temporary)
             raise StatusError(error.code, f"{path}: {error.text}") from error
 
-    def _directories(self, sftp: Sftp, paths: Iterator[str] | Sequence[str]) -> None:
+    def _directories(self, sftp: Sftp, paths: Iterable[str]) -> None:
         """Make directories below the root that were not made or seen by this push yet."""
         wanted: dict[str, None] = {}
         for path in paths:
@@ -324,7 +317,7 @@ class SshPublisher:
         if free is not None and free < 1 << 20:
             return FetchError(
                 "the disk of the server is full",
-                place=self.account.shown,
+                place=str(self.account),
                 hint="make room there, then push again: what is there already is not sent again",
             )
         return _failed(self.account, error)
@@ -345,29 +338,28 @@ class SshPublisher:
             ) from error
 
 
-def _failed(account: Account, error: StatusError) -> FetchError:
+def _failed(account: Ssh, error: StatusError) -> FetchError:
     return FetchError(
         f"the server refuses: {error.text}",
-        place=account.shown,
+        place=str(account),
         hint="on the server, let the account own that directory and all that is in it; "
         "look at its quota too",
     )
 
 
-def _statement(one: Signed) -> str:
-    return f"{key_directory(Path(), one.artifact.key)}/{one.builder}.json"
-
-
-def _entries(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, bytes]]:
-    for artifact in artifacts:
-        found = entry(artifact)
-        if found is not None:
-            yield found
+def _beside(one: SignedStatement, path: str) -> list[tuple[str, bytes]]:
+    """The files that come before a statement: its signature and its pack, where it has them."""
+    files = [(f"{path}.sig", one.signature or b""), (path + PACK, one.pack)]
+    return [file for file in files if file[1]]
 
 
 def _content(blob: Outgoing) -> bytes:
     with closing(blob.open()) as stream:
         return stream.read()
+
+
+def _groups_of(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (paths[at : at + _MANY] for at in range(0, len(paths), _MANY))
 
 
 def _groups(blobs: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:

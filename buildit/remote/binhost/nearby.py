@@ -1,5 +1,8 @@
-"""The closest build of a package that is at hand nowhere: in the store, and on binhosts that list
-names. What is read of others is believed by nobody: a record proves itself, its digest is the key.
+"""Builds near to a wanted one: the closest of the same package, and those of the very key by
+builders who are not trusted.
+
+What is read of others is not believed: a record proves itself, its digest is the key. A web server
+lists no directory, so a binhost's index of the package's name says what there is.
 """
 
 from __future__ import annotations
@@ -10,34 +13,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import BuilditError
 from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
+from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store
 from buildit.store.names import builds_of, name_directory
 
-RECORD_LIMIT = 1 << 20
-PAGE_LIMIT = 4 << 20
-CONSIDERED = 20
+_RECORD_LIMIT = 1 << 20
+_PAGE_LIMIT = 4 << 20
+_CONSIDERED = 20
 """Builds of one package that one place is asked for, the last ones that it names."""
 
-LOCAL = "the local store"
+_ASKED = 3
+"""Statements of one key that one binhost is asked for."""
+
+_LOCAL = "the local store"
 _KEY = re.compile(rb"\.\./k/[0-9a-f]{2}/([0-9a-f]{64})/")
-
-
-class Host(Protocol):
-    """A binhost, as `net.binhost` has it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def base(self) -> str: ...
-
-    def read(self, path: str, limit: int) -> bytes | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ class Nearby:
     """Looks for builds of names; `labels` are the keys of the plan."""
 
     store: Store
-    hosts: tuple[Host, ...]
+    hosts: tuple[Binhost, ...]
     labels: Mapping[BuildKey, str]
     _records: dict[BuildKey, str | None] = field(default_factory=dict)
 
@@ -75,8 +69,8 @@ class Nearby:
         return best
 
     def _candidates(self, node: Task) -> Iterator[tuple[BuildKey, str]]:
-        for entry in builds_of(self.store, node.name)[-CONSIDERED:]:
-            yield entry.key, LOCAL
+        for entry in builds_of(self.store, node.name)[-_CONSIDERED:]:
+            yield entry.key, _LOCAL
         for host in self.hosts:
             for key in _last(_listed(host, node.name)):
                 yield key, f"'{host.name}'"
@@ -112,23 +106,25 @@ class Nearby:
             return key[:12]
 
 
-def _remote(host: Host, key: BuildKey) -> bytes | None:
+def _remote(host: Binhost, key: BuildKey) -> bytes | None:
     try:
-        return host.read(f"blobs/sha256/{key}", RECORD_LIMIT)
+        return host.read(f"blobs/sha256/{key}", _RECORD_LIMIT)
     except BuilditError:
         return None
 
 
-def _listed(host: Host, name: str) -> list[BuildKey]:
+def _listed(host: Binhost, name: str) -> list[BuildKey]:
     """The keys of a package that a binhost names: in its directory, or on its page."""
     directory = name_directory(Path(), name)
     if directory is None:
         return []
-    if host.base.startswith("/"):
-        found = sorted(Path(host.base, directory).glob("*.json"))
-        return [BuildKey(path.stem) for path in found if is_hex64(path.stem)]
+    if host.lists:
+        stems = (
+            name.removesuffix(".json") for name in host.remote.views.names((str(directory),))[0]
+        )
+        return [BuildKey(stem) for stem in stems if is_hex64(stem)]
     try:
-        page = host.read(f"{directory}/index.html", PAGE_LIMIT)
+        page = host.read(f"{directory}/index.html", _PAGE_LIMIT)
     except BuilditError:
         return []
     # Newest first on the page, newest last here.
@@ -136,4 +132,39 @@ def _listed(host: Host, name: str) -> list[BuildKey]:
 
 
 def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
-    return list(dict.fromkeys(keys))[-CONSIDERED:]
+    return list(dict.fromkeys(keys))[-_CONSIDERED:]
+
+
+@dataclass(frozen=True, slots=True)
+class Untrusted:
+    """Where the build is, who signed it, and what would have it taken."""
+
+    place: str
+    who: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"'{self.place}' has it, {self.who}, who is not trusted here; {self.hint}"
+
+
+def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted]:
+    """Those of binhosts that are reached over a network; of a directory all were looked at."""
+    for host in hosts:
+        if not host.lists:
+            yield from _untrusted(node, host)
+
+
+def _untrusted(node: Task, host: Binhost) -> Iterator[Untrusted]:
+    directory = name_directory(Path(), node.name)
+    if directory is None:
+        return
+    try:
+        page = host.read(f"{directory}/index.html", _PAGE_LIMIT) or b""
+    except BuilditError:
+        return  # the circuit told of it
+    listed = re.compile(rf"/k/{node.key[:2]}/{node.key}/([0-9a-f]{{64}})\.json\"".encode())
+    builders = dict.fromkeys(name.decode() for name in listed.findall(page))
+    for builder in [one for one in builders if one not in host.builders][:_ASKED]:
+        refused = host.refusal(node.key, builder)
+        if refused is not None and refused.details:
+            yield Untrusted(host.name, refused.details[0], refused.hint or refused.message)

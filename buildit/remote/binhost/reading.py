@@ -1,0 +1,307 @@
+"""A binhost that is read: blobs, statements and views through a transport, whatever its kind.
+
+Wrong bytes are never kept, whatever they were served as; a layer that travels compressed is
+verified in that form and again when it is plain, and never grows beyond its stated size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from buildit.archive.workers import submit
+from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
+from buildit.errors import BuildError, FetchError, IntegrityError
+from buildit.events import Fetching, Reporter, silent
+from buildit.model.address import Address
+from buildit.model.artifact import Encoding
+from buildit.remote.binhost.protocols import (
+    SIGNATURE_LIMIT,
+    Outgoing,
+    Progress,
+    Served,
+    SignedStatement,
+    WantedBlob,
+    blob_path,
+    statement_path,
+    takes_nothing,
+)
+from buildit.remote.fetch import ATTEMPTS, Abort, Failure, Fetch, Fetcher, raise_first
+from buildit.remote.http.partials import Partial, open_partial
+from buildit.remote.transport import LocationError, Transport, read_small
+from buildit.store.attest import SIZE_LIMIT
+from buildit.store.cas import Store
+from buildit.store.ingest import Batch
+
+LARGE = 4 << 20
+"""Bytes from which on an interrupted download is worth going on with."""
+SMALL = 256 << 10
+FEW = 16
+"""From so many small blobs on, they come over one connection, each asked for before the last has
+come."""
+WINDOW = 16 << 20
+"""Bytes that unpacking one may take, of several at a time; what we pack asks for far less."""
+TRIES = 2
+"""Of a small file, where the host stumbles."""
+
+Many = Callable[[Sequence[tuple[str, int]]], Iterator[bytes | None]]
+"""The bodies of small files of one server, each URL with the most bytes that it may have, in their
+order. None, or an early end, says that the transport should be asked, which knows more."""
+
+
+class _AbsentError(Exception):
+    """The binhost does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Into:
+    """Where blobs of one call go, and what ends the call."""
+
+    store: Store
+    batch: Batch
+    abort: Abort
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """The binhost at an address, as a web server shows it: blobs, statements and views."""
+
+    address: Address
+    transport: Transport
+    report: Reporter = silent
+    jobs: int = 8
+    many: Many | None = None
+
+    # -- statements and views
+
+    def of(self, asked: Sequence[tuple[BuildKey, str]]) -> list[Served | None]:
+        return [self._statement(statement_path(key, name)) for key, name in asked]
+
+    def _statement(self, path: str) -> Served | None:
+        content = self._small(path, SIZE_LIMIT)
+        return None if content is None else (content, self._small(f"{path}.sig", SIGNATURE_LIMIT))
+
+    def read(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for path in paths:
+            try:
+                found.append(self._small(path, limit))
+            except IntegrityError:
+                found.append(None)
+        return found
+
+    def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
+        return [() for _ in directories]
+
+    def _small(self, path: str, limit: int) -> bytes | None:
+        """A small file below the root; None where there is none.
+
+        Raises:
+            FetchError: it cannot be read.
+            IntegrityError: it has more than `limit` bytes.
+        """
+        url = self.address.url(path)
+        for attempt in range(1, TRIES + 1):
+            try:
+                return read_small(self.transport, url, limit)
+            except LocationError as error:
+                if error.absent:
+                    return None
+                if error.wrong:
+                    raise wrong(url, error.reason) from error
+                if not error.transient or attempt == TRIES:
+                    raise unreadable(error) from error
+        return None
+
+    # -- what it does not do; the parameters are the protocols'
+
+    def missing(self, blobs: Mapping[Digest, int]) -> frozenset[Digest]:  # noqa: ARG002
+        raise takes_nothing(self.address)
+
+    def put(self, blobs: Sequence[Outgoing], progress: Progress) -> None:  # noqa: ARG002
+        raise takes_nothing(self.address)
+
+    def add(self, statements: Sequence[SignedStatement]) -> list[str]:  # noqa: ARG002
+        raise takes_nothing(self.address)
+
+    def write(self, path: str, content: bytes | Path) -> None:  # noqa: ARG002
+        raise takes_nothing(self.address)
+
+    # -- blobs
+
+    def get(self, wanted: Sequence[WantedBlob], store: Store, batch: Batch) -> int:
+        unique = {want.digest: want for want in reversed(wanted)}
+        came = self._in_bulk(list(unique.values()), batch)
+        for digest in came:
+            del unique[digest]
+        return len(came) + self._several(unique, _Into(store, batch, Abort()))
+
+    def _in_bulk(self, wants: Sequence[WantedBlob], batch: Batch) -> list[Digest]:
+        """Take small blobs over one connection, where that is possible; which came, and are right.
+        Any other is asked for again, by a way that can say what is wrong."""
+        small = [w for w in wants if (w.size or 0) <= SMALL and not (w.size and _forms(w))]
+        if self.many is None or len(small) < FEW:
+            return []
+        small.sort(key=lambda want: want.size is None)  # one that is long after all ends it
+        asked = [
+            (self.address.url(blob_path(want.digest)), min(want.limit, SMALL)) for want in small
+        ]
+        came = []
+        for want, body in zip(small, self.many(asked), strict=False):
+            if body is not None and digest_bytes(body) == want.digest:
+                batch.put_bytes(body)
+                came.append(want.digest)
+        return came
+
+    def _several(self, unique: Mapping[Digest, WantedBlob], into: _Into) -> int:
+        if len(unique) < 2 or self.jobs < 2:
+            return sum(self._one(want, into) for want in unique.values())
+        with ThreadPoolExecutor(min(self.jobs, len(unique)), "buildit-pull") as pool:
+            futures = [submit(pool, partial(self._one, want, into)) for want in unique.values()]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                if any(future.done() and future.exception() for future in futures):
+                    into.abort.all()
+            except BaseException:
+                into.abort.all()
+                raise
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        raise_first(futures)
+        return sum(future.result() for future in futures)
+
+    def _one(self, want: WantedBlob, into: _Into) -> bool:
+        try:
+            if not any(self._encoded(want, form, into) for form in _forms(want)):
+                self._plain(want, into)
+        except _AbsentError:
+            if want.optional:
+                return False
+            place = self.address.url(blob_path(want.digest))
+            raise FetchError(
+                "the binhost has the statement, but not all that it names",
+                place=place,
+                hint="have it pushed again: what is missing is added",
+            ) from None
+        return True
+
+    # -- plain
+
+    def _plain(self, want: WantedBlob, into: _Into) -> None:
+        if want.size is None or want.size < LARGE:
+            self._direct(want, into)
+            return
+        with open_partial(into.store.cache("partial"), want.digest) as partial:
+            self._fill(partial, (want.digest, want.size), want.label, into)
+            into.batch.adopt(partial.path, partial.descriptor(), want.digest, want.size)
+
+    def _direct(self, want: WantedBlob, into: _Into) -> None:
+        """Into the store without a detour; begun anew where the host stumbles."""
+        url = self.address.url(blob_path(want.digest))
+        for attempt in range(1, ATTEMPTS + 1):
+            into.abort.check()
+            try:
+                with (
+                    into.batch.ingest() as sink,
+                    self.transport.get(url, 0, want.limit) as response,
+                ):
+                    with into.abort.covering(response):
+                        for chunk in response.chunks:
+                            sink.write(chunk)
+                    if want.size not in (None, sink.size):
+                        raise wrong(url, f"it has {sink.size} bytes, not {want.size}")
+                    try:
+                        sink.commit(want.digest)
+                    except IntegrityError as error:
+                        raise wrong(url, error.message) from None
+                    return
+            except LocationError as error:
+                if not error.transient or attempt == ATTEMPTS:
+                    raise self._translated(error) from error
+                into.abort.pause(min(error.retry_after, 5.0) or 0.2 * attempt)
+
+    # -- compressed
+
+    def _encoded(self, want: WantedBlob, form: Encoding, into: _Into) -> bool:
+        """Take a compressed form; False where the binhost does not have it."""
+        with open_partial(into.store.cache("partial"), form.digest) as partial:
+            try:
+                self._fill(partial, (form.digest, form.size), want.label, into)
+            except _AbsentError:
+                return False
+            self._unpack(want, form, partial, into)
+            partial.drop()
+        return True
+
+    def _unpack(self, want: WantedBlob, form: Encoding, partial: Partial, into: _Into) -> None:
+        from buildit.archive.decompress import decompressed
+        from buildit.archive.tar.admit import Budget
+
+        url = self.address.url(blob_path(form.digest))
+        # its stated size bounds it; zeros compress as well as they like
+        budget = Budget(total_bytes=want.limit, ratio=1 << 40, memory=WINDOW)
+        try:
+            with into.batch.ingest() as sink:
+                stream = decompressed(partial.rewind(), budget, url)
+                while chunk := stream.read(CHUNK):
+                    sink.write(chunk)
+                if want.size not in (None, sink.size):
+                    raise wrong(url, f"it unpacks to {sink.size} bytes, not {want.size}")
+                sink.commit(want.digest)
+        except (IntegrityError, BuildError) as error:
+            raise wrong(url, f"as {form.codec}: {error.message}") from error
+
+    # -- both
+
+    def _fill(self, partial: Partial, blob: tuple[Digest, int], label: str, into: _Into) -> None:
+        """Download into a partial file, on from where it ends, until its bytes are right."""
+        digest, size = blob
+        url = self.address.url(blob_path(digest))
+        label = label or f"sha256:{digest[:12]}"
+        folder = into.store.cache("partial")
+        fetcher = Fetcher(
+            into.store, self.transport, folder, reporter=self.report, abort=into.abort
+        )
+        failure = fetcher.from_location(url, Fetch(label, (url,), digest, size), partial)
+        if failure is not None:
+            raise self._failed(url, failure) from failure.cause
+        if partial.size != size:
+            raise wrong(url, f"it has {partial.size} bytes, not {size}")
+        self.report(Fetching(label, size, size, done=True))
+
+    def _failed(self, url: str, failure: Failure) -> Exception:
+        if failure.wrong:
+            return wrong(url, failure.reason)
+        if failure.cause is not None:
+            return self._translated(failure.cause)
+        return FetchError(f"the binhost cannot be read: {failure.reason}", place=url)
+
+    def _translated(self, error: LocationError) -> Exception:
+        if error.absent:
+            return _AbsentError()
+        if error.wrong:
+            return wrong(error.place or "", error.reason)
+        return unreadable(error)
+
+
+def wrong(place: str, reason: str) -> IntegrityError:
+    return IntegrityError(
+        f"the binhost serves wrong bytes: {reason}",
+        place=place,
+        hint="nothing of it was kept; run `buildit store verify` there, or remove it and push anew",
+    )
+
+
+def unreadable(error: LocationError) -> FetchError:
+    return FetchError(
+        f"the binhost cannot be read: {error.reason}",
+        place=error.place,
+        hint=error.hint or "check the binhost, or push to it again",
+    )
+
+
+def _forms(want: WantedBlob) -> list[Encoding]:
+    return [form for form in want.forms if form.codec == "zstd"]
