@@ -18,7 +18,6 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from buildit.archive.tar.names import path_bytes, shown
@@ -80,12 +79,7 @@ class Root:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open_read(self, path: str) -> int:

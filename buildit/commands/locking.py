@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from buildit.digest import BuildKey
 from buildit.errors import StoreError
+from buildit.files import replacing
 from buildit.model.artifact import Artifact
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
 from buildit.recipe.yaml.text import read_text
@@ -88,18 +88,8 @@ def write_lock(directory: Path, lock: Lock) -> None:
         if path.read_text("utf-8") == text:
             return
     try:
-        fd, temporary = tempfile.mkstemp(dir=directory, prefix=f".{LOCK_FILE}-")
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fchmod(fd, 0o644)
-                os.fsync(fd)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with replacing(path, sync=True) as stream:
+            stream.write(text.encode())
     except OSError as error:
         raise StoreError(
             f"the lock cannot be written: {error.strerror}",

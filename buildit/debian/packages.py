@@ -6,10 +6,8 @@ kept, and a look-up reads a few pages. The file is derived: delete it and it is 
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from buildit.debian.relations import parse_relations
 from buildit.debian.versions import version_key
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError, StoreError
+from buildit.files import replacing
 
 FORMAT = "1"
 """In the file's name: a later buildit makes its own."""
@@ -158,18 +157,12 @@ def build_index(stream: Stream, path: Path, place: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".index-")
-        os.close(handle)
+        with replacing(path, mode=0o600) as fresh, closing(sqlite3.connect(fresh.name)) as database:
+            _fill(database, stream, place)
     except OSError as error:
         raise StoreError(f"cannot write: {error.strerror}", place=str(path)) from error
-    try:
-        with closing(sqlite3.connect(name)) as database:
-            _fill(database, stream, place)
-        os.replace(name, path)
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise StoreError(f"cannot write: {error}", place=str(path)) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _fill(database: sqlite3.Connection, stream: Stream, place: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 Result = TypeVar("Result")
@@ -36,12 +35,7 @@ class Crew(Generic[Result]):
                 break
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None:
             self._stop()
         for thread in self._threads:

@@ -7,7 +7,6 @@ A transport serves bytes and never judges them: whoever asks compares the digest
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from buildit.digest import CHUNK
 from buildit.errors import FetchError
+from buildit.files import NotRegularError, open_regular
 
 
 class LocationError(FetchError):
@@ -103,16 +103,23 @@ class LocalTransport:
     """`file:` URLs and absolute paths: regular files only, and no links unless `follow`."""
 
     def __init__(self, *, follow: bool = True) -> None:
-        self._flags = 0 if follow else os.O_NOFOLLOW
+        self._follow = follow
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
         path = local_path(url)
         if path is None:
             raise LocationError(url, "not a file: URL or an absolute path")
-        fd = _open_regular(path, url, self._flags)
-        with open(fd, "rb", buffering=0) as stream:
-            size = os.fstat(fd).st_size
+        try:
+            opened = open_regular(path, follow=self._follow, buffering=0)
+        except FileNotFoundError as error:
+            raise LocationError(url, "no such file", absent=True) from error
+        except OSError as error:
+            raise LocationError(url, f"cannot be read: {error.strerror}") from error
+        except NotRegularError as error:
+            raise LocationError(url, "is not a regular file") from error
+        with opened as stream:
+            size = os.fstat(stream.fileno()).st_size
             check_cap(url, size, cap)
             start = offset if offset <= size else 0
             stream.seek(start)
@@ -187,20 +194,6 @@ def check_cap(url: str, size: int, cap: int) -> None:
     if size > cap:
         reason = f"serves {size} bytes, more than the {cap} that it may have"
         raise LocationError(url, reason, wrong=True)
-
-
-def _open_regular(path: Path, url: str, flags: int) -> int:
-    try:
-        # O_NONBLOCK: a FIFO put in place of the file must not hang us
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
-    except FileNotFoundError as error:
-        raise LocationError(url, "no such file", absent=True) from error
-    except OSError as error:
-        raise LocationError(url, f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise LocationError(url, "is not a regular file")
-    return fd
 
 
 def _file_chunks(read: Callable[[int], bytes | None], url: str, cap: int) -> Iterator[bytes]:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
+from buildit.files import open_regular
 from buildit.model.artifact import Artifact
 from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import Vanished, located, make_directory, open_regular
+from buildit.store.durable import Vanished, located, make_directory
 from buildit.store.layout import key_directory
 from buildit.store.locks import exclusive
 from buildit.store.names import note

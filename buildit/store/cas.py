@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file, digest_stream
+from buildit.files import open_regular
 from buildit.store.checked import CorruptBlob, checked_stream
 from buildit.store.durable import (
     Disk,
@@ -26,7 +26,6 @@ from buildit.store.durable import (
     explained,
     located,
     make_directory,
-    open_regular,
     sync_directory,
     token,
 )
@@ -74,12 +73,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- reading

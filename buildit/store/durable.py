@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from buildit.errors import IntegrityError, StoreError
+from buildit.errors import StoreError
 from buildit.store.fault import Faults
 
 READ_ONLY = 0o444
@@ -63,24 +62,6 @@ def located(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explained(error, Path(place)) from error
-
-
-def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
-    """Open a regular file for reading; waits on no FIFO, opens no device, and follows a link only
-    where `follow` says so (a file of the user's own).
-
-    Raises:
-        OSError: it cannot be opened.
-        IntegrityError: it is no regular file.
-    """
-    links = 0 if follow else os.O_NOFOLLOW
-    fd = os.open(path, os.O_RDONLY | links | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return os.fdopen(fd, "rb")
-    os.close(fd)
-    raise IntegrityError(
-        "it is not a regular file", place=str(path), hint="run `buildit store verify`"
-    )
 
 
 def token() -> str:
@@ -165,41 +146,32 @@ class Disk:
         self.faults.reach(f"{subject}-directory")
         sync_directory(path)
 
-    def write_file(self, subject: str, path: Path, content: bytes) -> None:
-        """A new, synced, read-only file under a temporary name; removed again where it fails."""
+    def write_file(self, subject: str, path: Path, content: bytes, *, sync: bool = True) -> None:
+        """A new, read-only file under a temporary name; removed again where it fails."""
         fd = self.create(subject, path)
         try:
             self.write(subject, fd, content)
             os.fchmod(fd, READ_ONLY)
-            self.sync(subject, fd)
+            if sync:
+                self.sync(subject, fd)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
 
-    def replace_file(self, subject: str, path: Path, content: bytes, temporary: Path) -> None:
-        """Put durable content under a name, replacing what has it."""
-        self.write_file(subject, temporary, content)
+    def replace_file(
+        self, subject: str, path: Path, content: bytes, temporary: Path, *, sync: bool = True
+    ) -> None:
+        """Put content under a name, replacing what has it. Without `sync`, which is for what can be
+        derived again, it may be missing or empty after a power loss."""
+        self.write_file(subject, temporary, content, sync=sync)
         try:
             self.publish(subject, temporary, path)
-            self.sync_directory(subject, path.parent)
+            if sync:
+                self.sync_directory(subject, path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-
-    def put_derived(self, subject: str, path: Path, content: bytes, temporary: Path) -> None:
-        """Put content under a name, replacing what has it, and sync nothing: for what can be
-        derived again. After a power loss it may be missing, or empty."""
-        fd = self.create(subject, temporary)
-        try:
-            self.write(subject, fd, content)
-            os.fchmod(fd, READ_ONLY)
-            self.publish(subject, temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
 
     def make_synced_directory(self, subject: str, path: Path) -> None:
         """Create missing directories so that a power loss cannot take one away again."""

@@ -63,7 +63,7 @@ def note(store: Store, artifact: Artifact) -> None:
         if has_size(path, len(found[1])):
             return
         make_directory(path.parent)
-        store.disk.put_derived("name", path, found[1], store.lease().entry("name"))
+        store.disk.replace_file("name", path, found[1], store.lease().entry("name"), sync=False)
 
 
 def named(store: Store) -> tuple[Named, ...]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from buildit.codec import CodecError, decode, encode
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError
+from buildit.files import open_regular
 from buildit.model.artifact import Artifact, Output
 from buildit.store.attest import is_builder
 from buildit.store.cas import Store
-from buildit.store.durable import has_size, located, make_directory, open_regular
+from buildit.store.durable import has_size, located, make_directory
 from buildit.store.layout import key_directory
 
 ENTRY_LIMIT = 256
@@ -65,7 +66,9 @@ def note_resolved(store: Store, artifact: Artifact, builder: str) -> Digest | No
     with located(path):
         if not has_size(path, len(content)):
             make_directory(path.parent)
-            store.disk.put_derived("resolved", path, content, store.lease().entry("resolved"))
+            store.disk.replace_file(
+                "resolved", path, content, store.lease().entry("resolved"), sync=False
+            )
     return resolved
 
 

@@ -175,11 +175,13 @@ class Trees:
 
     def _write_mark(self, path: Path, content: bytes, lease: Lease) -> None:
         """Not synced: it comes after its tree was, or counts for no longer than this boot."""
-        self.disk.put_derived("mark", _mark(path), content, lease.entry("mark"))
+        self.disk.replace_file("mark", _mark(path), content, lease.entry("mark"), sync=False)
 
     def _write_seal(self, path: Path, sealed: Seal, lease: Lease) -> None:
         """Before the mark: a tree that counts has one."""
-        self.disk.put_derived("mark", _sealed(path), sealed.text(), lease.entry("seal"))
+        self.disk.replace_file(
+            "mark", _sealed(path), sealed.text(), lease.entry("seal"), sync=False
+        )
 
 
 def boot() -> bytes:

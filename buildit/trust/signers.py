@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from buildit.errors import IntegrityError, StoreError, UsageError
+from buildit.files import open_regular, replacing
 from buildit.model.config import Trust
 from buildit.recipe.read_config import own_signers_file
 from buildit.store.cas import Store
-from buildit.store.durable import open_regular
 from buildit.trust.policy import SEEN
 from buildit.trust.signing import own_key, signers_of
 from buildit.trust.sshkeys import parse_public, public_line
@@ -174,15 +174,13 @@ def _principal(who: str | None, comment: str, public: bytes) -> str:
 
 def _append(path: Path, line: str) -> None:
     """One more line, at once: whoever reads the file sees it with the line or without."""
-    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text("utf-8") if path.exists() else ""
         gap = "" if not text or text.endswith("\n") else "\n"
-        fresh.write_text(f"{text}{gap}{line}\n", "utf-8")
-        fresh.replace(path)
+        with replacing(path) as stream:
+            stream.write(f"{text}{gap}{line}\n".encode())
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise StoreError(
             f"the allowed-signers file cannot be written: {error.strerror}",
             place=str(path),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import IntegrityError, RecipeError, UsageError
+from buildit.files import open_regular
 from buildit.model.config import SigningKeys
 from buildit.store.attest import LOCAL
-from buildit.store.durable import open_regular
 from buildit.trust.sshkeys import AgentKey, SigningKey, agent_keys, signing_key
 from buildit.trust.sshsig import (
     NAMESPACE,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from buildit.errors import IntegrityError, UsageError
-from buildit.store.durable import open_regular
+from buildit.files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -36,9 +36,9 @@ RANK = {
     "cli": 11,
     "__main__": 12,
 }
-"""docs/architecture.md, the table; "" are errors, digest, codec, events and home."""
+"""docs/architecture.md, the table; "" are errors, digest, codec, files, events and home."""
 
-ROOTS = ("", "__init__", "errors", "digest", "codec", "events", "home")
+ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 """The modules of rank 0, which are in no folder."""
 
 ONLY_IN = {

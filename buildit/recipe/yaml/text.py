@@ -6,13 +6,13 @@ opening never waits for a writer.
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import unicodedata
 from pathlib import Path
 
 from buildit.errors import RecipeError
+from buildit.files import NotRegularError, open_regular
 from buildit.recipe.yaml.node import Place
 
 MAX_BYTES = 1 << 20
@@ -42,20 +42,12 @@ def read_bytes(path: Path, file: str, most: int = MAX_BYTES) -> bytes:
         RecipeError: it is missing, not a regular file, unreadable or too large.
     """
     try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer (THREATS A5).
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open_regular(path, follow=True) as stream:
+            content = stream.read(most + 1)
+    except NotRegularError as error:
+        raise RecipeError(f"expected a file, found {_kind(error.mode)}", place=file) from error
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise RecipeError(f"expected a file, found {_kind(mode)}", place=file)
-        with os.fdopen(fd, "rb", closefd=False) as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    finally:
-        os.close(fd)
     return within_limit(content, file, most)
 
 
