@@ -36,7 +36,7 @@ def open_regular(path: Path, *, follow: bool = False, buffering: int = -1) -> Bi
     if not stat.S_ISREG(mode):
         os.close(fd)
         raise NotRegularError(path, mode)
-    return open(fd, "rb", buffering)  # type: ignore[return-value]
+    return open(fd, "rb", buffering)
 
 
 @contextmanager

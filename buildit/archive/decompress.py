@@ -4,19 +4,27 @@ Every member's check is verified, all members are read, and nothing may follow t
 zeros: what a digest covered and what is unpacked are the same bytes (THREATS.md, C2 and C3). A
 reading with a listener (`admit.Remark`) knows lzip and the old lzma too, and passes over what
 follows the last member where gzip, bzip2 and lzip do.
+
+lzip's members are decoded as LZMA, with the checks that its manual has ("File format"): magic and
+version, the coded size of the dictionary, an LZMA stream with lc 3, lp 0, pb 2 and an end marker,
+then CRC-32, sizes of the data and of the member.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from buildit.archive.streams import Readable, read_up_to
 from buildit.archive.tar.admit import Budget, Remark, over
 from buildit.archive.tar.names import refused
 from buildit.digest import CHUNK
+
+if TYPE_CHECKING:
+    import lzma
 
 _IN = 128 << 10
 _FORGIVING = (b"\x1f\x8b", b"BZh", b"LZIP")  # whose tools pass over what follows the last member
@@ -89,12 +97,6 @@ def _lzma(memory: int) -> Decoder:
     return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=memory)
 
 
-def _lzip(memory: int) -> Decoder:
-    from buildit.archive.lzip import LzipDecoder
-
-    return LzipDecoder(memory)
-
-
 _LZIP, _LZMA = b"LZIP", b"\x5d\0\0"
 _REFUSED = {
     _LZIP: ("it is compressed with lzip", ""),
@@ -124,7 +126,7 @@ def decoder_for(
 ) -> Callable[[], Decoder] | None:
     """What decodes a stream that begins so; None where it is plain."""
     if lenient and magic.startswith(_LZIP):
-        return lambda: _lzip(budget.memory)
+        return lambda: LzipDecoder(budget.memory)
     if lenient and magic.startswith(_LZMA):
         return lambda: _lzma(budget.memory)
     if magic.startswith(b"\x1f\x8b"):
@@ -281,3 +283,72 @@ class _Decoded(_Plain):
         if out > self._budget.ratio_free and out > self._in * self._budget.ratio:
             what = f"{out} bytes out of {self._in}"
             raise over(self._name, "ratio", self._budget.ratio, what)
+
+
+_HEAD = 6
+_TRAILER = struct.Struct("<LQQ")
+_DICTIONARIES = range(4 << 10, (512 << 20) + 1)
+
+
+class LzipDecoder:
+    """One member, in the shape of `lzma.LZMADecompressor`; a wrong check is a ValueError.
+
+    `memory` is the most that its dictionary may take, in bytes.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._head = b""
+        self._tail = b""
+        self._inner: lzma.LZMADecompressor | None = None
+        self._taken = self._size = self._crc = 0
+        self.eof = False
+        self.unused_data = b""
+
+    @property
+    def needs_input(self) -> bool:
+        return self._inner is None or self._inner.eof or self._inner.needs_input
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        if self._inner is None:
+            self._head += data
+            if len(self._head) < _HEAD:
+                return b""
+            self._inner = self._begin(self._head[:_HEAD])
+            data = self._head[_HEAD:]
+        part = b""
+        if not self._inner.eof:
+            part = self._inner.decompress(data, max_length)
+            self._taken += len(data)
+            self._crc = zlib.crc32(part, self._crc)
+            self._size += len(part)
+            if not self._inner.eof:
+                return part
+            data = self._inner.unused_data
+            self._taken -= len(data)
+        self._tail += data
+        if len(self._tail) >= _TRAILER.size:
+            self._end(*_TRAILER.unpack(self._tail[: _TRAILER.size]))
+        return part
+
+    def _begin(self, head: bytes) -> lzma.LZMADecompressor:
+        if head[:4] != _LZIP or head[4] != 1:
+            raise ValueError(f"lzip's version {head[4]} is not known")
+        base = 1 << (head[5] & 0x1F)
+        size = base - (base // 16) * (head[5] >> 5)
+        if size not in _DICTIONARIES:
+            raise ValueError("the size of its dictionary is malformed")
+        import lzma
+
+        if size > self._memory:
+            raise lzma.LZMAError("memory usage limit was exceeded")
+        fields = {"id": lzma.FILTER_LZMA1, "dict_size": size, "lc": 3, "lp": 0, "pb": 2}
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[fields])
+
+    def _end(self, crc: int, size: int, member: int) -> None:
+        if crc != self._crc:
+            raise ValueError("CRC error")
+        if size != self._size or member != _HEAD + self._taken + _TRAILER.size:
+            raise ValueError("its sizes are wrong")
+        self.eof = True
+        self.unused_data = self._tail[_TRAILER.size :]

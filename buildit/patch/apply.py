@@ -12,8 +12,7 @@ from typing import Protocol
 
 from buildit.patch.binary import Malformed, delta_result, is_absent, is_object
 from buildit.patch.form import EXECUTABLE, SYMLINK, Action, Binary, FilePatch, Patch
-from buildit.patch.hunks import Edit, edit_of, lines_of, place
-from buildit.patch.misfit import REBASE, reason
+from buildit.patch.hunks import REBASE, Edit, edit_of, lines_of, place, reason
 
 REAL_PATH = "name a regular file: the one that the link leads to, by its real path"
 OTHER_FILE = "the patch was made for another version of the file: rebase it on this one"

@@ -2,8 +2,7 @@
 
 What GNU patch would guess or ask about is an error here: other diff formats, hunks that do not
 add up, names that leave the tree. Text before a commit's first section is text, whatever it looks
-like; sections that change nothing are skipped. Linear in the size of the patch; nothing is applied
-here.
+like; sections that change nothing are skipped. Linear in the size of the patch.
 """
 
 from __future__ import annotations
@@ -27,10 +26,12 @@ from buildit.patch.form import (
     SYMLINK,
     Action,
     Binary,
+    Commits,
     FilePatch,
     Hunk,
     Patch,
     settled,
+    split,
 )
 from buildit.patch.names import (
     NULL_NAME,
@@ -40,7 +41,6 @@ from buildit.patch.names import (
     is_absence,
     stripped,
 )
-from buildit.patch.split import Commits, split
 
 MAX_BYTES = 64 << 20
 MAX_LINES = 1 << 20

@@ -22,6 +22,7 @@ from buildit.files import open_regular
 from buildit.store.checked import CorruptBlob, checked_stream
 from buildit.store.durable import (
     Disk,
+    Faults,
     Vanished,
     explained,
     located,
@@ -29,11 +30,9 @@ from buildit.store.durable import (
     sync_directory,
     token,
 )
-from buildit.store.fault import Faults
 from buildit.store.ingest import Batch, Pending, Sink, copy_file
 from buildit.store.layout import BLOBS, DIRECTORIES, prepare
-from buildit.store.lease import Lease, reclaim
-from buildit.store.locks import Waiting, exclusive, passing, quietly, shared
+from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
 from buildit.store.remove import remove_tree
 from buildit.store.trees import Trees
 

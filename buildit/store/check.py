@@ -20,9 +20,8 @@ from buildit.store.artifacts import (
 from buildit.store.cas import Store, set_aside
 from buildit.store.durable import READ_ONLY, located, token
 from buildit.store.layout import CONSTANT_FILES, DIRECTORIES
-from buildit.store.lease import reclaim
-from buildit.store.locks import exclusive
-from buildit.store.seal import SEAL
+from buildit.store.locks import exclusive, reclaim
+from buildit.store.trees import SEAL
 
 
 class Remedy(StrEnum):

@@ -18,15 +18,13 @@ from buildit.codec import CodecError, decode, encode
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.model.artifact import Artifact
-from buildit.store.artifacts import read_statement, statement_paths
+from buildit.store.artifacts import read_statement, stale_entries, statement_paths
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory
-from buildit.store.lease import running
-from buildit.store.locks import Waiting, quietly
+from buildit.store.locks import Waiting, quietly, running
 from buildit.store.names import index_paths
 from buildit.store.remove import remove_tree
-from buildit.store.resolved import stale_entries
-from buildit.store.seal import SEAL
+from buildit.store.trees import SEAL
 
 NS = 1_000_000_000
 

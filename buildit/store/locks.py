@@ -1,18 +1,30 @@
-"""flock(2) locks: they end with their holder, so none is ever stale and no pid is trusted."""
+"""flock(2) locks: they end with their holder, so none is ever stale and no pid is trusted.
+
+Leases: what a running process keeps from being reclaimed or collected.
+
+`leases/<token>` is held by flock for as long as its process lives, names its pid and start time,
+and lists the keys and digests that the process relies on. Temporary entries are
+`tmp/<token>.<purpose>.<random>`. Whatever belongs to a lease that nobody holds is a leftover.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.errors import Interrupted
+from buildit.store.durable import Disk, make_directory, token
+from buildit.store.remove import remove_tree
 
 if TYPE_CHECKING:
     import threading
+
 
 _LOOK = 0.05  # seconds between looks at a lock
 
@@ -138,3 +150,174 @@ def is_named(fd: int, path: Path) -> bool:
 
 def _holder(fd: int) -> str:
     return os.pread(fd, 200, 0).decode("ascii", "replace").strip()
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What was left by dead processes: entries removed, and those that could not be, with why."""
+
+    removed: int
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A lease that a living process holds, and what it relies on.
+
+    `since` is in nanoseconds of the store's file system, as `st_mtime_ns`.
+    """
+
+    name: str
+    since: int
+    pins: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """This process's lease on one store."""
+
+    root: Path
+    name: str
+    fd: int
+    pid: int
+
+    @classmethod
+    def take(cls, root: Path, disk: Disk) -> Lease:
+        make_directory(root / "leases")
+        make_directory(root / "tmp")
+        disk.faults.reach("lease-create")
+        name = token()
+        # Between its creation and its lock a lease looks dead; `births` keeps reclaimers away.
+        with exclusive(_births(root)):
+            fd = open_lock(root / "leases" / name)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        since = os.fstat(fd).st_mtime_ns
+        os.write(fd, holder_line().replace(b"\n", f" since {since}\n".encode()))
+        return cls(root, name, fd, os.getpid())
+
+    def is_named(self) -> bool:
+        """False where its file was deleted: then nobody knows of this process."""
+        return is_named(self.fd, self.root / "leases" / self.name)
+
+    def entry(self, purpose: str) -> Path:
+        """A name under tmp/ that belongs to this lease and to nothing else."""
+        return Path(self.prefix(purpose) + token())
+
+    def prefix(self, purpose: str) -> str:
+        """What all names of `entry` begin with; whoever needs thousands adds a token to each."""
+        safe = _UNSAFE.sub("-", purpose)[:80]
+        return f"{self.root / 'tmp' / self.name}.{safe}."
+
+    def pin(self, names: Iterable[str]) -> None:
+        text = "".join(f"{name}\n" for name in names).encode()
+        # One append: threads of this process share the offset.
+        while text:
+            text = text[os.write(self.fd, text) :]
+
+    def end(self) -> None:
+        """Remove what is left under tmp/, then the lease itself. A forked child only lets go.
+
+        What cannot be removed now is a leftover, which the next start reclaims.
+        """
+        if self.pid == os.getpid():
+            for path in _entries(self.root, self.name):
+                with suppress(OSError):
+                    remove_tree(path)
+            with suppress(OSError):
+                (self.root / "leases" / self.name).unlink(missing_ok=True)
+        os.close(self.fd)
+
+
+def reclaim(root: Path) -> Reclaimed:
+    """Remove what processes that no longer live have left under tmp/ and leases/."""
+    removed = 0
+    failed: list[str] = []
+    dead, owned = _dead_leases(root)
+    try:
+        for path in owned:
+            try:
+                remove_tree(path)
+                removed += 1
+            except OSError as error:
+                failed.append(f"{path}: {error.strerror}")
+        for name in dead:
+            if not any(f"/{name}." in line for line in failed):
+                (root / "leases" / name).unlink(missing_ok=True)
+    finally:
+        for fd in dead.values():
+            os.close(fd)
+    _drop_unheld_locks(root / "locks")
+    return Reclaimed(removed, tuple(failed))
+
+
+def _drop_unheld_locks(locks: Path) -> None:
+    """Remove the per-key lock files of killed holders; a waiter sees that its file is gone."""
+    for name in _listed(locks):
+        if "-" in name:
+            fd = open_lock(locks / name)
+            try:
+                if try_lock(fd) and is_named(fd, locks / name):
+                    (locks / name).unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+
+
+def running(root: Path) -> tuple[Running, ...]:
+    """The leases that living processes hold, this one's included."""
+    found = []
+    with exclusive(_births(root)):
+        for name in _listed(root / "leases"):
+            fd = open_lock(root / "leases" / name)
+            try:
+                if not try_lock(fd):
+                    found.append(_running(name, fd))
+            finally:
+                os.close(fd)
+    return tuple(found)
+
+
+def _running(name: str, fd: int) -> Running:
+    text = os.pread(fd, os.fstat(fd).st_size, 0).decode("utf-8", "replace")
+    first, _, pins = text.partition("\n")
+    since = first.rpartition(" since ")[2]
+    # A lease that does not say since when is taken as the oldest: everything is younger.
+    return Running(name, int(since) if since.isdigit() else 0, frozenset(pins.splitlines()))
+
+
+def _dead_leases(root: Path) -> tuple[dict[str, int], list[Path]]:
+    """Leases whose holder is gone, now locked by us, and the entries of those and of no lease."""
+    dead: dict[str, int] = {}
+    with exclusive(_births(root)):
+        names = _listed(root / "leases")
+        for name in names:
+            fd = open_lock(root / "leases" / name)
+            if try_lock(fd):
+                dead[name] = fd
+            else:
+                os.close(fd)
+        living = set(names) - set(dead)
+        owned = [
+            root / "tmp" / entry
+            for entry in _listed(root / "tmp")
+            if entry.partition(".")[0] not in living
+        ]
+    return dead, owned
+
+
+def _entries(root: Path, name: str) -> list[Path]:
+    return [root / "tmp" / entry for entry in _listed(root / "tmp") if entry.startswith(f"{name}.")]
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def _births(root: Path) -> Path:
+    make_directory(root / "locks")
+    return root / "locks" / "births"

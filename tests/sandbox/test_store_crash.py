@@ -18,7 +18,7 @@ import pytest
 from buildit.errors import StoreError
 from buildit.store.cas import Store
 from buildit.store.check import verify
-from buildit.store.fault import POINTS, VARIABLE
+from buildit.store.durable import POINTS, VARIABLE
 from buildit.store.remove import remove_tree
 from tests.sandbox import store_workload
 

@@ -18,17 +18,22 @@ from buildit.archive.tar.header import BLOCK
 from buildit.archive.tar.names import link_text, member_path, refused, shown
 from buildit.archive.tar.pax import (
     NOTHING,
+    Expanded,
+    Map,
     Overrides,
     check_global,
     checked_id,
     checked_size,
     checked_time,
+    data_map,
+    is_data_map,
     last_records,
     number,
+    old_map,
     overrides,
+    pax_map,
     strict_records,
 )
-from buildit.archive.tar.sparse import Expanded, Map, data_map, is_data_map, old_map, pax_map
 from buildit.digest import CHUNK
 from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind

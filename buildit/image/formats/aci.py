@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from buildit.archive.gzipped import GzipWriter
+from buildit.archive.compress import GzipWriter
 from buildit.archive.streams import Writable, write_all
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical

@@ -17,17 +17,21 @@ from buildit.model.artifact import Artifact
 from buildit.model.task import Task
 from buildit.plan.identity import resolved_key
 from buildit.remote.binhost.binhost import Binhost
-from buildit.store.artifacts import Believed, Found, Suits, anybody, examine
-from buildit.store.attest import is_builder
-from buildit.store.cas import Store
-from buildit.store.resolved import (
+from buildit.store.artifacts import (
     ENTRY_LIMIT,
+    Believed,
+    Found,
+    Suits,
+    anybody,
     entry_name,
+    examine,
     parse_entry,
     pointed_to,
     resolved_of,
     restated,
 )
+from buildit.store.attest import is_builder
+from buildit.store.cas import Store
 
 Outputs = Mapping[BuildKey, Mapping[str, Digest]]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import IntegrityError
+from buildit.files import replacing
 from buildit.model.address import Directory
 from buildit.remote.binhost.protocols import (
     PACK,
@@ -115,11 +116,9 @@ class DirectoryRemote:
         temporary = self._target.lease().entry("view")
         with located(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with opened(content) as stream, temporary.open("xb") as out:
+            with opened(content) as stream, replacing(target, temporary=temporary) as out:
                 while chunk := stream.read(CHUNK):
                     out.write(chunk)
-            temporary.chmod(0o644)
-            temporary.rename(target)
 
 
 def _bytes(path: Path, limit: int) -> bytes | None:

@@ -35,12 +35,12 @@ from buildit.store.artifacts import (
     origin_of,
     read_bounded,
     read_statement,
+    resolved_of,
     signature_path,
     statement_paths,
 )
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.resolved import resolved_of
 from buildit.trust.policy import Accept
 from buildit.trust.signing import UNSIGNED, Signer
 

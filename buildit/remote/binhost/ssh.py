@@ -30,12 +30,12 @@ from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.sftp.client import OK, Sftp, Small, StatusError
 from buildit.remote.sftp.transport import SftpTransport
 from buildit.remote.transport import LocationError
+from buildit.store.artifacts import entry_bytes, entry_name
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
 from buildit.store.ingest import Batch
 from buildit.store.layout import CONSTANT_FILES, DIRECTORIES, FORMAT_BYTES, FORMAT_FILE
 from buildit.store.names import entry
-from buildit.store.resolved import entry_bytes, entry_name
 
 GROUP_BYTES = 8 << 20
 """Small blobs in memory at one time."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.gzipped import GzipWriter
+from buildit.archive.compress import GzipWriter
 from buildit.archive.workers import submit
 from buildit.image.crew import Crew
 

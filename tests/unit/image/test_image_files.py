@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from buildit.archive.compress import BLOCK, GzipWriter
 from buildit.archive.contents import contents_blob
-from buildit.archive.gzipped import BLOCK, GzipWriter
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.copying import copy_blob

@@ -15,10 +15,17 @@ from buildit.model.task import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.cutoff import Repetitions, recall
-from buildit.store.artifacts import Found, anything, commit, lookup, place_statement
+from buildit.store.artifacts import (
+    Found,
+    anything,
+    commit,
+    entry_bytes,
+    entry_name,
+    lookup,
+    place_statement,
+)
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.resolved import entry_bytes, entry_name
 from tests.fakes import MemoryRemote
 
 pytestmark = pytest.mark.unit

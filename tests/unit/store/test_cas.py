@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.cas import Store
-from buildit.store.durable import Disk
-from buildit.store.fault import Effect, Faults
+from buildit.store.durable import Disk, Effect, Faults
 from buildit.store.ingest import FSYNC_AT_MOST
 from tests.scale import examples
 from tests.unit.store.build import leftovers

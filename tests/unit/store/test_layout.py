@@ -9,7 +9,7 @@ import pytest
 
 from buildit.errors import StoreError, UsageError
 from buildit.store.cas import Store
-from buildit.store.fault import POINTS, VARIABLE, Faults
+from buildit.store.durable import POINTS, VARIABLE, Faults
 from buildit.store.layout import DIRECTORIES, FORMAT, FORMAT_FILE
 
 pytestmark = pytest.mark.unit

@@ -11,17 +11,18 @@ import pytest
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.plan.identity import build_key, record_text, resolved_key
-from buildit.store.artifacts import commit, lookup
-from buildit.store.cas import Store
-from buildit.store.collect import collect
-from buildit.store.resolved import (
+from buildit.store.artifacts import (
+    commit,
     entry_bytes,
     entry_name,
+    lookup,
     parse_entry,
     pointed_to,
     resolved_of,
     restated,
 )
+from buildit.store.cas import Store
+from buildit.store.collect import collect
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from buildit.errors import StoreError
 from buildit.store.cas import Store
 from buildit.store.check import Remedy, verify
 from buildit.store.durable import Vanished
-from buildit.store.seal import look, read_seal, seal
+from buildit.store.trees import look, read_seal, seal
 
 pytestmark = pytest.mark.unit
 
