@@ -93,7 +93,7 @@ class DirectoryRemote:
             if one.signature and _bytes(beside, len(one.signature)) != one.signature:
                 disk.replace_file("signature", beside, one.signature, entry)
             if one.pack and _bytes(pack, len(one.pack)) != one.pack:
-                disk.put_derived("pack", pack, one.pack, entry)
+                disk.replace_file("pack", pack, one.pack, entry, sync=False)
 
     # -- views
 
