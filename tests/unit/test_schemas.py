@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in str(caught.value.place)
 
 
+@cache
 def _models() -> dict[str, type[Model]]:
     """The models of the page, by name."""
     known = {

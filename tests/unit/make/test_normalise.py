@@ -130,7 +130,7 @@ def test_directories_are_not_followed_for_ever(tmp_path: Path) -> None:
     dest = tmp_path / "d"
     dest.mkdir()
     at = os.open(dest, os.O_RDONLY)
-    for _ in range(5000):
+    for _ in range(1500):
         os.mkdir("d", dir_fd=at)
         deeper = os.open("d", os.O_RDONLY, dir_fd=at)
         os.close(at)

@@ -121,7 +121,7 @@ def test_why_ends_in_a_cycle_too() -> None:
 
 
 def test_a_chain_may_be_deeper_than_the_stack() -> None:
-    depth = 10_000
+    depth = 3000
     world = World({f"p{n}": [f"p{n + 1}"] for n in range(depth)})
     assert len(world.names("p0")) == depth + 1
 

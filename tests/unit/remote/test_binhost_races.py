@@ -86,6 +86,7 @@ class Fickle:
         return
 
 
+@pytest.mark.scale
 def test_what_was_verified_is_what_is_kept(world: World, place: Path) -> None:
     fickle = Fickle(random.Random(8))
     steady = world.host.binhost
