@@ -1,4 +1,4 @@
-"""Random changes to what a binhost serves, really signed: none is accepted. 2 000 in a whole run."""
+"""Random changes to what a binhost serves, really signed: none is accepted. 2 000 are the whole."""
 
 from __future__ import annotations
 
