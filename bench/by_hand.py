@@ -19,10 +19,10 @@ from bench.timing import BenchError
 from buildit.commands.story import Options, prepare
 from buildit.commands.supply import toolchain_owners
 from buildit.events import silent
-from buildit.make.record import BuildRecord, read_record
 from buildit.make.workroom import Workroom
 from buildit.model.config import Config
 from buildit.model.task import Task
+from buildit.plan.identity import BuildInputs, read_record
 from buildit.sandbox.run import run
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
@@ -87,7 +87,7 @@ def _timed(
     return {"seconds": seconds, "cpu": _cpu() - used}
 
 
-def _one_shell(record: BuildRecord) -> tuple[str, ...]:
+def _one_shell(record: BuildInputs) -> tuple[str, ...]:
     return ("sh", "-c", " && ".join(shlex.join(step.argv) for step in record.steps))
 
 

@@ -16,7 +16,7 @@ from buildit.commands.synced import own_of, watched
 from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json
+from buildit.model.plan import ContainerPlan, from_json
 from buildit.store.layout import BLOBS, key_directory
 
 
@@ -29,8 +29,7 @@ def remember(
     if kept is None or not emissions:
         return
     plan = from_json(kept["plan"])
-    roots = [step for step in plan.steps if isinstance(step, PackageStep)]
-    keys = frozenset(step.key for step in roots)
+    keys = frozenset(key for key, _ in plan.roots)
     text = [printable(line) for event in _events(plan, emissions) for line in lines(event, keys)]
     store = Path(kept["settings"]["store"])
     trust = kept["settings"]["trust"]
@@ -43,15 +42,14 @@ def remember(
         [
             *(
                 path
-                for step in plan.steps
-                if isinstance(step, SyncStep)
+                for step in plan.takes
                 for path in watched(Path(plan.directory), step, own_of(plan, options.output))
             ),
             *trusted,
         ],
         text,
         [str(emission.path) for emission in emissions],
-        [str(key_directory(store.absolute(), step.key)) for step in roots],
+        [str(key_directory(store.absolute(), key)) for key in keys],
         str(store.absolute() / BLOBS),
         _until(trusted),
     )
@@ -74,12 +72,11 @@ def _until(lists: Sequence[str]) -> int | None:
 
 
 def _events(plan: ContainerPlan, emissions: Sequence[Emission]) -> Iterator[Event]:
-    roots = [step for step in plan.steps if isinstance(step, PackageStep)]
     yield Started(plan.label)
-    for step in roots:
-        yield Processing(step.origin, plan.platform, step.key)
-    for step in roots:
-        yield Reused(step.key, plan.task(step.key).label, LOCAL_STORE)
+    for origin, key in plan.names:
+        yield Processing(origin, plan.platform, key)
+    for _, key in plan.names:
+        yield Reused(key, plan.task(key).label, LOCAL_STORE)
     title = f"{plan.name}-{plan.version}"
     for emission in emissions:
         yield Emitted(title, emission.format, str(emission.path), emission.digest)

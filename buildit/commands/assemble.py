@@ -5,30 +5,28 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from buildit.archive.contents import parse_contents
+from buildit.archive.merged import TOPS
 from buildit.commands.accounts import account_entries, account_files
-from buildit.commands.baselinks import missing_links
-from buildit.commands.directories import directories_layer
-from buildit.commands.steplayer import step_layer
-from buildit.commands.sync import leading_nowhere, sync_layer
+from buildit.commands.sync import directories_task, leading_nowhere, sync_task
 from buildit.commands.synced import EPOCH, Taken, some_paths
 from buildit.digest import BuildKey, Digest
 from buildit.image.parents import with_parents
 from buildit.image.rootfs import Overlay
-from buildit.model.artifact import Artifact
+from buildit.make.layer import layer_task
+from buildit.make.makers import kind_of
+from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import ContainerPlan, DirectoriesStep, PackageStep
+from buildit.model.plan import ContainerPlan
 from buildit.model.task import Group, OutputRef, Task, User
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
-from buildit.plan.identity import DEBIAN
 from buildit.store.cas import Store
 
+_PROGRAMS = "usr/bin"
 Obtain = Callable[[Task], Artifact]
 NodeOf = Callable[[BuildKey], Task]
 
@@ -65,15 +63,21 @@ class Stack:
             self._overlay.complete([entry.path for entry in listing], EPOCH)
         return self._overlay.entries()
 
-    def sync(self, project: Path, taken: Taken) -> None:
+    def lay(self, task: Task, title: str, entries: Sequence[Entry], obtain: Obtain) -> None:
+        """Add the layer of a task whose entries are known."""
+        output = obtain(task).outputs[RUNTIME]
+        layer = Layer(output.diff_id, output.size, title, output.contents, LayerKind.STEP)
+        self.layers.append(layer)
+        self._listings[layer.contents] = tuple(entries)
+
+    def sync(self, taken: Taken, obtain: Obtain) -> None:
         """Add the layer of a sync step; the image is as new as the newest file in it.
 
         Raises:
-            RecipeError, BuildError: see `pipeline.sync.sync_layer`.
+            RecipeError, BuildError: it cannot lie there, or a file changed since it was read.
         """
-        layer, entries, remarks = sync_layer(project, taken, self.tree(), self.store)
-        self.layers.append(layer)
-        self._listings[layer.contents] = entries  # as it was written a moment ago
+        task, entries, remarks = sync_task(taken, self.tree())
+        self.lay(task, f"sync {taken.step.src}", entries, obtain)
         self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
         said = (*taken.remarks, *remarks)
@@ -98,25 +102,25 @@ def stack(
     """
     made = Stack(store)
     views = views_of(plan.tasks)
-    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    everything = closure(roots, node, obtain, views)
+    everything = closure(plan.roots, node, obtain, views)
     members = [node(key) for key, _ in everything.members]
-    _add_links(made, [(node(key), obtain(node(key)), name) for key, name in everything.members])
-    accounts_done = not roots
+    outputs = [(node(key), obtain(node(key)), name) for key, name in everything.members]
+    _add_links(made, outputs, obtain)
+    accounts_done = not plan.roots
     if accounts_done:
-        _add_accounts(made, plan, members, store)
+        _add_accounts(made, plan, members, obtain)
     synced = iter(taken)
     for step in plan.steps:
-        if isinstance(step, PackageStep):
-            for member in closure((step.key,), node, obtain, views).members:
-                _add_member(made, member, obtain(node(member[0])))
-            if not accounts_done:
-                _add_accounts(made, plan, members, store)
-                accounts_done = True
-        elif isinstance(step, DirectoriesStep):
-            made.layers.append(directories_layer(step, made.tree(), store))
-        else:
-            made.sync(Path(plan.directory), next(synced))
+        for member in closure(step.roots, node, obtain, views).members:
+            _add_member(made, member, obtain(node(member[0])))
+        if step.roots and not accounts_done:
+            _add_accounts(made, plan, members, obtain)
+            accounts_done = True
+        for wanted in step.makes:
+            task, entries = directories_task(wanted, made.tree())
+            made.lay(task, "directories", entries, obtain)
+        for _, found in zip(step.takes, synced, strict=False):
+            made.sync(found, obtain)
     made.remark_links()
     return made
 
@@ -143,21 +147,20 @@ def _add_member(made: Stack, member: OutputRef, artifact: Artifact) -> None:
     made.layers.append(layer)
 
 
-def _add_links(made: Stack, members: list[tuple[Task, Artifact, str]]) -> None:
+def _add_links(made: Stack, members: list[tuple[Task, Artifact, str]], obtain: Obtain) -> None:
     """One layer below all others with the links that packages count on and none of them brings."""
     packages = [
-        (node.kind == DEBIAN, made.listing(output.contents))
+        (kind_of(node).scripts, made.listing(output.contents))
         for node, artifact, name in members
         if (output := artifact.outputs.get(name)) is not None
     ]
     links = tuple(missing_links(packages))
     if links:
         entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
-        layer, _ = step_layer(made.store, entries, lambda _: io.BytesIO(), "links of merged /usr")
-        made.layers.append(layer)
+        made.lay(layer_task("links", entries), "links of merged /usr", entries, obtain)
 
 
-def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], store: Store) -> None:
+def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], obtain: Obtain) -> None:
     """One layer with /etc/passwd and /etc/group, over the packages that declare the accounts."""
     users: list[tuple[str, User]] = [(n.name, user) for n in nodes for user in n.users()]
     groups: list[tuple[str, Group]] = [(n.name, group) for n in nodes for group in n.groups()]
@@ -167,10 +170,7 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], store: St
     if not files:
         return
     entries = account_entries(files, made.tree(), EPOCH)
-    layer, _ = step_layer(
-        store, entries, lambda entry: io.BytesIO(files[entry.path]), "users and groups"
-    )
-    made.layers.append(layer)
+    made.lay(layer_task("accounts", entries, files), "users and groups", entries, obtain)
 
 
 def why_text(
@@ -182,3 +182,31 @@ def why_text(
         member, need = why[member]
         words[:0] = [node(member[0]).name, need.partition(":")[2] or need]
     return " -> ".join(words)
+
+
+def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[Entry]:
+    """The links for an image of these packages, in the order of layers.
+
+    Each package says whether it is a .deb, and what it has. `/lib64` and its like are made where
+    /usr has such a directory and no package has anything of that name; `/usr/bin/awk` and its like
+    (`debian.fixups.ALTERNATIVES`) where a .deb has the program.
+    """
+    from buildit.debian.fixups import links
+
+    paths = {entry.path for _, entries in packages for entry in entries}
+    tops = {path.partition("/")[0] for path in paths}
+    debs = {e.path for is_deb, entries in packages if is_deb for e in entries}
+    present = {path for path in debs if path.startswith(f"{_PROGRAMS}/")}
+    present |= set(_directories(packages)) & {f"usr/{top}" for top in TOPS}
+    for link in sorted(links(present), key=sort_key):
+        if link.path not in paths and link.path not in tops:
+            yield link
+
+
+def _directories(packages: Sequence[tuple[bool, Iterable[Entry]]]) -> Iterator[str]:
+    """The directories of second rank that hold something, or are there as directories."""
+    for _, entries in packages:
+        for entry in entries:
+            parts = entry.path.split("/", 2)
+            if len(parts) == 3 or entry.kind is Kind.DIRECTORY:
+                yield "/".join(parts[:2])

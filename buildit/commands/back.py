@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.commands.network import Network
@@ -27,11 +28,11 @@ from buildit.events import (
     Reporter,
     Reused,
 )
-from buildit.model.artifact import Artifact
+from buildit.make.makers import BuildPlace, kind_of, make_task
+from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, Toolchain
-from buildit.model.task import DebRef, Task
-from buildit.plan.identity import DEBIAN
+from buildit.model.task import DebRef, OutputRef, Task
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -85,13 +86,13 @@ class Realiser:
             )
         return self._nodes[key]
 
-    def realise(self, roots: tuple[BuildKey, ...]) -> None:
+    def realise(self, roots: tuple[OutputRef, ...]) -> None:
         """Obtain the roots and all that is needed on the way.
 
         Raises:
             BuilditError: something cannot be fetched or built.
         """
-        self.store.pin([*self._nodes, *roots])
+        self.store.pin([*self._nodes, *(key for key, _ in roots)])
         found = realise(
             self._nodes,
             roots,
@@ -107,8 +108,33 @@ class Realiser:
         """The artifact of one node that a closure reaches; .debs are unpacked here."""
         if node.key not in self.done:
             self._nodes.setdefault(node.key, node)
-            self.realise((node.key,))
+            if kind_of(node).shared:
+                self.realise(((node.key, RUNTIME),))
+            else:
+                self.done[node.key] = self._laid(node)
         return self.done[node.key]
+
+    def _laid(self, task: Task) -> Artifact:
+        """The artifact of a task of this container alone: no binhost is asked, and nothing is said
+        of it."""
+        self.store.pin([task.key])
+        found = examine(self.store, task.key, believed=self.judge.doubts)
+        if isinstance(found, Found):
+            return found.artifact
+        artifact = make_task(task, {}, self._place())
+        self.keep(artifact)
+        return artifact
+
+    def _place(self) -> BuildPlace:
+        return BuildPlace(
+            store=self.store,
+            toolchain=self.plan.toolchain,
+            debs=self._debs,
+            limits=self.settings.limits,
+            report=self.report,
+            stop=self.stop,
+            project=Path(self.plan.directory),
+        )
 
     def find(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         """Look in the store, then on each binhost; the bytes are in the store afterwards."""
@@ -137,7 +163,7 @@ class Realiser:
 
     def _tell_of_strangers(self, node: Task) -> None:
         """Say, once in a run, that a binhost has what is about to be built, by somebody else."""
-        if self._looked_for_strangers or node.kind == DEBIAN:
+        if self._looked_for_strangers or not kind_of(node).builds:
             return
         from buildit.remote.binhost.nearby import untrusted_builds
 
@@ -170,7 +196,7 @@ class Realiser:
         """Fetch what the builds of `nodes` need, all before the first begins."""
         from buildit.commands.supply import Supply
 
-        builds = sum(node.kind != DEBIAN for node in nodes)
+        builds = sum(kind_of(node).builds for node in nodes)
         unpacks = len(nodes) - builds
         self.report(Planned(len(self._nodes) - len(nodes), builds, unpacks))
         Supply(self.network).bring(nodes, self.plan.toolchain)
@@ -178,7 +204,6 @@ class Realiser:
     def build(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
         """Build or unpack one node and commit it; runs in a thread of its own."""
         from buildit.commands.reasons import reason
-        from buildit.make.builder import Builder
 
         with self.store.key_lock(node.key, self._waiting(node), self.stop):
             again = examine(
@@ -195,16 +220,8 @@ class Realiser:
             labels = {key: other.label for key, other in self._nodes.items()}
             self.report(Building(node.key, node.label, reason(node, self.store, labels)))
             started = time.monotonic()
-            builder = Builder(
-                store=self.store,
-                toolchain=self.plan.toolchain,
-                debs=self._debs(),
-                limits=self.settings.limits,
-                report=self.report,
-                stop=self.stop,
-            )
             try:
-                artifact = builder.build(node, at_hand)
+                artifact = make_task(node, at_hand, self._place())
                 self.keep(artifact)
                 self.judge.compare(artifact)
             except (Interrupted, CorruptBlob, Vanished):

@@ -12,10 +12,10 @@ from buildit.commands.realise import Survey, agrees, survey
 from buildit.commands.reasons import reason
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
+from buildit.make.makers import kind_of
 from buildit.model.artifact import Artifact
-from buildit.model.plan import ContainerPlan, PackageStep
+from buildit.model.plan import ContainerPlan
 from buildit.model.task import DebRef, Task
-from buildit.plan.identity import DEBIAN
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.trust.policy import Policy
@@ -68,8 +68,7 @@ def forecast(plan: ContainerPlan, store: Store, network: Network) -> Forecast:
     labels = {node.key: node.label for node in plan.tasks}
     look = _Look(store, network, network.policy(), labels)
     nodes = {node.key: node for node in plan.tasks}
-    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    state = survey(nodes, roots, look.find, Survey())
+    state = survey(nodes, plan.roots, look.find, Survey())
     missing = [node for node in plan.tasks if node.key in state.missing]
     perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
     found = tuple(_outlook(node, state, look, perhaps) for node in plan.tasks)
@@ -102,7 +101,7 @@ class _Look:
 
 def _outlook(node: Task, state: Survey, look: _Look, perhaps: Collection[Digest]) -> Outlook:
     if node.key in state.missing:
-        if node.kind == DEBIAN:
+        if not kind_of(node).builds:
             return Outlook(node, State.UNPACK)
         return Outlook(node, State.BUILD, reason(node, look.store, look.labels))
     if node.key in look.binhosts:

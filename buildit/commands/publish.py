@@ -20,7 +20,7 @@ from buildit.model.address import Directory
 from buildit.model.artifact import Artifact
 from buildit.model.config import Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep, SyncStep
+from buildit.model.plan import ContainerPlan
 from buildit.model.task import Task
 from buildit.plan.closure import closure, views_of
 from buildit.remote.binhost.protocols import Remote
@@ -198,8 +198,7 @@ def built_keys(
             hint=f"build it first: buildit {plan.directory}",
         )
 
-    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
-    members = closure(roots, node, at_hand, views_of(plan.tasks)).members
+    members = closure(plan.roots, node, at_hand, views_of(plan.tasks)).members
     others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 
@@ -330,7 +329,7 @@ def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
     root = Path(plan.directory)
     places = [root / name for name in _SPEC]
     places += [root / "pkgs", root / "patches"]
-    places += [root / step.src for step in plan.steps if isinstance(step, SyncStep)]
+    places += [root / step.src for step in plan.takes]
     for place in dict.fromkeys(places):
         found = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in found:

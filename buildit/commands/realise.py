@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from buildit.digest import BuildKey
-from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.task import Task
+from buildit.model.artifact import Artifact
+from buildit.model.task import OutputRef, RunNeed, Task
 
 Find = Callable[[Task, Mapping[BuildKey, Artifact]], "Artifact | None"]
 """Look a node up, built against the dependencies at hand where they are known; None is a miss."""
@@ -32,7 +32,7 @@ class Survey:
 
 
 def survey(
-    nodes: Mapping[BuildKey, Task], roots: tuple[BuildKey, ...], find: Find, survey_: Survey
+    nodes: Mapping[BuildKey, Task], roots: tuple[OutputRef, ...], find: Find, survey_: Survey
 ) -> Survey:
     """Look up `roots` and whatever they need in turn, into `survey_`.
 
@@ -41,10 +41,10 @@ def survey(
     """
     queue, seen = list(roots), set()
     while queue:
-        key = queue.pop()
-        if key in seen:
+        key, output = queue.pop()
+        if (key, output) in seen:
             continue
-        seen.add(key)
+        seen.add((key, output))
         node = nodes[key]
         if key not in survey_.found and key not in survey_.missing:
             artifact = find(node, survey_.found)
@@ -52,19 +52,27 @@ def survey(
                 survey_.missing.add(key)
             else:
                 survey_.found[key] = artifact
-        queue.extend(need.key for need in node.run_needs())
+        queue.extend((need.key, need.output) for need in declared_needs(node, output))
         if key in survey_.missing:
-            queue.extend(dep.key for dep in node.inputs.dependencies)
+            queue.extend(
+                (dep.key, name) for dep in node.inputs.dependencies for name in dep.outputs
+            )
         else:
-            queue.extend(key for key in _loaded(survey_.found[key]) if key in nodes)
+            queue.extend(one for one in _loaded(survey_.found[key], output) if one[0] in nodes)
     return survey_
 
 
-def _loaded(artifact: Artifact) -> list[BuildKey]:
-    """Whose files those of the runtime output load, as the build saw it."""
-    output = artifact.outputs.get(RUNTIME)
-    names = sorted(output.providers.values()) if output else []
-    return [BuildKey(name.partition(":")[0]) for name in dict.fromkeys(names)]
+def declared_needs(task: Task, output: str) -> tuple[RunNeed, ...]:
+    """What an output needs at run time by the words of its recipe."""
+    found = task.outputs.get(output)
+    return found.needs if found else ()
+
+
+def _loaded(artifact: Artifact, output: str) -> list[OutputRef]:
+    """The outputs that one needs, as its build saw or declared it."""
+    found = artifact.outputs.get(output)
+    names = sorted({*found.providers.values(), *found.run}) if found else []
+    return [(BuildKey(key), name) for key, _, name in (one.partition(":") for one in names) if key]
 
 
 def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
@@ -82,7 +90,7 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
 
 def realise(
     nodes: Mapping[BuildKey, Task],
-    roots: tuple[BuildKey, ...],
+    roots: tuple[OutputRef, ...],
     *,
     find: Find,
     prepare: Prepare,

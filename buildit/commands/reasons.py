@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from buildit.digest import BuildKey
 from buildit.errors import BuilditError
+from buildit.make.makers import kind_of
 from buildit.model.task import Task
-from buildit.plan.identity import DEBIAN
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.nearby import Nearby
 from buildit.store.artifacts import lookup
@@ -24,7 +24,7 @@ def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
 
     `labels` are the keys of the plan.
     """
-    if node.kind == DEBIAN:
+    if not kind_of(node).builds:
         return "unpacked for the first time"
     label = Nearby(store, (), labels).label
     closest: tuple[str, ...] | None = None

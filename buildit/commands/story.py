@@ -28,11 +28,11 @@ from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Sta
 from buildit.image.added import added
 from buildit.image.formats.emitters import emit_all
 from buildit.image.names import output_name, tag
+from buildit.make.makers import kind_of
 from buildit.model.config import Config, from_plain
 from buildit.model.image import Emission, Image, image_digest
-from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, from_json, to_json
+from buildit.model.plan import ContainerPlan, from_json, to_json
 from buildit.model.platform import PLATFORMS
-from buildit.plan.identity import DEBIAN
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
@@ -225,7 +225,7 @@ def with_synced(prepared: Prepared, options: Options) -> Prepared:
     if pins is None:
         before, _ = read_lock(options.directory)
         pins = Pins(before, before.section(plan.platform), plan.platform)
-    steps = [step for step in plan.steps if isinstance(step, SyncStep)]
+    steps = plan.takes
     if not steps and not pins.section.synced:
         return replace(prepared, pins=pins)
     own = own_of(plan, options.output)
@@ -317,9 +317,8 @@ def _build(
     prepared = prepare(options, report)
     plan = prepared.plan
     report(Started(plan.label))
-    for step in plan.steps:
-        if isinstance(step, PackageStep):
-            report(Processing(step.origin, plan.platform, step.key))
+    for origin, key in plan.names:
+        report(Processing(origin, plan.platform, key))
     for remark in plan.remarks:
         report(Notice(remark))
     prepared = with_synced(prepared, options)
@@ -333,9 +332,8 @@ def _build(
 
             check_before_build(plan, network.remotes())
         realiser = Realiser(plan, settings, store, report, stop, network)
-        roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
         with rechecking(realiser):
-            realiser.realise(roots)
+            realiser.realise(plan.roots)
             _check_outputs(prepared, realiser, options, report)
             emissions = _emit(prepared, realiser, options.output, report)
             if prepared.planned is not None:
@@ -393,8 +391,7 @@ def _push(
         realiser = Realiser(prepared.plan, settings, store, report, stop, network)
         with rechecking(realiser):
             if lost:
-                steps = prepared.plan.steps
-                realiser.realise(tuple(s.key for s in steps if isinstance(s, PackageStep)))
+                realiser.realise(prepared.plan.roots)
                 refetch(prepared.plan, network, lost)
             remotes, plan = network.remotes(), prepared.plan
             check_before_packaging(plan, built_keys(plan, realiser.node, remotes), remotes)
@@ -457,7 +454,9 @@ def _look_through(
     platform = PLATFORMS[realiser.plan.toolchain.platform]
     tree = starting.image_tree(made.layers, listings, made.epoch, realiser.store.path, platform)
     nodes = [realiser.node(key) for key, _ in made.members]
-    waived = starting.waived_needs([realiser.obtain(node) for node in nodes if node.kind != DEBIAN])
+    waived = starting.waived_needs(
+        [realiser.obtain(node) for node in nodes if kind_of(node).builds]
+    )
     for one in images:
         started = starting.started_by(one)
         if started is not None:
@@ -465,7 +464,7 @@ def _look_through(
     debs = [
         (realiser.obtain(node), name)
         for node, (_, name) in zip(nodes, made.members, strict=True)
-        if node.kind == DEBIAN
+        if not kind_of(node).builds
     ]
     for remark in starting.remarks(tree, debs):
         report(Notice(remark, warning=True))

@@ -15,6 +15,7 @@ from buildit.commands.network import Network
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
+from buildit.make.makers import kind_of
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef, PatchRef, SourceRef, Task
 from buildit.model.tree import Entry
@@ -41,13 +42,10 @@ class Supply:
             FetchError: something is served nowhere.
             IntegrityError: every place serves other bytes, or a signature does not hold.
         """
-        # Unpacking a .deb needs the toolchain too: who provides what its files load.
         tree = self.store.root / "trees" / toolchain.identity
-        debs = (
-            {} if self.store.trees.is_sound(tree) else {deb.digest: deb for deb in toolchain.debs}
-        )
-        for node in nodes:
-            debs |= {deb.digest: deb for deb in node.inputs.debs}
+        unpacked = toolchain.debs if self.store.trees.is_sound(tree) else ()
+        fetches = [kind_of(task).maker().fetches(task, toolchain) for task in nodes]
+        debs = {deb.digest: deb for one in fetches for deb in one.debs if deb not in unpacked}
         sources = {source.digest: source for node in nodes for source in node.inputs.sources}
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]

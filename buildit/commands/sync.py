@@ -1,25 +1,22 @@
-"""A sync step as a layer: the project's files, with modes that do not depend on its clone."""
+"""Steps as tasks over the layers below: where synced files and directories come to lie. Pure."""
 
 from __future__ import annotations
 
 import posixpath
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 from buildit.archive.links import way
 from buildit.archive.merged import TOP_LINKS
-from buildit.archive.streams import Content
 from buildit.archive.tar.names import shown
-from buildit.commands.steplayer import step_layer
-from buildit.commands.synced import EPOCH, Found, Taken, opened, some_paths
+from buildit.commands.synced import EPOCH, Found, Taken, some_paths
 from buildit.errors import RecipeError
 from buildit.image.parents import with_parents
-from buildit.model.image import Layer
-from buildit.model.plan import SyncStep
+from buildit.make.layer import layer_task
+from buildit.model.plan import DirectoriesStep, SyncStep
+from buildit.model.task import About, Task
 from buildit.model.tree import Entry, Kind
-from buildit.store.cas import Store
 
 _MOUNTED = ("proc", "dev", "sys")
 """What engines mount over; an image's own files there are never seen."""
@@ -56,29 +53,26 @@ def _inside(path: str, tree: Tree, place: str) -> str:
     return posixpath.dirname(resolved(f"{path}/.buildit", tree, place))
 
 
-def sync_layer(
-    project: Path, taken: Taken, tree: Tree, store: Store
-) -> tuple[Layer, tuple[Entry, ...], tuple[str, ...]]:
-    """Make the layer of a sync step over `tree`, the merged entries below it, and store it.
+def sync_task(taken: Taken, tree: Tree) -> tuple[Task, tuple[Entry, ...], tuple[str, ...]]:
+    """The task of a sync step over `tree`, the merged entries below it.
 
-    Returns it with its entries, and with what a user should know of how it lies in the image.
+    Returns it with its entries, and with what a user should know of how they lie in the image.
 
     Raises:
         RecipeError: what is taken cannot lie where the step puts it.
-        BuildError: a file changed since it was read.
     """
     step = taken.step
     placed = _Placing(taken, tree)
     placed.place()
     entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""), step.place)
-    with opened(project, step) as root:
-        layer, written = step_layer(
-            store,
-            entries,
-            lambda e: cast(Content, root.open_file(placed.sources[e.path])),
-            f"sync {step.src}",
-        )
-    return layer, written, tuple(placed.remarks())
+    files = [entry.path for entry in entries if entry.kind is Kind.FILE]
+    sources = {path: placed.sources[path] for path in files}
+    about = About(origin=step.place, description=step.src)
+    return (
+        layer_task("sync", entries, sources=sources, about=about),
+        entries,
+        tuple(placed.remarks()),
+    )
 
 
 def _new_directory(step: SyncStep, path: str) -> Entry:
@@ -238,3 +232,27 @@ def leading_nowhere(links: Iterable[str], tree: Tree) -> Iterator[str]:
         found = way(path, tree.get)
         if found.through or found.end is None or (found.end and found.end not in tree):
             yield f"/{path} (to {entry.target})"
+
+
+def directories_task(step: DirectoriesStep, tree: Tree) -> tuple[Task, tuple[Entry, ...]]:
+    """The task of a step, and its entries, over `tree`, the merged entries below it.
+
+    A directory that the image has gets the step's mode and owner; links to directories are
+    followed. Directories above that are missing are made with 0755 and 0:0.
+
+    Raises:
+        RecipeError: the way leads through a file or to /, or a file is there.
+    """
+    made: dict[str, Entry] = {}
+    below = ChainMap(made, dict(tree))
+    for one in step.directories:
+        path = resolved(f"{one.path}/.", below, one.place)
+        if not path:
+            raise RecipeError(
+                f"/{one.path} is a link to /, and engines make that themselves",
+                place=one.place,
+                hint="leave it out",
+            )
+        made[path] = Entry(path, Kind.DIRECTORY, one.mode, EPOCH, one.uid, one.gid)
+    entries = with_parents(made.values(), tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH), step.place)
+    return layer_task("directories", entries, about=About(origin=step.place)), entries

@@ -11,14 +11,15 @@ import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.archive.tar.names import shown
 from buildit.digest import Digest, digest_stream
-from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.errors import IntegrityError, RecipeError
+from buildit.make.layer import opened
 from buildit.model.amount import some
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import ContainerPlan, SyncStep
@@ -122,7 +123,7 @@ def take(project: Path, step: SyncStep, own: Own) -> Taken:
     """
     if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
         raise _whiteout(step, step.dest, "name another `dest`")
-    with opened(project, step) as root:
+    with opened(project, step.src, step.place) as root:
         walk = _Walk(root, step, own)
         nodes = walk.nodes()
         taken = Taken(step, tuple(_read(root, found, walk.bare) for found in nodes))
@@ -136,31 +137,11 @@ def watched(project: Path, step: SyncStep, own: Own) -> list[str]:
     Raises:
         RecipeError: as `take`.
     """
-    with opened(project, step) as root:
+    with opened(project, step.src, step.place) as root:
         nodes = _Walk(root, step, own).nodes()
     real = [os.path.join(project, found.source) for found in nodes]
     links = [os.path.dirname(path) for path, f in zip(real, nodes, strict=True) if f.target]
     return [os.path.normpath(os.path.join(project, step.src)), *real, *dict.fromkeys(links)]
-
-
-@contextmanager
-def opened(project: Path, step: SyncStep) -> Iterator[Root]:
-    """The project's directory; what goes wrong with it is an error of `step`."""
-    try:
-        with Root.open(project) as root:
-            yield root
-    except (BuildError, IntegrityError) as error:
-        raise RecipeError(
-            f"{step.src!r} cannot be synced: {error}",
-            place=step.place,
-            hint="sync regular files and directories beneath the container's directory",
-        ) from error
-    except OSError as error:
-        raise RecipeError(
-            f"{step.src!r} cannot be synced: {error.strerror}",
-            place=step.place,
-            hint=f"it is looked for in {project}",
-        ) from error
 
 
 def _whiteout(step: SyncStep, name: str, hint: str) -> RecipeError:

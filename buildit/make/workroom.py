@@ -25,11 +25,10 @@ from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted
 from buildit.make.advice import advice, notes
 from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
 from buildit.make.patching import Refused, Wanted, apply_patches
-from buildit.make.record import BuildRecord
 from buildit.make.watched import Watched
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
-from buildit.plan.identity import SourceInput
+from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.sandbox.jail import Bind, Jail
 from buildit.sandbox.log import printable
@@ -99,7 +98,7 @@ class Workroom:
         with tree:
             yield Watched(tree, self.stop)
 
-    def lay_out(self, record: BuildRecord, store: Store, named: Sequence[SourceRef] = ()) -> int:
+    def lay_out(self, record: BuildInputs, store: Store, named: Sequence[SourceRef] = ()) -> int:
         """Make the directory, unpack the sources, place patches and files; return the epoch.
 
         Sources are laid over each other in order: a later one may add to directories of an earlier
@@ -167,7 +166,7 @@ class Workroom:
                 hint="give this source another `directory:`, or the earlier one an `exclude:`",
             ) from error
 
-    def _own(self, record: BuildRecord) -> None:
+    def _own(self, record: BuildInputs) -> None:
         """Give the build what it may write: its directories, and those that hold each source."""
         owner = host_owner()
         if owner is None:
@@ -192,7 +191,7 @@ class Workroom:
             cwd="/build/src",
         )
 
-    def patch(self, record: BuildRecord, names: Sequence[str], newest: int) -> None:
+    def patch(self, record: BuildInputs, names: Sequence[str], newest: int) -> None:
         """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
 
         Raises:

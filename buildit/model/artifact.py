@@ -28,7 +28,8 @@ class Output:
     `contents` is the digest of the blob that lists its entries (`archive.contents`).
     `needs` are sorted `soname:libz.so.1`, `interp:/lib64/ld-linux-x86-64.so.2`, `path:/bin/sh`.
     `providers` says for each of them which output the build saw it in: `<key>:<output>`, or
-    `:<output>` for a sibling of the same build.
+    `:<output>` for a sibling of the same build. `run` are outputs that this one needs at run time
+    although no file says so, as its own build declared them, named like providers and sorted.
     """
 
     diff_id: Digest
@@ -37,6 +38,7 @@ class Output:
     needs: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
     encodings: tuple[Encoding, ...] = ()
+    run: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

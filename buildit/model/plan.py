@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from buildit.digest import BuildKey, Digest
+from buildit.codec import from_plain, to_plain
+from buildit.digest import BuildKey, Digest, canonical
+from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
-from buildit.model.task import (
-    About,
-    DebRef,
-    Dependency,
-    Group,
-    Inputs,
-    PatchAbout,
-    PatchRef,
-    RunNeed,
-    RunTime,
-    Signature,
-    SourceRef,
-    Task,
-    User,
-    Waiver,
-)
+from buildit.model.task import DebRef, Group, OutputRef, Task, User
 
 FORMAT = "3"
 
@@ -47,16 +34,54 @@ class Toolchain:
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+class _Step:
+    """What the steps of a container have in common: each gives some of these, and no code asks
+    which step it is."""
+
+    __slots__ = ()
+
+    @property
+    def names(self) -> tuple[tuple[str, BuildKey], ...]:
+        """The task that it names, with the words of the user."""
+        return ()
+
+    @property
+    def roots(self) -> tuple[OutputRef, ...]:
+        """The outputs that enter the image, with all that they need at run time."""
+        return ()
+
+    @property
+    def takes(self) -> tuple[SyncStep, ...]:
+        """What it takes of the project."""
+        return ()
+
+    @property
+    def makes(self) -> tuple[DirectoriesStep, ...]:
+        """The directories that it makes in the image."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
-class PackageStep:
-    """The runtime closure of a package enters the image here. `origin` as the user wrote it."""
+class PackageStep(_Step):
+    """Outputs of a task and all that they need at run time enter the image here. `origin` as the
+    user wrote it."""
 
     key: BuildKey
     origin: str
+    outputs: tuple[str, ...] = (RUNTIME,)
+    step: Literal["package"] = "package"
+
+    @property
+    def names(self) -> tuple[tuple[str, BuildKey], ...]:
+        return ((self.origin, self.key),)
+
+    @property
+    def roots(self) -> tuple[OutputRef, ...]:
+        return tuple((self.key, output) for output in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
-class SyncStep:
+class SyncStep(_Step):
     """Files of the project enter the image.
 
     `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
@@ -72,6 +97,11 @@ class SyncStep:
     place: str
     dir_mode: str = ""
     exclude: tuple[str, ...] = ()
+    step: Literal["sync"] = "sync"
+
+    @property
+    def takes(self) -> tuple[SyncStep, ...]:
+        return (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +116,16 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoriesStep:
+class DirectoriesStep(_Step):
     """Directories that no package brings enter the image here."""
 
     directories: tuple[Directory, ...]
     place: str
+    step: Literal["directories"] = "directories"
+
+    @property
+    def makes(self) -> tuple[DirectoriesStep, ...]:
+        return (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,104 +173,40 @@ class ContainerPlan:
         title = f"{self.name}-{self.version}"
         return f"{self.author}/{title}" if self.author else title
 
+    @property
+    def roots(self) -> tuple[OutputRef, ...]:
+        """The outputs that the steps name, in their order."""
+        return tuple(root for step in self.steps for root in step.roots)
+
+    @property
+    def names(self) -> tuple[tuple[str, BuildKey], ...]:
+        """The tasks that the steps name, each with the words of the user, in their order."""
+        return tuple(named for step in self.steps for named in step.names)
+
+    @property
+    def takes(self) -> tuple[SyncStep, ...]:
+        """What the steps take of the project, in their order."""
+        return tuple(taken for step in self.steps for taken in step.takes)
+
     def task(self, key: BuildKey) -> Task:
         return next(task for task in self.tasks if task.key == key)
 
 
-_KINDS = {PackageStep: "package", SyncStep: "sync", DirectoriesStep: "directories"}
-
-
 def to_json(plan: ContainerPlan) -> str:
     """The plan as JSON text; `from_json` gives an equal plan back."""
-    data = asdict(plan)
-    data["format"] = FORMAT
-    for step, written in zip(plan.steps, data["steps"], strict=True):
-        written["step"] = _KINDS[type(step)]
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return canonical({"format": FORMAT, **to_plain(plan)}).decode()
 
 
 def from_json(text: str) -> ContainerPlan:
     """Read what `to_json` wrote.
 
     Raises:
-        ValueError, KeyError, TypeError: the text is not such a plan, or of another format.
+        ValueError: the text is not such a plan, or of another format.
     """
     try:
-        return _plan(json.loads(text))
-    except (AttributeError, RecursionError) as error:
+        data = json.loads(text)
+        if data.pop("format") != FORMAT:
+            raise ValueError("another plan format")
+        return from_plain(ContainerPlan, data)
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
-
-
-def _plan(data: dict[str, Any]) -> ContainerPlan:
-    if data.pop("format") != FORMAT:
-        raise ValueError("another plan format")
-    data["toolchain"] = _toolchain(data["toolchain"])
-    data["tasks"] = tuple(_task(task) for task in data["tasks"])
-    data["steps"] = tuple(_step(step) for step in data["steps"])
-    data["images"] = tuple(ImageStep(**image) for image in data["images"])
-    data["app"] = App.from_plain(data["app"]) if data["app"] is not None else None
-    data["users"], data["groups"] = _accounts(data)
-    for name in ("about", "labels", "annotations"):
-        data[name] = tuple((key, value) for key, value in data[name])
-    data["remarks"] = tuple(data["remarks"])
-    return ContainerPlan(**data)
-
-
-def _toolchain(data: dict[str, Any]) -> Toolchain:
-    data["debs"] = tuple(DebRef(**deb) for deb in data["debs"])
-    data["run"] = {name: tuple(names) for name, names in data["run"].items()}
-    return Toolchain(**data)
-
-
-def _task(data: dict[str, Any]) -> Task:
-    data["inputs"] = _inputs(data["inputs"])
-    data["outputs"] = {name: _run_time(one) for name, one in data["outputs"].items()}
-    about = data["about"]
-    about["patches"] = tuple(
-        PatchAbout(**{**patch, "fixes": tuple(patch["fixes"])}) for patch in about["patches"]
-    )
-    data["about"] = About(**about)
-    return Task(**data)
-
-
-def _inputs(data: dict[str, Any]) -> Inputs:
-    return Inputs(
-        tuple(Dependency(one["key"], tuple(one["outputs"])) for one in data["dependencies"]),
-        tuple(_source(source) for source in data["sources"]),
-        tuple(PatchRef(**patch) for patch in data["patches"]),
-        tuple(DebRef(**deb) for deb in data["debs"]),
-        tuple(data["blobs"]),
-        tuple(Waiver(**waiver) for waiver in data["waivers"]),
-    )
-
-
-def _run_time(data: dict[str, Any]) -> RunTime:
-    return RunTime(tuple(RunNeed(**need) for need in data["needs"]), *_accounts(data))
-
-
-def _accounts(data: dict[str, Any]) -> tuple[tuple[User, ...], tuple[Group, ...]]:
-    users = tuple(User(**user) for user in data["users"])
-    groups = tuple(
-        Group(group["name"], group["gid"], tuple(group["members"])) for group in data["groups"]
-    )
-    return users, groups
-
-
-def _source(data: dict[str, Any]) -> SourceRef:
-    signature = data["signature"]
-    return SourceRef(
-        data["name"],
-        data["digest"],
-        tuple(data["urls"]),
-        Signature(tuple(signature["urls"]), tuple(signature["keys"])) if signature else None,
-    )
-
-
-def _step(data: dict[str, Any]) -> PackageStep | SyncStep | DirectoriesStep:
-    kind = data.pop("step")
-    if kind == "directories":
-        made = tuple(Directory(**one) for one in data["directories"])
-        return DirectoriesStep(made, data["place"])
-    if kind == "package":
-        return PackageStep(**data)
-    return SyncStep(**{**data, "exclude": tuple(data["exclude"])})

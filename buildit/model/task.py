@@ -79,7 +79,7 @@ class Inputs:
 
     `dependencies` are nearest first. `debs` has the .deb that is unpacked first, and then those
     that were chosen with it. `blobs` are small inputs (patches, files, keys) that planning left in
-    the store.
+    the store. `files` are of the project: the path in the layer, and the one in the project.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -87,6 +87,7 @@ class Inputs:
     patches: tuple[PatchRef, ...] = ()
     debs: tuple[DebRef, ...] = ()
     blobs: tuple[Digest, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
     waivers: tuple[Waiver, ...] = ()
 
 

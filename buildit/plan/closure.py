@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest
-from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.artifact import Artifact
 from buildit.model.task import OutputRef, Task
 
 _NONE: Mapping[Digest, BuildKey] = {}
@@ -25,7 +25,7 @@ class Closure:
 
 
 def closure(
-    roots: tuple[BuildKey, ...],
+    roots: tuple[OutputRef, ...],
     node: Callable[[BuildKey], Task],
     obtain: Callable[[Task], Artifact],
     views: Mapping[Digest, BuildKey] = _NONE,
@@ -39,9 +39,9 @@ def closure(
     order: list[OutputRef] = []
     why: dict[OutputRef, tuple[OutputRef, str]] = {}
     seen: set[OutputRef] = set()
-    first = {(root, RUNTIME) for root in roots}
+    first = set(roots)
     # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
-    stack: list[tuple[OutputRef, bool]] = [((root, RUNTIME), False) for root in reversed(roots)]
+    stack: list[tuple[OutputRef, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         member, done = stack.pop()
         if done:
@@ -86,6 +86,9 @@ def _needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
         member = (BuildKey(key) if key else node.key, name)
         if member != (node.key, output):
             needs.setdefault(member, need)
+    for provider in found.run:
+        key, _, name = provider.partition(":")
+        needs.setdefault((BuildKey(key) if key else node.key, name), "declared: run")
     for need_ in node.outputs[output].needs if output in node.outputs else ():
         needs.setdefault((need_.key, need_.output), need_.why)
     return needs

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
-from buildit.model.platform import Platform
+from buildit.errors import IntegrityError
+from buildit.model.platform import PLATFORMS, Platform
 from buildit.model.task import Dependency
-from buildit.plan.steps import Step
+from buildit.plan.steps import Phase, Step
 
 PACKAGE = "package"
 DEBIAN = "debian"
@@ -113,56 +116,71 @@ class BuildInputs:
     rules: Rules
 
     def record(self) -> dict[str, object]:
-        return {
-            "scheme": SCHEME,
-            "type": PACKAGE,
-            "name": self.name,
-            "version": self.version,
-            "build-platform": _platform(self.build_platform),
-            "target-platform": _platform(self.target_platform),
-            "sources": [
-                {
-                    "sha256": s.digest,
-                    "directory": s.directory,
-                    "strip": str(s.strip),
-                    "name": s.name,
-                    "unpack": _yes(s.unpack),
-                    "exclude": list(s.exclude),
-                }
-                for s in self.sources
-            ],
-            "patches": [{"sha256": p.digest, "strip": str(p.strip)} for p in self.patches],
-            "files": [
-                {"path": f.path, "executable": _yes(f.executable), "sha256": f.digest}
-                for f in self.files
-            ],
-            "steps": [{"phase": s.phase.value, "argv": list(s.argv)} for s in self.steps],
-            "environment": dict(self.environment),
-            "file-rules": [
-                {
-                    "path": r.path,
-                    "mode": r.mode,
-                    "owner": r.owner,
-                    "capabilities": list(r.capabilities),
-                }
-                for r in self.file_rules
-            ],
-            "outputs": [
-                {"name": o.name, "paths": list(o.paths), "optional": _yes(o.optional)}
-                for o in self.outputs
-            ],
-            "strip": _yes(self.strip),
-            "toolchain": self.toolchain,
-            "dependencies": [{"key": d.key, "outputs": list(d.outputs)} for d in self.dependencies],
-            "rules": {
-                "normaliser": self.rules.normaliser,
-                "splitter": self.rules.splitter,
-                "patcher": self.rules.patcher,
-                "deb": self.rules.deb,
-                "sandbox": self.rules.sandbox,
-                "unpacker": self.rules.unpacker,
-            },
-        }
+        """The record, `type` being the kind of task."""
+        return {"scheme": SCHEME, "type": PACKAGE, **_written(self)}
+
+
+def read_record(text: str) -> BuildInputs:
+    """What a record of a package says: all that its maker looks at.
+
+    Raises:
+        IntegrityError: it is of another scheme, or no record of a package.
+    """
+    try:
+        data = json.loads(text)
+        scheme, kind = data.pop("scheme"), data.pop("type")
+        if (scheme, kind) != (SCHEME, PACKAGE):
+            raise ValueError(f"scheme {scheme!r}, type {kind!r}")
+        found: BuildInputs = _read(BuildInputs, data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"not a build record that this buildit can build: {error}",
+            hint="plan it again with this buildit",
+        ) from error
+    return found
+
+
+def _key(name: str) -> str:
+    return "sha256" if name == "digest" else name.replace("_", "-")
+
+
+def _written(value: Any) -> Any:  # noqa: ANN401 - JSON data of text, lists and maps alone
+    if isinstance(value, Platform):
+        return f"{value.os}/{value.arch}/{value.baseline}"
+    if is_dataclass(value):
+        return {_key(one.name): _written(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple):
+        return [_written(one) for one in value]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, str | int) else dict(value)
+
+
+def _read(kind: Any, data: Any) -> Any:  # noqa: ANN401 - what `_written` gave of a value of `kind`
+    if kind is Platform:
+        found = PLATFORMS[data.rpartition("/")[0]]
+        if _written(found) != data:
+            raise ValueError(f"{data!r} is no platform")
+        return found
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = _hints(kind)
+        if {_key(name) for name in hints} != set(data):
+            raise ValueError(f"{kind.__name__} of {', '.join(data)}")
+        return kind(**{name: _read(hint, data[_key(name)]) for name, hint in hints.items()})
+    if get_origin(kind) is tuple:
+        return tuple(_read(get_args(kind)[0], one) for one in data)
+    if kind is bool:
+        return {"yes": True, "no": False}[data]
+    if kind is int:
+        return int(data)
+    if isinstance(kind, type) and issubclass(kind, Phase):
+        return Phase(data)
+    return data
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def deb_record(
@@ -224,11 +242,3 @@ def resolved_key(record: str, at_hand: Mapping[BuildKey, Mapping[str, Digest]]) 
 def dependency_keys(record: str) -> tuple[BuildKey, ...]:
     """The keys of the dependencies of a record, in its order."""
     return tuple(BuildKey(one["key"]) for one in json.loads(record).get("dependencies", ()))
-
-
-def _platform(platform: Platform) -> str:
-    return f"{platform.os}/{platform.arch}/{platform.baseline}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

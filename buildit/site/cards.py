@@ -10,7 +10,7 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep
+from buildit.model.plan import ContainerPlan
 from buildit.model.task import Task
 from buildit.model.tree import Kind
 from buildit.plan.closure import closure, views_of
@@ -34,13 +34,12 @@ def card(
     Raises:
         IntegrityError, StoreError: the listing of a layer is missing or corrupt.
     """
-    roots = tuple(step.key for step in plan.steps if isinstance(step, PackageStep))
 
     def obtain(one: Task) -> Artifact:
         found = lookup(store, one.key)
         return found or Artifact(one.key, one.name, one.version, one.platform, {}, Digest(""))
 
-    members = closure(roots, node, obtain, views_of(plan.tasks)).members
+    members = closure(plan.roots, node, obtain, views_of(plan.tasks)).members
     inside = list(dict.fromkeys(key for key, output in members if output == RUNTIME))
     others = [one.key for one in plan.tasks if one.key not in inside]
     known = flags or {}

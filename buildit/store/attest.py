@@ -166,6 +166,7 @@ class _Output:
     needs: tuple[str, ...]
     providers: Mapping[str, str]
     size: int
+    run: tuple[str, ...] = field(default=(), metadata=keyed(sparse=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def _written(artifact: Artifact, builder: str) -> _Document:
         ),
     )
     outputs = {
-        name: _Output(one.contents, one.encodings, one.needs, one.providers, one.size)
+        name: _Output(one.contents, one.encodings, one.needs, one.providers, one.size, one.run)
         for name, one in artifact.outputs.items()
     }
     parameters = _Parameters(artifact.key, artifact.name, artifact.platform, artifact.version)
@@ -239,7 +240,13 @@ def _read(document: _Document) -> Statement:
             resolved.setdefault(one.annotations.buildit_key, {})[name] = one.digest.sha256
     outputs = {
         name: Output(
-            diff_ids[name], one.size, one.contents, one.needs, one.providers, one.encodings
+            diff_ids[name],
+            one.size,
+            one.contents,
+            one.needs,
+            one.providers,
+            one.encodings,
+            one.run,
         )
         for name, one in predicate.outputs.items()
     }
@@ -288,10 +295,13 @@ def _check_output(output: Output) -> None:
     _check_count(output.size, "size")
     if list(output.needs) != sorted(set(output.needs)):
         raise ValueError("needs are not sorted or not unique")
-    for need, provider in output.providers.items():
+    if list(output.run) != sorted(set(output.run)):
+        raise ValueError("run is not sorted or not unique")
+    for provider in (*output.providers.values(), *output.run):
         key, colon, name = provider.partition(":")
         if not colon or (key and not is_hex64(key)) or not _OUTPUT_NAME.fullmatch(name):
             raise ValueError(f"{provider!r:.160} is not a provider")
+    for need in output.providers:
         if need not in output.needs:
             raise ValueError(f"{need!r:.80} has a provider but is not needed")
     for encoding in output.encodings:

@@ -45,6 +45,7 @@ from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
 from tests.engines import Engine, docker, podman
+from tests.making import making
 from tests.planning import PLATFORM
 from tests.sandbox.test_images import libraries
 from tests.unit.image.samples import directory, file, hard, link
@@ -210,9 +211,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             groups=(Group("app", 700),),
         )
         own = Own("", re.compile("(?!)"))
-        syncs = [take(project, step, own) for step in steps if isinstance(step, SyncStep)]
+        syncs = [take(project, step, own) for step in plan.takes]
         taken, _ = dated(syncs, {}, NOW)
-        laid = stack(plan, store, plan.task, lambda node: artifacts[node.key], taken)
+        laid = stack(plan, store, plan.task, making(store, project, artifacts), taken)
         layers = tuple(laid.layers)
         listings = [laid.listing(layer.contents) for layer in layers]
         planned = merge(layers, listings, laid.epoch)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
-from buildit.make.builder import resolved_outputs
+from buildit.make.makers import resolved_outputs
 from buildit.model.artifact import Artifact
 from buildit.model.task import Task
 from buildit.plan.identity import resolved_key

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.commands.baselinks import missing_links
+from buildit.commands.assemble import missing_links
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit

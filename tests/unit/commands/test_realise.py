@@ -100,7 +100,7 @@ class World:
     def get(self, *roots: str, jobs: int = 2) -> dict[BuildKey, Artifact]:
         return realise(
             self.nodes(),
-            tuple(map(key, roots)),
+            tuple((key(root), RUNTIME) for root in roots),
             find=self.find,
             recall=self.recall,
             prepare=lambda nodes: self.prepared.append(tuple(node.name for node in nodes)),
@@ -291,7 +291,7 @@ def test_a_failed_preparation_builds_nothing() -> None:
     with pytest.raises(BuildError, match="nothing to fetch"):
         realise(
             world.nodes(),
-            (key("app"),),
+            ((key("app"), RUNTIME),),
             find=world.find,
             prepare=prepare,
             build=world.build,

@@ -42,6 +42,7 @@ from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
 from tests.hosts import repository
+from tests.making import making
 from tests.planning import LOCKED, PLATFORM, Checkout, checkout
 from tests.unit.plan.test_plan_identity import FIXED
 
@@ -317,8 +318,8 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
         PackageStep(late.key, "x/late"),
         PackageStep(lib.key, "x/lib"),
     )
-    taken = [take(tmp_path, step, NOTHING) for step in plan.steps if isinstance(step, SyncStep)]
-    found = stack(plan, store, plan.task, lambda node: made[node.key], taken)
+    taken = [take(tmp_path, step, NOTHING) for step in plan.takes]
+    found = stack(plan, store, plan.task, making(store, tmp_path, made), taken)
     assert [layer.title for layer in found.layers] == [
         "links of merged /usr",
         "x/lib-1 (runtime)",
@@ -334,7 +335,7 @@ def test_layers_come_in_the_order_of_the_steps(store: Store, tmp_path: Path) -> 
 
 def test_a_container_without_packages_has_its_accounts(store: Store, tmp_path: Path) -> None:
     plan = replace(plan_of(tmp_path, ()), users=(User("www", 5, 5),), groups=(Group("www", 5),))
-    found = stack(plan, store, plan.task, lambda node: pytest.fail(node.name))
+    found = stack(plan, store, plan.task, making(store, tmp_path, {}))
     assert [layer.title for layer in found.layers] == ["users and groups"]
 
 
@@ -342,8 +343,8 @@ def test_the_same_stack_twice_is_the_same(store: Store, tmp_path: Path) -> None:
     app_ = small("x/app")
     made = {app_.key: artifact(store, app_, {"usr/bin/app": b"a"})}
     plan = plan_of(tmp_path, (app_,), PackageStep(app_.key, "x/app"))
-    first = stack(plan, store, plan.task, lambda node: made[node.key])
-    again = stack(plan, store, plan.task, lambda node: made[node.key])
+    first = stack(plan, store, plan.task, making(store, tmp_path, made))
+    again = stack(plan, store, plan.task, making(store, tmp_path, made))
     assert first.layers == again.layers
 
 
@@ -379,7 +380,7 @@ def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> 
 
 def test_an_image_carries_the_plan_and_the_layers(store: Store, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ())
-    found = stack(plan, store, plan.task, lambda node: pytest.fail(node.name))
+    found = stack(plan, store, plan.task, making(store, tmp_path, {}))
     made = image(
         plan, ImageStep("aci", '{"a": 1}', "none", "c:1:1"), tuple(found.layers), found.epoch
     )

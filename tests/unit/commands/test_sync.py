@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from buildit.archive.contents import parse_contents
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
-from buildit.commands.directories import directories_layer
-from buildit.commands.sync import leading_nowhere, resolved, sync_layer
+from buildit.commands.sync import directories_task, leading_nowhere, resolved, sync_task
 from buildit.commands.synced import EPOCH, Own, Taken, Times, dated, destination, take, watched
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
-from buildit.model.image import Layer
+from buildit.make.makers import make_task
+from buildit.model.artifact import RUNTIME
+from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import DirectoriesStep, Directory, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
+from tests.making import place
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -57,7 +59,10 @@ def laid(
 ) -> tuple[Layer, tuple[Entry, ...], tuple[str, ...]]:
     """The layer of a step, its entries, and all that is said of it."""
     found = taken(project, wanted)
-    layer, entries, remarks = sync_layer(project, found, over, store)
+    task, entries, remarks = sync_task(found, over)
+    output = make_task(task, {}, place(store, project)).outputs[RUNTIME]
+    layer = Layer(output.diff_id, output.size, task.name, output.contents, LayerKind.STEP)
+    assert parse_contents(store.read(output.contents)) == entries
     return layer, entries, (*found.remarks, *remarks)
 
 
@@ -150,7 +155,6 @@ def test_the_layer_in_the_store_is_what_the_entries_say(project: Path, store: St
     assert [entry.path for entry, _ in read] == [entry.path for entry in entries]
     assert {entry.path: body for entry, body in read}["srv/nginx.conf"] == b"conf"
     assert parse_contents(store.read(layer.contents)) == entries
-    assert layer.title == "sync files"
 
 
 def test_modes_and_times_do_not_depend_on_the_clone(project: Path, store: Store) -> None:
@@ -500,10 +504,10 @@ def test_the_root_has_no_mode(project: Path, store: Store) -> None:
     assert remarks[-1] == "`dirmode: 0750` is not for /, which engines make themselves"
 
 
-def test_a_directory_that_is_a_link_to_the_root(store: Store) -> None:
+def test_a_directory_that_is_a_link_to_the_root() -> None:
     wanted = DirectoriesStep((Directory("all", 0o700, 0, 0, PLACE),), PLACE)
     with pytest.raises(RecipeError, match="/all is a link to /") as caught:
-        directories_layer(wanted, tree(link("all", "/")), store)
+        directories_task(wanted, tree(link("all", "/")))
     assert (caught.value.place, caught.value.hint) == (PLACE, "leave it out")
 
 
@@ -723,7 +727,7 @@ def test_a_file_that_changes_after_it_was_read(project: Path, store: Store) -> N
     found = taken(project, step("files", "/srv", recursive=True))
     (project / "files/nginx.conf").write_text("fnoc")
     with pytest.raises(RecipeError, match="changed while it was packed"):
-        sync_layer(project, found, MERGED, store)
+        make_task(sync_task(found, MERGED)[0], {}, place(store, project))
 
 
 # -- times

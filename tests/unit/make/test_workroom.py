@@ -12,12 +12,12 @@ import pytest
 
 from buildit.digest import Digest
 from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.make.record import BuildRecord
 from buildit.make.workroom import Workroom
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
-from buildit.plan.identity import SourceInput
+from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.store.cas import Store
+from tests.making import inputs
 
 pytestmark = pytest.mark.unit
 
@@ -92,8 +92,8 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return member
 
 
-def record(*sources: SourceInput) -> BuildRecord:
-    return BuildRecord(sources, (), (), (), {}, (), (), True, Digest("0" * 64))
+def record(*sources: SourceInput) -> BuildInputs:
+    return inputs(sources=sources)
 
 
 def test_sources_meet_in_one_tree(room: Workroom, store: Store) -> None:

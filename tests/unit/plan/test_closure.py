@@ -62,7 +62,7 @@ class World:
         return Artifact(node.key, node.name, "1", "", outputs, digest_bytes(b""))
 
     def of(self, *roots: str) -> Closure:
-        return closure(tuple(map(key, roots)), self.node, self.obtain)
+        return closure(tuple((key(root), RUNTIME) for root in roots), self.node, self.obtain)
 
     def names(self, *roots: str) -> list[str]:
         return [
@@ -164,6 +164,6 @@ def test_a_view_stands_for_its_deb_wherever_it_is_needed() -> None:
         world.nodes[key(name)] = replace(task, subject=subject, partial=partial)
     views = views_of(world.nodes.values())
     assert views == {subject: key("view")}
-    roots = (key("app"), key("other"))
+    roots = ((key("app"), RUNTIME), (key("other"), RUNTIME))
     found = closure(roots, world.node, world.obtain, views)
     assert [world.node(one).name for one, _ in found.members] == ["near", "view", "app", "other"]

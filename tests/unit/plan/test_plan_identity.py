@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from buildit.commands.rules import RULES
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
-from buildit.make.record import read_record
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.model.task import Dependency
 from buildit.plan.identity import (
@@ -26,6 +25,7 @@ from buildit.plan.identity import (
     SourceInput,
     build_key,
     deb_record,
+    read_record,
     record_text,
 )
 from buildit.plan.nearness import told_differences

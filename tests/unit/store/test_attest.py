@@ -152,7 +152,11 @@ def test_every_field_is_in_the_statement(model: type[Artifact | Output | Encodin
     """A field that the models gain must be carried: the sample sets every one."""
     holders: dict[type, Any] = {
         Artifact: replace(SAMPLE, restated=BuildKey("9" * 64)),
-        Output: replace(SAMPLE.outputs["runtime"], encodings=SAMPLE.outputs["doc"].encodings),
+        Output: replace(
+            SAMPLE.outputs["runtime"],
+            encodings=SAMPLE.outputs["doc"].encodings,
+            run=(":doc",),
+        ),
         Encoding: SAMPLE.outputs["doc"].encodings[0],
     }
     assert all(getattr(holders[model], field.name) for field in fields(model))

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.digest import Digest
-from buildit.make.builder import environment_of
-from buildit.make.record import BuildRecord
+from buildit.make.package import environment_of
+from buildit.plan.identity import BuildInputs
+from tests.making import inputs
 
 pytestmark = pytest.mark.unit
 
 
-def record(**environment: str) -> BuildRecord:
-    return BuildRecord((), (), (), (), environment, (), (), True, Digest("0" * 64))
+def record(**environment: str) -> BuildInputs:
+    return inputs(environment=environment)
 
 
 def test_a_build_knows_its_epoch_and_how_many_jobs_may_run() -> None:

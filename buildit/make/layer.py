@@ -1,0 +1,142 @@
+"""The makers of `sync`, `accounts`, `directories` and `links`: layers that no package brings.
+
+Their record is the layer itself, entry by entry as it is laid down, and the bytes of generated
+files; of the files of the project it has the digests. No path of the machine is in it, so the same
+files in another checkout are the same task.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from buildit.archive.beneath import Root
+from buildit.archive.contents import contents_blob, parse_contents
+from buildit.archive.streams import Content
+from buildit.digest import canonical
+from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.model.artifact import RUNTIME, Output
+from buildit.model.plan import Toolchain
+from buildit.model.task import About, Inputs, RunTime, Task
+from buildit.model.tree import Entry, Kind
+from buildit.plan.identity import SCHEME, build_key, record_text
+from buildit.store.layers import put_layer
+
+LAYER = "1"
+"""Version of how entries become a layer; in the key."""
+
+
+def layer_task(
+    kind: str,
+    entries: Iterable[Entry],
+    texts: Mapping[str, bytes] | None = None,
+    sources: Mapping[str, str] | None = None,
+    about: About | None = None,
+) -> Task:
+    """The task of a layer with these entries, files with their digests.
+
+    `texts` are generated files by their path in the layer; `sources` says of the others where they
+    lie in the project. `about` has where the step was written, and what of the project it takes.
+    """
+    record = record_text(
+        {
+            "scheme": SCHEME,
+            "type": kind,
+            "entries": json.loads(contents_blob(entries))["entries"],
+            "texts": {path: text.decode() for path, text in (texts or {}).items()},
+            "rules": {"layer": LAYER},
+        }
+    )
+    key = build_key(record)
+    return Task(
+        key=key,
+        kind=kind,
+        name=kind,
+        version=key[:12],
+        record=record,
+        inputs=Inputs(files=tuple(sorted((sources or {}).items()))),
+        outputs={RUNTIME: RunTime()},
+        about=about or About(),
+    )
+
+
+def read_layer(record: str) -> tuple[tuple[Entry, ...], Mapping[str, bytes]]:
+    """The entries of a record and its generated files.
+
+    Raises:
+        IntegrityError: it is no record of a layer.
+    """
+    try:
+        data = json.loads(record)
+        if (data["scheme"], data["rules"]) != (SCHEME, {"layer": LAYER}):
+            raise ValueError("it is of another scheme")
+        texts = {path: text.encode() for path, text in data["texts"].items()}
+        return parse_contents(canonical({"entries": data["entries"], "format": 1})), texts
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"not the record of a layer that this buildit can make: {error}",
+            hint="plan it again with this buildit",
+        ) from error
+
+
+def fetches(task: Task, toolchain: Toolchain) -> Inputs:
+    """Nothing: its files are in the project, or in its record."""
+    del task, toolchain
+    return Inputs()
+
+
+def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
+    """Pack the layer.
+
+    Raises:
+        RecipeError: a file of the project cannot be read.
+        BuildError: one changed since it was planned.
+        StoreError: the store cannot be written.
+    """
+    del at_hand, work
+    entries, texts = read_layer(task.record)
+    if not task.inputs.files:
+        return _packed(task, entries, lambda entry: io.BytesIO(texts[entry.path]), place)
+    sources = dict(task.inputs.files)
+    with opened(place.project, task.about.description, task.about.origin) as root:
+
+        def content(entry: Entry) -> Content:
+            return cast(Content, root.open_file(sources[entry.path]))
+
+        return _packed(task, entries, content, place)
+
+
+def _packed(
+    task: Task, entries: tuple[Entry, ...], content: Callable[[Entry], Content], place: BuildPlace
+) -> Made:
+    with place.store.batch() as batch:
+        packed = put_layer(batch, entries, content)
+        output = Output(packed.diff_id, packed.size, packed.contents)
+        epoch = max((entry.mtime for entry in entries if entry.kind is Kind.FILE), default=0)
+        return Made({RUNTIME: output}, put_record(task, batch), epoch)
+
+
+@contextmanager
+def opened(project: Path, src: str, place: str) -> Iterator[Root]:
+    """The project's directory; what goes wrong with it is an error of the step at `place`, which
+    takes `src`."""
+    try:
+        with Root.open(project) as root:
+            yield root
+    except (BuildError, IntegrityError) as error:
+        raise RecipeError(
+            f"{src!r} cannot be synced: {error}",
+            place=place,
+            hint="sync regular files and directories beneath the container's directory",
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"{src!r} cannot be synced: {error.strerror}",
+            place=place,
+            hint=f"it is looked for in {project}",
+        ) from error
