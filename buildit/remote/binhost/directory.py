@@ -31,6 +31,7 @@ class DirectoryRemote:
     """Blobs, statements and views below a directory, which is made at the first thing to write."""
 
     def __init__(self, address: Directory, reading: ReadOnly) -> None:
+        self.address = address
         self._root = Path(address.path)
         self._reading = reading
         self._opened: Store | None = None

@@ -1,0 +1,55 @@
+"""The contract of remotes, for one in memory and for a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from buildit.model.address import Https
+from buildit.remote.binhost.packs import MEMBER_LIMIT, PACK_LIMIT, members_of, pack_of
+from buildit.remote.binhost.protocols import Remote
+from tests.fakes import MemoryRemote
+from tests.hosts import directory
+from tests.remote_contract import CONTRACT, There, on_disk
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.__name__)
+def test_a_directory(case: Callable[[There], None], tmp_path: Path) -> None:
+    there = directory(tmp_path / "far")
+    remote = Remote(there.address, there, there, there)
+    case(on_disk(remote, remote, tmp_path / "far", tmp_path))
+    there.close()
+
+
+@pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.__name__)
+def test_one_in_memory(case: Callable[[There], None], tmp_path: Path) -> None:
+    there = MemoryRemote(Https("https://far.example/b"))
+
+    def asked() -> list[str]:
+        found = list(there.transport.asked)
+        there.transport.asked.clear()
+        return found
+
+    case(
+        There(
+            there.remote,
+            Remote(there.address, there.reading, there.reading, there.reading),
+            there.files.__setitem__,
+            there.files.__delitem__,
+            asked,
+            tmp_path,
+        )
+    )
+
+
+def test_a_pack_has_what_is_small_and_fits() -> None:
+    small = [bytes([number]) * MEMBER_LIMIT for number in range(5)]
+    assert [content for _, content in members_of(pack_of(small))] == small[:3]
+    assert len(pack_of(small)) <= PACK_LIMIT
+    assert pack_of([b"one", b"x" * (MEMBER_LIMIT + 1)]) == b"", "one alone needs no pack"
+    assert pack_of([b"one", b"one"]) == b""
+    assert [content for _, content in members_of(pack_of([b"", b"\n"]))] == [b"", b"\n"]
