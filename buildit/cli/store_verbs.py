@@ -132,7 +132,7 @@ def pages(what: str, title: str, url: str, as_json: bool) -> None:
 
     from buildit.cli.lookup import own_store
     from buildit.events import silent
-    from buildit.site.repaging import repage
+    from buildit.site.pages import repage
 
     with own_store() as (opened, settings):
         done = repage(what, settings.repositories, settings.trust, opened, silent, title, url)

@@ -26,12 +26,12 @@ from buildit.plan.closure import closure, views_of
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push
 from buildit.remote.binhost.remotes import Remotes
-from buildit.site.card import card_bytes
-from buildit.site.cards import card, flags_of
-from buildit.site.pages import PUBKEYS, refresh, site_of
+from buildit.site.catalogue import container_entry, flags_of
+from buildit.site.pages import PUBKEYS_FILE, refresh, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
+from buildit.store.index import index_bytes
 from buildit.trust.openpgp import public_key
 from buildit.trust.policy import Policy
 
@@ -289,18 +289,14 @@ class _Work:
         emissions: Sequence[Emission],
         openpgp: str,
     ) -> None:
-        """The card of the container, the OpenPGP key, and then what people and discovery read."""
+        """The entry of the container, the OpenPGP key, and then what people and discovery read."""
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
-        made = card(plan, node, self.store, emissions, flags_of(plan))
-        self._list(f"containers/{plan.name}/{title}.card.json", card_bytes(made))
+        made = container_entry(plan, node, self.store, emissions, flags_of(plan))
+        self._list(f"containers/{plan.name}/{title}.card.json", index_bytes(made))
         if openpgp and emissions:
-            self._list(PUBKEYS, public_key(openpgp))
-        scratch = self.store.scratch("pages")
-        try:
-            names = {node.name for node in plan.tasks}
-            refresh(self.remote.views, site_of(self.repository), scratch, names)
-        finally:
-            self.store.discard(scratch)
+            self._list(PUBKEYS_FILE, public_key(openpgp))
+        names = {node.name for node in plan.tasks}
+        refresh(self.remote.views, site_of(self.repository), names)
 
     def _list(self, name: str, content: bytes) -> None:
         if self.remote.views.read([name], LIST_LIMIT)[0] != content:

@@ -22,7 +22,7 @@ from buildit.store.artifacts import read_statement, stale_entries, statement_pat
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory
 from buildit.store.locks import Waiting, quietly, running
-from buildit.store.names import index_paths
+from buildit.store.names import entry_paths
 from buildit.store.remove import remove_tree
 from buildit.store.trees import SEAL
 
@@ -117,7 +117,7 @@ def _sweep(store: Store, found: Garbage, trash: Path) -> None:
         directory.rename(trash / f"key-{key}")
         with suppress(OSError):
             directory.parent.rmdir()
-    for path in index_paths(store.root):
+    for path in entry_paths(store.root):
         if not (store.root / "k" / path.stem[:2] / path.stem).exists():
             path.unlink(missing_ok=True)
     for path in stale_entries(store):

@@ -6,14 +6,14 @@ stale, and nothing breaks.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.digest import BuildKey, canonical, is_hex64, key_uuid, uuid_prefix
+from buildit.codec import decode, encode
+from buildit.digest import BuildKey, is_hex64, key_uuid, uuid_prefix
 from buildit.errors import UsageError
 from buildit.model.artifact import Artifact
 from buildit.store.cas import Store
@@ -26,7 +26,7 @@ _PREFIX = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NameEntry:
     """One key as the index knows it."""
 
     key: BuildKey
@@ -40,13 +40,8 @@ def entry(artifact: Artifact) -> tuple[str, bytes] | None:
     directory = name_directory(Path(), artifact.name)
     if directory is None:
         return None
-    content = {
-        "key": artifact.key,
-        "name": artifact.name,
-        "platform": artifact.platform,
-        "version": artifact.version,
-    }
-    return f"{directory}/{artifact.key}.json", canonical(content)
+    content = NameEntry(artifact.key, artifact.name, artifact.version, artifact.platform)
+    return f"{directory}/{artifact.key}.json", encode(content)
 
 
 def note(store: Store, artifact: Artifact) -> None:
@@ -66,25 +61,25 @@ def note(store: Store, artifact: Artifact) -> None:
         store.disk.replace_file("name", path, found[1], store.lease().entry("name"), sync=False)
 
 
-def named(store: Store) -> tuple[Named, ...]:
+def named(store: Store) -> tuple[NameEntry, ...]:
     """What the index knows and the store still has, by name, version and key."""
-    return _known(store, index_paths(store.root))
+    return _known(store, entry_paths(store.root))
 
 
-def builds_of(store: Store, name: str) -> tuple[Named, ...]:
+def builds_of(store: Store, name: str) -> tuple[NameEntry, ...]:
     """As `named`, of one package; reads its entries only, however many packages there are."""
     directory = name_directory(store.root, name)
     found = () if directory is None else _known(store, directory.glob("*.json"))
     return tuple(entry for entry in found if entry.name == name)
 
 
-def latest_builds(store: Store, name: str, count: int) -> tuple[Named, ...]:
+def latest_builds(store: Store, name: str, count: int) -> tuple[NameEntry, ...]:
     """As `builds_of`, of no more than the last `count` that were made, these first; reads no more
     entries than it must, however often the package was built."""
     directory = name_directory(store.root, name)
     paths = () if directory is None else directory.glob("*.json")
     dated = sorted(((_changed(path), path) for path in paths), reverse=True)
-    known: list[Named] = []
+    known: list[NameEntry] = []
     for _, path in dated:
         if len(known) == count:
             break
@@ -99,7 +94,7 @@ def _changed(path: Path) -> int:
         return 0  # removed meanwhile
 
 
-def _known(store: Store, paths: Iterable[Path]) -> tuple[Named, ...]:
+def _known(store: Store, paths: Iterable[Path]) -> tuple[NameEntry, ...]:
     found = (_read(path) for path in paths)
     known = [
         entry
@@ -109,8 +104,9 @@ def _known(store: Store, paths: Iterable[Path]) -> tuple[Named, ...]:
     return tuple(sorted(known, key=lambda entry: (entry.name, entry.version, entry.key)))
 
 
-def index_paths(root: Path) -> Iterator[Path]:
-    return (root / "n").glob("*/*/*.json")
+def entry_paths(root: Path) -> Iterator[Path]:
+    """The entries of all names; `index.json` beside them is a binhost's view."""
+    return (path for path in (root / "n").glob("*/*/*.json") if is_hex64(path.stem))
 
 
 def find(store: Store, text: str) -> BuildKey:
@@ -166,11 +162,16 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
-def _read(path: Path) -> Named | None:
+def _read(path: Path) -> NameEntry | None:
     try:
-        found = json.loads(path.read_bytes())
-        entry = Named(BuildKey(found["key"]), found["name"], found["version"], found["platform"])
-        texts = (entry.key, entry.name, entry.version, entry.platform)
-        return entry if is_hex64(entry.key) and all(isinstance(t, str) for t in texts) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return parse_entry(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_entry(content: bytes | None) -> NameEntry | None:
+    """Read what `entry` gives; None where it is something else."""
+    try:
+        return decode(NameEntry, content or b"")
+    except ValueError:
         return None

@@ -18,11 +18,11 @@ import pytest
 
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Encoding, Output
-from buildit.site.card import Card, CardImage, CardPackage, card_bytes
+from buildit.site.catalogue import Site
 from buildit.site.pages import refresh
-from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.store.index import ContainerEntry, ImageEntry, PackageEntry, index_bytes
 from buildit.trust.sshkeys import SigningKey, signing_key
 from buildit.trust.sshsig import builder_name, sign
 from tests.browser import PROGRAM, Browser, browser
@@ -67,7 +67,7 @@ def signing(key: SigningKey) -> Callable[[bytes], bytes]:
 def fill(root: Path, keys: Path) -> None:
     """Two builders who agree once and differ once, three packages, two containers."""
     signers = [signing_key(keygen(keys / name), None) for name in ("ada", "ben")]
-    made: list[CardPackage] = []
+    made: list[PackageEntry] = []
     with Store.open(root) as store:
         record = store.put_bytes(b"{}")
         for name, version in (("app/web", "1.0"), ("app/web", "1.10"), (f"libs/{LONG[:100]}", "3")):
@@ -82,13 +82,14 @@ def fill(root: Path, keys: Path) -> None:
                 commit(store, one, builder_name(key_of.public), signing(key_of))
             flags = ("+ssl", "-selinux", *(f"-{LONG[:30]}{n}" for n in range(20)))
             made.append(
-                CardPackage(
+                PackageEntry(
                     key, name, version, flags, ("p/a.patch", EVIL), True, 10**9,
                     (f"{LONG}.so.1", "libweb.so.1"), ("Mends a thing", LONG), EVIL,
                 )
             )  # fmt: skip
-    made.append(CardPackage("d" * 64, "debian:libc6", "2.36-9+deb12u9", size=9, deb="d" * 64))
-    made.append(CardPackage("e" * 64, EVIL, LONG, inside=False))
+    deb = "d" * 64
+    made.append(PackageEntry(BuildKey(deb), "debian:libc6", "2.36-9+deb12u9", size=9, deb=deb))
+    made.append(PackageEntry(BuildKey("e" * 64), EVIL, LONG, inside=False))
     for name, version in (("web", "1.0-p1"), ("web", "1.0-p2"), (LONG[:60], EVIL.replace("/", ""))):
         folder = root / "containers" / name
         stem = f"{name}-{version}-linux-amd64"
@@ -97,11 +98,11 @@ def fill(root: Path, keys: Path) -> None:
         (folder / f"{stem}.aci").write_bytes(b"aci")
         (folder / f"{stem}.aci.asc").write_bytes(b"signature")
         images = (
-            CardImage(f"{stem}.aci", "aci", 3, "9" * 64),
-            CardImage(f"{stem}.oci", "oci", 10**7, "", f"sha256:{'8' * 64}"),
+            ImageEntry(f"{stem}.aci", "aci", 3, "9" * 64),
+            ImageEntry(f"{stem}.oci", "oci", 10**7, "", f"sha256:{'8' * 64}"),
         )
-        card = Card(name, version, "linux", "amd64", EVIL, tuple(made), images)
-        (folder / f"{stem}.card.json").write_bytes(card_bytes(card))
+        entry = ContainerEntry(name, version, "linux", "amd64", EVIL, tuple(made), images)
+        (folder / f"{stem}.card.json").write_bytes(index_bytes(entry))
         listed = {
             f"containers/{name}/{file}": {"sha256": digest_bytes(content), "size": len(content)}
             for file, content in ((f"{stem}.aci", b"aci"), (f"{stem}/p/a.patch", b"patch"))
@@ -117,12 +118,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     here.chmod(0o755)
     site = here / "site"
     site.mkdir()
-    (here / "scratch").mkdir()
     fill(site / "bin", here)
     made = certificates(here / "tls")
     with nginx(here / "nginx", site, made, TYPES) as server:
         publisher = directory(site / "bin")
-        refresh(publisher, Site("mine", f"{server.url}/bin"), here / "scratch")
+        refresh(publisher, Site("mine", f"{server.url}/bin"))
         publisher.close()
         yield Served(server, made.authority, site / "bin")
 

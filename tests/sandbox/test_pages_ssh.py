@@ -18,12 +18,11 @@ from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
-from buildit.site.card import Card, CardPackage, card_bytes
+from buildit.site.catalogue import PAGE, Site
 from buildit.site.pages import refresh
-from buildit.site.shelf import INDEX
-from buildit.site.shown import Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.store.index import ContainerEntry, PackageEntry, index_bytes, index_of
 from tests.hosts import directory
 from tests.servers import Sshd, sshd
 
@@ -73,16 +72,15 @@ class Slow:
         return getattr(self.way, name)
 
     def write(self, path: str, content: bytes | Path) -> None:
-        if path == INDEX and not self.looked.is_set():
+        if path == PAGE and not self.looked.is_set():
             self.looked.set()
             assert self.go_on.wait(60)
         self.way.write(path, content)
 
 
 def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
-    """One after the other, as `buildit push` does: builds, the card, then the pages."""
-    builder, scratch = f"{number:064x}", root / "scratch"
-    scratch.mkdir(parents=True)
+    """One after the other, as `buildit push` does: builds, the entry, then the pages."""
+    builder = f"{number:064x}"
     site = Site(f"called {number}", "https://h.example/b")
     with Store.open(root / "store") as store, publisher(server, far, store, number) as way:
         shared = build(store, "libs/shared", builder)
@@ -90,11 +88,10 @@ def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
             own = build(store, f"app/p{number}-{count}", builder)
             push = Push(store, way, way, lambda _content, _signature, _builder: None)
             push((shared.key, own.key))
-            packages = tuple(CardPackage(one.key, one.name, "1.0") for one in (shared, own))
-            card = Card(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)
-            (scratch / "card").write_bytes(card_bytes(card))
-            way.write(f"containers/{card.name}/{card.stem}.card.json", scratch / "card")
-            refresh(way, site, scratch, (shared.name, own.name))
+            packages = tuple(PackageEntry(one.key, one.name, "1.0") for one in (shared, own))
+            entry = ContainerEntry(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)
+            way.write(f"containers/{entry.name}/{entry.title}.card.json", index_bytes(entry))
+            refresh(way, site, (shared.name, own.name))
 
 
 @pytest.fixture
@@ -121,21 +118,24 @@ def test_publishers_at_once_leave_pages_that_show_everything(
     for thread in threads:
         thread.join()
     assert failed == []
-    root = (far / INDEX).read_text()
+    root = (far / PAGE).read_text()
     assert f"{PUBLISHERS * CONTAINERS} containers, {PUBLISHERS * CONTAINERS + 1} packages" in root
     listed = (far / "containers/index.html").read_text()
     shared = (far / "n/libs/shared/index.html").read_text()
+    index = index_of((far / "n/libs/shared/index.json").read_bytes(), "libs/shared")
+    assert index is not None
+    assert len(index.builds[0].inside) == PUBLISHERS * CONTAINERS
     for number in range(PUBLISHERS):
         assert f"{number:064x}.json" in shared
+        assert f"{number:064x}" in index.builders_of(index.keys[0])
         for count in range(CONTAINERS):
             assert f'href="box{number}-{count}/"' in listed
             assert (far / f"n/app/p{number}-{count}/index.html").exists()
     assert list((far / "tmp").iterdir()) == [], "nothing half-written stays"
     # Whoever looks after it finds nothing to mend, but what the title was settled as in the race.
-    (tmp_path / "scratch").mkdir()
     near = directory(far)
-    refresh(near, Site("x"), tmp_path / "scratch")
-    assert refresh(near, Site("x"), tmp_path / "scratch") == 0
+    refresh(near, Site("x"))
+    assert refresh(near, Site("x")) == 0
     near.close()
 
 
@@ -149,13 +149,13 @@ def test_who_looked_before_the_others_and_writes_after_them(
     def slowly() -> None:
         (tmp_path / "slow").mkdir()
         with Store.open(tmp_path / "slow/store") as store, publisher(server, far, store, 9) as way:
-            refresh(Slow(way, looked, go_on), Site("slow"), tmp_path / "slow")
+            refresh(Slow(way, looked, go_on), Site("slow"))
 
     slow = threading.Thread(target=slowly)
     slow.start()
     assert looked.wait(60)
     publish(server, far, tmp_path / "quick", 1)
-    assert f"{CONTAINERS} containers" in (far / INDEX).read_text()
+    assert f"{CONTAINERS} containers" in (far / PAGE).read_text()
     go_on.set()
     slow.join()
-    assert f"{CONTAINERS} containers" in (far / INDEX).read_text()
+    assert f"{CONTAINERS} containers" in (far / PAGE).read_text()

@@ -43,7 +43,7 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
-    "jinja2": ("recipe.template.template", "recipe.template.expression"),
+    "jinja2": ("recipe.template.template", "recipe.template.expression", "site.render"),
     "requests": ("remote.http.session",),
     "urllib3": ("remote.http.session",),
     "cryptography": ("trust.sshkeys",),

@@ -8,11 +8,9 @@ lists no directory, so a binhost's index of the package's name says what there i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import BuilditError
@@ -20,10 +18,10 @@ from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store
-from buildit.store.names import builds_of, name_directory
+from buildit.store.index import INDEX, INDEX_LIMIT, PackageIndex, index_of
+from buildit.store.names import builds_of, place_of
 
 _RECORD_LIMIT = 1 << 20
-_PAGE_LIMIT = 4 << 20
 _CONSIDERED = 20
 """Builds of one package that one place is asked for, the last ones that it names."""
 
@@ -31,7 +29,6 @@ _ASKED = 3
 """Statements of one key that one binhost is asked for."""
 
 _LOCAL = "the local store"
-_KEY = re.compile(rb"\.\./k/[0-9a-f]{2}/([0-9a-f]{64})/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +111,24 @@ def _remote(host: Binhost, key: BuildKey) -> bytes | None:
 
 
 def _listed(host: Binhost, name: str) -> list[BuildKey]:
-    """The keys of a package that a binhost names: in its directory, or on its page."""
-    directory = name_directory(Path(), name)
-    if directory is None:
+    """The keys of a package that a binhost names: in its directory, or in its index."""
+    place = place_of(name)
+    if place is None:
         return []
     if host.lists:
-        stems = (
-            name.removesuffix(".json") for name in host.remote.views.names((str(directory),))[0]
-        )
+        listed = host.remote.views.names((f"n/{place}",))[0]
+        stems = (file.removesuffix(".json") for file in listed)
         return [BuildKey(stem) for stem in stems if is_hex64(stem)]
+    index = _index(host, name)
+    return [*reversed(index.keys)] if index is not None else []  # the newest last
+
+
+def _index(host: Binhost, name: str) -> PackageIndex | None:
+    """What a binhost says of a name; None where it has no index of it, or cannot be asked."""
     try:
-        page = host.read(f"{directory}/index.html", _PAGE_LIMIT)
+        return index_of(host.read(f"n/{place_of(name)}/{INDEX}", INDEX_LIMIT), name)
     except BuilditError:
-        return []
-    # Newest first on the page, newest last here.
-    return [BuildKey(key.decode()) for key in reversed(dict.fromkeys(_KEY.findall(page or b"")))]
+        return None  # the circuit told of it
 
 
 def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
@@ -155,15 +155,8 @@ def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted
 
 
 def _untrusted(node: Task, host: Binhost) -> Iterator[Untrusted]:
-    directory = name_directory(Path(), node.name)
-    if directory is None:
-        return
-    try:
-        page = host.read(f"{directory}/index.html", _PAGE_LIMIT) or b""
-    except BuilditError:
-        return  # the circuit told of it
-    listed = re.compile(rf"/k/{node.key[:2]}/{node.key}/([0-9a-f]{{64}})\.json\"".encode())
-    builders = dict.fromkeys(name.decode() for name in listed.findall(page))
+    index = _index(host, node.name)
+    builders = index.builders_of(node.key) if index is not None else ()
     for builder in [one for one in builders if one not in host.builders][:_ASKED]:
         refused = host.refusal(node.key, builder)
         if refused is not None and refused.details:

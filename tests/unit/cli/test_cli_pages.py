@@ -36,7 +36,7 @@ def binhost(tmp_path: Path) -> Path:
 def test_pages_of_a_directory(command: Command, binhost: Path) -> None:
     said = command("pages", str(binhost))
     assert (said.code, said.err) == (0, "")
-    assert said.out == f"{binhost}  7 files written\n"
+    assert said.out == f"{binhost}  9 files written\n"
     assert "<title>binhost</title>" in (binhost / "index.html").read_text()
     assert command("pages", str(binhost)).out == f"{binhost}  0 files written\n"
     (binhost / "n/app/a/index.html").unlink()
@@ -64,7 +64,7 @@ def test_a_repository_of_the_configuration(command: Command, binhost: Path) -> N
         f"repository: {{name: mine, upload-type: file, upload-path: {binhost}, "
         "download-type: https, download-path: h.example/b}\n"
     )
-    assert command("pages", "mine").out == f"{binhost}  7 files written\n"
+    assert command("pages", "mine").out == f"{binhost}  9 files written\n"
     page = (binhost / "index.html").read_text()
     assert "<title>mine</title>" in page
     assert "download-path: h.example/b" in page

@@ -13,16 +13,13 @@ from buildit.model.task import Task
 from buildit.plan.identity import build_key, record_text
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.nearby import Nearby
-from buildit.site.package_page import package_page
-from buildit.site.shown import Build, Claim, Listed, Site
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
+from buildit.store.index import Attestation, IndexedBuild, PackageIndex, index_bytes
 from tests.fakes import MemoryRemote
 from tests.hosts import FileBinhost, accept
 
 pytestmark = pytest.mark.unit
-
-SITE = Site("far", "https://far.example")
 
 
 def node(version: str = "1.0", use: str = "", name: str = "app/hello", **more: object) -> Task:
@@ -49,10 +46,10 @@ class Web(MemoryRemote):
         self.host = Binhost(name, self.remote, lambda *_: None)
 
     def publish(self, *nodes: Task) -> None:
-        claim = Claim("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
-        builds = [Build(one.key, one.version, "linux/amd64", (), (claim,)) for one in nodes]
-        page = package_page(SITE, Listed(nodes[0].name, nodes[0].name, ()), builds)
-        self.files[f"n/{nodes[0].name}/index.html"] = page.encode()
+        said = Attestation("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
+        builds = [IndexedBuild(one.key, one.version, "linux/amd64", (), (said,)) for one in nodes]
+        index = PackageIndex(nodes[0].name, tuple(builds))
+        self.files[f"n/{nodes[0].name}/index.json"] = index_bytes(index)
         for one in nodes:
             self.files[f"blobs/sha256/{one.key}"] = one.record.encode()
 
@@ -76,7 +73,7 @@ def test_nothing_is_close_where_nothing_is_named(store: Store) -> None:
     assert nearby(store, Web(), Web(dead=True)).closest(node()) is None
 
 
-def test_a_web_server_lists_names_on_its_page(store: Store) -> None:
+def test_a_web_server_lists_names_in_its_index(store: Store) -> None:
     built(store, node("0.5", use="a b c"))
     web, near = Web(), node(use="ipv6")
     web.publish(near, node("0.8", use="q"))

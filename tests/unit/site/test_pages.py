@@ -22,15 +22,29 @@ from buildit.model.tree import Entry, Kind
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocalTransport
-from buildit.site.card import Card, CardImage, CardPackage, card_bytes
-from buildit.site.cards import card, libraries
-from buildit.site.package_page import MOST_BUILDS
-from buildit.site.pages import ROUNDS, name_site, refresh, site_of, stated_site
-from buildit.site.shelf import INDEX, MOST_CARDS
-from buildit.site.shown import Site
+from buildit.site.catalogue import MOST_ENTRIES, PAGE, Site, container_entry, libraries
+from buildit.site.pages import (
+    MOST_ROUNDS,
+    name_site,
+    refresh,
+    site_of,
+    stated_site,
+)
+from buildit.site.render import package_page
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
+from buildit.store.collect import collect
+from buildit.store.index import (
+    MOST_BUILDS,
+    ContainerEntry,
+    ImageEntry,
+    PackageEntry,
+    PackageIndex,
+    index_bytes,
+    index_of,
+)
+from buildit.store.names import named
 from buildit.trust.sshkeys import parse_public, signing_key
 from buildit.trust.sshsig import builder_name, sign
 from tests.hosts import repository
@@ -43,7 +57,9 @@ HOSTILE = {
     b"box-9\xff-linux-amd64.card.json": b"{}",
     b"box-99-linux-amd64.card.json": b"[" * 9999,
     b"box-98-linux-amd64.card.json": b"\0" * 300_000,
-    b"other-1-linux-amd64.card.json": card_bytes(Card("box", "77", "linux", "amd64", "Me")),
+    b"other-1-linux-amd64.card.json": index_bytes(
+        ContainerEntry("box", "77", "linux", "amd64", "Me")
+    ),
 }
 SITE = Site("mine", "https://h.example/b")
 
@@ -70,7 +86,7 @@ def key(name: str, version: str = "1.0") -> BuildKey:
     return BuildKey(digest_bytes(f"{name} {version}".encode()))
 
 
-class DirectoryShelf(DirectoryRemote):
+class Place(DirectoryRemote):
     """A binhost that is a directory, and where that is."""
 
     def __init__(self, root: Path) -> None:
@@ -80,83 +96,83 @@ class DirectoryShelf(DirectoryRemote):
 
 
 @pytest.fixture
-def shelf(store: Store) -> DirectoryShelf:
+def place(store: Store) -> Place:
     for version in ("1.9", "1.10"):
         made = artifact(store, "libs/greet", version)
         commit(store, made, "ab" * 32, lambda _: b"signature")
     commit(store, artifact(store, "libs/greet", "1.9"), "cd" * 32, lambda _: b"signature")
-    return DirectoryShelf(store.root)
+    return Place(store.root)
 
 
-def put_card(shelf: DirectoryShelf, directory: str, version: str) -> None:
-    greet = CardPackage(key("libs/greet", "1.10"), "libs/greet", "1.10", ("+loud",), ("p.patch",))
+def put_entry(place: Place, directory: str, version: str) -> None:
+    greet = PackageEntry(key("libs/greet", "1.10"), "libs/greet", "1.10", ("+loud",), ("p.patch",))
     file = f"box-{version}-linux-amd64.aci"
-    made = Card("box", version, "linux", "amd64", "Me", (greet,), (CardImage(file, "aci", 1, "x"),))
-    target = shelf.root / "containers" / directory
+    made = ContainerEntry(
+        "box", version, "linux", "amd64", "Me", (greet,), (ImageEntry(file, "aci", 1, "x"),)
+    )
+    target = place.root / "containers" / directory
     (target / f"box-{version}-linux-amd64").mkdir(parents=True)
     (target / file).write_bytes(b"aci")
-    (target / f"box-{version}-linux-amd64.card.json").write_bytes(card_bytes(made))
+    (target / f"box-{version}-linux-amd64.card.json").write_bytes(index_bytes(made))
     (target / f"box-{version}-linux-amd64.json").write_bytes(b'{"files": {}}')
 
 
-def text(shelf: DirectoryShelf, path: str) -> str:
-    return (shelf.root / path / "index.html").read_text()
+def text(place: Place, path: str) -> str:
+    return (place.root / path / "index.html").read_text()
 
 
-def test_pages_of_all_directories(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    put_card(shelf, "box", "2")
-    put_card(shelf, "box", "10")
-    put_card(shelf, "h.example/deep", "1")
-    refresh(shelf, SITE, tmp_path)
-    made = {str(path.parent.relative_to(shelf.root)) for path in shelf.root.rglob(INDEX)}
+def test_pages_of_all_directories(place: Place) -> None:
+    put_entry(place, "box", "2")
+    put_entry(place, "box", "10")
+    put_entry(place, "h.example/deep", "1")
+    refresh(place, SITE)
+    made = {str(path.parent.relative_to(place.root)) for path in place.root.rglob(PAGE)}
     assert made == {
         ".", "containers", "containers/box", "containers/h.example/deep", "n", "n/libs",
         "n/libs/greet",
     }  # fmt: skip
-    assert "2 containers, 1 package" in text(shelf, "")
-    assert "containers/box/" in text(shelf, "")
-    box = text(shelf, "containers/box")
+    assert "2 containers, 1 package" in text(place, "")
+    assert "containers/box/" in text(place, "")
+    box = text(place, "containers/box")
     assert box.index("10 for linux/amd64") < box.index("2 for linux/amd64"), "the newest first"
-    assert "libs/greet" in text(shelf, "containers/h.example/deep")
-    greet = text(shelf, "n/libs/greet")
+    assert "libs/greet" in text(place, "containers/h.example/deep")
+    greet = text(place, "n/libs/greet")
     assert greet.index(">1.10 <") < greet.index(">1.9 <")
     assert "loud" in greet, "what cards say of a key stands on the page of its package"
     assert "p.patch" in greet
     for builder in ("ab" * 32, "cd" * 32):
         assert fingerprint(builder) in greet
-    assert (shelf.root / "index.html").stat().st_mode & 0o777 == 0o644
+    assert (place.root / "index.html").stat().st_mode & 0o777 == 0o644
 
 
-def test_nothing_is_written_where_nothing_changes(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    put_card(shelf, "box", "2")
-    refresh(shelf, SITE, tmp_path)
-    before = {path: path.stat().st_ino for path in shelf.root.rglob("*") if path.is_file()}
-    assert refresh(shelf, SITE, tmp_path) == 0
-    assert refresh(shelf, SITE, tmp_path, ("libs/greet",)) == 0
-    assert {p: p.stat().st_ino for p in shelf.root.rglob("*") if p.is_file()} == before
-    (shelf.root / "index.html").unlink()
-    assert refresh(shelf, SITE, tmp_path) == 1
+def test_nothing_is_written_where_nothing_changes(place: Place) -> None:
+    put_entry(place, "box", "2")
+    refresh(place, SITE)
+    before = {path: path.stat().st_ino for path in place.root.rglob("*") if path.is_file()}
+    assert refresh(place, SITE) == 0
+    assert refresh(place, SITE, ("libs/greet",)) == 0
+    assert {p: p.stat().st_ino for p in place.root.rglob("*") if p.is_file()} == before
+    (place.root / "index.html").unlink()
+    assert refresh(place, SITE) == 1
 
 
-def test_only_named_packages_pages_are_made(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    refresh(shelf, SITE, tmp_path, packages=("other/name",))
-    assert not (shelf.root / "n/libs/greet/index.html").exists()
-    assert "libs/greet" in text(shelf, "")
+def test_only_named_packages_pages_are_made(place: Place) -> None:
+    refresh(place, SITE, packages=("other/name",))
+    assert not (place.root / "n/libs/greet/index.html").exists()
+    assert "libs/greet" in text(place, "")
 
 
-def test_the_title_and_the_address_stay_what_they_were(
-    shelf: DirectoryShelf, tmp_path: Path
-) -> None:
+def test_the_title_and_the_address_stay_what_they_were(place: Place) -> None:
     """Two publishers may call one binhost by two names, and know one address of it, or none."""
-    refresh(shelf, Site("here"), tmp_path)
-    refresh(shelf, Site("there", "https://h.example/b"), tmp_path)
-    assert "<title>here</title>" in text(shelf, "")
-    assert "buildit-binhost" in text(shelf, ""), "an address is better than none"
-    assert refresh(shelf, Site("elsewhere", "https://other.example"), tmp_path) == 0
-    assert name_site(shelf, Site("new", "https://new.example"), tmp_path) > 0
-    assert "<title>new</title>" in text(shelf, "")
-    assert "https://new.example" in text(shelf, "n/libs/greet")
-    assert stated_site(shelf) == Site("new", "https://new.example")
+    refresh(place, Site("here"))
+    refresh(place, Site("there", "https://h.example/b"))
+    assert "<title>here</title>" in text(place, "")
+    assert "buildit-binhost" in text(place, ""), "an address is better than none"
+    assert refresh(place, Site("elsewhere", "https://other.example")) == 0
+    assert name_site(place, Site("new", "https://new.example")) > 0
+    assert "<title>new</title>" in text(place, "")
+    assert "https://new.example" in text(place, "n/libs/greet")
+    assert stated_site(place) == Site("new", "https://new.example")
 
 
 @pytest.mark.parametrize(
@@ -173,17 +189,15 @@ def test_the_title_and_the_address_stay_what_they_were(
         b'{"format":"1","title":"a","url":"javascript:alert(1)"}',
     ],
 )  # fmt: skip
-def test_bad_titles_and_addresses_are_replaced(
-    shelf: DirectoryShelf, tmp_path: Path, content: bytes
-) -> None:
-    (shelf.root / "site.json").write_bytes(content)
-    assert stated_site(shelf) is None
-    refresh(shelf, SITE, tmp_path)
-    assert stated_site(shelf) == SITE
+def test_bad_titles_and_addresses_are_replaced(place: Place, content: bytes) -> None:
+    (place.root / "site.json").write_bytes(content)
+    assert stated_site(place) is None
+    refresh(place, SITE)
+    assert stated_site(place) == SITE
 
 
-def test_what_is_malformed_is_left_out(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    directory = shelf.root / "n/libs/greet"
+def test_what_is_malformed_is_left_out(place: Place) -> None:
+    directory = place.root / "n/libs/greet"
     (directory / f"{'1' * 64}.json").write_bytes(b"not json")
     (directory / f"{'2' * 64}.json").write_bytes(b'{"key":"x","name":"libs/greet","version":"6"}')
     (directory / f"{'3' * 64}.json").write_bytes(b"x" * (1 << 19))
@@ -191,26 +205,26 @@ def test_what_is_malformed_is_left_out(shelf: DirectoryShelf, tmp_path: Path) ->
     (directory / f"{'4' * 64}.json").write_text(json.dumps(entry))
     entry = {"key": "5" * 64, "name": "libs/greet", "version": "\ud800"}
     (directory / f"{'5' * 64}.json").write_text(json.dumps(entry))
-    (shelf.root / "n/li bs/x y").mkdir(parents=True)
-    (shelf.root / os.fsdecode(b"n/\xff")).mkdir()
-    (shelf.root / "builders").mkdir()
-    (shelf.root / f"builders/{'a' * 64}.pub").write_bytes(b"ssh-ed25519 AAAA")
-    statement = next((shelf.root / "k").glob("*/*/*.json"))
+    (place.root / "n/li bs/x y").mkdir(parents=True)
+    (place.root / os.fsdecode(b"n/\xff")).mkdir()
+    (place.root / "builders").mkdir()
+    (place.root / f"builders/{'a' * 64}.pub").write_bytes(b"ssh-ed25519 AAAA")
+    statement = next((place.root / "k").glob("*/*/*.json"))
     statement.write_bytes(b"garbled")
-    put_card(shelf, "box", "1")
+    put_entry(place, "box", "1")
     for name, content in HOSTILE.items():
-        path = shelf.root / "containers/box" / os.fsdecode(name)
+        path = place.root / "containers/box" / os.fsdecode(name)
         path.write_bytes(content)
-    refresh(shelf, SITE, tmp_path)
-    assert ">6<" not in text(shelf, "")
-    assert "evil" not in text(shelf, "")
-    assert "1 container, 1 package, 0 builders" in text(shelf, "")
-    assert refresh(shelf, SITE, tmp_path) == 0
+    refresh(place, SITE)
+    assert ">6<" not in text(place, "")
+    assert "evil" not in text(place, "")
+    assert "1 container, 1 package, 0 builders" in text(place, "")
+    assert refresh(place, SITE) == 0
 
 
-def test_a_list_of_files_holds_names_only(shelf: DirectoryShelf, tmp_path: Path) -> None:
+def test_a_list_of_files_holds_names_only(place: Place) -> None:
     """What wget and sha256sum are given of a hostile list."""
-    put_card(shelf, "box", "1")
+    put_entry(place, "box", "1")
     where, good = "containers/box/", {"sha256": "7" * 64, "size": 1}
     names = (
         "../x", "a/../../x", "-rf", "a\nb", "$(touch x)", "`x`", "a%2e", "/etc/passwd", "a?b", "",
@@ -220,65 +234,111 @@ def test_a_list_of_files_holds_names_only(shelf: DirectoryShelf, tmp_path: Path)
     files |= {f"{where}bad": {"sha256": "x", "size": 1}, "elsewhere/x": good}
     files |= {f"{where}box-1.aci": good, f"{where}box 1/é.conf": good}
     listed = json.dumps({"files": files})
-    (shelf.root / where / "box-1-linux-amd64.json").write_text(listed)
-    refresh(shelf, SITE, tmp_path)
-    said = (shelf.root / where / "box-1-linux-amd64.sha256").read_text()
+    (place.root / where / "box-1-linux-amd64.json").write_text(listed)
+    refresh(place, SITE)
+    said = (place.root / where / "box-1-linux-amd64.sha256").read_text()
     assert said == f"{'7' * 64}  box 1/é.conf\n{'7' * 64}  box-1.aci\n"
 
 
-def test_what_was_said_of_a_build_outlives_its_card(shelf: DirectoryShelf, tmp_path: Path) -> None:
+def test_what_was_said_of_a_build_outlives_its_card(place: Place) -> None:
     """The same version of the container is published anew, with another build."""
-    put_card(shelf, "box", "1")
-    refresh(shelf, SITE, tmp_path)
-    (shelf.root / "containers/box/box-1-linux-amd64.card.json").unlink()
-    refresh(shelf, SITE, tmp_path)
-    greet = text(shelf, "n/libs/greet")
+    put_entry(place, "box", "1")
+    refresh(place, SITE)
+    (place.root / "containers/box/box-1-linux-amd64.card.json").unlink()
+    refresh(place, SITE)
+    greet = text(place, "n/libs/greet")
     assert "loud" in greet
     assert "p.patch" in greet
     assert "box-1-linux-amd64" not in greet, "it is inside of nothing any more"
 
 
-def test_what_was_deleted_leaves_the_pages(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    put_card(shelf, "box", "1")
-    refresh(shelf, SITE, tmp_path)
-    for path in (shelf.root / "n/libs/greet").glob("*.json"):
+def test_what_was_deleted_leaves_the_pages(place: Place) -> None:
+    put_entry(place, "box", "1")
+    refresh(place, SITE)
+    for path in (place.root / "n/libs/greet").glob("*.json"):
         path.unlink()
-    (shelf.root / "containers/box/box-1-linux-amd64.card.json").unlink()
-    refresh(shelf, SITE, tmp_path)
-    assert "0 containers, 0 packages" in text(shelf, "")
-    assert "No build of it is here" in text(shelf, "n/libs/greet")
-    assert "Nothing of it is here" in text(shelf, "containers/box")
-    assert "greet" not in text(shelf, "n/libs")
+    (place.root / "containers/box/box-1-linux-amd64.card.json").unlink()
+    refresh(place, SITE)
+    assert "0 containers, 0 packages" in text(place, "")
+    assert "No build of it is here" in text(place, "n/libs/greet")
+    assert "Nothing of it is here" in text(place, "containers/box")
+    assert "greet" not in text(place, "n/libs")
 
 
-def test_old_cards_and_builds_are_not_read(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    for version in range(MOST_CARDS + 3):
-        put_card(shelf, "box", str(version))
-    bad = shelf.root / "containers/box/box-1-linux-amd64.card.json"
+def test_old_cards_and_builds_are_not_read(place: Place) -> None:
+    for version in range(MOST_ENTRIES + 3):
+        put_entry(place, "box", str(version))
+    bad = place.root / "containers/box/box-1-linux-amd64.card.json"
     bad.write_bytes(b"not a card, and never read")
-    refresh(shelf, SITE, tmp_path)
-    box = text(shelf, "containers/box")
-    assert f"({MOST_CARDS + 3} versions)" in box
+    refresh(place, SITE)
+    box = text(place, "containers/box")
+    assert f"({MOST_ENTRIES + 3} versions)" in box
     assert 'href="box-1-linux-amd64.card.json"' in box
     assert "14 for linux/amd64" in box
 
 
-def test_of_many_builds_the_newest_are_read(
-    store: Store, shelf: DirectoryShelf, tmp_path: Path
-) -> None:
+def test_of_many_builds_the_newest_are_read(store: Store, place: Place) -> None:
     made = [f"1.{n}" for n in range(MOST_BUILDS + 7)]
     for version in made:
-        one = {"key": key("a/b", version), "name": "a/b", "version": version}
-        path = shelf.root / f"n/a/b/{one['key']}.json"
+        one = {
+            "key": key("a/b", version),
+            "name": "a/b",
+            "version": version,
+            "platform": "linux/amd64",
+        }
+        path = place.root / f"n/a/b/{one['key']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(one))
     for version in (made[0], made[-1]):
         commit(store, artifact(store, "a/b", version), "ab" * 32, lambda _: b"signature")
-    refresh(shelf, SITE, tmp_path)
-    page = text(shelf, "n/a/b")
+    refresh(place, SITE)
+    page = text(place, "n/a/b")
     assert f'id="{key("a/b", made[-1])}"' in page
     assert f'id="{key("a/b", made[0])}"' not in page
     assert "7 older builds not shown" in page
+
+
+def index(place: Place, name: str) -> PackageIndex:
+    found = index_of((place.root / f"n/{name}/index.json").read_bytes(), name)
+    assert found is not None
+    return found
+
+
+def test_the_index_says_what_the_page_shows(place: Place) -> None:
+    put_entry(place, "box", "1")
+    refresh(place, SITE)
+    found = index(place, "libs/greet")
+    assert [one.version for one in found.builds] == ["1.10", "1.9"]
+    assert found.builders_of(key("libs/greet", "1.9")) == ("ab" * 32, "cd" * 32)
+    assert found.builders_of(key("libs/greet", "1.10")) == ("ab" * 32,)
+    newest = found.builds[0]
+    assert newest.details is not None
+    assert newest.details.flags == ("+loud",)
+    assert newest.inside == (("box", "box-1-linux-amd64"),)
+    assert newest.outputs[0].name == RUNTIME
+    page = (place.root / "n/libs/greet/index.html").read_text()
+    assert package_page(SITE, found) == page, "a page is a view of the index and of nothing else"
+
+
+def test_a_binhost_of_before_gets_its_indices_from_the_statements(place: Place) -> None:
+    """There are entries and pages only; what the pages say is no source."""
+    refresh(place, SITE)
+    before = index(place, "libs/greet")
+    directory = place.root / "n/libs/greet"
+    (directory / "index.json").unlink()
+    (directory / PAGE).write_text("lies")
+    assert refresh(place, SITE) == 2
+    assert index(place, "libs/greet") == before
+    (directory / "index.json").write_bytes(b'{"format":"1","name":"libs/greet","builds":[]}')
+    assert refresh(place, SITE) == 1
+    assert index(place, "libs/greet") == before
+
+
+def test_an_index_stays_when_the_store_is_collected(store: Store, place: Place) -> None:
+    refresh(place, SITE)
+    collect(store, frozenset({key("libs/greet", "1.10"), key("libs/greet", "1.9")}))
+    assert len(index(place, "libs/greet").keys) == 2
+    assert named(store)
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
@@ -292,26 +352,26 @@ def test_a_builder_s_public_key_comes_from_what_was_signed(
     commit(store, artifact(store, "a/b"), builder, lambda data: sign(data, signing).encode())
     forged = "cd" * 32
     commit(store, artifact(store, "a/c"), forged, lambda data: sign(data, signing).encode())
-    shelf = DirectoryShelf(store.root)
-    refresh(shelf, SITE, tmp_path)
+    place = Place(store.root)
+    refresh(place, SITE)
     (public,) = (store.root / "builders").iterdir()
     assert public.name == f"{builder}.pub"
     assert parse_public(public.read_text()) == signing.public
     said = subprocess.run(
         ["ssh-keygen", "-lf", str(public)], check=True, capture_output=True, text=True
     ).stdout
-    assert said.split()[1] in text(shelf, "")
+    assert said.split()[1] in text(place, "")
     public.write_text("another key\n")
-    refresh(shelf, SITE, tmp_path)
+    refresh(place, SITE)
     assert parse_public(public.read_text()) == signing.public
 
 
-def test_public_keys_are_discovered_where_they_lie(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    refresh(shelf, SITE, tmp_path)
-    assert "pubkeys" not in text(shelf, "")
-    (shelf.root / "pubkeys.asc").write_bytes(b"key")
-    refresh(shelf, SITE, tmp_path)
-    assert "https://h.example/b/pubkeys.asc" in text(shelf, "")
+def test_public_keys_are_discovered_where_they_lie(place: Place) -> None:
+    refresh(place, SITE)
+    assert "pubkeys" not in text(place, "")
+    (place.root / "pubkeys.asc").write_bytes(b"key")
+    refresh(place, SITE)
+    assert "https://h.example/b/pubkeys.asc" in text(place, "")
 
 
 # -- two publishers at once
@@ -321,38 +381,35 @@ def test_public_keys_are_discovered_where_they_lie(shelf: DirectoryShelf, tmp_pa
 class Overtaken:
     """A publisher before whose first write another one publishes, as often as `times`."""
 
-    shelf: DirectoryShelf
-    scratch: Path
+    place: Place
     times: int
     done: int = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.shelf, name)
+        return getattr(self.place, name)
 
     def write(self, path: str, content: bytes | Path) -> None:
-        if path == INDEX and self.done < self.times:
+        if path == PAGE and self.done < self.times:
             self.done += 1
-            put_card(self.shelf, f"other{self.done}", "1")
-            refresh(self.shelf, SITE, self.scratch)
-        self.shelf.write(path, content)
+            put_entry(self.place, f"other{self.done}", "1")
+            refresh(self.place, SITE)
+        self.place.write(path, content)
 
 
-def test_who_writes_last_looks_again(shelf: DirectoryShelf, tmp_path: Path) -> None:
+def test_who_writes_last_looks_again(place: Place) -> None:
     """Another one publishes between our reading and our writing: ours would be the last, and lack
     the other's container."""
-    (tmp_path / "other").mkdir()
-    slow = Overtaken(shelf, tmp_path / "other", 2)
-    refresh(slow, SITE, tmp_path)
+    slow = Overtaken(place, 2)
+    refresh(slow, SITE)
     assert slow.done == 2
-    assert "2 containers" in text(shelf, "")
-    assert refresh(shelf, SITE, tmp_path) == 0, "all is right already"
+    assert "2 containers" in text(place, "")
+    assert refresh(place, SITE) == 0, "all is right already"
 
 
-def test_looking_again_ends(shelf: DirectoryShelf, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    endless = Overtaken(shelf, tmp_path / "other", 10**6)
-    refresh(endless, SITE, tmp_path)
-    assert endless.done == ROUNDS
+def test_looking_again_ends(place: Place) -> None:
+    endless = Overtaken(place, 10**6)
+    refresh(endless, SITE)
+    assert endless.done == MOST_ROUNDS
 
 
 def test_the_address_is_that_of_the_web_server() -> None:
@@ -391,7 +448,7 @@ def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) ->
         Emission(aci, "aci", Digest("9" * 64), "i"),
         Emission(oci, "oci", Digest("8" * 64), "i"),
     )
-    made = card(plan, plan.task, store, emissions, {"app/hello": ("loud",)})
+    made = container_entry(plan, plan.task, store, emissions, {"app/hello": ("loud",)})
     assert [(p.name, p.inside, p.libraries) for p in made.packages] == [
         ("libs/greet", True, ("libx.so.1.2",)),
         ("app/hello", True, ("libx.so.1.2",)),
@@ -402,7 +459,7 @@ def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) ->
     assert made.packages[1].notes == ("Why",)
     assert made.packages[1].description == "What"
     assert made.images == (
-        CardImage("box.aci", "aci", 5, "9" * 64, "i"),
-        CardImage("box.oci", "oci", 3, "", "i"),
+        ImageEntry("box.aci", "aci", 5, "9" * 64, "i"),
+        ImageEntry("box.oci", "oci", 3, "", "i"),
     )
     assert libraries(contents_blob([])) == ()
