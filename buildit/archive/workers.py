@@ -5,9 +5,10 @@ Where no thread can be had (a limit on processes: clone(2) says EAGAIN), the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
+from threading import Event, Lock
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -42,3 +43,30 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Resul
     else:
         inner.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
     return future
+
+
+def run_all(works: Sequence[Callable[[], Result]], threads: int) -> list[Result]:
+    """Run all works on a few threads; their results in the order of the works.
+
+    Raises:
+        BaseException: what the first work that failed raised; works that have not begun by then
+            never begin, and those that have are waited for.
+    """
+    failed = Event()
+
+    def begun(work: Callable[[], Result]) -> Result:
+        if failed.is_set():
+            raise CancelledError  # of a later work than the one that failed: never seen
+        try:
+            return work()
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [submit(pool, partial(begun, work)) for work in works]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            failed.set()
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -14,8 +14,7 @@ from buildit.commands.accounts import account_entries, account_files
 from buildit.commands.sync import directories_task, leading_nowhere, sync_task
 from buildit.commands.synced import EPOCH, Taken, some_paths
 from buildit.digest import BuildKey, Digest
-from buildit.image.parents import with_parents
-from buildit.image.rootfs import Overlay
+from buildit.image.merge import Merged, Overlay, Rootfs, with_parents
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
@@ -41,7 +40,7 @@ class Stack:
     epoch: int = EPOCH
     remarks: list[str] = field(default_factory=list)
     _links: list[str] = field(default_factory=list)
-    _overlay: Overlay = field(default_factory=Overlay)
+    _overlay: Overlay = field(default_factory=lambda: Overlay(merged=Merged(EPOCH)))
     _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
 
     def listing(self, contents: Digest) -> tuple[Entry, ...]:
@@ -57,11 +56,21 @@ class Stack:
         Directories that no layer brings have the time `EPOCH`: what a step repeats of them does
         not change with the packages.
         """
-        for layer in self.layers[len(self._overlay.layers) :]:
-            listing = self.listing(layer.contents)
-            self._overlay.lay(layer, listing)
-            self._overlay.complete([entry.path for entry in listing], EPOCH)
+        self._lay_all()
         return self._overlay.entries()
+
+    def _lay_all(self) -> None:
+        for layer in self.layers[len(self._overlay.layers) :]:
+            self._overlay.lay(layer, self.listing(layer.contents))
+
+    def rootfs(self) -> Rootfs:
+        """The merged tree of all layers, as images have it.
+
+        Raises:
+            RecipeError: layers clash.
+        """
+        self._lay_all()
+        return self._overlay.rootfs(self.epoch)
 
     def lay(self, task: Task, title: str, entries: Sequence[Entry], obtain: Obtain) -> None:
         """Add the layer of a task whose entries are known."""

@@ -5,14 +5,12 @@ A plan that passes can only fail for what the packages hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from buildit.commands.accounts import Ids
 from buildit.commands.synced import EPOCH
 from buildit.errors import RecipeError
-from buildit.image.formats.aci_manifest import unspoken
-from buildit.image.formats.emitters import check
+from buildit.image.formats.table import check, format_of
 from buildit.model.image import Image, Layer
 from buildit.model.plan import ContainerPlan, ImageStep
 
@@ -57,8 +55,8 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
     remarks = list(plan.remarks)
     for step in plan.images:
         wanted = image(plan, step)
-        document = check(wanted)
-        for kind, name in _accounts(document):
+        form = format_of(wanted)
+        for kind, name in form.start(check(wanted)).accounts:
             known = ids.user(name)[0] if kind == "user" else ids.group(name)
             if known is None:
                 raise RecipeError(
@@ -67,21 +65,5 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
                     hint=f"declare it in a `{kind}s` step, or write its number; "
                     f"declared: {ids.names()}",
                 )
-        if step.format == "aci":
-            remarks += unspoken(wanted)
+        remarks += form.unspoken(wanted)
     return replace(plan, remarks=tuple(dict.fromkeys(remarks)))
-
-
-def _accounts(document: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """The names of a user and a group in a manifest or config; those of an ACI with dependencies
-    may be there, and a path stands for the owner of that file."""
-    app, section = document.get("app"), document.get("config")
-    if isinstance(app, dict) and not document.get("dependencies"):
-        for kind in ("user", "group"):
-            if not str(app[kind]).startswith("/"):
-                yield kind, str(app[kind])
-    elif isinstance(section, dict) and section.get("User"):
-        user, _, group = str(section["User"]).partition(":")
-        yield "user", user
-        if group:
-            yield "group", group

@@ -294,7 +294,7 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
         place = place_of(step.node, "directories", number)
         path = spec.path.strip("/")
         named = place_of(step.node, "directories", number, "path")
-        if not path:  # as tried: see `image.tree.Tree.entries`
+        if not path:  # as tried: see `image.reading.SeenTree.shown`
             raise RecipeError(
                 "no image can say what / is like: engines make it themselves, docker with mode "
                 "0755 and podman with 0555, owned by 0:0",

@@ -8,7 +8,6 @@ have needs that nothing met, and programs that were synced.
 from __future__ import annotations
 
 import io
-import json
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from buildit.archive.links import way
 from buildit.errors import RecipeError
 from buildit.image.appspec import program_problem
 from buildit.image.copying import BlobPath
-from buildit.image.formats import aci_manifest, oci_config
-from buildit.image.layertar import Contents, contents_of
-from buildit.image.rootfs import Member, merge
+from buildit.image.formats.table import start_of
+from buildit.image.layertar import Contents
+from buildit.image.merge import Member, Rootfs
 from buildit.make.capture.elf import (
     ELF_MAGIC,
     Elf,
@@ -35,7 +34,7 @@ from buildit.make.capture.needs import described, library_directories, looks, ne
 from buildit.make.capture.shebang import LINE_BYTES, fault, interpreters, is_meant
 from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
-from buildit.model.image import Image, Layer, LayerKind
+from buildit.model.image import Image, LayerKind
 from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 
@@ -59,10 +58,7 @@ class ImageTree:
 
     def find(self, path: str) -> Entry | None:
         """The entry at a path without leading slash; a hard link is the file that it names."""
-        member = self.members.get(path)
-        if member is not None and member.entry.kind is Kind.HARDLINK:
-            member = self.members.get(member.entry.target)
-        return None if member is None else member.entry
+        return self.contents.rootfs.find(path)
 
     def file(self, path: str) -> str | None:
         """The file behind all links that a path means, None where there is none."""
@@ -129,43 +125,21 @@ class _Piece(io.RawIOBase):
         super().close()
 
 
-def image_tree(
-    layers: Sequence[Layer],
-    listings: Sequence[Sequence[Entry]],
-    epoch: int,
-    blob: BlobPath,
-    platform: Platform,
-) -> ImageTree:
-    """The tree of an image's layers; `listings` are the entries of each.
-
-    Raises:
-        RecipeError: layers clash.
-        IntegrityError, StoreError: a listing or a layer is damaged or missing.
-    """
-    members = {one.entry.path: one for one in merge(layers, listings, epoch).members}
-    names = frozenset(path.rpartition("/")[2] for path in members)
-    return ImageTree(members, contents_of(layers, listings, blob), platform, names)
+def image_tree(rootfs: Rootfs, blob: BlobPath, platform: Platform) -> ImageTree:
+    """The merged tree of an image, with the bytes that `blob` finds."""
+    names = frozenset(path.rpartition("/")[2] for path in rootfs.tree)
+    return ImageTree(rootfs.tree, Contents(rootfs, blob), platform, names)
 
 
 def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
     """The absolute path of the program that an image runs, and its environment; None where there
-    is none, or where the image's own manifest is not to be read (its emitter says so)."""
-    if not image.content:
-        app = image.app
-        if app is None or not app.exec or not app.exec[0].startswith("/"):
-            return None
-        return app.exec[0], dict(app.environment)
-    try:
-        document = json.loads(image.content)
-        program = (aci_manifest if image.format == "aci" else oci_config).program(document)
-        if image.format == "aci":
-            pairs = [(one["name"], one["value"]) for one in document["app"].get("environment", ())]
-        else:
-            pairs = [text.split("=", 1) for text in document["config"].get("Env") or ()]
-        environment = {str(name): str(value) for name, value in pairs}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        return None
-    return None if program is None else (program, environment)
+    is none.
+
+    Raises:
+        RecipeError: the image breaks a rule of its format.
+    """
+    start = start_of(image)
+    return None if start.program is None else (start.program, start.environment)
 
 
 def check_starts(
@@ -357,10 +331,14 @@ def _lacking_of_debs(
 
 def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
     """What programs need that no package brought: `/srv/run.sh needs /bin/bash`."""
-    layers = tree.contents.layers
+    layers = tree.contents.rootfs.layers
     for path, member in tree.members.items():
         entry = member.entry
-        own = member.layer >= 0 and layers[member.layer].kind is LayerKind.STEP
+        own = (
+            member.layer >= 0
+            and member.source == path
+            and layers[member.layer].kind is LayerKind.STEP
+        )
         if not own or entry.kind is not Kind.FILE or not entry.mode & 0o111:
             continue
         looked = looks((entry,), lambda one: tree.open(one.path))

@@ -26,8 +26,9 @@ from buildit.errors import (
 )
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.added import added
-from buildit.image.formats.emitters import emit_all
-from buildit.image.names import output_name, tag
+from buildit.image.formats.table import emit_all, format_of, output_name
+from buildit.image.merge import Rootfs
+from buildit.image.names import tag
 from buildit.make.makers import kind_of
 from buildit.model.config import Config, from_plain
 from buildit.model.image import Emission, Image, image_digest
@@ -421,16 +422,17 @@ def _emit(
         report(Notice("the container has no image step: nothing is emitted", warning=True))
     layers = tuple(made.layers)
     images = [image(plan, step, layers, made.epoch) for step in plan.images]
-    if images and layers:
-        _look_through(images, made, realiser, report)
+    rootfs = made.rootfs() if images else None
+    if rootfs is not None and layers:
+        _look_through(images, rootfs, made, realiser, report)
     for one in images:
         report(Packaging(title, one.format))
-    emissions = _emitted(images, realiser.store, output, report)
+    emissions = _emitted(images, rootfs, realiser.store, output, report)
     if emissions:
         first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
         emissions = (first, *emissions[1:])
-    for emission in emissions:
-        if emission.format == "aci" and realiser.settings.trust.keys.openpgp:
+    for one, emission in zip(images, emissions, strict=True):
+        if format_of(one).signed and realiser.settings.trust.keys.openpgp:
             from buildit.trust.openpgp import sign_aci
 
             sign_aci(emission.path, realiser.settings.trust.keys.openpgp)
@@ -441,7 +443,7 @@ def _emit(
 
 
 def _look_through(
-    images: Sequence[Image], made: Stack, realiser: Realiser, report: Reporter
+    images: Sequence[Image], rootfs: Rootfs, made: Stack, realiser: Realiser, report: Reporter
 ) -> None:
     """Refuse images that would not start, before any is written; tell what else is missing.
 
@@ -450,9 +452,8 @@ def _look_through(
     """
     from buildit.commands import starting
 
-    listings = [made.listing(layer.contents) for layer in made.layers]
     platform = PLATFORMS[realiser.plan.toolchain.platform]
-    tree = starting.image_tree(made.layers, listings, made.epoch, realiser.store.path, platform)
+    tree = starting.image_tree(rootfs, realiser.store.path, platform)
     nodes = [realiser.node(key) for key, _ in made.members]
     waived = starting.waived_needs(
         [realiser.obtain(node) for node in nodes if kind_of(node).builds]
@@ -471,7 +472,11 @@ def _look_through(
 
 
 def _emitted(
-    images: Sequence[Image], store: Store, output: Path, report: Reporter
+    images: Sequence[Image],
+    rootfs: Rootfs | None,
+    store: Store,
+    output: Path,
+    report: Reporter,
 ) -> tuple[Emission, ...]:
     """Emit the images, but for those that lie there, came from the same image and are untouched."""
     at_hand = {one.format: kept for one in images if (kept := _kept(one, output)) is not None}
@@ -494,7 +499,7 @@ def _emitted(
         if lost := added(path, tag(one.version), before):
             report(Notice(f"{path.name} is made anew, without {', '.join(lost)}", warning=True))
     try:
-        made = emit_all(wanted, store.path, output)
+        made = emit_all(wanted, store.path, output, rootfs)
     except CorruptBlob as error:
         store.recheck(error.digest)
         raise

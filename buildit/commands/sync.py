@@ -12,7 +12,7 @@ from buildit.archive.merged import TOP_LINKS
 from buildit.archive.tar.names import shown
 from buildit.commands.synced import EPOCH, Found, Taken, some_paths
 from buildit.errors import RecipeError
-from buildit.image.parents import with_parents
+from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task
 from buildit.model.plan import DirectoriesStep, SyncStep
 from buildit.model.task import About, Task

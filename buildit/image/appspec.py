@@ -13,7 +13,7 @@ from buildit.errors import RecipeError
 from buildit.image.documents import account_problems, doubles
 from buildit.image.names import AC_NAME, ac_name
 from buildit.image.signals import signal_problem
-from buildit.model.image import App, Health, Port, Volume
+from buildit.model.image import App, Port, Volume
 from buildit.model.tree import Kind
 
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -102,76 +102,6 @@ def volume_name(volume: Volume) -> str:
     if volume.name is not None:
         return volume.name
     return f"volume-{ac_name(volume.path)}" if ac_name(volume.path) else "volume"
-
-
-def aci_app(app: App, place: str) -> dict[str, object]:
-    """The `app` of an ACI manifest (appc spec aci.md).
-
-    Raises:
-        RecipeError: no group is given and the user's own is not known: App Container wants one.
-    """
-    group = app.group if app.group is not None else app.own_group
-    if group is None and app.user not in ("0", "root"):
-        raise RecipeError(
-            f"app: user {app.user!r} has no group, and App Container wants one",
-            place=place or None,
-            hint="add `group:` to `app` in container.yaml, or declare the user: "
-            f"`- users: {{app: {{uid: {app.user if app.user.isdecimal() else 101}, gid: 101}}}}`",
-        )
-    spoken: dict[str, object] = {
-        "exec": list(app.exec),
-        "user": app.user,
-        "group": group if group is not None else "0",
-        "workingDirectory": app.working_directory,
-    }
-    if app.environment:
-        spoken["environment"] = [{"name": name, "value": value} for name, value in app.environment]
-    if app.volumes:
-        spoken["mountPoints"] = [_mount_point(volume) for volume in app.volumes]
-    if app.ports:
-        spoken["ports"] = [
-            {"name": port_name(port), "protocol": port.protocol, "port": port.number}
-            for port in app.ports
-        ]
-    return spoken
-
-
-def _mount_point(volume: Volume) -> dict[str, object]:
-    point: dict[str, object] = {"name": volume_name(volume), "path": volume.path}
-    return {**point, "readOnly": True} if volume.read_only else point
-
-
-def oci_config(app: App) -> dict[str, object]:
-    """The `config` of an OCI image config (image-spec config.md, "Properties")."""
-    spoken: dict[str, object] = {
-        "Entrypoint": list(app.exec),
-        "WorkingDir": app.working_directory,
-    }
-    if app.group is not None or app.user not in ("0", "root"):
-        spoken["User"] = app.user if app.group is None else f"{app.user}:{app.group}"
-    if app.environment:
-        spoken["Env"] = [f"{name}={value}" for name, value in app.environment]
-    if app.ports:
-        spoken["ExposedPorts"] = {f"{port.number}/{port.protocol}": {} for port in app.ports}
-    if app.volumes:
-        spoken["Volumes"] = {volume.path: {} for volume in app.volumes}
-    if app.stop_signal is not None:
-        spoken["StopSignal"] = app.stop_signal
-    if app.health is not None:
-        spoken["Healthcheck"] = _healthcheck(app.health)
-    return spoken
-
-
-def _healthcheck(health: Health) -> dict[str, object]:
-    """As Docker's image config has it, which image-spec leaves out: times in nanoseconds."""
-    times = {
-        "Interval": health.interval,
-        "Timeout": health.timeout,
-        "StartPeriod": health.start,
-    }
-    spoken: dict[str, object] = {"Test": ["CMD", *health.exec]}
-    spoken |= {name: seconds * 10**9 for name, seconds in times.items() if seconds is not None}
-    return spoken | ({} if health.retries is None else {"Retries": health.retries})
 
 
 def check_tree(

@@ -6,11 +6,14 @@ A rule takes a place in the document and the value there, and gives each problem
 from __future__ import annotations
 
 import datetime
+import json
 import re
+import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
+from buildit.errors import RecipeError
 from buildit.recipe.leaf import LARGEST_ID, id_of
 
 Problems = Iterator[str]
@@ -177,3 +180,44 @@ def account_problems(name: str) -> Problems:
         yield f"{name!r} is neither a name nor a number"
     elif name.isdecimal() and id_of(name) is None:
         yield f"the id {name} is not from 0 to {LARGEST_ID}"
+
+
+def rfc3339(epoch: int) -> str:
+    """Seconds since 1970 as documents write a time."""
+    return clock.strftime("%Y-%m-%dT%H:%M:%SZ", clock.gmtime(epoch))
+
+
+def read_json(text: str, place: str, what: str) -> object:
+    """JSON text of the user; a key that occurs twice is an error, not a silent loss.
+
+    Raises:
+        RecipeError: the text is not JSON; says the line and column within it.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno} of the rendered content"
+        raise RecipeError(
+            f"{what} is not JSON: {error.msg} at {where}",
+            place=place or None,
+            hint="correct `content` of this image step",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"{what} is not usable JSON: {error}",
+            place=place or None,
+            hint="correct `content` of this image step",
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {double!r} occurs twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")

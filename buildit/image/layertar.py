@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.archive.contents import parse_contents
@@ -17,7 +17,7 @@ from buildit.archive.tar.write import TarWriter, hashing_writer
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
 from buildit.image.copying import BlobPath, open_blob, read_small
-from buildit.image.rootfs import Member, merge_group
+from buildit.image.merge import Member, Rootfs
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
 from buildit.store.checked import CorruptBlob
@@ -79,11 +79,11 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Opens the bytes of members of a merged tree; `starts` are per layer."""
+    """Opens the bytes of members of a merged tree."""
 
-    layers: tuple[Layer, ...]
-    starts: tuple[Mapping[str, int], ...]
+    rootfs: Rootfs
     blob: BlobPath
+    _starts: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def open(self, member: Member) -> Slice:
         """The content of a file.
@@ -91,9 +91,12 @@ class Contents:
         Raises:
             StoreError, IntegrityError: the layer is missing or of another size.
         """
-        layer = self.layers[member.layer]
+        number = member.layer
+        layer = self.rootfs.layers[number]
+        if number not in self._starts:
+            self._starts[number] = offsets(self.rootfs.listings[number], layer)
         descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
-        return Slice(descriptor, self.starts[member.layer][member.source], member.entry.size)
+        return Slice(descriptor, self._starts[number][member.source], member.entry.size)
 
 
 def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents) -> None:
@@ -112,30 +115,21 @@ def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents)
     finally:
         content.close()
     if digest != entry.digest:
-        layer = contents.layers[member.layer]
+        layer = contents.rootfs.layers[member.layer]
         raise CorruptBlob(layer.diff_id, f"{member.source!r} in the layer of {layer.title}")
 
 
-def contents_of(
-    layers: Sequence[Layer], listings: Sequence[Sequence[Entry]], blob: BlobPath
-) -> Contents:
-    """Raises IntegrityError as `offsets`."""
-    starts = tuple(offsets(listing, layer) for layer, listing in zip(layers, listings, strict=True))
-    return Contents(tuple(layers), starts, blob)
-
-
-def write_merged(layers: Sequence[Layer], blob: BlobPath, target: Path) -> tuple[Digest, int]:
-    """Write neighbouring layers of an image as one tar, a new file; its digest and size in bytes.
+def write_merged(rootfs: Rootfs, blob: BlobPath, target: Path) -> tuple[Digest, int]:
+    """Write a tree as one tar, a new file; its digest and size in bytes.
 
     Raises:
         StoreError, IntegrityError: a layer is missing or damaged.
         OSError: the file cannot be written.
     """
-    listings = [read_listing(layer, blob) for layer in layers]
-    contents = contents_of(layers, listings, blob)
+    contents = Contents(rootfs, blob)
     with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
         tar = TarWriter(hashing)
-        for member in merge_group(layers, listings).members:
+        for member in rootfs.members():
             add_member(tar, member.entry, member, contents)
         tar.finish()
         return hashing.digest(), hashing.size

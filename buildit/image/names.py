@@ -13,9 +13,9 @@ AC_IDENTIFIER = re.compile(r"[a-z0-9]+([-._~/][a-z0-9]+)*")
 AC_NAME = re.compile(r"[a-z0-9]+([-][a-z0-9]+)*")
 """appc spec types.md, "AC Name Type"."""
 
-_FILE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]*")
+FILE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]*")
 _SEPARATOR = re.compile(r"[._]|__|-+")
-_NAME_MAX = 255
+NAME_MAX = 255
 _TAG_MAX = 128
 
 
@@ -33,46 +33,12 @@ def machine(image: Image) -> Architecture:
         ) from error
 
 
-def output_name(image: Image) -> str:
-    """`NAME-VERSION-OS-ARCH.FORMAT`, with `-` for each `/` of the name.
-
-    The architecture is spelt as the format does, so that App Container's simple discovery finds
-    the file (appc spec discovery.md of 0.6, "Simple Discovery"). podman and buildah read the path
-    of an OCI layout as a reference, and take no other characters in it: its name is in lower case,
-    and what is not a-z, 0-9, a single `.` or `_`, or dashes, becomes `_` (`file_reference`).
-
-    Raises:
-        RecipeError: name, version or os cannot be part of a file name.
-    """
-    kind = machine(image)
-    if image.format == "aci":
-        spelling = kind.appc or kind.uname
-    else:
-        spelling = kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}"
-    parts = {"name": image.name.replace("/", "-"), "version": image.version, "os": image.os}
-    for field, part in parts.items():
-        if _FILE_PART.fullmatch(part) is None:
-            raise RecipeError(
-                f"{field} {part!r} cannot be part of a file name",
-                place=image.place or None,
-                hint=f"set `{field}` in `vars`: letters and digits, then also . _ + ~ : @ -",
-            )
-    stem = "-".join((*parts.values(), spelling))
-    if image.format == "oci":
-        stem = file_reference(stem)
-    name = f"{stem}.{image.format}"
-    if len(name) > _NAME_MAX - len("..partial") - 8:
-        raise RecipeError(
-            f"the output's name has {len(name)} bytes, more than a file system takes",
-            place=image.place or None,
-            hint="shorten `name` or `version` in `vars`",
-        )
-    return name
-
-
 def file_reference(text: str) -> str:
     """The text as a path component of a repository's name (distribution reference grammar):
-    `Base-1.0+b1` gives `base-1.0_b1`. It begins and ends with a letter or digit."""
+    `Base-1.0+b1` gives `base-1.0_b1`. It begins and ends with a letter or digit.
+
+    podman and buildah read the path of an OCI layout as a reference, and take no other characters.
+    """
     runs = re.split(r"([^a-z0-9]+)", text.lower())
     kept = [run if at % 2 == 0 or _SEPARATOR.fullmatch(run) else "_" for at, run in enumerate(runs)]
     return "".join(kept).strip("._-")

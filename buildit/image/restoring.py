@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from buildit.archive.workers import run_all
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError
 from buildit.image.copying import copy_blob
-from buildit.image.crew import Crew
 from buildit.image.replacing import replacing
 
 LARGEST_DOCUMENT = 1 << 18
-_COPIERS = 2
+COPIERS = 2
 _BLOBS = Path("blobs", "sha256")
 
 
@@ -58,6 +58,26 @@ def _has(path: Path, size: int) -> bool:
         return False
 
 
+def make_layout(fresh: Path) -> Path:
+    """Make the directories of a layout at a path that does not exist yet; that of its blobs.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for made in (fresh, fresh / "blobs", fresh / _BLOBS):
+        made.mkdir()
+        made.chmod(0o755)  # whatever the umask
+    return fresh / _BLOBS
+
+
+def write_documents(fresh: Path, documents: Mapping[str, bytes]) -> None:
+    """Write small files of a layout, by their path in it. Raises OSError."""
+    for name, content in documents.items():
+        path = fresh / name
+        path.write_bytes(content)
+        path.chmod(0o644)
+
+
 def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
     """Make the layout again, as it was when `recipe` looked at it.
 
@@ -66,25 +86,20 @@ def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
         IntegrityError: a blob has other bytes, or `kept` names no part of a layout.
         KeyError, TypeError, AttributeError: `kept` is no recipe.
     """
-    works = []
+    for name in (*kept["blobs"], *kept["documents"]):
+        path = layout / name
+        document = path.parent in (layout, layout / _BLOBS) and path.name not in ("", "..", ".")
+        if not (document if name in kept["documents"] else is_hex64(name)):
+            raise _strange(layout, name)
     with replacing(layout) as fresh:
-        directory = fresh / _BLOBS
-        for made in (fresh, fresh / "blobs", directory):
-            made.mkdir()
-            made.chmod(0o755)  # whatever the umask
-        for name, size in kept["blobs"].items():
-            if not is_hex64(name):
-                raise _strange(layout, name)
-            digest, target = Digest(name), directory / name
-            works.append(partial(copy_blob, store_blobs.joinpath, digest, size, name, target))
-        with Crew(works, _COPIERS) as crew:
-            for name, text in kept["documents"].items():
-                path = fresh / name
-                if path.parent not in (fresh, directory) or path.name in ("", "..", "."):
-                    raise _strange(layout, name)
-                path.write_text(text, "ascii")
-                path.chmod(0o644)
-            crew.results()
+        directory = make_layout(fresh)
+        works = [
+            partial(copy_blob, store_blobs.joinpath, Digest(name), size, name, directory / name)
+            for name, size in kept["blobs"].items()
+        ]
+        texts = kept["documents"].items()
+        write_documents(fresh, {name: text.encode("ascii") for name, text in texts})
+        run_all(works, COPIERS)
 
 
 def _strange(layout: Path, name: str) -> IntegrityError:

@@ -11,7 +11,7 @@ from buildit.errors import BuilditError, UsageError
 from buildit.image.formats.read_aci import read_aci
 from buildit.image.formats.read_directory import read_directory
 from buildit.image.formats.read_oci import read_oci
-from buildit.image.tree import Reading
+from buildit.image.reading import Reading
 from buildit.model.tree import Entry
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")

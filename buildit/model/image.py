@@ -16,7 +16,7 @@ from buildit.model.artifact import Encoding
 
 
 class LayerKind(StrEnum):
-    """Who brought a layer; it decides what the layer may replace (`image.rootfs`)."""
+    """Who brought a layer; it decides what the layer may replace (`image.merge`)."""
 
     FROM = "from"
     """Of the image that `from` names: everything may go over it."""

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from buildit.digest import digest_bytes
-from buildit.image.formats.emitters import emit
 from buildit.image.verify import verify
 from buildit.model.image import App, Image, LayerKind, Port
 from buildit.model.tree import Entry, Kind
 from tests import appc
 from tests.engines import podman
-from tests.unit.image.samples import BlobDirectory, directory, file, hard, link, nginx_layers
+from tests.unit.image.samples import BlobDirectory, directory, emit, file, hard, link, nginx_layers
 from tests.unit.image.samples import image as sample
 
 pytestmark = pytest.mark.sandbox
@@ -194,7 +193,7 @@ def test_the_bytes_do_not_depend_on_the_process(blobs: BlobDirectory, tmp_path: 
         "import os, sys; os.umask(0o077)\n"
         "from pathlib import Path\n"
         "from dataclasses import replace\n"
-        "from buildit.image.formats.emitters import emit\n"
+        "from tests.unit.image.samples import emit\n"
         "from tests.sandbox.test_images import BlobDirectory, odd_image\n"
         "blobs = BlobDirectory(Path(sys.argv[1])); whole = odd_image(blobs, 'gzip')\n"
         "for form in ('oci', 'aci'):\n"

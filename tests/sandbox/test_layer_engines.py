@@ -24,8 +24,7 @@ from buildit.commands.assemble import stack
 from buildit.commands.checking import image
 from buildit.commands.synced import Own, dated, take
 from buildit.digest import digest_bytes
-from buildit.image.formats.emitters import emit
-from buildit.image.rootfs import merge
+from buildit.image.merge import merge
 from buildit.image.verify import verify
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App
@@ -48,7 +47,7 @@ from tests.engines import Engine, docker, podman
 from tests.making import making
 from tests.planning import PLATFORM
 from tests.sandbox.test_images import libraries
-from tests.unit.image.samples import directory, file, hard, link
+from tests.unit.image.samples import directory, emit, file, hard, link
 
 pytestmark = pytest.mark.sandbox
 
@@ -225,7 +224,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             ).path
             for form in ("oci", "aci")
         )
-    yield Made(oci, aci, told(planned.entries()))
+    yield Made(oci, aci, told([member.entry for member in planned.members()]))
     shutil.rmtree(root)
 
 

@@ -25,16 +25,14 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
-from buildit.image.formats.emitters import emit
-from buildit.image.formats.oci_layers import Blobs, write_layers
+from buildit.image.formats.oci import LayerPlace, write_layers
 from buildit.image.formats.read_directory import read_directory
-from buildit.image.parents import with_parents
-from buildit.image.rootfs import Overlay, merge
-from buildit.image.tree import Tree, read_entries
+from buildit.image.merge import Merged, Overlay, merge, with_parents
+from buildit.image.reading import SeenTree, read_entries
 from buildit.image.verify import verify
 from buildit.model.image import Layer, LayerKind
-from buildit.model.tree import Entry, Kind
-from tests.unit.image.samples import EPOCH, BlobDirectory
+from buildit.model.tree import Entry, Kind, sort_key
+from tests.unit.image.samples import EPOCH, BlobDirectory, emit
 from tests.unit.image.samples import image as sample
 
 pytestmark = pytest.mark.sandbox
@@ -107,7 +105,7 @@ def _whole(entry: Entry, made: dict[str, tuple[Entry, bytes]]) -> bool:
 
 def stack(chance: random.Random, blobs: BlobDirectory) -> list[tuple[Layer, list[Entry]]]:
     """Layers that merge without a clash: of packages and of steps."""
-    overlay = Overlay()
+    overlay = Overlay(merged=Merged(5))
     made: list[tuple[Layer, list[Entry]]] = []
     for number in range(chance.randrange(2, 7)):
         kind = chance.choice((LayerKind.PACKAGE, LayerKind.STEP))
@@ -128,7 +126,6 @@ def stack(chance: random.Random, blobs: BlobDirectory) -> list[tuple[Layer, list
         except RecipeError:
             continue
         overlay.lay(layer, entries)
-        overlay.complete([entry.path for entry in entries], 5)
         made.append((layer, entries))
     return made
 
@@ -175,13 +172,14 @@ def test_what_is_emitted_is_one_tree_to_all(tmp_path: Path) -> None:
         if not made:
             continue
         layers = tuple(layer for layer, _ in made)
-        planned = merge(layers, [entries for _, entries in made], EPOCH).entries()
+        listings = [sorted(entries, key=sort_key) for _, entries in made]
+        rootfs = merge(layers, listings, EPOCH)
         whole = Entry("", Kind.DIRECTORY, 0o755, mtime=EPOCH)
-        wanted = told((whole, *planned))
+        wanted = told((whole, *(member.entry for member in rootfs.members())))
         (root / "oci").mkdir()
         budget = chance.choice((100, 2, 3))
-        written, _ = write_layers(layers, EPOCH, Blobs(blobs, root / "oci", "none"), budget)
-        tree = Tree()
+        written = write_layers(rootfs, EPOCH, LayerPlace(blobs, root / "oci", "none"), budget)
+        tree = SeenTree()
         for each in written:
             with (root / "oci" / each.digest).open("rb") as stream:
                 tree.lay([entry for entry, _ in read_entries(stream, "layer")])
@@ -333,18 +331,16 @@ def test_verify_sees_any_stack_as_the_kernel_does(tmp_path: Path) -> None:
         root = tmp_path / str(number)
         root.mkdir()
         layers = foreign(chance)
-        tree = Tree()
+        tree = SeenTree()
         for layer in layers:
             tree.lay([entry for entry, _ in layer])
-        tree.entries()
+        entries = tree.entries()
         places = [as_overlay(layer, root / f"layer-{n}") for n, layer in enumerate(layers)]
         with overlaid(places, root) as mount:
             shown = told(listed(mount))
-        view = told(
-            Tree(
-                places=dict(tree.overlaid), overlaid=dict(tree.overlaid), inodes=tree.inodes
-            ).entries()
-        )
+        paths = tree.merged.tree.keys() | tree.merged.stated.keys()
+        directories = [entry for path in paths if (entry := tree.shown(path)) is not None]
+        view = told([*directories, *(each for each in entries if each.kind is not Kind.DIRECTORY)])
         assert view == shown, (number, layers)
         differing += bool(tree.problems)
         shutil.rmtree(root)
@@ -358,7 +354,7 @@ def test_what_umoci_unpacks_otherwise_than_an_overlay_is_a_problem(tmp_path: Pat
     asked = 0
     for number, chance in enumerate(randomly("foreign")):
         layers = foreign(chance)
-        tree = Tree()
+        tree = SeenTree()
         for layer in layers:
             tree.lay([entry for entry, _ in layer])
         entries = tree.entries()
@@ -419,7 +415,8 @@ def test_podman_with_overlay_storage_shows_that_tree(tmp_path: Path) -> None:
     made = next(found for chance in randomly("ours") if len(found := stack(chance, blobs)) > 2)
     whole = sample(tuple(layer for layer, _ in made), "oci", app=None)
     oci = emit(whole, blobs, tmp_path).path
-    wanted = told(merge(whole.layers, [entries for _, entries in made], EPOCH).entries())
+    rootfs = merge(whole.layers, [entries for _, entries in made], EPOCH)
+    wanted = told([member.entry for member in rootfs.members()])
     with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as short:
         own = ("--root", f"{short}/root", "--runroot", f"{short}/run", "--tmpdir", f"{short}/tmp")
         podman = ("podman", *own, "--storage-driver", "overlay", "--runtime", "runc")

@@ -255,7 +255,7 @@ QUICK = ("buildit.cli.quick", "buildit.commands.stamp", "buildit.errors")
 BACK = (
     "buildit.commands.back",
     "buildit.commands.assemble",
-    "buildit.image.formats.emitters",
+    "buildit.image.formats.table",
     "buildit.model.plan",
     "buildit.commands.story",
 )

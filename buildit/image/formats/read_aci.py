@@ -14,9 +14,9 @@ from buildit.archive.streams import Readable
 from buildit.digest import CHUNK
 from buildit.errors import BuilditError
 from buildit.image.appspec import program_problem
-from buildit.image.formats.aci_manifest import program
+from buildit.image.formats.aci import ACI
 from buildit.image.formats.aci_rules import manifest_problems
-from buildit.image.tree import Reading, Tree, inflated, read_entries
+from buildit.image.reading import Reading, SeenTree, inflated, read_entries
 from buildit.model.tree import Entry, Kind
 
 _MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
@@ -70,8 +70,8 @@ def _magic_problems(stream: BinaryIO) -> list[str]:
     return [] if known else ["it is neither a tar nor compressed with gzip, bzip2 or xz"]
 
 
-def _read(plain: Readable, name: str, problems: list[str]) -> tuple[Tree, bytes | None]:
-    tree = Tree()
+def _read(plain: Readable, name: str, problems: list[str]) -> tuple[SeenTree, bytes | None]:
+    tree = SeenTree()
     manifest: bytes | None = None
     has_rootfs = False
     members: list[Entry] = []
@@ -112,7 +112,7 @@ def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> li
     except (ValueError, RecursionError) as error:
         return [f"manifest: is not JSON: {error}"]
     problems = [f"manifest: {problem}" for problem in manifest_problems(document)]
-    if problems or (started := program(document)) is None:
+    if problems or (started := ACI.start(document).program) is None:
         return problems
     tree = {entry.path: entry for entry in entries}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.digest import digest_stream
-from buildit.image.tree import Reading, Tree
+from buildit.image.reading import Reading, SeenTree
 from buildit.model.tree import Entry, Kind
 
 _CAPABILITY = "security.capability"
@@ -25,7 +25,7 @@ def read_directory(path: Path) -> Reading:
         OSError: something cannot be read.
         IntegrityError: the tree changed meanwhile.
     """
-    tree = Tree()
+    tree = SeenTree()
     problems: list[str] = []
     names: dict[tuple[int, int], str] = {}
     entries: list[Entry] = []

@@ -21,7 +21,7 @@ from buildit.digest import CHUNK, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError
 from buildit.image.formats.oci import CONFIG, INDEX, LAYER, LAYOUT, MANIFEST
 from buildit.image.formats.oci_rules import config_problems
-from buildit.image.tree import Reading, Tree, inflated, read_entries
+from buildit.image.reading import Reading, SeenTree, inflated, read_entries
 from buildit.model.tree import Entry
 
 _DOCUMENT_MOST = 4 << 20
@@ -147,7 +147,7 @@ def _described(layout: _Layout) -> Document:
     return manifests[0]
 
 
-def _image(layout: _Layout, manifest: Document, described: Document) -> Tree:
+def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree:
     if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", MANIFEST) != MANIFEST:
         layout.problems.append("the manifest is of another media type than its descriptor")
     named = manifest.get("config")
@@ -162,7 +162,7 @@ def _image(layout: _Layout, manifest: Document, described: Document) -> Tree:
     if len(layers) != len(diff_ids):
         raise IntegrityError(f"{len(layers)} layers, but {len(diff_ids)} diff_ids")
     _check_config(layout, config, described, len(layers))
-    tree = Tree()
+    tree = SeenTree()
     for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
         tree.lay(_layer(layout, descriptor, diff_id, f"layer {number}"))
     return tree

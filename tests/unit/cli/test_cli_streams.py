@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.compress import GzipWriter
-from buildit.archive.workers import submit
-from buildit.image.crew import Crew
+from buildit.archive.workers import run_all, submit
 
 pytestmark = pytest.mark.program
 
@@ -169,8 +168,7 @@ def test_without_threads_the_caller_does_the_work() -> None:
         writer.write(data)
     assert gzip.decompress(out.getvalue()) == data
     works: list[Callable[[], int]] = [lambda n=n: n * n for n in range(5)]  # type: ignore[misc]
-    with Crew(works, 3) as crew:
-        assert crew.results() == [0, 1, 4, 9, 16]
+    assert run_all(works, 3) == [0, 1, 4, 9, 16]
     with ThreadPoolExecutor(2) as pool:
         assert [submit(pool, work).result() for work in works] == [0, 1, 4, 9, 16]
         assert isinstance(submit(pool, lambda: 1 // 0).exception(), ZeroDivisionError)

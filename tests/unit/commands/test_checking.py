@@ -15,7 +15,8 @@ from buildit.commands.synced import own_of, take
 from buildit.errors import RecipeError
 from buildit.events import silent
 from buildit.image.formats.read_oci import read_oci
-from buildit.image.names import file_reference, output_name, reference
+from buildit.image.formats.table import output_name
+from buildit.image.names import file_reference, reference
 from buildit.image.verify import verify
 from buildit.model.image import App
 from buildit.model.plan import ContainerPlan, SyncStep, from_json, to_json
@@ -149,7 +150,7 @@ ACCOUNTS = "- users: {app: {uid: 101, gid: 102}}\n- groups: {app: {gid: 102}, ww
 def test_users_and_groups_are_numbers_where_they_are_known(
     written: str, oci: str | None, aci_says: tuple[str, str], project: Checkout
 ) -> None:
-    from buildit.image.formats.emitters import check
+    from buildit.image.formats.table import check
 
     plan = planned(project, f"{ACCOUNTS}- app: {{exec: [/x], {written}}}\n{BOTH}")
     config, manifest = (check(image(plan, step)) for step in plan.images)
@@ -180,7 +181,7 @@ def test_what_an_aci_depends_on_may_bring_its_user(project: Checkout) -> None:
 
 
 def test_labels_and_annotations_say_what_is_known(project: Checkout) -> None:
-    from buildit.image.formats.emitters import check
+    from buildit.image.formats.table import check
 
     project.write(
         "pkgs/x/one/pkg.yaml",

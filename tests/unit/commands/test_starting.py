@@ -20,6 +20,7 @@ from buildit.commands.starting import (
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.image.layertar import read_listing
+from buildit.image.merge import merge
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, LayerKind
 from buildit.model.platform import PLATFORMS
@@ -51,8 +52,8 @@ def tree(blobs: BlobDirectory, packages: Pairs, synced: Pairs = ()) -> ImageTree
     layers = [blobs.layer("packages", packages)]
     if synced:
         layers.append(blobs.layer("sync files", synced, LayerKind.STEP))
-    listings = [read_listing(layer, blobs) for layer in layers]
-    return image_tree(layers, listings, 0, blobs, PLATFORMS["linux/amd64"])
+    rootfs = merge(layers, [read_listing(layer, blobs) for layer in layers], 0)
+    return image_tree(rootfs, blobs, PLATFORMS["linux/amd64"])
 
 
 def check(
@@ -181,11 +182,18 @@ def test_the_program_is_that_of_the_app_or_of_the_users_own_manifest(blobs: Blob
     assert started_by(aci_image(blobs, "oci", "")) is None
     config = {"config": {"Entrypoint": ["/x"], "Env": ["A=b=c"]}}
     assert started_by(aci_image(blobs, "oci", json.dumps(config))) == ("/x", {"A": "b=c"})
-    manifest = {"app": {"exec": ["/x"], "environment": [{"name": "A", "value": "b"}]}}
+    program = {"exec": ["/x"], "user": "0", "group": "0"}
+    manifest = {
+        "acKind": "ImageManifest",
+        "acVersion": "0.8.11",
+        "name": "example.org/x",
+        "app": {**program, "environment": [{"name": "A", "value": "b"}]},
+    }
     assert started_by(aci_image(blobs, "aci", json.dumps(manifest))) == ("/x", {"A": "b"})
     for broken in ("{", "[]", '{"app": 1}', '{"app": {"exec": []}}', '{"config": 3}'):
-        assert started_by(aci_image(blobs, "aci", broken)) is None
-        assert started_by(aci_image(blobs, "oci", broken)) is None
+        for form in ("aci", "oci"):
+            with pytest.raises(RecipeError):
+                started_by(aci_image(blobs, form, broken))
 
 
 # -- remarks

@@ -10,7 +10,9 @@ from pathlib import Path
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes
-from buildit.model.image import App, Image, Layer, LayerKind, Port, Volume
+from buildit.image.copying import BlobPath
+from buildit.image.formats.table import emit_all
+from buildit.model.image import App, Emission, Image, Layer, LayerKind, Port, Volume
 from buildit.model.tree import Entry, Kind, sort_key
 
 EPOCH = 1_700_000_000
@@ -129,3 +131,8 @@ def image(layers: tuple[Layer, ...], form: str, **more: object) -> Image:
         place="containers/nginx/container.yaml:9:5",
     )
     return replace(whole, **more)  # type: ignore[arg-type]
+
+
+def emit(one: Image, blobs: BlobPath, output: Path) -> Emission:
+    """One image as a file or directory of `output`."""
+    return emit_all((one,), blobs, output)[0]

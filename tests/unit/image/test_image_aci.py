@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, StoreError
-from buildit.image.formats.aci import emit_aci
 from buildit.model.image import App, Image, Volume
 from tests import appc
-from tests.unit.image.samples import BlobDirectory, directory, file, image, nginx_layers
+from tests.unit.image.samples import BlobDirectory, directory, emit, file, image, nginx_layers
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +39,7 @@ def manifest_of(path: Path) -> dict[str, object]:
 def test_the_aci_meets_every_rule_and_has_the_golden_image_id(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
-    emission = emit_aci(image(nginx_layers(blobs), "aci"), blobs, tmp_path / "out")
+    emission = emit(image(nginx_layers(blobs), "aci"), blobs, tmp_path / "out")
     assert emission.path.name == "nginx-production-1.22.1-p1-linux-amd64.aci"
     assert appc.problems(emission.path) == []
     assert emission.identifier == appc.image_id(emission.path)
@@ -51,8 +50,8 @@ def test_the_aci_meets_every_rule_and_has_the_golden_image_id(
 
 def test_compression_does_not_change_the_image_id(blobs: BlobDirectory, tmp_path: Path) -> None:
     whole = image(nginx_layers(blobs), "aci")
-    packed = emit_aci(whole, blobs, tmp_path / "packed")
-    plain = emit_aci(replace(whole, compress="none"), blobs, tmp_path / "plain")
+    packed = emit(whole, blobs, tmp_path / "packed")
+    plain = emit(replace(whole, compress="none"), blobs, tmp_path / "plain")
     assert packed.identifier == plain.identifier
     assert appc.problems(plain.path) == []
     assert plain.path.read_bytes() == appc.plain_tar(packed.path)
@@ -61,7 +60,7 @@ def test_compression_does_not_change_the_image_id(blobs: BlobDirectory, tmp_path
 def test_the_files_have_their_bytes_owners_and_attributes(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
-    emission = emit_aci(image(nginx_layers(blobs), "aci"), blobs, tmp_path)
+    emission = emit(image(nginx_layers(blobs), "aci"), blobs, tmp_path)
     with tarfile.open(emission.path) as archive:
         config = archive.getmember("rootfs/etc/nginx/nginx.conf")
         assert (config.mode, config.uid, config.gid) == (0o600, 33, 33)
@@ -77,7 +76,7 @@ def test_the_files_have_their_bytes_owners_and_attributes(
 
 def test_the_users_manifest_has_the_last_word(blobs: BlobDirectory, tmp_path: Path) -> None:
     whole = image(nginx_layers(blobs), "aci", content=CONTENT)
-    emission = emit_aci(whole, blobs, tmp_path)
+    emission = emit(whole, blobs, tmp_path)
     assert manifest_of(emission.path) == json.loads(CONTENT)
     assert appc.problems(emission.path) == []
 
@@ -86,9 +85,9 @@ def test_blanks_in_the_users_manifest_do_not_change_the_image(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
     layers = nginx_layers(blobs)
-    one = emit_aci(image(layers, "aci", content=CONTENT), blobs, tmp_path)
+    one = emit(image(layers, "aci", content=CONTENT), blobs, tmp_path)
     other = json.dumps(json.loads(CONTENT), indent=3)
-    assert emit_aci(image(layers, "aci", content=other), blobs, tmp_path) == one
+    assert emit(image(layers, "aci", content=other), blobs, tmp_path) == one
 
 
 BAD_CONTENT = {
@@ -109,7 +108,7 @@ BAD_CONTENT = {
 def test_a_bad_manifest_is_one_clear_error(case: str, blobs: BlobDirectory, tmp_path: Path) -> None:
     content, message = BAD_CONTENT[case]
     with pytest.raises(RecipeError) as caught:
-        emit_aci(image(nginx_layers(blobs), "aci", content=content), blobs, tmp_path / "out")
+        emit(image(nginx_layers(blobs), "aci", content=content), blobs, tmp_path / "out")
     assert message in caught.value.message
     assert caught.value.place == "containers/nginx/container.yaml:9:5"
     assert caught.value.hint
@@ -133,7 +132,7 @@ def test_a_bad_image_is_one_clear_error(case: str, blobs: BlobDirectory, tmp_pat
     fields, message = BAD_IMAGE[case]
     whole: Image = replace(image(nginx_layers(blobs), "aci"), **fields)  # type: ignore[arg-type]
     with pytest.raises(RecipeError) as caught:
-        emit_aci(whole, blobs, tmp_path / "out")
+        emit(whole, blobs, tmp_path / "out")
     assert message in caught.value.message
     assert caught.value.place
     assert caught.value.hint
@@ -143,7 +142,7 @@ def test_a_bad_image_is_one_clear_error(case: str, blobs: BlobDirectory, tmp_pat
 def test_a_machine_without_an_app_container_name_gets_no_labels(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
-    emission = emit_aci(image(nginx_layers(blobs), "aci", arch="riscv64"), blobs, tmp_path)
+    emission = emit(image(nginx_layers(blobs), "aci", arch="riscv64"), blobs, tmp_path)
     assert emission.path.name == "nginx-production-1.22.1-p1-linux-riscv64.aci"
     assert appc.problems(emission.path) == []
     labels = manifest_of(emission.path)["labels"]
@@ -156,7 +155,7 @@ def test_a_damaged_layer_leaves_the_old_file_and_no_rest(
 ) -> None:
     whole = image(nginx_layers(blobs), "aci")
     out = tmp_path / "out"
-    before = emit_aci(whole, blobs, out).path.read_bytes()
+    before = emit(whole, blobs, out).path.read_bytes()
     tar = blobs(whole.layers[1].diff_id)
     if damage == "flipped":
         tar.write_bytes(tar.read_bytes().replace(b"nnnn", b"nnnm", 1))
@@ -167,7 +166,7 @@ def test_a_damaged_layer_leaves_the_old_file_and_no_rest(
     else:
         blobs(whole.layers[1].contents).write_bytes(b"{}")
     with pytest.raises(BuilditError) as caught:
-        emit_aci(whole, blobs, out)
+        emit(whole, blobs, out)
     expected = StoreError if damage == "missing" else IntegrityError
     assert isinstance(caught.value, expected)
     assert caught.value.hint
@@ -182,7 +181,7 @@ def tar_name(whole: Image) -> str:
 def test_an_unwritable_output_is_a_store_error(blobs: BlobDirectory, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file is in the way")
     with pytest.raises(StoreError, match="cannot be written"):
-        emit_aci(image(nginx_layers(blobs), "aci"), blobs, tmp_path / "out")
+        emit(image(nginx_layers(blobs), "aci"), blobs, tmp_path / "out")
 
 
 def test_whiteout_names_are_refused(blobs: BlobDirectory) -> None:

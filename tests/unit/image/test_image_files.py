@@ -10,20 +10,20 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from buildit.archive.compress import BLOCK, GzipWriter
 from buildit.archive.contents import contents_blob
+from buildit.archive.workers import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.copying import copy_blob
-from buildit.image.crew import Crew
-from buildit.image.formats.emitters import emit
 from buildit.image.replacing import replacing
 from buildit.model.tree import Entry, Kind
-from tests.unit.image.samples import BlobDirectory, file, image
+from tests.unit.image.samples import BlobDirectory, emit, file, image
 
 pytestmark = pytest.mark.unit
 
@@ -196,10 +196,9 @@ def test_two_runs_at_once_leave_one_whole_output(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_crew_gives_results_in_order_and_the_first_failure() -> None:
-    assert Crew([], 2).results() == []
-    with Crew([lambda n=n: n * n for n in range(20)], 3) as crew:  # type: ignore[misc]
-        assert crew.results() == [n * n for n in range(20)]
+def test_a_few_threads_give_results_in_order_and_the_first_failure() -> None:
+    assert run_all([], 2) == []
+    assert run_all([partial(pow, n, 2) for n in range(20)], 3) == [n * n for n in range(20)]
     begun: list[int] = []
 
     def work(number: int) -> None:
@@ -207,9 +206,6 @@ def test_a_crew_gives_results_in_order_and_the_first_failure() -> None:
         if number == 2:
             raise KeyError(number)
 
-    with (
-        pytest.raises(KeyError),
-        Crew([lambda n=n: work(n) for n in range(9)], 1) as failing,  # type: ignore[misc]
-    ):
-        failing.results()
+    with pytest.raises(KeyError):
+        run_all([partial(work, n) for n in range(9)], 1)
     assert begun == [0, 1, 2]

@@ -13,14 +13,15 @@ from buildit.archive.compress import TRUSTED, compress_layer, confirm
 from buildit.archive.tar.read import read_tar
 from buildit.digest import Digest, digest_file
 from buildit.errors import BuilditError, IntegrityError, RecipeError, StoreError
-from buildit.image.formats.oci import emit_oci
-from buildit.image.formats.oci_layers import Blobs, write_layers
+from buildit.image.formats.oci import LayerPlace, write_layers
+from buildit.image.formats.table import rootfs_of
 from buildit.model.artifact import Encoding
 from buildit.model.image import App, Emission, Layer, LayerKind
 from tests.unit.image.samples import (
     EPOCH,
     BlobDirectory,
     directory,
+    emit,
     file,
     hard,
     image,
@@ -71,7 +72,7 @@ def test_the_layout_is_sound_and_has_the_golden_digest(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
     layers = nginx_layers(blobs)
-    emission = emit_oci(image(layers, "oci"), blobs, tmp_path / "out")
+    emission = emit(image(layers, "oci"), blobs, tmp_path / "out")
     assert emission.path.name == "nginx-production-1.22.1-p1-linux-amd64.oci"
     index, manifest, config = read_layout(emission)
     assert index["manifests"][0]["platform"] == {"architecture": "amd64", "os": "linux"}
@@ -96,7 +97,7 @@ def test_the_layout_is_sound_and_has_the_golden_digest(
 def test_the_uppermost_layer_says_of_directories_what_no_other_does(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
-    emission = emit_oci(image(nginx_layers(blobs), "oci"), blobs, tmp_path)
+    emission = emit(image(nginx_layers(blobs), "oci"), blobs, tmp_path)
     _, manifest, _ = read_layout(emission)
     last = emission.path / "blobs" / "sha256" / manifest["layers"][-1]["digest"][7:]
     with last.open("rb") as stream:
@@ -114,8 +115,8 @@ def test_compressed_layers_hold_the_same_tars(
     codec: str, blobs: BlobDirectory, tmp_path: Path
 ) -> None:
     layers = nginx_layers(blobs)
-    plain = emit_oci(image(layers, "oci"), blobs, tmp_path / "plain")
-    packed = emit_oci(image(layers, "oci", compress=codec), blobs, tmp_path / "packed")
+    plain = emit(image(layers, "oci"), blobs, tmp_path / "plain")
+    packed = emit(image(layers, "oci", compress=codec), blobs, tmp_path / "packed")
     _, manifest, config = read_layout(packed)
     assert config == read_layout(plain)[2]
     assert {each["mediaType"] for each in manifest["layers"]} == {f"{LAYER}+{codec}"}
@@ -132,7 +133,7 @@ def test_a_known_encoding_is_copied(blobs: BlobDirectory, tmp_path: Path) -> Non
     known = replace(layer, encodings=(Encoding("gzip", digest, size),))
     blobs(layer.diff_id).write_bytes(bytes(layer.size))  # proves that it is not compressed anew
     whole = image((known,), "oci", app=None, compress="gzip")
-    _, manifest, _ = read_layout(emit_oci(whole, blobs, tmp_path / "out"))
+    _, manifest, _ = read_layout(emit(whole, blobs, tmp_path / "out"))
     assert manifest["layers"][0]["digest"] == f"sha256:{digest}"
 
 
@@ -166,7 +167,7 @@ def test_a_damaged_layer_is_never_compressed_into_an_image(
     tar = blobs(layer.diff_id)
     tar.write_bytes(tar.read_bytes().replace(b"content", b"contenu"))
     with pytest.raises(IntegrityError, match="is corrupt"):
-        emit_oci(image((layer,), "oci", app=None, compress="zstd"), blobs, tmp_path / "out")
+        emit(image((layer,), "oci", app=None, compress="zstd"), blobs, tmp_path / "out")
     assert not [*(tmp_path / "out").glob("*")]
 
 
@@ -174,7 +175,7 @@ def test_an_image_never_shares_an_inode_with_the_store(
     blobs: BlobDirectory, tmp_path: Path
 ) -> None:
     layers = nginx_layers(blobs)
-    layout = emit_oci(image(layers, "oci"), blobs, tmp_path / "out").path
+    layout = emit(image(layers, "oci"), blobs, tmp_path / "out").path
     stored = {path.stat().st_ino for path in blobs.root.iterdir()}
     copied = layout / "blobs" / "sha256" / layers[0].diff_id
     assert copied.stat().st_ino not in stored
@@ -188,7 +189,7 @@ def test_the_umask_does_not_show(mask: int, blobs: BlobDirectory, tmp_path: Path
     (tmp_path / "out").mkdir()
     before = os.umask(mask)
     try:
-        emission = emit_oci(whole, blobs, tmp_path / "out")
+        emission = emit(whole, blobs, tmp_path / "out")
     finally:
         os.umask(before)
     modes = {oct(path.stat().st_mode & 0o777) for path in emission.path.rglob("*")}
@@ -222,7 +223,8 @@ def unpacked(layout: Path, manifest: dict[str, Any]) -> dict[str, tuple[object, 
 def grouped(layers: tuple[Layer, ...], blobs: BlobDirectory, out: Path, budget: int) -> Any:
     blob_directory = out / "blobs" / "sha256"
     blob_directory.mkdir(parents=True)
-    written, _ = write_layers(layers, EPOCH, Blobs(blobs, blob_directory, "none"), budget)
+    rootfs = rootfs_of(image(layers, "oci"), blobs)
+    written = write_layers(rootfs, EPOCH, LayerPlace(blobs, blob_directory, "none"), budget)
     assert len(written) <= budget
     for each in written:
         assert digest_file(blob_directory / each.digest) == each.digest == each.diff_id
@@ -246,7 +248,7 @@ CONTENT = {
 
 def test_the_users_config_takes_the_place_of_the_app(blobs: BlobDirectory, tmp_path: Path) -> None:
     whole = image(nginx_layers(blobs), "oci", content=json.dumps(CONTENT))
-    _, _, config = read_layout(emit_oci(whole, blobs, tmp_path))
+    _, _, config = read_layout(emit(whole, blobs, tmp_path))
     assert config["author"] == "Another"
     assert config["config"] == CONTENT["config"]
     assert (config["architecture"], config["os"]) == ("amd64", "linux")
@@ -269,7 +271,7 @@ BAD_CONTENT = {
 def test_a_bad_config_is_one_clear_error(case: str, blobs: BlobDirectory, tmp_path: Path) -> None:
     content, message = BAD_CONTENT[case]
     with pytest.raises(RecipeError) as caught:
-        emit_oci(image(nginx_layers(blobs), "oci", content=content), blobs, tmp_path / "out")
+        emit(image(nginx_layers(blobs), "oci", content=content), blobs, tmp_path / "out")
     assert message in caught.value.message
     assert caught.value.place == "containers/nginx/container.yaml:9:5"
     assert not [*(tmp_path / "out").glob("*")]
@@ -286,33 +288,33 @@ BAD_IMAGE: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_bad_image_is_one_clear_error(case: str, blobs: BlobDirectory, tmp_path: Path) -> None:
     fields, message = BAD_IMAGE[case]
     with pytest.raises(RecipeError, match=message):
-        emit_oci(replace(image(nginx_layers(blobs), "oci"), **fields), blobs, tmp_path / "out")
+        emit(replace(image(nginx_layers(blobs), "oci"), **fields), blobs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_digest_that_is_a_path_goes_nowhere(blobs: BlobDirectory, tmp_path: Path) -> None:
     layer = replace(blobs.layer("x", [file("f")]), diff_id=Digest("../../f"))
     with pytest.raises(ValueError, match="not a digest"):
-        emit_oci(image((layer,), "oci"), blobs, tmp_path / "out")
+        emit(image((layer,), "oci"), blobs, tmp_path / "out")
 
 
 def test_a_missing_or_short_blob_leaves_the_old_image(blobs: BlobDirectory, tmp_path: Path) -> None:
     whole = image(nginx_layers(blobs), "oci")
-    before = emit_oci(whole, blobs, tmp_path / "out")
+    before = emit(whole, blobs, tmp_path / "out")
     tar = blobs(whole.layers[1].diff_id)
     tar.write_bytes(tar.read_bytes()[:-1])
     with pytest.raises(IntegrityError, match="bytes instead of"):
-        emit_oci(whole, blobs, tmp_path / "out")
+        emit(whole, blobs, tmp_path / "out")
     tar.unlink()
     with pytest.raises(StoreError, match="cannot be read"):
-        emit_oci(whole, blobs, tmp_path / "out")
+        emit(whole, blobs, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [before.path.name]
     read_layout(before)
 
 
 def test_the_same_layer_twice_is_one_blob(blobs: BlobDirectory, tmp_path: Path) -> None:
     layer = blobs.layer("x", [file("f", b"content")])
-    read_layout(emit_oci(image((layer, layer), "oci", app=None), blobs, tmp_path))
+    read_layout(emit(image((layer, layer), "oci", app=None), blobs, tmp_path))
 
 
 def test_a_full_disk_is_a_store_error_and_leaves_nothing(
@@ -325,7 +327,7 @@ def test_a_full_disk_is_a_store_error_and_leaves_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
         with pytest.raises(BuilditError) as caught:
-            emit_oci(image((layer,), "oci", app=None), blobs, tmp_path / "out")
+            emit(image((layer,), "oci", app=None), blobs, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert isinstance(caught.value, StoreError)

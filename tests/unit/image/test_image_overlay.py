@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 
 from buildit.errors import RecipeError
-from buildit.image.parents import with_parents
-from buildit.image.tree import SHOWN, Tree
+from buildit.image.merge import with_parents
+from buildit.image.reading import SHOWN, SeenTree
 from buildit.model.tree import Entry, Kind
 from tests.unit.image.samples import directory, file, hard, link
 
 pytestmark = pytest.mark.unit
 
 
-def laid(*layers: list[tuple[Entry, bytes]]) -> Tree:
-    tree = Tree()
+def laid(*layers: list[tuple[Entry, bytes]]) -> SeenTree:
+    tree = SeenTree()
     for layer in layers:
         tree.lay([entry for entry, _ in layer])
     return tree
@@ -106,3 +106,10 @@ def test_parents_are_repeated_or_made() -> None:
     with pytest.raises(RecipeError, match="/l/x lies beneath /l, which is a symlink") as caught:
         with_parents([file("l/x")[0]], {"l": link("l", "a")[0]}, new, "container.yaml:3:3")
     assert caught.value.place == "container.yaml:3:3"
+
+
+def test_a_deletion_makes_no_directory_for_an_unpacker() -> None:
+    """umoci 0.4.7 unpacks `d/.wh.x` over nothing to nothing; an overlay shows the empty `d`."""
+    (problem,) = problems([file("a")], [file("d/.wh.x")])
+    assert problem.startswith("'d' is absent to an unpacker, and a directory 0755 0:0")
+    assert [entry.path for entry in laid([file("a")], [file("d/.wh.x")]).entries()] == ["", "a"]

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.image.appspec import aci_app, check_app, check_program, oci_config
+from buildit.image.appspec import check_app, check_program
+from buildit.image.formats.aci import aci_app
 from buildit.image.formats.aci_rules import manifest_problems
-from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, output_name, tag
+from buildit.image.formats.oci import app_section
+from buildit.image.formats.table import output_name
+from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, tag
 from buildit.model.artifact import Encoding
 from buildit.model.image import (
     ARCHITECTURES,
@@ -125,15 +128,15 @@ def test_suggested_identifiers_are_identifiers(foreign: str) -> None:
 
 def test_an_app_without_extras_is_short() -> None:
     plain = App(("/bin/x",))
-    assert oci_config(plain) == {"Entrypoint": ["/bin/x"], "WorkingDir": "/"}
+    assert app_section(plain) == {"Entrypoint": ["/bin/x"], "WorkingDir": "/"}
     assert aci_app(plain, "") == {
         "exec": ["/bin/x"],
         "group": "0",
         "user": "0",
         "workingDirectory": "/",
     }
-    assert oci_config(replace(plain, user="nginx"))["User"] == "nginx"
-    assert oci_config(replace(plain, group="0"))["User"] == "0:0"
+    assert app_section(replace(plain, user="nginx"))["User"] == "nginx"
+    assert app_section(replace(plain, group="0"))["User"] == "0:0"
 
 
 def test_the_aci_app_has_names_for_ports_and_volumes() -> None:

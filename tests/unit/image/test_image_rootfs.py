@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from buildit.archive.contents import contents_blob
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, RecipeError
 from buildit.image.budget import group
-from buildit.image.rootfs import Rootfs, merge
-from buildit.image.survey import survey
+from buildit.image.merge import GENERATED, Change, Merged, Rootfs, linked, merge
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key
 from tests.unit.image.samples import EPOCH, directory, file, hard, link
@@ -38,8 +36,12 @@ def layer_of(title: str, kind: LayerKind) -> Layer:
     return Layer(digest_bytes(title.encode()), 0, title, Digest("0" * 64), kind)
 
 
+def entries(rootfs: Rootfs) -> tuple[Entry, ...]:
+    return tuple(member.entry for member in rootfs.members())
+
+
 def modes(rootfs: Rootfs) -> dict[str, str]:
-    return {entry.path: f"{entry.kind}:{entry.mode:o}" for entry in rootfs.entries()}
+    return {entry.path: f"{entry.kind}:{entry.mode:o}" for entry in entries(rootfs)}
 
 
 def test_parents_that_no_layer_brings_are_generated() -> None:
@@ -91,7 +93,7 @@ def test_all_clashes_are_told_at_once() -> None:
 def test_the_same_file_in_two_packages_is_fine_in_any_order() -> None:
     one = listing("a", file("f", b"same"), link("l", "f"))
     other = listing("b", file("f", b"same"), link("l", "f"))
-    assert merged(one, other).entries() == merged(other, one).entries()
+    assert entries(merged(one, other)) == entries(merged(other, one))
 
 
 def test_a_step_replaces_files_and_links() -> None:
@@ -169,12 +171,12 @@ def test_a_directory_that_the_uppermost_layer_only_implies_is_restated() -> None
 def test_hard_links_survive_their_file() -> None:
     package = listing("a", file("a", b"old"), hard("b", "a"), hard("c", "a"))
     rootfs = merged(package, listing("s", file("a", b"new"), kind=LayerKind.STEP))
-    a, b, c = rootfs.members
+    a, b, c = rootfs.members()
     assert (a.entry.kind, a.layer, a.source) == (Kind.FILE, 1, "a")
     assert (b.entry.kind, b.layer, b.source) == (Kind.FILE, 0, "a")
     assert b.entry.digest == digest_bytes(b"old")
     assert (c.entry.kind, c.entry.target) == (Kind.HARDLINK, "b")
-    assert rootfs.finder()("c") == b.entry
+    assert rootfs.find("c") == replace(b.entry, path="c")
 
 
 NAMES = st.sampled_from(["a", "A", "a/b", "a/b/c", "d", "d/e", "lib", "lib/x"])
@@ -206,41 +208,11 @@ LAYERS = st.lists(
 )
 
 
-Result = TypeVar("Result")
-
-
-def clash_or(work: Callable[[], Result]) -> Result | str:
+def clash_or(work: Callable[[], str]) -> str:
     try:
         return work()
     except RecipeError as error:
         return "\n".join((error.message, *error.details))
-
-
-@given(LAYERS)
-def test_a_survey_says_what_the_merge_says(
-    specs: list[tuple[LayerKind, list[tuple[str, str, int, bool]]]],
-) -> None:
-    layers = [layer_of(f"layer {n}", kind) for n, (kind, _) in enumerate(specs)]
-    listings = [entries_of(each) for _, each in specs]
-    blobs = [contents_blob(entries) for entries in listings]
-    whole = clash_or(lambda: merge(layers, listings, EPOCH))
-    found = clash_or(lambda: survey(layers, blobs, EPOCH))
-    if isinstance(whole, str) or isinstance(found, str):
-        assert whole == found
-        return
-    assert found.restated == whole.restated
-    assert found.notices == whole.notices
-    find = whole.finder()
-    for entry in whole.entries():
-        expected = find(entry.path)
-        actual = found.find(entry.path)
-        assert actual is not None
-        assert expected is not None
-        assert (actual.kind, actual.mode, actual.target) == (
-            expected.kind,
-            expected.mode,
-            expected.target,
-        )
 
 
 @given(LAYERS)
@@ -261,23 +233,97 @@ def test_the_order_of_packages_does_not_matter(
 
 def leaves(rootfs: Rootfs) -> str:
     """Directories may differ: there the later layer's mode counts, which is noticed."""
-    return str([entry for entry in rootfs.entries() if entry.kind is not Kind.DIRECTORY])
-
-
-LINK = b'{"entries":[{"kind":"hardlink","mode":"0644","path":"a","target":"b"}],"format":1}'
-
-
-@pytest.mark.parametrize(
-    "damage", [b"", b"[]", b"{}", b'{"format":1,"entries":[1]}', b"\xff", LINK]
-)
-def test_a_damaged_listing_is_an_integrity_error(damage: bytes) -> None:
-    with pytest.raises(IntegrityError, match="contents of x are damaged"):
-        survey([layer_of("x", LayerKind.PACKAGE)], [damage], EPOCH)
+    return str([entry for entry in entries(rootfs) if entry.kind is not Kind.DIRECTORY])
 
 
 def test_a_hard_link_without_its_file_is_an_integrity_error() -> None:
     with pytest.raises(IntegrityError, match="lacks it"):
         merged(listing("a", hard("b", "a")))
+
+
+# -- deletions (image-spec layer.md, "Whiteouts")
+
+BASE = [directory("d", 0o700), directory("d/e"), file("d/e/x", b"1"), file("d/y"), link("l", "d")]
+
+
+def changed(*layers: Sequence[tuple[Entry, bytes]]) -> Merged:
+    tree = Merged()
+    for files in layers:
+        tree.lay(Change.of(entry for entry, _ in files))
+    return tree
+
+
+def test_deletions_are_read_and_spelt() -> None:
+    marks = [file(".wh.l"), directory("d"), file("d/.wh..wh..opq"), file("d/.wh.y"), file("d/z")]
+    change = Change.of(entry for entry, _ in marks)
+    assert (change.deleted, change.opaque) == (("l", "d/y"), ("d",))
+    assert [entry.path for entry in change.entries] == ["d", "d/z"]
+    assert Change.of(change.spelt()) == replace(change, entries=change.entries)
+
+
+@pytest.mark.parametrize(
+    ("upper", "left"),
+    [
+        ([file("d/.wh.y")], ["d", "d/e", "d/e/x", "l"]),
+        ([file("d/.wh.e")], ["d", "d/y", "l"]),
+        ([file(".wh.d")], ["l"]),
+        ([file(".wh.d"), file(".wh.none")], ["l"]),
+        ([file("d/.wh..wh..opq")], ["d", "l"]),
+        ([file("d/.wh..wh..opq"), file("d/y", b"2")], ["d", "d/y", "l"]),
+        ([file(".wh..wh..opq"), file("z")], ["z"]),
+        ([file(".wh.l"), file("d/e/n")], ["d", "d/e", "d/e/n", "d/e/x", "d/y"]),
+    ],
+)
+def test_a_layer_deletes_what_lies_below(upper: list[tuple[Entry, bytes]], left: list[str]) -> None:
+    assert sorted(changed(BASE, upper).tree) == left
+
+
+def test_a_step_deletes_and_a_package_may_not() -> None:
+    base = listing("a", *BASE)
+    step = merged(base, listing("s", file("d/.wh.y"), directory("d", 0o700), kind=LayerKind.STEP))
+    assert "d/y" not in step.tree
+    assert [each.path for each in step.restated] == []
+    with pytest.raises(RecipeError, match=r"layers clash at 'd/y': a deletion of b and a file"):
+        merged(base, listing("b", file("d/.wh.y")))
+
+
+MARKS = st.lists(st.sampled_from(["a", "a/b", "d", "d/e", "", "lib"]), max_size=2, unique=True)
+CHANGES = st.lists(st.tuples(st.lists(SPECS, max_size=5), MARKS, MARKS), min_size=2, max_size=4)
+
+
+@given(CHANGES, st.integers(1, 3))
+def test_layers_that_become_one_are_the_same_change(
+    specs: list[tuple[list[tuple[str, str, int, bool]], list[str], list[str]]], first: int
+) -> None:
+    """Deletions included: of what lies below the group nothing else is left than of its layers."""
+    changes = []
+    for some, deleted, opaque in specs:
+        entries = tuple(entries_of(some))
+        taken = {entry.path for entry in entries}
+        taken |= {path.rpartition("/")[0] for path in taken}
+        gone = tuple(path for path in deleted if path and path not in taken)
+        leaves = {each.path for each in entries if each.kind is not Kind.DIRECTORY}
+        whole = tuple(path for path in opaque if path not in leaves)
+        changes.append(Change(entries, gone, whole))
+    one_by_one, at_once, group_tree = Merged(), Merged(), Merged()
+    for change in changes:
+        assume(not one_by_one.lay(change).through)  # where clients differ anyway
+    for change in changes[:first]:
+        at_once.lay(change)
+    for change in changes[first:]:
+        group_tree.lay(change)
+    brought = tuple(
+        each.entry
+        for each in linked({p: m for p, m in group_tree.tree.items() if m.layer != GENERATED})
+    )
+    at_once.lay(Change(brought, *group_tree.deletions()))
+    assert told_of(at_once) == told_of(one_by_one)
+
+
+def told_of(tree: Merged) -> dict[str, Entry]:
+    """All but directories that no layer brings."""
+    found = tree.tree.items()
+    return {path: member.entry for path, member in found if member.layer != GENERATED}
 
 
 @given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 45))

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from buildit.errors import UsageError
-from buildit.image.formats.emitters import emit
 from buildit.image.verify import Report, verify
 from buildit.model.image import LayerKind
 from tests.unit.image.samples import (
     BlobDirectory,
     directory,
+    emit,
     file,
     hard,
     image,
@@ -349,6 +349,6 @@ def test_what_a_stranger_stores_bounds_what_is_unpacked(
     aci = emit(made, blobs, tmp_path).path
     oci = emit(replace(made, format="oci", compress="gzip"), blobs, tmp_path).path
     assert verify((aci, oci)).passed()
-    monkeypatch.setattr("buildit.image.tree.INFLATED", 1 << 20)
+    monkeypatch.setattr("buildit.image.reading.INFLATED", 1 << 20)
     for path in (aci, oci):
         assert "exceeds the limit total_bytes" in only_problem(verify([path]))

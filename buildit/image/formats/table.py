@@ -1,0 +1,232 @@
+"""The formats: what an `image` step may ask for. A new one is a module with a `Format`, and a row.
+
+A format is a value. `check` and `plan` are pure: of an image they make its documents, as a client
+finds them, and the descriptors of its layers. `write` puts both where a target wants them, from the
+store's blobs; other targets (an archive for docker, a registry) are other ways to write one plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from buildit.digest import Digest, is_hex64
+from buildit.errors import RecipeError
+from buildit.image.appspec import check_tree
+from buildit.image.copying import BlobPath
+from buildit.image.layertar import read_listing
+from buildit.image.merge import Rootfs, merge
+from buildit.image.names import FILE_PART, NAME_MAX, machine
+from buildit.image.replacing import replacing
+from buildit.model.image import Architecture, Emission, Image
+
+Document = Mapping[str, Any]
+"""The manifest or config of a format, as JSON data without what describes the layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlob:
+    """One emitted layer: the digest of its tar, and of the blob that holds it, compressed or not.
+
+    `size` is the blob's, in bytes. `title` names the packages and steps in it.
+    """
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An image without its bytes: `documents` by their path in it, and its layers, bottom first.
+
+    `digest` is of the document that names all others; empty where the format names an image by the
+    bytes of a whole file.
+    """
+
+    documents: Mapping[str, bytes]
+    layers: tuple[LayerBlob, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a document says of the start: `program` is an absolute path, None where there is none
+    to check; `directories` what each is to people, and its path; `accounts` pairs of `user` or
+    `group` and a name or number."""
+
+    program: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directories: tuple[tuple[str, str], ...] = ()
+    accounts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`check` refuses what can be told without the layers and gives the document; `plan` completes
+    it with layers; `write` makes the image at a path that does not exist yet.
+
+    `codecs` are what `compress` takes, the first is the format's own; `title` and `only` are of the
+    message that refuses others. `empty` is whether an image may have no layers. `spelling` is a
+    machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
+    what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
+    whether App Container discovery finds it.
+    """
+
+    name: str
+    title: str
+    codecs: tuple[str, ...]
+    spelling: Callable[[Architecture], str]
+    check: Callable[[Image], Document]
+    start: Callable[[Document], Start]
+    plan: Callable[[Image, Document, Sequence[LayerBlob]], Plan]
+    write: Callable[[Image, Document, Rootfs, BlobPath, Path], Emission]
+    stem: Callable[[str], str] = str
+    unspoken: Callable[[Image], Iterator[str]] = lambda _: iter(())
+    only: str = ""
+    empty: bool = False
+    signed: bool = False
+    discovered: bool = False
+
+    def codec(self, image: Image) -> str:
+        """How the image is compressed.
+
+        Raises:
+            RecipeError: the format knows no such codec.
+        """
+        codec = image.compress or self.codecs[0]
+        if codec not in self.codecs:
+            raise RecipeError(
+                f"{self.title} cannot be compressed as {codec!r}{self.only}",
+                place=image.place or None,
+                hint=f"`compress:` takes {', '.join(self.codecs)}",
+            )
+        return codec
+
+
+def _aci() -> Format:
+    from buildit.image.formats.aci import ACI
+
+    return ACI
+
+
+def _oci() -> Format:
+    from buildit.image.formats.oci import OCI
+
+    return OCI
+
+
+FORMATS: Mapping[str, Callable[[], Format]] = {"aci": _aci, "oci": _oci}
+
+
+def format_of(image: Image) -> Format:
+    """Raises RecipeError where the format is unknown."""
+    make = FORMATS.get(image.format)
+    if make is None:
+        raise RecipeError(
+            f"unknown image format {image.format!r}",
+            place=image.place or None,
+            hint=f"`type:` takes {', '.join(FORMATS)}",
+        )
+    return make()
+
+
+def output_name(image: Image) -> str:
+    """`NAME-VERSION-OS-ARCH.FORMAT`, with `-` for each `/` of the name.
+
+    The architecture is spelt as the format does, so that App Container's simple discovery finds
+    the file (appc spec discovery.md of 0.6, "Simple Discovery").
+
+    Raises:
+        RecipeError: name, version or os cannot be part of a file name, or the format is unknown.
+    """
+    form = format_of(image)
+    parts = {"name": image.name.replace("/", "-"), "version": image.version, "os": image.os}
+    for part_name, part in parts.items():
+        if FILE_PART.fullmatch(part) is None:
+            raise RecipeError(
+                f"{part_name} {part!r} cannot be part of a file name",
+                place=image.place or None,
+                hint=f"set `{part_name}` in `vars`: letters and digits, then also . _ + ~ : @ -",
+            )
+    stem = form.stem("-".join((*parts.values(), form.spelling(machine(image)))))
+    name = f"{stem}.{form.name}"
+    if len(name) > NAME_MAX - len("..partial") - 8:
+        raise RecipeError(
+            f"the output's name has {len(name)} bytes, more than a file system takes",
+            place=image.place or None,
+            hint="shorten `name` or `version` in `vars`",
+        )
+    return name
+
+
+def check(image: Image) -> Document:
+    """Refuse an image for what can be told without its layers; returns its manifest or config.
+
+    Raises:
+        RecipeError: the format is unknown, or the image breaks one of its rules.
+    """
+    form = format_of(image)
+    form.codec(image)
+    output_name(image)
+    return form.check(image)
+
+
+def _check_layers(image: Image) -> None:
+    if not image.layers and not format_of(image).empty:
+        raise RecipeError(
+            "the image holds nothing",
+            place=image.place or None,
+            hint="add a `package` or `sync` step before the image step",
+        )
+    for layer in image.layers:
+        if not is_hex64(layer.diff_id):  # it becomes a file name
+            raise ValueError(f"not a digest: {layer.diff_id!r}")
+
+
+def start_of(image: Image) -> Start:
+    """What an image says of its start. Raises RecipeError as `check`."""
+    return format_of(image).start(check(image))
+
+
+def rootfs_of(image: Image, blob: BlobPath) -> Rootfs:
+    """The merged tree of an image's layers.
+
+    Raises:
+        RecipeError: layers clash.
+        StoreError, IntegrityError: a listing is missing or damaged.
+    """
+    return merge(image.layers, [read_listing(each, blob) for each in image.layers], image.epoch)
+
+
+def emit_all(
+    images: Sequence[Image], blob: BlobPath, output: Path, rootfs: Rootfs | None = None
+) -> tuple[Emission, ...]:
+    """Write the images into the directory `output`, each in its format: all of them or none.
+
+    `blob` says where the store keeps a digest's bytes. `rootfs` is the merged tree of their
+    layers, where it is known.
+
+    Raises:
+        RecipeError: a format is unknown, an image breaks one of its rules, or layers clash.
+        StoreError, IntegrityError: the store lacks a blob, or has it damaged.
+    """
+    emissions = []
+    documents = [check(image) for image in images]
+    for image in images:
+        _check_layers(image)
+    with ExitStack() as together:
+        for image, document in zip(images, documents, strict=True):
+            form = format_of(image)
+            tree = rootfs or rootfs_of(image, blob)
+            start = form.start(document)
+            check_tree(start.program, start.directories, tree.find, image.place)
+            target = output / output_name(image)
+            fresh = together.enter_context(replacing(target))
+            written = form.write(image, document, tree, blob, fresh)
+            emissions.append(replace(written, path=target))
+    return tuple(emissions)

@@ -1,0 +1,188 @@
+"""The tree that an emitted image holds, as its own bytes say; shares no rule with the emitters but
+how layers lie over each other.
+
+Hard links are compared by what they share, not by which name the archive happened to call the
+file: the bytewise first name of an inode is the file, the others link to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from buildit.archive.contents import root_digest
+from buildit.archive.streams import Readable
+from buildit.archive.tar.admit import Budget
+from buildit.archive.tar.read import read_tar
+from buildit.digest import CHUNK, Digest
+from buildit.image.merge import GENERATED, Change, Member, Merged, linked
+from buildit.model.tree import Entry, Kind
+
+FOREIGN = Budget(ratio=100_000, depth=256)
+"""An image may come from a stranger, and layers of zeros compress very well."""
+
+INFLATED = 2 << 30
+"""Bytes that an image may have unpacked, however little is stored."""
+
+TIMES = 64
+"""How often as large as what is stored the whole may be, beyond that. Text gives 5 to 20."""
+
+
+def inflated(stored: int, before: int = 0) -> Budget:
+    """What a layer or archive of `stored` bytes may become, `before` being spent already: nothing
+    else bounds what a stranger's few bytes cost (20 MB gave 20 GiB of zeros)."""
+    most = max(INFLATED, TIMES * stored) - before
+    return replace(FOREIGN, total_bytes=max(most, stored))
+
+
+SHOWN = 20
+"""Paths of one kind of problem that are told one by one."""
+
+
+@dataclass(slots=True)
+class SeenTree:
+    """A stack of layers as it is read, laid down as both kinds of clients do it (`image.merge`).
+
+    The root is the entry "". `problems` are what cannot be laid down as written.
+    """
+
+    merged: Merged = field(default_factory=Merged)
+    problems: list[str] = field(default_factory=list)
+
+    def lay(self, entries: list[Entry]) -> None:
+        """Lay one layer over the tree: deletions first, then its entries (OCI layer.md)."""
+        number, tree = self.merged.layers, self.merged.tree
+        change = Change.of(entries)
+        change = replace(change, entries=tuple(self._whole(change.entries)))
+        laid = self.merged.lay(change)
+        own = {entry.path for entry in change.entries}
+        self.problems += [
+            f"layer {number} deletes {path!r} and brings it: clients differ in what is left"
+            for path in change.deleted
+            if path in own or path in laid.implied
+        ]
+        self.problems += [
+            f"layer {number} has entries beneath {entry.path!r}, which is {_what(entry)} of "
+            "a layer below: an unpacker goes through it or fails, an overlay file system "
+            "hides it behind a directory"
+            for entry in laid.through
+        ]
+        # GNU tar and umoci make what has no entry when they have set the time of this one.
+        for path in own & {path.rpartition("/")[0] for path in laid.made}:
+            member = tree[path]
+            if member.entry.kind is Kind.DIRECTORY:
+                tree[path] = replace(member, entry=replace(member.entry, mtime=0))
+
+    def _whole(self, entries: tuple[Entry, ...]) -> Iterator[Entry]:
+        """Without links to nothing, which are problems."""
+        files: set[str] = set()
+        for entry in entries:
+            if entry.kind is Kind.HARDLINK and entry.target not in files:
+                self.problems.append(
+                    f"{entry.path!r} links to {entry.target!r}, which is no file of its layer"
+                )
+                continue
+            if entry.kind in (Kind.FILE, Kind.HARDLINK):
+                files.add(entry.path)
+            yield entry
+
+    def entries(self, *, stacked: bool = True) -> tuple[Entry, ...]:
+        """Sorted entries, the root and every parent among them; what nothing brings is 0755, 0:0,
+        time 0. Where clients see two trees, that is a problem of what is `stacked` as layers."""
+        self.merged.tree.setdefault("", Member(_default(""), GENERATED, ""))
+        if stacked:
+            found = list(self._differences())
+            more = len(found) - SHOWN
+            self.problems += found[:SHOWN]
+            self.problems += [f"and {more} more such paths"] if more > 0 else []
+        return tuple(member.entry for member in linked(self.merged.tree))
+
+    def shown(self, path: str) -> Entry | None:
+        """What an overlay file system shows at a path.
+
+        Engines make the root themselves, whatever a layer says of it, at the time of unpacking:
+        0755 0:0 docker 20.10, 0555 0:0 podman 4.3 (tests/sandbox/test_layer_engines.py). So no time
+        of it is wrong, and everything but the usual 0755 0:0 is lost in one of them.
+        """
+        member = self.merged.tree.get(path)
+        if not path and member is not None:
+            return replace(_default(""), mtime=member.entry.mtime)
+        if member is not None and member.entry.kind is not Kind.DIRECTORY:
+            return member.entry
+        return self.merged.stated.get(path) or _default(path)
+
+    def _differences(self) -> Iterator[str]:
+        for path in sorted(self.merged.tree.keys() | self.merged.stated.keys()):
+            member, second = self.merged.tree.get(path), self.shown(path)
+            first = None if member is None else member.entry
+            if first != second and not path:
+                yield (
+                    f"'/' is {_what(first)} to an unpacker, and each engine makes its own: "
+                    "0755 0:0 in docker, 0555 0:0 in podman"
+                )
+            elif first != second:
+                yield (
+                    f"{path!r} is {_what(first)} to an unpacker, "
+                    f"and {_what(second)} to an overlay file system"
+                )
+
+
+def _default(path: str) -> Entry:
+    return Entry(path, Kind.DIRECTORY, 0o755)
+
+
+def _what(entry: Entry | None) -> str:
+    if entry is None:
+        return "absent"
+    if entry.kind is Kind.SYMLINK:
+        return f"a link to {entry.target!r}"
+    if entry.kind is not Kind.DIRECTORY:
+        return "a file"
+    return f"a directory {entry.mode:04o} {entry.uid}:{entry.gid} of time {entry.mtime}"
+
+
+def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
+    """The entries of a plain tar, files with their digests; and the content of small files.
+
+    The root is an entry "" where the tar has one. Content is given up to 1 MiB, else empty. `name`
+    is the place of errors.
+
+    Raises:
+        IntegrityError, BuildError: as `archive.tarread.read_tar`.
+    """
+    for entry, window in read_tar(plain, FOREIGN, name, root=True):
+        if window is None:
+            yield entry, b""
+            continue
+        digest = hashlib.sha256()
+        kept = b""
+        while chunk := window.read(CHUNK):
+            digest.update(chunk)
+            kept = chunk if entry.size <= CHUNK else b""
+        yield replace(entry, digest=Digest(digest.hexdigest())), kept
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading one image gave.
+
+    `format` is oci, aci or directory. `identifier` is the manifest digest (`sha256:…`), the image
+    ID (`sha512-…`), or empty. `entries` are of the whole tree, its root "" first; None where
+    it could not be read.
+    """
+
+    format: str
+    identifier: str
+    entries: tuple[Entry, ...] | None
+    problems: tuple[str, ...]
+
+    def root(self) -> Digest | None:
+        return root_digest(self.entries) if self.entries is not None else None
+
+    def count(self) -> int:
+        """How many paths there are, without the root."""
+        return max(0, len(self.entries or ()) - 1)
+
+    def by_path(self) -> Mapping[str, Entry]:
+        return {entry.path: entry for entry in self.entries or ()}
