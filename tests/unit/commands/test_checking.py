@@ -214,11 +214,11 @@ def test_labels_and_annotations_say_what_is_known(project: Checkout) -> None:
         "Interval": 60 * 10**9,
         "Retries": 3,
     }
-    labels = {one["name"]: one["value"] for one in manifest["labels"]}  # type: ignore[attr-defined]
+    labels = {one["name"]: one["value"] for one in manifest["labels"]}
     assert labels["tier"] == "web"
     assert labels["version"] == "1.0"
     assert labels["os"] == "linux"
-    notes = {one["name"]: one["value"] for one in manifest["annotations"]}  # type: ignore[attr-defined]
+    notes = {one["name"]: one["value"] for one in manifest["annotations"]}
     assert notes["homepage"] == "https://example.org"
     assert notes[f"{prefix}licenses"] == "MIT"
     assert notes[f"{prefix}source"] == "https://example.org/src"
