@@ -29,7 +29,8 @@ from buildit.debian.deb822 import Paragraph, paragraphs
 from buildit.debian.sources_list import read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
-from buildit.remote.transport import Transport, default_transport
+from buildit.remote.fetch import default_transport
+from buildit.remote.transport import Transport
 
 NAMES = """
     automake-1.16 bash bison busybox bzip2 ca-certificates coreutils curl dash dnsmasq ed expat

@@ -24,7 +24,7 @@ def pull(url: str, listed: Path, target: Path) -> None:
     wants = [WantedBlob(Digest(digest), int(size), int(size)) for digest, size in rows]
     web = WebTransport()
     with Store.open(target) as store, store.batch() as batch:
-        taken = ReadOnly(Https(url), web, many=web.bulk).get(wants, store, batch)
+        taken = ReadOnly(Https(url), web).get(wants, store, batch)
     web.close()
     if taken != len(wants):
         raise SystemExit(f"{taken} of {len(wants)} came")
@@ -35,12 +35,12 @@ def push(address: str, listed: Path, source: Path) -> None:
     from buildit.remote.binhost.protocols import Outgoing, unheard
     from buildit.remote.binhost.reading import ReadOnly
     from buildit.remote.binhost.ssh import SshRemote
-    from buildit.remote.sftp.ssh_account import parse_account
     from buildit.remote.sftp.transport import SftpTransport
+    from buildit.remote.transport import ssh_address
 
     transport = SftpTransport()
     with Store.open(source) as store:
-        account = parse_account(address)
+        account = ssh_address(address)
         remote = SshRemote(account, transport, ReadOnly(account, transport), "b" * 16)
         remote.prepare()
         rows = [line.split() for line in listed.read_text().splitlines()]

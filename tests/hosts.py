@@ -15,7 +15,7 @@ from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push, Pushed
-from buildit.remote.binhost.reading import Many, ReadOnly
+from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocalTransport, Transport
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept
@@ -38,11 +38,10 @@ def readable(
     transport: Transport,
     report: Reporter = silent,
     jobs: int = 1,
-    many: Many | None = None,
 ) -> Remote:
     """What is read at an address through a transport, as of a web server."""
     address = parse_address(address) if isinstance(address, str) else address
-    reading = ReadOnly(address, transport, report, jobs, many)
+    reading = ReadOnly(address, transport, report, jobs)
     return Remote(address, reading, reading, reading)
 
 

@@ -38,12 +38,8 @@ class Network:
 
     def transport(self) -> Transport:
         if self._transport is None:
-            from buildit.remote.transport import (
-                ClosedTransport,
-                LocalTransport,
-                SchemeTransport,
-                web_transport,
-            )
+            from buildit.remote.fetch import web_transport
+            from buildit.remote.transport import ClosedTransport, LocalTransport, SchemeTransport
 
             web = ClosedTransport if self.offline else web_transport
             ways = {"file": LocalTransport, "binhost": self.remotes().transport}

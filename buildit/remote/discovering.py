@@ -18,8 +18,7 @@ from buildit.model.address import Address, Directory, Https, parse_address
 from buildit.model.config import Repository
 from buildit.remote.discovery import Discovered, Wanted, discover, parse_place
 from buildit.remote.http.urls import parse_target
-from buildit.remote.sftp.ssh_account import parse_account
-from buildit.remote.transport import LocationError, Transport, local_path
+from buildit.remote.transport import LocationError, Transport, local_path, ssh_address
 
 EXAMPLE = "--discover=example.com/containers,push=True"
 _WORDS = ("push",)
@@ -88,7 +87,7 @@ def _address(location: str) -> Address:
         UsageError: it is none.
     """
     if location.startswith("ssh:"):
-        return parse_address(_checked(location, _SSH.fullmatch(location), parse_account, _OVER_SSH))
+        return parse_address(_checked(location, _SSH.fullmatch(location), ssh_address, _OVER_SSH))
     if location.startswith("https:"):
         fits = not any(mark in location for mark in "?#")
         return Https(_checked(location, fits, parse_target, _WEB).rstrip("/"))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest
@@ -24,7 +24,14 @@ from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.remote.http.partials import Partial, open_partial
 from buildit.remote.http.urls import is_loopback, parse_target
-from buildit.remote.transport import LocationError, Response, Transport, local_path
+from buildit.remote.transport import (
+    LocalTransport,
+    LocationError,
+    Response,
+    SchemeTransport,
+    Transport,
+    local_path,
+)
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
@@ -36,6 +43,7 @@ LARGEST_UNPINNED = 64 << 20
 """Most bytes of one download of which nothing is known: patches and signatures."""
 TICK = 0.1
 """Seconds between two `Fetching` events of one download."""
+Result = TypeVar("Result")
 BINHOST = "binhost://"
 """How URLs of what a binhost has begin; which transport serves them is the caller's matter."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
@@ -79,6 +87,17 @@ class BlobSink(Protocol):
 Mirrors = Callable[[str], tuple[str, ...]]
 """The base URLs of a mirror list by name; raises RecipeError for a name that it does not know.
 Called only when a download comes to that location, so it may itself be dear."""
+
+
+def web_transport() -> Transport:
+    from buildit.remote.http.web import WebTransport
+
+    return WebTransport()
+
+
+def default_transport() -> SchemeTransport:
+    """https, http and local files."""
+    return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
 
 
 def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:
@@ -225,19 +244,9 @@ class Fetcher:
             unique[_identity(want)] = replace(same, urls=urls)
         abort = Abort()
         fetcher = replace(self, abort=abort)
-        with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="buildit-fetch") as pool:
-            futures = {k: submit(pool, partial(fetcher.fetch, want)) for k, want in unique.items()}
-            try:
-                wait(futures.values(), return_when=FIRST_EXCEPTION)
-                if any(future.done() and future.exception() for future in futures.values()):
-                    abort.all()
-            except BaseException:
-                abort.all()
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-        raise_first(futures.values())
-        return tuple(futures[_identity(want)].result() for want in wants)
+        tasks = [partial(fetcher.fetch, want) for want in unique.values()]
+        digests = dict(zip(unique, in_parallel(tasks, jobs, abort), strict=True))
+        return tuple(digests[_identity(want)] for want in wants)
 
     def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
         """Fill `partial` from one location; None when its bytes are right."""
@@ -314,16 +323,25 @@ def _identity(want: Fetch) -> str:
     return want.digest or f"{want.name} {' '.join(want.urls)}"
 
 
-def raise_first(futures: Iterable[Future[Any]]) -> None:
-    """Raise the first real error of finished tasks; giving up is only what it led to."""
-    errors = [
-        error
-        for future in futures
-        if not future.cancelled() and (error := future.exception()) is not None
-    ]
-    errors.sort(key=lambda error: isinstance(error, Interrupted))
-    if errors:
-        raise errors[0]
+def in_parallel(tasks: Sequence[Callable[[], Result]], jobs: int, abort: Abort) -> list[Result]:
+    """What the tasks give, `jobs` of them at once. The first error ends the others, which `abort`
+    reaches, and is raised; giving up is only what it led to."""
+    if min(jobs, len(tasks)) < 2:
+        return [task() for task in tasks]
+    with ThreadPoolExecutor(min(jobs, len(tasks)), thread_name_prefix="buildit-fetch") as pool:
+        futures = [submit(pool, task) for task in tasks]
+        try:
+            if any(one.exception() for one in wait(futures, return_when=FIRST_EXCEPTION).done):
+                abort.all()
+        except BaseException:
+            abort.all()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    errors = [error for one in futures if not one.cancelled() and (error := one.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
+        raise error
+    return [one.result() for one in futures]
 
 
 def plain_http(location: str) -> bool:

@@ -1,7 +1,7 @@
 """Where bytes come from: the transport protocol, and the one for local files.
 
-A transport serves bytes and never judges them: whoever asks compares the digest. HTTP is in
-`net.web`, which is loaded when the first URL needs it.
+A transport serves bytes and never judges them: the caller compares the digest. HTTP is in
+`remote.http.web`, SFTP in `remote.sftp.transport`; each is loaded when the first URL needs it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from buildit.digest import CHUNK
 from buildit.errors import FetchError
 from buildit.files import NotRegularError, open_regular
+from buildit.model.address import Ssh, parse_ssh
 
 
 class LocationError(FetchError):
@@ -46,6 +47,18 @@ class LocationError(FetchError):
         self.wrong = wrong
         self.retry_after = retry_after
         self.unreachable = unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class WebLimits:
+    """Seconds to connect, for all headers of one answer, and of one window in which the body must
+    move `least` bytes; how many redirects are followed."""
+
+    connect: float = 10.0
+    headers: float = 20.0
+    window: float = 20.0
+    least: int = 20 * 1024
+    redirects: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,20 @@ def local_path(url: str) -> Path | None:
     if not path.startswith("/") or "\0" in path:
         raise LocationError(url, "file: URL is not an absolute path", hint="write file:///path")
     return Path(path)
+
+
+def ssh_address(text: str) -> Ssh:
+    """Read `user@host:port/path`, with or without `ssh://`; two slashes begin an absolute path.
+
+    Raises:
+        LocationError: it is not that.
+    """
+    found = parse_ssh(text)
+    if found is None:
+        raise LocationError(
+            text, "not a directory behind SSH", hint="write user@host/path or user@host:port//path"
+        )
+    return found
 
 
 class LocalTransport:
@@ -166,17 +193,6 @@ class SchemeTransport:
     def close(self) -> None:
         for transport in self._made.values():
             transport.close()
-
-
-def web_transport() -> Transport:
-    from buildit.remote.http.web import WebTransport
-
-    return WebTransport()
-
-
-def default_transport() -> SchemeTransport:
-    """https, http and local files."""
-    return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
 
 
 def read_small(transport: Transport, url: str, cap: int) -> bytes:

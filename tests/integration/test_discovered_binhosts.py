@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from buildit.remote.discovery import Wanted, discover
-from buildit.remote.transport import read_small, web_transport
+from buildit.remote.fetch import web_transport
+from buildit.remote.transport import read_small
 from tests.integration.program import Done, Program
 from tests.integration.seeds import Seed, place
 from tests.integration.world import Project, publishing

@@ -25,8 +25,8 @@ from buildit.digest import digest_file
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
 from buildit.recipe.trees import Catalog
-from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.transport import Transport, default_transport
+from buildit.remote.fetch import Fetch, Fetcher, default_transport
+from buildit.remote.transport import Transport
 
 pytestmark = pytest.mark.network
 
@@ -106,7 +106,7 @@ from pathlib import Path
 from buildit.debian.archive import DebianArchive
 from buildit.debian.release import archive_keys
 from buildit.debian.sources_list import read_sources
-from buildit.remote.transport import default_transport
+from buildit.remote.fetch import default_transport
 transport = default_transport()
 archive = DebianArchive(
     read_sources().usable, transport, Path({str(tmp_path)!r}), archive_keys(), int(time.time())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.judged_sources import differences, fetched
-from buildit.remote.transport import default_transport
+from buildit.remote.fetch import default_transport
 
 pytestmark = pytest.mark.network
 

@@ -16,8 +16,8 @@ from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.circuit import Circuit
 from buildit.remote.binhost.protocols import WantedBlob
-from buildit.remote.http.web import Limits, WebTransport
-from buildit.remote.transport import LocationError
+from buildit.remote.http.web import WebTransport
+from buildit.remote.transport import LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import verify
@@ -26,7 +26,7 @@ from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key
 
 pytestmark = pytest.mark.sandbox
-QUICK = Limits(connect=1.0, headers=1.0, window=0.5, least=2000)
+QUICK = WebLimits(connect=1.0, headers=1.0, window=0.5, least=2000)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,7 @@ def published(root: Path, name: str = "nginx", layer: bytes = b"") -> Artifact:
 
 def host(url: str, web: WebTransport | Circuit, events: list[Event] | None = None) -> Binhost:
     report = events.append if events is not None else lambda _: None
-    many = web.bulk if isinstance(web, WebTransport) else None
-    remote = readable(url, web, report, jobs=8, many=many)
+    remote = readable(url, web, report, jobs=8)
     return Binhost("far", remote, accept, (BUILDER,), report=report)
 
 

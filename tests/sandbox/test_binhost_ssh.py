@@ -26,9 +26,8 @@ from buildit.remote.binhost.push import Push, Pushed
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.login import Waits, connect
-from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
-from buildit.remote.transport import LocationError, read_small
+from buildit.remote.transport import LocationError, read_small, ssh_address
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
@@ -86,7 +85,7 @@ def push(
     token: str = "a" * 16,
     packed: bool = False,
 ) -> Pushed:
-    account = parse_account(server.url(root))
+    account = ssh_address(server.url(root))
     far = remote(account, transport, token)
     work = Push(store, far, far, accept, signer=Signer(BUILDER, sign), compressed=packed)
     return work([artifact.key for artifact in artifacts])
@@ -99,7 +98,7 @@ def remote(account: Ssh, transport: SftpTransport, token: str) -> SshRemote:
 
 
 def host(server: Sshd, root: Path, transport: SftpTransport) -> Binhost:
-    address = parse_account(server.url(root))
+    address = ssh_address(server.url(root))
     return Binhost("far", readable(address, transport), accept, (BUILDER,))
 
 
@@ -140,7 +139,7 @@ def test_a_relative_place_is_below_the_login_directory(
 ) -> None:
     name = f".buildit-test-{os.getpid()}"
     artifact = built(store, "nginx")
-    account = parse_account(f"127.0.0.1:{server.port}/{name}/deep")
+    account = ssh_address(f"127.0.0.1:{server.port}/{name}/deep")
     home = Path(os.path.expanduser("~")) / name
     try:
         there = remote(account, transport, "b" * 16)
@@ -311,7 +310,7 @@ def test_an_upload_goes_on_where_it_ended(
     layer = os.urandom(30 << 20)
     artifact = built(store, "large", layer)
     far = tmp_path / "far"
-    account = parse_account(server.url(far))
+    account = ssh_address(server.url(far))
     publisher = remote(account, transport, "c" * 16)
     diff_id = artifact.outputs[RUNTIME].diff_id
     temporary = far / Path(publisher.temporary(f"blobs/sha256/{diff_id}")).relative_to(far)
@@ -415,7 +414,7 @@ def test_more_small_blobs_than_a_server_may_have_open(
     before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1024, before[1]))
     try:
-        publisher = remote(parse_account(server.url(tmp_path)), transport, "a" * 16)
+        publisher = remote(ssh_address(server.url(tmp_path)), transport, "a" * 16)
         publisher.put([outgoing(b"%d" % n) for n in range(2500)], lambda _sent, _of: None)
     finally:
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
@@ -502,7 +501,7 @@ def test_servers_that_do_not_speak_sftp(
     script.chmod(0o755)
     with sshd(tmp_path / "ssh", str(script)) as odd:
         monkeypatch.setenv("BUILDIT_SSH", odd.program)
-        account = parse_account(odd.url(tmp_path))
+        account = ssh_address(odd.url(tmp_path))
         begun = time.monotonic()
         with pytest.raises(LocationError, match=message) as caught:
             connect(account, Waits(first=2.0))
@@ -539,7 +538,7 @@ def test_an_ssh_that_only_talks(kind: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BUILDIT_SSH", str(script))
     begun = time.monotonic()
     with pytest.raises(LocationError, match=message):
-        connect(parse_account("h.example/x"), Waits(first=1.0))
+        connect(ssh_address("h.example/x"), Waits(first=1.0))
     assert time.monotonic() - begun < 6
     while kind != "left behind" and alive(int((tmp_path / "pid").read_text())):
         assert time.monotonic() - begun < 8
@@ -549,7 +548,7 @@ def test_an_ssh_that_only_talks(kind: str, tmp_path: Path, monkeypatch: pytest.M
 def test_a_missing_client(tmp_path: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUILDIT_SSH", "/nonexistent/ssh")
     with pytest.raises(LocationError, match="cannot be started") as caught:
-        connect(parse_account(server.url(tmp_path)))
+        connect(ssh_address(server.url(tmp_path)))
     assert "openssh-client" in str(caught.value.hint)
 
 
@@ -604,7 +603,7 @@ def test_paramiko_knows_the_host_or_refuses(
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     (paramiko_home / ".ssh/known_hosts").write_text(text)
     with pytest.raises(LocationError, match="changed" if known else "not known") as caught:
-        connect(replace(parse_account(server.url(tmp_path)), user=""))
+        connect(replace(ssh_address(server.url(tmp_path)), user=""))
     assert shown in caught.value.message
 
 
@@ -617,7 +616,7 @@ def test_paramiko_reads_known_hosts_as_ssh_does(
     """Lines that say nothing are passed over, marks are never taken for a name."""
     known = paramiko_home / ".ssh/known_hosts"
     line = server.known_hosts.read_bytes()
-    account = parse_account(server.url(tmp_path))
+    account = ssh_address(server.url(tmp_path))
     known.write_bytes(NO_KEYS + line)
     connect(account).close()
     refused = {

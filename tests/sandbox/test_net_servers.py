@@ -25,14 +25,13 @@ from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.remote.binhost.circuit import Circuit, Patience
 from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.http.bulk import Pace, bodies
-from buildit.remote.http.web import Limits, WebTransport
-from buildit.remote.transport import LocationError, read_small
+from buildit.remote.http.web import WebTransport
+from buildit.remote.transport import LocationError, WebLimits, read_small
 from tests.fakes import MemorySink
 
 pytestmark = pytest.mark.sandbox
 
-QUICK = Limits(connect=2.0, headers=0.4, window=0.4, least=1000)
+QUICK = WebLimits(connect=2.0, headers=0.4, window=0.4, least=1000)
 CAP = 1 << 20
 BODY = bytes(range(256)) * 800
 Script = Callable[[socket.socket, bytes], None]
@@ -210,42 +209,6 @@ def test_each_ends_within_its_limit(transport: WebTransport, name: str) -> None:
     assert caught.value.absent is (name in ("404", "410"))
 
 
-BULK: dict[str, Script] = {
-    "no status": raw(b"HTTP/1.1\r\nContent-Length: 0\r\n\r\n"),
-    "nothing but an end": raw(b"\r\n\r\n"),
-    "digits without end": raw(OK + b"Content-Length: " + b"9" * 9000 + b"\r\n\r\n"),
-    "digits of another script": raw(OK + "Content-Length: ²\r\n\r\n".encode()),
-    "negative": raw(OK + b"Content-Length: -1\r\n\r\n"),
-    "two lengths": raw(OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
-    "folded": raw(OK + b"Content-Length: 1\r\n 0\r\n\r\nx"),
-    "chunked too": raw(OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx"),
-    "too long": raw(OK + b"Content-Length: 9999999\r\n\r\nx"),
-    "information": raw(b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n" * 99),
-    "old": raw(b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"),
-    "cut off": raw(OK + b"Content-Length: 10\r\n\r\nx"),
-    "silence": silence,
-    "slow head": drip(OK, b"X"),
-    "slow body": drip(OK + b"Content-Length: 9999\r\n\r\n", b"x"),
-    "endless head": drip(OK, b"X-A: b\r\n" * 200, 0),
-    "hangs up": hang_up,
-}
-
-
-@pytest.mark.parametrize("name", BULK)
-def test_many_at_once_from_a_server_that_misbehaves(transport: WebTransport, name: str) -> None:
-    """Nothing is taken, nothing breaks, and the general way is left to say what is wrong."""
-    begun = time.monotonic()
-    with serving(BULK[name]) as server:
-        assert list(transport.bulk([(f"{server.url}{n}", 1000) for n in range(20)])) == []
-        took = time.monotonic() - begun
-    assert took < 2
-
-
-def test_many_at_once_from_a_name_that_cannot_be() -> None:
-    pace = Pace(1.0, 1.0)
-    assert list(bodies([("http://" + "a" * 64 + ".org/", 1)], None, pace)) == []
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_body_of_a_redirect_is_never_read(transport: WebTransport, packed: bool) -> None:
     """Neither one without end nor one that unpacks to gigabytes."""
@@ -330,7 +293,6 @@ def test_any_answer_is_taken_or_refused(transport: WebTransport, seed: int) -> N
                 transport.get(server.url, rng.choice([0, 3]), rng.choice([4, 100])) as response,
             ):
                 assert len(b"".join(response.chunks)) <= 100
-            assert len(list(transport.bulk([(server.url, 100)] * 2))) <= 2
 
 
 def test_a_host_that_shakes_no_hands(transport: WebTransport) -> None:
@@ -568,8 +530,7 @@ def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.transport import default_transport
+from buildit.remote.fetch import Fetch, Fetcher, default_transport
 from tests.fakes import MemorySink
 fetcher = Fetcher(MemorySink(), default_transport(), Path(sys.argv[2]))
 wants = [Fetch(str(n), (sys.argv[1],), f"{n:064x}") for n in range(8)]

@@ -16,8 +16,8 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.remote.binhost.push import Push
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.transport import ssh_address
 from buildit.site.catalogue import PAGE, Site
 from buildit.site.pages import refresh
 from buildit.store.artifacts import commit
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def publisher(server: Sshd, far: Path, store: Store, number: int) -> Iterator[SshRemote]:
     transport = SftpTransport()
     try:
-        account = parse_account(server.url(far))
+        account = ssh_address(server.url(far))
         made = SshRemote(account, transport, ReadOnly(account, transport), f"{number:016x}")
         made.prepare()
         yield made

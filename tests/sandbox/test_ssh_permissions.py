@@ -16,8 +16,8 @@ from buildit.errors import FetchError
 from buildit.remote.binhost.protocols import Outgoing
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.transport import ssh_address
 from tests.servers import sshd
 
 pytestmark = pytest.mark.sandbox
@@ -39,7 +39,7 @@ def powerless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshRe
         closing(SftpTransport()) as transport,
     ):
         monkeypatch.setenv("BUILDIT_SSH", strict.program)
-        account = parse_account(strict.url(tmp_path / "far"))
+        account = ssh_address(strict.url(tmp_path / "far"))
         yield SshRemote(account, transport, ReadOnly(account, transport), "a" * 16)
 
 

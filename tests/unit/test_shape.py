@@ -44,8 +44,8 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
     "jinja2": ("recipe.template.template", "recipe.template.expression", "site.render"),
-    "requests": ("remote.http.session",),
-    "urllib3": ("remote.http.session",),
+    "requests": ("remote.http.web",),
+    "urllib3": ("remote.http.web",),
     "cryptography": ("trust.sshkeys",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),
@@ -289,13 +289,6 @@ def test_the_back_half_imports_nothing_heavy() -> None:
     loaded = loaded_by(*BACK) - {"buildit.recipe", "buildit.recipe.leaf"}
     assert sorted(loaded & set(HEAVY)) == []
     assert not {name for name in loaded if name.startswith(("buildit.recipe", "buildit.debian"))}
-
-
-def test_many_small_files_are_taken_without_what_single_ones_need() -> None:
-    assert (
-        sorted(loaded_by("buildit.remote.http.web", "buildit.remote.binhost.binhost") & set(HEAVY))
-        == []
-    )
 
 
 def test_the_pure_core_needs_the_standard_library_only() -> None:

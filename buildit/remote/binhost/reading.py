@@ -6,14 +6,12 @@ verified in that form and again when it is plain, and never grows beyond its sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from buildit.archive.workers import submit
-from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
+from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
 from buildit.model.address import Address
@@ -29,7 +27,7 @@ from buildit.remote.binhost.protocols import (
     statement_path,
     takes_nothing,
 )
-from buildit.remote.fetch import ATTEMPTS, Abort, Failure, Fetch, Fetcher, raise_first
+from buildit.remote.fetch import ATTEMPTS, Abort, Failure, Fetch, Fetcher, in_parallel
 from buildit.remote.http.partials import Partial, open_partial
 from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.store.attest import SIZE_LIMIT
@@ -38,18 +36,10 @@ from buildit.store.ingest import Batch
 
 LARGE = 4 << 20
 """Bytes from which on an interrupted download is worth going on with."""
-SMALL = 256 << 10
-FEW = 16
-"""From so many small blobs on, they come over one connection, each asked for before the last has
-come."""
 WINDOW = 16 << 20
 """Bytes that unpacking one may take, of several at a time; what we pack asks for far less."""
 TRIES = 2
 """Of a small file, where the host stumbles."""
-
-Many = Callable[[Sequence[tuple[str, int]]], Iterator[bytes | None]]
-"""The bodies of small files of one server, each URL with the most bytes that it may have, in their
-order. None, or an early end, says that the transport should be asked, which knows more."""
 
 
 class _AbsentError(Exception):
@@ -73,7 +63,6 @@ class ReadOnly:
     transport: Transport
     report: Reporter = silent
     jobs: int = 8
-    many: Many | None = None
 
     # -- statements and views
 
@@ -134,44 +123,9 @@ class ReadOnly:
 
     def get(self, wanted: Sequence[WantedBlob], store: Store, batch: Batch) -> int:
         unique = {want.digest: want for want in reversed(wanted)}
-        came = self._in_bulk(list(unique.values()), batch)
-        for digest in came:
-            del unique[digest]
-        return len(came) + self._several(unique, _Into(store, batch, Abort()))
-
-    def _in_bulk(self, wants: Sequence[WantedBlob], batch: Batch) -> list[Digest]:
-        """Take small blobs over one connection, where that is possible; which came, and are right.
-        Any other is asked for again, by a way that can say what is wrong."""
-        small = [w for w in wants if (w.size or 0) <= SMALL and not (w.size and _forms(w))]
-        if self.many is None or len(small) < FEW:
-            return []
-        small.sort(key=lambda want: want.size is None)  # one that is long after all ends it
-        asked = [
-            (self.address.url(blob_path(want.digest)), min(want.limit, SMALL)) for want in small
-        ]
-        came = []
-        for want, body in zip(small, self.many(asked), strict=False):
-            if body is not None and digest_bytes(body) == want.digest:
-                batch.put_bytes(body)
-                came.append(want.digest)
-        return came
-
-    def _several(self, unique: Mapping[Digest, WantedBlob], into: _Into) -> int:
-        if len(unique) < 2 or self.jobs < 2:
-            return sum(self._one(want, into) for want in unique.values())
-        with ThreadPoolExecutor(min(self.jobs, len(unique)), "buildit-pull") as pool:
-            futures = [submit(pool, partial(self._one, want, into)) for want in unique.values()]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                if any(future.done() and future.exception() for future in futures):
-                    into.abort.all()
-            except BaseException:
-                into.abort.all()
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-        raise_first(futures)
-        return sum(future.result() for future in futures)
+        into = _Into(store, batch, Abort())
+        tasks = [partial(self._one, want, into) for want in unique.values()]
+        return sum(in_parallel(tasks, self.jobs, into.abort))
 
     def _one(self, want: WantedBlob, into: _Into) -> bool:
         try:

@@ -20,12 +20,20 @@ from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.fetch import BINHOST
-from buildit.remote.transport import LocalTransport, LocationError, Response, Transport
+from buildit.remote.transport import (
+    LocalTransport,
+    LocationError,
+    Response,
+    Transport,
+    WebLimits,
+)
 from buildit.store.cas import Store
 from buildit.trust.policy import Policy
 
 CONNECT = 3.0
 """Seconds that a dead binhost may cost a run."""
+AT_ONCE = 8
+"""Blobs that are taken from a web server at one time."""
 ANSWER = 10.0
 """Seconds that one may cost which takes connections and never answers."""
 
@@ -86,18 +94,8 @@ class Remotes:
 
     def _readable(self, one: Repository, address: Address) -> Remote:
         circuit = self.circuit(one)
-        if isinstance(address, Https):
-            from buildit.remote.http.web import WebTransport
-
-            web = self._transport(address)
-            assert isinstance(web, WebTransport)  # noqa: S101 - for mypy
-
-            def many(wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
-                return iter(()) if circuit.broken is not None else web.bulk(wanted)
-
-            reading = ReadOnly(address, circuit, self._once, many=many)
-            return Remote(address, reading, reading, reading)
-        reading = ReadOnly(address, circuit, self._once, jobs=1)
+        jobs = AT_ONCE if isinstance(address, Https) else 1
+        reading = ReadOnly(address, circuit, self._once, jobs)
         views = DirectoryRemote(address, reading) if isinstance(address, Directory) else reading
         return Remote(address, reading, reading, views)
 
@@ -132,9 +130,9 @@ class Remotes:
         kind = type(address)
         if kind not in self._transports:
             if kind is Https:
-                from buildit.remote.http.web import Limits, WebTransport
+                from buildit.remote.http.web import WebTransport
 
-                self._transports[kind] = WebTransport(Limits(connect=CONNECT, headers=ANSWER))
+                self._transports[kind] = WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
             elif kind is Ssh:
                 from buildit.remote.sftp.transport import SftpTransport
 

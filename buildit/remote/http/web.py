@@ -1,86 +1,327 @@
-"""HTTP and HTTPS: single files by `net.http_session`, many small ones by `net.bulk`.
+"""HTTP and HTTPS, over connections that are kept; the only module that imports `requests`.
 
-`requests`, which the former imports in a tenth of a second, is loaded when the first file needs it.
+Every body has a size cap, every wait a limit: connecting, the whole of the headers, and a least
+rate of the body, so that no server holds us up (THREATS F2). Redirects are followed by hand under
+`urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
-from buildit.remote.http.bulk import Pace, bodies
-from buildit.remote.transport import Response
+import requests
+import requests.adapters
+import requests.utils
+import urllib3.connection
+import urllib3.connectionpool
+import urllib3.exceptions
+import urllib3.response
 
-if TYPE_CHECKING:
-    from buildit.remote.http.session import HttpSession
+from buildit.remote.http import urls
+from buildit.remote.transport import LocationError, Response, WebLimits, check_cap
 
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian's ca-certificates are; SSL_CERT_FILE names another file, as for OpenSSL."""
-_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that come first, as `requests` has it."""
+"""Where Debian's ca-certificates are."""
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+"""Variables that name other ones, as requests, curl and OpenSSL have it."""
+_READ = 1 << 18
+_DRAINED = 16 << 10
+"""Bytes of an answer that is of no use and yet read, so that its connection can be kept."""
+_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds to connect, for all headers of one answer, and of one window in which the body must
-    move `least` bytes; how many redirects are followed."""
+class _LinkLocalError(OSError):
+    """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
 
-    connect: float = 10.0
-    headers: float = 20.0
-    window: float = 20.0
-    least: int = 20 * 1024
-    redirects: int = 5
+
+class _Paced(io.RawIOBase):
+    """What comes from a server: its headers in time, then its body at no less than a rate. Only
+    what it keeps us waiting for counts, not what we do meanwhile."""
+
+    def __init__(self, sock: socket.socket, stream: IO[bytes], limits: WebLimits) -> None:
+        self._sock = sock
+        self._stream = stream  # keeps the socket open
+        self._window, self._least = limits.window, limits.least
+        self._left = limits.headers
+        self._came: float = -float("inf")  # no number of bytes makes up for headers without end
+
+    def body(self) -> None:
+        """The headers are here: from now on the rate counts."""
+        self._came, self._left = 0, self._window
+
+    def end(self) -> None:
+        """Cut the connection, from any thread."""
+        with suppress(OSError):  # it is closed already: what we wanted
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401  # io's own signature
+        while True:
+            if self._left <= 0:
+                if self._came < self._least:
+                    self.end()
+                    raise TimeoutError("too slow")
+                self.body()
+            begun = time.monotonic()
+            try:
+                self._sock.settimeout(self._left)
+                size = self._sock.recv_into(buffer)
+            except TimeoutError:
+                continue
+            finally:
+                self._left -= time.monotonic() - begun
+            self._came += size
+            return size
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, limits: WebLimits, sock: socket.socket, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(sock, **options)
+        self.pace = _Paced(sock, self.fp, limits)
+        self.fp = io.BufferedReader(self.pace)
+
+
+def _guarded(
+    pool: type[urllib3.connectionpool.HTTPConnectionPool],
+    parent: type[urllib3.connection.HTTPConnection],
+    limits: WebLimits,
+) -> type[urllib3.connectionpool.HTTPConnectionPool]:
+    class Connection(parent):  # type: ignore[misc, valid-type]  # a class given at run time
+        response_class = partial(_Answer, limits)
+
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
+                raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
+            peer = self.sock.getpeername() if self.sock is not None else ("",)
+            if urls.is_link_local(str(peer[0])):
+                self.close()
+                raise _LinkLocalError(f"the host's address {peer[0]} is link-local")
+
+    return type("Pool", (pool,), {"ConnectionCls": Connection})
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, limits: WebLimits) -> None:
+        plain, secure = urllib3.connectionpool, urllib3.connection
+        self._pools = {
+            "http": _guarded(plain.HTTPConnectionPool, secure.HTTPConnection, limits),
+            "https": _guarded(plain.HTTPSConnectionPool, secure.HTTPSConnection, limits),
+        }
+        super().__init__(pool_connections=16, pool_maxsize=16)
+
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(*sizes, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.PoolManager:  # noqa: ANN401
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 class WebTransport:
     """Connections that are kept, shared by all threads."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
-        self._made: HttpSession | None = None
-        self._guard = threading.Lock()
+    def __init__(self, limits: WebLimits | None = None) -> None:
+        self._limits = limits or WebLimits()
+        self._adapter = _Adapter(self._limits)
+        named = (os.environ.get(name) for name in _BUNDLES)
+        bundle = next(filter(None, named), AUTHORITIES)
+        # where there is none, the library's own are taken
+        self._authorities = bundle if os.path.exists(bundle) else True
 
     def close(self) -> None:
-        if self._made is not None:
-            self._made.close()
+        self._adapter.close()
 
-    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
-        return self._session().get(url, offset, cap)
+    @contextmanager
+    def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
+        answer = self._follow(urls.parse_target(url), offset)
+        if answer.status_code == 416 and offset:
+            answer.close()  # the partial file is longer than the whole: start again
+            answer, offset = self._follow(urls.parse_target(url), 0), 0
+        original = cast("_Answer", answer.raw._original_response)  # noqa: SLF001  # as requests does
+        pace = original.pace
+        pace.body()
+        try:
+            _check_status(url, answer)
+            start, total = _extent(url, answer, offset)
+            check_cap(url, total or 0, cap)
+            kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            yield Response(
+                _chunks(url, answer.raw, start, total, cap), start, total, kind, pace.end
+            )
+        finally:
+            answer.close()
 
-    def bulk(self, wanted: Sequence[tuple[str, int]]) -> Iterator[bytes | None]:
-        """The bodies of small files of one server, each with the most bytes that it may have, in
-        their order. None, or an early end, says that `get` should be asked, which knows more."""
-        if _names_proxies() and self._proxied(wanted[0][0]):
-            return iter(())
-        bundle = next((value for name in _BUNDLES if (value := os.environ.get(name))), None)
-        pace = Pace(self._limits.connect, self._limits.window)
-        return bodies(wanted, bundle or authorities(), pace)
+    def _follow(self, target: urls.Target, offset: int) -> requests.Response:
+        first = target.url
+        for _ in range(self._limits.redirects + 1):
+            answer = self._ask(target, offset)
+            if answer.status_code not in (301, 302, 303, 307, 308):
+                return answer
+            location = answer.headers.get("Location", "")
+            answer.close()
+            if not location:
+                raise LocationError(target.url, f"HTTP {answer.status_code} without a location")
+            target = urls.redirect(target, location)
+        raise LocationError(first, f"more than {self._limits.redirects} redirects")
 
-    def _session(self) -> HttpSession:
-        with self._guard:
-            if self._made is None:
-                from buildit.remote.http.session import HttpSession
-
-                self._made = HttpSession(self._limits)
-            return self._made
-
-    def _proxied(self, url: str) -> bool:
-        from buildit.remote.http.session import has_proxy
-
-        return has_proxy(url)
-
-
-def authorities() -> str | None:
-    """The machine's own certificate authorities, as curl has them; None where there are none, and
-    a library's own are taken."""
-    path = os.environ.get("SSL_CERT_FILE") or AUTHORITIES
-    return path if os.path.exists(path) else None
+    def _ask(self, target: urls.Target, offset: int) -> requests.Response:
+        """One answer. Past requests' sessions: those read ~/.netrc, keep cookies between unrelated
+        servers, and read the body of a redirect, whole and unpacked (THREATS F2)."""
+        # identity: the bytes of the file, not of some transport's compression of it
+        headers = {"User-Agent": "buildit", "Accept": "*/*", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            return self._adapter.send(
+                requests.Request("GET", target.url, headers).prepare(),
+                stream=True,
+                timeout=(self._limits.connect, self._limits.window),
+                verify=self._authorities,
+                proxies=requests.utils.get_environ_proxies(target.url),
+            )
+        except _ERRORS as error:
+            raise _translated(target.url, error) from error
 
 
-def _names_proxies() -> bool:
-    names = {name.lower() for name, value in os.environ.items() if value}
-    return any(name.endswith("_proxy") and name != "no_proxy" for name in names)
+def _proxy(url: str) -> str:
+    """The proxy that the environment has for this URL, without its password; "" for none."""
+    found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    return urls.hide_credentials(found) if found else ""
+
+
+def _check_status(url: str, answer: requests.Response) -> None:
+    code = answer.status_code
+    if code in (200, 206):
+        return
+    length = _count(answer.headers.get("Content-Length", ""))
+    if length is not None and length <= _DRAINED:
+        with suppress(*_ERRORS):  # so that the connection can be kept
+            answer.raw.read(decode_content=False)
+    reason = f"HTTP {code}" + (f" {answer.reason}" if answer.reason else "")
+    if code in (404, 410):
+        raise LocationError(url, f"not found ({reason})", absent=True)
+    if code in (401, 403, 407):
+        raise LocationError(
+            url,
+            f"refused ({reason})",
+            hint="whoever runs it must let the web server read that file: check its permissions",
+        )
+    if code == 429 or code >= 500:
+        after = answer.headers.get("Retry-After", "")
+        seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0
+        word = "too many requests" if code == 429 else "server error"
+        raise LocationError(url, f"{word} ({reason})", transient=True, retry_after=seconds)
+    raise LocationError(url, f"unexpected answer ({reason})")
+
+
+def _extent(url: str, answer: requests.Response, offset: int) -> tuple[int, int | None]:
+    """Where the body begins and how long the whole is (RFC 9110, 14.4 Content-Range)."""
+    if answer.status_code == 200:
+        length = answer.headers.get("Content-Length", "")
+        return 0, _count(length)
+    stated = answer.headers.get("Content-Range", "")
+    unit, _, rest = stated.partition(" ")
+    span, _, total = rest.partition("/")
+    first = span.partition("-")[0]
+    if not offset or unit != "bytes" or first != str(offset):
+        raise LocationError(url, f"serves another range than was asked for: {stated[:80]!r}")
+    return offset, _count(total)
+
+
+def _count(text: str) -> int | None:
+    """A number of bytes; None for what is none. Python reads no number of 5000 digits, and a
+    length of 20 is beyond every cap."""
+    return int(text[:20]) if text.isascii() and text.isdigit() else None
+
+
+def _chunks(
+    url: str, raw: urllib3.response.HTTPResponse, start: int, total: int | None, cap: int
+) -> Iterator[bytes]:
+    position = start
+    while True:
+        try:
+            # read1 returns what has come; read would wait for all of it
+            chunk = raw.read1(_READ, decode_content=False)
+        except _ERRORS as error:
+            if any(isinstance(one, TimeoutError) for one in _causes(error)):
+                reason = "stalled: too slow to be worth waiting for"
+                raise LocationError(url, reason, transient=True) from error
+            raise _translated(url, error) from error
+        if not chunk:
+            break
+        position += len(chunk)
+        check_cap(url, position, cap)
+        yield chunk
+    if total is not None and position < total:
+        reason = f"connection ended after {position} of {total} bytes"
+        raise LocationError(url, reason, transient=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and all that it wraps, however each library does it."""
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__, getattr(current, "reason", None)]
+        pending += list(current.args)
+
+
+def _translated(url: str, error: BaseException) -> LocationError:
+    """What a library's exception means for the user; with a proxy, a connection that cannot be
+    made is the proxy's: buildit makes no other.
+    """
+    causes = tuple(_causes(error))
+    shown = urls.hide_credentials(url)
+
+    def found(*types: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, types)), None)
+
+    if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
+        verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
+        clock = "check the clock and the machine's CA certificates"
+        return LocationError(shown, f"TLS failed: {verify}", hint=clock, unreachable=True)
+    if (local := found(_LinkLocalError)) is not None:
+        return LocationError(shown, str(local), unreachable=True)
+    last = str(causes[-1]) or type(causes[-1]).__name__
+    reason, hint = "", ""
+    if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
+        reason, hint = "host name does not resolve", "check the name and DNS"
+    elif found(ConnectionRefusedError) is not None:
+        reason = "connection refused"
+    elif found(urllib3.exceptions.ConnectTimeoutError) is not None:
+        reason = "timed out while connecting"
+    elif found(urllib3.exceptions.ProxyError) is not None:
+        reason = last
+    if reason and (proxy := _proxy(url)):
+        hint = f"check {urlsplit(url).scheme}_proxy, or name the host in no_proxy"
+        reason = f"the proxy {proxy}: {reason}"
+    if reason:
+        return LocationError(shown, reason, hint=hint or None, unreachable=True)
+    if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
+        return LocationError(shown, "timed out while waiting for an answer", transient=True)
+    return LocationError(shown, f"connection failed: {last}", transient=True)

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from buildit.errors import UsageError
 from buildit.home import home_of
+from buildit.model.address import Ssh
 from buildit.remote.sftp.client import Sftp
-from buildit.remote.sftp.ssh_account import Account
 from buildit.remote.transport import LocationError
 from buildit.trust.sshsig import key_fingerprint
 
@@ -62,7 +62,7 @@ class Waits:
     answer: float = 300.0
 
 
-def connect(account: Account, waits: Waits | None = None) -> Sftp:
+def connect(account: Ssh, waits: Waits | None = None) -> Sftp:
     """Log in: through OpenSSH's client where it is installed or BUILDIT_SSH names one.
 
     Raises:
@@ -94,7 +94,7 @@ class _Channel(Protocol):
 class _Line:
     """The two ways of a session; neither is ever waited for without a limit."""
 
-    def __init__(self, account: Account, waits: Waits, out: _Channel, back: _Channel) -> None:
+    def __init__(self, account: Ssh, waits: Waits, out: _Channel, back: _Channel) -> None:
         self._account = account
         self._waits = waits
         self._out = out
@@ -147,7 +147,7 @@ def ssh_program(environ: Mapping[str, str]) -> tuple[str, ...]:
         ) from error
 
 
-def ssh_argv(account: Account, program: tuple[str, ...], waits: Waits) -> list[str]:
+def ssh_argv(account: Ssh, program: tuple[str, ...], waits: Waits) -> list[str]:
     """The command line; pure."""
     options = {**_OPTIONS, "ConnectTimeout": str(waits.connect)}
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
@@ -158,7 +158,7 @@ def ssh_argv(account: Account, program: tuple[str, ...], waits: Waits) -> list[s
 class _Ssh(_Line):
     """One ssh process. Sockets lead to it, which know timeouts, and are faster than pipes."""
 
-    def __init__(self, account: Account, program: tuple[str, ...], waits: Waits) -> None:
+    def __init__(self, account: Ssh, program: tuple[str, ...], waits: Waits) -> None:
         pairs = [socket.socketpair() for _ in range(3)]
         (out, stdin), (back, stdout), (self._talk, stderr) = pairs
         super().__init__(account, waits, out, back)
@@ -226,7 +226,7 @@ class _Ssh(_Line):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def explained(account: Account, said: str, code: int | None) -> LocationError:
+def explained(account: Ssh, said: str, code: int | None) -> LocationError:
     """Why ssh ended, from what it said."""
     lines = [line.strip() for line in said.splitlines() if line.strip(" @\t\r")]
     last = lines[-1] if lines else f"ssh ended with {code}"
@@ -248,7 +248,7 @@ def explained(account: Account, said: str, code: int | None) -> LocationError:
     return LocationError(account.shown, reason, hint=hint, unreachable=True, transient=lost)
 
 
-def _host_key(account: Account, said: str) -> LocationError:
+def _host_key(account: Ssh, said: str) -> LocationError:
     shown = re.findall(r"SHA256:[A-Za-z0-9+/]{43}", said)
     prints = {f"{shown[-1]}"} if shown else offered_keys(account)
     keys = ", ".join(sorted(prints)) or "not known: ssh-keyscan does not reach it"
@@ -267,7 +267,7 @@ def _host_key(account: Account, said: str) -> LocationError:
     return LocationError(account.shown, reason, hint=hint, unreachable=True)
 
 
-def offered_keys(account: Account) -> set[str]:
+def offered_keys(account: Ssh) -> set[str]:
     """Type and fingerprint of the keys that a server offers now; for people to compare."""
     argv = ["ssh-keyscan", "-T", "5", "-p", str(account.port or 22), "--", account.host]
     try:
@@ -290,7 +290,7 @@ def offered_keys(account: Account) -> set[str]:
 class _Paramiko(_Line):
     """One channel of one connection."""
 
-    def __init__(self, account: Account, waits: Waits) -> None:
+    def __init__(self, account: Ssh, waits: Waits) -> None:
         try:
             import paramiko
         except ImportError as error:
@@ -312,7 +312,7 @@ class _Paramiko(_Line):
         self._client.close()
 
 
-def _logged_in(client: paramiko.SSHClient, account: Account, waits: Waits) -> paramiko.Channel:
+def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> paramiko.Channel:
     import paramiko
 
     class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types

@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from buildit.model.address import Ssh
 from buildit.remote.sftp.client import NO_SUCH_FILE, Sftp, StatusError
 from buildit.remote.sftp.login import connect
-from buildit.remote.sftp.ssh_account import Account, parse_account
-from buildit.remote.transport import LocationError, Response, check_cap
+from buildit.remote.transport import LocationError, Response, check_cap, ssh_address
 
 
 class _FileError(LocationError):
@@ -23,14 +23,14 @@ class _FileError(LocationError):
 class SftpTransport:
     """Sessions by account, opened at first use; each serves one thread at a time."""
 
-    def __init__(self, connect: Callable[[Account], Sftp] = connect) -> None:
+    def __init__(self, connect: Callable[[Ssh], Sftp] = connect) -> None:
         self._connect = connect
-        self._sessions: dict[Account, Sftp] = {}
-        self._locks: dict[Account, threading.RLock] = {}
+        self._sessions: dict[Ssh, Sftp] = {}
+        self._locks: dict[Ssh, threading.RLock] = {}
         self._guard = threading.Lock()
 
     @contextmanager
-    def session(self, account: Account) -> Iterator[Sftp]:
+    def session(self, account: Ssh) -> Iterator[Sftp]:
         """The session of an account, for this thread alone; one that failed is not used again.
 
         Raises:
@@ -54,7 +54,7 @@ class SftpTransport:
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        account = parse_account(url)
+        account = ssh_address(url)
         path = account.path
         with self.session(account) as sftp:
             try:

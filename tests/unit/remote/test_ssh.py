@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from buildit.model.address import Ssh
 from buildit.remote.sftp.login import Waits, explained, ssh_argv, ssh_program
-from buildit.remote.sftp.ssh_account import Account, parse_account
-from buildit.remote.transport import LocationError
+from buildit.remote.transport import LocationError, ssh_address
 
 pytestmark = pytest.mark.unit
 
@@ -14,16 +14,16 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "account"),
     [
-        ("user@host/path", Account("user", "host", 0, "path")),
-        ("user@host//srv/bin", Account("user", "host", 0, "/srv/bin")),
-        ("ssh://user@host:2222/a b/it's", Account("user", "host", 2222, "a b/it's")),
-        ("host.example.org/", Account("", "host.example.org", 0, "")),
-        ("host", Account("", "host", 0, "")),
+        ("user@host/path", Ssh("user", "host", 0, "path")),
+        ("user@host//srv/bin", Ssh("user", "host", 0, "/srv/bin")),
+        ("ssh://user@host:2222/a b/it's", Ssh("user", "host", 2222, "a b/it's")),
+        ("host.example.org/", Ssh("", "host.example.org", 0, "")),
+        ("host", Ssh("", "host", 0, "")),
     ],
 )
-def test_accounts(text: str, account: Account) -> None:
-    assert parse_account(text) == account
-    assert parse_account(account.shown) == account
+def test_accounts(text: str, account: Ssh) -> None:
+    assert ssh_address(text) == account
+    assert ssh_address(account.shown) == account
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_accounts(text: str, account: Account) -> None:
 )
 def test_what_is_no_account(text: str) -> None:
     with pytest.raises(LocationError, match="not a directory behind SSH") as caught:
-        parse_account(text)
+        ssh_address(text)
     assert "user@host/path" in str(caught.value.hint)
 
 
@@ -54,11 +54,11 @@ def test_what_is_no_account(text: str) -> None:
     [("bin", "bin/k/a"), ("/srv/bin/", "/srv/bin/k/a"), ("", "k/a"), ("/", "/k/a")],
 )
 def test_paths_of_the_server(path: str, below: str) -> None:
-    assert Account("", "host", 0, path).below("k/a") == below
+    assert Ssh("", "host", 0, path).below("k/a") == below
 
 
 def test_ssh_never_asks_forwards_or_learns() -> None:
-    argv = ssh_argv(Account("user", "host", 2222, "x"), ("ssh", "-F", "f"), Waits(connect=7))
+    argv = ssh_argv(Ssh("user", "host", 2222, "x"), ("ssh", "-F", "f"), Waits(connect=7))
     assert argv[:3] == ["ssh", "-F", "f"]
     assert argv[-5:] == ["-T", "-s", "--", "user@host", "sftp"]
     options = {argv[at + 1] for at, word in enumerate(argv) if word == "-o"}
@@ -72,7 +72,7 @@ def test_ssh_never_asks_forwards_or_learns() -> None:
         "ConnectTimeout=7",
     } <= options
     assert argv[argv.index("-p") + 1] == "2222"
-    assert "-p" not in ssh_argv(Account("", "host", 0, ""), ("ssh",), Waits())
+    assert "-p" not in ssh_argv(Ssh("", "host", 0, ""), ("ssh",), Waits())
 
 
 def test_the_program_may_be_another() -> None:
@@ -94,7 +94,7 @@ def test_the_program_may_be_another() -> None:
     ],
 )
 def test_what_ssh_says(said: str, code: int | None, reason: str, transient: bool) -> None:
-    error = explained(Account("u", "h", 0, "x"), said, code)
+    error = explained(Ssh("u", "h", 0, "x"), said, code)
     assert reason in error.reason
     assert error.transient is transient
     assert error.unreachable

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from buildit.remote.fetch import default_transport
 from buildit.remote.transport import (
     LocalTransport,
     LocationError,
     SchemeTransport,
-    default_transport,
     local_path,
     read_small,
 )
