@@ -12,7 +12,7 @@ from buildit.commands.network import Network
 from buildit.digest import Digest, digest_file
 from buildit.errors import BuilditError, FetchError, UsageError
 from buildit.model.sourcename import name_of, names_archive
-from buildit.remote.fetch import LARGEST, Fetch, plain_http
+from buildit.remote.fetch import LARGEST_DOWNLOAD, Fetch, plain_http
 
 _URL = re.compile(r"(?:https?|mirror)://", re.IGNORECASE)
 
@@ -41,7 +41,7 @@ def describe(source: str, network: Network) -> Described:
     if _URL.match(source):
         name = name_of(source)
         listed = source.lower().startswith("mirror:")
-        want = Fetch(name or source, (source,), proves_itself=listed, largest=LARGEST)
+        want = Fetch(name or source, (source,), proves_itself=listed, largest=LARGEST_DOWNLOAD)
         try:
             digest = network.fetcher().fetch(want)
         except FetchError as error:

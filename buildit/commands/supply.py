@@ -119,10 +119,10 @@ class Supply:
 
     def _binhosts(self, digest: Digest) -> tuple[str, ...]:
         """Where binhosts would have a blob; one that lacks it costs one small question."""
-        from buildit.remote.fetch import BINHOST
+        from buildit.remote.fetch import BINHOST_SCHEME
 
         hosts = self.network.remotes().repositories()
-        return tuple(f"{BINHOST}{one.name}/blobs/sha256/{digest}" for one in hosts)
+        return tuple(f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
 
     def _source(self, source: SourceRef) -> Fetch:
         urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)

@@ -7,6 +7,9 @@ ones. Bytes get their name in the store after they were verified, and from the v
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +19,19 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest
-from buildit.errors import BuilditError, FetchError, IntegrityError, Interrupted, RecipeError
+from buildit.errors import (
+    BuilditError,
+    FetchError,
+    IntegrityError,
+    Interrupted,
+    RecipeError,
+    StoreError,
+)
 from buildit.events import Fetching, LocationFailed, Reporter, silent
-from buildit.remote.http.partials import Partial, open_partial
 from buildit.remote.http.urls import is_loopback, parse_target
 from buildit.remote.transport import (
     LocalTransport,
@@ -35,16 +44,16 @@ from buildit.remote.transport import (
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
-LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 10.0
 """Seconds that a `Retry-After` can make us wait."""
-LARGEST = 16 << 30
+LARGEST_DOWNLOAD = 16 << 30
 """Most bytes of one download whose size nobody stated but whose digest is known."""
-LARGEST_UNPINNED = 64 << 20
+_LARGEST_UNPINNED = 64 << 20
 """Most bytes of one download of which nothing is known: patches and signatures."""
-TICK = 0.1
+_TICK = 0.1
 """Seconds between two `Fetching` events of one download."""
-Result = TypeVar("Result")
-BINHOST = "binhost://"
+_Result = TypeVar("_Result")
+BINHOST_SCHEME = "binhost://"
 """How URLs of what a binhost has begin; which transport serves them is the caller's matter."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
@@ -65,7 +74,7 @@ class Fetch:
     digest: Digest | None = None
     size: int | None = None
     proves_itself: bool = False
-    largest: int = LARGEST_UNPINNED
+    largest: int = _LARGEST_UNPINNED
 
 
 class Ingest(Protocol):
@@ -174,8 +183,127 @@ class Abort:
                 abort()
 
 
+# -- downloads under way: one file per wanted digest, so that an interrupted one goes on
+
+
+class Partial:
+    """One locked partial file, which one process at a time fills. `size` bytes of it are hashed;
+    anything behind is cut off. It proves nothing: it is hashed again from its first byte before
+    more is added, and one with wrong bytes is dropped, never mended."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._stream: BinaryIO = open(fd, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def rehash(self) -> int:
+        """Hash what is there from byte 0; the number of bytes."""
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self._stream.seek(0)
+        while chunk := self._stream.read(CHUNK):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+        return self.size
+
+    def add(self, chunk: bytes) -> None:
+        """Append.
+
+        Raises:
+            StoreError: the disk is full or fails.
+        """
+        try:
+            view = memoryview(chunk)
+            while view:
+                view = view[self._stream.write(view) :]
+        except OSError as error:
+            raise StoreError(
+                f"cannot write: {error.strerror}",
+                place=str(self.path),
+                hint="free some space, then run the same command again: it goes on from there",
+            ) from error
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def digest(self) -> Digest:
+        return Digest(self._hash.hexdigest())
+
+    def rewind(self) -> BinaryIO:
+        self._stream.seek(0)
+        return self._stream
+
+    def head(self, length: int) -> bytes:
+        return os.pread(self._stream.fileno(), length, 0)
+
+    def restart(self) -> None:
+        """Go on in a fresh file: whoever still has the old one open changes nothing here."""
+        fresh = _locked(self.path, os.O_CREAT | os.O_EXCL, replace=True)
+        self._stream.close()
+        self._stream = open(fresh, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def descriptor(self) -> int:
+        """One more descriptor of the file, which keeps it locked when this object lets go."""
+        return os.dup(self._stream.fileno())
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def open_partial(folder: Path, name: str) -> Iterator[Partial]:
+    """The partial file `name`, locked; waits while another process fills it.
+
+    An empty file is removed at the end, one with bytes stays for the next try.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Partial(path, _locked(path, os.O_CREAT, replace=False))
+    except OSError as error:
+        raise StoreError(f"cannot write: {error.strerror}", place=str(path)) from error
+    try:
+        yield partial
+    finally:
+        if partial.size == 0:
+            partial.drop()
+        partial.close()
+
+
+def _locked(path: Path, flags: int, *, replace: bool) -> int:
+    """Open and lock `path`, until the file that we hold is the one that the name means."""
+    if replace:
+        path.unlink(missing_ok=True)
+    while True:
+        mode = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags
+        fd = os.open(path, mode, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            held, named = os.fstat(fd), os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            os.close(fd)  # its former holder finished and removed it
+            continue
+        except BaseException:
+            os.close(fd)
+            raise
+        if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
+            return fd
+        os.close(fd)
+
+
+# -- one thing from its locations
+
+
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LocationFailure:
     """Why one location did not do. `wrong` when it served bytes of another digest, `absent` when
     it has none."""
 
@@ -219,7 +347,7 @@ class Fetcher:
             if want.digest is not None and self.sink.has(want.digest):
                 partial.drop()
                 return want.digest
-            failures: list[Failure] = []
+            failures: list[LocationFailure] = []
             for location in locations(want.urls, self.mirrors):
                 if failures:  # told once there is another place; the error tells of the last
                     self._tell(want, failures[-1])
@@ -248,10 +376,10 @@ class Fetcher:
         digests = dict(zip(unique, in_parallel(tasks, jobs, abort), strict=True))
         return tuple(digests[_identity(want)] for want in wants)
 
-    def from_location(self, location: str, want: Fetch, partial: Partial) -> Failure | None:
+    def from_location(self, location: str, want: Fetch, partial: Partial) -> LocationFailure | None:
         """Fill `partial` from one location; None when its bytes are right."""
         if want.digest is None and not want.proves_itself and plain_http(location):
-            return Failure(location, "http is refused for what no digest pins")
+            return LocationFailure(location, "http is refused for what no digest pins")
         for attempt in range(1, ATTEMPTS + 1):
             before = partial.rehash()
             if want.size is not None and before > want.size:
@@ -263,8 +391,8 @@ class Fetcher:
                 if want.digest is None:
                     partial.restart()
                 if not error.transient or attempt == ATTEMPTS:
-                    return Failure(location, error.reason, absent=error.absent, cause=error)
-                self.abort.pause(min(error.retry_after or self.pause * attempt, LONGEST_PAUSE))
+                    return LocationFailure(location, error.reason, absent=error.absent, cause=error)
+                self.abort.pause(min(error.retry_after or self.pause * attempt, _LONGEST_PAUSE))
                 continue
             got = partial.digest()
             if want.digest is None or got == want.digest:
@@ -272,12 +400,18 @@ class Fetcher:
             head = partial.head(512)
             partial.restart()
             if not resumed:
-                return Failure(location, _wrong(want.digest, got, head), wrong=True)
-        return Failure(location, "its bytes change between two answers", wrong=True)
+                return LocationFailure(location, _wrong(want.digest, got, head), wrong=True)
+        return LocationFailure(location, "its bytes change between two answers", wrong=True)
 
     def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
         """True when the bytes were added to those of an earlier try."""
-        cap = want.size if want.size is not None else LARGEST if want.digest else want.largest
+        cap = (
+            want.size
+            if want.size is not None
+            else LARGEST_DOWNLOAD
+            if want.digest
+            else want.largest
+        )
         if before and before == want.size:
             return True
         self.abort.check()
@@ -292,7 +426,7 @@ class Fetcher:
             for chunk in response.chunks:
                 self.abort.check()
                 partial.add(chunk)
-                if time.monotonic() - last >= TICK:
+                if time.monotonic() - last >= _TICK:
                     last = time.monotonic()
                     self.reporter(Fetching(want.name, partial.size, want.size or response.total))
         self.abort.check()
@@ -309,11 +443,11 @@ class Fetcher:
         partial.drop()
         return digest
 
-    def _tell(self, want: Fetch, failure: Failure) -> None:
+    def _tell(self, want: Fetch, failure: LocationFailure) -> None:
         # a distfiles/ directory or a binhost that lacks the file is no news, nor is a host that
         # does not answer: whoever watches over it told of it
         silent = failure.absent or (failure.cause is not None and failure.cause.unreachable)
-        lacks = silent and failure.location.startswith(BINHOST)
+        lacks = silent and failure.location.startswith(BINHOST_SCHEME)
         if failure.wrong or not (lacks or _local(failure.location) is not None):
             self.reporter(LocationFailed(want.name, failure.location, failure.reason))
 
@@ -323,7 +457,7 @@ def _identity(want: Fetch) -> str:
     return want.digest or f"{want.name} {' '.join(want.urls)}"
 
 
-def in_parallel(tasks: Sequence[Callable[[], Result]], jobs: int, abort: Abort) -> list[Result]:
+def in_parallel(tasks: Sequence[Callable[[], _Result]], jobs: int, abort: Abort) -> list[_Result]:
     """What the tasks give, `jobs` of them at once. The first error ends the others, which `abort`
     reaches, and is raised; giving up is only what it led to."""
     if min(jobs, len(tasks)) < 2:
@@ -361,7 +495,7 @@ def _local(location: str) -> Path | None:
         return None
 
 
-def _is_near(failure: Failure) -> bool:
+def _is_near(failure: LocationFailure) -> bool:
     return _local(failure.location) is not None
 
 
@@ -372,7 +506,7 @@ def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
     return reason
 
 
-def _failed(want: Fetch, failures: Sequence[Failure]) -> BuilditError:
+def _failed(want: Fetch, failures: Sequence[LocationFailure]) -> BuilditError:
     details = tuple(f"{failure.location}: {failure.reason}" for failure in failures)
     if not failures:
         return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")

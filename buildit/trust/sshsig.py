@@ -49,7 +49,7 @@ _TIME = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
+class SignedBy:
     """Who signed: the principals of the line that allows it, and the key in wire form."""
 
     principals: str
@@ -92,7 +92,7 @@ def verify_signature(
     allowed: Sequence[AllowedSigner],
     namespace: str,
     at: int,
-) -> Signer:
+) -> SignedBy:
     """Who of `allowed` signed `data` for `namespace`; `at` is now, in seconds since 1970.
 
     Raises:
@@ -105,7 +105,7 @@ def verify_signature(
     # first whether we would believe this key at all, then whether it did sign
     line = _allowed_line(public, allowed, namespace, at)
     check_by_key(public, value, _signed(data, namespace.encode(), hashed))
-    return Signer(line.principals, public)
+    return SignedBy(line.principals, public)
 
 
 def claimed_key(data: bytes, signature: str, namespace: str) -> bytes | None:

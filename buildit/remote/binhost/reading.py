@@ -27,8 +27,16 @@ from buildit.remote.binhost.protocols import (
     statement_path,
     takes_nothing,
 )
-from buildit.remote.fetch import ATTEMPTS, Abort, Failure, Fetch, Fetcher, in_parallel
-from buildit.remote.http.partials import Partial, open_partial
+from buildit.remote.fetch import (
+    ATTEMPTS,
+    Abort,
+    Fetch,
+    Fetcher,
+    LocationFailure,
+    Partial,
+    in_parallel,
+    open_partial,
+)
 from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
@@ -226,7 +234,7 @@ class ReadOnly:
             raise wrong(url, f"it has {partial.size} bytes, not {size}")
         self.report(Fetching(label, size, size, done=True))
 
-    def _failed(self, url: str, failure: Failure) -> Exception:
+    def _failed(self, url: str, failure: LocationFailure) -> Exception:
         if failure.wrong:
             return wrong(url, failure.reason)
         if failure.cause is not None:

@@ -19,7 +19,7 @@ from buildit.remote.binhost.circuit import Circuit
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.reading import ReadOnly
-from buildit.remote.fetch import BINHOST
+from buildit.remote.fetch import BINHOST_SCHEME
 from buildit.remote.transport import (
     LocalTransport,
     LocationError,
@@ -202,7 +202,7 @@ class _ByName:
     remotes: Remotes
 
     def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
-        name, _, path = url.removeprefix(BINHOST).partition("/")
+        name, _, path = url.removeprefix(BINHOST_SCHEME).partition("/")
         for one in self.remotes.repositories():
             if one.name == name and one.download is not None:
                 return self.remotes.circuit(one).get(one.download.url(path), offset, cap)

@@ -121,7 +121,7 @@ class _Line:
             raise self.ended() from error
 
     def ended(self) -> LocationError:
-        return explained(self._account, "", None)
+        return why_ssh_ended(self._account, "", None)
 
     def close(self) -> None:
         raise NotImplementedError
@@ -200,7 +200,7 @@ class _Ssh(_Line):
         self._kill()
         if self._listener.ident is not None:
             self._listener.join(0.2)  # what it left behind might go on talking
-        return explained(self._account, self._said.decode("utf-8", "replace"), code)
+        return why_ssh_ended(self._account, self._said.decode("utf-8", "replace"), code)
 
     def close(self) -> None:
         for way in self._ours[:2]:
@@ -226,7 +226,7 @@ class _Ssh(_Line):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def explained(account: Ssh, said: str, code: int | None) -> LocationError:
+def why_ssh_ended(account: Ssh, said: str, code: int | None) -> LocationError:
     """Why ssh ended, from what it said."""
     lines = [line.strip() for line in said.splitlines() if line.strip(" @\t\r")]
     last = lines[-1] if lines else f"ssh ended with {code}"
@@ -317,7 +317,9 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
 
     class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
         def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
-            raise explained(account, f"No host key is known {key_fingerprint(key.asbytes())}", 255)
+            raise why_ssh_ended(
+                account, f"No host key is known {key_fingerprint(key.asbytes())}", 255
+            )
 
     home = home_of(os.environ)
     if home is None:
@@ -339,7 +341,7 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
         )
         transport = client.get_transport()
         if transport is None:
-            raise explained(account, "", None)
+            raise why_ssh_ended(account, "", None)
         if transport.get_remote_server_key().asbytes() in revoked:
             raise LocationError(
                 account.shown,
@@ -353,12 +355,12 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
     except paramiko.BadHostKeyException as error:
         key = error.key.asbytes()
         said = f"Host key verification failed IDENTIFICATION HAS CHANGED {key_fingerprint(key)}"
-        raise explained(account, said, 255) from error
+        raise why_ssh_ended(account, said, 255) from error
     except paramiko.AuthenticationException as error:
-        raise explained(account, "Permission denied (publickey).", 255) from error
+        raise why_ssh_ended(account, "Permission denied (publickey).", 255) from error
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
         # ValueError: a file in ~/.ssh that is no key
-        raise explained(account, str(error) or type(error).__name__, 255) from error
+        raise why_ssh_ended(account, str(error) or type(error).__name__, 255) from error
     return channel
 
 

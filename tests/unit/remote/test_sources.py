@@ -12,8 +12,7 @@ import pytest
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError, RecipeError, StoreError
 from buildit.events import Event, Fetching, LocationFailed
-from buildit.remote.fetch import Fetch, Fetcher, listed_mirrors, locations, no_mirrors
-from buildit.remote.http.partials import open_partial
+from buildit.remote.fetch import Fetch, Fetcher, listed_mirrors, locations, no_mirrors, open_partial
 from buildit.remote.transport import LocalTransport, LocationError, Response, Transport
 from tests.fakes import FakeTransport, MemorySink
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buildit.model.address import Ssh
-from buildit.remote.sftp.login import Waits, explained, ssh_argv, ssh_program
+from buildit.remote.sftp.login import Waits, ssh_argv, ssh_program, why_ssh_ended
 from buildit.remote.transport import LocationError, ssh_address
 
 pytestmark = pytest.mark.unit
@@ -94,7 +94,7 @@ def test_the_program_may_be_another() -> None:
     ],
 )
 def test_what_ssh_says(said: str, code: int | None, reason: str, transient: bool) -> None:
-    error = explained(Ssh("u", "h", 0, "x"), said, code)
+    error = why_ssh_ended(Ssh("u", "h", 0, "x"), said, code)
     assert reason in error.reason
     assert error.transient is transient
     assert error.unreachable
