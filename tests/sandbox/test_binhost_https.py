@@ -15,7 +15,7 @@ from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.circuit import Circuit
-from buildit.remote.binhost.protocols import WantedBlob
+from buildit.remote.binhost.protocols import PACK, WantedBlob
 from buildit.remote.http.web import WebTransport
 from buildit.remote.transport import LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
@@ -116,6 +116,7 @@ def test_wrong_bytes_are_refused_and_never_kept(
         "statement": statement,
         "signature": statement.with_name(f"{statement.name}.sig"),
     }[what]
+    statement.with_name(f"{statement.name}{PACK}").unlink()  # a binhost of before: each by itself
     content = DAMAGE[damage](path.read_bytes())
     path.unlink()
     path.write_bytes(content)
