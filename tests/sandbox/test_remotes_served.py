@@ -14,8 +14,8 @@ from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.http.web import WebTransport
-from buildit.remote.sftp.ssh_account import parse_account
 from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.transport import ssh_address
 from tests.hosts import directory, readable
 from tests.remote_contract import CONTRACT, There, on_disk
 from tests.servers import Nginx, Sshd, certificates, nginx, sshd
@@ -49,7 +49,7 @@ def test_behind_ssh(
 ) -> None:
     monkeypatch.setenv("BUILDIT_SSH", server.program)
     far = tmp_path / "a place" / "it's"
-    account = parse_account(server.url(far))
+    account = ssh_address(server.url(far))
     with closing(SftpTransport()) as transport:
         there = SshRemote(account, transport, ReadOnly(account, transport, jobs=1), "a" * 16)
         there.prepare()
@@ -66,7 +66,7 @@ def test_a_web_server(
     with closing(directory(root)) as local, closing(WebTransport()) as transport:
         remote = Remote(local.address, local, local, local)
         address = Https(f"{running.url}/{root.name.replace(' ', '%20')}")
-        reader = readable(address, transport, jobs=8, many=transport.bulk)
+        reader = readable(address, transport, jobs=8)
         seen = len(running.requests())
 
         def asked() -> list[str]:
