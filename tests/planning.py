@@ -17,7 +17,7 @@ from buildit.model.config import Config
 from buildit.model.platform import build_platform
 from buildit.model.task import DebRef
 from buildit.plan.lock import Lock, Section, format_lock
-from buildit.recipe.read_config import Loaded
+from buildit.recipe.config import Loaded
 from buildit.store.cas import Store
 
 PLATFORM = build_platform(os.uname().machine)

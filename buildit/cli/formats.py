@@ -12,7 +12,7 @@ from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
 from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
 from buildit.recipe.schema import Model
-from buildit.recipe.template.filters import DEFAULT, FILTERS
+from buildit.recipe.template.values import DEFAULT, FILTERS
 
 HEAD = """# File formats
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from buildit.cli.printable import columns, printable
 from buildit.errors import BuildError
-from buildit.recipe.read_config import load_config
+from buildit.recipe.config import load_config
 from buildit.sandbox.probe import Finding, Level
 
 VERDICTS = {Level.FINE: "ok", Level.WEAK: "warn", Level.MISSING: "fail"}

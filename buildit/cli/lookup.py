@@ -41,7 +41,7 @@ def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Config]]:
         RecipeError: the configuration is wrong.
         StoreError: the store cannot be used.
     """
-    from buildit.recipe.read_config import load_config
+    from buildit.recipe.config import load_config
 
     settings = load_config(Path()).config
     for remark in settings.remarks:

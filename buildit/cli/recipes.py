@@ -13,9 +13,9 @@ from buildit.model.use import flag_text
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, declared_flags
 from buildit.plan.resolve import Demand
+from buildit.recipe.config import load_config
+from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import Package
-from buildit.recipe.read_config import load_config
-from buildit.recipe.read_container import CONTAINER_FILE
 from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown
 from buildit.recipe.yaml.node import leaves
 

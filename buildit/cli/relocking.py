@@ -12,7 +12,7 @@ from buildit.commands.locking import LOCK_FILE
 from buildit.commands.planning import Planned
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
-from buildit.recipe.read_container import CONTAINER_FILE
+from buildit.recipe.container import CONTAINER_FILE
 
 EVERYTHING = "*"
 TOOLCHAIN = "toolchain"

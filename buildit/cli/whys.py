@@ -14,7 +14,7 @@ from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.model.task import Task
-from buildit.recipe.read_container import CONTAINER_FILE
+from buildit.recipe.container import CONTAINER_FILE
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
 from buildit.store.cas import Store
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from buildit.errors import RecipeError
 from buildit.model.image import App, Health, Port, Volume
 from buildit.plan.evaluate import place_of
-from buildit.recipe.container import AppSpec, HealthSpec
-from buildit.recipe.read_container import Container, LoadedStep
+from buildit.recipe.container import AppSpec, Container, HealthSpec, LoadedStep
 
 _PORT = re.compile(
     r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>tcp|udp|sctp))?"

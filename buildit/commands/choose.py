@@ -21,21 +21,19 @@ from buildit.model.use import Assignment, Layer, parse_assignment
 from buildit.plan.evaluate import Evaluated, Wanted, place_of
 from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve
+from buildit.recipe.config import Loaded
 from buildit.recipe.container import (
+    CONTAINER_FILE,
     AtomPackageStep,
+    Container,
     DebianPackageStep,
     EmbeddedPackageStep,
-    UseSpec,
-)
-from buildit.recipe.package import ToolchainPackage
-from buildit.recipe.read_config import Loaded
-from buildit.recipe.read_container import (
-    CONTAINER_FILE,
-    Container,
     LoadedStep,
+    UseSpec,
     check_settled,
     load_container,
 )
+from buildit.recipe.package import ToolchainPackage
 from buildit.recipe.trees import Catalog
 
 NO_TOOLCHAIN = "toolchain/debian-12"

@@ -36,9 +36,8 @@ from buildit.plan.evaluate import place_of
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.resolve import Selection
 from buildit.plan.tasks import LocalInputs, asked_task, tasks
-from buildit.recipe.container import DirectorySpec, SyncSpec
-from buildit.recipe.read_config import Loaded
-from buildit.recipe.read_container import Container, LoadedStep
+from buildit.recipe.config import Loaded
+from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
 
 
 @dataclass(frozen=True, slots=True)

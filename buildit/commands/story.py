@@ -171,7 +171,7 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     from buildit.commands.choose import Request
     from buildit.commands.locking import Pins
     from buildit.commands.planning import make_plan
-    from buildit.recipe.read_config import load_config
+    from buildit.recipe.config import load_config
 
     directory = options.directory
     started = time.time_ns()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from buildit.errors import RecipeError, UsageError
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import (
@@ -26,7 +32,14 @@ from buildit.recipe.schema import (
     Model,
     Text,
     VariableName,
+    parse,
 )
+from buildit.recipe.template.jsontext import render_json
+from buildit.recipe.template.render import render_tree
+from buildit.recipe.template.values import Variables
+from buildit.recipe.trees import shown
+from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
+from buildit.recipe.yaml.read import load_yaml
 
 
 class EmbeddedPackageStep(Model):
@@ -208,3 +221,223 @@ class StepSpec(Model):
                 "write each step as its own list item: `- sync: {...}`",
             )
         return self
+
+
+CONTAINER_FILE = "container.yaml"
+NAMES = ("name", "version", "os", "arch")
+"""The variables that become parts of file names."""
+
+LONGEST_NAME = 60
+"""Bytes of each: NAME-VERSION-OS-ARCH.aci fits into the 255 of a file name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStep:
+    """One step and where it was written. `content` is a raw manifest, rendered."""
+
+    spec: StepSpec
+    node: Mapping
+    content: str = ""
+
+    @property
+    def place(self) -> str:
+        return str(self.node.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called.
+
+    `pending`: some template asks for `packages`, which were not known when it was read.
+    """
+
+    directory: Path
+    file: str
+    variables: Map[str, str]
+    steps: tuple[LoadedStep, ...]
+    pending: bool = False
+
+
+PACKAGES = "packages"
+"""The variable that says what was chosen: `{{ packages['www-servers/nginx'].version }}`."""
+
+SAID = ("version", "license", "homepage", "description")
+"""What templates may ask of a package."""
+
+
+class _Unknown(Map[str, Map[str, str]]):
+    """`packages` before any was chosen: each there is, of version 0."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __getitem__(self, name: str) -> Map[str, str]:
+        self.asked = True
+        return dict.fromkeys(SAID, "0")
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked = True
+        return iter(())
+
+    def __len__(self) -> int:
+        self.asked = True
+        return 0
+
+
+def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = None) -> Container:
+    """Read the container of a directory; `packages` are what was chosen, by category/name.
+
+    Without them, templates that ask for a package get the version 0, and the container says so in
+    `pending`: read it again when they are known, and see `check_settled`.
+
+    Raises:
+        UsageError: there is no container.yaml.
+        RecipeError: it is wrong; the place names the line.
+    """
+    path = directory / CONTAINER_FILE
+    file = shown(path)
+    if not path.exists():
+        raise UsageError(
+            f"there is no {CONTAINER_FILE} in {shown(directory)}",
+            place=file,
+            hint="name the directory of a container: buildit containers/nginx-prod/",
+        )
+    node = load_yaml(path, file)
+    if not isinstance(node, Sequence):
+        raise RecipeError(
+            "expected a list of steps",
+            place=str(node.place),
+            hint="begin each step with a dash: `- vars: {name: web, version: 1.0}`",
+        )
+    unknown = _Unknown()
+    names: Variables = {PACKAGES: unknown if packages is None else packages}
+    variables: dict[str, str] = {}
+    steps = []
+    for item in node.items:
+        step = _step(item, {**names, **variables})
+        if PACKAGES in (step.spec.vars or {}):
+            raise RecipeError(
+                f"{PACKAGES!r} is what templates call the packages of the container",
+                place=_place_of_var(step, PACKAGES),
+                hint="give the variable another name",
+            )
+        variables.update(step.spec.vars or {})
+        steps.append(step)
+    container = Container(directory, file, variables, tuple(steps), unknown.asked)
+    _check_names(container, node)
+    return container
+
+
+def check_settled(first: Container, second: Container) -> None:
+    """Refuse a container whose choice of packages depends on the packages that were chosen.
+
+    Raises:
+        RecipeError: a `package` or `use` step, or the platform, is another one now.
+    """
+    for before, after in zip(first.steps, second.steps, strict=True):
+        if (before.spec.package, before.spec.use) != (after.spec.package, after.spec.use):
+            raise RecipeError(
+                f"{PACKAGES!r} is not known before the packages are chosen",
+                place=after.place,
+                hint="`package` and `use` steps cannot ask for it; write the value out",
+            )
+    for name in ("os", "arch"):
+        if first.variables.get(name) != second.variables.get(name):
+            raise RecipeError(
+                f"{PACKAGES!r} is not known before the packages are chosen",
+                place=_place_of(name, second),
+                hint=f"write the {name} out",
+            )
+
+
+def _step(item: Node, variables: Variables) -> LoadedStep:
+    if not isinstance(item, Mapping):
+        raise RecipeError(
+            "expected a step with one key", place=str(item.place), hint="such as `- vars: {...}`"
+        )
+    image = item.get("image")
+    raw = image.get("content") if isinstance(image, Mapping) else None
+    if isinstance(image, Mapping) and isinstance(raw, Scalar):
+        bare = Mapping(
+            tuple(
+                (key, image.without("content") if key.text == "image" else value)
+                for key, value in item.items
+            ),
+            item.place,
+        )
+        content = json.dumps(render_json(raw, variables), ensure_ascii=False)
+    else:
+        bare, content = item, ""
+    rendered = _render_vars(bare, variables)
+    return LoadedStep(parse(rendered, StepSpec), rendered, content)
+
+
+def _render_vars(item: Mapping, variables: Variables) -> Mapping:
+    """The step with its templates filled in; each variable may use those before it."""
+    known = dict(variables)
+    values = item.get("vars")
+    if not isinstance(values, Mapping):
+        rendered = render_tree(item, known)
+        return rendered if isinstance(rendered, Mapping) else item
+    pairs = []
+    for key, value in values.items:
+        done = render_tree(value, known)
+        if isinstance(done, Scalar):
+            known[key.text] = done.text
+        pairs.append((key, done))
+    inner = Mapping(tuple(pairs), values.place)
+    items = tuple((key, inner if key.text == "vars" else value) for key, value in item.items)
+    return Mapping(items, item.place)
+
+
+def _check_names(container: Container, node: Sequence) -> None:
+    for name in ("name", "version"):
+        value = container.variables.get(name, "")
+        if not value.strip():
+            raise RecipeError(
+                f"the container has no {name}",
+                place=str(node.place),
+                hint="begin with: `- vars: {author: me, name: web, version: 1.0}`",
+            )
+    for name in NAMES:
+        value = container.variables.get(name, "")
+        # A name may be a path, as App Container discovery has it: example.com/httpd.
+        parts = value.split("/") if name == "name" else [value]
+        if (len(parts) > 1 and not all(parts)) or any(map(_unfit_for_a_file, parts)):
+            raise RecipeError(
+                f"{name} {value!r} cannot be part of a file name",
+                place=_place_of(name, container) or str(node.place),
+                hint=f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
+                f"leading dot or dash; take at most {LONGEST_NAME} bytes",
+            )
+    author = container.variables.get("author", "")
+    if "/" in author or not author.isprintable():
+        raise RecipeError(
+            f"author {author!r} cannot be shown",
+            place=_place_of("author", container) or str(node.place),
+            hint="write one line without slashes",
+        )
+
+
+def _unfit_for_a_file(value: str) -> bool:
+    return (
+        "/" in value
+        or value.startswith((".", "-"))
+        or any(c.isspace() or not c.isprintable() for c in value)
+        or len(value.encode()) > LONGEST_NAME
+    )
+
+
+def _place_of(name: str, container: Container) -> str | None:
+    """Where a variable got the value that it has."""
+    found = (_place_of_var(step, name) for step in reversed(container.steps))
+    return next((place for place in found if place is not None), None)
+
+
+def _place_of_var(step: LoadedStep, name: str) -> str | None:
+    values = step.node.get("vars")
+    found = values.get(name) if isinstance(values, Mapping) else None
+    return None if found is None else str(found.place)

@@ -19,10 +19,10 @@ from buildit.model.version import Version
 from buildit.model.versionhint import suggested_name
 from buildit.recipe.merge import overlay
 from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
+from buildit.recipe.schema import parse
 from buildit.recipe.template.render import render_tree
 from buildit.recipe.yaml.node import Mapping, Scalar, Sequence, scalar_items
 from buildit.recipe.yaml.read import load_yaml
-from buildit.recipe.yaml.typed import parse
 
 PACKAGE_FILE = "pkg.yaml"
 DEEPEST_CHAIN = 16

@@ -12,7 +12,7 @@ from pathlib import Path
 from buildit.errors import IntegrityError, StoreError, UsageError
 from buildit.files import open_regular, replacing
 from buildit.model.config import Trust
-from buildit.recipe.read_config import own_signers_file
+from buildit.recipe.config import own_signers_file
 from buildit.store.cas import Store
 from buildit.trust.policy import SEEN
 from buildit.trust.signing import own_key, signers_of

@@ -20,10 +20,9 @@ from buildit.recipe import config, container
 from buildit.recipe import package as recipe
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
-from buildit.recipe.schema import Model
+from buildit.recipe.schema import Model, parse
 from buildit.recipe.yaml.node import Mapping, Sequence
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import parse
 
 pytestmark = pytest.mark.unit
 

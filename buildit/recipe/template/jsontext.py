@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from buildit.errors import RecipeError
-from buildit.recipe.template.render import Json, Variables, is_template
+from buildit.recipe.template.values import Json, Variables, is_template
 from buildit.recipe.yaml.node import Place, Scalar
 
 _QUOTES = re.compile(r'\\.|"|\\\Z', re.DOTALL)
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 
 
-def json_of(scalar: Scalar, variables: Variables) -> Json:
+def render_json(scalar: Scalar, variables: Variables) -> Json:
     """The JSON value that the template in `scalar` becomes.
 
     Raises:
-        RecipeError: as `load.jinja.render_json`.
+        RecipeError: the template is wrong, a value does not fit where it stands, or the result is
+            not JSON (RFC 8259) or repeats a key; the place is that in the user's file.
     """
     rendered = _rendered(scalar, variables)
     try:
@@ -169,8 +170,7 @@ def _rendered(scalar: Scalar, variables: Variables) -> _Rendered:
 
 
 def _parts(scalar: Scalar, variables: Variables) -> Iterator[_Part]:
-    from buildit.recipe.template.expression import place_on
-    from buildit.recipe.template.template import pieces
+    from buildit.recipe.template.template import pieces, place_on
 
     start, inside, escaping = 0, False, False
     for piece in pieces(scalar, variables):

@@ -7,28 +7,11 @@ What a template may say is in `load.template`; keys are never templates.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping as Map
-from collections.abc import Sequence as Seq
 from dataclasses import replace
 
 from buildit.errors import RecipeError
+from buildit.recipe.template.values import Variables, is_template
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
-
-Value = str | bool | int | float | Seq["Value"] | Map[str, "Value"] | None
-"""What a variable may hold: plain values only, so that a template reaches no code."""
-
-Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
-
-Variables = Map[str, Value]
-
-
-COMMENT = re.compile(r"(?<!\$)\{#.*?#\}", re.DOTALL)
-"""A comment of templates; `${#x}` is shell, and `{#` without an end is text."""
-
-
-def is_template(text: str) -> bool:
-    return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
 
 
 def render_tree(node: Node, variables: Variables) -> Node:
@@ -62,18 +45,6 @@ def render_scalar(scalar: Scalar, variables: Variables) -> Scalar:
 
     text = "".join(piece.text for piece in pieces(scalar, variables))
     return replace(scalar, text=text, body=None, rendered=True)
-
-
-def render_json(scalar: Scalar, variables: Variables) -> Json:
-    """The JSON value that the template in `scalar` becomes; `load.jsontext` says how.
-
-    Raises:
-        RecipeError: the template is wrong, a value does not fit where it stands, or the result is
-            not JSON (RFC 8259) or repeats a key; the place is that in the user's file.
-    """
-    from buildit.recipe.template.jsontext import json_of
-
-    return json_of(scalar, variables)
 
 
 def _key(key: Scalar) -> Scalar:

@@ -1,23 +1,315 @@
-"""Templates: Jinja2's grammar for text, `{% if %}` and `{% for %}` over given lists and maps.
+"""Expressions of templates: parsed by Jinja2, evaluated here over plain values only.
 
-Jinja2 only parses; `load.expression` evaluates, and what a template gives comes in pieces that
-know the line of the template that they began on.
+Nothing is compiled and nothing but keys of maps and positions of lists can be reached, so a
+template has no way to code (THREATS B1). Each step costs, and each character read (THREATS B2).
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
-from buildit.recipe.template.expression import Evaluation, Names, place_on
-from buildit.recipe.template.filters import FilterError, kind_of, text_of
-from buildit.recipe.template.render import COMMENT, Value, Variables
+from buildit.model.nearest import advice
+from buildit.recipe.template.values import (
+    COMMENT,
+    DEFAULT,
+    FILTERS,
+    TESTS,
+    FilterError,
+    Value,
+    Variables,
+    kind_of,
+    text_of,
+    weight,
+    within,
+)
 from buildit.recipe.yaml.node import Scalar
+
+MAX_DEPTH = 48
+MAX_STEPS = 200_000
+"""Steps that one template may take; 64 characters looked at are a step too."""
+
+Names = Mapping[str, Value]
+
+_COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "in": lambda left, right: operator.contains(right, left),
+    "notin": lambda left, right: not operator.contains(right, left),
+}
+_SUMS: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "Add": ("+", operator.add),
+    "Sub": ("-", operator.sub),
+    "Mul": ("*", operator.mul),
+    "FloorDiv": ("//", operator.floordiv),
+    "Mod": ("%", operator.mod),
+}
+LARGEST = 10**18
+"""What a sum may come to, on either side of 0."""
+
+_WORDS = {
+    "Div": "/ (// divides whole numbers)",
+    "Pow": "**",
+    "Assign": "{% set %}",
+    "AssignBlock": "{% set %}",
+    "Call": "calls",
+    "CallBlock": "macros",
+    "Extends": "other templates",
+    "FilterBlock": "{% filter %}",
+    "FromImport": "other templates",
+    "Import": "other templates",
+    "Include": "other templates",
+    "Macro": "macros",
+    "Block": "blocks",
+    "Slice": "slices",
+    "With": "{% with %}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """What an expression gives that has no value; only `default` and `is defined` take it."""
+
+    node: nodes.Node
+    message: str
+    hint: str | None = None
+    empty: bool = False
+    """An `if` without an `else` whose condition is false: an empty text where it is used."""
+
+
+def place_on(scalar: Scalar, line: int | None, word: str = "") -> str:
+    """Where `word` stands on a line (from 1) of a template, else where its first brace does."""
+    lines = scalar.text.split("\n")
+    line = min(max(line or 1, 1), len(lines))  # Jinja2 gives some nodes no line
+    start = sum(len(one) + 1 for one in lines[: line - 1])
+    text = lines[line - 1]
+    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) if word else None
+    found = found or re.search(r"\{[{%]", text)
+    return str(scalar.place_of(start + (found.start() if found else 0)))
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One run over the template in `scalar`; `steps` only grows."""
+
+    scalar: Scalar
+    steps: int = 0
+
+    def error(self, node: nodes.Node, message: str, hint: str | None = None) -> RecipeError:
+        word = getattr(node, "name", None) or getattr(node, "attr", None)
+        word = word if isinstance(word, str) else ""
+        return RecipeError(message, place=place_on(self.scalar, node.lineno, word), hint=hint)
+
+    def unusable(self, node: nodes.Node) -> RecipeError:
+        what = _WORDS.get(type(node).__name__, "this kind of expression")
+        return self.error(
+            node,
+            f"templates may not use {what}",
+            "compute the value in `vars`, or write it out",
+        )
+
+    def charge(self, node: nodes.Node, depth: int, *read: object) -> None:
+        """Count one step and what it reads.
+
+        Raises:
+            RecipeError: the template takes too many steps or is nested too deeply.
+        """
+        self.steps += 1 + sum(map(weight, read)) // 64
+        if self.steps > MAX_STEPS:
+            raise self.error(node, "the template takes too long", "loop over less")
+        if depth > MAX_DEPTH:
+            raise self.error(node, f"the template is nested deeper than {MAX_DEPTH} levels")
+
+    def value(self, node: nodes.Node, names: Names, depth: int) -> Value:
+        """The value of an expression that must have one.
+
+        Raises:
+            RecipeError: it has none, cannot be evaluated, or is more than templates may use.
+        """
+        value = self.any_value(node, names, depth)
+        if isinstance(value, Undefined):
+            if value.empty:
+                return ""
+            raise self.error(value.node, value.message, value.hint)
+        return value
+
+    def check(self, template: nodes.Template) -> None:
+        """Refuse filters and tests that there are none of, in branches that do not run too.
+
+        Raises:
+            RecipeError: with the nearest name.
+        """
+        waiting: list[nodes.Node] = [template]
+        while waiting:  # deeper than Python's recursion would go
+            node = waiting.pop()
+            waiting.extend(node.iter_child_nodes())
+            if isinstance(node, nodes.Filter) and node.name not in (*FILTERS, *DEFAULT):
+                hint = advice(node.name, (*FILTERS, "default"))
+                raise self.error(node, f"there is no filter {node.name!r}", hint)
+            if isinstance(node, nodes.Test) and node.name not in TESTS:
+                hint = "write `is defined` or `is not defined`"
+                raise self.error(node, f"there is no test {node.name!r}", hint)
+
+    def any_value(self, node: nodes.Node, names: Names, depth: int) -> Value | Undefined:
+        self.charge(node, depth)
+        match node:
+            case nodes.Const():
+                return self._literal(node)
+            case nodes.Name():
+                if node.name in names:
+                    return names[node.name]
+                hint = advice(node.name, names)
+                return Undefined(node, f"{node.name!r} is not defined", hint)
+            case nodes.Getattr():
+                return self._member(node, self.value(node.node, names, depth + 1), node.attr)
+            case nodes.Getitem():
+                key = self.value(node.arg, names, depth + 1)
+                return self._member(node, self.value(node.node, names, depth + 1), key)
+            case nodes.Filter():
+                return self._filtered(node, names, depth + 1)
+            case nodes.Test():
+                return self._tested(node, names, depth + 1)
+            case nodes.CondExpr():
+                return self._chosen(node, names, depth + 1)
+            case _:
+                return self._combined(node, names, depth + 1)
+
+    def _literal(self, node: nodes.Const) -> Value:
+        value: object = node.value
+        if isinstance(value, str):
+            return value.replace("\0", "")  # the marks of comments
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise self.unusable(node)
+
+    def _combined(self, node: nodes.Node, names: Names, depth: int) -> Value:
+        match node:
+            case nodes.Concat():
+                return self._concatenated(node, [self.value(n, names, depth) for n in node.nodes])
+            case nodes.And():
+                return self.value(node.left, names, depth) and self.value(node.right, names, depth)
+            case nodes.Or():
+                return self.value(node.left, names, depth) or self.value(node.right, names, depth)
+            case nodes.Not():
+                return not self.value(node.node, names, depth)
+            case nodes.Compare():
+                return self._compared(node, names, depth)
+            case nodes.BinExpr() if type(node).__name__ in _SUMS:
+                return self._sum(node, names, depth)
+            case nodes.Neg():
+                return self._number(node, self.value(node.node, names, depth), "-", -1)
+            case nodes.List() | nodes.Tuple():
+                return [self.value(item, names, depth) for item in node.items]
+            case _:
+                raise self.unusable(node)
+
+    def _chosen(self, node: nodes.CondExpr, names: Names, depth: int) -> Value | Undefined:
+        branch = node.expr1 if self.value(node.test, names, depth) else node.expr2
+        if branch is None:
+            message = "the condition is false and there is no `else`"
+            return Undefined(node, message, empty=True)
+        return self.any_value(branch, names, depth)
+
+    def _sum(self, node: nodes.BinExpr, names: Names, depth: int) -> Value:
+        left = self.value(node.left, names, depth)
+        right = self.value(node.right, names, depth)
+        sign, apply = _SUMS[type(node).__name__]
+        if sign == "+" and isinstance(left, str) and isinstance(right, str):
+            return self._concatenated(node, [left, right])
+        one, other = (self._number(node, value, sign) for value in (left, right))
+        if other == 0 and sign in ("//", "%"):
+            raise self.error(node, f"{one} {sign} 0 has no value")
+        made: Value = apply(one, other)
+        return self._number(node, made, sign)
+
+    def _number(self, node: nodes.Node, value: Value, sign: str, times: int = 1) -> int | float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            hint = "values from YAML are text: `name | int` is its number; `~` joins texts"
+            raise self.error(node, f"{sign} needs numbers, found {kind_of(value)}", hint)
+        if not -LARGEST <= value <= LARGEST:
+            raise self.error(node, f"the result of {sign} is too large")
+        return value * times
+
+    def _concatenated(self, node: nodes.Node, parts: list[Value]) -> Value:
+        self.charge(node, 0, parts)
+        try:
+            texts = [text_of(part) for part in parts]
+            within(sum(map(len, texts)))
+            return "".join(texts)
+        except FilterError as error:
+            raise self.error(node, str(error)) from error
+
+    def _member(self, node: nodes.Node, owner: Value, key: Value) -> Value | Undefined:
+        if isinstance(owner, Mapping) and isinstance(key, str):
+            if key in owner:
+                return owner[key]
+            return Undefined(node, f"there is no key {key!r}", advice(key, owner))
+        if isinstance(owner, Sequence) and not isinstance(owner, str) and type(key) is int:
+            if key < len(owner):
+                return owner[key]
+            return Undefined(node, f"there is no position {key} in a list of {len(owner)}")
+        raise self.error(node, f"{kind_of(owner)} has no {key!r}", "only maps and lists have parts")
+
+    def _compared(self, node: nodes.Compare, names: Names, depth: int) -> bool:
+        left = self.value(node.expr, names, depth)
+        for operand in node.ops:
+            right = self.value(operand.expr, names, depth)
+            self.charge(node, depth, left, right)
+            try:
+                if not _COMPARED[operand.op](left, right):
+                    return False
+            except TypeError as error:
+                message = f"{kind_of(left)} cannot be compared with {kind_of(right)}"
+                hint = "values from YAML are text: compare with '…'"
+                raise self.error(node, message, hint) from error
+            left = right
+        return True
+
+    def _tested(self, node: nodes.Test, names: Names, depth: int) -> bool:
+        if node.args or node.kwargs:
+            raise self.error(node, f"the test {node.name!r} takes nothing")
+        missing = isinstance(self.any_value(node.node, names, depth), Undefined)
+        return missing == (node.name == "undefined")
+
+    def _filtered(self, node: nodes.Filter, names: Names, depth: int) -> Value | Undefined:
+        if node.node is None or node.dyn_args is not None or node.dyn_kwargs is not None:
+            raise self.unusable(node)
+        args = [self.value(arg, names, depth) for arg in node.args]
+        named = {str(one.key): self.value(one.value, names, depth) for one in node.kwargs}
+        if node.name in DEFAULT:
+            return self._default(node, self.any_value(node.node, names, depth), args, named)
+        value = self.value(node.node, names, depth)
+        apply = FILTERS[node.name]  # `check` has seen it
+        self.charge(node, depth, value, args)
+        try:
+            return apply(value, *args, **named)
+        except FilterError as error:
+            raise self.error(node, f"{node.name}: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise self.error(node, f"{node.name}: these arguments do not fit") from error
+
+    def _default(
+        self, node: nodes.Filter, value: Value | Undefined, args: list[Value], named: Names
+    ) -> Value:
+        given: dict[str, Value] = {"default_value": "", "boolean": False}
+        given |= dict(zip(given, args, strict=False)) | dict(named)
+        if len(args) > 2 or len(given) > 2:
+            raise self.error(node, "default: these arguments do not fit")
+        if isinstance(value, Undefined) or (given["boolean"] and not value):
+            return given["default_value"]
+        return value
+
 
 MAX_TEMPLATE = 64 << 10
 MAX_OUTPUT = 1 << 20

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import yaml
 
 from buildit.errors import RecipeError
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 from buildit.recipe.yaml.text import decode, name_of, read_text, refused
-
-if TYPE_CHECKING:
-    import yaml
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -52,8 +50,6 @@ def parse_yaml(text: str, file: str) -> Node:
     Raises:
         RecipeError: `text` is not a YAML document within the rules above.
     """
-    import yaml
-
     try:
         return document(text, file, _loader())
     except yaml.YAMLError as error:
@@ -65,15 +61,11 @@ def parse_yaml(text: str, file: str) -> Node:
 
 def _loader() -> type[yaml.SafeLoader | yaml.CSafeLoader]:
     """libyaml's loader where PyYAML was built with it: ten times faster, the same events."""
-    import yaml
-
     return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Node:
     """As `parse_yaml`, read by one of PyYAML's loaders, whose own errors pass."""
-    import yaml
-
     events = iter(yaml.parse(text, Loader=loader))
     reading = _Reading(file, text.split("\n"), events)
     next(events)  # the start of the stream
@@ -168,8 +160,6 @@ class _Reading:
         return RecipeError(message, place=str(self.place(event)), hint=hint)
 
     def node(self, event: yaml.Event, depth: int) -> _Sized:
-        import yaml
-
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth)
         if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
@@ -267,8 +257,6 @@ class _Reading:
         return Place(self.file, line + 1, column + 1 + bool(event.style))
 
     def _sequence(self, start: yaml.Event, depth: int) -> _Sized:
-        import yaml
-
         items: list[_Sized] = []
         flow = bool(getattr(start, "flow_style", False))
         self.flow += flow
@@ -279,8 +267,6 @@ class _Reading:
         return _Sized(node, *_extent(items))
 
     def _mapping(self, start: yaml.Event, depth: int) -> _Sized:
-        import yaml
-
         inside: list[_Sized] = []
         items: dict[str, tuple[Scalar, Node]] = {}
         flow = bool(getattr(start, "flow_style", False))
@@ -301,8 +287,6 @@ class _Reading:
         return _Sized(Mapping(tuple(items.values()), self.place(start)), size + len(items), height)
 
     def _key(self, event: yaml.Event, depth: int) -> Scalar:
-        import yaml
-
         if not isinstance(event, yaml.ScalarEvent):
             line, column = _start(event)
             template = self.lines[line][column - 1 : column + 1] == "{{"
@@ -329,8 +313,6 @@ def _extent(inside: list[_Sized]) -> tuple[int, int]:
 
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
     """What PyYAML says, with the place, and a hint for what people get wrong most."""
-    import yaml
-
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         reason = " ".join(str(error).split())
         return RecipeError(f"this is not YAML: {reason}", place=file)

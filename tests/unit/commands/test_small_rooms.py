@@ -36,8 +36,8 @@ from buildit.model.task import Group, RunTime, Task, User
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
-from buildit.recipe.read_config import load_config
-from buildit.recipe.read_container import load_container
+from buildit.recipe.config import load_config
+from buildit.recipe.container import load_container
 from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store

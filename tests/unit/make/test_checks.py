@@ -21,8 +21,8 @@ from buildit.model.platform import PLATFORMS
 from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.package import Recipe
+from buildit.recipe.schema import parse
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import parse
 from tests.unit.make.elves import elf
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,7 @@ import pytest
 
 from buildit.errors import RecipeError
 from buildit.model.packageglob import fits_some
-from buildit.recipe.read_config import load_config
+from buildit.recipe.config import load_config
 
 pytestmark = pytest.mark.unit
 

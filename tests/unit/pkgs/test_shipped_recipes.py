@@ -17,8 +17,8 @@ from buildit.patch.form import touched_paths
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, declared_flags, evaluate
 from buildit.plan.steps import steps
+from buildit.recipe.container import Container, load_container
 from buildit.recipe.package import Package, SourceSpec
-from buildit.recipe.read_container import Container, load_container
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
 
 pytestmark = pytest.mark.unit

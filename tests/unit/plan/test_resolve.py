@@ -12,9 +12,9 @@ from buildit.model.use import Layer, parse_assignment
 from buildit.model.version import Version
 from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.package import Depends, Package, Recipe
+from buildit.recipe.schema import parse
 from buildit.recipe.yaml.node import Mapping as Keys
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import parse
 
 pytestmark = pytest.mark.unit
 

@@ -12,8 +12,7 @@ from buildit.errors import RecipeError, UsageError
 from buildit.model.address import Directory
 from buildit.model.config import Config, Limits
 from buildit.model.use import Assignment
-from buildit.recipe.config import CONFIG_FILE, ConfigSpec
-from buildit.recipe.read_config import load_config, shipped_files
+from buildit.recipe.config import CONFIG_FILE, ConfigSpec, load_config, shipped_files
 
 pytestmark = pytest.mark.unit
 

@@ -7,8 +7,13 @@ from textwrap import dedent
 import pytest
 
 from buildit.errors import BuilditError, RecipeError
-from buildit.recipe.container import AtomPackageStep, DebianPackageStep, EmbeddedPackageStep
-from buildit.recipe.read_container import Container, load_container
+from buildit.recipe.container import (
+    AtomPackageStep,
+    Container,
+    DebianPackageStep,
+    EmbeddedPackageStep,
+    load_container,
+)
 
 pytestmark = pytest.mark.unit
 

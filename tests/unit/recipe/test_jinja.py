@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.template.filters import FILTERS
-from buildit.recipe.template.render import Variables, render_scalar, render_tree
+from buildit.recipe.schema import plain
+from buildit.recipe.template.render import render_scalar, render_tree
+from buildit.recipe.template.values import FILTERS, Variables
 from buildit.recipe.yaml.node import Mapping, Place, Scalar
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import plain
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

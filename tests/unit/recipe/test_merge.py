@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
 from buildit.recipe.merge import overlay
+from buildit.recipe.schema import plain
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import plain
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -13,9 +13,8 @@ from buildit.errors import RecipeError
 from buildit.model.nearest import advice, nearest
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
-from buildit.recipe.schema import BY_KIND, MAPPING, SCALAR, Model
+from buildit.recipe.schema import BY_KIND, MAPPING, SCALAR, Model, parse, plain
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.typed import parse, plain
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
+from buildit.recipe.schema import plain
 from buildit.recipe.yaml import read as yamltext
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
 from buildit.recipe.yaml.read import parse_yaml, parse_yaml_bytes
 from buildit.recipe.yaml.text import decode
-from buildit.recipe.yaml.typed import plain
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -1,4 +1,4 @@
-"""The filters and tests of templates: plain functions of plain values, each bounded."""
+"""The plain values of templates, and the filters and tests: plain functions, each bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from buildit.recipe.template.render import Value
+Value = str | bool | int | float | Sequence["Value"] | Mapping[str, "Value"] | None
+"""What a variable may hold: plain values only, so that a template reaches no code."""
+
+Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
+
+Variables = Mapping[str, Value]
+
+
+COMMENT = re.compile(r"(?<!\$)\{#.*?#\}", re.DOTALL)
+"""A comment of templates; `${#x}` is shell, and `{#` without an end is text."""
+
+
+def is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
+
 
 MAX_TEXT = 1 << 20
 """Characters that one expression may make."""
