@@ -63,10 +63,22 @@ def _compiled(glob: str) -> Callable[[str], bool]:
     last = plain[::-1].index(False)
     prefix = "".join(tokens[:first])
     suffix = "".join(tokens[len(tokens) - last :])
+    if tokens[first:] == ["**"]:  # everything below
+        return lambda path: path.startswith(prefix) and len(path) > first
     automaton = _Automaton(tokens)
+    # what a path must have in it: told at once, where following its signs takes a while
+    words = "".join(
+        token if is_plain else "*" for token, is_plain in zip(tokens, plain, strict=True)
+    )
+    word = max(words[first:].split("*"), key=len)
 
     def matches(path: str) -> bool:
-        return path.startswith(prefix) and path.endswith(suffix) and automaton.matches(path)
+        return (
+            path.startswith(prefix)
+            and path.endswith(suffix)
+            and word in path
+            and automaton.matches(path)
+        )
 
     return matches
 

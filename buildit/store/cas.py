@@ -362,6 +362,9 @@ class Store:
                     self.disk.sync_file_system("blob", sync)
                 else:
                     for blob in blobs:
+                        # Write-back begins for all before the first is waited for.
+                        os.posix_fadvise(blob.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                    for blob in blobs:
                         self.disk.sync("blob", blob.fd)
                 with self.publishing():
                     self.lease().pin(blob.digest for blob in blobs)

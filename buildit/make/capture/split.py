@@ -213,7 +213,10 @@ def _compiled(rules: Sequence[OutputInput]) -> Sequence[tuple[str, Callable[[str
 
 
 def _first(rules: Sequence[tuple[str, Callable[[str], bool]]], path: str) -> str | None:
-    return next((name for name, matches in rules if matches(path)), None)
+    for name, matches in rules:
+        if matches(path):
+            return name
+    return None
 
 
 def _parents(ordered: Sequence[Entry], found: Sequence[Entry]) -> Iterator[Entry]:
