@@ -30,7 +30,7 @@ from buildit.remote.binhost.push import Push, Pushed
 from buildit.store.artifacts import commit, lookup
 from buildit.store.attest import SIZE_LIMIT, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from buildit.trust.signing import Signer
 from tests.hosts import BUILDER, accept, sign
 from tests.unit.store.build import add_artifact
@@ -205,7 +205,7 @@ def a_push_is_pulled_whole(there: There) -> None:
             assert replace(found, outputs={RUNTIME: plain}) == artifact
             assert artifact.log is not None
             assert taken.read(artifact.log).startswith(b"log of")
-        assert verify(taken).faults == ()
+        assert check_store(taken).faults == ()
 
 
 def the_small_blobs_come_in_one_pack(there: There) -> None:
@@ -242,7 +242,7 @@ def a_pack_is_never_believed(there: There) -> None:
         there.lay(pack, content)
         with there.store(f"taken{number}") as taken:
             assert there.binhost().pull(artifact.key, taken) == artifact
-            assert verify(taken).faults == ()
+            assert check_store(taken).faults == ()
             assert not taken.has(digest_bytes(b"strange")), "nothing comes that was not wanted"
 
 

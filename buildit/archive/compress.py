@@ -37,7 +37,7 @@ TRUSTED = Budget(total_bytes=1 << 60, entries=1 << 40, depth=4096, ratio=1 << 40
 """No limits: for reading what this process has just written."""
 
 
-class Writer(Protocol):
+class Encoder(Protocol):
     """A compressor over an open file; `close` ends its stream and leaves the file open."""
 
     def write(self, chunk: bytes, /) -> int: ...
@@ -51,7 +51,7 @@ def compress_layer(source: BinaryIO, diff_id: Digest, codec: str, out: Path) -> 
         IntegrityError: what decompresses from the file is not the layer.
         OSError: the file cannot be written.
     """
-    start: Callable[[BinaryIO], Writer] = GzipWriter if codec == "gzip" else _zstd_writer
+    start: Callable[[BinaryIO], Encoder] = GzipWriter if codec == "gzip" else _zstd_writer
     with out.open("xb") as stream, closing(start(stream)) as writer:
         while chunk := source.read(CHUNK):
             writer.write(chunk)
@@ -104,7 +104,7 @@ class HashingReader:
         return Digest(self._hash.hexdigest())
 
 
-def _zstd_writer(stream: BinaryIO) -> Writer:
+def _zstd_writer(stream: BinaryIO) -> Encoder:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -119,7 +119,7 @@ def _zstd_writer(stream: BinaryIO) -> Writer:
 
 
 LEVEL = 5
-BLOCK = 1 << 20
+GZIP_BLOCK = 1 << 20
 _WINDOW = 1 << 15
 # RFC 1952, 2.3: deflate, no flags (so no name), mtime 0, no extra flags, unknown system.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -152,10 +152,10 @@ class GzipWriter(io.RawIOBase):
         self._size += len(view)
         at = 0
         while at < len(view):
-            part = view[at : at + BLOCK - len(self._block)]
+            part = view[at : at + GZIP_BLOCK - len(self._block)]
             self._block += part
             at += len(part)
-            if len(self._block) == BLOCK:
+            if len(self._block) == GZIP_BLOCK:
                 self._submit(zlib.Z_SYNC_FLUSH)
         return len(view)
 

@@ -12,7 +12,7 @@ from buildit.digest import Digest, canonical, digest_bytes, is_hex64
 from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind, sort_key
 
-FORMAT = 1
+CONTENTS_FORMAT = 1
 
 
 def contents_blob(entries: Iterable[Entry]) -> bytes:
@@ -23,7 +23,7 @@ def contents_blob(entries: Iterable[Entry]) -> bytes:
     hex. Names that are not UTF-8 keep their bytes as lone surrogates (PEP 383).
     """
     rows = [_row(entry) for entry in sorted(entries, key=sort_key)]
-    return canonical({"entries": rows, "format": FORMAT})
+    return canonical({"entries": rows, "format": CONTENTS_FORMAT})
 
 
 def parse_contents(data: bytes) -> tuple[Entry, ...]:
@@ -34,8 +34,8 @@ def parse_contents(data: bytes) -> tuple[Entry, ...]:
     """
     try:
         value = json.loads(data)
-        if value["format"] != FORMAT:
-            raise ValueError(f"format {value['format']!r} is not {FORMAT}")
+        if value["format"] != CONTENTS_FORMAT:
+            raise ValueError(f"format {value['format']!r} is not {CONTENTS_FORMAT}")
         entries = tuple(_entry(row) for row in value["entries"])
         paths = [entry.path for entry in entries]
         if len(set(paths)) != len(paths):

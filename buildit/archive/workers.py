@@ -11,17 +11,17 @@ from functools import partial
 from threading import Event, Lock
 from typing import TypeVar
 
-Result = TypeVar("Result")
+_T = TypeVar("_T")
 
 
-def submit(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Result]:
+def submit(pool: ThreadPoolExecutor, work: Callable[[], _T]) -> Future[_T]:
     """As `pool.submit`; done here and now where the pool cannot get a thread. Once in any case:
     the pool keeps what it could not start a thread for, and another thread of it may take it.
 
     Raises:
         RuntimeError: the pool was shut down.
     """
-    future: Future[Result] = Future()
+    future: Future[_T] = Future()
     claimed = Lock()
 
     def task() -> None:
@@ -45,7 +45,7 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Resul
     return future
 
 
-def run_all(works: Sequence[Callable[[], Result]], threads: int) -> list[Result]:
+def run_all(works: Sequence[Callable[[], _T]], threads: int) -> list[_T]:
     """Run all works on a few threads; their results in the order of the works.
 
     Raises:
@@ -54,7 +54,7 @@ def run_all(works: Sequence[Callable[[], Result]], threads: int) -> list[Result]
     """
     failed = Event()
 
-    def begun(work: Callable[[], Result]) -> Result:
+    def begun(work: Callable[[], _T]) -> _T:
         if failed.is_set():
             raise CancelledError  # of a later work than the one that failed: never seen
         try:

@@ -17,7 +17,7 @@ from buildit.make.workroom import Workroom
 from buildit.model.config import Limits
 from buildit.sandbox.run import shell
 from buildit.store.cas import Store
-from buildit.store.failures import Failure
+from buildit.store.failures import FailedBuild
 
 SHOWN = 30
 """Most lines shown of the script that failed."""
@@ -27,7 +27,7 @@ SH = ("sh", "-i")
 """Where the toolchain has no bash; dash complains of its terminal at its end."""
 
 
-def room_of(failure: Failure, store: Store, limits: Limits) -> tuple[Path, KeptJail]:
+def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, KeptJail]:
     """The work directory of a failed build and its jail, with all trees of it in place.
 
     Raises:
@@ -56,7 +56,7 @@ def _bring(name: str, store: Store, label: str) -> None:
         )
 
 
-def introduction(failure: Failure, kept: KeptJail) -> Iterator[str]:
+def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
     """What a person who enters should know: where it failed, and what ran there."""
     yield failure.message
     yield f"sources: /build/src  installed: /build/out  inputs: /input  (kept in {failure.work})"
@@ -70,7 +70,7 @@ def introduction(failure: Failure, kept: KeptJail) -> Iterator[str]:
         yield f"  … and {len(lines) - SHOWN} more lines"
 
 
-def enter(failure: Failure, store: Store, limits: Limits) -> int:
+def enter(failure: FailedBuild, store: Store, limits: Limits) -> int:
     """Run a shell there on this terminal; returns its exit status.
 
     Raises:

@@ -13,7 +13,7 @@ from buildit.errors import BuilditError, IntegrityError
 from buildit.model.amount import counted, size
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, Verified
+from buildit.store.check import Remedy, StoreCheck
 from buildit.store.collect import Garbage, collect, garbage
 from buildit.store.names import named
 
@@ -62,18 +62,18 @@ def listing_lines(rows: list[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def verified_lines(found: Verified) -> tuple[str, ...]:
+def verified_lines(found: StoreCheck) -> tuple[str, ...]:
     rows = [(fault.remedy.value, fault.path, fault.reason) for fault in found.faults]
     blobs, statements = counted(found.blobs, "blob"), counted(found.statements, "statement")
     read = f"{blobs} ({size(found.size)}) and {statements} read"
     return (*columns(rows), read)
 
 
-def verified_plain(found: Verified) -> dict[str, Any]:
+def verified_plain(found: StoreCheck) -> dict[str, Any]:
     return asdict(found)
 
 
-def raise_for_faults(found: Verified) -> None:
+def raise_for_faults(found: StoreCheck) -> None:
     """Fail where anything was lost or is not right; what was repaired counts for nothing.
 
     Raises:

@@ -14,7 +14,7 @@ from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
 from buildit.model.config import Config
 from buildit.store.cas import Store
-from buildit.store.failures import Failure, find_failure
+from buildit.store.failures import FailedBuild, find_failure
 from buildit.store.layout import key_directory
 from buildit.store.names import SHORTEST_PREFIX, find, named
 
@@ -97,7 +97,7 @@ def known(store: Store) -> Iterator[Known]:
         yield Known(failure.key, failure.name, failure.version, _changed(failure.log))
 
 
-def failures(store: Store) -> tuple[Failure, ...]:
+def failures(store: Store) -> tuple[FailedBuild, ...]:
     """The failed builds, the last one first."""
     directory = store.root / "logs" / "failed"
     names = os.listdir(directory) if directory.is_dir() else []
@@ -106,7 +106,7 @@ def failures(store: Store) -> tuple[Failure, ...]:
     return tuple(sorted(kept, key=lambda one: (_changed(one.log), one.key), reverse=True))
 
 
-def failure_of(store: Store, text: str | None) -> Failure | None:
+def failure_of(store: Store, text: str | None) -> FailedBuild | None:
     """The failure of what `text` names, without it the last one; None where that did not fail.
 
     Raises:

@@ -13,7 +13,7 @@ from buildit.digest import CHUNK
 from buildit.errors import UsageError
 from buildit.store.artifacts import Found, examine
 from buildit.store.cas import Store
-from buildit.store.failures import Failure, find_failure
+from buildit.store.failures import FailedBuild, find_failure
 
 
 def found_build(store: Store, text: str) -> Found:
@@ -64,7 +64,7 @@ def build_log(store: Store, text: str | None) -> Iterator[tuple[str, BinaryIO]]:
 
 
 @contextmanager
-def _failed_log(failure: Failure) -> Iterator[tuple[str, BinaryIO]]:
+def _failed_log(failure: FailedBuild) -> Iterator[tuple[str, BinaryIO]]:
     with failure.log.open("rb") as stream:
         yield f"{failure.name}-{failure.version}", stream
 

@@ -92,7 +92,7 @@ def verify(as_json: bool) -> None:
     """Read every object; what is corrupt is set aside, to be fetched or built anew."""
     from buildit.cli.housekeeping import raise_for_faults, verified_lines, verified_plain
     from buildit.cli.lookup import own_store
-    from buildit.store.check import verify as check
+    from buildit.store.check import check_store as check
 
     with own_store() as (opened, _):
         found = check(opened)

@@ -31,7 +31,7 @@ from buildit.model.platform import PLATFORMS
 from buildit.model.task import Inputs, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import RuleInput, left_out
-from buildit.store.durable import explained
+from buildit.store.durable import store_error
 
 _NO_SET_ID = "set-id bit of the .deb left out"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
@@ -53,7 +53,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     try:
         return _made(task, place, work / "out")
     except OSError as error:
-        raise explained(error, work) from error
+        raise store_error(error, work) from error
 
 
 def _made(task: Task, place: BuildPlace, out: Path) -> Made:

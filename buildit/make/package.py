@@ -38,8 +38,8 @@ from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
-from buildit.store.durable import Vanished, explained
-from buildit.store.failures import Failure, forget_failure, keep_failure
+from buildit.store.durable import Vanished, store_error
+from buildit.store.failures import FailedBuild, forget_failure, keep_failure
 from buildit.store.ingest import Batch
 
 TREES = "trees"
@@ -61,7 +61,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         return _made(task, at_hand, place, work)
     except OSError as error:
         _check_place(place.store, work, ())
-        raise explained(error, work) from error
+        raise store_error(error, work) from error
 
 
 def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
@@ -202,7 +202,7 @@ def _keep_failure(
         room.write_log(stream.write)
         stream.write(f"=== {error}\n".encode("utf-8", "replace"))
     keep_failure(
-        store, Failure(task.key, task.name, task.version, phase, str(error), log, room.work)
+        store, FailedBuild(task.key, task.name, task.version, phase, str(error), log, room.work)
     )
 
 

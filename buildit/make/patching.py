@@ -20,9 +20,9 @@ from buildit.patch.apply import (
     OTHER_FILE,
     REAL_PATH,
     Applied,
-    Directory,
-    Found,
+    DirectoryThere,
     Misfit,
+    PatchedFile,
     Problem,
     Unusable,
     apply,
@@ -117,21 +117,21 @@ class _Source:
     def __init__(self, root: Root) -> None:
         self._root = root
 
-    def read(self, path: str) -> Found | None:
+    def read(self, path: str) -> PatchedFile | None:
         root = self._root
         try:
             status = root.lstat(path)
             if stat.S_ISLNK(status.st_mode):
                 text = root.readlink(path).encode("utf-8", "surrogateescape")
-                return Found(text, link=True)
+                return PatchedFile(text, link=True)
             if stat.S_ISDIR(status.st_mode):
-                raise Directory("is a directory", OTHER_FILE)
+                raise DirectoryThere("is a directory", OTHER_FILE)
             if not stat.S_ISREG(status.st_mode):
                 raise Unusable("is no regular file", OTHER_FILE)
             if status.st_size > MAX_RESULT:
                 raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", _TOO_LARGE)
             with root.open_file(path) as stream:
-                return Found(stream.read(), stat.S_IMODE(status.st_mode))
+                return PatchedFile(stream.read(), stat.S_IMODE(status.st_mode))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IntegrityError as error:
@@ -151,7 +151,7 @@ def _behind(root: Root, path: str) -> str:
     return "is a path that cannot be used"
 
 
-def _check_places(root: Root, files: Mapping[str, Found | None]) -> None:
+def _check_places(root: Root, files: Mapping[str, PatchedFile | None]) -> None:
     """No file may stand where a directory stays, nor lie below a file.
 
     Raises:
@@ -167,7 +167,7 @@ def _check_places(root: Root, files: Mapping[str, Found | None]) -> None:
         raise Misfit(tuple(problems))
 
 
-def _place_taken(root: Root, path: str, files: Mapping[str, Found | None]) -> str:
+def _place_taken(root: Root, path: str, files: Mapping[str, PatchedFile | None]) -> str:
     if _is_directory(root, path) and any(files.get(inner, root) for inner in _below(root, path)):
         return "a directory with other files is there"
     for above in parents(path):
@@ -233,7 +233,7 @@ class _Writer:
                 return
             self._directories.add(path.rpartition("/")[0])
 
-    def _make(self, path: str, found: Found) -> None:
+    def _make(self, path: str, found: PatchedFile) -> None:
         root = self._root
         self._ensure(path.rpartition("/")[0])
         self._clear(path)

@@ -12,14 +12,14 @@ from typing import Protocol
 
 from buildit.patch.binary import Malformed, delta_result, is_absent, is_object
 from buildit.patch.form import EXECUTABLE, SYMLINK, Action, Binary, FilePatch, Patch
-from buildit.patch.hunks import REBASE, Edit, edit_of, lines_of, place, reason
+from buildit.patch.hunks import REBASE, Edit, edit_of, lines_of, place_edits, why_misfit
 
 REAL_PATH = "name a regular file: the one that the link leads to, by its real path"
 OTHER_FILE = "the patch was made for another version of the file: rebase it on this one"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PatchedFile:
     """A file or link: its bytes (a link's text) and permissions."""
 
     content: bytes = field(repr=False)
@@ -36,14 +36,14 @@ class Unusable(Exception):  # noqa: N818 - what a path is, in the words of its s
         self.hint = hint
 
 
-class Directory(Unusable):
+class DirectoryThere(Unusable):
     """A directory, which may be empty once a patch has taken its files away."""
 
 
-class Tree(Protocol):
+class PatchedTree(Protocol):
     """What is patched."""
 
-    def read(self, path: str) -> Found | None:
+    def read(self, path: str) -> PatchedFile | None:
         """The file or link at a path, None where there is none.
 
         Raises:
@@ -83,11 +83,11 @@ class Misfit(Exception):  # noqa: N818 - what happened
 class Applied:
     """What the paths hold that the patch touched, None where nothing, and what was done."""
 
-    files: Mapping[str, Found | None]
+    files: Mapping[str, PatchedFile | None]
     log: tuple[str, ...]
 
 
-def apply(patch: Patch, tree: Tree) -> Applied:
+def apply(patch: Patch, tree: PatchedTree) -> Applied:
     """Apply a patch; `tree` stays as it is.
 
     Raises:
@@ -101,7 +101,7 @@ def apply(patch: Patch, tree: Tree) -> Applied:
         raise Misfit(misfit.problems, already=True) from misfit
 
 
-def _applied(patch: Patch, tree: Tree) -> Applied:
+def _applied(patch: Patch, tree: PatchedTree) -> Applied:
     draft = _Draft(tree, _keeps_crs(patch, tree))
     number = 1
     for piece in patch.pieces:
@@ -110,7 +110,7 @@ def _applied(patch: Patch, tree: Tree) -> Applied:
     return Applied(draft.files, tuple(draft.log))
 
 
-def _is_applied(patch: Patch, tree: Tree) -> bool:
+def _is_applied(patch: Patch, tree: PatchedTree) -> bool:
     """Whether the tree is what the patch would have made: then all of it can be taken back."""
     pieces = tuple(tuple(map(_reversed, reversed(piece))) for piece in reversed(patch.pieces))
     try:
@@ -161,7 +161,7 @@ def _swapped(body: bytes) -> bytes:
     return b"\n".join(signs.get(line[:1], line[:1]) + line[1:] for line in lines)
 
 
-def _keeps_crs(patch: Patch, tree: Tree) -> bool:
+def _keeps_crs(patch: Patch, tree: PatchedTree) -> bool:
     """Whether the CRs of a patch that is CR LF throughout are the content's: its files have them.
 
     Otherwise they came by mail or an editor, and GNU patch and git am leave them out too.
@@ -180,13 +180,13 @@ def _keeps_crs(patch: Patch, tree: Tree) -> bool:
 class _Draft:
     """A tree with what was changed so far."""
 
-    def __init__(self, tree: Tree, keeps_crs: bool) -> None:
+    def __init__(self, tree: PatchedTree, keeps_crs: bool) -> None:
         self._tree = tree
         self.keeps_crs = keeps_crs
-        self.files: dict[str, Found | None] = {}
+        self.files: dict[str, PatchedFile | None] = {}
         self.log: list[str] = []
 
-    def read(self, path: str) -> Found | None:
+    def read(self, path: str) -> PatchedFile | None:
         if path in self.files:
             return self.files[path]
         if self.files.keys() & set(_above(path)):
@@ -209,7 +209,7 @@ class _Piece:
         self._draft = draft
         self._number = number
         self._files = files
-        self._made: dict[str, Found] = {}
+        self._made: dict[str, PatchedFile] = {}
         self._gone: set[str] = set()
         self._targets: list[tuple[int, FilePatch]] = []
         self._problems: list[Problem] = []
@@ -258,7 +258,7 @@ class _Piece:
             self._targets.append((number, file))
         self._made[file.new] = after
 
-    def _before(self, file: FilePatch) -> Found | None:
+    def _before(self, file: FilePatch) -> PatchedFile | None:
         """What a section starts from: the tree before the piece.
 
         A rename or copy of what was not there then means what an earlier section made.
@@ -279,7 +279,7 @@ class _Piece:
             return  # a link that goes may become a directory
         try:
             there = self._draft.read(file.new)
-        except Directory:
+        except DirectoryThere:
             return  # whether it is empty by then, the whole patch tells
         if there is None or (file.action is Action.CREATE and there == replace(there, content=b"")):
             return
@@ -288,8 +288,8 @@ class _Piece:
         words = "is there already" if same else "exists already, with other content"
         raise _Refused([words], "upstream has a file of this name: rebase the patch on it")
 
-    def _content(self, file: FilePatch, before: Found | None) -> Found:
-        start = before or Found(b"")
+    def _content(self, file: FilePatch, before: PatchedFile | None) -> PatchedFile:
+        start = before or PatchedFile(b"")
         mode, link = start.mode, start.link
         if file.action is Action.CREATE:
             link = file.new_mode == SYMLINK
@@ -299,10 +299,10 @@ class _Piece:
         if file.new_mode is not None and file.action is not Action.CREATE and not link:
             mode = mode | 0o111 if file.new_mode == EXECUTABLE else mode & ~0o111
         if file.binary is not None:
-            return Found(_patched_binary(file, file.binary, before), mode, link)
-        return Found(self._patched(file, start), mode, link)
+            return PatchedFile(_patched_binary(file, file.binary, before), mode, link)
+        return PatchedFile(self._patched(file, start), mode, link)
 
-    def _patched(self, file: FilePatch, start: Found) -> bytes:
+    def _patched(self, file: FilePatch, start: PatchedFile) -> bytes:
         if not file.hunks:
             return start.content
         lines = lines_of(start.content)
@@ -312,10 +312,10 @@ class _Piece:
             self._draft.log.append("  (its CR LF are the patch's: left out)")
         if file.hunks[0].old_start == 0 and start.content == b"".join(edits[0].new):
             raise _Refused(["is there already"], "upstream has it: remove it from the patch")
-        placed = place(lines, edits)
+        placed = place_edits(lines, edits)
         if not placed.fits and file.crlf and b"\r\n" not in start.content:
             edits = [edit_of(hunk, crs=False) for hunk in file.hunks]
-            placed = place(lines, edits)
+            placed = place_edits(lines, edits)
             self._draft.log.append("  (its CR LF are the patch's: left out)")
         if not placed.fits:
             raise _hunks_refused(lines, edits, placed.places)
@@ -335,7 +335,7 @@ def _names(file: FilePatch) -> str:
     return file.new if file.old == file.new else f"{file.old} to {file.new}"
 
 
-def _check_kind(file: FilePatch, before: Found) -> None:
+def _check_kind(file: FilePatch, before: PatchedFile) -> None:
     meant = file.old_mode if file.action is Action.DELETE else file.new_mode
     if before.link and meant != SYMLINK and (file.hunks or file.binary):
         raise _Refused([f"is a symlink to {before.content.decode(errors='replace')!r}"], REAL_PATH)
@@ -343,7 +343,7 @@ def _check_kind(file: FilePatch, before: Found) -> None:
         raise _Refused(["is no symlink, which the patch changes"], OTHER_FILE)
 
 
-def _patched_binary(file: FilePatch, binary: Binary, before: Found | None) -> bytes:
+def _patched_binary(file: FilePatch, binary: Binary, before: PatchedFile | None) -> bytes:
     content = before.content if before is not None else b""
     known = is_absent(binary.old_object) if before is None else _is(binary.old_object, content)
     if not known:
@@ -377,7 +377,7 @@ def _hunks_refused(
     reasons, hints = [], []
     for number, (edit, at) in enumerate(zip(edits, places, strict=True), 1):
         if at is None:
-            why, hint = reason(lines, edit)
+            why, hint = why_misfit(lines, edit)
             reasons.append(f"hunk #{number} does not fit at line {edit.start}: {why}")
             hints.append(hint)
     hint = next((hint for hint in hints if hint != REBASE), REBASE)

@@ -25,7 +25,7 @@ class Malformed(ValueError):  # noqa: N818 - what the bytes are
     """The bytes are no binary change of git's; the text says why."""
 
 
-def inflated(rows: list[bytes], size: int) -> bytes:
+def inflated_rows(rows: list[bytes], size: int) -> bytes:
     """The `size` bytes that lines of base85 hold, deflated.
 
     Raises:

@@ -29,7 +29,7 @@ CANONICAL_PATCH = "2"
 """Version of the canonical form; a part of every build key with patches."""
 
 SYMLINK = 0o120000
-PLAIN = 0o100644
+PLAIN_MODE = 0o100644
 EXECUTABLE = 0o100755
 
 NEXT_PIECE = b"From %s\n" % (b"0" * 40)
@@ -145,7 +145,7 @@ def _needs_header(file: FilePatch) -> bool:
     if file.action in (Action.RENAME, Action.COPY) or not file.hunks:
         return True
     if file.action is Action.CREATE:
-        return file.new_mode not in (None, PLAIN)
+        return file.new_mode not in (None, PLAIN_MODE)
     if file.action is Action.DELETE:
         return file.old_mode == SYMLINK
     return file.old_mode != file.new_mode or file.old_mode == SYMLINK
@@ -158,9 +158,9 @@ def _settled_file(file: FilePatch, git: bool) -> FilePatch:
     if not git or (old_mode == new_mode and old_mode != SYMLINK):
         old_mode = new_mode = None
     if git and action is Action.CREATE:
-        new_mode = file.new_mode or PLAIN
+        new_mode = file.new_mode or PLAIN_MODE
     if git and action is Action.DELETE:
-        old_mode = file.old_mode or PLAIN
+        old_mode = file.old_mode or PLAIN_MODE
     return replace(file, action=action, old_mode=old_mode, new_mode=new_mode, git=git)
 
 
@@ -190,9 +190,9 @@ def _binary(binary: Binary) -> Iterator[bytes]:
 
 def _extended_header(file: FilePatch) -> Iterator[bytes]:
     if file.action is Action.CREATE:
-        yield b"new file mode %o\n" % (file.new_mode or PLAIN)
+        yield b"new file mode %o\n" % (file.new_mode or PLAIN_MODE)
     elif file.action is Action.DELETE:
-        yield b"deleted file mode %o\n" % (file.old_mode or PLAIN)
+        yield b"deleted file mode %o\n" % (file.old_mode or PLAIN_MODE)
     elif file.old_mode is not None and file.new_mode is not None:
         yield b"old mode %o\nnew mode %o\n" % (file.old_mode, file.new_mode)
     if file.action in (Action.RENAME, Action.COPY):
@@ -314,7 +314,7 @@ def _is_same(one: str, other: str) -> bool:
     return len(shorter) >= 7 and not is_absent(shorter) and longer.startswith(shorter)
 
 
-def split(commits: Sequence[Sequence[FilePatch]]) -> list[list[FilePatch]]:
+def split_pieces(commits: Sequence[Sequence[FilePatch]]) -> list[list[FilePatch]]:
     """Cut commits where a section writes a path, or renames one, that an earlier section wrote.
 
     Three cases need no cut, for the tree decides (`apply`): a path that was removed and is made

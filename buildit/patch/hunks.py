@@ -80,7 +80,7 @@ def lines_of(content: bytes) -> tuple[bytes, ...]:
     return (*lines, parts[-1]) if parts[-1] else tuple(lines)
 
 
-def place(lines: Sequence[bytes], edits: Iterable[Edit]) -> Placed:
+def place_edits(lines: Sequence[bytes], edits: Iterable[Edit]) -> Placed:
     """Apply edits in turn; those that do not fit are left out and have no place."""
     search = _Search(tuple(lines))
     made: list[bytes] = []
@@ -166,9 +166,9 @@ _THERE = "upstream has a part of the patch: remove that from it"
 REBASE = "rebase the patch on this version; nothing is applied with fuzz"
 
 
-def reason(lines: Sequence[bytes], edit: Edit) -> tuple[str, str]:
+def why_misfit(lines: Sequence[bytes], edit: Edit) -> tuple[str, str]:
     """What is wrong with an edit that fits nowhere, and the hint that goes with it."""
-    if edit.new and place(lines, [edit.reversed()]).fits:
+    if edit.new and place_edits(lines, [edit.reversed()]).fits:
         return "is there already", _THERE
     if _alike(lines, edit, lambda line: line.rstrip(b"\r\n")):
         crs = sum(line.endswith(b"\r\n") for line in lines) * 2 > len(lines)
@@ -183,7 +183,7 @@ def reason(lines: Sequence[bytes], edit: Edit) -> tuple[str, str]:
 
 def _alike(lines: Sequence[bytes], edit: Edit, form: Callable[[bytes], bytes]) -> bool:
     old = Edit(edit.start, tuple(map(form, edit.old)), (), edit.before, edit.after)
-    return bool(old.old) and place(tuple(map(form, lines)), [old]).fits
+    return bool(old.old) and place_edits(tuple(map(form, lines)), [old]).fits
 
 
 def _squeezed(line: bytes) -> bytes:

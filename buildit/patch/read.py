@@ -16,13 +16,13 @@ from buildit.patch.binary import (
     MAX_RESULT,
     Malformed,
     delta_sizes,
-    inflated,
+    inflated_rows,
     is_absent,
     is_object,
 )
 from buildit.patch.form import (
     EXECUTABLE,
-    PLAIN,
+    PLAIN_MODE,
     SYMLINK,
     Action,
     Binary,
@@ -31,7 +31,7 @@ from buildit.patch.form import (
     Hunk,
     Patch,
     settled,
-    split,
+    split_pieces,
 )
 from buildit.patch.names import (
     NULL_NAME,
@@ -42,7 +42,7 @@ from buildit.patch.names import (
     stripped,
 )
 
-MAX_BYTES = 64 << 20
+MOST_PATCH_BYTES = 64 << 20
 MAX_LINES = 1 << 20
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?:[ \r\t].*)?")
 _MARK = b"\xef\xbb\xbf"  # of byte order, which editors write before UTF-8
@@ -115,9 +115,9 @@ def parse_patch(data: bytes, name: str, *, strip: int = 1) -> Patch:
         RecipeError: the bytes are no patch, not a unified one, do not add up, name a path outside
             the tree, or exceed 64 MiB or 2^20 lines. `place` is `name:line`.
     """
-    if len(data) > MAX_BYTES or data.count(b"\n") > MAX_LINES:
+    if len(data) > MOST_PATCH_BYTES or data.count(b"\n") > MAX_LINES:
         raise RecipeError(
-            f"a patch of more than {MAX_BYTES >> 20} MiB or {MAX_LINES} lines",
+            f"a patch of more than {MOST_PATCH_BYTES >> 20} MiB or {MAX_LINES} lines",
             place=name,
             hint="make it a source archive of its own, or split it",
         )
@@ -152,7 +152,7 @@ def _parsed(data: bytes, name: str, strip: int) -> Patch:
             file, at = None, at + 1
         if file is not None:
             commits.add(file)
-    pieces = split(commits.oldest_first())
+    pieces = split_pieces(commits.oldest_first())
     if not pieces:
         raise _no_patch(text)
     _check_content(text, pieces)
@@ -417,7 +417,7 @@ def _mode(text: _Text, at: int, digits: bytes) -> int:
         raise text.fail(
             at, f"{what} in a patch", "only files (100644, 100755) and symlinks (120000) can change"
         )
-    return EXECUTABLE if mode & 0o100 else PLAIN
+    return EXECUTABLE if mode & 0o100 else PLAIN_MODE
 
 
 def _check_modes(text: _Text, at: int, header: _Header) -> None:
@@ -586,7 +586,7 @@ def _binary(text: _Text, start: int, header: _Header) -> tuple[Binary, int]:
 
 def _content(text: _Text, first: int, end: int, word: bytes, size: int) -> tuple[bool, bytes]:
     try:
-        data = inflated([text.at(at) for at in range(first, end)], size)
+        data = inflated_rows([text.at(at) for at in range(first, end)], size)
         if word == b"delta" and max(delta_sizes(data)) > MAX_RESULT:
             raise Malformed(f"it is of more than {MAX_RESULT >> 20} MiB")
     except Malformed as error:

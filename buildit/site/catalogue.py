@@ -25,7 +25,7 @@ from buildit.model.version import Version
 from buildit.plan.closure import closure, views_of
 from buildit.plan.lock import parse_lock
 from buildit.remote.binhost.protocols import Views
-from buildit.store.artifacts import lookup, split_name
+from buildit.store.artifacts import lookup, split_statement_name
 from buildit.store.attest import SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
 from buildit.store.index import (
@@ -237,7 +237,7 @@ class Catalogue:
             (key, split[0], name, f"{name}.sig" if f"{name}.sig" in names else "")
             for key, names in named.items()
             for name in sorted(names, key=lambda name: (len(name), name))
-            if (split := split_name(name)) is not None
+            if (split := split_statement_name(name)) is not None
         ]
         paths = [f"k/{key[:2]}/{key}/{name}" for key, _, name, _ in files]
         first: dict[BuildKey, Artifact] = {}

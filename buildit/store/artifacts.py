@@ -214,7 +214,7 @@ def statement_paths(root: Path, key: BuildKey, first: Iterable[str] = ()) -> Ite
     """Files that may hold statements about a key: the builders of `first`, then by name."""
     directory = key_directory(root, key)
     try:
-        names = [name for name in os.listdir(directory) if split_name(name) is not None]
+        names = [name for name in os.listdir(directory) if split_statement_name(name) is not None]
     except (FileNotFoundError, NotADirectoryError):
         return
     wanted = {builder: rank for rank, builder in enumerate(first)}
@@ -227,7 +227,7 @@ def statement_paths(root: Path, key: BuildKey, first: Iterable[str] = ()) -> Ite
         yield directory / name
 
 
-def split_name(name: str) -> tuple[str, Digest | None] | None:
+def split_statement_name(name: str) -> tuple[str, Digest | None] | None:
     """`<builder>.json` or `<builder>.<digest>.json` to its parts; None for any other name."""
     parts = name.split(".")
     if parts[-1] != "json" or not is_builder(parts[0]):
@@ -275,7 +275,7 @@ def check_name(path: Path, builder: str, content: bytes) -> None:
     Raises:
         IntegrityError: another builder's name, or another digest.
     """
-    named = split_name(path.name)
+    named = split_statement_name(path.name)
     if named is None or named[0] != builder or named[1] not in (None, digest_bytes(content)):
         raise IntegrityError(
             f"the statement by {builder} does not belong under this name",
@@ -328,12 +328,12 @@ def _write(store: Store, path: Path, content: bytes, signature: bytes | None, or
 
 
 ENTRY_LIMIT = 256
-DIRECTORY = "r"
+RESOLVED = "r"
 
 
 def entry_name(resolved: Digest, builder: str) -> str:
     """Where a builder's entry is, below a store or binhost."""
-    return f"{DIRECTORY}/{resolved[:2]}/{resolved}/{builder}.json"
+    return f"{RESOLVED}/{resolved[:2]}/{resolved}/{builder}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +397,7 @@ def resolved_of(artifact: Artifact, record: str) -> Digest | None:
 
 def pointed_to(root: Path, resolved: Digest) -> Iterator[BuildKey]:
     """The keys that the entries of a store, or of a binhost that is a directory, point to."""
-    directory = root / DIRECTORY / resolved[:2] / resolved
+    directory = root / RESOLVED / resolved[:2] / resolved
     try:
         names = sorted(path.name for path in directory.iterdir())
     except OSError:
@@ -411,7 +411,7 @@ def pointed_to(root: Path, resolved: Digest) -> Iterator[BuildKey]:
 
 def stale_entries(store: Store) -> Iterator[Path]:
     """Entries that point to a build which the store does not have."""
-    for path in (store.root / DIRECTORY).glob("??/*/*.json"):
+    for path in (store.root / RESOLVED).glob("??/*/*.json"):
         key = _read(path)
         if key is None or not key_directory(store.root, key).is_dir():
             yield path
@@ -425,7 +425,7 @@ def _read(path: Path) -> BuildKey | None:
         return None
 
 
-def restated(
+def restated_for(
     artifact: Artifact,
     old_record: str,
     key: BuildKey,

@@ -24,14 +24,14 @@ from buildit.store.durable import (
     Disk,
     Faults,
     Vanished,
-    explained,
     located,
     make_directory,
+    store_error,
     sync_directory,
     token,
 )
 from buildit.store.ingest import Batch, Pending, Sink, copy_file
-from buildit.store.layout import BLOBS, DIRECTORIES, prepare
+from buildit.store.layout import BLOBS, STORE_DIRECTORIES, prepare_store
 from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
 from buildit.store.remove import remove_tree
 from buildit.store.trees import Trees
@@ -60,7 +60,7 @@ class Store:
             StoreError: another format, an unsafe owner or mode, or the file system refuses.
         """
         disk = Disk(Faults.wanted(os.environ))
-        return cls(prepare(root, disk), disk)
+        return cls(prepare_store(root, disk), disk)
 
     def close(self) -> None:
         """Remove this process's scratch space and end its lease (after a kill: the next start)."""
@@ -108,7 +108,7 @@ class Store:
                 hint="run the build again: it is fetched or built anew",
             ) from None
         except OSError as error:
-            raise explained(error, self.path(digest)) from None
+            raise store_error(error, self.path(digest)) from None
 
     def checked(self, digest: Digest) -> BinaryIO:
         """The blob as a sequential stream that raises at its end where the bytes are wrong.
@@ -222,7 +222,7 @@ class Store:
         """Whether somebody deleted a part of the store while it is open here."""
         with self._guard:
             held = self._lease is None or self._lease.is_named()
-        return not held or not all((self.root / name).is_dir() for name in DIRECTORIES)
+        return not held or not all((self.root / name).is_dir() for name in STORE_DIRECTORIES)
 
     def pin(self, names: Iterable[str]) -> None:
         """Keep keys, digests and trees from being collected while this process runs.

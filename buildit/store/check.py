@@ -15,11 +15,11 @@ from buildit.store.artifacts import (
     incomplete,
     read_statement,
     signature_path,
-    split_name,
+    split_statement_name,
 )
 from buildit.store.cas import Store, set_aside
 from buildit.store.durable import READ_ONLY, located, token
-from buildit.store.layout import CONSTANT_FILES, DIRECTORIES
+from buildit.store.layout import CONSTANT_FILES, STORE_DIRECTORIES
 from buildit.store.locks import exclusive, reclaim
 from buildit.store.trees import SEAL
 
@@ -42,7 +42,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class StoreCheck:
     """What a verification read: counts, bytes of blobs, and all faults in order of path."""
 
     blobs: int
@@ -51,7 +51,7 @@ class Verified:
     faults: tuple[Fault, ...]
 
 
-def verify(store: Store) -> Verified:
+def check_store(store: Store) -> StoreCheck:
     """Read everything. Corrupt objects go to corrupt/, so that they are fetched or built anew.
 
     Raises:
@@ -67,7 +67,7 @@ def verify(store: Store) -> Verified:
         for path in statements:
             faults.extend(_check_statement(store, path))
         faults.extend(_check_trees(store))
-    return Verified(
+    return StoreCheck(
         blobs=len(blobs),
         statements=sum(path.suffix == ".json" for path in statements),
         size=sum(store.size(Digest(path.name)) or 0 for path in blobs),
@@ -85,7 +85,7 @@ def _aside(store: Store, path: Path, reason: str) -> Fault:
 
 
 def _check_layout(store: Store) -> Iterator[Fault]:
-    for name in DIRECTORIES:
+    for name in STORE_DIRECTORIES:
         if not (store.root / name).is_dir():
             (store.root / name).mkdir(parents=True)
             (store.root / name).chmod(0o755)
@@ -137,7 +137,7 @@ def _check_statement(store: Store, path: Path) -> Iterator[Fault]:
     if path.name.endswith((".json.sig", ".json.from", ".json.pack")):
         yield from _check_beside(store, path)
         return
-    if split_name(path.name) is None:
+    if split_statement_name(path.name) is None:
         yield _aside(store, path, "its name is no builder's")
         return
     try:

@@ -30,7 +30,7 @@ NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class GarbageRoot:
     """What `anchor` (an absolute path) keeps alive while it exists."""
 
     anchor: Path
@@ -59,7 +59,7 @@ def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
     real = os.path.realpath(anchor)
     path = store.root / "roots" / f"{digest_bytes(os.fsencode(real))}.json"
     # Text of any bytes: undecodable ones are kept as surrogates, which JSON escapes.
-    content = encode(Root(Path(real), frozenset(names)))
+    content = encode(GarbageRoot(Path(real), frozenset(names)))
     with located(path):
         make_directory(path.parent)
         if path.exists() and path.read_bytes() == content:
@@ -67,7 +67,7 @@ def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
         store.disk.replace_file("root", path, content, store.lease().entry("root"))
 
 
-def roots(store: Store) -> tuple[Root, ...]:
+def roots(store: Store) -> tuple[GarbageRoot, ...]:
     """The roots whose anchor still exists.
 
     Raises:
@@ -202,10 +202,10 @@ def _names(artifact: Artifact) -> Iterator[str]:
             yield encoding.digest
 
 
-def _roots(store: Store) -> Iterator[tuple[Path, Root]]:
+def _roots(store: Store) -> Iterator[tuple[Path, GarbageRoot]]:
     for path in sorted((store.root / "roots").glob("*.json")):
         try:
-            root = decode(Root, path.read_bytes())
+            root = decode(GarbageRoot, path.read_bytes())
         except (OSError, CodecError):
             # What it keeps is unknown, so nothing may go.
             raise StoreError(

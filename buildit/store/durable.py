@@ -30,13 +30,13 @@ from buildit.errors import StoreError, UsageError
 SUBJECTS = ("layout", "blob", "signature", "statement", "root")
 """What is written: see `durable.Disk`, whose every step is a point of each subject."""
 
-STEPS = ("create", "write", "sync", "publish", "directory")
+FAULT_STEPS = ("create", "write", "sync", "publish", "directory")
 
 DERIVED = ("name", "mark")
 """What is not synced, since it can be derived again, or counts until the next boot only."""
 
 POINTS = (
-    *(f"{subject}-{step}" for subject, step in product(SUBJECTS, STEPS)),
+    *(f"{subject}-{step}" for subject, step in product(SUBJECTS, FAULT_STEPS)),
     *(f"{subject}-{step}" for subject, step in product(DERIVED, ("create", "write", "publish"))),
     "lease-create",
     "tree-fill",
@@ -108,7 +108,7 @@ class Faults:
 
 
 READ_ONLY = 0o444
-DIRECTORY = 0o755
+DIRECTORY_MODE = 0o755
 
 _HINTS = {
     errno.ENOSPC: "free some space, run `buildit store gc`, or set BUILDIT_STORE to a larger disk",
@@ -130,7 +130,7 @@ class Vanished(StoreError):  # noqa: N818 - what happened to it
     it anew."""
 
 
-def explained(error: OSError, place: Path) -> StoreError:
+def store_error(error: OSError, place: Path) -> StoreError:
     """What a failed system call on the store means, and the next step."""
     number = error.errno or 0
     if number == errno.ENOENT:
@@ -150,7 +150,7 @@ def located(place: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise explained(error, Path(place)) from error
+        raise store_error(error, Path(place)) from error
 
 
 def token() -> str:
@@ -175,7 +175,7 @@ def make_directory(path: Path) -> None:
         make_directory(path.parent)
     with suppress(FileExistsError):
         path.mkdir()
-        path.chmod(DIRECTORY)
+        path.chmod(DIRECTORY_MODE)
 
 
 @dataclass(frozen=True, slots=True)

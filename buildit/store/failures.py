@@ -17,7 +17,7 @@ _WORK = "work"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedBuild:
     """A build that failed: what and where, and what is left of it.
 
     `log` and `work` are paths in the store; `work` is None where no tree was kept.
@@ -40,7 +40,7 @@ class _Facts:
     version: str
 
 
-def keep_failure(store: Store, failure: Failure) -> Failure:
+def keep_failure(store: Store, failure: FailedBuild) -> FailedBuild:
     """Take over the log (copied) and the scratch directory (moved) of a failed build.
 
     It replaces an earlier failure of the same key. Returns the failure with its new paths.
@@ -66,7 +66,7 @@ def keep_failure(store: Store, failure: Failure) -> Failure:
     return kept
 
 
-def find_failure(store: Store, key: BuildKey) -> Failure | None:
+def find_failure(store: Store, key: BuildKey) -> FailedBuild | None:
     """The last failure of a key, None where none is remembered (or its facts are garbled)."""
     place = _place(store, key)
     try:
@@ -75,7 +75,7 @@ def find_failure(store: Store, key: BuildKey) -> Failure | None:
         return None
     work = place / _WORK if (place / _WORK).is_dir() else None
     log = place / _LOG
-    return Failure(key, facts.name, facts.version, facts.phase, facts.message, log, work)
+    return FailedBuild(key, facts.name, facts.version, facts.phase, facts.message, log, work)
 
 
 def forget_failure(store: Store, key: BuildKey) -> None:
@@ -94,7 +94,7 @@ def _place(store: Store, key: BuildKey) -> Path:
     return store.root / "logs" / "failed" / key
 
 
-def _fill(store: Store, entry: Path, failure: Failure) -> None:
+def _fill(store: Store, entry: Path, failure: FailedBuild) -> None:
     facts = _Facts(failure.message, failure.name, failure.phase, failure.version)
     store.disk.write_file("failure", entry / _FACTS, encode(facts))
     with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:

@@ -16,10 +16,10 @@ from buildit.digest import BuildKey, canonical
 from buildit.errors import StoreError
 from buildit.store.durable import Disk, located, make_directory, sync_directory, token
 
-FORMAT = 1
+STORE_FORMAT = 1
 FORMAT_FILE = "buildit-store.json"
 BLOBS = "blobs/sha256"
-DIRECTORIES = (
+STORE_DIRECTORIES = (
     BLOBS,
     "k",
     "r",
@@ -44,8 +44,8 @@ CONSTANT_FILES = {
         }
     ),
 }
-FORMAT_BYTES = canonical({"format": FORMAT})
-_TOP = {name.partition("/")[0] for name in DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
+FORMAT_BYTES = canonical({"format": STORE_FORMAT})
+_TOP = {name.partition("/")[0] for name in STORE_DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class _Format:
     format: int
 
 
-def prepare(root: Path, disk: Disk) -> Path:
+def prepare_store(root: Path, disk: Disk) -> Path:
     """Check the store at `root`, create it where there is none, and return its real path.
 
     Raises:
@@ -66,10 +66,10 @@ def prepare(root: Path, disk: Disk) -> Path:
         check_owner(real)
         if not check_format(real):
             _create(real, disk)
-        for name in DIRECTORIES:
+        for name in STORE_DIRECTORIES:
             # One that was deleted is made again, empty: what it held is made or fetched anew.
             make_directory(real / name)
-        for name in ("blobs", *DIRECTORIES):
+        for name in ("blobs", *STORE_DIRECTORIES):
             check_owner(real / name)
     return real
 
@@ -122,7 +122,7 @@ def check_format(root: Path) -> bool:
             hint=f"remove {path}: it is written again, then run `buildit store verify`",
         ) from None
     raise StoreError(
-        f"the store has format {version}, this buildit knows format {FORMAT}",
+        f"the store has format {version}, this buildit knows format {STORE_FORMAT}",
         place=str(path),
         hint="use a newer buildit, or set BUILDIT_STORE to another directory",
     )
@@ -143,7 +143,7 @@ def _create(root: Path, disk: Disk) -> None:
     for name in os.listdir(root):
         if ".new-" in name:
             (root / name).unlink(missing_ok=True)
-    for name in DIRECTORIES:
+    for name in STORE_DIRECTORIES:
         make_directory(root / name)
     # The version comes last: a store that has it is complete.
     for name, content in {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}.items():

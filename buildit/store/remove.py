@@ -10,7 +10,7 @@ from pathlib import Path
 
 from buildit.store.durable import token
 
-TRIES = 16
+LISTING_TRIES = 16
 _DEPTH = 64
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -47,7 +47,7 @@ def remove_tree(path: Path) -> None:
 
 def listed(directory: int | str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
     """As os.scandir, which Python does not begin again where a signal interrupts it (EINTR)."""
-    for _ in range(TRIES):
+    for _ in range(LISTING_TRIES):
         with suppress(InterruptedError):
             return os.scandir(directory)
     return os.scandir(directory)

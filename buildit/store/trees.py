@@ -32,7 +32,7 @@ from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
 from buildit.store.build_owner import hand_over
-from buildit.store.durable import DIRECTORY, Disk, Vanished, make_directory, syncfs
+from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, syncfs
 from buildit.store.locks import Lease, passing
 from buildit.store.remove import listed, remove_tree
 
@@ -121,7 +121,7 @@ def _content(tree: Path, path: str, line: bytes) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-SETTLED = b"settled"
+_SETTLED = b"settled"
 ROOT_MTIME = YEAR_1980
 """DESIGN 2.4's default epoch: the time of a tree's own root, the same everywhere."""
 
@@ -160,7 +160,7 @@ class Trees:
     def is_whole(self, path: Path) -> bool:
         """Whether it was filled to its end: what its mark says."""
         mark = _read_mark(path)
-        return mark != b"" and mark in (boot(), SETTLED) and path.is_dir()
+        return mark != b"" and mark in (boot(), _SETTLED) and path.is_dir()
 
     def is_sound(self, path: Path) -> bool:
         """Whether it is whole and still what was filled in; its files are looked at once. One
@@ -233,7 +233,7 @@ class Trees:
         try:
             self.disk.faults.reach("tree-fill")
             fill(work)
-            work.chmod(DIRECTORY)
+            work.chmod(DIRECTORY_MODE)
             hand_over(work)
             os.utime(work, (ROOT_MTIME, ROOT_MTIME))
             sealed = seal(work)
@@ -255,14 +255,14 @@ class Trees:
         self._write_seal(path, sealed, lease)
         if not boot():
             _sync_file_system(path)
-        self._write_mark(path, boot() or SETTLED, lease)
+        self._write_mark(path, boot() or _SETTLED, lease)
 
     def _settle(self, path: Path, lease: Callable[[], Lease]) -> None:
         with suppress(OSError):
             old = time.time() - _mark(path).stat().st_mtime > _SETTLE_AFTER
-            if old and _read_mark(path) != SETTLED:
+            if old and _read_mark(path) != _SETTLED:
                 _sync_file_system(path)
-                self._write_mark(path, SETTLED, lease())
+                self._write_mark(path, _SETTLED, lease())
 
     def _write_mark(self, path: Path, content: bytes, lease: Lease) -> None:
         """Not synced: it comes after its tree was, or counts for no longer than this boot."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from tests.sandbox import store_workload
 
 SHUTDOWN = 0x8004587D
@@ -87,7 +87,7 @@ def lose_nothing(directory: Path, losses: int) -> None:
         mount(image, disk)
         with Store.open(disk / "store") as store:
             store.lease()
-            faults = verify(store).faults
+            faults = check_store(store).faults
             lost = [name for name in reported if lookup(store, store_workload.key(name)) is None]
             if faults or lost:
                 sys.exit(f"turn {turn}: lost {lost}, faults {faults}")

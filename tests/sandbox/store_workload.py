@@ -17,7 +17,7 @@ from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
 from buildit.store.collect import add_root, collect
-from buildit.store.failures import Failure, keep_failure
+from buildit.store.failures import FailedBuild, keep_failure
 from tests.hosts import FileBinhost
 
 REPOSITORY = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def whole(store: Store, binhost: Path) -> None:
     store.named_tree("merged", lambda path: (path / "usr").mkdir())
     failure = store.scratch("build")
     (failure / "log").write_text("failed")
-    keep_failure(store, Failure(key("x"), "x", "1", "compile", "1", failure / "log", failure))
+    keep_failure(store, FailedBuild(key("x"), "x", "1", "compile", "1", failure / "log", failure))
     FileBinhost(binhost, accept, unsigned=True).push(key("nginx"), store)
     add_root(store, store.root, [key("nginx"), key("zlib"), key("x"), "merged"])
     store.set_aside(store.put_bytes(b"corrupt"))

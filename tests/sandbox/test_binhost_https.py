@@ -20,7 +20,7 @@ from buildit.remote.http.web import WebTransport
 from buildit.remote.transport import LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key
@@ -83,7 +83,7 @@ def test_a_second_store_takes_everything(
         before = len(server.requests())
         assert far.pull(large.key, other) == large
         assert len(server.requests()) == before + 2, "its statement and signature, nothing else"
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
 
 
 def flip(content: bytes) -> bytes:
@@ -322,7 +322,7 @@ def test_many_threads_share_connections(
         for thread in threads:
             thread.join()
     assert failures == []
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
 
 
 def test_nginx_is_what_serves(tmp_path: Path, made: Certificates) -> None:
@@ -370,7 +370,7 @@ def test_many_small_blobs_come_over_one_connection(
         if odd == "none":
             assert len(server.requests()) == 150
     assert all(other.has(want.digest) for want in wants)
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
 
 
 def test_many_blobs_of_a_host_with_a_bad_certificate(

@@ -31,7 +31,7 @@ from buildit.remote.transport import LocationError, read_small, ssh_address
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from buildit.trust.signing import Signer
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Sshd, keygen, sshd
@@ -128,10 +128,10 @@ def test_the_round_trip(
     for artifact in (*artifacts, large):
         assert host(server, far, transport).pull(artifact.key, other) == artifact
         assert lookup(other, artifact.key) == artifact
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
     # what was pushed is a store, and a binhost for whoever sits beside it
     with Store.open(far) as there:
-        assert verify(there).faults == ()
+        assert check_store(there).faults == ()
 
 
 def test_a_relative_place_is_below_the_login_directory(
@@ -338,7 +338,7 @@ def test_a_download_goes_on_where_it_ended(
     inode = part.stat().st_ino
     assert host(server, far, transport).pull(artifact.key, other) == artifact
     assert other.path(artifact.outputs[RUNTIME].diff_id).stat().st_ino == inode
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
 
 
 def test_a_blob_of_another_size_is_sent_again(

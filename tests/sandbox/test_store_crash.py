@@ -17,7 +17,7 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from buildit.store.durable import POINTS, VARIABLE
 from buildit.store.remove import remove_tree
 from tests.sandbox import store_workload
@@ -71,7 +71,7 @@ def state(place: Path) -> tuple[str, ...]:
 def check_whole(place: Path, wanted: tuple[str, ...]) -> None:
     for name in ("store", "binhost"):
         with Store.open(place / name) as store:
-            assert verify(store).faults == ()
+            assert check_store(store).faults == ()
         assert os.listdir(place / name / "tmp") == []
         assert os.listdir(place / name / "leases") == []
         assert [lock for lock in os.listdir(place / name / "locks") if "-" in lock] == []
@@ -154,7 +154,7 @@ def injected(place: Path, what: str) -> Iterator[subprocess.CompletedProcess[str
             yield strace(place, "-e", f"inject={syscall}:{what}:when={nth}")
             with Store.open(place / "store") as store:
                 store_workload.small(store)
-                assert verify(store).faults == ()
+                assert check_store(store).faults == ()
             assert state(place / "store") == reference, f"{what} at {syscall} {nth}"
             assert os.listdir(place / "store" / "tmp") == []
             assert os.listdir(place / "store" / "leases") == []

@@ -16,7 +16,7 @@ import pytest
 from buildit.model.artifact import RUNTIME
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from buildit.store.collect import collect
 from buildit.store.remove import remove_tree
 from tests.sandbox.store_workload import build, key
@@ -96,7 +96,7 @@ def test_a_crowd_with_random_deaths(root: Path) -> None:
     assert [log.read_text() for log in sorted(logs.glob("log*"))] == []
     with Store.open(root) as store:
         store.lease()
-        assert verify(store).faults == ()
+        assert check_store(store).faults == ()
         for _ in PACKAGES:
             use(store, chance)
     assert os.listdir(root / "tmp") == os.listdir(root / "leases") == []

@@ -22,7 +22,7 @@ from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.packs import PACK_LIMIT, members_of
 from buildit.remote.binhost.protocols import PACK, Remote, WantedBlob, statement_path
 from buildit.remote.transport import LocationError
-from buildit.store.artifacts import anything, check_name, place_statement, split_name
+from buildit.store.artifacts import anything, check_name, place_statement, split_statement_name
 from buildit.store.attest import LOCAL, parse_statement
 from buildit.store.cas import Store
 from buildit.store.ingest import Batch
@@ -205,7 +205,9 @@ class Binhost:
             return ranks.get(builder, len(ranks)), len(rest), name
 
         listed = self.remote.views.names((statement_path(key, ""),))[0]
-        yield from sorted((name for name in listed if split_name(name) is not None), key=order)
+        yield from sorted(
+            (name for name in listed if split_statement_name(name) is not None), key=order
+        )
 
     def _claim(self, name: str, key: BuildKey) -> Claim | None:
         found = self.remote.statements.of(((key, name),))[0]

@@ -28,7 +28,7 @@ from buildit.store.artifacts import (
     parse_entry,
     pointed_to,
     resolved_of,
-    restated,
+    restated_for,
 )
 from buildit.store.attest import is_builder
 from buildit.store.cas import Store
@@ -77,7 +77,7 @@ def recall(
         if resolved_of(artifact, old) != resolved:
             continue
         record = store.put_bytes(node.record.encode())
-        made = restated(artifact, old, node.key, record, node.record, outputs)
+        made = restated_for(artifact, old, node.key, record, node.record, outputs)
         keep(made, found)
         return made, f"{place} as {artifact.key[:12]} (its dependencies have the same bytes)"
     return None

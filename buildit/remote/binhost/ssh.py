@@ -34,7 +34,7 @@ from buildit.store.artifacts import entry_bytes, entry_name
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
 from buildit.store.ingest import Batch
-from buildit.store.layout import CONSTANT_FILES, DIRECTORIES, FORMAT_BYTES, FORMAT_FILE
+from buildit.store.layout import CONSTANT_FILES, FORMAT_BYTES, FORMAT_FILE, STORE_DIRECTORIES
 from buildit.store.names import entry
 
 GROUP_BYTES = 8 << 20
@@ -64,7 +64,7 @@ class SshRemote:
             root = self.account.below("").rstrip("/")
             parents = [root[:at] for at in range(1, len(root)) if root[at] == "/"]
             sftp.make_directories([*parents, *([root] if root else [])])
-            self._directories(sftp, DIRECTORIES)
+            self._directories(sftp, STORE_DIRECTORIES)
             if sftp.status(self.account.below("tmp")) is None:
                 there = root and sftp.status(root) is not None
                 how = "cannot be written to" if there else "cannot be made"

@@ -25,7 +25,7 @@ from buildit.model.tree import Entry, Kind
 from buildit.plan.steps import Phase, Step
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.failures import Failure, find_failure, keep_failure
+from buildit.store.failures import FailedBuild, find_failure, keep_failure
 from buildit.store.layout import key_directory
 from tests.unit.cli.conftest import Command
 
@@ -80,7 +80,7 @@ def fail(store: Store, build: BuildKey) -> None:
     script = "\n".join(f"line {number}" for number in range(60))
     keep_jail(room, {"PATH": "/usr/bin"}, (Step(Phase.CHECK, ("sh", "-c", script)),))
     message = "sys-libs/zlib-1.3: check failed with status 1"
-    keep_failure(store, Failure(build, "sys-libs/zlib", "1.3", "check", message, log, work))
+    keep_failure(store, FailedBuild(build, "sys-libs/zlib", "1.3", "check", message, log, work))
 
 
 STOP = threading.Event()
@@ -185,7 +185,7 @@ def test_a_name_in_two_categories_must_be_whole(filled: Command) -> None:
     with Store.open(Path(os.environ["BUILDIT_STORE"])) as store:
         (work := store.scratch("x")).mkdir(exist_ok=True)
         (work / "log").write_text("")
-        failure = Failure(key("x"), "app/nginx", "1", "check", "no", work / "log", None)
+        failure = FailedBuild(key("x"), "app/nginx", "1", "check", "no", work / "log", None)
         keep_failure(store, failure)
         with pytest.raises(UsageError) as caught:
             find_key(store, "nginx")

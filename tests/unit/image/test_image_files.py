@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.compress import BLOCK, GzipWriter
+from buildit.archive.compress import GZIP_BLOCK, GzipWriter
 from buildit.archive.contents import contents_blob
 from buildit.archive.workers import run_all
 from buildit.digest import digest_bytes
@@ -36,7 +36,9 @@ def packed(content: bytes, threads: int, piece: int) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
+@pytest.mark.parametrize(
+    "size", [0, 1, GZIP_BLOCK - 1, GZIP_BLOCK, GZIP_BLOCK + 1, 3 * GZIP_BLOCK + 17]
+)
 def test_gzip_is_the_same_for_any_threads_and_pieces(size: int) -> None:
     content = (b"some words that repeat, and a counter %d " * 7 % tuple(range(7))) * (size // 200)
     content = content.ljust(size, b".")[:size]
@@ -63,7 +65,7 @@ def test_gzip_gives_the_error_of_its_output() -> None:
         pytest.raises(OSError, match="No space"),
         GzipWriter(Full()) as writer,
     ):
-        writer.write(os.urandom(BLOCK * 8))
+        writer.write(os.urandom(GZIP_BLOCK * 8))
 
 
 def test_a_copy_across_file_systems_has_all_bytes(blobs: BlobDirectory) -> None:

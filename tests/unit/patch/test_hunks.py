@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildit.patch.form import Hunk
-from buildit.patch.hunks import edit_of, lines_of, place
+from buildit.patch.hunks import edit_of, lines_of, place_edits
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
@@ -55,7 +55,7 @@ def test_hunks_fit_where_gnu_patch_or_git_puts_them(tmp_path: Path) -> None:
         data = b"".join(edited(dice, old, 6))
         if not patch or not data:
             continue
-        placed = place(
+        placed = place_edits(
             lines_of(data), [edit_of(hunk) for hunk in parse_patch(patch, "p").files[0].hunks]
         )
         ours = b"".join(placed.lines) if placed.fits else None
@@ -71,8 +71,8 @@ def test_the_work_has_an_end() -> None:
     data = tuple(lines_of(b"a\n" * 60_000))
     body = b" a\n" * 30_000 + b"-b\n" + b" a\n" * 3
     begun = time.monotonic()
-    places = place(data, [edit_of(Hunk(1, 30_004, 1, 30_003, body))] * 20).places
+    places = place_edits(data, [edit_of(Hunk(1, 30_004, 1, 30_003, body))] * 20).places
     assert set(places) == {None}
     many = [edit_of(Hunk(9, 2, 9, 2, b"-a\n+b\n a\n")) for _ in range(200)]
-    assert place(data, many).fits
+    assert place_edits(data, many).fits
     assert time.monotonic() - begun < 120

@@ -22,7 +22,7 @@ from buildit.patch.form import (
     settled,
     touched_paths,
 )
-from buildit.patch.read import MAX_BYTES, MAX_LINES, parse_canonical, parse_patch
+from buildit.patch.read import MAX_LINES, MOST_PATCH_BYTES, parse_canonical, parse_patch
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -591,7 +591,7 @@ def test_a_name_that_is_no_string_of_a_tree_tells_which_strip_fits() -> None:
 
 
 def test_size_has_an_end() -> None:
-    assert "64 MiB" in refused(CHANGE + b"x" * MAX_BYTES).message
+    assert "64 MiB" in refused(CHANGE + b"x" * MOST_PATCH_BYTES).message
     assert str(MAX_LINES) in refused(CHANGE + b"\n" * (MAX_LINES + 1)).message
 
 

@@ -15,7 +15,7 @@ from buildit.remote.binhost.protocols import SIGNATURE_LIMIT, WantedBlob
 from buildit.remote.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.unit.store.build import add_artifact, leftovers
 
@@ -61,7 +61,7 @@ def test_a_second_store_takes_everything(store: Store, other: Store, binhost: Fi
     assert binhost.pull_blob(source, other, 1000)
     assert other.read(source) == b"source of nginx"
     assert not binhost.pull_blob(digest_bytes(b"unknown"), other, 1000)
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
     assert leftovers(binhost.root) == []
 
 
@@ -70,7 +70,7 @@ def test_pushing_again_adds_nothing(store: Store, binhost: FileBinhost) -> None:
     commit(store, artifact, BUILDER, sign)
     assert binhost.push(artifact.key, store).blobs == 5
     assert binhost.push(artifact.key, store).blobs == 0
-    assert verify(Store.open(binhost.root)).faults == ()
+    assert check_store(Store.open(binhost.root)).faults == ()
 
 
 def test_a_binhost_without_the_key_is_a_miss(other: Store, binhost: FileBinhost) -> None:
@@ -155,7 +155,7 @@ def test_wrong_bytes_are_refused_and_never_kept(
         assert caught.value.place == str(path)
     assert lookup(other, artifact.key) is None
     assert os.listdir(other.blobs) == [], "one bad blob, nothing kept"
-    assert verify(other).faults == ()
+    assert check_store(other).faults == ()
 
 
 @pytest.mark.parametrize("kind", ["gone", "directory", "symlink", "fifo"])

@@ -23,8 +23,8 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.check import verify
-from buildit.store.failures import Failure, find_failure, forget_failure, keep_failure
+from buildit.store.check import check_store
+from buildit.store.failures import FailedBuild, find_failure, forget_failure, keep_failure
 from buildit.store.names import find, named
 from tests.unit.store.build import add_artifact, key, leftovers
 
@@ -155,7 +155,7 @@ def test_what_was_taken_and_then_built_here_is_ones_own(store: Store) -> None:
     content = statement_bytes(artifact, LOCAL)
     place_statement(store, artifact, LOCAL, content, None, origin="depot")
     assert [path.name for path in statement_paths(store.root, artifact.key)] == ["local.json"]
-    assert verify(store).faults == ()
+    assert check_store(store).faults == ()
     commit(store, artifact)
     found = examine(store, artifact.key)
     assert isinstance(found, Found)
@@ -165,7 +165,7 @@ def test_what_was_taken_and_then_built_here_is_ones_own(store: Store) -> None:
     origin_path(found.path).write_text("")
     assert origin_of(found.path) == "elsewhere"
     found.path.unlink()
-    assert [fault.reason for fault in verify(store).faults] == [
+    assert [fault.reason for fault in check_store(store).faults] == [
         "it was left by a commit that was cut short before its statement"
     ]
 
@@ -236,7 +236,7 @@ def test_a_failure_keeps_log_and_tree(store: Store) -> None:
     (work / "config.log").write_text("no compiler")
     log = store.scratch("log") / "build.log"
     log.write_text("configure failed")
-    failure = Failure(key("nginx"), "nginx", "1.22.1", "configure", "exit 1", log, work)
+    failure = FailedBuild(key("nginx"), "nginx", "1.22.1", "configure", "exit 1", log, work)
     assert find_failure(store, failure.key) is None
     kept = keep_failure(store, failure)
     store.close()

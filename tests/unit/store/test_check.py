@@ -9,7 +9,7 @@ import pytest
 from buildit.digest import Digest, digest_bytes
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, verify
+from buildit.store.check import Remedy, check_store
 from tests.unit.store.build import add_artifact
 
 pytestmark = pytest.mark.unit
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_sound_store_has_no_faults(store: Store) -> None:
     commit(store, add_artifact(store, "nginx"))
     store.named_tree("toolchain", lambda _: None)
-    report = verify(store)
+    report = check_store(store)
     assert report.faults == ()
     assert (report.blobs, report.statements) == (5, 1)
     assert report.size == sum(path.stat().st_size for path in store.blobs.iterdir())
@@ -42,13 +42,13 @@ def test_every_flipped_bit_is_found_and_healed(store: Store) -> None:
         path.chmod(0o644)
         path.write_bytes(content)
         path.chmod(0o444)
-    report = verify(store)
+    report = check_store(store)
     assert {fault.path for fault in report.faults} == {f"blobs/sha256/{d}" for d in digests}
     assert {fault.remedy for fault in report.faults[:4]} >= {Remedy.SET_ASIDE}
     assert os.listdir(store.blobs) == []
     assert len(os.listdir(store.root / "corrupt")) == 100
     assert [store.put_bytes(content) for content in contents] == digests
-    assert verify(store).faults == ()
+    assert check_store(store).faults == ()
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "bad name"])
@@ -63,7 +63,7 @@ def test_what_is_no_object_is_set_aside(store: Store, kind: str) -> None:
     else:
         path = store.path(Digest("README"))
         path.touch()
-    (fault,) = verify(store).faults
+    (fault,) = check_store(store).faults
     assert fault.remedy is Remedy.SET_ASIDE
     assert not os.path.lexists(path)
 
@@ -72,10 +72,10 @@ def test_modes_are_repaired_and_hard_links_named(store: Store, tmp_path: Path) -
     first, second = store.put_bytes(b"first"), store.put_bytes(b"second")
     store.path(first).chmod(0o666)
     os.link(store.path(second), tmp_path / "link")
-    faults = {fault.path: fault for fault in verify(store).faults}
+    faults = {fault.path: fault for fault in check_store(store).faults}
     assert faults[f"blobs/sha256/{first}"].remedy is Remedy.REPAIRED
     assert "2 hard links" in faults[f"blobs/sha256/{second}"].reason
-    assert [fault.path for fault in verify(store).faults] == [f"blobs/sha256/{second}"]
+    assert [fault.path for fault in check_store(store).faults] == [f"blobs/sha256/{second}"]
 
 
 def test_statements_are_read_and_all_listed(store: Store) -> None:
@@ -91,10 +91,10 @@ def test_statements_are_read_and_all_listed(store: Store) -> None:
     paths[1].write_bytes(paths[1].read_bytes() + b"\n")
     paths[2].rename(paths[2].with_name("notes.txt"))
     paths[3].with_name(f"{'0' * 64}.json.sig").touch()
-    report = verify(store)
+    report = check_store(store)
     assert len(report.faults) == 5
     assert {fault.remedy for fault in report.faults} == {Remedy.SET_ASIDE, Remedy.REPAIRED}
-    assert verify(store).faults == ()
+    assert check_store(store).faults == ()
     for artifact in artifacts[:3]:
         assert lookup(store, artifact.key) is None
         commit(store, artifact)
@@ -109,16 +109,16 @@ def test_the_layout_is_repaired(store: Store, name: str, content: bytes | None) 
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    (fault,) = verify(store).faults
+    (fault,) = check_store(store).faults
     assert (fault.path, fault.remedy) == (name, Remedy.REPAIRED)
     assert path.read_bytes() == before
-    assert verify(store).faults == ()
+    assert check_store(store).faults == ()
 
 
 @pytest.mark.parametrize("name", ["trees", "corrupt", "logs", "roots", "n", "k", "blobs/sha256"])
 def test_a_lost_directory_comes_back(store: Store, name: str) -> None:
     (store.root / name).rmdir()
-    assert [fault.path for fault in verify(store).faults] == [name]
+    assert [fault.path for fault in check_store(store).faults] == [name]
     assert (store.root / name).is_dir()
 
 
@@ -126,5 +126,5 @@ def test_a_partial_tree_goes(store: Store) -> None:
     (store.root / "trees" / "half").mkdir()
     (store.root / "trees" / "lost.ok").write_bytes(b"x")
     store.named_tree("whole", lambda _: None)
-    assert {fault.path for fault in verify(store).faults} == {"trees/half", "trees/lost.ok"}
+    assert {fault.path for fault in check_store(store).faults} == {"trees/half", "trees/lost.ok"}
     assert sorted(os.listdir(store.root / "trees")) == ["whole", "whole.ok", "whole.seal"]

@@ -11,9 +11,9 @@ from buildit.errors import StoreError
 from buildit.model.artifact import RUNTIME
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store
 from buildit.store.collect import Garbage, add_root, collect, garbage, roots
-from buildit.store.failures import Failure, find_failure, keep_failure
+from buildit.store.failures import FailedBuild, find_failure, keep_failure
 from buildit.store.names import named
 from tests.unit.store.build import add_artifact, key, leftovers
 
@@ -135,8 +135,8 @@ def test_trees_failures_and_corrupt_objects_go(store: Store, tmp_path: Path) -> 
     store.named_tree("kept", lambda _: None)
     log = tmp_path / "log"
     log.touch()
-    keep_failure(store, Failure(key("x"), "x", "1", "compile", "exit 2", log, None))
-    keep_failure(store, Failure(key("y"), "y", "1", "compile", "exit 2", log, None))
+    keep_failure(store, FailedBuild(key("x"), "x", "1", "compile", "exit 2", log, None))
+    keep_failure(store, FailedBuild(key("y"), "y", "1", "compile", "exit 2", log, None))
     store.set_aside(digest_bytes(b"stray"))
     store.close()
     found = collect(store, keep=["kept", key("y")])
@@ -152,5 +152,5 @@ def test_collecting_half_leaves_a_miss_never_a_broken_promise(store: Store) -> N
     assert artifact is not None
     store.path(artifact.outputs[RUNTIME].diff_id).unlink()
     assert lookup(store, artifact.key) is None
-    (fault,) = verify(store).faults
+    (fault,) = check_store(store).faults
     assert "is missing" in fault.reason

@@ -10,7 +10,7 @@ import pytest
 from buildit.errors import StoreError, UsageError
 from buildit.store.cas import Store
 from buildit.store.durable import POINTS, VARIABLE, Faults
-from buildit.store.layout import DIRECTORIES, FORMAT, FORMAT_FILE
+from buildit.store.layout import FORMAT_FILE, STORE_DIRECTORIES, STORE_FORMAT
 
 pytestmark = pytest.mark.unit
 
@@ -23,15 +23,17 @@ def test_it_is_an_oci_layout_whatever_the_umask(tmp_path: Path) -> None:
         os.umask(old)
     assert json.loads((store.root / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     assert json.loads((store.root / "index.json").read_text())["manifests"] == []
-    for name in DIRECTORIES:
+    for name in STORE_DIRECTORIES:
         assert stat.S_IMODE((store.root / name).stat().st_mode) == 0o755
     assert Store.open(store.root).root == store.root
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     root = Store.open(tmp_path / "store").root
-    rewrite(root / FORMAT_FILE, b'{"format":%d}' % (FORMAT + 1))
-    with pytest.raises(StoreError, match=f"format {FORMAT + 1}.*knows format {FORMAT}") as caught:
+    rewrite(root / FORMAT_FILE, b'{"format":%d}' % (STORE_FORMAT + 1))
+    with pytest.raises(
+        StoreError, match=f"format {STORE_FORMAT + 1}.*knows format {STORE_FORMAT}"
+    ) as caught:
         Store.open(root)
     assert caught.value.hint is not None
     assert "newer buildit" in caught.value.hint

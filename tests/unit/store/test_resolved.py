@@ -19,7 +19,7 @@ from buildit.store.artifacts import (
     parse_entry,
     pointed_to,
     resolved_of,
-    restated,
+    restated_for,
 )
 from buildit.store.cas import Store
 from buildit.store.collect import collect
@@ -154,7 +154,7 @@ def test_a_build_said_of_another_key(store: Store) -> None:
     artifact = built(store, old)
     commit(store, artifact)
     digest = store.put_bytes(new.encode())
-    made = restated(artifact, old, build_key(new), digest, new, at_hand(LIB_B))
+    made = restated_for(artifact, old, build_key(new), digest, new, at_hand(LIB_B))
     assert made.key == build_key(new)
     assert made.restated == artifact.key
     assert made.resolved == at_hand(LIB_B)
@@ -172,7 +172,7 @@ def test_a_build_said_of_another_key(store: Store) -> None:
     assert resolved is not None
     assert list(pointed_to(store.root, resolved)) == [artifact.key], "what repeats has no entry"
     third = record(BuildKey("c" * 64))
-    again = restated(made, new, build_key(third), digest, third, at_hand(BuildKey("c" * 64)))
+    again = restated_for(made, new, build_key(third), digest, third, at_hand(BuildKey("c" * 64)))
     assert again.restated == artifact.key
 
 

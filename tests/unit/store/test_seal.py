@@ -10,7 +10,7 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, verify
+from buildit.store.check import Remedy, check_store
 from buildit.store.durable import Vanished
 from buildit.store.trees import look, read_seal, seal
 
@@ -101,11 +101,11 @@ def test_bytes_that_no_time_tells_of_are_found_by_store_verify(tmp_path: Path) -
     os.utime(tree / "bin/sh", ns=(before.st_atime_ns, before.st_mtime_ns))
     with Store.open(tmp_path / "s") as store:
         assert store.trees.is_as_sealed(tree)
-        (fault,) = verify(store).faults
+        (fault,) = check_store(store).faults
         assert (fault.path, fault.remedy) == ("trees/tree", Remedy.REPAIRED)
         assert not tree.exists()
         assert store.named_tree("tree", fill) == tree
-        assert verify(store).faults == ()
+        assert check_store(store).faults == ()
 
 
 def test_a_tree_from_before_there_were_seals_is_sealed_on_use(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_a_part_of_the_store_that_was_deleted_is_made_again(tmp_path: Path, name
         assert store.read(digest) == b"x"
         assert not store.lost()
         store.named_tree("tree", fill)
-        assert verify(store).faults == ()
+        assert check_store(store).faults == ()

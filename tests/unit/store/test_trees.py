@@ -13,7 +13,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, StoreError
 from buildit.model.tree import Entry, Kind
 from buildit.store.cas import Store
-from buildit.store.trees import ROOT_MTIME, SETTLED, boot
+from buildit.store.trees import _SETTLED, ROOT_MTIME, boot
 from tests.unit.store.build import leftovers
 
 pytestmark = pytest.mark.unit
@@ -95,7 +95,7 @@ def test_a_tree_counts_only_with_the_mark_of_this_boot(store: Store) -> None:
     assert len(fills) == 3
     os.utime(mark, (1, 1))  # written back long ago
     store.named_tree("toolchain", fill)
-    assert mark.read_bytes() == SETTLED
+    assert mark.read_bytes() == _SETTLED
     store.named_tree("toolchain", fill)
     assert len(fills) == 3
 
