@@ -14,7 +14,7 @@ from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, Tr
 from buildit.recipe.schema import Model
 from buildit.recipe.template.values import DEFAULT, FILTERS
 
-HEAD = """# File formats
+_HEAD = """# File formats
 
 Generated from the models by `buildit schema formats > docs/formats.md`; do not edit.
 
@@ -24,7 +24,7 @@ text. Tabs stand in quotes, block texts and comments only. Unknown and duplicate
 The JSON Schemas in `schemas/` say the same to editors.
 """
 
-PKG = """The recipe of a package. Texts, except those of `steps`, are templates over `name` and
+_PKG = """The recipe of a package. Texts, except those of `steps`, are templates over `name` and
 `version`.
 
 A package says only what differs from its base: scalars replace, maps merge, lists
@@ -32,7 +32,7 @@ append. A map of verbs in the place of a list or map says otherwise: `{$prepend:
 `{$append: […]}`, `{$replace: …}`, `{$remove: […]}`.
 """
 
-CONFIG = """The first file that says something wins: beside the container or in a directory above
+_CONFIG = """The first file that says something wins: beside the container or in a directory above
 it, `~/.config/buildit/config.yaml`, the shipped one. Maps merge by key, `use` adds up.
 """
 
@@ -44,12 +44,12 @@ _ROOTS: tuple[tuple[str, str, tuple[type[Model], ...]], ...] = (
     ),
     (
         "pkg.yaml",
-        PKG,
+        _PKG,
         (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage),
     ),
     (
         ".buildit-config.yaml",
-        CONFIG,
+        _CONFIG,
         (ConfigSpec,),
     ),
 )
@@ -79,7 +79,7 @@ _INHERITED = frozenset(Recipe.keys())
 def formats_page() -> str:
     """The whole page, without a newline at its end."""
     shown: set[str] = set()
-    parts = [HEAD]
+    parts = [_HEAD]
     for title, about, models in _ROOTS:
         parts.append(f"## {title}\n\n{about}")
         for model in models:
@@ -88,7 +88,7 @@ def formats_page() -> str:
     return "\n".join(parts).rstrip("\n")
 
 
-TEMPLATES = """## Templates
+_TEMPLATES = """## Templates
 
 Texts may be [Jinja](https://jinja.palletsprojects.com/templates/) templates: `{{ name }}`,
 `{% if … %}`, `{% for … %}`, `{# a comment #}`; `${#x}` stays as it is, for shells. They see `vars`,
@@ -114,7 +114,7 @@ def _templates() -> str:
         f"| {', '.join(f'`{name}`' for name in names)} | {text.replace('|', chr(92) + '|')} |"
         for text, names in said.items()
     )
-    return TEMPLATES + "\n".join(rows) + "\n"
+    return _TEMPLATES + "\n".join(rows) + "\n"
 
 
 def _sections(model: type[Model], shown: set[str]) -> Iterator[str]:

@@ -27,7 +27,7 @@ from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push
 from buildit.remote.binhost.remotes import Remotes
 from buildit.site.catalogue import container_entry, flags_of
-from buildit.site.pages import PUBKEYS_FILE, refresh, site_of
+from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -296,7 +296,7 @@ class _Work:
         if openpgp and emissions:
             self._list(PUBKEYS_FILE, public_key(openpgp))
         names = {node.name for node in plan.tasks}
-        refresh(self.remote.views, site_of(self.repository), names)
+        refresh_pages(self.remote.views, site_of(self.repository), names)
 
     def _list(self, name: str, content: bytes) -> None:
         if self.remote.views.read([name], LIST_LIMIT)[0] != content:

@@ -30,26 +30,26 @@ from buildit.store.attest import SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
 from buildit.store.index import (
     INDEX_LIMIT,
+    LARGEST_FILE,
     MOST_BUILDS,
-    MOST_BYTES,
     Attestation,
     ContainerEntry,
     ImageEntry,
     IndexedBuild,
     IndexedOutput,
+    NameIndex,
     PackageEntry,
-    PackageIndex,
     parse_index,
 )
-from buildit.store.names import is_part, parse_entry, place_of
+from buildit.store.names import is_part, name_place, parse_name
 from buildit.trust.votes import claim as outputs_of
 
 PAGE = "index.html"
-ENTRY = ".card.json"
+ENTRY_SUFFIX = ".card.json"
 """After a title, in a container's directory: the entry of that version."""
-DETAILS = ".card"
+DETAILS_SUFFIX = ".card"
 """After a key, in a package's directory below `n/`: what a container's entry said of the build."""
-SUMS = ".sha256"
+SUMS_SUFFIX = ".sha256"
 """After a title: what `sha256sum -c` takes, of all that is published of it."""
 DEEPEST_NAME = 8
 """Directories below `containers/`: a container's name may be a path."""
@@ -127,16 +127,16 @@ class CataloguePackage:
         """The builds that the index tells all of."""
         return list(self.versions)[:MOST_BUILDS]
 
-    def index(self, builds: Mapping[BuildKey, IndexedBuild]) -> PackageIndex:
-        return PackageIndex(
+    def index(self, builds: Mapping[BuildKey, IndexedBuild]) -> NameIndex:
+        return NameIndex(
             self.name,
             tuple(builds[key] for key in self.shown if key in builds),
             tuple(self.versions.items())[MOST_BUILDS:],
         )
 
-    def listed(self) -> PackageIndex:
+    def listed(self) -> NameIndex:
         """The name and the versions alone, as lists show them."""
-        return PackageIndex(self.name, (), tuple(self.versions.items()))
+        return NameIndex(self.name, (), tuple(self.versions.items()))
 
 
 @dataclass(slots=True)
@@ -155,7 +155,9 @@ class Catalogue:
         for _ in range(DEEPEST_NAME):
             further: list[str] = []
             for directory, names in zip(level, self.views.names(level), strict=True):
-                titles = {name.removesuffix(ENTRY) for name in names if name.endswith(ENTRY)}
+                titles = {
+                    name.removesuffix(ENTRY_SUFFIX) for name in names if name.endswith(ENTRY_SUFFIX)
+                }
                 # Beside an entry lies the container's spec under its title, without entries.
                 further += [
                     f"{directory}/{name}"
@@ -173,7 +175,9 @@ class Catalogue:
         path = directory.partition("/")[2]
         order = sorted(titles, key=lambda title: _title_order(title, path), reverse=True)
         read = order[:MOST_ENTRIES]
-        contents = self.views.read([f"{directory}/{title}{ENTRY}" for title in read], INDEX_LIMIT)
+        contents = self.views.read(
+            [f"{directory}/{title}{ENTRY_SUFFIX}" for title in read], INDEX_LIMIT
+        )
         entries = [
             entry
             for title, content in zip(read, contents, strict=True)
@@ -184,7 +188,7 @@ class Catalogue:
         return ContainerIndex(
             path,
             tuple(sorted(entries, key=_entry_order, reverse=True)),
-            frozenset(name for name in names if not name.endswith((".html", SUMS))),
+            frozenset(name for name in names if not name.endswith((".html", SUMS_SUFFIX))),
             tuple(order[MOST_ENTRIES:]),
             {entry.title: _published(content, path) for entry, content in pairs},
         )
@@ -213,10 +217,10 @@ class Catalogue:
         ]
         versions: dict[str, dict[BuildKey, str]] = {}
         for path, content in zip(paths, self.lasting(paths), strict=True):
-            entry = parse_entry(content)
+            entry = parse_name(content)
             if entry is None or not _is_text(entry.version):
                 continue
-            if path == f"n/{place_of(entry.name)}/{entry.key}.json":
+            if path == f"n/{name_place(entry.name)}/{entry.key}.json":
                 versions.setdefault(path.rpartition("/")[0], {})[entry.key] = entry.version
         return tuple(
             CataloguePackage(
@@ -262,14 +266,14 @@ class Catalogue:
     def details(self, packages: Sequence[CataloguePackage]) -> Iterator[PackageEntry]:
         """What earlier entries of containers said of the builds."""
         paths = [
-            f"n/{one.directory}/{key}{DETAILS}"
+            f"n/{one.directory}/{key}{DETAILS_SUFFIX}"
             for one in packages
             for key in one.shown
-            if f"{key}{DETAILS}" in one.files
+            if f"{key}{DETAILS_SUFFIX}" in one.files
         ]
         for path, content in zip(paths, self.lasting(paths), strict=True):
             entry = parse_index(PackageEntry, content)
-            if entry is not None and path.endswith(f"/{entry.key}{DETAILS}"):
+            if entry is not None and path.endswith(f"/{entry.key}{DETAILS_SUFFIX}"):
                 yield entry
 
     def lasting(self, paths: Sequence[str], limit: int = INDEX_LIMIT) -> list[bytes | None]:
@@ -327,7 +331,7 @@ def _is_plain(path: str, digest: object, size: object) -> bool:
     named = _FILE_PATH.fullmatch(path) is not None and _is_text(path)
     below = not {"", ".", ".."} & set(path.split("/"))
     known = isinstance(digest, str) and is_hex64(digest)
-    return named and below and known and type(size) is int and 0 <= size < MOST_BYTES
+    return named and below and known and type(size) is int and 0 <= size < LARGEST_FILE
 
 
 def _artifact(content: bytes | None, key: BuildKey, builder: str) -> Artifact | None:
@@ -360,7 +364,7 @@ def _is_text(name: str) -> bool:
 
 def _is_file(name: str) -> bool:
     """Whether it is surely no directory with containers: those need not be asked for."""
-    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS))
+    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS_SUFFIX))
 
 
 # -- the entry of a container that was built

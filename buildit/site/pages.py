@@ -25,9 +25,9 @@ from buildit.model.config import Repository, Trust
 from buildit.remote.binhost.protocols import Views
 from buildit.remote.binhost.remotes import Remotes
 from buildit.site.catalogue import (
-    DETAILS,
+    DETAILS_SUFFIX,
     PAGE,
-    SUMS,
+    SUMS_SUFFIX,
     Catalogue,
     CataloguePackage,
     ContainerIndex,
@@ -44,7 +44,7 @@ from buildit.site.render import (
 )
 from buildit.store.attest import LOCAL, SIZE_LIMIT
 from buildit.store.cas import Store
-from buildit.store.index import INDEX, IndexedBuild, PackageEntry, index_bytes
+from buildit.store.index import INDEX_FILE, IndexedBuild, PackageEntry, index_bytes
 from buildit.store.layout import FORMAT_FILE
 from buildit.trust.policy import Policy
 from buildit.trust.sshkeys import parse_public, public_line
@@ -70,7 +70,7 @@ def site_of(repository: Repository) -> Site:
     return Site(repository.name, root.root.rstrip("/") if isinstance(root, Https) else "")
 
 
-def refresh(views: Views, site: Site, packages: Collection[str] | None = None) -> int:
+def refresh_pages(views: Views, site: Site, packages: Collection[str] | None = None) -> int:
     """Make the pages anew; how many files were written.
 
     `packages` are the names whose own pages may have changed; None is all. Title and address are
@@ -245,7 +245,7 @@ def _package_views(
     """Index and page of each package."""
     for one in packages:
         index = one.index(builds)
-        yield f"n/{one.directory}/{INDEX}", index_bytes(index)
+        yield f"n/{one.directory}/{INDEX_FILE}", index_bytes(index)
         yield f"n/{one.directory}/{PAGE}", package_page(site, index).encode()
 
 
@@ -255,7 +255,7 @@ def _new_details(
     """Kept beside the names: a container's entry is replaced when it is published anew."""
     for package in packages:
         for key in package.versions:
-            name, entry = f"{key}{DETAILS}", details.get(key)
+            name, entry = f"{key}{DETAILS_SUFFIX}", details.get(key)
             if entry is not None and name not in package.files and entry.name == package.name:
                 kept = replace(entry, inside=True)  # of a build, whatever container it is in
                 yield f"n/{package.directory}/{name}", index_bytes(kept)
@@ -272,7 +272,7 @@ def _lists(
         where = f"containers/{one.directory}"
         for title, files in one.published.items():
             if files:
-                yield f"{where}/{title}{SUMS}", sums(files).encode()
+                yield f"{where}/{title}{SUMS_SUFFIX}", sums(files).encode()
         yield f"{where}/{PAGE}", container_page(site, one, directories).encode()
     listed = sorted((one.listed() for one in packages), key=lambda one: one.directory)
     for category, group in groupby(listed, lambda one: one.category):

@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 from buildit.digest import key_uuid
 from buildit.model import amount
-from buildit.site.catalogue import SUMS, ContainerIndex, PublishedFile, Site
+from buildit.site.catalogue import SUMS_SUFFIX, ContainerIndex, PublishedFile, Site
 from buildit.store.attest import fingerprint
-from buildit.store.index import ContainerEntry, PackageEntry, PackageIndex
-from buildit.store.names import place_of
+from buildit.store.index import ContainerEntry, NameIndex, PackageEntry
+from buildit.store.names import name_place
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -50,7 +50,7 @@ _Trail = tuple[tuple[str, str], ...]
 def root_page(
     site: Site,
     containers: Sequence[ContainerIndex],
-    packages: Sequence[PackageIndex],
+    packages: Sequence[NameIndex],
     builders: Sequence[str],
 ) -> str:
     """The first page: what this is, how to use it, its builders, containers and packages."""
@@ -68,19 +68,19 @@ def containers_page(site: Site, containers: Sequence[ContainerIndex]) -> str:
     return _page("list", site, "Containers", (("../", site.title),), known, containers)
 
 
-def packages_page(site: Site, packages: Sequence[PackageIndex]) -> str:
+def packages_page(site: Site, packages: Sequence[NameIndex]) -> str:
     """The categories."""
     known: _Known = {"listed": packages, "what": "package", "table": "category_table", "up": ""}
     return _page("list", site, "Packages", (("../", site.title),), known)
 
 
-def category_page(site: Site, category: str, packages: Sequence[PackageIndex]) -> str:
+def category_page(site: Site, category: str, packages: Sequence[NameIndex]) -> str:
     trail = (("../../", site.title), ("../", "Packages"))
     known: _Known = {"listed": packages, "what": "package", "table": "package_table", "up": "../"}
     return _page("list", site, category, trail, known)
 
 
-def package_page(site: Site, index: PackageIndex) -> str:
+def package_page(site: Site, index: NameIndex) -> str:
     """Each build that the index tells all of: flags, patches, sizes, libraries and builders."""
     trail = (("../../../", site.title), ("../../", "Packages"), ("../", index.category))
     return _page("package", site, index.name, trail, {"index": index})
@@ -183,7 +183,7 @@ def _templates() -> Environment:
         "fingerprint": fingerprint,
         "href": _href,
         "libraries": _libraries,
-        "place": place_of,
+        "place": name_place,
         "size": lambda number: amount.size(number, "EB"),  # a stranger's entry may hold any
         "unpacked": lambda packages: sum({one.key: one.size for one in packages}.values()),
         "uuid": key_uuid,
@@ -216,7 +216,7 @@ def _libraries(packages: Iterable[PackageEntry]) -> set[str]:
 def _fetching(site: Site, index: ContainerIndex, entry: ContainerEntry) -> list[str]:
     """The exact commands to fetch what is published of one version, and to check it."""
     place = f"{site.url}/containers/{quote(index.directory, errors='replace')}/"
-    listed = quote(f"{entry.title}{SUMS}", errors="replace")
+    listed = quote(f"{entry.title}{SUMS_SUFFIX}", errors="replace")
     depth = len([part for part in place.split("/")[3:] if part])
     signed = [one.file for one in entry.images if f"{one.file}.asc" in index.files]
     layouts = [one.file for one in entry.images if one.format == "oci" and not one.digest]

@@ -15,18 +15,18 @@ from typing import TypeVar
 from buildit.codec import from_plain, to_plain
 from buildit.digest import BuildKey, canonical, is_hex64
 from buildit.store.attest import is_builder
-from buildit.store.names import place_of
+from buildit.store.names import name_place
 
-INDEX = "index.json"
+INDEX_FILE = "index.json"
 INDEX_LIMIT = 16 << 20
 """Bytes of an index, and of an entry."""
 MOST_BUILDS = 100
 """Builds that an index tells all of; of older ones it has keys and versions."""
-MOST_BYTES = 1 << 62
+LARGEST_FILE = 1 << 62
 """No file is larger; a hostile document may hold any number."""
 _FORM = "1"
 
-_T = TypeVar("_T", bound="PackageIndex | PackageEntry | ContainerEntry")
+_T = TypeVar("_T", bound="NameIndex | PackageEntry | ContainerEntry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class IndexedBuild:
 
 
 @dataclass(frozen=True, slots=True)
-class PackageIndex:
+class NameIndex:
     """All builds of one name: `builds` newest version first, no more than `MOST_BUILDS`, and key
     and version of those that are `older`."""
 
@@ -149,7 +149,7 @@ class PackageIndex:
     @property
     def directory(self) -> str:
         """Where it lies below `n/`."""
-        return place_of(self.name) or ""
+        return name_place(self.name) or ""
 
     @property
     def category(self) -> str:
@@ -179,11 +179,11 @@ class PackageIndex:
 
 
 def _check_sizes(*sizes: int) -> None:
-    if not all(0 <= size < MOST_BYTES for size in sizes):
+    if not all(0 <= size < LARGEST_FILE for size in sizes):
         raise ValueError("it has no size that a file can have")
 
 
-def index_bytes(value: PackageIndex | PackageEntry | ContainerEntry) -> bytes:
+def index_bytes(value: NameIndex | PackageEntry | ContainerEntry) -> bytes:
     """An index or an entry as it is published: canonical JSON."""
     return canonical({"format": _FORM, **to_plain(value)})
 
@@ -203,7 +203,7 @@ def parse_index(kind: type[_T], content: bytes | None) -> _T | None:
         return None
 
 
-def index_of(content: bytes | None, name: str) -> PackageIndex | None:
+def index_of(content: bytes | None, name: str) -> NameIndex | None:
     """The index of a name, out of its `index.json`; None where it is none, or another name's."""
-    found = parse_index(PackageIndex, content)
+    found = parse_index(NameIndex, content)
     return found if found is not None and found.name == name else None

@@ -146,11 +146,11 @@ def _keys(root: Path, prefix: str) -> list[BuildKey]:
 
 def name_directory(root: Path, name: str) -> Path | None:
     """Where a store or a binhost has what it says of a package's name; None where it cannot."""
-    place = place_of(name)
+    place = name_place(name)
     return None if place is None else root / "n" / place
 
 
-def place_of(name: str) -> str | None:
+def name_place(name: str) -> str | None:
     """A package's directory below `n/`, `category/name`; None where its name cannot be one."""
     category, _, rest = name.rpartition("/")
     parts = (category or "local", rest)
@@ -164,12 +164,12 @@ def is_part(name: str) -> bool:
 
 def _read(path: Path) -> NameEntry | None:
     try:
-        return parse_entry(path.read_bytes())
+        return parse_name(path.read_bytes())
     except OSError:
         return None
 
 
-def parse_entry(content: bytes | None) -> NameEntry | None:
+def parse_name(content: bytes | None) -> NameEntry | None:
     """Read what `entry` gives; None where it is something else."""
     try:
         return decode(NameEntry, content or b"")

@@ -19,7 +19,7 @@ import pytest
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Encoding, Output
 from buildit.site.catalogue import Site
-from buildit.site.pages import refresh
+from buildit.site.pages import refresh_pages
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.index import ContainerEntry, ImageEntry, PackageEntry, index_bytes
@@ -122,7 +122,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made = certificates(here / "tls")
     with nginx(here / "nginx", site, made, TYPES) as server:
         publisher = directory(site / "bin")
-        refresh(publisher, Site("mine", f"{server.url}/bin"))
+        refresh_pages(publisher, Site("mine", f"{server.url}/bin"))
         publisher.close()
         yield Served(server, made.authority, site / "bin")
 

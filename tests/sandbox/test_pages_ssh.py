@@ -19,7 +19,7 @@ from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.transport import SftpTransport
 from buildit.remote.transport import ssh_address
 from buildit.site.catalogue import PAGE, Site
-from buildit.site.pages import refresh
+from buildit.site.pages import refresh_pages
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.index import ContainerEntry, PackageEntry, index_bytes, index_of
@@ -91,7 +91,7 @@ def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
             packages = tuple(PackageEntry(one.key, one.name, "1.0") for one in (shared, own))
             entry = ContainerEntry(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)
             way.write(f"containers/{entry.name}/{entry.title}.card.json", index_bytes(entry))
-            refresh(way, site, (shared.name, own.name))
+            refresh_pages(way, site, (shared.name, own.name))
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def test_publishers_at_once_leave_pages_that_show_everything(
     assert list((far / "tmp").iterdir()) == [], "nothing half-written stays"
     # Whoever looks after it finds nothing to mend, but what the title was settled as in the race.
     near = directory(far)
-    refresh(near, Site("x"))
-    assert refresh(near, Site("x")) == 0
+    refresh_pages(near, Site("x"))
+    assert refresh_pages(near, Site("x")) == 0
     near.close()
 
 
@@ -149,7 +149,7 @@ def test_who_looked_before_the_others_and_writes_after_them(
     def slowly() -> None:
         (tmp_path / "slow").mkdir()
         with Store.open(tmp_path / "slow/store") as store, publisher(server, far, store, 9) as way:
-            refresh(Slow(way, looked, go_on), Site("slow"))
+            refresh_pages(Slow(way, looked, go_on), Site("slow"))
 
     slow = threading.Thread(target=slowly)
     slow.start()

@@ -18,8 +18,8 @@ from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store
-from buildit.store.index import INDEX, INDEX_LIMIT, PackageIndex, index_of
-from buildit.store.names import builds_of, place_of
+from buildit.store.index import INDEX_FILE, INDEX_LIMIT, NameIndex, index_of
+from buildit.store.names import builds_of, name_place
 
 _RECORD_LIMIT = 1 << 20
 _CONSIDERED = 20
@@ -112,7 +112,7 @@ def _remote(host: Binhost, key: BuildKey) -> bytes | None:
 
 def _listed(host: Binhost, name: str) -> list[BuildKey]:
     """The keys of a package that a binhost names: in its directory, or in its index."""
-    place = place_of(name)
+    place = name_place(name)
     if place is None:
         return []
     if host.lists:
@@ -123,10 +123,10 @@ def _listed(host: Binhost, name: str) -> list[BuildKey]:
     return [*reversed(index.keys)] if index is not None else []  # the newest last
 
 
-def _index(host: Binhost, name: str) -> PackageIndex | None:
+def _index(host: Binhost, name: str) -> NameIndex | None:
     """What a binhost says of a name; None where it has no index of it, or cannot be asked."""
     try:
-        return index_of(host.read(f"n/{place_of(name)}/{INDEX}", INDEX_LIMIT), name)
+        return index_of(host.read(f"n/{name_place(name)}/{INDEX_FILE}", INDEX_LIMIT), name)
     except BuilditError:
         return None  # the circuit told of it
 

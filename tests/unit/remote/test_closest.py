@@ -15,7 +15,7 @@ from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.nearby import Nearby
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.index import Attestation, IndexedBuild, PackageIndex, index_bytes
+from buildit.store.index import Attestation, IndexedBuild, NameIndex, index_bytes
 from tests.fakes import MemoryRemote
 from tests.hosts import FileBinhost, accept
 
@@ -48,7 +48,7 @@ class Web(MemoryRemote):
     def publish(self, *nodes: Task) -> None:
         said = Attestation("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")
         builds = [IndexedBuild(one.key, one.version, "linux/amd64", (), (said,)) for one in nodes]
-        index = PackageIndex(nodes[0].name, tuple(builds))
+        index = NameIndex(nodes[0].name, tuple(builds))
         self.files[f"n/{nodes[0].name}/index.json"] = index_bytes(index)
         for one in nodes:
             self.files[f"blobs/sha256/{one.key}"] = one.record.encode()

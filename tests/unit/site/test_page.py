@@ -36,8 +36,8 @@ from buildit.store.index import (
     ImageEntry,
     IndexedBuild,
     IndexedOutput,
+    NameIndex,
     PackageEntry,
-    PackageIndex,
     index_bytes,
     index_of,
     parse_index,
@@ -93,7 +93,7 @@ BUILD = IndexedBuild(
     NGINX,
     (("nginx", ENTRY.title),),
 )
-LISTED = PackageIndex("www-servers/nginx", (BUILD,), ((BuildKey("b2" * 32), "1.9"),))
+LISTED = NameIndex("www-servers/nginx", (BUILD,), ((BuildKey("b2" * 32), "1.9"),))
 EVIL = "\"><script>alert(1)</script>'&amp;{{x}}\n\u202ejavascript:alert(1)"
 NAMES = ("", "containers/", "n/", "n/www-servers/", "containers/nginx/", "n/www-servers/nginx/")
 
@@ -135,15 +135,15 @@ class Reader(HTMLParser):
         return [tag for tag, _ in self.tags]
 
 
-def named(name: str, *versions: str) -> PackageIndex:
-    return PackageIndex(name, (), tuple((KEY, version) for version in versions))
+def named(name: str, *versions: str) -> NameIndex:
+    return NameIndex(name, (), tuple((KEY, version) for version in versions))
 
 
 def shown(build: IndexedBuild) -> str:
-    return package_page(SITE, PackageIndex("www-servers/nginx", (build,)))
+    return package_page(SITE, NameIndex("www-servers/nginx", (build,)))
 
 
-def pages(site: Site, box: ContainerIndex, index: PackageIndex) -> list[str]:
+def pages(site: Site, box: ContainerIndex, index: NameIndex) -> list[str]:
     """One of each kind, in the order of `NAMES`."""
     builders = sorted({said.builder for build in index.builds for said in build.attestations})
     return [
@@ -279,7 +279,7 @@ def test_a_build_that_was_taken_over_says_from_where() -> None:
 
 def test_what_is_not_known_is_not_said_to_be_none() -> None:
     older = tuple((BuildKey(f"{n}" * 64), "0.9") for n in range(7))
-    index = PackageIndex("www-servers/nginx", (replace(BUILD, details=None),), older)
+    index = NameIndex("www-servers/nginx", (replace(BUILD, details=None),), older)
     bare = Reader(package_page(SITE, index)).text
     assert "8 builds, newest version first" in bare
     assert bare.count("not known") == 2
@@ -361,7 +361,7 @@ def test_an_empty_binhost_has_pages_too() -> None:
         category_page(SITE, "a", ()),
     ):
         assert " yet." in Reader(page).text
-    assert "No build of it is here" in package_page(SITE, PackageIndex("a/b"))
+    assert "No build of it is here" in package_page(SITE, NameIndex("a/b"))
     assert "Nothing of it" in container_page(
         SITE, ContainerIndex("x", (), frozenset()), frozenset()
     )
@@ -400,7 +400,7 @@ def test_pages_of_hostile_values_stay_pages(a: str, b: str, c: str, d: str) -> N
         package,
         ((a, d),),
     )
-    index = PackageIndex(a, (build,), ((KEY, d),))
+    index = NameIndex(a, (build,), ((KEY, d),))
     for page in pages(replace(SITE, title=a), box, index):
         page.encode()
         found = Reader(page)
@@ -506,7 +506,7 @@ def test_an_index_says_who_has_stated_a_build() -> None:
     assert LISTED.builders_of(KEY) == (BUILDER,)
     assert LISTED.builders_of(BuildKey("b2" * 32)) == ()
     evil = replace(BUILD, attestations=(Attestation("../x", "../x.json", ""),))
-    assert PackageIndex("a/b", (evil,)).builders_of(KEY) == (), "no name of a file comes of it"
+    assert NameIndex("a/b", (evil,)).builders_of(KEY) == (), "no name of a file comes of it"
 
 
 def test_an_entry_of_before_is_still_read() -> None:
@@ -591,6 +591,6 @@ def test_a_garbled_entry_is_none_or_can_be_shown(noise: bytes, at: int) -> None:
         entry = parse_index(ContainerEntry, content)
         if entry is not None:
             Reader(container_page(SITE, replace(BOX, entries=(entry,)), frozenset({"a/b"})))
-        index = parse_index(PackageIndex, content)
+        index = parse_index(NameIndex, content)
         if index is not None:
             Reader(package_page(SITE, index))

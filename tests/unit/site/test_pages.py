@@ -26,7 +26,7 @@ from buildit.site.catalogue import MOST_ENTRIES, PAGE, Site, container_entry, li
 from buildit.site.pages import (
     MOST_ROUNDS,
     name_site,
-    refresh,
+    refresh_pages,
     site_of,
     stated_site,
 )
@@ -39,8 +39,8 @@ from buildit.store.index import (
     MOST_BUILDS,
     ContainerEntry,
     ImageEntry,
+    NameIndex,
     PackageEntry,
-    PackageIndex,
     index_bytes,
     index_of,
 )
@@ -125,7 +125,7 @@ def test_pages_of_all_directories(place: Place) -> None:
     put_entry(place, "box", "2")
     put_entry(place, "box", "10")
     put_entry(place, "h.example/deep", "1")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     made = {str(path.parent.relative_to(place.root)) for path in place.root.rglob(PAGE)}
     assert made == {
         ".", "containers", "containers/box", "containers/h.example/deep", "n", "n/libs",
@@ -147,28 +147,28 @@ def test_pages_of_all_directories(place: Place) -> None:
 
 def test_nothing_is_written_where_nothing_changes(place: Place) -> None:
     put_entry(place, "box", "2")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     before = {path: path.stat().st_ino for path in place.root.rglob("*") if path.is_file()}
-    assert refresh(place, SITE) == 0
-    assert refresh(place, SITE, ("libs/greet",)) == 0
+    assert refresh_pages(place, SITE) == 0
+    assert refresh_pages(place, SITE, ("libs/greet",)) == 0
     assert {p: p.stat().st_ino for p in place.root.rglob("*") if p.is_file()} == before
     (place.root / "index.html").unlink()
-    assert refresh(place, SITE) == 1
+    assert refresh_pages(place, SITE) == 1
 
 
 def test_only_named_packages_pages_are_made(place: Place) -> None:
-    refresh(place, SITE, packages=("other/name",))
+    refresh_pages(place, SITE, packages=("other/name",))
     assert not (place.root / "n/libs/greet/index.html").exists()
     assert "libs/greet" in text(place, "")
 
 
 def test_the_title_and_the_address_stay_what_they_were(place: Place) -> None:
     """Two publishers may call one binhost by two names, and know one address of it, or none."""
-    refresh(place, Site("here"))
-    refresh(place, Site("there", "https://h.example/b"))
+    refresh_pages(place, Site("here"))
+    refresh_pages(place, Site("there", "https://h.example/b"))
     assert "<title>here</title>" in text(place, "")
     assert "buildit-binhost" in text(place, ""), "an address is better than none"
-    assert refresh(place, Site("elsewhere", "https://other.example")) == 0
+    assert refresh_pages(place, Site("elsewhere", "https://other.example")) == 0
     assert name_site(place, Site("new", "https://new.example")) > 0
     assert "<title>new</title>" in text(place, "")
     assert "https://new.example" in text(place, "n/libs/greet")
@@ -192,7 +192,7 @@ def test_the_title_and_the_address_stay_what_they_were(place: Place) -> None:
 def test_bad_titles_and_addresses_are_replaced(place: Place, content: bytes) -> None:
     (place.root / "site.json").write_bytes(content)
     assert stated_site(place) is None
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert stated_site(place) == SITE
 
 
@@ -215,11 +215,11 @@ def test_what_is_malformed_is_left_out(place: Place) -> None:
     for name, content in HOSTILE.items():
         path = place.root / "containers/box" / os.fsdecode(name)
         path.write_bytes(content)
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert ">6<" not in text(place, "")
     assert "evil" not in text(place, "")
     assert "1 container, 1 package, 0 builders" in text(place, "")
-    assert refresh(place, SITE) == 0
+    assert refresh_pages(place, SITE) == 0
 
 
 def test_a_list_of_files_holds_names_only(place: Place) -> None:
@@ -235,7 +235,7 @@ def test_a_list_of_files_holds_names_only(place: Place) -> None:
     files |= {f"{where}box-1.aci": good, f"{where}box 1/é.conf": good}
     listed = json.dumps({"files": files})
     (place.root / where / "box-1-linux-amd64.json").write_text(listed)
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     said = (place.root / where / "box-1-linux-amd64.sha256").read_text()
     assert said == f"{'7' * 64}  box 1/é.conf\n{'7' * 64}  box-1.aci\n"
 
@@ -243,9 +243,9 @@ def test_a_list_of_files_holds_names_only(place: Place) -> None:
 def test_what_was_said_of_a_build_outlives_its_card(place: Place) -> None:
     """The same version of the container is published anew, with another build."""
     put_entry(place, "box", "1")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     (place.root / "containers/box/box-1-linux-amd64.card.json").unlink()
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     greet = text(place, "n/libs/greet")
     assert "loud" in greet
     assert "p.patch" in greet
@@ -254,11 +254,11 @@ def test_what_was_said_of_a_build_outlives_its_card(place: Place) -> None:
 
 def test_what_was_deleted_leaves_the_pages(place: Place) -> None:
     put_entry(place, "box", "1")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     for path in (place.root / "n/libs/greet").glob("*.json"):
         path.unlink()
     (place.root / "containers/box/box-1-linux-amd64.card.json").unlink()
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert "0 containers, 0 packages" in text(place, "")
     assert "No build of it is here" in text(place, "n/libs/greet")
     assert "Nothing of it is here" in text(place, "containers/box")
@@ -270,7 +270,7 @@ def test_old_cards_and_builds_are_not_read(place: Place) -> None:
         put_entry(place, "box", str(version))
     bad = place.root / "containers/box/box-1-linux-amd64.card.json"
     bad.write_bytes(b"not a card, and never read")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     box = text(place, "containers/box")
     assert f"({MOST_ENTRIES + 3} versions)" in box
     assert 'href="box-1-linux-amd64.card.json"' in box
@@ -291,14 +291,14 @@ def test_of_many_builds_the_newest_are_read(store: Store, place: Place) -> None:
         path.write_text(json.dumps(one))
     for version in (made[0], made[-1]):
         commit(store, artifact(store, "a/b", version), "ab" * 32, lambda _: b"signature")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     page = text(place, "n/a/b")
     assert f'id="{key("a/b", made[-1])}"' in page
     assert f'id="{key("a/b", made[0])}"' not in page
     assert "7 older builds not shown" in page
 
 
-def index(place: Place, name: str) -> PackageIndex:
+def index(place: Place, name: str) -> NameIndex:
     found = index_of((place.root / f"n/{name}/index.json").read_bytes(), name)
     assert found is not None
     return found
@@ -306,7 +306,7 @@ def index(place: Place, name: str) -> PackageIndex:
 
 def test_the_index_says_what_the_page_shows(place: Place) -> None:
     put_entry(place, "box", "1")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     found = index(place, "libs/greet")
     assert [one.version for one in found.builds] == ["1.10", "1.9"]
     assert found.builders_of(key("libs/greet", "1.9")) == ("ab" * 32, "cd" * 32)
@@ -322,20 +322,20 @@ def test_the_index_says_what_the_page_shows(place: Place) -> None:
 
 def test_a_binhost_of_before_gets_its_indices_from_the_statements(place: Place) -> None:
     """There are entries and pages only; what the pages say is no source."""
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     before = index(place, "libs/greet")
     directory = place.root / "n/libs/greet"
     (directory / "index.json").unlink()
     (directory / PAGE).write_text("lies")
-    assert refresh(place, SITE) == 2
+    assert refresh_pages(place, SITE) == 2
     assert index(place, "libs/greet") == before
     (directory / "index.json").write_bytes(b'{"format":"1","name":"libs/greet","builds":[]}')
-    assert refresh(place, SITE) == 1
+    assert refresh_pages(place, SITE) == 1
     assert index(place, "libs/greet") == before
 
 
 def test_an_index_stays_when_the_store_is_collected(store: Store, place: Place) -> None:
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     collect(store, frozenset({key("libs/greet", "1.10"), key("libs/greet", "1.9")}))
     assert len(index(place, "libs/greet").keys) == 2
     assert named(store)
@@ -353,7 +353,7 @@ def test_a_builder_s_public_key_comes_from_what_was_signed(
     forged = "cd" * 32
     commit(store, artifact(store, "a/c"), forged, lambda data: sign(data, signing).encode())
     place = Place(store.root)
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     (public,) = (store.root / "builders").iterdir()
     assert public.name == f"{builder}.pub"
     assert parse_public(public.read_text()) == signing.public
@@ -362,15 +362,15 @@ def test_a_builder_s_public_key_comes_from_what_was_signed(
     ).stdout
     assert said.split()[1] in text(place, "")
     public.write_text("another key\n")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert parse_public(public.read_text()) == signing.public
 
 
 def test_public_keys_are_discovered_where_they_lie(place: Place) -> None:
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert "pubkeys" not in text(place, "")
     (place.root / "pubkeys.asc").write_bytes(b"key")
-    refresh(place, SITE)
+    refresh_pages(place, SITE)
     assert "https://h.example/b/pubkeys.asc" in text(place, "")
 
 
@@ -392,7 +392,7 @@ class Overtaken:
         if path == PAGE and self.done < self.times:
             self.done += 1
             put_entry(self.place, f"other{self.done}", "1")
-            refresh(self.place, SITE)
+            refresh_pages(self.place, SITE)
         self.place.write(path, content)
 
 
@@ -400,15 +400,15 @@ def test_who_writes_last_looks_again(place: Place) -> None:
     """Another one publishes between our reading and our writing: ours would be the last, and lack
     the other's container."""
     slow = Overtaken(place, 2)
-    refresh(slow, SITE)
+    refresh_pages(slow, SITE)
     assert slow.done == 2
     assert "2 containers" in text(place, "")
-    assert refresh(place, SITE) == 0, "all is right already"
+    assert refresh_pages(place, SITE) == 0, "all is right already"
 
 
 def test_looking_again_ends(place: Place) -> None:
     endless = Overtaken(place, 10**6)
-    refresh(endless, SITE)
+    refresh_pages(endless, SITE)
     assert endless.done == MOST_ROUNDS
 
 
