@@ -9,8 +9,8 @@ from textwrap import dedent
 
 from buildit.commands.choose import Request
 from buildit.commands.locking import LOCK_FILE
-from buildit.commands.network import Network
 from buildit.commands.planning import Planned, make_plan
+from buildit.commands.run import opened_run
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config
@@ -82,9 +82,9 @@ class Checkout:
         """Plan the container without a network."""
         config = Config(self.root / "store", 1, (self.root / "pkgs",))
         with Store.open(config.store) as store:
-            network = Network(config, store, silent, offline=True)
             request = Request(self.container, use, update)
-            return make_plan(request, Loaded(config, ()), network)
+            with opened_run(config, store, silent, offline=True) as run:
+                return make_plan(request, Loaded(config, ()), run.downloads)
 
     def key(self, name: str, use: tuple[str, ...] = ()) -> str:
         nodes = self.plan(use).plan.tasks

@@ -58,8 +58,8 @@ def plan(asked: Asked) -> None:
             screen(Notice(remark))
         announce(prepared, asked.options, screen)
         settings = story.located(prepared, asked.options, screen)
-        with story.opened(settings, asked.options, screen) as (store, network):
-            found = forecast(prepared.plan, store, network)
+        with story.opened(settings, asked.options, screen) as run:
+            found = forecast(prepared.plan, run.store, run.remotes)
     if asked.as_json:
         say_json(plan_plain(prepared.plan, found))
     else:
@@ -155,8 +155,8 @@ def why(asked: Asked, words: tuple[str, ...]) -> None:
     with asked.screen() as screen:
         prepared = story.prepare(options, screen)
         settings = story.located(prepared, options, screen)
-        with story.opened(settings, options, screen) as (store, network):
-            found = whys(prepared, store, network, wanted)
+        with story.opened(settings, options, screen) as run:
+            found = whys(prepared, run.store, run.remotes, wanted)
     if asked.as_json:
         say_json(why_plain(found))
     else:

@@ -153,14 +153,14 @@ def digest(sources: tuple[str, ...], as_json: bool) -> None:
     from buildit.cli.screen import shown
     from buildit.cli.sourced import source_lines, source_plain
     from buildit.commands.describing import describe
-    from buildit.commands.network import Network
+    from buildit.commands.run import opened_run
 
-    with shown(sys.stderr, as_json=as_json) as screen, own_store(screen) as (opened, settings):
-        network = Network(settings, opened, screen)
-        try:
-            found = [describe(source, network) for source in sources]
-        finally:
-            network.close()
+    with (
+        shown(sys.stderr, as_json=as_json) as screen,
+        own_store(screen) as (opened, settings),
+        opened_run(settings, opened, screen) as run,
+    ):
+        found = [describe(source, run.downloads) for source in sources]
     if as_json:
         say_json([source_plain(one) for one in found])
     else:

@@ -9,13 +9,13 @@ from pathlib import Path
 from buildit.cli.printable import printable
 from buildit.cli.recipes import unknown_package
 from buildit.commands.forecast import Outlook, State, forecast
-from buildit.commands.network import Network
 from buildit.commands.story import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.model.task import Task
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
 
 
@@ -50,7 +50,7 @@ def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
     return directory, rest[0] if rest else None
 
 
-def whys(prepared: Prepared, store: Store, network: Network, wanted: str | None) -> tuple[Why, ...]:
+def whys(prepared: Prepared, store: Store, remotes: Remotes, wanted: str | None) -> tuple[Why, ...]:
     """The packages of a plan that are nowhere at hand, or the one that is `wanted`.
 
     Raises:
@@ -58,8 +58,8 @@ def whys(prepared: Prepared, store: Store, network: Network, wanted: str | None)
         StoreError: the store cannot be read.
     """
     plan = prepared.plan
-    found = forecast(plan, store, network)
-    hosts = tuple(network.remotes().binhosts())
+    found = forecast(plan, store, remotes)
+    hosts = tuple(remotes.binhosts())
     labels = {node.key: node.label for node in plan.tasks}
     nearby = Nearby(store, hosts, labels)
     chosen = _chosen(found.packages, wanted, plan.directory)

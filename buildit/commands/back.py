@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.commands.network import Network
 from buildit.commands.realise import agrees, realise
 from buildit.digest import BuildKey
 from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
@@ -33,6 +32,7 @@ from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, Toolchain
 from buildit.model.task import DebRef, OutputRef, Task
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store
@@ -42,6 +42,7 @@ from buildit.trust.policy import Policy
 from buildit.trust.votes import claim
 
 if TYPE_CHECKING:
+    from buildit.commands.supply import Supply
     from buildit.make.capture.debs import Debs
     from buildit.remote.binhost.binhost import Binhost
 
@@ -60,7 +61,8 @@ class Realiser:
     store: Store
     report: Reporter
     stop: threading.Event
-    network: Network
+    remotes: Remotes
+    supply: Callable[[], Supply]
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
     _nodes: dict[BuildKey, Task] = field(default_factory=dict)
     judge: Policy = field(init=False)
@@ -69,7 +71,7 @@ class Realiser:
     _debs_read: Debs | None = None
 
     def __post_init__(self) -> None:
-        self.judge = self.network.policy()
+        self.judge = self.remotes.policy
         self._nodes = {node.key: node for node in self.plan.tasks}
 
     def node(self, key: BuildKey) -> Task:
@@ -188,18 +190,14 @@ class Realiser:
 
     def _binhosts(self) -> Iterator[Binhost]:
         """Those of the configuration, judged by what it says of each."""
-        if not self.settings.repositories:
-            return iter(())
-        return self.network.remotes().binhosts()
+        return self.remotes.binhosts()
 
     def prepare(self, nodes: tuple[Task, ...]) -> None:
         """Fetch what the builds of `nodes` need, all before the first begins."""
-        from buildit.commands.supply import Supply
-
         builds = sum(kind_of(node).builds for node in nodes)
         unpacks = len(nodes) - builds
         self.report(Planned(len(self._nodes) - len(nodes), builds, unpacks))
-        Supply(self.network).bring(nodes, self.plan.toolchain)
+        self.supply().bring(nodes, self.plan.toolchain)
 
     def build(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact:
         """Build or unpack one node and commit it; runs in a thread of its own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from buildit.archive.source import Inspected, inspect_source
 from buildit.archive.tar.admit import Budget
-from buildit.commands.network import Network
+from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_file
 from buildit.errors import BuilditError, FetchError, UsageError
 from buildit.model.sourcename import name_of, names_archive
@@ -31,7 +31,7 @@ class Described:
     doubt: str = ""
 
 
-def describe(source: str, network: Network) -> Described:
+def describe(source: str, downloads: Downloads) -> Described:
     """Look at a URL, which is fetched into the store, or at a file of this machine.
 
     Raises:
@@ -43,12 +43,12 @@ def describe(source: str, network: Network) -> Described:
         listed = source.lower().startswith("mirror:")
         want = Fetch(name or source, (source,), proves_itself=listed, largest=LARGEST_DOWNLOAD)
         try:
-            digest = network.fetcher().fetch(want)
+            digest = downloads.fetcher().fetch(want)
         except FetchError as error:
             error.hint = "download it in a way that you trust, then: buildit digest FILE"
             raise
-        found = _described(network.store.path(digest), name or digest[:12], source, digest)
-        return replace(found, doubt=_doubt(source, network) if listed else "")
+        found = _described(downloads.store.path(digest), name or digest[:12], source, digest)
+        return replace(found, doubt=_doubt(source, downloads) if listed else "")
     path = Path(source)
     if not path.is_file():
         raise UsageError(
@@ -57,9 +57,9 @@ def describe(source: str, network: Network) -> Described:
     return _described(path, path.name, "", digest_file(path))
 
 
-def _doubt(source: str, network: Network) -> str:
+def _doubt(source: str, downloads: Downloads) -> str:
     """The user chose the mirrors of a list, and machines' apt sources often are plain http."""
-    bases = network.mirrors(source.partition("://")[2].partition("/")[0])
+    bases = downloads.mirrors(source.partition("://")[2].partition("/")[0])
     plain = any(map(plain_http, bases))
     return "it may have come over plain http: compare the digest with upstream's" if plain else ""
 

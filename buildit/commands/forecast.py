@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from buildit.commands.network import Network
 from buildit.commands.realise import Survey, agrees, survey
 from buildit.commands.reasons import reason
 from buildit.digest import BuildKey, Digest
@@ -16,9 +15,9 @@ from buildit.make.makers import kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan
 from buildit.model.task import DebRef, Task
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.trust.policy import Policy
 
 
 class State(StrEnum):
@@ -57,7 +56,7 @@ class Forecast:
     fetches: tuple[Lacking, ...]
 
 
-def forecast(plan: ContainerPlan, store: Store, network: Network) -> Forecast:
+def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
     """Look around for every package of the plan, dependencies first.
 
     Of binhosts only statements are read, and judged as a build would.
@@ -66,7 +65,7 @@ def forecast(plan: ContainerPlan, store: Store, network: Network) -> Forecast:
         StoreError: the store cannot be read.
     """
     labels = {node.key: node.label for node in plan.tasks}
-    look = _Look(store, network, network.policy(), labels)
+    look = _Look(store, remotes, labels)
     nodes = {node.key: node for node in plan.tasks}
     state = survey(nodes, plan.roots, look.find, Survey())
     missing = [node for node in plan.tasks if node.key in state.missing]
@@ -78,8 +77,7 @@ def forecast(plan: ContainerPlan, store: Store, network: Network) -> Forecast:
 @dataclass(frozen=True, slots=True)
 class _Look:
     store: Store
-    network: Network
-    policy: Policy
+    remotes: Remotes
     labels: Mapping[BuildKey, str]
     binhosts: dict[BuildKey, str] = field(default_factory=dict)
 
@@ -87,10 +85,10 @@ class _Look:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against others"
 
-        found = lookup(self.store, node.key, suits, self.policy.doubts)
+        found = lookup(self.store, node.key, suits, self.remotes.policy.doubts)
         if found is not None:
             return found
-        for host in self.network.remotes().binhosts():
+        for host in self.remotes.binhosts():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
                     if suits(claim.artifact) is None:

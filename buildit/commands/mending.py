@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from buildit.commands.back import Realiser
-from buildit.commands.network import Network
 from buildit.digest import Digest
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
 from buildit.model.plan import ContainerPlan
 from buildit.model.task import DebRef
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
+
+if TYPE_CHECKING:
+    from buildit.commands.supply import Supply
 
 Made = TypeVar("Made")
 
@@ -124,14 +126,11 @@ def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
     return found
 
 
-def refetch(plan: ContainerPlan, network: Network, lost: frozenset[Digest]) -> None:
+def refetch(plan: ContainerPlan, supply: Callable[[], Supply], lost: frozenset[Digest]) -> None:
     """Fetch inputs of the plan that were corrupt: what is only published needs no build.
 
     Raises:
         BuilditError: one is served nowhere any more.
     """
-    if not lost:
-        return
-    from buildit.commands.supply import Supply
-
-    Supply(network).bring_again(lost, plan.tasks, _debs(plan).values())
+    if lost:
+        supply().bring_again(lost, plan.tasks, _debs(plan).values())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from buildit.commands.choose import Choice
 from buildit.commands.inputs import MOST_BYTES, canonical_patch
-from buildit.commands.network import Network
+from buildit.commands.run import Downloads
 from buildit.debian.identity import toolchain_identity
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError
@@ -31,7 +31,7 @@ class Answer:
     dates: Mapping[str, str] = field(default_factory=dict)
 
 
-def pin_debs(choice: Choice, network: Network) -> tuple[Pinned, Mapping[str, Answer]]:
+def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str, Answer]]:
     """The exact .debs of the toolchain, and those of further Debian packages with all of their
     Depends; and each answer by who asked, for the lock.
 
@@ -39,13 +39,13 @@ def pin_debs(choice: Choice, network: Network) -> tuple[Pinned, Mapping[str, Ans
         FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
     """
     name, debian = choice.toolchain, choice.chroot.debian
-    answers = {name: _answer(choice, network, name, debian.packages, debian.suites)}
+    answers = {name: _answer(choice, downloads, name, debian.packages, debian.suites)}
     locked = answers[name].debs
     run = {deb: tuple(names) for deb, names in debian.run.items()}
     toolchain = Toolchain(name, str(choice.target), toolchain_identity(locked), locked, run)
     known = {deb.name: deb for deb in toolchain.debs}
     for wanted in _wanted_debs(choice, known):
-        answers[f"debian:{wanted}"] = _further(choice, network, wanted, known)
+        answers[f"debian:{wanted}"] = _further(choice, downloads, wanted, known)
     debs = {asker: answer.debs for asker, answer in answers.items() if asker != name}
     return Pinned({name: toolchain}, debs), answers
 
@@ -63,7 +63,9 @@ def _beyond(wanted: Wanted, known: Mapping[str, DebRef]) -> bool:
     return taken or wanted.debian.partition("=")[0] not in known
 
 
-def _further(choice: Choice, network: Network, wanted: str, known: Mapping[str, DebRef]) -> Answer:
+def _further(
+    choice: Choice, downloads: Downloads, wanted: str, known: Mapping[str, DebRef]
+) -> Answer:
     """A Debian package with all of its Depends, those that the toolchain has as it has them."""
     asker = f"debian:{wanted}"
     request = _digest((wanted, "depends", "", *sorted(known)))
@@ -72,13 +74,13 @@ def _further(choice: Choice, network: Network, wanted: str, known: Mapping[str, 
     if locked is not None and all(known.get(deb.name, deb) == deb for deb in locked):
         return Answer(request, locked)
     suites = tuple(sorted({deb.suite for deb in known.values()}))
-    chosen, dates = _select(choice, network, (wanted,), suites)
+    chosen, dates = _select(choice, downloads, (wanted,), suites)
     return Answer(request, tuple(known.get(deb.name, deb) for deb in chosen), dates)
 
 
 def _answer(
     choice: Choice,
-    network: Network,
+    downloads: Downloads,
     asker: str,
     packages: tuple[str, ...],
     suites: tuple[str, ...],
@@ -87,7 +89,7 @@ def _answer(
     locked = _locked(choice, asker, request)
     if locked is not None:
         return Answer(request, locked)
-    return Answer(request, *_select(choice, network, packages, suites))
+    return Answer(request, *_select(choice, downloads, packages, suites))
 
 
 def _digest(request: tuple[str, ...]) -> Digest:
@@ -103,11 +105,11 @@ def _locked(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] |
 
 
 def _select(
-    choice: Choice, network: Network, packages: Iterable[str], suites: tuple[str, ...]
+    choice: Choice, downloads: Downloads, packages: Iterable[str], suites: tuple[str, ...]
 ) -> tuple[tuple[DebRef, ...], Mapping[str, str]]:
     from buildit.debian.select import select
 
-    with network.debian().open_indices(suites, choice.target.debian) as indices:
+    with downloads.debian().open_indices(suites, choice.target.debian) as indices:
         return select(packages, indices.merged), dict(indices.dates)
 
 
@@ -121,7 +123,7 @@ def dates_of(choice: Choice, answers: Mapping[str, Answer]) -> Mapping[str, str]
 
 
 def pin_patch(
-    choice: Choice, network: Network, package: str, patch: WantedPatch
+    choice: Choice, downloads: Downloads, package: str, patch: WantedPatch
 ) -> tuple[Digest, Digest | None]:
     """The canonical digest of a patch at a URL, and that of its bytes where they were read.
 
@@ -139,11 +141,11 @@ def pin_patch(
         return locked.canonical, locked.raw
     if patch.spec.sha256 is not None:
         return patch.spec.sha256, None
-    raw, canonical = fetch_patch(network, patch)
-    return network.store.put_bytes(canonical), digest_bytes(raw)
+    raw, canonical = fetch_patch(downloads, patch)
+    return downloads.store.put_bytes(canonical), digest_bytes(raw)
 
 
-def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
+def fetch_patch(downloads: Downloads, patch: WantedPatch) -> tuple[bytes, bytes]:
     """A patch at a URL: its bytes and their canonical form.
 
     Raises:
@@ -155,7 +157,7 @@ def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
 
     want = Fetch(patch.written.rpartition("/")[2] or patch.written, (patch.written,))
     try:
-        digest = network.fetcher().fetch(want)
+        digest = downloads.fetcher().fetch(want)
     except FetchError as error:
         raise FetchError(
             f"the patch {patch.written} cannot be fetched",
@@ -163,7 +165,7 @@ def fetch_patch(network: Network, patch: WantedPatch) -> tuple[bytes, bytes]:
             hint="check its URL and the network; a local copy under patches/ needs neither",
             details=(error.message, *error.details),
         ) from error
-    raw = network.store.read(digest)
+    raw = downloads.store.read(digest)
     if len(raw) > MOST_BYTES:
         raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)
     return raw, canonical_patch(raw, patch.written, patch)

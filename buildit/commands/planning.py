@@ -16,9 +16,9 @@ from buildit.commands.appstep import app_of, places, remarks
 from buildit.commands.checking import check_images
 from buildit.commands.choose import Choice, Request, choose
 from buildit.commands.inputs import local_inputs
-from buildit.commands.network import Network
 from buildit.commands.pins import Answer, dates_of, pin_debs, pin_patch
 from buildit.commands.rules import RULES
+from buildit.commands.run import Downloads
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.model.pathglob import path_matcher
@@ -51,8 +51,8 @@ class Planned:
     consulted: tuple[Path, ...]
 
 
-def make_plan(request: Request, loaded: Loaded, network: Network) -> Planned:
-    """Plan the container of `request.directory`; its own files are then in the network's store.
+def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> Planned:
+    """Plan the container of `request.directory`; its own files are then in the store.
 
     Raises:
         UsageError, RecipeError, UnsatisfiableError: as `choose`.
@@ -63,9 +63,11 @@ def make_plan(request: Request, loaded: Loaded, network: Network) -> Planned:
     consulted = [*choice.consulted]
     inputs = {}
     for name, one in chosen.items():
-        inputs[name], looked = local_inputs(one, network.store, partial(pin_patch, choice, network))
+        inputs[name], looked = local_inputs(
+            one, downloads.store, partial(pin_patch, choice, downloads)
+        )
         consulted += looked
-    pinned, answers = pin_debs(choice, network)
+    pinned, answers = pin_debs(choice, downloads)
     made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
     toolchain = pinned.toolchains[choice.toolchain]
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildit.commands import stamp
 from buildit.commands.back import Realiser
 from buildit.commands.mending import rechecking, refetch, until_whole
-from buildit.commands.network import Network
+from buildit.commands.run import Run, opened_run
 from buildit.commands.synced import Taken, dated, own_of, take
 from buildit.digest import Digest
 from buildit.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from buildit.commands.locking import Pins
     from buildit.commands.planning import Planned
     from buildit.commands.publish import Published
+    from buildit.commands.supply import Supply
 
 
 SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
@@ -108,13 +110,13 @@ class Prepared:
 
 
 @contextmanager
-def opened(settings: Config, options: Options, report: Reporter) -> Iterator[tuple[Store, Network]]:
-    """The store and the network of a command."""
+def opened(settings: Config, options: Options, report: Reporter) -> Iterator[Run]:
+    """The store of a command, and what reaches other machines."""
     with Store.open(settings.store) as store:
         store.tell = lambda text: report(Notice(text, warning=True))
-        network = Network(settings, store, report, options.offline)
         try:
-            yield store, network
+            with opened_run(settings, store, report, offline=options.offline) as run:
+                yield run
         except (BuilditError, OSError) as error:
             known = isinstance(error, Interrupted | CorruptBlob | Vanished)
             if not known and store.lost():
@@ -124,8 +126,6 @@ def opened(settings: Config, options: Options, report: Reporter) -> Iterator[tup
                     hint="run the same command again: what is missing is made anew",
                 ) from error
             raise
-        finally:
-            network.close()
 
 
 def prepare(options: Options, report: Reporter) -> Prepared:
@@ -179,9 +179,9 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     settings = loaded.config
     for remark in settings.remarks:
         report(Notice(remark, warning=True))
-    with opened(settings, options, report) as (_, network):
+    with opened(settings, options, report) as run:
         request = Request(directory, options.use, options.update)
-        planned = make_plan(request, loaded, network)
+        planned = make_plan(request, loaded, run.downloads)
     rows = _rows(planned, options, started)
     pins = Pins(planned.lock, planned.section, planned.plan.platform)
     return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows, pins)
@@ -205,8 +205,8 @@ def located(prepared: Prepared, options: Options, report: Reporter) -> Config:
         return prepared.settings
     from buildit.remote.discovering import located as with_places
 
-    with opened(prepared.settings, options, report) as (_, network):
-        transport = None if options.offline else network.transport()
+    with opened(prepared.settings, options, report) as run:
+        transport = None if options.offline else run.downloads.transport()
         configured = prepared.settings.repositories
         found = with_places(configured, options.discover, transport, report)
         return replace(prepared.settings, repositories=found)
@@ -326,13 +326,14 @@ def _build(
     lock(prepared, options, report)
     _check_rules(prepared, report)
     settings = located(prepared, options, report)
-    with opened(settings, options, report) as (store, network):
+    with opened(settings, options, report) as run:
         publishes = _publishes(options)
         if publishes:
             from buildit.commands.publish import check_before_build
 
-            check_before_build(plan, network.remotes())
-        realiser = Realiser(plan, settings, store, report, stop, network)
+            check_before_build(plan, run.remotes)
+        supply = partial(_supply, run, settings)
+        realiser = Realiser(plan, settings, run.store, report, stop, run.remotes, supply)
         with rechecking(realiser):
             realiser.realise(plan.roots)
             _check_outputs(prepared, realiser, options, report)
@@ -346,9 +347,9 @@ def _build(
             if publishes:
                 from buildit.commands.publish import publish
 
-                refetch(plan, network, lost)
+                refetch(plan, supply, lost)
                 openpgp = settings.trust.keys.openpgp
-                publish(plan, realiser.node, network.remotes(), openpgp, emissions)
+                publish(plan, realiser.node, run.remotes, openpgp, emissions)
     return emissions
 
 
@@ -387,18 +388,25 @@ def _push(
     lock(prepared, options, report)
     settings = located(prepared, options, report)
     prepared = replace(prepared, settings=settings)
-    with opened(settings, options, report) as (store, network):
-        targets(network.remotes())
-        realiser = Realiser(prepared.plan, settings, store, report, stop, network)
+    with opened(settings, options, report) as run:
+        remotes, plan = run.remotes, prepared.plan
+        targets(remotes)
+        supply = partial(_supply, run, settings)
+        realiser = Realiser(plan, settings, run.store, report, stop, remotes, supply)
         with rechecking(realiser):
             if lost:
-                realiser.realise(prepared.plan.roots)
-                refetch(prepared.plan, network, lost)
-            remotes, plan = network.remotes(), prepared.plan
+                realiser.realise(plan.roots)
+                refetch(plan, supply, lost)
             check_before_packaging(plan, built_keys(plan, realiser.node, remotes), remotes)
             emissions = _emit(prepared, realiser, options.output, report)
             openpgp = settings.trust.keys.openpgp
             return publish(plan, realiser.node, remotes, openpgp, emissions)
+
+
+def _supply(run: Run, config: Config) -> Supply:
+    from buildit.commands.supply import Supply
+
+    return Supply(run.store, run.remotes, run.downloads, config.distfiles, config.jobs)
 
 
 def _publishes(options: Options) -> bool:

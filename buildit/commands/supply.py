@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.commands.network import Network
+from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
@@ -21,19 +21,20 @@ from buildit.model.task import DebRef, PatchRef, SourceRef, Task
 from buildit.model.tree import Entry
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
+from buildit.remote.binhost.remotes import Remotes
 from buildit.remote.fetch import Fetch
 from buildit.store.cas import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Brings what nodes need through one network."""
+    """Brings what nodes need into the store; `distfiles` are directories that are asked first."""
 
-    network: Network
-
-    @property
-    def store(self) -> Store:
-        return self.network.store
+    store: Store
+    remotes: Remotes
+    downloads: Downloads
+    distfiles: tuple[str, ...] = ()
+    jobs: int = 1
 
     def bring(self, nodes: tuple[Task, ...], toolchain: Toolchain) -> None:
         """Fetch all that the builds of `nodes` need and the store lacks.
@@ -88,12 +89,12 @@ class Supply:
         if debs:
             size = sum(want.size or 0 for want in debs)
             text = f"Fetching {len(debs)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
-            self.network.report(Notice(text))
+            self.downloads.report(Notice(text))
 
     def _fetch(self, missing: list[Fetch], owners: Mapping[str, str]) -> None:
         """`owners` says for which package a source is, by the source's name."""
         try:
-            self.network.fetcher().fetch_all(missing, max(4, self.network.settings.jobs))
+            self.downloads.fetcher().fetch_all(missing, max(4, self.jobs))
         except (FetchError, IntegrityError) as error:
             if error.place is not None and error.place in owners:
                 error.place = f"{owners[error.place]}: {error.place}"
@@ -113,7 +114,7 @@ class Supply:
 
     def _near(self, names: Iterable[str]) -> tuple[str, ...]:
         """Files of `distfiles/` that have one of the names."""
-        directories = self.network.settings.distfiles
+        directories = self.distfiles
         places = [Path(directory) / name for directory in directories for name in names if name]
         return tuple(str(place) for place in places if place.is_file())
 
@@ -121,7 +122,7 @@ class Supply:
         """Where binhosts would have a blob; one that lacks it costs one small question."""
         from buildit.remote.fetch import BINHOST_SCHEME
 
-        hosts = self.network.remotes().repositories()
+        hosts = self.remotes.repositories()
         return tuple(f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
 
     def _source(self, source: SourceRef) -> Fetch:
@@ -130,7 +131,7 @@ class Supply:
 
     def _deb(self, deb: DebRef) -> Fetch:
         name = deb.path.rpartition("/")[2]
-        likely = tuple(f"{base}/{deb.path}" for base in self.network.suite_bases(deb.suite))
+        likely = tuple(f"{base}/{deb.path}" for base in self.downloads.suite_bases(deb.suite))
         urls = (*self._earlier((name,), deb.digest), *likely, f"mirror://debian/{deb.path}")
         return Fetch(name, urls, deb.digest, deb.size)
 
@@ -140,9 +141,9 @@ class Supply:
         places = self._binhosts(patch.digest)
         if places:
             with suppress(FetchError, IntegrityError):
-                self.network.fetcher().fetch(Fetch(patch.url, places, patch.digest))
+                self.downloads.fetcher().fetch(Fetch(patch.url, places, patch.digest))
                 return
-        fetched = self.network.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
+        fetched = self.downloads.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
         canonical = canonical_bytes(parsed)
         if digest_bytes(canonical) != patch.digest:
@@ -172,7 +173,7 @@ class Supply:
         names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
         urls = (*self._near(names), *signature.urls)
         armored = self.store.read(
-            self.network.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
+            self.downloads.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
         )
         try:
             verify_detached(self.store.sound(source.digest), armored, keys)

@@ -9,26 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
 from buildit.model.address import Address, Directory, Https, Ssh
 from buildit.model.config import Repository
-from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.circuit import Circuit
-from buildit.remote.binhost.directory import DirectoryRemote
-from buildit.remote.binhost.protocols import Remote
-from buildit.remote.binhost.reading import ReadOnly
-from buildit.remote.fetch import BINHOST_SCHEME
-from buildit.remote.transport import (
-    LocalTransport,
-    LocationError,
-    Response,
-    Transport,
-    WebLimits,
-)
 from buildit.store.cas import Store
 from buildit.trust.policy import Policy
+
+if TYPE_CHECKING:  # all this is imported when the first binhost is asked: a seam of its own
+    from buildit.remote.binhost.binhost import Binhost
+    from buildit.remote.binhost.circuit import Circuit
+    from buildit.remote.binhost.protocols import Remote
+    from buildit.remote.transport import LocationError, Response, Transport
 
 CONNECT = 3.0
 """Seconds that a dead binhost may cost a run."""
@@ -88,11 +82,17 @@ class Remotes:
                     warning=True,
                 )
             )
+        from buildit.remote.binhost.binhost import Binhost
+
         accept = self.policy.accepting(repository=one.name)
         remote = self._readable(one, one.download)
         return Binhost(one.name, remote, accept, builders, one.unsigned, self._once)
 
     def _readable(self, one: Repository, address: Address) -> Remote:
+        from buildit.remote.binhost.directory import DirectoryRemote
+        from buildit.remote.binhost.protocols import Remote
+        from buildit.remote.binhost.reading import ReadOnly
+
         circuit = self.circuit(one)
         jobs = AT_ONCE if isinstance(address, Https) else 1
         reading = ReadOnly(address, circuit, self._once, jobs)
@@ -114,6 +114,7 @@ class Remotes:
     def circuit(self, one: Repository) -> Circuit:
         """The way to a repository, watched over."""
         if one.name not in self._circuits:
+            from buildit.remote.binhost.circuit import Circuit
 
             def tell(error: LocationError) -> None:
                 hint = f"; {error.hint}" if error.hint else ""
@@ -131,6 +132,7 @@ class Remotes:
         if kind not in self._transports:
             if kind is Https:
                 from buildit.remote.http.web import WebTransport
+                from buildit.remote.transport import WebLimits
 
                 self._transports[kind] = WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
             elif kind is Ssh:
@@ -138,6 +140,8 @@ class Remotes:
 
                 self._transports[kind] = SftpTransport()
             else:
+                from buildit.remote.transport import LocalTransport
+
                 self._transports[kind] = LocalTransport(follow=False)
         return self._transports[kind]
 
@@ -149,6 +153,10 @@ class Remotes:
             FetchError: it cannot be reached, or refuses.
             StoreError: it is a directory that cannot be written.
         """
+        from buildit.remote.binhost.directory import DirectoryRemote
+        from buildit.remote.binhost.protocols import Remote
+        from buildit.remote.binhost.reading import ReadOnly
+
         address = one.upload
         assert address is not None  # noqa: S101 - the caller chose one that has an address
         reading = ReadOnly(address, self._transport(address), self.report, jobs=1)
@@ -202,6 +210,9 @@ class _ByName:
     remotes: Remotes
 
     def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:
+        from buildit.remote.fetch import BINHOST_SCHEME
+        from buildit.remote.transport import LocationError
+
         name, _, path = url.removeprefix(BINHOST_SCHEME).partition("/")
         for one in self.remotes.repositories():
             if one.name == name and one.download is not None:

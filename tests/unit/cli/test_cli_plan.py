@@ -19,10 +19,10 @@ from buildit.cli.remember import remember
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import Pins
-from buildit.commands.network import Network
 from buildit.commands.planning import Planned
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
+from buildit.commands.run import opened_run
 from buildit.commands.story import Options, Prepared
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
@@ -35,6 +35,7 @@ from buildit.model.task import About, DebRef, Dependency, Inputs, PatchRef, Sour
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.resolve import Selection
 from buildit.plan.tasks import deb_task
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from tests.hosts import FileBinhost, repository
@@ -121,9 +122,15 @@ def settings(store: Store, *hosts: Repository) -> Config:
     return Config(store.root, 1, repositories=hosts)
 
 
+def remotes_of(store: Store, *hosts: Repository) -> Remotes:
+    with opened_run(settings(store, *hosts), store, silent, offline=True) as run:
+        return run.remotes
+
+
 def looked(plan: ContainerPlan, store: Store, *hosts: Repository) -> Forecast:
     known = settings(store, *hosts)
-    return forecast(plan, store, Network(known, store, silent))
+    with opened_run(known, store, silent) as run:
+        return forecast(plan, store, run.remotes)
 
 
 def host(path: Path) -> Repository:
@@ -248,15 +255,15 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
     for one in (ZLIB, SSL, NGINX):
         build(store, one)
     target = host(tmp_path / "host")
-    network = Network(settings(store, target), store, silent, offline=True)
-    (done,) = publish(PLAN, PLAN.task, network.remotes())
+    remotes = remotes_of(store, target)
+    (done,) = publish(PLAN, PLAN.task, remotes)
     assert (done.repository, done.path, done.artifacts) == ("local", str(tmp_path / "host"), 3)
     assert done.blobs == 7
     with Store.open(tmp_path / "second") as second:
         found = looked(PLAN, second, target)
         assert found.packages[-1].state is State.BINHOST
         assert found.fetches == ()
-    (again,) = publish(PLAN, PLAN.task, network.remotes())
+    (again,) = publish(PLAN, PLAN.task, remotes)
     assert again.blobs == 0
 
 
@@ -271,9 +278,9 @@ def test_push_publishes_all_that_is_there(store: Store, tmp_path: Path) -> None:
 def test_push_says_what_is_missing(
     hosts: tuple[Repository, ...], message: str, store: Store
 ) -> None:
-    network = Network(settings(store, *hosts), store, silent, offline=True)
+    remotes = remotes_of(store, *hosts)
     with pytest.raises(UsageError, match=message):
-        publish(PLAN, PLAN.task, network.remotes())
+        publish(PLAN, PLAN.task, remotes)
 
 
 def test_what_was_never_locked_is_one_line() -> None:

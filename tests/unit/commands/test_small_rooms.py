@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from buildit.commands.assemble import stack
 from buildit.commands.back import Realiser
 from buildit.commands.checking import image
 from buildit.commands.locking import Pins, differing, with_outputs, write_lock
-from buildit.commands.network import Network
 from buildit.commands.publish import targets
 from buildit.commands.reasons import reason
+from buildit.commands.run import opened_run
+from buildit.commands.supply import Supply
 from buildit.commands.synced import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
@@ -358,8 +360,10 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
         return made[node.key]
 
     settings = Config(store.root, 1)
-    network = Network(settings, store, silent, offline=True)
-    realiser = Realiser(plan, settings, store, silent, threading.Event(), network)
+    with opened_run(settings, store, silent, offline=True) as run:
+        supply = partial(Supply, store, run.remotes, run.downloads)
+        stop = threading.Event()
+        realiser = Realiser(plan, settings, store, silent, stop, run.remotes, supply)
     with pytest.raises(IntegrityError, match="not in the plan") as caught:
         stack(plan, store, realiser.node, obtain)
     assert caught.value.hint
@@ -372,9 +376,11 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
 def test_nowhere_to_publish_to_offline(store: Store, upload: str, hint: str) -> None:
     far = repository("far", "https://example.org/bin", upload)
     settings = Config(store.root, 1, repositories=(far,))
-    network = Network(settings, store, silent, offline=True)
-    with pytest.raises(UsageError, match="can be published to offline") as caught:
-        targets(network.remotes())
+    with (
+        opened_run(settings, store, silent, offline=True) as run,
+        pytest.raises(UsageError, match="can be published to offline") as caught,
+    ):
+        targets(run.remotes)
     assert hint in str(caught.value.hint)
 
 

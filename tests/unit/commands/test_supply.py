@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.commands.network import Network
+from buildit.commands.run import opened_run
 from buildit.commands.supply import Supply
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
@@ -49,7 +49,8 @@ def supply(store: Store, distfiles: Path) -> Supply:
         mirrors={"debian": ("https://example.org/debian",)},
         distfiles=(str(distfiles),),
     )
-    return Supply(Network(settings, store, silent, offline=True))
+    with opened_run(settings, store, silent, offline=True) as run:
+        return Supply(store, run.remotes, run.downloads, settings.distfiles)
 
 
 def brought(store: Store, *debs: DebRef) -> list[str]:

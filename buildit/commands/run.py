@@ -1,39 +1,41 @@
-"""The network of a run, opened on first use: transport, mirror lists, Debian's archive."""
+"""What one command opens, once: the store, the binhosts with the policy, and what is downloaded."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from buildit.errors import FetchError
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
-    from buildit.remote.binhost.remotes import Remotes
     from buildit.remote.fetch import Fetcher
     from buildit.remote.transport import Transport
 
 
 @dataclass(slots=True)
-class Network:
-    """What reaches other machines. `offline` leaves only paths of this one."""
+class Downloads:
+    """Where sources, patches and .debs come from; opened on first use. `lists` are the mirror
+    lists of the configuration, `binhosts` serves `binhost://` URLs. `offline` leaves only paths of
+    this machine."""
 
-    settings: Config
+    lists: Mapping[str, tuple[str, ...]]
     store: Store
     report: Reporter
+    binhosts: Callable[[], Transport]
     offline: bool = False
     _transport: Transport | None = None
     _archive: DebianArchive | None = None
     _bases: tuple[str, ...] | None = None
-    _policy: Policy | None = None
-    _remotes: Remotes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def transport(self) -> Transport:
@@ -42,27 +44,9 @@ class Network:
             from buildit.remote.transport import ClosedTransport, LocalTransport, SchemeTransport
 
             web = ClosedTransport if self.offline else web_transport
-            ways = {"file": LocalTransport, "binhost": self.remotes().transport}
+            ways = {"file": LocalTransport, "binhost": self.binhosts}
             self._transport = SchemeTransport(ways | {"https": web, "http": web})
         return self._transport
-
-    def policy(self) -> Policy:
-        """Whom this run believes: one, so that all its votes are counted together."""
-        with self._lock:
-            if self._policy is None:
-                self._policy = Policy(self.settings.trust, self.store, self.report)
-            return self._policy
-
-    def remotes(self) -> Remotes:
-        """The binhosts of this run."""
-        policy = self.policy()
-        with self._lock:
-            if self._remotes is None:
-                from buildit.remote.binhost.remotes import Remotes
-
-                configured = self.settings.repositories
-                self._remotes = Remotes(configured, policy, self.store, self.report, self.offline)
-            return self._remotes
 
     def fetcher(self) -> Fetcher:
         from buildit.remote.fetch import Fetcher
@@ -84,7 +68,7 @@ class Network:
         """
         from buildit.remote.fetch import listed_mirrors
 
-        lists = self.settings.mirrors
+        lists = self.lists
         if self.offline:
             return ()
         if name == "debian" and name not in lists:
@@ -116,7 +100,7 @@ class Network:
             from buildit.debian.release import archive_keys
             from buildit.debian.sources_list import AptSource, read_sources
 
-            listed = self.settings.mirrors.get("debian")
+            listed = self.lists.get("debian")
             if listed:
                 suites = ("bookworm", "bookworm-updates", "bookworm-security")
                 sources = tuple(
@@ -146,8 +130,32 @@ class Network:
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-        if self._remotes is not None:
-            self._remotes.close()
 
 
-OpenNetwork = Callable[[], Network]
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one command opened, once: each part is handed on by itself to what needs it."""
+
+    store: Store
+    remotes: Remotes
+    downloads: Downloads
+
+    @property
+    def policy(self) -> Policy:
+        """Whom this run believes: one, so that all its votes are counted together."""
+        return self.remotes.policy
+
+
+@contextmanager
+def opened_run(
+    config: Config, store: Store, report: Reporter, *, offline: bool = False
+) -> Iterator[Run]:
+    """The parts of a run; nothing is asked for yet. `offline` leaves only paths of this machine."""
+    policy = Policy(config.trust, store, report)
+    remotes = Remotes(config.repositories, policy, store, report, offline)
+    downloads = Downloads(config.mirrors, store, report, remotes.transport, offline)
+    try:
+        yield Run(store, remotes, downloads)
+    finally:
+        downloads.close()
+        remotes.close()
