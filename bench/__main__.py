@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench import binhosts, cold_graph, emitting, machine, memory, no_op, real_build, synced
+from bench import (
+    binhosts,
+    cold_graph,
+    emitting,
+    imports,
+    machine,
+    memory,
+    no_op,
+    real_build,
+    synced,
+)
 from bench.room import Room
 from bench.tables import Table, plain, text
 from bench.timing import BenchError
@@ -27,6 +37,7 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P8": (binhosts.pulling, 5),
     "P9": (binhosts.pushing, 5),
     "P10": (memory.measure, 1),
+    "imports": (imports.verbs, 5),
 }
 """Each with the rounds that it gets where nothing else is asked for."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import graphs
-from bench.imports import foreign
+from bench.imports import foreign, modules
 from bench.rivals import installed
 from bench.room import Room, clear
 from bench.tables import Table, Verdict, ahead, ratio, rows
@@ -49,7 +49,8 @@ def measure(room: Room, rounds: int) -> Table:
     imported = []
     for prepare, name in ((deleted, BACK), (forgotten, ANEW)):
         prepare()
-        imported.append(f"{name}: {', '.join(foreign(room, directory)) or 'nothing'}")
+        names = modules(room, room.argv(directory), room.root)
+        imported.append(f"{name}: {', '.join(foreign(names)) or 'nothing'}")
     remarks = (
         (
             f"{len(blobs)} layers, {size / 1e6:.0f} MB. In both the plan comes from its stamp "

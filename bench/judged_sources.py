@@ -25,8 +25,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.source import OLDEST, SETTLED, unpack_source
 from buildit.archive.tar.admit import Budget
-from buildit.debian.deb822 import Paragraph, paragraphs
-from buildit.debian.sources_list import read_sources
+from buildit.debian.sources_list import Paragraph, paragraphs, read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
 from buildit.remote.fetch import default_transport

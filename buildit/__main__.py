@@ -13,10 +13,10 @@ GARBAGE = 50_000
 while plans and listings are read."""
 
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 """The exit code of `errors.Interrupted`."""
-BEGINNING = (1, 2, 3, 15)
-"""SIGHUP, SIGINT, SIGQUIT and SIGTERM, which `cli.signals` catches once it is there."""
+_BEGINNING = (1, 2, 3, 15)
+"""SIGHUP, SIGINT, SIGQUIT and SIGTERM, which `cli.main` catches once it is there."""
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _forgo()
         _interrupted()
-        code = INTERRUPTED
+        code = _INTERRUPTED
     else:
         _forgo()
     _end_streams()
@@ -45,16 +45,16 @@ def _run() -> int:
 
     code = replay(sys.argv[1:])
     if code is None:
-        from buildit.cli.main import run
+        from buildit.cli.main import run_argv
 
-        code = run(sys.argv[1:])
+        code = run_argv(sys.argv[1:])
     return code
 
 
 def _catch() -> None:
     """From the first moment on a signal is an interruption, not a traceback in some import. What
     is ignored (nohup, `&` in sh) stays so."""
-    for number in BEGINNING:
+    for number in _BEGINNING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _asked)
 
@@ -65,7 +65,7 @@ def _asked(number: int, frame: object) -> None:  # noqa: ARG001 - as signal(2) c
 
 def _forgo() -> None:
     """The work is done, or given up: what comes now changes nothing any more."""
-    for number in BEGINNING:
+    for number in _BEGINNING:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -73,7 +73,7 @@ def _interrupted() -> None:
     text = "interrupted"
     if "--json" in sys.argv[1:]:
         text = (
-            f'{{"event": "error", "kind": "Interrupted", "exit": {INTERRUPTED}, '
+            f'{{"event": "error", "kind": "Interrupted", "exit": {_INTERRUPTED}, '
             f'"message": "{text}", "place": null, "hint": null, "details": []}}\n'
         )
     else:

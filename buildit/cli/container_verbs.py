@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from buildit.cli.options import (
-    DIRECTORY,
+    DIR,
     DISCOVER,
     JOBS,
     LOCKED,
@@ -20,13 +20,13 @@ from buildit.cli.options import (
     Invocation,
     of_container,
 )
-from buildit.cli.results import say, say_json
+from buildit.cli.results import columns, give, say, say_json
 
 
-@click.command()
-@of_container(DIRECTORY, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER, PUSH)
+@click.command("build")
+@of_container(DIR, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER, PUSH)
 @click.pass_obj
-def build(invocation: Invocation, asked: Asked) -> None:
+def build_verb(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
     from buildit.cli.emitted import images_plain
     from buildit.cli.remember import remember
@@ -42,9 +42,9 @@ def build(invocation: Invocation, asked: Asked) -> None:
         remember(invocation.argv, started, asked.options, emissions)
 
 
-@click.command(short_help="Say what a build of DIR would do, and why.")
-@of_container(DIRECTORY, USE, LOCKED, OFFLINE, DISCOVER)
-def plan(asked: Asked) -> None:
+@click.command("plan", short_help="Say what a build of DIR would do, and why.")
+@of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
+def plan_verb(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
@@ -60,17 +60,19 @@ def plan(asked: Asked) -> None:
         settings = story.located(prepared, asked.options, screen)
         with story.opened(settings, asked.options, screen) as run:
             found = forecast(prepared.plan, run.store, run.remotes)
-    if asked.as_json:
-        say_json(plan_plain(prepared.plan, found))
-    else:
-        say(plan_lines(prepared.plan, found))
+    give(
+        prepared.plan,
+        lambda plan: plan_lines(plan, found),
+        lambda plan: plan_plain(plan, found),
+        as_json=asked.as_json,
+    )
 
 
-@click.command(short_help="Write DIR/buildit.lock; with --update, move what is remote.")
+@click.command("lock", short_help="Write DIR/buildit.lock; with --update, move what is remote.")
 @of_container(USE, LOCKED, OFFLINE)
 @click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
 @click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
-def lock(asked: Asked, words: tuple[str, ...], update: bool) -> None:
+def lock_verb(asked: Asked, words: tuple[str, ...], update: bool) -> None:
     """Write DIR/buildit.lock (DIR is `.` where it is left out).
 
     A NAME is a package (category/name), `toolchain`, or the URL of a patch.
@@ -79,16 +81,13 @@ def lock(asked: Asked, words: tuple[str, ...], update: bool) -> None:
 
     with asked.screen() as screen:
         done = relock(asked.options, words, screen, update=update)
-    if asked.as_json:
-        say_json(done)
-    else:
-        say((str(done["lock"]),))
+    give(done, lambda one: (str(one["lock"]),), dict, as_json=asked.as_json)
 
 
-@click.command(short_help="Show the merged recipe of PACKAGE, each value with its line.")
-@of_container(DIRECTORY, USE)
+@click.command("explain", short_help="Show the merged recipe of PACKAGE, each value with its line.")
+@of_container(DIR, USE)
 @click.argument("package", required=False)
-def explain(asked: Asked, package: str | None) -> None:
+def explain_verb(asked: Asked, package: str | None) -> None:
     """Show the merged recipe of PACKAGE, each value with the line that it comes from.
 
     DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
@@ -107,11 +106,10 @@ def explain(asked: Asked, package: str | None) -> None:
         say(recipe_lines(one.node))
 
 
-@click.command(short_help="List the flags of every package of DIR, and who set them.")
-@of_container(DIRECTORY, USE)
-def use(asked: Asked) -> None:
+@click.command("use", short_help="List the flags of every package of DIR, and who set them.")
+@of_container(DIR, USE)
+def use_verb(asked: Asked) -> None:
     """List the flags of every package of DIR: value, who decided it, what it means."""
-    from buildit.cli.printable import columns
     from buildit.cli.recipes import chosen, flag_rows, flags_plain
 
     found = chosen(asked.options).selection.chosen.values()
@@ -122,26 +120,23 @@ def use(asked: Asked) -> None:
         say((f"{one.package.name}-{one.package.version}", *columns(flag_rows(one), "  ")))
 
 
-@click.command(short_help="Publish the packages, the spec and the images of DIR.")
-@of_container(DIRECTORY, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
+@click.command("push", short_help="Publish the packages, the spec and the images of DIR.")
+@of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
 @click.pass_obj
-def push(invocation: Invocation, asked: Asked) -> None:
+def push_verb(invocation: Invocation, asked: Asked) -> None:
     """Publish the packages, the spec and the images of DIR; build it first."""
     from buildit.cli.publishing import pushed_lines, pushed_plain
     from buildit.commands import story
 
     with asked.screen() as screen:
         done = story.push(asked.options, screen, invocation.stop)
-    if asked.as_json:
-        say_json(pushed_plain(done))
-    else:
-        say(pushed_lines(done))
+    give(done, pushed_lines, pushed_plain, as_json=asked.as_json)
 
 
-@click.command(short_help="Say why packages of DIR would be built, not reused.")
+@click.command("why", short_help="Say why packages of DIR would be built, not reused.")
 @of_container(USE, LOCKED, OFFLINE, DISCOVER)
 @click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
-def why(asked: Asked, words: tuple[str, ...]) -> None:
+def why_verb(asked: Asked, words: tuple[str, ...]) -> None:
     """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
 
     For each that no place has: the closest build in the local store and on binhosts that list
@@ -157,10 +152,4 @@ def why(asked: Asked, words: tuple[str, ...]) -> None:
         settings = story.located(prepared, options, screen)
         with story.opened(settings, options, screen) as run:
             found = whys(prepared, run.store, run.remotes, wanted)
-    if asked.as_json:
-        say_json(why_plain(found))
-    else:
-        say(why_lines(found))
-
-
-COMMANDS = (build, plan, lock, explain, use, why, push)
+    give(found, why_lines, why_plain, as_json=asked.as_json)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from buildit.cli.printable import printable
+from buildit.cli.results import printable
 from buildit.digest import is_hex64, parse_digest
 from buildit.errors import StoreError, UsageError
 from buildit.make.kept_jail import KeptJail, read_jail

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from buildit.cli.printable import printable
+from buildit.cli.results import printable
 from buildit.errors import BuilditError, Interrupted, StoreError
 
 BUG = 70
@@ -27,25 +27,11 @@ LINE_LENGTH = 400
 
 DEBUG = "BUILDIT_DEBUG"
 
-_THE_MACHINES = frozenset(
-    {
-        errno.EACCES,
-        errno.EAGAIN,
-        errno.EDQUOT,
-        errno.EINTR,
-        errno.EIO,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.EMFILE,
-        errno.ENAMETOOLONG,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
+_ERRORS = """
+    EACCES EAGAIN EDQUOT EINTR EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOMEM ENOSPC ENOTDIR
+    EPERM EROFS
+"""
+_THE_MACHINES = frozenset(getattr(errno, name) for name in _ERRORS.split())
 """What the file system may answer at any time; any other OSError that gets here is a bug."""
 
 
@@ -91,7 +77,7 @@ def fail(error: BuilditError, stream: TextIO, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def explained(error: BaseException) -> BuilditError | None:
+def known_error(error: BaseException) -> BuilditError | None:
     """The error that an exception of others means to a user; None where it is a bug."""
     if isinstance(error, BuilditError):
         return error

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from buildit.cli.printable import printable
+from buildit.cli.results import printable
 from buildit.cli.screen import PlainScreen
 from buildit.events import (
     BuildFailed,
@@ -25,14 +25,13 @@ from buildit.events import (
 )
 from buildit.model.amount import size
 
-BAR = 20
-NAME = 44
-REFRESHES = 4
-"""A second."""
+_BAR = 20
+_NAME = 44
+_REFRESHES = 4  # a second
 
 
 @dataclass(slots=True)
-class Row:
+class _Row:
     """Something under way: what it is, how far, and since when (monotonic seconds)."""
 
     label: str
@@ -49,12 +48,12 @@ class Row:
     def _bar(self) -> str:
         if not self.total:
             return ""
-        filled = min(BAR, self.received * BAR // self.total)
-        return f"{'━' * filled}{'╌' * (BAR - filled)}  "
+        filled = min(_BAR, self.received * _BAR // self.total)
+        return f"{'━' * filled}{'╌' * (_BAR - filled)}  "
 
 
 def _fitted(label: str) -> str:
-    return f"{label:<{NAME}}" if len(label) <= NAME else f"{label[: NAME - 1]}…"
+    return f"{label:<{_NAME}}" if len(label) <= _NAME else f"{label[: _NAME - 1]}…"
 
 
 class LiveScreen(PlainScreen):
@@ -62,13 +61,13 @@ class LiveScreen(PlainScreen):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, _Row] = {}
         # Nothing in the text means anything to rich: names and logs are upstream's words.
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self._live = Live(
             console=self._console,
             get_renderable=self._picture,
-            refresh_per_second=REFRESHES,
+            refresh_per_second=_REFRESHES,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -118,7 +117,7 @@ class LiveScreen(PlainScreen):
         row = self._update(label, f"{size(received)} of {size(total)}" if total else size(received))
         row.received, row.total = received, total
 
-    def _update(self, label: str, note: str) -> Row:
-        row = self._rows.setdefault(label, Row(printable(label), "", time.monotonic()))
+    def _update(self, label: str, note: str) -> _Row:
+        row = self._rows.setdefault(label, _Row(printable(label), "", time.monotonic()))
         row.note = printable(note)
         return row

@@ -1,38 +1,69 @@
-"""The command line: parses, calls a verb, turns what went wrong into an exit code."""
+"""The command line: parses, calls a verb, turns what went wrong into an exit code.
+
+Ctrl-C, SIGTERM, SIGHUP, SIGQUIT: the first asks all to end in order, the second ends at once.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
 
 import click
 
-from buildit.cli import container_verbs, machine_verbs, store_verbs, trust_verbs
-from buildit.cli.failing import bug, closed_pipe, explained, fail, stuck
+from buildit.cli.failing import bug, closed_pipe, fail, known_error, stuck
 from buildit.cli.options import Invocation
-from buildit.cli.quick import VERBS
 from buildit.cli.results import finish
-from buildit.cli.signals import stopping
-from buildit.errors import UsageError
+from buildit.errors import Interrupted, UsageError
 
-EPILOG = (
+_EPILOG = (
     "`buildit DIR` is `buildit build DIR`. Results go to stdout, progress to stderr. Exit codes: "
     "0 done, 1 a build or the store failed, 2 a file or the command line is wrong, 3 flags or "
     "versions cannot be satisfied, 4 the network failed, 5 bytes are not what was promised, "
     "130 interrupted."
 )
 
+_VERBS = {
+    verb: module
+    for module, verbs in {
+        "container_verbs": "build explain lock plan push use why",
+        "digest": "digest",
+        "doctor": "doctor",
+        "pages": "pages",
+        "schema": "schema",
+        "show": "log shell show",
+        "store": "store",
+        "trust_verbs": "trust",
+        "verify": "verify",
+    }.items()
+    for verb in verbs.split()
+}
+"""Where each verb is: `<verb>_verb` in a module of `buildit.cli`, which no other verb imports."""
+
 
 class Verbs(click.Group):
-    """The verbs; a directory in the place of one is built."""
+    """The verbs, each imported when it is asked for; a directory in the place of one is built."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _VERBS and cmd_name not in self.commands:
+            module = import_module(f"buildit.cli.{_VERBS[cmd_name]}")
+            self.add_command(getattr(module, f"{cmd_name}_verb"))
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args:
             raise click.UsageError("name the directory of a container, or a command", ctx)
         own, first = ("--help", "--version"), args[0]
-        if first not in own and first not in VERBS:
+        if first not in own and first not in _VERBS:
             if not first.startswith("-") and not os.path.isdir(first):
                 raise click.UsageError(_unknown(first), ctx)
             args = ["build", *args]
@@ -40,7 +71,7 @@ class Verbs(click.Group):
 
 
 def _unknown(word: str) -> str:
-    near = difflib.get_close_matches(word, sorted(VERBS), 1)
+    near = difflib.get_close_matches(word, sorted(_VERBS), 1)
     guess = f"; did you mean {near[0]}?" if near else ""
     above = os.path.dirname(word) or "."
     if not near and os.path.isfile(word):
@@ -61,7 +92,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     ctx.exit()
 
 
-@click.group(cls=Verbs, epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.group(cls=Verbs, epilog=_EPILOG, context_settings={"max_content_width": 100})
 @click.option(
     "--version",
     is_flag=True,
@@ -74,16 +105,47 @@ def cli() -> None:
     """Build containers from packages, and packages from source, reproducibly."""
 
 
-for _verb in (
-    *container_verbs.COMMANDS,
-    *store_verbs.COMMANDS,
-    *trust_verbs.COMMANDS,
-    *machine_verbs.COMMANDS,
-):
-    cli.add_command(_verb)
+_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run(argv: Sequence[str]) -> int:
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """The event that the first signal sets, while it raises KeyboardInterrupt in this thread.
+
+    Call it from the main thread. A signal that is ignored (nohup, `&` in sh) stays without effect
+    here, and builds begin with the usual disposition, as they do for everybody else.
+    """
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal(2) calls
+        if stop.is_set():
+            _end()
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in _CAUGHT:
+        ignored = signal.getsignal(number) is signal.SIG_IGN
+        before[number] = signal.signal(number, _unheard if ignored else asked)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _unheard(number: int, frame: FrameType | None) -> None:
+    """Ignores a signal. Unlike SIG_IGN, a handler does not outlive an exec (signal(7))."""
+
+
+def _end() -> None:
+    """Leave without another word; builds die with this process (`sandbox.launch`)."""
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # show the cursor
+    os._exit(Interrupted.exit_code)
+
+
+def run_argv(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code, having said everything.
 
     Call it from the main thread.
@@ -102,7 +164,7 @@ def run(argv: Sequence[str]) -> int:
     except click.ClickException as error:
         return fail(_usage(error), sys.stderr, as_json=as_json)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can tell
-        known = stuck(error) or explained(error)
+        known = stuck(error) or known_error(error)
         if known is not None:
             return fail(known, sys.stderr, as_json=as_json)
         from buildit.commands.stamp import directory

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from buildit.cli.printable import printable
+from buildit.cli.results import printable
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 
 WIDEST = 64

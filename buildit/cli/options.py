@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from buildit.cli.screen import JsonScreen, PlainScreen
+
 if TYPE_CHECKING:
-    from buildit.cli.screen import PlainScreen
     from buildit.commands.story import Options
 
-Verb = Callable[..., Any]
-Decorator = Callable[[Any], Any]
+_Verb = Callable[..., Any]
+_Decorator = Callable[[Any], Any]
 
 PATH = click.Path(path_type=Path)
 
@@ -40,12 +42,31 @@ class Asked:
 
     def screen(self) -> AbstractContextManager[PlainScreen]:
         """The screen on stderr, for the length of the command."""
-        from buildit.cli.screen import shown
-
-        return shown(sys.stderr, as_json=self.as_json)
+        return on_screen(as_json=self.as_json)
 
 
-SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
+def screen_for(stream: TextIO, *, as_json: bool) -> PlainScreen:
+    """The screen that fits the stream; only a terminal needs rich."""
+    if as_json:
+        return JsonScreen(stream)
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from buildit.cli.live import LiveScreen
+
+        return LiveScreen(stream)
+    return PlainScreen(stream)
+
+
+@contextmanager
+def on_screen(*, as_json: bool) -> Iterator[PlainScreen]:
+    """The screen of one command on stderr, taken down at its end."""
+    made = screen_for(sys.stderr, as_json=as_json)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+_SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
 """The options that are fields of `pipeline.story.Options`."""
 
 JSON = click.option(
@@ -87,27 +108,27 @@ DISCOVER = click.option(
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."
 )
-DIRECTORY = click.argument("directory", metavar="DIR", type=PATH)
+DIR = click.argument("directory", metavar="DIR", type=PATH)
 
 
-def of_container(*further: Decorator) -> Callable[[Verb], Verb]:
+def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Asked` and its own options.
 
-    `further` are of `DIRECTORY`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
-    which become part of `Asked`; without `DIRECTORY` it is about the working directory.
+    `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
+    which become part of `Asked`; without `DIR` it is about the working directory.
     """
 
-    def decorate(verb: Verb) -> Verb:
+    def decorate(verb: _Verb) -> _Verb:
         @functools.wraps(verb)
         def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
             from buildit.commands.story import Options
 
-            words = {name: given.pop(name) for name in SHARED if name in given}
+            words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}
             options = Options(**{"directory": Path(), **said})
             return verb(*args, Asked(options, given.pop("as_json")), **given)
 
-        command: Verb = called
+        command: _Verb = called
         for option in (JSON, *reversed(further)):
             command = option(command)
         return command

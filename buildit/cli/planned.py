@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from buildit.cli.printable import columns, printable
+from buildit.cli.results import columns, printable
 from buildit.commands.forecast import Forecast, Outlook, State
 from buildit.digest import key_uuid
 from buildit.model.amount import counted, size

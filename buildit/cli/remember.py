@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from buildit.cli.printable import printable
 from buildit.cli.quick import keep
+from buildit.cli.results import printable
 from buildit.cli.screen import lines
 from buildit.commands import stamp
 from buildit.commands.back import LOCAL_STORE

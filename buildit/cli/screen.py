@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TextIO
 
-from buildit.cli.printable import printable
+from buildit.cli.results import printable
 from buildit.digest import BuildKey, key_uuid
 from buildit.events import (
     BuildFailed,
@@ -34,9 +31,9 @@ from buildit.events import (
 )
 from buildit.model.amount import size
 
-OK = "   [OK]"
-FAILED = "   [FAILED]"
-DEB = "debian:"
+_OK = "   [OK]"
+_FAILED = "   [FAILED]"
+_DEB = "debian:"
 
 
 def event_name(event: Event) -> str:
@@ -59,7 +56,7 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
         case Missing(key, _) if key in roots:
             return ("Can't find HASH in any known location...",)
         case Reused(key, _, origin) if key in roots:
-            return (f"Found HASH in {origin}...{OK}",)
+            return (f"Found HASH in {origin}...{_OK}",)
         case Building() | Built() | BuildFailed():
             return _build_lines(event, roots)
         case Recalled(_, name, origin):
@@ -69,9 +66,9 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
         case Fetching(name, received, _, True) if not name.endswith(".deb"):
             return (f"  fetched {name} ({size(received)})",)
         case Emitted(name, kind, _, _):
-            return (f"Packaging {name} as {kind.upper()}...{OK}",)
+            return (f"Packaging {name} as {kind.upper()}...{_OK}",)
         case Uploading(repository, what, _, _, True):
-            return (f"Uploading {what} to '{repository}'{OK}",)
+            return (f"Uploading {what} to '{repository}'{_OK}",)
         case Notice(message, warning):
             return (f"{'warning: ' if warning else ''}{message}",)
         case Fetching() | PhaseStarted() | Packaging() | Missing() | Reused() | Uploading():
@@ -94,14 +91,14 @@ def _build_lines(
     name = event.name
     match event:
         case Building(_, _, reason):
-            return () if name.startswith(DEB) else (f"  {name}: building ({reason})",)
+            return () if name.startswith(_DEB) else (f"  {name}: building ({reason})",)
         case Built(key, _, seconds):
-            did = "unpacked" if name.startswith(DEB) else "built"
+            did = "unpacked" if name.startswith(_DEB) else "built"
             told = f"  {name}: {did} in {seconds:.1f} s"
-            return (told, f"Defaulting to local build...{OK}") if key in roots else (told,)
+            return (told, f"Defaulting to local build...{_OK}") if key in roots else (told,)
         case BuildFailed(key, _, message):
             told = f"  {name}: failed: {message}"
-            return (told, f"Defaulting to local build...{FAILED}") if key in roots else (told,)
+            return (told, f"Defaulting to local build...{_FAILED}") if key in roots else (told,)
 
 
 class PlainScreen:
@@ -149,24 +146,3 @@ class JsonScreen(PlainScreen):
     def __call__(self, event: Event) -> None:
         with self._lock:
             self._say(json.dumps({"event": event_name(event), **asdict(event)}))
-
-
-def screen(stream: TextIO, *, as_json: bool) -> PlainScreen:
-    """The screen that fits the stream."""
-    if as_json:
-        return JsonScreen(stream)
-    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from buildit.cli.live import LiveScreen
-
-        return LiveScreen(stream)
-    return PlainScreen(stream)
-
-
-@contextmanager
-def shown(stream: TextIO, *, as_json: bool) -> Iterator[PlainScreen]:
-    """The screen of one command, taken down at its end."""
-    made = screen(stream, as_json=as_json)
-    try:
-        yield made
-    finally:
-        made.close()

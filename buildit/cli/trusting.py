@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from buildit.cli.printable import columns, printable
+from buildit.cli.results import columns, printable
 from buildit.trust.signers import Added, Trusted, Trusting
 
 

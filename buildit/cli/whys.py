@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from buildit.cli.printable import printable
 from buildit.cli.recipes import unknown_package
+from buildit.cli.results import printable
 from buildit.commands.forecast import Outlook, State, forecast
 from buildit.commands.story import Prepared
 from buildit.digest import key_uuid

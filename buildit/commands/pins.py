@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from buildit.commands.choose import Choice
 from buildit.commands.inputs import MOST_BYTES, canonical_patch
 from buildit.commands.run import Downloads
-from buildit.debian.identity import toolchain_identity
+from buildit.debian.fixups import toolchain_identity
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.plan import Toolchain

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from buildit.archive.decompress import decompressed
 from buildit.archive.tar.admit import Budget
-from buildit.debian.folder import FolderSink
-from buildit.debian.packages import FORMAT, PackageIndex, build_index
+from buildit.debian.packages import INDEX_FORMAT, PackageIndex, build_index
 from buildit.debian.release import (
     DEBIAN,
     MAX_INRELEASE,
@@ -32,8 +32,8 @@ from buildit.debian.release import (
 )
 from buildit.debian.select import Merged
 from buildit.debian.sources_list import AptSource
-from buildit.digest import CHUNK
-from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
+from buildit.digest import CHUNK, Digest
+from buildit.errors import FetchError, IntegrityError, StoreError, UnsatisfiableError
 from buildit.events import Reporter, silent
 from buildit.model.task import DebRef
 from buildit.remote.fetch import Fetch, Fetcher
@@ -44,6 +44,54 @@ KEEP_SECONDS = 30 * 24 * 3600
 MAX_INDEX = 1 << 30
 """Largest plain Packages file in bytes; bookworm's has 47 MB."""
 _FORMS = (".xz", ".gz", "")
+
+
+class _FolderIngest:
+    def __init__(self, stream: IO[bytes], path: Path, folder: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._folder = folder
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes, /) -> int:
+        self._hash.update(data)
+        return self._stream.write(data)
+
+    def commit(self, expected: Digest | None = None) -> Digest:
+        digest = Digest(self._hash.hexdigest())
+        if expected is not None and digest != expected:
+            raise IntegrityError(f"expected sha256:{expected}, got sha256:{digest}")
+        self._stream.flush()
+        os.replace(self._path, self._folder / digest)
+        return digest
+
+
+class FolderSink:
+    """A plain directory of files named by digest, for what is fetched, read once and thrown away.
+
+    A `BlobSink` on a directory, which is made when it is needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, digest: Digest) -> Path:
+        return self._folder / digest
+
+    def has(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    @contextmanager
+    def ingest(self) -> Iterator[_FolderIngest]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as stream:
+                try:
+                    yield _FolderIngest(stream.file, Path(stream.name), self._folder)
+                finally:
+                    Path(stream.name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write: {error.strerror}", place=str(self._folder)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +194,7 @@ class DebianArchive:
         raise _no_source(reasons, suite)
 
     def _cached(self, index: _Packages) -> Path:
-        return self.cache / f"{index.file.digest}.{FORMAT}.index"
+        return self.cache / f"{index.file.digest}.{INDEX_FORMAT}.index"
 
     def _bring(self, missing: Sequence[_Packages]) -> None:
         """Fetch, verify and convert indices."""

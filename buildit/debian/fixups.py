@@ -1,6 +1,6 @@
-"""What maintainer scripts would have done for a chroot, as data: the documented fix-ups; pure.
+"""What maintainer scripts would have done for a chroot, as data, and the name of its tree; pure.
 
-Any change here, to a byte, a mode or a rule, raises `debian.identity.FIXUPS`.
+Any change here, to a byte, a mode or a rule, raises `FIXUPS`.
 
 1. `bin sbin lib lib32 lib64` are links to `usr/…` (merged /usr), where that exists.
 2. `cc c++ c89 c99 awk nawk`, …: the link that update-alternatives would have made, to
@@ -14,44 +14,28 @@ Any change here, to a byte, a mode or a rule, raises `debian.identity.FIXUPS`.
 7. No documentation, translations or manuals: see `UNWANTED`.
 8. No set-id or sticky bits; directories 0755, files 0644 or 0755; all belongs to one owner.
 9. No configuration of apt, dpkg, cron, logrotate, PAM, systemd and the like: see `UNWANTED`.
-10. Directories, and all that we add, have the time `EPOCH`.
+10. Directories, and all that we add, have the time `model.tree.YEAR_1980`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
-from buildit.archive.merged import MERGED_LINKS
+from buildit.archive.merged import MERGED_LINKS, MERGED_USR
+from buildit.digest import Digest, canonical, digest_bytes
+from buildit.model.task import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
-EPOCH = YEAR_1980
+FIXUPS = "3"
+"""The version of our choice of files and fix-ups; part of every build's key."""
 
-UNWANTED = (
-    "etc/apt/",
-    "etc/cron.d/",
-    "etc/cron.daily/",
-    "etc/dpkg/",
-    "etc/init.d/",
-    "etc/ld.so.conf.d/",
-    "etc/ld.so.conf/",
-    "etc/logrotate.d/",
-    "etc/pam.d/",
-    "etc/systemd/",
-    "usr/lib/systemd/",
-    "usr/share/apport/",
-    "usr/share/bug/",
-    "usr/share/doc/",
-    "usr/share/doc-base/",
-    "usr/share/info/",
-    "usr/share/lintian/",
-    "usr/share/linda/",
-    "usr/share/locale/",
-    "usr/share/man/",
-    "usr/share/menu/",
-    "var/cache/",
-    "var/lib/",
-    "var/log/",
-)
+_UNWANTED = """
+    etc/apt/ etc/cron.d/ etc/cron.daily/ etc/dpkg/ etc/init.d/ etc/ld.so.conf.d/ etc/ld.so.conf/
+    etc/logrotate.d/ etc/pam.d/ etc/systemd/ usr/lib/systemd/ usr/share/apport/ usr/share/bug/
+    usr/share/doc/ usr/share/doc-base/ usr/share/info/ usr/share/lintian/ usr/share/linda/
+    usr/share/locale/ usr/share/man/ usr/share/menu/ var/cache/ var/lib/ var/log/
+"""
+UNWANTED = tuple(_UNWANTED.split())
 """What is left out of the tree: directories with all in them, and one file."""
 
 ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
@@ -71,23 +55,10 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
 }
 """Names in /usr/bin, and what they lead to, the most wanted first."""
 
-DIRECTORIES = (
-    "build",
-    "dev",
-    "etc",
-    "proc",
-    "root",
-    "run",
-    "sys",
-    "tmp",
-    "usr",
-    "usr/bin",
-    "var",
-    "var/lib",
-    "var/tmp",
-)
+_PATHS = "build dev etc proc root run sys tmp usr usr/bin var var/lib var/tmp"
+TREE_DIRECTORIES = tuple(_PATHS.split())
 
-FILES: Mapping[str, str] = {
+TREE_FILES: Mapping[str, str] = {
     "etc/group": "root:x:0:\nbuild:x:1000:\nnogroup:x:65534:\n",
     # a line for each name: the first of a line is the canonical one, which `hostname -f` says
     "etc/hosts": "127.0.0.1 localhost\n127.0.0.1 buildit\n::1 localhost\n::1 buildit\n",
@@ -104,18 +75,29 @@ FILES: Mapping[str, str] = {
 """Replaces a file of the same name that a package brings."""
 
 
-def wanted(path: str) -> bool:
+def enters_tree(path: str) -> bool:
     """Whether a package's file or directory enters the tree."""
-    return path not in FILES and not f"{path}/".startswith(UNWANTED)
+    return path not in TREE_FILES and not f"{path}/".startswith(UNWANTED)
 
 
 def links(present: Container[str]) -> Iterator[Entry]:
     """The links of fix-ups 1 and 2, for a tree that has the paths in `present`."""
     for link in MERGED_LINKS:
         if link.target in present:
-            yield Entry(link.path, Kind.SYMLINK, 0o777, mtime=EPOCH, target=link.target)
+            yield Entry(link.path, Kind.SYMLINK, 0o777, mtime=YEAR_1980, target=link.target)
     for name, programs in sorted(ALTERNATIVES.items()):
         path = f"usr/bin/{name}"
         found = next((one for one in programs if f"usr/bin/{one}" in present), None)
         if found is not None and path not in present:
-            yield Entry(path, Kind.SYMLINK, 0o777, mtime=EPOCH, target=found)
+            yield Entry(path, Kind.SYMLINK, 0o777, mtime=YEAR_1980, target=found)
+
+
+def toolchain_identity(debs: Iterable[DebRef]) -> Digest:
+    """The name of the merged tree of these .debs. Only their digests count, not their order."""
+    record = {
+        "scheme": "buildit-toolchain-1",
+        "debs": sorted({deb.digest for deb in debs}),
+        "fixups": FIXUPS,
+        "merged-usr": MERGED_USR,
+    }
+    return digest_bytes(canonical(record))

@@ -6,6 +6,7 @@ kept, and a look-up reads a few pages. The file is derived: delete it and it is 
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,60 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from buildit.debian.relations import parse_relations
-from buildit.debian.versions import version_key
+from buildit.debian.relations import debian_key, parse_relations
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.files import replacing
 
-FORMAT = "1"
+INDEX_FORMAT = "1"
 """In the file's name: a later buildit makes its own."""
-MAX_PARAGRAPH = 4 << 20
-"""Longest paragraph in bytes."""
-CHUNK = 1 << 18
-
-_COLUMNS = (
-    "package",
-    "version",
-    "architecture",
-    "priority",
-    "pre-depends",
-    "depends",
-    "provides",
-    "conflicts",
-    "breaks",
-    "filename",
-    "size",
-    "sha256",
-)
-_FIELDS = re.compile(
-    rf"^({'|'.join(_COLUMNS)}):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE
-)
+_MAX_PARAGRAPH = 4 << 20  # bytes
+_CHUNK = 1 << 18
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~%:/@-]*\.deb")
-_SCHEMA = """
-    CREATE TABLE package (
-        id INTEGER PRIMARY KEY, name TEXT, version TEXT, arch TEXT, priority TEXT,
-        pre_depends TEXT, depends TEXT, provides TEXT, conflicts TEXT, breaks TEXT,
-        path TEXT, size INTEGER, sha256 TEXT
-    );
-    CREATE TABLE provided (name TEXT, package INTEGER);
-"""
-_INDICES = """
-    CREATE INDEX package_name ON package (name);
-    CREATE INDEX provided_name ON provided (name);
-"""
-_INSERT = "INSERT INTO package VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NAMED = """
-    SELECT name, version, arch, priority, pre_depends, depends, provides, conflicts, breaks,
-           path, size, sha256, :suite
-    FROM package WHERE name = :name ORDER BY id
-"""
-_PROVIDING = """
-    SELECT name, version, arch, priority, pre_depends, depends, provides, conflicts, breaks,
-           path, size, sha256, :suite
-    FROM package WHERE id IN (SELECT package FROM provided WHERE name = :name) ORDER BY id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +45,28 @@ class Candidate:
     size: int
     digest: Digest
     suite: str
+
+
+_NAMES = "name version arch priority pre_depends depends provides conflicts breaks path size sha256"
+_COLUMNS = tuple(_NAMES.split())
+_RENAMED = {"name": "package", "arch": "architecture", "path": "filename"}
+_WANTED = tuple(_RENAMED.get(name, name.replace("_", "-")) for name in _COLUMNS)
+_FIELDS = re.compile(
+    rf"^({'|'.join(_WANTED)}):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE
+)
+_TYPES = (f"{name} {'INTEGER' if name == 'size' else 'TEXT'}" for name in _COLUMNS)
+_SCHEMA = f"""
+    CREATE TABLE package (id INTEGER PRIMARY KEY, {", ".join(_TYPES)});
+    CREATE TABLE provided (name TEXT, package INTEGER);
+"""
+_INDICES = """
+    CREATE INDEX package_name ON package (name);
+    CREATE INDEX provided_name ON provided (name);
+"""
+_INSERT = f"INSERT INTO package VALUES (NULL{', ?' * len(_COLUMNS)})"  # noqa: S608 - our names
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, :suite FROM package WHERE "  # noqa: S608 - our names
+_NAMED = _SELECT + "name = :name ORDER BY id"
+_PROVIDING = _SELECT + "id IN (SELECT package FROM provided WHERE name = :name) ORDER BY id"  # noqa: S608
 
 
 class Stream(Protocol):
@@ -130,9 +110,9 @@ def read_packages(stream: Stream, place: str) -> Iterator[tuple[str, ...]]:
         IntegrityError: a paragraph lacks what every package has, or a value is malformed.
     """
     rest = b""
-    while chunk := stream.read(CHUNK):
+    while chunk := stream.read(_CHUNK):
         whole, mark, rest = (rest + chunk).rpartition(b"\n\n")
-        if len(rest) > MAX_PARAGRAPH:
+        if len(rest) > _MAX_PARAGRAPH:
             raise IntegrityError("a paragraph is too long", place=place)
         if mark:
             yield from (_row(one, place) for one in whole.split(b"\n\n") if one.strip())
@@ -142,10 +122,10 @@ def read_packages(stream: Stream, place: str) -> Iterator[tuple[str, ...]]:
 
 def _row(paragraph: bytes, place: str) -> tuple[str, ...]:
     try:
-        fields = {name.lower(): value for name, value in _FIELDS.findall(paragraph.decode())}
+        found = {name.lower(): value for name, value in _FIELDS.findall(paragraph.decode())}
     except (UnicodeDecodeError, TypeError) as error:
         raise IntegrityError("is not UTF-8 text", place=place) from error
-    return tuple(" ".join(fields.get(name, "").split()) for name in _COLUMNS)
+    return tuple(" ".join(found.get(name, "").split()) for name in _WANTED)
 
 
 def build_index(stream: Stream, path: Path, place: str) -> None:
@@ -157,7 +137,11 @@ def build_index(stream: Stream, path: Path, place: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, mode=0o600) as fresh, closing(sqlite3.connect(fresh.name)) as database:
+        fresh = path.with_name(f".index-{os.getpid()}-{os.urandom(4).hex()}")
+        with (
+            replacing(path, mode=0o600, temporary=fresh),
+            closing(sqlite3.connect(fresh)) as database,
+        ):
             _fill(database, stream, place)
     except OSError as error:
         raise StoreError(f"cannot write: {error.strerror}", place=str(path)) from error
@@ -183,7 +167,7 @@ def _check(row: tuple[str, ...], place: str) -> None:
     name, version, arch = row[:3]
     path, size, digest = row[9:]
     try:
-        version_key(version)
+        debian_key(version)
         good = _NAME.fullmatch(name) and arch and size.isdecimal() and is_hex64(digest)
         if not good or not _POOL.fullmatch(path) or ".." in path:
             raise ValueError(f"package {name[:60]!r} {version[:60]!r} is malformed")

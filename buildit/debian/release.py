@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from buildit.debian.deb822 import Paragraph, paragraphs
-from buildit.debian.sources_list import AptSource
+from buildit.debian.sources_list import AptSource, Paragraph, paragraphs
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError, RecipeError
 from buildit.remote.transport import LocationError, Transport, read_small

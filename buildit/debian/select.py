@@ -14,8 +14,7 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from buildit.debian.packages import Candidate
-from buildit.debian.relations import Relation, parse_relations
-from buildit.debian.versions import version_key
+from buildit.debian.relations import Relation, debian_key, parse_relations
 from buildit.errors import IntegrityError, UnsatisfiableError
 from buildit.model.task import DebRef
 
@@ -154,7 +153,7 @@ class _Selection:
     def _best(self, found: Sequence[Candidate], relation: Relation) -> Candidate | None:
         """The highest version; of equal ones the first."""
         fitting = [one for one in found if relation.admits(one.version) and self._free(one)]
-        return max(fitting, key=lambda one: version_key(one.version), default=None)
+        return max(fitting, key=lambda one: debian_key(one.version), default=None)
 
     def _best_provider(self, relation: Relation) -> Candidate | None:
         """What apt would take: the highest priority, then the first name; in its highest version.
@@ -164,7 +163,7 @@ class _Selection:
         providers = {
             one.name: one
             for one in sorted(
-                self._index.providing(relation.name), key=lambda one: version_key(one.version)
+                self._index.providing(relation.name), key=lambda one: debian_key(one.version)
             )
             if self._free(one) and _provides(one, relation)
         }
@@ -198,7 +197,7 @@ class _Selection:
         named = self._index.named(relation.name)
         text = text or str(relation)
         if named:
-            have = ", ".join(sorted({one.version for one in named}, key=version_key))
+            have = ", ".join(sorted({one.version for one in named}, key=debian_key))
             message = f"no suite has {text}; there is {have}"
         else:
             message = f"no suite has a package {text}"

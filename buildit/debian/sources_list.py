@@ -2,6 +2,9 @@
 
 Only where to look is taken from there, never whom to trust: `Signed-By` and `trusted` do not count.
 What we cannot use (deb-src, flat archives, cdrom) is skipped and named, what is broken is an error.
+
+Debian's control syntax (deb822(5)), in which newer sources and release files are written, is read
+here: paragraphs of `Name: value` fields; pure and strict.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.debian.deb822 import Paragraph, paragraphs
 from buildit.errors import RecipeError
 from buildit.remote.http.urls import hide_credentials
 
 ETC_APT = Path("/etc/apt")
 SCHEMES = ("https", "http", "file")
 
+_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+\.(list|sources)")  # apt reads no other names
 _ONE_LINE = re.compile(
     r"(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)\s*(?:#.*)?"
@@ -28,6 +31,61 @@ _CHECKS = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _NO = ("no", "false", "0", "off", "without", "disable")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field's value, further lines joined by newlines, and the line on which it begins."""
+
+    value: str
+    line: int
+
+    def words(self) -> tuple[str, ...]:
+        return tuple(self.value.split())
+
+
+Paragraph = dict[str, Field]
+"""Fields by lower-case name: names are compared without case."""
+
+
+def paragraphs(text: str, place: str) -> Iterator[Paragraph]:
+    """All paragraphs. Lines that begin with `#` are comments, as in sources files.
+
+    Raises:
+        RecipeError: a line that is no field, or a field given twice.
+    """
+    fields: Paragraph = {}
+    last = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.rstrip("\r")
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if fields:
+                yield fields
+            fields, last = {}, ""
+            continue
+        if line[0] in " \t" and last:
+            before = fields[last]
+            fields[last] = Field(f"{before.value}\n{line.strip()}", before.line)
+            continue
+        last = _add_field(fields, line, f"{place}:{number}:1", number)
+    if fields:
+        yield fields
+
+
+def _add_field(fields: Paragraph, line: str, place: str, number: int) -> str:
+    found = _FIELD.fullmatch(line)
+    if found is None:
+        raise RecipeError(f"not a field: {line[:60]!r}", place=place, hint="write Name: value")
+    name = found[1].lower()
+    if name in fields:
+        raise RecipeError(
+            f"field {found[1]!r} stands there twice, first on line {fields[name].line}",
+            place=place,
+        )
+    fields[name] = Field(found[2].strip(), number)
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +105,7 @@ class AptSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class MachineSources:
     """What the machine uses, and for each entry that we cannot use its place and why."""
 
     usable: tuple[AptSource, ...]
@@ -70,7 +128,7 @@ class _UnusableError(Exception):
     """An entry that apt can use and we cannot."""
 
 
-def read_sources(etc_apt: Path = ETC_APT) -> Sources:
+def read_sources(etc_apt: Path = ETC_APT) -> MachineSources:
     """The sources in `sources.list` and `sources.list.d`, in apt's order, each once.
 
     Raises:
@@ -87,7 +145,7 @@ def read_sources(etc_apt: Path = ETC_APT) -> Sources:
                 usable |= dict.fromkeys(_sources(entry, off))
             except _UnusableError as reason:
                 skipped.append(f"{entry.place}: {reason}")
-    return Sources(tuple(usable), tuple(skipped))
+    return MachineSources(tuple(usable), tuple(skipped))
 
 
 def _files(etc_apt: Path) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 No maintainer script runs, and neither root, apt nor dpkg is needed. What is left out and what is
 added is listed in `debian.fixups`. The same .debs give the same tree, byte for byte, whoever fills
-it: `debian.identity.toolchain_identity` is its name.
+it: `debian.fixups.toolchain_identity` is its name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.archive.workers import submit
-from buildit.debian.fixups import DIRECTORIES, EPOCH, FILES, links, wanted
+from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.store.durable import Vanished
 
 WORKERS = 2
@@ -35,7 +35,7 @@ WORKERS = 2
 OWNERS = "usr/share/buildit/owners"
 """In the tree: what each .deb brought, `path<tab>name` a line, sorted; a directory's path ends in a
 slash, a link's line in a third word, its text. Of a shared directory the first .deb by name."""
-Members = Iterator[tuple[Entry, Readable | None]]
+_Members = Iterator[tuple[Entry, Readable | None]]
 """The entries of an archive, each with its bytes where it is a file."""
 
 
@@ -148,16 +148,16 @@ def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[
     return found
 
 
-def _until(stop: threading.Event, members: Members) -> Members:
+def _until(stop: threading.Event, members: _Members) -> _Members:
     for member in members:
         if stop.is_set():
             raise Interrupted("unpacking was interrupted")
         yield member
 
 
-def _chosen(members: Members, found: list[Entry]) -> Members:
+def _chosen(members: _Members, found: list[Entry]) -> _Members:
     for entry, content in members:
-        if not wanted(entry.path):
+        if not enters_tree(entry.path):
             continue
         found.append(entry)
         yield _normal(entry), content
@@ -166,13 +166,13 @@ def _chosen(members: Members, found: list[Entry]) -> Members:
 def _normal(entry: Entry) -> Entry:
     """Modes that depend on nothing but whether it can be run; the same for shared directories."""
     if entry.kind is Kind.DIRECTORY:
-        return replace(entry, mode=0o755, mtime=EPOCH)
+        return replace(entry, mode=0o755, mtime=YEAR_1980)
     runs = entry.mode & 0o111
     return replace(entry, mode=0o755 if runs else 0o644)
 
 
 def _fix(root: Root, owners: Owners) -> None:
-    for path in DIRECTORIES:
+    for path in TREE_DIRECTORIES:
         _make_directory(root, path)
     present = {f"usr/{name}" for name in root.listdir("usr")}
     present |= {f"usr/bin/{name}" for name in root.listdir("usr/bin")}
@@ -187,7 +187,7 @@ def _fix(root: Root, owners: Owners) -> None:
         owner = owners.get(f"usr/bin/{link.target}")
         if owner is not None and link.path.startswith("usr/bin/"):
             owners[link.path] = (owner[0], link)
-    for path, text in FILES.items():
+    for path, text in TREE_FILES.items():
         _write(root, path, text.encode())
     lines = (_line(owners[path]) for path in sorted(owners))
     _make_directory(root, os.path.dirname(OWNERS))
@@ -208,13 +208,13 @@ def _write(root: Root, path: str, content: bytes) -> None:
     fd = root.create(path, 0o644)
     with open(fd, "wb") as stream:
         stream.write(content)
-    root.utime(path, EPOCH)
+    root.utime(path, YEAR_1980)
 
 
 def _set_times(root: Root) -> None:
     """Directories last: each entry made in them changed their time."""
     directories = [path for path, status in root.walk() if stat.S_ISDIR(status.st_mode)]
     for path in directories:
-        root.utime(path, EPOCH)
+        root.utime(path, YEAR_1980)
     root.chmod("", 0o755)
-    root.utime("", EPOCH)
+    root.utime("", YEAR_1980)

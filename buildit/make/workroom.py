@@ -31,8 +31,7 @@ from buildit.model.task import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
 from buildit.sandbox.jail import Bind, Jail
-from buildit.sandbox.log import printable
-from buildit.sandbox.run import Outcome, run
+from buildit.sandbox.run import Outcome, printable_output, run
 from buildit.sandbox.watch import RESERVE
 from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
@@ -246,7 +245,7 @@ class Workroom:
         outcome, log = self._run(phase.value, argv, env)
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(phase.value, outcome, log)
-        return notes(map(printable, _tail_bytes(log)))
+        return notes(map(printable_output, _tail_bytes(log)))
 
     def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
         """Strip what was installed.

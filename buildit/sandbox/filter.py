@@ -33,7 +33,7 @@ _REFUSED_ANY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class _Numbers:
     """Numbers of one architecture: `absent` answer ENOSYS, `refused` answer EPERM."""
 
     audit: int
@@ -43,8 +43,8 @@ class Machine:
     refused: dict[str, int]
 
 
-MACHINES = {
-    "x86_64": Machine(
+FILTERED = {
+    "x86_64": _Numbers(
         audit=0xC000003E,
         socket=41,
         ioctl=16,
@@ -60,7 +60,7 @@ MACHINES = {
             "clock_settime": 227, "open_by_handle_at": 304, "iopl": 172, "ioperm": 173,
         },
     ),
-    "aarch64": Machine(
+    "aarch64": _Numbers(
         audit=0xC00000B7,
         socket=198,
         ioctl=29,
@@ -87,11 +87,11 @@ def filter_program(machine: str) -> bytes:
     Raises:
         BuildError: no filter is known for this machine.
     """
-    numbers = MACHINES.get(machine)
+    numbers = FILTERED.get(machine)
     if numbers is None:
         raise BuildError(
             f"sandboxes are not known for the machine {machine!r}",
-            hint=f"build on one of: {', '.join(sorted(MACHINES))}",
+            hint=f"build on one of: {', '.join(sorted(FILTERED))}",
         )
     refused, absent = _answer(errno.EPERM), _answer(errno.ENOSYS)
     code = [_op(_LOAD, _ARCH), _op(_JEQ, numbers.audit, 1, 0), absent]

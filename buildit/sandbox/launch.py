@@ -117,7 +117,7 @@ class Places:
         return cls(common, f"./{work.relative_to(common)}", f"./{trees.relative_to(common)}")
 
 
-def prepare(jail: Jail, work: Path, trees: Path) -> Places:
+def prepare_places(jail: Jail, work: Path, trees: Path) -> Places:
     """Look at what the sandbox is made of, and let the build user in.
 
     Started by root, `work` itself and what stands at the top of each writable bind become the

@@ -11,15 +11,14 @@ import contextlib
 import errno
 import os
 import re
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.model.config import Limits
 
-GROUP = "buildit"
-"""The group that holds one group per running sandbox."""
-
+_GROUP = "buildit"  # the group that holds one group per running sandbox
 _SLACK = 8  # processes of ours in the chain: unshare, two shells, mount, bubblewrap and its init
 _NAME = re.compile(r"(\d+)-[0-9a-f]+")
 
@@ -85,7 +84,7 @@ def _below(root: str, point: Path, path: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CGroup:
     """The groups of one running sandbox."""
 
     version: int
@@ -115,27 +114,27 @@ class Group:
             _remove(directory.parent, patience=0.0)  # stays while others run
 
 
-def open_group(limits: Limits) -> Group | None:
+def open_group(limits: Limits) -> CGroup | None:
     """A fresh group with these limits, or None where none can be had. Sweeps dead ones first."""
     proc = Path("/proc/self")
     places = hierarchies((proc / "mountinfo").read_text(), (proc / "cgroup").read_text())
-    for place in places * 2:  # again, because another buildit may just have removed GROUP
+    for place in places * 2:  # again, because another buildit may just have removed _GROUP
         group = open_group_in(place, limits)
         if group is not None:
             return group
     return None
 
 
-def open_group_in(place: Hierarchy, limits: Limits) -> Group | None:
+def open_group_in(place: Hierarchy, limits: Limits) -> CGroup | None:
     """A fresh group at one place, or None where that place hands nothing down to this process."""
     name = f"{os.getpid()}-{os.urandom(4).hex()}"
-    group = Group(place.version, place.memory / GROUP / name, place.pids / GROUP / name)
+    group = CGroup(place.version, place.memory / _GROUP / name, place.pids / _GROUP / name)
     made: list[Path] = []
     try:
         for directory in place.directories:
-            _shared(directory / GROUP, place.version)
-            (directory / GROUP / name).mkdir()
-            made.append(directory / GROUP / name)
+            _shared(directory / _GROUP, place.version)
+            (directory / _GROUP / name).mkdir()
+            made.append(directory / _GROUP / name)
         _configure(group, limits)
     except OSError:
         for directory in made:
@@ -160,7 +159,7 @@ def _shared(directory: Path, version: int) -> None:
             _remove(child, patience=0.0)
 
 
-def _configure(group: Group, limits: Limits) -> None:
+def _configure(group: CGroup, limits: Limits) -> None:
     names = {
         1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", str(limits.memory_bytes)),
         2: ("memory.max", "memory.swap.max", "0"),
@@ -220,19 +219,8 @@ class HardLimits:
 
     @classmethod
     def current(cls) -> HardLimits:
-        import resource
-
-        kinds = (
-            resource.RLIMIT_NOFILE,
-            resource.RLIMIT_STACK,
-            resource.RLIMIT_FSIZE,
-            resource.RLIMIT_AS,
-            resource.RLIMIT_DATA,
-            resource.RLIMIT_RSS,
-            resource.RLIMIT_MEMLOCK,
-            resource.RLIMIT_CPU,
-            resource.RLIMIT_NPROC,
-        )
+        names = "NOFILE STACK FSIZE AS DATA RSS MEMLOCK CPU NPROC"
+        kinds = (getattr(resource, f"RLIMIT_{name}") for name in names.split())
         hard = (resource.getrlimit(kind)[1] for kind in kinds)
         return cls(*(None if most == resource.RLIM_INFINITY else most for most in hard))
 

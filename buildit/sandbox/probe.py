@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from buildit.model.config import Limits
-from buildit.sandbox.filter import MACHINES
+from buildit.sandbox.filter import FILTERED
 from buildit.sandbox.launch import PROGRAM_PATH
 from buildit.sandbox.limits import open_group
 from buildit.store.build_owner import HOST_ID, host_owner
@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Probed:
     """One thing looked at: `subject`, what was found in `text`, and `hint` where it is not fine.
 
     `MISSING` stops builds; `WEAK` costs something and does not.
@@ -39,7 +39,7 @@ class Finding:
     hint: str | None = None
 
 
-def probe(store: Path) -> tuple[Finding, ...]:
+def probe(store: Path) -> tuple[Probed, ...]:
     """Look at everything that builds need; `store` (or its nearest parent) is where they happen."""
     return tuple(finding for look in _LOOKS for finding in look(store))
 
@@ -53,14 +53,14 @@ def why_not() -> str:
     return "the log's last lines say what failed; buildit doctor looks at the whole machine"
 
 
-def _machine(_: Path) -> Iterator[Finding]:
+def _machine(_: Path) -> Iterator[Probed]:
     system = os.uname()
     text = f"{system.sysname} {system.release} on {system.machine}"
-    if system.machine in MACHINES:
-        yield Finding("kernel", Level.FINE, text)
+    if system.machine in FILTERED:
+        yield Probed("kernel", Level.FINE, text)
     else:
-        hint = f"build on one of: {', '.join(sorted(MACHINES))}"
-        yield Finding("kernel", Level.MISSING, f"no sandbox for {text}", hint)
+        hint = f"build on one of: {', '.join(sorted(FILTERED))}"
+        yield Probed("kernel", Level.MISSING, f"no sandbox for {text}", hint)
 
 
 _PACKAGES = {
@@ -73,27 +73,27 @@ _PACKAGES = {
 }
 
 
-def _programs(_: Path) -> Iterator[Finding]:
+def _programs(_: Path) -> Iterator[Probed]:
     for program, package in _PACKAGES.items():
         path = shutil.which(program, path=PROGRAM_PATH)
         if path is None:
             text = f"not found in {PROGRAM_PATH}"
-            yield Finding(program, Level.MISSING, text, f"apt install {package}")
+            yield Probed(program, Level.MISSING, text, f"apt install {package}")
         elif program == "bwrap":
             yield _bwrap(path)
         elif program == "env" and _output(path, "--default-signal", "true") is None:
             hint = "apt install coreutils (8.31 or newer; busybox has no --default-signal)"
-            yield Finding(program, Level.MISSING, f"{path} cannot reset signals", hint)
+            yield Probed(program, Level.MISSING, f"{path} cannot reset signals", hint)
         else:
-            yield Finding(program, Level.FINE, path)
+            yield Probed(program, Level.FINE, path)
 
 
-def _bwrap(path: str) -> Finding:
+def _bwrap(path: str) -> Probed:
     version = (_output(path, "--version") or "no version").strip()
     if "--disable-userns" not in (_output(path, "--help") or ""):
         hint = "apt install bubblewrap (0.8 or newer)"
-        return Finding("bwrap", Level.MISSING, f"{version} at {path} is too old", hint)
-    return Finding("bwrap", Level.FINE, f"{version} at {path}")
+        return Probed("bwrap", Level.MISSING, f"{version} at {path} is too old", hint)
+    return Probed("bwrap", Level.FINE, f"{version} at {path}")
 
 
 _FORBIDDEN = (
@@ -122,7 +122,7 @@ _OVERLAY = (
 )
 
 
-def _namespaces(_: Path) -> Iterator[Finding]:
+def _namespaces(_: Path) -> Iterator[Probed]:
     unshare = (
         "unshare",
         "--user",
@@ -138,19 +138,19 @@ def _namespaces(_: Path) -> Iterator[Finding]:
         hint = forbidden(_SYSCTL) or (
             "allow user namespaces: in a container, --security-opt seccomp=unconfined"
         )
-        yield Finding("user namespaces", Level.MISSING, f"forbidden here ({problem})", hint)
+        yield Probed("user namespaces", Level.MISSING, f"forbidden here ({problem})", hint)
         return
     text = "allowed" if host_owner() is None else f"allowed; builds run as uid {HOST_ID}"
-    yield Finding("user namespaces", Level.FINE, text)
+    yield Probed("user namespaces", Level.FINE, text)
     problem = _problem(*unshare, _OVERLAY)
     if problem is None:
-        yield Finding("overlay", Level.FINE, "mounts in a user namespace")
+        yield Probed("overlay", Level.FINE, "mounts in a user namespace")
     else:
         hint = "Linux 5.11 or newer, with the module: modprobe overlay"
-        yield Finding("overlay", Level.MISSING, f"does not mount ({problem})", hint)
+        yield Probed("overlay", Level.MISSING, f"does not mount ({problem})", hint)
 
 
-def _limits(_: Path) -> Iterator[Finding]:
+def _limits(_: Path) -> Iterator[Probed]:
     group = open_group(Limits())
     if group is None:
         text = (
@@ -161,10 +161,10 @@ def _limits(_: Path) -> Iterator[Finding]:
             "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
             "and descriptors in flight as well"
         )
-        yield Finding("limits", Level.WEAK, text, hint)
+        yield Probed("limits", Level.WEAK, text, hint)
         return
     group.close()
-    yield Finding("limits", Level.FINE, f"cgroup v{group.version} below {group.memory.parent}")
+    yield Probed("limits", Level.FINE, f"cgroup v{group.version} below {group.memory.parent}")
 
 
 _TOOLS = {
@@ -174,27 +174,27 @@ _TOOLS = {
 }
 
 
-def _tools(_: Path) -> Iterator[Finding]:
+def _tools(_: Path) -> Iterator[Probed]:
     for program, (package, use) in _TOOLS.items():
         path = shutil.which(program)
         if path is None:
             hint = f"apt install {package}"
-            yield Finding(program, Level.WEAK, f"not found: needed for {use}", hint)
+            yield Probed(program, Level.WEAK, f"not found: needed for {use}", hint)
         else:
-            yield Finding(program, Level.FINE, path)
+            yield Probed(program, Level.FINE, path)
 
 
-def _space(store: Path) -> Iterator[Finding]:
+def _space(store: Path) -> Iterator[Probed]:
     place = next(each for each in (store, *store.absolute().parents) if each.exists())
     free = shutil.disk_usage(place).free
     text = f"{free / (1 << 30):.1f} GiB free at {place}"
     if free < 5 << 30:
-        yield Finding("disk", Level.WEAK, text, "buildit store gc")
+        yield Probed("disk", Level.WEAK, text, "buildit store gc")
     else:
-        yield Finding("disk", Level.FINE, text)
+        yield Probed("disk", Level.FINE, text)
 
 
-_LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+_LOOKS: tuple[Callable[[Path], Iterator[Probed]], ...] = (
     _machine,
     _programs,
     _namespaces,

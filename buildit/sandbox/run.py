@@ -1,7 +1,8 @@
 """Run a command in a sandbox: start it, keep its log and its limits, and be sure that it is gone.
 
 A build is one call of `run`. When it returns, or raises, no process of the build exists any more,
-so what it wrote can be read without racing against it (THREATS.md, E4 and E9).
+so what it wrote can be read without racing against it (THREATS.md, E4 and E9). Its log is the bytes
+that it wrote, bounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
@@ -27,24 +29,24 @@ from buildit.sandbox.launch import (
     TERMINAL,
     Lifeline,
     chain,
-    prepare,
+    prepare_places,
     started,
     undead,
 )
 from buildit.sandbox.limits import (
-    Group,
+    CGroup,
     HardLimits,
     address_limit,
     open_group,
     process_limit,
     rlimit_words,
 )
-from buildit.sandbox.log import LogFile, last_lines
 from buildit.sandbox.probe import why_not
-from buildit.sandbox.watch import DiskWatch, Look, TreeWatch
+from buildit.sandbox.watch import DiskWatch, TreeWatch, Watch
 
 _TICK = 0.05  # seconds between looks at the stop event and the limits
 _READ = 1 << 18
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def run(
     """
     words = _words(limits)
     begun = time.monotonic()
-    places = prepare(jail, work, trees)
+    places = prepare_places(jail, work, trees)
     with (
         _grouped(limits) as group,
         _log(log, limits.log_bytes) as kept,
@@ -126,7 +128,7 @@ def shell(
     """
     words = _words(limits)
     begun = time.monotonic()
-    places = prepare(jail, work, trees)
+    places = prepare_places(jail, work, trees)
     with (
         _terminal() as terminal,
         _grouped(limits) as group,
@@ -156,7 +158,7 @@ class _Follow:
     kept: LogFile
     limits: Limits
     stop: threading.Event
-    looks: Sequence[Look]
+    looks: Sequence[Watch]
     limit: str | None = None
     stopped: bool = False
     _begun: float = field(default_factory=time.monotonic)
@@ -214,7 +216,7 @@ class _Follow:
         self._deadline = self._deadline or now + GRACE
 
 
-def _confine(life: Lifeline, group: Group | None, limits: Limits) -> Look:
+def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> Watch:
     """Put the chain under its limits and let it begin; what looks at them from now on."""
     if group is not None:
         with contextlib.suppress(OSError):
@@ -228,7 +230,7 @@ def _confine(life: Lifeline, group: Group | None, limits: Limits) -> Look:
 
 
 @contextlib.contextmanager
-def _grouped(limits: Limits) -> Iterator[Group | None]:
+def _grouped(limits: Limits) -> Iterator[CGroup | None]:
     group = open_group(limits)
     try:
         yield group
@@ -308,3 +310,112 @@ def _not_started(life: Lifeline, log: Path, program: str) -> BuilditError:
         return StoreError(message, hint=hint, details=lines)
     hint = "add the .deb that has it to the recipe: depends: {build: [debian:NAME]}"
     return BuildError(message, hint=hint, details=lines)
+
+
+class LogFile:
+    """A file that keeps the first and the last `limit / 2` bytes of what is written to it.
+
+    The later half is a ring inside the file while the build runs, so memory stays flat; closing
+    brings it in order. Where bytes were left out, one line between the halves says how many.
+    Bytes are stored raw and nothing with a time or a name in it is added: a build that writes the
+    same twice leaves the same log.
+    """
+
+    __slots__ = ("_fd", "_half", "written")
+
+    def __init__(self, path: Path, limit: int) -> None:
+        """Create or empty the file. `limit` is in bytes, at least 2.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._half = limit // 2
+        self.written = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o644)
+
+    @property
+    def truncated(self) -> bool:
+        return self.written > 2 * self._half
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            place, room = self._place()
+            part = os.pwrite(self._fd, rest[:room], place)
+            self.written += part
+            rest = rest[part:]
+
+    def _place(self) -> tuple[int, int]:
+        if self.written < self._half:
+            return self.written, self._half - self.written
+        turn = (self.written - self._half) % self._half
+        return self._half + turn, self._half - turn
+
+    def close(self) -> None:
+        if self._fd < 0:
+            return
+        try:
+            if self.truncated:
+                self._unroll()
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _unroll(self) -> None:
+        turn = (self.written - self._half) % self._half
+        ring = _read(self._fd, self._half, self._half)
+        left_out = self.written - 2 * self._half
+        mark = b"\n[buildit: %d bytes left out here]\n" % left_out
+        place = self._half
+        for part in (mark, ring[turn:], ring[:turn]):
+            place += _write(self._fd, part, place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _read(fd: int, count: int, place: int) -> bytes:
+    parts = []
+    while count and (part := os.pread(fd, count, place)):
+        parts.append(part)
+        place += len(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def _write(fd: int, data: bytes, place: int) -> int:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(fd, rest, place)
+        place += done
+        rest = rest[done:]
+    return len(data)
+
+
+def printable_output(data: bytes) -> str:
+    """Text for a terminal: nothing in it can move the cursor, ring or reorder what is shown.
+
+    Invalid UTF-8 becomes U+FFFD; control characters (tab and newline stay) are written `\\x1b`.
+    """
+    text = data.decode("utf-8", "replace")
+    return _UNSAFE.sub(lambda found: _escaped(ord(found.group())), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def last_lines(path: Path, count: int) -> tuple[str, ...]:
+    """The last lines of a log, printable; at most 64 KiB are read. Empty where there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - (64 << 10)))
+            data = stream.read()
+    except FileNotFoundError:
+        return ()
+    return tuple(printable_output(line) for line in data.splitlines()[-count:])

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import DebianArchive, deb_fetch
-from buildit.debian.folder import FolderSink
-from buildit.debian.identity import toolchain_identity
+from buildit.debian.archive import DebianArchive, FolderSink, deb_fetch
+from buildit.debian.fixups import toolchain_identity
 from buildit.debian.release import archive_keys, fetch_release
 from buildit.debian.select import select
 from buildit.debian.sources_list import read_sources

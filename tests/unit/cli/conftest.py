@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.main import run
+from buildit.cli.main import run_argv
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def command(
 
     def said(*argv: str) -> Said:
         capsys.readouterr()
-        code = run(list(argv))
+        code = run_argv(list(argv))
         out, err = capsys.readouterr()
         return Said(code, out, err)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from buildit.cli.sourced import source_lines
+from buildit.cli.digest import source_lines
 from buildit.commands.describing import Described
 from buildit.digest import digest_bytes
 from tests.integration.web import served

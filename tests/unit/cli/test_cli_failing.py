@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.failing import BUG, DETAIL_LINES, bug, error_lines, error_plain, explained, fail
+from buildit.cli.failing import BUG, DETAIL_LINES, bug, error_lines, error_plain, fail, known_error
 from buildit.errors import BuildError, BuilditError, Interrupted, RecipeError, StoreError
 from buildit.make.workroom import PhaseFailed
 
@@ -71,20 +71,20 @@ def test_the_kind_is_one_of_the_documented_ones() -> None:
 
 
 def test_interrupts_and_full_disks_are_no_bugs() -> None:
-    assert isinstance(explained(KeyboardInterrupt()), Interrupted)
-    full = explained(OSError(errno.ENOSPC, "No space left on device", "/out/x"))
+    assert isinstance(known_error(KeyboardInterrupt()), Interrupted)
+    full = known_error(OSError(errno.ENOSPC, "No space left on device", "/out/x"))
     assert isinstance(full, StoreError)
     assert error_lines(full)[0] == "buildit: error: /out/x: No space left on device"
-    assert explained(WRONG) is WRONG
-    assert explained(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
-    assert explained(ValueError("x")) is None
+    assert known_error(WRONG) is WRONG
+    assert known_error(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert known_error(ValueError("x")) is None
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "again")]
 )
 def test_a_thread_that_cannot_start_is_no_bug(error: Exception) -> None:
-    said = explained(error)
+    said = known_error(error)
     assert isinstance(said, StoreError)
     assert "a limit on processes is reached" in said.message
     assert "ulimit -u" in str(said.hint)

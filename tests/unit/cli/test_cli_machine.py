@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.comparing import raise_for_report, report_lines, report_plain
-from buildit.cli.health import finding_lines, findings_plain, raise_for_findings
-from buildit.cli.signals import stopping
+from buildit.cli.doctor import finding_lines, findings_plain, raise_for_findings
+from buildit.cli.main import stopping
+from buildit.cli.verify import raise_for_report, report_lines, report_plain
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, IntegrityError
 from buildit.image.verify import Report, Verified
-from buildit.sandbox.probe import Finding, Level
+from buildit.sandbox.probe import Level, Probed
 
 pytestmark = pytest.mark.unit
 
 TOP = Path(__file__).parents[3]
 
 FINDINGS = (
-    Finding("kernel", Level.FINE, "Linux 6.1", "not shown"),
-    Finding("limits", Level.WEAK, "no cgroup", "systemd-run"),
-    Finding("bwrap", Level.MISSING, "not found", "apt install bubblewrap"),
+    Probed("kernel", Level.FINE, "Linux 6.1", "not shown"),
+    Probed("limits", Level.WEAK, "no cgroup", "systemd-run"),
+    Probed("bwrap", Level.MISSING, "not found", "apt install bubblewrap"),
 )
 
 
@@ -103,7 +103,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 STUBBORN = """
 import time
-from buildit.cli.signals import stopping
+from buildit.cli.main import stopping
 with stopping() as stop:
     while True:
         try:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildit.cli.live import LiveScreen, Row
-from buildit.cli.printable import columns, printable
-from buildit.cli.screen import JsonScreen, PlainScreen, event_name, screen, shown
+from buildit.cli.live import LiveScreen, _Row
+from buildit.cli.options import screen_for
+from buildit.cli.results import columns, printable
+from buildit.cli.screen import JsonScreen, PlainScreen, event_name
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.events import (
     BuildFailed,
@@ -78,9 +79,9 @@ warning: 1 file has a capability that ACI cannot say
 
 def told(*events: Event) -> str:
     stream = io.StringIO()
-    with shown(stream, as_json=False) as made:
-        for event in events:
-            made(event)
+    made = screen_for(stream, as_json=False)
+    for event in events:
+        made(event)
     return stream.getvalue()
 
 
@@ -159,13 +160,13 @@ class Terminal(io.StringIO):
 
 def test_the_screen_fits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert type(screen(io.StringIO(), as_json=False)) is PlainScreen
-    assert type(screen(Terminal(), as_json=True)) is JsonScreen
-    live = screen(Terminal(), as_json=False)
+    assert type(screen_for(io.StringIO(), as_json=False)) is PlainScreen
+    assert type(screen_for(Terminal(), as_json=True)) is JsonScreen
+    live = screen_for(Terminal(), as_json=False)
     live.close()
     assert type(live) is LiveScreen
     monkeypatch.setenv("TERM", "dumb")
-    assert type(screen(Terminal(), as_json=False)) is PlainScreen
+    assert type(screen_for(Terminal(), as_json=False)) is PlainScreen
 
 
 def test_live_rows_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,11 +201,11 @@ def test_markup_in_names_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_of_a_download_has_a_bar() -> None:
-    row = Row("fetching x", "1.0 MB of 2.0 MB", 100.0, 1_000_000, 2_000_000)
+    row = _Row("fetching x", "1.0 MB of 2.0 MB", 100.0, 1_000_000, 2_000_000)
     text = row.text(171.0)
     assert "1:11" in text
     assert text.count("━") == text.count("╌") == 10
-    assert "━" not in Row("building", "compile", 100.0).text(100.0)
+    assert "━" not in _Row("building", "compile", 100.0).text(100.0)
 
 
 @pytest.mark.parametrize(

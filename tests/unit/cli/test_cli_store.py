@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
+from buildit.cli.builds import find_key, log_text
 from buildit.cli.entering import introduction, room_of
-from buildit.cli.lookup import find_key
-from buildit.cli.reading import log_text
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
 from buildit.make.kept_jail import keep_jail

@@ -85,7 +85,7 @@ def test_a_bug_is_json_too(tmp_path: Path) -> None:
         "import sys, buildit.cli.main as m\n"
         "def bad(*_): raise LookupError('made up')\n"
         "m._invoke = bad\n"
-        "sys.exit(m.run(['store', 'list', '--json']))\n"
+        "sys.exit(m.run_argv(['store', 'list', '--json']))\n"
     )
     env = {**os.environ, "BUILDIT_STORE": str(tmp_path / "store"), "BUILDIT_DEBUG": "1"}
     done = subprocess.run(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.debian.deb822 import Field, paragraphs
+from buildit.debian.sources_list import Field, paragraphs
 from buildit.errors import RecipeError
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.debian.packages import CHUNK, PackageIndex, build_index, read_packages
+from buildit.debian.packages import _CHUNK, PackageIndex, build_index, read_packages
 from buildit.errors import IntegrityError, StoreError
 from tests.debian_maker import paragraph
 from tests.scale import examples
@@ -80,7 +80,7 @@ def test_chunks_do_not_matter(step: int, extra: int) -> None:
             self.rest = text
 
         def read(self, size: int, /) -> bytes:
-            assert size == CHUNK
+            assert size == _CHUNK
             chunk, self.rest = self.rest[:step], self.rest[step:]
             return chunk
 

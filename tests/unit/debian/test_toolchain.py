@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.fixups import EPOCH, FILES, wanted
-from buildit.debian.identity import toolchain_identity
+from buildit.debian.fixups import TREE_FILES, enters_tree, toolchain_identity
 from buildit.debian.toolchain import OWNERS, fill, read_owners
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
-from buildit.model.tree import Kind
+from buildit.model.tree import YEAR_1980, Kind
 from tests.debian_maker import make_deb
 
 pytestmark = pytest.mark.unit
@@ -106,7 +105,7 @@ def test_what_is_in_the_tree(tmp_path: Path, filled: Fill) -> None:
     assert not (tree / "usr/share/man/man1").exists()
     assert not (tree / "etc/ld.so.conf").exists()
     assert not list((tree / "var/lib").iterdir())
-    for name, text in FILES.items():
+    for name, text in TREE_FILES.items():
         assert (tree / name).read_text() == text
     for name in ("build", "dev", "proc", "tmp", "root", "run", "sys"):
         assert list((tree / name).iterdir()) == []
@@ -144,7 +143,7 @@ def test_modes_and_times_depend_on_nothing_else(tmp_path: Path, filled: Fill) ->
     assert listing(tree) == listing(other)
     modes = {stat.S_IMODE(mode) for _, mode, _, _ in listing(tree)}
     assert modes <= {0o755, 0o644, 0o777}
-    assert {time for _, mode, time, _ in listing(tree) if stat.S_ISDIR(mode)} == {EPOCH}
+    assert {time for _, mode, time, _ in listing(tree) if stat.S_ISDIR(mode)} == {YEAR_1980}
     assert stat.S_IMODE(tree.stat().st_mode) == 0o755
 
 
@@ -212,7 +211,7 @@ def test_identity_is_of_digests_alone(tmp_path: Path) -> None:
     ],
 )
 def test_what_enters(path: str, enters: bool) -> None:
-    assert wanted(path) is enters
+    assert enters_tree(path) is enters
 
 
 def test_filling_ends_where_it_is_asked_to(tmp_path: Path) -> None:

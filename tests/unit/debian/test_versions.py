@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.debian.versions import version_key
+from buildit.debian.relations import debian_key
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -36,26 +36,26 @@ versions = st.builds(
 
 @pytest.mark.parametrize("listed", SORTED)
 def test_known_orders(listed: list[str]) -> None:
-    keys = [version_key(version) for version in listed]
+    keys = [debian_key(version) for version in listed]
     assert all(lower < higher for lower, higher in itertools.pairwise(keys))
 
 
 @pytest.mark.parametrize(("one", "other"), EQUAL)
 def test_equal_versions(one: str, other: str) -> None:
-    assert version_key(one) == version_key(other)
+    assert debian_key(one) == debian_key(other)
 
 
 @pytest.mark.parametrize("version", BAD)
 def test_what_is_no_version(version: str) -> None:
     with pytest.raises(ValueError, match="not a Debian version"):
-        version_key(version)
+        debian_key(version)
 
 
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is not installed")
 @settings(max_examples=examples(40), deadline=None)
 @given(versions, versions)
 def test_order_is_dpkgs(one: str, other: str) -> None:
-    a, b = version_key(one), version_key(other)
+    a, b = debian_key(one), debian_key(other)
     ours = "lt" if a < b else "gt" if a > b else "eq"
     argv = ["dpkg", "--compare-versions", one, ours, other]
     assert subprocess.run(argv, check=False, stderr=subprocess.DEVNULL).returncode == 0
@@ -64,6 +64,6 @@ def test_order_is_dpkgs(one: str, other: str) -> None:
 @given(st.text(max_size=20))
 def test_any_text_is_a_version_or_refused(text: str) -> None:
     try:
-        assert version_key(text) == version_key(text)
+        assert debian_key(text) == debian_key(text)
     except ValueError:
         return

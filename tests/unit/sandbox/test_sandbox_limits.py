@@ -9,7 +9,7 @@ import pytest
 
 from buildit.model.config import Limits
 from buildit.sandbox.limits import (
-    Group,
+    CGroup,
     HardLimits,
     Hierarchy,
     address_limit,
@@ -103,7 +103,7 @@ def test_groups_of_dead_processes_are_swept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_kernels_counters_name_the_limit(tmp_path: Path, version: int) -> None:
-    group = Group(version, tmp_path, tmp_path)
+    group = CGroup(version, tmp_path, tmp_path)
     assert group.exceeded() is None
     events = tmp_path / ("memory.oom_control" if version == 1 else "memory.events")
     events.write_text("under_oom 0\noom_kill 0\n")

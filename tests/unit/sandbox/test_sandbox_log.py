@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buildit.sandbox.log import LogFile, last_lines, printable
+from buildit.sandbox.run import LogFile, last_lines, printable_output
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -53,16 +53,16 @@ def test_an_older_log_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> 
 
 @given(st.binary(max_size=200))
 def test_nothing_printable_moves_the_cursor(data: bytes) -> None:
-    text = printable(data)
+    text = printable_output(data)
     assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", text) is None
     text.encode("utf-8")
 
 
 def test_printable_by_example() -> None:
-    assert printable(b"ok\t\xc3\xa4\n") == "ok\tä\n"
-    assert printable(b"\x1b[2K\r[OK]") == "\\x1b[2K\\x0d[OK]"
-    assert printable(b"\xff\xc2\x9b31m") == "�\\x9b31m"
-    assert printable("a\u202eb".encode()) == "a\\u202eb"
+    assert printable_output(b"ok\t\xc3\xa4\n") == "ok\tä\n"
+    assert printable_output(b"\x1b[2K\r[OK]") == "\\x1b[2K\\x0d[OK]"
+    assert printable_output(b"\xff\xc2\x9b31m") == "�\\x9b31m"
+    assert printable_output("a\u202eb".encode()) == "a\\u202eb"
 
 
 def test_last_lines(tmp_path: Path) -> None:

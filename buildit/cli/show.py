@@ -1,12 +1,24 @@
-"""One build as lines and as JSON data."""
+"""`show`, `log` and `shell`: one build, its log, and the tree of one that failed."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 
+import click
+
 from buildit.archive.contents import parse_contents
-from buildit.cli.printable import columns, printable
+from buildit.cli.builds import (
+    build_log,
+    failure_of,
+    found_build,
+    log_text,
+    not_failed,
+    own_store,
+)
+from buildit.cli.options import JSON
+from buildit.cli.results import columns, printable, say, say_json
 from buildit.digest import BuildKey, key_uuid
 from buildit.make.capture.capture import CAPTURE
 from buildit.model.amount import size
@@ -18,7 +30,7 @@ from buildit.store.cas import Store
 _LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLINK: "h"}
 
 
-def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
+def _artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
     """What a build is, its outputs, and what they need with the provider of each."""
     artifact = found.artifact
     head = (
@@ -39,11 +51,11 @@ def artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
 
 def _changes(artifact: Artifact, store: Store) -> tuple[str, ...]:
     """What is not as it was installed: a part of the log, where the log is at hand."""
-    lines = captured(artifact, store)
+    lines = _captured(artifact, store)
     return ("changed:", *(f"  {printable(line)}" for line in lines)) if lines else ()
 
 
-def captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
+def _captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
     """The lines that `build.capture.told` wrote into the log, none where it is not in the store."""
     if artifact.log is None or not store.has(artifact.log):
         return ()
@@ -87,7 +99,7 @@ def _provider(text: str, artifact: Artifact, store: Store) -> str:
     return f"{name} ({output})"
 
 
-def file_lines(found: Found, store: Store) -> tuple[str, ...]:
+def _file_lines(found: Found, store: Store) -> tuple[str, ...]:
     """Every entry of every output, as `ls -l` would say it."""
     lines: list[str] = []
     for name, output in _outputs(found.artifact):
@@ -107,19 +119,19 @@ def _file_row(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def record_lines(found: Found, store: Store) -> tuple[str, ...]:
+def _record_lines(found: Found, store: Store) -> tuple[str, ...]:
     """The record that the key is the SHA-256 of, for reading."""
     text = json.dumps(json.loads(store.read(found.artifact.record)), indent=2, sort_keys=True)
     return ("record:", *(f"  {line}" for line in text.splitlines()))
 
 
-def artifact_plain(found: Found, store: Store) -> dict[str, object]:
+def _artifact_plain(found: Found, store: Store) -> dict[str, object]:
     """All of it, the record and the files of each output included."""
     artifact = found.artifact
     plain = asdict(artifact)
     plain["uuid"] = key_uuid(artifact.key)
     plain["builder"] = found.builder
-    plain["changed"] = captured(artifact, store)
+    plain["changed"] = _captured(artifact, store)
     plain["record"] = json.loads(store.read(artifact.record))
     for name, output in artifact.outputs.items():
         plain["outputs"][name]["files"] = [_entry_plain(e) for e in _entries(output, store)]
@@ -128,3 +140,50 @@ def artifact_plain(found: Found, store: Store) -> dict[str, object]:
 
 def _entry_plain(entry: Entry) -> dict[str, object]:
     return {**asdict(entry), "xattrs": {name: value.hex() for name, value in entry.xattrs.items()}}
+
+
+@click.command("show")
+@click.argument("build", metavar="KEY|NAME")
+@click.option("--files", is_flag=True, help="List the files of every output.")
+@click.option("--record", is_flag=True, help="Print the record that the key is the digest of.")
+@JSON
+def show_verb(build: str, files: bool, record: bool, as_json: bool) -> None:
+    """Show a build: outputs, their needs and who provides them.
+
+    A build is named by its key, the first 8 digits of it or more, its HASH, its package's name
+    (the newest one), or the path of its statement.
+    """
+    with own_store() as (store, _):
+        found = found_build(store, build)
+        if as_json:
+            say_json(_artifact_plain(found, store))
+            return
+        say(_artifact_lines(found, store))
+        say(_file_lines(found, store) if files else ())
+        say(_record_lines(found, store) if record else ())
+
+
+@click.command("log", short_help="Print the log of a build; without a name, of the last failure.")
+@click.argument("build", metavar="[KEY|NAME]", required=False)
+@JSON
+def log_verb(build: str | None, as_json: bool) -> None:
+    """Print the log of a build, finished or failed; without a name that of the last failure."""
+    with own_store() as (store, _), build_log(store, build) as (title, stream):
+        if as_json:
+            say_json({"build": title, "log": stream.read().decode("utf-8", "replace")})
+            return
+        for chunk in log_text(stream, terminal=sys.stdout.isatty()):
+            sys.stdout.write(chunk)
+
+
+@click.command("shell", short_help="Enter the tree of a failed build, in its sandbox.")
+@click.argument("build", metavar="[KEY|NAME]", required=False)
+def shell_verb(build: str | None) -> int:
+    """Enter the tree of a failed build, in its sandbox; without a name that of the last failure."""
+    from buildit.cli.entering import enter
+
+    with own_store() as (store, settings):
+        failure = failure_of(store, build)
+        if failure is None:
+            raise not_failed(build or "")
+        return enter(failure, store, settings.limits)

@@ -1,4 +1,4 @@
-"""What `buildit digest` prints: the lines of a recipe, and the rest as comments."""
+"""`digest`: new sources as the lines of a recipe, and the rest as comments."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+import click
+
 from buildit.archive.source import OLDEST
-from buildit.cli.printable import printable
-from buildit.commands.describing import Described
+from buildit.cli.builds import own_store
+from buildit.cli.options import JSON, on_screen
+from buildit.cli.results import give, printable
+from buildit.commands.describing import Described, describe
+from buildit.commands.run import opened_run
 from buildit.model.sourcename import name_of
 from buildit.model.yamlword import yaml_word
 
@@ -20,7 +25,7 @@ def source_lines(found: Iterable[Described]) -> Iterator[str]:
         yield from _entry(one)
 
 
-def source_plain(one: Described) -> dict[str, object]:
+def _source_plain(one: Described) -> dict[str, object]:
     inside = one.inside
     return {
         "name": one.name,
@@ -78,3 +83,19 @@ def _facts(one: Described) -> Iterator[str]:
 
 def _strip(one: Described) -> int:
     return 1 if one.inside is not None and one.inside.top else 0
+
+
+@click.command("digest", short_help="Print a new source's digest, as a recipe has it.")
+@click.argument("sources", metavar="URL|FILE...", nargs=-1, required=True)
+@JSON
+def digest_verb(sources: tuple[str, ...], as_json: bool) -> None:
+    """Print the `sources:` of a recipe for new sources: digest and size, what they hold, and the
+    `strip` that fits. What a URL gives is kept in the store, so that a build does not ask again.
+    """
+    with (
+        on_screen(as_json=as_json) as screen,
+        own_store(screen) as (opened, settings),
+        opened_run(settings, opened, screen) as run,
+    ):
+        found = [describe(source, run.downloads) for source in sources]
+    give(found, source_lines, lambda all_: [*map(_source_plain, all_)], as_json=as_json)

@@ -1,10 +1,16 @@
-"""A comparison of images as lines and JSON data, and whether it failed."""
+"""`verify`: images compared, and whether they hold the same tree."""
 
 from __future__ import annotations
 
-from buildit.cli.printable import columns, printable
+from pathlib import Path
+
+import click
+
+from buildit.cli.options import JSON, PATH
+from buildit.cli.results import columns, give, printable
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
+from buildit.image.verify import verify as compare
 from buildit.model.amount import counted
 
 
@@ -63,3 +69,16 @@ def raise_for_report(found: Report) -> None:
         f"not all images are what they should be: {counted(count, 'problem')}",
         hint="build them again: what they are made from is in the store",
     )
+
+
+@click.command("verify", short_help="Read images, and prove that they hold the same tree.")
+@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1)
+@JSON
+def verify_verb(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Read images to their last byte, and prove that all of them hold the same tree.
+
+    A PATH is an .aci file, an OCI layout, or an unpacked directory.
+    """
+    found = compare(paths)
+    give(found, report_lines, report_plain, as_json=as_json)
+    raise_for_report(found)
