@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
-from buildit.files import replacing
 from buildit.home import cache_of
 
 TYPE_CHECKING = False  # typing and pathlib cost 7 ms, a sixth of a run with nothing to do
@@ -139,6 +138,7 @@ def image_parts(image: Path) -> list[Path]:
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
     """Keep a result under its question; a disk that refuses costs only the shortcut."""
+    from buildit.files import replacing
     from buildit.store.durable import make_directory
 
     with suppress(OSError):
