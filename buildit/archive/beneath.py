@@ -42,8 +42,6 @@ class Root:
     `OSError` for what any file operation may meet (absent, exists, full disk).
     """
 
-    __slots__ = ("_fd", "_open", "_parent_fd", "_parent_path")
-
     def __init__(self, fd: int, opener: Opener) -> None:
         self._fd = fd
         self._open = opener

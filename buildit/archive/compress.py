@@ -84,8 +84,6 @@ def confirm(path: Path, diff_id: Digest) -> tuple[Digest, int]:
 class HashingReader:
     """Takes the SHA-256 and the length of what is read through it."""
 
-    __slots__ = ("_hash", "_stream", "size")
-
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()

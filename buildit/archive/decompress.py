@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from buildit.archive.streams import Readable, read_up_to
+from buildit.archive.streams import Prefixed, Readable, read_up_to
 from buildit.archive.tar.admit import Budget, Remark, over
 from buildit.archive.tar.names import refused
 from buildit.digest import CHUNK
@@ -174,8 +174,7 @@ class _Plain(io.RawIOBase):
 
     def __init__(self, first: bytes, stream: Readable, budget: Budget, name: str) -> None:
         super().__init__()
-        self._first = first
-        self._stream = stream
+        self._stream = Prefixed(first, stream)
         self._budget = budget
         self._name = name
         self._out = 0
@@ -192,10 +191,7 @@ class _Plain(io.RawIOBase):
         return len(part)
 
     def _part(self, size: int) -> bytes:
-        if self._first:
-            part, self._first = self._first[:size], self._first[size:]
-            return part
-        return self._stream.read(size) or b""
+        return self._stream.read(size)
 
 
 class _Decoded(_Plain):
@@ -210,7 +206,7 @@ class _Decoded(_Plain):
         start_decoder: Callable[[], Decoder],
         remark: Remark | None,
     ) -> None:
-        super().__init__(first, stream, budget, name)
+        super().__init__(b"", stream, budget, name)
         self._remark = remark
         self._forgiving = remark is not None and first.startswith(_FORGIVING)
         self._start_decoder = start_decoder

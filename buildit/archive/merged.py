@@ -40,8 +40,6 @@ def merged_text(path: str, text: str) -> str:
 class Merge:
     """Applies the transform to one package's entries, in order."""
 
-    __slots__ = ("_name", "_seen", "_sources")
-
     def __init__(self, name: str) -> None:
         self._name = name
         self._seen: dict[str, Entry] = {}

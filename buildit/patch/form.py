@@ -113,12 +113,6 @@ class Patch:
         return tuple(file for piece in self.pieces for file in piece)
 
 
-def touched_paths(patch: Patch) -> tuple[str, ...]:
-    """Every path that the patch reads or writes, sorted bytewise."""
-    paths = {path for file in patch.files for path in (file.old, file.new)}
-    return tuple(sorted(paths, key=lambda path: path.encode("utf-8", "surrogateescape")))
-
-
 def canonical_bytes(patch: Patch) -> bytes:
     """The canonical form; `read.parse_canonical` is its inverse."""
     pieces = (b"".join(part for file in piece for part in _section(file)) for piece in patch.pieces)

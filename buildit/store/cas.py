@@ -30,7 +30,7 @@ from buildit.store.durable import (
     sync_directory,
     token,
 )
-from buildit.store.ingest import Batch, Pending, Sink, copy_file
+from buildit.store.ingest import Batch, Pending, Sink
 from buildit.store.layout import BLOBS, STORE_DIRECTORIES, prepare_store
 from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
 from buildit.store.remove import remove_tree
@@ -39,8 +39,6 @@ from buildit.store.trees import Trees
 
 class Store:
     """One store on disk, shared by any number of processes and by the threads of this one."""
-
-    __slots__ = ("_guard", "_lease", "blobs", "disk", "root", "tell", "trees")
 
     def __init__(self, root: Path, disk: Disk) -> None:
         self.root = root
@@ -174,16 +172,6 @@ class Store:
         with self.ingest() as sink:
             sink.write(content)
             return sink.commit(digest)
-
-    def put_file(self, path: Path, expected: Digest | None = None) -> Digest:
-        """Keep a copy of a file's bytes.
-
-        Raises:
-            IntegrityError: the bytes are not the expected ones.
-            StoreError: the file cannot be read, or the store not be written.
-        """
-        with self.ingest() as sink:
-            return copy_file(path, sink, expected)
 
     def ingest(self) -> Sink:
         """A blob to write: `with store.ingest() as sink: sink.write(...); sink.commit()`."""

@@ -26,8 +26,6 @@ from buildit.store.names import entry_paths
 from buildit.store.remove import remove_tree
 from buildit.store.trees import SEAL
 
-NS = 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class GarbageRoot:

@@ -60,8 +60,6 @@ class Effect(StrEnum):
 class Faults:
     """Counts the points that this store reaches, and fails at the one that was asked for."""
 
-    __slots__ = ("_effect", "_lock", "_nth", "_point", "_seen")
-
     def __init__(self, point: str = "", nth: int = 0, effect: Effect = Effect.KILL) -> None:
         self._point = point
         self._nth = nth

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.digest import CHUNK, Digest, digest_bytes
-from buildit.errors import IntegrityError, StoreError
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import IntegrityError
 from buildit.store.durable import READ_ONLY, Disk, located, token
 
 FSYNC_AT_MOST = 16
@@ -40,8 +40,6 @@ class Pending:
 
 class Sink:
     """A blob being written; a context manager that leaves nothing behind unless committed."""
-
-    __slots__ = ("_deliver", "_disk", "_fd", "_hash", "_path", "_size", "_subject")
 
     def __init__(
         self, path: Path, disk: Disk, deliver: Callable[[Pending], None], subject: str = "blob"
@@ -108,8 +106,6 @@ class Sink:
 class Batch:
     """Blobs of one batch: written and hashed now, durable and visible when the batch ends."""
 
-    __slots__ = ("_ask_prefix", "_disk", "_fd", "_pending", "_prefix", "_publish")
-
     def __init__(
         self,
         prefix: Callable[[], str],
@@ -147,10 +143,6 @@ class Batch:
         self._add(pending)
         return pending.digest
 
-    def put_file(self, path: Path, expected: Digest | None = None) -> Digest:
-        with self.ingest() as sink:
-            return copy_file(path, sink, expected)
-
     def adopt(self, path: Path, fd: int, digest: Digest, size: int) -> None:
         """Take over a file of this file system that its writer hashed; `fd` is open on it and is
         closed here. The file has a name of ours from now on.
@@ -187,21 +179,3 @@ class Batch:
             os.close(blob.fd)
             blob = Pending(blob.temporary, blob.digest, blob.size, -1)
         self._pending.append(blob)
-
-
-def copy_file(path: Path, sink: Sink, expected: Digest | None) -> Digest:
-    """Write a file's bytes to a sink and commit it.
-
-    Raises:
-        IntegrityError: the bytes are not the expected ones.
-        StoreError: the file cannot be read, or the store not be written.
-    """
-    try:
-        with path.open("rb") as source:
-            while chunk := source.read(CHUNK):
-                sink.write(chunk)
-    except OSError as error:
-        raise StoreError(
-            f"the file cannot be read: {error.strerror}", place=str(path), hint="check its mode"
-        ) from None
-    return sink.commit(expected)

@@ -52,17 +52,6 @@ def over(archive: str, limit: str, value: int, what: str) -> BuildError:
 class Gate:
     """Admits the members of one archive in turn, or raises."""
 
-    __slots__ = (
-        "_archive",
-        "_budget",
-        "_count",
-        "_kinds",
-        "_known_parent",
-        "_parents",
-        "_remark",
-        "_texts",
-    )
-
     def __init__(self, budget: Budget, archive: str, remark: Remark | None = None) -> None:
         self._budget = budget
         self._archive = archive

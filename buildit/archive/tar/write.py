@@ -58,8 +58,6 @@ def write_tar(
 class TarWriter:
     """One tar, entry by entry, for archives whose entries come from several places."""
 
-    __slots__ = ("_buffer", "_files", "_last", "_leaf", "_out", "_prefix", "_probe", "_used")
-
     def __init__(self, out: Writable, *, prefix: str = "") -> None:
         if prefix and (not prefix.endswith("/") or member_path(path_bytes(prefix)) != prefix[:-1]):
             raise ValueError(f"not a directory prefix: {prefix!r}")

@@ -20,7 +20,6 @@ from buildit.patch.form import (
     Patch,
     canonical_bytes,
     settled,
-    touched_paths,
 )
 from buildit.patch.read import MAX_LINES, MOST_PATCH_BYTES, parse_canonical, parse_patch
 from tests.scale import examples
@@ -93,15 +92,6 @@ def test_the_value_of_a_section() -> None:
     expected = FilePatch(Action.CHANGE, "x.c", "x.c", hunks=(Hunk(1, 2, 1, 2, body),))
     assert patch == Patch(((expected,),))
     assert patch.files[0].line == 2
-
-
-def test_touched_paths_are_both_sides_in_order() -> None:
-    patch = parse_patch(
-        b"diff --git a/z b/y\nsimilarity index 100%\nrename from z\nrename to y\n"
-        b"diff --git a/x.c b/x.c\n" + CHANGE,
-        "p",
-    )
-    assert touched_paths(patch) == ("x.c", "y", "z")
 
 
 def test_a_change_of_nothing_is_left_out() -> None:

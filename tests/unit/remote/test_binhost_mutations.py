@@ -43,7 +43,7 @@ class World:
                 artifact = add_artifact(store, name, f"a layer of {name}\n".encode() * 3000)
                 packed, files = compress(artifact, store, store.scratch(name))
                 for path in files.values():
-                    store.put_file(path)
+                    store.put_bytes(path.read_bytes())
                 commit(store, packed, self.builder, self.sign)
                 self.host.push(packed.key, store)
                 self.artifacts.append(packed)

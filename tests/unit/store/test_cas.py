@@ -150,14 +150,6 @@ def test_what_is_no_regular_file_is_no_blob(store: Store, kind: str) -> None:
     assert not store.has(digest)
 
 
-def test_put_file_names_a_file_that_cannot_be_read(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No such file") as caught:
-        store.put_file(tmp_path / "gone")
-    assert caught.value.place == str(tmp_path / "gone")
-    (tmp_path / "there").write_bytes(b"there")
-    assert store.put_file(tmp_path / "there", digest_bytes(b"there")) == digest_bytes(b"there")
-
-
 @pytest.mark.parametrize("effect", [Effect.EIO, Effect.ENOSPC])
 @pytest.mark.parametrize("step", ["create", "write", "sync", "publish"])
 @pytest.mark.parametrize("count", [1, FSYNC_AT_MOST + 1])
