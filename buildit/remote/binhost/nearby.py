@@ -8,6 +8,7 @@ lists no directory, so a binhost's index of the package's name says what there i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,7 +19,7 @@ from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store
-from buildit.store.index import INDEX_FILE, INDEX_LIMIT, NameIndex, index_of
+from buildit.store.index import INDEX_FILE, INDEX_LIMIT, index_of
 from buildit.store.names import builds_of, name_place
 
 _RECORD_LIMIT = 1 << 20
@@ -29,6 +30,7 @@ _ASKED = 3
 """Statements of one key that one binhost is asked for."""
 
 _LOCAL = "the local store"
+_LINK = re.compile(r"\.\./k/[0-9a-f]{2}/([0-9a-f]{64})/(?:([0-9a-f]{64})\.json\")?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +121,25 @@ def _listed(host: Binhost, name: str) -> list[BuildKey]:
         listed = host.remote.views.names((f"n/{place}",))[0]
         stems = (file.removesuffix(".json") for file in listed)
         return [BuildKey(stem) for stem in stems if is_hex64(stem)]
-    index = _index(host, name)
-    return [*reversed(index.keys)] if index is not None else []  # the newest last
+    return [*reversed(_builds(host, name))]
 
 
-def _index(host: Binhost, name: str) -> NameIndex | None:
-    """What a binhost says of a name; None where it has no index of it, or cannot be asked."""
+def _builds(host: Binhost, name: str) -> Mapping[BuildKey, tuple[str, ...]]:
+    """The builds of a name that a binhost tells of, newest first, each with its builders; none
+    where it cannot be asked. Binhosts of before have no index: there the name's page has links."""
+    place = f"n/{name_place(name)}"
     try:
-        return index_of(host.read(f"n/{name_place(name)}/{INDEX_FILE}", INDEX_LIMIT), name)
+        content = host.read(f"{place}/{INDEX_FILE}", INDEX_LIMIT)
+        page = None if content is not None else host.read(f"{place}/index.html", INDEX_LIMIT)
     except BuilditError:
-        return None  # the circuit told of it
+        return {}  # the circuit told of it
+    index = index_of(content, name)
+    if index is not None:
+        return {key: index.builders_of(key) for key in index.keys}
+    found: dict[BuildKey, tuple[str, ...]] = {}
+    for key, builder in _LINK.findall((page or b"").decode("ascii", "replace")):
+        found[key] = (*found.get(key, ()), *([builder] if builder else []))
+    return found
 
 
 def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
@@ -155,8 +166,7 @@ def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted
 
 
 def _untrusted(node: Task, host: Binhost) -> Iterator[Untrusted]:
-    index = _index(host, node.name)
-    builders = index.builders_of(node.key) if index is not None else ()
+    builders = dict.fromkeys(_builds(host, node.name).get(node.key, ()))
     for builder in [one for one in builders if one not in host.builders][:_ASKED]:
         refused = host.refusal(node.key, builder)
         if refused is not None and refused.details:

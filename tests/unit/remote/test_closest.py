@@ -12,7 +12,7 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Task
 from buildit.plan.identity import build_key, record_text
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.nearby import Nearby
+from buildit.remote.binhost.nearby import Nearby, untrusted_builds
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.index import Attestation, IndexedBuild, NameIndex, index_bytes
@@ -81,6 +81,30 @@ def test_a_web_server_lists_names_in_its_index(store: Store) -> None:
     assert found is not None
     assert (found.key, found.place) == (near.key, "'far'")
     assert found.differences == ("flags +ipv6 -> -ipv6",)
+
+
+def test_a_binhost_of_before_lists_names_on_its_page(store: Store) -> None:
+    """Before there were indices, the page of a package linked to its statements, newest first."""
+    web, near, other = Web(), node(use="ipv6"), node("0.8", use="q")
+    web.publish(near, other)
+    name = f"n/{near.name}"
+    del web.files[f"{name}/index.json"]
+    places = [f"../../../k/{one.key[:2]}/{one.key}/" for one in (near, other)]
+    links = "".join(
+        f'<a href="{place}">files</a> <a href="{place}{builder * 32}.json">statement</a>'
+        for place in places
+        for builder in ("ab", "cd")
+    )
+    web.files[f"{name}/index.html"] = f"<!doctype html><p>{links}".encode()
+    found = nearby(store, web).closest(node())
+    assert found is not None
+    assert (found.key, found.place) == (near.key, "'far'")
+    web.files[f"k/{near.key[:2]}/{near.key}/{'cd' * 32}.json"] = b"{}"
+    list(untrusted_builds(near, [web.host]))
+    asked = [path for path in web.transport.asked if path.startswith("k/")]
+    assert asked == [f"k/{near.key[:2]}/{near.key}/{one * 32}.json" for one in ("ab", "cd")] + [
+        f"k/{near.key[:2]}/{near.key}/{'cd' * 32}.json.sig"
+    ]
 
 
 def test_a_directory_lists_names_itself(store: Store, tmp_path: Path) -> None:
