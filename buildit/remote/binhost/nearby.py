@@ -121,7 +121,7 @@ def _listed(host: Binhost, name: str) -> list[BuildKey]:
         listed = host.remote.views.names((f"n/{place}",))[0]
         stems = (file.removesuffix(".json") for file in listed)
         return [BuildKey(stem) for stem in stems if is_hex64(stem)]
-    return [*reversed(_builds(host, name))]
+    return [*_builds(host, name)][::-1]
 
 
 def _builds(host: Binhost, name: str) -> Mapping[BuildKey, tuple[str, ...]]:
