@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from buildit.cli.examples import EXAMPLES
 from buildit.model.versionhint import VERSION
 from buildit.recipe import leaf
 from buildit.recipe.config import ConfigSpec
@@ -76,6 +78,14 @@ _PATTERNS: Mapping[str, str] = {
 _INHERITED = frozenset(Recipe.keys())
 
 
+@cache
+def examples() -> Mapping[str, str]:
+    """An example of every key of the user's files, by the name of its model."""
+    text = Path(__file__).with_name("examples.yaml").read_text("utf-8")
+    parts = re.split(r"(?m)^--- # (\w+)\n", text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
 def formats_page() -> str:
     """The whole page, without a newline at its end."""
     shown: set[str] = set()
@@ -141,7 +151,7 @@ def _section(name: str, schema: Mapping[str, Any]) -> str:
     if name == EmbeddedPackage.__name__:
         about += " Its `use` also takes a [UseChoice](#usechoice)."
     head = "| key | value | default | meaning |\n|---|---|---|---|"
-    example = f"\n```yaml\n{EXAMPLES[name]}```\n" if name in EXAMPLES else ""
+    example = f"\n```yaml\n{examples()[name]}```\n" if name in examples() else ""
     return f"### {name}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n" + example
 
 

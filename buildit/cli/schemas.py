@@ -8,6 +8,7 @@ where lists and maps are laid over others (`plan.merge`), the verbs may stand.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TEMPLATE = r"\{\{"
 _REF = "#/$defs/"
+_BY_NAME = ("properties", "$defs", "patternProperties")
 _NAMES: Schema = {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
 
 
@@ -103,22 +105,31 @@ def write_schemas(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _schema(adapter: TypeAdapter[Any]) -> Schema:
-    made: Schema = adapter.json_schema(by_alias=True)
-    tidy: Schema = _tidy(made)
-    return tidy
-
-
-def _tidy(node: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Without invented titles, without nulls (nobody writes them), maps closed to other keys."""
+def _mapped(node: Any, change: Callable[[Schema], Schema]) -> Any:  # noqa: ANN401 - any JSON
+    """JSON with each of its schemas changed, the inner ones first."""
     if isinstance(node, list):
-        return [_tidy(one) for one in node]
+        return [_mapped(one, change) for one in node]
     if not isinstance(node, dict):
         return node
+    return change(
+        {
+            key: {name: _mapped(inner, change) for name, inner in value.items()}
+            if key in _BY_NAME
+            else _mapped(value, change)
+            for key, value in node.items()
+        }
+    )
+
+
+def _schema(adapter: TypeAdapter[Any]) -> Schema:
+    made: Schema = _mapped(adapter.json_schema(by_alias=True), _tidy)
+    return made
+
+
+def _tidy(node: Schema) -> Schema:
+    """Without invented titles, without nulls (nobody writes them), maps closed to other keys."""
     made = {
-        key: {name: _tidy(inner) for name, inner in value.items()}
-        if key in ("properties", "$defs", "patternProperties")
-        else _tidy(value)
+        key: value
         for key, value in node.items()
         if not (key == "title" and isinstance(value, str)) and not (key == "default" and not value)
     }
@@ -137,23 +148,14 @@ def _tidy(node: Any) -> Any:  # noqa: ANN401 - any JSON
 
 def _with_templates(schema: Schema) -> Schema:
     """Texts may be templates; keys of maps are never rendered."""
-    made: Schema = _templated(schema)
+    made: Schema = _mapped(schema, _templated)
     return made
 
 
-def _templated(node: Any) -> Any:  # noqa: ANN401 - any JSON
-    if isinstance(node, list):
-        return [_templated(one) for one in node]
-    if not isinstance(node, dict):
-        return node
-    made = {key: _templated(value) for key, value in node.items() if key != "patternProperties"}
-    if "patternProperties" in node:
-        made["patternProperties"] = {
-            pattern: _templated(value) for pattern, value in node["patternProperties"].items()
-        }
+def _templated(node: Schema) -> Schema:
     if node.get("type") == "string" and isinstance(node.get("pattern"), str):
-        made["pattern"] = f"{node['pattern']}|{_TEMPLATE}"
-    return made
+        return {**node, "pattern": f"{node['pattern']}|{_TEMPLATE}"}
+    return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +236,7 @@ def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending += _references(definitions[name])
+            pending += re.findall(
+                rf'"\$ref": "{re.escape(_REF)}(\w+)"', json.dumps(definitions[name])
+            )
     return {name: definitions[name] for name in sorted(found)}
-
-
-def _references(node: Any) -> list[str]:  # noqa: ANN401 - any JSON
-    if isinstance(node, list):
-        return [name for one in node for name in _references(one)]
-    if not isinstance(node, dict):
-        return []
-    own = node.get("$ref")
-    inner = [name for value in node.values() for name in _references(value)]
-    return [*inner, own.removeprefix(_REF)] if isinstance(own, str) else inner

@@ -12,8 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from buildit.cli.examples import EXAMPLES
-from buildit.cli.formats import formats_page
+from buildit.cli.formats import examples, formats_page
 from buildit.cli.schemas import SCHEMAS, schema_text, write_schemas
 from buildit.errors import StoreError
 from buildit.recipe import config, container
@@ -194,7 +193,7 @@ def _models() -> dict[str, type[Model]]:
 @pytest.mark.parametrize("name", sorted(_models()))
 def test_every_key_of_the_page_has_an_example_that_its_model_reads(name: str) -> None:
     model = _models()[name]
-    node = parse_yaml(EXAMPLES[name], name)
+    node = parse_yaml(examples()[name], name)
     items = node.items if isinstance(node, Sequence) else (node,)
     keys: set[str] = set()
     for item in items:
