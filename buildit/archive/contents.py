@@ -5,6 +5,8 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
+from operator import ge
 from typing import Any
 
 from buildit.archive.tar.names import member_path, path_bytes
@@ -36,11 +38,11 @@ def parse_contents(data: bytes) -> tuple[Entry, ...]:
         value = json.loads(data)
         if value["format"] != CONTENTS_FORMAT:
             raise ValueError(f"format {value['format']!r} is not {CONTENTS_FORMAT}")
-        entries = tuple(_entry(row) for row in value["entries"])
-        paths = [entry.path for entry in entries]
-        if len(set(paths)) != len(paths):
-            raise ValueError("a path appears twice")
-        if contents_blob(entries) != data:
+        entries = tuple(map(_entry, value["entries"]))
+        keys = [sort_key(entry) for entry in entries]
+        if any(map(ge, keys, keys[1:])):
+            raise ValueError("a path appears twice, or before another that it follows")
+        if len(value) != 2 or canonical(value) != data:
             raise ValueError("it is not in canonical form")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(
@@ -78,30 +80,49 @@ def _row(entry: Entry) -> dict[str, object]:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    """One row, typed; what is superfluous or missing shows when the listing is written again."""
+    """One row, typed, which must be exactly what `_row` makes of the entry."""
     path = _text(row, "path")
-    if member_path(path_bytes(path)) != path:
+    rooted = f"/{path}/"
+    unusual = "//" in rooted or "/." in rooted or "\0" in rooted
+    if unusual and member_path(path_bytes(path)) != path:
         raise ValueError(f"{path!r} is no plain path")
     kind = Kind(row["kind"])
-    mode = int(_text(row, "mode"), 8)
-    if not 0 <= mode <= 0o7777:
-        raise ValueError(f"{path!r} has mode {mode:o}")
-    target = _text(row, "target") if kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
-    file = kind is Kind.FILE
+    target = _text(row, "target") if kind in _LINKS else ""
+    file, owned = kind is Kind.FILE, "uid" in row
     if file and not is_hex64(_text(row, "sha256")):
         raise ValueError(f"{path!r} has no digest")
+    uid, gid = (_natural(row, "uid"), _natural(row, "gid")) if owned else (0, 0)
+    xattrs = {}
+    for key, value in row.get("xattrs", {}).items():
+        xattrs[key] = binascii.unhexlify(value)
+        if xattrs[key].hex() != value:
+            raise ValueError(f"{path!r} has an attribute in capitals")
+    members = 4 + 2 * file + bool(target) + 2 * bool(uid or gid) + bool(xattrs)
+    if len(row) != members:
+        raise ValueError(f"{path!r} has superfluous members")
     return Entry(
-        path=path,
-        kind=kind,
-        mode=mode,
-        mtime=_number(row, "mtime"),
-        uid=_natural(row, "uid") if "uid" in row else 0,
-        gid=_natural(row, "gid") if "gid" in row else 0,
-        size=_natural(row, "size") if file else 0,
-        target=target,
-        digest=Digest(_text(row, "sha256")) if file else None,
-        xattrs={key: binascii.unhexlify(value) for key, value in row.get("xattrs", {}).items()},
+        path,
+        kind,
+        _mode(_text(row, "mode")),
+        _number(row, "mtime"),
+        uid,
+        gid,
+        _natural(row, "size") if file else 0,
+        target,
+        Digest(row["sha256"]) if file else None,
+        xattrs,
     )
+
+
+_LINKS = (Kind.SYMLINK, Kind.HARDLINK)
+
+
+@cache
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o7777 or f"{mode:04o}" != text:
+        raise ValueError(f"{text!r} is no mode")
+    return mode
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

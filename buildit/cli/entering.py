@@ -19,7 +19,7 @@ from buildit.sandbox.run import shell
 from buildit.store.cas import Store
 from buildit.store.failures import FailedBuild
 
-SHOWN = 30
+_SHOWN = 30
 """Most lines shown of the script that failed."""
 
 BASH = ("bash", "--norc", "--noprofile", "-i")
@@ -65,9 +65,9 @@ def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
         return
     lines = shlex.join(argv).splitlines()
     yield f"{failure.phase} ran:"
-    yield from (f"  {line}" for line in lines[:SHOWN])
-    if len(lines) > SHOWN:
-        yield f"  … and {len(lines) - SHOWN} more lines"
+    yield from (f"  {line}" for line in lines[:_SHOWN])
+    if len(lines) > _SHOWN:
+        yield f"  … and {len(lines) - _SHOWN} more lines"
 
 
 def enter(failure: FailedBuild, store: Store, limits: Limits) -> int:

@@ -18,7 +18,7 @@ _PLAIN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class _Line:
     """One line of the text; `place` is where its leaf was written, None where it has none."""
 
     text: str
@@ -39,7 +39,7 @@ def recipe_lines(node: Node) -> tuple[str, ...]:
     )
 
 
-def _block(node: Node, depth: int) -> Iterator[Line]:
+def _block(node: Node, depth: int) -> Iterator[_Line]:
     pad = "  " * depth
     match node:
         case Mapping(()) | Sequence(()):
@@ -54,32 +54,32 @@ def _block(node: Node, depth: int) -> Iterator[Line]:
             yield from _entry(pad, node, depth)
 
 
-def _entry(head: str, value: Node, depth: int) -> Iterator[Line]:
+def _entry(head: str, value: Node, depth: int) -> Iterator[_Line]:
     """A key with its value: beside it where that is one line, else below it."""
     gap = " " if head.strip() else ""
     match value:
         case Scalar(text) if "\n" in text.rstrip("\n"):
-            yield Line(f"{head}{gap}|", value.place)
+            yield _Line(f"{head}{gap}|", value.place)
             inner = "  " * (depth + 1)
-            yield from (Line(f"{inner}{line}") for line in text.rstrip("\n").split("\n"))
+            yield from (_Line(f"{inner}{line}") for line in text.rstrip("\n").split("\n"))
         case Scalar(text):
-            yield Line(f"{head}{gap}{_scalar(text.rstrip(chr(10)))}", value.place)
+            yield _Line(f"{head}{gap}{_scalar(text.rstrip(chr(10)))}", value.place)
         case Mapping(()):
-            yield Line(f"{head}{gap}{{}}", value.place)
+            yield _Line(f"{head}{gap}{{}}", value.place)
         case Sequence(()):
-            yield Line(f"{head}{gap}[]", value.place)
+            yield _Line(f"{head}{gap}[]", value.place)
         case _:
-            yield Line(head)
+            yield _Line(head)
             yield from _block(value, depth + 1)
 
 
-def _item(item: Node, depth: int) -> Iterator[Line]:
+def _item(item: Node, depth: int) -> Iterator[_Line]:
     pad = "  " * depth
     if isinstance(item, Scalar) or not item.items:
         yield from _entry(f"{pad}-", item, depth)
         return
     for number, line in enumerate(_block(item, depth + 1)):
-        yield Line(f"{pad}- {line.text[len(pad) + 2 :]}", line.place) if number == 0 else line
+        yield _Line(f"{pad}- {line.text[len(pad) + 2 :]}", line.place) if number == 0 else line
 
 
 def _scalar(text: str) -> str:

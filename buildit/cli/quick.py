@@ -39,15 +39,9 @@ VERBS = frozenset(
 )
 """The words that are no directory where a command begins with them; `cli.main` has the same."""
 
-SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
-"""Variables that decide which files are read."""
-
-COARSE = 20_000_000
-"""Nanoseconds by which the kernel's time of a change may lag behind the clock."""
-
 LOCK = "buildit.lock"
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 """The exit code of `errors.Interrupted`."""
 
 
@@ -75,7 +69,7 @@ def replay(argv: list[str]) -> int | None:
     except (KeyError, TypeError):
         return None
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _INTERRUPTED
     try:
         sys.stderr.write(screen)
         sys.stderr.flush()
@@ -201,11 +195,9 @@ def _question(argv: list[str]) -> str | None:
     from buildit.commands import stamp
 
     try:
-        here = os.getcwd()
+        return stamp.question("run", *words)
     except OSError:
         return None
-    settings = (os.environ.get(name, "\0") for name in SETTINGS)
-    return stamp.name("run", here, str(os.geteuid()), *settings, *words)
 
 
 def _planned(plan_stamp: str) -> list[list[Any]] | None:
@@ -224,10 +216,10 @@ def _planned(plan_stamp: str) -> list[list[Any]] | None:
 
 def _changed(row: list[Any], started: int, locked: bool) -> bool:
     """Whether a file changed after the run began; the lock is written by the run itself."""
-    path, seen = row[0], row[1]
-    if seen is None or (os.path.basename(path) == LOCK and not locked):
-        return False
-    return bool(max(seen[0], seen[1]) > started - COARSE)
+    from buildit.commands import stamp
+
+    own = os.path.basename(row[0]) == LOCK and not locked
+    return not own and stamp.changed_since(row[1], started)
 
 
 def _beneath(path: str) -> list[str]:

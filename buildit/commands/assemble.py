@@ -14,7 +14,7 @@ from buildit.commands.accounts import account_entries, account_files
 from buildit.commands.sync import directories_task, leading_nowhere, sync_task
 from buildit.commands.synced import EPOCH, Taken, some_paths
 from buildit.digest import BuildKey, Digest
-from buildit.image.merge import Merged, Overlay, Rootfs, with_parents
+from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
@@ -40,7 +40,7 @@ class Stack:
     epoch: int = EPOCH
     remarks: list[str] = field(default_factory=list)
     _links: list[str] = field(default_factory=list)
-    _overlay: Overlay = field(default_factory=lambda: Overlay(merged=Merged(EPOCH)))
+    _overlay: Overlay = field(default_factory=lambda: Overlay(merged=MergedTree(EPOCH)))
     _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
 
     def listing(self, contents: Digest) -> tuple[Entry, ...]:

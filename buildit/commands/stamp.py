@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 RACY_NANOSECONDS = 2_000_000_000
 """A file changed so shortly before its stamp could change again unseen: its digest is kept too."""
 
+SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+"""Variables that decide which files are read."""
+
+COARSE = 20_000_000
+"""Nanoseconds by which the kernel's time of a change may lag behind the clock."""
+
 FORMAT = "1"
 
 
@@ -70,6 +76,21 @@ def code_stamp() -> str:
 def name(*words: str) -> str:
     """The file name of the stamp of a question, such as (verb, directory, options…)."""
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def question(*words: str) -> str:
+    """The name of the stamp of a question that is asked here, by this user, with these settings.
+
+    Raises:
+        OSError: there is no working directory any more.
+    """
+    settings = (os.environ.get(each, "\0") for each in SETTINGS)
+    return name(*words, os.getcwd(), str(os.geteuid()), *settings)
+
+
+def changed_since(seen: list[int] | None, started: int) -> bool:
+    """Whether a file may have changed after a moment (`time.time_ns`), by its look in a row."""
+    return bool(seen and max(seen[0], seen[1]) > started - COARSE)
 
 
 def _digest(path: str) -> str | None:
@@ -138,7 +159,7 @@ def image_parts(image: Path) -> list[Path]:
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
     """Keep a result under its question; a disk that refuses costs only the shortcut."""
-    from buildit.files import replacing
+    from buildit.files import replacing  # pathlib and typing, which a replay does without
     from buildit.store.durable import make_directory
 
     with suppress(OSError):

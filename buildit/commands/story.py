@@ -49,13 +49,6 @@ if TYPE_CHECKING:
     from buildit.commands.supply import Supply
 
 
-SETTINGS = ("BUILDIT_STORE", "HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
-"""Variables that decide which files are read."""
-
-COARSE = 20_000_000
-"""Nanoseconds by which the kernel's time of a change may lag behind the clock."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line says of one container.
@@ -77,13 +70,10 @@ class Options:
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
-        return stamp.name(
+        return stamp.question(
             verb,
             os.path.abspath(self.directory),
             os.path.abspath(self.output),
-            os.getcwd(),
-            *(os.environ.get(name, "\0") for name in SETTINGS),
-            str(os.geteuid()),
             *self.use,
             "|",
             *self.update,
@@ -191,7 +181,7 @@ def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], 
     """The state of what planning read, unless something of it changed while it was read."""
     lock_file = options.directory / "buildit.lock"
     rows = stamp.record(path for path in planned.consulted if path != lock_file)
-    moved = any(seen and max(seen[0], seen[1]) > started - COARSE for _, seen, _ in rows)
+    moved = any(stamp.changed_since(seen, started) for _, seen, _ in rows)
     return () if moved else tuple(rows)
 
 

@@ -54,7 +54,7 @@ def _unreadable(error: OSError, what: str, path: Path) -> StoreError:
     )
 
 
-def read_small(blob: BlobPath, digest: Digest, title: str) -> bytes:
+def small_blob(blob: BlobPath, digest: Digest, title: str) -> bytes:
     """A blob that fits into memory, compared with its name.
 
     Raises:

@@ -17,7 +17,7 @@ from buildit.errors import RecipeError
 from buildit.recipe.leaf import LARGEST_ID, id_of
 
 Problems = Iterator[str]
-Rule = Callable[[str, object], Problems]
+JsonRule = Callable[[str, object], Problems]
 
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?"
@@ -34,7 +34,10 @@ def at(where: str, key: str | int) -> str:
 
 
 def fields(
-    where: str, value: object, required: Mapping[str, Rule], optional: Mapping[str, Rule]
+    where: str,
+    value: object,
+    required: Mapping[str, JsonRule],
+    optional: Mapping[str, JsonRule],
 ) -> Problems:
     """An object with these keys and no other."""
     if not isinstance(value, dict):
@@ -49,7 +52,7 @@ def fields(
     yield from (f"{at(where, key)}: is required" for key in required if key not in value)
 
 
-def near(key: str, known: Mapping[str, Rule]) -> str:
+def near(key: str, known: Mapping[str, JsonRule]) -> str:
     import difflib  # only for a wrong document
 
     found = difflib.get_close_matches(key, known, 1)
@@ -61,7 +64,7 @@ def doubles(names: Iterable[object]) -> list[str]:
     return sorted(name for name, count in Counter(map(str, names)).items() if count > 1)
 
 
-def list_of(rule: Rule, unique: str | None = None) -> Rule:
+def list_of(rule: JsonRule, unique: str | None = None) -> JsonRule:
     def check(where: str, value: object) -> Problems:
         if not isinstance(value, list):
             yield f"{where}: must be a list"
@@ -91,7 +94,7 @@ def boolean(where: str, value: object) -> Problems:
         yield f"{where}: must be true or false"
 
 
-def matching(pattern: re.Pattern[str], what: str) -> Rule:
+def pattern_rule(pattern: re.Pattern[str], what: str) -> JsonRule:
     def check(where: str, value: object) -> Problems:
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
             yield f"{where}: {value!r} is not {what} ({pattern.pattern})"
@@ -99,7 +102,7 @@ def matching(pattern: re.Pattern[str], what: str) -> Rule:
     return check
 
 
-def whole(lowest: int, highest: int) -> Rule:
+def whole(lowest: int, highest: int) -> JsonRule:
     def check(where: str, value: object) -> Problems:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not lowest <= value <= highest:  # type: ignore[operator]
@@ -108,7 +111,7 @@ def whole(lowest: int, highest: int) -> Rule:
     return check
 
 
-def nothing_or(rule: Rule) -> Rule:
+def nothing_or(rule: JsonRule) -> JsonRule:
     """The rule, or null, which is as good as leaving the key out."""
 
     def check(where: str, value: object) -> Problems:
@@ -118,7 +121,7 @@ def nothing_or(rule: Rule) -> Rule:
     return check
 
 
-def map_of(key: Rule, value: Rule) -> Rule:
+def map_of(key: JsonRule, value: JsonRule) -> JsonRule:
     """An object with any keys."""
 
     def check(where: str, found: object) -> Problems:
@@ -161,7 +164,7 @@ def _is_url(value: str) -> bool:
         return False
 
 
-def account(where: str, value: object) -> Problems:
+def account_rule(where: str, value: object) -> Problems:
     """A user or group: a name, a number that the kernel has, or in App Container the path of a
     file whose owner is meant. Stricter than actool: no id above 2^32-2 (setresuid(2)), no blanks,
     colons or commas, which end a field of passwd(5) and group(5)."""

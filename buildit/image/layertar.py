@@ -16,7 +16,7 @@ from buildit.archive.tar.header import BLOCK, END, header_blocks
 from buildit.archive.tar.write import TarWriter, hashing_writer
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.image.copying import BlobPath, open_blob, read_small
+from buildit.image.copying import BlobPath, open_blob, small_blob
 from buildit.image.merge import Member, Rootfs
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
@@ -31,7 +31,7 @@ def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
         CorruptBlob: it holds other bytes than its name says.
         IntegrityError: it is not a listing.
     """
-    return parse_contents(read_small(blob, layer.contents, layer.title))
+    return parse_contents(small_blob(blob, layer.contents, layer.title))
 
 
 def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:

@@ -5,8 +5,8 @@ deletes, then what it brings. Clients see a stack in two ways. An unpacker (umoc
 after entry into one directory. An overlay file system (podman, docker, containerd) shows a
 directory as the uppermost layer has it that holds it or anything beneath it, by defaults where that
 layer has no entry for it (kernel Documentation/filesystems/overlayfs, "Merged directories").
-`Merged` keeps both; where they differ, an emitter restates the directory on top, and `verify` has a
-problem.
+`MergedTree` keeps both; where they differ, an emitter restates the directory on top, and `verify`
+has a problem.
 
 On top of that, `Overlay` knows whose the layers are. Two packages never own one path, unless what
 they put there is the same. A step (sync, users) may replace a file or a link, never a directory by
@@ -35,7 +35,7 @@ _OPAQUE = ".wh..wh..opq"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LayerChange:
     """One layer: `deleted` are paths that go with all beneath them, `opaque` directories of which
     nothing below stays; then come `entries`, in the order of the layer."""
 
@@ -44,7 +44,7 @@ class Change:
     opaque: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Change:
+    def of(cls, entries: Iterable[Entry]) -> LayerChange:
         """The change that a layer's entries are, deletions spelt as image-spec layer.md does
         ("Whiteouts"): `d/.wh.x` deletes `d/x`, `d/.wh..wh..opq` makes `d` opaque."""
         kept = tuple(entries)
@@ -108,7 +108,7 @@ where nobody settles it, and then nothing of a directory stays beneath a file.""
 
 
 @dataclass(slots=True)
-class Merged:
+class MergedTree:
     """A tree that grows layer by layer. `tree` is what an unpacker leaves, by path, without a root
     unless a layer has one. `stated` has, for each directory, the entry of the uppermost layer that
     holds it or anything beneath it; None where that layer has no entry for it. A directory may be
@@ -122,7 +122,7 @@ class Merged:
     deleted: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
 
-    def lay(self, change: Change, settle: Settle | None = None) -> Laid:
+    def lay(self, change: LayerChange, settle: Settle | None = None) -> Laid:
         """Lay one more layer over the tree: deletions first, then its entries.
 
         Raises:
@@ -312,7 +312,7 @@ class Overlay:
 
     layers: list[Layer] = field(default_factory=list)
     listings: list[tuple[Entry, ...]] = field(default_factory=list)
-    merged: Merged = field(default_factory=Merged)
+    merged: MergedTree = field(default_factory=MergedTree)
     clashes: set[str] = field(default_factory=set)
     notices: dict[str, str] = field(default_factory=dict)
 
@@ -324,7 +324,7 @@ class Overlay:
         """
         self.layers.append(layer)
         self.listings.append(tuple(listing))
-        change = Change.of(listing)
+        change = LayerChange.of(listing)
         if layer.kind is LayerKind.PACKAGE:
             self.clashes.update(change.deleted, change.opaque)
         laid = self.merged.lay(change, self._settled)
@@ -410,7 +410,7 @@ class Overlay:
         """What each layer has at a path: `a directory of x and a link to 'usr/lib' of y`."""
         sides = set()
         for layer, listing in zip(self.layers, self.listings, strict=True):
-            change = Change.of(listing)
+            change = LayerChange.of(listing)
             if path in (*change.deleted, *change.opaque):
                 sides.add(f"a deletion of {layer.title}")
             for member in _members(change.entries, 0):
@@ -446,7 +446,7 @@ def merge_group(rootfs: Rootfs, numbers: range) -> Rootfs:
         overlay.lay(rootfs.layers[number], rootfs.listings[number])
     merged = overlay.merged
     tree = {path: member for path, member in merged.tree.items() if member.layer != GENERATED}
-    marks = Change((), *merged.deletions()).spelt()
+    marks = LayerChange((), *merged.deletions()).spelt()
     tree |= {mark.path: Member(mark, GENERATED, mark.path) for mark in marks}
     return Rootfs(tuple(overlay.layers), tuple(overlay.listings), tree)
 

@@ -16,7 +16,7 @@ from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest
-from buildit.image.merge import GENERATED, Change, Member, Merged, linked
+from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree, linked
 from buildit.model.tree import Entry, Kind
 
 FOREIGN = Budget(ratio=100_000, depth=256)
@@ -29,14 +29,14 @@ TIMES = 64
 """How often as large as what is stored the whole may be, beyond that. Text gives 5 to 20."""
 
 
-def inflated(stored: int, before: int = 0) -> Budget:
+def budget_of(stored: int, before: int = 0) -> Budget:
     """What a layer or archive of `stored` bytes may become, `before` being spent already: nothing
     else bounds what a stranger's few bytes cost (20 MB gave 20 GiB of zeros)."""
     most = max(INFLATED, TIMES * stored) - before
     return replace(FOREIGN, total_bytes=max(most, stored))
 
 
-SHOWN = 20
+PROBLEMS_SHOWN = 20
 """Paths of one kind of problem that are told one by one."""
 
 
@@ -47,13 +47,13 @@ class SeenTree:
     The root is the entry "". `problems` are what cannot be laid down as written.
     """
 
-    merged: Merged = field(default_factory=Merged)
+    merged: MergedTree = field(default_factory=MergedTree)
     problems: list[str] = field(default_factory=list)
 
     def lay(self, entries: list[Entry]) -> None:
         """Lay one layer over the tree: deletions first, then its entries (OCI layer.md)."""
         number, tree = self.merged.layers, self.merged.tree
-        change = Change.of(entries)
+        change = LayerChange.of(entries)
         change = replace(change, entries=tuple(self._whole(change.entries)))
         laid = self.merged.lay(change)
         own = {entry.path for entry in change.entries}
@@ -93,8 +93,8 @@ class SeenTree:
         self.merged.tree.setdefault("", Member(_default(""), GENERATED, ""))
         if stacked:
             found = list(self._differences())
-            more = len(found) - SHOWN
-            self.problems += found[:SHOWN]
+            more = len(found) - PROBLEMS_SHOWN
+            self.problems += found[:PROBLEMS_SHOWN]
             self.problems += [f"and {more} more such paths"] if more > 0 else []
         return tuple(member.entry for member in linked(self.merged.tree))
 

@@ -15,7 +15,7 @@ SIGNALS = frozenset(
     | {f"SIGRTMIN+{number}" for number in range(1, 16)}
     | {f"SIGRTMAX-{number}" for number in range(1, 15)}
 )
-LARGEST = 64
+_MOST = 64
 
 
 def signal_problem(text: str) -> str | None:
@@ -23,9 +23,7 @@ def signal_problem(text: str) -> str | None:
     if text in SIGNALS:
         return None
     if text.isascii() and text.isdecimal() and not text.startswith("0"):
-        return (
-            None if len(text) < 3 and int(text) <= LARGEST else f"{text} is not from 1 to {LARGEST}"
-        )
+        return None if len(text) < 3 and int(text) <= _MOST else f"{text} is not from 1 to {_MOST}"
     upper = text.upper()
     meant = next((name for name in (upper, f"SIG{upper}") if name in SIGNALS), None)
     advice = f"write {meant}" if meant else "such as SIGTERM, SIGQUIT or SIGRTMIN+3"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from buildit.digest import key_uuid
+from buildit.image.formats.table import is_directory, is_discovered
 from buildit.model import amount
 from buildit.site.catalogue import SUMS_SUFFIX, ContainerIndex, PublishedFile, Site
 from buildit.store.attest import fingerprint
@@ -124,7 +125,7 @@ def _image_names(site: Site, container: ContainerIndex) -> Iterator[tuple[str, s
     for entry in container.entries:
         for image in entry.images:
             stem, version, _ = image.file.partition(f"-{entry.version}-{entry.os}-")
-            if image.format == "aci" and version and image.file in container.files:
+            if is_discovered(image.format) and version and image.file in container.files:
                 names = [f"{site.prefix}/containers/{container.directory}"]
                 names += [entry.name] if "/" in entry.name else []
                 yield from ((stem, name) for name in names if _DISCOVERED.fullmatch(name))
@@ -219,7 +220,7 @@ def _fetching(site: Site, index: ContainerIndex, entry: ContainerEntry) -> list[
     listed = quote(f"{entry.title}{SUMS_SUFFIX}", errors="replace")
     depth = len([part for part in place.split("/")[3:] if part])
     signed = [one.file for one in entry.images if f"{one.file}.asc" in index.files]
-    layouts = [one.file for one in entry.images if one.format == "oci" and not one.digest]
+    layouts = [one.file for one in entry.images if is_directory(one.format) and not one.digest]
     return [
         f"curl -fsSO {place}{listed}",
         f"cut -c67- {listed} |",

@@ -27,7 +27,7 @@ from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.oci import LayerPlace, write_layers
 from buildit.image.formats.read_directory import read_directory
-from buildit.image.merge import Merged, Overlay, merge, with_parents
+from buildit.image.merge import MergedTree, Overlay, merge, with_parents
 from buildit.image.reading import SeenTree, read_entries
 from buildit.image.verify import verify
 from buildit.model.image import Layer, LayerKind
@@ -105,7 +105,7 @@ def _whole(entry: Entry, made: dict[str, tuple[Entry, bytes]]) -> bool:
 
 def stack(chance: random.Random, blobs: BlobDirectory) -> list[tuple[Layer, list[Entry]]]:
     """Layers that merge without a clash: of packages and of steps."""
-    overlay = Overlay(merged=Merged(5))
+    overlay = Overlay(merged=MergedTree(5))
     made: list[tuple[Layer, list[Entry]]] = []
     for number in range(chance.randrange(2, 7)):
         kind = chance.choice((LayerKind.PACKAGE, LayerKind.STEP))

@@ -11,17 +11,17 @@ import re
 from collections.abc import Mapping
 
 from buildit.image.documents import (
+    JsonRule,
     Problems,
-    Rule,
-    account,
+    account_rule,
     at,
     boolean,
     fields,
     filled,
     list_of,
     map_of,
-    matching,
     nothing_or,
+    pattern_rule,
     text,
     time,
     url,
@@ -35,7 +35,7 @@ _SEMVER = re.compile(
 )
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
 _IMAGE_ID = re.compile(r"sha512-[0-9a-f]{1,128}")
-ARCHITECTURES: Mapping[str, frozenset[str]] = {
+OS_ARCHITECTURES: Mapping[str, frozenset[str]] = {
     "linux": frozenset(
         {"amd64", "i386", "aarch64", "aarch64_be", "armv6l", "armv7l", "armv7b"}
         | {"ppc64", "ppc64le", "s390x"}
@@ -66,8 +66,8 @@ def _exec(where: str, value: object) -> Problems:
         yield from _absolute(at(where, 0), value[0])
 
 
-_identifier = matching(AC_IDENTIFIER, "an AC identifier")
-_name = matching(AC_NAME, "an AC name")
+_identifier = pattern_rule(AC_IDENTIFIER, "an AC identifier")
+_name = pattern_rule(AC_NAME, "an AC name")
 
 
 _strings = map_of(text, text)
@@ -96,9 +96,9 @@ def _labels(where: str, value: object) -> Problems:
         return
     labels = {member.get("name"): member.get("value") for member in value if _is_pair(member)}
     if "os" in labels:
-        known = ARCHITECTURES.get(labels["os"])
+        known = OS_ARCHITECTURES.get(labels["os"])
         if known is None:
-            yield f"{where}: os {labels['os']!r} is none of {', '.join(ARCHITECTURES)}"
+            yield f"{where}: os {labels['os']!r} is none of {', '.join(OS_ARCHITECTURES)}"
         elif labels.get("arch", "amd64") not in known and "arch" in labels:
             yield (
                 f"{where}: arch {labels['arch']!r} does not exist on {labels['os']}; "
@@ -123,12 +123,12 @@ def _annotation(where: str, value: object) -> Problems:
 
 
 def _variable(where: str, value: object) -> Problems:
-    name = matching(_ENV_NAME, "a name of an environment variable")
+    name = pattern_rule(_ENV_NAME, "a name of an environment variable")
     yield from fields(where, value, {"name": name, "value": text}, {})
 
 
 def _event(where: str, value: object) -> Problems:
-    name = matching(re.compile("pre-start|post-stop"), "an event")
+    name = pattern_rule(re.compile("pre-start|post-stop"), "an event")
     yield from fields(where, value, {"name": name, "exec": _exec}, {})
 
 
@@ -138,8 +138,8 @@ def _mount_point(where: str, value: object) -> Problems:
 
 def _port(where: str, value: object) -> Problems:
     """Stricter than actool: a protocol of no name and a count of no ports are slips."""
-    required: dict[str, Rule] = {"name": _name, "protocol": filled, "port": whole(1, 65535)}
-    optional: dict[str, Rule] = {"count": whole(1, 65535), "socketActivated": boolean}
+    required: dict[str, JsonRule] = {"name": _name, "protocol": filled, "port": whole(1, 65535)}
+    optional: dict[str, JsonRule] = {"count": whole(1, 65535), "socketActivated": boolean}
     problems = tuple(fields(where, value, required, optional))
     yield from problems
     if not problems and isinstance(value, dict):
@@ -151,15 +151,15 @@ def _port(where: str, value: object) -> Problems:
 _QUANTITY = re.compile(
     r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkKMGTPE]|[eE][+-]?[0-9]+)?"
 )
-_quantity = nothing_or(matching(_QUANTITY, "a quantity such as 500m or 1Gi"))
+_quantity = nothing_or(pattern_rule(_QUANTITY, "a quantity such as 500m or 1Gi"))
 
 
-def _limits(*, default: bool) -> Rule:
+def _limits(*, default: bool) -> JsonRule:
     """`{request, limit}`; bandwidths and IOPS have `default: true` and no request instead (appc
     spec ace.md, "Resource Isolators")."""
 
     def check(where: str, value: object) -> Problems:
-        known: dict[str, Rule] = {"limit": _quantity, "default": boolean}
+        known: dict[str, JsonRule] = {"limit": _quantity, "default": boolean}
         if not default:
             known["request"] = _quantity
         yield from fields(where, value, {}, known)
@@ -169,12 +169,12 @@ def _limits(*, default: bool) -> Rule:
     return check
 
 
-def _set_of(*, errno: bool) -> Rule:
+def _set_of(*, errno: bool) -> JsonRule:
     """`{set: [...]}`, not empty; of system calls with an `errno` in capitals."""
-    capitals = matching(re.compile("[A-Z]*"), "the name of an error in capitals")
+    capitals = pattern_rule(re.compile("[A-Z]*"), "the name of an error in capitals")
 
     def check(where: str, value: object) -> Problems:
-        optional: dict[str, Rule] = {"errno": capitals} if errno else {}
+        optional: dict[str, JsonRule] = {"errno": capitals} if errno else {}
         yield from fields(where, value, {"set": list_of(text)}, optional)
         if isinstance(value, dict) and value.get("set") == []:
             yield f"{at(where, 'set')}: must not be empty"
@@ -183,7 +183,7 @@ def _set_of(*, errno: bool) -> Rule:
 
 
 def _selinux(where: str, value: object) -> Problems:
-    part = matching(re.compile("[^:]+"), "a part of a context")
+    part = pattern_rule(re.compile("[^:]+"), "a part of a context")
     yield from fields(where, value, {"user": part, "role": part, "type": part, "level": filled}, {})
 
 
@@ -191,7 +191,7 @@ def _apparmor(where: str, value: object) -> Problems:
     yield from fields(where, value, {"profile": filled}, {})
 
 
-ISOLATORS: Mapping[str, Rule] = {
+ISOLATORS: Mapping[str, JsonRule] = {
     "resource/block-bandwidth": _limits(default=True),
     "resource/block-iops": _limits(default=True),
     "resource/cpu": _limits(default=False),
@@ -242,10 +242,10 @@ def _isolators(where: str, value: object) -> Problems:
 
 
 def _app(where: str, value: object) -> Problems:
-    required: dict[str, Rule] = {"exec": _exec, "user": account, "group": account}
+    required: dict[str, JsonRule] = {"exec": _exec, "user": account_rule, "group": account_rule}
     # Stricter than actool: what the kernel has no id for is refused.
     gids = list_of(whole(0, LARGEST_ID))
-    optional: dict[str, Rule] = {
+    optional: dict[str, JsonRule] = {
         "workingDirectory": _absolute,
         "environment": list_of(_variable, "name"),
         "supplementaryGIDs": gids,
@@ -262,8 +262,8 @@ def _app(where: str, value: object) -> Problems:
 
 def _dependency(where: str, value: object) -> Problems:
     """Stricter than actool: an image ID is `sha512-` and hexadecimal digits (types.md)."""
-    optional: dict[str, Rule] = {
-        "imageID": matching(_IMAGE_ID, "an image ID"),
+    optional: dict[str, JsonRule] = {
+        "imageID": pattern_rule(_IMAGE_ID, "an image ID"),
         "labels": _labels,
         "size": whole(0, 2**63 - 1),
     }
@@ -271,8 +271,12 @@ def _dependency(where: str, value: object) -> Problems:
 
 
 def _manifest(where: str, value: object) -> Problems:
-    required: dict[str, Rule] = {"acKind": _kind, "acVersion": _version, "name": _identifier}
-    optional: dict[str, Rule] = {
+    required: dict[str, JsonRule] = {
+        "acKind": _kind,
+        "acVersion": _version,
+        "name": _identifier,
+    }
+    optional: dict[str, JsonRule] = {
         "labels": _labels,
         "app": _app,
         "dependencies": list_of(_dependency),

@@ -31,10 +31,10 @@ from buildit.image.restoring import COPIERS, make_layout, write_documents
 from buildit.model.image import App, Architecture, Emission, Health, Image
 from buildit.store.checked import checked_stream
 
-INDEX = "application/vnd.oci.image.index.v1+json"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
 _BLOBS = "blobs/sha256"
@@ -157,7 +157,7 @@ def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
 
 def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[str, object]:
     """image-spec manifest.md."""
-    media_type = LAYER + SUFFIXES[OCI.codec(image)]
+    media_type = LAYER_TYPE + SUFFIXES[OCI.codec(image)]
     annotations = {
         "org.opencontainers.image.created": rfc3339(image.epoch),
         "org.opencontainers.image.title": image.name,
@@ -168,8 +168,8 @@ def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[
     }
     return {
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": _descriptor(CONFIG, digest_bytes(config), len(config)),
+        "mediaType": MANIFEST_TYPE,
+        "config": _descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
         "layers": [_descriptor(media_type, each.digest, each.size) for each in layers],
         "annotations": annotations,
     }
@@ -179,14 +179,14 @@ def _index(image: Image, config: Document, manifest: bytes) -> dict[str, object]
     """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag (umoci allows
     no colon in it), containerd's own name what ctr and podman call a loaded image."""
     descriptor = {
-        **_descriptor(MANIFEST, digest_bytes(manifest), len(manifest)),
+        **_descriptor(MANIFEST_TYPE, digest_bytes(manifest), len(manifest)),
         "platform": {**_platform(image), "os": config["os"]},
         "annotations": {
             "io.containerd.image.name": reference(image),
             "org.opencontainers.image.ref.name": tag(image.version),
         },
     }
-    return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]}
+    return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]}
 
 
 def _descriptor(media_type: str, digest: Digest, size: int) -> dict[str, object]:
@@ -298,4 +298,5 @@ OCI = Format(
     plan=_plan,
     write=_write,
     stem=file_reference,
+    directory=True,
 )

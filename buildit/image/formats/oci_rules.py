@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from buildit.image.documents import (
+    JsonRule,
     Problems,
-    Rule,
     account_problems,
     at,
     boolean,
@@ -20,15 +20,15 @@ from buildit.image.documents import (
     fields,
     list_of,
     map_of,
-    matching,
     nothing_or,
+    pattern_rule,
     text,
     time,
     whole,
 )
 from buildit.image.signals import signal_problem
 
-OURS = ("rootfs", "history")
+OF_LAYERS = ("rootfs", "history")
 """Members that describe the layers: only we know them."""
 
 _ENV = re.compile(r"[^=\0]+=[^\0]*")
@@ -44,9 +44,9 @@ def config_problems(document: object, platform: dict[str, object]) -> tuple[str,
     """
     if not isinstance(document, dict):
         return ("the document must be an object",)
-    kept = {key: value for key, value in document.items() if key not in OURS}
+    kept = {key: value for key, value in document.items() if key not in OF_LAYERS}
     return (
-        *(f"{key}: is made from the layers; leave it out" for key in OURS if key in document),
+        *(f"{key}: is made from the layers; leave it out" for key in OF_LAYERS if key in document),
         *_top("", kept),
         *(
             f"{key}: {document[key]!r} is not the container's, {platform[key]!r}"
@@ -57,7 +57,7 @@ def config_problems(document: object, platform: dict[str, object]) -> tuple[str,
 
 
 def _top(where: str, value: object) -> Problems:
-    optional: dict[str, Rule] = {
+    optional: dict[str, JsonRule] = {
         "created": nothing_or(time),
         "author": text,
         "architecture": text,
@@ -72,7 +72,7 @@ def _top(where: str, value: object) -> Problems:
 
 def _section(where: str, value: object) -> Problems:
     words = nothing_or(list_of(text))
-    optional: dict[str, Rule] = {
+    optional: dict[str, JsonRule] = {
         "User": _user,
         "ExposedPorts": nothing_or(map_of(_port, _empty)),
         "Env": nothing_or(_environment),
@@ -114,7 +114,7 @@ def _port(where: str, value: object) -> Problems:
 
 
 def _environment(where: str, value: object) -> Problems:
-    pair = matching(_ENV, "NAME=value")
+    pair = pattern_rule(_ENV, "NAME=value")
     yield from list_of(pair)(where, value)
     if isinstance(value, list):
         names = [str(each).partition("=")[0] for each in value]
@@ -151,7 +151,7 @@ def _signal(where: str, value: object) -> Problems:
 def _healthcheck(where: str, value: object) -> Problems:
     """Docker: `Test` is empty (as the base has it), `NONE`, `CMD` and words, or `CMD-SHELL` and
     one line; times are in nanoseconds, 0 or at least a millisecond."""
-    optional: dict[str, Rule] = {
+    optional: dict[str, JsonRule] = {
         "Test": nothing_or(_test),
         "Interval": _nanoseconds,
         "Timeout": _nanoseconds,

@@ -16,7 +16,7 @@ from buildit.errors import BuilditError
 from buildit.image.appspec import program_problem
 from buildit.image.formats.aci import ACI
 from buildit.image.formats.aci_rules import manifest_problems
-from buildit.image.reading import Reading, SeenTree, inflated, read_entries
+from buildit.image.reading import Reading, SeenTree, budget_of, read_entries
 from buildit.model.tree import Entry, Kind
 
 _MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
@@ -49,7 +49,7 @@ def read_aci(path: Path) -> Reading:
         problems += _magic_problems(stream)
         try:
             with decompressed(
-                stream, inflated(os.fstat(stream.fileno()).st_size), str(path)
+                stream, budget_of(os.fstat(stream.fileno()).st_size), str(path)
             ) as plain:
                 hashed = _Sha512(plain)
                 tree, manifest = _read(hashed, path.name, problems)

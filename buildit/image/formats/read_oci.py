@@ -9,24 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from buildit.archive.beneath import Root
 from buildit.archive.decompress import decompressed
 from buildit.archive.streams import Readable
 from buildit.digest import CHUNK, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError
-from buildit.image.formats.oci import CONFIG, INDEX, LAYER, LAYOUT, MANIFEST
+from buildit.image.formats.oci import CONFIG_TYPE, INDEX_TYPE, LAYER_TYPE, LAYOUT, MANIFEST_TYPE
 from buildit.image.formats.oci_rules import config_problems
-from buildit.image.reading import Reading, SeenTree, inflated, read_entries
+from buildit.image.formats.table import Document
+from buildit.image.reading import Reading, SeenTree, budget_of, read_entries
 from buildit.model.tree import Entry
 
 _DOCUMENT_MOST = 4 << 20
 _MAGICS = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
-Document = Mapping[str, Any]
 
 
 class _Sha256:
@@ -72,14 +71,14 @@ class _Layout:
         return content
 
     def blob(self, descriptor: Document, what: str) -> bytes:
-        content = self.document(blob_path(descriptor, what))
+        content = self.document(blob_place(descriptor, what))
         actual = oci_digest(digest_bytes(content))
         if actual != descriptor["digest"] or len(content) != descriptor.get("size"):
             self.problems.append(f"the {what} is not of the digest and size that name it")
         return content
 
 
-def blob_path(descriptor: Document, what: str) -> str:
+def blob_place(descriptor: Document, what: str) -> str:
     """Where a descriptor's blob lies; only SHA-256, only 64 hex digits, before it is a path.
 
     Raises:
@@ -102,7 +101,7 @@ def read_oci(path: Path) -> Reading:
         layout = _Layout(root)
         try:
             described = _described(layout)
-            blob_path(described, "manifest")
+            blob_place(described, "manifest")
             identifier = str(described["digest"])
             manifest = _object(layout.blob(described, "manifest"), "manifest")
             tree = _image(layout, manifest, described)
@@ -139,19 +138,22 @@ def _described(layout: _Layout) -> Document:
     if mark.get("imageLayoutVersion") != LAYOUT["imageLayoutVersion"]:
         layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
     index = _object(layout.document("index.json"), "index")
-    if index.get("schemaVersion") != 2 or index.get("mediaType", INDEX) != INDEX:
+    if index.get("schemaVersion") != 2 or index.get("mediaType", INDEX_TYPE) != INDEX_TYPE:
         layout.problems.append("index.json: is no image index")
     manifests = _objects(index, "manifests", "index")
-    if len(manifests) != 1 or manifests[0].get("mediaType") != MANIFEST:
+    if len(manifests) != 1 or manifests[0].get("mediaType") != MANIFEST_TYPE:
         raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
     return manifests[0]
 
 
 def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree:
-    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", MANIFEST) != MANIFEST:
+    if (manifest.get("schemaVersion"), manifest.get("mediaType", MANIFEST_TYPE)) != (
+        2,
+        MANIFEST_TYPE,
+    ):
         layout.problems.append("the manifest is of another media type than its descriptor")
     named = manifest.get("config")
-    if not isinstance(named, dict) or named.get("mediaType") != CONFIG:
+    if not isinstance(named, dict) or named.get("mediaType") != CONFIG_TYPE:
         raise IntegrityError("the manifest names no image config")
     config = _object(layout.blob(named, "config"), "config")
     rootfs = config.get("rootfs")
@@ -190,10 +192,10 @@ def _codec(magic: bytes) -> str:
 
 
 def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) -> list[Entry]:
-    suffix = str(descriptor.get("mediaType")).removeprefix(LAYER)
+    suffix = str(descriptor.get("mediaType")).removeprefix(LAYER_TYPE)
     if suffix not in ("", *_MAGICS):
         raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
-    path = blob_path(descriptor, what)
+    path = blob_place(descriptor, what)
     try:
         descriptor_fd = layout.root.open_read(path)
     except OSError as error:
@@ -205,7 +207,7 @@ def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) ->
         if _codec(magic) != suffix:
             layout.problems.append(f"{what} is not compressed as its media type says")
         stored = _Sha256(stream)
-        budget = inflated(os.fstat(stream.fileno()).st_size, layout.inflated)
+        budget = budget_of(os.fstat(stream.fileno()).st_size, layout.inflated)
         with decompressed(stored, budget, what) as unpacked:
             plain = _Sha256(unpacked)
             entries = [entry for entry, _ in read_entries(plain, what)]

@@ -74,7 +74,7 @@ class Format:
     message that refuses others. `empty` is whether an image may have no layers. `spelling` is a
     machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
     what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
-    whether App Container discovery finds it.
+    whether App Container discovery finds it, `directory` whether it is one and no file.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Format:
     empty: bool = False
     signed: bool = False
     discovered: bool = False
+    directory: bool = False
 
     def codec(self, image: Image) -> str:
         """How the image is compressed.
@@ -121,6 +122,16 @@ def _oci() -> Format:
 
 
 FORMATS: Mapping[str, Callable[[], Format]] = {"aci": _aci, "oci": _oci}
+
+
+def is_discovered(name: str) -> bool:
+    """Whether App Container discovery finds images of the format of this name."""
+    return name in FORMATS and FORMATS[name]().discovered
+
+
+def is_directory(name: str) -> bool:
+    """Whether images of the format of this name are directories."""
+    return name in FORMATS and FORMATS[name]().directory
 
 
 def format_of(image: Image) -> Format:

@@ -8,7 +8,7 @@ import pytest
 
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
-from buildit.image.reading import SHOWN, SeenTree
+from buildit.image.reading import PROBLEMS_SHOWN, SeenTree
 from buildit.model.tree import Entry, Kind
 from tests.unit.image.samples import directory, file, hard, link
 
@@ -92,9 +92,9 @@ def test_a_hard_link_to_a_file_of_another_layer() -> None:
 
 
 def test_many_problems_are_counted() -> None:
-    names = [f"d{number:03}" for number in range(SHOWN + 7)]
+    names = [f"d{number:03}" for number in range(PROBLEMS_SHOWN + 7)]
     found = problems([directory(name, 0o700) for name in names], [file(f"{n}/x") for n in names])
-    assert len(found) == SHOWN + 1
+    assert len(found) == PROBLEMS_SHOWN + 1
     assert found[-1] == "and 7 more such paths"
 
 

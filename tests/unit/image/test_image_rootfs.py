@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, RecipeError
 from buildit.image.budget import group
-from buildit.image.merge import GENERATED, Change, Merged, Rootfs, linked, merge
+from buildit.image.merge import GENERATED, LayerChange, MergedTree, Rootfs, linked, merge
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key
 from tests.unit.image.samples import EPOCH, directory, file, hard, link
@@ -246,19 +246,19 @@ def test_a_hard_link_without_its_file_is_an_integrity_error() -> None:
 BASE = [directory("d", 0o700), directory("d/e"), file("d/e/x", b"1"), file("d/y"), link("l", "d")]
 
 
-def changed(*layers: Sequence[tuple[Entry, bytes]]) -> Merged:
-    tree = Merged()
+def changed(*layers: Sequence[tuple[Entry, bytes]]) -> MergedTree:
+    tree = MergedTree()
     for files in layers:
-        tree.lay(Change.of(entry for entry, _ in files))
+        tree.lay(LayerChange.of(entry for entry, _ in files))
     return tree
 
 
 def test_deletions_are_read_and_spelt() -> None:
     marks = [file(".wh.l"), directory("d"), file("d/.wh..wh..opq"), file("d/.wh.y"), file("d/z")]
-    change = Change.of(entry for entry, _ in marks)
+    change = LayerChange.of(entry for entry, _ in marks)
     assert (change.deleted, change.opaque) == (("l", "d/y"), ("d",))
     assert [entry.path for entry in change.entries] == ["d", "d/z"]
-    assert Change.of(change.spelt()) == replace(change, entries=change.entries)
+    assert LayerChange.of(change.spelt()) == replace(change, entries=change.entries)
 
 
 @pytest.mark.parametrize(
@@ -304,8 +304,8 @@ def test_layers_that_become_one_are_the_same_change(
         gone = tuple(path for path in deleted if path and path not in taken)
         leaves = {each.path for each in entries if each.kind is not Kind.DIRECTORY}
         whole = tuple(path for path in opaque if path not in leaves)
-        changes.append(Change(entries, gone, whole))
-    one_by_one, at_once, group_tree = Merged(), Merged(), Merged()
+        changes.append(LayerChange(entries, gone, whole))
+    one_by_one, at_once, group_tree = MergedTree(), MergedTree(), MergedTree()
     for change in changes:
         assume(not one_by_one.lay(change).through)  # where clients differ anyway
     for change in changes[:first]:
@@ -316,11 +316,11 @@ def test_layers_that_become_one_are_the_same_change(
         each.entry
         for each in linked({p: m for p, m in group_tree.tree.items() if m.layer != GENERATED})
     )
-    at_once.lay(Change(brought, *group_tree.deletions()))
+    at_once.lay(LayerChange(brought, *group_tree.deletions()))
     assert told_of(at_once) == told_of(one_by_one)
 
 
-def told_of(tree: Merged) -> dict[str, Entry]:
+def told_of(tree: MergedTree) -> dict[str, Entry]:
     """All but directories that no layer brings."""
     found = tree.tree.items()
     return {path: member.entry for path, member in found if member.layer != GENERATED}

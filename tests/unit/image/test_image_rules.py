@@ -24,8 +24,8 @@ VERDICTS: list[dict[str, Any]] = json.loads(
 STRICTER = {
     "acVersion '0.08.1'": "_version",
     "exec ": "_exec",
-    "user ": "account",
-    "group ": "account",
+    "user ": "account_rule",
+    "group ": "account_rule",
     "workingDirectory ": "_absolute",
     "pathWhitelist ['']": "_absolute",
     'mountPoints [{"name": "data", "path"': "_absolute",
