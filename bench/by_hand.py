@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from bench.timing import BenchError
-from buildit.commands.story import Options, prepare
-from buildit.commands.supply import toolchain_owners
+from buildit.commands.fetching import toolchain_owners
+from buildit.commands.preparing import Options, prepare
 from buildit.events import silent
 from buildit.make.workroom import Workroom
 from buildit.model.config import Config

@@ -30,11 +30,11 @@ def build_verb(invocation: Invocation, asked: Asked) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
     from buildit.cli.emitted import images_plain
     from buildit.cli.remember import remember
-    from buildit.commands import story
+    from buildit.commands import building
 
     started = time.time_ns()
     with asked.screen() as screen:
-        emissions = story.build(asked.options, screen, invocation.stop)
+        emissions = building.build(asked.options, screen, invocation.stop)
     if asked.as_json:
         say_json({"images": images_plain(emissions)})
     else:
@@ -48,17 +48,17 @@ def plan_verb(asked: Asked) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
-    from buildit.commands import story
+    from buildit.commands import preparing
     from buildit.commands.forecast import forecast
     from buildit.events import Notice
 
     with asked.screen() as screen:
-        prepared = story.with_synced(story.prepare(asked.options, screen), asked.options)
+        prepared = preparing.with_synced(preparing.prepare(asked.options, screen), asked.options)
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
         announce(prepared, asked.options, screen)
-        settings = story.located(prepared, asked.options, screen)
-        with story.opened(settings, asked.options, screen) as run:
+        settings = preparing.located(prepared, asked.options, screen)
+        with preparing.opened(settings, asked.options, screen) as run:
             found = forecast(prepared.plan, run.store, run.remotes)
     give(
         prepared.plan,
@@ -126,10 +126,10 @@ def use_verb(asked: Asked) -> None:
 def push_verb(invocation: Invocation, asked: Asked) -> None:
     """Publish the packages, the spec and the images of DIR; build it first."""
     from buildit.cli.publishing import pushed_lines, pushed_plain
-    from buildit.commands import story
+    from buildit.commands import building
 
     with asked.screen() as screen:
-        done = story.push(asked.options, screen, invocation.stop)
+        done = building.push(asked.options, screen, invocation.stop)
     give(done, pushed_lines, pushed_plain, as_json=asked.as_json)
 
 
@@ -143,13 +143,13 @@ def why_verb(asked: Asked, words: tuple[str, ...]) -> None:
     names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
     """
     from buildit.cli.whys import split, why_lines, why_plain, whys
-    from buildit.commands import story
+    from buildit.commands import preparing
 
     directory, wanted = split(words)
     options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
-        prepared = story.prepare(options, screen)
-        settings = story.located(prepared, options, screen)
-        with story.opened(settings, options, screen) as run:
+        prepared = preparing.prepare(options, screen)
+        settings = preparing.located(prepared, options, screen)
+        with preparing.opened(settings, options, screen) as run:
             found = whys(prepared, run.store, run.remotes, wanted)
     give(found, why_lines, why_plain, as_json=asked.as_json)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from buildit.commands.choose import Choice, Request, choose, shipped_trees
-from buildit.commands.story import Options
+from buildit.commands.preparing import Options
 from buildit.errors import UsageError
 from buildit.model.use import flag_text
 from buildit.model.version import Version

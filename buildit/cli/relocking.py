@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from buildit.commands import story
+from buildit.commands import preparing
 from buildit.commands.locking import LOCK_FILE
 from buildit.commands.planning import Planned
 from buildit.errors import UsageError
@@ -18,14 +18,14 @@ EVERYTHING = "*"
 TOOLCHAIN = "toolchain"
 
 
-def announce(prepared: story.Prepared, options: story.Options, report: Reporter) -> None:
+def announce(prepared: preparing.Prepared, options: preparing.Options, report: Reporter) -> None:
     """Say what a build would change in the lock, without writing it.
 
     Raises:
         UnsatisfiableError: under `--locked`, where anything would change.
     """
     if options.locked:
-        story.lock(prepared, options, report)
+        preparing.lock(prepared, options, report)
     elif prepared.pins is not None:
         platform = prepared.plan.platform
         if platform not in prepared.pins.lock.sections:
@@ -36,7 +36,7 @@ def announce(prepared: story.Prepared, options: story.Options, report: Reporter)
 
 
 def relock(
-    options: story.Options, words: tuple[str, ...], report: Reporter, *, update: bool
+    options: preparing.Options, words: tuple[str, ...], report: Reporter, *, update: bool
 ) -> dict[str, object]:
     """Write the lock of a container; `words` are its directory, if first, and what may move.
 
@@ -44,7 +44,7 @@ def relock(
 
     Raises:
         UsageError: names without `--update`, or a name that the container does not have.
-        BuilditError: see `story.prepare` and `story.lock`.
+        BuilditError: see `preparing.prepare` and `preparing.lock`.
     """
     directory, names = _split(words)
     if names and not update:
@@ -54,11 +54,11 @@ def relock(
         )
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(options, directory=directory, update=chosen)
-    prepared = story.with_synced(story.prepare(asked, report), asked)
+    prepared = preparing.with_synced(preparing.prepare(asked, report), asked)
     if prepared.planned is not None:
         _check_names(names, prepared.planned, directory)
     lines = prepared.pins.moved() if prepared.pins is not None else ()
-    story.lock(prepared, asked, report)
+    preparing.lock(prepared, asked, report)
     return {"lock": str(directory / LOCK_FILE), "changes": list(lines)}
 
 

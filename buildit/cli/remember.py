@@ -10,8 +10,8 @@ from buildit.cli.quick import keep
 from buildit.cli.results import printable
 from buildit.cli.screen import lines
 from buildit.commands import stamp
-from buildit.commands.back import LOCAL_STORE
-from buildit.commands.story import Options
+from buildit.commands.preparing import Options
+from buildit.commands.realise import LOCAL_STORE
 from buildit.commands.synced import own_of, watched
 from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started

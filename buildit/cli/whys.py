@@ -9,7 +9,7 @@ from pathlib import Path
 from buildit.cli.recipes import unknown_package
 from buildit.cli.results import printable
 from buildit.commands.forecast import Outlook, State, forecast
-from buildit.commands.story import Prepared
+from buildit.commands.preparing import Prepared
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.model.task import Task

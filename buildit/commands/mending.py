@@ -6,21 +6,22 @@ begun again, fetches or builds what it misses. Whatever is sound stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from buildit.commands.back import Realiser
-from buildit.digest import Digest
+from buildit.digest import BuildKey, Digest
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
+from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan
 from buildit.model.task import DebRef
+from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 
 if TYPE_CHECKING:
-    from buildit.commands.supply import Supply
+    from buildit.commands.fetching import InputFetcher
 
 Made = TypeVar("Made")
 
@@ -74,9 +75,11 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], Made], report: Repo
 
 
 @contextmanager
-def rechecking(realiser: Realiser) -> Iterator[None]:
-    """Where a blob turns out to be corrupt, look at all that the plan needs of the store, so that
-    one more beginning is enough; and say whose it is.
+def rechecking(
+    plan: ContainerPlan, store: Store, done: Mapping[BuildKey, Artifact]
+) -> Iterator[None]:
+    """Where a blob turns out to be corrupt, look at all that is at hand (`done`) for the plan, so
+    that one more beginning is enough; and say whose it is.
 
     Raises:
         CorruptBlob: as it came, with a name for people.
@@ -84,23 +87,23 @@ def rechecking(realiser: Realiser) -> Iterator[None]:
     try:
         yield
     except CorruptBlob as error:
-        for digest in _needed(realiser):
-            realiser.store.recheck(digest)
-        name = _owner(realiser, error.digest)
+        for digest in _needed(done.values()):
+            store.recheck(digest)
+        name = _owner(plan, done.values(), error.digest)
         raise CorruptBlob(error.digest, name or error.what) from error
 
 
-def _needed(realiser: Realiser) -> Iterator[Digest]:
-    for artifact in realiser.done.values():
+def _needed(done: Iterable[Artifact]) -> Iterator[Digest]:
+    for artifact in done:
         yield artifact.record
         for output in artifact.outputs.values():
             yield from (output.diff_id, output.contents)
             yield from (form.digest for form in output.encodings)
 
 
-def _owner(realiser: Realiser, digest: Digest) -> str:
+def _owner(plan: ContainerPlan, done: Iterable[Artifact], digest: Digest) -> str:
     """What people call a blob; empty where the plan does not know it."""
-    for artifact in realiser.done.values():
+    for artifact in done:
         label = f"{artifact.name}-{artifact.version}"
         for name, output in artifact.outputs.items():
             if digest in (output.diff_id, *(form.digest for form in output.encodings)):
@@ -109,13 +112,13 @@ def _owner(realiser: Realiser, digest: Digest) -> str:
                 return f"the list of the files of {label} ({name})"
         if digest == artifact.record:
             return f"the record of {label}"
-    for node in realiser.plan.tasks:
+    for node in plan.tasks:
         for source in node.inputs.sources:
             if source.digest == digest:
                 return f"{source.name} of {node.label}"
         if digest in node.inputs.blobs:
             return f"a patch or file of {node.label}"
-    debs = _debs(realiser.plan)
+    debs = _debs(plan)
     return debs[digest].path.rpartition("/")[2] if digest in debs else ""
 
 
@@ -126,11 +129,13 @@ def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
     return found
 
 
-def refetch(plan: ContainerPlan, supply: Callable[[], Supply], lost: frozenset[Digest]) -> None:
+def refetch(
+    plan: ContainerPlan, fetching: Callable[[], InputFetcher], lost: frozenset[Digest]
+) -> None:
     """Fetch inputs of the plan that were corrupt: what is only published needs no build.
 
     Raises:
         BuilditError: one is served nowhere any more.
     """
     if lost:
-        supply().bring_again(lost, plan.tasks, _debs(plan).values())
+        fetching().bring_again(lost, plan.tasks, _debs(plan).values())

@@ -1,40 +1,119 @@
-"""Obtain the artifacts that a plan's roots need: from the store, a binhost, or by building.
+"""Obtain the artifacts that a plan's roots need: from the store, a binhost, or by making them.
 
 A found artifact is taken only if it was built against the dependency outputs that are at hand
-(DESIGN §3, "Mixed closures"). A failed package does not discard its finished siblings.
+(DESIGN §3, "Mixed closures"). A failed package does not discard its finished siblings. Where
+everything is at hand only the store is read; the network and the sandbox are imported where they
+are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from buildit.digest import BuildKey
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
+from buildit.events import (
+    BuildFailed,
+    Building,
+    Built,
+    Missing,
+    Notice,
+    Planned,
+    Recalled,
+    Reporter,
+    Reused,
+)
+from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
+from buildit.model.config import Limits
+from buildit.model.plan import ContainerPlan, Toolchain
 from buildit.model.task import OutputRef, RunNeed, Task
+from buildit.plan.closure import standing_for, views_of
+from buildit.remote.binhost.remotes import Remotes
+from buildit.store.artifacts import Found, examine
+from buildit.store.attest import LOCAL
+from buildit.store.cas import Store
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
+from buildit.trust.policy import Policy
+from buildit.trust.votes import claim
 
-Find = Callable[[Task, Mapping[BuildKey, Artifact]], "Artifact | None"]
-"""Look a node up, built against the dependencies at hand where they are known; None is a miss."""
+if TYPE_CHECKING:
+    from buildit.commands.fetching import InputFetcher
+    from buildit.make.capture.debs import Debs
+    from buildit.make.executor import Executor
+    from buildit.remote.binhost.binhost import Binhost
 
-Build = Callable[[Task, Mapping[BuildKey, Artifact]], Artifact]
-"""Build a node from its dependencies' artifacts; raises where it cannot."""
+LOCAL_STORE = "the local store"
+
+Find = Callable[[Task, AtHand], "Artifact | None"]
+"""Look a task up, made with the dependencies at hand where they are known; None is a miss."""
 
 Prepare = Callable[[tuple[Task, ...]], None]
-"""Called once with all nodes about to be built, before the first: fetch what they need."""
+"""Called with all tasks about to be made, before the first: fetch what they need."""
+
+_NO_VIEWS: Mapping[Digest, BuildKey] = {}
+
+
+class Tasks(Mapping[BuildKey, Task]):
+    """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for."""
+
+    def __init__(self, plan: ContainerPlan) -> None:
+        self._toolchain: Toolchain | None = plan.toolchain
+        self._known = {task.key: task for task in plan.tasks}
+
+    def __getitem__(self, key: BuildKey) -> Task:
+        if key not in self._known and self._toolchain is not None:
+            from buildit.commands.rules import RULES
+            from buildit.plan.tasks import deb_task
+
+            toolchain, self._toolchain = self._toolchain, None
+            made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)
+            self._known = {**self._known, **{t.key: t for t in made if t.key not in self._known}}
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[BuildKey]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def named(self, key: BuildKey) -> Task:
+        """A task that an artifact names.
+
+        Raises:
+            IntegrityError: it is neither in the plan nor of its toolchain.
+        """
+        if key not in self:
+            raise IntegrityError(
+                f"an artifact names the provider {key[:12]}, which is not in the plan",
+                hint="build it again: `buildit store verify`, then the same command",
+            )
+        return self[key]
 
 
 @dataclass(slots=True)
-class Survey:
+class Look:
     """What a look around found: artifacts at hand, and nodes that must be built."""
 
     found: dict[BuildKey, Artifact] = field(default_factory=dict)
     missing: set[BuildKey] = field(default_factory=set)
 
 
-def survey(
-    nodes: Mapping[BuildKey, Task], roots: tuple[OutputRef, ...], find: Find, survey_: Survey
-) -> Survey:
-    """Look up `roots` and whatever they need in turn, into `survey_`.
+def look_around(
+    nodes: Mapping[BuildKey, Task],
+    roots: tuple[OutputRef, ...],
+    find: Find,
+    look: Look,
+    views: Mapping[Digest, BuildKey] = _NO_VIEWS,
+) -> Look:
+    """Look up `roots` and whatever they need in turn, into `look`.
 
     A node that was found needs only what an image takes besides: what its files were seen to load,
     and its declared runtime dependencies. One that was not needs all that its build sees.
@@ -46,20 +125,27 @@ def survey(
             continue
         seen.add((key, output))
         node = nodes[key]
-        if key not in survey_.found and key not in survey_.missing:
-            artifact = find(node, survey_.found)
+        if key not in look.found and key not in look.missing:
+            artifact = find(node, look.found)
             if artifact is None:
-                survey_.missing.add(key)
+                look.missing.add(key)
             else:
-                survey_.found[key] = artifact
-        queue.extend((need.key, need.output) for need in declared_needs(node, output))
-        if key in survey_.missing:
+                look.found[key] = artifact
+        queue.extend(
+            (standing_for(nodes[need.key], views), need.output)
+            for need in declared_needs(node, output)
+        )
+        if key in look.missing:
             queue.extend(
                 (dep.key, name) for dep in node.inputs.dependencies for name in dep.outputs
             )
         else:
-            queue.extend(one for one in _loaded(survey_.found[key], output) if one[0] in nodes)
-    return survey_
+            queue.extend(
+                (standing_for(nodes[needed], views), name)
+                for needed, name in _loaded(look.found[key], output)
+                if needed in nodes
+            )
+    return look
 
 
 def declared_needs(task: Task, output: str) -> tuple[RunNeed, ...]:
@@ -72,7 +158,8 @@ def _loaded(artifact: Artifact, output: str) -> list[OutputRef]:
     """The outputs that one needs, as its build saw or declared it."""
     found = artifact.outputs.get(output)
     names = sorted({*found.providers.values(), *found.run}) if found else []
-    return [(BuildKey(key), name) for key, _, name in (one.partition(":") for one in names) if key]
+    parts = (one.partition(":") for one in names)
+    return [(BuildKey(key) if key else artifact.key, name) for key, _, name in parts]
 
 
 def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
@@ -94,11 +181,13 @@ def realise(
     *,
     find: Find,
     prepare: Prepare,
-    build: Build,
-    jobs: int,
-    recall: Find = lambda _node, _at_hand: None,
+    executor: Executor,
+    recall: Find = lambda _task, _at_hand: None,
+    done: dict[BuildKey, Artifact] | None = None,
+    views: Mapping[Digest, BuildKey] = _NO_VIEWS,
 ) -> dict[BuildKey, Artifact]:
-    """Artifacts of the roots and of all that was needed on the way, at most `jobs` built at once.
+    """Artifacts of the roots and of all that was needed on the way; `done` is what is at hand
+    before, and grows by them. `views` is as in `plan.closure`.
 
     What `find` does not know and whose dependencies are all at hand is looked for by `recall`:
     another key may have the same inputs (early cut-off).
@@ -106,9 +195,9 @@ def realise(
     Raises:
         BuilditError: what `find`, `prepare` or the first failing `build` raised.
     """
-    state = Survey()
+    state = Look({} if done is None else done)
     while True:
-        survey(nodes, roots, find, state)
+        look_around(nodes, roots, find, state, views)
         stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
         if not stale:
             if _recall_all(nodes, state, recall):
@@ -117,11 +206,11 @@ def realise(
                 return state.found
             ordered = tuple(node for key, node in nodes.items() if key in state.missing)
             prepare(ordered)
-            _build_all(ordered, state, build, jobs)
+            _make_all(ordered, state, executor)
             continue
         for key in stale:
             del state.found[key]
-            # Another builder's statement may fit what is at hand; survey asks once more.
+            # Another builder's statement may fit what is at hand; the next look asks once more.
             other = find(nodes[key], state.found)
             if other is not None and agrees(other, state.found):
                 state.found[key] = other
@@ -129,7 +218,7 @@ def realise(
                 state.missing.add(key)
 
 
-def _recall_all(nodes: Mapping[BuildKey, Task], state: Survey, recall: Find) -> bool:
+def _recall_all(nodes: Mapping[BuildKey, Task], state: Look, recall: Find) -> bool:
     """Recall what is missing, dependencies first; whether anything was found."""
     before = len(state.missing)
     for key, node in nodes.items():
@@ -141,46 +230,275 @@ def _recall_all(nodes: Mapping[BuildKey, Task], state: Survey, recall: Find) -> 
     return len(state.missing) < before
 
 
-def _build_all(ordered: tuple[Task, ...], state: Survey, build: Build, jobs: int) -> None:
-    # Here: 8 ms that a run with nothing to build need not pay.
-    from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-    from functools import partial
+def _make_all(ordered: tuple[Task, ...], state: Look, executor: Executor) -> None:
+    # Here: 8 ms that a run with nothing to make need not pay.
+    from concurrent.futures import FIRST_COMPLETED, Future, wait
     from graphlib import TopologicalSorter
 
-    from buildit.archive.workers import submit
-
-    wanted = {node.key: node for node in ordered}
+    wanted = {task.key: task for task in ordered}
     sorter = TopologicalSorter(
         {
-            key: [d.key for d in node.inputs.dependencies if d.key in wanted]
-            for key, node in wanted.items()
+            key: [d.key for d in task.inputs.dependencies if d.key in wanted]
+            for key, task in wanted.items()
         }
     )
     sorter.prepare()
     failure: BaseException | None = None
-    with ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="build") as pool:
-        running: dict[Future[Artifact], BuildKey] = {}
-        try:
-            while sorter.is_active() or running:
-                if failure is None:
-                    for key in sorter.get_ready():
-                        work = partial(build, wanted[key], dict(state.found))
-                        running[submit(pool, work)] = key
-                if not running:
-                    break
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    key = running.pop(future)
-                    error = future.exception()
-                    if error is not None:
-                        failure = failure or error
-                        continue
-                    state.found[key] = future.result()
-                    state.missing.discard(key)
-                    sorter.done(key)
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
+    running: dict[Future[Artifact], BuildKey] = {}
+    try:
+        while sorter.is_active() or running:
+            if failure is None:
+                for key in sorter.get_ready():
+                    running[executor.submit(wanted[key], dict(state.found))] = key
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                key = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    failure = failure or error
+                    continue
+                state.found[key] = future.result()
+                state.missing.discard(key)
+                sorter.done(key)
+    except BaseException:
+        for future in running:
+            future.cancel()
+        raise
     if failure is not None:
         raise failure
+
+
+# -- the effects: the store, binhosts, makers
+
+
+def obtain_all(
+    tasks: Tasks,
+    plan: ContainerPlan,
+    place: BuildPlace,
+    remotes: Remotes,
+    fetching: Callable[[], InputFetcher],
+    jobs: int,
+    done: dict[BuildKey, Artifact],
+) -> None:
+    """Obtain what the plan's images are made of and what that needs on the way, into `done`.
+
+    Raises:
+        BuilditError: something cannot be fetched or built.
+    """
+    from buildit.make.executor import Threads
+
+    store, policy, report = place.store, remotes.policy, place.report
+    store.pin([*tasks, *(key for key, _ in plan.roots)])
+    labels = {task.key: task.label for task in plan.tasks}
+    untold = iter((True,))
+
+    def find(task: Task, at_hand: AtHand) -> Artifact | None:
+        if task.key not in labels:
+            store.pin([task.key])
+        found = find_artifact(task, at_hand, store, policy, remotes.binhosts, report)
+        if found is None and kind_of(task).builds and next(untold, False):
+            _tell_of_others(task, remotes.binhosts(), report)
+        return found
+
+    recall = partial(
+        _recalled, store=store, policy=policy, binhosts=remotes.binhosts, report=report
+    )
+
+    def prepare(missing: tuple[Task, ...]) -> None:
+        builds = sum(kind_of(task).builds for task in missing)
+        reused = len(labels) - sum(task.key in labels for task in missing)
+        report(Planned(reused, builds, len(missing) - builds))
+        fetching().bring(missing, plan.toolchain)
+
+    make = partial(_make, place=place, policy=policy, recall=recall, labels=labels)
+    with Threads(make, jobs) as executor:
+        realise(
+            tasks,
+            plan.roots,
+            find=find,
+            recall=recall,
+            prepare=prepare,
+            executor=executor,
+            done=done,
+            views=views_of(plan.tasks),
+        )
+
+
+def place_of(
+    plan: ContainerPlan, store: Store, limits: Limits, report: Reporter, stop: threading.Event
+) -> BuildPlace:
+    """Where the tasks of a plan are made; what the .debs have is read once, where it is needed."""
+    lock = threading.Lock()
+    read: list[Debs] = []
+
+    def debs() -> Debs:
+        from buildit.commands.fetching import toolchain_owners
+        from buildit.commands.rules import RULES
+        from buildit.make.capture.debs import Debs
+
+        with lock:
+            if not read:
+                owners = toolchain_owners(plan.toolchain, store, stop)
+                read.append(Debs(store, plan.toolchain, owners, RULES))
+            return read[0]
+
+    return BuildPlace(store, plan.toolchain, debs, limits, report, stop, Path(plan.directory))
+
+
+def lay(task: Task, place: BuildPlace, policy: Policy) -> Artifact:
+    """The artifact of a task of one container alone (its synced files, its accounts): found in the
+    store by its key, or made; no binhost is asked, and nothing is said of it.
+
+    Raises:
+        BuilditError: it cannot be made.
+    """
+    place.store.pin([task.key])
+    found = examine(place.store, task.key, believed=policy.doubts)
+    if isinstance(found, Found):
+        return found.artifact
+    artifact = make_task(task, {}, place)
+    keep(artifact, place.store, policy, place.report)
+    return artifact
+
+
+def find_artifact(
+    task: Task,
+    at_hand: AtHand,
+    store: Store,
+    policy: Policy,
+    binhosts: Callable[[], Iterator[Binhost]],
+    report: Reporter,
+) -> Artifact | None:
+    """Look in the store, then on each binhost; the bytes are in the store afterwards."""
+
+    def suits(artifact: Artifact) -> str | None:
+        return None if agrees(artifact, at_hand) else "built against other dependencies"
+
+    found = examine(store, task.key, suits, policy.doubts)
+    if isinstance(found, Found):
+        report(Reused(task.key, task.label, LOCAL_STORE))
+        return found.artifact
+    for host in binhosts():
+        try:
+            artifact = host.pull(task.key, store, suits)
+        except (Interrupted, StoreError, CorruptBlob):
+            raise  # that is no matter of the binhost's: a full disk is not a miss
+        except BuilditError:
+            continue  # the binhost said why
+        if artifact is not None:
+            policy.keep_agreement(artifact)
+            report(Reused(task.key, task.label, f"'{host.name}'"))
+            return artifact
+    report(Missing(task.key, task.label))
+    return None
+
+
+def _tell_of_others(task: Task, binhosts: Iterator[Binhost], report: Reporter) -> None:
+    """Say that a binhost has what is about to be built, by a builder who is not trusted."""
+    from buildit.remote.binhost.nearby import untrusted_builds
+
+    for one in untrusted_builds(task, binhosts):
+        report(Notice(f"{task.label}: {one}", warning=True))
+
+
+def _recalled(
+    task: Task,
+    at_hand: AtHand,
+    store: Store,
+    policy: Policy,
+    binhosts: Callable[[], Iterator[Binhost]],
+    report: Reporter,
+) -> Artifact | None:
+    """An artifact whose dependencies had other keys and the same bytes, said of this task's
+    key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
+    if not task.inputs.dependencies:
+        return None
+    from buildit.remote.binhost.cutoff import Repetitions, recall
+
+    sources = Repetitions(store, binhosts(), policy.doubts)
+    found = recall(task, at_hand, sources, partial(_repeat, store, policy, report))
+    if found is None:
+        return None
+    artifact, origin = found
+    report(Recalled(task.key, task.label, origin))
+    return artifact
+
+
+def _make(
+    task: Task,
+    at_hand: AtHand,
+    place: BuildPlace,
+    policy: Policy,
+    recall: Find,
+    labels: Mapping[BuildKey, str],
+) -> Artifact:
+    """Make one task and commit it; runs in a thread of its own."""
+    from buildit.commands.reasons import reason
+
+    store, report = place.store, place.report
+    with store.key_lock(task.key, partial(_waiting, task, report), place.stop):
+        again = examine(
+            store, task.key, lambda a: None if agrees(a, at_hand) else "another", policy.doubts
+        )
+        if isinstance(again, Found):
+            return again.artifact
+        recalled = recall(task, at_hand)
+        if recalled is not None:
+            return recalled
+        report(Building(task.key, task.label, reason(task, store, labels)))
+        started = time.monotonic()
+        try:
+            artifact = make_task(task, at_hand, place)
+            keep(artifact, store, policy, report)
+            policy.compare(artifact)
+        except (Interrupted, CorruptBlob, Vanished):
+            raise
+        except BuilditError as error:
+            report(BuildFailed(task.key, task.label, error.message))
+            raise
+        report(Built(task.key, task.label, time.monotonic() - started))
+        return artifact
+
+
+def _repeat(
+    store: Store, policy: Policy, report: Reporter, artifact: Artifact, found: Found
+) -> None:
+    """Commit an artifact that says a found build of another key. What is not signed must not
+    become the user's own by being repeated."""
+    from buildit.store.artifacts import place_statement
+    from buildit.store.attest import statement_bytes
+
+    if not found.origin or found.builder != LOCAL:
+        keep(artifact, store, policy, report)
+        return
+    content = statement_bytes(artifact, LOCAL)
+    place_statement(store, artifact, LOCAL, content, None, origin=found.origin)
+
+
+def keep(artifact: Artifact, store: Store, policy: Policy, report: Reporter) -> None:
+    """Commit an artifact under the user's own key, and say where it differs from before."""
+    from buildit.store.artifacts import commit, read_statement
+
+    signer = policy.signer()
+    committed = commit(store, artifact, signer.builder, signer.sign)
+    if committed.differs_from is not None:
+        before, _ = read_statement(committed.differs_from, artifact.key)
+        if claim(before) == claim(artifact):
+            return
+        whose = "this machine" if signer.builder == LOCAL else signer.builder[:12]
+        report(
+            Notice(
+                f"{artifact.name} is not reproducible: its outputs differ from those that "
+                f"{whose} built before",
+                warning=True,
+            )
+        )
+
+
+def _waiting(task: Task, report: Reporter, holder: str) -> None:
+    # `pid 123 start 456`; nothing where the holder is just about to write it.
+    pid = holder.split()[1:2]
+    who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
+    report(Notice(f"{task.label}: waiting for {who}, which builds it"))

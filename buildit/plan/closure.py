@@ -53,7 +53,7 @@ def closure(
         stack.append((member, True))
         key, output = member
         needs = {
-            (_viewed(node(needed), views), name): need
+            (standing_for(node(needed), views), name): need
             for (needed, name), need in _needs(node(key), output, obtain(node(key))).items()
         }
         ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
@@ -72,7 +72,8 @@ def views_of(nodes: Iterable[Task]) -> dict[Digest, BuildKey]:
     return {node.subject: node.key for node in nodes if node.subject and node.partial}
 
 
-def _viewed(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
+def standing_for(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
+    """The task that an image takes for another one: its view, where there is one."""
     return views.get(node.subject, node.key) if node.subject else node.key
 
 

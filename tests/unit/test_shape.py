@@ -252,11 +252,12 @@ def test_imports_for_types_alone_are_free() -> None:
 HEAVY = ("yaml", "pydantic", "jinja2", "requests", "rich", "click", "cryptography", "paramiko")
 QUICK = ("buildit.cli.quick", "buildit.commands.stamp", "buildit.errors")
 BACK = (
-    "buildit.commands.back",
+    "buildit.commands.realise",
     "buildit.commands.assemble",
     "buildit.image.formats.table",
     "buildit.model.plan",
-    "buildit.commands.story",
+    "buildit.commands.building",
+    "buildit.commands.preparing",
 )
 
 
@@ -304,5 +305,5 @@ def test_only_use_cases_see_the_configuration() -> None:
         if isinstance(node, ast.ImportFrom) and node.module == "buildit.model.config"
         if any(alias.name == "Config" for alias in node.names)
     }
-    assert "commands.story" in seen
+    assert "commands.preparing" in seen
     assert {room(name) for name in seen} <= {"recipe", "commands", "cli"}

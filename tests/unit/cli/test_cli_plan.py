@@ -20,10 +20,10 @@ from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import Pins
 from buildit.commands.planning import Planned
+from buildit.commands.preparing import Options, Prepared
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
 from buildit.commands.run import opened_run
-from buildit.commands.story import Options, Prepared
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Event, Notice, silent

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from buildit.commands.building import build
 from buildit.commands.checking import image
-from buildit.commands.story import Options, build
+from buildit.commands.preparing import Options
 from buildit.commands.synced import own_of, take
 from buildit.errors import RecipeError
 from buildit.events import silent

@@ -9,6 +9,7 @@ import pytest
 from buildit.commands.realise import agrees, realise
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import BuildError
+from buildit.make.executor import Threads
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Dependency, Inputs, RunNeed, RunTime, Task
 
@@ -104,8 +105,7 @@ class World:
             find=self.find,
             recall=self.recall,
             prepare=lambda nodes: self.prepared.append(tuple(node.name for node in nodes)),
-            build=self.build,
-            jobs=jobs,
+            executor=Threads(self.build, jobs),
         )
 
 
@@ -294,8 +294,7 @@ def test_a_failed_preparation_builds_nothing() -> None:
             ((key("app"), RUNTIME),),
             find=world.find,
             prepare=prepare,
-            build=world.build,
-            jobs=1,
+            executor=Threads(world.build, 1),
         )
     assert world.built == []
 

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import stat
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,13 +17,12 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.commands.appstep import app_of
 from buildit.commands.assemble import stack
-from buildit.commands.back import Realiser
 from buildit.commands.checking import image
 from buildit.commands.locking import Pins, differing, with_outputs, write_lock
 from buildit.commands.publish import targets
+from buildit.commands.realise import Tasks
 from buildit.commands.reasons import reason
 from buildit.commands.run import opened_run
-from buildit.commands.supply import Supply
 from buildit.commands.synced import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
@@ -359,13 +356,8 @@ def test_a_provider_that_the_plan_lacks_is_an_error(store: Store, tmp_path: Path
     def obtain(node: Task) -> Artifact:
         return made[node.key]
 
-    settings = Config(store.root, 1)
-    with opened_run(settings, store, silent, offline=True) as run:
-        supply = partial(Supply, store, run.remotes, run.downloads)
-        stop = threading.Event()
-        realiser = Realiser(plan, settings, store, silent, stop, run.remotes, supply)
     with pytest.raises(IntegrityError, match="not in the plan") as caught:
-        stack(plan, store, realiser.node, obtain)
+        stack(plan, store, Tasks(plan).named, obtain)
     assert caught.value.hint
 
 

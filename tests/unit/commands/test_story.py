@@ -15,8 +15,9 @@ import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
+from buildit.commands.building import build
+from buildit.commands.preparing import Options, Prepared, lock, prepare
 from buildit.commands.rules import RULES
-from buildit.commands.story import Options, Prepared, build, lock, prepare
 from buildit.commands.synced import EPOCH
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError

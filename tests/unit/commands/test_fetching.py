@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from buildit.commands.fetching import InputFetcher
 from buildit.commands.run import opened_run
-from buildit.commands.supply import Supply
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
@@ -42,7 +42,7 @@ def toolchain(distfiles: Path) -> Toolchain:
     return Toolchain("toolchain/x", "linux/amd64", Digest("7" * 64), debs)
 
 
-def supply(store: Store, distfiles: Path) -> Supply:
+def fetching(store: Store, distfiles: Path) -> InputFetcher:
     settings = Config(
         store.root,
         1,
@@ -50,7 +50,7 @@ def supply(store: Store, distfiles: Path) -> Supply:
         distfiles=(str(distfiles),),
     )
     with opened_run(settings, store, silent, offline=True) as run:
-        return Supply(store, run.remotes, run.downloads, settings.distfiles)
+        return InputFetcher(store, run.remotes, run.downloads, settings.distfiles)
 
 
 def brought(store: Store, *debs: DebRef) -> list[str]:
@@ -61,7 +61,7 @@ def test_unpacking_a_deb_brings_the_toolchain_that_it_is_compared_with(
     store: Store, distfiles: Path, toolchain: Toolchain
 ) -> None:
     m4 = deb(distfiles, "m4")
-    supply(store, distfiles).bring(
+    fetching(store, distfiles).bring(
         (Task(KEY, "debian", "debian:m4", "1", "{}", inputs=Inputs(debs=(m4,))),), toolchain
     )
     assert brought(store, m4, *toolchain.debs) == ["m4", "gcc", "libc6"]
@@ -76,7 +76,7 @@ def test_a_build_beside_a_deb_brings_the_deb_where_the_toolchain_is_there(
         Task(KEY, "debian", "debian:m4", "1", "{}", inputs=Inputs(debs=(m4, sigsegv))),
         Task(BuildKey("2" * 64), "package", "x/app", "1", "{}"),
     )
-    supply(store, distfiles).bring(nodes, toolchain)
+    fetching(store, distfiles).bring(nodes, toolchain)
     assert brought(store, m4, sigsegv, *toolchain.debs) == ["m4", "libsigsegv2"]
 
 
@@ -84,7 +84,7 @@ def test_a_toolchain_that_was_not_filled_to_its_end_is_fetched_again(
     store: Store, distfiles: Path, toolchain: Toolchain
 ) -> None:
     (store.root / "trees" / toolchain.identity).mkdir(parents=True)
-    supply(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
+    fetching(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
     assert brought(store, *toolchain.debs) == ["gcc", "libc6"]
 
 
@@ -93,7 +93,7 @@ def test_a_deb_that_is_nowhere_names_the_next_step(
 ) -> None:
     (distfiles / "gcc_1_amd64.deb").unlink()
     with pytest.raises(FetchError, match=r"gcc_1_amd64\.deb is gone from every mirror") as caught:
-        supply(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
+        fetching(store, distfiles).bring((Task(KEY, "package", "x/app", "1", "{}"),), toolchain)
     assert "buildit lock --update toolchain" in (caught.value.hint or "")
 
 
@@ -104,7 +104,7 @@ def test_a_source_comes_from_distfiles_by_name_or_digest(
     (distfiles / digest).write_bytes(b"source")
     source = SourceRef("app.tgz", digest, ("https://example.org/app.tgz",))
     node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(sources=(source,)))
-    supply(store, distfiles).bring((node,), toolchain)
+    fetching(store, distfiles).bring((node,), toolchain)
     assert store.has(digest)
 
 
@@ -118,7 +118,7 @@ def test_a_signature_comes_from_distfiles_too(
     source = SourceRef("app.tgz", digest, ("https://example.org/app.tgz",), signature)
     node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(sources=(source,)))
     with pytest.raises(IntegrityError, match=r"the upstream signature of app\.tgz does not hold"):
-        supply(store, distfiles).bring((node,), toolchain)
+        fetching(store, distfiles).bring((node,), toolchain)
 
 
 def test_a_pinned_patch_may_come_from_anywhere(
@@ -128,7 +128,7 @@ def test_a_pinned_patch_may_come_from_anywhere(
     patch = PatchRef("http://example.org/a.patch", Digest("5" * 64), 1)
     node = Task(KEY, "package", "x/app", "1", "{}", inputs=Inputs(patches=(patch,)))
     with pytest.raises(FetchError) as caught:
-        supply(store, distfiles).bring((node,), toolchain)
+        fetching(store, distfiles).bring((node,), toolchain)
     [line] = caught.value.details
     assert "digest" not in line
     assert "not asked (--offline)" in line

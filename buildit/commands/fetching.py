@@ -1,4 +1,4 @@
-"""Everything a build needs, into the store before the first build begins: sources, .debs, patches.
+"""Everything that makers need, into the store before the first begins: sources, .debs, patches.
 
 Order of places: the store, `distfiles/`, binhosts, then URLs and mirrors.
 """
@@ -27,7 +27,7 @@ from buildit.store.cas import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Supply:
+class InputFetcher:
     """Brings what nodes need into the store; `distfiles` are directories that are asked first."""
 
     store: Store
@@ -47,6 +47,7 @@ class Supply:
         unpacked = toolchain.debs if self.store.trees.is_sound(tree) else ()
         fetches = [kind_of(task).maker().fetches(task, toolchain) for task in nodes]
         debs = {deb.digest: deb for one in fetches for deb in one.debs if deb not in unpacked}
+        debs |= {deb.digest: deb for task in nodes for deb in task.inputs.debs}
         sources = {source.digest: source for node in nodes for source in node.inputs.sources}
         wants = [self._source(source) for source in sources.values()]
         wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
