@@ -44,6 +44,7 @@ class RawServer:
         self._script = script
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.requests: list[bytes] = []
+        self.connections = 0
         self._threads: list[threading.Thread] = []
         self._main = threading.Thread(target=self._serve)
         self._main.start()
@@ -58,6 +59,7 @@ class RawServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self.connections += 1
             thread = threading.Thread(target=self._answer, args=(connection,))
             self._threads.append(thread)
             thread.start()
@@ -366,6 +368,28 @@ def test_what_is_sent(
         assert "authorization" not in head
         assert "cookie" not in head
         assert "user-agent: buildit\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("rest", "line"),
+    [
+        ("", b"/x.tar.gz"),
+        ("?a=%20b&c#part", b"/x.tar.gz?a=%20b&c"),
+        ("/..//y", b"/x.tar.gz/..//y"),
+    ],
+)
+def test_which_path_is_asked_for(transport: WebTransport, rest: str, line: bytes) -> None:
+    with serving(answer("200 OK", b"x")) as server:
+        assert read_small(transport, server.url + rest, CAP) == b"x"
+        assert server.requests[0].startswith(b"GET " + line + b" HTTP/1.1\r\n")
+
+
+def test_a_connection_is_kept_where_something_is_absent(transport: WebTransport) -> None:
+    with serving(answer("404 Not Found", b"<html>no</html>")) as server:
+        for _ in range(3):
+            with pytest.raises(LocationError, match="not found"):
+                read_small(transport, server.url, CAP)
+        assert (len(server.requests), server.connections) == (3, 1)
 
 
 def test_a_compressed_transfer_is_taken_as_it_is(transport: WebTransport) -> None:

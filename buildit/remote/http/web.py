@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import requests
 import requests.adapters
 import requests.utils
+import urllib3
 import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
-import urllib3.response
 
 from buildit.remote.http import urls
 from buildit.remote.transport import LocationError, Response, WebLimits, check_cap
@@ -125,7 +125,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
             "http": _guarded(plain.HTTPConnectionPool, secure.HTTPConnection, limits),
             "https": _guarded(plain.HTTPSConnectionPool, secure.HTTPSConnection, limits),
         }
-        super().__init__(pool_connections=16, pool_maxsize=16)
+        super().__init__(pool_connections=1000, pool_maxsize=16)  # a pool is kept for the run
 
     def init_poolmanager(self, *sizes: Any, **options: Any) -> None:  # noqa: ANN401
         super().init_poolmanager(*sizes, **options)
@@ -143,6 +143,7 @@ class WebTransport:
     def __init__(self, limits: WebLimits | None = None) -> None:
         self._limits = limits or WebLimits()
         self._adapter = _Adapter(self._limits)
+        self._pools: dict[str, tuple[urllib3.HTTPConnectionPool, bool]] = {}
         named = (os.environ.get(name) for name in _BUNDLES)
         bundle = next(filter(None, named), AUTHORITIES)
         # where there is none, the library's own are taken
@@ -154,10 +155,10 @@ class WebTransport:
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
         answer = self._follow(urls.parse_target(url), offset)
-        if answer.status_code == 416 and offset:
+        if answer.status == 416 and offset:
             answer.close()  # the partial file is longer than the whole: start again
             answer, offset = self._follow(urls.parse_target(url), 0), 0
-        original = cast("_Answer", answer.raw._original_response)  # noqa: SLF001  # as requests does
+        original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
         pace = original.pace
         pace.body()
         try:
@@ -165,26 +166,25 @@ class WebTransport:
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            yield Response(
-                _chunks(url, answer.raw, start, total, cap), start, total, kind, pace.end
-            )
+            yield Response(_chunks(url, answer, start, total, cap), start, total, kind, pace.end)
         finally:
             answer.close()
+            answer.release_conn()
 
-    def _follow(self, target: urls.Target, offset: int) -> requests.Response:
+    def _follow(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
         first = target.url
         for _ in range(self._limits.redirects + 1):
             answer = self._ask(target, offset)
-            if answer.status_code not in (301, 302, 303, 307, 308):
+            if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             location = answer.headers.get("Location", "")
             answer.close()
             if not location:
-                raise LocationError(target.url, f"HTTP {answer.status_code} without a location")
+                raise LocationError(target.url, f"HTTP {answer.status} without a location")
             target = urls.redirect(target, location)
         raise LocationError(first, f"more than {self._limits.redirects} redirects")
 
-    def _ask(self, target: urls.Target, offset: int) -> requests.Response:
+    def _ask(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
         """One answer. Past requests' sessions: those read ~/.netrc, keep cookies between unrelated
         servers, and read the body of a redirect, whole and unpacked (THREATS F2)."""
         # identity: the bytes of the file, not of some transport's compression of it
@@ -192,15 +192,39 @@ class WebTransport:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         try:
-            return self._adapter.send(
-                requests.Request("GET", target.url, headers).prepare(),
-                stream=True,
-                timeout=(self._limits.connect, self._limits.window),
-                verify=self._authorities,
-                proxies=requests.utils.get_environ_proxies(target.url),
+            url = target.url.partition("#")[0]
+            parts = urlsplit(url)
+            pool, by_proxy = self._pool(url, parts.scheme + parts.netloc)
+            query = f"?{parts.query}" if parts.query else ""
+            path = url if by_proxy else "/" + parts.path.lstrip("/") + query
+            timeout = urllib3.Timeout(self._limits.connect, self._limits.window)
+            answer = pool.urlopen(
+                "GET",
+                path,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,  # a proxy's pool is of the proxy
+                timeout=timeout,
+                preload_content=False,
+                decode_content=False,
             )
         except _ERRORS as error:
             raise _translated(target.url, error) from error
+        return cast("urllib3.HTTPResponse", answer)
+
+    def _pool(self, url: str, server: str) -> tuple[urllib3.HTTPConnectionPool, bool]:
+        """The connections to a server, and whether a proxy is to be told the whole URL: as requests
+        has it, which takes long to find out."""
+        if server not in self._pools:
+            request = requests.Request("GET", url).prepare()
+            proxies = requests.utils.get_environ_proxies(url)
+            adapter, verify = self._adapter, self._authorities
+            pool = adapter.get_connection_with_tls_context(request, verify, proxies)
+            adapter.cert_verify(pool, url, verify, None)  # type: ignore[no-untyped-call]
+            by_proxy = adapter.request_url(request, proxies) != request.path_url
+            self._pools[server] = cast("urllib3.HTTPConnectionPool", pool), by_proxy
+        return self._pools[server]
 
 
 def _proxy(url: str) -> str:
@@ -209,14 +233,14 @@ def _proxy(url: str) -> str:
     return urls.hide_credentials(found) if found else ""
 
 
-def _check_status(url: str, answer: requests.Response) -> None:
-    code = answer.status_code
+def _check_status(url: str, answer: urllib3.HTTPResponse) -> None:
+    code = answer.status
     if code in (200, 206):
         return
     length = _count(answer.headers.get("Content-Length", ""))
     if length is not None and length <= _DRAINED:
         with suppress(*_ERRORS):  # so that the connection can be kept
-            answer.raw.read(decode_content=False)
+            answer.read(decode_content=False)
     reason = f"HTTP {code}" + (f" {answer.reason}" if answer.reason else "")
     if code in (404, 410):
         raise LocationError(url, f"not found ({reason})", absent=True)
@@ -234,9 +258,9 @@ def _check_status(url: str, answer: requests.Response) -> None:
     raise LocationError(url, f"unexpected answer ({reason})")
 
 
-def _extent(url: str, answer: requests.Response, offset: int) -> tuple[int, int | None]:
+def _extent(url: str, answer: urllib3.HTTPResponse, offset: int) -> tuple[int, int | None]:
     """Where the body begins and how long the whole is (RFC 9110, 14.4 Content-Range)."""
-    if answer.status_code == 200:
+    if answer.status == 200:
         length = answer.headers.get("Content-Length", "")
         return 0, _count(length)
     stated = answer.headers.get("Content-Range", "")
@@ -255,7 +279,7 @@ def _count(text: str) -> int | None:
 
 
 def _chunks(
-    url: str, raw: urllib3.response.HTTPResponse, start: int, total: int | None, cap: int
+    url: str, raw: urllib3.HTTPResponse, start: int, total: int | None, cap: int
 ) -> Iterator[bytes]:
     position = start
     while True:
