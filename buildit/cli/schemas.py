@@ -127,7 +127,7 @@ def _schema(adapter: TypeAdapter[Any]) -> Schema:
 
 
 def _tidy(node: Schema) -> Schema:
-    """Without invented titles, without nulls (nobody writes them), maps closed to other keys."""
+    """Without invented titles, without nulls (no user writes them), maps closed to other keys."""
     made = {
         key: value
         for key, value in node.items()

@@ -26,7 +26,7 @@ from buildit.plan.closure import closure, views_of
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push
 from buildit.remote.binhost.remotes import Remotes
-from buildit.site.catalogue import container_entry, flags_of
+from buildit.site.catalogue import ENTRY_SUFFIX, container_entry, flags_of
 from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -292,7 +292,7 @@ class _Work:
         """The entry of the container, the OpenPGP key, and then what people and discovery read."""
         title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
         made = container_entry(plan, node, self.store, emissions, flags_of(plan))
-        self._list(f"containers/{plan.name}/{title}.card.json", index_bytes(made))
+        self._list(f"containers/{plan.name}/{title}{ENTRY_SUFFIX}", index_bytes(made))
         if openpgp and emissions:
             self._list(PUBKEYS_FILE, public_key(openpgp))
         names = {node.name for node in plan.tasks}

@@ -296,7 +296,7 @@ def version_order(text: str) -> VersionOrder:
 
 
 def _newest_first(versions: Mapping[BuildKey, str]) -> dict[BuildKey, str]:
-    """One order whoever looks."""
+    """One order for every publisher."""
     order = sorted(versions, key=lambda key: (version_order(versions[key]), key), reverse=True)
     return {key: versions[key] for key in order}
 

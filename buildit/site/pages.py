@@ -195,7 +195,7 @@ class _Pages:
         self, builds: Iterable[IndexedBuild], known: Collection[str]
     ) -> Iterator[tuple[str, bytes]]:
         """The public keys of further builders, out of what they signed: the name of a builder is
-        the digest of the key, so that nobody can put another one in its place."""
+        the digest of the key, so that no publisher can put another one in its place."""
         signed: dict[str, tuple[str, str]] = {}
         for one in builds:
             where = f"k/{one.key[:2]}/{one.key}"

@@ -138,7 +138,7 @@ def test_pages_of_all_directories(place: Place) -> None:
     assert "libs/greet" in text(place, "containers/h.example/deep")
     greet = text(place, "n/libs/greet")
     assert greet.index(">1.10 <") < greet.index(">1.9 <")
-    assert "loud" in greet, "what cards say of a key stands on the page of its package"
+    assert "loud" in greet, "what entries say of a key stands on the page of its package"
     assert "p.patch" in greet
     for builder in ("ab" * 32, "cd" * 32):
         assert fingerprint(builder) in greet
@@ -240,7 +240,7 @@ def test_a_list_of_files_holds_names_only(place: Place) -> None:
     assert said == f"{'7' * 64}  box 1/é.conf\n{'7' * 64}  box-1.aci\n"
 
 
-def test_what_was_said_of_a_build_outlives_its_card(place: Place) -> None:
+def test_what_was_said_of_a_build_outlives_its_entry(place: Place) -> None:
     """The same version of the container is published anew, with another build."""
     put_entry(place, "box", "1")
     refresh_pages(place, SITE)
@@ -265,11 +265,11 @@ def test_what_was_deleted_leaves_the_pages(place: Place) -> None:
     assert "greet" not in text(place, "n/libs")
 
 
-def test_old_cards_and_builds_are_not_read(place: Place) -> None:
+def test_old_entries_and_builds_are_not_read(place: Place) -> None:
     for version in range(MOST_ENTRIES + 3):
         put_entry(place, "box", str(version))
     bad = place.root / "containers/box/box-1-linux-amd64.card.json"
-    bad.write_bytes(b"not a card, and never read")
+    bad.write_bytes(b"no entry, and never read")
     refresh_pages(place, SITE)
     box = text(place, "containers/box")
     assert f"({MOST_ENTRIES + 3} versions)" in box
@@ -419,7 +419,7 @@ def test_the_address_is_that_of_the_web_server() -> None:
     assert site_of(repository("here", "/srv/b", "/srv/b", unsigned=False)) == Site("here")
 
 
-def test_the_card_of_a_container_that_was_built(store: Store, tmp_path: Path) -> None:
+def test_the_entry_of_a_container_that_was_built(store: Store, tmp_path: Path) -> None:
     greet, hello = artifact(store, "libs/greet"), artifact(store, "app/hello", needs="libs/greet")
     for one in (greet, hello):
         commit(store, one)
