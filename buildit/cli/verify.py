@@ -8,6 +8,7 @@ import click
 
 from buildit.cli.options import JSON, PATH
 from buildit.cli.results import columns, give, printable
+from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
 from buildit.image.verify import verify as compare
@@ -42,6 +43,7 @@ def report_plain(found: Report) -> dict[str, object]:
                 "root": image.root,
                 "entries": image.entries,
                 "problems": list(image.problems),
+                "statement": kept_statement(image.path),
             }
             for image in found.images
         ],

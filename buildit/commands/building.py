@@ -23,6 +23,7 @@ from buildit.commands.preparing import (
     with_synced,
 )
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
+from buildit.commands.statement import image_statement, keep_statement
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
@@ -225,8 +226,8 @@ def _emit(
     if rootfs is not None and layers:
         platform = PLATFORMS[plan.toolchain.platform]
         tree = image_tree(rootfs, place.store.path, platform)
-        members = [(kind_of(tasks[key]), done[key], name) for key, name in made.members]
-        _look_through(images, tree, members, report)
+        inside = [(kind_of(tasks[key]), done[key], name) for key, name in made.members]
+        _look_through(images, tree, inside, report)
     for one in images:
         report(Packaging(title, one.format))
     emissions = _emitted(images, rootfs, place.store, output, report)
@@ -238,6 +239,8 @@ def _emit(
             from buildit.trust.openpgp import sign_aci
 
             sign_aci(emission.path, openpgp)
+        members = {member: tasks[member[0]] for member in made.members}
+        keep_statement(image_statement(plan, members, emission), emission)
         for notice in emission.notices:
             report(Notice(notice))
         report(Emitted(title, emission.format, str(emission.path), emission.digest))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
@@ -268,8 +269,10 @@ class _Work:
             self.remote.views.write(name, path)
             sent += path.stat().st_size
             progress(sent, total)
+        known_keys = frozenset(keys)
         content = canonical(
             {
+                "about": packages_about(task for task in plan.tasks if task.key in known_keys),
                 "arch": plan.arch,
                 "author": plan.author,
                 "files": facts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from buildit.commands.checking import image
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
 from buildit.commands.run import opened_run
+from buildit.commands.statement import image_statement, keep_statement, kept_statement
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError
 from buildit.events import Building, Built, Event, Missing, Planned, Reused, silent
@@ -23,8 +25,9 @@ from buildit.make.layer import layer_task, read_layer
 from buildit.make.makers import MAKERS, Kind
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config, Limits
+from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, Toolchain, from_json, to_json
-from buildit.model.task import Task
+from buildit.model.task import About, Inputs, PatchAbout, SourceRef, Task
 from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
 from buildit.store.artifacts import lookup
@@ -160,3 +163,41 @@ def test_what_is_no_record_of_a_layer_is_refused(text: str) -> None:
     with pytest.raises(IntegrityError, match="not the record of a layer") as caught:
         read_layer(text)
     assert caught.value.hint
+
+
+def test_the_statement_of_an_image_says_what_todays_recipes_say(
+    toy: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "cache"))
+    patch = PatchAbout("fix.patch", "Mends it", ("CVE-2023-44487",), "pending")
+    about = About(homepage="https://example.org", license="MIT", patches=(patch,))
+    source = SourceRef("two.tgz", Digest("2" * 64), ("https://example.org/two.tgz",))
+    task = replace(toy, about=about, inputs=Inputs(sources=(source,)))
+    assert task.key == toy.key, "it is in no key"
+    path = tmp_path / "box.aci"
+    path.write_bytes(b"image")
+    emission = Emission(path, "aci", Digest("3" * 64), "sha512-3")
+    members = {(task.key, "first"): task}
+    keep_statement(image_statement(plan_of(task, tmp_path, "first"), members, emission), emission)
+    found = kept_statement(path)
+    assert found is not None
+    assert found["image"] == {"format": "aci", "digest": "3" * 64}
+    [one] = found["packages"]  # type: ignore[misc]
+    assert (one["license"], one["homepage"], one["output"]) == (  # type: ignore[index]
+        "MIT",
+        "https://example.org",
+        "first",
+    )
+    assert one["patches"] == [  # type: ignore[index]
+        {
+            "name": "fix.patch",
+            "description": "Mends it",
+            "fixes": ["CVE-2023-44487"],
+            "upstream": "pending",
+        }
+    ]
+    assert one["sources"] == [  # type: ignore[index]
+        {"name": "two.tgz", "sha256": "2" * 64, "places": ["https://example.org/two.tgz"]}
+    ]
+    path.write_bytes(b"another")
+    assert kept_statement(path) is None

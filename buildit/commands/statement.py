@@ -1,0 +1,80 @@
+"""What an image is made of, for people and for bills of materials: the image's own statement.
+
+Licences, homepages and what patches fix are read from today's recipes when the image is assembled.
+They stand here, and in no package's statement nor key, where they would go stale.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from buildit.codec import to_plain
+from buildit.commands import stamp
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan
+from buildit.model.task import OutputRef, Task
+
+FORMAT = "1"
+
+
+def packages_about(tasks: Iterable[Task]) -> list[dict[str, object]]:
+    """Of each task: name, version, key, description, homepage, license, its patches with what they
+    fix and where upstream has them, and its sources with the places they are fetched from."""
+    return [
+        {
+            "name": task.name,
+            "version": task.version,
+            "key": task.key,
+            "description": task.about.description,
+            "homepage": task.about.homepage,
+            "license": task.about.license,
+            "patches": to_plain(task.about.patches),
+            "sources": [
+                *(
+                    {"name": one.name, "sha256": one.digest, "places": list(one.urls)}
+                    for one in task.inputs.sources
+                ),
+                *(
+                    {"name": deb.name, "sha256": deb.digest, "places": [deb.path]}
+                    for deb in task.inputs.debs[:1]
+                ),
+            ],
+        }
+        for task in tasks
+    ]
+
+
+def image_statement(
+    plan: ContainerPlan, tasks: Mapping[OutputRef, Task], emission: Emission
+) -> dict[str, object]:
+    """The statement of an image; `tasks` are those whose outputs are in it, bottom first."""
+    packages = packages_about(tasks.values())
+    for (_, output), one in zip(tasks, packages, strict=True):
+        one["output"] = output
+    return {
+        "format": FORMAT,
+        "image": {"format": emission.format, "digest": emission.digest},
+        "name": plan.name,
+        "version": plan.version,
+        "platform": plan.platform,
+        "packages": packages,
+    }
+
+
+def keep_statement(statement: Mapping[str, object], emission: Emission) -> None:
+    """Keep it for as long as the image lies there as it was made."""
+    name, result = _question(emission.path), {"statement": dict(statement)}
+    if stamp.read(name) != result:
+        stamp.write(name, stamp.made(stamp.image_parts(emission.path)), result)
+
+
+def kept_statement(path: Path) -> dict[str, object] | None:
+    """The statement of an image at a path; None where it was not made here, or has changed."""
+    found = (stamp.read(_question(path)) or {}).get("statement")
+    return found if isinstance(found, dict) else None
+
+
+def _question(path: Path) -> str:
+    return stamp.name("statement", os.path.abspath(path))
