@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from buildit.errors import IntegrityError, StoreError, UsageError
+from buildit.files import replacing
 
 _BLOCK = re.compile(
     rb"^-----BEGIN PGP ([A-Z ]+)-----[ \t]*\n(.*?)^-----END PGP \1-----[ \t]*$",
@@ -333,12 +334,10 @@ def sign_aci(aci: Path, fingerprint: str) -> Path:
     signature = _gpg(fingerprint, *options, "--", str(aci.absolute()))
     if not signature.startswith(_SIG_BEGIN):
         raise _unusable(fingerprint, "it gave no signature")
-    fresh = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:
-        fresh.write_bytes(signature)
-        fresh.replace(target)
+        with replacing(target) as stream:
+            stream.write(signature)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise StoreError(
             f"the signature cannot be written: {error.strerror}",
             place=str(target),
