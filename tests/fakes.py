@@ -19,7 +19,7 @@ from buildit.remote.binhost.protocols import (
     SignedStatement,
     WantedBlob,
     blob_path,
-    opened,
+    reading_of,
 )
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocationError, Response, check_cap
@@ -176,5 +176,5 @@ class MemoryRemote:
         return [one if one is not None and len(one) <= limit else None for one in found]
 
     def write(self, path: str, content: bytes | Path) -> None:
-        with opened(content) as stream:
+        with reading_of(content) as stream:
             self.files[path] = stream.read()

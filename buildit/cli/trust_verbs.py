@@ -44,8 +44,8 @@ def _add(key: str, who: str | None, as_json: bool) -> None:
     """
     from buildit.cli.builds import own_store
     from buildit.cli.trusting import added_lines
-    from buildit.trust.signers import add
+    from buildit.trust.signers import add_signer
 
     with own_store() as (store, settings):
-        done = add(settings.trust, store, key, who)
+        done = add_signer(settings.trust, store, key, who)
     give(done, added_lines, asdict, as_json=as_json)

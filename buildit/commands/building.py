@@ -190,7 +190,7 @@ def _fetching(run: Run, config: Config) -> InputFetcher:
 def _publishes(options: Options) -> bool:
     if options.push or not options.discover:
         return options.push
-    from buildit.remote.discovering import publishes
+    from buildit.remote.discovery import publishes
 
     return publishes(options.discover)
 

@@ -175,12 +175,12 @@ def located(prepared: Prepared, options: Options, report: Reporter) -> Config:
     """
     if not options.discover:
         return prepared.settings
-    from buildit.remote.discovering import located as with_places
+    from buildit.remote.discovery import with_discovered
 
     with opened(prepared.settings, options, report) as run:
         transport = None if options.offline else run.downloads.transport()
         configured = prepared.settings.repositories
-        found = with_places(configured, options.discover, transport, report)
+        found = with_discovered(configured, options.discover, transport, report)
         return replace(prepared.settings, repositories=found)
 
 

@@ -36,10 +36,10 @@ from buildit.store.index import index_bytes
 from buildit.trust.openpgp import public_key
 from buildit.trust.policy import Policy
 
-PACKAGES = "packages"
-IMAGES = "container spec and image(s)"
-LIST_LIMIT = 16 << 20
-TICK = 0.1
+_PACKAGES = "packages"
+_IMAGES = "container spec and image(s)"
+_LIST_LIMIT = 16 << 20
+_TICK = 0.1
 KEY_WITHIN = 1 << 20
 """Bytes at the beginning of a file in which a private key is looked for."""
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
@@ -84,7 +84,7 @@ def publish(
         with remotes.publishing(one) as remote:
             work = _Work(one, remote, remotes.policy, remotes.store, remotes.report)
             packages = work.packages(keys, inputs)
-            progress = _Progress(one.name, IMAGES, remotes.report)
+            progress = _Progress(one.name, _IMAGES, remotes.report)
             files, sent = work.images(plan, keys, emissions, progress)
             work.pages(plan, node, emissions, openpgp)
             progress.end(sent)
@@ -223,7 +223,7 @@ class _Work:
 
     def packages(self, keys: Sequence[BuildKey], inputs: Sequence[Digest]) -> tuple[int, int]:
         """Counts of the blobs and of the bytes that were sent."""
-        progress = _Progress(self.repository.name, PACKAGES, self.report)
+        progress = _Progress(self.repository.name, _PACKAGES, self.report)
         push = Push(
             self.store,
             self.remote.blobs,
@@ -262,7 +262,7 @@ class _Work:
         files |= {f"{folder}/{name}": path for name, path in image_files(emissions)}
         listed = f"{folder}/{title}.json"
         facts = {name: _facts(path) for name, path in sorted(files.items())}
-        known = _known(self.remote.views.read([listed], LIST_LIMIT)[0])
+        known = _known(self.remote.views.read([listed], _LIST_LIMIT)[0])
         new = {name: path for name, path in files.items() if known.get(name) != facts[name]}
         total, sent = sum(path.stat().st_size for path in new.values()), 0
         for name, path in new.items():
@@ -302,7 +302,7 @@ class _Work:
         refresh_pages(self.remote.views, site_of(self.repository), names)
 
     def _list(self, name: str, content: bytes) -> None:
-        if self.remote.views.read([name], LIST_LIMIT)[0] != content:
+        if self.remote.views.read([name], _LIST_LIMIT)[0] != content:
             self.remote.views.write(name, content)
 
 
@@ -314,7 +314,7 @@ class _Progress:
     _last: float = 0.0
 
     def __call__(self, sent: int, total: int) -> None:
-        if time.monotonic() - self._last >= TICK:
+        if time.monotonic() - self._last >= _TICK:
             self._last = time.monotonic()
             self.report(Uploading(self.repository, self.what, sent, total))
 

@@ -1,20 +1,90 @@
-"""App Container meta discovery and simple discovery (appc spec 0.8.11 discovery.md; FORMATS 1.4).
+"""App Container meta discovery and simple discovery (appc spec 0.8.11 discovery.md; FORMATS 1.4),
+and `--discover=HOST/PATH[,push=True]…`, which adds what is found to the configuration.
 
-What is found are places, never trust: whoever takes something from them judges it as from any
-other place. The core is pure; `discover` alone asks servers, and stays within a page budget.
+What is found are places, never trust: what is taken from them is judged as from any other place,
+and a page never chooses where we publish: push=True goes to the repositories of the configuration,
+or to a place that the option itself names. `discover` alone asks servers, within a page budget.
+
+The `<meta>` tags of a page are read in one pass: the library's parser takes hours for a hostile
+page of a megabyte. No byte is looked at twice: what is never closed ends the page, as in browsers
+(HTML, 13.2.5 Tokenization). Whatever else a page is has no meaning.
 """
 
 from __future__ import annotations
 
+import difflib
+import html
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from urllib.parse import urlsplit
 
 from buildit.errors import UsageError
+from buildit.events import Notice, Reporter
+from buildit.model.address import Address, Directory, Https, parse_address
+from buildit.model.config import Repository
 from buildit.remote.http.urls import is_loopback, parse_target
-from buildit.remote.metas import metas
-from buildit.remote.transport import LocationError, Transport, read_small
+from buildit.remote.transport import LocationError, Transport, local_path, read_small, ssh_address
+
+_LONGEST = 4096
+"""Characters of an attribute that is looked at; a name or a URL has fewer."""
+
+_ELEMENT = re.compile(r"[A-Za-z][^\s/>]*+")
+_ATTRIBUTE = re.compile(
+    r"""[\s/]*+(?P<name>[^\s/>][^\s/>=]*+)(?:\s*+=\s*+(?:"(?P<double>[^"]*+)"|'(?P<single>[^']*+)'|"""
+    r"""(?P<bare>[^\s>"'][^\s>]*+)|(?P<open>["'])|))?+"""
+)
+_END = re.compile(r"[\s/]*+>")
+_COMMENT_END = re.compile(r"--!?>")
+_OPAQUE = {
+    name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE)
+    for name in ("script", "style", "textarea", "title", "noframes", "iframe", "xmp")
+}
+"""Elements whose content is text, by what ends them."""
+
+
+def metas(text: str) -> Iterator[Mapping[str, str]]:
+    """The attributes of each meta tag, in the order of the page; of one written twice the first
+    counts (13.2.5.33). Tags in comments, in scripts and in other text are none."""
+    at = 0
+    while (at := text.find("<", at)) >= 0:
+        if text.startswith("<!--", at):
+            found = _COMMENT_END.search(text, at + 2)
+            after = found.end() if found else -1
+        elif text[at + 1 : at + 2] in ("!", "?"):
+            after = text.find(">", at) + 1 or -1
+        else:
+            closing = text.startswith("</", at)
+            name = _ELEMENT.match(text, at + 1 + closing)
+            if name is None:
+                at += 1
+                continue
+            said, after = _attributes(text, name.end())
+            kind = "" if closing else name[0].lower()
+            if after >= 0 and kind == "meta":
+                yield said
+            if after >= 0 and kind in _OPAQUE:
+                end = _OPAQUE[kind].search(text, after)
+                after = end.start() if end else -1
+        if after < 0:
+            return
+        at = after
+
+
+def _attributes(text: str, at: int) -> tuple[dict[str, str], int]:
+    """The attributes of a tag from behind its name, and where it ends; -1 where it does not."""
+    said: dict[str, str] = {}
+    while (end := _END.match(text, at)) is None:
+        found = _ATTRIBUTE.match(text, at)
+        if found is None or found["open"]:
+            return {}, -1
+        value = found["double"] or found["single"] or found["bare"] or ""
+        if len(value) <= _LONGEST:
+            said.setdefault(found["name"].lower(), html.unescape(value))
+        at = found.end()
+    return said, end.end()
+
 
 ENDPOINT = "ac-discovery"
 PUBKEYS = "ac-discovery-pubkeys"
@@ -24,7 +94,7 @@ BINHOST = "buildit-binhost"
 EXTENSIONS = ("aci", "aci.asc")
 PAGE_LIMIT = 1 << 20
 """Bytes of a page; ours have far fewer."""
-DEEPEST = 16
+_DEEPEST = 16
 """Parts of a name: each is one more page to ask for."""
 TAGS = 256
 """Most of our tags of one page that count."""
@@ -46,7 +116,7 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Sought:
     """What is looked for: a host-qualified name, and labels (`version`, `os`, `arch`, …).
 
     `port` is not part of the name: App Container identifiers cannot carry one.
@@ -66,7 +136,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImagePlace:
     """Where an image may be, and where its signature."""
 
     aci: str
@@ -77,13 +147,13 @@ class Image:
 class Discovered:
     """Places in the order in which to try them; `refused` says why pages were of no use."""
 
-    images: tuple[Image, ...] = ()
+    images: tuple[ImagePlace, ...] = ()
     pubkeys: tuple[str, ...] = ()
     binhosts: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
-def parse_place(text: str) -> Wanted:
+def parse_place(text: str) -> Sought:
     """`HOST[:PORT][/PATH]` as a user writes it.
 
     Raises:
@@ -99,11 +169,11 @@ def parse_place(text: str) -> Wanted:
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"{text!r} has no possible port", hint="ports are 1 to 65535")
     name = found["host"].lower() + found["path"]
-    if name.count("/") >= DEEPEST:
+    if name.count("/") >= _DEEPEST:
         raise UsageError(
-            f"{text!r} has more than {DEEPEST} parts", hint="begin further up: HOST/PATH"
+            f"{text!r} has more than {_DEEPEST} parts", hint="begin further up: HOST/PATH"
         )
-    return Wanted(name, port)
+    return Sought(name, port)
 
 
 def parse_page(page: bytes) -> tuple[Tag, ...]:
@@ -119,7 +189,7 @@ def _tags(text: str) -> Iterator[Tag]:
             yield Tag(kind, prefix, target.strip())
 
 
-def pages(wanted: Wanted) -> Iterator[str]:
+def pages_of(wanted: Sought) -> Iterator[str]:
     """The pages to ask for, from the whole name up to the bare host."""
     parts = wanted.name.split("/")[1:]
     for count in range(len(parts), -1, -1):
@@ -127,7 +197,7 @@ def pages(wanted: Wanted) -> Iterator[str]:
         yield f"https://{wanted.authority}{path}?ac-discovery=1"
 
 
-def resolve(template: str, wanted: Wanted, ext: str) -> str | None:
+def filled(template: str, wanted: Sought, ext: str) -> str | None:
     """A template with its variables replaced; None where one is unknown, as the spec wants."""
     values = {**wanted.labels, "name": wanted.name, "ext": ext}
     unknown = [name for name in _VARIABLE.findall(template) if name not in values]
@@ -137,23 +207,23 @@ def resolve(template: str, wanted: Wanted, ext: str) -> str | None:
     return None if "{" in url or "}" in url else url
 
 
-def matching(tags: tuple[Tag, ...], kind: str, wanted: Wanted) -> tuple[str, ...]:
+def targets_of(tags: tuple[Tag, ...], kind: str, wanted: Sought) -> tuple[str, ...]:
     """Targets of the tags of a kind whose prefix the name begins with."""
     found = (t.target for t in tags if t.kind == kind and wanted.name.startswith(t.prefix))
     return tuple(dict.fromkeys(found))
 
 
-def images(tags: tuple[Tag, ...], wanted: Wanted) -> tuple[Image, ...]:
+def images(tags: tuple[Tag, ...], wanted: Sought) -> tuple[ImagePlace, ...]:
     """Where the matching templates say that the image is."""
     found = []
-    for template in matching(tags, ENDPOINT, wanted):
-        aci, asc = (resolve(template, wanted, ext) for ext in EXTENSIONS)
+    for template in targets_of(tags, ENDPOINT, wanted):
+        aci, asc = (filled(template, wanted, ext) for ext in EXTENSIONS)
         if aci is not None and asc is not None:
-            found.append(Image(aci, asc))
+            found.append(ImagePlace(aci, asc))
     return tuple(found)
 
 
-def simple(wanted: Wanted) -> Image | None:
+def simple(wanted: Sought) -> ImagePlace | None:
     """Where simple discovery (spec 0.6 and 0.7) says that the image is; None without labels."""
     try:
         parts = [wanted.labels[name] for name in ("version", "os", "arch")]
@@ -161,16 +231,16 @@ def simple(wanted: Wanted) -> Image | None:
         return None
     path = wanted.name.partition("/")[2]
     stem = f"https://{wanted.authority}/{path}-{'-'.join(parts)}" if path else ""
-    return Image(f"{stem}.aci", f"{stem}.aci.asc") if stem else None
+    return ImagePlace(f"{stem}.aci", f"{stem}.aci.asc") if stem else None
 
 
-def binhosts(tags: tuple[Tag, ...], wanted: Wanted) -> tuple[str, ...]:
+def binhosts(tags: tuple[Tag, ...], wanted: Sought) -> tuple[str, ...]:
     """The URLs that our own tag names, without a slash at the end."""
-    found = (resolve(target, wanted, "") for target in matching(tags, BINHOST, wanted))
+    found = (filled(target, wanted, "") for target in targets_of(tags, BINHOST, wanted))
     return tuple(dict.fromkeys(url.rstrip("/") for url in found if url is not None))
 
 
-def refusal(url: str, wanted: Wanted) -> str | None:
+def refusal(url: str, wanted: Sought) -> str | None:
     """Why a page may not send us to `url`; None where it may.
 
     A page chooses among web servers only: never a file or a program of this machine, nothing
@@ -187,7 +257,7 @@ def refusal(url: str, wanted: Wanted) -> str | None:
     return None
 
 
-def discover(wanted: Wanted, transport: Transport) -> Discovered:
+def discover(wanted: Sought, transport: Transport) -> Discovered:
     """Ask the pages of a name, each at most once, until every kind of tag was found or none can be.
 
     Images and public keys are walked independently, as the spec says; so are binhosts. A page that
@@ -195,7 +265,7 @@ def discover(wanted: Wanted, transport: Transport) -> Discovered:
     """
     found: dict[str, tuple[Tag, ...]] = {}
     refused: list[str] = []
-    for url in pages(wanted):
+    for url in pages_of(wanted):
         try:
             tags = parse_page(read_small(transport, url, PAGE_LIMIT))
         except LocationError as error:
@@ -217,7 +287,7 @@ def discover(wanted: Wanted, transport: Transport) -> Discovered:
 
 
 def _checked(
-    found: Mapping[str, tuple[Tag, ...]], wanted: Wanted, refused: list[str]
+    found: Mapping[str, tuple[Tag, ...]], wanted: Sought, refused: list[str]
 ) -> Discovered:
     def allowed(urls: tuple[str, ...]) -> tuple[str, ...]:
         reasons = {url: refusal(url, wanted) for url in urls}
@@ -235,11 +305,217 @@ def _checked(
     good = [one for one in candidates if len(allowed((one.aci, one.asc))) == 2]
     return Discovered(
         images=tuple(good),
-        pubkeys=allowed(matching(found.get(PUBKEYS, ()), PUBKEYS, wanted)),
+        pubkeys=allowed(targets_of(found.get(PUBKEYS, ()), PUBKEYS, wanted)),
         binhosts=allowed(rooted(binhosts(found.get(BINHOST, ()), wanted))),
         refused=tuple(refused),
     )
 
 
-def _useful(tags: tuple[Tag, ...], wanted: Wanted) -> bool:
+def _useful(tags: tuple[Tag, ...], wanted: Sought) -> bool:
     return any(wanted.name.startswith(tag.prefix) for tag in tags)
+
+
+EXAMPLE = "--discover=example.com/containers,push=True"
+_WORDS = ("push",)
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_DIRECT = ("file:", "ssh:", "https:")
+_Said = tuple[str, str]
+_OVER_SSH = ("no place over SSH", "write ssh://user@host/path")
+_WEB = ("no web address", "write https://host/path")
+_SSH = re.compile(
+    r"ssh://(?:[a-z_][a-z0-9_.-]*@)?[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/\S*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverOption:
+    """One `--discover`: either a name to discover from, or the address of a binhost itself."""
+
+    text: str
+    wanted: Sought | None
+    address: Address | None
+    push: bool
+
+
+def parse_discover(text: str) -> DiscoverOption:
+    """`LOCATION[,key=value]…`: the comma grammar of App Container's app strings.
+
+    A LOCATION is HOST[:PORT]/PATH, or the address of a binhost: file:///DIR, ssh://user@host/path,
+    https://host/path.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    location, *words = text.split(",")
+    push = _push(text, words)
+    if location.startswith(_DIRECT) or location.startswith("/"):
+        return DiscoverOption(text, None, _address(location), push)
+    return DiscoverOption(text, parse_place(location), None, push)
+
+
+def _push(text: str, words: Sequence[str]) -> bool:
+    said: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in _WORDS:
+            near = difflib.get_close_matches(key, _WORDS, 1)
+            guess = f"did you mean {near[0]}=True? " if near else ""
+            raise UsageError(
+                f"--discover={text}: {word!r} says nothing here",
+                hint=f"{guess}write {EXAMPLE}",
+            )
+        if key in said:
+            raise UsageError(f"--discover={text}: {key} stands there twice", hint="say it once")
+        said[key] = value
+    value = said.get("push", "False")
+    if value.lower() not in _TRUTH:
+        raise UsageError(
+            f"--discover={text}: push is {value!r}", hint="write push=True or push=False"
+        )
+    return _TRUTH[value.lower()]
+
+
+def _address(location: str) -> Address:
+    """The address of a binhost.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if location.startswith("ssh:"):
+        return parse_address(_parsed(location, _SSH.fullmatch(location), ssh_address, _OVER_SSH))
+    if location.startswith("https:"):
+        fits = not any(mark in location for mark in "?#")
+        return Https(_parsed(location, fits, parse_target, _WEB).rstrip("/"))
+    return Directory(_directory(location))
+
+
+def _parsed(location: str, fits: object, parse: Callable[[str], object], said: _Said) -> str:
+    """The location, if it fits and can be parsed too."""
+    try:
+        if fits:
+            parse(location)
+            return location
+    except LocationError as error:
+        raise UsageError(f"{error.place!r} is {said[0]}: {error.reason}", hint=said[1]) from error
+    raise UsageError(f"{location!r} is {said[0]}", hint=said[1])
+
+
+def _directory(location: str) -> str:
+    hint = "write file:///srv/binhost"
+    if location.startswith("file:"):
+        # RFC 8089, 2: a file: URL has neither; `#` and `?` of a name are percent-encoded
+        if any(mark in location for mark in "?#"):
+            raise UsageError(f"{location!r} is no directory", hint="write %3F for ?, and %23 for #")
+        try:
+            found = local_path(location)
+        except (LocationError, ValueError) as error:
+            raise UsageError(f"{location!r} is no directory", hint=hint) from error
+        path = str(found)
+    else:
+        path = location
+    if "\0" in path or path.startswith("//"):
+        raise UsageError(f"{location!r} is no directory", hint=hint)
+    return path
+
+
+Discover = Callable[[Sought], Discovered]
+"""Ask the pages of a name."""
+
+
+def with_discovered(
+    configured: Sequence[Repository],
+    texts: Sequence[str],
+    transport: Transport | None,
+    report: Reporter,
+) -> tuple[Repository, ...]:
+    """The repositories with the places that the options name; `transport` is None when offline.
+
+    Raises:
+        UsageError: an option is wrong, or publishes where nothing can be published to.
+    """
+    places = tuple(map(parse_discover, texts))
+
+    def ask(wanted: Sought) -> Discovered:
+        if transport is None:
+            return Discovered(refused=("no other machine is asked (--offline)",))
+        return discover(wanted, transport)
+
+    found = with_places(configured, places, ask, report)
+    check_push(found, places)
+    return found
+
+
+def publishes(texts: Sequence[str]) -> bool:
+    """Whether one of the options says push=True."""
+    return any(parse_discover(text).push for text in texts)
+
+
+def with_places(
+    configured: Sequence[Repository],
+    places: Sequence[DiscoverOption],
+    ask: Discover,
+    report: Reporter,
+) -> tuple[Repository, ...]:
+    """The places of the options before those of the configuration, in the order given.
+
+    What is found nowhere is told of and passed over: the build goes on with the other places.
+    """
+    found: list[Repository] = []
+    for place in places:
+        for one in _repositories(place, ask, report):
+            known = (*found, *configured)
+            if one.download not in (other.download for other in known):
+                found.append(replace(one, name=_free(one.name, known)))
+    return (*found, *configured)
+
+
+def _repositories(place: DiscoverOption, ask: Discover, report: Reporter) -> Iterator[Repository]:
+    if place.wanted is None:
+        takes = place.push and not isinstance(place.address, Https)
+        name = _name(str(place.address))
+        yield Repository(name, place.address, place.address if takes else None)
+        return
+    result = ask(place.wanted)
+    for url in result.binhosts:
+        report(Notice(f"discovered a binhost for {place.wanted.name}: {url}"))
+        yield Repository(_name(url), Https(url), None)
+    if not result.binhosts:
+        where = place.text.partition(",")[0]
+        report(Notice(f"no binhost is discovered at {where}", warning=True))
+        for reason in result.refused:
+            report(Notice(f"  {reason}"))
+
+
+def check_push(repositories: Sequence[Repository], places: Sequence[DiscoverOption]) -> bool:
+    """Whether the options ask to publish.
+
+    Raises:
+        UsageError: they do, and there is nowhere to publish to.
+    """
+    asked = [place for place in places if place.push]
+    if asked and not any(_shares(one) for one in repositories):
+        raise UsageError(
+            f"--discover={asked[0].text} publishes, and no place to publish to is configured",
+            hint="in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
+            "user@host/path, download-type: https, download-path: host/path}",
+            details=("a discovered page says where to take from, never where to publish",),
+        )
+    return bool(asked)
+
+
+def _shares(one: Repository) -> bool:
+    """Whether publishing there lets others find it: the directory that one's own store keeps beside
+    itself, as the shipped settings have it, does not."""
+    return one.upload is not None and not (one.unsigned and one.upload == one.download)
+
+
+def _name(address: str) -> str:
+    """What messages call a place that the configuration does not name."""
+    host = urlsplit(address).hostname if "://" in address else ""
+    return host or address.rstrip("/").rpartition("/")[2] or "place"
+
+
+def _free(name: str, known: Sequence[Repository]) -> str:
+    taken = {one.name for one in known}
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+    return next(one for one in names if one not in taken)

@@ -99,7 +99,7 @@ class Added:
     new: bool
 
 
-def add(
+def add_signer(
     trust: Trust,
     store: Store,
     what: str,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.remote.discovery import Wanted, discover
+from buildit.remote.discovery import Sought, discover
 from buildit.remote.fetch import web_transport
 from buildit.remote.transport import read_small
 from tests.integration.program import Done, Program
@@ -145,7 +145,7 @@ def test_app_container_clients_find_what_was_published(
     transport = web_transport()
     try:
         for name in ("containers/tiny", "containers/tiny/tiny"):
-            wanted = Wanted(f"127.0.0.1/bin/{name}", world.server.port, LABELS)
+            wanted = Sought(f"127.0.0.1/bin/{name}", world.server.port, LABELS)
             found = discover(wanted, transport)
             simple, *by_meta = found.images
             (image,) = (digests(world.done)).values()

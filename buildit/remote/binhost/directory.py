@@ -18,7 +18,7 @@ from buildit.remote.binhost.protocols import (
     Served,
     SignedStatement,
     WantedBlob,
-    opened,
+    reading_of,
 )
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.store.artifacts import place_statement, read_bounded, signature_path
@@ -117,7 +117,7 @@ class DirectoryRemote:
         temporary = self._target.lease().entry("view")
         with located(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with opened(content) as stream, replacing(target, temporary=temporary) as out:
+            with reading_of(content) as stream, replacing(target, temporary=temporary) as out:
                 while chunk := stream.read(CHUNK):
                     out.write(chunk)
 

@@ -164,7 +164,7 @@ def statement_path(key: BuildKey, name: str) -> str:
     return f"{key_directory(Path(), key)}/{name}"
 
 
-def opened(content: bytes | Path) -> BinaryIO:
+def reading_of(content: bytes | Path) -> BinaryIO:
     """The bytes of a view, to read."""
     return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 

@@ -23,7 +23,7 @@ from buildit.remote.binhost.protocols import (
     SignedStatement,
     WantedBlob,
     blob_path,
-    opened,
+    reading_of,
     statement_path,
 )
 from buildit.remote.binhost.reading import ReadOnly
@@ -195,7 +195,7 @@ class SshRemote:
             with suppress(StatusError):
                 # left by an upload that was cut short when it was finished but for its name
                 sftp.remove(temporary)
-            with opened(content) as stream:
+            with reading_of(content) as stream:
                 for _ in sftp.write(temporary, stream, 0):
                     pass
             status = sftp.status(temporary)

@@ -8,15 +8,16 @@ from buildit.errors import UsageError
 from buildit.events import Event, Notice
 from buildit.model.address import parse_address
 from buildit.model.config import Repository
-from buildit.remote.discovering import (
-    Place,
+from buildit.remote.discovery import (
+    Discovered,
+    DiscoverOption,
+    Sought,
     check_push,
-    located,
     parse_discover,
     publishes,
+    with_discovered,
     with_places,
 )
-from buildit.remote.discovery import Discovered, Wanted
 from tests.fakes import FakeTransport
 from tests.hosts import repository
 
@@ -28,9 +29,9 @@ OWN = repository("mine", "https://mine.example/b", "ssh://me@mine.example/b")
 @pytest.mark.parametrize(
     ("text", "wanted", "address", "push"),
     [
-        ("h.example/containers", Wanted("h.example/containers"), "", False),
-        ("h.example/containers,push=True", Wanted("h.example/containers"), "", True),
-        ("h.example:8443/c,push=no", Wanted("h.example/c", 8443), "", False),
+        ("h.example/containers", Sought("h.example/containers"), "", False),
+        ("h.example/containers,push=True", Sought("h.example/containers"), "", True),
+        ("h.example:8443/c,push=no", Sought("h.example/c", 8443), "", False),
         ("file:///srv/b,push=true", None, "/srv/b", True),
         ("/srv/b", None, "/srv/b", False),
         ("/srv/a?b#c", None, "/srv/a?b#c", False),
@@ -40,8 +41,8 @@ OWN = repository("mine", "https://mine.example/b", "ssh://me@mine.example/b")
         ("https://h.example/b/", None, "https://h.example/b", False),
     ],
 )
-def test_the_grammar(text: str, wanted: Wanted | None, address: str, push: bool) -> None:
-    assert parse_discover(text) == Place(
+def test_the_grammar(text: str, wanted: Sought | None, address: str, push: bool) -> None:
+    assert parse_discover(text) == DiscoverOption(
         text, wanted, parse_address(address) if address else None, push
     )
 
@@ -148,10 +149,10 @@ def test_a_run_asks_pages_unless_it_is_offline() -> None:
     tag = b'<meta name="buildit-binhost" content="h.example https://h.example/b">'
     transport = FakeTransport({"https://h.example/c?ac-discovery=1": tag})
     told = list[Event]()
-    assert len(located((OWN,), ("h.example/c",), transport, told.append)) == 2
-    assert located((OWN,), ("h.example/c",), None, told.append) == (OWN,)
+    assert len(with_discovered((OWN,), ("h.example/c",), transport, told.append)) == 2
+    assert with_discovered((OWN,), ("h.example/c",), None, told.append) == (OWN,)
     assert any(isinstance(event, Notice) and "--offline" in event.message for event in told)
-    assert located((OWN,), (), None, told.append) == (OWN,)
+    assert with_discovered((OWN,), (), None, told.append) == (OWN,)
     assert publishes(("h/c", "h/d,push=True"))
     assert not publishes(("h/c",))
 

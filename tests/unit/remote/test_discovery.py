@@ -5,14 +5,14 @@ import pytest
 from buildit.errors import UsageError
 from buildit.remote.discovery import (
     PAGE_LIMIT,
-    Image,
+    ImagePlace,
+    Sought,
     Tag,
-    Wanted,
     discover,
-    pages,
+    filled,
+    pages_of,
     parse_page,
     parse_place,
-    resolve,
     simple,
 )
 from buildit.remote.transport import LocationError
@@ -54,7 +54,7 @@ def at(path: str) -> str:
     ],
 )
 def test_a_place(text: str, name: str, port: int | None) -> None:
-    assert parse_place(text) == Wanted(name, port)
+    assert parse_place(text) == Sought(name, port)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_no_place(text: str) -> None:
 
 
 def test_the_pages_walk_up_to_the_bare_host() -> None:
-    assert list(pages(Wanted("example.com/a/b", 8443))) == [
+    assert list(pages_of(Sought("example.com/a/b", 8443))) == [
         "https://example.com:8443/a/b?ac-discovery=1",
         "https://example.com:8443/a?ac-discovery=1",
         "https://example.com:8443?ac-discovery=1",
@@ -135,19 +135,19 @@ def test_at_most_so_many_tags_of_a_page_count() -> None:
     ],
 )
 def test_templates(template: str, url: str | None) -> None:
-    assert resolve(template, Wanted(NAME, None, LABELS), "aci") == url
+    assert filled(template, Sought(NAME, None, LABELS), "aci") == url
 
 
 def test_a_label_cannot_bring_a_variable_of_its_own() -> None:
-    wanted = Wanted(NAME, None, {**LABELS, "version": "{os}"})
-    assert resolve("https://h/{version}", wanted, "aci") is None
+    wanted = Sought(NAME, None, {**LABELS, "version": "{os}"})
+    assert filled("https://h/{version}", wanted, "aci") is None
 
 
 def test_simple_discovery_needs_version_os_and_architecture() -> None:
     stem = f"https://{NAME}-1.22.1-linux-amd64"
-    assert simple(Wanted(NAME, None, LABELS)) == Image(f"{stem}.aci", f"{stem}.aci.asc")
-    assert simple(Wanted(NAME, None, {"version": "1"})) is None
-    assert simple(Wanted("example.com", None, LABELS)) is None
+    assert simple(Sought(NAME, None, LABELS)) == ImagePlace(f"{stem}.aci", f"{stem}.aci.asc")
+    assert simple(Sought(NAME, None, {"version": "1"})) is None
+    assert simple(Sought("example.com", None, LABELS)) is None
 
 
 # -- asking
@@ -155,7 +155,7 @@ def test_simple_discovery_needs_version_os_and_architecture() -> None:
 
 def test_everything_from_the_name_s_own_page() -> None:
     transport = FakeTransport({at("/containers/nginx"): page(ENDPOINT, KEYS, BINHOST)})
-    found = discover(Wanted(NAME, None, LABELS), transport)
+    found = discover(Sought(NAME, None, LABELS), transport)
     stem = f"https://dl.example.com/{NAME}-1.22.1-linux-amd64"
     assert [one.aci for one in found.images] == [
         f"https://{NAME}-1.22.1-linux-amd64.aci",
@@ -175,7 +175,7 @@ def test_each_kind_is_walked_by_itself() -> None:
             at(""): page(KEYS, ENDPOINT.replace("dl.", "never.")),
         }
     )
-    found = discover(Wanted(NAME, None, LABELS), transport)
+    found = discover(Sought(NAME, None, LABELS), transport)
     assert len(found.binhosts) == len(found.pubkeys) == 1
     assert "never." not in found.images[-1].aci
     assert len(transport.asked) == 3
@@ -194,7 +194,7 @@ def test_each_kind_is_walked_by_itself() -> None:
 )
 def test_a_page_of_no_use_is_walked_past(answer: bytes | LocationError) -> None:
     transport = FakeTransport({at("/containers"): answer, at(""): page(BINHOST)}, chunk=1 << 16)
-    found = discover(Wanted("example.com/containers"), transport)
+    found = discover(Sought("example.com/containers"), transport)
     assert found.binhosts == ("https://bin.example.com/b",)
     assert len(transport.asked) == 2
 
@@ -202,13 +202,13 @@ def test_a_page_of_no_use_is_walked_past(answer: bytes | LocationError) -> None:
 def test_a_prefix_is_compared_as_text() -> None:
     tag = '<meta name="buildit-binhost" content="example.com/cont https://b.example.com">'
     transport = FakeTransport({at("/containers"): page(tag)})
-    assert discover(Wanted("example.com/containers"), transport).binhosts
+    assert discover(Sought("example.com/containers"), transport).binhosts
 
 
 def test_a_dead_host_is_asked_once() -> None:
     dead = LocationError("u", "connection refused", unreachable=True)
     transport = FakeTransport({at("/a/b"): dead, at(""): page(BINHOST)})
-    found = discover(Wanted("example.com/a/b"), transport)
+    found = discover(Sought("example.com/a/b"), transport)
     assert found.binhosts == ()
     assert len(transport.asked) == 1
     assert "connection refused" in found.refused[0]
@@ -233,7 +233,7 @@ def test_a_page_chooses_among_web_servers_only(url: str) -> None:
     endpoint = f'<meta name="ac-discovery" content="example.com {url}">'
     keys = f'<meta name="ac-discovery-pubkeys" content="example.com {url}">'
     transport = FakeTransport({at(""): page(tag, endpoint, keys)})
-    found = discover(Wanted("example.com"), transport)
+    found = discover(Sought("example.com"), transport)
     assert (found.binhosts, found.pubkeys, found.images) == ((), (), ())
     assert len(found.refused) >= 3
 
@@ -241,20 +241,20 @@ def test_a_page_chooses_among_web_servers_only(url: str) -> None:
 def test_a_page_of_this_machine_may_name_this_machine() -> None:
     tag = '<meta name="buildit-binhost" content="localhost https://localhost:8443/b">'
     transport = FakeTransport({"https://localhost:8443?ac-discovery=1": page(tag)})
-    assert discover(Wanted("localhost", 8443), transport).binhosts == ("https://localhost:8443/b",)
+    assert discover(Sought("localhost", 8443), transport).binhosts == ("https://localhost:8443/b",)
 
 
 @pytest.mark.parametrize("end", ["?x=1", "#there", "/?"])
 def test_a_binhost_has_a_path_and_no_more(end: str) -> None:
     tag = f'<meta name="buildit-binhost" content="example.com https://bin.example.com/b{end}">'
-    found = discover(Wanted("example.com"), FakeTransport({at(""): page(tag)}))
+    found = discover(Sought("example.com"), FakeTransport({at(""): page(tag)}))
     assert found.binhosts == ()
     assert any("no root of a binhost has a query" in reason for reason in found.refused)
 
 
 def test_a_page_of_other_names_says_whose_it_is() -> None:
     tag = '<meta name="buildit-binhost" content="example.com/binhost https://bin.example.com/b">'
-    found = discover(Wanted("example.com/containers"), FakeTransport({at(""): page(tag)}))
+    found = discover(Sought("example.com/containers"), FakeTransport({at(""): page(tag)}))
     assert found.binhosts == ()
     said = "its binhosts are for example.com/binhost, and what is below"
     assert any(said in reason for reason in found.refused)

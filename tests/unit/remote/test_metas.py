@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildit.remote.metas import metas
+from buildit.remote.discovery import metas
 
 pytestmark = pytest.mark.unit
 GOOD = '<meta name="n" content="c">'

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.digest import BuildKey
-from buildit.remote.discovery import Image, Wanted, images, matching, parse_page
+from buildit.remote.discovery import ImagePlace, Sought, images, parse_page, targets_of
 from buildit.site.catalogue import ContainerIndex, PublishedFile, Site
 from buildit.site.render import (
     MOST_ON_ROOT,
@@ -445,16 +445,16 @@ def test_sizes_of_strangers() -> None:
 
 def test_app_container_clients_find_the_image_on_each_page_with_containers() -> None:
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
-    wanted = Wanted("bin.example.org/b/containers/nginx", 8443, labels)
+    wanted = Sought("bin.example.org/b/containers/nginx", 8443, labels)
     place = "https://bin.example.org:8443/b/containers/nginx/nginx-1.22.1-p1-linux-amd64.aci"
     made = pages(SITE, BOX, LISTED)
     for page in (made[0], made[1], made[4]):
         tags = parse_page(page.encode())
-        assert images(tags, wanted) == (Image(place, f"{place}.asc"),)
+        assert images(tags, wanted) == (ImagePlace(place, f"{place}.asc"),)
     for page in made:
         tags = parse_page(page.encode())
-        assert matching(tags, "ac-discovery-pubkeys", wanted) == (f"{SITE.url}/pubkeys.asc",)
-        assert matching(tags, "buildit-binhost", wanted) == (SITE.url,)
+        assert targets_of(tags, "ac-discovery-pubkeys", wanted) == (f"{SITE.url}/pubkeys.asc",)
+        assert targets_of(tags, "buildit-binhost", wanted) == (SITE.url,)
 
 
 def test_a_container_with_a_host_qualified_name_is_found_by_it() -> None:
@@ -463,7 +463,7 @@ def test_a_container_with_a_host_qualified_name_is_found_by_it() -> None:
     box = ContainerIndex("h.example/nginx", (entry,), frozenset({file}))
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
     tags = parse_page(container_page(SITE, box, frozenset()).encode())
-    (image,) = images(tags, Wanted("h.example/nginx", None, labels))
+    (image,) = images(tags, Sought("h.example/nginx", None, labels))
     assert image.aci == f"{SITE.url}/containers/h.example/nginx/{file}"
 
 
@@ -472,7 +472,7 @@ def test_the_longest_prefix_comes_first() -> None:
     extra = ContainerIndex("nginx-extra", (longer,), frozenset({longer.images[0].file}))
     page = containers_page(SITE, (BOX, extra))
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
-    wanted = Wanted("bin.example.org/b/containers/nginx-extra", None, labels)
+    wanted = Sought("bin.example.org/b/containers/nginx-extra", None, labels)
     first = images(parse_page(page.encode()), wanted)[0]
     assert first.aci.endswith("/containers/nginx-extra/nginx-extra-1.22.1-p1-linux-amd64.aci")
 
