@@ -42,15 +42,8 @@ def _listing(store: Store) -> list[dict[str, Any]]:
 
 
 def _row(key: BuildKey, name: str, version: str, state: str, bytes_: int) -> dict[str, Any]:
-    uuid = key_uuid(key)
-    return {
-        "name": name,
-        "version": version,
-        "key": key,
-        "uuid": uuid,
-        "state": state,
-        "size": bytes_,
-    }
+    about = {"name": name, "version": version, "key": key, "uuid": key_uuid(key)}
+    return {**about, "state": state, "size": bytes_}
 
 
 def _listing_lines(rows: list[dict[str, Any]]) -> tuple[str, ...]:

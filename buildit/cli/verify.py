@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -33,22 +34,15 @@ def report_lines(found: Report) -> tuple[str, ...]:
 
 
 def report_plain(found: Report) -> dict[str, object]:
-    return {
-        "passed": found.passed(),
-        "images": [
-            {
-                "path": str(image.path),
-                "format": image.format,
-                "identifier": image.identifier,
-                "root": image.root,
-                "entries": image.entries,
-                "problems": list(image.problems),
-                "statement": kept_statement(image.path),
-            }
-            for image in found.images
-        ],
-        "differences": list(found.differences),
-    }
+    images = [
+        {
+            **asdict(image),
+            "path": str(image.path),
+            "statement": kept_statement(image.path),
+        }
+        for image in found.images
+    ]
+    return {"passed": found.passed(), "images": images, "differences": found.differences}
 
 
 def raise_for_report(found: Report) -> None:

@@ -21,7 +21,7 @@ from buildit.archive.decompress import decompressed
 from buildit.archive.tar.admit import Budget
 from buildit.debian.packages import INDEX_FORMAT, PackageIndex, build_index
 from buildit.debian.release import (
-    DEBIAN,
+    DEBIAN_ORIGIN,
     MAX_INRELEASE,
     IndexFile,
     Release,
@@ -35,7 +35,6 @@ from buildit.debian.sources_list import AptSource
 from buildit.digest import CHUNK, Digest
 from buildit.errors import FetchError, IntegrityError, StoreError, UnsatisfiableError
 from buildit.events import Reporter, silent
-from buildit.model.task import DebRef
 from buildit.remote.fetch import Fetch, Fetcher
 from buildit.remote.transport import Transport, read_small
 
@@ -132,7 +131,7 @@ class DebianArchive:
             try:
                 url = inrelease_url(source)
                 message = read_small(self.transport, url, MAX_INRELEASE)
-                if read_release(message, self.keys, url).origin == DEBIAN:
+                if read_release(message, self.keys, url).origin == DEBIAN_ORIGIN:
                     found[source.uri] = None
                 else:
                     reasons.append(f"{url}: its origin is not Debian")
@@ -188,7 +187,7 @@ class DebianArchive:
                     raise  # what should be Debian's and does not verify is not passed over
                 reasons.append(str(error))
                 continue
-            if release.origin == DEBIAN:
+            if release.origin == DEBIAN_ORIGIN:
                 return source, release
             reasons.append(f"{inrelease_url(source)}: its origin is {release.origin!r}")
         raise _no_source(reasons, suite)
@@ -252,14 +251,6 @@ class _Checked:
                     place=self._place,
                 )
         return chunk
-
-
-def deb_fetch(deb: DebRef, bases: Sequence[str]) -> Fetch:
-    """Where a .deb may be: the security archive first for what came from there."""
-    security = "security" in deb.suite
-    ordered = sorted(bases, key=lambda base: ("security" in base) != security)
-    urls = tuple(f"{base}/{deb.path}" for base in ordered)
-    return Fetch(f"{deb.name} {deb.version}", urls, deb.digest, deb.size)
 
 
 def _packages(source: AptSource, release: Release, component: str, arch: str) -> _Packages:

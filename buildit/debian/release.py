@@ -19,7 +19,7 @@ from buildit.errors import IntegrityError, RecipeError
 from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.trust.openpgp import verify_clearsigned
 
-DEBIAN = "Debian"
+DEBIAN_ORIGIN = "Debian"
 MAX_INRELEASE = 16 << 20
 """Largest InRelease in bytes; bookworm's has 150 kB."""
 CLOCK_SLACK = 24 * 3600

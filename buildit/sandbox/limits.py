@@ -83,13 +83,10 @@ def _below(root: str, point: Path, path: str) -> Path:
     return point / inside.lstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
-class CGroup:
+class CGroup(Hierarchy):
     """The groups of one running sandbox."""
 
-    version: int
-    memory: Path
-    pids: Path
+    __slots__ = ()
 
     def add(self, pid: int) -> None:
         """Move a process in; what it forks later follows.
@@ -97,7 +94,7 @@ class CGroup:
         Raises:
             OSError: this process may not move it.
         """
-        for directory in dict.fromkeys((self.memory, self.pids)):
+        for directory in self.directories:
             _put(directory / "cgroup.procs", str(pid))
 
     def exceeded(self) -> str | None:
@@ -109,7 +106,7 @@ class CGroup:
 
     def close(self) -> None:
         """Remove the groups; the kernel may need some milliseconds to let go of the last task."""
-        for directory in dict.fromkeys((self.memory, self.pids)):
+        for directory in self.directories:
             _remove(directory, patience=2.0)
             _remove(directory.parent, patience=0.0)  # stays while others run
 

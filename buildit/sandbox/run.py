@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
@@ -42,7 +42,7 @@ from buildit.sandbox.limits import (
     rlimit_words,
 )
 from buildit.sandbox.probe import why_not
-from buildit.sandbox.watch import DiskWatch, TreeWatch, Watch
+from buildit.sandbox.watch import DiskWatch, LimitWatch, TreeWatch
 
 _TICK = 0.05  # seconds between looks at the stop event and the limits
 _READ = 1 << 18
@@ -93,14 +93,14 @@ def run(
     with (
         _grouped(limits) as group,
         _log(log, limits.log_bytes) as kept,
-        _piped() as pipe,
+        _piped() as (read_end, write_end),
     ):
         line = chain(jail, places, bwrap_argv(jail, command), script=QUIET, words=words)
-        with started(line, pipe.write_end, session=True) as life:
-            pipe.close_write_end()
+        with started(line, write_end.fileno(), session=True) as life:
+            write_end.close()
             writable = tuple(work / bind.source for bind in jail.binds if bind.writable)
             looks = (DiskWatch(writable, limits.disk_bytes), _confine(life, group, limits))
-            follow = _Follow(life, pipe.read_end, kept, limits, stop, looks)
+            follow = _Follow(life, read_end.fileno(), kept, limits, stop, looks)
             follow.to_the_end()
         limit = follow.limit or (None if group is None else group.exceeded())
         if follow.stopped:
@@ -109,8 +109,7 @@ def run(
             raise _not_started(life, log, command[0])
     status = life.status
     status = 128 + signal.SIGKILL if status is None or limit is not None else status
-    ended_by = status - 128 if status - 128 in signal.valid_signals() else None
-    return Outcome(status, ended_by, limit, time.monotonic() - begun, kept.truncated)
+    return Outcome(status, _signal(status), limit, time.monotonic() - begun, kept.truncated)
 
 
 def shell(
@@ -140,8 +139,11 @@ def shell(
     status = life.status
     if status is None:
         raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
-    ended_by = status - 128 if status - 128 in signal.valid_signals() else None
-    return Outcome(status, ended_by, None, time.monotonic() - begun, log_truncated=False)
+    return Outcome(status, _signal(status), None, time.monotonic() - begun, log_truncated=False)
+
+
+def _signal(status: int) -> int | None:
+    return status - 128 if status - 128 in signal.valid_signals() else None
 
 
 def _words(limits: Limits) -> list[str]:
@@ -158,7 +160,7 @@ class _Follow:
     kept: LogFile
     limits: Limits
     stop: threading.Event
-    looks: Sequence[Watch]
+    looks: Sequence[LimitWatch]
     limit: str | None = None
     stopped: bool = False
     _begun: float = field(default_factory=time.monotonic)
@@ -216,7 +218,7 @@ class _Follow:
         self._deadline = self._deadline or now + GRACE
 
 
-def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> Watch:
+def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> LimitWatch:
     """Put the chain under its limits and let it begin; what looks at them from now on."""
     if group is not None:
         with contextlib.suppress(OSError):
@@ -248,25 +250,12 @@ def _log(path: Path, limit: int) -> Iterator[LogFile]:
         raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
 
 
-@dataclass(slots=True)
-class _Pipe:
-    read_end: int
-    write_end: int
-
-    def close_write_end(self) -> None:
-        if self.write_end >= 0:
-            os.close(self.write_end)
-            self.write_end = -1
-
-
 @contextlib.contextmanager
-def _piped() -> Iterator[_Pipe]:
-    pipe = _Pipe(*os.pipe2(os.O_CLOEXEC))
-    try:
-        yield pipe
-    finally:
-        pipe.close_write_end()
-        os.close(pipe.read_end)
+def _piped() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The ends of a pipe, to read from and to write to."""
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    with open(source, "rb", 0) as read_end, open(sink, "wb", 0) as write_end:
+        yield read_end, write_end
 
 
 @contextlib.contextmanager

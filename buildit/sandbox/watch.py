@@ -23,7 +23,7 @@ from pathlib import Path
 
 from buildit.model.config import Limits
 
-Watch = Callable[[], str | None]
+LimitWatch = Callable[[], str | None]
 """Names the limit that is exceeded now, or None."""
 
 _DEPTH = 200  # deeper directories are not counted (an open descriptor each), only the free space

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import DebianArchive, FolderSink, deb_fetch
+from buildit.debian.archive import DebianArchive, FolderSink
 from buildit.debian.fixups import toolchain_identity
 from buildit.debian.release import archive_keys, fetch_release
 from buildit.debian.select import select
@@ -64,7 +64,11 @@ def sink(
     found = FolderSink(folder)
     fetcher = Fetcher(found, archive.transport, folder / "partial")
     bases = archive.bases()
-    fetcher.fetch_all([deb_fetch(deb, bases) for deb in debs], 8)
+    fetches = [
+        Fetch(deb.name, tuple(f"{base}/{deb.path}" for base in bases), deb.digest, deb.size)
+        for deb in debs
+    ]
+    fetcher.fetch_all(fetches, 8)
     return found
 
 

@@ -17,7 +17,7 @@ import posixpath
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from buildit.model.platform import Platform
@@ -155,17 +155,10 @@ def read_elf(stream: BinaryIO) -> Elf | None:
     kind, number = file.unpack("HH", file.header())
     machine = Machine(64 if file.wide else 32, file.end == "<", number)
     segments = _segments(file)
-    parts = _dynamic(file, segments)
     interp = next((s for s in segments if s.kind == _INTERP and s.size), None)
-    return Elf(
-        machine=machine,
-        type=kind,
-        soname=parts.soname,
-        needed=parts.needed,
-        runpath=parts.runpath,
-        inherited=parts.inherited,
+    return replace(
+        _dynamic(file, segments, Elf(machine, kind)),
         interp=_text(file.read(interp.offset, interp.size), 0) if interp else "",
-        versions=parts.versions,
         dlopen=tuple(_dlopen_notes(file, segments)),
     )
 
@@ -211,19 +204,11 @@ def _segments(file: _File) -> tuple[_Segment, ...]:
     return tuple(segments)
 
 
-@dataclass(frozen=True, slots=True)
-class _Dynamic:
-    soname: str = ""
-    needed: tuple[str, ...] = ()
-    runpath: tuple[str, ...] = ()
-    inherited: bool = False
-    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def _dynamic(file: _File, segments: tuple[_Segment, ...]) -> _Dynamic:
+def _dynamic(file: _File, segments: tuple[_Segment, ...], elf: Elf) -> Elf:
+    """The file with what its dynamic section says."""
     segment = next((s for s in segments if s.kind == _DYNAMIC), None)
     if segment is None or segment.size == 0:  # a static program, or debug data stripped off
-        return _Dynamic()
+        return elf
     raw = file.read(segment.offset, segment.size)
     step = 16 if file.wide else 8
     needed: list[int] = []
@@ -237,10 +222,11 @@ def _dynamic(file: _File, segments: tuple[_Segment, ...]) -> _Dynamic:
         else:
             single[tag] = value
     if _DT_STRTAB not in single:
-        return _Dynamic()
+        return elf
     strings = file.read(_offset(segments, single[_DT_STRTAB]), single.get(_DT_STRSZ, 0))
     paths = single.get(_DT_RUNPATH, single.get(_DT_RPATH))
-    return _Dynamic(
+    return replace(
+        elf,
         soname=_text(strings, single[_DT_SONAME]) if _DT_SONAME in single else "",
         needed=tuple(_text(strings, at) for at in needed),
         runpath=tuple(p for p in _text(strings, paths).split(":") if p)

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import KEEP_SECONDS, DebianArchive, deb_fetch
+from buildit.debian.archive import KEEP_SECONDS, DebianArchive
 from buildit.debian.select import select
 from buildit.debian.sources_list import AptSource
-from buildit.digest import Digest
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
-from buildit.model.task import DebRef
 from tests.debian_maker import NOW, Archive, paragraph
 from tests.fakes import FakeTransport
 from tests.openpgp_maker import Key, clearsigned
@@ -179,12 +177,3 @@ def test_no_bases_at_all(tmp_path: Path) -> None:
     for sources in ([], [source(FOREIGN)]):
         with pytest.raises(FetchError, match="is Debian's archive"):
             debian(tmp_path, transport(FOREIGN), sources).bases()
-
-
-def test_where_a_deb_may_be() -> None:
-    bases = ("https://deb.example/debian", "https://deb.example/debian-security")
-    deb = DebRef("aa", "1", "amd64", "bookworm", "pool/a.deb", 9, Digest("0" * 64))
-    want = deb_fetch(deb, bases)
-    assert want.urls == tuple(f"{base}/pool/a.deb" for base in bases)
-    assert (want.digest, want.size) == (deb.digest, 9)
-    assert deb_fetch(replace(deb, suite="bookworm-security"), bases).urls == want.urls[::-1]
