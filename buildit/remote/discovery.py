@@ -197,7 +197,7 @@ def pages_of(wanted: Sought) -> Iterator[str]:
         yield f"https://{wanted.authority}{path}?ac-discovery=1"
 
 
-def filled(template: str, wanted: Sought, ext: str) -> str | None:
+def template_url(template: str, wanted: Sought, ext: str) -> str | None:
     """A template with its variables replaced; None where one is unknown, as the spec wants."""
     values = {**wanted.labels, "name": wanted.name, "ext": ext}
     unknown = [name for name in _VARIABLE.findall(template) if name not in values]
@@ -217,7 +217,7 @@ def images(tags: tuple[Tag, ...], wanted: Sought) -> tuple[ImagePlace, ...]:
     """Where the matching templates say that the image is."""
     found = []
     for template in targets_of(tags, ENDPOINT, wanted):
-        aci, asc = (filled(template, wanted, ext) for ext in EXTENSIONS)
+        aci, asc = (template_url(template, wanted, ext) for ext in EXTENSIONS)
         if aci is not None and asc is not None:
             found.append(ImagePlace(aci, asc))
     return tuple(found)
@@ -236,7 +236,7 @@ def simple(wanted: Sought) -> ImagePlace | None:
 
 def binhosts(tags: tuple[Tag, ...], wanted: Sought) -> tuple[str, ...]:
     """The URLs that our own tag names, without a slash at the end."""
-    found = (filled(target, wanted, "") for target in targets_of(tags, BINHOST, wanted))
+    found = (template_url(target, wanted, "") for target in targets_of(tags, BINHOST, wanted))
     return tuple(dict.fromkeys(url.rstrip("/") for url in found if url is not None))
 
 

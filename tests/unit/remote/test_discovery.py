@@ -9,11 +9,11 @@ from buildit.remote.discovery import (
     Sought,
     Tag,
     discover,
-    filled,
     pages_of,
     parse_page,
     parse_place,
     simple,
+    template_url,
 )
 from buildit.remote.transport import LocationError
 from tests.fakes import FakeTransport
@@ -135,12 +135,12 @@ def test_at_most_so_many_tags_of_a_page_count() -> None:
     ],
 )
 def test_templates(template: str, url: str | None) -> None:
-    assert filled(template, Sought(NAME, None, LABELS), "aci") == url
+    assert template_url(template, Sought(NAME, None, LABELS), "aci") == url
 
 
 def test_a_label_cannot_bring_a_variable_of_its_own() -> None:
     wanted = Sought(NAME, None, {**LABELS, "version": "{os}"})
-    assert filled("https://h/{version}", wanted, "aci") is None
+    assert template_url("https://h/{version}", wanted, "aci") is None
 
 
 def test_simple_discovery_needs_version_os_and_architecture() -> None:
