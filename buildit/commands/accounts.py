@@ -208,13 +208,13 @@ def _check_fields(users: Iterable[tuple[str, User]]) -> None:
                 )
 
 
-Account = TypeVar("Account", User, Group)
+_Account = TypeVar("_Account", User, Group)
 
 
 def _united(
-    declared: Iterable[tuple[str, Account]], kind: str, number: Callable[[Account], int]
-) -> dict[str, Account]:
-    by_name: dict[str, tuple[str, Account]] = {}
+    declared: Iterable[tuple[str, _Account]], kind: str, number: Callable[[_Account], int]
+) -> dict[str, _Account]:
+    by_name: dict[str, tuple[str, _Account]] = {}
     by_id: dict[int, tuple[str, str]] = {}
     for owner, account in declared:
         first = by_name.setdefault(account.name, (owner, account))

@@ -31,7 +31,7 @@ from buildit.image.added import added
 from buildit.image.formats.table import emit_all, format_of, output_name
 from buildit.image.merge import Rootfs
 from buildit.image.names import tag
-from buildit.make.makers import BuildPlace, Kind, kind_of
+from buildit.make.makers import BuildPlace, TaskKind, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config
 from buildit.model.image import Emission, Image, image_digest
@@ -250,7 +250,7 @@ def _emit(
 def _look_through(
     images: Sequence[Image],
     tree: ImageTree,
-    members: Sequence[tuple[Kind, Artifact, str]],
+    members: Sequence[tuple[TaskKind, Artifact, str]],
     report: Reporter,
 ) -> None:
     """Refuse images that would not start, before any is written; tell what else is missing.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from buildit.commands.realise import Look, agrees, look_around
+from buildit.commands.realise import LookedUp, agrees, look_around
 from buildit.commands.reasons import reason
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
@@ -67,7 +67,7 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
     labels = {node.key: node.label for node in plan.tasks}
     look = _Look(store, remotes, labels)
     nodes = {node.key: node for node in plan.tasks}
-    state = look_around(nodes, plan.roots, look.find, Look())
+    state = look_around(nodes, plan.roots, look.find, LookedUp())
     missing = [node for node in plan.tasks if node.key in state.missing]
     perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
     found = tuple(_outlook(node, state, look, perhaps) for node in plan.tasks)
@@ -97,7 +97,7 @@ class _Look:
         return None
 
 
-def _outlook(node: Task, state: Look, look: _Look, perhaps: Collection[Digest]) -> Outlook:
+def _outlook(node: Task, state: LookedUp, look: _Look, perhaps: Collection[Digest]) -> Outlook:
     if node.key in state.missing:
         if not kind_of(node).builds:
             return Outlook(node, State.UNPACK)

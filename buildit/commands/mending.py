@@ -23,7 +23,7 @@ from buildit.store.durable import Vanished
 if TYPE_CHECKING:
     from buildit.commands.fetching import InputFetcher
 
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 MOST_LOSSES = 3
 """How often something may vanish in one run: more is a store that is deleted on purpose."""
@@ -45,7 +45,7 @@ class _Once:
         self.report(event)
 
 
-def until_whole(run: Callable[[Reporter, frozenset[Digest]], Made], report: Reporter) -> Made:
+def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Reporter) -> _Made:
     """What `run` makes; begun again where the store was not whole, each time with the digests of
     all blobs that were lost so far.
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 LOCAL_STORE = "the local store"
 
 Find = Callable[[Task, AtHand], "Artifact | None"]
-"""Look a task up, made with the dependencies at hand where they are known; None is a miss."""
+"""LookedUp a task up, made with the dependencies at hand where they are known; None is a miss."""
 
 Prepare = Callable[[tuple[Task, ...]], None]
 """Called with all tasks about to be made, before the first: fetch what they need."""
@@ -99,7 +99,7 @@ class Tasks(Mapping[BuildKey, Task]):
 
 
 @dataclass(slots=True)
-class Look:
+class LookedUp:
     """What a look around found: artifacts at hand, and nodes that must be built."""
 
     found: dict[BuildKey, Artifact] = field(default_factory=dict)
@@ -110,10 +110,10 @@ def look_around(
     nodes: Mapping[BuildKey, Task],
     roots: tuple[OutputRef, ...],
     find: Find,
-    look: Look,
+    look: LookedUp,
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
-) -> Look:
-    """Look up `roots` and whatever they need in turn, into `look`.
+) -> LookedUp:
+    """LookedUp up `roots` and whatever they need in turn, into `look`.
 
     A node that was found needs only what an image takes besides: what its files were seen to load,
     and its declared runtime dependencies. One that was not needs all that its build sees.
@@ -195,7 +195,7 @@ def realise(
     Raises:
         BuilditError: what `find`, `prepare` or the first failing `build` raised.
     """
-    state = Look({} if done is None else done)
+    state = LookedUp({} if done is None else done)
     while True:
         look_around(nodes, roots, find, state, views)
         stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
@@ -218,7 +218,7 @@ def realise(
                 state.missing.add(key)
 
 
-def _recall_all(nodes: Mapping[BuildKey, Task], state: Look, recall: Find) -> bool:
+def _recall_all(nodes: Mapping[BuildKey, Task], state: LookedUp, recall: Find) -> bool:
     """Recall what is missing, dependencies first; whether anything was found."""
     before = len(state.missing)
     for key, node in nodes.items():
@@ -230,7 +230,7 @@ def _recall_all(nodes: Mapping[BuildKey, Task], state: Look, recall: Find) -> bo
     return len(state.missing) < before
 
 
-def _make_all(ordered: tuple[Task, ...], state: Look, executor: Executor) -> None:
+def _make_all(ordered: tuple[Task, ...], state: LookedUp, executor: Executor) -> None:
     # Here: 8 ms that a run with nothing to make need not pay.
     from concurrent.futures import FIRST_COMPLETED, Future, wait
     from graphlib import TopologicalSorter
@@ -371,7 +371,7 @@ def find_artifact(
     binhosts: Callable[[], Iterator[Binhost]],
     report: Reporter,
 ) -> Artifact | None:
-    """Look in the store, then on each binhost; the bytes are in the store afterwards."""
+    """LookedUp in the store, then on each binhost; the bytes are in the store afterwards."""
 
     def suits(artifact: Artifact) -> str | None:
         return None if agrees(artifact, at_hand) else "built against other dependencies"

@@ -14,7 +14,7 @@ from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.names import latest_builds
 
-SHOWN = 3
+_SHOWN = 3
 CONSIDERED = 3
 """Of the latest builds; each look costs the sandboxed build of a small package some percent."""
 
@@ -45,5 +45,5 @@ def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
         return "first build"
     if not closest:
         return "its artifact is incomplete"
-    rest = len(closest) - SHOWN
-    return ", ".join(closest[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")
+    rest = len(closest) - _SHOWN
+    return ", ".join(closest[:_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

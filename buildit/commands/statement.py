@@ -16,7 +16,7 @@ from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan
 from buildit.model.task import OutputRef, Task
 
-FORMAT = "1"
+_FORMAT = "1"
 
 
 def packages_about(tasks: Iterable[Task]) -> list[dict[str, object]]:
@@ -54,7 +54,7 @@ def image_statement(
     for (_, output), one in zip(tasks, packages, strict=True):
         one["output"] = output
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "image": {"format": emission.format, "digest": emission.digest},
         "name": plan.name,
         "version": plan.version,

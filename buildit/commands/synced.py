@@ -28,7 +28,7 @@ from buildit.model.tree import MOST_LINKS, YEAR_1980, Kind
 EPOCH = YEAR_1980
 """mtime of directories and links that a step makes."""
 
-SHOWN = 3
+_SHOWN = 3
 
 _NAMES = frozenset({".git", ".buildit-config.yaml", "buildit.lock"})
 _LOCK_IN_WRITING = ".buildit.lock-"
@@ -353,7 +353,7 @@ def _modes(found: Sequence[Found]) -> str:
     )
 
 
-def some_paths(paths: Sequence[str], most: int = SHOWN) -> str:
+def some_paths(paths: Sequence[str], most: int = _SHOWN) -> str:
     """The first of several paths in one line fit for a terminal, and how many follow."""
     return some([shown(path) for path in paths], most)
 

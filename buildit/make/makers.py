@@ -67,7 +67,7 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TaskKind:
     """A row of the table.
 
     `module` is a `Maker`. `builds` says that programs run for it: it is told as a build, and
@@ -85,17 +85,17 @@ class Kind:
         return cast(Maker, import_module(self.module))
 
 
-MAKERS: dict[str, Kind] = {
-    "package": Kind("buildit.make.package", builds=True),
-    "debian": Kind("buildit.make.deb", scripts=True),
-    "sync": Kind("buildit.make.layer", shared=False),
-    "accounts": Kind("buildit.make.layer", shared=False),
-    "directories": Kind("buildit.make.layer", shared=False),
-    "links": Kind("buildit.make.layer", shared=False),
+MAKERS: dict[str, TaskKind] = {
+    "package": TaskKind("buildit.make.package", builds=True),
+    "debian": TaskKind("buildit.make.deb", scripts=True),
+    "sync": TaskKind("buildit.make.layer", shared=False),
+    "accounts": TaskKind("buildit.make.layer", shared=False),
+    "directories": TaskKind("buildit.make.layer", shared=False),
+    "links": TaskKind("buildit.make.layer", shared=False),
 }
 
 
-def kind_of(task: Task) -> Kind:
+def kind_of(task: Task) -> TaskKind:
     return MAKERS[task.kind]
 
 

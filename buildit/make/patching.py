@@ -38,7 +38,7 @@ _TOO_LARGE = "change it by a command in the prepare step"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PatchToApply:
     """A patch to apply: its canonical form, and the strip that its recipe says."""
 
     canonical: bytes
@@ -68,7 +68,7 @@ def patched_time(newest: int) -> int:
 
 def apply_patches(
     root: Root,
-    patches: Sequence[Wanted],
+    patches: Sequence[PatchToApply],
     newest: int,
     owner: tuple[int, int] | None,
     log: Callable[[str], object],
@@ -99,7 +99,7 @@ def apply_patches(
 
 def _apply(
     root: Root,
-    wanted: Wanted,
+    wanted: PatchToApply,
     time: int,
     owner: tuple[int, int] | None,
     log: Callable[[str], object],
@@ -267,7 +267,7 @@ class _Writer:
             self._root.chown(path, *self._owner)
 
 
-def _refused(root: Root, number: int, wanted: Wanted, misfit: Misfit) -> Refused:
+def _refused(root: Root, number: int, wanted: PatchToApply, misfit: Misfit) -> Refused:
     if misfit.already:
         files = parse_canonical(wanted.canonical, "the patch").files
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from buildit.errors import UnsatisfiableError
 from buildit.model.tree import Entry, Kind
 
-SHOWN = 20
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def check_lowers(lowers: Sequence[Lower], label: str) -> None:
             f"two dependencies have different files at {clashes[0].partition(':')[0]}",
             place=label,
             hint="depend on one of them only, or move the file in the recipe of the other",
-            details=tuple(clashes[:SHOWN]),
+            details=tuple(clashes[:_SHOWN]),
         )
 
 

@@ -24,7 +24,7 @@ from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.make.advice import advice, notes
 from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
-from buildit.make.patching import Refused, Wanted, apply_patches
+from buildit.make.patching import PatchToApply, Refused, apply_patches
 from buildit.make.watched import Watched
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
@@ -206,7 +206,7 @@ class Workroom:
                 log.write(f"{line}\n")
 
             wanted = [
-                Wanted(self._patch(number).read_bytes(), patch.strip)
+                PatchToApply(self._patch(number).read_bytes(), patch.strip)
                 for number, patch in enumerate(record.patches)
             ]
             try:

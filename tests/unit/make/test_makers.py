@@ -22,7 +22,7 @@ from buildit.errors import IntegrityError
 from buildit.events import Building, Built, Event, Missing, Planned, Reused, silent
 from buildit.image.formats.table import emit_all
 from buildit.make.layer import layer_task, read_layer
-from buildit.make.makers import MAKERS, Kind
+from buildit.make.makers import MAKERS, TaskKind
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config, Limits
 from buildit.model.image import Emission
@@ -69,7 +69,7 @@ def obtained(plan: ContainerPlan, store: Store, said: list[Event]) -> dict[Build
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.setitem(MAKERS, "toy", Kind("tests.unit.make.toy_kind"))
+    monkeypatch.setitem(MAKERS, "toy", TaskKind("tests.unit.make.toy_kind"))
     return toy_task(TEXTS)
 
 

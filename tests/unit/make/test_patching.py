@@ -9,7 +9,7 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.errors import Interrupted
-from buildit.make.patching import Refused, Wanted, apply_patches, patched_time
+from buildit.make.patching import PatchToApply, Refused, apply_patches, patched_time
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 
@@ -35,7 +35,8 @@ def tree(tmp_path: Path, files: dict[str, bytes] | None = None) -> Path:
 def apply(root: Path, *patches: bytes, strip: int = 1) -> list[str]:
     log: list[str] = []
     wanted = [
-        Wanted(canonical_bytes(parse_patch(text, "p", strip=strip)), strip) for text in patches
+        PatchToApply(canonical_bytes(parse_patch(text, "p", strip=strip)), strip)
+        for text in patches
     ]
     with Root.open(root) as opened:
         apply_patches(opened, wanted, NEWEST, None, log.append)
@@ -357,7 +358,9 @@ def test_a_stop_inside_of_a_patch_is_no_refusal(tmp_path: Path) -> None:
             raise Interrupted("the build was interrupted")
 
     with Root.open(tree(tmp_path)) as opened, pytest.raises(Interrupted):
-        apply_patches(opened, [Wanted(canonical_bytes(parse_patch(GOOD, "p")))], NEWEST, None, say)
+        apply_patches(
+            opened, [PatchToApply(canonical_bytes(parse_patch(GOOD, "p")))], NEWEST, None, say
+        )
     assert snapshot(tmp_path / "tree") == {"file": b"one\ntwo\n"}
 
 
