@@ -16,7 +16,7 @@ from buildit.plan.resolve import Demand
 from buildit.recipe.config import load_config
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import Package
-from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown
+from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown_place
 from buildit.recipe.yaml.node import leaves
 
 
@@ -49,7 +49,7 @@ def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[
         return tuple(known[name] for name in dict.fromkeys(choice.roots.names.values()))
     fitting = [name for name in known if wanted in (name, name.rpartition("/")[2])]
     if len(fitting) != 1:
-        raise unknown_package(wanted, tuple(known), shown(directory))
+        raise unknown_package(wanted, tuple(known), shown_place(directory))
     return (known[fitting[0]],)
 
 
@@ -71,8 +71,8 @@ def _alone(directory: Path, wanted: str | None) -> Package:
     tree, name = whole.parent.parent, f"{whole.parent.name}/{whole.name}"
     catalog = Catalog((tree, *loaded.config.trees, *shipped_trees()))
     if _has_base(directory):
-        return catalog.embed(directory, shown(directory))
-    place = shown(directory)
+        return catalog.embed(directory, shown_place(directory))
+    place = shown_place(directory)
     versions = catalog.versions(name, place)
     version = Version.parse(wanted, place=place) if wanted else versions[0]
     if version not in versions:
@@ -90,7 +90,7 @@ def _has_base(directory: Path) -> bool:
     from buildit.recipe.yaml.read import load_yaml
 
     path = directory / PACKAGE_FILE
-    node = load_yaml(path, shown(path))
+    node = load_yaml(path, shown_place(path))
     return isinstance(node, Mapping) and node.get("base") is not None
 
 

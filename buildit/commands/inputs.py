@@ -18,7 +18,7 @@ from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch
 from buildit.plan.identity import FileInput
 from buildit.plan.tasks import LocalInputs
-from buildit.recipe.trees import shown
+from buildit.recipe.trees import shown_place
 from buildit.store.cas import Store
 
 MOST_BYTES = 64 << 20
@@ -54,7 +54,7 @@ def local_inputs(
         path = Path(patch.declared_in).parent / patch.written
         looked.append(path)
         data = _read(Path(patch.declared_in).parent, patch.written, patch.place)
-        patches.append((store.put_bytes(canonical_patch(data, shown(path), patch)), None))
+        patches.append((store.put_bytes(canonical_patch(data, shown_place(path), patch)), None))
     keys = []
     for source in evaluated.sources:
         directory = Path(source.declared_in).parent
@@ -82,7 +82,7 @@ def _read(directory: Path, path: str, place: str) -> bytes:
         raise RecipeError(
             f"{path!r} cannot be read: {error.strerror}",
             place=place,
-            hint=f"it is looked for in {shown(directory)}",
+            hint=f"it is looked for in {shown_place(directory)}",
         ) from error
     if len(data) > MOST_BYTES:
         raise RecipeError(f"{path!r} has more than {MOST_BYTES >> 20} MiB", place=place)
@@ -107,7 +107,7 @@ def _files(directories: tuple[str, ...], store: Store) -> tuple[tuple[FileInput,
             reason = error.strerror if isinstance(error, OSError) else error.message
             raise RecipeError(
                 f"the package's files/ cannot be read: {reason}",
-                place=shown(root),
+                place=shown_place(root),
                 hint="make it a directory of regular files that may be read",
             ) from error
     return tuple(found[path] for path in sorted(found)), looked
@@ -117,7 +117,9 @@ def _tree(directory: Path, store: Store) -> Iterator[tuple[Path, FileInput | Non
     """Everything below `directory`; None for a directory."""
     if directory.is_symlink():
         # What it leads to is not beside the recipe, and a clone would not have it.
-        raise RecipeError("files/ is a link", place=shown(directory), hint="make it a directory")
+        raise RecipeError(
+            "files/ is a link", place=shown_place(directory), hint="make it a directory"
+        )
     with Root.open(directory) as root:
         for path, status in root.walk():
             if stat.S_ISDIR(status.st_mode):
@@ -126,7 +128,7 @@ def _tree(directory: Path, store: Store) -> Iterator[tuple[Path, FileInput | Non
             if not stat.S_ISREG(status.st_mode):
                 raise RecipeError(
                     "a package's files/ holds regular files only",
-                    place=shown(directory / path),
+                    place=shown_place(directory / path),
                     hint="make links and other nodes in the install step",
                 )
             digest = keep_file(store, root, path)

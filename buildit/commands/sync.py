@@ -10,7 +10,7 @@ from dataclasses import replace
 from buildit.archive.links import way
 from buildit.archive.merged import TOP_LINKS
 from buildit.archive.tar.names import shown
-from buildit.commands.synced import EPOCH, Found, Taken, some_paths
+from buildit.commands.synced import EPOCH, SyncedBefore, Taken, some_paths
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task
@@ -117,7 +117,7 @@ class _Placing:
             else:
                 self._leaf(found, path)
 
-    def _directory(self, found: Found, path: str) -> None:
+    def _directory(self, found: SyncedBefore, path: str) -> None:
         lower = self._tree.get(path)
         if lower is not None and lower.kind is Kind.SYMLINK:
             inside = _inside(path, self._tree, self._step.place)
@@ -137,7 +137,7 @@ class _Placing:
             self._changed.append(f"/{path} ({lower.mode:04o})")
             self._put(found, replace(lower, mode=new.mode))
 
-    def _leaf(self, found: Found, path: str) -> None:
+    def _leaf(self, found: SyncedBefore, path: str) -> None:
         lower = self._tree.get(path)
         if _is_directory(lower):
             raise self._clash(found, path, "a directory")
@@ -167,7 +167,7 @@ class _Placing:
         self.sources[path] = found.source
         self._put(found, entry)
 
-    def _put(self, found: Found, entry: Entry) -> None:
+    def _put(self, found: SyncedBefore, entry: Entry) -> None:
         there = self.entries.get(entry.path)
         if there is not None and (there.kind is not Kind.DIRECTORY or there.kind is not entry.kind):
             raise RecipeError(
@@ -188,7 +188,7 @@ class _Placing:
             return False
         return not found.end or _is_directory(self._tree.get(found.end))
 
-    def _clash(self, found: Found, path: str, what: str) -> RecipeError:
+    def _clash(self, found: SyncedBefore, path: str, what: str) -> RecipeError:
         kind = {Kind.DIRECTORY: "directory", Kind.SYMLINK: "link"}.get(found.kind, "file")
         return RecipeError(
             f"/{shown(path)} is {what} in the image, and {shown(found.source)!r} is a {kind}",

@@ -71,7 +71,7 @@ def own_of(plan: ContainerPlan, output: Path) -> Own:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SyncedBefore:
     """One node that a step takes.
 
     `relative` is its path beneath `src`, "" for `src` itself; `source` the path in the project
@@ -94,13 +94,13 @@ class Taken:
     """All that one step takes, parents first; `remarks` say what of it does not arrive."""
 
     step: SyncStep
-    nodes: tuple[Found, ...]
+    nodes: tuple[SyncedBefore, ...]
     remarks: tuple[str, ...] = ()
 
     def is_directory(self) -> bool:
         return self.nodes[0].kind is Kind.DIRECTORY
 
-    def name(self, found: Found) -> str:
+    def name(self, found: SyncedBefore) -> str:
         """Where a node goes as the step says it, whatever links the image has on the way."""
         named = destination(self.step.dest, self.step.src, self.is_directory())
         return posixpath.join(named, found.relative) if found.relative else named
@@ -160,13 +160,13 @@ class _Walk:
             (glob, path_matcher(glob, place=step.place)) for glob in step.exclude
         ]
         self._skipped: set[str] = set()
-        self._inodes: dict[tuple[int, int], Found] = {}
+        self._inodes: dict[tuple[int, int], SyncedBefore] = {}
         self.left_out: list[str] = []
         self.matched: set[str] = set()
         self.bare: list[str] = []
         """Names of files with attributes that do not arrive."""
 
-    def nodes(self) -> list[Found]:
+    def nodes(self) -> list[SyncedBefore]:
         src = self._source()
         if src and (self._own.has(src) or _within(src, self._own.output)):
             raise RecipeError(
@@ -271,22 +271,22 @@ class _Walk:
         names = self._root.listdir(source)
         return bool(names) and all(map(self._own.images.fullmatch, names))
 
-    def _node(self, relative: str, source: str, status: os.stat_result) -> Found:
+    def _node(self, relative: str, source: str, status: os.stat_result) -> SyncedBefore:
         mode, step = status.st_mode, self._step
         if posixpath.basename(relative or source).startswith(_WHITEOUT):
             raise _whiteout(step, source, "rename it, or leave it out with `exclude`")
         if stat.S_ISDIR(mode):
-            return Found(relative, source, Kind.DIRECTORY, mode)
+            return SyncedBefore(relative, source, Kind.DIRECTORY, mode)
         if stat.S_ISLNK(mode):
             target = self._root.readlink(source)
-            return Found(relative, source, Kind.SYMLINK, mode, target=target)
+            return SyncedBefore(relative, source, Kind.SYMLINK, mode, target=target)
         if not stat.S_ISREG(mode):
             raise RecipeError(
                 f"{shown(source)!r} is neither file, directory nor link",
                 place=step.place,
                 hint="move it out of what is synced, or leave it out with `exclude`",
             )
-        found = Found(relative, source, Kind.FILE, mode, status.st_size)
+        found = SyncedBefore(relative, source, Kind.FILE, mode, status.st_size)
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), found)
             if first is not found:
@@ -298,7 +298,7 @@ def _within(path: str, directory: str) -> bool:
     return bool(directory) and path.startswith(f"{directory}/")
 
 
-def _read(root: Root, found: Found, bare: list[str]) -> Found:
+def _read(root: Root, found: SyncedBefore, bare: list[str]) -> SyncedBefore:
     """A file with its digest; another name of one is read again, which is simpler than to ask."""
     if found.kind not in (Kind.FILE, Kind.HARDLINK):
         return found
@@ -347,7 +347,7 @@ def _remarks(walk: _Walk, taken: Taken) -> Iterator[str]:
         yield f"new directories are 0755 in the image: {_modes(special)}; `dirmode` sets a mode"
 
 
-def _modes(found: Sequence[Found]) -> str:
+def _modes(found: Sequence[SyncedBefore]) -> str:
     return some_paths(
         [f"{each.relative or each.source} ({each.mode & 0o7777:04o})" for each in found]
     )
@@ -374,7 +374,7 @@ def dated(everything: Iterable[Taken], pinned: Times, now: int) -> tuple[tuple[T
     times: dict[tuple[str, Digest], int] = {}
     result = []
     for taken in everything:
-        nodes: list[Found] = []
+        nodes: list[SyncedBefore] = []
         leaders: dict[str, int] = {}
         for found in taken.nodes:
             if found.digest is None:

@@ -37,7 +37,7 @@ from buildit.recipe.schema import (
 from buildit.recipe.template.jsontext import render_json
 from buildit.recipe.template.render import render_tree
 from buildit.recipe.template.values import Variables
-from buildit.recipe.trees import shown
+from buildit.recipe.trees import shown_place
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
 from buildit.recipe.yaml.read import load_yaml
 
@@ -298,10 +298,10 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
         RecipeError: it is wrong; the place names the line.
     """
     path = directory / CONTAINER_FILE
-    file = shown(path)
+    file = shown_place(path)
     if not path.exists():
         raise UsageError(
-            f"there is no {CONTAINER_FILE} in {shown(directory)}",
+            f"there is no {CONTAINER_FILE} in {shown_place(directory)}",
             place=file,
             hint="name the directory of a container: buildit containers/nginx-prod/",
         )

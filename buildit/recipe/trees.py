@@ -29,7 +29,7 @@ DEEPEST_CHAIN = 16
 _NOT_RENDERED = ("steps", "versions")
 
 
-def shown(path: Path) -> str:
+def shown_place(path: Path) -> str:
     """The path as messages show it: relative to the working directory where it lies below."""
     text = os.path.relpath(path)
     return str(path) if text.startswith("..") else text
@@ -65,7 +65,7 @@ class Catalog:
             RecipeError: a document of its base chain is wrong.
             UnsatisfiableError: a base names a package or version that no tree has.
         """
-        package = self._package(self._chain(directory, (), place or shown(directory)), origin)
+        package = self._package(self._chain(directory, (), place or shown_place(directory)), origin)
         first = self._embedded.setdefault(package.name, package)
         if first.directories != package.directories:
             raise RecipeError(
@@ -102,7 +102,7 @@ class Catalog:
         if found is None:
             directory, document = self._find(name, place)
             chain = _of_tree(name, version.text, directory, document)
-            found = self._package(chain, shown(directory))
+            found = self._package(chain, shown_place(directory))
             self._packages[name, version.text] = found
         return found
 
@@ -146,7 +146,7 @@ class Catalog:
         """The merged chain of the embedded package in `directory`; `below` are based on it."""
         real = directory.resolve()
         if real in below or len(below) >= DEEPEST_CHAIN:
-            names = " -> ".join(shown(path) for path in (*below, real))
+            names = " -> ".join(shown_place(path) for path in (*below, real))
             what = "a cycle" if real in below else f"more than {DEEPEST_CHAIN} links"
             raise RecipeError(
                 f"the chain of bases has {what}: {names}",
@@ -156,7 +156,7 @@ class Catalog:
         document = self._document(directory)
         if document is None:
             raise RecipeError(
-                f"there is no {PACKAGE_FILE} in {shown(directory)}",
+                f"there is no {PACKAGE_FILE} in {shown_place(directory)}",
                 place=place,
                 hint="name the directory that holds it, relative to the file that names it",
             )
@@ -223,7 +223,7 @@ class Catalog:
             place=place,
             hint=f"did you mean {', '.join(near)}?"
             if near
-            else f"trees: {', '.join(shown(tree) for tree in self.trees) or 'none'}",
+            else f"trees: {', '.join(shown_place(tree) for tree in self.trees) or 'none'}",
         )
 
     def names(self) -> list[str]:
@@ -246,7 +246,7 @@ class Catalog:
     def _read(self, path: Path) -> Mapping | None:
         if not os.path.lexists(path):
             return None
-        node = load_yaml(path, shown(path))
+        node = load_yaml(path, shown_place(path))
         if not isinstance(node, Mapping):
             raise RecipeError("expected keys such as `description:`", place=str(node.place))
         return node

@@ -14,7 +14,7 @@ import yaml
 
 from buildit.errors import RecipeError
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
-from buildit.recipe.yaml.text import decode, name_of, read_text, refused
+from buildit.recipe.yaml.text import decoded_text, name_of, read_text, refused_character
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -39,7 +39,7 @@ def parse_yaml_bytes(content: bytes, file: str) -> Node:
     Raises:
         RecipeError: as `load_yaml`.
     """
-    return parse_yaml(decode(content, file), file)
+    return parse_yaml(decoded_text(content, file), file)
 
 
 def parse_yaml(text: str, file: str) -> Node:
@@ -213,7 +213,7 @@ class _Reading:
         return found
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        if char := refused(event.value):
+        if char := refused_character(event.value):
             raise self.error(f"{name_of(char)} is not allowed in a value", event)
         place = self.place(event)
         self._same_everywhere(event)

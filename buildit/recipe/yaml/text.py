@@ -32,7 +32,7 @@ def read_text(path: Path, file: str | None = None, most: int = MAX_BYTES) -> str
         RecipeError: it is missing, not a regular file, unreadable, too large, or not text.
     """
     shown = str(path) if file is None else file
-    return decode(read_bytes(path, shown, most), shown, most)
+    return decoded_text(read_bytes(path, shown, most), shown, most)
 
 
 def read_bytes(path: Path, file: str, most: int = MAX_BYTES) -> bytes:
@@ -61,7 +61,7 @@ def within_limit(content: bytes, file: str, most: int = MAX_BYTES) -> bytes:
     return content
 
 
-def decode(content: bytes, file: str, most: int = MAX_BYTES) -> str:
+def decoded_text(content: bytes, file: str, most: int = MAX_BYTES) -> str:
     """`content` as text with `\\n` line ends, without a byte order mark.
 
     Raises:
@@ -92,7 +92,7 @@ def place_at(text: str, offset: int, file: str) -> Place:
     return Place(file, text.count("\n", 0, offset) + 1, offset - start + 1)
 
 
-def refused(text: str) -> str | None:
+def refused_character(text: str) -> str | None:
     """The first character of `text` that no file may hold, escaped or not; else None."""
     match = _REFUSED.search(text)
     return match.group() if match else None

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.yaml.text import MAX_BYTES, decode, read_text
+from buildit.recipe.yaml.text import MAX_BYTES, decoded_text, read_text
 
 pytestmark = pytest.mark.unit
 
 
 def test_line_ends_and_byte_order_mark() -> None:
-    assert decode(b"\xef\xbb\xbfa: 1\r\nb: \xc3\xa4\n", "f") == "a: 1\nb: ä\n"
+    assert decoded_text(b"\xef\xbb\xbfa: 1\r\nb: \xc3\xa4\n", "f") == "a: 1\nb: ä\n"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_line_ends_and_byte_order_mark() -> None:
 )
 def test_what_no_file_may_hold(content: bytes, place: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        decode(content, "f")
+        decoded_text(content, "f")
     assert (caught.value.place, caught.value.message) == (place, message)
     assert caught.value.hint
 
@@ -45,12 +45,12 @@ def test_what_no_file_may_hold(content: bytes, place: str, message: str) -> None
 @given(st.binary(max_size=200))
 def test_any_bytes_are_text_or_one_error(content: bytes) -> None:
     try:
-        text = decode(content, "f")
+        text = decoded_text(content, "f")
     except RecipeError:
         return
     assert "\r" not in text
     assert "\0" not in text
-    assert decode(text.encode(), "f") == text
+    assert decoded_text(text.encode(), "f") == text
 
 
 def test_a_file_of_exactly_the_limit(tmp_path: Path) -> None:

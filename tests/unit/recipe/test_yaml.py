@@ -16,7 +16,7 @@ from buildit.recipe.schema import plain
 from buildit.recipe.yaml import read as yamltext
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
 from buildit.recipe.yaml.read import parse_yaml, parse_yaml_bytes
-from buildit.recipe.yaml.text import decode
+from buildit.recipe.yaml.text import decoded_text
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -210,7 +210,7 @@ _TREES = st.recursive(
 def test_json_reads_back_as_itself(tree: object) -> None:
     text = json.dumps(tree, ensure_ascii=False)
     if "\ufeff" not in text:
-        assert plain(parse_yaml(decode(text.encode(), "f"), "f")) == tree
+        assert plain(parse_yaml(decoded_text(text.encode(), "f"), "f")) == tree
 
 
 _YAML = st.lists(
@@ -298,7 +298,7 @@ def test_both_readers_of_pyyaml_give_the_same_nodes(text: str) -> None:
     found: list[Node | None] = []
     for loader in (yaml.CSafeLoader, yaml.SafeLoader):
         try:
-            found.append(yamltext.document(decode(text.encode(), "f"), "f", loader))
+            found.append(yamltext.document(decoded_text(text.encode(), "f"), "f", loader))
         except (RecipeError, yaml.YAMLError, ValueError):
             found.append(None)
     fast, slow = found
