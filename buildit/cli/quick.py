@@ -125,7 +125,7 @@ def _within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory}/")
 
 
-def keep(
+def keep_run(
     argv: list[str],
     started: int,
     plan_stamp: str,

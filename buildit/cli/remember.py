@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from buildit.cli.quick import keep
+from buildit.cli.quick import keep_run
 from buildit.cli.results import printable
 from buildit.cli.screen import lines
 from buildit.commands import stamp
@@ -35,7 +35,7 @@ def remember(
     trust = kept["settings"]["trust"]
     lists = [trust["allowed_signers"], *trust["own_signers"].values()]
     trusted = [path for path in dict.fromkeys(lists) if path]
-    keep(
+    keep_run(
         list(argv),
         started,
         question,

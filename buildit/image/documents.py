@@ -84,7 +84,7 @@ def text(where: str, value: object) -> Problems:
         yield f"{where}: must be a string"
 
 
-def filled(where: str, value: object) -> Problems:
+def filled_text(where: str, value: object) -> Problems:
     if not isinstance(value, str) or not value:
         yield f"{where}: must be a non-empty string"
 

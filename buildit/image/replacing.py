@@ -25,7 +25,7 @@ _RACES = 16
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing_output(target: Path) -> Iterator[Path]:
     """Give a path that does not exist yet; what is made there becomes `target` at the end.
 
     When the body raises, `target` stays as it was. A reader sees the old one or the new one, and

@@ -15,7 +15,7 @@ from buildit.archive.workers import run_all
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError
 from buildit.image.copying import copy_blob
-from buildit.image.replacing import replacing
+from buildit.image.replacing import replacing_output
 
 LARGEST_DOCUMENT = 1 << 18
 COPIERS = 2
@@ -91,7 +91,7 @@ def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
         document = path.parent in (layout, layout / _BLOBS) and path.name not in ("", "..", ".")
         if not (document if name in kept["documents"] else is_hex64(name)):
             raise _strange(layout, name)
-    with replacing(layout) as fresh:
+    with replacing_output(layout) as fresh:
         directory = make_layout(fresh)
         works = [
             partial(copy_blob, store_blobs.joinpath, Digest(name), size, name, directory / name)

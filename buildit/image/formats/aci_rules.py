@@ -17,7 +17,7 @@ from buildit.image.documents import (
     at,
     boolean,
     fields,
-    filled,
+    filled_text,
     list_of,
     map_of,
     nothing_or,
@@ -138,7 +138,11 @@ def _mount_point(where: str, value: object) -> Problems:
 
 def _port(where: str, value: object) -> Problems:
     """Stricter than actool: a protocol of no name and a count of no ports are slips."""
-    required: dict[str, JsonRule] = {"name": _name, "protocol": filled, "port": whole(1, 65535)}
+    required: dict[str, JsonRule] = {
+        "name": _name,
+        "protocol": filled_text,
+        "port": whole(1, 65535),
+    }
     optional: dict[str, JsonRule] = {"count": whole(1, 65535), "socketActivated": boolean}
     problems = tuple(fields(where, value, required, optional))
     yield from problems
@@ -184,11 +188,13 @@ def _set_of(*, errno: bool) -> JsonRule:
 
 def _selinux(where: str, value: object) -> Problems:
     part = pattern_rule(re.compile("[^:]+"), "a part of a context")
-    yield from fields(where, value, {"user": part, "role": part, "type": part, "level": filled}, {})
+    yield from fields(
+        where, value, {"user": part, "role": part, "type": part, "level": filled_text}, {}
+    )
 
 
 def _apparmor(where: str, value: object) -> Problems:
-    yield from fields(where, value, {"profile": filled}, {})
+    yield from fields(where, value, {"profile": filled_text}, {})
 
 
 ISOLATORS: Mapping[str, JsonRule] = {

@@ -20,7 +20,7 @@ from buildit.image.copying import BlobPath
 from buildit.image.layertar import read_listing
 from buildit.image.merge import Rootfs, merge
 from buildit.image.names import FILE_PART, NAME_MAX, machine
-from buildit.image.replacing import replacing
+from buildit.image.replacing import replacing_output
 from buildit.model.image import Architecture, Emission, Image
 
 Document = Mapping[str, Any]
@@ -237,7 +237,7 @@ def emit_all(
             start = form.start(document)
             check_tree(start.program, start.directories, tree.find, image.place)
             target = output / output_name(image)
-            fresh = together.enter_context(replacing(target))
+            fresh = together.enter_context(replacing_output(target))
             written = form.write(image, document, tree, blob, fresh)
             emissions.append(replace(written, path=target))
     return tuple(emissions)

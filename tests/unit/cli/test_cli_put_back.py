@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.quick import keep, replay
+from buildit.cli.quick import keep_run, replay
 from buildit.commands import stamp
 from buildit.digest import digest_bytes
 
@@ -45,7 +45,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         os.utime(path, (before, before))
     began = time.time_ns() + 100_000_000
     stamp.write("plan", stamp.record([Path("box/container.yaml")]), {})
-    keep(ARGV, began, "plan", [], ["Building"], [IMAGE], [str(statement)], str(blobs))
+    keep_run(ARGV, began, "plan", [], ["Building"], [IMAGE], [str(statement)], str(blobs))
     return blobs
 
 

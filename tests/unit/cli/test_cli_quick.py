@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.quick import keep, replay
+from buildit.cli.quick import keep_run, replay
 from buildit.commands import stamp
 from buildit.commands.synced import Own, watched
 from buildit.model.plan import SyncStep
@@ -52,14 +52,14 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     began = time.time_ns() + 100_000_000
     planned = stamp.record([Path("box/container.yaml"), Path("box/buildit.lock"), Path("absent")])
     stamp.write(PLAN, planned, {"plan": "…"})
-    keep_run(began, str(tmp_path / "store/k/ab/abcd"))
+    noted(began, str(tmp_path / "store/k/ab/abcd"))
     return here
 
 
-def keep_run(began: int, statement: str, argv: list[str] = ARGV) -> None:
+def noted(began: int, statement: str, argv: list[str] = ARGV) -> None:
     step = SyncStep("files", "/srv", True, "", 0, 0, "container.yaml:1:1")
     seen = watched(Path("box").absolute(), step, Own("", re.compile("(?!)")))
-    keep(argv, began, PLAN, seen, LINES, ["out/x.oci"], [statement])
+    keep_run(argv, began, PLAN, seen, LINES, ["out/x.oci"], [statement])
 
 
 def test_a_replay_says_what_a_run_would(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_a_gone_directory_has_no_replay(kept: Path, tmp_path: Path) -> None:
 def test_a_run_during_which_a_file_changed_is_not_kept(kept: Path, tmp_path: Path) -> None:
     stamp.forget(stamp_of(ARGV))
     Path("box/files/b").write_text("edited while it ran")
-    keep_run(time.time_ns() - 1_000_000_000, str(tmp_path))
+    noted(time.time_ns() - 1_000_000_000, str(tmp_path))
     assert replay(ARGV) is None
     assert not (stamp.directory() / PLAN).exists()
 
@@ -155,10 +155,10 @@ def test_its_own_lock_is_what_a_run_may_write(kept: Path, tmp_path: Path) -> Non
     for path in Path("box/files").rglob("*"):
         assert path.lstat().st_ctime_ns > began  # made by this test, just now
     stamp.write(PLAN, stamp.record([Path("box/buildit.lock")]), {"plan": "…"})
-    keep(ARGV, began, PLAN, [], LINES, ["out/x.oci"], [])
+    keep_run(ARGV, began, PLAN, [], LINES, ["out/x.oci"], [])
     assert replay(ARGV) == 0
     locked = [*ARGV, "--locked"]
-    keep(locked, began, PLAN, [], LINES, ["out/x.oci"], [])
+    keep_run(locked, began, PLAN, [], LINES, ["out/x.oci"], [])
     assert replay(locked) is None
 
 

@@ -21,7 +21,7 @@ from buildit.archive.workers import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.copying import copy_blob
-from buildit.image.replacing import replacing
+from buildit.image.replacing import replacing_output
 from buildit.model.tree import Entry, Kind
 from tests.unit.image.samples import BlobDirectory, emit, file, image
 
@@ -100,7 +100,7 @@ def test_anything_is_replaced_by_anything(old: str, new: str, tmp_path: Path) ->
         (target / "deep" / "old").touch()
     elif old == "link":
         target.symlink_to(outside)
-    with replacing(target) as fresh:
+    with replacing_output(target) as fresh:
         if new == "file":
             fresh.write_text("new")
         else:
@@ -113,7 +113,7 @@ def test_anything_is_replaced_by_anything(old: str, new: str, tmp_path: Path) ->
 
 
 def half_written(target: Path, error: Exception) -> None:
-    with replacing(target) as fresh:
+    with replacing_output(target) as fresh:
         fresh.mkdir()
         (fresh / "half").write_text("half")
         raise error
@@ -132,8 +132,8 @@ def test_an_error_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from buildit.image.replacing import replacing
-with replacing(Path(sys.argv[1])) as fresh:
+from buildit.image.replacing import replacing_output
+with replacing_output(Path(sys.argv[1])) as fresh:
     fresh.mkdir()
     (fresh / "half").write_text("half")
     print("here", flush=True)
@@ -149,12 +149,12 @@ def test_a_killed_run_leaves_nothing_visible_and_the_next_sweeps(tmp_path: Path)
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
-        with replacing(target) as fresh:  # another run meanwhile: leaves the first alone
+        with replacing_output(target) as fresh:  # another run meanwhile: leaves the first alone
             fresh.write_text("second")
         assert len(list(tmp_path.iterdir())) == 2
         process.send_signal(signal.SIGKILL)
     assert target.read_text() == "second"
-    with replacing(target) as fresh:
+    with replacing_output(target) as fresh:
         fresh.write_text("third")
     assert target.read_text() == "third"
     assert list(tmp_path.iterdir()) == [target]
@@ -174,9 +174,9 @@ def test_a_listing_that_does_not_fit_its_layer_is_found(
 RACING = """
 import sys
 from pathlib import Path
-from buildit.image.replacing import replacing
+from buildit.image.replacing import replacing_output
 for number in range(60):
-    with replacing(Path(sys.argv[1])) as fresh:
+    with replacing_output(Path(sys.argv[1])) as fresh:
         fresh.mkdir()
         (fresh / "a").write_text(sys.argv[2])
         (fresh / "b").write_text(sys.argv[2])
