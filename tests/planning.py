@@ -9,7 +9,7 @@ from textwrap import dedent
 
 from buildit.commands.choose import Request
 from buildit.commands.locking import LOCK_FILE
-from buildit.commands.planning import Planned, make_plan
+from buildit.commands.planning import PlannedContainer, make_plan
 from buildit.commands.run import opened_run
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
@@ -78,7 +78,7 @@ class Checkout:
             f"container/{LOCK_FILE}", format_lock(Lock().with_section(str(PLATFORM), section))
         )
 
-    def plan(self, use: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Planned:
+    def plan(self, use: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> PlannedContainer:
         """Plan the container without a network."""
         config = Config(self.root / "store", 1, (self.root / "pkgs",))
         with Store.open(config.store) as store:

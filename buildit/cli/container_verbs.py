@@ -142,10 +142,10 @@ def why_verb(asked: Asked, words: tuple[str, ...]) -> None:
     For each that no place has: the closest build in the local store and on binhosts that list
     names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
     """
-    from buildit.cli.whys import split, why_lines, why_plain, whys
+    from buildit.cli.whys import split_words, why_lines, why_plain, whys
     from buildit.commands import preparing
 
-    directory, wanted = split(words)
+    directory, wanted = split_words(words)
     options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
         prepared = preparing.prepare(options, screen)

@@ -14,7 +14,7 @@ from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
 from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
 from buildit.recipe.schema import Model
-from buildit.recipe.template.values import DEFAULT, FILTERS
+from buildit.recipe.template.values import DEFAULT_NAMES, FILTERS
 
 _HEAD = """# File formats
 
@@ -67,7 +67,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
-        (leaf.PACKAGE, "category/name"),
+        (leaf.PACKAGE_NAME, "category/name"),
         (r"/.*", "absolute path"),
         (r"(?:sha256:)?[0-9a-f]{64}", "SHA-256"),
         (r"(?:https?|mirror)://.+", "URL"),
@@ -118,7 +118,7 @@ def _templates() -> str:
     for name, function in FILTERS.items():
         said.setdefault(" ".join((function.__doc__ or "").split()), []).append(name)
     said["The value, or `default_value` where it is not defined; with `true`, also if empty."] = [
-        *DEFAULT
+        *DEFAULT_NAMES
     ]
     rows = sorted(
         f"| {', '.join(f'`{name}`' for name in names)} | {text.replace('|', chr(92) + '|')} |"

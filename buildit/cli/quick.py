@@ -89,7 +89,7 @@ def _is_private(blobs: str) -> bool:
 
     root = os.path.dirname(os.path.dirname(blobs))
     parts = [root, os.path.dirname(blobs), blobs, os.path.join(root, "k")] if blobs else []
-    for part in (*parts, stamp.place("")):
+    for part in (*parts, stamp.stamp_path("")):
         try:
             status = os.stat(part)
         except OSError:
@@ -207,7 +207,7 @@ def _planned(plan_stamp: str) -> list[list[Any]] | None:
     from buildit.commands import stamp
 
     try:
-        with open(stamp.place(plan_stamp), "rb") as stream:
+        with open(stamp.stamp_path(plan_stamp), "rb") as stream:
             rows = json.load(stream)["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

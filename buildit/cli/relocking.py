@@ -9,7 +9,7 @@ from pathlib import Path
 
 from buildit.commands import preparing
 from buildit.commands.locking import LOCK_FILE
-from buildit.commands.planning import Planned
+from buildit.commands.planning import PlannedContainer
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.recipe.container import CONTAINER_FILE
@@ -68,7 +68,7 @@ def _split(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
     return Path(), words
 
 
-def _check_names(names: tuple[str, ...], planned: Planned, directory: Path) -> None:
+def _check_names(names: tuple[str, ...], planned: PlannedContainer, directory: Path) -> None:
     known = tuple(dict.fromkeys(_movable(planned)))
     for name in names:
         if name not in (EVERYTHING, *known):
@@ -81,7 +81,7 @@ def _check_names(names: tuple[str, ...], planned: Planned, directory: Path) -> N
             )
 
 
-def _movable(planned: Planned) -> Iterator[str]:
+def _movable(planned: PlannedContainer) -> Iterator[str]:
     yield TOOLCHAIN
     yield from (package.name for package in planned.section.packages)
     yield from (patch.name for patch in planned.section.patches if patch.raw is not None)

@@ -30,7 +30,7 @@ class Why:
     strangers: tuple[Untrusted, ...] = ()
 
 
-def split(words: tuple[str, ...]) -> tuple[Path, str | None]:
+def split_words(words: tuple[str, ...]) -> tuple[Path, str | None]:
     """The directory (`.` where it is left out) and the package that the words name.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from buildit.errors import RecipeError
 from buildit.model.image import App, Health, Port, Volume
-from buildit.plan.evaluate import place_of
+from buildit.plan.evaluate import written_at
 from buildit.recipe.container import AppSpec, Container, HealthSpec, LoadedStep
 
 _PORT = re.compile(
@@ -48,7 +48,7 @@ def app_of(container: Container) -> App | None:
         if step.spec.user is not None:
             app = replace(app, user=step.spec.user)
         if step.spec.healthcheck is not None:
-            place = place_of(step.node, "healthcheck", "exec", 0)
+            place = written_at(step.node, "healthcheck", "exec", 0)
             app = replace(app, health=_health(step.spec.healthcheck, place))
     return app
 
@@ -59,10 +59,10 @@ def places(container: Container) -> dict[str, str]:
     for step in container.steps:
         if step.spec.app is not None:
             found["app"] = step.place
-            found |= {key: place_of(step.node, "app", key) for key in ("user", "group", "exec")}
+            found |= {key: written_at(step.node, "app", key) for key in ("user", "group", "exec")}
     for step in container.steps:
         if step.spec.user is not None:
-            found["user"] = place_of(step.node, "user")
+            found["user"] = written_at(step.node, "user")
     return found
 
 
@@ -95,7 +95,7 @@ def _program(words: tuple[str, ...], *, place: str) -> tuple[str, ...]:
 
 def _app(spec: AppSpec, step: LoadedStep) -> App:
     def at(key: str, number: int) -> str:
-        return place_of(step.node, "app", key, number)
+        return written_at(step.node, "app", key, number)
 
     return App(
         exec=_program(spec.exec, place=at("exec", 0)),

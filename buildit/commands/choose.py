@@ -13,12 +13,12 @@ from pathlib import Path
 
 from buildit.commands.locking import read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
-from buildit.model.atom import Atom, split_name
-from buildit.model.nearest import advice
+from buildit.model.atom import Atom, parse_name
+from buildit.model.nearest import hint_of
 from buildit.model.pathglob import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
-from buildit.model.use import Assignment, Layer, parse_assignment
-from buildit.plan.evaluate import Evaluated, Wanted, place_of
+from buildit.model.use import Assignment, FlagLayer, parse_assignment
+from buildit.plan.evaluate import Evaluated, WantedPackage, written_at
 from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.config import Loaded
@@ -63,7 +63,7 @@ class Roots:
     demands: tuple[Demand, ...]
     names: Mapping[int, str]
     origins: Mapping[int, str]
-    debs: Mapping[int, Wanted]
+    debs: Mapping[int, WantedPackage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +103,19 @@ def choose(request: Request, loaded: Loaded) -> Choice:
             hint="name the directory of a container: buildit containers/nginx-prod/",
         )
     container = load_container(directory)
-    target = target_of(container)
+    target = _target(container)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
-    roots = package_roots(container, catalog)
+    roots = _roots(container, catalog)
     lock, lock_path = read_lock(directory)
     locked = lock.section(str(target)).packages
     preferred = {one.name: one.version for one in locked if not request.moves(one.name)}
-    flags = outer_flags(request.use, loaded, container)
+    flags = _outer_flags(request.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
         first, container = container, load_container(directory, _said(selection))
         check_settled(first, container)
-    check_named(container, selection.chosen)
-    check_flags(request.use, container, selection.chosen)
+    _check_named(container, selection.chosen)
+    _check_flags(request.use, container, selection.chosen)
     toolchain = _toolchain(selection, container.file)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (lock_path, container.directory / CONTAINER_FILE)
@@ -155,7 +155,7 @@ def shipped_trees() -> tuple[Path, ...]:
     return tuple(place for place in places if place.is_dir())[:1]
 
 
-def target_of(container: Container) -> Platform:
+def _target(container: Container) -> Platform:
     here = build_platform(os.uname().machine)
     names = container.variables
     target = platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
@@ -168,7 +168,7 @@ def target_of(container: Container) -> Platform:
     return target
 
 
-def package_roots(container: Container, catalog: Catalog) -> Roots:
+def _roots(container: Container, catalog: Catalog) -> Roots:
     demands: list[Demand] = []
     names: dict[int, str] = {}
     origins: dict[int, str] = {}
@@ -202,11 +202,11 @@ def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
     return directory
 
 
-def outer_flags(
+def _outer_flags(
     use: tuple[str, ...], loaded: Loaded, container: Container
-) -> dict[str, tuple[Layer, ...]]:
+) -> dict[str, tuple[FlagLayer, ...]]:
     """The layers that touch packages from outside, weakest first."""
-    flags: dict[str, tuple[Layer, ...]] = {"": loaded.config.use, **loaded.config.package_use}
+    flags: dict[str, tuple[FlagLayer, ...]] = {"": loaded.config.use, **loaded.config.package_use}
     for step in container.steps:
         written = step.spec.use
         if written is None:
@@ -214,7 +214,7 @@ def outer_flags(
         spec = written if isinstance(written, UseSpec) else UseSpec(flags=written)
         flags[""] += (_layer("container", spec.flags, step.place, every_package=True),)
         for name, texts in spec.packages.items():
-            split_name(name, place=step.place)
+            parse_name(name, place=step.place)
             layer = _layer("container", texts, step.place, every_package=False)
             flags[name] = (*flags.get(name, ()), layer)
     if use:
@@ -222,26 +222,28 @@ def outer_flags(
     return flags
 
 
-def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool) -> Layer:
+def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool) -> FlagLayer:
     assignments: tuple[Assignment, ...] = tuple(parse_assignment(text, place) for text in texts)
-    return Layer(name, assignments, every_package)
+    return FlagLayer(name, assignments, every_package)
 
 
-def _debs(container: Container) -> Mapping[int, Wanted]:
+def _debs(container: Container) -> Mapping[int, WantedPackage]:
     """The Debian packages that the container names itself, by the number of the step.
 
     Raises:
         RecipeError: a glob is malformed, or two steps leave other files out of one package.
     """
-    found: dict[int, Wanted] = {}
-    first: dict[str, Wanted] = {}
+    found: dict[int, WantedPackage] = {}
+    first: dict[str, WantedPackage] = {}
     for number, step in enumerate(container.steps):
         spec = step.spec.package
         if not isinstance(spec, DebianPackageStep):
             continue
         for at, glob in enumerate(spec.without):
-            path_matcher(glob, place=place_of(step.node, "package", "without", at))
-        one = Wanted("run", None, spec.debian, step.place, spec.closure == "depends", spec.without)
+            path_matcher(glob, place=written_at(step.node, "package", "without", at))
+        one = WantedPackage(
+            "run", None, spec.debian, step.place, spec.closure == "depends", spec.without
+        )
         before = first.setdefault(spec.debian.partition("=")[0], one)
         if sorted({*before.without}) != sorted({*one.without}):
             raise RecipeError(
@@ -253,7 +255,7 @@ def _debs(container: Container) -> Mapping[int, Wanted]:
     return found
 
 
-def check_flags(
+def _check_flags(
     use: tuple[str, ...], container: Container, chosen: Mapping[str, Evaluated]
 ) -> None:
     """Refuse a flag for every package that no package declares: it is misspelt.
@@ -266,7 +268,7 @@ def check_flags(
         if (flag := parse_assignment(text, "command line").flag) not in declared:
             raise UsageError(
                 f"--use {text}: no package of this container declares the flag {flag!r}",
-                hint=advice(flag, declared),
+                hint=hint_of(flag, declared),
             )
     for step in container.steps:
         written = step.spec.use
@@ -276,11 +278,11 @@ def check_flags(
                 raise RecipeError(
                     f"no package of this container declares the flag {flag!r}",
                     place=step.place,
-                    hint=advice(flag, declared),
+                    hint=hint_of(flag, declared),
                 )
 
 
-def check_named(container: Container, chosen: Mapping[str, object]) -> None:
+def _check_named(container: Container, chosen: Mapping[str, object]) -> None:
     """Refuse flags for a package that the container does not have.
 
     Raises:
@@ -292,6 +294,6 @@ def check_named(container: Container, chosen: Mapping[str, object]) -> None:
             if name not in chosen:
                 raise RecipeError(
                     f"flags for {name}, which this container does not have",
-                    place=place_of(step.node, "use", "packages", name),
-                    hint=advice(name, sorted(chosen)),
+                    place=written_at(step.node, "use", "packages", name),
+                    hint=hint_of(name, sorted(chosen)),
                 )

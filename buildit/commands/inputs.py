@@ -21,10 +21,10 @@ from buildit.plan.tasks import LocalInputs
 from buildit.recipe.trees import shown_place
 from buildit.store.cas import Store
 
-MOST_BYTES = 64 << 20
+LARGEST_INPUT = 64 << 20
 """The largest patch, key or file of a package's own."""
 
-FILES = "files"
+_FILES = "files"
 
 PinPatch = Callable[[str, WantedPatch], tuple[Digest, Digest | None]]
 """(package, patch at a URL) -> canonical digest, digest of the bytes fetched where known."""
@@ -71,7 +71,7 @@ def _read(directory: Path, path: str, place: str) -> bytes:
         with Root.open(directory) as root:
             fd = root.open_read(os.path.normpath(path))
         with os.fdopen(fd, "rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+            data = stream.read(LARGEST_INPUT + 1)
     except IntegrityError as error:
         raise RecipeError(
             f"{path!r} cannot be used: {error.message}",
@@ -84,8 +84,8 @@ def _read(directory: Path, path: str, place: str) -> bytes:
             place=place,
             hint=f"it is looked for in {shown_place(directory)}",
         ) from error
-    if len(data) > MOST_BYTES:
-        raise RecipeError(f"{path!r} has more than {MOST_BYTES >> 20} MiB", place=place)
+    if len(data) > LARGEST_INPUT:
+        raise RecipeError(f"{path!r} has more than {LARGEST_INPUT >> 20} MiB", place=place)
     return data
 
 
@@ -94,7 +94,7 @@ def _files(directories: tuple[str, ...], store: Store) -> tuple[tuple[FileInput,
     found: dict[str, FileInput] = {}
     looked: list[Path] = []
     for directory in directories:
-        root = Path(directory) / FILES
+        root = Path(directory) / _FILES
         looked.append(root)
         if not os.path.lexists(root):
             continue

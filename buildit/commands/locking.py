@@ -17,7 +17,7 @@ from buildit.recipe.yaml.text import read_text
 
 LOCK_FILE = "buildit.lock"
 
-LARGEST = 64 << 20
+_LARGEST = 64 << 20
 """Bytes of a lock: a line of about 120 for each synced file."""
 
 
@@ -48,7 +48,7 @@ def read_lock(directory: Path) -> tuple[Lock, Path]:
         return Lock(), path
     file = os.path.relpath(path)
     shown = str(path) if file.startswith("..") else file
-    return parse_lock(read_text(path, shown, LARGEST), shown), path
+    return parse_lock(read_text(path, shown, _LARGEST), shown), path
 
 
 def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section:

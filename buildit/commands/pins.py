@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from buildit.commands.choose import Choice
-from buildit.commands.inputs import MOST_BYTES, canonical_patch
+from buildit.commands.inputs import LARGEST_INPUT, canonical_patch
 from buildit.commands.run import Downloads
 from buildit.debian.fixups import toolchain_identity
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
-from buildit.plan.evaluate import Wanted, WantedPatch
+from buildit.plan.evaluate import WantedPackage, WantedPatch
 from buildit.plan.tasks import Pinned
 
 
@@ -58,7 +58,7 @@ def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Iterable[str]:
     return dict.fromkeys(one.debian for one in debs if _beyond(one, known))
 
 
-def _beyond(wanted: Wanted, known: Mapping[str, DebRef]) -> bool:
+def _beyond(wanted: WantedPackage, known: Mapping[str, DebRef]) -> bool:
     taken = wanted.role == "run" and wanted.depends
     return taken or wanted.debian.partition("=")[0] not in known
 
@@ -166,6 +166,6 @@ def fetch_patch(downloads: Downloads, patch: WantedPatch) -> tuple[bytes, bytes]
             details=(error.message, *error.details),
         ) from error
     raw = downloads.store.read(digest)
-    if len(raw) > MOST_BYTES:
+    if len(raw) > LARGEST_INPUT:
         raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)
     return raw, canonical_patch(raw, patch.written, patch)

@@ -32,7 +32,7 @@ from buildit.model.plan import (
     Toolchain,
 )
 from buildit.model.task import Group, Task, User
-from buildit.plan.evaluate import place_of
+from buildit.plan.evaluate import written_at
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.resolve import Selection
 from buildit.plan.tasks import LocalInputs, asked_task, tasks
@@ -41,7 +41,7 @@ from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncS
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedContainer:
     """The plan, the lock before and the section that it would have now."""
 
     plan: ContainerPlan
@@ -51,7 +51,7 @@ class Planned:
     consulted: tuple[Path, ...]
 
 
-def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> Planned:
+def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> PlannedContainer:
     """Plan the container of `request.directory`; its own files are then in the store.
 
     Raises:
@@ -76,7 +76,7 @@ def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> Planned
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
     section = _section(choice, inputs, made, answers)
     seen = tuple(dict.fromkeys((*consulted, *opened)))
-    return Planned(plan, choice.lock, section, choice.selection, seen)
+    return PlannedContainer(plan, choice.lock, section, choice.selection, seen)
 
 
 def container_plan(
@@ -233,7 +233,7 @@ def _check_accounts(
             if spec.gid not in declared:
                 raise RecipeError(
                     f"user {name!r} has gid {spec.gid}, which no group declares",
-                    place=place_of(step.node, "users", name, "gid"),
+                    place=written_at(step.node, "users", name, "gid"),
                     hint=f"declare it: `- groups: {{{name}: {{gid: {spec.gid}}}}}`",
                 )
     try:
@@ -282,8 +282,8 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
     dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
-        path_matcher(glob, place=place_of(step.node, "sync", "exclude", number))
-    uid, gid = _owner(spec.owner, place_of(step.node, "sync", "owner"), ids)
+        path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
+    uid, gid = _owner(spec.owner, written_at(step.node, "sync", "owner"), ids)
     return SyncStep(
         spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place, dir_mode, spec.exclude
     )
@@ -292,9 +292,9 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
     made: dict[str, Directory] = {}
     for number, spec in enumerate(specs):
-        place = place_of(step.node, "directories", number)
+        place = written_at(step.node, "directories", number)
         path = spec.path.strip("/")
-        named = place_of(step.node, "directories", number, "path")
+        named = written_at(step.node, "directories", number, "path")
         if not path:  # as tried: see `image.reading.SeenTree.shown`
             raise RecipeError(
                 "no image can say what / is like: engines make it themselves, docker with mode "
@@ -308,7 +308,7 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
                 place=named,
                 hint="leave one of them out",
             )
-        uid, gid = _owner(spec.owner, place_of(step.node, "directories", number, "owner"), ids)
+        uid, gid = _owner(spec.owner, written_at(step.node, "directories", number, "owner"), ids)
         made[path] = Directory(path, spec.mode, uid, gid, place)
     return DirectoriesStep(tuple(made.values()), step.place)
 

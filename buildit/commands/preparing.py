@@ -28,7 +28,7 @@ from buildit.store.layout import BLOBS
 
 if TYPE_CHECKING:
     from buildit.commands.locking import Pins
-    from buildit.commands.planning import Planned
+    from buildit.commands.planning import PlannedContainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Prepared:
 
     plan: ContainerPlan
     settings: Config
-    planned: Planned | None = None
+    planned: PlannedContainer | None = None
     rows: tuple[list[Any], ...] = ()
     pins: Pins | None = None
     taken: tuple[Taken, ...] = ()
@@ -159,7 +159,7 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     return Prepared(planned.plan, _settings(settings.plain(), options), planned, rows, pins)
 
 
-def _rows(planned: Planned, options: Options, started: int) -> tuple[list[Any], ...]:
+def _rows(planned: PlannedContainer, options: Options, started: int) -> tuple[list[Any], ...]:
     """The state of what planning read, unless something of it changed while it was read."""
     lock_file = options.directory / "buildit.lock"
     rows = stamp.record(path for path in planned.consulted if path != lock_file)
@@ -240,7 +240,7 @@ def lock(prepared: Prepared, options: Options, report: Reporter) -> None:
         return
     write_lock(options.directory, pins.changed())
     if prepared.planned is None and lines:  # only times of synced files: the plan is as it was
-        stamp.refresh(options.question("plan"), options.directory / "buildit.lock")
+        stamp.record_anew(options.question("plan"), options.directory / "buildit.lock")
 
 
 def keep_plan(prepared: Prepared, options: Options) -> None:

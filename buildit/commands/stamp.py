@@ -50,7 +50,7 @@ def _directory() -> str:
     return os.path.join(store, "cache", "stamps")
 
 
-def place(file_name: str) -> str:
+def stamp_path(file_name: str) -> str:
     """The path of a stamp."""
     return os.path.join(_directory(), file_name)
 
@@ -173,7 +173,7 @@ def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None
 def read(file_name: str) -> dict[str, Any] | None:
     """The result kept under a question, where all that it came from is unchanged."""
     try:
-        with open(place(file_name), "rb") as stream:
+        with open(stamp_path(file_name), "rb") as stream:
             stamp = json.load(stream)
         if stamp["format"] != FORMAT or stamp["code"] != code_stamp():
             return None
@@ -188,7 +188,7 @@ def read(file_name: str) -> dict[str, Any] | None:
 def last(file_name: str) -> dict[str, Any]:
     """The result kept under a question, whatever has changed since; empty where there is none."""
     try:
-        with open(place(file_name), "rb") as stream:
+        with open(stamp_path(file_name), "rb") as stream:
             result = json.load(stream)["result"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
@@ -198,15 +198,15 @@ def last(file_name: str) -> dict[str, Any]:
 def renew(file_name: str, result: dict[str, Any]) -> None:
     """Keep another result under a question whose files are as they were."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        with open(place(file_name), "rb") as stream:
+        with open(stamp_path(file_name), "rb") as stream:
             rows = json.load(stream)["files"]
         write(file_name, rows, result)
 
 
-def refresh(file_name: str, path: Path) -> None:
+def record_anew(file_name: str, path: Path) -> None:
     """Keep a result although one of its files changed: this process did that, and knows why."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        with open(place(file_name), "rb") as stream:
+        with open(stamp_path(file_name), "rb") as stream:
             kept = json.load(stream)
         [row] = record([path])
         rows = [row if each[0] == row[0] else each for each in kept["files"]]

@@ -247,7 +247,7 @@ def _bounds(text: str, place: str | None) -> tuple[str, tuple[tuple[Operator, Ve
     return first + text[end:], tuple(found)
 
 
-def split_name(text: str, *, place: str | None = None) -> tuple[str, Version | None]:
+def parse_name(text: str, *, place: str | None = None) -> tuple[str, Version | None]:
     """`category/name-1.2` to its name and version, without operators and flags.
 
     Raises:

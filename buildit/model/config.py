@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buildit.model.address import Address, parse_address
-from buildit.model.use import Layer
+from buildit.model.use import FlagLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class Config:
     distfiles: tuple[str, ...] = ()
     trust: Trust = Trust()
     limits: Limits = Limits()
-    use: tuple[Layer, ...] = ()
-    package_use: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
+    use: tuple[FlagLayer, ...] = ()
+    package_use: Mapping[str, tuple[FlagLayer, ...]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
-def advice(name: str, known: Collection[str]) -> str:
+def hint_of(name: str, known: Collection[str]) -> str:
     """A hint: the nearest name, if there is one, and the names that are valid."""
     if not known:
         return "nothing can be named here"

@@ -50,7 +50,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class FlagLayer:
     """Assignments of one source, without order among them.
 
     A layer with `every_package` (config, container `use:`) touches only packages that declare the
@@ -167,7 +167,7 @@ def _unfit(flag: Flag, value: FlagValue) -> tuple[str, str] | None:
 
 
 def resolve_flags(
-    package: str, declared: Mapping[str, Flag], layers: Iterable[Layer]
+    package: str, declared: Mapping[str, Flag], layers: Iterable[FlagLayer]
 ) -> Mapping[str, Setting]:
     """The effective value of every declared flag, in the order of declaration.
 
@@ -200,7 +200,7 @@ def flag_values(settings: Mapping[str, Setting]) -> Mapping[str, FlagValue]:
     return {name: setting.value for name, setting in settings.items()}
 
 
-def _check_consistent(layer: Layer) -> None:
+def _check_consistent(layer: FlagLayer) -> None:
     seen: dict[str, Assignment] = {}
     for assignment in layer.assignments:
         first = seen.setdefault(assignment.flag, assignment)

@@ -18,8 +18,8 @@ from buildit.model.sourcename import name_of
 from buildit.model.task import Group, User
 from buildit.model.use import (
     Flag,
+    FlagLayer,
     FlagValue,
-    Layer,
     Setting,
     assignment_text,
     declare,
@@ -41,11 +41,11 @@ from buildit.recipe.package import (
 from buildit.recipe.yaml.node import Mapping as MappingNode
 from buildit.recipe.yaml.node import Node, Sequence
 
-DEBIAN = "debian:"
+_DEBIAN = "debian:"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedPackage:
     """One dependency: `atom` of a tree package, or the name (with `=version`) of a .deb.
 
     Of a .deb: `depends` is whether an image takes its Depends with it, `without` are globs of its
@@ -85,7 +85,7 @@ class Evaluated:
     settings: Mapping[str, Setting]
     sources: tuple[WantedSource, ...]
     patches: tuple[WantedPatch, ...]
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[WantedPackage, ...]
     configure: tuple[str, ...]
     overrides: Mapping[Phase, str]
     file_rules: tuple[RuleInput, ...]
@@ -110,7 +110,7 @@ class Evaluated:
         return tuple(sorted(assignment_text(n, v) for n, v in self.flags.items()))
 
 
-def place_of(node: Node, *path: str | int) -> str:
+def written_at(node: Node, *path: str | int) -> str:
     """Where the node at `path` was written, or the nearest node above it."""
     for step in path:
         inner: Node | None = None
@@ -132,13 +132,13 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
     """
     flags = []
     for name, spec in package.recipe.use.items():
-        place = place_of(package.node, "use", name)
+        place = written_at(package.node, "use", name)
         default: FlagValue = spec.default
         if not spec.choices:
             if spec.default not in ("on", "off"):
                 raise RecipeError(
                     f"the default of flag {name!r} is {spec.default!r}",
-                    place=place_of(package.node, "use", name, "default"),
+                    place=written_at(package.node, "use", name, "default"),
                     hint="write on or off, or give the flag `choices`",
                 )
             default = spec.default == "on"
@@ -146,7 +146,7 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
     return declare(flags)
 
 
-def evaluate(package: Package, layers: tuple[Layer, ...]) -> Evaluated:
+def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
     """Decide every condition of the package under its own layers and then `layers`.
 
     Raises:
@@ -209,7 +209,7 @@ def _owner(package: Package, number: int) -> str:
         declared = ", ".join(sorted({*recipe.users, *recipe.groups})) or "none"
         raise RecipeError(
             f"the owner {text!r} is none of this recipe's accounts",
-            place=place_of(package.node, "files", number, "owner"),
+            place=written_at(package.node, "files", number, "owner"),
             hint=f"write numbers, as 33:33, or declare it in `users` and `groups`; "
             f"declared: {declared}",
         )
@@ -220,7 +220,7 @@ def _id(text: str) -> int | None:
     return 0 if text == "root" else id_of(text)
 
 
-def _ordered(own: tuple[Layer, ...], given: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _ordered(own: tuple[FlagLayer, ...], given: tuple[FlagLayer, ...]) -> tuple[FlagLayer, ...]:
     """DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
     chain = tuple(layer for layer in own if layer.name != "use")
     embedded = tuple(layer for layer in own if layer.name == "use")
@@ -236,7 +236,7 @@ class _Conditions:
     flags: Mapping[str, FlagValue]
 
     def hold(self, text: str, *path: str | int) -> bool:
-        place = place_of(self.package.node, *path)
+        place = written_at(self.package.node, *path)
         rule = parse_condition(text, place=place)
         check_flags(rule, {n: flag.choices for n, flag in self.declared.items()}, place=place)
         return holds(rule, self.flags)
@@ -245,7 +245,7 @@ class _Conditions:
 def _requirements(package: Package, declared: Mapping[str, Flag]) -> tuple[Requirement, ...]:
     requirements = []
     for number, value in enumerate(package.recipe.required_use):
-        place = place_of(package.node, "required-use", number)
+        place = written_at(package.node, "required-use", number)
         rule = parse_required(value, place=place)
         check_flags(rule, {name: flag.choices for name, flag in declared.items()}, place=place)
         requirements.append(Requirement(rule, place))
@@ -256,7 +256,7 @@ def _sources(package: Package) -> Iterator[WantedSource]:
     listed = package.node.get("sources")
     for number, spec in enumerate(package.recipe.sources):
         item = listed.items[number] if isinstance(listed, Sequence) else package.node
-        place = place_of(package.node, "sources", number)
+        place = written_at(package.node, "sources", number)
         _check_source(spec, place)
         yield WantedSource(spec, item.place.file, place)
 
@@ -286,7 +286,7 @@ def _patches(package: Package, conditions: _Conditions) -> Iterator[WantedPatch]
             yield WantedPatch(written, place.file, str(place), spec)
 
 
-def _wanted(package: Package, conditions: _Conditions) -> Iterator[Wanted]:
+def _wanted(package: Package, conditions: _Conditions) -> Iterator[WantedPackage]:
     depends = package.recipe.depends
     for role, items in (("build", depends.build), ("link", depends.link), ("run", depends.run)):
         for number, item in enumerate(items):
@@ -296,19 +296,19 @@ def _wanted(package: Package, conditions: _Conditions) -> Iterator[Wanted]:
                 if not conditions.hold(item.when, *path, "when"):
                     continue
                 text = item.atom
-            place = place_of(package.node, *path)
-            yield wanted(role, str(text), place)
+            place = written_at(package.node, *path)
+            yield wanted_package(role, str(text), place)
 
 
-def wanted(role: str, text: str, place: str) -> Wanted:
+def wanted_package(role: str, text: str, place: str) -> WantedPackage:
     """A dependency from its text.
 
     Raises:
         RecipeError: it is neither an atom nor `debian:name[=version]`.
     """
-    if text.startswith(DEBIAN):
-        return Wanted(role, None, text.removeprefix(DEBIAN), place)
-    return Wanted(role, Atom.parse(text, place=place), "", place)
+    if text.startswith(_DEBIAN):
+        return WantedPackage(role, None, text.removeprefix(_DEBIAN), place)
+    return WantedPackage(role, Atom.parse(text, place=place), "", place)
 
 
 def _configure(package: Package, conditions: _Conditions) -> Iterator[str]:

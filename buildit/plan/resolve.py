@@ -21,24 +21,24 @@ from resolvelib.structs import RequirementInformation
 
 from buildit.errors import UnsatisfiableError
 from buildit.model.atom import Atom
-from buildit.model.use import Layer, assignment_text, unknown_flag_hint
+from buildit.model.use import FlagLayer, assignment_text, unknown_flag_hint
 from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, evaluate
 from buildit.recipe.package import Package
 
-ROUNDS = 100_000
+_ROUNDS = 100_000
 """Pins that the search may try: beyond any tree of people, and an end all the same."""
 
-STEPS = 20_000
+_STEPS = 20_000
 """Choices that are tried one by one where the search gave up."""
 
-DEEPEST = 400
+_DEEPEST = 400
 """Packages of a choice that is tried so: each is a call within the one before."""
 
-CYCLES = 64
+_CYCLES = 64
 """Ways out of a cycle that are tried."""
 
-CHANGES = 16
+_CHANGES = 16
 """Demands that are left out, one at a time, in search of a change that would do."""
 
 
@@ -78,7 +78,7 @@ class Selection:
 def resolve(
     roots: tuple[Demand, ...],
     packages: Packages,
-    flags: Mapping[str, tuple[Layer, ...]],
+    flags: Mapping[str, tuple[FlagLayer, ...]],
     preferred: Mapping[str, str],
 ) -> Selection:
     """Select what `roots` need; the answer does not depend on the order of any demands.
@@ -111,7 +111,7 @@ class _Offer:
     """
 
     packages: Packages
-    flags: Mapping[str, tuple[Layer, ...]]
+    flags: Mapping[str, tuple[FlagLayer, ...]]
     preferred: Mapping[str, str]
     without: frozenset[tuple[str, Version]] = frozenset()
     unminded: Demand | None = None
@@ -282,7 +282,7 @@ def _solved(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version]:
     provider = _Provider(offer)
     reporter: BaseReporter[Demand, _Candidate, str] = BaseReporter()
     try:
-        state = Resolution(provider, reporter).resolve(roots, max_rounds=ROUNDS)
+        state = Resolution(provider, reporter).resolve(roots, max_rounds=_ROUNDS)
     except ResolutionImpossible:
         found = _tried(roots, offer)
         if found is None:
@@ -293,7 +293,7 @@ def _solved(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version]:
 
 def _tried(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version] | None:
     """Every choice in turn, for at most `STEPS`; None where none was found."""
-    left = STEPS
+    left = _STEPS
 
     def search(
         chosen: dict[str, Version], demands: dict[str, tuple[Demand, ...]]
@@ -305,7 +305,7 @@ def _tried(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version] | Non
         name = min(open_, key=lambda one: (len(demands[one][0].chain), one))
         for version in offer.fitting(name, demands[name]):
             left -= 1
-            if left < 0 or len(chosen) == DEEPEST:
+            if left < 0 or len(chosen) == _DEEPEST:
                 return None
             asked = demands[name][0]
             wanted = _demands(offer.evaluated(name, version, asked.place), asked.chain)
@@ -330,7 +330,7 @@ def _searched(roots: tuple[Demand, ...], offer: _Offer) -> Selection:
     pending: deque[frozenset[tuple[str, Version]]] = deque([frozenset()])
     seen = {frozenset[tuple[str, Version]]()}
     cycle: UnsatisfiableError | None = None
-    for _ in range(CYCLES):
+    for _ in range(_CYCLES):
         if not pending:
             break
         without = pending.popleft()
@@ -421,7 +421,7 @@ def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> Uns
 
 def _change(roots: tuple[Demand, ...], offer: _Offer, causes: Collection[Demand]) -> str:
     """The first demand without whose version all would fit, and what then is chosen."""
-    for cause in sorted(set(causes), key=lambda demand: demand.order)[:CHANGES]:
+    for cause in sorted(set(causes), key=lambda demand: demand.order)[:_CHANGES]:
         if cause.atom.version is None:
             continue
         try:

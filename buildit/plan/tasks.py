@@ -45,7 +45,7 @@ from buildit.plan.identity import (
 from buildit.plan.steps import environment, reads_use, steps
 
 if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
-    from buildit.plan.evaluate import Evaluated, Wanted, WantedSource
+    from buildit.plan.evaluate import Evaluated, WantedPackage, WantedSource
     from buildit.plan.resolve import Selection
 
 DEV = "dev"
@@ -129,7 +129,7 @@ def _deb_record(
     return record_text(deb_record(deb.digest, toolchain.identity, digests, rules, without))
 
 
-def asked_task(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Task:
+def asked_task(wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Task:
     """The node of the .deb that a dependency names.
 
     Raises:
@@ -152,7 +152,7 @@ def asked_task(wanted: Wanted, pinned: Pinned, toolchain: Toolchain, rules: Rule
     return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.without)
 
 
-def _listed(wanted: Wanted, pinned: Pinned) -> tuple[DebRef, ...]:
+def _listed(wanted: WantedPackage, pinned: Pinned) -> tuple[DebRef, ...]:
     listed = pinned.debs.get(f"debian:{wanted.debian}")
     if not listed:
         raise UnsatisfiableError(
@@ -203,7 +203,7 @@ class _Graph:
                 self.add_deb(other, toolchain, ())
         return node.key
 
-    def debs(self, wanted: Wanted, toolchain: Toolchain) -> tuple[BuildKey, ...]:
+    def debs(self, wanted: WantedPackage, toolchain: Toolchain) -> tuple[BuildKey, ...]:
         """The .debs beyond the toolchain that a dependency on a Debian package brings.
 
         The node of one for run time gets its Depends, so that an image takes them with it.
@@ -234,7 +234,7 @@ class _Graph:
         self.nodes[asked.key] = replace(node, outputs={RUNTIME: RunTime(needs)})
 
 
-def _check_version(wanted: Wanted, own: DebRef) -> None:
+def _check_version(wanted: WantedPackage, own: DebRef) -> None:
     name, _, version = wanted.debian.partition("=")
     if version not in ("", own.version):
         raise UnsatisfiableError(
@@ -250,7 +250,7 @@ def tasks(
     pinned: Pinned,
     platform: Platform,
     rules: Rules,
-    asked: tuple[Wanted, ...] = (),
+    asked: tuple[WantedPackage, ...] = (),
 ) -> dict[BuildKey, Task]:
     """The nodes of all chosen packages in topological order, .debs before who needs them.
 

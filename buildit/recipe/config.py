@@ -22,7 +22,7 @@ from buildit.home import cache_of, home_of
 from buildit.model.address import Address, parse_address
 from buildit.model.config import Config, Limits, Repository, SigningKeys, Trust, TrustRule
 from buildit.model.packageglob import fits_some
-from buildit.model.use import Layer, parse_assignment
+from buildit.model.use import FlagLayer, parse_assignment
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import (
     BY_KIND,
@@ -31,9 +31,9 @@ from buildit.recipe.schema import (
     SEQUENCE,
     Count,
     Duration,
-    Flag,
     Line,
     Model,
+    OnOff,
     PackageName,
     Size,
     Url,
@@ -72,9 +72,9 @@ class RepositorySpec(Model):
     """How to take from it: https, file, ssh or oci."""
     download_path: Line | None = None
     """Where to take from."""
-    unsigned: Flag = False
+    unsigned: OnOff = False
     """Also publish and take what nobody signed; only between directories of this machine."""
-    secrets: Flag = False
+    secrets: OnOff = False
     """Also publish containers into which files with private keys are copied."""
     allowed_signers: Line | None = None
     """Whom to believe of what is taken from here, instead of `trust: {allowed-signers: …}`."""
@@ -571,8 +571,8 @@ def _with_limits(config: Config, sources: tuple[_Source, ...], origins: dict[str
 
 
 def _with_use(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    layers: list[Layer] = []
-    packages: dict[str, tuple[Layer, ...]] = {}
+    layers: list[FlagLayer] = []
+    packages: dict[str, tuple[FlagLayer, ...]] = {}
     for one in reversed(sources):
         written = one.node.get("use")
         if written is None:
@@ -588,11 +588,11 @@ def _with_use(config: Config, sources: tuple[_Source, ...], origins: dict[str, s
     return replace(config, use=tuple(layers), package_use=packages)
 
 
-def _layer(flags: Node, *, every_package: bool) -> Layer:
+def _layer(flags: Node, *, every_package: bool) -> FlagLayer:
     items = flags.items if isinstance(flags, Sequence) else ()
     assignments = tuple(
         parse_assignment(item.text, f"{item.place.file}:{item.place.line}")
         for item in items
         if isinstance(item, Scalar)
     )
-    return Layer("config", assignments, every_package=every_package)
+    return FlagLayer("config", assignments, every_package=every_package)

@@ -19,10 +19,9 @@ from buildit.recipe.schema import (
     MAPPING,
     SCALAR,
     SEQUENCE,
-    Account,
+    AccountName,
     Count,
     Duration,
-    Flag,
     Identifier,
     ImagePath,
     LabelName,
@@ -30,6 +29,7 @@ from buildit.recipe.schema import (
     MaybeEmpty,
     Mode,
     Model,
+    OnOff,
     Text,
     VariableName,
     parse,
@@ -91,7 +91,7 @@ class SyncSpec(Model):
     """A file or directory beneath the container's directory."""
     dest: ImagePath
     """Where it goes; with a trailing slash, into that directory."""
-    recursive: Flag = False
+    recursive: OnOff = False
     """Needed where `src` is a directory: its content goes to `dest`."""
     chmod: Mode | None = None
     """Mode of files; without it 0755 for those with an x bit, else 0644."""
@@ -194,9 +194,9 @@ class StepSpec(Model):
     """Environment of the app."""
     user: Annotated[Annotated[Line, Tag(SCALAR)], BY_KIND] | None = None
     """User of the app."""
-    users: dict[Account, UserSpec] | None = None
+    users: dict[AccountName, UserSpec] | None = None
     """Users of the image."""
-    groups: dict[Account, GroupSpec] | None = None
+    groups: dict[AccountName, GroupSpec] | None = None
     """Groups of the image."""
     app: AppSpec | None = None
     """What runs."""
@@ -258,7 +258,7 @@ class Container:
     pending: bool = False
 
 
-PACKAGES = "packages"
+_PACKAGES = "packages"
 """The variable that says what was chosen: `{{ packages['www-servers/nginx'].version }}`."""
 
 SAID = ("version", "license", "homepage", "description")
@@ -313,15 +313,15 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
             hint="begin each step with a dash: `- vars: {name: web, version: 1.0}`",
         )
     unknown = _Unknown()
-    names: Variables = {PACKAGES: unknown if packages is None else packages}
+    names: Variables = {_PACKAGES: unknown if packages is None else packages}
     variables: dict[str, str] = {}
     steps = []
     for item in node.items:
         step = _step(item, {**names, **variables})
-        if PACKAGES in (step.spec.vars or {}):
+        if _PACKAGES in (step.spec.vars or {}):
             raise RecipeError(
-                f"{PACKAGES!r} is what templates call the packages of the container",
-                place=_place_of_var(step, PACKAGES),
+                f"{_PACKAGES!r} is what templates call the packages of the container",
+                place=_place_of_var(step, _PACKAGES),
                 hint="give the variable another name",
             )
         variables.update(step.spec.vars or {})
@@ -340,14 +340,14 @@ def check_settled(first: Container, second: Container) -> None:
     for before, after in zip(first.steps, second.steps, strict=True):
         if (before.spec.package, before.spec.use) != (after.spec.package, after.spec.use):
             raise RecipeError(
-                f"{PACKAGES!r} is not known before the packages are chosen",
+                f"{_PACKAGES!r} is not known before the packages are chosen",
                 place=after.place,
                 hint="`package` and `use` steps cannot ask for it; write the value out",
             )
     for name in ("os", "arch"):
         if first.variables.get(name) != second.variables.get(name):
             raise RecipeError(
-                f"{PACKAGES!r} is not known before the packages are chosen",
+                f"{_PACKAGES!r} is not known before the packages are chosen",
                 place=_place_of(name, second),
                 hint=f"write the {name} out",
             )

@@ -195,9 +195,9 @@ def image_path(value: str) -> str:
 
 # PMS 3.1.1 and 3.1.2, category and package names; PMS 3.2, versions. A name may not end in a
 # hyphen and something that looks like a version, or `a/b-1` would name two things.
-PACKAGE = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*/[A-Za-z0-9_][A-Za-z0-9+_-]*"
+PACKAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*/[A-Za-z0-9_][A-Za-z0-9+_-]*"
 _VERSION = re.compile(VERSION)
-_PACKAGE = re.compile(PACKAGE)
+_PACKAGE = re.compile(PACKAGE_NAME)
 _WITH_VERSION = re.compile(f"(.+)-(?:{VERSION})")
 
 
@@ -257,7 +257,7 @@ def label_name(value: str) -> str:
     return is_line(value)
 
 
-def account(value: str) -> str:
+def account_name(value: str) -> str:
     if not re.fullmatch(ACCOUNT, value):
         raise LeafError(f"expected the name of a user or group, found {_written(value)}")
     return value

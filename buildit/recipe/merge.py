@@ -13,7 +13,7 @@ from dataclasses import replace
 from buildit.errors import RecipeError
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
 
-VERBS = ("$prepend", "$append", "$replace", "$remove")
+_VERBS = ("$prepend", "$append", "$replace", "$remove")
 
 
 def overlay(base: Node | None, over: Node) -> Node:
@@ -65,11 +65,11 @@ def _verbs(node: Mapping) -> dict[str, Node]:
     """
     verbs = {key.text: value for key, value in node.items if key.text.startswith("$")}
     for key, _ in node.items:
-        if key.text.startswith("$") and key.text not in VERBS:
+        if key.text.startswith("$") and key.text not in _VERBS:
             raise RecipeError(
                 f"unknown verb {key.text!r}",
                 place=str(key.place),
-                hint=f"the verbs are {', '.join(VERBS)}",
+                hint=f"the verbs are {', '.join(_VERBS)}",
             )
     return verbs
 
@@ -107,7 +107,7 @@ def _edited_list(
         raise RecipeError(
             "verbs and other keys cannot be mixed over a list",
             place=str(over.place),
-            hint=f"the verbs are {', '.join(VERBS)}",
+            hint=f"the verbs are {', '.join(_VERBS)}",
         )
     items = base.items if base else ()
     if "$remove" in verbs:

@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from buildit.model.use import Layer
+from buildit.model.use import FlagLayer
 from buildit.recipe.schema import (
     BY_KIND,
     MAPPING,
     SCALAR,
     SEQUENCE,
-    Account,
+    AccountName,
     Count,
     FileName,
-    Flag,
     FlagName,
     Identifier,
     ImagePath,
@@ -25,12 +24,13 @@ from buildit.recipe.schema import (
     Mode,
     Model,
     NumericId,
+    OnOff,
     RelativePath,
     Sha256,
     SourceUrl,
     Text,
     Url,
-    Version,
+    VersionText,
 )
 from buildit.recipe.yaml.node import Mapping
 
@@ -57,7 +57,7 @@ class SourceSpec(Model):
     """SHA-256 of the archive's bytes, as `buildit digest` prints it."""
     name: FileName | None = None
     """The name of its file, where the URL does not end with it."""
-    unpack: Flag = True
+    unpack: OnOff = True
     """`no` takes the file as it is, under its name."""
     strip: Count = 1
     """Leading directories to drop while unpacking; all members must have them in common."""
@@ -200,11 +200,11 @@ class GroupSpec(Model):
 
     gid: NumericId
     """The fixed gid."""
-    members: tuple[Account, ...] = ()
+    members: tuple[AccountName, ...] = ()
     """Users that are in it besides those that have it as first group."""
 
 
-class Waiver(Model):
+class WaiverSpec(Model):
     """A finding of a check that this package accepts."""
 
     check: Line
@@ -259,11 +259,11 @@ class Recipe(Model):
     """Modes, owners and capabilities."""
     strip: Literal["yes", "no"] = "yes"
     """`no` leaves symbols and debug information in programs and libraries."""
-    users: dict[Account, UserSpec] = Field(default_factory=dict)
+    users: dict[AccountName, UserSpec] = Field(default_factory=dict)
     """Users that an image with the package has."""
-    groups: dict[Account, GroupSpec] = Field(default_factory=dict)
+    groups: dict[AccountName, GroupSpec] = Field(default_factory=dict)
     """Groups that an image with the package has."""
-    waivers: tuple[Waiver, ...] = ()
+    waivers: tuple[WaiverSpec, ...] = ()
     """Findings of checks that are right here."""
 
 
@@ -279,7 +279,7 @@ class UseChoice(Model):
 class TreePackage(Recipe):
     """`pkgs/<category>/<name>/pkg.yaml`: a recipe with its versions."""
 
-    versions: dict[Version, Recipe]
+    versions: dict[VersionText, Recipe]
     """What differs by version; laid over the keys above."""
 
 
@@ -288,7 +288,7 @@ class EmbeddedPackage(Recipe):
 
     base: Line
     """`category/name-version`, or a path to another package's directory."""
-    version: Version | None = None
+    version: VersionText | None = None
     """The version of the result, where it is not the base's."""
 
 
@@ -329,4 +329,4 @@ class Package:
     recipe: Recipe
     node: Mapping
     directories: tuple[str, ...]
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[FlagLayer, ...] = ()

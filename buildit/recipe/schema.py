@@ -32,7 +32,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.model.nearest import advice
+from buildit.model.nearest import hint_of
 from buildit.model.yamlword import yaml_word
 from buildit.recipe import leaf
 from buildit.recipe.leaf import LeafError
@@ -118,7 +118,7 @@ Line = Annotated[str, AfterValidator(leaf.is_line), _ANY_SCALAR]
 """One line of text, not empty."""
 MaybeEmpty = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 """Any text, an empty one too (an argument, a variable's value)."""
-Flag = Annotated[
+OnOff = Annotated[
     bool,
     _from_text(leaf.parse_flag),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, _SWITCH]}),
@@ -126,7 +126,6 @@ Flag = Annotated[
 """`on`, `off`, `yes`, `no`, `true`, `false`."""
 Count = Annotated[int, _from_text(leaf.whole_number), _number_or("[0-9]+")]
 """A whole number from 0."""
-Port = Annotated[Count, AfterValidator(leaf.port), _number_or("[0-9]+")]
 NumericId = Annotated[Count, AfterValidator(leaf.numeric_id), _number_or("[0-9]+")]
 """A uid or gid."""
 Mode = Annotated[int, _from_text(leaf.parse_mode), _number_or(leaf.MODE)]
@@ -140,9 +139,9 @@ FileName = Annotated[str, AfterValidator(leaf.file_name), WithJsonSchema({"type"
 """The name of a file, without a directory."""
 ImagePath = Annotated[str, AfterValidator(leaf.image_path), _pattern("/.*")]
 """An absolute path inside an image."""
-PackageName = Annotated[str, AfterValidator(leaf.package_name), _pattern(leaf.PACKAGE)]
+PackageName = Annotated[str, AfterValidator(leaf.package_name), _pattern(leaf.PACKAGE_NAME)]
 """`category/name`."""
-Version = Annotated[str, AfterValidator(leaf.version), _number_or(leaf.VERSION)]
+VersionText = Annotated[str, AfterValidator(leaf.version), _number_or(leaf.VERSION)]
 FlagName = Annotated[str, AfterValidator(leaf.flag_name), _pattern(leaf.FLAG)]
 """The name of a USE flag."""
 Identifier = Annotated[str, AfterValidator(leaf.identifier), _pattern(leaf.IDENTIFIER)]
@@ -155,7 +154,7 @@ LabelName = Annotated[
     str, AfterValidator(leaf.label_name), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 """The name of a label or annotation."""
-Account = Annotated[str, AfterValidator(leaf.account), _pattern(leaf.ACCOUNT)]
+AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
 """Where bytes may come from: `https://`, `http://` or `mirror://NAME/path`."""
@@ -173,13 +172,13 @@ Only the branch of the written kind is tried, so that its errors are the only on
 """
 
 
-def kind_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     if isinstance(value, str | int | bool | float):
         return SCALAR
     return SEQUENCE if isinstance(value, list | tuple) else MAPPING
 
 
-BY_KIND = Discriminator(kind_of)
+BY_KIND = Discriminator(_kind_of)
 
 
 T = TypeVar("T")
@@ -292,7 +291,7 @@ def _finding(root: Node, error: ErrorDetails) -> _Finding:
     spot = _spot(root, loc)
     if kind == UNKNOWN_KEY and spot.key is not None:
         name = spot.key.text
-        return _at(spot.key.place, f"unknown key {name!r}", advice(name, context["valid"]))
+        return _at(spot.key.place, f"unknown key {name!r}", hint_of(name, context["valid"]))
     if kind == "missing":
         return _at(spot.node.place, f"the key {loc[-1]!r} is missing", f"add `{loc[-1]}: …`")
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
@@ -316,7 +315,7 @@ def _said(kind: str, text: str, context: Map[str, Any], spot: _Spot) -> tuple[st
     if kind in {"literal_error", "enum"}:
         choices = _quoted(str(context.get("expected", "")))
         chosen = spot.node.text if isinstance(spot.node, Scalar) else ""
-        return f"expected one of {', '.join(choices)}; found {written}", advice(chosen, choices)
+        return f"expected one of {', '.join(choices)}; found {written}", hint_of(chosen, choices)
     if kind in {"too_short", "too_long"}:
         limit = context.get("min_length", context.get("max_length"))
         word = "at least" if kind == "too_short" else "at most"
@@ -337,7 +336,7 @@ def _of_union(context: Map[str, Any], spot: _Spot) -> _Finding:
     if chosen is None:
         return _at(place, f"the key {name!r} is missing")
     found = _written(chosen)
-    hint = advice(chosen.text if isinstance(chosen, Scalar) else "", choices)
+    hint = hint_of(chosen.text if isinstance(chosen, Scalar) else "", choices)
     return _at(chosen.place, f"{name}: expected one of {', '.join(choices)}; found {found}", hint)
 
 

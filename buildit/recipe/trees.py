@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.model.atom import split_name
+from buildit.model.atom import parse_name
 from buildit.model.nearest import nearest
-from buildit.model.use import Assignment, Layer, parse_assignment
+from buildit.model.use import Assignment, FlagLayer, parse_assignment
 from buildit.model.version import Version
 from buildit.model.versionhint import suggested_name
 from buildit.recipe.merge import overlay
@@ -43,7 +43,7 @@ class _Chain:
     version: str
     node: Mapping
     directories: tuple[Path, ...]
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[FlagLayer, ...] = ()
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Catalog:
             RecipeError: the document is wrong, or of another kind.
             UnsatisfiableError: no tree has it.
         """
-        split_name(name, place=place)
+        parse_name(name, place=place)
         _, document = self._find(name, place)
         style = document.get("style")
         if not isinstance(style, Scalar) or style.text != "toolchain":
@@ -194,7 +194,7 @@ class Catalog:
                 place=place,
                 hint="base it on a package of the tree, or take the binary: `package: {debian: …}`",
             )
-        name, version = split_name(base.text, place=place)
+        name, version = parse_name(base.text, place=place)
         tree_directory, document = self._find(name, place)
         known = _versions(document)
         if version is None:
@@ -326,7 +326,7 @@ def _check_patches(base: Mapping, own: Mapping) -> None:
             )
 
 
-def _use_layer(node: object, name: str) -> Layer | None:
+def _use_layer(node: object, name: str) -> FlagLayer | None:
     """The flags that `use: {with: [...], without: [...]}` sets; None where it declares flags."""
     if not isinstance(node, Mapping) or not node.items:
         return None
@@ -346,7 +346,7 @@ def _use_layer(node: object, name: str) -> Layer | None:
                     )
                 wish = Assignment(wish.flag, False, place)
             assignments.append(wish)
-    return Layer(name, tuple(assignments))
+    return FlagLayer(name, tuple(assignments))
 
 
 def _with_declarations(merged: Mapping, base: Mapping, use: object) -> Mapping:

@@ -16,23 +16,23 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
-from buildit.model.nearest import advice
+from buildit.model.nearest import hint_of
 from buildit.recipe.template.values import (
     COMMENT,
-    DEFAULT,
+    DEFAULT_NAMES,
     FILTERS,
     TESTS,
     FilterError,
     Value,
     Variables,
-    kind_of,
+    called,
     text_of,
     weight,
     within,
 )
 from buildit.recipe.yaml.node import Scalar
 
-MAX_DEPTH = 48
+MAX_LEVELS = 48
 MAX_STEPS = 200_000
 """Steps that one template may take; 64 characters looked at are a step too."""
 
@@ -55,7 +55,7 @@ _SUMS: Mapping[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "FloorDiv": ("//", operator.floordiv),
     "Mod": ("%", operator.mod),
 }
-LARGEST = 10**18
+_LARGEST = 10**18
 """What a sum may come to, on either side of 0."""
 
 _WORDS = {
@@ -128,8 +128,8 @@ class Evaluation:
         self.steps += 1 + sum(map(weight, read)) // 64
         if self.steps > MAX_STEPS:
             raise self.error(node, "the template takes too long", "loop over less")
-        if depth > MAX_DEPTH:
-            raise self.error(node, f"the template is nested deeper than {MAX_DEPTH} levels")
+        if depth > MAX_LEVELS:
+            raise self.error(node, f"the template is nested deeper than {MAX_LEVELS} levels")
 
     def value(self, node: nodes.Node, names: Names, depth: int) -> Value:
         """The value of an expression that must have one.
@@ -154,8 +154,8 @@ class Evaluation:
         while waiting:  # deeper than Python's recursion would go
             node = waiting.pop()
             waiting.extend(node.iter_child_nodes())
-            if isinstance(node, nodes.Filter) and node.name not in (*FILTERS, *DEFAULT):
-                hint = advice(node.name, (*FILTERS, "default"))
+            if isinstance(node, nodes.Filter) and node.name not in (*FILTERS, *DEFAULT_NAMES):
+                hint = hint_of(node.name, (*FILTERS, "default"))
                 raise self.error(node, f"there is no filter {node.name!r}", hint)
             if isinstance(node, nodes.Test) and node.name not in TESTS:
                 hint = "write `is defined` or `is not defined`"
@@ -169,7 +169,7 @@ class Evaluation:
             case nodes.Name():
                 if node.name in names:
                     return names[node.name]
-                hint = advice(node.name, names)
+                hint = hint_of(node.name, names)
                 return Undefined(node, f"{node.name!r} is not defined", hint)
             case nodes.Getattr():
                 return self._member(node, self.value(node.node, names, depth + 1), node.attr)
@@ -236,8 +236,8 @@ class Evaluation:
     def _number(self, node: nodes.Node, value: Value, sign: str, times: int = 1) -> int | float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             hint = "values from YAML are text: `name | int` is its number; `~` joins texts"
-            raise self.error(node, f"{sign} needs numbers, found {kind_of(value)}", hint)
-        if not -LARGEST <= value <= LARGEST:
+            raise self.error(node, f"{sign} needs numbers, found {called(value)}", hint)
+        if not -_LARGEST <= value <= _LARGEST:
             raise self.error(node, f"the result of {sign} is too large")
         return value * times
 
@@ -254,12 +254,12 @@ class Evaluation:
         if isinstance(owner, Mapping) and isinstance(key, str):
             if key in owner:
                 return owner[key]
-            return Undefined(node, f"there is no key {key!r}", advice(key, owner))
+            return Undefined(node, f"there is no key {key!r}", hint_of(key, owner))
         if isinstance(owner, Sequence) and not isinstance(owner, str) and type(key) is int:
             if key < len(owner):
                 return owner[key]
             return Undefined(node, f"there is no position {key} in a list of {len(owner)}")
-        raise self.error(node, f"{kind_of(owner)} has no {key!r}", "only maps and lists have parts")
+        raise self.error(node, f"{called(owner)} has no {key!r}", "only maps and lists have parts")
 
     def _compared(self, node: nodes.Compare, names: Names, depth: int) -> bool:
         left = self.value(node.expr, names, depth)
@@ -270,7 +270,7 @@ class Evaluation:
                 if not _COMPARED[operand.op](left, right):
                     return False
             except TypeError as error:
-                message = f"{kind_of(left)} cannot be compared with {kind_of(right)}"
+                message = f"{called(left)} cannot be compared with {called(right)}"
                 hint = "values from YAML are text: compare with '…'"
                 raise self.error(node, message, hint) from error
             left = right
@@ -287,7 +287,7 @@ class Evaluation:
             raise self.unusable(node)
         args = [self.value(arg, names, depth) for arg in node.args]
         named = {str(one.key): self.value(one.value, names, depth) for one in node.kwargs}
-        if node.name in DEFAULT:
+        if node.name in DEFAULT_NAMES:
             return self._default(node, self.any_value(node.node, names, depth), args, named)
         value = self.value(node.node, names, depth)
         apply = FILTERS[node.name]  # `check` has seen it
@@ -437,7 +437,7 @@ class _Run:
     def rounds(self, node: nodes.For, names: Names, depth: int) -> list[Names]:
         over = self.evaluation.value(node.iter, names, depth)
         if isinstance(over, str) or not isinstance(over, Sequence | Mapping):
-            message = f"expected a list to loop over, found {kind_of(over)}"
+            message = f"expected a list to loop over, found {called(over)}"
             raise self.evaluation.error(node.iter, message)
         bound = [self.bound(node.target, item) for item in over]
         if node.test is None:
@@ -454,7 +454,7 @@ class _Run:
         if len(names) != len(parts) or not names:
             raise self.evaluation.unusable(target)
         if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != len(names):
-            message = f"expected {len(names)} values for {', '.join(names)}, found {kind_of(item)}"
+            message = f"expected {len(names)} values for {', '.join(names)}, found {called(item)}"
             raise self.evaluation.error(target, message)
         return dict(zip(names, item, strict=True))
 

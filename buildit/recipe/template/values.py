@@ -30,7 +30,7 @@ class FilterError(ValueError):
     """A filter does not fit the value; the message is one phrase, without a place."""
 
 
-def kind_of(value: object) -> str:
+def called(value: object) -> str:
     """How messages call a value."""
     if value is None:
         return "nothing"
@@ -62,7 +62,7 @@ def text_of(value: Value) -> str:
     """
     if isinstance(value, str | bool | int | float):
         return str(value)
-    raise FilterError(f"expected text, found {kind_of(value)}")
+    raise FilterError(f"expected text, found {called(value)}")
 
 
 def within(length: int) -> None:
@@ -111,7 +111,7 @@ def _length(value: Value) -> Value:
     """How many characters, items or keys there are."""
     if isinstance(value, str | Sequence | Mapping):
         return len(value)
-    raise FilterError(f"expected text, a list or a mapping, found {kind_of(value)}")
+    raise FilterError(f"expected text, a list or a mapping, found {called(value)}")
 
 
 def _first(value: Value) -> Value:
@@ -127,7 +127,7 @@ def _last(value: Value) -> Value:
 def _items(value: Value) -> Value:
     """The keys and values of a map, in pairs for `{% for key, value in … %}`."""
     if not isinstance(value, Mapping):
-        raise FilterError(f"expected a mapping, found {kind_of(value)}")
+        raise FilterError(f"expected a mapping, found {called(value)}")
     return [[key, one] for key, one in value.items()]
 
 
@@ -150,7 +150,7 @@ def _many(value: Value, if_none: str = "") -> Sequence[Value]:
     if isinstance(value, Mapping):
         value = list(value)
     if not isinstance(value, Sequence):
-        raise FilterError(f"expected a list, found {kind_of(value)}")
+        raise FilterError(f"expected a list, found {called(value)}")
     if if_none and not value:
         raise FilterError(if_none)
     return value
@@ -172,7 +172,7 @@ FILTERS: Mapping[str, Callable[..., Value]] = {
 }
 """What stands behind `|`, but for `DEFAULT`."""
 
-DEFAULT = ("default", "d")
+DEFAULT_NAMES = ("default", "d")
 """Two names of the one filter that takes a name which is not defined."""
 
 TESTS = ("defined", "undefined")

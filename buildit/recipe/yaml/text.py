@@ -15,7 +15,7 @@ from buildit.errors import RecipeError
 from buildit.files import NotRegularError, open_regular
 from buildit.recipe.yaml.node import Place
 
-MAX_BYTES = 1 << 20
+LARGEST_FILE = 1 << 20
 """The largest file that a user's YAML may be (THREATS A2)."""
 
 # YAML 1.2.2, 5.1: what a stream may hold, without the line breaks other than LF (so that a line
@@ -25,7 +25,7 @@ _REFUSED = re.compile(
 )
 
 
-def read_text(path: Path, file: str | None = None, most: int = MAX_BYTES) -> str:
+def read_text(path: Path, file: str | None = None, most: int = LARGEST_FILE) -> str:
     """The text of the file at `path`, at most `most` bytes; `file` is its name in messages.
 
     Raises:
@@ -35,7 +35,7 @@ def read_text(path: Path, file: str | None = None, most: int = MAX_BYTES) -> str
     return decoded_text(read_bytes(path, shown, most), shown, most)
 
 
-def read_bytes(path: Path, file: str, most: int = MAX_BYTES) -> bytes:
+def read_bytes(path: Path, file: str, most: int = LARGEST_FILE) -> bytes:
     """The bytes of the regular file at `path`, at most `most`.
 
     Raises:
@@ -51,7 +51,7 @@ def read_bytes(path: Path, file: str, most: int = MAX_BYTES) -> bytes:
     return within_limit(content, file, most)
 
 
-def within_limit(content: bytes, file: str, most: int = MAX_BYTES) -> bytes:
+def within_limit(content: bytes, file: str, most: int = LARGEST_FILE) -> bytes:
     if len(content) > most:
         raise RecipeError(
             f"the file is larger than {most >> 20} MiB",

@@ -19,7 +19,7 @@ from buildit.cli.remember import remember
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import Pins
-from buildit.commands.planning import Planned
+from buildit.commands.planning import PlannedContainer
 from buildit.commands.preparing import Options, Prepared
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
@@ -295,12 +295,12 @@ def test_what_was_never_locked_is_one_line() -> None:
     assert Notice("lock would change: sys-libs/zlib 1.0 is new") in said
 
 
-def planned() -> Planned:
+def planned() -> PlannedContainer:
     package = LockedPackage("sys-libs/zlib", "1.0", digest_bytes(b"r"), ZLIB.key, ())
     local = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), None, "patches/a.patch")
     remote = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), digest_bytes(b"q"), PATCH.url)
     section = Section(packages=(package,), patches=(local, remote), debs={"debian:curl": ()})
-    return Planned(PLAN, Lock(), section, Selection({}, {}), ())
+    return PlannedContainer(PLAN, Lock(), section, Selection({}, {}), ())
 
 
 @pytest.mark.parametrize("name", ["*", "toolchain", "sys-libs/zlib", PATCH.url, "debian:curl"])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.atom import Atom, Operator, split_name
+from buildit.model.atom import Atom, Operator, parse_name
 from buildit.model.version import Version
 from tests.scale import examples
 
@@ -93,7 +93,7 @@ def test_a_range_is_one_atom() -> None:
     assert atom.matches("a/b", V("1.9"), {"ssl": True})
     assert not atom.matches("a/b", V("1.9"), {"ssl": False})
     with pytest.raises(RecipeError, match="must be category/name"):
-        split_name(">=a/b-1.2 <2")
+        parse_name(">=a/b-1.2 <2")
 
 
 def test_another_name_never_matches() -> None:
@@ -190,11 +190,11 @@ def test_malformed_atom_quotes_text_and_column(text: str, message: str) -> None:
 
 
 def test_base_names_one_version() -> None:
-    assert split_name("www-servers/nginx-1.22.1") == ("www-servers/nginx", V("1.22.1"))
-    assert split_name("www-servers/nginx") == ("www-servers/nginx", None)
+    assert parse_name("www-servers/nginx-1.22.1") == ("www-servers/nginx", V("1.22.1"))
+    assert parse_name("www-servers/nginx") == ("www-servers/nginx", None)
     for text in ("=a/b-1", ">=a/b-1", "a/b[ssl]"):
         with pytest.raises(RecipeError, match="must be category/name"):
-            split_name(text)
+            parse_name(text)
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9+_]{0,4}(-[a-z][a-z0-9]{0,3})?", fullmatch=True)

@@ -7,8 +7,8 @@ from buildit.model.use import (
     DEFAULT,
     Assignment,
     Flag,
+    FlagLayer,
     FlagValue,
-    Layer,
     Setting,
     assignment_text,
     declare,
@@ -29,9 +29,9 @@ DECLARED = declare(
 )
 
 
-def layer(name: str, *texts: str, every_package: bool = False) -> Layer:
+def layer(name: str, *texts: str, every_package: bool = False) -> FlagLayer:
     wishes = tuple(parse_assignment(text, f"{name}:{i}") for i, text in enumerate(texts, 1))
-    return Layer(name, wishes, every_package)
+    return FlagLayer(name, wishes, every_package)
 
 
 def test_defaults_have_the_declaration_as_origin() -> None:

@@ -20,8 +20,8 @@ from buildit.model.required import (
 from buildit.model.use import (
     DEFAULT,
     Flag,
+    FlagLayer,
     FlagValue,
-    Layer,
     Setting,
     declare,
     flag_values,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.unit
 def world(*flags: Flag, use: str = "") -> tuple[dict[str, Flag], dict[str, Setting]]:
     declared = dict(declare(flags))
     wishes = tuple(parse_assignment(text, "pkg.yaml:7") for text in use.split())
-    return declared, dict(resolve_flags("p", declared, [Layer("use", wishes)]))
+    return declared, dict(resolve_flags("p", declared, [FlagLayer("use", wishes)]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.platform import PLATFORMS
-from buildit.model.use import Assignment, Layer, flag_values
+from buildit.model.use import Assignment, FlagLayer, flag_values
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, declared_flags, evaluate
 from buildit.plan.steps import steps
@@ -49,7 +49,7 @@ def embedded() -> Package:
 
 def switched(package: Package, **flags: bool) -> Evaluated:
     wishes = tuple(Assignment(name, value, "test") for name, value in flags.items())
-    return evaluate(package, (Layer("command line", wishes),))
+    return evaluate(package, (FlagLayer("command line", wishes),))
 
 
 def effect(evaluated: Evaluated) -> object:

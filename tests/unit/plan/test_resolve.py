@@ -8,7 +8,7 @@ import pytest
 
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.atom import Atom
-from buildit.model.use import Layer, parse_assignment
+from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.version import Version
 from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.package import Depends, Package, Recipe
@@ -53,7 +53,7 @@ def link(*atoms: str) -> str:
 def selected(
     texts: Mapping[str, str],
     *roots: str,
-    flags: Mapping[str, tuple[Layer, ...]] | None = None,
+    flags: Mapping[str, tuple[FlagLayer, ...]] | None = None,
     preferred: Mapping[str, str] | None = None,
 ) -> Selection:
     demands = tuple(root(text, number) for number, text in enumerate(roots, 1))
@@ -64,8 +64,8 @@ def labels(selection: Selection) -> list[str]:
     return [f"{one.package.name}-{one.package.version}" for one in selection.chosen.values()]
 
 
-def layer(name: str, *texts: str, every: bool = False) -> Layer:
-    return Layer(name, tuple(parse_assignment(text, f"{name}:1") for text in texts), every)
+def layer(name: str, *texts: str, every: bool = False) -> FlagLayer:
+    return FlagLayer(name, tuple(parse_assignment(text, f"{name}:1") for text in texts), every)
 
 
 # -- versions

@@ -211,8 +211,12 @@ def test_numbers_and_names() -> None:
         leaf.numeric_id(2**32 - 1)
     assert leaf.flag_name("http2") == "http2"
     assert leaf.identifier("LD_X") == "LD_X"
-    assert leaf.account("www-data") == "www-data"
-    for check, text in ((leaf.flag_name, "-x"), (leaf.identifier, "1a"), (leaf.account, "Root")):
+    assert leaf.account_name("www-data") == "www-data"
+    for check, text in (
+        (leaf.flag_name, "-x"),
+        (leaf.identifier, "1a"),
+        (leaf.account_name, "Root"),
+    ):
         with pytest.raises(LeafError):
             check(text)
 

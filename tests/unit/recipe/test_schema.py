@@ -21,12 +21,12 @@ class Details(Model):
 
 
 class Sample(Model):
-    version: schema.Version
+    version: schema.VersionText
     """The upstream version."""
     upload_type: schema.Line = "file"
     from_: schema.Line | None = None
     chmod: schema.Mode = 0o644
-    recursive: schema.Flag = False
+    recursive: schema.OnOff = False
     memory: schema.Size | None = None
     patches: Mapping[
         str,

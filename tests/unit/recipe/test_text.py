@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.yaml.text import MAX_BYTES, decoded_text, read_text
+from buildit.recipe.yaml.text import decoded_text, read_text
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +32,7 @@ def test_line_ends_and_byte_order_mark() -> None:
         ("a\u2028b".encode(), "f:1:2", "character U+2028 is not allowed in this file"),
         ("a\ufeffb".encode(), "f:1:2", "character U+FEFF is not allowed in this file"),
         (b"a\x7f", "f:1:2", "control character U+007F is not allowed in this file"),
-        (b"a" * (MAX_BYTES + 1), "f", "the file is larger than 1 MiB"),
+        (b"a" * (LARGEST_FILE + 1), "f", "the file is larger than 1 MiB"),
     ],
 )
 def test_what_no_file_may_hold(content: bytes, place: str, message: str) -> None:
@@ -55,9 +55,9 @@ def test_any_bytes_are_text_or_one_error(content: bytes) -> None:
 
 def test_a_file_of_exactly_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "pkg.yaml"
-    path.write_bytes(b"#" * MAX_BYTES)
-    assert len(read_text(path)) == MAX_BYTES
-    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    path.write_bytes(b"#" * LARGEST_FILE)
+    assert len(read_text(path)) == LARGEST_FILE
+    path.write_bytes(b"#" * (LARGEST_FILE + 1))
     with pytest.raises(RecipeError, match="larger than 1 MiB"):
         read_text(path)
 

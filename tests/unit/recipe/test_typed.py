@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, Tag, model_validator
 
 from buildit.errors import RecipeError
-from buildit.model.nearest import advice, nearest
+from buildit.model.nearest import hint_of, nearest
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import BY_KIND, MAPPING, SCALAR, Model, parse, plain
@@ -49,7 +49,7 @@ class Sample(Model):
     style: Literal["make", "cmake"] = "make"
     description: schema.Text = "x"
     sources: tuple[Source, ...] = ()
-    use: dict[schema.FlagName, schema.Flag] = Field(default_factory=dict)
+    use: dict[schema.FlagName, schema.OnOff] = Field(default_factory=dict)
     args: Annotated[tuple[schema.Line, ...], Field(min_length=1)] = ("x",)
     patches: dict[
         str,
@@ -206,5 +206,5 @@ def test_nearest_names() -> None:
     assert nearest("sorces", ("sources", "steps")) == "sources"
     assert nearest("Upload_Type", ("upload-type", "name")) == "upload-type"
     assert nearest("qqq", ("sources",)) is None
-    assert advice("x", ()) == "nothing can be named here"
-    assert advice("f9x", [f"f{n}" for n in range(20)]).endswith("f11 and 8 more")
+    assert hint_of("x", ()) == "nothing can be named here"
+    assert hint_of("f9x", [f"f{n}" for n in range(20)]).endswith("f11 and 8 more")
