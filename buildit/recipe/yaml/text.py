@@ -61,7 +61,7 @@ def within_limit(content: bytes, file: str, most: int = LARGEST_FILE) -> bytes:
     return content
 
 
-def decoded_text(content: bytes, file: str, most: int = MAX_BYTES) -> str:
+def decoded_text(content: bytes, file: str, most: int = LARGEST_FILE) -> str:
     """`content` as text with `\\n` line ends, without a byte order mark.
 
     Raises:
