@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from buildit.archive.tar.names import refused
+from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest
 
 if TYPE_CHECKING:
@@ -146,8 +147,6 @@ class HashingWriter:
             self._put(data)
         else:
             from functools import partial
-
-            from buildit.archive.workers import submit
 
             if self._pool is None:
                 from concurrent.futures import ThreadPoolExecutor  # 8 ms; small tars do without

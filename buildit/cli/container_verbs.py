@@ -57,7 +57,7 @@ def plan_verb(asked: Asked) -> None:
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
         announce(prepared, asked.options, screen)
-        settings = preparing.located(prepared, asked.options, screen)
+        settings = preparing.discovered_places(prepared, asked.options, screen)
         with preparing.opened(settings, asked.options, screen) as run:
             found = forecast(prepared.plan, run.store, run.remotes)
     give(
@@ -149,7 +149,7 @@ def why_verb(asked: Asked, words: tuple[str, ...]) -> None:
     options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
         prepared = preparing.prepare(options, screen)
-        settings = preparing.located(prepared, options, screen)
+        settings = preparing.discovered_places(prepared, options, screen)
         with preparing.opened(settings, options, screen) as run:
             found = whys(prepared, run.store, run.remotes, wanted)
     give(found, why_lines, why_plain, as_json=asked.as_json)

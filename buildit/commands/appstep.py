@@ -66,7 +66,7 @@ def places(container: Container) -> dict[str, str]:
     return found
 
 
-def remarks(app: App) -> Iterator[str]:
+def app_remarks(app: App) -> Iterator[str]:
     """What looks like a habit of Dockerfiles that no image format honours."""
     for name, value in app.environment:
         if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):

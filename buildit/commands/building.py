@@ -15,8 +15,8 @@ from buildit.commands.mending import rechecking, refetch, until_whole
 from buildit.commands.preparing import (
     Options,
     Prepared,
+    discovered_places,
     keep_plan,
-    located,
     lock,
     opened,
     prepare,
@@ -97,7 +97,7 @@ def _build(
     prepared = with_synced(prepared, options)
     lock(prepared, options, report)
     _check_rules(prepared, report)
-    settings = located(prepared, options, report)
+    settings = discovered_places(prepared, options, report)
     with opened(settings, options, report) as run:
         publishes = _publishes(options)
         if publishes:
@@ -161,7 +161,7 @@ def _push(
 
     prepared = with_synced(prepare(options, report), options)
     lock(prepared, options, report)
-    settings = located(prepared, options, report)
+    settings = discovered_places(prepared, options, report)
     prepared = replace(prepared, settings=settings)
     with opened(settings, options, report) as run:
         done: Done = {}

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
-from buildit.commands.appstep import app_of, places, remarks
+from buildit.commands.appstep import app_of, app_remarks, places
 from buildit.commands.checking import check_images
 from buildit.commands.choose import Choice, Request, choose
 from buildit.commands.inputs import local_inputs
@@ -25,7 +25,7 @@ from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
-    Directory,
+    DirectoryToMake,
     ImageStep,
     PackageStep,
     SyncStep,
@@ -134,7 +134,7 @@ def container_plan(
         about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
-        remarks=() if app is None else tuple(remarks(app)),
+        remarks=() if app is None else tuple(app_remarks(app)),
     )
 
 
@@ -290,7 +290,7 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
 
 
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
-    made: dict[str, Directory] = {}
+    made: dict[str, DirectoryToMake] = {}
     for number, spec in enumerate(specs):
         place = written_at(step.node, "directories", number)
         path = spec.path.strip("/")
@@ -309,7 +309,7 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
                 hint="leave one of them out",
             )
         uid, gid = _owner(spec.owner, written_at(step.node, "directories", number, "owner"), ids)
-        made[path] = Directory(path, spec.mode, uid, gid, place)
+        made[path] = DirectoryToMake(path, spec.mode, uid, gid, place)
     return DirectoriesStep(tuple(made.values()), step.place)
 
 

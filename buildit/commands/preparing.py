@@ -19,7 +19,7 @@ from buildit.errors import (
     UnsatisfiableError,
 )
 from buildit.events import Notice, Reporter
-from buildit.model.config import Config, from_plain
+from buildit.model.config import Config, config_from_plain
 from buildit.model.plan import ContainerPlan, from_json, to_json
 from buildit.store.cas import Store
 from buildit.store.checked import CorruptBlob
@@ -132,7 +132,7 @@ def _has_inputs(prepared: Prepared) -> bool:
 
 
 def _settings(plain: dict[str, Any], options: Options) -> Config:
-    settings = from_plain(plain)
+    settings = config_from_plain(plain)
     agent = os.environ.get("SSH_AUTH_SOCK", "")
     keys = replace(settings.trust.keys, agent=agent)
     trust = replace(settings.trust, keys=keys)
@@ -167,7 +167,7 @@ def _rows(planned: PlannedContainer, options: Options, started: int) -> tuple[li
     return () if moved else tuple(rows)
 
 
-def located(prepared: Prepared, options: Options, report: Reporter) -> Config:
+def discovered_places(prepared: Prepared, options: Options, report: Reporter) -> Config:
     """The settings with the places of `--discover`; these hold for one run and are never kept.
 
     Raises:

@@ -19,7 +19,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.tar.names import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import IntegrityError, RecipeError
-from buildit.make.layer import opened
+from buildit.make.layer import opened_project
 from buildit.model.amount import some
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import ContainerPlan, SyncStep
@@ -123,7 +123,7 @@ def take(project: Path, step: SyncStep, own: Own) -> Taken:
     """
     if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
         raise _whiteout(step, step.dest, "name another `dest`")
-    with opened(project, step.src, step.place) as root:
+    with opened_project(project, step.src, step.place) as root:
         walk = _Walk(root, step, own)
         nodes = walk.nodes()
         taken = Taken(step, tuple(_read(root, found, walk.bare) for found in nodes))
@@ -137,7 +137,7 @@ def watched(project: Path, step: SyncStep, own: Own) -> list[str]:
     Raises:
         RecipeError: as `take`.
     """
-    with opened(project, step.src, step.place) as root:
+    with opened_project(project, step.src, step.place) as root:
         nodes = _Walk(root, step, own).nodes()
     real = [os.path.join(project, found.source) for found in nodes]
     links = [os.path.dirname(path) for path, f in zip(real, nodes, strict=True) if f.target]

@@ -103,7 +103,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     if not task.inputs.files:
         return _packed(task, entries, lambda entry: io.BytesIO(texts[entry.path]), place)
     sources = dict(task.inputs.files)
-    with opened(place.project, task.about.description, task.about.origin) as root:
+    with opened_project(place.project, task.about.description, task.about.origin) as root:
 
         def content(entry: Entry) -> Content:
             return cast(Content, root.open_file(sources[entry.path]))
@@ -122,7 +122,7 @@ def _packed(
 
 
 @contextmanager
-def opened(project: Path, src: str, place: str) -> Iterator[Root]:
+def opened_project(project: Path, src: str, place: str) -> Iterator[Root]:
     """The project's directory; what goes wrong with it is an error of the step at `place`, which
     takes `src`."""
     try:

@@ -124,7 +124,7 @@ def _repository(plain: Mapping[str, Any]) -> Repository:
     return Repository(**{**plain, **ends})
 
 
-def from_plain(data: Mapping[str, Any]) -> Config:
+def config_from_plain(data: Mapping[str, Any]) -> Config:
     """Read what `Config.plain` gave.
 
     Raises:

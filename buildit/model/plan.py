@@ -17,7 +17,7 @@ from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
 from buildit.model.task import DebRef, Group, OutputRef, Task, User
 
-FORMAT = "3"
+PLAN_FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class SyncStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
+class DirectoryToMake:
     """A directory of a container: `path` without a leading slash, mode bits, numeric owner."""
 
     path: str
@@ -119,7 +119,7 @@ class Directory:
 class DirectoriesStep(_Step):
     """Directories that no package brings enter the image here."""
 
-    directories: tuple[Directory, ...]
+    directories: tuple[DirectoryToMake, ...]
     place: str
     step: Literal["directories"] = "directories"
 
@@ -194,7 +194,7 @@ class ContainerPlan:
 
 def to_json(plan: ContainerPlan) -> str:
     """The plan as JSON text; `from_json` gives an equal plan back."""
-    return canonical({"format": FORMAT, **to_plain(plan)}).decode()
+    return canonical({"format": PLAN_FORMAT, **to_plain(plan)}).decode()
 
 
 def from_json(text: str) -> ContainerPlan:
@@ -205,7 +205,7 @@ def from_json(text: str) -> ContainerPlan:
     """
     try:
         data = json.loads(text)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") != PLAN_FORMAT:
             raise ValueError("another plan format")
         return from_plain(ContainerPlan, data)
     except (AttributeError, KeyError, TypeError, RecursionError) as error:

@@ -30,7 +30,7 @@ from buildit.store.attest import SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
 from buildit.store.index import (
     INDEX_LIMIT,
-    LARGEST_FILE,
+    LARGEST_INDEX,
     MOST_BUILDS,
     Attestation,
     ContainerEntry,
@@ -41,7 +41,7 @@ from buildit.store.index import (
     PackageEntry,
     parse_index,
 )
-from buildit.store.names import is_part, name_place, parse_name
+from buildit.store.names import is_part, name_place, parse_name_entry
 from buildit.trust.votes import claim as outputs_of
 
 PAGE = "index.html"
@@ -217,7 +217,7 @@ class Catalogue:
         ]
         versions: dict[str, dict[BuildKey, str]] = {}
         for path, content in zip(paths, self.lasting(paths), strict=True):
-            entry = parse_name(content)
+            entry = parse_name_entry(content)
             if entry is None or not _is_text(entry.version):
                 continue
             if path == f"n/{name_place(entry.name)}/{entry.key}.json":
@@ -331,7 +331,7 @@ def _is_plain(path: str, digest: object, size: object) -> bool:
     named = _FILE_PATH.fullmatch(path) is not None and _is_text(path)
     below = not {"", ".", ".."} & set(path.split("/"))
     known = isinstance(digest, str) and is_hex64(digest)
-    return named and below and known and type(size) is int and 0 <= size < LARGEST_FILE
+    return named and below and known and type(size) is int and 0 <= size < LARGEST_INDEX
 
 
 def _artifact(content: bytes | None, key: BuildKey, builder: str) -> Artifact | None:

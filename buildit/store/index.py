@@ -22,7 +22,7 @@ INDEX_LIMIT = 16 << 20
 """Bytes of an index, and of an entry."""
 MOST_BUILDS = 100
 """Builds that an index tells all of; of older ones it has keys and versions."""
-LARGEST_FILE = 1 << 62
+LARGEST_INDEX = 1 << 62
 """No file is larger; a hostile document may hold any number."""
 _FORM = "1"
 
@@ -179,7 +179,7 @@ class NameIndex:
 
 
 def _check_sizes(*sizes: int) -> None:
-    if not all(0 <= size < LARGEST_FILE for size in sizes):
+    if not all(0 <= size < LARGEST_INDEX for size in sizes):
         raise ValueError("it has no size that a file can have")
 
 

@@ -164,12 +164,12 @@ def is_part(name: str) -> bool:
 
 def _read(path: Path) -> NameEntry | None:
     try:
-        return parse_name(path.read_bytes())
+        return parse_name_entry(path.read_bytes())
     except OSError:
         return None
 
 
-def parse_name(content: bytes | None) -> NameEntry | None:
+def parse_name_entry(content: bytes | None) -> NameEntry | None:
     """Read what `entry` gives; None where it is something else."""
     try:
         return decode(NameEntry, content or b"")

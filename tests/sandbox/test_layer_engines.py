@@ -31,7 +31,7 @@ from buildit.model.image import App
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
-    Directory,
+    DirectoryToMake,
     ImageStep,
     PackageStep,
     SyncStep,
@@ -174,9 +174,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     packages = [PackageStep(node.key, node.name) for node in nodes]
     directories = DirectoriesStep(
         (
-            Directory("home/app", 0o700, 700, 700, place),
-            Directory("srv/made/deep", 0o3770, 5, 6, place),
-            Directory("var/mail", 0o3731, 8, 8, place),  # another mode for one of a package
+            DirectoryToMake("home/app", 0o700, 700, 700, place),
+            DirectoryToMake("srv/made/deep", 0o3770, 5, 6, place),
+            DirectoryToMake("var/mail", 0o3731, 8, 8, place),  # another mode for one of a package
         ),
         place,
     )

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -73,19 +75,39 @@ ONLY_IN = {
 }
 """Who may import what is heavy or sharp; nobody else, not even inside of a function."""
 
+SEAMS = (
+    *("__main__", "cli"),  # a verb imports what it needs
+    *("commands.building", "commands.preparing", "commands.realise", "commands.run"),
+    *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
+    "make.makers",  # MAKERS
+    "image.formats.table",  # FORMATS
+    *("remote.binhost.remotes", "remote.fetch"),  # the remotes, by their addresses
+    "recipe.template",  # texts without braces never load Jinja2
+    *("commands.assemble", "store.cas", "store.artifacts"),  # what a look-up does not need
+)
+"""Where a module or folder may import ours inside of a function: what a run may not need."""
+
 LONGEST_MODULE = 600
 LONGEST_FUNCTION = 60
 
 BANNED_NAMES = frozenset({"util", "utils", "common", "helper", "helpers", "manager", "base"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Module:
     """One file of ours: `name` is without `buildit.`, such as `plan.merge`."""
 
     name: str
     text: str
     tree: ast.Module
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def imports(self) -> tuple[tuple[int, str], ...]:
+        return tuple(imports(self.tree))
 
 
 def modules(root: Path) -> list[Module]:
@@ -118,7 +140,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def upward(module: Module) -> Iterator[str]:
     here = room(module.name)
-    for line, target in imports(module.tree):
+    for line, target in module.imports:
         top, _, rest = target.partition(".")
         there = room(rest)
         if top == "buildit" and there != here and RANK[there] >= RANK[here]:
@@ -126,7 +148,7 @@ def upward(module: Module) -> Iterator[str]:
 
 
 def misplaced(module: Module) -> Iterator[str]:
-    for line, target in imports(module.tree):
+    for line, target in module.imports:
         places = ONLY_IN.get(target.partition(".")[0])
         if places is not None and not any(
             module.name == place or (place.endswith(".*") and room(module.name) == place[:-2])
@@ -139,7 +161,7 @@ def too_long(module: Module) -> Iterator[str]:
     lines = len(module.text.splitlines())
     if lines > LONGEST_MODULE:
         yield f"{module.name}: {lines} lines"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             length = node.end_lineno - node.lineno + 1
             if length > LONGEST_FUNCTION:
@@ -148,7 +170,7 @@ def too_long(module: Module) -> Iterator[str]:
 
 def forbidden(module: Module) -> Iterator[str]:
     """Module state, shells and imports that hide where a thing is."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         match node:
             case ast.Global():
                 yield f"{module.name}:{node.lineno}: global"
@@ -170,6 +192,21 @@ def forbidden(module: Module) -> Iterator[str]:
                 pass
 
 
+def is_seam(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in SEAMS)
+
+
+def lazy(module: Module) -> Iterator[str]:
+    """Imports of ours inside of functions, where no seam is."""
+    if is_seam(module.name):
+        return
+    for node in module.nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for line, target in imports(node):
+                if target.startswith("buildit."):
+                    yield f"{module.name}:{line}: imports {target} inside of a function"
+
+
 def unnamed(module: Module) -> Iterator[str]:
     if BANNED_NAMES & set(module.name.split(".")):
         yield f"{module.name}: the name says nothing"
@@ -185,20 +222,74 @@ def ours() -> list[Module]:
     return found
 
 
-RULES = (upward, misplaced, too_long, forbidden, unnamed)
+RULES = (upward, misplaced, too_long, forbidden, unnamed, lazy)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_code_keeps_its_shape(
-    rule: object, ours: list[Module], request: pytest.FixtureRequest
-) -> None:
-    assert callable(rule)
-    found = [line for module in ours for line in rule(module)]
-    assert found == []
+PROTOCOLS = {"fetches": "make", "make": "make"}
+"""Functions that each module of a folder has, because it is one value of a protocol (Maker)."""
 
 
-def test_only_rooms_that_architecture_md_ranks_exist(ours: list[Module]) -> None:
+def doubled(ours: list[Module]) -> Iterator[str]:
+    """Public names that more than one module defines: one word is one thing (glossary.md)."""
+    places: dict[str, list[str]] = {}
+    for module in ours:
+        for name in {*public_names(module.tree)} - {"TYPE_CHECKING"}:
+            if PROTOCOLS.get(name) != room(module.name):
+                places.setdefault(name, []).append(module.name)
+    yield from (f"{name}: {', '.join(found)}" for name, found in places.items() if found[1:])
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Classes, functions and constants of a module, without those that begin with `_`."""
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found = [name]
+            case ast.Assign(targets=targets):
+                found = [target.id for target in targets if isinstance(target, ast.Name)]
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found = [name]
+            case _:
+                found = []
+        yield from (name for name in found if not name.startswith("_"))
+
+
+def circles(ours: list[Module]) -> Iterator[str]:
+    """Modules that import one another, by whatever way round; the rows of a seam's table may."""
+    known = {module.name for module in ours}
+    graph = {
+        module.name: {one for _, target in found if (one := nearest(target, known))}
+        for module in ours
+        for found in [imports_of(module.tree.body) if is_seam(module.name) else module.imports]
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield " -> ".join(error.args[1])
+
+
+def imports_of(statements: list[ast.stmt]) -> Iterator[tuple[int, str]]:
+    """As `imports`, of a module's own level alone."""
+    top = [one for one in statements if isinstance(one, ast.Import | ast.ImportFrom)]
+    return imports(ast.Module(body=[*top], type_ignores=[]))
+
+
+def nearest(target: str, known: set[str]) -> str | None:
+    """The module of ours that an import of `target` (`buildit.a.b.Name`) runs last."""
+    top, _, rest = target.partition(".")
+    while top == "buildit" and rest and rest not in known:
+        rest = rest.rpartition(".")[0]
+    return rest if top == "buildit" and rest else None
+
+
+def test_the_code_keeps_its_shape(ours: list[Module]) -> None:
+    assert [line for rule in RULES for module in ours for line in rule(module)] == []
+    assert list(doubled(ours)) == []
+    assert list(circles(ours)) == []
     assert {room(module.name) for module in ours} <= set(RANK)
+
+
+def test_only_rooms_that_architecture_md_ranks_exist() -> None:
     table = (CHECKOUT / "docs/architecture.md").read_text()
     written = {
         folder.strip("/"): int(cells[1])
@@ -235,6 +326,7 @@ def test_tests_do_not_mock() -> None:
         (forbidden, "plan.x", "from . import y"),
         (forbidden, "plan.x", "run('ls', shell=True)"),
         (forbidden, "plan.x", "import os\nos.system('ls')"),
+        (lazy, "plan.x", "def f():\n    import buildit.plan.y"),
         (unnamed, "plan.helpers", '"""Doc."""'),
         (unnamed, "plan.x", "x = 1"),
     ],
@@ -242,6 +334,16 @@ def test_tests_do_not_mock() -> None:
 def test_each_rule_can_fail(rule: object, name: str, text: str) -> None:
     assert callable(rule)
     assert list(rule(Module(name, text, ast.parse(text))))
+
+
+def test_doubles_and_circles_are_found() -> None:
+    pair = [
+        Module("plan.a", "", ast.parse("import buildit.plan.b\nclass One: ...")),
+        Module("plan.b", "", ast.parse("def f():\n    from buildit.plan.a import One\nOne = 1")),
+    ]
+    assert list(doubled(pair)) == ["One: plan.a, plan.b"]
+    assert len(list(circles(pair))) == 1
+    assert not [*doubled(pair[:1]), *circles(pair[:1])]
 
 
 def test_imports_for_types_alone_are_free() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from buildit.errors import RecipeError
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
-from buildit.recipe.yaml.text import decoded_text, name_of, read_text, refused_character
+from buildit.recipe.yaml.text import character_name, decoded_text, read_text, refused_character
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -214,7 +214,7 @@ class _Reading:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         if char := refused_character(event.value):
-            raise self.error(f"{name_of(char)} is not allowed in a value", event)
+            raise self.error(f"{character_name(char)} is not allowed in a value", event)
         place = self.place(event)
         self._same_everywhere(event)
         if not event.style and event.value in _NULLS:

@@ -79,7 +79,7 @@ def decoded_text(content: bytes, file: str, most: int = LARGEST_FILE) -> str:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if match := _REFUSED.search(text):
         raise RecipeError(
-            f"{name_of(match.group())} is not allowed in this file",
+            f"{character_name(match.group())} is not allowed in this file",
             place=str(place_at(text, match.start(), file)),
             hint="remove it; where a value needs it, write it in a file of its own",
         )
@@ -98,7 +98,7 @@ def refused_character(text: str) -> str | None:
     return match.group() if match else None
 
 
-def name_of(char: str) -> str:
+def character_name(char: str) -> str:
     """How messages call a character that cannot be shown: `control character U+0000`."""
     kind = "control character" if unicodedata.category(char) == "Cc" else "character"
     return f"{kind} U+{ord(char):04X}"

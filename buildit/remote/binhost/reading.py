@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from buildit.archive.decompress import decompressed
+from buildit.archive.tar.admit import Budget
 from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
@@ -199,9 +201,6 @@ class ReadOnly:
         return True
 
     def _unpack(self, want: WantedBlob, form: Encoding, partial: Partial, into: _Into) -> None:
-        from buildit.archive.decompress import decompressed
-        from buildit.archive.tar.admit import Budget
-
         url = self.address.url(blob_path(form.digest))
         # its stated size bounds it; zeros compress as well as they like
         budget = Budget(total_bytes=want.limit, ratio=1 << 40, memory=WINDOW)

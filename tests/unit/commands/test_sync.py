@@ -22,7 +22,7 @@ from buildit.errors import RecipeError
 from buildit.make.makers import make_task
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import DirectoriesStep, Directory, SyncStep
+from buildit.model.plan import DirectoriesStep, DirectoryToMake, SyncStep
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
 from tests.making import place
@@ -505,7 +505,7 @@ def test_the_root_has_no_mode(project: Path, store: Store) -> None:
 
 
 def test_a_directory_that_is_a_link_to_the_root() -> None:
-    wanted = DirectoriesStep((Directory("all", 0o700, 0, 0, PLACE),), PLACE)
+    wanted = DirectoriesStep((DirectoryToMake("all", 0o700, 0, 0, PLACE),), PLACE)
     with pytest.raises(RecipeError, match="/all is a link to /") as caught:
         directories_task(wanted, tree(link("all", "/")))
     assert (caught.value.place, caught.value.hint) == (PLACE, "leave it out")
