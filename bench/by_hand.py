@@ -19,7 +19,7 @@ from bench.timing import BenchError
 from buildit.commands.fetching import toolchain_owners
 from buildit.commands.preparing import Options, prepare
 from buildit.events import silent
-from buildit.make.workroom import Workroom
+from buildit.make.build_directory import BuildDirectory
 from buildit.model.config import Config
 from buildit.model.task import Task
 from buildit.plan.identity import BuildInputs, read_record
@@ -62,7 +62,7 @@ def _timed(
 ) -> dict[str, float]:
     record = read_record(node.record)
     stop = threading.Event()
-    room = Workroom(work, store.root / "trees", lowers, node.label, settings.limits, stop)
+    room = BuildDirectory(work, store.root / "trees", lowers, node.label, settings.limits, stop)
     epoch = room.lay_out(record, store)
     env = {
         **record.environment,

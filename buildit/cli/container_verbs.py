@@ -16,8 +16,8 @@ from buildit.cli.options import (
     OUTPUT,
     PUSH,
     USE,
-    Asked,
     Invocation,
+    Requested,
     of_container,
 )
 from buildit.cli.results import columns, give, say, say_json
@@ -26,7 +26,7 @@ from buildit.cli.results import columns, give, say, say_json
 @click.command("build")
 @of_container(DIR, USE, OUTPUT, LOCKED, OFFLINE, JOBS, DISCOVER, PUSH)
 @click.pass_obj
-def build_verb(invocation: Invocation, asked: Asked) -> None:
+def build_verb(invocation: Invocation, asked: Requested) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
     from buildit.cli.emitted import images_plain
     from buildit.cli.remember import remember
@@ -44,7 +44,7 @@ def build_verb(invocation: Invocation, asked: Asked) -> None:
 
 @click.command("plan", short_help="Say what a build of DIR would do, and why.")
 @of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
-def plan_verb(asked: Asked) -> None:
+def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     from buildit.cli.planned import plan_lines, plan_plain
     from buildit.cli.relocking import announce
@@ -72,7 +72,7 @@ def plan_verb(asked: Asked) -> None:
 @of_container(USE, LOCKED, OFFLINE)
 @click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
 @click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
-def lock_verb(asked: Asked, words: tuple[str, ...], update: bool) -> None:
+def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
     """Write DIR/buildit.lock (DIR is `.` where it is left out).
 
     A NAME is a package (category/name), `toolchain`, or the URL of a patch.
@@ -87,7 +87,7 @@ def lock_verb(asked: Asked, words: tuple[str, ...], update: bool) -> None:
 @click.command("explain", short_help="Show the merged recipe of PACKAGE, each value with its line.")
 @of_container(DIR, USE)
 @click.argument("package", required=False)
-def explain_verb(asked: Asked, package: str | None) -> None:
+def explain_verb(asked: Requested, package: str | None) -> None:
     """Show the merged recipe of PACKAGE, each value with the line that it comes from.
 
     DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
@@ -108,7 +108,7 @@ def explain_verb(asked: Asked, package: str | None) -> None:
 
 @click.command("use", short_help="List the flags of every package of DIR, and who set them.")
 @of_container(DIR, USE)
-def use_verb(asked: Asked) -> None:
+def use_verb(asked: Requested) -> None:
     """List the flags of every package of DIR: value, who decided it, what it means."""
     from buildit.cli.recipes import chosen, flag_rows, flags_plain
 
@@ -123,7 +123,7 @@ def use_verb(asked: Asked) -> None:
 @click.command("push", short_help="Publish the packages, the spec and the images of DIR.")
 @of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
 @click.pass_obj
-def push_verb(invocation: Invocation, asked: Asked) -> None:
+def push_verb(invocation: Invocation, asked: Requested) -> None:
     """Publish the packages, the spec and the images of DIR; build it first."""
     from buildit.cli.publishing import pushed_lines, pushed_plain
     from buildit.commands import building
@@ -136,7 +136,7 @@ def push_verb(invocation: Invocation, asked: Asked) -> None:
 @click.command("why", short_help="Say why packages of DIR would be built, not reused.")
 @of_container(USE, LOCKED, OFFLINE, DISCOVER)
 @click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
-def why_verb(asked: Asked, words: tuple[str, ...]) -> None:
+def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
 
     For each that no place has: the closest build in the local store and on binhosts that list

@@ -34,7 +34,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Requested:
     """What a command line asks of one container."""
 
     options: Options
@@ -112,10 +112,10 @@ DIR = click.argument("directory", metavar="DIR", type=PATH)
 
 
 def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
-    """A verb about a container: it is called with `Asked` and its own options.
+    """A verb about a container: it is called with `Requested` and its own options.
 
     `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
-    which become part of `Asked`; without `DIR` it is about the working directory.
+    which become part of `Requested`; without `DIR` it is about the working directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:
@@ -126,7 +126,7 @@ def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
             words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}
             options = Options(**{"directory": Path(), **said})
-            return verb(*args, Asked(options, given.pop("as_json")), **given)
+            return verb(*args, Requested(options, given.pop("as_json")), **given)
 
         command: _Verb = called
         for option in (JSON, *reversed(further)):

@@ -27,7 +27,7 @@ from buildit.store.cas import Store
 
 _PROGRAMS = "usr/bin"
 Obtain = Callable[[Task], Artifact]
-NodeOf = Callable[[BuildKey], Task]
+TaskOf = Callable[[BuildKey], Task]
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Stack:
 
 
 def stack(
-    plan: ContainerPlan, store: Store, node: NodeOf, obtain: Obtain, taken: Sequence[Taken] = ()
+    plan: ContainerPlan, store: Store, node: TaskOf, obtain: Obtain, taken: Sequence[Taken] = ()
 ) -> Stack:
     """All layers of the container; the accounts lie over the first package, below all syncs.
 
@@ -183,7 +183,7 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], obtain: O
 
 
 def why_text(
-    why: Mapping[OutputRef, tuple[OutputRef, str]], member: OutputRef, node: NodeOf
+    why: Mapping[OutputRef, tuple[OutputRef, str]], member: OutputRef, node: TaskOf
 ) -> str:
     """Why a member is in the closure: `nginx -> libssl.so.3 -> openssl`, root first."""
     words = [node(member[0]).name]

@@ -35,7 +35,7 @@ from buildit.model.task import Group, Task, User
 from buildit.plan.evaluate import written_at
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.resolve import Selection
-from buildit.plan.tasks import LocalInputs, asked_task, tasks
+from buildit.plan.tasks import LocalInputs, named_deb_task, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
 
@@ -72,7 +72,9 @@ def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> Planned
     toolchain = pinned.toolchains[choice.toolchain]
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, opened = synced_accounts(request.directory, syncs)
-    keys = {number: asked_task(one, pinned, toolchain, RULES).key for number, one in debs.items()}
+    keys = {
+        number: named_deb_task(one, pinned, toolchain, RULES).key for number, one in debs.items()
+    }
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
     section = _section(choice, inputs, made, answers)
     seen = tuple(dict.fromkeys((*consulted, *opened)))

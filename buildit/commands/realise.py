@@ -182,14 +182,14 @@ def realise(
     find: Find,
     prepare: Prepare,
     executor: Executor,
-    recall: Find = lambda _task, _at_hand: None,
+    cut_off: Find = lambda _task, _at_hand: None,
     done: dict[BuildKey, Artifact] | None = None,
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
 ) -> dict[BuildKey, Artifact]:
     """Artifacts of the roots and of all that was needed on the way; `done` is what is at hand
     before, and grows by them. `views` is as in `plan.closure`.
 
-    What `find` does not know and whose dependencies are all at hand is looked for by `recall`:
+    What `find` does not know and whose dependencies are all at hand is looked for by `cut_off`:
     another key may have the same inputs (early cut-off).
 
     Raises:
@@ -200,7 +200,7 @@ def realise(
         look_around(nodes, roots, find, state, views)
         stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
         if not stale:
-            if _recall_all(nodes, state, recall):
+            if _cut_off_all(nodes, state, cut_off):
                 continue  # what was found may need others than what was missing
             if not state.missing:
                 return state.found
@@ -218,12 +218,12 @@ def realise(
                 state.missing.add(key)
 
 
-def _recall_all(nodes: Mapping[BuildKey, Task], state: LookedUp, recall: Find) -> bool:
+def _cut_off_all(nodes: Mapping[BuildKey, Task], state: LookedUp, cut_off: Find) -> bool:
     """Recall what is missing, dependencies first; whether anything was found."""
     before = len(state.missing)
     for key, node in nodes.items():
         if key in state.missing and all(dep.key in state.found for dep in node.inputs.dependencies):
-            artifact = recall(node, state.found)
+            artifact = cut_off(node, state.found)
             if artifact is not None:
                 state.found[key] = artifact
                 state.missing.discard(key)
@@ -302,7 +302,7 @@ def obtain_all(
             _tell_of_others(task, remotes.binhosts(), report)
         return found
 
-    recall = partial(
+    cut_off = partial(
         _recalled, store=store, policy=policy, binhosts=remotes.binhosts, report=report
     )
 
@@ -312,13 +312,13 @@ def obtain_all(
         report(Planned(reused, builds, len(missing) - builds))
         fetching().bring(missing, plan.toolchain)
 
-    make = partial(_make, place=place, policy=policy, recall=recall, labels=labels)
+    make = partial(_make, place=place, policy=policy, cut_off=cut_off, labels=labels)
     with Threads(make, jobs) as executor:
         realise(
             tasks,
             plan.roots,
             find=find,
-            recall=recall,
+            cut_off=cut_off,
             prepare=prepare,
             executor=executor,
             done=done,
@@ -415,10 +415,10 @@ def _recalled(
     key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
     if not task.inputs.dependencies:
         return None
-    from buildit.remote.binhost.cutoff import Repetitions, recall
+    from buildit.remote.binhost.cutoff import Repetitions, cut_off
 
     sources = Repetitions(store, binhosts(), policy.doubts)
-    found = recall(task, at_hand, sources, partial(_repeat, store, policy, report))
+    found = cut_off(task, at_hand, sources, partial(_repeat, store, policy, report))
     if found is None:
         return None
     artifact, origin = found
@@ -431,7 +431,7 @@ def _make(
     at_hand: AtHand,
     place: BuildPlace,
     policy: Policy,
-    recall: Find,
+    cut_off: Find,
     labels: Mapping[BuildKey, str],
 ) -> Artifact:
     """Make one task and commit it; runs in a thread of its own."""
@@ -444,9 +444,9 @@ def _make(
         )
         if isinstance(again, Found):
             return again.artifact
-        recalled = recall(task, at_hand)
-        if recalled is not None:
-            return recalled
+        found = cut_off(task, at_hand)
+        if found is not None:
+            return found
         report(Building(task.key, task.label, reason(task, store, labels)))
         started = time.monotonic()
         try:

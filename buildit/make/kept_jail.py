@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from buildit.digest import canonical
 from buildit.errors import UsageError
-from buildit.make.workroom import Workroom
+from buildit.make.build_directory import BuildDirectory
 from buildit.plan.steps import Step
 from buildit.sandbox.jail import Jail
 
@@ -23,14 +23,14 @@ class KeptJail:
     commands: Mapping[str, tuple[str, ...]]
 
 
-def keep_jail(room: Workroom, env: Mapping[str, str], steps: Sequence[Step]) -> None:
+def keep_jail(room: BuildDirectory, env: Mapping[str, str], steps: Sequence[Step]) -> None:
     """Note the jail in the work directory, outside of what the build itself can write."""
     commands = {step.phase.value: list(step.argv) for step in steps}
     facts = {"commands": commands, "env": dict(env), "lowers": list(room.lowers)}
     (room.work / _FILE).write_bytes(canonical(facts))
 
 
-def read_jail(room: Workroom) -> KeptJail:
+def read_jail(room: BuildDirectory) -> KeptJail:
     """The jail of the room of a failed build; the room's `lowers` count for nothing.
 
     Raises:
@@ -47,5 +47,5 @@ def read_jail(room: Workroom) -> KeptJail:
             place=room.label,
             hint=f"see `buildit log`; what is left of it is in {room.work}",
         ) from error
-    kept = Workroom(room.work, room.trees, lowers, room.label, room.limits, room.stop)
+    kept = BuildDirectory(room.work, room.trees, lowers, room.label, room.limits, room.stop)
     return KeptJail(kept.jail(env), commands)

@@ -10,6 +10,7 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, Interrupted, StoreError
 from buildit.events import Notice, PhaseStarted
+from buildit.make.build_directory import BuildDirectory, PhaseFailed
 from buildit.make.capture.capture import (
     CAPTURE,
     capture,
@@ -28,7 +29,6 @@ from buildit.make.capture.stripping import restore_modes, to_strip
 from buildit.make.kept_jail import keep_jail
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.sysroot import Lower, check_lowers, covered
-from buildit.make.workroom import PhaseFailed, Workroom
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Toolchain
@@ -118,7 +118,7 @@ def _check_place(store: Store, work: Path, trees: Sequence[str]) -> None:
         )
 
 
-def _strip(task: Task, room: Workroom, env: dict[str, str], place: BuildPlace) -> None:
+def _strip(task: Task, room: BuildDirectory, env: dict[str, str], place: BuildPlace) -> None:
     with room.installed() as tree, readable():
         stripping = to_strip(tree, machine_of(PLATFORMS[task.platform]), _bounds(place.limits))
         if stripping:
@@ -131,9 +131,9 @@ def _bounds(limits: Limits) -> Bounds:
     return Bounds(limits.installed_bytes, limits.installed_files)
 
 
-def _room(task: Task, lowers: Sequence[Lower], place: BuildPlace, work: Path) -> Workroom:
+def _room(task: Task, lowers: Sequence[Lower], place: BuildPlace, work: Path) -> BuildDirectory:
     names = dict.fromkeys(lower.tree for lower in lowers)
-    return Workroom(
+    return BuildDirectory(
         work=work,
         trees=place.store.root / TREES,
         lowers=(*names, place.toolchain.identity),
@@ -162,7 +162,7 @@ def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, s
 def _capture(
     task: Task,
     record: BuildInputs,
-    room: Workroom,
+    room: BuildDirectory,
     lowers: Mapping[tuple[BuildKey, str], Lower],
     epoch: int,
     place: BuildPlace,
@@ -187,14 +187,14 @@ def _capture(
         return pack_outputs(tree, installed, found, batch)
 
 
-def _log(room: Workroom, batch: Batch) -> Digest:
+def _log(room: BuildDirectory, batch: Batch) -> Digest:
     with batch.ingest() as sink:
         room.write_log(sink.write)
         return sink.commit()
 
 
 def _keep_failure(
-    task: Task, store: Store, room: Workroom, phase: str, error: BuilditError
+    task: Task, store: Store, room: BuildDirectory, phase: str, error: BuilditError
 ) -> None:
     phase = error.phase if isinstance(error, PhaseFailed) else phase
     log = room.work / "log"

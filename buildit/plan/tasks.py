@@ -87,7 +87,7 @@ def deb_task(
     rules: Rules,
     without: tuple[str, ...] = (),
 ) -> Task:
-    """The node of a Debian binary package, unpacked and split.
+    """The task of a Debian binary package, unpacked and split.
 
     `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
     the toolchain. What its files do not say that they load is declared by the toolchain (`run`).
@@ -129,8 +129,10 @@ def _deb_record(
     return record_text(deb_record(deb.digest, toolchain.identity, digests, rules, without))
 
 
-def asked_task(wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: Rules) -> Task:
-    """The node of the .deb that a dependency names.
+def named_deb_task(
+    wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: Rules
+) -> Task:
+    """The task of the .deb that a dependency names.
 
     Raises:
         UnsatisfiableError: it is not pinned, no package's own name, or the toolchain has another
@@ -208,7 +210,7 @@ class _Graph:
 
         The node of one for run time gets its Depends, so that an image takes them with it.
         """
-        node = asked_task(wanted, self.pinned, toolchain, self.rules)
+        node = named_deb_task(wanted, self.pinned, toolchain, self.rules)
         named = node.inputs.debs[0]
         known = {deb.name for deb in toolchain.debs}
         is_own = named.name in known
@@ -435,7 +437,7 @@ def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[
             continue
         if wanted.atom is None:
             graph.debs(wanted, toolchain)
-            key = asked_task(wanted, graph.pinned, toolchain, graph.rules).key
+            key = named_deb_task(wanted, graph.pinned, toolchain, graph.rules).key
         else:
             key = graph.by_name[wanted.atom.name]
         yield RunNeed(key, RUNTIME, "declared: run")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from buildit.cli.quick import VERBS
-from tests.unit.test_shape import RANK
+from tests.unit.test_shape import PACKAGE, RANK, modules, public_names
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +63,7 @@ def test_a_name_that_is_not_there_is_found() -> None:
 def test_architecture_has_every_folder_with_its_rank() -> None:
     table = re.findall(r"^\| (\d+) \| `([^`]+)`", ARCHITECTURE, re.M)
     said = {name.rstrip("/"): int(rank) for rank, name in table}
-    assert said.pop("errors digest events home") == RANK[""]
+    assert said.pop("errors digest events home codec files") == RANK[""]
     assert said == {name: rank for name, rank in RANK.items() if name}
 
 
@@ -78,3 +78,22 @@ def test_readme_uses_verbs_that_there_are() -> None:
     used = set(re.findall(r"`buildit ([a-z]+)\b(?!/)", README))
     assert used > {"plan", "explain", "show", "log", "shell", "verify", "store", "doctor", "lock"}
     assert used <= VERBS
+
+
+GLOSSARY = CHECKOUT.joinpath("docs/glossary.md").read_text("utf-8")
+
+
+def test_words_that_the_glossary_took_out_are_gone() -> None:
+    table = GLOSSARY.partition("## Words that are not used")[2]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| ")][1:]
+    unused = {word for row in rows for word in re.findall(r"[a-z]+", row)}
+    assert len(unused) > 10
+    found = [
+        f"{module.name}.{name}"
+        for module in modules(PACKAGE)
+        if not module.name.startswith("recipe.yaml.")
+        for name in (module.name, *public_names(module.tree))
+        for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+        if word.lower() in unused
+    ]
+    assert found == []

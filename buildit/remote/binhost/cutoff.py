@@ -38,7 +38,7 @@ Outputs = Mapping[BuildKey, Mapping[str, Digest]]
 
 @dataclass(frozen=True, slots=True)
 class Repetitions:
-    """Where builds are recalled from: the store, for what is believed there, then binhosts."""
+    """Where builds are found from: the store, for what is believed there, then binhosts."""
 
     store: Store
     hosts: Iterable[Binhost] = ()
@@ -50,7 +50,7 @@ Keep = Callable[[Artifact, Found], None]
 stays unsigned, and from elsewhere."""
 
 
-def recall(
+def cut_off(
     node: Task,
     at_hand: Mapping[BuildKey, Artifact],
     sources: Repetitions,

@@ -11,7 +11,7 @@ import pytest
 
 from buildit.cli.failing import BUG, DETAIL_LINES, bug, error_lines, error_plain, fail, known_error
 from buildit.errors import BuildError, BuilditError, Interrupted, RecipeError, StoreError
-from buildit.make.workroom import PhaseFailed
+from buildit.make.build_directory import PhaseFailed
 
 pytestmark = pytest.mark.unit
 

@@ -16,8 +16,8 @@ from buildit.cli.builds import find_key, log_text
 from buildit.cli.entering import introduction, room_of
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
+from buildit.make.build_directory import BuildDirectory
 from buildit.make.kept_jail import keep_jail
-from buildit.make.workroom import Workroom
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
@@ -75,7 +75,7 @@ def fail(store: Store, build: BuildKey) -> None:
     (work / "build/src").mkdir(parents=True)
     log = work / "log"
     log.write_bytes(b"=== check\nno\n")
-    room = Workroom(work, store.root / "trees", (digest_bytes(b"tree"),), "x", Limits(), STOP)
+    room = BuildDirectory(work, store.root / "trees", (digest_bytes(b"tree"),), "x", Limits(), STOP)
     script = "\n".join(f"line {number}" for number in range(60))
     keep_jail(room, {"PATH": "/usr/bin"}, (Step(Phase.CHECK, ("sh", "-c", script)),))
     message = "sys-libs/zlib-1.3: check failed with status 1"

@@ -50,7 +50,7 @@ class World:
     stored: dict[str, list[Artifact]] = field(default_factory=dict)
     run: Mapping[str, list[str]] = field(default_factory=dict)
     fails: frozenset[str] = frozenset()
-    recalled: dict[str, Artifact] = field(default_factory=dict)
+    found: dict[str, Artifact] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     prepared: list[tuple[str, ...]] = field(default_factory=list)
@@ -85,9 +85,9 @@ class World:
         candidates = self.stored.get(node.name, [])
         return next((one for one in candidates if agrees(one, at_hand)), None)
 
-    def recall(self, node: Task, at_hand: At) -> Artifact | None:
+    def cut_off(self, node: Task, at_hand: At) -> Artifact | None:
         assert {dep.key for dep in node.inputs.dependencies} <= set(at_hand)
-        return self.recalled.get(node.name)
+        return self.found.get(node.name)
 
     def build(self, node: Task, at_hand: At) -> Artifact:
         with self.lock:
@@ -103,7 +103,7 @@ class World:
             self.nodes(),
             tuple((key(root), RUNTIME) for root in roots),
             find=self.find,
-            recall=self.recall,
+            cut_off=self.cut_off,
             prepare=lambda nodes: self.prepared.append(tuple(node.name for node in nodes)),
             executor=Threads(self.build, jobs),
         )
@@ -179,18 +179,18 @@ def test_what_is_recalled_is_not_built_and_its_own_needs_are_looked_up() -> None
     world = World(
         {"z": [], "app": ["z"], "top": ["app"]},
         {"z": [z]},
-        recalled={"app": app},
+        found={"app": app},
     )
     found = world.get("top")
-    assert world.built == ["top"], "app was recalled as its dependencies were at hand"
+    assert world.built == ["top"], "app was found as its dependencies were at hand"
     assert world.prepared == [("top",)]
     assert found[key("app")] == app
 
 
 def test_nothing_is_recalled_while_a_dependency_is_missing() -> None:
-    world = World({"z": [], "app": ["z"]}, recalled={"app": artifact("app", "a")})
+    world = World({"z": [], "app": ["z"]}, found={"app": artifact("app", "a")})
     world.get("app")
-    assert world.built == ["z", "app"], "whoever builds app may recall it once z is there"
+    assert world.built == ["z", "app"], "whoever builds app may cut_off it once z is there"
 
 
 def test_a_dependency_that_comes_out_the_same_rebuilds_nothing_above() -> None:

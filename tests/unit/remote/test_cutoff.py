@@ -1,4 +1,4 @@
-"""Early cut-off over a real store: what is recalled, from where, and what is not believed."""
+"""Early cut-off over a real store: what is found, from where, and what is not believed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.cutoff import Repetitions, recall
+from buildit.remote.binhost.cutoff import Repetitions, cut_off
 from buildit.store.artifacts import (
     Found,
     anything,
@@ -112,9 +112,11 @@ class World:
     new: Artifact = field(default_factory=lambda: library("new"))
     hosts: tuple[Host, ...] = ()
 
-    def recall(self, node: Task, dependency: Artifact | None = None) -> tuple[Artifact, str] | None:
+    def cut_off(
+        self, node: Task, dependency: Artifact | None = None
+    ) -> tuple[Artifact, str] | None:
         at_hand = {self.new.key: dependency or self.new}
-        return recall(
+        return cut_off(
             node, at_hand, Repetitions(self.store, self.hosts), lambda one, _: keep(self.store, one)
         )
 
@@ -133,7 +135,7 @@ def test_identical_bytes_under_another_key_are_recalled(world: World, store: Sto
     commit(store, before)
     node = app(world.new)
     assert node.key != before.key
-    found = world.recall(node)
+    found = world.cut_off(node)
     assert found is not None
     made, origin = found
     assert made.restated == before.key
@@ -149,14 +151,14 @@ def test_other_bytes_or_another_recipe_are_not(world: World, store: Store) -> No
     changed = replace(
         world.new, outputs={RUNTIME: replace(world.new.outputs[RUNTIME], diff_id=OTHER)}
     )
-    assert world.recall(app(world.new), changed) is None
-    assert world.recall(app(world.new, version="2")) is None
+    assert world.cut_off(app(world.new), changed) is None
+    assert world.cut_off(app(world.new, version="2")) is None
 
 
 def test_nothing_is_recalled_without_dependencies_or_for_a_deb(world: World) -> None:
     lonely = replace(app(world.new), record=record_text({"type": "debian"}), inputs=Inputs())
-    assert world.recall(lonely) is None
-    assert recall(app(world.old), {}, Repetitions(world.store), lambda *_: None) is None
+    assert world.cut_off(lonely) is None
+    assert cut_off(app(world.old), {}, Repetitions(world.store), lambda *_: None) is None
 
 
 def resolved(world: World) -> Digest:
@@ -170,7 +172,7 @@ def test_a_binhost_is_asked_by_builder_and_its_pull_judges(world: World, store: 
     path = entry_name(resolved(world), BUILDER)
     host = Host({path: entry_bytes(before.key)}, lambda key: before if key == before.key else None)
     world.hosts = (Host(dead=True), host)
-    found = world.recall(app(world.new))
+    found = world.cut_off(app(world.new))
     assert found is not None
     assert found[1].startswith("'far' as ")
     assert host.asked == [path]
@@ -190,9 +192,9 @@ def test_what_is_not_believed_is_not_repeated(world: World, store: Store) -> Non
     def keep(_: Artifact, found: Found) -> None:
         kept.append(found.origin)
 
-    assert recall(node, at_hand, Repetitions(store, (), believed), keep) is None
+    assert cut_off(node, at_hand, Repetitions(store, (), believed), keep) is None
     assert (asked, kept) == (["depot"], [])
-    assert recall(node, at_hand, Repetitions(store), keep) is not None
+    assert cut_off(node, at_hand, Repetitions(store), keep) is not None
     assert kept == ["depot"], "whoever keeps it learns whose it is"
 
 
@@ -201,10 +203,10 @@ def test_an_entry_that_lies_is_not_believed(world: World, store: Store) -> None:
     other = built(app(world.old, version="2"), world.old, store)
     path = entry_name(resolved(world), BUILDER)
     world.hosts = (Host({path: entry_bytes(other.key)}, lambda _: other),)
-    assert world.recall(app(world.new)) is None
+    assert world.cut_off(app(world.new)) is None
     wrong_record = replace(other, record=store.put_bytes(app(world.old).record.encode()))
     world.hosts = (Host({path: entry_bytes(other.key)}, lambda _: wrong_record),)
-    assert world.recall(app(world.new)) is None
+    assert world.cut_off(app(world.new)) is None
 
 
 def test_what_a_binhost_points_to_and_refuses_is_passed_over(world: World) -> None:
@@ -214,4 +216,4 @@ def test_what_a_binhost_points_to_and_refuses_is_passed_over(world: World) -> No
     entry = {entry_name(resolved(world), BUILDER): entry_bytes(world.old.key)}
     garbage = {entry_name(resolved(world), BUILDER): b"<html>"}
     world.hosts = (Host(entry, refused), Host(entry), Host(garbage))
-    assert world.recall(app(world.new)) is None
+    assert world.cut_off(app(world.new)) is None

@@ -60,7 +60,7 @@ _NO_SPACE = "No space left on device"
 
 
 class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of its siblings
-    """A phase of a build failed; the workroom still has everything."""
+    """A phase of a build failed; the build directory still has everything."""
 
     def __init__(self, phase: str, error: BuilditError) -> None:
         super().__init__(error.message, place=error.place, hint=error.hint, details=error.details)
@@ -68,7 +68,7 @@ class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of it
 
 
 @dataclass(frozen=True, slots=True)
-class Workroom:
+class BuildDirectory:
     """One build's directory `work` and the names of the trees that its root is made of."""
 
     work: Path

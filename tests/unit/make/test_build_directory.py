@@ -12,7 +12,7 @@ import pytest
 
 from buildit.digest import Digest
 from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.make.workroom import Workroom
+from buildit.make.build_directory import BuildDirectory
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
@@ -23,9 +23,10 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Workroom:
+def room(tmp_path: Path) -> BuildDirectory:
     (tmp_path / "work/build/out").mkdir(parents=True)
-    return Workroom(tmp_path / "work", tmp_path, ("tools",), "a/b-1", Limits(), threading.Event())
+    place = tmp_path / "work"
+    return BuildDirectory(place, tmp_path, ("tools",), "a/b-1", Limits(), threading.Event())
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def a_file(out: Path, _: Path) -> None:
 
 @pytest.mark.parametrize("act", [link_to_the_host, link_within, gone, a_file])
 def test_a_destination_that_the_build_replaced_is_refused(
-    act: Callable[[Path, Path], None], room: Workroom, tmp_path: Path
+    act: Callable[[Path, Path], None], room: BuildDirectory, tmp_path: Path
 ) -> None:
     host = tmp_path / "host"
     host.mkdir()
@@ -66,7 +67,7 @@ def test_a_destination_that_the_build_replaced_is_refused(
     assert caught.value.hint
 
 
-def test_what_was_installed_is_seen(room: Workroom) -> None:
+def test_what_was_installed_is_seen(room: BuildDirectory) -> None:
     (room.work / "build/out/usr").mkdir()
     with room.installed() as tree:
         assert [path for path, _ in tree.walk()] == ["usr"]
@@ -96,7 +97,7 @@ def record(*sources: SourceInput) -> BuildInputs:
     return inputs(sources=sources)
 
 
-def test_sources_meet_in_one_tree(room: Workroom, store: Store) -> None:
+def test_sources_meet_in_one_tree(room: BuildDirectory, store: Store) -> None:
     (room.work / "build/out").rmdir()
     first = SourceInput(put_tar(store, file("one/a"), file("one/vendor/b")), ".", 1)
     second = SourceInput(put_tar(store, file("two/c")), "vendor", 1)
@@ -105,7 +106,7 @@ def test_sources_meet_in_one_tree(room: Workroom, store: Store) -> None:
     assert found == ["a", "b", "c"]
 
 
-def test_a_source_never_goes_through_a_link_of_another(room: Workroom, store: Store) -> None:
+def test_a_source_never_goes_through_a_link_of_another(room: BuildDirectory, store: Store) -> None:
     (room.work / "build/out").rmdir()
     first = SourceInput(put_tar(store, file("one/lib/a"), link("one/vendor", "lib")), ".", 1)
     second = SourceInput(put_tar(store, file("two/c")), "vendor", 1)
@@ -116,7 +117,7 @@ def test_a_source_never_goes_through_a_link_of_another(room: Workroom, store: St
 
 
 def test_no_directory_is_made_behind_a_link_of_an_earlier_source(
-    room: Workroom, store: Store, tmp_path: Path
+    room: BuildDirectory, store: Store, tmp_path: Path
 ) -> None:
     (room.work / "build/out").rmdir()
     outside = tmp_path / "outside"
@@ -129,7 +130,7 @@ def test_no_directory_is_made_behind_a_link_of_an_earlier_source(
 
 
 def test_an_error_names_the_package_the_file_and_where_it_is_from(
-    room: Workroom, store: Store
+    room: BuildDirectory, store: Store
 ) -> None:
     (room.work / "build/out").rmdir()
     digest = put_tar(store, file("README"))
@@ -141,7 +142,7 @@ def test_an_error_names_the_package_the_file_and_where_it_is_from(
 
 
 def test_the_log_tells_what_was_got_over_and_the_epoch_is_1980_at_least(
-    room: Workroom, store: Store
+    room: BuildDirectory, store: Store
 ) -> None:
     (room.work / "build/out").rmdir()
     digest = put_tar(store, file("one/a"), link("one/l", "/etc/passwd"))
