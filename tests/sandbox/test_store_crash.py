@@ -179,7 +179,7 @@ import os, subprocess, sys
 from pathlib import Path
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import verify
+from buildit.store.check import check_store as verify
 from buildit.store.collect import collect
 
 root = Path(sys.argv[1])
