@@ -16,8 +16,8 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.packs import PACK_LIMIT, pack_of
+from buildit.remote.binhost.binhost import Binhost, needed
+from buildit.remote.binhost.packs import MEMBER_LIMIT, PACK_LIMIT, pack_of
 from buildit.remote.binhost.protocols import (
     PACK,
     Outgoing,
@@ -222,6 +222,22 @@ def the_small_blobs_come_in_one_pack(there: There) -> None:
         assert not any(path.endswith(str(one)) for path in asked for one in small)
 
 
+def a_pack_may_be_large(there: There) -> None:
+    """Larger than what an SFTP server takes in one packet."""
+    log = bytes(range(256)) * (MEMBER_LIMIT // 256 - 1)
+    with there.store("own") as store, there.store("taken") as taken:
+        artifact = replace(made(store, "nginx"), log=store.put_bytes(log))
+        digests = [want.digest for want in needed(artifact)]
+        there.remote.blobs.put([outgoing(store.read(one)) for one in digests], unheard)
+        content = statement_bytes(artifact, BUILDER)
+        pack = pack_of([log, log[::-1], store.read(artifact.record)])
+        statement = SignedStatement(artifact, BUILDER, content, sign(content), pack)
+        assert there.remote.statements.add([statement]) == []
+        assert there.reader.views.read([statement.path + PACK], PACK_LIMIT) == [pack]
+        assert there.binhost().pull(artifact.key, taken) == artifact
+        assert taken.has(digest_bytes(log))
+
+
 def a_pack_is_never_believed(there: There) -> None:
     with there.store("own") as store:
         artifact = made(store, "nginx")
@@ -283,6 +299,7 @@ CONTRACT: tuple[Callable[[There], None], ...] = (
     views_are_replaced,
     a_push_is_pulled_whole,
     the_small_blobs_come_in_one_pack,
+    a_pack_may_be_large,
     a_pack_is_never_believed,
     a_binhost_of_before_is_read_and_pushed_to,
     what_only_reads_takes_nothing,

@@ -90,7 +90,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Small:
-    """A file to be written in one piece."""
+    """A file whose content is in memory."""
 
     path: str
     content: bytes
@@ -512,7 +512,7 @@ class Sftp:
         self._answer(number).done()
 
     def write_small(self, files: Sequence[Small], *, durable: bool = True) -> None:
-        """Write many files that each fit into one piece, a group at a time.
+        """Write many files that are in memory, a group at a time.
 
         Raises:
             StatusError: the server cannot write one of them.
@@ -533,8 +533,9 @@ class Sftp:
         sync = durable and _FSYNC in self._extensions
         requests = []
         for file, handle in zip(files, handles, strict=True):
-            place = struct.pack(">Q", 0) + string(file.content)
-            requests.append((WRITE, handle + place))
+            for at in range(0, max(len(file.content), 1), self.piece):
+                place = struct.pack(">Q", at) + string(file.content[at : at + self.piece])
+                requests.append((WRITE, handle + place))
             requests.append((FSETSTAT, handle + _FINISHED))
             if sync:
                 requests.append((EXTENDED, string(_FSYNC) + handle))
