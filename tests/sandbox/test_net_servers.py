@@ -178,6 +178,11 @@ BEHAVIOURS: dict[str, tuple[Script, str]] = {
     "slow body": (drip(OK + b"Content-Length: 9999\r\n\r\n", b"x"), "stalled"),
     "slow chunk size": (drip(CHUNKED, b"0"), "stalled|connection failed"),
     "slow trailers": (drip(CHUNKED + b"0\r\n", b"X: y\r\n"), "stalled|connection failed"),
+    "endless trailers": (drip(CHUNKED + b"0\r\n", b"X: y\r\n" * 200, 0), "stalled"),
+    "more wrapping than body": (
+        drip(CHUNKED, b"1;" + b"x" * 4096 + b"\r\nx\r\n"),
+        "stalled",
+    ),
     "stall at the end": (
         drip(OK + b"Content-Length: 9999\r\n\r\n" + b"x" * 9998, b"", 0.1),
         "stalled",

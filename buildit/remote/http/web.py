@@ -46,7 +46,8 @@ class _LinkLocalError(OSError):
 
 class _Paced(io.RawIOBase):
     """What comes from a server: its headers in time, then its body at no less than a rate. Only
-    what it keeps us waiting for counts, not what we do meanwhile."""
+    what it keeps us waiting for counts, not what we do meanwhile; and only what is of the file, not
+    what chunks and trailers are wrapped in, which have no end."""
 
     def __init__(self, sock: socket.socket, stream: IO[bytes], limits: WebLimits) -> None:
         self._sock = sock
@@ -58,6 +59,10 @@ class _Paced(io.RawIOBase):
     def body(self) -> None:
         """The headers are here: from now on the rate counts."""
         self._came, self._left = 0, self._window
+
+    def came(self, size: int) -> None:
+        """So much of the body was of use."""
+        self._came += size
 
     def end(self) -> None:
         """Cut the connection, from any thread."""
@@ -82,7 +87,6 @@ class _Paced(io.RawIOBase):
                 continue
             finally:
                 self._left -= time.monotonic() - begun
-            self._came += size
             return size
 
     def close(self) -> None:
@@ -166,7 +170,8 @@ class WebTransport:
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            yield Response(_chunks(url, answer, start, total, cap), start, total, kind, pace.end)
+            chunks = _chunks(url, answer, pace, start, total, cap)
+            yield Response(chunks, start, total, kind, pace.end)
         finally:
             answer.close()
             answer.release_conn()
@@ -279,7 +284,12 @@ def _count(text: str) -> int | None:
 
 
 def _chunks(
-    url: str, raw: urllib3.HTTPResponse, start: int, total: int | None, cap: int
+    url: str,
+    raw: urllib3.HTTPResponse,
+    pace: _Paced,
+    start: int,
+    total: int | None,
+    cap: int,
 ) -> Iterator[bytes]:
     position = start
     while True:
@@ -293,6 +303,7 @@ def _chunks(
             raise _translated(url, error) from error
         if not chunk:
             break
+        pace.came(len(chunk))
         position += len(chunk)
         check_cap(url, position, cap)
         yield chunk
