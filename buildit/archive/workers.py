@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Event, Lock
 from typing import TypeVar
@@ -56,7 +57,7 @@ def run_all(works: Sequence[Callable[[], _T]], threads: int) -> list[_T]:
 
     def begun(work: Callable[[], _T]) -> _T:
         if failed.is_set():
-            raise CancelledError  # of a later work than the one that failed: never seen
+            raise CancelledError
         try:
             return work()
         except BaseException:
@@ -66,6 +67,10 @@ def run_all(works: Sequence[Callable[[], _T]], threads: int) -> list[_T]:
     with ThreadPoolExecutor(threads) as pool:
         futures = [submit(pool, partial(begun, work)) for work in works]
         try:
+            for future in futures:
+                # One that was taken up first may look at `failed` last.
+                with suppress(CancelledError):
+                    future.result()
             return [future.result() for future in futures]
         finally:
             failed.set()

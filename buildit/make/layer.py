@@ -56,7 +56,7 @@ def layer_task(
     return Task(
         key=key,
         kind=kind,
-        name=kind,
+        name=f"step:{kind}",  # no package can be called so, and the index of names leaves it out
         version=key[:12],
         record=record,
         inputs=Inputs(files=tuple(sorted((sources or {}).items()))),

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from dataclasses import replace
 from functools import partial
@@ -211,3 +212,23 @@ def test_a_few_threads_give_results_in_order_and_the_first_failure() -> None:
     with pytest.raises(KeyError):
         run_all([partial(work, n) for n in range(9)], 1)
     assert begun == [0, 1, 2]
+
+
+def test_a_work_that_never_began_does_not_hide_the_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(threading.Event):
+        """The first to look, which took up the first work, sees the failure of the second."""
+
+        looked = False
+
+        def is_set(self) -> bool:
+            if not Late.looked:
+                Late.looked = True
+                self.wait(5)
+            return super().is_set()
+
+    def fail() -> None:
+        raise KeyError
+
+    monkeypatch.setattr("buildit.archive.workers.Event", Late)
+    with pytest.raises(KeyError):
+        run_all([lambda: None, fail], 2)

@@ -32,6 +32,7 @@ from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
+from buildit.store.names import named
 from buildit.trust.policy import Policy
 from tests.hosts import FileBinhost
 from tests.unit.make.toy_kind import toy_task
@@ -146,6 +147,17 @@ def test_a_layer_of_a_step_is_found_by_its_key(tmp_path: Path) -> None:
         before = blob.stat()
         assert lay(task, place, policy) == made
         assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_layer_of_a_step_is_no_package_of_that_name(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store") as store:
+        for kind in ("sync", "accounts", "directories", "links"):
+            task = layer_task(kind, entries())
+            policy = Policy(Config(store.root, 1).trust, store, silent)
+            place = place_of(plan_of(task, tmp_path), store, Limits(), silent, threading.Event())
+            lay(task, place, policy)
+            assert lookup(store, task.key) is not None
+        assert named(store) == ()
 
 
 def test_the_record_of_a_layer_says_all_of_it_and_nothing_of_the_machine() -> None:
