@@ -51,6 +51,8 @@ LEAST = 4 << 10
 WORTH = 0.9
 """A compressed form travels where it has at most this part of the plain one's bytes."""
 SAMPLE = 1 << 20
+_PACKS_AT_ONCE = 32
+"""Statements whose packs are in memory at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,11 @@ class Push:
             sent, count = self._send(ready, beside, packed)
         finally:
             self.store.discard(scratch)
-        differs = self.statements.add([self._whole(one) for one in new])
+        differs: list[str] = []
+        for at in range(0, len(new), _PACKS_AT_ONCE):
+            differs += self.statements.add(
+                [self._whole(one) for one in new[at : at + _PACKS_AT_ONCE]]
+            )
         return Pushed(count, len(new), sent, tuple(differs))
 
     # -- statements

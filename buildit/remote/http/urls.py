@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 from buildit.remote.transport import LocationError
@@ -129,12 +130,18 @@ def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def _check_host(url: str, host: str) -> None:
+    if reason := _refused_host(host):
+        raise LocationError(url, reason)
+
+
+@lru_cache(256)
+def _refused_host(host: str) -> str:
+    """Why a host is not asked; empty where it is. Thousands of URLs have the same one."""
     if as_address(host) is None:
         labels = host.split(".")
         if not _HOST.fullmatch(host) or len(host) > 253 or max(map(len, labels)) > 63:
-            raise LocationError(url, f"{host!r} is not a host name or address")
+            return f"{host!r} is not a host name or address"
         if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
             # inet_aton reads 2852039166, 0xa9fea9fe and 127.0.0.0x1 as addresses
-            raise LocationError(url, f"{host!r} is not a dotted IPv4 address with four parts")
-    if is_link_local(host):
-        raise LocationError(url, f"{host} is a link-local address")
+            return f"{host!r} is not a dotted IPv4 address with four parts"
+    return f"{host} is a link-local address" if is_link_local(host) else ""

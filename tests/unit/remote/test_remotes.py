@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from buildit.digest import BuildKey
 from buildit.model.address import Https
+from buildit.remote.binhost import push
 from buildit.remote.binhost.packs import MEMBER_LIMIT, PACK_LIMIT, members_of, pack_of
-from buildit.remote.binhost.protocols import Remote
+from buildit.remote.binhost.protocols import Remote, Served, SignedStatement, Statements
+from buildit.store.cas import Store
+from buildit.trust.signing import Signer
 from tests.fakes import MemoryRemote
-from tests.hosts import directory
-from tests.remote_contract import CONTRACT, There, on_disk
+from tests.hosts import BUILDER, accept, directory, sign
+from tests.remote_contract import CONTRACT, There, made, on_disk
 
 pytestmark = pytest.mark.unit
 
@@ -53,3 +58,30 @@ def test_a_pack_has_what_is_small_and_fits() -> None:
     assert pack_of([b"one", b"x" * (MEMBER_LIMIT + 1)]) == b"", "one alone needs no pack"
     assert pack_of([b"one", b"one"]) == b""
     assert [content for _, content in members_of(pack_of([b"", b"\n"]))] == [b"", b"\n"]
+
+
+@dataclass
+class _Counted:
+    inner: Statements
+    added: list[int] = field(default_factory=list)
+
+    def of(self, asked: Sequence[tuple[BuildKey, str]]) -> list[Served | None]:
+        return self.inner.of(asked)
+
+    def add(self, statements: Sequence[SignedStatement]) -> list[str]:
+        self.added.append(len(statements))
+        return self.inner.add(statements)
+
+
+def test_the_packs_of_a_large_push_are_not_all_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "_PACKS_AT_ONCE", 2)
+    there = MemoryRemote(Https("https://far.example/b"))
+    counted = _Counted(there.remote.statements)
+    with Store.open(tmp_path / "own") as store:
+        keys = [made(store, name).key for name in ("nginx", "zlib", "pcre")]
+        signer = Signer(BUILDER, sign)
+        work = push.Push(store, there.remote.blobs, counted, accept, signer=signer)
+        assert work(keys).statements == 3
+    assert counted.added == [2, 1]
