@@ -19,6 +19,7 @@ from buildit.commands.sync import directories_task, leading_nowhere, resolved, s
 from buildit.commands.synced import EPOCH, Own, Taken, Times, dated, destination, take, watched
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
+from buildit.files import replacing
 from buildit.make.makers import make_task
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import Layer, LayerKind
@@ -435,6 +436,14 @@ def test_what_buildit_wrote_and_the_repository_stay_out(project: Path) -> None:
     for src in ("out", "out/x", "buildit.lock", ".git", "files/../out"):
         with pytest.raises(RecipeError, match="is not for an image"):
             take(project, step(src, "/x", recursive=True), OWN)
+
+
+def test_a_lock_that_another_run_is_writing_stays_out(project: Path) -> None:
+    before = paths(project, step(".", "/app", recursive=True))
+    with replacing(project / "buildit.lock", sync=True) as stream:
+        stream.write(b"half")
+        assert len(list(project.glob(".buildit.lock*"))) == 1
+        assert paths(project, step(".", "/app", recursive=True)) == before
 
 
 def test_an_output_directory_of_another_run_stays_out(project: Path) -> None:
