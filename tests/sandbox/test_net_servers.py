@@ -389,6 +389,15 @@ def test_which_path_is_asked_for(transport: WebTransport, rest: str, line: bytes
         assert server.requests[0].startswith(b"GET " + line + b" HTTP/1.1\r\n")
 
 
+def test_two_slashes_are_no_sign_of_a_proxy(transport: WebTransport) -> None:
+    """Some versions of requests make one of them."""
+    with serving(answer("200 OK", b"x")) as server:
+        for url in (server.url.replace("/x.tar", "//x.tar"), server.url):
+            assert read_small(transport, url, CAP) == b"x"
+        for asked in server.requests:
+            assert asked.startswith(b"GET /x.tar.gz HTTP/1.1\r\n")
+
+
 def test_a_connection_is_kept_where_something_is_absent(transport: WebTransport) -> None:
     with serving(answer("404 Not Found", b"<html>no</html>")) as server:
         for _ in range(3):

@@ -227,7 +227,7 @@ class WebTransport:
             adapter, verify = self._adapter, self._authorities
             pool = adapter.get_connection_with_tls_context(request, verify, proxies)
             adapter.cert_verify(pool, url, verify, None)  # type: ignore[no-untyped-call]
-            by_proxy = adapter.request_url(request, proxies) != request.path_url
+            by_proxy = not adapter.request_url(request, proxies).startswith("/")
             self._pools[server] = cast("urllib3.HTTPConnectionPool", pool), by_proxy
         return self._pools[server]
 
