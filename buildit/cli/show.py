@@ -56,7 +56,7 @@ def _changes(artifact: Artifact, store: Store) -> tuple[str, ...]:
 
 
 def _captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
-    """The lines that `build.capture.told` wrote into the log, none where it is not in the store."""
+    """The lines that `capture.told` wrote into the log, none where it is not in the store."""
     if artifact.log is None or not store.has(artifact.log):
         return ()
     head = f"=== {CAPTURE}\n"

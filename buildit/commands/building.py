@@ -149,7 +149,7 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
 
     Raises:
         UsageError: it is not built, or there is nowhere to publish to.
-        FetchError, IntegrityError, StoreError: see `pipeline.publish`.
+        FetchError, IntegrityError, StoreError: see `commands.publish`.
     """
     return until_whole(lambda tell, lost: _push(options, tell, stop, lost), report)
 

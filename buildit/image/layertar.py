@@ -57,7 +57,7 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
 
 
 class Slice:
-    """A part of an open file, as `archive.tarwrite` reads contents; closes the file."""
+    """A part of an open file, as `archive.tar.write` reads contents; closes the file."""
 
     __slots__ = ("at", "descriptor", "left")
 

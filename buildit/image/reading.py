@@ -149,7 +149,7 @@ def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
     is the place of errors.
 
     Raises:
-        IntegrityError, BuildError: as `archive.tarread.read_tar`.
+        IntegrityError, BuildError: as `archive.tar.read.read_tar`.
     """
     for entry, window in read_tar(plain, FOREIGN, name, root=True):
         if window is None:

@@ -43,7 +43,7 @@ _CHANGES = 16
 
 
 class Packages(Protocol):
-    """Where packages come from (`load.tree.Catalog`)."""
+    """Where packages come from (`recipe.trees.Catalog`)."""
 
     def versions(self, name: str, place: str) -> tuple[Version, ...]: ...
 

@@ -71,7 +71,7 @@ class DebianPackageStep(Model):
 
 def _package_kind(value: object) -> str:
     keys = value if isinstance(value, dict) else {}
-    # No tag may be a key: `model.typed` follows an error's location by keys.
+    # No tag may be a key: `recipe.schema` follows an error's location by keys.
     return next((f"<{key}>" for key in ("atom", "debian") if key in keys), "<embedded>")
 
 

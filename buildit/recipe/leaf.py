@@ -1,6 +1,6 @@
 """What the leaves of a user's files may say: from text to value, or one `LeafError`.
 
-The standard library only, so that any rank can use it; `model.schema` makes pydantic types of it.
+The standard library only, so that any rank can use it; `recipe.schema` makes pydantic types of it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Leaves arrive as text (DESIGN §2.1: every scalar is read as a string and typed 
 each type here says which texts it takes. The JSON Schemas that editors use say the same of the
 YAML values that an editor sees: there `1.10` is a number and `on` may be a boolean.
 
-A model's own validators raise `LeafError` (or any ValueError); `model.typed` adds the place.
+A model's own validators raise `LeafError` (or any ValueError); `recipe.schema` adds the place.
 """
 
 from __future__ import annotations

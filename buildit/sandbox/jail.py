@@ -1,8 +1,9 @@
 """What one sandbox is, as a value, and the command lines that it becomes; no I/O here.
 
-The launcher (`build.launch`) mounts in an outer user, mount and pid namespace, bubblewrap isolates
-inside it. The outer stage exists because bubblewrap 0.8 has no overlay option, and because the
-paths above a store may be closed to the build user: bubblewrap only ever sees paths below `STAGE`.
+The launcher (`sandbox.launch`) mounts in an outer user, mount and pid namespace, bubblewrap
+isolates inside it. The outer stage exists because bubblewrap 0.8 has no overlay option, and because
+the paths above a store may be closed to the build user: bubblewrap only ever sees paths below
+`STAGE`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def names(module: Path) -> set[str]:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 found.add(name)
-            case ast.Assign(targets=[ast.Name(id=name)]):
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 found.add(name)
             case _:
                 pass
@@ -97,3 +97,19 @@ def test_words_that_the_glossary_took_out_are_gone() -> None:
         if word.lower() in unused
     ]
     assert found == []
+
+
+def test_docstrings_name_modules_that_there_are() -> None:
+    """Of names such as `plan.resolve`, where the first word is a folder of ours."""
+    found = [
+        f"{module.name}: {wrong}"
+        for module in modules(PACKAGE)
+        for name in re.findall(r"`((?:[a-z_]+\.)+[A-Za-z_]+)`", module.text)
+        if name.partition(".")[0] in {*RANK, *BEFORE} and name != "image.content"
+        if (wrong := missing(name))
+    ]
+    assert found == []
+
+
+BEFORE = ("build", "load", "net", "pipeline")
+"""Folders that there were until revision 66a0901."""

@@ -2,7 +2,7 @@
 
 A leaf without `{{`, `{%` or `{# #}` never loads Jinja2. Rendered text is marked and never rendered
 again.
-What a template may say is in `load.template`; keys are never templates.
+What a template may say is in `recipe.template.template`; keys are never templates.
 """
 
 from __future__ import annotations

@@ -332,7 +332,7 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
     """The rendered text of `scalar`, in parts.
 
     Raises:
-        RecipeError: as `load.jinja.render_tree`.
+        RecipeError: as `render.render_tree`.
     """
     run = _Run(Evaluation(scalar))
     parsed = _parsed(scalar)

@@ -43,7 +43,7 @@ def parse_yaml_bytes(content: bytes, file: str) -> Node:
 
 
 def parse_yaml(text: str, file: str) -> Node:
-    """The document in `text`, which `load.text` decoded.
+    """The document in `text`, which `recipe.yaml.text` decoded.
 
     A plain `null`, `~` or nothing is an empty text; the schema decides whether it may be.
 
