@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 LOCAL_STORE = "the local store"
 
 Find = Callable[[Task, AtHand], "Artifact | None"]
-"""LookedUp a task up, made with the dependencies at hand where they are known; None is a miss."""
+"""Looks a task up, made with the dependencies at hand where they are known; None is a miss."""
 
 Prepare = Callable[[tuple[Task, ...]], None]
 """Called with all tasks about to be made, before the first: fetch what they need."""
@@ -113,7 +113,7 @@ def look_around(
     look: LookedUp,
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
 ) -> LookedUp:
-    """LookedUp up `roots` and whatever they need in turn, into `look`.
+    """Look up `roots` and whatever they need in turn, into `look`.
 
     A node that was found needs only what an image takes besides: what its files were seen to load,
     and its declared runtime dependencies. One that was not needs all that its build sees.
@@ -303,7 +303,7 @@ def obtain_all(
         return found
 
     cut_off = partial(
-        _recalled, store=store, policy=policy, binhosts=remotes.binhosts, report=report
+        _early_cutoff, store=store, policy=policy, binhosts=remotes.binhosts, report=report
     )
 
     def prepare(missing: tuple[Task, ...]) -> None:
@@ -371,7 +371,7 @@ def find_artifact(
     binhosts: Callable[[], Iterator[Binhost]],
     report: Reporter,
 ) -> Artifact | None:
-    """LookedUp in the store, then on each binhost; the bytes are in the store afterwards."""
+    """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
 
     def suits(artifact: Artifact) -> str | None:
         return None if agrees(artifact, at_hand) else "built against other dependencies"
@@ -403,7 +403,7 @@ def _tell_of_others(task: Task, binhosts: Iterator[Binhost], report: Reporter) -
         report(Notice(f"{task.label}: {one}", warning=True))
 
 
-def _recalled(
+def _early_cutoff(
     task: Task,
     at_hand: AtHand,
     store: Store,

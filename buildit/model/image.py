@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.artifact import Encoding
@@ -95,22 +94,6 @@ class App:
     stop_signal: str | None = None
     own_group: str | None = None
     health: Health | None = None
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> App:
-        """The app that `dataclasses.asdict` turned into plain JSON data.
-
-        Raises:
-            KeyError, TypeError: the data is of another shape.
-        """
-        fields = dict(plain)
-        fields["exec"] = tuple(fields["exec"])
-        fields["environment"] = tuple((name, value) for name, value in fields["environment"])
-        fields["ports"] = tuple(Port(**port) for port in fields["ports"])
-        fields["volumes"] = tuple(Volume(**volume) for volume in fields["volumes"])
-        health = fields["health"]
-        fields["health"] = health and Health(**{**health, "exec": tuple(health["exec"])})
-        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ Outputs = Mapping[BuildKey, Mapping[str, Digest]]
 
 @dataclass(frozen=True, slots=True)
 class Repetitions:
-    """Where builds are found from: the store, for what is believed there, then binhosts."""
+    """Where repetitions are looked for: the store, for what is believed there, then binhosts."""
 
     store: Store
     hosts: Iterable[Binhost] = ()

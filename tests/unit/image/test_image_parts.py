@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buildit.codec import from_plain, to_plain
 from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.image.appspec import check_app, check_program
@@ -72,9 +74,7 @@ def test_the_image_digest_covers_what_decides_the_bytes() -> None:
 
 
 def test_an_app_survives_json() -> None:
-    import json
-
-    assert App.from_plain(json.loads(json.dumps(asdict(app())))) == app()
+    assert from_plain(App, json.loads(json.dumps(to_plain(app())))) == app()
 
 
 @pytest.mark.parametrize(
