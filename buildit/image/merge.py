@@ -95,7 +95,7 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Laid:
     """What laying a layer met: `implied` directories that it has no entry for, of those `made` that
-    no layer below brought either, and `through`, what lay there and was no directory."""
+    were not there, and `through`, what lay there and was no directory."""
 
     implied: frozenset[str]
     made: frozenset[str]
@@ -155,14 +155,13 @@ class MergedTree:
         for path in sorted(implied):
             self.stated[path] = None
             lower = self.tree.get(path)
-            if lower is None or lower.layer == GENERATED:
-                made.add(path)
             if lower is not None and lower.entry.kind is not Kind.DIRECTORY:
                 through.append(lower.entry)
                 hidden = settle is None
             else:
                 hidden = lower is None and path in needed
             if hidden:
+                made.add(path)
                 entry = Entry(path, Kind.DIRECTORY, 0o755, self.epoch)
                 self.tree[path] = Member(entry, GENERATED, path)
         return Laid(frozenset(implied), frozenset(made), tuple(through))

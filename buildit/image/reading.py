@@ -8,6 +8,7 @@ file: the bytewise first name of an inode is the file, the others link to it.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,7 @@ from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest
-from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree, linked
+from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree, directories_above, linked
 from buildit.model.tree import Entry, Kind
 
 FOREIGN = Budget(ratio=100_000, depth=256)
@@ -55,6 +56,10 @@ class SeenTree:
         number, tree = self.merged.layers, self.merged.tree
         change = LayerChange.of(entries)
         change = replace(change, entries=tuple(self._whole(change.entries)))
+        above = {
+            path: tree.get(path.rpartition("/")[0])
+            for path in directories_above(entry.path for entry in change.entries)
+        }
         laid = self.merged.lay(change)
         own = {entry.path for entry in change.entries}
         self.problems += [
@@ -68,6 +73,13 @@ class SeenTree:
             "hides it behind a directory"
             for entry in laid.through
         ]
+        # What an unpacker makes beneath a setgid directory is setgid and of its group (inode(7)).
+        for path in sorted(laid.made):
+            for parent in (tree.get(path.rpartition("/")[0]), above.get(path)):
+                if parent is not None and parent.entry.mode & stat.S_ISGID:
+                    entry = replace(tree[path].entry, mode=0o2755, gid=parent.entry.gid)
+                    tree[path] = replace(tree[path], entry=entry)
+                    break
         # GNU tar and umoci make what has no entry when they have set the time of this one.
         for path in own & {path.rpartition("/")[0] for path in laid.made}:
             member = tree[path]

@@ -40,6 +40,24 @@ def test_a_layer_without_an_entry_for_a_directory_above() -> None:
     assert len(problems([directory("d")], [file("d/x")])) == 1  # the time differs
 
 
+def test_what_nobody_brings_beneath_a_setgid_directory_is_setgid_to_an_unpacker() -> None:
+    """mkdir(2) beneath a setgid directory takes its group and the bit, whichever layer set it."""
+    group = replace(directory("d", 0o2775)[0], gid=8), b""
+    later = directory("d", 0o1777)
+    for stack in ([[group, file("d/e/f/x")], [later]], [[group], [later, file("d/e/f/x")], [later]]):
+        tree = laid(*stack)
+        made = {e.path: (e.mode, e.gid) for e in tree.entries() if e.path in ("d/e", "d/e/f")}
+        assert made == {"d/e": (0o2755, 8), "d/e/f": (0o2755, 8)}
+        assert [text.partition(" to ")[0] for text in tree.problems] == [
+            "'d/e' is a directory 2755 0:8 of time 0",
+            "'d/e/f' is a directory 2755 0:8 of time 0",
+        ]
+        said = [directory("d/e"), directory("d/e/f")]  # a later layer says what it is: one tree
+        assert problems(*stack, [later, *said]) == []
+    # one that was there before keeps what it had
+    assert problems([file("d/e/x")], [group], [group, file("d/e/y")]) == []
+
+
 def test_a_layer_through_a_link_of_another() -> None:
     """moby issue 47367: an overlay hides the link `bin`, an unpacker goes through it."""
     (problem,) = problems(
