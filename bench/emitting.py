@@ -105,10 +105,7 @@ def _emptied(target: Path) -> Callable[[], None]:
 
 
 def _rivals(
-    room: Room,
-    blobs: list[Path],
-    verdicts: list[Verdict],
-    found: dict[str, list[Sample]],
+    room: Room, blobs: list[Path], verdicts: list[Verdict], found: dict[str, list[Sample]]
 ) -> dict[str, list[Sample]]:
     """Each rival once, from the unpacked root; they take too long to repeat."""
     here = installed(*RIVALS)

@@ -31,10 +31,7 @@ def measure(room: Room, rounds: int) -> Table:
         told = json.loads(log.read_text().splitlines()[-1])
         return Sample(told["seconds"], told["cpu"], whole.peak)
 
-    sides = (
-        Side("by hand", by_hand, fresh),
-        Side("buildit", room.buildit(directory), fresh),
-    )
+    sides = (Side("by hand", by_hand, fresh), Side("buildit", room.buildit(directory), fresh))
     found = interleaved(sides, rounds)
     return Table(
         "P1",

@@ -67,10 +67,7 @@ def rows(found: Mapping[str, Sequence[Sample]]) -> tuple[Row, ...]:
 
 
 def ratio(
-    found: Mapping[str, Sequence[Sample]],
-    ours: str,
-    theirs: str,
-    limit: float | None = None,
+    found: Mapping[str, Sequence[Sample]], ours: str, theirs: str, limit: float | None = None
 ) -> tuple[Verdict, ...]:
     """Our median over theirs, with the target; then minima and processor time, which say the same
     where the machine is quiet and more where it is not."""

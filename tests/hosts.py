@@ -34,10 +34,7 @@ def accept(content: bytes, signature: bytes | None, builder: str) -> None:
 
 
 def readable(
-    address: Address | str,
-    transport: Transport,
-    report: Reporter = silent,
-    jobs: int = 1,
+    address: Address | str, transport: Transport, report: Reporter = silent, jobs: int = 1
 ) -> Remote:
     """What is read at an address through a transport, as of a web server."""
     address = parse_address(address) if isinstance(address, str) else address

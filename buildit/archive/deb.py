@@ -110,11 +110,7 @@ def _data(
 
 
 def _check_same(
-    deb: BinaryIO,
-    budget: Budget,
-    name: str,
-    again: tuple[Entry, Window | None],
-    earlier: str,
+    deb: BinaryIO, budget: Budget, name: str, again: tuple[Entry, Window | None], earlier: str
 ) -> None:
     """Two files that meet in /usr must be the same; the earlier one is read a second time.
 

@@ -131,12 +131,7 @@ def _read(
 
 
 def _entry(
-    member: zipfile.ZipInfo,
-    raw: bytes,
-    content: _Bytes,
-    budget: Budget,
-    name: str,
-    unknown: int,
+    member: zipfile.ZipInfo, raw: bytes, content: _Bytes, budget: Budget, name: str, unknown: int
 ) -> Entry:
     """`unknown` is the mode of a file that has none."""
     try:

@@ -41,8 +41,7 @@ def raise_for_findings(found: Sequence[Probed]) -> None:
     missing = [one.subject for one in found if one.level is Level.MISSING]
     if missing:
         raise BuildError(
-            f"builds cannot run here: {', '.join(missing)}",
-            hint="the remedy of each is above",
+            f"builds cannot run here: {', '.join(missing)}", hint="the remedy of each is above"
         )
 
 

@@ -44,16 +44,8 @@ _ROOTS: tuple[tuple[str, str, tuple[type[Model], ...]], ...] = (
         "An ordered list of steps, each with one key. Texts are templates over `vars`.",
         (StepSpec,),
     ),
-    (
-        "pkg.yaml",
-        _PKG,
-        (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage),
-    ),
-    (
-        ".buildit-config.yaml",
-        _CONFIG,
-        (ConfigSpec,),
-    ),
+    ("pkg.yaml", _PKG, (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage)),
+    (".buildit-config.yaml", _CONFIG, (ConfigSpec,)),
 )
 
 _PATTERNS: Mapping[str, str] = {

@@ -47,10 +47,7 @@ def lines(event: Event, roots: frozenset[BuildKey]) -> tuple[str, ...]:
         case Started(label):
             return (f"Building {label}",)
         case Processing(origin, platform, key):
-            return (
-                f"Processing package from '{origin}' for {platform}.",
-                f"HASH: {key_uuid(key)}",
-            )
+            return (f"Processing package from '{origin}' for {platform}.", f"HASH: {key_uuid(key)}")
         case Planned(reused, builds, unpacks):
             return _plan_line(reused, builds, unpacks)
         case Missing(key, _) if key in roots:

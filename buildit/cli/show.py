@@ -9,14 +9,7 @@ from dataclasses import asdict
 import click
 
 from buildit.archive.contents import parse_contents
-from buildit.cli.builds import (
-    build_log,
-    failure_of,
-    found_build,
-    log_text,
-    not_failed,
-    own_store,
-)
+from buildit.cli.builds import build_log, failure_of, found_build, log_text, not_failed, own_store
 from buildit.cli.options import JSON
 from buildit.cli.results import columns, printable, say, say_json
 from buildit.digest import BuildKey, key_uuid

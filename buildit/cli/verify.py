@@ -35,11 +35,7 @@ def report_lines(found: Report) -> tuple[str, ...]:
 
 def report_plain(found: Report) -> dict[str, object]:
     images = [
-        {
-            **asdict(image),
-            "path": str(image.path),
-            "statement": kept_statement(image.path),
-        }
+        {**asdict(image), "path": str(image.path), "statement": kept_statement(image.path)}
         for image in found.images
     ]
     return {"passed": found.passed(), "images": images, "differences": found.differences}

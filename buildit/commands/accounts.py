@@ -124,10 +124,7 @@ def _source_of(src: str, dest: str, wanted: str) -> str | None:
 
 def _small_file(project: Path, source: str) -> bytes | None:
     try:
-        with (
-            Root.open(project) as root,
-            root.open_file(source) as stream,
-        ):
+        with Root.open(project) as root, root.open_file(source) as stream:
             return stream.read(_LARGEST_FILE)
     except (OSError, BuildError, IntegrityError):
         return None  # the sync step says what is wrong with it

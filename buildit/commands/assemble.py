@@ -146,12 +146,7 @@ def _add_member(made: Stack, member: OutputRef, artifact: Artifact) -> None:
         return
     title = f"{artifact.name}-{artifact.version} ({name})"
     layer = Layer(
-        output.diff_id,
-        output.size,
-        title,
-        output.contents,
-        LayerKind.PACKAGE,
-        output.encodings,
+        output.diff_id, output.size, title, output.contents, LayerKind.PACKAGE, output.encodings
     )
     made.layers.append(layer)
 

@@ -271,11 +271,7 @@ def _look_through(
 
 
 def _emitted(
-    images: Sequence[Image],
-    rootfs: Rootfs | None,
-    store: Store,
-    output: Path,
-    report: Reporter,
+    images: Sequence[Image], rootfs: Rootfs | None, store: Store, output: Path, report: Reporter
 ) -> tuple[Emission, ...]:
     """Emit the images, but for those that lie there, came from the same image and are untouched."""
     at_hand = {one.format: kept for one in images if (kept := _kept(one, output)) is not None}

@@ -111,13 +111,7 @@ def _look(path: str) -> list[int] | None:
         status = os.stat(path)
     except OSError:
         return None
-    return [
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_size,
-        status.st_ino,
-        status.st_mode,
-    ]
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode]
 
 
 def record(paths: Iterable[Path]) -> list[list[Any]]:

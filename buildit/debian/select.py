@@ -67,13 +67,7 @@ def _request(text: str) -> tuple[str, str]:
 
 def _deb(found: Candidate) -> DebRef:
     return DebRef(
-        found.name,
-        found.version,
-        found.arch,
-        found.suite,
-        found.path,
-        found.size,
-        found.digest,
+        found.name, found.version, found.arch, found.suite, found.path, found.size, found.digest
     )
 
 

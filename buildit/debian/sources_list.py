@@ -81,8 +81,7 @@ def _add_field(fields: Paragraph, line: str, place: str, number: int) -> str:
     name = found[1].lower()
     if name in fields:
         raise RecipeError(
-            f"field {found[1]!r} stands there twice, first on line {fields[name].line}",
-            place=place,
+            f"field {found[1]!r} stands there twice, first on line {fields[name].line}", place=place
         )
     fields[name] = Field(found[2].strip(), number)
     return name

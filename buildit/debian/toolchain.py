@@ -100,9 +100,7 @@ def _line(owned: Owned) -> str:
 
 
 def _unpack_all(
-    debs: Sequence[DebRef],
-    unpack: Callable[[DebRef], list[Entry]],
-    owners: Owners,
+    debs: Sequence[DebRef], unpack: Callable[[DebRef], list[Entry]], owners: Owners
 ) -> None:
     # the largest first, so that both threads end at about the same time
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:

@@ -34,10 +34,7 @@ def at(where: str, key: str | int) -> str:
 
 
 def fields(
-    where: str,
-    value: object,
-    required: Mapping[str, JsonRule],
-    optional: Mapping[str, JsonRule],
+    where: str, value: object, required: Mapping[str, JsonRule], optional: Mapping[str, JsonRule]
 ) -> Problems:
     """An object with these keys and no other."""
     if not isinstance(value, dict):

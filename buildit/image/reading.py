@@ -17,7 +17,14 @@ from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest
-from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree, directories_above, linked
+from buildit.image.merge import (
+    GENERATED,
+    LayerChange,
+    Member,
+    MergedTree,
+    directories_above,
+    linked,
+)
 from buildit.model.tree import Entry, Kind
 
 FOREIGN = Budget(ratio=100_000, depth=256)

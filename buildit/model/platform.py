@@ -39,9 +39,7 @@ def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
     found = PLATFORMS.get(_ALIASES.get(name, name))
     if found is None:
         raise UsageError(
-            f"cannot build for {name}",
-            place=place,
-            hint=f"known platforms: {', '.join(PLATFORMS)}",
+            f"cannot build for {name}", place=place, hint=f"known platforms: {', '.join(PLATFORMS)}"
         )
     return found
 

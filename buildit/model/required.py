@@ -26,15 +26,7 @@ from buildit.model.condition import (
     mentioned,
     parse_condition,
 )
-from buildit.model.use import (
-    DEFAULT,
-    FLAG_NAME,
-    Flag,
-    FlagValue,
-    Setting,
-    flag_text,
-    flag_values,
-)
+from buildit.model.use import DEFAULT, FLAG_NAME, Flag, FlagValue, Setting, flag_text, flag_values
 
 _DEEPEST = 32
 _Group = type[AllOf] | type[AnyOf] | type[OneOf] | type[AtMostOne]

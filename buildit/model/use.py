@@ -90,9 +90,7 @@ def parse_assignment(text: str, origin: str) -> Assignment:
     match = _ASSIGNMENT.fullmatch(text)
     if match is None or (match["choice"] and match["sign"]):
         raise RecipeError(
-            f"malformed flag {text!r}",
-            place=origin,
-            hint="write +flag, -flag or flag=choice",
+            f"malformed flag {text!r}", place=origin, hint="write +flag, -flag or flag=choice"
         )
     if match["choice"] in ("on", "off", "yes", "no", "true", "false"):
         sign = "+" if match["choice"] in ("on", "yes", "true") else "-"

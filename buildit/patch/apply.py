@@ -120,11 +120,7 @@ def _is_applied(patch: Patch, tree: PatchedTree) -> bool:
     return True
 
 
-_BACK = {
-    Action.CREATE: Action.DELETE,
-    Action.DELETE: Action.CREATE,
-    Action.COPY: Action.DELETE,
-}
+_BACK = {Action.CREATE: Action.DELETE, Action.DELETE: Action.CREATE, Action.COPY: Action.DELETE}
 
 
 def _reversed(file: FilePatch) -> FilePatch:
@@ -350,8 +346,7 @@ def _patched_binary(file: FilePatch, binary: Binary, before: PatchedFile | None)
         if _is(binary.new_object, content) and file.action is Action.CHANGE:
             raise _Refused(["has the new content already"], "upstream has it: remove it")
         raise _Refused(
-            [f"is not the binary file {binary.old_object[:12]} that the patch changes"],
-            OTHER_FILE,
+            [f"is not the binary file {binary.old_object[:12]} that the patch changes"], OTHER_FILE
         )
     if not binary.delta:
         return binary.data

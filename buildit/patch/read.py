@@ -33,14 +33,7 @@ from buildit.patch.form import (
     settled,
     split_pieces,
 )
-from buildit.patch.names import (
-    NULL_NAME,
-    check_links,
-    git_names,
-    header_name,
-    is_absence,
-    stripped,
-)
+from buildit.patch.names import NULL_NAME, check_links, git_names, header_name, is_absence, stripped
 
 MOST_PATCH_BYTES = 64 << 20
 MAX_LINES = 1 << 20
@@ -563,9 +556,7 @@ def _binary(text: _Text, start: int, header: _Header) -> tuple[Binary, int]:
     while delta := _DELTA.fullmatch(text.at(at)):
         if int(delta[2]) > MAX_CONTENT:
             raise text.fail(
-                at,
-                f"a binary change of more than {MAX_CONTENT >> 20} MiB",
-                "make it a source file",
+                at, f"a binary change of more than {MAX_CONTENT >> 20} MiB", "make it a source file"
             )
         first, at = at + 1, at + 1
         while _BASE85.fullmatch(text.at(at)):

@@ -225,8 +225,7 @@ class ConfigSpec(Model):
     store: Line | None = None
     """The local store; ~/.cache/buildit without it."""
     use: Annotated[
-        Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[ConfigUseSpec, Tag(MAPPING)],
-        BY_KIND,
+        Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[ConfigUseSpec, Tag(MAPPING)], BY_KIND
     ] = ConfigUseSpec()
     """Flags: a list for all packages, or `flags` and `packages`."""
     jobs: Count | None = None

@@ -119,9 +119,7 @@ Line = Annotated[str, AfterValidator(leaf.is_line), _ANY_SCALAR]
 MaybeEmpty = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 """Any text, an empty one too (an argument, a variable's value)."""
 OnOff = Annotated[
-    bool,
-    _from_text(leaf.parse_flag),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, _SWITCH]}),
+    bool, _from_text(leaf.parse_flag), WithJsonSchema({"anyOf": [{"type": "boolean"}, _SWITCH]})
 ]
 """`on`, `off`, `yes`, `no`, `true`, `false`."""
 Count = Annotated[int, _from_text(leaf.whole_number), _number_or("[0-9]+")]

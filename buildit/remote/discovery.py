@@ -361,8 +361,7 @@ def _push(text: str, words: Sequence[str]) -> bool:
             near = difflib.get_close_matches(key, _WORDS, 1)
             guess = f"did you mean {near[0]}=True? " if near else ""
             raise UsageError(
-                f"--discover={text}: {word!r} says nothing here",
-                hint=f"{guess}write {EXAMPLE}",
+                f"--discover={text}: {word!r} says nothing here", hint=f"{guess}write {EXAMPLE}"
             )
         if key in said:
             raise UsageError(f"--discover={text}: {key} stands there twice", hint="say it once")

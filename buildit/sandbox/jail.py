@@ -78,8 +78,7 @@ class Jail:
 def _check_source(path: str) -> None:
     if "\0" in path or not all(part not in {"", ".", ".."} for part in path.split("/")):
         raise BuildError(
-            f"not a path inside the work directory: {path!r}",
-            hint="relative, without '.' and '..'",
+            f"not a path inside the work directory: {path!r}", hint="relative, without '.' and '..'"
         )
 
 

@@ -30,15 +30,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.errors import BuildError, IntegrityError
 from buildit.sandbox.filter import filter_program
-from buildit.sandbox.jail import (
-    FILTER_FD,
-    STAGE,
-    STATUS_FD,
-    Bind,
-    Jail,
-    mount_points,
-    overlays,
-)
+from buildit.sandbox.jail import FILTER_FD, STAGE, STATUS_FD, Bind, Jail, mount_points, overlays
 from buildit.store.build_owner import HOST_ID, host_owner
 
 PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -143,9 +135,7 @@ def _check_trees(jail: Jail, trees: Path) -> None:
     for lower in jail.lowers:
         if not (trees / lower).is_dir():
             raise BuildError(
-                f"no such tree: {lower}",
-                place=str(trees),
-                hint="buildit store verify",
+                f"no such tree: {lower}", place=str(trees), hint="buildit store verify"
             )
 
 

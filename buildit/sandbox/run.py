@@ -128,10 +128,7 @@ def shell(
     words = _words(limits)
     begun = time.monotonic()
     places = prepare_places(jail, work, trees)
-    with (
-        _terminal() as terminal,
-        _grouped(limits) as group,
-    ):
+    with _terminal() as terminal, _grouped(limits) as group:
         line = chain(jail, places, terminal_argv(jail, command), script=TERMINAL, words=words)
         with started(line, terminal, session=False) as life:
             _confine(life, group, limits)

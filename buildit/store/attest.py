@@ -240,13 +240,7 @@ def _read(document: _Document) -> Statement:
             resolved.setdefault(one.annotations.buildit_key, {})[name] = one.digest.sha256
     outputs = {
         name: Output(
-            diff_ids[name],
-            one.size,
-            one.contents,
-            one.needs,
-            one.providers,
-            one.encodings,
-            one.run,
+            diff_ids[name], one.size, one.contents, one.needs, one.providers, one.encodings, one.run
         )
         for name, one in predicate.outputs.items()
     }

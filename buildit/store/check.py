@@ -11,12 +11,7 @@ from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_file, is_hex64
 from buildit.errors import IntegrityError, StoreError
-from buildit.store.artifacts import (
-    incomplete,
-    read_statement,
-    signature_path,
-    split_statement_name,
-)
+from buildit.store.artifacts import incomplete, read_statement, signature_path, split_statement_name
 from buildit.store.cas import Store, set_aside
 from buildit.store.durable import READ_ONLY, located, token
 from buildit.store.layout import CONSTANT_FILES, STORE_DIRECTORIES

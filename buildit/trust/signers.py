@@ -100,11 +100,7 @@ class Added:
 
 
 def add_signer(
-    trust: Trust,
-    store: Store,
-    what: str,
-    who: str | None,
-    environ: Mapping[str, str] = os.environ,
+    trust: Trust, store: Store, what: str, who: str | None, environ: Mapping[str, str] = os.environ
 ) -> Added:
     """Add a builder's key to the allowed-signers file of the configuration, else to one's own.
 

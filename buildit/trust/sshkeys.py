@@ -329,9 +329,7 @@ def _load(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the li
         if "password" in str(error).lower():
             raise _LockedError from error
         raise UsageError(
-            f"not an SSH private key: {error}",
-            place=str(path),
-            hint=_MAKE_ONE,
+            f"not an SSH private key: {error}", place=str(path), hint=_MAKE_ONE
         ) from error
 
 

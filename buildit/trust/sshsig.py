@@ -87,11 +87,7 @@ def sign(data: bytes, key: SigningKey, namespace: str = NAMESPACE) -> str:
 
 
 def verify_signature(
-    data: bytes,
-    signature: str,
-    allowed: Sequence[AllowedSigner],
-    namespace: str,
-    at: int,
+    data: bytes, signature: str, allowed: Sequence[AllowedSigner], namespace: str, at: int
 ) -> SignedBy:
     """Who of `allowed` signed `data` for `namespace`; `at` is now, in seconds since 1970.
 

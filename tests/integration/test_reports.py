@@ -292,10 +292,7 @@ def test_patches(seed: Seed, here: Path) -> None:
         # texmacs-win-builder#4: a file that is there already, as the patch makes it
         ("--- /dev/null\n+++ b/keep.txt\n@@ -0,0 +1 @@\n+keep\n", ["keep.txt", "already"]),
         # rattler-build#1690, its first form: the blank line counted as context is missing
-        (
-            NO_CONTEXT.replace("-15 +15", "-15,2 +15,2").replace("\n\n", "\n"),
-            ["p.patch", "hunk"],
-        ),
+        (NO_CONTEXT.replace("-15 +15", "-15,2 +15,2").replace("\n\n", "\n"), ["p.patch", "hunk"]),
     ],
 )
 def test_patches_that_cannot_be_had(text: str, words: list[str], seed: Seed, here: Path) -> None:

@@ -56,10 +56,7 @@ def committed_until_the_loss(place: Path, turn: int, seconds: float) -> list[str
     """Names that a committer reported before the power went."""
     command = [sys.executable, "-c", COMMITTER, str(place / "store"), str(turn)]
     with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
         if child.stdout is None or not (first := child.stdout.readline()):
             sys.exit("nothing was ever committed")

@@ -586,11 +586,7 @@ def test_paramiko_takes_the_place_of_ssh(
 
 @pytest.mark.parametrize("known", ["", "stranger"])
 def test_paramiko_knows_the_host_or_refuses(
-    server: Sshd,
-    tmp_path: Path,
-    paramiko_home: Path,
-    known: str,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Sshd, tmp_path: Path, paramiko_home: Path, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = ""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

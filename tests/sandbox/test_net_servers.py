@@ -179,10 +179,7 @@ BEHAVIOURS: dict[str, tuple[Script, str]] = {
     "slow chunk size": (drip(CHUNKED, b"0"), "stalled|connection failed"),
     "slow trailers": (drip(CHUNKED + b"0\r\n", b"X: y\r\n"), "stalled|connection failed"),
     "endless trailers": (drip(CHUNKED + b"0\r\n", b"X: y\r\n" * 200, 0), "stalled"),
-    "more wrapping than body": (
-        drip(CHUNKED, b"1;" + b"x" * 4096 + b"\r\nx\r\n"),
-        "stalled",
-    ),
+    "more wrapping than body": (drip(CHUNKED, b"1;" + b"x" * 4096 + b"\r\nx\r\n"), "stalled"),
     "stall at the end": (
         drip(OK + b"Content-Length: 9999\r\n\r\n" + b"x" * 9998, b"", 0.1),
         "stalled",
@@ -377,11 +374,7 @@ def test_what_is_sent(
 
 @pytest.mark.parametrize(
     ("rest", "line"),
-    [
-        ("", b"/x.tar.gz"),
-        ("?a=%20b&c#part", b"/x.tar.gz?a=%20b&c"),
-        ("/..//y", b"/x.tar.gz/..//y"),
-    ],
+    [("", b"/x.tar.gz"), ("?a=%20b&c#part", b"/x.tar.gz?a=%20b&c"), ("/..//y", b"/x.tar.gz/..//y")],
 )
 def test_which_path_is_asked_for(transport: WebTransport, rest: str, line: bytes) -> None:
     with serving(answer("200 OK", b"x")) as server:
@@ -547,11 +540,7 @@ def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
         time.sleep(0.5)
         answer("404 No")(connection, head)
 
-    with (
-        closing(WebTransport()) as patient,
-        serving(body) as slow,
-        serving(late) as gone,
-    ):
+    with closing(WebTransport()) as patient, serving(body) as slow, serving(late) as gone:
         begun = time.monotonic()
         with pytest.raises(FetchError, match="gone"):
             fetcher(patient, tmp_path).fetch_all(

@@ -71,10 +71,7 @@ def test_a_flood_keeps_head_and_tail_in_flat_memory(sandbox: Sandbox) -> None:
 LIMITS: dict[str, tuple[str, dict[str, float]]] = {
     "seconds": ("exec sleep 3600", {"seconds": 0.6}),
     "idle": ("echo once; exec sleep 3600", {"idle_seconds": 0.6}),
-    "memory": (
-        """exec perl -e 'push @a, "x" x 4194304 while 1'""",
-        {"memory_bytes": 128 << 20},
-    ),
+    "memory": ("""exec perl -e 'push @a, "x" x 4194304 while 1'""", {"memory_bytes": 128 << 20}),
     "processes": (
         """exec perl -e 'while (1) { fork // select(undef, undef, undef, 0.01) }'""",
         {"processes": 60},

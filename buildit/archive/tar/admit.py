@@ -43,9 +43,7 @@ LARGER = "check where it comes from: no archive that this reader is for is that 
 def over(archive: str, limit: str, value: int, what: str) -> BuildError:
     """The error of a limit that was exceeded; it names the limit as `Budget` does."""
     return BuildError(
-        f"the archive exceeds the limit {limit} = {value} ({what})",
-        place=archive,
-        hint=LARGER,
+        f"the archive exceeds the limit {limit} = {value} ({what})", place=archive, hint=LARGER
     )
 
 

@@ -71,8 +71,4 @@ def refused(
 ) -> IntegrityError:
     """The error of every archive that is not read: place is the archive, then the member."""
     message = reason if member is None else f"member {shown(member)!r} is refused: {reason}"
-    return IntegrityError(
-        message,
-        place=archive,
-        hint=hint or REPACK,
-    )
+    return IntegrityError(message, place=archive, hint=hint or REPACK)

@@ -49,11 +49,7 @@ _KINDS = {
     b"2": Kind.SYMLINK,
     b"5": Kind.DIRECTORY,
 }
-_LEFT_OUT = {
-    b"3": "it is a character device",
-    b"4": "it is a block device",
-    b"6": "it is a FIFO",
-}
+_LEFT_OUT = {b"3": "it is a character device", b"4": "it is a block device", b"6": "it is a FIFO"}
 _REFUSED = _LEFT_OUT | {
     b"S": "it is a sparse file, which is not supported",
     b"M": "it continues another volume",

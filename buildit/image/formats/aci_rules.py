@@ -277,11 +277,7 @@ def _dependency(where: str, value: object) -> Problems:
 
 
 def _manifest(where: str, value: object) -> Problems:
-    required: dict[str, JsonRule] = {
-        "acKind": _kind,
-        "acVersion": _version,
-        "name": _identifier,
-    }
+    required: dict[str, JsonRule] = {"acKind": _kind, "acVersion": _version, "name": _identifier}
     optional: dict[str, JsonRule] = {
         "labels": _labels,
         "app": _app,

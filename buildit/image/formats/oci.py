@@ -87,10 +87,7 @@ def _written(image: Image) -> dict[str, Any]:
 
 def app_section(app: App) -> dict[str, object]:
     """The `config` of an OCI image config (image-spec config.md, "Properties")."""
-    spoken: dict[str, object] = {
-        "Entrypoint": list(app.exec),
-        "WorkingDir": app.working_directory,
-    }
+    spoken: dict[str, object] = {"Entrypoint": list(app.exec), "WorkingDir": app.working_directory}
     if app.group is not None or app.user not in ("0", "root"):
         spoken["User"] = app.user if app.group is None else f"{app.user}:{app.group}"
     if app.environment:
@@ -108,11 +105,7 @@ def app_section(app: App) -> dict[str, object]:
 
 def _healthcheck(health: Health) -> dict[str, object]:
     """As Docker's image config has it, which image-spec leaves out: times in nanoseconds."""
-    times = {
-        "Interval": health.interval,
-        "Timeout": health.timeout,
-        "StartPeriod": health.start,
-    }
+    times = {"Interval": health.interval, "Timeout": health.timeout, "StartPeriod": health.start}
     spoken: dict[str, object] = {"Test": ["CMD", *health.exec]}
     spoken |= {name: seconds * 10**9 for name, seconds in times.items() if seconds is not None}
     return spoken | ({} if health.retries is None else {"Retries": health.retries})

@@ -114,9 +114,7 @@ class Evaluation:
     def unusable(self, node: nodes.Node) -> RecipeError:
         what = _WORDS.get(type(node).__name__, "this kind of expression")
         return self.error(
-            node,
-            f"templates may not use {what}",
-            "compute the value in `vars`, or write it out",
+            node, f"templates may not use {what}", "compute the value in `vars`, or write it out"
         )
 
     def charge(self, node: nodes.Node, depth: int, *read: object) -> None:

@@ -51,10 +51,7 @@ stays unsigned, and from elsewhere."""
 
 
 def cut_off(
-    node: Task,
-    at_hand: Mapping[BuildKey, Artifact],
-    sources: Repetitions,
-    keep: Keep,
+    node: Task, at_hand: Mapping[BuildKey, Artifact], sources: Repetitions, keep: Keep
 ) -> tuple[Artifact, str] | None:
     """The artifact of another key with the same resolved key, said of the node's and kept, and
     where it came from in words.

@@ -284,12 +284,7 @@ def _count(text: str) -> int | None:
 
 
 def _chunks(
-    url: str,
-    raw: urllib3.HTTPResponse,
-    pace: _Paced,
-    start: int,
-    total: int | None,
-    cap: int,
+    url: str, raw: urllib3.HTTPResponse, pace: _Paced, start: int, total: int | None, cap: int
 ) -> Iterator[bytes]:
     position = start
     while True:

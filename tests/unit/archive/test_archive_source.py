@@ -19,14 +19,7 @@ import pytest
 
 from buildit.archive import source
 from buildit.archive.beneath import Root
-from buildit.archive.source import (
-    LATEST,
-    OLDEST,
-    SETTLED,
-    Unpacked,
-    place_source,
-    unpack_source,
-)
+from buildit.archive.source import LATEST, OLDEST, SETTLED, Unpacked, place_source, unpack_source
 from buildit.archive.tar.admit import Budget
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.tree import Entry

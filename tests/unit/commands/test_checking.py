@@ -412,8 +412,7 @@ def test_owners_of_files_are_the_recipes_own_accounts(
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["/usr/sbin/x -D -f y", "/bin/sh -c 'a, b'", "/x null ~ '' - --a=b? {x} #y [z] -"],
+    "command", ["/usr/sbin/x -D -f y", "/bin/sh -c 'a, b'", "/x null ~ '' - --a=b? {x} #y [z] -"]
 )
 def test_the_hint_for_a_command_that_is_one_text_works(command: str, project: Checkout) -> None:
     text = json.dumps(command)

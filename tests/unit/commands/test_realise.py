@@ -176,11 +176,7 @@ def test_another_statement_that_fits_is_taken_instead() -> None:
 def test_what_is_recalled_is_not_built_and_its_own_needs_are_looked_up() -> None:
     z = artifact("z", "z")
     app = artifact("app", "a", {key("z"): z}, loads=("z",))
-    world = World(
-        {"z": [], "app": ["z"], "top": ["app"]},
-        {"z": [z]},
-        found={"app": app},
-    )
+    world = World({"z": [], "app": ["z"], "top": ["app"]}, {"z": [z]}, found={"app": app})
     found = world.get("top")
     assert world.built == ["top"], "app was found as its dependencies were at hand"
     assert world.prepared == [("top",)]
@@ -309,12 +305,7 @@ def test_a_deep_chain_is_no_recursion() -> None:
 
 @pytest.mark.parametrize(
     ("outputs", "fits"),
-    [
-        ({RUNTIME: "z"}, True),
-        ({RUNTIME: "other"}, False),
-        ({"dev": "z"}, False),
-        ({}, True),
-    ],
+    [({RUNTIME: "z"}, True), ({RUNTIME: "other"}, False), ({"dev": "z"}, False), ({}, True)],
 )
 def test_agrees(outputs: dict[str, str], fits: bool) -> None:
     one = Artifact(

@@ -159,8 +159,7 @@ def test_foreign_settings_are_refused(data: dict[str, object]) -> None:
 def project(tmp_path: Path) -> Checkout:
     made = checkout(tmp_path)
     made.write(
-        "container/container.yaml",
-        "- vars: {name: web, version: 1.0}\n- package: {atom: x/app}\n",
+        "container/container.yaml", "- vars: {name: web, version: 1.0}\n- package: {atom: x/app}\n"
     )
     made.write("pkgs/x/app/pkg.yaml", "versions: {1.0: {}}\n")
     return made

@@ -119,11 +119,7 @@ def test_a_missing_dependency_names_the_chain(choose: Choose) -> None:
     with pytest.raises(UnsatisfiableError) as caught:
         choose("aa", suite)
     assert caught.value.message == "no suite has cc (>= 2) | gone; there is 1"
-    assert caught.value.details == (
-        "aa is asked for",
-        "aa needs bb",
-        "bb needs cc (>= 2) | gone",
-    )
+    assert caught.value.details == ("aa is asked for", "aa needs bb", "bb needs cc (>= 2) | gone")
     assert caught.value.exit_code == 3
 
 
@@ -148,12 +144,7 @@ def test_a_pin_that_does_not_fit_names_both_chains(choose: Choose) -> None:
 
 
 def test_versions_that_exclude_each_other(choose: Choose) -> None:
-    suite = (
-        p("aa", depends="bb (= 1)"),
-        p("cc", depends="bb (= 2)"),
-        p("bb", "1"),
-        p("bb", "2"),
-    )
+    suite = (p("aa", depends="bb (= 1)"), p("cc", depends="bb (= 2)"), p("bb", "1"), p("bb", "2"))
     with pytest.raises(UnsatisfiableError, match="is chosen"):
         choose("aa cc", suite)
 

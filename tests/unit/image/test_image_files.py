@@ -62,10 +62,7 @@ def test_gzip_gives_the_error_of_its_output() -> None:
             self.left -= 10
             return min(10, len(chunk))
 
-    with (
-        pytest.raises(OSError, match="No space"),
-        GzipWriter(Full()) as writer,
-    ):
+    with pytest.raises(OSError, match="No space"), GzipWriter(Full()) as writer:
         writer.write(os.urandom(GZIP_BLOCK * 8))
 
 

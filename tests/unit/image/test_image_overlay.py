@@ -44,7 +44,10 @@ def test_what_nobody_brings_beneath_a_setgid_directory_is_setgid_to_an_unpacker(
     """mkdir(2) beneath a setgid directory takes its group and the bit, whichever layer set it."""
     group = replace(directory("d", 0o2775)[0], gid=8), b""
     later = directory("d", 0o1777)
-    for stack in ([[group, file("d/e/f/x")], [later]], [[group], [later, file("d/e/f/x")], [later]]):
+    for stack in (
+        [[group, file("d/e/f/x")], [later]],
+        [[group], [later, file("d/e/f/x")], [later]],
+    ):
         tree = laid(*stack)
         made = {e.path: (e.mode, e.gid) for e in tree.entries() if e.path in ("d/e", "d/e/f")}
         assert made == {"d/e": (0o2755, 8), "d/e/f": (0o2755, 8)}

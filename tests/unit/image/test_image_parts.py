@@ -20,15 +20,7 @@ from buildit.image.formats.oci import app_section
 from buildit.image.formats.table import output_name
 from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, tag
 from buildit.model.artifact import Encoding
-from buildit.model.image import (
-    ARCHITECTURES,
-    App,
-    Layer,
-    Port,
-    Volume,
-    architecture,
-    image_digest,
-)
+from buildit.model.image import ARCHITECTURES, App, Layer, Port, Volume, architecture, image_digest
 from tests import appc
 from tests.unit.image.samples import app, directory, file, image, link
 

@@ -51,11 +51,7 @@ def test_parents_that_no_layer_brings_are_generated() -> None:
 
 
 CLASHES: dict[str, tuple[Listing, Listing, str]] = {
-    "content": (
-        listing("a", file("etc/f", b"1")),
-        listing("b", file("etc/f", b"2")),
-        "etc/f",
-    ),
+    "content": (listing("a", file("etc/f", b"1")), listing("b", file("etc/f", b"2")), "etc/f"),
     "mode": (listing("a", file("f")), listing("b", file("f", mode=0o755)), "f"),
     "owner": (listing("a", file("f")), listing("b", file("f", uid=1)), "f"),
     "target": (listing("a", link("l", "x")), listing("b", link("l", "y")), "l"),

@@ -145,10 +145,7 @@ TAR = "application/vnd.oci.image.layer.v1.tar"
 Change = Callable[[Documents], object]
 
 WRONG_DOCUMENTS: dict[str, tuple[Change, str]] = {
-    "diff_id": (
-        lambda d: d.config["rootfs"]["diff_ids"].reverse(),
-        "is not of its diff_id",
-    ),
+    "diff_id": (lambda d: d.config["rootfs"]["diff_ids"].reverse(), "is not of its diff_id"),
     "count": (lambda d: d.config["rootfs"]["diff_ids"].pop(), "4 layers, but 3 diff_ids"),
     "history": (lambda d: d.config["history"].pop(), "history"),
     "history shape": (lambda d: d.config["history"].append(3), "history"),

@@ -8,14 +8,7 @@ import pytest
 import yaml
 
 from buildit.errors import BuildError, RecipeError
-from buildit.make.capture.checks import (
-    CHECKS,
-    Finding,
-    Severity,
-    Subject,
-    findings,
-    refuse_errors,
-)
+from buildit.make.capture.checks import CHECKS, Finding, Severity, Subject, findings, refuse_errors
 from buildit.make.capture.needs import looks
 from buildit.model.platform import PLATFORMS
 from buildit.model.task import Waiver

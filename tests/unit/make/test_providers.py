@@ -81,10 +81,7 @@ def test_headers_are_taken_only_where_no_runtime_output_will_do() -> None:
     needs = Needs({"path:/usr/share/x": ("etc/x",), "path:/usr/include/x.h": ("etc/y",)})
     headers = visible("a:dev", "usr/share/x", "usr/include/x.h")
     seen = (headers, visible("b:dev", "usr/share/x"), visible("b:runtime", "usr/share/x"))
-    assert met(needs, *seen) == {
-        "path:/usr/share/x": "b:runtime",
-        "path:/usr/include/x.h": "a:dev",
-    }
+    assert met(needs, *seen) == {"path:/usr/share/x": "b:runtime", "path:/usr/include/x.h": "a:dev"}
 
 
 def test_what_nobody_has_is_left_out() -> None:

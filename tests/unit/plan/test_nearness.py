@@ -48,26 +48,14 @@ def configure(*words: str) -> list[dict[str, Any]]:
             ("patch patches/x.patch is new",),
         ),
         ({"patches": []}, ("1 patch is gone",)),
-        (
-            {"patches": [{"sha256": "a", "strip": "0"}]},
-            ("patch patches/x.patch changed",),
-        ),
-        (
-            {"environment": {"USE": "ssl", "CFLAGS": "-O2"}},
-            ("flags +ipv6 -ssl -> -ipv6 +ssl",),
-        ),
+        ({"patches": [{"sha256": "a", "strip": "0"}]}, ("patch patches/x.patch changed",)),
+        ({"environment": {"USE": "ssl", "CFLAGS": "-O2"}}, ("flags +ipv6 -ssl -> -ipv6 +ssl",)),
         (
             {"environment": {"USE": "ipv6", "CFLAGS": "-O3"}},
             ("environment.CFLAGS was '-O2', is '-O3'",),
         ),
-        (
-            {"dependencies": [{"key": Z2, "outputs": ["dev"]}]},
-            ("another build of libs/z-1.3",),
-        ),
-        (
-            {"dependencies": [{"key": Z3, "outputs": ["dev"]}]},
-            ("libs/z-1.3 -> libs/z-1.2",),
-        ),
+        ({"dependencies": [{"key": Z2, "outputs": ["dev"]}]}, ("another build of libs/z-1.3",)),
+        ({"dependencies": [{"key": Z3, "outputs": ["dev"]}]}, ("libs/z-1.3 -> libs/z-1.2",)),
         (
             {"dependencies": [*BASE["dependencies"], {"key": SSL, "outputs": ["dev"]}]},
             ("libs/ssl-3.0.15 is new",),

@@ -111,10 +111,7 @@ def made_with(directory: Path, text: str, *arguments: str) -> str:
         ("CFLAGS ?= -g\nCFLAGS += -Wextra\n", f"[cc] [{OURS}] [{LINK}] [g++]"),
         ('all: sub\nsub: ; : CFLAGS="$(CFLAGS)"\n', f"[cc] [{OURS}] [{LINK}] [g++]"),
         # what the program needs stays, and ours are used as well
-        (
-            "CFLAGS = -O3\nCFLAGS += -Iinclude\n",
-            f"[cc {OURS}] [-O3 -Iinclude] [{LINK}] [g++]",
-        ),
+        ("CFLAGS = -O3\nCFLAGS += -Iinclude\n", f"[cc {OURS}] [-O3 -Iinclude] [{LINK}] [g++]"),
         (
             "CFLAGS = -Wall \\\n  -D_GNU_SOURCE\n",
             f"[cc {OURS}] [-Wall -D_GNU_SOURCE] [{LINK}] [g++]",

@@ -444,10 +444,7 @@ def test_what_a_node_carries_besides_its_key(project: Checkout) -> None:
     node = node_of(project, "x/app")
     source = node.inputs.sources[0]
     assert source.name == "app-1.0.tar.gz"
-    assert source.urls == (
-        "https://example.org/app-1.0.tar.gz",
-        "mirror://debian/pool/app.tar.gz",
-    )
+    assert source.urls == ("https://example.org/app-1.0.tar.gz", "mirror://debian/pool/app.tar.gz")
     assert source.signature is not None
     assert source.signature.keys == (digest_bytes(b"key"),)
     assert node.about.patch_names() == ("one.patch", "two.patch")

@@ -181,10 +181,7 @@ def test_maps_merge_and_flags_add_up(project: Path) -> None:
         "limits: {memory: 512M}\n"
         "use:\n  flags: [-ipv6]\n  packages:\n    www-servers/nginx: [tls=openssl]\n",
     )
-    assert config.mirrors == {
-        "cpan": ("https://a.example.org",),
-        "gnu": ("https://c.example.org",),
-    }
+    assert config.mirrors == {"cpan": ("https://a.example.org",), "gnu": ("https://c.example.org",)}
     assert config.limits == Limits(512 << 20, 4096, 7200.0)
     assert [layer.assignments[0].value for layer in config.use] == [True, False]
     assert all(layer.every_package for layer in config.use)

@@ -189,8 +189,7 @@ def test_a_chain_of_embedded_packages(project: Checkout) -> None:
 
 def test_it_may_declare_flags(project: Checkout) -> None:
     found = embedded(
-        project,
-        "base: www-servers/nginx-1.22.1\nuse: {lua: {default: off, description: Lua}}\n",
+        project, "base: www-servers/nginx-1.22.1\nuse: {lua: {default: off, description: Lua}}\n"
     )
     assert list(found.recipe.use) == ["ipv6", "ssl", "lua"]
     assert found.layers == ()

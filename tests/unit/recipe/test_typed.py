@@ -116,25 +116,10 @@ def test_a_list_of_models() -> None:
             "write `key: value` lines below it",
         ),
         ("use: {ssl: maybe}\n", "f:1:12", "ssl: expected on or off, found 'maybe'", None),
-        (
-            "use: {ssl: on, -x: on}\n",
-            "f:1:16",
-            "expected the name of a USE flag, found '-x'",
-            None,
-        ),
-        (
-            "patches: {a: [x]}\n",
-            "f:1:14",
-            "a: expected text or a mapping, found a list",
-            None,
-        ),
+        ("use: {ssl: on, -x: on}\n", "f:1:16", "expected the name of a USE flag, found '-x'", None),
+        ("patches: {a: [x]}\n", "f:1:14", "a: expected text or a mapping, found a list", None),
         ("patches:\n  a: {desc: x}\n", "f:2:6", "the key 'description' is missing", None),
-        (
-            "image: {type: lxc}\n",
-            "f:1:15",
-            "type: expected one of aci, oci; found 'lxc'",
-            None,
-        ),
+        ("image: {type: lxc}\n", "f:1:15", "type: expected one of aci, oci; found 'lxc'", None),
         ("image: {}\n", "f:1:8", "the key 'type' is missing", None),
         (
             "image: {type: oci, layers: 0}\n",

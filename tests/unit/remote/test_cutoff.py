@@ -92,10 +92,7 @@ class Host(Binhost):
         object.__setattr__(self, "asked", there.transport.asked)
 
     def pull(
-        self,
-        key: BuildKey,
-        store: Store,
-        suits: Callable[[Artifact], str | None] = anything,
+        self, key: BuildKey, store: Store, suits: Callable[[Artifact], str | None] = anything
     ) -> Artifact | None:
         artifact: Artifact | None = self.bring(key)
         if artifact is None or suits(artifact) is not None:

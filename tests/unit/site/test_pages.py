@@ -23,13 +23,7 @@ from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocalTransport
 from buildit.site.catalogue import MOST_ENTRIES, PAGE, Site, container_entry, libraries
-from buildit.site.pages import (
-    MOST_ROUNDS,
-    name_site,
-    refresh_pages,
-    site_of,
-    stated_site,
-)
+from buildit.site.pages import MOST_ROUNDS, name_site, refresh_pages, site_of, stated_site
 from buildit.site.render import package_page
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint

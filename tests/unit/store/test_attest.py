@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.artifact import Artifact, Encoding, Output
-from buildit.store.attest import (
-    LOCAL,
-    SIZE_LIMIT,
-    parse_statement,
-    stated_key,
-    statement_bytes,
-)
+from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, stated_key, statement_bytes
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -153,9 +147,7 @@ def test_every_field_is_in_the_statement(model: type[Artifact | Output | Encodin
     holders: dict[type, Any] = {
         Artifact: replace(SAMPLE, restated=BuildKey("9" * 64)),
         Output: replace(
-            SAMPLE.outputs["runtime"],
-            encodings=SAMPLE.outputs["doc"].encodings,
-            run=(":doc",),
+            SAMPLE.outputs["runtime"], encodings=SAMPLE.outputs["doc"].encodings, run=(":doc",)
         ),
         Encoding: SAMPLE.outputs["doc"].encodings[0],
     }

@@ -153,10 +153,7 @@ def test_nobody_signed(court: Court, people: Callable[[str], Person]) -> None:
     ids=["truncated", "empty", "garbled", "twice", "11 MiB", "not text"],
 )
 def test_a_spoiled_signature(
-    court: Court,
-    people: Callable[[str], Person],
-    spoil: Callable[[bytes], bytes],
-    reason: str,
+    court: Court, people: Callable[[str], Person], spoil: Callable[[bytes], bytes], reason: str
 ) -> None:
     alice = people("alice")
     statement = alice.statement(artifact())
@@ -183,8 +180,7 @@ def test_one_may_not_sign_for_another(court: Court, people: Callable[[str], Pers
 
 
 @pytest.mark.parametrize(
-    "options",
-    ['namespaces="git"', 'valid-before="20200101Z"', 'valid-after="29990101Z"'],
+    "options", ['namespaces="git"', 'valid-before="20200101Z"', 'valid-after="29990101Z"']
 )
 def test_a_line_counts_for_its_purpose_and_time_only(
     store: Store, tmp_path: Path, people: Callable[[str], Person], options: str
@@ -287,9 +283,7 @@ def test_one_s_own_build_in_the_store_counts(
     court = make_court(store, tmp_path, people, [people("alice").line()], TWO)
     layer, contents = store.put_bytes(b"layer"), store.put_bytes(b"contents")
     own = replace(
-        artifact(),
-        outputs={RUNTIME: Output(layer, 5, contents)},
-        record=store.put_bytes(b"record"),
+        artifact(), outputs={RUNTIME: Output(layer, 5, contents)}, record=store.put_bytes(b"record")
     )
     commit(store, own)
     court.hear(people("alice"), own)
