@@ -12,7 +12,7 @@ from buildit.cli.screen import lines
 from buildit.commands import stamp
 from buildit.commands.preparing import Options
 from buildit.commands.realise import LOCAL_STORE
-from buildit.commands.synced import own_of, watched
+from buildit.commands.sync import own_of, watched
 from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started
 from buildit.model.image import Emission

@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 from buildit.archive.contents import parse_contents
 from buildit.archive.merged import TOPS
 from buildit.commands.accounts import account_entries, account_files
-from buildit.commands.sync import directories_task, leading_nowhere, sync_task
-from buildit.commands.synced import EPOCH, Taken, some_paths
+from buildit.commands.sync import (
+    EPOCH,
+    Taken,
+    directories_task,
+    leading_nowhere,
+    some_paths,
+    sync_task,
+)
 from buildit.digest import BuildKey, Digest
 from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.make.layer import layer_task

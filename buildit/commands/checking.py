@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from buildit.commands.accounts import Ids
-from buildit.commands.synced import EPOCH
+from buildit.commands.sync import EPOCH
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.image import Image, Layer

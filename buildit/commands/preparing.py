@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildit.commands import stamp
 from buildit.commands.run import Run, opened_run
-from buildit.commands.synced import Taken, dated, own_of, take
+from buildit.commands.sync import Taken, dated, own_of, take
 from buildit.errors import BuilditError, Interrupted, UnsatisfiableError
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config, config_from_plain

@@ -22,7 +22,7 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.commands.assemble import stack
 from buildit.commands.checking import image
-from buildit.commands.synced import Own, dated, take
+from buildit.commands.sync import Own, dated, take
 from buildit.digest import digest_bytes
 from buildit.image.merge import merge
 from buildit.image.verify import verify

@@ -15,7 +15,7 @@ import pytest
 
 from buildit.cli.quick import keep_run, replay
 from buildit.commands import stamp
-from buildit.commands.synced import Own, watched
+from buildit.commands.sync import Own, watched
 from buildit.model.plan import SyncStep
 
 pytestmark = pytest.mark.unit

@@ -12,7 +12,7 @@ import pytest
 from buildit.commands.building import build
 from buildit.commands.checking import image
 from buildit.commands.preparing import Options
-from buildit.commands.synced import own_of, take
+from buildit.commands.sync import own_of, take
 from buildit.errors import RecipeError
 from buildit.events import silent
 from buildit.image.formats.read_oci import read_oci

@@ -23,7 +23,7 @@ from buildit.commands.publish import targets
 from buildit.commands.realise import Tasks
 from buildit.commands.reasons import reason
 from buildit.commands.run import opened_run
-from buildit.commands.synced import Own, take
+from buildit.commands.sync import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
 from buildit.events import silent

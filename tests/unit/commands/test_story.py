@@ -18,7 +18,7 @@ from buildit.archive.tar.write import write_tar
 from buildit.commands.building import build
 from buildit.commands.preparing import Options, Prepared, lock, prepare
 from buildit.commands.rules import RULES
-from buildit.commands.synced import EPOCH
+from buildit.commands.sync import EPOCH
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
