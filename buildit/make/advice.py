@@ -7,7 +7,7 @@ own build styles. The log is written by the build, so all of this is for people 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -19,96 +19,25 @@ class Advice:
     hint: str
 
 
+_PROGRAMS = """
+    ant asciidoctor autoconf autogen automake autopoint bc bison bzip2 cargo clang cmake cpio
+    curl dos2unix doxygen ed file flex gawk gfortran git gperf help2man lzip m4 meson nasm npm
+    openssl pandoc patchelf python3 rsync ruby rustc scons sqlite3 swig unzip valac wget
+    xsltproc xxd yasm zip zstd
+    aclocal=automake autoheader=autoconf autom4te=autoconf autoreconf=autoconf bunzip2=bzip2
+    clang++=clang ctest=cmake dtc=device-tree-compiler fc-cache=fontconfig
+    gdbus-codegen=libglib2.0-dev-bin gettextize=gettext
+    glib-compile-resources=libglib2.0-dev-bin glib-genmarshal=libglib2.0-dev-bin
+    glib-mkenums=libglib2.0-dev-bin go=golang-go gtkdocize=gtk-doc-tools hexdump=bsdextrautils
+    intltoolize=intltool java=default-jdk-headless javac=default-jdk-headless lex=flex
+    libtool=libtool-bin libtoolize=libtool makeinfo=texinfo msgfmt=gettext msgmerge=gettext
+    mvn=maven ninja=ninja-build node=nodejs php=php-cli protoc=protobuf-compiler ps=procps
+    python=python-is-python3 rpcgen=rpcsvc-proto rst2man=python3-docutils
+    sphinx-build=python3-sphinx tclsh=tcl which=debianutils xgettext=gettext
+    xmllint=libxml2-utils xz=xz-utils yacc=bison
+"""
 PROGRAMS: Mapping[str, str] = {
-    "aclocal": "automake",
-    "ant": "ant",
-    "asciidoctor": "asciidoctor",
-    "autoconf": "autoconf",
-    "autogen": "autogen",
-    "autoheader": "autoconf",
-    "autom4te": "autoconf",
-    "automake": "automake",
-    "autopoint": "autopoint",
-    "autoreconf": "autoconf",
-    "bc": "bc",
-    "bison": "bison",
-    "bunzip2": "bzip2",
-    "bzip2": "bzip2",
-    "cargo": "cargo",
-    "clang": "clang",
-    "clang++": "clang",
-    "cmake": "cmake",
-    "ctest": "cmake",
-    "cpio": "cpio",
-    "curl": "curl",
-    "dos2unix": "dos2unix",
-    "doxygen": "doxygen",
-    "dtc": "device-tree-compiler",
-    "ed": "ed",
-    "fc-cache": "fontconfig",
-    "file": "file",
-    "flex": "flex",
-    "gawk": "gawk",
-    "gdbus-codegen": "libglib2.0-dev-bin",
-    "gettextize": "gettext",
-    "gfortran": "gfortran",
-    "git": "git",
-    "glib-compile-resources": "libglib2.0-dev-bin",
-    "glib-genmarshal": "libglib2.0-dev-bin",
-    "glib-mkenums": "libglib2.0-dev-bin",
-    "go": "golang-go",
-    "gperf": "gperf",
-    "gtkdocize": "gtk-doc-tools",
-    "help2man": "help2man",
-    "hexdump": "bsdextrautils",
-    "intltoolize": "intltool",
-    "java": "default-jdk-headless",
-    "javac": "default-jdk-headless",
-    "lex": "flex",
-    "libtool": "libtool-bin",
-    "libtoolize": "libtool",
-    "lzip": "lzip",
-    "m4": "m4",
-    "makeinfo": "texinfo",
-    "meson": "meson",
-    "msgfmt": "gettext",
-    "msgmerge": "gettext",
-    "mvn": "maven",
-    "nasm": "nasm",
-    "ninja": "ninja-build",
-    "node": "nodejs",
-    "npm": "npm",
-    "openssl": "openssl",
-    "pandoc": "pandoc",
-    "patchelf": "patchelf",
-    "php": "php-cli",
-    "protoc": "protobuf-compiler",
-    "ps": "procps",
-    "python": "python-is-python3",
-    "python3": "python3",
-    "rpcgen": "rpcsvc-proto",
-    "rsync": "rsync",
-    "ruby": "ruby",
-    "rst2man": "python3-docutils",
-    "rustc": "rustc",
-    "scons": "scons",
-    "sphinx-build": "python3-sphinx",
-    "sqlite3": "sqlite3",
-    "swig": "swig",
-    "tclsh": "tcl",
-    "unzip": "unzip",
-    "valac": "valac",
-    "wget": "wget",
-    "which": "debianutils",
-    "xgettext": "gettext",
-    "xmllint": "libxml2-utils",
-    "xsltproc": "xsltproc",
-    "xxd": "xxd",
-    "xz": "xz-utils",
-    "yacc": "bison",
-    "yasm": "yasm",
-    "zip": "zip",
-    "zstd": "zstd",
+    program: deb or program for program, _, deb in (one.partition("=") for one in _PROGRAMS.split())
 }
 """The .debs of Debian 12 that have programs which builds call, where it is not the toolchain."""
 
@@ -120,50 +49,9 @@ MODULES: Mapping[str, str] = {
 }
 """Python's modules whose .deb is not python3-MODULE."""
 
-_NAME = r"[A-Za-z0-9_.+/@-]+"
-_QUOTE = "[\"'`‘’]?"  # noqa: RUF001 - C.UTF-8 quotes with these
-_ABSENT = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"^(?:/bin/)?(?:sh|dash): \d+: (?:exec: )?(?P<name>{_NAME}): not found$",
-        rf"^[^ :]+: (?:line )?\d+: (?:exec: )?(?P<name>{_NAME}): (?:command )?not found$",
-        rf"^[^ :]+: (?:line )?\d+: (?P<name>{_NAME}): No such file or directory$",
-        rf"^(?:make|gmake|ninja)(?:\[\d+\])?: (?P<name>{_NAME}): No such file or directory$",
-        rf"^(?:/usr/bin/)?env: {_QUOTE}(?P<name>{_NAME}?){_QUOTE}: No such file or directory$",
-        rf"^(?:/bin/)?(?:ba)?sh: (?P<name>{_NAME}): command not found$",
-        (
-            rf"^(?:exec|nohup|xargs|find|time|nice): {_QUOTE}(?P<name>{_NAME}?){_QUOTE}: "
-            "No such file or directory$"
-        ),
-        r"^WARNING: '(?P<name>[a-z0-9.-]+)' is (?:missing on|needed)",
-    )
-)
-_CLOSED = re.compile(rf"^(?:.*: )?(?:line )?\d+: (?:exec: )?(?P<name>{_NAME}): Permission denied$")
-_MODULE = re.compile(r"No module named '?(?P<name>[A-Za-z0-9_]+)")
-_NEEDS = re.compile(r"ERROR Missing dependencies:\n\t(?P<name>[A-Za-z0-9_.-]+)")
-_NINJA = re.compile(r"Could not detect Ninja|unable to find a build program .*Ninja")
-_BACKEND = re.compile(r"Backend '(?P<name>[A-Za-z0-9_]+)[.A-Za-z0-9_:]*' is not available")
-_PERL = re.compile(r"Can't locate (?P<name>[A-Za-z0-9_/]+)\.pm in @INC")
-_OWNER = re.compile(
-    r"(?:cannot change ownership|changing ownership|cannot change owner|chown|chgrp)\b.*: "
-    r"(?:Invalid argument|Operation not permitted)"
-)
-_OUTSIDE = re.compile(
-    rf"^(?:/usr/bin/)?(?:install|cp|mkdir|ln|mv|touch|tee): (?:cannot|failed to) .*?{_QUOTE}"
-    r"(?P<path>/(?:usr|etc|opt|var|srv|bin|sbin|lib)/[^'’]*)['’]?.*: "  # noqa: RUF001 - as above
-    r"(?:No such file or directory|Read-only file system|Permission denied)$"
-)
-_ACCOUNT = re.compile(
-    r"^(?:install|chown|chgrp): invalid (?P<what>user|group):? [\"'`‘](?P<name>[^\"'`’]+)"  # noqa: RUF001
-)
-_SPACE = re.compile(r"\bNo space left on device\b")
-_NO_MAKEFILE = re.compile(r"^make(?:\[\d+\])?: \*\*\* No targets specified and no makefile found")
-_DEVICE = re.compile(r"^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", re.MULTILINE)
-_FATAL = re.compile(r"\bError 12[67]\b")
 _OURS = "buildit: "
 NOTE = "buildit: note: "
 """How a step of ours begins a line that the user is to see."""
-
 
 _NEAR = 12  # lines: what was printed long before the end did not end it
 
@@ -177,18 +65,9 @@ def advice(status: int, tail: Sequence[str]) -> Advice | None:
     if status == 127 and (said := _configure(tail)):
         return said
     near = tail[-_NEAR:]
-    device = _DEVICE.search("\n".join(near))  # of plan.steps
-    if device is not None:
-        return Advice(device["reason"], device["hint"])
-    needs = _NEEDS.search("\n".join(near))  # of python3-build
-    if needs is not None:
-        return _of_python(needs["name"])
-    fatal = status in {126, 127} or any(_FATAL.search(line) for line in near)
-    for line in reversed(near):
-        found = _line(line) or (_program(line) if fatal else None)
-        if found is not None:
-            return found
-    return None
+    fatal = status in {126, 127} or any(re.search(r"\bError 12[67]\b", line) for line in near)
+    rules = (*_LINES, *_ENDS) if fatal else _LINES
+    return _first(_TOGETHER, ("\n".join(near),)) or _first(rules, reversed(near))
 
 
 def notes(log: Iterable[str]) -> tuple[str, ...]:
@@ -196,54 +75,24 @@ def notes(log: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.removeprefix(NOTE) for line in log if line.startswith(NOTE)))
 
 
-def _line(line: str) -> Advice | None:
-    if _NO_MAKEFILE.match(line):
-        return Advice(
-            "there is no Makefile in the sources",
-            "name the right `style:`; or the sources' `directory:` and `strip:` misplace it",
-        )
-    if _SPACE.search(line):
-        return Advice(
-            "/tmp or /dev/shm is full: each holds 2 GiB, in memory",  # noqa: S108 - words
-            "write large files elsewhere: environment: {TMPDIR: /build/home}",
-        )
-    if _OWNER.search(line):
-        return Advice(
-            "an ordinary user cannot give files away",
-            "write `fakeroot: yes` in the recipe: the install phase then runs under fakeroot",
-        )
-    account = _ACCOUNT.match(line)
-    if account is not None:
-        what, name = account["what"], account["name"]
-        return Advice(
-            f"the chroot has no {what} {name}",
-            "leave the owner to `files: [{path: PATH, owner: USER:GROUP}]` in the recipe, with "
-            f"`{what}s:` declaring {name}; where its install insists, give a number",
-        )
-    outside = _OUTSIDE.match(line)
-    if outside is not None:
-        return Advice(
-            f"it writes to {outside['path']}, outside of $DESTDIR",
-            "where the Makefile does not honour DESTDIR, say the whole prefix: "
-            """steps: {install: 'make install PREFIX="$DESTDIR/usr"'}, or patch it""",
-        )
-    if _NINJA.search(line):
-        return Advice("the chroot has no program ninja", _add(PROGRAMS["ninja"]))
-    return _module(line)
+def _first(rules: Sequence[_Rule], texts: Iterable[str]) -> Advice | None:
+    for text in texts:
+        for pattern, answer, hint in rules:
+            found = re.search(pattern, text)
+            if found is not None and callable(answer):
+                return answer(found["name"])
+            if found is not None:
+                return Advice(answer % found.groupdict(), hint % found.groupdict())
+    return None
 
 
-def _program(line: str) -> Advice | None:
-    closed = _CLOSED.match(line)
-    if closed is not None:
-        name = closed["name"]
-        return Advice(
-            f"{name} has no x bit, or is a directory",
-            f"steps: {{prepare: 'chmod +x {name}'}}, or call it by its interpreter: sh {name}",
-        )
-    found = next(filter(None, (pattern.match(line) for pattern in _ABSENT)), None)
-    if found is None:
-        return None
-    path = found["name"]
+def _add(deb: str | None) -> str:
+    if deb is None:
+        return "add the .deb that has it: depends: {build: [debian:NAME]} (`apt-file search` tells)"
+    return f"add it to the recipe: depends: {{build: [debian:{deb}]}}"
+
+
+def _absent(path: str) -> Advice:
     if path.startswith((".", "/build/")) or ("/" in path and not path.startswith("/usr/")):
         return Advice(
             f"there is no {path}, or its interpreter is not in the chroot",
@@ -254,29 +103,93 @@ def _program(line: str) -> Advice | None:
     return Advice(f"the chroot has no program {base}", _add(PROGRAMS.get(name)))
 
 
-def _module(line: str) -> Advice | None:
-    backend = _BACKEND.search(line)
-    found = backend or _MODULE.search(line)
-    if found is not None:
-        return _of_python(found["name"])
-    perl = _PERL.search(line)
-    if perl is not None:
-        name = perl["name"].replace("/", "::")
-        deb = f"lib{perl['name'].lower().replace('/', '-').replace('_', '-')}-perl"
-        return Advice(f"the chroot's perl has no module {name}", _add(deb))
-    return None
-
-
 def _of_python(name: str) -> Advice:
     deb = MODULES.get(name, f"python3-{name.lower().replace('_', '-').replace('.', '-')}")
     return Advice(f"the chroot's python3 has no module {name}", _add(deb))
 
 
-def _add(deb: str | None) -> str:
-    if deb is None:
-        return "add the .deb that has it: depends: {build: [debian:NAME]} (`apt-file search` tells)"
-    return f"add it to the recipe: depends: {{build: [debian:{deb}]}}"
+def _of_perl(path: str) -> Advice:
+    deb = f"lib{path.lower().replace('/', '-').replace('_', '-')}-perl"
+    return Advice(f"the chroot's perl has no module {path.replace('/', '::')}", _add(deb))
 
+
+_Rule = tuple[str, "str | Callable[[str], Advice]", str]
+"""A pattern, and reason and hint, both with `%(name)s` of its groups; or what makes them of `name`."""
+
+_NAME = r"(?P<name>[A-Za-z0-9_.+/@-]+)"
+_QUOTE = "[\"'`‘’]?"  # noqa: RUF001 - C.UTF-8 quotes with these
+_QUOTED = rf"{_QUOTE}(?P<name>[A-Za-z0-9_.+/@-]+?){_QUOTE}"
+_NO_FILE = "No such file or directory"
+_OUTSIDE = (
+    rf"^(?:/usr/bin/)?(?:install|cp|mkdir|ln|mv|touch|tee): (?:cannot|failed to) .*?{_QUOTE}"
+    r"(?P<path>/(?:usr|etc|opt|var|srv|bin|sbin|lib)/[^'’]*)['’]?.*: "  # noqa: RUF001 - as above
+    rf"(?:{_NO_FILE}|Read-only file system|Permission denied)$"
+)
+_OWNER = "(?:cannot change ownership|changing ownership|cannot change owner|chown|chgrp)"
+_ACCOUNT = r"(?P<what>user|group):? [\"'`‘](?P<name>[^\"'`’]+)"  # noqa: RUF001 - as above
+
+_TOGETHER: Sequence[_Rule] = (
+    # of plan.steps
+    (r"(?m)^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", "%(reason)s", "%(hint)s"),
+    # of python3-build
+    (r"ERROR Missing dependencies:\n\t(?P<name>[A-Za-z0-9_.-]+)", _of_python, ""),
+)
+_LINES: Sequence[_Rule] = (
+    (
+        r"^make(?:\[\d+\])?: \*\*\* No targets specified and no makefile found",
+        "there is no Makefile in the sources",
+        "name the right `style:`; or the sources' `directory:` and `strip:` misplace it",
+    ),
+    (
+        r"\bNo space left on device\b",
+        "/tmp or /dev/shm is full: each holds 2 GiB, in memory",  # noqa: S108 - words
+        "write large files elsewhere: environment: {TMPDIR: /build/home}",
+    ),
+    (
+        rf"{_OWNER}\b.*: (?:Invalid argument|Operation not permitted)",
+        "an ordinary user cannot give files away",
+        "write `fakeroot: yes` in the recipe: the install phase then runs under fakeroot",
+    ),
+    (
+        rf"^(?:install|chown|chgrp): invalid {_ACCOUNT}",
+        "the chroot has no %(what)s %(name)s",
+        (
+            "leave the owner to `files: [{path: PATH, owner: USER:GROUP}]` in the recipe, with "
+            "`%(what)ss:` declaring %(name)s; where its install insists, give a number"
+        ),
+    ),
+    (
+        _OUTSIDE,
+        "it writes to %(path)s, outside of $DESTDIR",
+        (
+            "where the Makefile does not honour DESTDIR, say the whole prefix: "
+            """steps: {install: 'make install PREFIX="$DESTDIR/usr"'}, or patch it"""
+        ),
+    ),
+    (
+        r"Could not detect Ninja|unable to find a build program .*Ninja",
+        "the chroot has no program ninja",
+        _add(PROGRAMS["ninja"]),
+    ),
+    (r"Backend '(?P<name>[A-Za-z0-9_]+)[.A-Za-z0-9_:]*' is not available", _of_python, ""),
+    (r"No module named '?(?P<name>[A-Za-z0-9_]+)", _of_python, ""),
+    (r"Can't locate (?P<name>[A-Za-z0-9_/]+)\.pm in @INC", _of_perl, ""),
+)
+_ENDS: Sequence[_Rule] = (
+    (
+        rf"^(?:.*: )?(?:line )?\d+: (?:exec: )?{_NAME}: Permission denied$",
+        "%(name)s has no x bit, or is a directory",
+        "steps: {prepare: 'chmod +x %(name)s'}, or call it by its interpreter: sh %(name)s",
+    ),
+    (rf"^(?:/bin/)?(?:sh|dash): \d+: (?:exec: )?{_NAME}: not found$", _absent, ""),
+    (rf"^[^ :]+: (?:line )?\d+: (?:exec: )?{_NAME}: (?:command )?not found$", _absent, ""),
+    (rf"^[^ :]+: (?:line )?\d+: {_NAME}: {_NO_FILE}$", _absent, ""),
+    (rf"^(?:make|gmake|ninja)(?:\[\d+\])?: {_NAME}: {_NO_FILE}$", _absent, ""),
+    (rf"^(?:/usr/bin/)?env: {_QUOTED}: {_NO_FILE}$", _absent, ""),
+    (rf"^(?:/bin/)?(?:ba)?sh: {_NAME}: command not found$", _absent, ""),
+    (rf"^(?:exec|nohup|xargs|find|time|nice): {_QUOTED}: {_NO_FILE}$", _absent, ""),
+    (r"^WARNING: '(?P<name>[a-z0-9.-]+)' is (?:missing on|needed)", _absent, ""),
+)
 
 _STYLES = {
     "CMakeLists.txt": "style: cmake",
@@ -289,17 +202,17 @@ _STYLES = {
 def _configure(tail: Sequence[str]) -> Advice | None:
     """The words of `plan.steps` where a source has no ./configure."""
     ours = [line.removeprefix(_OURS) for line in tail if line.startswith(_OURS)]
-    if "there is no ./configure in the sources" not in ours:
+    reason = "there is no ./configure in the sources"
+    if reason not in ours:
         return None
     files = [line.rpartition(" ")[2] for line in ours if line.startswith("there is a file ")]
-    reason = "there is no ./configure in the sources"
-    if {"configure.ac", "autogen.sh", "bootstrap"} & set(files):
-        return Advice(
-            reason,
-            "make it: steps: {prepare: autoreconf -fi}, "
-            "depends: {build: [debian:autoconf, debian:automake, debian:libtool]}",
-        )
     style = next((_STYLES[name] for name in files if name in _STYLES), None)
-    if style is not None:
-        return Advice(reason, f"the sources have a {files[0]}: {style}")
-    return Advice(reason, "name the right `style:`; or `directory:` and `strip:` misplace it")
+    hint = "name the right `style:`; or `directory:` and `strip:` misplace it"
+    if {"configure.ac", "autogen.sh", "bootstrap"} & set(files):
+        hint = (
+            "make it: steps: {prepare: autoreconf -fi}, "
+            "depends: {build: [debian:autoconf, debian:automake, debian:libtool]}"
+        )
+    elif style is not None:
+        hint = f"the sources have a {files[0]}: {style}"
+    return Advice(reason, hint)
