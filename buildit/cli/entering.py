@@ -12,8 +12,7 @@ from pathlib import Path
 from buildit.cli.results import printable
 from buildit.digest import is_hex64, parse_digest
 from buildit.errors import StoreError, UsageError
-from buildit.make.build_directory import BuildDirectory
-from buildit.make.kept_jail import KeptJail, read_jail
+from buildit.make.build_directory import BuildDirectory, KeptJail
 from buildit.model.config import Limits
 from buildit.sandbox.run import shell
 from buildit.store.cas import Store
@@ -38,7 +37,7 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
     if failure.work is None:
         raise UsageError("no tree of the build was kept", place=label, hint="see `buildit log`")
     room = BuildDirectory(failure.work, store.root / "trees", (), label, limits, threading.Event())
-    kept = read_jail(room)
+    kept = room.read_jail()
     for name in kept.jail.lowers:
         _bring(name, store, label)
     return failure.work, kept

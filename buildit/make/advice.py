@@ -79,10 +79,11 @@ def _first(rules: Sequence[_Rule], texts: Iterable[str]) -> Advice | None:
     for text in texts:
         for pattern, answer, hint in rules:
             found = re.search(pattern, text)
-            if found is not None and callable(answer):
+            if found is None:
+                continue
+            if not isinstance(answer, str):
                 return answer(found["name"])
-            if found is not None:
-                return Advice(answer % found.groupdict(), hint % found.groupdict())
+            return Advice(answer % found.groupdict(), hint % found.groupdict())
     return None
 
 
@@ -114,7 +115,7 @@ def _of_perl(path: str) -> Advice:
 
 
 _Rule = tuple[str, "str | Callable[[str], Advice]", str]
-"""A pattern, and reason and hint, both with `%(name)s` of its groups; or what makes them of `name`."""
+"""A pattern, reason and hint with `%(name)s` of its groups, or what makes both of the name."""
 
 _NAME = r"(?P<name>[A-Za-z0-9_.+/@-]+)"
 _QUOTE = "[\"'`‘’]?"  # noqa: RUF001 - C.UTF-8 quotes with these

@@ -8,11 +8,12 @@ logs/       one file a phase
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +21,23 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.source import OLDEST, Unpacked, place_source, unpack_source
 from buildit.archive.tar.admit import Budget
-from buildit.digest import CHUNK, Digest
-from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
+from buildit.digest import CHUNK, Digest, canonical
+from buildit.errors import (
+    BuildError,
+    BuilditError,
+    IntegrityError,
+    Interrupted,
+    StoreError,
+    UsageError,
+)
 from buildit.make.advice import advice, notes
 from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
-from buildit.make.patching import PatchToApply, Refused, apply_patches
+from buildit.make.patching import PatchToApply, apply_patches
 from buildit.make.watched import Watched
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
-from buildit.plan.steps import DESTINATION_DIRECTORY, Phase
+from buildit.plan.steps import DESTINATION_DIRECTORY, Step
 from buildit.sandbox.jail import Bind, Jail
 from buildit.sandbox.run import Outcome, printable_output, run
 from buildit.sandbox.watch import RESERVE
@@ -42,29 +50,37 @@ TAIL_LINES = 25
 OUT = "build/out"
 """Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
 
-_LIMIT_WORDS = {
-    "memory": ("used more memory than `limits: memory` allows", "memory"),
-    "processes": ("started more processes than `limits: processes` allows", "processes"),
-    "seconds": ("ran longer than `limits: time` allows", "time"),
-    "idle": ("wrote nothing for an hour and was stopped", ""),
-    "disk": ("wrote more to the disk than a build may", ""),
+_TWICE = "in .buildit-config.yaml, twice as much: limits: {%s}; or mend the recipe"
+_LIMITS = {
+    "memory": ("used more memory than `limits: memory` allows", _TWICE % "memory: %(memory)s"),
+    "processes": (
+        "started more processes than `limits: processes` allows",
+        _TWICE % "processes: %(processes)s",
+    ),
+    "seconds": ("ran longer than `limits: time` allows", _TWICE % "time: %(seconds)s"),
+    "idle": (
+        "wrote nothing for an hour and was stopped",
+        "let the phase say what it does now and then, or drop what hangs from the recipe",
+    ),
+    "disk": (
+        "wrote more to the disk than a build may",
+        "let it write less: a build may hold %(disk)s GiB at a time, of sources, objects and all",
+    ),
 }
-"""By the name in `Outcome`: what happened, and the key of `limits` in .buildit-config.yaml."""
-_NO_KEY = {
-    "idle": "let the phase say what it does now and then, or drop what hangs from the recipe",
-    "disk": "let it write less: a build may hold {disk} GiB at a time, of sources, objects and all",
-}
+"""By the name in `Outcome`: what happened, and what would help."""
+
+STRIP = "strip"
+"""The phase between the install step and packing."""
+
+_JAIL = "jail.json"
 
 
-_NO_SPACE = "No space left on device"
+@dataclass(frozen=True, slots=True)
+class KeptJail:
+    """What was run where: the jail, and the command of each phase."""
 
-
-class PhaseFailed(BuildError):  # noqa: N818 - what happened, in the words of its siblings
-    """A phase of a build failed; the build directory still has everything."""
-
-    def __init__(self, phase: str, error: BuilditError) -> None:
-        super().__init__(error.message, place=error.place, hint=error.hint, details=error.details)
-        self.phase = phase
+    jail: Jail
+    commands: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +210,7 @@ class BuildDirectory:
         """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
 
         Raises:
-            PhaseFailed: one does not apply; the message names it, the file and the hunk.
+            Refused: one does not apply; the message names it, the file and the hunk.
             StoreError: the disk is full.
             Interrupted: `stop` was set.
         """
@@ -205,25 +221,14 @@ class BuildDirectory:
                     raise Interrupted("the build was interrupted")
                 log.write(f"{line}\n")
 
-            wanted = [
-                PatchToApply(self._patch(number).read_bytes(), patch.strip)
-                for number, patch in enumerate(record.patches)
-            ]
+            wanted = []
+            for number, patch in enumerate(record.patches):
+                name = names[number] if number < len(names) else f"#{number + 1}"
+                content = self._patch(number).read_bytes()
+                wanted.append(PatchToApply(content, patch.strip, name))
             try:
                 with Root.open(self.work) as work, work.inner("build/src") as tree:
                     apply_patches(tree, wanted, newest, host_owner(), say)
-            except Refused as refused:
-                number = refused.number
-                name = names[number] if number < len(names) else f"#{number + 1}"
-                raise PhaseFailed(
-                    "patch",
-                    BuildError(
-                        f"the patch {name} {refused.reason}",
-                        place=self.label,
-                        hint=refused.hint,
-                        details=refused.details,
-                    ),
-                ) from refused
             except OSError as error:
                 raise StoreError(
                     f"cannot write a patched file: {error.strerror}",
@@ -235,49 +240,13 @@ class BuildDirectory:
         # The number leads, so that the shell's order is the written one.
         return self.work / "input" / "patches" / f"{number:04d}"
 
-    def phase(self, phase: Phase, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
+    def phase(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[str, ...]:
         """Run one phase; what a step of ours had to say to the user about it.
 
         Raises:
-            PhaseFailed: it ended with another status than 0, or exceeded a limit.
+            BuildError: it ended with another status than 0, or exceeded a limit.
             StoreError: the store's disk is nearly full.
         """
-        outcome, log = self._run(phase.value, argv, env)
-        if outcome.status != 0 or outcome.limit is not None:
-            raise self._failed(phase.value, outcome, log)
-        return notes(map(printable_output, _tail_bytes(log)))
-
-    def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
-        """Strip what was installed.
-
-        Raises:
-            PhaseFailed: the toolchain has no strip, or a limit was exceeded.
-        """
-        place = self.work / "input" / LISTS
-        make_directory(place)
-        for name, content in lists(stripping).items():
-            (place / name).write_bytes(content)
-            (place / name).chmod(0o644)  # the build is another user, whatever the umask
-        outcome, log = self._run("strip", strip_argv(stripping), env)
-        if outcome.status == 127:
-            raise PhaseFailed(
-                "strip",
-                BuildError(
-                    "there are programs to strip, and no strip in the toolchain",
-                    place=self.label,
-                    hint="add binutils to the toolchain, or write `strip: no` in the recipe",
-                ),
-            )
-        if outcome.status != 0 or outcome.limit is not None:
-            raise self._failed("strip", outcome, log)
-
-    def note(self, name: str, lines: Sequence[str]) -> None:
-        """Say something of our own in the log, between the phases."""
-        if lines:
-            text = "".join(f"{line}\n" for line in lines)
-            self._log(name).write_text(text, "utf-8", "surrogateescape")
-
-    def _run(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> tuple[Outcome, Path]:
         log = self._log(name)
         outcome = run(
             self.jail(env),
@@ -288,43 +257,64 @@ class BuildDirectory:
             limits=self.limits,
             stop=self.stop,
         )
-        return outcome, log
+        if outcome.status != 0 or outcome.limit is not None:
+            raise self._failed(name, outcome, log)
+        return notes(map(printable_output, _tail_bytes(log)))
+
+    def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
+        """Strip what was installed.
+
+        Raises:
+            BuildError: the toolchain has no strip, or a limit was exceeded.
+        """
+        place = self.work / "input" / LISTS
+        make_directory(place)
+        for name, content in lists(stripping).items():
+            (place / name).write_bytes(content)
+            (place / name).chmod(0o644)  # the build is another user, whatever the umask
+        self.phase(STRIP, strip_argv(stripping), env)
+
+    def note(self, name: str, lines: Sequence[str]) -> None:
+        """Say something of our own in the log, between the phases."""
+        if lines:
+            text = "".join(f"{line}\n" for line in lines)
+            self._log(name).write_text(text, "utf-8", "surrogateescape")
 
     def _log(self, name: str) -> Path:
         number = len(list((self.work / "logs").iterdir()))
         return self.work / "logs" / f"{number}-{name}"
 
-    def _failed(self, name: str, outcome: Outcome, log: Path) -> PhaseFailed:
-        tail = _tail(log, TAIL_LINES)
-        full = outcome.limit == "full"
-        if full or (any(_NO_SPACE in line for line in tail) and self._free() < RESERVE):
-            raise StoreError(
+    def _failed(self, name: str, outcome: Outcome, log: Path) -> BuilditError:
+        tail = tuple(line.decode("utf-8", "replace") for line in _tail_bytes(log)[-TAIL_LINES:])
+        no_space = any("No space left on device" in line for line in tail)
+        if outcome.limit == "full" or (no_space and self._free() < RESERVE):
+            return StoreError(
                 f"the store's disk is nearly full ({self._free() >> 20} MB free)",
                 place=str(self.work.parent.parent),
                 hint="buildit store gc, or a larger disk: `store:` in .buildit-config.yaml",
                 details=tail,
             )
+        how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
+        message = f"{name} failed with {how}"
+        hint = "see `buildit log`; look around in it with `buildit shell`"
         if outcome.limit is not None:
-            words, key = _LIMIT_WORDS[outcome.limit]
-            message = f"{name} {words}"
-            hint = _NO_KEY.get(outcome.limit, "").format(disk=self.limits.disk_bytes >> 30)
-            if key:
-                twice = {
-                    "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
-                    "processes": str(2 * self.limits.processes),
-                    "time": f"{2 * math.ceil(self.limits.seconds)}s",
-                }
-                more = f"limits: {{{key}: {twice[key]}}}"
-                hint = f"in .buildit-config.yaml, twice as much: {more}; or mend the recipe"
-        else:
-            how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
-            message = f"{name} failed with {how}"
-            hint = "see `buildit log`; look around in it with `buildit shell`"
-            lacks = advice(outcome.status, tail)
-            if lacks is not None:
-                message, hint = f"{name} failed: {lacks.reason}", f"{lacks.hint}; see `buildit log`"
-        error = BuildError(message, place=self.label, hint=hint, details=tail)
-        return PhaseFailed(name, error)
+            words, hint = _LIMITS[outcome.limit]
+            message, hint = f"{name} {words}", hint % self._twice()
+        elif name == STRIP and outcome.status == 127:
+            message = "there are programs to strip, and no strip in the toolchain"
+            hint = "add binutils to the toolchain, or write `strip: no` in the recipe"
+        elif lacks := advice(outcome.status, tail):
+            message, hint = f"{name} failed: {lacks.reason}", f"{lacks.hint}; see `buildit log`"
+        return BuildError(message, place=self.label, hint=hint, details=tail)
+
+    def _twice(self) -> dict[str, str]:
+        """Twice the limits that a user sets, as they are written."""
+        return {
+            "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
+            "processes": str(2 * self.limits.processes),
+            "seconds": f"{2 * math.ceil(self.limits.seconds)}s",
+            "disk": str(self.limits.disk_bytes >> 30),
+        }
 
     def _free(self) -> int:
         state = os.statvfs(self.work)
@@ -332,23 +322,43 @@ class BuildDirectory:
 
     def write_log(self, write: Callable[[bytes], object]) -> None:
         """The logs of all phases, in order, each under its name."""
-        for log in sorted(
-            (self.work / "logs").iterdir(), key=lambda path: int(path.name.split("-")[0])
-        ):
+        logs = (self.work / "logs").iterdir()
+        for log in sorted(logs, key=lambda path: int(path.name.split("-")[0])):
             write(f"=== {log.name.partition('-')[2]}\n".encode())
             with log.open("rb") as stream:
                 while chunk := stream.read(CHUNK):
                     write(chunk)
+
+    def keep_jail(self, env: Mapping[str, str], steps: Sequence[Step]) -> None:
+        """Note the jail in the work directory, outside of what the build itself can write."""
+        commands = {step.phase.value: list(step.argv) for step in steps}
+        facts = {"commands": commands, "env": dict(env), "lowers": list(self.lowers)}
+        (self.work / _JAIL).write_bytes(canonical(facts))
+
+    def read_jail(self) -> KeptJail:
+        """The jail of a failed build; `lowers` of this value count for nothing.
+
+        Raises:
+            UsageError: the build failed before it had a sandbox.
+        """
+        try:
+            facts = json.loads((self.work / _JAIL).read_bytes())
+            env = {str(name): str(value) for name, value in facts["env"].items()}
+            lowers = tuple(map(str, facts["lowers"]))
+            commands = {name: tuple(map(str, argv)) for name, argv in facts["commands"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                "the build failed before its sandbox was made: there is nothing to enter",
+                place=self.label,
+                hint=f"see `buildit log`; what is left of it is in {self.work}",
+            ) from error
+        return KeptJail(replace(self, lowers=lowers).jail(env), commands)
 
 
 def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> None:
     with store.checked(digest) as source, target.open("xb") as copy:
         shutil.copyfileobj(source, copy, CHUNK)
     target.chmod(0o755 if executable else 0o644)
-
-
-def _tail(log: Path, count: int) -> tuple[str, ...]:
-    return tuple(line.decode("utf-8", "replace") for line in _tail_bytes(log)[-count:])
 
 
 def _tail_bytes(log: Path) -> list[bytes]:

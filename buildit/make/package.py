@@ -1,16 +1,23 @@
-"""The maker of `package`: lay out the sources, patch, run the phases in the sandbox, capture."""
+"""The maker of `package`: lay out the sources, patch, run the phases in the sandbox, capture.
+
+What lies over the toolchain in a build's root are its dependencies, each path from one of them. Two
+dependencies with different files at one path are an error: which one the build saw would depend on
+their order. A dependency's file over the toolchain's is what dependencies are for; it is noted in
+the log, because everything in the chroot that uses that file uses the new one.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, Interrupted, StoreError
+from buildit.errors import BuilditError, Interrupted, StoreError, UnsatisfiableError
 from buildit.events import Notice, PhaseStarted
-from buildit.make.build_directory import BuildDirectory, PhaseFailed
+from buildit.make.build_directory import STRIP, BuildDirectory
 from buildit.make.capture.capture import (
     CAPTURE,
     capture,
@@ -26,14 +33,13 @@ from buildit.make.capture.elf import machine_of
 from buildit.make.capture.needs import Visible, dependencies_sight
 from buildit.make.capture.normalise import Bounds
 from buildit.make.capture.stripping import restore_modes, to_strip
-from buildit.make.kept_jail import keep_jail
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
-from buildit.make.sysroot import Lower, check_lowers, covered
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.task import Inputs, Task
+from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import Phase
 from buildit.store.cas import Store
@@ -43,6 +49,16 @@ from buildit.store.failures import FailedBuild, forget_failure, keep_failure
 from buildit.store.ingest import Batch
 
 TREES = "trees"
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Lower:
+    """One dependency's output: the package's label, the tree's name, and its entries."""
+
+    label: str
+    tree: str
+    entries: tuple[Entry, ...]
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:
@@ -67,25 +83,37 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
 def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     record = read_record(task.record)
     lowers = _lowers(task, at_hand, place.store)
-    room = _room(task, tuple(lowers.values()), place, work)
+    names = dict.fromkeys(lower.tree for lower in lowers.values())
+    trees = (*names, place.toolchain.identity)
+    room = BuildDirectory(
+        work, place.store.root / TREES, trees, task.label, place.limits, place.stop
+    )
     phase = ""
     try:
         epoch = room.lay_out(record, place.store, task.inputs.sources)
-        room.note("sysroot", covered(lowers.values(), place.debs().owners))
+        room.note("sysroot", _covered(lowers.values(), place.debs().owners))
         phase = "patch"
         env = environment_of(record, epoch)
-        keep_jail(room, env, record.steps)
+        room.keep_jail(env, record.steps)
         if record.patches:
             place.report(PhaseStarted(task.key, task.label, "patch"))
             room.patch(record, task.about.patch_names(), epoch)
         for step in record.steps:
             phase = step.phase.value
             place.report(PhaseStarted(task.key, task.label, phase))
-            for note in room.phase(step.phase, step.argv, env):
+            for note in room.phase(phase, step.argv, env):
                 place.report(Notice(f"{task.label}: {note}", warning=True))
         phase = Phase.INSTALL.value
         if record.strip:
-            _strip(task, room, env, place)
+            with room.installed() as tree, readable():
+                machine = machine_of(PLATFORMS[task.platform])
+                stripping = to_strip(tree, machine, _bounds(place.limits))
+                if stripping:
+                    phase = STRIP
+                    place.report(PhaseStarted(task.key, task.label, phase))
+                    room.strip(stripping, env)
+                    phase = Phase.INSTALL.value
+                restore_modes(tree, stripping)
         place.report(PhaseStarted(task.key, task.label, "pack"))
         with place.store.batch() as batch:
             outputs = _capture(task, record, room, lowers, epoch, place, batch)
@@ -93,7 +121,6 @@ def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     except (Interrupted, CorruptBlob, StoreError):
         raise  # not the recipe's fault; and where the disk is full, nothing is kept
     except BuilditError as error:
-        trees = (*(lower.tree for lower in lowers.values()), room.lowers[-1])
         _check_place(place.store, work, trees)
         error.place = error.place or task.label
         _keep_failure(task, place.store, room, phase, error)
@@ -118,29 +145,8 @@ def _check_place(store: Store, work: Path, trees: Sequence[str]) -> None:
         )
 
 
-def _strip(task: Task, room: BuildDirectory, env: dict[str, str], place: BuildPlace) -> None:
-    with room.installed() as tree, readable():
-        stripping = to_strip(tree, machine_of(PLATFORMS[task.platform]), _bounds(place.limits))
-        if stripping:
-            place.report(PhaseStarted(task.key, task.label, "strip"))
-            room.strip(stripping, env)
-        restore_modes(tree, stripping)
-
-
 def _bounds(limits: Limits) -> Bounds:
     return Bounds(limits.installed_bytes, limits.installed_files)
-
-
-def _room(task: Task, lowers: Sequence[Lower], place: BuildPlace, work: Path) -> BuildDirectory:
-    names = dict.fromkeys(lower.tree for lower in lowers)
-    return BuildDirectory(
-        work=work,
-        trees=place.store.root / TREES,
-        lowers=(*names, place.toolchain.identity),
-        label=task.label,
-        limits=place.limits,
-        stop=place.stop,
-    )
 
 
 def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, str], Lower]:
@@ -155,8 +161,51 @@ def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, s
                 entries = parse_contents(store.read(output.contents))
                 label = f"{artifact.name}-{artifact.version}"
                 lowers[dependency.key, name] = Lower(label, tree, entries)
-    check_lowers(tuple(lowers.values()), task.label)
+    _check_lowers(tuple(lowers.values()), task.label)
     return lowers
+
+
+def _check_lowers(lowers: Sequence[Lower], label: str) -> None:
+    """Refuse dependencies that would hide each other's files; equal files may meet.
+
+    Raises:
+        UnsatisfiableError: the details name each path and both packages.
+    """
+    owners: dict[str, tuple[Lower, Entry]] = {}
+    clashes = []
+    for lower in lowers:
+        for entry in lower.entries:
+            first, other = owners.setdefault(entry.path, (lower, entry))
+            if first.label != lower.label and _said(other) != _said(entry):
+                clashes.append(f"/{entry.path}: {first.label} and {lower.label}")
+    if clashes:
+        raise UnsatisfiableError(
+            f"two dependencies have different files at {clashes[0].partition(':')[0]}",
+            place=label,
+            hint="depend on one of them only, or move the file in the recipe of the other",
+            details=tuple(clashes[:_SHOWN]),
+        )
+
+
+def _covered(lowers: Iterable[Lower], owners: Mapping[str, tuple[str, Entry]]) -> tuple[str, ...]:
+    """A line for each file of the toolchain that a dependency covers, sorted.
+
+    `owners` maps a path to the name of its .deb, and its entry.
+    """
+    lines = {
+        f"/{entry.path} of {lower.label} covers that of debian:{owners[entry.path][0]}"
+        for lower in lowers
+        for entry in lower.entries
+        if entry.kind is not Kind.DIRECTORY and entry.path in owners
+    }
+    return tuple(sorted(lines))
+
+
+def _said(entry: Entry) -> tuple[object, ...]:
+    """What two dependencies must agree on."""
+    if entry.kind is Kind.DIRECTORY:
+        return (entry.kind,)
+    return entry.kind, entry.mode, entry.target, entry.digest
 
 
 def _capture(
@@ -196,7 +245,6 @@ def _log(room: BuildDirectory, batch: Batch) -> Digest:
 def _keep_failure(
     task: Task, store: Store, room: BuildDirectory, phase: str, error: BuilditError
 ) -> None:
-    phase = error.phase if isinstance(error, PhaseFailed) else phase
     log = room.work / "log"
     with log.open("wb") as stream:
         room.write_log(stream.write)

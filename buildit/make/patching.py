@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from buildit.archive.beneath import Root
 from buildit.archive.source import SETTLED
 from buildit.archive.tar.names import parents
-from buildit.errors import BuilditError, IntegrityError, Interrupted
+from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted
 from buildit.patch.apply import (
     OTHER_FILE,
     REAL_PATH,
@@ -39,21 +39,17 @@ _TOO_LARGE = "change it by a command in the prepare step"
 
 @dataclass(frozen=True, slots=True)
 class PatchToApply:
-    """A patch to apply: its canonical form, and the strip that its recipe says."""
+    """A patch's canonical form, the strip that its recipe says, and what the user calls it."""
 
     canonical: bytes
     strip: int = 1
+    name: str = ""
 
 
-class Refused(Exception):  # noqa: N818 - what happened
-    """A patch that does not apply: its number from 0, why, what to do, and further reasons."""
+class Refused(BuildError):  # noqa: N818 - what happened
+    """A patch that does not apply."""
 
-    def __init__(self, number: int, reason: str, hint: str, details: tuple[str, ...] = ()) -> None:
-        super().__init__(reason)
-        self.number = number
-        self.reason = reason
-        self.hint = hint
-        self.details = details
+    hint: str
 
 
 def patched_time(newest: int) -> int:
@@ -85,40 +81,31 @@ def apply_patches(
     for number, wanted in enumerate(patches):
         log(f"==> patch {number + 1} of {len(patches)}")
         try:
-            _apply(root, wanted, patched_time(newest), owner, log)
+            done = apply(parse_canonical(wanted.canonical, "the patch"), _Source(root))
+            for line in done.log:
+                log(line)
+            _check_places(root, done.files)
+            _Writer(root, patched_time(newest), owner).write(done)
         except Misfit as misfit:
             for problem in misfit.problems:
                 log(f"  {problem}")
-            raise _refused(root, number, wanted, misfit) from misfit
+            raise _refused(root, wanted, misfit) from misfit
         except Interrupted:
             raise  # from `log`
         except BuilditError as error:
             hint = error.hint or "see `buildit shell`"
-            raise Refused(number, f"does not apply: {error.message}", hint) from error
+            reason = f"the patch {wanted.name} does not apply: {error.message}"
+            raise Refused(reason, hint=hint) from error
 
 
-def _apply(
-    root: Root,
-    wanted: PatchToApply,
-    time: int,
-    owner: tuple[int, int] | None,
-    log: Callable[[str], object],
-) -> None:
-    done = apply(parse_canonical(wanted.canonical, "the patch"), _Source(root))
-    for line in done.log:
-        log(line)
-    _check_places(root, done.files)
-    _Writer(root, time, owner).write(done)
-
-
+@dataclass(frozen=True, slots=True)
 class _Source:
     """The tree as `patch.apply` reads it."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    root: Root
 
     def read(self, path: str) -> PatchedFile | None:
-        root = self._root
+        root = self.root
         try:
             status = root.lstat(path)
             if stat.S_ISLNK(status.st_mode):
@@ -176,19 +163,22 @@ def _place_taken(root: Root, path: str, files: Mapping[str, PatchedFile | None])
     return ""
 
 
-def _is_directory(root: Root, path: str) -> bool:
+def _mode(root: Root, path: str) -> int:
+    """The mode of what is there; 0 where nothing is."""
     try:
-        return stat.S_ISDIR(root.lstat(path).st_mode)
+        return root.lstat(path).st_mode
     except (OSError, IntegrityError):
-        return False
+        return 0
+
+
+def _is_directory(root: Root, path: str) -> bool:
+    return stat.S_ISDIR(_mode(root, path))
 
 
 def _is_other(root: Root, path: str) -> bool:
     """Whether something is there that is no directory."""
-    try:
-        return not stat.S_ISDIR(root.lstat(path).st_mode)
-    except (OSError, IntegrityError):
-        return False
+    mode = _mode(root, path)
+    return mode != 0 and not stat.S_ISDIR(mode)
 
 
 def _below(root: Root, path: str) -> Iterator[str]:
@@ -198,14 +188,14 @@ def _below(root: Root, path: str) -> Iterator[str]:
                 yield f"{path}/{name}"
 
 
+@dataclass(frozen=True, slots=True)
 class _Writer:
     """Writes what a patch made: takes away first, so that a directory may become a file."""
 
-    def __init__(self, root: Root, time: int, owner: tuple[int, int] | None) -> None:
-        self._root = root
-        self._time = time
-        self._owner = owner
-        self._directories: set[str] = set()
+    root: Root
+    time: int
+    owner: tuple[int, int] | None
+    directories: set[str] = field(default_factory=set)
 
     def write(self, done: Applied) -> None:
         for path, found in done.files.items():
@@ -213,28 +203,28 @@ class _Writer:
         for path, found in done.files.items():
             if found is not None:
                 self._make(path, found)
-        for path in sorted(self._directories, reverse=True):
-            if _is_directory(self._root, path):
-                self._root.utime(path, self._time)
+        for path in sorted(self.directories, reverse=True):
+            if _is_directory(self.root, path):
+                self.root.utime(path, self.time)
 
     def _remove(self, path: str, *, prune: bool) -> None:
         """Take a file away, and with it the directories that it leaves empty, as git does."""
-        self._directories.add(path.rpartition("/")[0])
+        self.directories.add(path.rpartition("/")[0])
         try:
-            if _is_directory(self._root, path):
+            if _is_directory(self.root, path):
                 return
-            self._root.unlink(path)
+            self.root.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
             return
         while prune and (path := path.rpartition("/")[0]):
             try:
-                self._root.rmdir(path)
+                self.root.rmdir(path)
             except OSError:
                 return
-            self._directories.add(path.rpartition("/")[0])
+            self.directories.add(path.rpartition("/")[0])
 
     def _make(self, path: str, found: PatchedFile) -> None:
-        root = self._root
+        root = self.root
         self._ensure(path.rpartition("/")[0])
         self._clear(path)
         if found.link:
@@ -243,44 +233,44 @@ class _Writer:
             with os.fdopen(root.create(path, found.mode), "wb") as stream:
                 stream.write(found.content)
         self._own(path)
-        root.utime(path, self._time)
+        root.utime(path, self.time)
 
     def _clear(self, path: str) -> None:
         """Remove the empty directories in a file's place (those of it that patches emptied)."""
-        if _is_directory(self._root, path):
-            with self._root.inner(path) as inner:
+        if _is_directory(self.root, path):
+            with self.root.inner(path) as inner:
                 names = [name for name, _ in inner.walk()]
             for name in reversed(names):
-                self._root.rmdir(f"{path}/{name}")
-            self._root.rmdir(path)
+                self.root.rmdir(f"{path}/{name}")
+            self.root.rmdir(path)
 
     def _ensure(self, path: str) -> None:
-        if not path or _is_directory(self._root, path):
+        if not path or _is_directory(self.root, path):
             return
         self._ensure(path.rpartition("/")[0])
-        self._root.mkdir(path)
+        self.root.mkdir(path)
         self._own(path)
-        self._directories.add(path)
+        self.directories.add(path)
 
     def _own(self, path: str) -> None:
-        if self._owner is not None:
-            self._root.chown(path, *self._owner)
+        if self.owner is not None:
+            self.root.chown(path, *self.owner)
 
 
-def _refused(root: Root, number: int, wanted: PatchToApply, misfit: Misfit) -> Refused:
+def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
+    patch = parse_canonical(wanted.canonical, "the patch")
     if misfit.already:
-        files = parse_canonical(wanted.canonical, "the patch").files
+        files = patch.files
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         reason = f"is already applied: {files[0].new}{more} has its change"
-        return Refused(number, reason, "upstream has it: remove it from `patches:`")
+        hint = "upstream has it: remove it from `patches:`"
+        return Refused(f"the patch {wanted.name} {reason}", hint=hint)
     first, *others = misfit.problems
-    hint = first.hint
     missing = [problem.path for problem in misfit.problems if problem.missing]
-    if missing:
-        patch = parse_canonical(wanted.canonical, "the patch")
-        hint = _strip_hint(root, patch, wanted.strip, missing) or hint
+    hint = (missing and _strip_hint(root, patch, wanted.strip, missing)) or first.hint
     details = tuple(map(str, misfit.problems)) if others else ()
-    return Refused(number, f"does not apply: {first}", hint, details)
+    reason = f"the patch {wanted.name} does not apply: {first}"
+    return Refused(reason, hint=hint, details=details)
 
 
 def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) -> str:
@@ -292,17 +282,10 @@ def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) ->
         shorter = [path.split("/", more)[more:] for path in needed]
         if all(rest and _is_other(root, rest[0]) for rest in shorter):
             return f"say `strip: {strip + more}` for this patch: then its names fit"
-    for prefix in _prefixes(root, missing[0], min(strip, 3)):
-        if all(_is_other(root, f"{prefix}/{path}") for path in missing):
-            less = strip - prefix.count("/") - 1
-            there = f"{prefix}/{missing[0]}"
+    for there in [name for name, _ in root.walk() if name.endswith(f"/{missing[0]}")]:
+        prefix = there.removesuffix(f"/{missing[0]}")
+        less = strip - prefix.count("/") - 1
+        near = prefix.count("/") < min(strip, 3)
+        if near and all(_is_other(root, f"{prefix}/{path}") for path in missing):
             return f"{there} is there: if the patch's names begin so, say `strip: {less}` for it"
     return ""
-
-
-def _prefixes(root: Root, path: str, most: int) -> list[str]:
-    """The directories, of up to `most` parts, below which the tree has `path`."""
-    ends = f"/{path}"
-    found = [name for name, _ in root.walk() if name.endswith(ends)]
-    prefixes = (name.removesuffix(ends) for name in found)
-    return [prefix for prefix in prefixes if prefix.count("/") < most]

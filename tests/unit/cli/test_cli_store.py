@@ -17,7 +17,6 @@ from buildit.cli.entering import introduction, room_of
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
 from buildit.make.build_directory import BuildDirectory
-from buildit.make.kept_jail import keep_jail
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
@@ -77,7 +76,7 @@ def fail(store: Store, build: BuildKey) -> None:
     log.write_bytes(b"=== check\nno\n")
     room = BuildDirectory(work, store.root / "trees", (digest_bytes(b"tree"),), "x", Limits(), STOP)
     script = "\n".join(f"line {number}" for number in range(60))
-    keep_jail(room, {"PATH": "/usr/bin"}, (Step(Phase.CHECK, ("sh", "-c", script)),))
+    room.keep_jail({"PATH": "/usr/bin"}, (Step(Phase.CHECK, ("sh", "-c", script)),))
     message = "sys-libs/zlib-1.3: check failed with status 1"
     keep_failure(store, FailedBuild(build, "sys-libs/zlib", "1.3", "check", message, log, work))
 

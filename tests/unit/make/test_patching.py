@@ -35,8 +35,8 @@ def tree(tmp_path: Path, files: dict[str, bytes] | None = None) -> Path:
 def apply(root: Path, *patches: bytes, strip: int = 1) -> list[str]:
     log: list[str] = []
     wanted = [
-        PatchToApply(canonical_bytes(parse_patch(text, "p", strip=strip)), strip)
-        for text in patches
+        PatchToApply(canonical_bytes(parse_patch(text, "p", strip=strip)), strip, f"p{number}")
+        for number, text in enumerate(patches)
     ]
     with Root.open(root) as opened:
         apply_patches(opened, wanted, NEWEST, None, log.append)
@@ -196,7 +196,7 @@ def test_empty_files_come_and_go(tmp_path: Path) -> None:
     assert snapshot(root) == C | {"here": b""}
     assert not (root / "d").exists(), "git leaves no empty directory"
     found = refused(tree(tmp_path, {"d/void": b"not empty\n"}), gone)
-    assert "would be deleted, but has more" in found.reason
+    assert "would be deleted, but has more" in found.message
 
 
 def test_a_directory_becomes_a_file_and_a_file_a_directory(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_directory_becomes_a_file_and_a_file_a_directory(tmp_path: Path) -> No
     assert snapshot(root) == {"d": b"x\n", "f/y": b"f\n"}
     root = tree(tmp_path / "more", {"d/x": b"x\n", "d/other": b"f\n"})
     found = refused(root, move % (b"d/x", b"d", b"d/x", b"d"))
-    assert "a directory with other files is there" in found.reason
+    assert "a directory with other files is there" in found.message
 
 
 def test_subversion_says_nonexistent(tmp_path: Path) -> None:
@@ -249,11 +249,11 @@ def test_crlf_of_the_patch_and_of_the_file(tmp_path: Path) -> None:
     apply(root, new)
     assert snapshot(root) == {"file": b"one\r\nTWO\r\n", "new": b"n\r\n"}
     found = refused(tree(tmp_path / "other", {"file": b"one\r\ntwo\r\n"}), GOOD)
-    assert "differs in line endings only (the file has CR LF, the patch not)" in found.reason
+    assert "differs in line endings only (the file has CR LF, the patch not)" in found.message
     assert "dos2unix" in found.hint
     content = GOOD.replace(b" one\n-two\n+TWO\n", b" one\r\n-two\r\n+TWO\r\n")
     found = refused(tree(tmp_path / "content"), content)
-    assert "differs in line endings only (the file has LF, the patch not)" in found.reason
+    assert "differs in line endings only (the file has LF, the patch not)" in found.message
 
 
 def test_links_are_not_written_through(tmp_path: Path) -> None:
@@ -262,18 +262,17 @@ def test_links_are_not_written_through(tmp_path: Path) -> None:
     (root / "a.c").symlink_to("src/a.c")
     text = b"--- a/%s\n+++ b/%s\n@@ -1 +1 @@\n-int a;\n+int A;\n"
     found = refused(root, text % (b"lib/a.c", b"lib/a.c"))
-    assert "lib/a.c leads through lib, a symlink to 'src'" in found.reason
+    assert "lib/a.c leads through lib, a symlink to 'src'" in found.message
     found = refused(root, text % (b"a.c", b"a.c"))
-    assert "a.c is a symlink to 'src/a.c'" in found.reason
+    assert "a.c is a symlink to 'src/a.c'" in found.message
     assert "real path" in found.hint
 
 
 def test_context_that_differs_is_no_fuzz(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), GOOD.replace(b" one", b" won"))
-    assert found.number == 0
-    assert found.reason == (
-        "does not apply: file: hunk #1 does not fit at line 1: line 1 is `one`, not `won` "
-        "(section 1)"
+    assert found.message == (
+        "the patch p0 does not apply: file: hunk #1 does not fit at line 1: "
+        "line 1 is `one`, not `won` (section 1)"
     )
     assert "nothing is applied with fuzz" in found.hint
 
@@ -281,7 +280,7 @@ def test_context_that_differs_is_no_fuzz(tmp_path: Path) -> None:
 def test_white_space_is_named(tmp_path: Path) -> None:
     root = tree(tmp_path, {"file": b"{\n\ttwo\n}\n"})
     found = refused(root, b"--- a/file\n+++ b/file\n@@ -1,3 +1,3 @@\n {\n-        two\n+2\n }\n")
-    assert "differs in white space only" in found.reason
+    assert "differs in white space only" in found.message
     assert "raw text" in found.hint
 
 
@@ -289,31 +288,29 @@ def test_a_hunk_that_is_there_is_named(tmp_path: Path) -> None:
     root = tree(tmp_path, {"file": b"1\n2\n3\n4\n5\n6\n"})
     text = b"--- a/file\n+++ b/file\n@@ -1,1 +1,1 @@\n-one\n+1\n@@ -6 +6 @@\n-6\n+six\n"
     found = refused(root, text)
-    assert "file: hunk #1 does not fit at line 1: is there already (section 1)" in found.reason
+    assert "file: hunk #1 does not fit at line 1: is there already (section 1)" in found.message
 
 
 def test_second_patch_is_the_one_that_is_named(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), GOOD, GOOD.replace(b"TWO", b"2"))
-    assert found.number == 1
+    assert found.message.startswith("the patch p1 ")
     assert found.details == ()
 
 
 def test_applied_already(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), GOOD, GOOD)
-    assert found.number == 1
-    assert found.reason.startswith("is already applied: ")
+    assert found.message.startswith("the patch p1 is already applied: ")
 
 
 def test_a_series_that_is_applied_already(tmp_path: Path) -> None:
     series = FIRST + change("a.c", "int b;", "FIXED") + SECOND + TO_B
     found = refused(tree(tmp_path, C), series, series)
-    assert found.number == 1
-    assert found.reason.startswith("is already applied: ")
+    assert found.message.startswith("the patch p1 is already applied: ")
 
 
 def test_absent_file_is_named_once(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), GOOD.replace(b"file", b"absent"))
-    assert found.reason == "does not apply: absent does not exist (section 1)"
+    assert found.message == "the patch p0 does not apply: absent does not exist (section 1)"
     assert found.details == ()
 
 
@@ -328,12 +325,12 @@ def test_the_strip_that_fits_is_named(tmp_path: Path) -> None:
 
 def test_deleting_an_absent_file(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), b"--- a/absent\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-one\n-two\n")
-    assert found.reason.startswith("is already applied: ")
+    assert found.message.startswith("the patch p0 is already applied: ")
 
 
 def test_creating_a_file_that_is_there(tmp_path: Path) -> None:
     found = refused(tree(tmp_path), b"--- /dev/null\n+++ b/file\n@@ -0,0 +1,1 @@\n+three\n")
-    assert "file exists already, with other content" in found.reason
+    assert "file exists already, with other content" in found.message
 
 
 def test_several_files_and_their_sections(tmp_path: Path) -> None:
@@ -367,5 +364,5 @@ def test_a_stop_inside_of_a_patch_is_no_refusal(tmp_path: Path) -> None:
 def test_a_directory_in_the_place_of_a_file(tmp_path: Path) -> None:
     root = tree(tmp_path, {"file/inner": b"x"})
     found = refused(root, GOOD)
-    assert "file is a directory" in found.reason
+    assert "file is a directory" in found.message
     assert "another version of the file" in found.hint, "no link is in the way"
