@@ -16,8 +16,9 @@ from buildit.plan.resolve import Demand
 from buildit.recipe.config import load_config
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import Package
-from buildit.recipe.trees import PACKAGE_FILE, Catalog, shown_place
+from buildit.recipe.trees import PACKAGE_FILE, Catalog
 from buildit.recipe.yaml.node import leaves
+from buildit.recipe.yaml.text import shown_place
 
 
 def chosen(options: Options) -> Choice:
@@ -89,8 +90,7 @@ def _has_base(directory: Path) -> bool:
     from buildit.recipe.yaml.node import Mapping
     from buildit.recipe.yaml.read import load_yaml
 
-    path = directory / PACKAGE_FILE
-    node = load_yaml(path, shown_place(path))
+    node = load_yaml(directory / PACKAGE_FILE)
     return isinstance(node, Mapping) and node.get("base") is not None
 
 

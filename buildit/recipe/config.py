@@ -410,7 +410,7 @@ def _shown(path: Path) -> str:
 
 def _source(path: Path, directory: Path, home: Path | None) -> _Source:
     _check_owner(path, directory)
-    node = load_yaml(path, _shown(path))
+    node = load_yaml(path)
     if not isinstance(node, Keys):
         raise RecipeError(
             "expected settings such as `store: …`",

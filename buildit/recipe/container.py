@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from buildit.errors import RecipeError, UsageError
+from buildit.errors import UsageError
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import (
@@ -37,9 +37,9 @@ from buildit.recipe.schema import (
 from buildit.recipe.template.jsontext import render_json
 from buildit.recipe.template.render import render_tree
 from buildit.recipe.template.values import Variables
-from buildit.recipe.trees import shown_place
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
 from buildit.recipe.yaml.read import load_yaml
+from buildit.recipe.yaml.text import shown_place
 
 
 class EmbeddedPackageStep(Model):
@@ -243,6 +243,11 @@ class LoadedStep:
     def place(self) -> str:
         return str(self.node.place)
 
+    def variable(self, name: str) -> Node | None:
+        """What it sets a variable to."""
+        values = self.node.get("vars")
+        return values.get(name) if isinstance(values, Mapping) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -305,24 +310,20 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
             place=file,
             hint="name the directory of a container: buildit containers/nginx-prod/",
         )
-    node = load_yaml(path, file)
+    node = load_yaml(path)
     if not isinstance(node, Sequence):
-        raise RecipeError(
-            "expected a list of steps",
-            place=str(node.place),
-            hint="begin each step with a dash: `- vars: {name: web, version: 1.0}`",
-        )
+        hint = "begin each step with a dash: `- vars: {name: web, version: 1.0}`"
+        raise node.error("expected a list of steps", hint)
     unknown = _Unknown()
     names: Variables = {_PACKAGES: unknown if packages is None else packages}
     variables: dict[str, str] = {}
     steps = []
     for item in node.items:
         step = _step(item, {**names, **variables})
-        if _PACKAGES in (step.spec.vars or {}):
-            raise RecipeError(
+        if (taken := step.variable(_PACKAGES)) is not None:
+            raise taken.error(
                 f"{_PACKAGES!r} is what templates call the packages of the container",
-                place=_place_of_var(step, _PACKAGES),
-                hint="give the variable another name",
+                "give the variable another name",
             )
         variables.update(step.spec.vars or {})
         steps.append(step)
@@ -337,89 +338,62 @@ def check_settled(first: Container, second: Container) -> None:
     Raises:
         RecipeError: a `package` or `use` step, or the platform, is another one now.
     """
+    message = f"{_PACKAGES!r} is not known before the packages are chosen"
     for before, after in zip(first.steps, second.steps, strict=True):
         if (before.spec.package, before.spec.use) != (after.spec.package, after.spec.use):
-            raise RecipeError(
-                f"{_PACKAGES!r} is not known before the packages are chosen",
-                place=after.place,
-                hint="`package` and `use` steps cannot ask for it; write the value out",
-            )
+            hint = "`package` and `use` steps cannot ask for it; write the value out"
+            raise after.node.error(message, hint)
     for name in ("os", "arch"):
         if first.variables.get(name) != second.variables.get(name):
-            raise RecipeError(
-                f"{_PACKAGES!r} is not known before the packages are chosen",
-                place=_place_of(name, second),
-                hint=f"write the {name} out",
-            )
+            raise _where_set(name, second.steps).error(message, f"write the {name} out")
 
 
 def _step(item: Node, variables: Variables) -> LoadedStep:
     if not isinstance(item, Mapping):
-        raise RecipeError(
-            "expected a step with one key", place=str(item.place), hint="such as `- vars: {...}`"
-        )
-    image = item.get("image")
+        raise item.error("expected a step with one key", "such as `- vars: {...}`")
+    image, content = item.get("image"), ""
     raw = image.get("content") if isinstance(image, Mapping) else None
     if isinstance(image, Mapping) and isinstance(raw, Scalar):
-        bare = Mapping(
-            tuple(
-                (key, image.without("content") if key.text == "image" else value)
-                for key, value in item.items
-            ),
-            item.place,
-        )
+        item = item.having("image", image.without("content"))
         content = json.dumps(render_json(raw, variables), ensure_ascii=False)
-    else:
-        bare, content = item, ""
-    rendered = _render_vars(bare, variables)
+    rendered = _render_vars(item, variables)
     return LoadedStep(parse(rendered, StepSpec), rendered, content)
 
 
 def _render_vars(item: Mapping, variables: Variables) -> Mapping:
     """The step with its templates filled in; each variable may use those before it."""
-    known = dict(variables)
     values = item.get("vars")
     if not isinstance(values, Mapping):
-        rendered = render_tree(item, known)
+        rendered = render_tree(item, variables)
         return rendered if isinstance(rendered, Mapping) else item
-    pairs = []
+    known = dict(variables)
     for key, value in values.items:
         done = render_tree(value, known)
+        values = values.having(key.text, done)
         if isinstance(done, Scalar):
             known[key.text] = done.text
-        pairs.append((key, done))
-    inner = Mapping(tuple(pairs), values.place)
-    items = tuple((key, inner if key.text == "vars" else value) for key, value in item.items)
-    return Mapping(items, item.place)
+    return item.having("vars", values)
 
 
 def _check_names(container: Container, node: Sequence) -> None:
     for name in ("name", "version"):
-        value = container.variables.get(name, "")
-        if not value.strip():
-            raise RecipeError(
-                f"the container has no {name}",
-                place=str(node.place),
-                hint="begin with: `- vars: {author: me, name: web, version: 1.0}`",
-            )
+        if not container.variables.get(name, "").strip():
+            hint = "begin with: `- vars: {author: me, name: web, version: 1.0}`"
+            raise node.error(f"the container has no {name}", hint)
     for name in NAMES:
         value = container.variables.get(name, "")
         # A name may be a path, as App Container discovery has it: example.com/httpd.
         parts = value.split("/") if name == "name" else [value]
         if (len(parts) > 1 and not all(parts)) or any(map(_unfit_for_a_file, parts)):
-            raise RecipeError(
+            raise _where_set(name, container.steps).error(
                 f"{name} {value!r} cannot be part of a file name",
-                place=_place_of(name, container) or str(node.place),
-                hint=f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
+                f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
                 f"leading dot or dash; take at most {LONGEST_NAME} bytes",
             )
     author = container.variables.get("author", "")
     if "/" in author or not author.isprintable():
-        raise RecipeError(
-            f"author {author!r} cannot be shown",
-            place=_place_of("author", container) or str(node.place),
-            hint="write one line without slashes",
-        )
+        where = _where_set("author", container.steps)
+        raise where.error(f"author {author!r} cannot be shown", "write one line without slashes")
 
 
 def _unfit_for_a_file(value: str) -> bool:
@@ -431,13 +405,7 @@ def _unfit_for_a_file(value: str) -> bool:
     )
 
 
-def _place_of(name: str, container: Container) -> str | None:
-    """Where a variable got the value that it has."""
-    found = (_place_of_var(step, name) for step in reversed(container.steps))
-    return next((place for place in found if place is not None), None)
-
-
-def _place_of_var(step: LoadedStep, name: str) -> str | None:
-    values = step.node.get("vars")
-    found = values.get(name) if isinstance(values, Mapping) else None
-    return None if found is None else str(found.place)
+def _where_set(name: str, steps: tuple[LoadedStep, ...]) -> Node:
+    """Where a variable, which is set, got the value that it has."""
+    found = (step.variable(name) for step in reversed(steps))
+    return next(node for node in found if node is not None)

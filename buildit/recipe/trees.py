@@ -21,18 +21,13 @@ from buildit.recipe.merge import overlay
 from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import render_tree
-from buildit.recipe.yaml.node import Mapping, Scalar, Sequence, scalar_items
+from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
 from buildit.recipe.yaml.read import load_yaml
+from buildit.recipe.yaml.text import shown_place
 
 PACKAGE_FILE = "pkg.yaml"
 DEEPEST_CHAIN = 16
 _NOT_RENDERED = ("steps", "versions")
-
-
-def shown_place(path: Path) -> str:
-    """The path as messages show it: relative to the working directory where it lies below."""
-    text = os.path.relpath(path)
-    return str(path) if text.startswith("..") else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +63,11 @@ class Catalog:
         package = self._package(self._chain(directory, (), place or shown_place(directory)), origin)
         first = self._embedded.setdefault(package.name, package)
         if first.directories != package.directories:
-            raise RecipeError(
+            raise package.node.error(
                 f"{origin} and {first.origin} are both {package.name}",
-                place=str(package.node.place),
-                hint="a container has one package of a name: base one of them on the other",
+                "a container has one package of a name: base one of them on the other",
             )
         return first
-
-    def shadows(self, name: str) -> bool:
-        return name in self._embedded
 
     def versions(self, name: str, place: str) -> tuple[Version, ...]:
         """The versions of a package, newest first.
@@ -117,11 +108,8 @@ class Catalog:
         _, document = self._find(name, place)
         style = document.get("style")
         if not isinstance(style, Scalar) or style.text != "toolchain":
-            raise RecipeError(
-                f"{name} is no toolchain",
-                place=str(document.place),
-                hint="a toolchain has `style: toolchain` and a set of .debs in `debian:`",
-            )
+            hint = "a toolchain has `style: toolchain` and a set of .debs in `debian:`"
+            raise document.error(f"{name} is no toolchain", hint)
         return parse(document, ToolchainPackage)
 
     def _package(self, chain: _Chain, origin: str) -> Package:
@@ -131,16 +119,8 @@ class Catalog:
             for key, value in chain.node.items
         )
         node = Mapping(items, chain.node.place)
-        recipe = parse(node, Recipe)
-        return Package(
-            name=chain.name,
-            version=chain.version,
-            origin=origin,
-            recipe=recipe,
-            node=node,
-            directories=tuple(map(str, chain.directories)),
-            layers=chain.layers,
-        )
+        recipe, directories = parse(node, Recipe), tuple(map(str, chain.directories))
+        return Package(chain.name, chain.version, origin, recipe, node, directories, chain.layers)
 
     def _chain(self, directory: Path, below: tuple[Path, ...], place: str) -> _Chain:
         """The merged chain of the embedded package in `directory`; `below` are based on it."""
@@ -164,35 +144,28 @@ class Catalog:
         if base is None:
             raise _without_base(document)
         if not isinstance(base, Scalar):
-            raise RecipeError("expected a package or a path", place=str(base.place))
+            raise base.error("expected a package or a path")
         beneath = self._base(base, directory, (*below, real))
         own = document.without("base", "use", "version")
         _check_patches(beneath.node, own)
-        merged = overlay(beneath.node, own)
-        if not isinstance(merged, Mapping):
-            raise RecipeError("expected keys", place=str(document.place))
+        merged = _laid(beneath.node, own, document)
         use = document.get("use")
         layer = _use_layer(use, "use" if not below else "base")
         if use is not None and layer is None:
             merged = _with_declarations(merged, beneath.node, use)
-        return _Chain(
-            beneath.name,
-            _own_version(document) or beneath.version,
-            merged,
-            (*beneath.directories, directory),
-            (*beneath.layers, *((layer,) if layer else ())),
-        )
+        version = _own_version(document) or beneath.version
+        directories = (*beneath.directories, directory)
+        layers = (*beneath.layers, layer) if layer else beneath.layers
+        return _Chain(beneath.name, version, merged, directories, layers)
 
     def _base(self, base: Scalar, directory: Path, below: tuple[Path, ...]) -> _Chain:
         place = str(base.place)
         if base.text.startswith(("./", "../")):
             return self._chain(Path(os.path.normpath(directory / base.text)), below, place)
         if base.text.startswith(("debian:", "gentoo:")):
-            kind = base.text.split(":", 1)[0]
-            raise RecipeError(
-                f"this buildit cannot build from a {kind} source package yet",
-                place=place,
-                hint="base it on a package of the tree, or take the binary: `package: {debian: …}`",
+            raise base.error(
+                f"this buildit cannot build from a {base.text.split(':')[0]} source package yet",
+                "base it on a package of the tree, or take the binary: `package: {debian: …}`",
             )
         name, version = parse_name(base.text, place=place)
         tree_directory, document = self._find(name, place)
@@ -200,11 +173,8 @@ class Catalog:
         if version is None:
             version = known[0]
         elif version not in known:
-            raise UnsatisfiableError(
-                f"{name} has no version {version}",
-                place=place,
-                hint=f"it has: {', '.join(map(str, known))}",
-            )
+            hint = f"it has: {', '.join(map(str, known))}"
+            raise UnsatisfiableError(f"{name} has no version {version}", place=place, hint=hint)
         exact = next(one for one in known if one == version)
         return _of_tree(name, exact.text, tree_directory, document)
 
@@ -218,38 +188,32 @@ class Catalog:
         written = suggested_name(name)
         if written is not None and written.rpartition("-")[0] in self.names():
             near = [written]
-        raise UnsatisfiableError(
-            f"no tree has a package {name!r}",
-            place=place,
-            hint=f"did you mean {', '.join(near)}?"
-            if near
-            else f"trees: {', '.join(shown_place(tree) for tree in self.trees) or 'none'}",
-        )
+        hint = f"trees: {', '.join(map(shown_place, self.trees)) or 'none'}"
+        if near:
+            hint = f"did you mean {', '.join(near)}?"
+        raise UnsatisfiableError(f"no tree has a package {name!r}", place=place, hint=hint)
 
     def names(self) -> list[str]:
         """Every `category/name` of the trees, sorted."""
-        return sorted(
-            {
-                f"{path.parent.parent.name}/{path.parent.name}"
-                for tree in self.trees
-                for path in tree.glob(f"*/*/{PACKAGE_FILE}")
-            }
-        )
+        found = (path.parts for tree in self.trees for path in tree.glob(f"*/*/{PACKAGE_FILE}"))
+        return sorted({f"{category}/{name}" for *_, category, name, _ in found})
 
     def _document(self, directory: Path) -> Mapping | None:
         path = directory / PACKAGE_FILE
         if path not in self._documents:
             self.consulted.append(path)
-            self._documents[path] = self._read(path)
+            node = load_yaml(path) if os.path.lexists(path) else None
+            if node is not None and not isinstance(node, Mapping):
+                raise node.error("expected keys such as `description:`")
+            self._documents[path] = node
         return self._documents[path]
 
-    def _read(self, path: Path) -> Mapping | None:
-        if not os.path.lexists(path):
-            return None
-        node = load_yaml(path, shown_place(path))
-        if not isinstance(node, Mapping):
-            raise RecipeError("expected keys such as `description:`", place=str(node.place))
-        return node
+
+def _laid(base: Mapping, over: Node, document: Mapping) -> Mapping:
+    merged = overlay(base, over)
+    if not isinstance(merged, Mapping):
+        raise document.error("expected keys")
+    return merged
 
 
 def _without_base(document: Mapping) -> RecipeError:
@@ -257,10 +221,9 @@ def _without_base(document: Mapping) -> RecipeError:
     known = EmbeddedPackage.keys()
     foreign = [key.text for key, _ in document.items if key.text not in known]
     meant = document.key(nearest("base", foreign) or "")
-    return RecipeError(
+    return (meant or document).error(
         "the package has no base" + (f", but a key {meant.text!r}" if meant else ""),
-        place=str(meant.place if meant else document.place),
-        hint="begin with `base: category/name-version`, or move it into a tree",
+        "begin with `base: category/name-version`, or move it into a tree",
     )
 
 
@@ -270,30 +233,22 @@ def _own_version(document: Mapping) -> str:
     if node is None:
         return ""
     if not isinstance(node, Scalar):
-        raise RecipeError(
-            "expected a version", place=str(node.place), hint="such as `version: 1.22.1-r1`"
-        )
+        raise node.error("expected a version", "such as `version: 1.22.1-r1`")
     return Version.parse(node.text, place=str(node.place)).text
 
 
 def _versions(document: Mapping) -> tuple[Version, ...]:
     node = document.get("versions")
     if not isinstance(node, Mapping) or not node.items:
-        raise RecipeError(
-            "the package has no versions",
-            place=str((node or document).place),
-            hint="write `versions: {1.2.3: {sources: [...]}}`",
-        )
+        hint = "write `versions: {1.2.3: {sources: [...]}}`"
+        raise (node or document).error("the package has no versions", hint)
     found: dict[Version, Scalar] = {}
     for key, _ in node.items:
         version = Version.parse(key.text, place=str(key.place))
         first = found.setdefault(version, key)
         if first is not key:
-            raise RecipeError(
-                f"{key.text} and {first.text} are the same version",
-                place=str(key.place),
-                hint=f"the first is at {first.place}; keep one of them",
-            )
+            hint = f"the first is at {first.place}; keep one of them"
+            raise key.error(f"{key.text} and {first.text} are the same version", hint)
     return tuple(sorted(found, reverse=True))
 
 
@@ -301,11 +256,9 @@ def _of_tree(name: str, version: str, directory: Path, document: Mapping) -> _Ch
     versions = document.get("versions")
     own = versions.get(version) if isinstance(versions, Mapping) else None
     node = document.without("versions")
-    empty = own is None or (isinstance(own, Scalar) and not own.text)
-    merged = node if own is None or empty else overlay(node, own)
-    if not isinstance(merged, Mapping):
-        raise RecipeError("expected keys", place=str(document.place))
-    return _Chain(name, version, merged, (directory,))
+    if own is not None and own != Scalar("", own.place):
+        node = _laid(node, own, document)
+    return _Chain(name, version, node, (directory,))
 
 
 def _check_patches(base: Mapping, own: Mapping) -> None:
@@ -313,58 +266,47 @@ def _check_patches(base: Mapping, own: Mapping) -> None:
     mine, theirs = own.get("patches"), base.get("patches")
     if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
         return
-    removed = mine.get("$remove")
-    gone = {one.text for one in scalar_items(removed, str(mine.place))}
+    gone = {one.text for one in mine.texts("$remove")}
     for key, _ in mine.items:
         first = theirs.key(key.text)
         if first is not None and key.text not in gone:
-            raise RecipeError(
+            raise key.error(
                 f"the base has a patch {key.text!r} too",
-                place=str(key.place),
-                hint=f"rename yours; or drop the base's first: $remove: [{key.text}]",
-                details=(f"the base's: {first.place}",),
+                f"rename yours; or drop the base's first: $remove: [{key.text}]",
+                f"the base's: {first.place}",
             )
 
 
-def _use_layer(node: object, name: str) -> FlagLayer | None:
+_SWITCHES = ("with", "without")
+_SWITCHED = "write use: {with: [ipv6], without: [http2]}"
+
+
+def _use_layer(node: Node | None, name: str) -> FlagLayer | None:
     """The flags that `use: {with: [...], without: [...]}` sets; None where it declares flags."""
     if not isinstance(node, Mapping) or not node.items:
         return None
-    if not all(
-        key.text in ("with", "without") and isinstance(value, Sequence) for key, value in node.items
-    ):
+    if not all(key.text in _SWITCHES and isinstance(value, Sequence) for key, value in node.items):
         return None
     assignments: list[Assignment] = []
-    for key in ("with", "without"):
-        for item in scalar_items(node.get(key), str(node.place)):
-            place = str(item.place)
-            wish = parse_assignment(item.text.lstrip("+"), place)
+    for key in _SWITCHES:
+        for item in node.texts(key):
+            wish = parse_assignment(item.text.lstrip("+"), str(item.place))
             if key == "without":
                 if isinstance(wish.value, str) or not wish.value:
-                    raise RecipeError(
-                        f"cannot disable {item.text!r}", place=place, hint="name just the flag"
-                    )
-                wish = Assignment(wish.flag, False, place)
+                    raise item.error(f"cannot disable {item.text!r}", "name just the flag")
+                wish = Assignment(wish.flag, False, str(item.place))
             assignments.append(wish)
     return FlagLayer(name, tuple(assignments))
 
 
-def _with_declarations(merged: Mapping, base: Mapping, use: object) -> Mapping:
+def _with_declarations(merged: Mapping, base: Mapping, use: Node) -> Mapping:
     """`merged` with the declarations of `use` laid over the base's."""
     if not isinstance(use, Mapping):
-        place = use.place if isinstance(use, Scalar | Sequence) else merged.place
-        raise RecipeError(
-            "expected flags to turn on and off",
-            place=str(place),
-            hint="write use: {with: [ipv6], without: [http2]}",
-        )
+        raise use.error("expected flags to turn on and off", _SWITCHED)
     for key, _ in use.items:
-        if key.text in ("with", "without"):
-            raise RecipeError(
-                f"`{key.text}` takes a list of flags, and stands beside no declarations",
-                place=str(key.place),
-                hint="write use: {with: [ipv6], without: [http2]}",
-            )
-    laid = overlay(base.get("use"), use)
+        if key.text in _SWITCHES:
+            message = f"`{key.text}` takes a list of flags, and stands beside no declarations"
+            raise key.error(message, _SWITCHED)
     label = Scalar("use", use.items[0][0].place if use.items else use.place)
+    laid = overlay(base.get("use"), use)
     return Mapping((*merged.without("use").items, (label, laid)), merged.place)

@@ -20,8 +20,19 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+class _Located:
+    """What stands at a place in a user's file."""
+
+    __slots__ = ()
+    place: Place
+
+    def error(self, message: str, hint: str | None = None, *details: str) -> RecipeError:
+        """What is wrong there, to be raised."""
+        return RecipeError(message, place=str(self.place), hint=hint, details=details)
+
+
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(_Located):
     """`body` is where the text's first character stands, if each line of it is one of the file.
 
     `rendered` text came out of a template; it is never taken for one again.
@@ -42,13 +53,13 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(_Located):
     items: tuple[Node, ...]
     place: Place
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(_Located):
     """`items` in written order; keys are unique."""
 
     items: tuple[tuple[Scalar, Node], ...]
@@ -62,6 +73,22 @@ class Mapping:
 
     def without(self, *keys: str) -> Mapping:
         return Mapping(tuple(pair for pair in self.items if pair[0].text not in keys), self.place)
+
+    def having(self, key: str, value: Node) -> Mapping:
+        """With another value at a key that it has."""
+        pairs = ((name, value if name.text == key else own) for name, own in self.items)
+        return Mapping(tuple(pairs), self.place)
+
+    def texts(self, key: str) -> tuple[Scalar, ...]:
+        """The list of texts at a key; none where the key is absent.
+
+        Raises:
+            RecipeError: it is something else.
+        """
+        found = self.get(key) or Sequence((), self.place)
+        if not isinstance(found, Sequence) or not all(isinstance(i, Scalar) for i in found.items):
+            raise self.error("expected a list of texts")
+        return tuple(item for item in found.items if isinstance(item, Scalar))
 
 
 Node = Scalar | Sequence | Mapping
@@ -78,16 +105,3 @@ def leaves(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         case Mapping(items):
             for key, value in items:
                 yield from leaves(value, (*path, key.text))
-
-
-def scalar_items(node: Node | None, place: str) -> tuple[Scalar, ...]:
-    """The texts of a list of texts; none where the key is absent.
-
-    Raises:
-        RecipeError: it is something else.
-    """
-    if node is None:
-        return ()
-    if not isinstance(node, Sequence) or not all(isinstance(i, Scalar) for i in node.items):
-        raise RecipeError("expected a list of texts", place=place)
-    return tuple(item for item in node.items if isinstance(item, Scalar))

@@ -14,7 +14,7 @@ import yaml
 
 from buildit.errors import RecipeError
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
-from buildit.recipe.yaml.text import character_name, decoded_text, read_text, refused_character
+from buildit.recipe.yaml.text import character_name, read_text, refused_character, shown_place
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -23,23 +23,14 @@ MAX_NODES = 100_000
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
-def load_yaml(path: Path, file: str | None = None) -> Node:
-    """The document in the file at `path`; `file` is its name in messages.
+def load_yaml(path: Path) -> Node:
+    """The document in the file at `path`.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML document within the rules above.
     """
-    shown = str(path) if file is None else file
+    shown = shown_place(path)
     return parse_yaml(read_text(path, shown), shown)
-
-
-def parse_yaml_bytes(content: bytes, file: str) -> Node:
-    """As `parse_yaml`, of bytes that somebody else read.
-
-    Raises:
-        RecipeError: as `load_yaml`.
-    """
-    return parse_yaml(decoded_text(content, file), file)
 
 
 def parse_yaml(text: str, file: str) -> Node:

@@ -6,6 +6,7 @@ opening never waits for a writer.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import unicodedata
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from buildit.errors import RecipeError
 from buildit.files import NotRegularError, open_regular
-from buildit.recipe.yaml.node import Place
+from buildit.recipe.yaml.node import Place, Scalar
 
 LARGEST_FILE = 1 << 20
 """The largest file that a user's YAML may be (THREATS A2)."""
@@ -25,40 +26,43 @@ _REFUSED = re.compile(
 )
 
 
-def read_text(path: Path, file: str | None = None, most: int = LARGEST_FILE) -> str:
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def shown_place(path: Path) -> str:
+    """The path as messages show it: relative to the working directory where it lies below."""
+    text = os.path.relpath(path)
+    return str(path) if text.startswith("..") else text
+
+
+def read_text(path: Path, file: str = "", most: int = LARGEST_FILE) -> str:
     """The text of the file at `path`, at most `most` bytes; `file` is its name in messages.
 
     Raises:
         RecipeError: it is missing, not a regular file, unreadable, too large, or not text.
     """
-    shown = str(path) if file is None else file
-    return decoded_text(read_bytes(path, shown, most), shown, most)
-
-
-def read_bytes(path: Path, file: str, most: int = LARGEST_FILE) -> bytes:
-    """The bytes of the regular file at `path`, at most `most`.
-
-    Raises:
-        RecipeError: it is missing, not a regular file, unreadable or too large.
-    """
+    file = file or str(path)
     try:
         with open_regular(path, follow=True) as stream:
             content = stream.read(most + 1)
     except NotRegularError as error:
-        raise RecipeError(f"expected a file, found {_kind(error.mode)}", place=file) from error
+        kind = _KINDS.get(stat.S_IFMT(error.mode), "something else")
+        raise RecipeError(f"expected a file, found {kind}", place=file) from error
+    except FileNotFoundError as error:
+        raise RecipeError("there is no such file", place=file) from error
+    except PermissionError as error:
+        hint = f"run: chmod u+r {file}"
+        raise RecipeError("the file may not be read", place=file, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
-    return within_limit(content, file, most)
-
-
-def within_limit(content: bytes, file: str, most: int = LARGEST_FILE) -> bytes:
-    if len(content) > most:
-        raise RecipeError(
-            f"the file is larger than {most >> 20} MiB",
-            place=file,
-            hint="move long content into files of its own and name them here",
-        )
-    return content
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"the file cannot be read: {reason}", place=file) from error
+    return decoded_text(content, file, most)
 
 
 def decoded_text(content: bytes, file: str, most: int = LARGEST_FILE) -> str:
@@ -67,29 +71,31 @@ def decoded_text(content: bytes, file: str, most: int = LARGEST_FILE) -> str:
     Raises:
         RecipeError: it is too large, not UTF-8, or holds control characters.
     """
+    if len(content) > most:
+        hint = "move long content into files of its own and name them here"
+        raise RecipeError(f"the file is larger than {most >> 20} MiB", place=file, hint=hint)
     try:
-        text = within_limit(content, file, most).decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8")
         raise RecipeError(
             f"byte 0x{content[error.start]:02x} is not UTF-8",
-            place=str(place_at(before, len(before), file)),
+            place=str(_place_at(before, len(before), file)),
             hint=f"convert the file: iconv -f ISO-8859-1 -t UTF-8 {file}",
         ) from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if match := _REFUSED.search(text):
+    if char := refused_character(text):
         raise RecipeError(
-            f"{character_name(match.group())} is not allowed in this file",
-            place=str(place_at(text, match.start(), file)),
+            f"{character_name(char)} is not allowed in this file",
+            place=str(_place_at(text, text.index(char), file)),
             hint="remove it; where a value needs it, write it in a file of its own",
         )
     return text
 
 
-def place_at(text: str, offset: int, file: str) -> Place:
+def _place_at(text: str, offset: int, file: str) -> Place:
     """Where the character at `offset` of a file's whole text stands."""
-    start = text.rfind("\n", 0, offset) + 1
-    return Place(file, text.count("\n", 0, offset) + 1, offset - start + 1)
+    return Scalar(text, Place(file, 1, 1), Place(file, 1, 1)).place_of(offset)
 
 
 def refused_character(text: str) -> str | None:
@@ -102,23 +108,3 @@ def character_name(char: str) -> str:
     """How messages call a character that cannot be shown: `control character U+0000`."""
     kind = "control character" if unicodedata.category(char) == "Cc" else "character"
     return f"{kind} U+{ord(char):04X}"
-
-
-def _unreadable(file: str, error: OSError | ValueError) -> RecipeError:
-    if isinstance(error, FileNotFoundError):
-        return RecipeError("there is no such file", place=file)
-    if isinstance(error, PermissionError):
-        return RecipeError("the file may not be read", place=file, hint=f"run: chmod u+r {file}")
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return RecipeError(f"the file cannot be read: {reason}", place=file)
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "a directory",
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "something else")

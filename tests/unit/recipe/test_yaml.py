@@ -15,7 +15,7 @@ from buildit.errors import RecipeError
 from buildit.recipe.schema import plain
 from buildit.recipe.yaml import read as yamltext
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
-from buildit.recipe.yaml.read import parse_yaml, parse_yaml_bytes
+from buildit.recipe.yaml.read import parse_yaml
 from buildit.recipe.yaml.text import decoded_text
 from tests.scale import examples
 
@@ -273,7 +273,7 @@ _YAML = st.lists(
 
 def _read(content: bytes) -> Node | RecipeError:
     try:
-        return parse_yaml_bytes(content, "f")
+        return parse_yaml(decoded_text(content, "f"), "f")
     except RecipeError as error:
         return error
 
