@@ -25,7 +25,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.source import OLDEST, SETTLED, unpack_source
 from buildit.archive.tar.admit import Budget
-from buildit.debian.sources_list import Paragraph, paragraphs, read_sources
+from buildit.debian.sources_list import paragraphs, read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
 from buildit.remote.fetch import default_transport
@@ -100,19 +100,19 @@ def fetched(names: Sequence[str], into: Path, transport: Transport) -> Iterator[
     """The upstream archives of Debian source packages, each deleted when the next is asked for."""
     base = next(source.uri for source in read_sources().usable if source.suite == "bookworm")
     index = lzma.decompress(_body(transport, f"{base}/{INDEX}")).decode()
-    newest: dict[str, Paragraph] = {}
-    for found in paragraphs(index, INDEX):
-        newest[found["package"].value] = found
+    newest: dict[str, dict[str, str]] = {}
+    for _, found in paragraphs(index, INDEX):
+        newest[found["package"]] = found
     for name in names:
         paragraph = newest[name]
-        for line in paragraph["checksums-sha256"].value.strip().split("\n"):
+        for line in paragraph["checksums-sha256"].strip().split("\n"):
             digest, _, file = line.split()
             if ".orig" not in file and not _native(file, paragraph):
                 continue
             if file.endswith(".asc"):
                 continue
             path = into / file
-            url = f"{base}/{paragraph['directory'].value}/{file}"
+            url = f"{base}/{paragraph['directory']}/{file}"
             path.write_bytes(_body(transport, url))
             if digest_file(path) != digest:
                 raise ValueError(f"{url} has another digest than its index says")
@@ -120,8 +120,8 @@ def fetched(names: Sequence[str], into: Path, transport: Transport) -> Iterator[
             path.unlink()
 
 
-def _native(file: str, paragraph: Paragraph) -> bool:
-    return "native" in paragraph["format"].value and ".tar." in file
+def _native(file: str, paragraph: dict[str, str]) -> bool:
+    return "native" in paragraph["format"] and ".tar." in file
 
 
 def _body(transport: Transport, url: str) -> bytes:

@@ -1,8 +1,8 @@
 """Every file operation on trees that somebody else shaped: through a directory's descriptor.
 
-Paths are relative to the root and resolved by openat2(2) with BENEATH, NO_SYMLINKS and
-NO_MAGICLINKS; kernels and containers without it get a walk of one component at a time. No
-operation here follows a symbolic link, whatever the tree holds (THREATS.md, 5.1).
+Paths are relative to the root and plain, and are walked one component at a time, each opened by
+openat(2) below the one before. No operation here follows a symbolic link, whatever the tree holds
+(THREATS.md, 5.1).
 
 A `Root` keeps the descriptor of the last parent, so it is for one thread, and for trees that no
 other process changes meanwhile.
@@ -10,29 +10,22 @@ other process changes meanwhile.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from buildit.archive.tar.names import path_bytes, shown
 from buildit.errors import IntegrityError
 
-_OPENAT2 = 437  # the same on x86_64, aarch64 and every architecture since Linux 5.6
-_RESOLVE = 0x02 | 0x04 | 0x08  # NO_MAGICLINKS | NO_SYMLINKS | BENEATH, linux/openat2.h
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_RACES = 8  # openat2 answers EAGAIN where a rename raced with it; then it is asked again
-
-Opener = Callable[[int, bytes, int, int], int]
-"""(directory, relative path, flags, mode) -> descriptor; never through a symbolic link."""
+_STEP = _HANDLE | os.O_DIRECTORY
 
 
 class Root:
@@ -42,9 +35,8 @@ class Root:
     `OSError` for what any file operation may meet (absent, exists, full disk).
     """
 
-    def __init__(self, fd: int, opener: Opener) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._open = opener
         self._parent_path = b""
         self._parent_fd = fd
 
@@ -55,8 +47,7 @@ class Root:
         Raises:
             OSError: it is no directory or cannot be opened.
         """
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return cls(fd, opener_for(fd))
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def inner(self, path: str) -> Self:
         """A directory beneath this one as a root of its own.
@@ -65,8 +56,7 @@ class Root:
             IntegrityError: it is a symbolic link, or lies behind one.
             OSError: it is no directory.
         """
-        fd = self._beneath_bytes(_checked(path), _DIRECTORY, path)
-        return type(self)(fd, self._open)
+        return type(self)(self._directory(_checked(path), path))
 
     def close(self) -> None:
         self._forget()
@@ -86,7 +76,7 @@ class Root:
         Raises:
             IntegrityError: it is not a regular file.
         """
-        fd = self._beneath(path, _READ, 0)
+        fd = self._opened(path, _READ)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise _unsafe(path, "it is not a regular file")
@@ -122,26 +112,21 @@ class Root:
 
     def link(self, existing: str, path: str) -> None:
         """Make `path` a further name of the file or link `existing`."""
-        checked = _checked(existing)
-        above, _, last = checked.rpartition(b"/")
-        source = self._beneath_bytes(above, _DIRECTORY, existing)
-        try:
-            directory, name = self._parent(path)
-            os.link(last, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
-        finally:
-            os.close(source)
+        self._from(existing, partial(os.link, follow_symlinks=False), path)
 
     def rename(self, old: str, path: str) -> None:
         """Move within the tree; a file at `path` is replaced."""
-        checked = _checked(old)
-        above, _, last = checked.rpartition(b"/")
-        source = self._beneath_bytes(above, _DIRECTORY, old)
+        self._from(old, os.rename, path)
+        self._forget()
+
+    def _from(self, old: str, call: Callable[..., None], path: str) -> None:
+        above, _, last = _checked(old).rpartition(b"/")
+        source = self._directory(above, old)
         try:
             directory, name = self._parent(path)
-            os.rename(last, name, src_dir_fd=source, dst_dir_fd=directory)
+            call(last, name, src_dir_fd=source, dst_dir_fd=directory)
         finally:
             os.close(source)
-            self._forget()
 
     def unlink(self, path: str) -> None:
         directory, name = self._parent(path)
@@ -157,14 +142,12 @@ class Root:
         return os.readlink(name, dir_fd=directory).decode("utf-8", "surrogateescape")
 
     def lstat(self, path: str) -> os.stat_result:
-        if not path:
-            return os.fstat(self._fd)
-        directory, name = self._parent(path)
+        directory, name = self._node(path)
         return os.lstat(name, dir_fd=directory)
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in bytewise order."""
-        fd = self._beneath(path, _DIRECTORY, 0)
+        fd = self._opened(path, _DIRECTORY)
         try:
             names = sorted(os.fsencode(name) for name in os.listdir(fd))
         finally:
@@ -177,7 +160,7 @@ class Root:
         Raises:
             IntegrityError: it is a symbolic link.
         """
-        fd = self._beneath(path, _HANDLE, 0)
+        fd = self._opened(path, _HANDLE)
         try:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
                 raise _unsafe(path, "it is a symbolic link")
@@ -188,19 +171,13 @@ class Root:
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Set the owner of a node, of the link itself where it is one."""
-        if not path:
-            os.fchown(self._fd, uid, gid)
-            return
-        directory, name = self._parent(path)
+        directory, name = self._node(path)
         os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
 
     def utime(self, path: str, mtime: int) -> None:
         """Set both times of a node, in whole seconds, of the link itself where it is one."""
+        directory, name = self._node(path)
         times = (mtime * 10**9, mtime * 10**9)
-        if not path:
-            os.utime(self._fd, ns=times)
-            return
-        directory, name = self._parent(path)
         os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
     def walk(
@@ -229,7 +206,7 @@ class Root:
 
         So sorted they give the bytewise order of whole paths: `a`, `a-b`, `a/c`.
         """
-        fd = self._beneath_bytes(path, _DIRECTORY, path.decode("utf-8", "surrogateescape"))
+        fd = self._directory(path, path.decode("utf-8", "surrogateescape"))
         found = []
         try:
             for name in map(os.fsencode, os.listdir(fd)):
@@ -246,7 +223,7 @@ class Root:
         """The descriptor of the directory that holds `path`, and the last part of the path."""
         above, _, name = _checked(path).rpartition(b"/")
         if above != self._parent_path:
-            fd = self._beneath_bytes(above, _DIRECTORY, path)
+            fd = self._directory(above, path)
             self._forget()
             self._parent_path, self._parent_fd = above, fd
         return self._parent_fd, name
@@ -256,26 +233,43 @@ class Root:
             os.close(self._parent_fd)
         self._parent_path, self._parent_fd = b"", self._fd
 
-    def _beneath(self, path: str, flags: int, mode: int) -> int:
-        if not path:
-            return self._open(self._fd, b".", flags, mode)
-        directory, name = self._parent(path)
-        # one component below a resolved parent needs no more than O_NOFOLLOW, and no ctypes
-        return _guarded(by_walk, directory, name, flags, path)
+    def _node(self, path: str) -> tuple[int, bytes]:
+        """The same, for what the root has as well."""
+        return self._parent(path) if path else (self._fd, b".")
 
-    def _beneath_bytes(self, path: bytes, flags: int, whole: str) -> int:
-        return _guarded(self._open, self._fd, path or b".", flags, whole)
+    def _opened(self, path: str, flags: int) -> int:
+        return _walked(*self._node(path), flags, path)
+
+    def _directory(self, path: bytes, whole: str) -> int:
+        return _walked(self._fd, path or b".", _DIRECTORY, whole)
 
 
-def _guarded(opener: Opener, directory: int, path: bytes, flags: int, whole: str) -> int:
-    try:
-        return opener(directory, path, flags, 0)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EXDEV):
-            raise _unsafe(whole, "it goes through a symbolic link") from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise _unsafe(whole[:80], "it is longer than the system allows") from error
-        raise
+def _walked(held: int, path: bytes, flags: int, whole: str) -> int:
+    """A descriptor of what lies beneath the directory `held`; `flags` are for the last component.
+
+    Raises:
+        IntegrityError: a component is a symbolic link, or too long.
+    """
+    parts = path.split(b"/")
+    for number, part in enumerate(parts, 1):
+        try:
+            deeper = os.open(part, flags if number == len(parts) else _STEP, dir_fd=held)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise _unsafe(whole[:80], "it is longer than the system allows") from error
+            # with O_DIRECTORY a link is "not a directory"
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(held, part):
+                raise _unsafe(whole, "it goes through a symbolic link") from error
+            raise
+        finally:
+            if number > 1:
+                os.close(held)
+        held = deeper
+    return held
+
+
+def _is_link(directory: int, name: bytes) -> bool:
+    return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
 
 
 def _checked(path: str) -> bytes:
@@ -290,74 +284,3 @@ def _unsafe(path: str, reason: str) -> IntegrityError:
         f"refusing to use the path {shown(path)!r}: {reason}",
         hint="nothing outside the tree was touched; check what put this path there",
     )
-
-
-def opener_for(fd: int) -> Opener:
-    """openat2 where the kernel (and the container around us) lets it through, else a walk."""
-    try:
-        os.close(by_openat2(fd, b".", _DIRECTORY, 0))
-    except OSError as error:
-        # a seccomp filter that does not know the call answers EPERM (moby before 20.10)
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return by_walk
-        raise
-    return by_openat2
-
-
-def by_openat2(directory: int, path: bytes, flags: int, mode: int) -> int:
-    """openat2(2): struct open_how is flags, mode, resolve, each an u64."""
-    if not flags & os.O_PATH:
-        flags &= ~os.O_NOFOLLOW  # NO_SYMLINKS says ELOOP of a link; this would make it ENOTDIR
-    how = struct.pack("=QQQ", flags, mode, _RESOLVE)
-    number = errno.EAGAIN
-    for _ in range(_RACES):
-        fd = int(_syscall()(_OPENAT2, directory, path, how, len(how)))
-        if fd >= 0:
-            return fd
-        number = ctypes.get_errno()
-        if number not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise OSError(number, os.strerror(number), os.fsdecode(path))
-
-
-def by_walk(directory: int, path: bytes, flags: int, mode: int) -> int:
-    """The same with openat(2): each component opened without following a link."""
-    *above, last = path.split(b"/")
-    held = os.dup(directory)
-    try:
-        for part in above:
-            deeper = _step(held, part)
-            os.close(held)
-            held = deeper
-        try:
-            return os.open(last, flags | os.O_NOFOLLOW, mode, dir_fd=held)
-        except NotADirectoryError:
-            _refuse_link(held, last)
-            raise
-    finally:
-        os.close(held)
-
-
-def _step(directory: int, name: bytes) -> int:
-    if name == b"..":
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), os.fsdecode(name))
-    try:
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=directory)
-    except NotADirectoryError:
-        _refuse_link(directory, name)
-        raise
-
-
-def _refuse_link(directory: int, name: bytes) -> None:
-    """openat with O_DIRECTORY says ENOTDIR of a link; openat2 says ELOOP. Make them agree."""
-    if stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(name))
-
-
-@cache
-def _syscall() -> Callable[[int, int, bytes, bytes, int], int]:
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    call.restype = ctypes.c_long
-    call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
-    return call

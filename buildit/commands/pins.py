@@ -110,7 +110,7 @@ def _select(
     from buildit.debian.select import select
 
     with downloads.debian().open_indices(suites, choice.target.debian) as indices:
-        return select(packages, indices.merged), dict(indices.dates)
+        return select(packages, indices), dict(indices.dates)
 
 
 def dates_of(choice: Choice, answers: Mapping[str, Answer]) -> Mapping[str, str]:

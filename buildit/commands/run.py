@@ -96,8 +96,7 @@ class Downloads:
                 hint="run once without --offline; what is then in the store and the lock will do",
             )
         if self._archive is None:
-            from buildit.debian.archive import DebianArchive
-            from buildit.debian.release import archive_keys
+            from buildit.debian.archive import DebianArchive, archive_keys
             from buildit.debian.sources_list import AptSource, read_sources
 
             listed = self.lists.get("debian")

@@ -3,41 +3,42 @@
 `mirror://debian/…` means the sources whose signed release says `Origin: Debian`. A suite that the
 machine does not use itself is looked for below the same places, so that a Debian 12 toolchain can
 be chosen on a later Debian too.
+
+An archive's signed list of indices (InRelease) is verified, checked, then read. The rules are
+apt-secure(8)'s, narrowed: only the archive keys in `keys/` count, the suite must be the one asked
+for, the time must fit, `Origin` must be Debian, and only SHA-256 is looked at.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
-import tempfile
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, BinaryIO
 
 from buildit.archive.decompress import decompressed
 from buildit.archive.tar.admit import Budget
-from buildit.debian.packages import INDEX_FORMAT, PackageIndex, build_index
-from buildit.debian.release import (
-    DEBIAN_ORIGIN,
-    MAX_INRELEASE,
-    IndexFile,
-    Release,
-    fetch_release,
-    inrelease_url,
-    iso_time,
-    read_release,
-)
-from buildit.debian.select import Merged
-from buildit.debian.sources_list import AptSource
-from buildit.digest import CHUNK, Digest
-from buildit.errors import FetchError, IntegrityError, StoreError, UnsatisfiableError
+from buildit.debian.packages import INDEX_FORMAT, Candidate, PackageIndex, build_index
+from buildit.debian.sources_list import AptSource, paragraphs
+from buildit.digest import Digest, digest_bytes, is_hex64
+from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError
 from buildit.events import Reporter, silent
 from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.transport import Transport, read_small
+from buildit.remote.transport import LocationError, Transport, read_small
+from buildit.trust.openpgp import verify_clearsigned
 
+DEBIAN_ORIGIN = "Debian"
+MAX_INRELEASE = 16 << 20
+"""Largest InRelease in bytes; bookworm's has 150 kB."""
+CLOCK_SLACK = 24 * 3600
+"""Seconds that the archive's clock may be ahead of ours."""
+_PATH = re.compile(r"[A-Za-z0-9+@][A-Za-z0-9+@._/-]*")
 KEEP_SECONDS = 30 * 24 * 3600
 """How long a cached index stays after its last use."""
 MAX_INDEX = 1 << 30
@@ -45,60 +46,186 @@ MAX_INDEX = 1 << 30
 _FORMS = (".xz", ".gz", "")
 
 
-class _FolderIngest:
-    def __init__(self, stream: IO[bytes], path: Path, folder: Path) -> None:
-        self._stream = stream
-        self._path = path
-        self._folder = folder
-        self._hash = hashlib.sha256()
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """One index: digest and size in bytes."""
 
-    def write(self, data: bytes, /) -> int:
-        self._hash.update(data)
-        return self._stream.write(data)
-
-    def commit(self, expected: Digest | None = None) -> Digest:
-        digest = Digest(self._hash.hexdigest())
-        if expected is not None and digest != expected:
-            raise IntegrityError(f"expected sha256:{expected}, got sha256:{digest}")
-        self._stream.flush()
-        os.replace(self._path, self._folder / digest)
-        return digest
+    digest: Digest
+    size: int
 
 
-class FolderSink:
-    """A plain directory of files named by digest, for what is fetched, read once and thrown away.
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a suite says of itself. Times in seconds since 1970. `files` by path below the suite."""
 
-    A `BlobSink` on a directory, which is made when it is needed.
+    origin: str
+    suite: str
+    codename: str
+    date: int
+    valid_until: int | None
+    by_hash: bool
+    components: tuple[str, ...]
+    files: Mapping[str, IndexFile]
+
+
+def archive_keys() -> tuple[bytes, ...]:
+    """The OpenPGP keys of Debian's archive that buildit ships (`keys/README.md`)."""
+    folder = Path(__file__).parent / "keys"
+    return tuple(path.read_bytes() for path in sorted(folder.glob("*.asc")))
+
+
+def fetch_release(
+    source: AptSource, transport: Transport, keys: Sequence[bytes], now: int
+) -> Release:
+    """Fetch, verify and check the release of a source.
+
+    Raises:
+        FetchError: the archive does not serve it.
+        IntegrityError: it is not signed by `keys`, is of another suite, outdated, or malformed.
     """
+    url = inrelease_url(source)
+    try:
+        message = read_small(transport, url, MAX_INRELEASE)
+    except LocationError as error:
+        error.hint = error.hint or "check the network and the machine's apt sources"
+        raise
+    release = read_release(message, keys, url)
+    check_release(release, source, now)
+    return release
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def path(self, digest: Digest) -> Path:
-        return self._folder / digest
+def inrelease_url(source: AptSource) -> str:
+    return f"{source.uri}/dists/{source.suite}/InRelease"
+
+
+def read_release(message: bytes, keys: Sequence[bytes], place: str) -> Release:
+    """Verify an InRelease, then read what was verified.
+
+    Raises:
+        IntegrityError: a bad signature, or a malformed file.
+    """
+    try:
+        return _parse(verify_clearsigned(message, keys).text)
+    except IntegrityError as error:
+        raise IntegrityError(error.message, place=place, hint=error.hint) from error
+    except (RecipeError, ValueError) as error:
+        reason = error.message if isinstance(error, RecipeError) else error
+        raise IntegrityError(f"malformed release file: {reason}", place=place) from error
+
+
+def check_release(release: Release, source: AptSource, now: int) -> None:
+    """Check a release against what was asked for, at the time `now`.
+
+    Raises:
+        IntegrityError: another suite, outdated, or from the future.
+    """
+    place = inrelease_url(source)
+    if source.suite not in (release.suite, release.codename):
+        reason = f"is of suite {release.codename!r} ({release.suite!r}), not of {source.suite!r}"
+        raise IntegrityError(reason, place=place, hint="the mirror is broken: take another one")
+    if source.check_date and release.date > now + CLOCK_SLACK:
+        raise IntegrityError(
+            f"was signed at {iso_time(release.date)}, which is in the future",
+            place=place,
+            hint="set this machine's clock",
+        )
+    if source.check_valid_until and release.valid_until is not None and now > release.valid_until:
+        raise IntegrityError(
+            f"is valid until {iso_time(release.valid_until)}, which has passed",
+            place=place,
+            hint="the mirror is out of date: take another one; for a snapshot, say "
+            "Check-Valid-Until: no in its apt source",
+        )
+
+
+def iso_time(seconds: int) -> str:
+    """`2026-05-16T09:30:11Z`"""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _parse(text: bytes) -> Release:
+    """ValueError says what is malformed."""
+    try:
+        found = [fields for _, fields in paragraphs(text.decode("utf-8"), "InRelease")]
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8") from error
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} paragraphs")
+    (fields,) = found
+    for name in ("date", "sha256"):
+        if name not in fields:
+            raise ValueError(f"no {name!r}")
+    return Release(
+        origin=fields.get("origin", ""),
+        suite=fields.get("suite", ""),
+        codename=fields.get("codename", ""),
+        date=_time(fields["date"]),
+        valid_until=_time(fields["valid-until"]) if "valid-until" in fields else None,
+        by_hash=fields.get("acquire-by-hash") == "yes",
+        components=tuple(fields.get("components", "").split()),
+        files=dict(_file(line) for line in fields["sha256"].split("\n") if line),
+    )
+
+
+def _time(text: str) -> int:
+    """`Sat, 11 Jul 2026 10:16:37 UTC`"""
+    try:
+        return int(parsedate_to_datetime(text.replace("UTC", "+0000")).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"not a time: {text!r}") from error
+
+
+def _file(line: str) -> tuple[str, IndexFile]:
+    words = line.split()
+    if len(words) != 3 or not is_hex64(words[0]) or not words[1].isdecimal():
+        raise ValueError(f"{line[:80]!r}")
+    digest, size, path = words
+    if ".." in path or not _PATH.fullmatch(path):
+        raise ValueError(f"path {path[:80]!r}")
+    return path, IndexFile(Digest(digest), int(size))
+
+
+class _Fetched:
+    """A `BlobSink` in memory, for packed indices (10 MB), which are read once and thrown away."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[Digest, bytes] = {}
 
     def has(self, digest: Digest) -> bool:
-        return self.path(digest).is_file()
+        return digest in self.blobs
 
     @contextmanager
-    def ingest(self) -> Iterator[_FolderIngest]:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as stream:
-                try:
-                    yield _FolderIngest(stream.file, Path(stream.name), self._folder)
-                finally:
-                    Path(stream.name).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write: {error.strerror}", place=str(self._folder)) from error
+    def ingest(self) -> Iterator[_Ingest]:
+        yield _Ingest(self.blobs)
+
+
+class _Ingest(io.BytesIO):
+    def __init__(self, blobs: dict[Digest, bytes]) -> None:
+        super().__init__()
+        self._blobs = blobs
+
+    def commit(self, expected: Digest | None = None) -> Digest:
+        data = self.getvalue()
+        digest = digest_bytes(data)
+        if expected is not None and digest != expected:
+            raise IntegrityError(f"expected sha256:{expected}, got sha256:{digest}")
+        self._blobs[digest] = data
+        return digest
 
 
 @dataclass(frozen=True, slots=True)
 class Indices:
-    """What can be chosen from: all suites as one, and each suite's date (ISO 8601, UTC)."""
+    """What can be chosen from: all suites as one, earlier ones first where versions are equal, and
+    each suite's date (ISO 8601, UTC)."""
 
-    merged: Merged
+    indices: tuple[PackageIndex, ...]
     dates: Mapping[str, str]
+
+    def named(self, name: str) -> tuple[Candidate, ...]:
+        return tuple(found for index in self.indices for found in index.named(name))
+
+    def providing(self, name: str) -> tuple[Candidate, ...]:
+        return tuple(found for index in self.indices for found in index.providing(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +285,14 @@ class DebianArchive:
         ]
         self._bring([index for index in wanted if not self._cached(index).is_file()])
         with ExitStack() as stack:
-            opened: list[PackageIndex] = []
+            opened = []
             for index in wanted:
                 path = self._cached(index)
                 os.utime(path)
-                opened.append(PackageIndex(path, index.suite))
-                stack.callback(opened[-1].close)
+                opened.append(stack.enter_context(closing(PackageIndex(path, index.suite))))
             self._prune()
             dates = {source.suite: iso_time(release.date) for source, release in releases}
-            yield Indices(Merged(tuple(opened)), dates)
+            yield Indices(tuple(opened), dates)
 
     def _release(self, suite: str) -> tuple[AptSource, Release]:
         own = [source for source in self.sources if source.suite == suite]
@@ -199,16 +325,14 @@ class DebianArchive:
         """Fetch, verify and convert indices."""
         if not missing:
             return
-        sink = FolderSink(self.cache / "fetched")
+        sink = _Fetched()
         fetcher = Fetcher(sink, self.transport, self.cache / "partial", reporter=self.reporter)
-        fetcher.fetch_all([index.fetch() for index in missing], 4)
+        fetcher.fetch_all([index.fetch for index in missing], 4)
         for index in missing:
-            path = sink.path(index.file.digest)
-            with path.open("rb") as packed:
-                plain = decompressed(packed, Budget(total_bytes=MAX_INDEX), index.place)
-                checked = _Checked(plain, index.plain, index.place)
-                build_index(checked, self._cached(index), index.place)
-            path.unlink()
+            packed = io.BytesIO(sink.blobs.pop(index.file.digest))
+            plain = decompressed(packed, Budget(total_bytes=MAX_INDEX), index.fetch.name)
+            stated = index.plain.digest if index.plain else None
+            build_index(plain, self._cached(index), index.fetch.name, stated)
 
     def _prune(self) -> None:
         oldest = time.time() - KEEP_SECONDS
@@ -222,35 +346,9 @@ class _Packages:
     """One Packages file: its packed form, and its plain one where the release states it."""
 
     suite: str
-    place: str
-    urls: tuple[str, ...]
+    fetch: Fetch
     file: IndexFile
     plain: IndexFile | None
-
-    def fetch(self) -> Fetch:
-        return Fetch(self.place, self.urls, self.file.digest, self.file.size)
-
-
-class _Checked:
-    """A stream that raises at its end where its bytes were not those that the release states."""
-
-    def __init__(self, stream: BinaryIO, stated: IndexFile | None, place: str) -> None:
-        self._stream = stream
-        self._stated = stated
-        self._place = place
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = CHUNK, /) -> bytes:
-        chunk = self._stream.read(size)
-        self._hash.update(chunk)
-        if not chunk and self._stated is not None:
-            got = self._hash.hexdigest()
-            if got != self._stated.digest:
-                raise IntegrityError(
-                    f"unpacks to sha256:{got}, not to sha256:{self._stated.digest}",
-                    place=self._place,
-                )
-        return chunk
 
 
 def _packages(source: AptSource, release: Release, component: str, arch: str) -> _Packages:
@@ -262,8 +360,8 @@ def _packages(source: AptSource, release: Release, component: str, arch: str) ->
             continue
         by_hash = f"{base}/{component}/binary-{arch}/by-hash/SHA256/{file.digest}"
         urls = ((by_hash,) if release.by_hash else ()) + (f"{base}/{name}{form}",)
-        plain = release.files.get(name)
-        return _Packages(source.suite, f"{source.suite} {name}{form}", urls, file, plain)
+        fetch = Fetch(f"{source.suite} {name}{form}", urls, file.digest, file.size)
+        return _Packages(source.suite, fetch, file, release.files.get(name))
     raise UnsatisfiableError(
         f"has no packages of {component} for {arch}", place=f"{base}", hint="check the architecture"
     )

@@ -2,20 +2,24 @@
 
 bookworm/main has 63 000 paragraphs in 47 MB; only the fields that choosing and fetching need are
 kept, and a look-up reads a few pages. The file is derived: delete it and it is made again.
+
+Debian's version order (deb-version(7)), and relations between packages (Debian Policy 7.1):
+`a (>= 1) | b:any, c`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
-from buildit.debian.relations import debian_key, parse_relations
+from buildit.archive.streams import Readable
 from buildit.digest import Digest, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.files import replacing
@@ -69,12 +73,6 @@ _NAMED = _SELECT + "name = :name ORDER BY id"
 _PROVIDING = _SELECT + "id IN (SELECT package FROM provided WHERE name = :name) ORDER BY id"  # noqa: S608
 
 
-class Stream(Protocol):
-    """Plain bytes to read."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
 class PackageIndex:
     """An opened index of one suite and component; for use in the thread that opened it."""
 
@@ -103,19 +101,25 @@ class PackageIndex:
         return tuple(Candidate(*row) for row in rows)
 
 
-def read_packages(stream: Stream, place: str) -> Iterator[tuple[str, ...]]:
+def read_packages(
+    stream: Readable, place: str, stated: Digest | None = None
+) -> Iterator[tuple[str, ...]]:
     """The wanted fields of each paragraph, in the order of `package, version, …`; absent are empty.
 
     Raises:
-        IntegrityError: a paragraph lacks what every package has, or a value is malformed.
+        IntegrityError: a paragraph lacks what every package has, a value is malformed, or, at the
+            end, the bytes are not those that the release stated.
     """
-    rest = b""
+    rest, sha = b"", hashlib.sha256()
     while chunk := stream.read(_CHUNK):
+        sha.update(chunk)
         whole, mark, rest = (rest + chunk).rpartition(b"\n\n")
         if len(rest) > _MAX_PARAGRAPH:
             raise IntegrityError("a paragraph is too long", place=place)
         if mark:
             yield from (_row(one, place) for one in whole.split(b"\n\n") if one.strip())
+    if stated is not None and (got := sha.hexdigest()) != stated:
+        raise IntegrityError(f"unpacks to sha256:{got}, not to sha256:{stated}", place=place)
     if rest.strip():
         yield _row(rest, place)
 
@@ -128,11 +132,11 @@ def _row(paragraph: bytes, place: str) -> tuple[str, ...]:
     return tuple(" ".join(found.get(name, "").split()) for name in _WANTED)
 
 
-def build_index(stream: Stream, path: Path, place: str) -> None:
+def build_index(stream: Readable, path: Path, place: str, stated: Digest | None = None) -> None:
     """Write the index file of the plain Packages file in `stream`; whole or not at all.
 
     Raises:
-        IntegrityError: the file is malformed.
+        IntegrityError: the file is malformed, or not the one that the release stated.
         StoreError: the disk is full or fails.
     """
     try:
@@ -142,23 +146,22 @@ def build_index(stream: Stream, path: Path, place: str) -> None:
             replacing(path, mode=0o600, temporary=fresh),
             closing(sqlite3.connect(fresh)) as database,
         ):
-            _fill(database, stream, place)
-    except OSError as error:
-        raise StoreError(f"cannot write: {error.strerror}", place=str(path)) from error
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot write: {error}", place=str(path)) from error
+            _fill(database, read_packages(stream, place, stated), place)
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"cannot write: {reason}", place=str(path)) from error
 
 
-def _fill(database: sqlite3.Connection, stream: Stream, place: str) -> None:
+def _fill(database: sqlite3.Connection, rows: Iterator[tuple[str, ...]], place: str) -> None:
     # it is thrown away when anything goes wrong: no journal
     database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {_SCHEMA}")
-    for row in read_packages(stream, place):
+    for row in rows:
         _check(row, place)
         cursor = database.execute(_INSERT, row)
         if row[6]:
             names = {one.name for group in parse_relations(row[6]) for one in group}
-            rows = ((name, cursor.lastrowid) for name in sorted(names))
-            database.executemany("INSERT INTO provided VALUES (?, ?)", rows)
+            provided = ((name, cursor.lastrowid) for name in sorted(names))
+            database.executemany("INSERT INTO provided VALUES (?, ?)", provided)
     database.executescript(_INDICES)
     database.commit()
 
@@ -174,3 +177,107 @@ def _check(row: tuple[str, ...], place: str) -> None:
         parse_relations(row[6])
     except ValueError as error:
         raise IntegrityError(str(error), place=place) from error
+
+
+_VERSION = re.compile(
+    r"(?:([0-9]{1,10}):)?([A-Za-z0-9][A-Za-z0-9.+~:-]*?)(?<!-)(?:-([A-Za-z0-9.+~]+))?"
+)
+_PARTS = re.compile(r"([^0-9]*)([0-9]*)")
+_LONGEST = 512  # characters of a version; the archive's longest has 60
+
+_Part = tuple[tuple[int, ...], int]
+VersionKey = tuple[int, tuple[_Part, ...], tuple[_Part, ...]]
+"""Compares as the versions do, and is equal where they are equal (`1.0` and `1.00`)."""
+
+
+@lru_cache(maxsize=4096)
+def debian_key(version: str) -> VersionKey:
+    """The version's sort key.
+
+    Raises:
+        ValueError: it is no Debian version.
+    """
+    found = _VERSION.fullmatch(version) if len(version) <= _LONGEST else None
+    # a colon is for those that have an epoch
+    if found is None or (found[1] is None and ":" in version):
+        raise ValueError(f"not a Debian version: {version[:80]!r}")
+    epoch, upstream, revision = found.groups()
+    return int(epoch or 0), _parts(upstream), _parts(revision or "0")
+
+
+def _parts(text: str) -> tuple[_Part, ...]:
+    """Non-digits and numbers in turn. The empty text at the end, where a `~` would sort lower."""
+    parts = [
+        ((*map(_weight, letters), 0), int(digits or 0))
+        for letters, digits in _PARTS.findall(text)
+        if letters or digits
+    ]
+    return (*parts, ((0,), 0))
+
+
+def _weight(char: str) -> int:
+    """`~` before the end (0), then letters, then all else."""
+    if char == "~":
+        return -1
+    return ord(char) if char.isalpha() else ord(char) + 256
+
+
+_RELATION = re.compile(
+    r"\s*([a-z0-9][a-z0-9+.-]*)(?::([a-z0-9-]+))?\s*(?:\(\s*(<<|<=|=|>=|>>|<|>)\s*([^\s()]+)\s*\))?\s*"
+)
+_TESTS: Mapping[str, Callable[[VersionKey, VersionKey], bool]] = {
+    "<<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    "<": lambda a, b: a <= b,  # Policy 7.1: the old forms mean <= and >=
+    "=": lambda a, b: a == b,
+    ">=": lambda a, b: a >= b,
+    ">": lambda a, b: a >= b,
+    ">>": lambda a, b: a > b,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One package, `qualifier` (`any`, an architecture or empty), and a version range if any."""
+
+    name: str
+    qualifier: str = ""
+    operator: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.name}:{self.qualifier}" if self.qualifier else self.name
+        return f"{name} ({self.operator} {self.version})" if self.operator else name
+
+    def admits(self, version: str) -> bool:
+        """Whether a real package of this version will do."""
+        if not self.operator:
+            return True
+        return _TESTS[self.operator](debian_key(version), debian_key(self.version))
+
+    def admits_provided(self, provided: Relation) -> bool:
+        """Whether `Provides: provided` will do (Policy 7.5: versioned only by versioned)."""
+        if provided.name != self.name:
+            return False
+        return not self.operator or (provided.operator == "=" and self.admits(provided.version))
+
+
+@lru_cache(maxsize=2048)
+def parse_relations(text: str) -> tuple[tuple[Relation, ...], ...]:
+    """All must be satisfied, each by one of its alternatives.
+
+    Raises:
+        ValueError: the text is no relation field of a binary package.
+    """
+    groups = (group for group in text.split(",") if group.strip())
+    return tuple(tuple(_relation(one) for one in group.split("|")) for group in groups)
+
+
+def _relation(text: str) -> Relation:
+    found = _RELATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"not a package relation: {text.strip()[:80]!r}")
+    name, qualifier, operator, version = found.groups()
+    if version is not None:
+        debian_key(version)
+    return Relation(name, qualifier or "", operator or "", version or "")

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Protocol
 
-from buildit.debian.packages import Candidate
-from buildit.debian.relations import Relation, debian_key, parse_relations
+from buildit.debian.packages import Candidate, Relation, debian_key, parse_relations
 from buildit.errors import IntegrityError, UnsatisfiableError
 from buildit.model.task import DebRef
 
@@ -27,19 +25,6 @@ class Index(Protocol):
     def named(self, name: str) -> Sequence[Candidate]: ...
 
     def providing(self, name: str) -> Sequence[Candidate]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """Several indices, earlier ones first where versions are equal."""
-
-    indices: tuple[Index, ...]
-
-    def named(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.named(name))
-
-    def providing(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.providing(name))
 
 
 def select(wanted: Iterable[str], index: Index) -> tuple[DebRef, ...]:
@@ -85,9 +70,7 @@ class _Selection:
         relation = Relation(name, "", "=" if version else "", version)
         if version:
             self._pinned[name] = version
-        found = self._best(self._index.named(name), relation)
-        if found is None:
-            found = self._best_provider(relation)
+        found = self._had(relation)
         if found is None:
             raise self._missing(relation, "")
         self._choose(found, "", str(relation))
@@ -129,8 +112,7 @@ class _Selection:
     def _satisfy(self, group: tuple[Relation, ...], package: Candidate) -> None:
         text = " | ".join(map(str, group))
         for relation in group:
-            found = self._best(self._index.named(relation.name), relation)
-            found = found or self._best_provider(relation)
+            found = self._had(relation)
             if found is not None and found.name not in self.chosen:
                 self._choose(found, package.name, text)
                 return
@@ -143,6 +125,10 @@ class _Selection:
                     hint="pin versions that fit together with name=version, or update the indices",
                 )
         raise self._missing(group[0], package.name, text)
+
+    def _had(self, relation: Relation) -> Candidate | None:
+        best = self._best(self._index.named(relation.name), relation)
+        return best or self._best_provider(relation)
 
     def _best(self, found: Sequence[Candidate], relation: Relation) -> Candidate | None:
         """The highest version; of equal ones the first."""

@@ -33,72 +33,49 @@ _CHECKS = re.compile(
 _NO = ("no", "false", "0", "off", "without", "disable")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field's value, further lines joined by newlines, and the line on which it begins."""
-
-    value: str
-    line: int
-
-    def words(self) -> tuple[str, ...]:
-        return tuple(self.value.split())
-
-
-Paragraph = dict[str, Field]
-"""Fields by lower-case name: names are compared without case."""
-
-
-def paragraphs(text: str, place: str) -> Iterator[Paragraph]:
-    """All paragraphs. Lines that begin with `#` are comments, as in sources files.
+def paragraphs(text: str, place: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """All paragraphs: the line on which each begins, and its fields by lower-case name, as names
+    are compared without case; further lines of a value are joined by newlines. Lines that begin
+    with `#` are comments, as in sources files.
 
     Raises:
         RecipeError: a line that is no field, or a field given twice.
     """
-    fields: Paragraph = {}
+    fields: dict[str, str] = {}
+    lines: dict[str, int] = {}
     last = ""
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate([*text.split("\n"), ""], 1):
         line = line.rstrip("\r")
         if line.startswith("#"):
             continue
         if not line.strip():
             if fields:
-                yield fields
-            fields, last = {}, ""
-            continue
-        if line[0] in " \t" and last:
-            before = fields[last]
-            fields[last] = Field(f"{before.value}\n{line.strip()}", before.line)
-            continue
-        last = _add_field(fields, line, f"{place}:{number}:1", number)
-    if fields:
-        yield fields
-
-
-def _add_field(fields: Paragraph, line: str, place: str, number: int) -> str:
-    found = _FIELD.fullmatch(line)
-    if found is None:
-        raise RecipeError(f"not a field: {line[:60]!r}", place=place, hint="write Name: value")
-    name = found[1].lower()
-    if name in fields:
-        raise RecipeError(
-            f"field {found[1]!r} stands there twice, first on line {fields[name].line}", place=place
-        )
-    fields[name] = Field(found[2].strip(), number)
-    return name
+                yield min(lines.values()), fields
+            fields, lines, last = {}, {}, ""
+        elif line[0] in " \t" and last:
+            fields[last] += f"\n{line.strip()}"
+        else:
+            found, at = _FIELD.fullmatch(line), f"{place}:{number}:1"
+            if found is None:
+                raise RecipeError(f"not a field: {line[:60]!r}", place=at, hint="write Name: value")
+            last = found[1].lower()
+            if last in lines:
+                what = f"field {found[1]!r} stands there twice, first on line {lines[last]}"
+                raise RecipeError(what, place=at)
+            fields[last], lines[last] = found[2].strip(), number
 
 
 @dataclass(frozen=True, slots=True)
 class AptSource:
     """One suite of one archive: indices lie below `uri`/dists/`suite`, packages below `uri`/pool.
 
-    `uri` is without a slash at its end. `architectures` is empty for all. The checks are off where
-    the administrator switched them off for this source or all of apt.
+    `uri` is without a slash at its end. The checks are off where the administrator switched them
+    off for this source or all of apt.
     """
 
     uri: str
     suite: str
     components: tuple[str, ...]
-    architectures: tuple[str, ...] = ()
     check_valid_until: bool = True
     check_date: bool = True
 
@@ -111,16 +88,8 @@ class MachineSources:
     skipped: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One entry of either syntax, its options by lower-case name."""
-
-    types: tuple[str, ...]
-    uris: tuple[str, ...]
-    suites: tuple[str, ...]
-    components: tuple[str, ...]
-    options: Mapping[str, str]
-    place: str
+_Entry = tuple[str, Mapping[str, str]]
+"""Where an entry of either syntax stands, and its fields as deb822 has them."""
 
 
 class _UnusableError(Exception):
@@ -139,11 +108,11 @@ def read_sources(etc_apt: Path = ETC_APT) -> MachineSources:
     for path in _files(etc_apt):
         text = _read(path)
         entries = _deb822(text, path) if path.suffix == ".sources" else _one_line(text, path)
-        for entry in entries:
+        for place, fields in entries:
             try:
-                usable |= dict.fromkeys(_sources(entry, off))
+                usable |= dict.fromkeys(_sources(fields, off, place))
             except _UnusableError as reason:
-                skipped.append(f"{entry.place}: {reason}")
+                skipped.append(f"{place}: {reason}")
     return MachineSources(tuple(usable), tuple(skipped))
 
 
@@ -188,10 +157,9 @@ def _one_line(text: str, path: Path) -> Iterator[_Entry]:
         if found is None:
             hint = "write: deb [options] URI suite component…"
             raise RecipeError("not an apt source", place=place, hint=hint)
-        kind, options, uri, suite, components = found.groups()
-        yield _Entry(
-            (kind,), (uri,), (suite,), tuple(components.split()), _options(options, place), place
-        )
+        names = ("types", "uris", "suites", "components")
+        kind, options, *values = found.groups()
+        yield place, _options(options, place) | dict(zip(names, (kind, *values), strict=True))
 
 
 def _options(text: str | None, place: str) -> dict[str, str]:
@@ -201,54 +169,35 @@ def _options(text: str | None, place: str) -> dict[str, str]:
         if not equals:
             raise RecipeError(f"option {word!r} has no value", place=place)
         options[name.lower()] = value
-    return {"architectures" if name == "arch" else name: value for name, value in options.items()}
+    return options
 
 
 def _deb822(text: str, path: Path) -> Iterator[_Entry]:
-    for fields in paragraphs(text, str(path)):
-        first = min(field.line for field in fields.values())
-        place = f"{path}:{first}:1"
-        if "enabled" in fields and fields["enabled"].value.lower() in _NO:
+    for line, fields in paragraphs(text, str(path)):
+        place = f"{path}:{line}:1"
+        if fields.get("enabled", "").lower() in _NO:
             continue
         if missing := [name for name in ("types", "uris", "suites") if name not in fields]:
             raise RecipeError(f"apt source without {missing[0]!r}", place=place)
-        yield _Entry(
-            fields["types"].words(),
-            fields["uris"].words(),
-            fields["suites"].words(),
-            _words(fields, "components"),
-            {name: " ".join(field.words()) for name, field in fields.items()},
-            place,
-        )
+        yield place, fields
 
 
-def _words(fields: Paragraph, name: str) -> tuple[str, ...]:
-    return fields[name].words() if name in fields else ()
-
-
-def _sources(entry: _Entry, off: frozenset[str]) -> Iterator[AptSource]:
-    if "deb" not in entry.types:
+def _sources(fields: Mapping[str, str], off: frozenset[str], place: str) -> Iterator[AptSource]:
+    if "deb" not in fields["types"].split():
         raise _UnusableError("source packages only")
-    uris = [resolved for uri in entry.uris for resolved in _resolved(uri)]
-    words = entry.options.get("architectures", "").replace(",", " ")
-    checks = {
-        name: name not in off and entry.options.get(name, "yes").lower() not in _NO
+    components = tuple(fields.get("components", "").split())
+    valid, date = (
+        name not in off and " ".join(fields.get(name, "yes").split()).lower() not in _NO
         for name in ("check-valid-until", "check-date")
-    }
+    )
+    uris = [resolved for uri in fields["uris"].split() for resolved in _resolved(uri)]
     for uri in uris:
-        for suite in entry.suites:
+        for suite in fields["suites"].split():
             if suite.endswith("/"):
                 raise _UnusableError(f"flat archive {uri} {suite}")
-            if not _SUITE.fullmatch(suite) or ".." in suite or not entry.components:
-                raise RecipeError(f"suite {suite!r} without components", place=entry.place)
-            yield AptSource(
-                uri,
-                suite,
-                entry.components,
-                tuple(words.split()),
-                check_valid_until=checks["check-valid-until"] and checks["check-date"],
-                check_date=checks["check-date"],
-            )
+            if not _SUITE.fullmatch(suite) or ".." in suite or not components:
+                raise RecipeError(f"suite {suite!r} without components", place=place)
+            yield AptSource(uri, suite, components, valid and date, date)
 
 
 def _resolved(uri: str) -> tuple[str, ...]:

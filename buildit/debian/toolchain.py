@@ -7,11 +7,11 @@ it: `debian.fixups.toolchain_identity` is its name.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
-from buildit.archive.workers import submit
+from buildit.archive.workers import run_all
 from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
@@ -62,9 +62,14 @@ def fill(
         Interrupted: `stop` was set.
     """
     stop = threading.Event() if stop is None else stop
-    owners: Owners = {}
+    # the largest first, so that both threads end at about the same time
     debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
-    _unpack_all(debs, lambda deb: _unpack(tree, deb, blob(deb.digest), stop), owners)
+    works = [partial(_unpack, tree, deb, blob(deb.digest), stop) for deb in debs]
+    unpacked = zip(debs, run_all(works, WORKERS), strict=True)
+    owners: Owners = {}
+    for deb, found in sorted(unpacked, key=lambda pair: pair[0].name):
+        for entry in found:
+            owners.setdefault(entry.path, (deb.name, entry))
     _check_placed(tree, owners)
     with Root.open(tree) as root:
         _fix(root, owners)
@@ -99,24 +104,6 @@ def _line(owned: Owned) -> str:
     return f"{entry.path}{slash}\t{name}{target}\n"
 
 
-def _unpack_all(
-    debs: Sequence[DebRef], unpack: Callable[[DebRef], list[Entry]], owners: Owners
-) -> None:
-    # the largest first, so that both threads end at about the same time
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="buildit-unpack") as pool:
-        futures = [submit(pool, partial(unpack, deb)) for deb in debs]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    failed = [future for future in futures if not future.cancelled() and future.exception()]
-    for future in failed[:1]:
-        future.result()
-    for deb, future in sorted(zip(debs, futures, strict=True), key=lambda pair: pair[0].name):
-        for entry in future.result():
-            owners.setdefault(entry.path, (deb.name, entry))
-
-
 def _check_placed(tree: Path, placed: Iterable[str]) -> None:
     """Half a minute is time enough for a cleaner of temporary directories to delete a file.
 
@@ -141,24 +128,17 @@ def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[
     except OSError as error:
         raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
     with packed, Root.open(tree) as root:
-        members = _until(stop, read_deb(packed, Budget(), name))
-        unpack_entries(_chosen(members, found), root, name)
+        unpack_entries(_chosen(read_deb(packed, Budget(), name), found, stop), root, name)
     return found
 
 
-def _until(stop: threading.Event, members: _Members) -> _Members:
-    for member in members:
+def _chosen(members: _Members, found: list[Entry], stop: threading.Event) -> _Members:
+    for entry, content in members:
         if stop.is_set():
             raise Interrupted("unpacking was interrupted")
-        yield member
-
-
-def _chosen(members: _Members, found: list[Entry]) -> _Members:
-    for entry, content in members:
-        if not enters_tree(entry.path):
-            continue
-        found.append(entry)
-        yield _normal(entry), content
+        if enters_tree(entry.path):
+            found.append(entry)
+            yield _normal(entry), content
 
 
 def _normal(entry: Entry) -> Entry:
@@ -170,8 +150,8 @@ def _normal(entry: Entry) -> Entry:
 
 
 def _fix(root: Root, owners: Owners) -> None:
-    for path in TREE_DIRECTORIES:
-        _make_directory(root, path)
+    directories = (Entry(path, Kind.DIRECTORY, 0o755, YEAR_1980) for path in TREE_DIRECTORIES)
+    unpack_entries(((entry, None) for entry in directories), root)
     present = {f"usr/{name}" for name in root.listdir("usr")}
     present |= {f"usr/bin/{name}" for name in root.listdir("usr/bin")}
     for link in links(present):
@@ -185,28 +165,10 @@ def _fix(root: Root, owners: Owners) -> None:
         owner = owners.get(f"usr/bin/{link.target}")
         if owner is not None and link.path.startswith("usr/bin/"):
             owners[link.path] = (owner[0], link)
-    for path, text in TREE_FILES.items():
-        _write(root, path, text.encode())
-    lines = (_line(owners[path]) for path in sorted(owners))
-    _make_directory(root, os.path.dirname(OWNERS))
-    _write(root, OWNERS, "".join(lines).encode("utf-8", "surrogateescape"))
-
-
-def _make_directory(root: Root, path: str) -> None:
-    above = os.path.dirname(path)
-    if above:
-        _make_directory(root, above)
-    try:
-        root.mkdir(path, 0o755)
-    except FileExistsError:
-        root.listdir(path)  # raises where it is something else
-
-
-def _write(root: Root, path: str, content: bytes) -> None:
-    fd = root.create(path, 0o644)
-    with open(fd, "wb") as stream:
-        stream.write(content)
-    root.utime(path, YEAR_1980)
+    files = {**TREE_FILES, OWNERS: "".join(_line(owners[path]) for path in sorted(owners))}
+    for path, text in files.items():
+        content = io.BytesIO(text.encode("utf-8", "surrogateescape"))
+        unpack_entries([(Entry(path, Kind.FILE, 0o644, YEAR_1980), content)], root)
 
 
 def _set_times(root: Root) -> None:

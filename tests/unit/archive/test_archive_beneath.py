@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.archive.beneath import Opener, Root, by_openat2, by_walk, opener_for
+from buildit.archive.beneath import Root
 from buildit.errors import IntegrityError
 from tests.scale import examples
 
@@ -34,14 +34,9 @@ def tree(tmp_path: Path) -> Path:
     return top
 
 
-@pytest.fixture(params=[by_openat2, by_walk])
-def root(tree: Path, request: pytest.FixtureRequest) -> Iterator[Root]:
-    opener: Opener = request.param
-    fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    if opener is by_openat2 and opener_for(fd) is not by_openat2:
-        os.close(fd)
-        pytest.skip("this kernel or container has no openat2")
-    with Root(fd, opener) as opened:
+@pytest.fixture
+def root(tree: Path) -> Iterator[Root]:
+    with Root.open(tree) as opened:
         yield opened
 
 

@@ -48,7 +48,7 @@ def debian(
 def test_choosing_over_suites(tmp_path: Path) -> None:
     archive = debian(tmp_path, transport(MAIN, SECURITY))
     with archive.open_indices(("bookworm", "bookworm-security"), "amd64") as indices:
-        debs = select(["aa"], indices.merged)
+        debs = select(["aa"], indices)
         assert indices.dates == dict.fromkeys(
             ("bookworm", "bookworm-security"), "2026-07-11T10:16:37Z"
         )
@@ -63,7 +63,7 @@ def test_the_second_time_only_releases_are_fetched(tmp_path: Path) -> None:
     archive = debian(tmp_path, served)
     for _ in range(2):
         with archive.open_indices(("bookworm",), "amd64") as indices:
-            assert indices.merged.named("aa")
+            assert indices.named("aa")
     urls = [url.rpartition("/")[2] for url, _ in served.asked]
     assert urls.count("InRelease") == 2
     assert len(urls) == 3
@@ -87,7 +87,7 @@ def test_without_by_hash(tmp_path: Path) -> None:
     plain = replace(MAIN, by_hash=False)
     served = transport(plain)
     with debian(tmp_path, served).open_indices(("bookworm",), "amd64") as indices:
-        assert indices.merged.named("aa")
+        assert indices.named("aa")
     assert served.asked[-1][0].endswith("/main/binary-amd64/Packages.xz")
 
 
@@ -124,7 +124,7 @@ def test_a_suite_that_the_machine_does_not_use_is_looked_for(tmp_path: Path) -> 
     later = AptSource(SECURITY.uri, "trixie-security", ("main",))
     archive = debian(tmp_path, transport(MAIN, SECURITY), [trixie, later])
     with archive.open_indices(("bookworm-security", "bookworm"), "amd64") as indices:
-        assert [one.version for one in indices.merged.named("bb")] == ["2", "1"]
+        assert [one.version for one in indices.named("bb")] == ["2", "1"]
 
 
 def test_no_source_has_the_suite(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_chunks_do_not_matter(step: int, extra: int) -> None:
         def __init__(self) -> None:
             self.rest = text
 
-        def read(self, size: int, /) -> bytes:
+        def read(self, size: int = -1, /) -> bytes:
             assert size == _CHUNK
             chunk, self.rest = self.rest[:step], self.rest[step:]
             return chunk

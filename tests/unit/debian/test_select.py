@@ -7,8 +7,9 @@ from typing import Protocol
 
 import pytest
 
+from buildit.debian.archive import Indices
 from buildit.debian.packages import PackageIndex, build_index
-from buildit.debian.select import Merged, select
+from buildit.debian.select import select
 from buildit.errors import UnsatisfiableError
 from buildit.model.task import DebRef
 from tests.debian_maker import paragraph as p
@@ -30,7 +31,7 @@ def choose(tmp_path: Path) -> Iterator[Choose]:
             path = tmp_path / f"{len(opened)}.index"
             build_index(io.BytesIO("\n".join(paragraphs).encode()), path, "Packages")
             opened.append(PackageIndex(path, f"s{number}"))
-        return select(wanted.split(), Merged(tuple(opened[-len(suites) :])))
+        return select(wanted.split(), Indices(tuple(opened[-len(suites) :]), {}))
 
     yield run
     for index in opened:
