@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from buildit.commands.choose import Request
 from buildit.commands.locking import LOCK_FILE
 from buildit.commands.planning import PlannedContainer, make_plan
-from buildit.commands.run import opened_run
+from buildit.commands.run import Options, opened_run
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config
@@ -82,9 +81,9 @@ class Checkout:
         """Plan the container without a network."""
         config = Config(self.root / "store", 1, (self.root / "pkgs",))
         with Store.open(config.store) as store:
-            request = Request(self.container, use, update)
+            options = Options(self.container, use=use, update=update)
             with opened_run(config, store, silent, offline=True) as run:
-                return make_plan(request, Loaded(config, ()), run.downloads)
+                return make_plan(options, Loaded(config, ()), run.downloads)
 
     def key(self, name: str, use: tuple[str, ...] = ()) -> str:
         nodes = self.plan(use).plan.tasks

@@ -53,12 +53,11 @@ def plan_verb(asked: Requested) -> None:
     from buildit.events import Notice
 
     with asked.screen() as screen:
-        prepared = preparing.with_synced(preparing.prepare(asked.options, screen), asked.options)
+        prepared = preparing.with_synced(preparing.prepare(asked.options, screen))
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
-        announce(prepared, asked.options, screen)
-        settings = preparing.discovered_places(prepared, asked.options, screen)
-        with preparing.opened(settings, asked.options, screen) as run:
+        announce(prepared, screen)
+        with preparing.run_of(prepared, screen) as run:
             found = forecast(prepared.plan, run.store, run.remotes)
     give(
         prepared.plan,
@@ -149,7 +148,6 @@ def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
         prepared = preparing.prepare(options, screen)
-        settings = preparing.discovered_places(prepared, options, screen)
-        with preparing.opened(settings, options, screen) as run:
+        with preparing.run_of(prepared, screen) as run:
             found = whys(prepared, run.store, run.remotes, wanted)
     give(found, why_lines, why_plain, as_json=asked.as_json)

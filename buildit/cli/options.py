@@ -17,7 +17,7 @@ import click
 from buildit.cli.screen import JsonScreen, PlainScreen
 
 if TYPE_CHECKING:
-    from buildit.commands.preparing import Options
+    from buildit.commands.run import Options
 
 _Verb = Callable[..., Any]
 _Decorator = Callable[[Any], Any]
@@ -67,7 +67,7 @@ def on_screen(*, as_json: bool) -> Iterator[PlainScreen]:
 
 
 _SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
-"""The options that are fields of `commands.preparing.Options`."""
+"""The options that are fields of `commands.run.Options`."""
 
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Results as JSON on stdout, progress as JSON on stderr."
@@ -121,7 +121,7 @@ def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
     def decorate(verb: _Verb) -> _Verb:
         @functools.wraps(verb)
         def called(*args: object, **given: Any) -> object:  # noqa: ANN401 - as click gives them
-            from buildit.commands.preparing import Options
+            from buildit.commands.run import Options
 
             words = {name: given.pop(name) for name in _SHARED if name in given}
             said = {name: value for name, value in words.items() if value is not None}

@@ -6,8 +6,8 @@ import difflib
 import os
 from pathlib import Path
 
-from buildit.commands.choose import Choice, Request, choose, shipped_trees
-from buildit.commands.preparing import Options
+from buildit.commands.choose import Choice, choose, shipped_trees
+from buildit.commands.run import Options
 from buildit.errors import UsageError
 from buildit.model.use import flag_text
 from buildit.model.version import Version
@@ -27,7 +27,7 @@ def chosen(options: Options) -> Choice:
     Raises:
         UsageError, RecipeError, UnsatisfiableError: as `choose`.
     """
-    return choose(Request(options.directory, options.use), load_config(options.directory))
+    return choose(options, load_config(options.directory))
 
 
 def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[Demand, ...]], ...]:

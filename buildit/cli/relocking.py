@@ -9,34 +9,34 @@ from pathlib import Path
 
 from buildit.commands import preparing
 from buildit.commands.locking import LOCK_FILE
-from buildit.commands.planning import PlannedContainer
+from buildit.commands.run import Options
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
+from buildit.plan.lock import Section
 from buildit.recipe.container import CONTAINER_FILE
 
 EVERYTHING = "*"
 TOOLCHAIN = "toolchain"
 
 
-def announce(prepared: preparing.Prepared, options: preparing.Options, report: Reporter) -> None:
+def announce(prepared: preparing.Prepared, report: Reporter) -> None:
     """Say what a build would change in the lock, without writing it.
 
     Raises:
         UnsatisfiableError: under `--locked`, where anything would change.
     """
-    if options.locked:
-        preparing.lock(prepared, options, report)
-    elif prepared.pins is not None:
-        platform = prepared.plan.platform
-        if platform not in prepared.pins.lock.sections:
-            report(Notice(f"nothing is locked for {platform} yet: a build writes {LOCK_FILE}"))
-            return
-        for line in prepared.pins.moved():
+    pins = prepared.pins
+    if prepared.options.locked:
+        preparing.lock(prepared, report)
+    elif pins.platform not in pins.lock.sections:
+        report(Notice(f"nothing is locked for {pins.platform} yet: a build writes {LOCK_FILE}"))
+    else:
+        for line in pins.moved():
             report(Notice(f"lock would change: {line}"))
 
 
 def relock(
-    options: preparing.Options, words: tuple[str, ...], report: Reporter, *, update: bool
+    options: Options, words: tuple[str, ...], report: Reporter, *, update: bool
 ) -> dict[str, object]:
     """Write the lock of a container; `words` are its directory, if first, and what may move.
 
@@ -54,12 +54,10 @@ def relock(
         )
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(options, directory=directory, update=chosen)
-    prepared = preparing.with_synced(preparing.prepare(asked, report), asked)
-    if prepared.planned is not None:
-        _check_names(names, prepared.planned, directory)
-    lines = prepared.pins.moved() if prepared.pins is not None else ()
-    preparing.lock(prepared, asked, report)
-    return {"lock": str(directory / LOCK_FILE), "changes": list(lines)}
+    prepared = preparing.with_synced(preparing.prepare(asked, report))
+    _check_names(names, prepared.pins.section, directory)
+    preparing.lock(prepared, report)
+    return {"lock": str(directory / LOCK_FILE), "changes": list(prepared.pins.moved())}
 
 
 def _split(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
@@ -68,8 +66,8 @@ def _split(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
     return Path(), words
 
 
-def _check_names(names: tuple[str, ...], planned: PlannedContainer, directory: Path) -> None:
-    known = tuple(dict.fromkeys(_movable(planned)))
+def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
+    known = tuple(dict.fromkeys(_movable(section)))
     for name in names:
         if name not in (EVERYTHING, *known):
             near = difflib.get_close_matches(name, known, 1)
@@ -81,8 +79,8 @@ def _check_names(names: tuple[str, ...], planned: PlannedContainer, directory: P
             )
 
 
-def _movable(planned: PlannedContainer) -> Iterator[str]:
+def _movable(section: Section) -> Iterator[str]:
     yield TOOLCHAIN
-    yield from (package.name for package in planned.section.packages)
-    yield from (patch.name for patch in planned.section.patches if patch.raw is not None)
-    yield from planned.section.debs
+    yield from (package.name for package in section.packages)
+    yield from (patch.name for patch in section.patches if patch.raw is not None)
+    yield from section.debs

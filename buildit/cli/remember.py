@@ -10,8 +10,8 @@ from buildit.cli.quick import keep_run
 from buildit.cli.results import printable
 from buildit.cli.screen import lines
 from buildit.commands import stamp
-from buildit.commands.preparing import Options
 from buildit.commands.realise import LOCAL_STORE
+from buildit.commands.run import Options
 from buildit.commands.sync import own_of, watched
 from buildit.errors import BuilditError
 from buildit.events import Emitted, Event, Notice, Processing, Reused, Started

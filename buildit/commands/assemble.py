@@ -24,8 +24,8 @@ from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.image import Layer, LayerKind
-from buildit.model.plan import ContainerPlan
+from buildit.model.image import Image, Layer, LayerKind
+from buildit.model.plan import ContainerPlan, ImageStep
 from buildit.model.task import Group, OutputRef, Task, User
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
@@ -138,6 +138,29 @@ def stack(
             made.sync(found, obtain)
     made.remark_links()
     return made
+
+
+def image(
+    plan: ContainerPlan, step: ImageStep, layers: tuple[Layer, ...] = (), epoch: int = EPOCH
+) -> Image:
+    """What the emitter of `step.format` writes down."""
+    return Image(
+        name=plan.name,
+        version=plan.version,
+        os=plan.os,
+        arch=plan.arch,
+        layers=layers,
+        epoch=epoch,
+        format=step.format,
+        app=plan.app,
+        author=plan.author,
+        about=plan.about,
+        labels=plan.labels,
+        annotations=plan.annotations,
+        compress=step.compress,
+        content=step.content,
+        place=step.place,
+    )
 
 
 def _add_member(made: Stack, member: OutputRef, artifact: Artifact) -> None:

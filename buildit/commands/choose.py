@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.commands.locking import read_lock
+from buildit.commands.run import Options
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, parse_name
 from buildit.model.nearest import hint_of
@@ -41,22 +42,6 @@ NO_TOOLCHAIN = "toolchain/debian-12"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line says of a container.
-
-    `use` are flags for every package. `update` names what may move although it is locked
-    (`("*",)`: everything; `toolchain`, a package or a patch's URL).
-    """
-
-    directory: Path
-    use: tuple[str, ...] = ()
-    update: tuple[str, ...] = ()
-
-    def moves(self, *names: str) -> bool:
-        return "*" in self.update or any(name in self.update for name in names)
-
-
-@dataclass(frozen=True, slots=True)
 class Roots:
     """What the package steps ask for, in step order; `debs` are those of Debian's, by step."""
 
@@ -71,7 +56,7 @@ class Choice:
     """A container and what is chosen for it. `lock` is as it lies there; `consulted` are all files
     that were looked at, whether they are there or not."""
 
-    request: Request
+    options: Options
     container: Container
     target: Platform
     roots: Roots
@@ -87,8 +72,8 @@ class Choice:
         return self.lock.section(str(self.target))
 
 
-def choose(request: Request, loaded: Loaded) -> Choice:
-    """Choose versions and flags for the container of `request.directory`.
+def choose(options: Options, loaded: Loaded) -> Choice:
+    """Choose versions and flags for the container of `options.directory`.
 
     Locked versions are taken as long as they satisfy and may not move.
 
@@ -96,7 +81,7 @@ def choose(request: Request, loaded: Loaded) -> Choice:
         UsageError, RecipeError, UnsatisfiableError: the user's files or options are wrong, or ask
             for what cannot be.
     """
-    directory = request.directory
+    directory = options.directory
     if not directory.is_dir():
         raise UsageError(
             f"{directory} is not a directory",
@@ -108,19 +93,19 @@ def choose(request: Request, loaded: Loaded) -> Choice:
     roots = _roots(container, catalog)
     lock, lock_path = read_lock(directory)
     locked = lock.section(str(target)).packages
-    preferred = {one.name: one.version for one in locked if not request.moves(one.name)}
-    flags = _outer_flags(request.use, loaded, container)
+    preferred = {one.name: one.version for one in locked if not options.moves(one.name)}
+    flags = _outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
         first, container = container, load_container(directory, _said(selection))
         check_settled(first, container)
     _check_named(container, selection.chosen)
-    _check_flags(request.use, container, selection.chosen)
+    _check_flags(options.use, container, selection.chosen)
     toolchain = _toolchain(selection, container.file)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (lock_path, container.directory / CONTAINER_FILE)
     consulted = (*own, *loaded.consulted, *catalog.consulted)
-    return Choice(request, container, target, roots, selection, toolchain, chroot, lock, consulted)
+    return Choice(options, container, target, roots, selection, toolchain, chroot, lock, consulted)
 
 
 def _said(selection: Selection) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.digest import BuildKey
+from buildit.digest import BuildKey, Digest
 from buildit.errors import StoreError
 from buildit.files import replacing
 from buildit.model.artifact import Artifact
@@ -51,29 +51,28 @@ def read_lock(directory: Path) -> tuple[Lock, Path]:
     return parse_lock(read_text(path, shown, _LARGEST), shown), path
 
 
+def _at_hand(section: Section, done: Mapping[BuildKey, Artifact]) -> dict[tuple[str, str], Digest]:
+    """The diff_ids of the packages that are at hand, by package and output."""
+    return {
+        (package.name, name): output.diff_id
+        for package in section.packages
+        if package.key in done
+        for name, output in done[package.key].outputs.items()
+    }
+
+
 def with_outputs(section: Section, done: Mapping[BuildKey, Artifact]) -> Section:
     """The section with the diff_ids of the packages that are at hand."""
-    outputs = dict(section.outputs)
-    for package in section.packages:
-        artifact = done.get(package.key)
-        for name, output in (artifact.outputs if artifact else {}).items():
-            outputs[package.name, name] = output.diff_id
-    return replace(section, outputs=outputs)
+    return replace(section, outputs={**section.outputs, **_at_hand(section, done)})
 
 
 def differing(section: Section, done: Mapping[BuildKey, Artifact]) -> tuple[str, ...]:
     """Outputs that are not the bytes that the lock has for the same key, in words."""
-    lines = []
-    for package in section.packages:
-        artifact = done.get(package.key)
-        for name, output in sorted((artifact.outputs if artifact else {}).items()):
-            locked = section.outputs.get((package.name, name))
-            if locked is not None and locked != output.diff_id:
-                lines.append(
-                    f"{package.name} ({name}): locked sha256:{locked}, "
-                    f"at hand sha256:{output.diff_id}"
-                )
-    return tuple(lines)
+    return tuple(
+        f"{name[0]} ({name[1]}): locked sha256:{section.outputs[name]}, at hand sha256:{diff_id}"
+        for name, diff_id in sorted(_at_hand(section, done).items())
+        if section.outputs.get(name, diff_id) != diff_id
+    )
 
 
 def write_lock(directory: Path, lock: Lock) -> None:

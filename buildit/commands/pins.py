@@ -99,7 +99,7 @@ def _digest(request: tuple[str, ...]) -> Digest:
 def _locked(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] | None:
     """The locked answer, where the same was asked and it may not move."""
     section = choice.section
-    if choice.request.moves("toolchain", asker) or section.requests.get(asker) != request:
+    if choice.options.moves("toolchain", asker) or section.requests.get(asker) != request:
         return None
     return section.debs.get(asker, ())
 
@@ -135,7 +135,7 @@ def pin_patch(
     for locked in choice.section.patches:
         if (locked.package, locked.name) != (package, patch.written):
             continue
-        moves = choice.request.moves(package, patch.written)
+        moves = choice.options.moves(package, patch.written)
         if patch.spec.sha256 not in (None, locked.canonical) or moves:
             break
         return locked.canonical, locked.raw

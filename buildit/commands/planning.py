@@ -6,21 +6,23 @@ do the rest: the steps of the plan are typed, with every name resolved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.appstep import app_of, app_remarks, places
-from buildit.commands.checking import check_images
-from buildit.commands.choose import Choice, Request, choose
+from buildit.commands.assemble import image
+from buildit.commands.choose import Choice, choose
 from buildit.commands.inputs import local_inputs
+from buildit.commands.locking import Pins
 from buildit.commands.pins import Answer, dates_of, pin_debs, pin_patch
 from buildit.commands.rules import RULES
-from buildit.commands.run import Downloads
+from buildit.commands.run import Downloads, Options
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
+from buildit.image.formats.table import check, format_of
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
     ContainerPlan,
@@ -33,8 +35,7 @@ from buildit.model.plan import (
 )
 from buildit.model.task import Group, Task, User
 from buildit.plan.evaluate import written_at
-from buildit.plan.lock import Lock, LockedPackage, LockedPatch, LockedSource, Section
-from buildit.plan.resolve import Selection
+from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
@@ -42,23 +43,21 @@ from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncS
 
 @dataclass(frozen=True, slots=True)
 class PlannedContainer:
-    """The plan, the lock before and the section that it would have now."""
+    """The plan, the lock before and after, and all files that were looked at."""
 
     plan: ContainerPlan
-    lock: Lock
-    section: Section
-    selection: Selection
+    pins: Pins
     consulted: tuple[Path, ...]
 
 
-def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> PlannedContainer:
-    """Plan the container of `request.directory`; its own files are then in the store.
+def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> PlannedContainer:
+    """Plan the container of `options.directory`; its own files are then in the store.
 
     Raises:
         UsageError, RecipeError, UnsatisfiableError: as `choose`.
         FetchError, IntegrityError: something new had to be pinned, and could not be.
     """
-    choice = choose(request, loaded)
+    choice = choose(options, loaded)
     chosen, container, debs = choice.selection.chosen, choice.container, choice.roots.debs
     consulted = [*choice.consulted]
     inputs = {}
@@ -71,14 +70,13 @@ def make_plan(request: Request, loaded: Loaded, downloads: Downloads) -> Planned
     made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
     toolchain = pinned.toolchains[choice.toolchain]
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
-    synced, opened = synced_accounts(request.directory, syncs)
+    synced, opened = synced_accounts(options.directory, syncs)
     keys = {
         number: named_deb_task(one, pinned, toolchain, RULES).key for number, one in debs.items()
     }
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
-    section = _section(choice, inputs, made, answers)
-    seen = tuple(dict.fromkeys((*consulted, *opened)))
-    return PlannedContainer(plan, choice.lock, section, choice.selection, seen)
+    pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
+    return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
 
 
 def container_plan(
@@ -98,12 +96,7 @@ def container_plan(
     keys = {node.name: key for key, node in made.items()}
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
-    ids = Ids(
-        {user.name: user for node in made.values() for user in node.users()}
-        | {user.name: user for user in users},
-        {group.name: group for node in made.values() for group in node.groups()}
-        | {group.name: group for group in groups},
-    )
+    ids = _declared(made.values(), users, groups)
     reached = [keys[name] for name in roots.names.values()]
     _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
@@ -138,6 +131,40 @@ def container_plan(
         annotations=_said(container, "annotations"),
         remarks=() if app is None else tuple(app_remarks(app)),
     )
+
+
+def _declared(tasks: Iterable[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
+    """The accounts of packages, and over them those of the container."""
+    return Ids(
+        {user.name: user for one in tasks for user in one.users()} | {u.name: u for u in users},
+        {group.name: group for one in tasks for group in one.groups()}
+        | {group.name: group for group in groups},
+    )
+
+
+def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
+    """The plan, with remarks about what a format cannot hold.
+
+    Raises:
+        RecipeError: an image would break a rule of its format, or run as an account that neither
+            a package, nor the container, nor a synced file (`synced`) declares.
+    """
+    ids = synced.over(_declared(plan.tasks, plan.users, plan.groups))
+    remarks = list(plan.remarks)
+    for step in plan.images:
+        wanted = image(plan, step)
+        form = format_of(wanted)
+        for kind, name in form.start(check(wanted)).accounts:
+            known = ids.user(name)[0] if kind == "user" else ids.group(name)
+            if known is None:
+                raise RecipeError(
+                    f"`content` runs as {kind} {name!r}, which is no {kind} of the image",
+                    place=step.place,
+                    hint=f"declare it in a `{kind}s` step, or write its number; "
+                    f"declared: {ids.names()}",
+                )
+        remarks += form.unspoken(wanted)
+    return replace(plan, remarks=tuple(dict.fromkeys(remarks)))
 
 
 def _section(

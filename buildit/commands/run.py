@@ -1,25 +1,68 @@
-"""What one command opens, once: the store, the binhosts with the policy, and what is downloaded."""
+"""What one command is asked for, and what it opens, once: the store, the binhosts with the policy,
+and what is downloaded."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.errors import FetchError
+from buildit.commands import stamp
+from buildit.errors import BuilditError, FetchError, Interrupted
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.cas import Store
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
     from buildit.remote.fetch import Fetcher
     from buildit.remote.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of one container.
+
+    `use` are flags for every package, `update` what may move although it is locked (`("*",)`:
+    everything; `toolchain`, a package or a patch's URL), `jobs` 0 means as configured. `locked`
+    refuses a lock that would change. `discover` names further places, and `push` publishes what was
+    made.
+    """
+
+    directory: Path
+    output: Path = Path("out")
+    use: tuple[str, ...] = ()
+    update: tuple[str, ...] = ()
+    jobs: int = 0
+    locked: bool = False
+    offline: bool = False
+    discover: tuple[str, ...] = ()
+    push: bool = False
+
+    def question(self, verb: str) -> str:
+        """The name of the stamp of this command."""
+        return stamp.question(
+            verb,
+            os.path.abspath(self.directory),
+            os.path.abspath(self.output),
+            *self.use,
+            "|",
+            *self.update,
+            str(self.locked),
+        )
+
+    def moves(self, *names: str) -> bool:
+        """Whether what has one of these names may move although it is locked."""
+        return "*" in self.update or any(name in self.update for name in names)
 
 
 @dataclass(slots=True)
@@ -135,14 +178,10 @@ class Downloads:
 class Run:
     """What one command opened, once: each part is handed on by itself to what needs it."""
 
+    config: Config
     store: Store
     remotes: Remotes
     downloads: Downloads
-
-    @property
-    def policy(self) -> Policy:
-        """Whom this run believes: one, so that all its votes are counted together."""
-        return self.remotes.policy
 
 
 @contextmanager
@@ -154,7 +193,26 @@ def opened_run(
     remotes = Remotes(config.repositories, policy, store, report, offline)
     downloads = Downloads(config.mirrors, store, report, remotes.transport, offline)
     try:
-        yield Run(store, remotes, downloads)
+        yield Run(config, store, remotes, downloads)
     finally:
         downloads.close()
         remotes.close()
+
+
+@contextmanager
+def opened(config: Config, options: Options, report: Reporter) -> Iterator[Run]:
+    """The store of a command, and what reaches other machines."""
+    with Store.open(config.store) as store:
+        store.tell = lambda text: report(Notice(text, warning=True))
+        try:
+            with opened_run(config, store, report, offline=options.offline) as run:
+                yield run
+        except (BuilditError, OSError) as error:
+            known = isinstance(error, Interrupted | CorruptBlob | Vanished)
+            if not known and store.lost():
+                raise Vanished(
+                    f"a part of the store was deleted while it was used ({error})",
+                    place=str(config.store),
+                    hint="run the same command again: what is missing is made anew",
+                ) from error
+            raise

@@ -63,11 +63,35 @@ def image_statement(
     }
 
 
-def keep_statement(statement: Mapping[str, object], emission: Emission) -> None:
-    """Keep it for as long as the image lies there as it was made."""
-    name, result = _question(emission.path), {"statement": dict(statement)}
-    if stamp.read(name) != result:
+def keep_image(emission: Emission, image: str, statement: Mapping[str, object]) -> None:
+    """Keep of what image (its digest) an emission was made, and its statement, for as long as it
+    lies there as it was made."""
+    name = _question(emission.path)
+    result = {
+        "image": image,
+        "digest": emission.digest,
+        "identifier": emission.identifier,
+        "notices": list(emission.notices),
+        "statement": dict(statement),
+    }
+    before = stamp.read(name)
+    if before is None:
         stamp.write(name, stamp.made(stamp.image_parts(emission.path)), result)
+    elif before != result:
+        stamp.renew(name, result)
+
+
+def kept_emission(path: Path, format_name: str, image: str) -> Emission | None:
+    """What lies at a path, where it was made of this image and is untouched."""
+    kept = stamp.read(_question(path))
+    if kept is None or kept.get("image") != image:
+        return None
+    return Emission(path, format_name, kept["digest"], kept["identifier"], tuple(kept["notices"]))
+
+
+def last_identifier(path: Path) -> str:
+    """What was last emitted to a path, whatever lies there now; empty where nothing was."""
+    return str(stamp.last(_question(path)).get("identifier", ""))
 
 
 def kept_statement(path: Path) -> dict[str, object] | None:
@@ -77,4 +101,4 @@ def kept_statement(path: Path) -> dict[str, object] | None:
 
 
 def _question(path: Path) -> str:
-    return stamp.name("statement", os.path.abspath(path))
+    return stamp.name("image", os.path.abspath(path))

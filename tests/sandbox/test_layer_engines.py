@@ -20,8 +20,7 @@ import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
-from buildit.commands.assemble import stack
-from buildit.commands.checking import image
+from buildit.commands.assemble import image, stack
 from buildit.commands.sync import Own, dated, take
 from buildit.digest import digest_bytes
 from buildit.image.merge import merge

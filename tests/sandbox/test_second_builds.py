@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 import pytest
 
 from buildit.commands.building import build
-from buildit.commands.preparing import Options
+from buildit.commands.run import Options
 from buildit.events import Event, Notice, Reporter, silent
 from tests.planning import Checkout, checkout
 from tests.servers import Nginx, certificates, nginx

@@ -19,11 +19,10 @@ from buildit.cli.remember import remember
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import Pins
-from buildit.commands.planning import PlannedContainer
-from buildit.commands.preparing import Options, Prepared
+from buildit.commands.preparing import Prepared
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
-from buildit.commands.run import opened_run
+from buildit.commands.run import Options, opened_run
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Event, Notice, silent
@@ -33,7 +32,6 @@ from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, Toolchain, to_json
 from buildit.model.task import About, DebRef, Dependency, Inputs, PatchRef, SourceRef, Task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
-from buildit.plan.resolve import Selection
 from buildit.plan.tasks import deb_task
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import commit
@@ -285,33 +283,32 @@ def test_push_says_what_is_missing(
 
 def test_what_was_never_locked_is_one_line() -> None:
     said: list[Event] = []
-    pins = Pins(Lock(), planned().section, AMD64)
-    prepared = Prepared(PLAN, Config(Path("store"), 1), planned(), pins=pins)
-    announce(prepared, Options(Path("box")), said.append)
+    pins = Pins(Lock(), section(), AMD64)
+    prepared = Prepared(Options(Path("box")), PLAN, Config(Path("store"), 1), pins, fresh=True)
+    announce(prepared, said.append)
     assert said == [Notice(f"nothing is locked for {AMD64} yet: a build writes buildit.lock")]
     locked = replace(pins, lock=Lock().with_section(AMD64, Section()))
     said.clear()
-    announce(replace(prepared, pins=locked), Options(Path("box")), said.append)
+    announce(replace(prepared, pins=locked), said.append)
     assert Notice("lock would change: sys-libs/zlib 1.0 is new") in said
 
 
-def planned() -> PlannedContainer:
+def section() -> Section:
     package = LockedPackage("sys-libs/zlib", "1.0", digest_bytes(b"r"), ZLIB.key, ())
     local = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), None, "patches/a.patch")
     remote = LockedPatch("sys-libs/zlib", digest_bytes(b"p"), digest_bytes(b"q"), PATCH.url)
-    section = Section(packages=(package,), patches=(local, remote), debs={"debian:curl": ()})
-    return PlannedContainer(PLAN, Lock(), section, Selection({}, {}), ())
+    return Section(packages=(package,), patches=(local, remote), debs={"debian:curl": ()})
 
 
 @pytest.mark.parametrize("name", ["*", "toolchain", "sys-libs/zlib", PATCH.url, "debian:curl"])
 def test_what_may_move(name: str) -> None:
-    _check_names((name,), planned(), Path("box"))
+    _check_names((name,), section(), Path("box"))
 
 
 @pytest.mark.parametrize("name", ["zlib", "sys-libs/zlip", "patches/a.patch"])
 def test_what_the_lock_does_not_have_cannot_move(name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        _check_names((name,), planned(), Path("box"))
+        _check_names((name,), section(), Path("box"))
     assert caught.value.place == "box/buildit.lock"
     assert "it has: toolchain, sys-libs/zlib" in (caught.value.hint or "")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from buildit.commands.assemble import image
 from buildit.commands.building import build
-from buildit.commands.checking import image
-from buildit.commands.preparing import Options
+from buildit.commands.run import Options
 from buildit.commands.sync import own_of, take
 from buildit.errors import RecipeError
 from buildit.events import silent

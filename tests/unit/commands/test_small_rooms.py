@@ -16,9 +16,8 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.commands.appstep import app_of
-from buildit.commands.assemble import stack
-from buildit.commands.checking import image
-from buildit.commands.locking import Pins, differing, with_outputs, write_lock
+from buildit.commands.assemble import image, stack
+from buildit.commands.locking import differing, with_outputs, write_lock
 from buildit.commands.publish import targets
 from buildit.commands.realise import Tasks
 from buildit.commands.reasons import reason
@@ -167,12 +166,12 @@ def project(tmp_path: Path) -> Checkout:
 
 def test_a_new_package_moves_the_lock_once(project: Checkout) -> None:
     planned = project.plan()
-    pins = Pins(planned.lock, planned.section, str(PLATFORM))
+    pins = planned.pins
     [line] = pins.moved()
     assert line == "x/app 1.0 is new"
     write_lock(project.container, pins.changed())
     planned = project.plan()
-    assert Pins(planned.lock, planned.section, str(PLATFORM)).moved() == ()
+    assert planned.pins.moved() == ()
 
 
 def test_the_lock_is_replaced_only_where_its_text_changes(project: Checkout) -> None:
@@ -202,16 +201,16 @@ def test_outputs_of_what_is_at_hand_enter_the_lock(project: Checkout, store: Sto
     planned = project.plan()
     node = planned.plan.tasks[0]
     made = artifact(store, node, {"usr/bin/x": b"x"})
-    section = with_outputs(planned.section, {node.key: made})
+    section = with_outputs(planned.pins.section, {node.key: made})
     assert section.outputs == {("x/app", RUNTIME): made.outputs[RUNTIME].diff_id}
-    assert with_outputs(planned.section, {}) == planned.section
+    assert with_outputs(planned.pins.section, {}) == planned.pins.section
 
 
 def test_other_bytes_than_the_lock_has_are_named(project: Checkout, store: Store) -> None:
     planned = project.plan()
     node = planned.plan.tasks[0]
     first = artifact(store, node, {"usr/bin/x": b"x"})
-    section = with_outputs(planned.section, {node.key: first})
+    section = with_outputs(planned.pins.section, {node.key: first})
     assert differing(section, {node.key: first}) == ()
     second = artifact(store, node, {"usr/bin/x": b"another"})
     (line,) = differing(section, {node.key: second})

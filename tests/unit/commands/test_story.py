@@ -16,8 +16,9 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.commands.building import build
-from buildit.commands.preparing import Options, Prepared, lock, prepare
+from buildit.commands.preparing import Prepared, lock, prepare
 from buildit.commands.rules import RULES
+from buildit.commands.run import Options
 from buildit.commands.sync import EPOCH
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError
@@ -106,22 +107,22 @@ def kept(project: Checkout) -> Prepared:
     for _ in range(100):
         built(project)
         prepared = plan(project)
-        if prepared.planned is None:
+        if not prepared.fresh:
             return prepared
     pytest.fail("the plan was not kept")
 
 
 def test_a_kept_plan_is_the_plan(project: Checkout) -> None:
     first = plan(project)
-    assert first.planned is not None
+    assert first.fresh
     assert kept(project).plan == first.plan
 
 
 def test_a_plan_is_kept_only_once_it_was_built(project: Checkout) -> None:
     """Else the run that builds it at last would note neither outputs nor what to keep."""
     time.sleep(0.1)
-    lock(plan(project), options(project), silent)
-    assert plan(project).planned is not None
+    lock(plan(project), silent)
+    assert plan(project).fresh
     at_hand(project)
     built(project)
     with Store.open(project.root / "store") as store:
@@ -133,7 +134,7 @@ def test_a_plan_is_kept_only_once_it_was_built(project: Checkout) -> None:
 
 def test_a_checkout_that_cannot_be_written_is_built(project: Checkout) -> None:
     at_hand(project)
-    lock(plan(project), options(project), silent)
+    lock(plan(project), silent)
     file = project.container / "buildit.lock"
     said: list[str] = []
 
@@ -160,7 +161,7 @@ def test_a_kept_plan_whose_inputs_the_store_lost_is_made_anew(project: Checkout,
         else:
             store.set_aside(blob)
         again = plan(project)
-        assert again.planned is not None
+        assert again.fresh
         assert again.plan == before
         assert store.has(blob), "the patch is back"
 
@@ -199,18 +200,18 @@ def test_flags_of_one_run_leave_the_lock_as_it_is(project: Checkout) -> None:
         "versions: {1.0: {}}\nuse: {ssl: {default: off, description: d}}\n"
         "configure: [{when: ssl, then: --with-ssl}]\n",
     )
-    lock(plan(project), options(project), silent)
+    lock(plan(project), silent)
     path = project.container / "buildit.lock"
     before = path.read_text()
     told: list[Event] = []
     tried = replace(options(project), use=("ssl",))
-    lock(prepare(tried, silent), tried, told.append)
+    lock(prepare(tried, silent), told.append)
     assert path.read_text() == before
     assert [event.message for event in told if isinstance(event, Notice)] == [
         "buildit.lock stays as it is: --use holds for this run"
     ]
     with pytest.raises(UnsatisfiableError, match="the lock would change"):
-        lock(prepare(tried, silent), replace(tried, locked=True), silent)
+        lock(prepare(replace(tried, locked=True), silent), silent)
 
 
 # -- times of synced files
@@ -313,11 +314,11 @@ def test_a_lock_without_times_is_read(pages: Checkout) -> None:
 def test_a_changed_page_leaves_the_plan_kept(pages: Checkout) -> None:
     for _ in range(100):
         built(pages)
-        if plan(pages).planned is None:
+        if not plan(pages).fresh:
             break
     pages.write("container/www/a.html", "two")
     built(pages)
-    assert plan(pages).planned is None
+    assert not plan(pages).fresh
     assert len(dates(pages)) == 2
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from buildit.commands.assemble import stack
-from buildit.commands.checking import image
+from buildit.commands.assemble import image, stack
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
 from buildit.commands.run import opened_run
-from buildit.commands.statement import image_statement, keep_statement, kept_statement
+from buildit.commands.statement import image_statement, keep_image, kept_statement
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError
 from buildit.events import Building, Built, Event, Missing, Planned, Reused, silent
@@ -190,7 +189,8 @@ def test_the_statement_of_an_image_says_what_todays_recipes_say(
     path.write_bytes(b"image")
     emission = Emission(path, "aci", Digest("3" * 64), "sha512-3")
     members = {(task.key, "first"): task}
-    keep_statement(image_statement(plan_of(task, tmp_path, "first"), members, emission), emission)
+    statement = image_statement(plan_of(task, tmp_path, "first"), members, emission)
+    keep_image(emission, "1" * 64, statement)
     found = json.loads(json.dumps(kept_statement(path)))
     assert found["image"] == {"format": "aci", "digest": "3" * 64}
     [one] = found["packages"]

@@ -491,7 +491,7 @@ def test_a_damaged_plan_is_refused_as_a_stamp_expects(project: Checkout) -> None
 
 def test_the_lock_follows_from_the_plan(project: Checkout) -> None:
     planned = project.plan()
-    section = planned.section
+    section = planned.pins.section
     assert section.debs == LOCKED.debs
     assert section.indices == LOCKED.indices
     keys = {node.name: node.key for node in planned.plan.tasks}
@@ -500,11 +500,11 @@ def test_the_lock_follows_from_the_plan(project: Checkout) -> None:
     assert app.flags == ("+ssl", "-docs")
     assert [p.name for p in section.patches] == ["one.patch", "two.patch"]
     project.lock(section)
-    assert project.plan().section == section
+    assert project.plan().pins.section == section
 
 
 def test_the_lock_keeps_a_version_until_it_may_move(project: Checkout) -> None:
-    project.lock(project.plan().section)
+    project.lock(project.plan().pins.section)
     recipe("versions:\n", "versions:\n  1.5: {}\n")(project)
     assert node_of(project, "x/app").version == "1.0"
     moved = project.plan(update=("x/app",)).plan
@@ -519,7 +519,7 @@ def test_a_url_patch_is_taken_from_the_lock(project: Checkout) -> None:
     planned = project.plan()
     node = next(n for n in planned.plan.tasks if n.name == "x/app")
     assert [(p.url, p.digest) for p in node.inputs.patches] == [(url, "c" * 64)]
-    project.lock(planned.section)
+    project.lock(planned.pins.section)
     recipe(f"{url}: {pinned}", f"{url}: Second")(project)
     assert node_of(project, "x/app").key == node.key
 
