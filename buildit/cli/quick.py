@@ -105,7 +105,7 @@ def _put_back(name: str, kept: dict[str, Any]) -> bool:
 
     from buildit.commands import stamp
     from buildit.errors import BuilditError
-    from buildit.image.restoring import restore
+    from buildit.image.output import restore
 
     recipes = {path: one for path, one in kept["restore"].items() if not os.path.lexists(path)}
     there = [row for row in kept["images"] if not any(_within(row[0], path) for path in recipes)]
@@ -175,7 +175,7 @@ def _recipe(image: str, blobs: str) -> dict[str, Any] | None:
     """How to put an image back; None for one that is a file, or holds what the store has not."""
     from pathlib import Path
 
-    from buildit.image.restoring import recipe
+    from buildit.image.output import recipe
 
     try:
         return recipe(Path(image), Path(blobs)) if blobs and os.path.isdir(image) else None

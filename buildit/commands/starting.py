@@ -17,10 +17,10 @@ from typing import BinaryIO, cast
 from buildit.archive.links import way
 from buildit.errors import RecipeError
 from buildit.image.appspec import program_problem
-from buildit.image.copying import BlobPath
 from buildit.image.formats.table import start_of
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs
+from buildit.image.output import BlobPath
 from buildit.make.capture.elf import (
     ELF_MAGIC,
     Elf,
@@ -86,43 +86,7 @@ class ImageTree:
 
     def open(self, path: str) -> BinaryIO:
         """The content of a file."""
-        member = self.members[path]
-        piece = self.contents.open(member)
-        return cast(BinaryIO, io.BufferedReader(_Piece(piece.descriptor, piece.at, piece.left)))
-
-
-class _Piece(io.RawIOBase):
-    """A part of an open file as a file of its own."""
-
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        super().__init__()
-        self._file = io.FileIO(descriptor)
-        self._start = start
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        wanted = max(0, min(len(buffer), self._size - self._at))
-        self._file.seek(self._start + self._at)
-        part = self._file.read(wanted)
-        buffer[: len(part)] = part
-        self._at += len(part)
-        return len(part)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+        return cast(BinaryIO, io.BufferedReader(self.contents.open(self.members[path])))
 
 
 def image_tree(rootfs: Rootfs, blob: BlobPath, platform: Platform) -> ImageTree:

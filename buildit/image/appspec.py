@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from buildit.archive.links import EntryAt, way
 from buildit.errors import RecipeError
-from buildit.image.documents import account_problems, doubles
-from buildit.image.names import AC_NAME, ac_name
-from buildit.image.signals import signal_problem
+from buildit.image.names import AC_NAME, ac_name, account_problems, signal_problems
+from buildit.image.rules import doubles
 from buildit.model.image import App, Port, Volume
 from buildit.model.tree import Kind
 
@@ -55,8 +54,8 @@ def _problems(app: App) -> Iterator[str]:
     yield from _doubles("environment", [name for name, _ in app.environment])
     yield from _port_problems(app.ports)
     yield from _volume_problems(app.volumes)
-    if app.stop_signal is not None and (problem := signal_problem(app.stop_signal)):
-        yield f"stop signal {problem}"
+    if app.stop_signal is not None:
+        yield from (f"stop signal {problem}" for problem in signal_problems(app.stop_signal))
 
 
 def _port_problems(ports: tuple[Port, ...]) -> Iterator[str]:
@@ -101,7 +100,7 @@ def volume_name(volume: Volume) -> str:
     """As docker2aci names them, so that pod manifests written for its images fit."""
     if volume.name is not None:
         return volume.name
-    return f"volume-{ac_name(volume.path)}" if ac_name(volume.path) else "volume"
+    return f"volume-{ac_name(volume.path)}".removesuffix("-")
 
 
 def check_tree(
@@ -116,11 +115,14 @@ def check_tree(
     Raises:
         RecipeError: with what is wrong.
     """
-    if program is not None:
-        check_program(program, find, place)
+    if program is not None and (problem := program_problem(program, find)):
+        raise RecipeError(
+            f"the image runs {program}, but {problem}",
+            place=place or None,
+            hint="correct `exec`, or add the package that brings the program",
+        )
     for what, path in directories:
-        problem = directory_problem(path, find)
-        if problem:
+        if problem := directory_problem(path, find):
             raise RecipeError(
                 f"the {what} {path} cannot be used: {problem}",
                 place=place or None,
@@ -137,24 +139,6 @@ def directory_problem(path: str, find: EntryAt) -> str:
         return f"/{found.links[-1]} is a loop of links"
     entry = find(found.end) if found.end else None
     return "" if entry is None or entry.kind is Kind.DIRECTORY else f"/{found.end} is a file"
-
-
-def check_program(program: str, find: EntryAt, place: str) -> None:
-    """Refuse an image that does not hold the program which it says it runs.
-
-    `program` is absolute; `find` gives the entry at a path of the merged tree, for a hard link the
-    file that it names.
-
-    Raises:
-        RecipeError: nothing is there, or it is not an executable file.
-    """
-    problem = program_problem(program, find)
-    if problem:
-        raise RecipeError(
-            f"the image runs {program}, but {problem}",
-            place=place or None,
-            hint="correct `exec`, or add the package that brings the program",
-        )
 
 
 def program_problem(program: str, find: EntryAt) -> str:

@@ -5,33 +5,22 @@ Layers are canonical tars, so a layer's listing alone says where each file's byt
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from buildit.archive.contents import parse_contents
 from buildit.archive.tar.header import BLOCK, END, header_blocks
 from buildit.archive.tar.write import TarWriter, hashing_writer
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.image.copying import BlobPath, open_blob, small_blob
 from buildit.image.merge import Member, Rootfs
+from buildit.image.output import BlobPath, open_blob
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
 from buildit.store.checked import CorruptBlob
-
-
-def read_listing(layer: Layer, blob: BlobPath) -> tuple[Entry, ...]:
-    """The entries of a layer, from its contents blob.
-
-    Raises:
-        StoreError: the blob cannot be read.
-        CorruptBlob: it holds other bytes than its name says.
-        IntegrityError: it is not a listing.
-    """
-    return parse_contents(small_blob(blob, layer.contents, layer.title))
 
 
 def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
@@ -56,25 +45,38 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
     return starts
 
 
-class Slice:
-    """A part of an open file, as `archive.tar.write` reads contents; closes the file."""
+class Slice(io.RawIOBase):
+    """A part of an open file as a file of its own; closes the file."""
 
-    __slots__ = ("at", "descriptor", "left")
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._start = start
+        self._size = size
+        self._at = 0
 
-    def __init__(self, descriptor: int, at: int, size: int) -> None:
-        self.descriptor = descriptor
-        self.at = at
-        self.left = size
+    def readable(self) -> bool:
+        return True
 
-    def readinto(self, buffer: memoryview, /) -> int:
-        wanted = min(len(buffer), self.left)
-        count = os.preadv(self.descriptor, [buffer[:wanted]], self.at) if wanted else 0
-        self.at += count
-        self.left -= count
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        wanted = max(0, min(len(buffer), self._size - self._at))
+        start = self._start + self._at
+        count = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], start) if wanted else 0
+        self._at += count
         return count
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,49 +101,39 @@ class Contents:
         return Slice(descriptor, self._starts[number][member.source], member.entry.size)
 
 
-def add_member(tar: TarWriter, entry: Entry, member: Member, contents: Contents) -> None:
-    """Write a member into a tar as `entry`, its bytes straight from the layer that brings it.
+def add_members(tar: TarWriter, rootfs: Rootfs, blob: BlobPath, below: str = "") -> None:
+    """Write a tree into a tar, beneath `below` (such as `rootfs/`); the bytes of files straight
+    from the layers that bring them.
 
     Raises:
-        CorruptBlob: the layer holds other bytes than its listing says.
-        StoreError: the layer is missing.
-    """
-    if entry.kind is not Kind.FILE:
-        tar.add(entry)
-        return
-    content = contents.open(member)
-    try:
-        digest = tar.add_file(replace(entry, digest=None), content)
-    finally:
-        content.close()
-    if digest != entry.digest:
-        layer = contents.rootfs.layers[member.layer]
-        raise CorruptBlob(layer.diff_id, f"{member.source!r} in the layer of {layer.title}")
-
-
-def write_merged(rootfs: Rootfs, blob: BlobPath, target: Path) -> tuple[Digest, int]:
-    """Write a tree as one tar, a new file; its digest and size in bytes.
-
-    Raises:
-        StoreError, IntegrityError: a layer is missing or damaged.
-        OSError: the file cannot be written.
+        CorruptBlob: a layer holds other bytes than its listing says.
+        StoreError: a layer is missing.
     """
     contents = Contents(rootfs, blob)
-    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
-        tar = TarWriter(hashing)
-        for member in rootfs.members():
-            add_member(tar, member.entry, member, contents)
-        tar.finish()
-        return hashing.digest(), hashing.size
-
-
-def write_directories(entries: Iterable[Entry], epoch: int, target: Path) -> tuple[Digest, int]:
-    """Write `/` (0755, 0:0, `epoch`) and further directories as a tar, a new file; its digest and
-    size in bytes."""
-    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
-        tar = TarWriter(hashing)
-        tar.add_root(0o755, epoch)
-        for entry in entries:
+    for member in rootfs.members():
+        entry = member.entry
+        if below:
+            target = f"{below}{entry.target}" if entry.kind is Kind.HARDLINK else entry.target
+            entry = replace(entry, path=f"{below}{entry.path}", target=target)
+        if entry.kind is not Kind.FILE:
             tar.add(entry)
+            continue
+        with closing(contents.open(member)) as content:
+            digest = tar.add_file(replace(entry, digest=None), content)
+        if digest != entry.digest:
+            layer = rootfs.layers[member.layer]
+            raise CorruptBlob(layer.diff_id, f"{member.source!r} in the layer of {layer.title}")
+
+
+def write_tree(target: Path, fill: Callable[[TarWriter], None]) -> tuple[Digest, int]:
+    """Write a tar of what `fill` puts into it, a new file; its digest and size in bytes.
+
+    Raises:
+        StoreError, IntegrityError: as `fill`.
+        OSError: the file cannot be written.
+    """
+    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
+        tar = TarWriter(hashing)
+        fill(tar)
         tar.finish()
         return hashing.digest(), hashing.size

@@ -1,11 +1,14 @@
-"""Names that formats allow: of output files, references, App Container identifiers. Pure."""
+"""Names that formats allow: of output files, references, App Container identifiers, accounts and
+signals. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from buildit.errors import RecipeError
 from buildit.model.image import Architecture, Image, architecture
+from buildit.recipe.leaf import LARGEST_ID, id_of
 
 AC_IDENTIFIER = re.compile(r"[a-z0-9]+([-._~/][a-z0-9]+)*")
 """appc spec types.md, "AC Identifier Type"."""
@@ -39,9 +42,11 @@ def file_reference(text: str) -> str:
 
     podman and buildah read the path of an OCI layout as a reference, and take no other characters.
     """
-    runs = re.split(r"([^a-z0-9]+)", text.lower())
-    kept = [run if at % 2 == 0 or _SEPARATOR.fullmatch(run) else "_" for at, run in enumerate(runs)]
-    return "".join(kept).strip("._-")
+
+    def fitting(run: re.Match[str]) -> str:
+        return run[0] if _SEPARATOR.fullmatch(run[0]) else "_"
+
+    return re.sub("[^a-z0-9]+", fitting, text.lower()).strip("._-")
 
 
 def reference(image: Image) -> str:
@@ -59,30 +64,61 @@ def tag(version: str) -> str:
     Letters and digits stay, as does a lone `-`, `.`, `_` or a `--` between them; any other run of
     characters becomes `_`.
     """
-    parts = re.split(r"([^A-Za-z0-9]+)", version)
-    while parts and not re.fullmatch(r"[A-Za-z0-9]+", parts[0]):
-        parts.pop(0)
-    while parts and not re.fullmatch(r"[A-Za-z0-9]+", parts[-1]):
-        parts.pop()
-    joined = "".join(
-        part if at % 2 == 0 or part in ("-", ".", "_", "--") else "_"
-        for at, part in enumerate(parts)
-    )
+    inner = re.sub("^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", version)
+    joined = re.sub("(?!(?:[-._]|--)[A-Za-z0-9])[^A-Za-z0-9]+", "_", inner)
     return joined[:_TAG_MAX].rstrip("-._") or "latest"
 
 
 def ac_identifier(foreign: str) -> str:
     """The nearest App Container identifier (appc spec types.md), for suggestions; may be empty."""
-    words = re.split(r"([^a-z0-9]+)", foreign.lower())
-    kept = [word if at % 2 == 0 else _separator(word) for at, word in enumerate(words)]
-    return "".join(kept).strip("-._~/")
 
+    def fitting(run: re.Match[str]) -> str:
+        if run[0] in ("-", ".", "_", "~", "/"):
+            return run[0]
+        return "/" if "/" in run[0] else "-"
 
-def _separator(run: str) -> str:
-    allowed = [char for char in run if char in "-._~/"]
-    return allowed[0] if len(run) == 1 and allowed else "/" if "/" in run else "-"
+    return re.sub("[^a-z0-9]+", fitting, foreign.lower()).strip("-._~/")
 
 
 def ac_name(foreign: str) -> str:
     """The nearest App Container name (appc spec types.md): `/var/lib/x` gives `var-lib-x`."""
     return re.sub(r"[^a-z0-9]+", "-", foreign.lower()).strip("-")
+
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
+
+
+def account_problems(name: str) -> Iterator[str]:
+    """What is wrong with the name or number of a user or group."""
+    if _ACCOUNT.fullmatch(name) is None:
+        yield f"{name!r} is neither a name nor a number"
+    elif name.isdecimal() and id_of(name) is None:
+        yield f"the id {name} is not from 0 to {LARGEST_ID}"
+
+
+_NAMES = """
+    HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD
+    CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS RTMIN RTMAX
+"""
+SIGNALS = frozenset(
+    {f"SIG{name}" for name in _NAMES.split()}
+    | {f"SIGRTMIN+{number}" for number in range(1, 16)}
+    | {f"SIGRTMAX-{number}" for number in range(1, 15)}
+)
+"""The signals of Linux (signal(7)), as docker, podman and crun take them, beside numbers from 1 to
+64; those beyond 34 differ between programs' threads only."""
+_MOST = 64
+
+
+def signal_problems(text: str) -> Iterator[str]:
+    """What is wrong with a signal that is written as `SIGQUIT` or `3`."""
+    if text in SIGNALS:
+        return
+    if text.isascii() and text.isdecimal() and not text.startswith("0"):
+        if len(text) > 2 or int(text) > _MOST:
+            yield f"{text} is not from 1 to {_MOST}"
+        return
+    upper = text.upper()
+    meant = next((name for name in (upper, f"SIG{upper}") if name in SIGNALS), None)
+    advice = f"write {meant}" if meant else "such as SIGTERM, SIGQUIT or SIGRTMIN+3"
+    yield f"{text!r} is no signal of Linux; {advice}"

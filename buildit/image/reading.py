@@ -1,5 +1,6 @@
 """The tree that an emitted image holds, as its own bytes say; shares no rule with the emitters but
-how layers lie over each other.
+how layers lie over each other. Of an unpacked root file system too: nothing in it is followed or
+executed.
 
 Hard links are compared by what they share, not by which name the archive happened to call the
 file: the bytewise first name of an inode is the file, the others link to it.
@@ -8,15 +9,18 @@ file: the bytewise first name of an inode is the file, the others link to it.
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from buildit.archive.beneath import Root
 from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
-from buildit.digest import CHUNK, Digest
+from buildit.digest import CHUNK, Digest, digest_stream
 from buildit.image.merge import (
     GENERATED,
     LayerChange,
@@ -161,6 +165,29 @@ def _what(entry: Entry | None) -> str:
     return f"a directory {entry.mode:04o} {entry.uid}:{entry.gid} of time {entry.mtime}"
 
 
+class Hashed:
+    """Takes the digest and the length of what is read through it."""
+
+    __slots__ = ("_hash", "_stream", "size")
+
+    def __init__(self, stream: Readable, algorithm: str) -> None:
+        self._stream = stream
+        self._hash = hashlib.new(algorithm)
+        self.size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        chunk = self._stream.read(size) or b""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        return chunk
+
+    def digest(self) -> str:
+        """In hex, of all that the stream has."""
+        while self.read(CHUNK):
+            pass
+        return self._hash.hexdigest()
+
+
 def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
     """The entries of a plain tar, files with their digests; and the content of small files.
 
@@ -174,12 +201,9 @@ def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
         if window is None:
             yield entry, b""
             continue
-        digest = hashlib.sha256()
-        kept = b""
-        while chunk := window.read(CHUNK):
-            digest.update(chunk)
-            kept = chunk if entry.size <= CHUNK else b""
-        yield replace(entry, digest=Digest(digest.hexdigest())), kept
+        hashed = Hashed(window, "sha256")
+        kept = hashed.read(CHUNK) if entry.size <= CHUNK else b""
+        yield replace(entry, digest=Digest(hashed.digest())), kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +229,58 @@ class Reading:
 
     def by_path(self) -> Mapping[str, Entry]:
         return {entry.path: entry for entry in self.entries or ()}
+
+
+def read_directory(path: Path) -> Reading:
+    """Read all of a directory; files must be readable, so it is best done as root.
+
+    Attributes compared are capabilities and `user.*`: the others belong to the host (labels).
+
+    Raises:
+        OSError: something cannot be read.
+        IntegrityError: the tree changed meanwhile.
+    """
+    tree = SeenTree()
+    problems: list[str] = []
+    names: dict[tuple[int, int], str] = {}
+    entries: list[Entry] = []
+    with Root.open(path) as root:
+        for name, status in (("", root.lstat("")), *root.walk()):
+            entry = _entry(root, name, status, names)
+            if entry is None:
+                problems.append(f"{name!r} is a device, socket or FIFO")
+            else:
+                entries.append(entry)
+    tree.lay(entries)
+    whole = tree.entries(stacked=False)
+    return Reading("directory", "", whole, (*problems, *tree.problems))
+
+
+def _entry(
+    root: Root, name: str, status: os.stat_result, names: dict[tuple[int, int], str]
+) -> Entry | None:
+    plain = Entry(
+        name,
+        Kind.DIRECTORY,
+        stat.S_IMODE(status.st_mode),
+        mtime=status.st_mtime_ns // 10**9,
+        uid=status.st_uid,
+        gid=status.st_gid,
+    )
+    if stat.S_ISDIR(status.st_mode):
+        return plain
+    if stat.S_ISLNK(status.st_mode):
+        return replace(plain, kind=Kind.SYMLINK, target=root.readlink(name))
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    first = names.setdefault((status.st_dev, status.st_ino), name)
+    if first != name:
+        return replace(plain, kind=Kind.HARDLINK, target=first)
+    with open(root.open_read(name), "rb") as stream:
+        digest = digest_stream(stream)
+        attributes = {
+            key: os.getxattr(stream.fileno(), key)
+            for key in sorted(os.listxattr(stream.fileno()))
+            if key == "security.capability" or key.startswith("user.")
+        }
+    return replace(plain, kind=Kind.FILE, size=status.st_size, digest=digest, xattrs=attributes)

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
-from buildit.digest import Digest
-from buildit.errors import BuilditError, UsageError
-from buildit.image.formats.read_aci import read_aci
-from buildit.image.formats.read_directory import read_directory
-from buildit.image.formats.read_oci import read_oci
-from buildit.image.reading import Reading
-from buildit.model.tree import Entry
+from buildit.archive.beneath import Root
+from buildit.archive.decompress import decompressed
+from buildit.archive.streams import Readable
+from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
+from buildit.errors import BuilditError, IntegrityError, UsageError
+from buildit.image.appspec import program_problem
+from buildit.image.formats.aci import ACI, manifest_problems
+from buildit.image.formats.oci import (
+    CONFIG_TYPE,
+    INDEX_TYPE,
+    LAYER_TYPE,
+    LAYOUT,
+    MANIFEST_TYPE,
+    config_problems,
+)
+from buildit.image.formats.table import Document
+from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
+from buildit.model.tree import Entry, Kind
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")
 
@@ -55,7 +71,7 @@ def verify(paths: Sequence[Path]) -> Report:
     """
     if not paths:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
-    readings = [_read(path) for path in paths]
+    readings = [_reading(path) for path in paths]
     images = tuple(
         Verified(path, each.format, each.identifier, each.root(), each.count(), each.problems)
         for path, each in zip(paths, readings, strict=True)
@@ -69,7 +85,7 @@ def verify(paths: Sequence[Path]) -> Report:
     return Report(images, differences)
 
 
-def _read(path: Path) -> Reading:
+def _reading(path: Path) -> Reading:
     try:
         if not path.is_dir():
             return read_aci(path)
@@ -113,3 +129,268 @@ def _shown(name: str, value: object) -> str:
     if name == "mode" and isinstance(value, int):
         return f"{value:04o}"
     return str(value)[:40]
+
+
+# -- App Container images
+
+_MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_USTAR_AT = 257
+
+
+def read_aci(path: Path) -> Reading:
+    """Read all of an ACI: its tree, and every rule that it breaks (appc spec aci.md).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
+    with path.open("rb") as stream:
+        problems += _magic_problems(stream)
+        budget = budget_of(os.fstat(stream.fileno()).st_size)
+        try:
+            with decompressed(stream, budget, str(path)) as plain:
+                hashed = Hashed(plain, "sha512")
+                tree, manifest = _aci_tree(hashed, path.name, problems)
+                identifier = f"sha512-{hashed.digest()}"
+        except BuilditError as error:
+            return Reading("aci", "", None, (*problems, error.message))
+    entries = tree.entries(stacked=False)
+    problems += [*tree.problems, *_manifest_problems(manifest, entries)]
+    return Reading("aci", identifier, entries, tuple(problems))
+
+
+def _magic_problems(stream: BinaryIO) -> list[str]:
+    """appc tools tell the compression by these magics, and know no other."""
+    head = stream.read(_USTAR_AT + 5)
+    stream.seek(0)
+    known = head.startswith(_MAGICS) or head[_USTAR_AT:] == b"ustar"
+    return [] if known else ["it is neither a tar nor compressed with gzip, bzip2 or xz"]
+
+
+def _aci_tree(plain: Readable, name: str, problems: list[str]) -> tuple[SeenTree, bytes | None]:
+    tree = SeenTree()
+    manifest: bytes | None = None
+    has_rootfs = False
+    members: list[Entry] = []
+    for entry, content in read_entries(plain, name):
+        if entry.path == "manifest" and entry.kind is Kind.FILE:
+            manifest = content
+        elif entry.path == "rootfs" and entry.kind is Kind.DIRECTORY:
+            has_rootfs = True
+            members.append(replace(entry, path=""))
+        elif not entry.path:
+            continue
+        elif entry.path.startswith("rootfs/"):
+            members.append(_without_rootfs(entry, problems))
+        else:
+            problems.append(f"{entry.path!r} is neither `manifest` nor beneath `rootfs/`")
+    if not has_rootfs:
+        problems.append("no directory entry `rootfs`")
+    if manifest is None:
+        problems.append("no regular file `manifest`")
+    tree.lay(members)
+    return tree, manifest
+
+
+def _without_rootfs(entry: Entry, problems: list[str]) -> Entry:
+    path = entry.path.removeprefix("rootfs/")
+    if entry.kind is not Kind.HARDLINK:
+        return replace(entry, path=path)
+    if not entry.target.startswith("rootfs/"):
+        problems.append(f"{entry.path!r} is a hard link to {entry.target!r}, outside the rootfs")
+    return replace(entry, path=path, target=entry.target.removeprefix("rootfs/"))
+
+
+def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> list[str]:
+    if manifest is None:
+        return []
+    try:
+        document = json.loads(manifest)
+    except (ValueError, RecursionError) as error:
+        return [f"manifest: is not JSON: {error}"]
+    problems = [f"manifest: {problem}" for problem in manifest_problems(document)]
+    if problems or (started := ACI.start(document).program) is None:
+        return problems
+    tree = {entry.path: entry for entry in entries}
+
+    def find(path: str) -> Entry | None:
+        entry = tree.get(path)
+        linked = entry is not None and entry.kind is Kind.HARDLINK
+        return tree[entry.target] if entry is not None and linked else entry
+
+    problem = program_problem(started, find)
+    return [f"manifest: app.exec: {problem}"] if problem else []
+
+
+# -- OCI layouts (image-spec 1.1)
+#
+# Every blob is read and hashed to its end, every layer's diff_id is checked, and no path leaves the
+# layout, whatever links somebody put into it.
+
+_DOCUMENT_MOST = 4 << 20
+_SUFFIXES = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
+
+
+@dataclass(slots=True)
+class _Layout:
+    """An open layout and what was found wrong with it."""
+
+    root: Root
+    problems: list[str] = field(default_factory=list)
+    inflated: int = 0
+    """Bytes that its layers had so far, unpacked."""
+
+    @contextmanager
+    def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:
+        try:
+            with open(self.root.open_read(path), "rb") as stream:
+                yield stream
+        except OSError as error:
+            reason = f"{path} cannot be read: {error.strerror}"
+            raise IntegrityError(f"{what}: {reason}" if what else reason) from error
+
+    def document(self, path: str) -> bytes:
+        """Raises IntegrityError where the file is missing or absurdly large."""
+        with self.opened(path) as stream:
+            content = stream.read(_DOCUMENT_MOST + 1)
+        if len(content) > _DOCUMENT_MOST:
+            raise IntegrityError(f"{path} is larger than {_DOCUMENT_MOST} bytes")
+        return content
+
+    def blob(self, descriptor: Document, what: str) -> bytes:
+        content = self.document(blob_place(descriptor, what))
+        actual = oci_digest(digest_bytes(content))
+        if actual != descriptor["digest"] or len(content) != descriptor.get("size"):
+            self.problems.append(f"the {what} is not of the digest and size that name it")
+        return content
+
+
+def blob_place(descriptor: Document, what: str) -> str:
+    """Where a descriptor's blob lies; only SHA-256, only 64 hex digits, before it is a path.
+
+    Raises:
+        IntegrityError: the digest is something else.
+    """
+    algorithm, _, hexdigits = str(descriptor.get("digest")).partition(":")
+    if algorithm != "sha256" or not is_hex64(hexdigits):
+        raise IntegrityError(f"the {what}'s digest {descriptor.get('digest')!r} is not SHA-256")
+    return f"blobs/sha256/{hexdigits}"
+
+
+def read_oci(path: Path) -> Reading:
+    """Read all of an OCI layout that holds one image.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    identifier = ""
+    with Root.open(path) as root:
+        layout = _Layout(root)
+        try:
+            described = _described(layout)
+            blob_place(described, "manifest")
+            identifier = str(described["digest"])
+            manifest = _object(layout.blob(described, "manifest"), "manifest")
+            tree = _image(layout, manifest, described)
+        except BuilditError as error:
+            return Reading("oci", identifier, None, (*layout.problems, error.message))
+    entries = tree.entries()
+    return Reading("oci", identifier, entries, (*layout.problems, *tree.problems))
+
+
+def _object(content: bytes, what: str) -> Document:
+    try:
+        value = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"the {what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"the {what} is not an object")
+    return value
+
+
+def _no_number(word: str) -> object:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _objects(owner: Document, key: str, what: str) -> Sequence[Document]:
+    members = owner.get(key)
+    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
+        raise IntegrityError(f"the {what} has no list of objects `{key}`")
+    return members
+
+
+def _described(layout: _Layout) -> Document:
+    """The one image manifest that the index names."""
+    mark = _object(layout.document("oci-layout"), "oci-layout file")
+    if mark.get("imageLayoutVersion") != LAYOUT["imageLayoutVersion"]:
+        layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
+    index = _object(layout.document("index.json"), "index")
+    if index.get("schemaVersion") != 2 or index.get("mediaType", INDEX_TYPE) != INDEX_TYPE:
+        layout.problems.append("index.json: is no image index")
+    manifests = _objects(index, "manifests", "index")
+    if len(manifests) != 1 or manifests[0].get("mediaType") != MANIFEST_TYPE:
+        raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
+    return manifests[0]
+
+
+def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree:
+    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", MANIFEST_TYPE) != (
+        MANIFEST_TYPE
+    ):
+        layout.problems.append("the manifest is of another media type than its descriptor")
+    named = manifest.get("config")
+    if not isinstance(named, dict) or named.get("mediaType") != CONFIG_TYPE:
+        raise IntegrityError("the manifest names no image config")
+    config = _object(layout.blob(named, "config"), "config")
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(diff_ids, list):
+        raise IntegrityError("the config has no list `rootfs.diff_ids`")
+    layers = _objects(manifest, "layers", "manifest")
+    if len(layers) != len(diff_ids):
+        raise IntegrityError(f"{len(layers)} layers, but {len(diff_ids)} diff_ids")
+    _check_config(layout, config, described, len(layers))
+    tree = SeenTree()
+    for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
+        tree.lay(_layer(layout, descriptor, diff_id, f"layer {number}"))
+    return tree
+
+
+def _check_config(layout: _Layout, config: Document, described: Document, layers: int) -> None:
+    platform = described.get("platform")
+    if not isinstance(platform, dict | None):
+        layout.problems.append("index.json: the platform is no object")
+    for key in ("os", "architecture"):
+        if isinstance(platform, dict) and key in platform and platform[key] != config.get(key):
+            layout.problems.append(f"config: {key} is not the one that the index says")
+    written = {key: config[key] for key in ("created", "author", "config") if key in config}
+    layout.problems += [f"config: {problem}" for problem in config_problems(written, {})]
+    history = config.get("history")
+    if isinstance(history, list):
+        empty = [each for each in history if isinstance(each, dict) and each.get("empty_layer")]
+        if len(history) - len(empty) != layers:
+            layout.problems.append("config: the history does not tell of as many layers")
+
+
+def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) -> list[Entry]:
+    suffix = str(descriptor.get("mediaType")).removeprefix(LAYER_TYPE)
+    if suffix not in ("", *_SUFFIXES):
+        raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
+    wrong = f"{what} is not of the digest and size that name it"
+    with layout.opened(blob_place(descriptor, what), what) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size != descriptor.get("size"):
+            raise IntegrityError(wrong)
+        magic = stream.peek(6)[:6]
+        if next((one for one, each in _SUFFIXES.items() if magic.startswith(each)), "") != suffix:
+            layout.problems.append(f"{what} is not compressed as its media type says")
+        stored = Hashed(stream, "sha256")
+        with decompressed(stored, budget_of(size, layout.inflated), what) as unpacked:
+            plain = Hashed(unpacked, "sha256")
+            entries = [entry for entry, _ in read_entries(plain, what)]
+            if f"sha256:{plain.digest()}" != diff_id:
+                layout.problems.append(f"{what} is not of its diff_id")
+            layout.inflated += plain.size
+        if f"sha256:{stored.digest()}" != descriptor["digest"] or stored.size != size:
+            layout.problems.append(wrong)
+    return entries

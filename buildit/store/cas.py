@@ -3,7 +3,7 @@
 A blob is visible only when it is complete, verified and durable. Nothing is ever edited, and no
 blob is hard-linked out: whoever takes one copies (or reflinks) it. Bytes leave it through one of
 four doors, all of which hash them: `read`, `checked`, `seekable` and `sound`; images are copied by
-`image.copying`, which hashes too.
+`image.output`, which hashes too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A blob's bytes as a stream that compares them with the blob's name before it says "end".
 
-All bytes that leave the store go through here or through `image.copying`, which hash them.
+All bytes that leave the store go through here or through `image.output`, which hash them.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.oci import LayerPlace, write_layers
-from buildit.image.formats.read_directory import read_directory
 from buildit.image.merge import MergedTree, Overlay, merge, with_parents
-from buildit.image.reading import SeenTree, read_entries
+from buildit.image.reading import SeenTree, read_directory, read_entries
 from buildit.image.verify import verify
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key

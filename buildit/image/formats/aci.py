@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,17 @@ from buildit.archive.streams import Writable, write_all
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical
 from buildit.errors import RecipeError
-from buildit.image.appspec import check_app, port_name, volume_name
-from buildit.image.copying import BlobPath
-from buildit.image.documents import read_json, rfc3339
-from buildit.image.formats.aci_rules import manifest_problems
+from buildit.image import rules
+from buildit.image.appspec import port_name, volume_name
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
-from buildit.image.layertar import Contents, add_member
+from buildit.image.layertar import add_members
 from buildit.image.merge import Rootfs
-from buildit.image.names import AC_IDENTIFIER, ac_identifier, machine
-from buildit.model.image import App, Architecture, Emission, Image, Volume
+from buildit.image.names import AC_IDENTIFIER, AC_NAME, ac_identifier, account_problems, machine
+from buildit.image.output import BlobPath
+from buildit.image.rules import at, list_of, rfc3339
+from buildit.model.image import App, Emission, Image
 from buildit.model.tree import Entry, Kind
+from buildit.recipe.leaf import LARGEST_ID
 
 AC_VERSION = "0.8.11"
 _OCI = "org.opencontainers.image."
@@ -51,24 +52,17 @@ def _manifest(image: Image) -> dict[str, Any]:
     """The manifest as JSON data, every rule of the specification met.
 
     Raises:
-        RecipeError: the app, the user's document, or what the container gives, breaks a rule; or
-            the document says another platform than the container.
+        RecipeError: the user's document, or what the container gives, breaks a rule; or the
+            document says another platform than the container.
     """
-    if image.app is not None:
-        check_app(image.app, image.place)
     if not image.content:
         return _derived(image)
-    document = read_json(image.content, image.place, "the ACI manifest")
-    problems = (*manifest_problems(document), *_contradictions(document, image))
-    if problems or not isinstance(document, dict):
-        raise RecipeError(
-            f"the ACI manifest is not valid: {problems[0]}",
-            place=image.place or None,
-            hint="correct `content` of this image step (appc spec aci.md), "
-            "or leave it out: then `app` and `vars` decide",
-            details=problems[1:],
-        )
-    return document
+
+    def judge(document: object) -> tuple[str, ...]:
+        return (*manifest_problems(document), *_contradictions(document, image))
+
+    hint = " (appc spec aci.md), or leave it out: then `app` and `vars` decide"
+    return rules.read_document(image, "the ACI manifest", judge, hint)
 
 
 def _start(manifest: Document) -> Start:
@@ -99,17 +93,14 @@ def _platform(image: Image) -> dict[str, str]:
 def _contradictions(document: object, image: Image) -> Iterator[str]:
     """A label that tells an executor to run the image where its programs cannot run."""
     labels = document.get("labels") if isinstance(document, dict) else None
-    if not isinstance(labels, list):
-        return
     expected = _platform(image)
-    for number, label in enumerate(labels):
-        if isinstance(label, dict) and label.get("name") in expected:
-            wanted = expected[label["name"]]
-            if label.get("value") != wanted:
-                yield (
-                    f"labels[{number}]: {label['name']} is {label.get('value')!r}, "
-                    f"but the container is built for {wanted!r}"
-                )
+    for number, label in enumerate(labels if isinstance(labels, list) else ()):
+        name = label.get("name") if isinstance(label, dict) else None
+        if name in expected and label.get("value") != expected[name]:
+            yield (
+                f"labels[{number}]: {name} is {label.get('value')!r}, "
+                f"but the container is built for {expected[name]!r}"
+            )
 
 
 def _derived(image: Image) -> dict[str, Any]:
@@ -137,13 +128,12 @@ def _derived(image: Image) -> dict[str, Any]:
 
 
 def _annotations(image: Image) -> dict[str, str]:
-    annotations = {"created": rfc3339(image.epoch)}
-    if image.author:
-        annotations["authors"] = image.author
     about = {name: value for name, value in image.about if name not in _SAID}
     written = {name: value for name, value in image.annotations if AC_IDENTIFIER.fullmatch(name)}
-    return annotations | {
-        _ANNOTATIONS.get(name, name): value for name, value in (about | written).items()
+    return {
+        "created": rfc3339(image.epoch),
+        **({"authors": image.author} if image.author else {}),
+        **{_ANNOTATIONS.get(name, name): value for name, value in (about | written).items()},
     }
 
 
@@ -165,43 +155,39 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
             hint="add `group:` to `app` in container.yaml, or declare the user: "
             f"`- users: {{app: {{uid: {app.user if app.user.isdecimal() else 101}, gid: 101}}}}`",
         )
-    spoken: dict[str, Any] = {
+    lists: dict[str, list[dict[str, Any]]] = {
+        "environment": _pairs(dict(app.environment)),
+        "mountPoints": [
+            {"name": volume_name(each), "path": each.path}
+            | ({"readOnly": True} if each.read_only else {})
+            for each in app.volumes
+        ],
+        "ports": [
+            {"name": port_name(port), "protocol": port.protocol, "port": port.number}
+            for port in app.ports
+        ],
+    }
+    return {
         "exec": list(app.exec),
         "user": app.user,
         "group": group if group is not None else "0",
         "workingDirectory": app.working_directory,
+        **{name: members for name, members in lists.items() if members},
     }
-    if app.environment:
-        spoken["environment"] = [{"name": name, "value": value} for name, value in app.environment]
-    if app.volumes:
-        spoken["mountPoints"] = [_mount_point(volume) for volume in app.volumes]
-    if app.ports:
-        spoken["ports"] = [
-            {"name": port_name(port), "protocol": port.protocol, "port": port.number}
-            for port in app.ports
-        ]
-    return spoken
-
-
-def _mount_point(volume: Volume) -> dict[str, Any]:
-    point: dict[str, Any] = {"name": volume_name(volume), "path": volume.path}
-    return {**point, "readOnly": True} if volume.read_only else point
 
 
 def _unspoken(image: Image) -> Iterator[str]:
     """What the container says and an ACI cannot hold, one remark each."""
     if image.content:
         return
+    allowed = "a-z, 0-9 and - . _ ~ / between them"
     for name, _ in image.labels:
         if not _may_be_label(name):
-            why = "it is taken" if name in _RESERVED else "a-z, 0-9 and - . _ ~ / between them"
+            why = "it is taken" if name in _RESERVED else allowed
             yield f"the ACI has no label {name!r}: App Container allows other names ({why})"
     for name, _ in image.annotations:
         if AC_IDENTIFIER.fullmatch(name) is None:
-            yield (
-                f"the ACI has no annotation {name!r}: App Container allows a-z, 0-9 and "
-                "- . _ ~ / between them"
-            )
+            yield f"the ACI has no annotation {name!r}: App Container allows {allowed}"
     if image.app is not None and image.app.health is not None:
         yield "the ACI has no healthcheck: App Container has none"
     if image.app is not None and image.app.stop_signal is not None:
@@ -226,30 +212,21 @@ def _write(
         StoreError, IntegrityError: a blob of the store is missing or damaged.
         OSError: the file cannot be written.
     """
-    plan = _plan(image, manifest)
     with fresh.open("xb") as file:
         stored = _Hashing(file, hashlib.sha256())
         plainly = ACI.codec(image) == "none"
         with nullcontext(stored) if plainly else GzipWriter(stored) as packed:
             plain = _Hashing(packed, hashlib.sha512())
-            _write_tar(plain, plan, image.epoch, rootfs, Contents(rootfs, blob))
+            tar = TarWriter(plain)
+            content = canonical(manifest)
+            head = Entry("manifest", Kind.FILE, 0o644, mtime=image.epoch, size=len(content))
+            tar.add_file(head, io.BytesIO(content))
+            tar.add(Entry("rootfs", Kind.DIRECTORY, 0o755, mtime=image.epoch))
+            add_members(tar, rootfs, blob, "rootfs/")
+            tar.finish()
         os.fchmod(file.fileno(), 0o644)  # whatever the umask
     digest, image_id = Digest(stored.hash.hexdigest()), f"sha512-{plain.hash.hexdigest()}"
     return Emission(fresh, image.format, digest, image_id, rootfs.notices)
-
-
-def _write_tar(out: Writable, plan: Plan, epoch: int, rootfs: Rootfs, contents: Contents) -> None:
-    tar = TarWriter(out)
-    for name, content in plan.documents.items():
-        head = Entry(name, Kind.FILE, 0o644, mtime=epoch, size=len(content))
-        tar.add_file(head, io.BytesIO(content))
-    tar.add(Entry("rootfs", Kind.DIRECTORY, 0o755, mtime=epoch))
-    for member in rootfs.members():
-        entry = replace(member.entry, path=f"rootfs/{member.entry.path}")
-        if entry.kind is Kind.HARDLINK:
-            entry = replace(entry, target=f"rootfs/{entry.target}")
-        add_member(tar, entry, member, contents)
-    tar.finish()
 
 
 class _Hashing:
@@ -267,15 +244,260 @@ class _Hashing:
         return len(chunk)
 
 
-def _spelling(kind: Architecture) -> str:
-    return kind.appc or kind.uname
+# -- the rules of a manifest
+#
+# All that the reference `actool` 0.8.11 refuses is refused. Where a rule is stricter, it says why.
+# Everywhere: a key that the specification does not have is a slip of the pen, and a key that it
+# requires says nothing when it is left out (Go reads it as an empty text).
+
+_SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?"
+)
+OS_ARCHITECTURES: Mapping[str, frozenset[str]] = {
+    "linux": frozenset(
+        {"amd64", "i386", "aarch64", "aarch64_be", "armv6l", "armv7l", "armv7b"}
+        | {"ppc64", "ppc64le", "s390x"}
+    ),
+    "freebsd": frozenset({"amd64", "i386", "arm"}),
+    "darwin": frozenset({"x86_64", "i386"}),
+}
+_identifier = rules.pattern_rule(AC_IDENTIFIER, "an AC identifier")
+_name = rules.pattern_rule(AC_NAME, "an AC name")
+_strings = rules.map_of(rules.text, rules.text)
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") and "\0" not in path
+
+
+_absolute = rules.text_that(_is_absolute, "an absolute path")
+"""Stricter than actool: the specification says absolute, and executors resolve the path beneath
+rootfs, where a relative or empty one means another place to each of them."""
+
+
+def _exec(where: str, value: object) -> rules.Problems:
+    """Stricter than actool: executors of appc 0.7.1 and older want a list that starts with an
+    absolute path."""
+    if not isinstance(value, list) or not value or not all(isinstance(a, str) for a in value):
+        yield f"{where}: must be a non-empty list of strings"
+    else:
+        yield from _absolute(at(where, 0), value[0])
+
+
+def _is_version(version: str) -> bool:
+    return _SEMVER.fullmatch(version) is not None and version != "0.0.0"
+
+
+_version = rules.text_that(_is_version, "a version x.y.z above 0.0.0")
+"""Stricter than actool: SemVer 2.0 item 2, no leading zeros."""
+
+
+def _kind(where: str, value: object) -> rules.Problems:
+    if value != "ImageManifest":
+        yield f"{where}: must be 'ImageManifest'"
+
+
+def _no_name(where: str, value: object) -> rules.Problems:
+    if isinstance(value, dict) and value.get("name") == "name":
+        yield f"{at(where, 'name')}: a label must not be called 'name'"
+
+
+def _known_platform(where: str, value: object) -> rules.Problems:
+    pairs = [each for each in value if _is_pair(each)] if isinstance(value, list) else []
+    labels = {each["name"]: each["value"] for each in pairs}
+    if "os" not in labels:
+        return
+    known = OS_ARCHITECTURES.get(labels["os"])
+    if known is None:
+        yield f"{where}: os {labels['os']!r} is none of {', '.join(OS_ARCHITECTURES)}"
+    elif "arch" in labels and labels["arch"] not in known:
+        yield (
+            f"{where}: arch {labels['arch']!r} does not exist on {labels['os']}; "
+            f"there are {', '.join(sorted(known))}"
+        )
+
+
+def _is_pair(member: object) -> bool:
+    return isinstance(member, dict) and all(
+        isinstance(member.get(key), str) for key in ("name", "value")
+    )
+
+
+_pair: Mapping[str, rules.JsonRule] = {"name": _identifier, "value": rules.text}
+_labels = rules.all_of(
+    list_of(rules.all_of(rules.object_of(_pair), _no_name), "name"), _known_platform
+)
+
+
+_VALUES = {"created": rules.time, "homepage": rules.url, "documentation": rules.url}
+
+
+def _known_value(where: str, value: object) -> rules.Problems:
+    """The values of annotations that the specification has."""
+    name = value.get("name") if isinstance(value, dict) else None
+    if isinstance(value, dict) and isinstance(name, str) and name in _VALUES:
+        yield from _VALUES[name](at(where, "value"), value.get("value"))
+
+
+def _last_port(where: str, value: object) -> rules.Problems:
+    last = value["port"] + value.get("count", 1) - 1 if isinstance(value, dict) else 0
+    if last > 65535:
+        yield f"{at(where, 'count')}: the last of the ports would be {last}"
+
+
+_port_rules = rules.object_of(
+    {"name": _name, "protocol": rules.filled_text, "port": rules.whole(1, 65535)},
+    {"count": rules.whole(1, 65535), "socketActivated": rules.boolean},
+)
+
+
+def _port(where: str, value: object) -> rules.Problems:
+    """Stricter than actool: a protocol of no name and a count of no ports are slips."""
+    problems = tuple(_port_rules(where, value))
+    yield from problems or _last_port(where, value)
+
+
+_QUANTITY = re.compile(
+    r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkKMGTPE]|[eE][+-]?[0-9]+)?"
+)
+_quantity = rules.nothing_or(rules.pattern_rule(_QUANTITY, "a quantity such as 500m or 1Gi"))
+
+
+def _limits(*, default: bool) -> rules.JsonRule:
+    """`{request, limit}`; bandwidths and IOPS have `default: true` and no request instead (appc
+    spec ace.md, "Resource Isolators")."""
+
+    def is_default(where: str, value: object) -> rules.Problems:
+        if isinstance(value, dict) and value.get("default", False) is not default:
+            yield f"{at(where, 'default')}: must be {str(default).lower()} for this resource"
+
+    request: Mapping[str, rules.JsonRule] = {} if default else {"request": _quantity}
+    return rules.all_of(
+        rules.object_of({}, {"limit": _quantity, "default": rules.boolean, **request}), is_default
+    )
+
+
+def _not_empty(where: str, value: object) -> rules.Problems:
+    if isinstance(value, dict) and value.get("set") == []:
+        yield f"{at(where, 'set')}: must not be empty"
+
+
+_capitals = rules.pattern_rule(re.compile("[A-Z]*"), "the name of an error in capitals")
+_set = rules.all_of(rules.object_of({"set": list_of(rules.text)}), _not_empty)
+_calls = rules.all_of(
+    rules.object_of({"set": list_of(rules.text)}, {"errno": _capitals}), _not_empty
+)
+_part = rules.pattern_rule(re.compile("[^:]+"), "a part of a context")
+
+ISOLATORS: Mapping[str, rules.JsonRule] = {
+    "resource/block-bandwidth": _limits(default=True),
+    "resource/block-iops": _limits(default=True),
+    "resource/cpu": _limits(default=False),
+    "resource/memory": _limits(default=False),
+    "resource/network-bandwidth": _limits(default=True),
+    "os/linux/apparmor-profile": rules.object_of({"profile": rules.filled_text}),
+    "os/linux/capabilities-remove-set": _set,
+    "os/linux/capabilities-retain-set": _set,
+    "os/linux/cpu-shares": rules.whole(2, 262144),
+    "os/linux/no-new-privileges": rules.boolean,
+    "os/linux/oom-score-adj": rules.whole(-1000, 1000),
+    "os/linux/seccomp-remove-set": _calls,
+    "os/linux/seccomp-retain-set": _calls,
+    "os/linux/selinux-context": rules.object_of(
+        {"user": _part, "role": _part, "type": _part, "level": rules.filled_text}
+    ),
+    "os/unix/sysctl": _strings,
+}
+"""appc spec ace.md, "Isolators"; actool 0.8.11 knows these and refuses every other."""
+
+_SECCOMP = ("os/linux/seccomp-remove-set", "os/linux/seccomp-retain-set")
+_ONCE = (
+    *("os/linux/apparmor-profile", "os/linux/cpu-shares", "os/linux/oom-score-adj"),
+    *(*_SECCOMP, "os/linux/selinux-context"),
+)
+
+
+def _isolator(where: str, value: object) -> rules.Problems:
+    if not isinstance(value, dict):
+        yield f"{where}: must be an object"
+        return
+    name = value.get("name")
+    rule = ISOLATORS.get(name) if isinstance(name, str) else None
+    if rule is None:
+        yield f"{at(where, 'name')}: {name!r} is none of {', '.join(ISOLATORS)}"
+        return
+    yield from rules.object_of({"name": rules.text, "value": rule})(where, value)
+
+
+def _isolators_agree(where: str, value: object) -> rules.Problems:
+    members = value if isinstance(value, list) else []
+    names = [each.get("name") for each in members if isinstance(each, dict)]
+    yield from (f"{where}: {name} occurs twice" for name in _ONCE if names.count(name) > 1)
+    if all(name in names for name in _SECCOMP):
+        yield f"{where}: {' and '.join(_SECCOMP)} exclude each other"
+
+
+def _account(where: str, value: object) -> rules.Problems:
+    """A user or group: a name, a number that the kernel has, or the path of a file whose owner is
+    meant. Stricter than actool: no id above 2^32-2 (setresuid(2)), no blanks, colons or commas,
+    which end a field of passwd(5) and group(5)."""
+    yield from rules.filled_text(where, value)
+    if isinstance(value, str) and value and not value.startswith("/"):
+        yield from (f"{where}: {problem}" for problem in account_problems(value))
+
+
+_ids = list_of(rules.whole(0, LARGEST_ID))
+"""Stricter than actool: what the kernel has no id for is refused."""
+_variable = rules.pattern_rule(
+    re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*"), "a name of an environment variable"
+)
+_event = rules.pattern_rule(re.compile("pre-start|post-stop"), "an event")
+_app = rules.object_of(
+    {"exec": _exec, "user": _account, "group": _account},
+    {
+        "workingDirectory": _absolute,
+        "environment": list_of(rules.object_of({"name": _variable, "value": rules.text}), "name"),
+        "supplementaryGIDs": _ids,
+        "supplementaryGids": _ids,  # as the example in the specification spells it
+        "eventHandlers": list_of(rules.object_of({"name": _event, "exec": _exec}), "name"),
+        "mountPoints": list_of(
+            rules.object_of({"name": _name, "path": _absolute}, {"readOnly": rules.boolean}), "name"
+        ),
+        "ports": list_of(_port, "name"),
+        "isolators": rules.all_of(list_of(_isolator), _isolators_agree),
+        "userAnnotations": _strings,
+        "userLabels": _strings,
+    },
+)
+_image_id = rules.pattern_rule(re.compile(r"sha512-[0-9a-f]{1,128}"), "an image ID")
+"""Stricter than actool: an image ID is `sha512-` and hexadecimal digits (types.md)."""
+_dependency = rules.object_of(
+    {"imageName": _identifier},
+    {"imageID": _image_id, "labels": _labels, "size": rules.whole(0, 2**63 - 1)},
+)
+_document = rules.object_of(
+    {"acKind": _kind, "acVersion": _version, "name": _identifier},
+    {
+        "labels": _labels,
+        "app": _app,
+        "dependencies": list_of(_dependency),
+        "pathWhitelist": list_of(_absolute),
+        "annotations": list_of(rules.all_of(rules.object_of(_pair), _known_value), "name"),
+    },
+)
+
+
+def manifest_problems(manifest: object) -> tuple[str, ...]:
+    """What is wrong with an ACI manifest (appc spec aci.md 0.8.11), each as `where: what`; empty
+    where it is valid."""
+    return tuple(_document("", manifest))
 
 
 ACI = Format(
     name="aci",
     title="an ACI",
     codecs=("gzip", "none"),
-    spelling=_spelling,
+    spelling=lambda kind: kind.appc or kind.uname,
     check=_manifest,
     start=_start,
     plan=_plan,

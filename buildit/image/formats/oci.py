@@ -8,26 +8,38 @@ members stay ours, because they describe the layers: `rootfs` and `history`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from buildit.archive.compress import compress_layer
+from buildit.archive.tar.write import TarWriter
 from buildit.archive.workers import run_all
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
-from buildit.errors import RecipeError
-from buildit.image.appspec import check_app
-from buildit.image.budget import LAYER_BUDGET, group
-from buildit.image.copying import BlobPath, copy_blob, open_blob
-from buildit.image.documents import read_json, rfc3339
-from buildit.image.formats.oci_rules import config_problems
+from buildit.image import rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
-from buildit.image.layertar import write_directories, write_merged
+from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
-from buildit.image.names import file_reference, machine, reference, tag
-from buildit.image.restoring import COPIERS, make_layout, write_documents
+from buildit.image.names import (
+    account_problems,
+    file_reference,
+    machine,
+    reference,
+    signal_problems,
+    tag,
+)
+from buildit.image.output import (
+    COPIERS,
+    BlobPath,
+    copy_blob,
+    make_layout,
+    open_blob,
+    write_documents,
+)
+from buildit.image.rules import rfc3339
 from buildit.model.image import App, Architecture, Emission, Health, Image
 from buildit.store.checked import checked_stream
 
@@ -45,11 +57,18 @@ def _config(image: Image) -> dict[str, Any]:
     """The image config (image-spec config.md) without what describes the layers.
 
     Raises:
-        RecipeError: the app or the user's document breaks a rule, or says another platform.
+        RecipeError: the user's document breaks a rule, or says another platform.
     """
-    if image.app is not None:
-        check_app(image.app, image.place)
-    return _written(image) if image.content else _derived(image)
+    base = {"created": rfc3339(image.epoch), **_platform(image)}
+    if image.content:
+        hint = " (image-spec config.md), or leave it out: then `app` decides"
+        judge = partial(config_problems, platform=_platform(image))
+        return {**base, **rules.read_document(image, "the OCI image config", judge, hint)}
+    section = app_section(image.app) if image.app is not None else {}
+    if labels := dict(image.about) | dict(image.labels):
+        section["Labels"] = labels
+    author = {"author": image.author} if image.author else {}
+    return {**base, **author, **({"config": section} if section else {})}
 
 
 def _platform(image: Image) -> dict[str, Any]:
@@ -58,57 +77,28 @@ def _platform(image: Image) -> dict[str, Any]:
     return {"architecture": kind.oci, "os": image.os, **variant}
 
 
-def _derived(image: Image) -> dict[str, Any]:
-    document: dict[str, Any] = {"created": rfc3339(image.epoch), **_platform(image)}
-    if image.author:
-        document["author"] = image.author
-    section = app_section(image.app) if image.app is not None else {}
-    labels = dict(image.about) | dict(image.labels)
-    if labels:
-        section["Labels"] = labels
-    if section:
-        document["config"] = section
-    return document
-
-
-def _written(image: Image) -> dict[str, Any]:
-    document = read_json(image.content, image.place, "the OCI image config")
-    problems = config_problems(document, _platform(image))
-    if problems or not isinstance(document, dict):
-        raise RecipeError(
-            f"the OCI image config is not valid: {problems[0]}",
-            place=image.place or None,
-            hint="correct `content` of this image step (image-spec config.md), "
-            "or leave it out: then `app` decides",
-            details=problems[1:],
-        )
-    return {"created": rfc3339(image.epoch), **_platform(image), **document}
-
-
 def app_section(app: App) -> dict[str, object]:
     """The `config` of an OCI image config (image-spec config.md, "Properties")."""
-    spoken: dict[str, object] = {"Entrypoint": list(app.exec), "WorkingDir": app.working_directory}
-    if app.group is not None or app.user not in ("0", "root"):
-        spoken["User"] = app.user if app.group is None else f"{app.user}:{app.group}"
-    if app.environment:
-        spoken["Env"] = [f"{name}={value}" for name, value in app.environment]
-    if app.ports:
-        spoken["ExposedPorts"] = {f"{port.number}/{port.protocol}": {} for port in app.ports}
-    if app.volumes:
-        spoken["Volumes"] = {volume.path: {} for volume in app.volumes}
-    if app.stop_signal is not None:
-        spoken["StopSignal"] = app.stop_signal
-    if app.health is not None:
-        spoken["Healthcheck"] = _healthcheck(app.health)
-    return spoken
+    account = app.user if app.group is None else f"{app.user}:{app.group}"
+    spoken: dict[str, object] = {
+        "User": "" if account in ("0", "root") else account,
+        "Env": [f"{name}={value}" for name, value in app.environment],
+        "ExposedPorts": {f"{port.number}/{port.protocol}": {} for port in app.ports},
+        "Volumes": {volume.path: {} for volume in app.volumes},
+        "StopSignal": app.stop_signal,
+        "Healthcheck": None if app.health is None else _healthcheck(app.health),
+    }
+    always = {"Entrypoint": list(app.exec), "WorkingDir": app.working_directory}
+    return {**always, **{name: value for name, value in spoken.items() if value}}
 
 
 def _healthcheck(health: Health) -> dict[str, object]:
     """As Docker's image config has it, which image-spec leaves out: times in nanoseconds."""
     times = {"Interval": health.interval, "Timeout": health.timeout, "StartPeriod": health.start}
-    spoken: dict[str, object] = {"Test": ["CMD", *health.exec]}
-    spoken |= {name: seconds * 10**9 for name, seconds in times.items() if seconds is not None}
-    return spoken | ({} if health.retries is None else {"Retries": health.retries})
+    spoken = {name: None if each is None else each * 10**9 for name, each in times.items()}
+    spoken["Retries"] = health.retries
+    found = {name: value for name, value in spoken.items() if value is not None}
+    return {"Test": ["CMD", *health.exec], **found}
 
 
 def _start(config: Document) -> Start:
@@ -129,14 +119,15 @@ def _start(config: Document) -> Start:
 def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
     """All documents of the layout; a media type is always written, so that nothing is guessed."""
     created = rfc3339(image.epoch)
-    whole = {
-        **config,
-        "rootfs": {"type": "layers", "diff_ids": [oci_digest(each.diff_id) for each in layers]},
-        "history": [
-            {"created": created, "created_by": f"buildit: {each.title}"} for each in layers
-        ],
-    }
-    encoded = canonical(whole)
+    encoded = canonical(
+        {
+            **config,
+            "rootfs": {"type": "layers", "diff_ids": [oci_digest(one.diff_id) for one in layers]},
+            "history": [
+                {"created": created, "created_by": f"buildit: {one.title}"} for one in layers
+            ],
+        }
+    )
     manifest = canonical(_manifest(image, encoded, layers))
     digest = digest_bytes(manifest)
     documents = {
@@ -212,6 +203,31 @@ class LayerPlace:
     codec: str
 
 
+LAYER_BUDGET = 100
+"""Layers in an emitted image. overlayfs and the container stores stop at 127 or so."""
+
+
+def group(sizes: Sequence[int], budget: int = LAYER_BUDGET) -> tuple[range, ...]:
+    """Ranges of layer numbers, each one emitted layer; at most `budget` of them.
+
+    While there are too many, the two neighbours that are smallest together become one; of equal
+    pairs, the lowest. `sizes` are bytes.
+
+    Raises:
+        ValueError: the budget is below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"a budget of {budget} layers holds no image")
+    groups = [(size, range(index, index + 1)) for index, size in enumerate(sizes)]
+    while len(groups) > budget:
+        pairs = range(len(groups) - 1)
+        first = min(pairs, key=lambda at: groups[at][0] + groups[at + 1][0])
+        (size, numbers), (next_size, next_numbers) = groups[first : first + 2]
+        merged = (size + next_size, range(numbers.start, next_numbers.stop))
+        groups[first : first + 2] = [merged]
+    return tuple(numbers for _, numbers in groups)
+
+
 def write_layers(
     rootfs: Rootfs, epoch: int, place: LayerPlace, budget: int = LAYER_BUDGET
 ) -> tuple[LayerBlob, ...]:
@@ -238,8 +254,8 @@ def write_layers(
 def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
     unnamed = place.directory / f"layer-{part.start}"
     if len(part) > 1:
-        diff_id, size = write_merged(merge_group(rootfs, part), place.store, unnamed)
-        return _settled(unnamed, LayerBlob(diff_id, diff_id, size, ""), place)
+        merged = merge_group(rootfs, part)
+        return _tree(unnamed, "", place, lambda tar: add_members(tar, merged, place.store))
     layer = rootfs.layers[part.start]
     forms = [("none", layer.diff_id, layer.size)]
     forms += [(each.codec, each.digest, each.size) for each in layer.encodings]
@@ -249,32 +265,174 @@ def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
             return LayerBlob(layer.diff_id, digest, size, layer.title)
     descriptor = open_blob(place.store, layer.diff_id, layer.size, layer.title)
     with checked_stream(open(descriptor, "rb"), layer.diff_id, lambda: None) as source:
-        digest, size = compress_layer(source, layer.diff_id, place.codec, unnamed)
-    return _named(unnamed, LayerBlob(layer.diff_id, digest, size, layer.title))
+        return _compressed(source, unnamed, layer.diff_id, layer.title, place)
 
 
 def _directories(rootfs: Rootfs, epoch: int, place: LayerPlace) -> LayerBlob:
     """The uppermost layer: `/` itself, which no other layer has, and what is to be restated."""
-    unnamed = place.directory / "directories"
-    diff_id, size = write_directories(rootfs.restated, epoch, unnamed)
-    return _settled(unnamed, LayerBlob(diff_id, diff_id, size, _DIRECTORIES), place)
+
+    def fill(tar: TarWriter) -> None:
+        tar.add_root(0o755, epoch)
+        for entry in rootfs.restated:
+            tar.add(entry)
+
+    return _tree(place.directory / "directories", _DIRECTORIES, place, fill)
 
 
-def _settled(unnamed: Path, layer: LayerBlob, place: LayerPlace) -> LayerBlob:
-    """A freshly written tar in its final form and under its name."""
+def _tree(
+    unnamed: Path, title: str, place: LayerPlace, fill: Callable[[TarWriter], None]
+) -> LayerBlob:
+    """A tree written anew, in its final form and under its name."""
+    diff_id, size = write_tree(unnamed, fill)
     if place.codec == "none":
         unnamed.chmod(0o644)
-        return _named(unnamed, layer)
-    squeezed = unnamed.with_name(f"{unnamed.name}-{place.codec}")
+        unnamed.rename(unnamed.with_name(diff_id))
+        return LayerBlob(diff_id, diff_id, size, title)
     with unnamed.open("rb") as source:
-        digest, size = compress_layer(source, layer.diff_id, place.codec, squeezed)
+        squeezed = unnamed.with_name(f"{unnamed.name}-{place.codec}")
+        layer = _compressed(source, squeezed, diff_id, title, place)
     unnamed.unlink()
-    return _named(squeezed, replace(layer, digest=digest, size=size))
-
-
-def _named(unnamed: Path, layer: LayerBlob) -> LayerBlob:
-    unnamed.replace(unnamed.with_name(layer.digest))
     return layer
+
+
+def _compressed(
+    source: BinaryIO, unnamed: Path, diff_id: Digest, title: str, place: LayerPlace
+) -> LayerBlob:
+    digest, size = compress_layer(source, diff_id, place.codec, unnamed)
+    unnamed.rename(unnamed.with_name(digest))
+    return LayerBlob(diff_id, digest, size, title)
+
+
+# -- the rules of a config that a user may write
+#
+# Null stands for an absent member where the specification's schema takes it and `docker inspect`
+# prints it. `Healthcheck`, `OnBuild` and `Shell` are Docker's (moby's image config), kept by
+# clients. Stricter than the specification, which leaves these to the runtimes: what no runtime
+# starts (a volume `/`, a signal that Linux lacks, an id that the kernel lacks) is refused here.
+
+OF_LAYERS = ("rootfs", "history")
+"""Members that describe the layers: only we know them."""
+
+_PORT = re.compile(r"(?P<number>[1-9][0-9]{0,4})(?:/(?:tcp|udp|sctp))?")
+_MILLISECOND = 1_000_000
+_LARGEST = 2**63 - 1
+
+
+def config_problems(document: object, platform: Mapping[str, object]) -> tuple[str, ...]:
+    """What is wrong with an image config, each as `where: what`; empty where it is valid.
+
+    `platform` are the members `architecture`, `os` and perhaps `variant` of the container.
+    """
+    if not isinstance(document, dict):
+        return ("the document must be an object",)
+    kept = {key: value for key, value in document.items() if key not in OF_LAYERS}
+    return (
+        *(f"{key}: is made from the layers; leave it out" for key in OF_LAYERS if key in document),
+        *_document("", kept),
+        *(
+            f"{key}: {document[key]!r} is not the container's, {platform[key]!r}"
+            for key in ("architecture", "os", "variant")
+            if key in document and key in platform and document[key] != platform[key]
+        ),
+    )
+
+
+def _empty(where: str, value: object) -> rules.Problems:
+    if value != {}:
+        yield f"{where}: must be {{}}"
+
+
+def _account_problems(user: str) -> Iterator[str]:
+    """`user`, `uid`, `user:group`, `uid:gid`, or mixed."""
+    for part in user.split(":", 1):
+        yield from account_problems(part)
+
+
+def _is_port(port: str) -> bool:
+    match = _PORT.fullmatch(port)
+    return match is not None and int(match["number"]) <= 65535
+
+
+def _single_names(where: str, value: object) -> rules.Problems:
+    names = [str(each).partition("=")[0] for each in value] if isinstance(value, list) else []
+    yield from (f"{where}: {name} occurs twice" for name in rules.doubles(names))
+
+
+def _volume(where: str, value: object) -> rules.Problems:
+    parts = str(value).split("/")
+    if not str(value).startswith("/") or {".", ".."} & set(parts) or "\0" in str(value):
+        yield f"{where}: {value!r} is not a plain absolute path"
+    elif not any(parts):
+        yield f"{where}: a volume cannot be /: it would hide the whole image"
+
+
+def _directory_problems(path: str) -> Iterator[str]:
+    if not path.startswith("/"):
+        yield f"{path!r} is not absolute"
+
+
+def _label(where: str, value: object) -> rules.Problems:
+    if not value:
+        yield f"{where}: the name of a label is empty"
+
+
+def _test_words(where: str, value: object) -> rules.Problems:
+    """Docker: `Test` is empty (as the base has it), `NONE`, `CMD` and words, or `CMD-SHELL` and
+    one line."""
+    if not isinstance(value, list) or not value:
+        return
+    least = {"NONE": 1, "CMD": 2, "CMD-SHELL": 2}.get(str(value[0]))
+    if least is None:
+        yield f"{rules.at(where, 0)}: must be NONE, CMD or CMD-SHELL"
+    elif len(value) < least or (value[0] != "CMD" and len(value) > least):
+        yield f"{where}: {value[0]} has {len(value) - 1} words after it"
+
+
+def _long_enough(where: str, value: object) -> rules.Problems:
+    if isinstance(value, int) and 0 < value < _MILLISECOND:
+        yield f"{where}: must be 0 or at least {_MILLISECOND} nanoseconds"
+
+
+_words = rules.nothing_or(rules.list_of(rules.text))
+_pairs = rules.list_of(rules.pattern_rule(re.compile(r"[^=\0]+=[^\0]*"), "NAME=value"))
+_port = rules.text_that(_is_port, "PORT or PORT/tcp, with a port from 1 to 65535")
+_count = rules.whole(0, _LARGEST)
+_nanoseconds = rules.all_of(_count, _long_enough)
+_health_rules: Mapping[str, rules.JsonRule] = {
+    "Test": rules.nothing_or(rules.all_of(rules.list_of(rules.text), _test_words)),
+    "Interval": _nanoseconds,
+    "Timeout": _nanoseconds,
+    "StartPeriod": _nanoseconds,
+    "StartInterval": _nanoseconds,
+    "Retries": _count,
+}
+_section_rules: Mapping[str, rules.JsonRule] = {
+    "User": rules.text_without(_account_problems),
+    "ExposedPorts": rules.nothing_or(rules.map_of(_port, _empty)),
+    "Env": rules.nothing_or(rules.all_of(_pairs, _single_names)),
+    "Entrypoint": _words,
+    "Cmd": _words,
+    "Volumes": rules.nothing_or(rules.map_of(_volume, _empty)),
+    "WorkingDir": rules.text_without(_directory_problems),
+    "Labels": rules.nothing_or(rules.map_of(_label, rules.text)),
+    "StopSignal": rules.text_without(signal_problems),
+    "ArgsEscaped": rules.boolean,
+    "Memory": _count,
+    "MemorySwap": rules.whole(-1, _LARGEST),
+    "CpuShares": _count,
+    "Healthcheck": rules.nothing_or(rules.object_of({}, _health_rules)),
+    "OnBuild": _words,
+    "Shell": _words,
+}
+_document = rules.object_of(
+    {},
+    {
+        "created": rules.nothing_or(rules.time),
+        **dict.fromkeys(("author", "architecture", "os", "variant", "os.version"), rules.text),
+        "os.features": rules.list_of(rules.text),
+        "config": rules.nothing_or(rules.object_of({}, _section_rules)),
+    },
+)
 
 
 def _spelling(kind: Architecture) -> str:

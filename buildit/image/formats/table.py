@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from buildit.archive.contents import parse_contents
 from buildit.digest import Digest, is_hex64
 from buildit.errors import RecipeError
-from buildit.image.appspec import check_tree
-from buildit.image.copying import BlobPath
-from buildit.image.layertar import read_listing
+from buildit.image.appspec import check_app, check_tree
 from buildit.image.merge import Rootfs, merge
 from buildit.image.names import FILE_PART, NAME_MAX, machine
-from buildit.image.replacing import replacing_output
+from buildit.image.output import BlobPath, replacing_output, small_blob
 from buildit.model.image import Architecture, Emission, Image
 
 Document = Mapping[str, Any]
@@ -101,11 +100,8 @@ class Format:
         """
         codec = image.compress or self.codecs[0]
         if codec not in self.codecs:
-            raise RecipeError(
-                f"{self.title} cannot be compressed as {codec!r}{self.only}",
-                place=image.place or None,
-                hint=f"`compress:` takes {', '.join(self.codecs)}",
-            )
+            message = f"{self.title} cannot be compressed as {codec!r}{self.only}"
+            raise _refused(image, message, f"`compress:` takes {', '.join(self.codecs)}")
         return codec
 
 
@@ -138,11 +134,8 @@ def format_of(image: Image) -> Format:
     """Raises RecipeError where the format is unknown."""
     make = FORMATS.get(image.format)
     if make is None:
-        raise RecipeError(
-            f"unknown image format {image.format!r}",
-            place=image.place or None,
-            hint=f"`type:` takes {', '.join(FORMATS)}",
-        )
+        message = f"unknown image format {image.format!r}"
+        raise _refused(image, message, f"`type:` takes {', '.join(FORMATS)}")
     return make()
 
 
@@ -159,19 +152,13 @@ def output_name(image: Image) -> str:
     parts = {"name": image.name.replace("/", "-"), "version": image.version, "os": image.os}
     for part_name, part in parts.items():
         if FILE_PART.fullmatch(part) is None:
-            raise RecipeError(
-                f"{part_name} {part!r} cannot be part of a file name",
-                place=image.place or None,
-                hint=f"set `{part_name}` in `vars`: letters and digits, then also . _ + ~ : @ -",
-            )
+            hint = f"set `{part_name}` in `vars`: letters and digits, then also . _ + ~ : @ -"
+            raise _refused(image, f"{part_name} {part!r} cannot be part of a file name", hint)
     stem = form.stem("-".join((*parts.values(), form.spelling(machine(image)))))
     name = f"{stem}.{form.name}"
     if len(name) > NAME_MAX - len("..partial") - 8:
-        raise RecipeError(
-            f"the output's name has {len(name)} bytes, more than a file system takes",
-            place=image.place or None,
-            hint="shorten `name` or `version` in `vars`",
-        )
+        message = f"the output's name has {len(name)} bytes, more than a file system takes"
+        raise _refused(image, message, "shorten `name` or `version` in `vars`")
     return name
 
 
@@ -184,19 +171,9 @@ def check(image: Image) -> Document:
     form = format_of(image)
     form.codec(image)
     output_name(image)
+    if image.app is not None:
+        check_app(image.app, image.place)
     return form.check(image)
-
-
-def _check_layers(image: Image) -> None:
-    if not image.layers and not format_of(image).empty:
-        raise RecipeError(
-            "the image holds nothing",
-            place=image.place or None,
-            hint="add a `package` or `sync` step before the image step",
-        )
-    for layer in image.layers:
-        if not is_hex64(layer.diff_id):  # it becomes a file name
-            raise ValueError(f"not a digest: {layer.diff_id!r}")
 
 
 def start_of(image: Image) -> Start:
@@ -211,7 +188,10 @@ def rootfs_of(image: Image, blob: BlobPath) -> Rootfs:
         RecipeError: layers clash.
         StoreError, IntegrityError: a listing is missing or damaged.
     """
-    return merge(image.layers, [read_listing(each, blob) for each in image.layers], image.epoch)
+    listings = [
+        parse_contents(small_blob(blob, each.contents, each.title)) for each in image.layers
+    ]
+    return merge(image.layers, listings, image.epoch)
 
 
 def emit_all(
@@ -229,7 +209,15 @@ def emit_all(
     emissions = []
     documents = [check(image) for image in images]
     for image in images:
-        _check_layers(image)
+        if not image.layers and not format_of(image).empty:
+            raise _refused(
+                image,
+                "the image holds nothing",
+                "add a `package` or `sync` step before the image step",
+            )
+        for layer in image.layers:
+            if not is_hex64(layer.diff_id):  # it becomes a file name
+                raise ValueError(f"not a digest: {layer.diff_id!r}")
     with ExitStack() as together:
         for image, document in zip(images, documents, strict=True):
             form = format_of(image)
@@ -241,3 +229,7 @@ def emit_all(
             written = form.write(image, document, tree, blob, fresh)
             emissions.append(replace(written, path=target))
     return tuple(emissions)
+
+
+def _refused(image: Image, message: str, hint: str) -> RecipeError:
+    return RecipeError(message, place=image.place or None, hint=hint)

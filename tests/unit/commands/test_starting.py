@@ -19,8 +19,7 @@ from buildit.commands.starting import (
 )
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
-from buildit.image.layertar import read_listing
-from buildit.image.merge import merge
+from buildit.image.formats.table import rootfs_of
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, LayerKind
 from buildit.model.platform import PLATFORMS
@@ -52,7 +51,7 @@ def tree(blobs: BlobDirectory, packages: Pairs, synced: Pairs = ()) -> ImageTree
     layers = [blobs.layer("packages", packages)]
     if synced:
         layers.append(blobs.layer("sync files", synced, LayerKind.STEP))
-    rootfs = merge(layers, [read_listing(layer, blobs) for layer in layers], 0)
+    rootfs = rootfs_of(Image("x", "1", "linux", "amd64", tuple(layers), 0, "oci"), blobs)
     return image_tree(rootfs, blobs, PLATFORMS["linux/amd64"])
 
 

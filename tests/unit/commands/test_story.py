@@ -23,7 +23,7 @@ from buildit.commands.sync import EPOCH
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
-from buildit.image.formats.read_oci import read_oci
+from buildit.image.verify import read_oci
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.task import Task
 from buildit.plan.tasks import deb_task

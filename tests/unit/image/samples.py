@@ -10,8 +10,8 @@ from pathlib import Path
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes
-from buildit.image.copying import BlobPath
 from buildit.image.formats.table import emit_all
+from buildit.image.output import BlobPath
 from buildit.model.image import App, Emission, Image, Layer, LayerKind, Port, Volume
 from buildit.model.tree import Entry, Kind, sort_key
 

@@ -21,8 +21,7 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.workers import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
-from buildit.image.copying import copy_blob
-from buildit.image.replacing import replacing_output
+from buildit.image.output import copy_blob, replacing_output
 from buildit.model.tree import Entry, Kind
 from tests.unit.image.samples import BlobDirectory, emit, file, image
 
@@ -130,7 +129,7 @@ def test_an_error_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from buildit.image.replacing import replacing_output
+from buildit.image.output import replacing_output
 with replacing_output(Path(sys.argv[1])) as fresh:
     fresh.mkdir()
     (fresh / "half").write_text("half")
@@ -172,7 +171,7 @@ def test_a_listing_that_does_not_fit_its_layer_is_found(
 RACING = """
 import sys
 from pathlib import Path
-from buildit.image.replacing import replacing_output
+from buildit.image.output import replacing_output
 for number in range(60):
     with replacing_output(Path(sys.argv[1])) as fresh:
         fresh.mkdir()

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from buildit.codec import from_plain, to_plain
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.image.appspec import check_app, check_program
-from buildit.image.formats.aci import aci_app
-from buildit.image.formats.aci_rules import manifest_problems
+from buildit.image.appspec import check_app, check_tree
+from buildit.image.formats.aci import aci_app, manifest_problems
 from buildit.image.formats.oci import app_section
 from buildit.image.formats.table import output_name
 from buildit.image.names import AC_IDENTIFIER, ac_identifier, ac_name, tag
@@ -208,10 +207,10 @@ def test_programs_are_found_as_in_a_chroot(program: str) -> None:
     }
     problem = PROGRAMS[program]
     if not problem:
-        check_program(program, tree.get, "")
+        check_tree(program, (), tree.get, "")
         return
     with pytest.raises(RecipeError, match=problem):
-        check_program(program, tree.get, "")
+        check_tree(program, (), tree.get, "")
 
 
 VALID: dict[str, Any] = {

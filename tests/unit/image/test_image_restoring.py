@@ -12,7 +12,7 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, IntegrityError, StoreError
-from buildit.image.restoring import LARGEST_DOCUMENT, recipe, restore
+from buildit.image.output import LARGEST_DOCUMENT, recipe, restore
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, RecipeError
-from buildit.image.budget import group
+from buildit.image.formats.oci import group
 from buildit.image.merge import GENERATED, LayerChange, MergedTree, Rootfs, linked, merge
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key

@@ -1,4 +1,4 @@
-"""Rules of JSON documents, of which `aci_rules` and `oci_rules` are made; pure.
+"""Rules of JSON documents, of which those of the formats are made; pure.
 
 A rule takes a place in the document and the value there, and gives each problem as `place: what`.
 """
@@ -11,10 +11,12 @@ import re
 import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 from buildit.errors import RecipeError
-from buildit.recipe.leaf import LARGEST_ID, id_of
+from buildit.model.image import Image
 
 Problems = Iterator[str]
 JsonRule = Callable[[str, object], Problems]
@@ -33,20 +35,22 @@ def at(where: str, key: str | int) -> str:
     return f"{where}.{key}" if where else key
 
 
-def fields(
-    where: str, value: object, required: Mapping[str, JsonRule], optional: Mapping[str, JsonRule]
-) -> Problems:
+def object_of(required: Mapping[str, JsonRule], optional: Mapping[str, JsonRule] = {}) -> JsonRule:
     """An object with these keys and no other."""
-    if not isinstance(value, dict):
-        yield f"{where or 'the document'}: must be an object"
-        return
     rules = {**required, **optional}
-    for key, member in value.items():
-        if key in rules:
-            yield from rules[key](at(where, key), member)
-            continue
-        yield f"{at(where, key)}: is not a key of the specification{near(key, rules)}"
-    yield from (f"{at(where, key)}: is required" for key in required if key not in value)
+
+    def check(where: str, value: object) -> Problems:
+        if not isinstance(value, dict):
+            yield f"{where or 'the document'}: must be an object"
+            return
+        for key, member in value.items():
+            if key in rules:
+                yield from rules[key](at(where, key), member)
+                continue
+            yield f"{at(where, key)}: is not a key of the specification{near(key, rules)}"
+        yield from (f"{at(where, key)}: is required" for key in required if key not in value)
+
+    return check
 
 
 def near(key: str, known: Mapping[str, JsonRule]) -> str:
@@ -76,9 +80,28 @@ def list_of(rule: JsonRule, unique: str | None = None) -> JsonRule:
     return check
 
 
-def text(where: str, value: object) -> Problems:
-    if not isinstance(value, str):
-        yield f"{where}: must be a string"
+def all_of(*rules: JsonRule) -> JsonRule:
+    """Each of the rules, in order."""
+
+    def check(where: str, value: object) -> Problems:
+        for rule in rules:
+            yield from rule(where, value)
+
+    return check
+
+
+def must_be(kind: type, what: str) -> JsonRule:
+    """A value of a type, an empty text not among them."""
+
+    def check(where: str, value: object) -> Problems:
+        if not isinstance(value, kind):
+            yield f"{where}: must be {what}"
+
+    return check
+
+
+text = must_be(str, "a string")
+boolean = must_be(bool, "true or false")
 
 
 def filled_text(where: str, value: object) -> Problems:
@@ -86,15 +109,27 @@ def filled_text(where: str, value: object) -> Problems:
         yield f"{where}: must be a non-empty string"
 
 
-def boolean(where: str, value: object) -> Problems:
-    if not isinstance(value, bool):
-        yield f"{where}: must be true or false"
+def text_that(passes: Callable[[str], object], what: str) -> JsonRule:
+    """A text that passes a test; one that does not "is not" `what`."""
+
+    def check(where: str, value: object) -> Problems:
+        if not isinstance(value, str) or not passes(value):
+            yield f"{where}: {value!r} is not {what}"
+
+    return check
 
 
 def pattern_rule(pattern: re.Pattern[str], what: str) -> JsonRule:
+    return text_that(pattern.fullmatch, f"{what} ({pattern.pattern})")
+
+
+def text_without(problems: Callable[[str], Problems]) -> JsonRule:
+    """A text of which a function tells the problems; an empty one is as good as none."""
+
     def check(where: str, value: object) -> Problems:
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            yield f"{where}: {value!r} is not {what} ({pattern.pattern})"
+        yield from text(where, value)
+        if isinstance(value, str) and value:
+            yield from (f"{where}: {problem}" for problem in problems(value))
 
     return check
 
@@ -132,23 +167,16 @@ def map_of(key: JsonRule, value: JsonRule) -> JsonRule:
     return check
 
 
-def time(where: str, value: object) -> Problems:
-    """A time as RFC 3339 5.6 writes it, on a day that exists. Stricter than the RFC: no leap
-    second, which the clients' own readers (Go's time.Parse) refuse."""
-    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
-    if match is not None:
-        try:
-            datetime.date.fromisoformat(match[1])
-        except ValueError:
-            match = None
-    if match is None:
-        yield f"{where}: {value!r} is not a time as RFC 3339 writes it (2026-01-31T23:59:59Z)"
+def _is_time(value: str) -> bool:
+    match = _RFC3339.fullmatch(value)
+    with suppress(ValueError):
+        return match is not None and bool(datetime.date.fromisoformat(match[1]))
+    return False
 
 
-def url(where: str, value: object) -> Problems:
-    """An http or https URL that takes itself apart: host, port, brackets, percent signs."""
-    if not isinstance(value, str) or not _is_url(value):
-        yield f"{where}: {value!r} is not an http or https URL"
+time = text_that(_is_time, "a time as RFC 3339 writes it (2026-01-31T23:59:59Z)")
+"""A time as RFC 3339 5.6 writes it, on a day that exists. Stricter than the RFC: no leap second,
+which the clients' own readers (Go's time.Parse) refuse."""
 
 
 def _is_url(value: str) -> bool:
@@ -161,25 +189,8 @@ def _is_url(value: str) -> bool:
         return False
 
 
-def account_rule(where: str, value: object) -> Problems:
-    """A user or group: a name, a number that the kernel has, or in App Container the path of a
-    file whose owner is meant. Stricter than actool: no id above 2^32-2 (setresuid(2)), no blanks,
-    colons or commas, which end a field of passwd(5) and group(5)."""
-    if not isinstance(value, str) or not value:
-        yield f"{where}: must be a non-empty string"
-    elif not value.startswith("/"):
-        yield from (f"{where}: {problem}" for problem in account_problems(value))
-
-
-_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
-
-
-def account_problems(name: str) -> Problems:
-    """What is wrong with the name or number of a user or group."""
-    if _ACCOUNT.fullmatch(name) is None:
-        yield f"{name!r} is neither a name nor a number"
-    elif name.isdecimal() and id_of(name) is None:
-        yield f"the id {name} is not from 0 to {LARGEST_ID}"
+url = text_that(_is_url, "an http or https URL")
+"""An http or https URL that takes itself apart: host, port, brackets, percent signs."""
 
 
 def rfc3339(epoch: int) -> str:
@@ -187,27 +198,34 @@ def rfc3339(epoch: int) -> str:
     return clock.strftime("%Y-%m-%dT%H:%M:%SZ", clock.gmtime(epoch))
 
 
-def read_json(text: str, place: str, what: str) -> object:
-    """JSON text of the user; a key that occurs twice is an error, not a silent loss.
+def read_document(
+    image: Image, what: str, judge: Callable[[object], tuple[str, ...]], hint: str
+) -> dict[str, Any]:
+    """The document that the user wrote for an image; a key that occurs twice is an error, not a
+    silent loss.
 
     Raises:
-        RecipeError: the text is not JSON; says the line and column within it.
+        RecipeError: it is not JSON, and at which line and column within it; or `judge` has
+            problems, which are told with `hint`.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(image.content, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno} of the rendered content"
-        raise RecipeError(
-            f"{what} is not JSON: {error.msg} at {where}",
-            place=place or None,
-            hint="correct `content` of this image step",
-        ) from error
+        raise _refused(image, f"{what} is not JSON: {error.msg} at {where}") from error
     except (ValueError, RecursionError) as error:
-        raise RecipeError(
-            f"{what} is not usable JSON: {error}",
-            place=place or None,
-            hint="correct `content` of this image step",
-        ) from error
+        raise _refused(image, f"{what} is not usable JSON: {error}") from error
+    problems = judge(document)
+    if problems or not isinstance(document, dict):
+        raise _refused(image, f"{what} is not valid: {problems[0]}", hint, problems[1:])
+    return document
+
+
+def _refused(
+    image: Image, message: str, hint: str = "", details: tuple[str, ...] = ()
+) -> RecipeError:
+    hint = f"correct `content` of this image step{hint}"
+    return RecipeError(message, place=image.place or None, hint=hint, details=details)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

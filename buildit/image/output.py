@@ -1,0 +1,360 @@
+"""The files of an image: blobs of the store copied the cheapest way the file system offers, an
+output that appears whole or not at all, and an OCI layout put back from the store.
+
+A copy never shares an inode with the store: whoever edits an image cannot harm the store. What
+arrived is hashed, so that a disk that rots is found before an image counts.
+
+An output is made in a private directory beside its place, which its maker keeps locked. What a
+killed run left behind is therefore known by its lock being free, and the next run removes it.
+
+An emitted layout that somebody deleted is put back without deciding anything anew: the layers are
+the store's blobs, everything else is small and was kept word for word. Only the standard library
+and what copies blobs is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from buildit.archive.workers import run_all
+from buildit.digest import Digest, digest_bytes, is_hex64
+from buildit.errors import IntegrityError, StoreError
+from buildit.store.checked import CorruptBlob
+from buildit.store.durable import Vanished, has_size, sync_directory, syncfs
+from buildit.store.ingest import FSYNC_AT_MOST
+from buildit.store.locks import is_named
+
+BlobPath = Callable[[Digest], Path]
+"""Where the store keeps the blob of a digest."""
+
+_FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
+_PIECE = 1 << 30
+_UNABLE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_RACED = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_RACES = 16
+LARGEST_DOCUMENT = 1 << 18
+COPIERS = 2
+_BLOBS = Path("blobs", "sha256")
+
+
+@contextmanager
+def _readable(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = Vanished if isinstance(error, FileNotFoundError) else StoreError
+        raise kind(
+            f"{what} cannot be read: {error.strerror}",
+            place=str(path),
+            hint="run `buildit store verify`, then build again",
+        ) from error
+
+
+def open_blob(blob: BlobPath, digest: Digest, size: int, title: str) -> int:
+    """A descriptor to read a blob of this size; its bytes are for the caller to check.
+
+    Raises:
+        StoreError: the blob is missing or cannot be read.
+        CorruptBlob: it has another size.
+    """
+    path = blob(digest)
+    with _readable(f"blob {digest[:12]}… of {title}", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    actual = os.fstat(descriptor).st_size
+    if actual != size:
+        os.close(descriptor)
+        raise CorruptBlob(digest, f"the layer of {title} ({actual} bytes instead of {size})")
+    return descriptor
+
+
+def small_blob(blob: BlobPath, digest: Digest, title: str) -> bytes:
+    """A blob that fits into memory, compared with its name.
+
+    Raises:
+        StoreError: it cannot be read.
+        CorruptBlob: it holds other bytes.
+    """
+    path = blob(digest)
+    with _readable(f"the contents of {title}", path):
+        content = path.read_bytes()
+    if digest_bytes(content) != digest:
+        raise CorruptBlob(digest, f"the list of the files of {title}")
+    return content
+
+
+def copy_blob(blob: BlobPath, digest: Digest, size: int, title: str, target: Path) -> None:
+    """Copy a blob to a new file with mode 0644: by reflink, inside the kernel, or by hand. The
+    copy is read back and compared with the blob's name.
+
+    Raises:
+        StoreError, CorruptBlob: as `open_blob`; or the copy holds other bytes.
+        OSError: the target cannot be written.
+    """
+    source = open_blob(blob, digest, size, title)
+    try:
+        out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(out, "r+b", buffering=0) as copy:
+            os.fchmod(out, 0o644)  # whatever the umask
+            copied = size if _cloned(source, out) else _copied(source, out, size)
+            copy.seek(0)
+            right = copied == size and hashlib.file_digest(copy, "sha256").hexdigest() == digest
+    finally:
+        os.close(source)
+    if not right:
+        raise CorruptBlob(digest, f"the layer of {title}")
+
+
+def _cloned(source: int, out: int) -> bool:
+    try:
+        fcntl.ioctl(out, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _UNABLE:
+            return False
+        raise
+    return True
+
+
+def _copied(source: int, out: int, size: int) -> int:
+    """Bytes copied; fewer than `size` where the source ends early."""
+    done = 0
+    in_kernel = True
+    while done < size:
+        piece = min(_PIECE, size - done)
+        try:
+            if in_kernel:
+                count = os.copy_file_range(source, out, piece)
+            else:
+                count = os.sendfile(out, source, None, piece)
+        except OSError as error:
+            # Across file systems, on old kernels and on some network mounts; only at the start.
+            if error.errno not in _UNABLE or done or not in_kernel:
+                raise
+            in_kernel = False
+            continue
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+@contextmanager
+def replacing_output(target: Path) -> Iterator[Path]:
+    """Give a path that does not exist yet; what is made there becomes `target` at the end.
+
+    When the body raises, `target` stays as it was. A reader sees the old one or the new one, and
+    with renameat2(2), nothing in between. Bytes and names are on the disk before it ends: an
+    image that was called done is there after a power loss too.
+
+    Raises:
+        StoreError: the output directory or the disk cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        private, lock = _claim(target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    fresh = private / target.name
+    try:
+        yield fresh
+        sync_tree(fresh)
+        _exchange(fresh, target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        _remove(private)
+        os.close(lock)
+
+
+def sync_tree(path: Path) -> None:
+    """Make a file, or a directory with all that is in it, durable: few files one by one, many by
+    one call for their file system (THREATS N4).
+
+    Raises:
+        OSError: the disk fails.
+    """
+    found = [path, *path.rglob("*")] if path.is_dir() else [path]
+    many = len(found) > FSYNC_AT_MOST
+    for one in found[:1] if many else found:
+        fd = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            (syncfs if many else os.fsync)(fd)
+        finally:
+            os.close(fd)
+
+
+def _unwritable(target: Path, error: OSError) -> StoreError:
+    reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreError(
+        f"the image cannot be written: {reason}",
+        place=str(target),
+        hint="free some space there" if full else "choose another directory with --output DIR",
+    )
+
+
+def _claim(target: Path) -> tuple[Path, int]:
+    while True:
+        private = target.with_name(f".{target.name}.{os.urandom(3).hex()}.partial")
+        with suppress(FileExistsError, FileNotFoundError):  # taken, or swept before it was locked
+            private.mkdir()
+            private.chmod(0o700)  # whatever the umask
+            lock = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_named(lock, private):
+                return private, lock
+            os.close(lock)
+
+
+def _remove_stale(target: Path) -> None:
+    for left in sorted(target.parent.glob(f".{glob.escape(target.name)}.*.partial")):
+        with suppress(OSError):  # among them: another buildit is at work on it
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(left)
+            finally:
+                os.close(lock)
+
+
+def _remove(private: Path) -> None:
+    try:
+        private.rmdir()
+    except OSError:
+        import shutil  # brings bz2 and lzma, and most runs leave nothing to remove
+
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _exchange(fresh: Path, target: Path) -> None:
+    """Put the new one in place; the old one takes its place and goes with the partial directory.
+
+    Another run may do the same at this moment: then it is tried again, and the later one stays.
+    """
+    for _ in range(_RACES - 1):
+        try:
+            return _exchange_once(fresh, target)
+        except OSError as error:
+            if error.errno not in _RACED:
+                raise
+    return _exchange_once(fresh, target)
+
+
+def _exchange_once(fresh: Path, target: Path) -> None:
+    if not os.path.lexists(target):
+        fresh.rename(target)
+    elif not (fresh.is_dir() or target.is_dir()):
+        fresh.replace(target)
+    elif not _exchanged(fresh, target):
+        old = fresh.with_name("old")
+        target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            with suppress(OSError):
+                old.rename(target)
+            raise
+
+
+def _exchanged(fresh: Path, target: Path) -> bool:
+    import ctypes  # 8 ms that most runs need not pay
+
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    paths = os.fsencode(fresh), os.fsencode(target)
+    if renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNABLE:
+        return False
+    raise OSError(number, os.strerror(number), str(target))
+
+
+def recipe(layout: Path, store_blobs: Path) -> dict[str, Any] | None:
+    """What `restore` needs of a layout, as JSON data; None where the store lacks a blob of it.
+
+    `store_blobs` is the directory of the store's blobs. Layers are told from documents by where
+    they are: what the store has with the same size is copied from there.
+
+    Raises:
+        OSError: the layout cannot be read.
+    """
+    blobs: dict[str, int] = {}
+    documents: dict[str, str] = {}
+    for path in sorted(layout.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            return None
+        if path.is_dir():
+            continue
+        size = path.stat().st_size
+        if path.parent == layout / _BLOBS and has_size(store_blobs / path.name, size):
+            blobs[path.name] = size
+        elif size > LARGEST_DOCUMENT:
+            return None
+        else:
+            try:
+                documents[str(path.relative_to(layout))] = path.read_bytes().decode("ascii")
+            except UnicodeError:  # all that this emitter writes itself is canonical JSON
+                return None
+    return {"blobs": blobs, "documents": documents} if blobs else None
+
+
+def make_layout(fresh: Path) -> Path:
+    """Make the directories of a layout at a path that does not exist yet; that of its blobs.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for made in (fresh, fresh / "blobs", fresh / _BLOBS):
+        made.mkdir()
+        made.chmod(0o755)  # whatever the umask
+    return fresh / _BLOBS
+
+
+def write_documents(fresh: Path, documents: Mapping[str, bytes]) -> None:
+    """Write small files of a layout, by their path in it. Raises OSError."""
+    for name, content in documents.items():
+        path = fresh / name
+        path.write_bytes(content)
+        path.chmod(0o644)
+
+
+def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
+    """Make the layout again, as it was when `recipe` looked at it.
+
+    Raises:
+        StoreError: a blob is gone, or the output cannot be written.
+        IntegrityError: a blob has other bytes, or `kept` names no part of a layout.
+        KeyError, TypeError, AttributeError: `kept` is no recipe.
+    """
+    for name in (*kept["blobs"], *kept["documents"]):
+        path = layout / name
+        document = path.parent in (layout, layout / _BLOBS) and path.name not in ("", "..", ".")
+        if not (document if name in kept["documents"] else is_hex64(name)):
+            raise IntegrityError(
+                f"{name!r} is no part of an OCI layout",
+                place=str(layout),
+                hint="the cache of runs is damaged: delete cache/stamps in the store",
+            )
+    with replacing_output(layout) as fresh:
+        directory = make_layout(fresh)
+        works = [
+            partial(copy_blob, store_blobs.joinpath, Digest(name), size, name, directory / name)
+            for name, size in kept["blobs"].items()
+        ]
+        texts = kept["documents"].items()
+        write_documents(fresh, {name: text.encode("ascii") for name, text in texts})
+        run_all(works, COPIERS)
