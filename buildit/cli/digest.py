@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 import click
 
 from buildit.archive.source import OLDEST
-from buildit.cli.builds import own_store
-from buildit.cli.options import JSON, on_screen
-from buildit.cli.results import give, printable
+from buildit.cli.options import JSON, own_store
+from buildit.cli.screen import give, on_screen, printable
 from buildit.commands.describing import Described, describe
 from buildit.commands.run import opened_run
 from buildit.model.sourcename import name_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from buildit.cli.options import JSON
-from buildit.cli.results import columns, give, printable
+from buildit.cli.screen import columns, give, printable
 from buildit.errors import BuildError
 from buildit.recipe.config import load_config
 from buildit.sandbox.probe import Level, Probed, probe

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from buildit.cli.results import printable
+from buildit.cli.screen import printable, to_nowhere, unwritable
 from buildit.errors import BuilditError, Interrupted, StoreError
 
 BUG = 70
@@ -128,16 +128,6 @@ def closed_pipe() -> int:
     return PIPE_CLOSED
 
 
-def to_nowhere(stream: TextIO) -> None:
-    """From now on a stream takes all and keeps nothing, what it could not get rid of included."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, stream.fileno())
-    finally:
-        os.close(nowhere)
-    stream.flush()
-
-
 def stuck(error: BaseException) -> StoreError | None:
     """What kept stdout from taking what click writes there (help, version); None where that is
     not what went wrong: a full disk says the same, in another place."""
@@ -148,16 +138,6 @@ def stuck(error: BaseException) -> StoreError | None:
         return None
     name = str(trace.tb_frame.f_globals.get("__name__", ""))
     return unwritable(error) if name.partition(".")[0] == "click" else None
-
-
-def unwritable(error: OSError) -> StoreError:
-    """What a stdout that takes nothing means; it takes all, and keeps nothing, afterwards."""
-    to_nowhere(sys.stdout)
-    return StoreError(
-        f"the result cannot be written: {error.strerror}",
-        place="standard output",
-        hint="what was made is there all the same: write the output elsewhere",
-    )
 
 
 def _keep(text: str, logs: Path) -> Path | None:

@@ -10,19 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from buildit.cli.results import printable
-from buildit.cli.screen import PlainScreen
-from buildit.events import (
-    BuildFailed,
-    Building,
-    Built,
-    Emitted,
-    Event,
-    Fetching,
-    Packaging,
-    PhaseStarted,
-    Uploading,
-)
+from buildit import events
+from buildit.cli.screen import PlainScreen, printable
 from buildit.model.amount import size
 
 _BAR = 20
@@ -91,21 +80,21 @@ class LiveScreen(PlainScreen):
             texts.append(f"  … and {len(rows) - room} more")
         return Group(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
 
-    def _follow(self, event: Event) -> None:
+    def _follow(self, event: events.Event) -> None:
         match event:
-            case Fetching(name, received, total, done):
+            case events.Fetching(name, received, total, done):
                 self._moving(f"fetching {name}", received, total, done=done)
-            case Uploading(repository, what, sent, total, done):
+            case events.Uploading(repository, what, sent, total, done):
                 self._moving(f"uploading {what} to {repository}", sent, total, done=done)
-            case Building(_, name, _):
+            case events.Building(_, name, _):
                 self._update(name, "starting")
-            case PhaseStarted(_, name, phase):
+            case events.PhaseStarted(_, name, phase):
                 self._update(name, phase)
-            case Built(_, name, _) | BuildFailed(_, name, _):
+            case events.Built(_, name, _) | events.BuildFailed(_, name, _):
                 self._rows.pop(name, None)
-            case Packaging(name, kind):
+            case events.Packaging(name, kind):
                 self._update(f"{name} ({kind})", "packaging")
-            case Emitted(name, kind):
+            case events.Emitted(name, kind):
                 self._rows.pop(f"{name} ({kind})", None)
             case _:
                 pass

@@ -19,7 +19,7 @@ import click
 
 from buildit.cli.failing import bug, closed_pipe, fail, known_error, stuck
 from buildit.cli.options import Invocation
-from buildit.cli.results import finish
+from buildit.cli.screen import say
 from buildit.errors import Interrupted, UsageError
 
 _EPILOG = (
@@ -32,18 +32,13 @@ _EPILOG = (
 _VERBS = {
     verb: module
     for module, verbs in {
-        "container_verbs": "build explain lock plan push use why",
-        "digest": "digest",
-        "doctor": "doctor",
-        "pages": "pages",
-        "schema": "schema",
+        "containers": "build push",
+        "planned": "lock plan why",
+        "recipes": "explain use",
         "show": "log shell show",
-        "store": "store",
-        "trust_verbs": "trust",
-        "verify": "verify",
     }.items()
     for verb in verbs.split()
-}
+} | {verb: verb for verb in ("digest", "doctor", "pages", "schema", "store", "trust", "verify")}
 """Where each verb is: `<verb>_verb` in a module of `buildit.cli`, which no other verb imports."""
 
 
@@ -157,7 +152,7 @@ def run_argv(argv: Sequence[str]) -> int:
                 code = _invoke(argv, Invocation(tuple(argv), stop))
             except click.exceptions.Exit as done:
                 code = done.exit_code
-            finish()
+            say()
             return code
     except BrokenPipeError:
         return closed_pipe()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
-import os
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from buildit.cli.screen import JsonScreen, PlainScreen
+from buildit.cli.screen import PlainScreen, on_screen
+from buildit.errors import UsageError
+from buildit.events import Notice, Reporter, silent
 
 if TYPE_CHECKING:
     from buildit.commands.run import Options
+    from buildit.model.config import Config
+    from buildit.store.cas import Store
 
 _Verb = Callable[..., Any]
-_Decorator = Callable[[Any], Any]
 
 PATH = click.Path(path_type=Path)
 
@@ -43,27 +45,6 @@ class Requested:
     def screen(self) -> AbstractContextManager[PlainScreen]:
         """The screen on stderr, for the length of the command."""
         return on_screen(as_json=self.as_json)
-
-
-def screen_for(stream: TextIO, *, as_json: bool) -> PlainScreen:
-    """The screen that fits the stream; only a terminal needs rich."""
-    if as_json:
-        return JsonScreen(stream)
-    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from buildit.cli.live import LiveScreen
-
-        return LiveScreen(stream)
-    return PlainScreen(stream)
-
-
-@contextmanager
-def on_screen(*, as_json: bool) -> Iterator[PlainScreen]:
-    """The screen of one command on stderr, taken down at its end."""
-    made = screen_for(sys.stderr, as_json=as_json)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 _SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
@@ -94,7 +75,6 @@ JOBS = click.option(
     "--jobs",
     metavar="N",
     type=click.IntRange(min=1),
-    default=None,
     help="Packages built at one time; as configured without it.",
 )
 DISCOVER = click.option(
@@ -111,7 +91,7 @@ PUSH = click.option(
 DIR = click.argument("directory", metavar="DIR", type=PATH)
 
 
-def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
+def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
     `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
@@ -134,3 +114,42 @@ def of_container(*further: _Decorator) -> Callable[[_Verb], _Verb]:
         return command
 
     return decorate
+
+
+@contextmanager
+def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Config]]:
+    """The store and settings that hold in the working directory.
+
+    Raises:
+        RecipeError: the configuration is wrong.
+        StoreError: the store cannot be used.
+    """
+    from buildit.recipe.config import load_config
+    from buildit.store.cas import Store
+
+    settings = load_config(Path()).config
+    for remark in settings.remarks:
+        report(Notice(remark, warning=True))
+    with Store.open(settings.store) as store:
+        yield store, settings
+
+
+def spellings(name: str, version: str) -> tuple[str, ...]:
+    """What a package may be called on a command line."""
+    short = name.rpartition("/")[2]
+    return (name, short, f"{name}-{version}", f"{short}-{version}")
+
+
+def guess(word: str, known: Collection[str]) -> str:
+    """The beginning of a hint: the known word that was probably meant, empty where none is like."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def unknown_package(wanted: str, known: tuple[str, ...], place: str) -> UsageError:
+    """The error of a name that no package of a container has, or that several end with."""
+    return UsageError(
+        f"no single package is called {wanted!r} here",
+        place=place,
+        hint=f"{guess(wanted, known)}packages: {', '.join(sorted(known)) or 'none'}",
+    )

@@ -6,9 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from buildit.cli.builds import own_store
-from buildit.cli.options import JSON
-from buildit.cli.results import give
+from buildit.cli.options import JSON, own_store
+from buildit.cli.screen import give
 from buildit.events import silent
 from buildit.site.pages import repage
 

@@ -1,44 +1,76 @@
-"""A forecast as lines and as JSON data. Pure."""
+"""`plan`, `lock` and `why`: what a build of a container would do, what it may move, and why."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from buildit.cli.results import columns, printable
-from buildit.commands.forecast import Forecast, Outlook, State
+import click
+
+from buildit.cli.options import (
+    DIR,
+    DISCOVER,
+    LOCKED,
+    OFFLINE,
+    USE,
+    Requested,
+    guess,
+    of_container,
+    spellings,
+    unknown_package,
+)
+from buildit.cli.screen import columns, give, printable
+from buildit.commands import preparing
+from buildit.commands.forecast import Forecast, State, forecast
+from buildit.commands.locking import LOCK_FILE
+from buildit.commands.run import Options
 from buildit.digest import key_uuid
+from buildit.errors import UsageError
+from buildit.events import Notice, Reporter
 from buildit.model.amount import counted, size
 from buildit.model.plan import ContainerPlan
+from buildit.model.task import Task
+from buildit.plan.lock import Section
+from buildit.recipe.container import CONTAINER_FILE
+from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds
+from buildit.remote.binhost.remotes import Remotes
+from buildit.store.cas import Store
+
+EVERYTHING = "*"
+TOOLCHAIN = "toolchain"
+
+_STATES = {
+    State.STORE: ("in the local store", "it is in the local store"),
+    State.BINHOST: ("in '{}'", "it is on '{}'"),
+    State.BUILD: ("to build: {}", "no known place has it"),
+    State.UNPACK: ("to unpack", "it is a Debian package, to be unpacked"),
+    State.PERHAPS: (
+        "to unpack where a file turns out to need it",
+        "it is a Debian package, unpacked where a file turns out to need it",
+    ),
+    State.UNNEEDED: (
+        "not needed: what needs it is at hand",
+        "it is not needed: what needs it is at hand",
+    ),
+}
+"""Where a package would come from, in the words of `plan` and of `why`."""
 
 
 def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     """One line a package, dependencies first, then what would be fetched."""
-    rows = [(one.node.label, key_uuid(one.node.key), _state(one)) for one in found.packages]
-    debs = [one for one in found.fetches if one.size is not None]
-    others = [one for one in found.fetches if one.size is None]
+    rows = [
+        (one.node.label, key_uuid(one.node.key), _STATES[one.state][0].format(one.why))
+        for one in found.packages
+    ]
+    debs = [one.size for one in found.fetches if one.size is not None]
     fetched = [f"To fetch: {counted(len(found.fetches), 'file')}"] if found.fetches else []
-    fetched += [printable(f"  {one.name}") for one in others]
+    fetched += [printable(f"  {one.name}") for one in found.fetches if one.size is None]
     if debs:
-        fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(d.size or 0 for d in debs))})")
+        fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(debs))})")
     head = f"{plan.label} for {plan.platform}: {counted(len(plan.tasks), 'package')}"
     return (printable(head), *columns(rows, "  "), *fetched)
-
-
-def _state(one: Outlook) -> str:
-    match one.state:
-        case State.STORE:
-            return "in the local store"
-        case State.BINHOST:
-            return f"in '{one.why}'"
-        case State.BUILD:
-            return f"to build: {one.why}"
-        case State.UNPACK:
-            return "to unpack"
-        case State.PERHAPS:
-            return "to unpack where a file turns out to need it"
-        case State.UNNEEDED:
-            return "not needed: what needs it is at hand"
 
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
@@ -49,12 +81,8 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
         "toolchain": {"name": plan.toolchain.name, "identity": plan.toolchain.identity},
         "packages": [
             {
-                "name": one.node.name,
-                "version": one.node.version,
-                "key": one.node.key,
-                "uuid": key_uuid(one.node.key),
+                **_about(one.node, one.state),
                 "origin": one.node.about.origin,
-                "state": one.state.value,
                 "why": one.why,
                 "dependencies": [asdict(dependency) for dependency in one.node.inputs.dependencies],
                 "run": [need.key for need in one.node.run_needs()],
@@ -64,3 +92,211 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
         ],
         "fetch": [asdict(lacking) for lacking in found.fetches],
     }
+
+
+def _about(node: Task, state: State) -> dict[str, object]:
+    about = {"name": node.name, "version": node.version, "key": node.key}
+    return {**about, "uuid": key_uuid(node.key), "state": state.value}
+
+
+def announce(prepared: preparing.Prepared, report: Reporter) -> None:
+    """Say what a build would change in the lock, without writing it.
+
+    Raises:
+        UnsatisfiableError: under `--locked`, where anything would change.
+    """
+    pins = prepared.pins
+    if prepared.options.locked:
+        preparing.lock(prepared, report)
+    elif pins.platform not in pins.lock.sections:
+        report(Notice(f"nothing is locked for {pins.platform} yet: a build writes {LOCK_FILE}"))
+    else:
+        for line in pins.moved():
+            report(Notice(f"lock would change: {line}"))
+
+
+@click.command("plan", short_help="Say what a build of DIR would do, and why.")
+@of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
+def plan_verb(asked: Requested) -> None:
+    """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
+    with asked.screen() as screen:
+        prepared = preparing.with_synced(preparing.prepare(asked.options, screen))
+        for remark in prepared.plan.remarks:
+            screen(Notice(remark))
+        announce(prepared, screen)
+        with preparing.run_of(prepared, screen) as run:
+            found = forecast(prepared.plan, run.store, run.remotes)
+    give(
+        prepared.plan,
+        lambda plan: plan_lines(plan, found),
+        lambda plan: plan_plain(plan, found),
+        as_json=asked.as_json,
+    )
+
+
+def split_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """The directory of a container (`.` where it is left out), and the names behind it."""
+    if words and (Path(words[0]) / CONTAINER_FILE).exists():
+        return Path(words[0]), words[1:]
+    return Path(), words
+
+
+def relock(
+    options: Options, words: tuple[str, ...], report: Reporter, *, update: bool
+) -> dict[str, object]:
+    """Write the lock of a container; `words` are its directory, if first, and what may move.
+
+    Returns the lock's path and what moved, in words.
+
+    Raises:
+        UsageError: names without `--update`, or a name that the container does not have.
+        BuilditError: see `preparing.prepare` and `preparing.lock`.
+    """
+    directory, names = split_words(words)
+    if names and not update:
+        raise UsageError(
+            f"{names[0]!r} is not the directory of a container",
+            hint=f"name one, or let it move: buildit lock --update {names[0]}",
+        )
+    chosen = (names or (EVERYTHING,)) if update else ()
+    asked = replace(options, directory=directory, update=chosen)
+    prepared = preparing.with_synced(preparing.prepare(asked, report))
+    _check_names(names, prepared.pins.section, directory)
+    preparing.lock(prepared, report)
+    return {"lock": str(directory / LOCK_FILE), "changes": list(prepared.pins.moved())}
+
+
+def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
+    known = tuple(dict.fromkeys(_movable(section)))
+    for name in names:
+        if name not in (EVERYTHING, *known):
+            raise UsageError(
+                f"the lock has nothing called {name!r} that could move",
+                place=str(directory / LOCK_FILE),
+                hint=f"{guess(name, known)}it has: {', '.join(known)}",
+            )
+
+
+def _movable(section: Section) -> Iterator[str]:
+    yield TOOLCHAIN
+    yield from (package.name for package in section.packages)
+    yield from (patch.name for patch in section.patches if patch.raw is not None)
+    yield from section.debs
+
+
+@click.command("lock", short_help="Write DIR/buildit.lock; with --update, move what is remote.")
+@of_container(USE, LOCKED, OFFLINE)
+@click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
+@click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
+def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
+    """Write DIR/buildit.lock (DIR is `.` where it is left out).
+
+    A NAME is a package (category/name), `toolchain`, or the URL of a patch.
+    """
+    with asked.screen() as screen:
+        done = relock(asked.options, words, screen, update=update)
+    give(done, lambda one: (str(one["lock"]),), dict, as_json=asked.as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """One package: where it would come from, and what is closest to it where it would be built."""
+
+    node: Task
+    state: State
+    place: str
+    closest: Closest | None
+    strangers: tuple[Untrusted, ...] = ()
+
+
+def _asked_about(words: tuple[str, ...]) -> tuple[Path, str | None]:
+    """The directory (`.` where it is left out) and the package that the words name.
+
+    Raises:
+        UsageError: there is no container, or there are too many words.
+    """
+    directory, rest = split_words(words)
+    if rest == words and words and Path(words[0]).is_dir():
+        directory, rest = Path(words[0]), words[1:]
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is one word too many", hint="buildit why [DIR] [PACKAGE]")
+    if not (directory / CONTAINER_FILE).exists():
+        raise UsageError(
+            f"there is no {CONTAINER_FILE} in {directory}",
+            hint="name the directory of a container first: buildit why containers/web/ nginx",
+        )
+    return directory, rest[0] if rest else None
+
+
+def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | None) -> Iterator[Why]:
+    """The packages of a plan that are nowhere at hand, or the one that is `wanted`.
+
+    Raises:
+        UsageError: the plan has no such package.
+        StoreError: the store cannot be read.
+    """
+    packages = forecast(plan, store, remotes).packages
+    if wanted is None:
+        chosen = tuple(one for one in packages if one.state is State.BUILD)
+    else:
+        chosen = tuple(one for one in packages if wanted in _names(one.node))
+        if len(chosen) != 1:
+            names = tuple(one.node.name for one in packages)
+            raise unknown_package(wanted, names, plan.directory)
+    hosts = tuple(remotes.binhosts())
+    nearby = Nearby(store, hosts, {node.key: node.label for node in plan.tasks})
+    for one in chosen:
+        lacking = one.state is State.BUILD
+        near = lacking or (wanted is not None and one.state is State.UNNEEDED)
+        closest = nearby.closest(one.node) if near else None
+        strangers = tuple(untrusted_builds(one.node, hosts)) if lacking else ()
+        yield Why(one.node, one.state, one.why, closest, strangers)
+
+
+def _names(node: Task) -> tuple[str, ...]:
+    return (*spellings(node.name, node.version), node.key, key_uuid(node.key))
+
+
+def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
+    if not found:
+        return ("Everything is at hand: nothing would be built.",)
+    lines: list[str] = []
+    for one in found:
+        lines.append(f"{one.node.label}  {key_uuid(one.node.key)}")
+        place = _STATES[one.state][1].format(one.place)
+        lines.append(f"  {'no place whose builder is trusted has it' if one.strangers else place}")
+        lines += [f"  {stranger}" for stranger in one.strangers]
+        if one.closest is not None:
+            lines.append(f"  closest: {key_uuid(one.closest.key)} in {one.closest.place}")
+            told = one.closest.differences or ("nothing differs: its artifact is incomplete",)
+            lines += [f"    {text}" for text in told]
+        elif one.state is State.BUILD and not one.strangers:
+            lines.append("  and no place that lists names has a build of this package")
+    return tuple(map(printable, lines))
+
+
+def _why_plain(one: Why) -> dict[str, object]:
+    return {
+        **_about(one.node, one.state),
+        "place": one.place,
+        "closest": None if one.closest is None else asdict(one.closest),
+        "strangers": [asdict(stranger) for stranger in one.strangers],
+    }
+
+
+@click.command("why", short_help="Say why packages of DIR would be built, not reused.")
+@of_container(USE, LOCKED, OFFLINE, DISCOVER)
+@click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
+def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
+    """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
+
+    For each that no place has: the closest build in the local store and on binhosts that list
+    names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
+    """
+    directory, wanted = _asked_about(words)
+    options = replace(asked.options, directory=directory)
+    with asked.screen() as screen:
+        prepared = preparing.prepare(options, screen)
+        with preparing.run_of(prepared, screen) as run:
+            found = tuple(_whys(prepared.plan, run.store, run.remotes, wanted))
+    give(found, why_lines, lambda all_: [*map(_why_plain, all_)], as_json=asked.as_json)

@@ -1,11 +1,18 @@
-"""`explain` and `use`: the packages of a container as they are chosen."""
+"""`explain` and `use`: the packages of a container as they are chosen, their merged recipes as
+YAML-like text with the place of every leaf beside it, and their flags."""
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from buildit.cli.options import DIR, USE, Requested, of_container, unknown_package
+from buildit.cli.screen import columns, give, printable
 from buildit.commands.choose import Choice, choose, shipped_trees
 from buildit.commands.run import Options
 from buildit.errors import UsageError
@@ -17,11 +24,22 @@ from buildit.recipe.config import load_config
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import Package
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
-from buildit.recipe.yaml.node import leaves
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
+from buildit.recipe.yaml.read import load_yaml
 from buildit.recipe.yaml.text import shown_place
 
+WIDEST = 64
+"""The column, at most, where the places begin."""
 
-def chosen(options: Options) -> Choice:
+_PLAIN = re.compile(
+    r"(?!---|\.\.\.|-$|- )[A-Za-z0-9_./$-](?:[A-Za-z0-9 _./$@+=,;()!<>~^*%-]|:(?! |$))*"
+)
+
+_Asked = tuple[Package, tuple[Demand, ...]]
+"""A merged recipe, and who asks for it."""
+
+
+def _chosen(options: Options) -> Choice:
     """What a build would choose, with the lock where there is one.
 
     Raises:
@@ -30,7 +48,7 @@ def chosen(options: Options) -> Choice:
     return choose(options, load_config(options.directory))
 
 
-def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[Demand, ...]], ...]:
+def _recipes(options: Options, wanted: str | None) -> tuple[_Asked, ...]:
     """The merged recipes that `explain` shows, and who asks for each: `wanted`, else what the
     directory itself names.
 
@@ -43,7 +61,7 @@ def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[
     directory = options.directory
     if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
         return ((_alone(directory, wanted), ()),)
-    choice = chosen(options)
+    choice = _chosen(options)
     demands = choice.selection.demands
     known = {name: (one.package, demands[name]) for name, one in choice.selection.chosen.items()}
     if wanted is None:
@@ -54,26 +72,15 @@ def recipes(options: Options, wanted: str | None) -> tuple[tuple[Package, tuple[
     return (known[fitting[0]],)
 
 
-def unknown_package(wanted: str, known: tuple[str, ...], place: str) -> UsageError:
-    """The error of a name that no package of a container has, or that several end with."""
-    near = difflib.get_close_matches(wanted, known, 1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return UsageError(
-        f"no single package is called {wanted!r} here",
-        place=place,
-        hint=f"{guess}packages: {', '.join(sorted(known)) or 'none'}",
-    )
-
-
 def _alone(directory: Path, wanted: str | None) -> Package:
     """The package of a directory that no container is needed for."""
-    loaded = load_config(directory)
-    whole = Path(os.path.abspath(directory))
-    tree, name = whole.parent.parent, f"{whole.parent.name}/{whole.name}"
-    catalog = Catalog((tree, *loaded.config.trees, *shipped_trees()))
-    if _has_base(directory):
-        return catalog.embed(directory, shown_place(directory))
-    place = shown_place(directory)
+    whole, place = Path(os.path.abspath(directory)), shown_place(directory)
+    trees = load_config(directory).config.trees
+    catalog = Catalog((whole.parent.parent, *trees, *shipped_trees()))
+    node = load_yaml(directory / PACKAGE_FILE)
+    if isinstance(node, Mapping) and node.get("base") is not None:
+        return catalog.embed(directory, place)
+    name = f"{whole.parent.name}/{whole.name}"
     versions = catalog.versions(name, place)
     version = Version.parse(wanted, place=place) if wanted else versions[0]
     if version not in versions:
@@ -82,19 +89,87 @@ def _alone(directory: Path, wanted: str | None) -> Package:
             place=place,
             hint=f"it has: {', '.join(map(str, versions))}",
         )
-    exact = next(one for one in versions if one == version)
-    return catalog.package(name, exact, place)
+    return catalog.package(name, versions[versions.index(version)], place)
 
 
-def _has_base(directory: Path) -> bool:
-    from buildit.recipe.yaml.node import Mapping
-    from buildit.recipe.yaml.read import load_yaml
+def recipe_lines(node: Node) -> tuple[str, ...]:
+    """The text of a document: each leaf with `# file:line` behind it, aligned."""
+    found = list(_block(node, 0))
+    width = min(WIDEST, max((len(line.text) for line in found if line.place), default=0))
+    return tuple(
+        printable(
+            f"{line.text:<{width}}  # {line.place.file}:{line.place.line}"
+            if line.place
+            else line.text
+        )
+        for line in found
+    )
 
-    node = load_yaml(directory / PACKAGE_FILE)
-    return isinstance(node, Mapping) and node.get("base") is not None
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of the text; `place` is where its leaf was written, None where it has none."""
+
+    text: str
+    place: Place | None = None
 
 
-def recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, object]:
+def _block(node: Node, depth: int) -> Iterator[_Line]:
+    pad = "  " * depth
+    match node:
+        case Mapping((_, *_) as items):
+            for key, value in items:
+                yield from _entry(f"{pad}{_scalar(key.text)}:", value, depth)
+        case Sequence((_, *_) as items):
+            for item in items:
+                yield from _item(item, depth)
+        case _:
+            yield from _entry(pad, node, depth)
+
+
+def _entry(head: str, value: Node, depth: int) -> Iterator[_Line]:
+    """A key with its value: beside it where that is one line, else below it."""
+    gap = " " if head.strip() else ""
+    match value:
+        case Scalar(text) if "\n" in text.rstrip("\n"):
+            yield _Line(f"{head}{gap}|", value.place)
+            inner = "  " * (depth + 1)
+            yield from (_Line(f"{inner}{line}") for line in text.rstrip("\n").split("\n"))
+        case Scalar(text):
+            yield _Line(f"{head}{gap}{_scalar(text.rstrip(chr(10)))}", value.place)
+        case Mapping(()) | Sequence(()):
+            yield _Line(f"{head}{gap}{'{}' if isinstance(value, Mapping) else '[]'}", value.place)
+        case _:
+            yield _Line(head)
+            yield from _block(value, depth + 1)
+
+
+def _item(item: Node, depth: int) -> Iterator[_Line]:
+    pad = "  " * depth
+    if isinstance(item, Scalar) or not item.items:
+        yield from _entry(f"{pad}-", item, depth)
+        return
+    for number, line in enumerate(_block(item, depth + 1)):
+        yield _Line(f"{pad}- {line.text[len(pad) + 2 :]}", line.place) if number == 0 else line
+
+
+def _scalar(text: str) -> str:
+    """The text as YAML would take it: quoted where it could be something else."""
+    if _PLAIN.fullmatch(text) and text == text.strip() and " #" not in text:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _explained(found: tuple[_Asked, ...]) -> Iterator[str]:
+    for number, (one, demands) in enumerate(found):
+        yield from [""] * (number > 0)
+        yield f"# {one.name}-{one.version}, from {one.origin}"
+        yield from (f"# asked for: {demand}" for demand in demands)
+        yield from recipe_lines(one.node)
+
+
+def _recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, object]:
     """A merged recipe as JSON data: each leaf with its path and place."""
     return {
         "name": package.name,
@@ -110,20 +185,34 @@ def recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, obj
     }
 
 
-def flag_rows(one: Evaluated) -> list[tuple[str, ...]]:
-    """The flags of a package: what each is, who says so, what it means."""
-    declared = declared_flags(one.package)
-    return [
-        (
-            flag_text(name, setting.value),
-            f"{setting.layer} ({setting.origin})",
-            declared[name].description,
-        )
-        for name, setting in one.settings.items()
-    ]
+@click.command("explain", short_help="Show the merged recipe of PACKAGE, each value with its line.")
+@of_container(DIR, USE)
+@click.argument("package", required=False)
+def explain_verb(asked: Requested, package: str | None) -> None:
+    """Show the merged recipe of PACKAGE, each value with the line that it comes from.
+
+    DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
+    pkg.yaml of a tree, PACKAGE is a version.
+    """
+    found = _recipes(asked.options, package)
+    give(
+        found, _explained, lambda all_: [_recipe_plain(*one) for one in all_], as_json=asked.as_json
+    )
 
 
-def flags_plain(one: Evaluated) -> dict[str, object]:
+def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:
+    """The flags of each package: what each is, who says so, what it means."""
+    for one in found:
+        declared = declared_flags(one.package)
+        yield f"{one.package.name}-{one.package.version}"
+        rows = [
+            (flag_text(name, it.value), f"{it.layer} ({it.origin})", declared[name].description)
+            for name, it in one.settings.items()
+        ]
+        yield from columns(rows, "  ")
+
+
+def _flags_plain(one: Evaluated) -> dict[str, object]:
     declared = declared_flags(one.package)
     return {
         "name": one.package.name,
@@ -140,3 +229,11 @@ def flags_plain(one: Evaluated) -> dict[str, object]:
             for name, setting in one.settings.items()
         ],
     }
+
+
+@click.command("use", short_help="List the flags of every package of DIR, and who set them.")
+@of_container(DIR, USE)
+def use_verb(asked: Requested) -> None:
+    """List the flags of every package of DIR: value, who decided it, what it means."""
+    found = _chosen(asked.options).selection.chosen.values()
+    give(found, _flag_lines, lambda all_: [*map(_flags_plain, all_)], as_json=asked.as_json)

@@ -1,15 +1,431 @@
-"""`schema`: the JSON Schemas of what people write, and the page of them."""
+"""`schema`: JSON Schemas (draft 2020-12) of the user's files, and `docs/formats.md`, the page of
+all their keys, from the models that read them.
+
+The schemas say what an editor can know: it sees plain YAML values, before templates are rendered
+and before a package is laid over its base. So a text with a template in it fits every pattern, and
+where lists and maps are laid over others (`recipe.merge`), the verbs may stand.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import TypeAdapter
 
-from buildit.cli.formats import formats_page
 from buildit.cli.options import PATH
-from buildit.cli.results import say, say_json
-from buildit.cli.schemas import SCHEMAS, write_schemas
+from buildit.cli.screen import say
+from buildit.errors import StoreError
+from buildit.model.versionhint import VERSION
+from buildit.recipe import leaf
+from buildit.recipe.config import ConfigSpec
+from buildit.recipe.container import StepSpec
+from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
+from buildit.recipe.schema import Model
+from buildit.recipe.template.values import DEFAULT_NAMES, FILTERS
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_TEMPLATE = r"\{\{"
+_REF = "#/$defs/"
+_BY_NAME = ("properties", "$defs", "patternProperties")
+_NAMES: Schema = {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
+
+
+def pkg_schema() -> Schema:
+    """pkg.yaml: of a tree, beside a container (it has a base), or a toolchain."""
+    made = _schema(TreePackage | EmbeddedPackage | ToolchainPackage | UseChoice)
+    definitions: Schema = made["$defs"]
+    laid = _Laid(definitions)
+    embedded = laid.properties(definitions["EmbeddedPackage"])
+    declared = embedded["properties"]["use"]
+    choice = {"$ref": f"{_REF}UseChoice"}
+    embedded["properties"]["use"] = {"anyOf": [choice, declared]}
+    definitions["EmbeddedPackage"] = {**embedded, "required": ["base"]}
+    versions = definitions["TreePackage"]["properties"]["versions"]
+    versions["additionalProperties"] = laid.value(versions["additionalProperties"])
+    return _mapped(
+        {
+            "$schema": DIALECT,
+            "title": "pkg.yaml",
+            "type": "object",
+            "if": {"required": ["base"]},
+            "then": {"$ref": f"{_REF}EmbeddedPackage"},
+            "else": {
+                "if": {"properties": {"style": {"const": "toolchain"}}, "required": ["style"]},
+                "then": {"$ref": f"{_REF}ToolchainPackage"},
+                "else": {"$ref": f"{_REF}TreePackage"},
+            },
+            "$defs": _used(definitions, ("EmbeddedPackage", "ToolchainPackage", "TreePackage")),
+        },
+        _templated,
+    )
+
+
+def container_schema() -> Schema:
+    """container.yaml: a list of steps with one key each."""
+    made = _schema(list[StepSpec])
+    made["$defs"]["StepSpec"] |= {"minProperties": 1, "maxProperties": 1}
+    return _mapped({"$schema": DIALECT, "title": "container.yaml", **made}, _templated)
+
+
+def config_schema() -> Schema:
+    """.buildit-config.yaml."""
+    return {"$schema": DIALECT, **_schema(ConfigSpec), "title": ".buildit-config.yaml"}
+
+
+SCHEMAS: Mapping[str, Callable[[], Schema]] = {
+    "pkg": pkg_schema,
+    "container": container_schema,
+    "config": config_schema,
+}
+
+
+def schema_text(name: str) -> str:
+    """The file that is checked in as `schemas/NAME.schema.json`."""
+    return f"{json.dumps(SCHEMAS[name](), indent=2)}\n"
+
+
+def write_schemas(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    """Write the named schemas; returns their files.
+
+    Raises:
+        StoreError: the directory cannot be written.
+    """
+    written = []
+    for name in names:
+        path = directory / f"{name}.schema.json"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(schema_text(name), "utf-8")
+        except OSError as error:
+            raise StoreError(
+                f"the schema cannot be written: {error.strerror}",
+                place=str(path),
+                hint="name a directory that you may write: --output DIR",
+            ) from error
+        written.append(path)
+    return tuple(written)
+
+
+def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
+    """A schema with each of those in it changed, the inner ones first."""
+
+    def inside(value: Any) -> Any:  # noqa: ANN401 - any JSON
+        if isinstance(value, list):
+            return [inside(one) for one in value]
+        return _mapped(value, change) if isinstance(value, dict) else value
+
+    return change(
+        {
+            key: {name: inside(one) for name, one in value.items()}
+            if key in _BY_NAME
+            else inside(value)
+            for key, value in schema.items()
+        }
+    )
+
+
+def _schema(kind: Any) -> Schema:  # noqa: ANN401 - a type as a value
+    return _mapped(TypeAdapter(kind).json_schema(by_alias=True), _tidy)
+
+
+def _tidy(node: Schema) -> Schema:
+    """Without invented titles, without nulls (no user writes them), maps closed to other keys."""
+    made = {
+        key: value
+        for key, value in node.items()
+        if not (key == "title" and isinstance(value, str)) and not (key == "default" and not value)
+    }
+    branches = [one for one in made.get("anyOf", ()) if one != {"type": "null"}]
+    if len(branches) == 1:
+        del made["anyOf"]
+        made = {**branches[0], **made}
+    elif branches:
+        made["anyOf"] = branches
+    if "patternProperties" in made:
+        made["additionalProperties"] = False
+    if isinstance(made.get("default"), dict):
+        del made["default"]  # of parts that may be left out: nothing that an editor should insert
+    return made
+
+
+def _templated(node: Schema) -> Schema:
+    """Texts may be templates; keys of maps are never rendered."""
+    if node.get("type") == "string" and isinstance(node.get("pattern"), str):
+        return {**node, "pattern": f"{node['pattern']}|{_TEMPLATE}"}
+    return node
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Schemas of what is laid over something else: nothing is required, and verbs may stand."""
+
+    definitions: Schema
+
+    def value(self, schema: Schema) -> Schema:
+        said = {key: schema[key] for key in ("description",) if key in schema}
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix(_REF)
+            return {
+                **said,
+                "anyOf": [{"$ref": self._named(name)}, _verbs({"$replace": _bare(schema)})],
+            }
+        for union in ("anyOf", "oneOf"):
+            if union in schema:
+                return {**said, "anyOf": [self.value(one) for one in schema[union]]}
+        if schema.get("type") == "array":
+            bare = _bare(schema)
+            verbs = {"$prepend": bare, "$append": bare, "$replace": bare, "$remove": _NAMES}
+            return {**said, "anyOf": [bare, _verbs(verbs)]}
+        if schema.get("type") == "object":
+            return {
+                **said,
+                "anyOf": [self._map(_bare(schema)), _verbs({"$replace": _bare(schema)})],
+            }
+        return schema
+
+    def properties(self, definition: Schema) -> Schema:
+        made = {key: value for key, value in definition.items() if key != "required"}
+        made["properties"] = {
+            name: self.value(value) for name, value in definition["properties"].items()
+        }
+        made["properties"]["$remove"] = _NAMES
+        return made
+
+    def _map(self, schema: Schema) -> Schema:
+        made = dict(schema)
+        if isinstance(made.get("additionalProperties"), dict):
+            made["additionalProperties"] = self.value(made["additionalProperties"])
+        if "patternProperties" in made:
+            made["patternProperties"] = {
+                pattern: self.value(value) for pattern, value in made["patternProperties"].items()
+            }
+        if "propertyNames" in made:
+            made["propertyNames"] = {"anyOf": [made["propertyNames"], {"const": "$remove"}]}
+        return {**made, "properties": {"$remove": _NAMES}}
+
+    def _named(self, name: str) -> str:
+        over = f"{name}Over"
+        if over not in self.definitions:
+            self.definitions[over] = {}  # so that a model that holds itself ends
+            self.definitions[over] = self.properties(self.definitions[name])
+        return f"{_REF}{over}"
+
+
+def _bare(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key not in ("description", "default")}
+
+
+def _verbs(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+
+
+def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
+    """The definitions that `roots` reach, by name."""
+    found: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending += re.findall(
+                rf'"\$ref": "{re.escape(_REF)}(\w+)"', json.dumps(definitions[name])
+            )
+    return {name: definitions[name] for name in sorted(found)}
+
+
+_HEAD = """# File formats
+
+Generated from the models by `buildit schema formats > docs/formats.md`; do not edit.
+
+Every file is YAML in which each scalar is text, typed by the key that it stands under: `1.10` stays
+`1.10`, and an unquoted `on` is a word. No value at all, an unquoted `~` or `null` are an empty
+text. Tabs stand in quotes, block texts and comments only. Unknown and duplicate keys are errors.
+The JSON Schemas in `schemas/` say the same to editors.
+"""
+
+_PKG = """The recipe of a package. Texts, except those of `steps`, are templates over `name` and
+`version`.
+
+A package says only what differs from its base: scalars replace, maps merge, lists
+append. A map of verbs in the place of a list or map says otherwise: `{$prepend: […]}`,
+`{$append: […]}`, `{$replace: …}`, `{$remove: […]}`.
+"""
+
+_CONFIG = """The first file that says something wins: beside the container or in a directory above
+it, `~/.config/buildit/config.yaml`, the shipped one. Maps merge by key, `use` adds up.
+"""
+
+_ROOTS: tuple[tuple[str, str, tuple[type[Model], ...]], ...] = (
+    (
+        "container.yaml",
+        "An ordered list of steps, each with one key. Texts are templates over `vars`.",
+        (StepSpec,),
+    ),
+    ("pkg.yaml", _PKG, (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage)),
+    (".buildit-config.yaml", _CONFIG, (ConfigSpec,)),
+)
+
+_PATTERNS: Mapping[str, str] = {
+    f"^(?:{pattern})$": word
+    for pattern, word in (
+        (r"[0-9]+", "number"),
+        (leaf.MODE, "mode"),
+        (leaf.SIZE, "size"),
+        (leaf.DURATION, "duration"),
+        (VERSION, "version"),
+        (leaf.FLAG, "flag"),
+        (leaf.IDENTIFIER, "name"),
+        (leaf.ACCOUNT, "account"),
+        (leaf.PACKAGE_NAME, "category/name"),
+        (r"/.*", "absolute path"),
+        (r"(?:sha256:)?[0-9a-f]{64}", "SHA-256"),
+        (r"(?:https?|mirror)://.+", "URL"),
+        (r"https?://.+", "URL"),
+    )
+}
+
+_INHERITED = frozenset(Recipe.keys())
+
+
+@cache
+def examples() -> Mapping[str, str]:
+    """An example of every key of the user's files, by the name of its model."""
+    text = Path(__file__).with_name("examples.yaml").read_text("utf-8")
+    parts = re.split(r"(?m)^--- # (\w+)\n", text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def formats_page() -> str:
+    """The whole page, without a newline at its end."""
+    shown: set[str] = set()
+    parts = [_HEAD]
+    for title, about, models in _ROOTS:
+        parts.append(f"## {title}\n\n{about}")
+        for model in models:
+            parts += _sections(model, shown)
+    parts.append(_templates())
+    return "\n".join(parts).rstrip("\n")
+
+
+_TEMPLATES = """## Templates
+
+Texts may be [Jinja](https://jinja.palletsprojects.com/templates/) templates: `{{ name }}`,
+`{% if … %}`, `{% for … %}`, `{# a comment #}`; `${#x}` stays as it is, for shells. They see `vars`,
+each from its step on, and in a container `packages`, with the `version`, `license`, `homepage` and
+`description` of each: `{{ packages['www-servers/nginx'].version }}` (not in `package` and `use`
+steps, which choose the packages). `+ - * // %` take numbers, `~` joins texts,
+`{{ ',' if not loop.last }}` is empty where the condition is false. Calls, `{% set %}` and other
+files there are none. Tests: `is defined`, `is undefined`. Filters:
+
+| filter | gives |
+|---|---|
+"""
+
+
+def _templates() -> str:
+    said: dict[str, list[str]] = {}
+    for name, function in FILTERS.items():
+        said.setdefault(" ".join((function.__doc__ or "").split()), []).append(name)
+    said["The value, or `default_value` where it is not defined; with `true`, also if empty."] = [
+        *DEFAULT_NAMES
+    ]
+    rows = sorted(
+        f"| {', '.join(f'`{name}`' for name in names)} | {text.replace('|', chr(92) + '|')} |"
+        for text, names in said.items()
+    )
+    return _TEMPLATES + "\n".join(rows) + "\n"
+
+
+def _sections(model: type[Model], shown: set[str]) -> Iterator[str]:
+    """The table of a model and of those it leads to, each once."""
+    made = model.model_json_schema(by_alias=True)
+    definitions: dict[str, Any] = made.get("$defs", {})
+    for name, schema in ((model.__name__, made), *definitions.items()):
+        if name not in shown and "properties" in schema:
+            shown.add(name)
+            yield _section(name, schema)
+
+
+def _section(name: str, schema: Mapping[str, Any]) -> str:
+    inherited = name in ("EmbeddedPackage", "TreePackage")
+    required = schema.get("required", ())
+    rows = [
+        f"| `{key}` | {_kind(value)} | {_default(key in required, value)} | {_said(value)} |"
+        for key, value in schema["properties"].items()
+        if not (inherited and key in _INHERITED)
+    ]
+    about = " ".join(str(schema.get("description", "")).split())
+    if inherited:
+        about += " Besides, every key of [Recipe](#recipe)."
+    if name == EmbeddedPackage.__name__:
+        about += " Its `use` also takes a [UseChoice](#usechoice)."
+    head = "| key | value | default | meaning |\n|---|---|---|---|"
+    example = f"\n```yaml\n{examples()[name]}```\n" if name in examples() else ""
+    return f"### {name}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n" + example
+
+
+def _said(schema: Mapping[str, Any]) -> str:
+    return " ".join(str(schema.get("description", "")).split()).replace("|", "\\|")
+
+
+def _default(required: bool, schema: Mapping[str, Any]) -> str:
+    if required:
+        return "required"
+    value = schema.get("default")
+    if isinstance(value, bool):
+        return "`on`" if value else "`off`"
+    return f"`{value}`" if isinstance(value, str | int) and value != "" else ""
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """What may be written there, in a few words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            kinds = [_kind(one) for one in schema[union] if one != {"type": "null"}]
+            words = list(dict.fromkeys(kinds))
+            # A number is only how an editor reads a text such as 0644.
+            return " or ".join(words[1:] if len(words) > 1 and words[0] == "number" else words)
+    if "enum" in schema:
+        choices = tuple(schema["enum"])
+        if set(choices) == {"on", "off", "yes", "no", "true", "false"}:
+            return "on or off"
+        return ", ".join(f"`{one}`" for one in choices)
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'])}" if schema.get("items") else "list of rules"
+    if schema.get("type") == "object":
+        return _map_kind(schema)
+    if "pattern" in schema:
+        return _PATTERNS[schema["pattern"]]
+    return {"boolean": "on or off", "number": "number"}.get(str(schema.get("type")), "text")
+
+
+def _map_kind(schema: Mapping[str, Any]) -> str:
+    inner = schema.get("patternProperties")
+    if inner:
+        ((pattern, value),) = inner.items()
+        return f"map: {_PATTERNS[pattern]} → {_kind(value)}"
+    names = schema.get("propertyNames", {})
+    key = _kind(names) if names else "text"
+    return f"map: {key} → {_kind(schema['additionalProperties'])}"
 
 
 @click.command("schema", short_help="Print the JSON Schema of a file, or of all.")
@@ -20,8 +436,9 @@ from buildit.cli.schemas import SCHEMAS, write_schemas
 def schema_verb(name: str | None, output: Path | None) -> None:
     """Print the JSON Schema of a file, or of all; `formats` is the same as a page to read."""
     if name == "formats":
-        say((formats_page(),))
+        say(f"{formats_page()}\n")
     elif output is not None:
-        say(map(str, write_schemas(output, (name,) if name else tuple(SCHEMAS))))
+        say("".join(f"{path}\n" for path in write_schemas(output, (name,) if name else SCHEMAS)))
     else:
-        say_json(SCHEMAS[name]() if name else {one: make() for one, make in SCHEMAS.items()})
+        made = SCHEMAS[name]() if name else {one: make() for one, make in SCHEMAS.items()}
+        say(f"{json.dumps(made, indent=2)}\n")

@@ -1,84 +1,162 @@
-"""`show`, `log` and `shell`: one build, its log, and the tree of one that failed."""
+"""`show`, `log` and `shell`: one build, its log, and the tree of one that failed.
+
+A build is named as people call it: by a key, its UUID, a prefix, a package's name, a statement.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
+import re
+import shlex
 import sys
-from dataclasses import asdict
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from buildit.archive.contents import parse_contents
-from buildit.cli.builds import build_log, failure_of, found_build, log_text, not_failed, own_store
-from buildit.cli.options import JSON
-from buildit.cli.results import columns, printable, say, say_json
-from buildit.digest import BuildKey, key_uuid
+from buildit.cli.options import JSON, own_store, spellings
+from buildit.cli.screen import columns, give, printable, say
+from buildit.digest import CHUNK, BuildKey, is_hex64, key_uuid, parse_digest
+from buildit.errors import StoreError, UsageError
+from buildit.make.build_directory import BuildDirectory, KeptJail
 from buildit.make.capture.capture import CAPTURE
 from buildit.model.amount import size
 from buildit.model.artifact import Artifact, Output
+from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
-from buildit.store.artifacts import Found, lookup
+from buildit.sandbox.run import shell
+from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
+from buildit.store.failures import FailedBuild, failures, find_failure
+from buildit.store.layout import key_directory
+from buildit.store.names import SHORTEST_PREFIX, NameEntry, changed_at, find, named
 
+_KEY = re.compile(
+    rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}|[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4,12}}){{4}}"
+)
 _LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLINK: "h"}
 
+_SHOWN = 30
+"""Most lines shown of the script that failed."""
 
-def _artifact_lines(found: Found, store: Store) -> tuple[str, ...]:
-    """What a build is, its outputs, and what they need with the provider of each."""
+BASH = ("bash", "--norc", "--noprofile", "-i")
+SH = ("sh", "-i")
+"""Where the toolchain has no bash; dash complains of its terminal at its end."""
+
+
+def find_key(store: Store, text: str) -> BuildKey:
+    """The key that `text` names: see the module; of a name (`category/name` or `name`, with
+    `-version` or without), the newest build, finished or failed.
+
+    Raises:
+        UsageError: nothing, or several things, are called so.
+    """
+    beside = Path(text).parent.name
+    if is_hex64(beside) and Path(text).is_file():
+        return find(store, beside)
+    if _KEY.fullmatch(text):
+        return find(store, text)
+    builds: list[tuple[NameEntry | FailedBuild, Path]] = [
+        *((one, key_directory(store.root, one.key)) for one in named(store)),
+        *((one, one.log) for one in failures(store)),
+    ]
+    fitting = [pair for pair in builds if text in spellings(pair[0].name, pair[0].version)]
+    names = sorted({one.name for one, _ in fitting})
+    if len(names) == 1:
+        return max((changed_at(path), one.key) for one, path in fitting)[1]
+    if names:
+        hint = f"say which: {', '.join(names)}"
+        raise UsageError("packages of several categories are called so", place=text, hint=hint)
+    raise UsageError(
+        "no build in the store has this name or key", place=text, hint="see `buildit store list`"
+    )
+
+
+def _failure_of(store: Store, text: str | None) -> FailedBuild | None:
+    """The failure of what `text` names, without it the last one; None where that did not fail.
+
+    Raises:
+        UsageError: nothing is called so, or nothing has failed.
+    """
+    if text is not None:
+        return find_failure(store, find_key(store, text))
+    found = failures(store)
+    if not found:
+        raise UsageError(
+            "no failed build is remembered", hint="name a build: see `buildit store list`"
+        )
+    return found[0]
+
+
+def _found_build(store: Store, text: str) -> Found:
+    """The finished build that `text` names.
+
+    Raises:
+        UsageError: nothing is called so, it failed, or it is not whole.
+    """
+    key = find_key(store, text)
+    found = examine(store, key)
+    if isinstance(found, Found):
+        return found
+    failure = find_failure(store, key)
+    if failure is not None:
+        raise UsageError(
+            f"the build failed: {failure.message}",
+            place=text,
+            hint=f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`",
+        )
+    raise UsageError(
+        f"the build is not whole: {found.reasons[0]}",
+        place=text,
+        hint="build its container again",
+        details=found.reasons[1:],
+    )
+
+
+def _artifact_lines(found: Found, store: Store) -> Iterator[str]:
+    """What a build is, its outputs, what they need with the provider of each, and what is not as it
+    was installed."""
     artifact = found.artifact
-    head = (
-        f"{artifact.name}-{artifact.version} for {artifact.platform}",
-        f"HASH: {key_uuid(artifact.key)}",
-        f"key: {artifact.key}",
-        f"builder: {found.builder}",
-        *([f"taken from: '{found.origin}'"] if found.origin else []),
-    )
-    outputs = columns([_output_row(name, one, store) for name, one in _outputs(artifact)], "  ")
-    return (
-        *map(printable, head),
-        *("outputs:", *outputs),
-        *_needs(artifact, store),
-        *_changes(artifact, store),
-    )
-
-
-def _changes(artifact: Artifact, store: Store) -> tuple[str, ...]:
-    """What is not as it was installed: a part of the log, where the log is at hand."""
+    yield printable(f"{artifact.name}-{artifact.version} for {artifact.platform}")
+    yield f"HASH: {key_uuid(artifact.key)}"
+    yield f"key: {artifact.key}"
+    yield printable(f"builder: {found.builder}")
+    if found.origin:
+        yield printable(f"taken from: '{found.origin}'")
+    outputs = sorted(artifact.outputs.items())
+    rows = [
+        (name, size(one.size), f"{len(_entries(one, store))} entries", f"sha256:{one.diff_id}")
+        for name, one in outputs
+    ]
+    yield from ("outputs:", *columns(rows, "  "))
+    needs = [
+        (name, need, _provider(output.providers.get(need, ""), artifact, store))
+        for name, output in outputs
+        for need in output.needs
+    ]
+    yield from ("needs:", *columns(needs, "  ")) if needs else ()
     lines = _captured(artifact, store)
-    return ("changed:", *(f"  {printable(line)}" for line in lines)) if lines else ()
+    yield from ("changed:", *(f"  {printable(line)}" for line in lines)) if lines else ()
 
 
 def _captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
     """The lines that `capture.told` wrote into the log, none where it is not in the store."""
     if artifact.log is None or not store.has(artifact.log):
         return ()
-    head = f"=== {CAPTURE}\n"
-    _, found, part = f"\n{store.read(artifact.log).decode('utf-8', 'replace')}".rpartition(
-        f"\n{head}"
-    )
+    log = store.read(artifact.log).decode("utf-8", "replace")
+    _, found, part = f"\n{log}".rpartition(f"\n=== {CAPTURE}\n")
     return tuple(part.split("\n=== ")[0].splitlines()) if found else ()
-
-
-def _outputs(artifact: Artifact) -> list[tuple[str, Output]]:
-    return sorted(artifact.outputs.items())
-
-
-def _output_row(name: str, output: Output, store: Store) -> tuple[str, ...]:
-    count = len(_entries(output, store))
-    return (name, size(output.size), f"{count} entries", f"sha256:{output.diff_id}")
 
 
 def _entries(output: Output, store: Store) -> tuple[Entry, ...]:
     return parse_contents(store.read(output.contents))
-
-
-def _needs(artifact: Artifact, store: Store) -> tuple[str, ...]:
-    rows = [
-        (name, need, _provider(output.providers.get(need, ""), artifact, store))
-        for name, output in _outputs(artifact)
-        for need in output.needs
-    ]
-    return ("needs:", *columns(rows, "  ")) if rows else ()
 
 
 def _provider(text: str, artifact: Artifact, store: Store) -> str:
@@ -92,30 +170,19 @@ def _provider(text: str, artifact: Artifact, store: Store) -> str:
     return f"{name} ({output})"
 
 
-def _file_lines(found: Found, store: Store) -> tuple[str, ...]:
+def _file_lines(artifact: Artifact, store: Store) -> Iterator[str]:
     """Every entry of every output, as `ls -l` would say it."""
-    lines: list[str] = []
-    for name, output in _outputs(found.artifact):
-        rows = [_file_row(entry) for entry in _entries(output, store)]
-        lines += [f"files of {name}:", *columns(rows, "  ")]
-    return tuple(lines)
-
-
-def _file_row(entry: Entry) -> tuple[str, ...]:
-    arrow = f" -> {entry.target}" if entry.target else ""
-    owner = f"{entry.uid}:{entry.gid}"
-    return (
-        f"{_LETTERS[entry.kind]}{entry.mode:04o}",
-        owner,
-        str(entry.size),
-        f"/{entry.path}{arrow}",
-    )
-
-
-def _record_lines(found: Found, store: Store) -> tuple[str, ...]:
-    """The record that the key is the SHA-256 of, for reading."""
-    text = json.dumps(json.loads(store.read(found.artifact.record)), indent=2, sort_keys=True)
-    return ("record:", *(f"  {line}" for line in text.splitlines()))
+    for name, output in sorted(artifact.outputs.items()):
+        rows = [
+            (
+                f"{_LETTERS[one.kind]}{one.mode:04o}",
+                f"{one.uid}:{one.gid}",
+                str(one.size),
+                f"/{one.path}" + (f" -> {one.target}" if one.target else ""),
+            )
+            for one in _entries(output, store)
+        ]
+        yield from (f"files of {name}:", *columns(rows, "  "))
 
 
 def _artifact_plain(found: Found, store: Store) -> dict[str, object]:
@@ -127,12 +194,11 @@ def _artifact_plain(found: Found, store: Store) -> dict[str, object]:
     plain["changed"] = _captured(artifact, store)
     plain["record"] = json.loads(store.read(artifact.record))
     for name, output in artifact.outputs.items():
-        plain["outputs"][name]["files"] = [_entry_plain(e) for e in _entries(output, store)]
+        plain["outputs"][name]["files"] = [
+            {**asdict(one), "xattrs": {key: value.hex() for key, value in one.xattrs.items()}}
+            for one in _entries(output, store)
+        ]
     return plain
-
-
-def _entry_plain(entry: Entry) -> dict[str, object]:
-    return {**asdict(entry), "xattrs": {name: value.hex() for name, value in entry.xattrs.items()}}
 
 
 @click.command("show")
@@ -146,14 +212,50 @@ def show_verb(build: str, files: bool, record: bool, as_json: bool) -> None:
     A build is named by its key, the first 8 digits of it or more, its HASH, its package's name
     (the newest one), or the path of its statement.
     """
+
+    def lines(found: Found) -> Iterator[str]:
+        yield from _artifact_lines(found, store)
+        yield from _file_lines(found.artifact, store) if files else ()
+        if record:
+            read = json.loads(store.read(found.artifact.record))
+            yield "record:"
+            yield from (
+                f"  {line}" for line in json.dumps(read, indent=2, sort_keys=True).split("\n")
+            )
+
     with own_store() as (store, _):
-        found = found_build(store, build)
-        if as_json:
-            say_json(_artifact_plain(found, store))
-            return
-        say(_artifact_lines(found, store))
-        say(_file_lines(found, store) if files else ())
-        say(_record_lines(found, store) if record else ())
+        found = _found_build(store, build)
+        give(found, lines, lambda one: _artifact_plain(one, store), as_json=as_json)
+
+
+@contextmanager
+def _build_log(store: Store, text: str | None) -> Iterator[tuple[str, BinaryIO]]:
+    """The label and the log of a build: of its failure, where the last attempt failed.
+
+    Raises:
+        UsageError: nothing is called so, or it left no log.
+        IntegrityError: while reading: the log is corrupt.
+    """
+    failure = _failure_of(store, text)
+    if failure is not None:
+        with failure.log.open("rb") as stream:
+            yield f"{failure.name}-{failure.version}", stream
+        return
+    artifact = _found_build(store, text or "").artifact
+    label = f"{artifact.name}-{artifact.version}"
+    if artifact.log is None or not store.has(artifact.log):
+        raise UsageError(
+            "the build left no log", place=label, hint="only what was built here has one"
+        )
+    with store.checked(artifact.log) as stream:
+        yield label, stream
+
+
+def log_text(stream: BinaryIO, *, terminal: bool) -> Iterator[str]:
+    """The text of a log: as it is, or with what could drive a terminal made harmless."""
+    chunks = iter(lambda: stream.read(CHUNK), b"")
+    for text in codecs.iterdecode(chunks, "utf-8", "replace" if terminal else "surrogateescape"):
+        yield "\n".join(map(printable, text.split("\n"))) if terminal else text
 
 
 @click.command("log", short_help="Print the log of a build; without a name, of the last failure.")
@@ -161,22 +263,71 @@ def show_verb(build: str, files: bool, record: bool, as_json: bool) -> None:
 @JSON
 def log_verb(build: str | None, as_json: bool) -> None:
     """Print the log of a build, finished or failed; without a name that of the last failure."""
-    with own_store() as (store, _), build_log(store, build) as (title, stream):
+    with own_store() as (store, _), _build_log(store, build) as (title, stream):
         if as_json:
-            say_json({"build": title, "log": stream.read().decode("utf-8", "replace")})
+            plain = {"build": title, "log": stream.read().decode("utf-8", "replace")}
+            say(f"{json.dumps(plain, indent=2)}\n")
             return
         for chunk in log_text(stream, terminal=sys.stdout.isatty()):
-            sys.stdout.write(chunk)
+            say(chunk)
+
+
+def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, KeptJail]:
+    """The work directory of a failed build and its jail, with all trees of it in place.
+
+    Raises:
+        UsageError: no tree was kept, or it failed before there was a sandbox.
+        StoreError: a tree of its root was collected meanwhile.
+    """
+    label = f"{failure.name}-{failure.version}"
+    if failure.work is None:
+        raise UsageError("no tree of the build was kept", place=label, hint="see `buildit log`")
+    room = BuildDirectory(failure.work, store.root / "trees", (), label, limits, threading.Event())
+    kept = room.read_jail()
+    for name in kept.jail.lowers:
+        if is_hex64(name) and store.has(parse_digest(name)):
+            store.tree(parse_digest(name))  # that of a layer, which can be unpacked again
+        elif not (store.root / "trees" / name).is_dir():
+            raise StoreError(
+                f"the tree {name[:12]} of its root was collected meanwhile",
+                place=label,
+                hint="build it again, then enter it",
+            )
+    return failure.work, kept
+
+
+def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
+    """What a person who enters should know: where it failed, and what ran there."""
+    yield failure.message
+    yield f"sources: /build/src  installed: /build/out  inputs: /input  (kept in {failure.work})"
+    argv = kept.commands.get(failure.phase)
+    if argv is None:
+        return
+    lines = shlex.join(argv).splitlines()
+    yield f"{failure.phase} ran:"
+    yield from (f"  {line}" for line in lines[:_SHOWN])
+    if len(lines) > _SHOWN:
+        yield f"  … and {len(lines) - _SHOWN} more lines"
 
 
 @click.command("shell", short_help="Enter the tree of a failed build, in its sandbox.")
 @click.argument("build", metavar="[KEY|NAME]", required=False)
 def shell_verb(build: str | None) -> int:
     """Enter the tree of a failed build, in its sandbox; without a name that of the last failure."""
-    from buildit.cli.entering import enter
-
     with own_store() as (store, settings):
-        failure = failure_of(store, build)
+        failure = _failure_of(store, build)
         if failure is None:
-            raise not_failed(build or "")
-        return enter(failure, store, settings.limits)
+            raise UsageError(
+                "this build did not fail: no tree of it is kept",
+                place=build,
+                hint=f"see what it left: `buildit show --files {build}`",
+            )
+        work, kept = room_of(failure, store, settings.limits)
+        for line in introduction(failure, kept):
+            os.write(2, f"{printable(line)}\n".encode("utf-8", "replace"))
+        prompt = {"PS1": f"[{failure.name}] $PWD $ ", "TERM": os.environ.get("TERM", "dumb")}
+        jail = replace(kept.jail, env={**kept.jail.env, **prompt})
+        trees = store.root / "trees"
+        has_bash = any((trees / lower / "usr/bin/bash").is_file() for lower in jail.lowers)
+        command = BASH if has_bash else SH
+        return shell(jail, command, trees=trees, work=work, limits=settings.limits).status

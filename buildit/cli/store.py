@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from buildit.cli.builds import failures, own_store
-from buildit.cli.options import JSON
-from buildit.cli.results import columns, give, printable
+from buildit.cli.options import JSON, own_store
+from buildit.cli.screen import columns, give, printable
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import BuilditError, IntegrityError
 from buildit.model.amount import counted, size
@@ -19,6 +18,7 @@ from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.check import Remedy, StoreCheck, check_store
 from buildit.store.collect import Garbage, collect, garbage
+from buildit.store.failures import failures
 from buildit.store.names import named
 
 _FAILED = "failed"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from buildit.cli.options import JSON, PATH
-from buildit.cli.results import columns, give, printable
+from buildit.cli.screen import columns, give, printable
 from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report

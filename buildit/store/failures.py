@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.codec import CodecError, decode, encode
-from buildit.digest import CHUNK, BuildKey
+from buildit.digest import CHUNK, BuildKey, is_hex64
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory
+from buildit.store.names import changed_at
 from buildit.store.remove import remove_tree
 
 _FACTS = "failure.json"
@@ -76,6 +78,15 @@ def find_failure(store: Store, key: BuildKey) -> FailedBuild | None:
     work = place / _WORK if (place / _WORK).is_dir() else None
     log = place / _LOG
     return FailedBuild(key, facts.name, facts.version, facts.phase, facts.message, log, work)
+
+
+def failures(store: Store) -> tuple[FailedBuild, ...]:
+    """The failed builds, the last one first."""
+    directory = store.root / "logs" / "failed"
+    names = os.listdir(directory) if directory.is_dir() else []
+    found = [find_failure(store, BuildKey(name)) for name in names if is_hex64(name)]
+    kept = [failure for failure in found if failure is not None]
+    return tuple(sorted(kept, key=lambda one: (changed_at(one.log), one.key), reverse=True))
 
 
 def forget_failure(store: Store, key: BuildKey) -> None:

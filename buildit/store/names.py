@@ -78,7 +78,7 @@ def latest_builds(store: Store, name: str, count: int) -> tuple[NameEntry, ...]:
     entries than it must, however often the package was built."""
     directory = name_directory(store.root, name)
     paths = () if directory is None else directory.glob("*.json")
-    dated = sorted(((_changed(path), path) for path in paths), reverse=True)
+    dated = sorted(((changed_at(path), path) for path in paths), reverse=True)
     known: list[NameEntry] = []
     for _, path in dated:
         if len(known) == count:
@@ -87,7 +87,8 @@ def latest_builds(store: Store, name: str, count: int) -> tuple[NameEntry, ...]:
     return tuple(known)
 
 
-def _changed(path: Path) -> int:
+def changed_at(path: Path) -> int:
+    """When a path was changed last (ns), to tell the newest; 0 where it is gone."""
     try:
         return path.lstat().st_mtime_ns
     except OSError:

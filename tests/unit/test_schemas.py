@@ -12,8 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from buildit.cli.formats import examples, formats_page
-from buildit.cli.schemas import SCHEMAS, schema_text, write_schemas
+from buildit.cli.schema import SCHEMAS, examples, formats_page, schema_text, write_schemas
 from buildit.errors import StoreError
 from buildit.recipe import config, container
 from buildit.recipe import package as recipe

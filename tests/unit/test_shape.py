@@ -56,7 +56,7 @@ ONLY_IN = {
         "recipe.package",
         "recipe.container",
         "recipe.config",
-        "cli.schemas",
+        "cli.schema",
     ),
     "pydantic_core": ("recipe.schema",),
     "elftools": (),

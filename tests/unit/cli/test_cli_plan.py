@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.cli.planned import plan_lines, plan_plain
+from buildit.cli.planned import _check_names, announce, plan_lines, plan_plain, relock, split_words
 from buildit.cli.quick import replay
-from buildit.cli.relocking import _check_names, _split, announce, relock
 from buildit.cli.remember import remember
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
@@ -316,8 +315,8 @@ def test_what_the_lock_does_not_have_cannot_move(name: str) -> None:
 def test_the_directory_of_a_lock_comes_first_or_is_this_one(store: Store) -> None:
     Path("box").mkdir()
     Path("box/container.yaml").write_text("")
-    assert _split(("box", "a/b")) == (Path("box"), ("a/b",))
-    assert _split(("a/b",)) == (Path(), ("a/b",))
-    assert _split(()) == (Path(), ())
+    assert split_words(("box", "a/b")) == (Path("box"), ("a/b",))
+    assert split_words(("a/b",)) == (Path(), ("a/b",))
+    assert split_words(()) == (Path(), ())
     with pytest.raises(UsageError, match="'a/b' is not the directory of a container"):
         relock(Options(Path()), ("a/b",), silent, update=False)

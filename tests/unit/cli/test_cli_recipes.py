@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildit.cli.merged import recipe_lines
+from buildit.cli.recipes import recipe_lines
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 from tests.unit.cli.conftest import Command
 

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.cli.live import LiveScreen, _Row
-from buildit.cli.options import screen_for
-from buildit.cli.results import columns, printable
-from buildit.cli.screen import JsonScreen, PlainScreen, event_name
+from buildit.cli.screen import JsonScreen, PlainScreen, columns, event_name, printable, screen_for
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.events import (
     BuildFailed,

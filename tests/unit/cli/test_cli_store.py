@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
-from buildit.cli.builds import find_key, log_text
-from buildit.cli.entering import introduction, room_of
+from buildit.cli.show import find_key, introduction, log_text, room_of
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import StoreError, UsageError
 from buildit.make.build_directory import BuildDirectory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.cli.whys import Why, why_lines
+from buildit.cli.planned import Why, why_lines
 from buildit.commands.forecast import State
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.model.task import Task

@@ -1,0 +1,68 @@
+"""`trust`: who may have built what we take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+
+from buildit.cli.options import JSON, own_store
+from buildit.cli.screen import columns, give, printable
+from buildit.trust.signers import Added, Trusting, add_signer, trusting
+
+
+def _trusting_lines(found: Trusting) -> Iterator[str]:
+    if found.people:
+        rows = [("builder", "SSH key", "whose", "from")]
+        for one in found.people:
+            source = f"{one.source} ({one.remark})" if one.remark else one.source
+            rows.append((one.builder[:12], one.fingerprint, one.who, source))
+        yield from columns(rows)
+    else:
+        yield "Nobody is trusted: what binhosts have is not used, and all is built here."
+    for match, need in found.rules:
+        yield printable(f"{match}: {need} of them must say the same")
+    if found.people:
+        yield "Otherwise one of them is enough." if found.rules else "One is enough."
+    if found.seen:
+        yield "Not trusted, and seen on a binhost:"
+        yield from (f"  {one.fingerprint}  (builder {one.builder[:12]})" for one in found.seen)
+        yield "To trust one whose fingerprint its owner told you: buildit trust add SHA256:…"
+
+
+def _added_lines(done: Added) -> Iterator[str]:
+    state = "is trusted now" if done.new else "was trusted already"
+    yield printable(f"{done.who} {state}: {done.fingerprint}")
+    yield printable(f"in {done.path}")
+
+
+@click.group(
+    "trust",
+    invoke_without_command=True,
+    short_help="Show whose builds are taken, and whose would be.",
+)
+@JSON
+@click.pass_context
+def trust_verb(context: click.Context, as_json: bool) -> None:
+    """Show whose builds are taken from binhosts, and how many must agree."""
+    if context.invoked_subcommand is not None:
+        return
+    with own_store() as (store, settings):
+        found = trusting(settings.trust, store)
+    give(found, _trusting_lines, asdict, as_json=as_json)
+
+
+@trust_verb.command("add")
+@click.argument("key", metavar="KEYFILE|FINGERPRINT")
+@click.option("--as", "who", metavar="NAME", help="Whose key it is, such as ada@example.org.")
+@JSON
+def _add(key: str, who: str | None, as_json: bool) -> None:
+    """Trust a builder: add the key to the allowed-signers file.
+
+    KEYFILE is the builder's .pub file. FINGERPRINT (SHA256:…) is that of a key which signed what a
+    binhost has: compare it with what its owner tells you by other means.
+    """
+    with own_store() as (store, settings):
+        done = add_signer(settings.trust, store, key, who)
+    give(done, _added_lines, asdict, as_json=as_json)
