@@ -30,7 +30,7 @@ def replay(argv: list[str]) -> int | None:
 
     Returns its exit code, 0; None where the command must really run.
     """
-    name = asked_build(argv)
+    name = stamp_of_build(argv)
     kept = None if name is None else stamp.read(name)
     if name is None or kept is None:
         return None
@@ -57,7 +57,7 @@ def replay(argv: list[str]) -> int | None:
     return 0
 
 
-def asked_build(argv: list[str]) -> str | None:
+def stamp_of_build(argv: list[str]) -> str | None:
     """The name of the stamp of a build that asks for plain lines, None for any other command."""
     words = argv[1:] if argv[:1] == ["build"] else argv
     if not words or (words is argv and words[0] in VERBS):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from buildit import events
-from buildit.cli.quick import asked_build, beneath
+from buildit.cli.quick import beneath, stamp_of_build
 from buildit.cli.screen import event_lines, printable
 from buildit.commands import stamp
 from buildit.commands.realise import LOCAL_STORE
@@ -103,7 +103,7 @@ def keep_run(
     that was deleted is put back from `blobs`, the directory of the store's blobs. `until` (seconds
     since 1970) is when some builder's word ends to count: from then on a real run must look.
     """
-    name = asked_build(argv)
+    name = stamp_of_build(argv)
     if name is None:
         return
     try:
