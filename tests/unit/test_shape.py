@@ -46,8 +46,7 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
     "jinja2": ("recipe.template.template", "site.render"),
-    "requests": ("remote.http.web",),
-    "urllib3": ("remote.http.web",),
+    "requests": (),
     "cryptography": ("trust.sshkeys",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),
