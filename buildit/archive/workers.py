@@ -6,11 +6,12 @@ Where no thread can be had (a limit on processes: clone(2) says EAGAIN), the cal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, Lock
 from typing import TypeVar
+
+from buildit.errors import Interrupted
 
 _T = TypeVar("_T")
 
@@ -46,13 +47,20 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[], _T]) -> Future[_T]:
     return future
 
 
-def run_all(works: Sequence[Callable[[], _T]], threads: int) -> list[_T]:
+def run_all(
+    works: Sequence[Callable[[], _T]], threads: int, give_up: Callable[[], None] = lambda: None
+) -> list[_T]:
     """Run all works on a few threads; their results in the order of the works.
 
+    `give_up` ends those under way, when one failed or the user pressed Ctrl-C.
+
     Raises:
-        BaseException: what the first work that failed raised; works that have not begun by then
-            never begin, and those that have are waited for.
+        BaseException: what the first work that failed raised; that it was interrupted is only what
+            another failure led to. Works that have not begun by then never begin, and those that
+            have are waited for.
     """
+    if min(threads, len(works)) < 2:
+        return [work() for work in works]
     failed = Event()
 
     def begun(work: Callable[[], _T]) -> _T:
@@ -62,16 +70,18 @@ def run_all(works: Sequence[Callable[[], _T]], threads: int) -> list[_T]:
             return work()
         except BaseException:
             failed.set()
+            give_up()
             raise
 
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [submit(pool, partial(begun, work)) for work in works]
+    with ThreadPoolExecutor(min(threads, len(works)), "buildit-worker") as pool:
         try:
-            for future in futures:
-                # One that was taken up first may look at `failed` last.
-                with suppress(CancelledError):
-                    future.result()
-            return [future.result() for future in futures]
-        finally:
+            futures = [submit(pool, partial(begun, work)) for work in works]
+            wait(futures)
+        except BaseException:
             failed.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            give_up()
+            raise
+    errors = [error for one in futures if (error := one.exception())]
+    for error in sorted(errors, key=lambda one: isinstance(one, Interrupted | CancelledError)):
+        raise error
+    return [one.result() for one in futures]

@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from buildit.archive.workers import submit
+from buildit.archive.workers import run_all
 from buildit.digest import CHUNK, Digest
 from buildit.errors import (
     BuilditError,
@@ -52,7 +51,7 @@ _LARGEST_UNPINNED = 64 << 20
 """Most bytes of one download of which nothing is known: patches and signatures."""
 _TICK = 0.1
 """Seconds between two `Fetching` events of one download."""
-_Result = TypeVar("_Result")
+_T = TypeVar("_T")
 BINHOST_SCHEME = "binhost://"
 """How URLs of what a binhost has begin; which transport serves them is the caller's matter."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
@@ -302,16 +301,8 @@ def _locked(path: Path, flags: int, *, replace: bool) -> int:
 # -- one thing from its locations
 
 
-@dataclass(frozen=True, slots=True)
-class LocationFailure:
-    """Why one location did not do. `wrong` when it served bytes of another digest, `absent` when
-    it has none."""
-
-    location: str
-    reason: str
-    wrong: bool = False
-    absent: bool = False
-    cause: LocationError | None = None
+class _WrongBytesError(LocationError):
+    """A location serves bytes of another digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,14 +338,15 @@ class Fetcher:
             if want.digest is not None and self.sink.has(want.digest):
                 partial.drop()
                 return want.digest
-            failures: list[LocationFailure] = []
+            failures: dict[str, LocationError] = {}
             for location in locations(want.urls, self.mirrors):
                 if failures:  # told once there is another place; the error tells of the last
-                    self._tell(want, failures[-1])
-                failure = self.from_location(location, want, partial)
-                if failure is None:
+                    self._tell(want, *[*failures.items()][-1])
+                try:
+                    self.from_location(location, want, partial)
                     return self._keep(want, partial)
-                failures.append(failure)
+                except LocationError as error:
+                    failures[location] = error
             raise _failed(want, failures)
 
     def fetch_all(self, wants: Sequence[Fetch], jobs: int) -> tuple[Digest, ...]:
@@ -373,13 +365,17 @@ class Fetcher:
         abort = Abort()
         fetcher = replace(self, abort=abort)
         tasks = [partial(fetcher.fetch, want) for want in unique.values()]
-        digests = dict(zip(unique, in_parallel(tasks, jobs, abort), strict=True))
+        digests = dict(zip(unique, run_all(tasks, jobs, abort.all), strict=True))
         return tuple(digests[_identity(want)] for want in wants)
 
-    def from_location(self, location: str, want: Fetch, partial: Partial) -> LocationFailure | None:
-        """Fill `partial` from one location; None when its bytes are right."""
+    def from_location(self, location: str, want: Fetch, partial: Partial) -> None:
+        """Fill `partial` from one location until its bytes are right.
+
+        Raises:
+            LocationError: it does not serve them.
+        """
         if want.digest is None and not want.proves_itself and plain_http(location):
-            return LocationFailure(location, "http is refused for what no digest pins")
+            raise LocationError(location, "http is refused for what no digest pins")
         for attempt in range(1, ATTEMPTS + 1):
             before = partial.rehash()
             if want.size is not None and before > want.size:
@@ -391,27 +387,22 @@ class Fetcher:
                 if want.digest is None:
                     partial.restart()
                 if not error.transient or attempt == ATTEMPTS:
-                    return LocationFailure(location, error.reason, absent=error.absent, cause=error)
+                    raise
                 self.abort.pause(min(error.retry_after or self.pause * attempt, _LONGEST_PAUSE))
                 continue
             got = partial.digest()
             if want.digest is None or got == want.digest:
-                return None
+                return
             head = partial.head(512)
             partial.restart()
             if not resumed:
-                return LocationFailure(location, _wrong(want.digest, got, head), wrong=True)
-        return LocationFailure(location, "its bytes change between two answers", wrong=True)
+                raise _WrongBytesError(location, _wrong(want.digest, got, head), wrong=True)
+        raise _WrongBytesError(location, "its bytes change between two answers", wrong=True)
 
     def _receive(self, location: str, want: Fetch, partial: Partial, before: int) -> bool:
         """True when the bytes were added to those of an earlier try."""
-        cap = (
-            want.size
-            if want.size is not None
-            else LARGEST_DOWNLOAD
-            if want.digest
-            else want.largest
-        )
+        unstated = LARGEST_DOWNLOAD if want.digest else want.largest
+        cap = unstated if want.size is None else want.size
         if before and before == want.size:
             return True
         self.abort.check()
@@ -443,13 +434,13 @@ class Fetcher:
         partial.drop()
         return digest
 
-    def _tell(self, want: Fetch, failure: LocationFailure) -> None:
+    def _tell(self, want: Fetch, location: str, failure: LocationError) -> None:
         # a distfiles/ directory or a binhost that lacks the file is no news, nor is a host that
         # does not answer: whoever watches over it told of it
-        silent = failure.absent or (failure.cause is not None and failure.cause.unreachable)
-        lacks = silent and failure.location.startswith(BINHOST_SCHEME)
-        if failure.wrong or not (lacks or _local(failure.location) is not None):
-            self.reporter(LocationFailed(want.name, failure.location, failure.reason))
+        silent = failure.absent or failure.unreachable
+        lacks = silent and location.startswith(BINHOST_SCHEME)
+        if isinstance(failure, _WrongBytesError) or not (lacks or _is_near(location)):
+            self.reporter(LocationFailed(want.name, location, failure.reason))
 
 
 def _identity(want: Fetch) -> str:
@@ -457,25 +448,21 @@ def _identity(want: Fetch) -> str:
     return want.digest or f"{want.name} {' '.join(want.urls)}"
 
 
-def in_parallel(tasks: Sequence[Callable[[], _Result]], jobs: int, abort: Abort) -> list[_Result]:
-    """What the tasks give, `jobs` of them at once. The first error ends the others, which `abort`
-    reaches, and is raised; giving up is only what it led to."""
-    if min(jobs, len(tasks)) < 2:
-        return [task() for task in tasks]
-    with ThreadPoolExecutor(min(jobs, len(tasks)), thread_name_prefix="buildit-fetch") as pool:
-        futures = [submit(pool, task) for task in tasks]
+def retried(work: Callable[[], _T], tries: int, abort: Abort, longest: float) -> _T:
+    """What the work gives, tried again while a location fails in a way that may pass; `longest` are
+    the seconds that a pause takes at most.
+
+    Raises:
+        LocationError: as the last try did.
+    """
+    for attempt in range(1, tries):
         try:
-            if any(one.exception() for one in wait(futures, return_when=FIRST_EXCEPTION).done):
-                abort.all()
-        except BaseException:
-            abort.all()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    errors = [error for one in futures if not one.cancelled() and (error := one.exception())]
-    for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
-        raise error
-    return [one.result() for one in futures]
+            return work()
+        except LocationError as error:
+            if not error.transient:
+                raise
+            abort.pause(min(error.retry_after or 0.2 * attempt, longest))
+    return work()
 
 
 def plain_http(location: str) -> bool:
@@ -488,15 +475,11 @@ def plain_http(location: str) -> bool:
         return True
 
 
-def _local(location: str) -> Path | None:
+def _is_near(location: str) -> bool:
     try:
-        return local_path(location)
+        return local_path(location) is not None
     except LocationError:
-        return None
-
-
-def _is_near(failure: LocationFailure) -> bool:
-    return _local(failure.location) is not None
+        return False
 
 
 def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
@@ -506,26 +489,28 @@ def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
     return reason
 
 
-def _failed(want: Fetch, failures: Sequence[LocationFailure]) -> BuilditError:
-    details = tuple(f"{failure.location}: {failure.reason}" for failure in failures)
+def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> BuilditError:
+    details = tuple(f"{location}: {one.reason}" for location, one in failures.items())
     if not failures:
         return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")
-    if any(failure.wrong for failure in failures):
+    wrong = [at for at, one in failures.items() if isinstance(one, _WrongBytesError)]
+    if wrong:
         # What was served is known to be wrong; who did not answer might have had the right bytes.
-        silent = [one for one in failures if not (one.wrong or one.absent or _is_near(one))]
+        asked = [at for at, one in failures.items() if not (one.absent or _is_near(at))]
+        silent = len({*asked} - {*wrong})
         hint = (
             "is the sha256 right? Upstream may have replaced the file, or someone tampers with it: "
             "compare with a copy that you trust before you change the sha256"
         )
         if silent:
-            hint += f"; {len(silent)} more could not be asked: check the network"
+            hint += f"; {silent} more could not be asked: check the network"
         return IntegrityError(
             "no location serves the bytes that are pinned, and what is served is another file",
             place=want.name,
             hint=hint,
             details=details,
         )
-    offline = any("--offline" in failure.reason for failure in failures)
+    offline = any("--offline" in failure.reason for failure in failures.values())
     first = "leave out --offline" if offline else "check the network, add a mirror"
     hint = f"{first}, or put the file into distfiles/"
     return FetchError("no location serves it", place=want.name, hint=hint, details=details)

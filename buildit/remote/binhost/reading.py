@@ -13,6 +13,7 @@ from pathlib import Path
 
 from buildit.archive.decompress import decompressed
 from buildit.archive.tar.admit import Budget
+from buildit.archive.workers import run_all
 from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
@@ -29,16 +30,7 @@ from buildit.remote.binhost.protocols import (
     statement_path,
     takes_nothing,
 )
-from buildit.remote.fetch import (
-    ATTEMPTS,
-    Abort,
-    Fetch,
-    Fetcher,
-    LocationFailure,
-    Partial,
-    in_parallel,
-    open_partial,
-)
+from buildit.remote.fetch import ATTEMPTS, Abort, Fetch, Fetcher, Partial, open_partial, retried
 from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.cas import Store
@@ -50,10 +42,6 @@ WINDOW = 16 << 20
 """Bytes that unpacking one may take, of several at a time; what we pack asks for far less."""
 TRIES = 2
 """Of a small file, where the host stumbles."""
-
-
-class _AbsentError(Exception):
-    """The binhost does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +90,13 @@ class ReadOnly:
             FetchError: it cannot be read.
             IntegrityError: it has more than `limit` bytes.
         """
-        url = self.address.url(path)
-        for attempt in range(1, TRIES + 1):
-            try:
-                return read_small(self.transport, url, limit)
-            except LocationError as error:
-                if error.absent:
-                    return None
-                if error.wrong:
-                    raise wrong(url, error.reason) from error
-                if not error.transient or attempt == TRIES:
-                    raise unreadable(error) from error
-        return None
+        work = partial(read_small, self.transport, self.address.url(path), limit)
+        try:
+            return retried(work, TRIES, Abort(), longest=0.0)
+        except LocationError as error:
+            if error.absent:
+                return None
+            raise _translated(error) from error
 
     # -- what it does not do; the parameters are the protocols'
 
@@ -135,19 +118,20 @@ class ReadOnly:
         unique = {want.digest: want for want in reversed(wanted)}
         into = _Into(store, batch, Abort())
         tasks = [partial(self._one, want, into) for want in unique.values()]
-        return sum(in_parallel(tasks, self.jobs, into.abort))
+        return sum(run_all(tasks, self.jobs, into.abort.all))
 
     def _one(self, want: WantedBlob, into: _Into) -> bool:
         try:
-            if not any(self._encoded(want, form, into) for form in _forms(want)):
+            if not any(self._encoded(want, form, into) for form in want.forms):
                 self._plain(want, into)
-        except _AbsentError:
+        except LocationError as error:
+            if not error.absent:
+                raise _translated(error) from error
             if want.optional:
                 return False
-            place = self.address.url(blob_path(want.digest))
             raise FetchError(
                 "the binhost has the statement, but not all that it names",
-                place=place,
+                place=self.address.url(blob_path(want.digest)),
                 hint="have it pushed again: what is missing is added",
             ) from None
         return True
@@ -156,57 +140,54 @@ class ReadOnly:
 
     def _plain(self, want: WantedBlob, into: _Into) -> None:
         if want.size is None or want.size < LARGE:
-            self._direct(want, into)
+            retried(partial(self._direct, want, into), ATTEMPTS, into.abort, longest=5.0)
             return
-        with open_partial(into.store.cache("partial"), want.digest) as partial:
-            self._fill(partial, (want.digest, want.size), want.label, into)
-            into.batch.adopt(partial.path, partial.descriptor(), want.digest, want.size)
+        with open_partial(into.store.cache("partial"), want.digest) as file:
+            self._fill(file, (want.digest, want.size), want.label, into)
+            into.batch.adopt(file.path, file.descriptor(), want.digest, want.size)
 
     def _direct(self, want: WantedBlob, into: _Into) -> None:
         """Into the store without a detour; begun anew where the host stumbles."""
         url = self.address.url(blob_path(want.digest))
-        for attempt in range(1, ATTEMPTS + 1):
-            into.abort.check()
+        into.abort.check()
+        with (
+            into.batch.ingest() as sink,
+            self.transport.get(url, 0, want.limit) as response,
+            into.abort.covering(response),
+        ):
+            for chunk in response.chunks:
+                sink.write(chunk)
+            if want.size not in (None, sink.size):
+                raise wrong(url, f"it has {sink.size} bytes, not {want.size}")
             try:
-                with (
-                    into.batch.ingest() as sink,
-                    self.transport.get(url, 0, want.limit) as response,
-                ):
-                    with into.abort.covering(response):
-                        for chunk in response.chunks:
-                            sink.write(chunk)
-                    if want.size not in (None, sink.size):
-                        raise wrong(url, f"it has {sink.size} bytes, not {want.size}")
-                    try:
-                        sink.commit(want.digest)
-                    except IntegrityError as error:
-                        raise wrong(url, error.message) from None
-                    return
-            except LocationError as error:
-                if not error.transient or attempt == ATTEMPTS:
-                    raise self._translated(error) from error
-                into.abort.pause(min(error.retry_after, 5.0) or 0.2 * attempt)
+                sink.commit(want.digest)
+            except IntegrityError as error:
+                raise wrong(url, error.message) from None
 
     # -- compressed
 
     def _encoded(self, want: WantedBlob, form: Encoding, into: _Into) -> bool:
-        """Take a compressed form; False where the binhost does not have it."""
-        with open_partial(into.store.cache("partial"), form.digest) as partial:
+        """Take a compressed form; False where it is none of ours, or the binhost lacks it."""
+        if form.codec != "zstd":
+            return False
+        with open_partial(into.store.cache("partial"), form.digest) as file:
             try:
-                self._fill(partial, (form.digest, form.size), want.label, into)
-            except _AbsentError:
-                return False
-            self._unpack(want, form, partial, into)
-            partial.drop()
+                self._fill(file, (form.digest, form.size), want.label, into)
+            except LocationError as error:
+                if error.absent:
+                    return False
+                raise
+            self._unpack(want, form, file, into)
+            file.drop()
         return True
 
-    def _unpack(self, want: WantedBlob, form: Encoding, partial: Partial, into: _Into) -> None:
+    def _unpack(self, want: WantedBlob, form: Encoding, file: Partial, into: _Into) -> None:
         url = self.address.url(blob_path(form.digest))
         # its stated size bounds it; zeros compress as well as they like
         budget = Budget(total_bytes=want.limit, ratio=1 << 40, memory=WINDOW)
         try:
             with into.batch.ingest() as sink:
-                stream = decompressed(partial.rewind(), budget, url)
+                stream = decompressed(file.rewind(), budget, url)
                 while chunk := stream.read(CHUNK):
                     sink.write(chunk)
                 if want.size not in (None, sink.size):
@@ -217,7 +198,7 @@ class ReadOnly:
 
     # -- both
 
-    def _fill(self, partial: Partial, blob: tuple[Digest, int], label: str, into: _Into) -> None:
+    def _fill(self, file: Partial, blob: tuple[Digest, int], label: str, into: _Into) -> None:
         """Download into a partial file, on from where it ends, until its bytes are right."""
         digest, size = blob
         url = self.address.url(blob_path(digest))
@@ -226,26 +207,10 @@ class ReadOnly:
         fetcher = Fetcher(
             into.store, self.transport, folder, reporter=self.report, abort=into.abort
         )
-        failure = fetcher.from_location(url, Fetch(label, (url,), digest, size), partial)
-        if failure is not None:
-            raise self._failed(url, failure) from failure.cause
-        if partial.size != size:
-            raise wrong(url, f"it has {partial.size} bytes, not {size}")
+        fetcher.from_location(url, Fetch(label, (url,), digest, size), file)
+        if file.size != size:
+            raise wrong(url, f"it has {file.size} bytes, not {size}")
         self.report(Fetching(label, size, size, done=True))
-
-    def _failed(self, url: str, failure: LocationFailure) -> Exception:
-        if failure.wrong:
-            return wrong(url, failure.reason)
-        if failure.cause is not None:
-            return self._translated(failure.cause)
-        return FetchError(f"the binhost cannot be read: {failure.reason}", place=url)
-
-    def _translated(self, error: LocationError) -> Exception:
-        if error.absent:
-            return _AbsentError()
-        if error.wrong:
-            return wrong(error.place or "", error.reason)
-        return unreadable(error)
 
 
 def wrong(place: str, reason: str) -> IntegrityError:
@@ -256,13 +221,11 @@ def wrong(place: str, reason: str) -> IntegrityError:
     )
 
 
-def unreadable(error: LocationError) -> FetchError:
+def _translated(error: LocationError) -> IntegrityError | FetchError:
+    if error.wrong:
+        return wrong(error.place or "", error.reason)
     return FetchError(
         f"the binhost cannot be read: {error.reason}",
         place=error.place,
         hint=error.hint or "check the binhost, or push to it again",
     )
-
-
-def _forms(want: WantedBlob) -> list[Encoding]:
-    return [form for form in want.forms if form.codec == "zstd"]
