@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from buildit.errors import RecipeError, UsageError
 from buildit.home import cache_of, home_of
@@ -25,28 +25,29 @@ from buildit.model.packageglob import fits_some
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import (
-    BY_KIND,
-    MAPPING,
-    SCALAR,
-    SEQUENCE,
     Count,
     Duration,
     Line,
+    ListOrMap,
     Model,
     OnOff,
     PackageName,
     Size,
+    TextOrList,
     Url,
     parse,
+    spelled,
 )
 from buildit.recipe.yaml.node import Mapping as Keys
-from buildit.recipe.yaml.node import Node, Scalar, Sequence
+from buildit.recipe.yaml.node import Node, Scalar
 from buildit.recipe.yaml.read import load_yaml
+from buildit.recipe.yaml.text import shown_place
 
 CONFIG_FILE = ".buildit-config.yaml"
 
 Scheme = Literal["ssh", "https", "file", "oci"]
 
+_WORDS = "use letters, digits . _ -"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A host may not begin with a dash: it is an argument of ssh (CVE-2023-51385).
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
@@ -82,7 +83,7 @@ class RepositorySpec(Model):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not _NAME.fullmatch(self.name):
-            raise LeafError(f"{self.name!r} cannot name a repository", "use letters, digits . _ -")
+            raise LeafError(f"{self.name!r} cannot name a repository", _WORDS)
         _check_endpoint("upload", self.upload_type, self.upload_path)
         _check_endpoint("download", self.download_type, self.download_path)
         kinds = {self.upload_type, self.download_type} - {None}
@@ -105,14 +106,15 @@ def _check_endpoint(way: str, scheme: Scheme | None, path: str | None) -> None:
     if not re.fullmatch(pattern, path):
         hint = "write the host and path only" if scheme != "file" else None
         raise LeafError(f"{way}-path: expected {example} for {scheme}, found {path!r}", hint)
+    if scheme == "file":
+        return
     host, _, below = path.removeprefix("https://").partition("/")
     port = re.search(r":([0-9]+)$", host)
-    if scheme != "file" and port is not None and not 0 < int(port[1]) < 1 << 16:
+    if port is not None and not 0 < int(port[1]) < 1 << 16:
         raise LeafError(f"{way}-path: there is no port {port[1]}", "ports are 1 to 65535")
-    if scheme != "file" and ".." in below.split("/"):
-        raise LeafError(
-            f"{way}-path: {path!r} has a part `..`", "write the path to the directory itself"
-        )
+    if ".." in below.split("/"):
+        hint = "write the path to the directory itself"
+        raise LeafError(f"{way}-path: {path!r} has a part `..`", hint)
 
 
 class TrustRuleSpec(Model):
@@ -157,25 +159,25 @@ class ConfigUseSpec(Model):
 class LimitsSpec(Model):
     """What a build may use before it is stopped."""
 
-    memory: Size | None = None
+    memory_bytes: Size | None = Field(None, alias="memory")
     """Memory of all its processes, such as 4G."""
     processes: Count | None = None
     """Processes and threads at one time."""
-    time: Duration | None = None
+    seconds: Duration | None = Field(None, alias="time")
     """Time from start to end, such as 2h."""
-    log: Size | None = None
+    log_bytes: Size | None = Field(None, alias="log")
     """Length of its log, such as 64M."""
-    disk: Size | None = None
+    disk_bytes: Size | None = Field(None, alias="disk")
     """What it may write at all, such as 64G."""
-    installed: Size | None = None
+    installed_bytes: Size | None = Field(None, alias="installed")
     """What it may install, holes in files counted, such as 4G."""
-    files: Count | None = None
+    installed_files: Count | None = Field(None, alias="files")
     """How many files and directories it may install."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in type(self).model_fields:
-            if getattr(self, name) == 0:
+        for name, value in self.model_dump(by_alias=True).items():
+            if value == 0:
                 raise LeafError(f"{name}: a limit of 0 lets nothing run", "leave it out, or more")
         return self
 
@@ -183,7 +185,7 @@ class LimitsSpec(Model):
 def _check_mirrors(mirrors: Mapping[str, tuple[str, ...]]) -> None:
     for name, urls in mirrors.items():
         if not _NAME.fullmatch(name):
-            raise LeafError(f"{name!r} cannot name a mirror list", "use letters, digits . _ -")
+            raise LeafError(f"{name!r} cannot name a mirror list", _WORDS)
         if not urls:
             raise LeafError(f"the mirror list {name!r} is empty", "name a URL, or leave it out")
 
@@ -193,14 +195,12 @@ def _check_signing_keys(keys: tuple[str, ...]) -> None:
         if key.startswith("gpg:") and not re.fullmatch(r"gpg:[0-9A-Fa-f]{40,64}", key):
             raise LeafError(f"signing-key: {key!r} is no whole fingerprint", "run gpg -K")
         if key.startswith("agent") and not re.fullmatch(r"agent:SHA256:[A-Za-z0-9+/]{43}", key):
-            raise LeafError(
-                f"signing-key: {key!r} names no key", "run ssh-add -l for agent:SHA256:…"
-            )
-    openpgp = [key for key in keys if key.startswith("gpg:")]
-    if max(len(openpgp), len(keys) - len(openpgp)) > 1:
-        raise LeafError(
-            "signing-key: more than one key of a kind", "name one SSH key, one gpg: key"
-        )
+            hint = "run ssh-add -l for agent:SHA256:…"
+            raise LeafError(f"signing-key: {key!r} names no key", hint)
+    openpgp = sum(key.startswith("gpg:") for key in keys)
+    if max(openpgp, len(keys) - openpgp) > 1:
+        hint = "name one SSH key, one gpg: key"
+        raise LeafError("signing-key: more than one key of a kind", hint)
 
 
 class ConfigSpec(Model):
@@ -214,19 +214,12 @@ class ConfigSpec(Model):
     """What `mirror://NAME/path` stands for: base URLs, tried in order. `debian` is built in."""
     trust: TrustSpec = TrustSpec()
     """Whose artifacts are believed."""
-    signing_key: (
-        Annotated[
-            Annotated[Line, Tag(SCALAR)] | Annotated[tuple[Line, ...], Tag(SEQUENCE)], BY_KIND
-        ]
-        | None
-    ) = None
+    signing_key: TextOrList[Line] | None = None
     """An SSH private key (its path) or `agent:SHA256:…`, which signs what is published, and
     `gpg:FINGERPRINT`, which signs `.aci` files; one of them, or a list of both."""
     store: Line | None = None
     """The local store; ~/.cache/buildit without it."""
-    use: Annotated[
-        Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[ConfigUseSpec, Tag(MAPPING)], BY_KIND
-    ] = ConfigUseSpec()
+    use: ListOrMap[Line, ConfigUseSpec] = ConfigUseSpec()
     """Flags: a list for all packages, or `flags` and `packages`."""
     jobs: Count | None = None
     """Packages built and files fetched at one time; the number of processors without it."""
@@ -239,7 +232,7 @@ class ConfigSpec(Model):
     def _check(self) -> Self:
         if self.repository is not None and self.repositories is not None:
             raise LeafError("write either repository or repositories", "move all to repositories")
-        names = [one.name for one in self.repositories or ()]
+        names = [one.name for one in self.all_repositories]
         for name in names:
             if names.count(name) > 1:
                 raise LeafError(f"two repositories are named {name!r}", "give each its own name")
@@ -253,6 +246,10 @@ class ConfigSpec(Model):
     def signing_keys(self) -> tuple[str, ...]:
         keys = self.signing_key
         return (keys,) if isinstance(keys, str) else keys or ()
+
+    @property
+    def all_repositories(self) -> tuple[RepositorySpec, ...]:
+        return self.repositories or ((self.repository,) if self.repository else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +281,6 @@ class _Source:
             place, node = key.place, node.get(name)
         return f"{place.file}:{place.line}"
 
-    def says(self, name: str) -> bool:
-        return name in self.spec.model_fields_set
-
     def path(self, text: str) -> Path:
         if _below_home(text):
             if self.home is None:
@@ -310,17 +304,11 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     # In a checkout the shipped file is often the nearest one too: it is read once.
     found = {os.path.realpath(path): path for path in reversed(candidates) if os.path.lexists(path)}
     sources = tuple(_source(path, directory, home) for path in reversed(found.values()))
-    config = _merged(sources, directory, environ)
-    # A user's own list holds where no file names another; it is not there unless the user made it.
     signers = tuple(file.with_name(_SIGNERS) for file in users)
-    trust = config.trust
-    if not trust.allowed_signers and any(map(os.path.lexists, signers)):
-        origins = {**config.origins, "trust.allowed-signers": "default"}
-        trust = replace(trust, allowed_signers=str(signers[0]))
-        config = replace(config, trust=trust, origins=dict(sorted(origins.items())))
-    named = (trust.allowed_signers, *trust.own_signers.values())
-    lists = [Path(path) for path in named if path]
-    return Loaded(config, tuple(dict.fromkeys((*upward, *candidates, *signers, *lists))))
+    config = _Merge(sources, environ, signers).config(directory)
+    lists = (config.trust.allowed_signers, *config.trust.own_signers.values())
+    looked_for = (*upward, *candidates, *signers, *(Path(path) for path in lists if path))
+    return Loaded(config, tuple(dict.fromkeys(looked_for)))
 
 
 def shipped_files() -> tuple[Path, ...]:
@@ -398,106 +386,165 @@ def _check_owner(path: Path, directory: Path) -> None:
     if owner not in allowed:
         raise RecipeError(
             f"the file belongs to another user (uid {owner})",
-            place=_shown(path),
+            place=shown_place(path),
             hint="move the container elsewhere, or make the file your own",
         )
-
-
-def _shown(path: Path) -> str:
-    text = os.path.relpath(path)
-    return str(path) if text.startswith("..") else text
 
 
 def _source(path: Path, directory: Path, home: Path | None) -> _Source:
     _check_owner(path, directory)
     node = load_yaml(path)
     if not isinstance(node, Keys):
-        raise RecipeError(
-            "expected settings such as `store: …`",
-            place=str(node.place),
-            hint=f"write one of {', '.join(ConfigSpec.keys())}",
+        hint = f"write one of {', '.join(ConfigSpec.keys())}"
+        raise node.error("expected settings such as `store: …`", hint)
+    spec = parse(node, ConfigSpec)
+    return _Source(spec, node, path.parent.resolve(), home, path in shipped_files())
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """The files of a run, the one that wins first; `origins` is filled as they are asked.
+
+    `signers` is the user's own list, which holds where no file names another.
+    """
+
+    sources: tuple[_Source, ...]
+    environ: Mapping[str, str]
+    signers: tuple[Path, ...]
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def config(self, directory: Path) -> Config:
+        store = self.store()
+        jobs, trees = self.first("jobs"), self.first("trees")
+        source = self.first("repositories", "repository")
+        specs = source.spec.all_repositories if source else ()
+        if source and source.shipped and source.home is None:
+            # Nobody asked for a place below the home.
+            specs = tuple(spec for spec in specs if not _is_below_home(spec))
+        remarks: list[str] = []
+        use, package_use = self.use()
+        return Config(
+            store=store,
+            jobs=(jobs.spec.jobs if jobs else None) or len(os.sched_getaffinity(0)),
+            trees=tuple(map(trees.path, trees.spec.trees or ())) if trees else (),
+            repositories=tuple(_repository(source, one, remarks) for one in specs if source),
+            mirrors=self.mirrors(),
+            # Whether it is there is looked up when something is fetched: a plan may be kept.
+            distfiles=(str(directory.absolute() / "distfiles"),),
+            trust=self.trust(source, specs),
+            limits=self.limits(),
+            use=use,
+            package_use=package_use,
+            origins=dict(sorted(self.origins.items())),
+            remarks=tuple(remarks),
         )
-    return _Source(
-        parse(node, ConfigSpec), node, path.parent.resolve(), home, path in shipped_files()
-    )
 
+    def first(self, *names: str) -> _Source | None:
+        """The file that decides a setting, which may have several names."""
+        for one in self.sources:
+            for name in one.spec.model_fields_set.intersection(names):
+                self.origins[spelled(names[0])] = one.origin(spelled(name))
+                return one
+        self.origins[spelled(names[0])] = "default"
+        return None
 
-def _merged(sources: tuple[_Source, ...], directory: Path, environ: Mapping[str, str]) -> Config:
-    origins: dict[str, str] = {}
-    store, origins["store"] = _store(sources, environ)
-    jobs = _first(sources, "jobs")
-    trees = _first(sources, "trees")
-    key = _first(sources, "signing_key")
-    for name, one in (("jobs", jobs), ("trees", trees), ("signing-key", key)):
-        origins[name] = one.origin(name) if one else "default"
-    config = Config(
-        store=store,
-        trees=tuple(trees.path(text) for text in trees.spec.trees or ()) if trees else (),
-        jobs=(jobs.spec.jobs if jobs else None) or len(os.sched_getaffinity(0)),
-        # Whether it is there is looked up when something is fetched: a plan may be kept for long.
-        distfiles=(str(directory.absolute() / "distfiles"),),
-        trust=Trust(_signing_keys(key, environ.get("SSH_AUTH_SOCK", ""))),
-    )
-    for step in (_with_repositories, _with_mirrors, _with_trust, _with_limits, _with_use):
-        config = step(config, sources, origins)
-    return replace(config, origins=dict(sorted(origins.items())))
+    def store(self) -> Path:
+        source, given = self.first("store"), self.environ.get("BUILDIT_STORE")
+        if given:
+            self.origins["store"] = "BUILDIT_STORE"
+            return Path(os.path.abspath(given))
+        if source is not None:
+            return source.path(source.spec.store or "")
+        cache = cache_of(self.environ)
+        if cache is None:
+            raise _homeless("the store is below the home directory")
+        return Path(cache, "buildit")
 
+    def keys(self) -> SigningKeys:
+        source = self.first("signing_key")
+        ssh = openpgp = ""
+        for text in source.spec.signing_keys if source else ():
+            if text.startswith("gpg:"):
+                openpgp = text.removeprefix("gpg:").upper()
+            else:
+                ssh = text
+        if source and ssh and not ssh.startswith("agent:"):
+            ssh = str(source.path(ssh))
+        return SigningKeys(ssh, openpgp, self.environ.get("SSH_AUTH_SOCK", ""))
 
-def _first(sources: tuple[_Source, ...], name: str) -> _Source | None:
-    return next((one for one in sources if one.says(name)), None)
+    def mirrors(self) -> dict[str, tuple[str, ...]]:
+        mirrors: dict[str, tuple[str, ...]] = {}
+        for one in reversed(self.sources):
+            mirrors |= one.spec.mirrors
+            for name in one.spec.mirrors:
+                self.origins[f"mirrors.{name}"] = one.origin("mirrors", name)
+        return dict(sorted(mirrors.items()))
 
+    def trust(self, source: _Source | None, specs: tuple[RepositorySpec, ...]) -> Trust:
+        """`specs` are the repositories of `source`."""
+        keys = self.keys()
+        listed = ""
+        rules: tuple[TrustRule, ...] = ()
+        own = {
+            s.name: str(source.path(s.allowed_signers))
+            for s in specs
+            if source and s.allowed_signers
+        }
+        for one in reversed(self.sources):
+            spec = one.spec.trust
+            if spec.allowed_signers is not None:
+                listed = str(one.path(spec.allowed_signers))
+                self.origins["trust.allowed-signers"] = one.origin("trust", "allowed-signers")
+            if "packages" in spec.model_fields_set:
+                rules = tuple(TrustRule(rule.match, rule.need) for rule in spec.packages)
+                self.origins["trust.packages"] = one.origin("trust", "packages")
+        if not listed and any(map(os.path.lexists, self.signers)):
+            listed = str(self.signers[0])
+            self.origins["trust.allowed-signers"] = "default"
+        return Trust(keys, listed, own, rules, any(spec.unsigned for spec in specs))
 
-def _store(sources: tuple[_Source, ...], environ: Mapping[str, str]) -> tuple[Path, str]:
-    if given := environ.get("BUILDIT_STORE"):
-        return Path(os.path.abspath(given)), "BUILDIT_STORE"
-    for one in sources:
-        if one.spec.store is not None:
-            return one.path(one.spec.store), one.origin("store")
-    cache = cache_of(environ)
-    if cache is None:
-        raise _homeless("the store is below the home directory")
-    return Path(cache, "buildit"), "default"
+    def limits(self) -> Limits:
+        said: dict[str, int] = {"processes": 4096}
+        self.origins.update(dict.fromkeys(map("limits.{}".format, LimitsSpec.keys()), "default"))
+        for one in reversed(self.sources):
+            said |= one.spec.limits.model_dump(exclude_none=True)
+            for name in one.spec.limits.model_dump(exclude_none=True, by_alias=True):
+                self.origins[f"limits.{name}"] = one.origin("limits", name)
+        limits = Limits(**said)
+        seconds = float(limits.seconds)
+        return replace(limits, seconds=seconds, idle_seconds=min(limits.idle_seconds, seconds))
 
-
-def _signing_keys(source: _Source | None, agent: str) -> SigningKeys:
-    ssh = openpgp = ""
-    for text in source.spec.signing_keys if source else ():
-        if text.startswith("gpg:"):
-            openpgp = text.removeprefix("gpg:").upper()
-        else:
-            ssh = text if source is None or text.startswith("agent:") else str(source.path(text))
-    return SigningKeys(ssh, openpgp, agent)
-
-
-def _with_repositories(
-    config: Config, sources: tuple[_Source, ...], origins: dict[str, str]
-) -> Config:
-    for one in sources:
-        for name in ("repository", "repositories"):
-            if not one.says(name):
+    def use(self) -> tuple[tuple[FlagLayer, ...], dict[str, tuple[FlagLayer, ...]]]:
+        """The flags for every package, and for single ones."""
+        layers: list[FlagLayer] = []
+        packages: dict[str, tuple[FlagLayer, ...]] = {}
+        for one in reversed(self.sources):
+            written = one.node.get("use")
+            if written is None:
                 continue
-            single = (one.spec.repository,) if one.spec.repository else ()
-            specs = one.spec.repositories or single
-            origins["repositories"] = one.origin(name)
-            if one.shipped and one.home is None:  # nobody asked for a place below the home
-                specs = tuple(spec for spec in specs if not _is_below_home(spec))
-            remarks: list[str] = []
-            found = tuple(
-                Repository(
-                    spec.name,
-                    _address(one, spec, "download", remarks),
-                    _address(one, spec, "upload", remarks),
-                    spec.unsigned,
-                    spec.secrets,
-                )
-                for spec in specs
-            )
-            own = {s.name: str(one.path(s.allowed_signers)) for s in specs if s.allowed_signers}
-            unsigned = any(spec.unsigned for spec in specs)
-            trust = replace(config.trust, own_signers=own, unsigned=unsigned)
-            return replace(config, repositories=found, trust=trust, remarks=tuple(remarks))
-    origins["repositories"] = "default"
-    return config
+            self.origins["use"] = one.origin("use")
+            if not isinstance(written, Keys):
+                written = Keys(((Scalar("flags", written.place), written),), written.place)
+            if written.get("flags") is not None:
+                layers.append(_layer(written, "flags", every_package=True))
+            if isinstance(single := written.get("packages"), Keys):
+                for key, _ in single.items:
+                    layer = _layer(single, key.text, every_package=False)
+                    packages[key.text] = (*packages.get(key.text, ()), layer)
+        return tuple(layers), packages
+
+
+def _layer(keys: Keys, name: str, *, every_package: bool) -> FlagLayer:
+    assignments = tuple(
+        parse_assignment(item.text, f"{item.place.file}:{item.place.line}")
+        for item in keys.texts(name)
+    )
+    return FlagLayer("config", assignments, every_package=every_package)
+
+
+def _repository(source: _Source, spec: RepositorySpec, remarks: list[str]) -> Repository:
+    download, upload = (_address(source, spec, way, remarks) for way in _WAYS)
+    return Repository(spec.name, download, upload, spec.unsigned, spec.secrets)
 
 
 def _is_below_home(spec: RepositorySpec) -> bool:
@@ -520,78 +567,3 @@ def _address(source: _Source, spec: RepositorySpec, way: str, remarks: list[str]
         remarks.append(f"repository {spec.name}: {way} over {scheme} is not possible; use {known}")
         return None
     return parse_address(f"{scheme}://{path.removeprefix(f'{scheme}://')}")
-
-
-def _with_mirrors(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    mirrors: dict[str, tuple[str, ...]] = {}
-    for one in reversed(sources):
-        for name, urls in one.spec.mirrors.items():
-            mirrors[name] = urls
-            origins[f"mirrors.{name}"] = one.origin("mirrors", name)
-    return replace(config, mirrors=dict(sorted(mirrors.items())))
-
-
-def _with_trust(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    found = config.trust
-    for one in reversed(sources):
-        spec: TrustSpec = one.spec.trust
-        if spec.allowed_signers is not None:
-            found = replace(found, allowed_signers=str(one.path(spec.allowed_signers)))
-            origins["trust.allowed-signers"] = one.origin("trust", "allowed-signers")
-        if "packages" in spec.model_fields_set:
-            rules = tuple(TrustRule(rule.match, rule.need) for rule in spec.packages)
-            found = replace(found, agreement=rules)
-            origins["trust.packages"] = one.origin("trust", "packages")
-    return replace(config, trust=found)
-
-
-_LIMITS = {
-    "memory": "memory_bytes",
-    "processes": "processes",
-    "time": "seconds",
-    "log": "log_bytes",
-    "disk": "disk_bytes",
-    "installed": "installed_bytes",
-    "files": "installed_files",
-}
-
-
-def _with_limits(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    said: dict[str, int] = {"processes": 4096}
-    origins |= {f"limits.{name}": "default" for name in LimitsSpec.model_fields}
-    for one in reversed(sources):
-        for name, value in one.spec.limits.model_dump(exclude_none=True).items():
-            said[name] = value
-            origins[f"limits.{name}"] = one.origin("limits", name)
-    limits = replace(Limits(), **{_LIMITS[name]: value for name, value in said.items()})
-    seconds = float(limits.seconds)
-    idle = min(limits.idle_seconds, seconds)
-    return replace(config, limits=replace(limits, seconds=seconds, idle_seconds=idle))
-
-
-def _with_use(config: Config, sources: tuple[_Source, ...], origins: dict[str, str]) -> Config:
-    layers: list[FlagLayer] = []
-    packages: dict[str, tuple[FlagLayer, ...]] = {}
-    for one in reversed(sources):
-        written = one.node.get("use")
-        if written is None:
-            continue
-        origins["use"] = one.origin("use")
-        flags = written.get("flags") if isinstance(written, Keys) else written
-        if isinstance(flags, Sequence):
-            layers.append(_layer(flags, every_package=True))
-        single = written.get("packages") if isinstance(written, Keys) else None
-        for key, value in single.items if isinstance(single, Keys) else ():
-            layer = _layer(value, every_package=False)
-            packages[key.text] = (*packages.get(key.text, ()), layer)
-    return replace(config, use=tuple(layers), package_use=packages)
-
-
-def _layer(flags: Node, *, every_package: bool) -> FlagLayer:
-    items = flags.items if isinstance(flags, Sequence) else ()
-    assignments = tuple(
-        parse_assignment(item.text, f"{item.place.file}:{item.place.line}")
-        for item in items
-        if isinstance(item, Scalar)
-    )
-    return FlagLayer("config", assignments, every_package=every_package)

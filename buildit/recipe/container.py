@@ -16,9 +16,7 @@ from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import (
     BY_KIND,
-    MAPPING,
     SCALAR,
-    SEQUENCE,
     AccountName,
     Count,
     Duration,
@@ -26,6 +24,7 @@ from buildit.recipe.schema import (
     ImagePath,
     LabelName,
     Line,
+    ListOrMap,
     MaybeEmpty,
     Mode,
     Model,
@@ -107,10 +106,13 @@ PortItem = Line
 VolumeItem = Line
 
 
+Command = Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+
+
 class AppSpec(Model):
     """What runs, in the terms of no format."""
 
-    exec: Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+    exec: Command
     """The program, absolute, and its arguments, which may be any text."""
     user: Line = "0"
     """User name or uid."""
@@ -131,7 +133,7 @@ class AppSpec(Model):
 class HealthSpec(Model):
     """How an executor finds out whether the app works. App Container cannot say it."""
 
-    exec: Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+    exec: Command
     """The program, absolute, and its arguments; 0 says that all is well."""
     interval: Duration | None = None
     """Time between two runs; the executor's own (30s) without it."""
@@ -183,12 +185,7 @@ class StepSpec(Model):
     """A package whose runtime closure enters the image."""
     sync: SyncSpec | None = None
     """Files of the project."""
-    use: (
-        Annotated[
-            Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[UseSpec, Tag(MAPPING)], BY_KIND
-        ]
-        | None
-    ) = None
+    use: ListOrMap[Line, UseSpec] | None = None
     """Flags for the packages of this container."""
     env: dict[VariableName, MaybeEmpty] | None = None
     """Environment of the app."""

@@ -6,6 +6,7 @@ The standard library only, so that any rank can use it; `recipe.schema` makes py
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from buildit.digest import is_hex64
 from buildit.model.versionhint import VERSION
@@ -141,13 +142,12 @@ def sha256(value: str) -> str:
 
 
 def _parts(value: str) -> list[str]:
-    if "\0" in value or any(ord(char) < 32 or ord(char) == 127 for char in value):
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise LeafError("expected a path, found control characters in it")
     parts = [part for part in is_line(value).split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise LeafError(
-            f"a path may not contain '..': {value!r}", "name a file below this directory"
-        )
+        hint = "name a file below this directory"
+        raise LeafError(f"a path may not contain '..': {value!r}", hint)
     if any(len(part.encode()) > 255 for part in parts) or len(value.encode()) > 4000:
         raise LeafError("the path is too long: a name has at most 255 bytes, a path 4000")
     return parts
@@ -173,10 +173,8 @@ def file_name(value: str) -> str:
         LeafError: it has a slash, or names a directory.
     """
     if "/" in value or _parts(value) != [value]:
-        raise LeafError(
-            f"expected the name of a file, found {_written(value)}",
-            "write the last part alone; `directory:` says where it goes",
-        )
+        hint = "write the last part alone; `directory:` says where it goes"
+        raise LeafError(f"expected the name of a file, found {_written(value)}", hint)
     return value
 
 
@@ -196,16 +194,17 @@ def image_path(value: str) -> str:
 # PMS 3.1.1 and 3.1.2, category and package names; PMS 3.2, versions. A name may not end in a
 # hyphen and something that looks like a version, or `a/b-1` would name two things.
 PACKAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9+_.-]*/[A-Za-z0-9_][A-Za-z0-9+_-]*"
-_VERSION = re.compile(VERSION)
 _PACKAGE = re.compile(PACKAGE_NAME)
 _WITH_VERSION = re.compile(f"(.+)-(?:{VERSION})")
 
 
-def version(value: str) -> str:
-    if len(value) > 128 or not _VERSION.fullmatch(value):
-        hint = "write numbers and dots, then a letter, _rc1, _p1 or -r1"
-        raise LeafError(f"expected a version such as 1.22.1, found {_written(value)}", hint)
-    return value
+def _named(pattern: str, what: str, hint: str | None = None) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise LeafError(f"expected {what}, found {_written(value)}", hint)
+        return value
+
+    return check
 
 
 def package_name(value: str) -> str:
@@ -223,44 +222,17 @@ IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # POSIX 8.1
 ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"  # what Debian's useradd(8) takes
 
 
-def flag_name(value: str) -> str:
-    if not re.fullmatch(FLAG, value):
-        raise LeafError(f"expected the name of a USE flag, found {_written(value)}")
-    return value
+_VARIABLE = "the name of a variable"
 
-
-def identifier(value: str) -> str:
-    if not re.fullmatch(IDENTIFIER, value):
-        hint = "write letters, digits and _, not a digit first"
-        raise LeafError(f"expected the name of a variable, found {_written(value)}", hint)
-    return value
-
-
-def variable_name(value: str) -> str:
-    """A name of the environment: any text without `=` and NUL (environ(7)).
-
-    Raises:
-        LeafError: it is empty, or holds one of them.
-    """
-    if not value or "=" in value or "\0" in value:
-        hint = "write NAME: value, without a `=`"
-        raise LeafError(f"expected the name of a variable, found {_written(value)}", hint)
-    return value
-
-
-def label_name(value: str) -> str:
-    """A name of a label or annotation: one line (image-spec annotations.md).
-
-    Raises:
-        LeafError: it is empty or has several lines.
-    """
-    return is_line(value)
-
-
-def account_name(value: str) -> str:
-    if not re.fullmatch(ACCOUNT, value):
-        raise LeafError(f"expected the name of a user or group, found {_written(value)}")
-    return value
+version = _named(
+    f"(?!.{{129}})(?:{VERSION})",
+    "a version such as 1.22.1",
+    "write numbers and dots, then a letter, _rc1, _p1 or -r1",
+)
+flag_name = _named(FLAG, "the name of a USE flag")
+identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a digit first")
+variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
+account_name = _named(ACCOUNT, "the name of a user or group")
 
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)[^#]*(?:#.*)?", re.DOTALL)
@@ -269,42 +241,31 @@ _HOST = re.compile(
 )
 
 
-def _url(value: str, schemes: tuple[str, ...]) -> str:
-    match = _URL.fullmatch(value)
+def _url(*schemes: str) -> Callable[[str], str]:
     known = ", ".join(f"{one}://" for one in schemes)
-    if match is None:
-        raise LeafError(
-            f"expected a URL, found {_written(value)}", f"it begins with one of {known}"
-        )
-    scheme, host = match.groups()
-    if scheme not in schemes:
-        raise LeafError(f"a URL with {scheme}:// cannot be used here", f"use one of {known}")
-    if not all(33 <= ord(char) <= 126 for char in value):
-        hint = "write it as %XX, in a host name as xn--…"
-        raise LeafError(f"a URL holds a space or a character beyond ASCII: {value!r}", hint)
-    if "@" in host:
-        raise LeafError("a URL may not carry a user name or password", "keep them in ~/.netrc")
-    if not _HOST.fullmatch(host):
-        raise LeafError(f"the URL has no usable host name: {value!r}")
-    return value
+
+    def check(value: str) -> str:
+        match = _URL.fullmatch(value)
+        if match is None:
+            hint = f"it begins with one of {known}"
+            raise LeafError(f"expected a URL, found {_written(value)}", hint)
+        scheme, host = match.groups()
+        if scheme not in schemes:
+            raise LeafError(f"a URL with {scheme}:// cannot be used here", f"use one of {known}")
+        if not all(33 <= ord(char) <= 126 for char in value):
+            hint = "write it as %XX, in a host name as xn--…"
+            raise LeafError(f"a URL holds a space or a character beyond ASCII: {value!r}", hint)
+        if "@" in host:
+            raise LeafError("a URL may not carry a user name or password", "keep them in ~/.netrc")
+        if not _HOST.fullmatch(host):
+            raise LeafError(f"the URL has no usable host name: {value!r}")
+        return value
+
+    return check
 
 
-def source_url(value: str) -> str:
-    """An `https://`, `http://` or `mirror://NAME/path` URL.
-
-    Raises:
-        LeafError: another scheme, a user name, control characters, no host.
-    """
-    return _url(value, ("https", "http", "mirror"))
-
-
-def web_url(value: str) -> str:
-    """An `https://` or `http://` URL.
-
-    Raises:
-        LeafError: as `source_url`.
-    """
-    return _url(value, ("https", "http"))
+web_url = _url("https", "http")
+source_url = _url("https", "http", "mirror")
 
 
 SIZE = r"[0-9]{1,12} *[KMGT]?(?:i?B)?"

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field
 
 from buildit.model.use import FlagLayer
 from buildit.recipe.schema import (
-    BY_KIND,
-    MAPPING,
-    SCALAR,
-    SEQUENCE,
     AccountName,
     Count,
     FileName,
@@ -20,6 +16,7 @@ from buildit.recipe.schema import (
     Identifier,
     ImagePath,
     Line,
+    ListOrMap,
     MaybeEmpty,
     Mode,
     Model,
@@ -29,6 +26,8 @@ from buildit.recipe.schema import (
     Sha256,
     SourceUrl,
     Text,
+    TextOrList,
+    TextOrMap,
     Url,
     VersionText,
 )
@@ -102,10 +101,7 @@ class ConditionalItem(Model):
 
     when: Line
     """A flag condition: `ssl`, `!ssl`, `ssl && !gnutls`, `tls=openssl`."""
-    then: Annotated[
-        Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[tuple[MaybeEmpty, ...], Tag(SEQUENCE)],
-        BY_KIND,
-    ]
+    then: TextOrList[MaybeEmpty]
     """One item or a list of them."""
 
 
@@ -118,13 +114,7 @@ class ConditionalAtom(Model):
     """The dependency."""
 
 
-Item = Annotated[
-    Annotated[MaybeEmpty, Tag(SCALAR)] | Annotated[ConditionalItem, Tag(MAPPING)], BY_KIND
-]
-AtomItem = Annotated[
-    Annotated[Line, Tag(SCALAR)] | Annotated[ConditionalAtom, Tag(MAPPING)], BY_KIND
-]
-PatchItem = Annotated[Annotated[Line, Tag(SCALAR)] | Annotated[PatchSpec, Tag(MAPPING)], BY_KIND]
+AtomItem = TextOrMap[Line, ConditionalAtom]
 
 
 class Depends(Model):
@@ -162,9 +152,7 @@ class OutputSpec(Model):
     """`yes` where the output may be empty; for `runtime` without `paths`, the whole package."""
 
 
-OutputItem = Annotated[
-    Annotated[tuple[Line, ...], Tag(SEQUENCE)] | Annotated[OutputSpec, Tag(MAPPING)], BY_KIND
-]
+OutputName = Literal["runtime", "dev", "doc", "locale", "debug"]
 
 
 class FileRule(Model):
@@ -233,7 +221,7 @@ class Recipe(Model):
     """The set of .debs that the chroot is made of."""
     sources: tuple[SourceSpec, ...] = ()
     """Upstream archives, unpacked in order."""
-    patches: dict[str, PatchItem] = Field(default_factory=dict)
+    patches: dict[str, TextOrMap[Line, PatchSpec]] = Field(default_factory=dict)
     """Path or URL of each patch -> what it does; applied in order."""
     use: dict[FlagName, FlagSpec] = Field(default_factory=dict)
     """The flags that the package has."""
@@ -243,7 +231,7 @@ class Recipe(Model):
     """What it needs."""
     style: StyleName = "custom"
     """Where the phases come from."""
-    configure: tuple[Item, ...] = ()
+    configure: tuple[TextOrMap[MaybeEmpty, ConditionalItem], ...] = ()
     """Arguments of the configure phase (make variables for style `make`)."""
     environment: dict[Identifier, MaybeEmpty] = Field(default_factory=dict)
     """Further variables of the build."""
@@ -251,9 +239,7 @@ class Recipe(Model):
     """Phases of its own."""
     fakeroot: Literal["yes", "no"] = "no"
     """`yes` runs the install phase under fakeroot, for upstreams that give files to root there."""
-    outputs: dict[Literal["runtime", "dev", "doc", "locale", "debug"], OutputItem] = Field(
-        default_factory=dict
-    )
+    outputs: dict[OutputName, ListOrMap[Line, OutputSpec]] = Field(default_factory=dict)
     """Globs that go to an output before the usual rules."""
     files: tuple[FileRule, ...] = ()
     """Modes, owners and capabilities."""

@@ -13,7 +13,6 @@ import re
 import shlex
 from collections.abc import Callable
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     ModelWrapValidatorHandler,
+    Tag,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
@@ -110,6 +110,8 @@ def _number_or(pattern: str) -> WithJsonSchema:
 
 
 _ANY_SCALAR = WithJsonSchema({"type": ["string", "number", "boolean"]})
+_STRING = WithJsonSchema({"type": "string"})
+_SOME_STRING = WithJsonSchema({"type": "string", "minLength": 1})
 _SWITCH = {"enum": ["on", "off", "yes", "no", "true", "false"]}
 
 Text = Annotated[str, AfterValidator(leaf.is_text), _ANY_SCALAR]
@@ -129,11 +131,9 @@ NumericId = Annotated[Count, AfterValidator(leaf.numeric_id), _number_or("[0-9]+
 Mode = Annotated[int, _from_text(leaf.parse_mode), _number_or(leaf.MODE)]
 """Permission bits: `0644`, `0o644`, `u=rw,go=r`."""
 Sha256 = Annotated[Digest, AfterValidator(leaf.sha256), _pattern("(?:sha256:)?[0-9a-f]{64}")]
-RelativePath = Annotated[
-    str, AfterValidator(leaf.relative_path), WithJsonSchema({"type": "string"})
-]
+RelativePath = Annotated[str, AfterValidator(leaf.relative_path), _STRING]
 """A path beneath the directory of the file that names it."""
-FileName = Annotated[str, AfterValidator(leaf.file_name), WithJsonSchema({"type": "string"})]
+FileName = Annotated[str, AfterValidator(leaf.file_name), _STRING]
 """The name of a file, without a directory."""
 ImagePath = Annotated[str, AfterValidator(leaf.image_path), _pattern("/.*")]
 """An absolute path inside an image."""
@@ -144,14 +144,10 @@ FlagName = Annotated[str, AfterValidator(leaf.flag_name), _pattern(leaf.FLAG)]
 """The name of a USE flag."""
 Identifier = Annotated[str, AfterValidator(leaf.identifier), _pattern(leaf.IDENTIFIER)]
 """The name of a variable: of the environment or of a template."""
-VariableName = Annotated[
-    str, AfterValidator(leaf.variable_name), WithJsonSchema({"type": "string", "minLength": 1})
-]
+VariableName = Annotated[str, AfterValidator(leaf.variable_name), _SOME_STRING]
 """The name of a variable of a container's environment: any text without `=`."""
-LabelName = Annotated[
-    str, AfterValidator(leaf.label_name), WithJsonSchema({"type": "string", "minLength": 1})
-]
-"""The name of a label or annotation."""
+LabelName = Annotated[str, AfterValidator(leaf.is_line), _SOME_STRING]
+"""The name of a label or annotation (image-spec annotations.md)."""
 AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
@@ -163,11 +159,8 @@ Duration = Annotated[int, _from_text(leaf.parse_duration), _number_or(leaf.DURAT
 """Seconds: `90s`, `2h`."""
 
 SCALAR, SEQUENCE, MAPPING = "<text>", "<list>", "<mapping>"
-"""Tags of the kinds of a node, for unions such as a patch's description or its details:
-
-`Annotated[Annotated[Line, Tag(SCALAR)] | Annotated[PatchDetails, Tag(MAPPING)], BY_KIND]`.
-Only the branch of the written kind is tried, so that its errors are the only ones reported.
-"""
+"""Tags of the kinds of a node, for unions such as a patch's description or its details: only the
+branch of the written kind is tried, so that its errors are the only ones reported."""
 
 
 def _kind_of(value: object) -> str:
@@ -178,24 +171,23 @@ def _kind_of(value: object) -> str:
 
 BY_KIND = Discriminator(_kind_of)
 
-
 T = TypeVar("T")
+_U = TypeVar("_U")
+TextOrMap = Annotated[Annotated[T, Tag(SCALAR)] | Annotated[_U, Tag(MAPPING)], BY_KIND]
+TextOrList = Annotated[Annotated[T, Tag(SCALAR)] | Annotated[tuple[T, ...], Tag(SEQUENCE)], BY_KIND]
+ListOrMap = Annotated[
+    Annotated[tuple[T, ...], Tag(SEQUENCE)] | Annotated[_U, Tag(MAPPING)], BY_KIND
+]
+
 _SHOWN = 10
 _KINDS = {SCALAR: "text", SEQUENCE: "a list", MAPPING: "a mapping"}
 _EXPECTED = {
     "string_type": "text",
     "tuple_type": "a list",
-    "list_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
     "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
     "dict_type": "a mapping",
-    "mapping_type": "a mapping",
     "int_type": "a number",
-    "int_parsing": "a number",
     "bool_type": "on or off",
-    "bool_parsing": "on or off",
 }
 
 
@@ -209,8 +201,15 @@ def parse(node: Node, model: type[T]) -> T:
     try:
         return TypeAdapter(model).validate_python(plain(node), by_alias=True, by_name=False)
     except ValidationError as error:
-        found = [_finding(node, one) for one in error.errors(include_url=False)]
-        raise _report(found) from error
+        found = sorted({_finding(node, one) for one in error.errors(include_url=False)})
+    (place, message, hint), *rest = found
+    details = [
+        f"{where}: {text} ({advice})" if advice else f"{where}: {text}"
+        for where, text, advice in rest[: _SHOWN - 1]
+    ]
+    if len(found) > _SHOWN:
+        details.append(f"and {len(found) - _SHOWN} more")
+    raise RecipeError(message, place=str(place), hint=hint or None, details=tuple(details))
 
 
 def plain(node: Node) -> str | list[Any] | dict[str, Any]:
@@ -224,123 +223,61 @@ def plain(node: Node) -> str | list[Any] | dict[str, Any]:
             return {key.text: plain(value) for key, value in items}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Finding:
-    place: tuple[str, int, int]
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return f"{':'.join(map(str, self.place))}: {self.message}"
-
-
-def _report(found: list[_Finding]) -> RecipeError:
-    ordered = sorted(set(found))
-    first, *rest = ordered
-    details = tuple(f"{one} ({one.hint})" if one.hint else str(one) for one in rest[: _SHOWN - 1])
-    if len(ordered) > _SHOWN:
-        details += (f"and {len(ordered) - _SHOWN} more",)
-    return RecipeError(
-        first.message,
-        place=":".join(map(str, first.place)),
-        hint=first.hint or None,
-        details=details,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """How far an error's location leads into the nodes: the node, its key, what did not fit."""
-
-    node: Node
-    key: Scalar | None = None
-    rest: tuple[int | str, ...] = ()
-
-
-def _spot(root: Node, loc: tuple[int | str, ...]) -> _Spot:
-    """Follow `loc`; a part that is no key or position there is the tag of a union, or missing."""
-    spot = _Spot(root)
-    for part in loc:
-        spot = _step(spot, part)
-    return spot
-
-
-def _step(spot: _Spot, part: int | str) -> _Spot:
-    match spot.node:
-        case Mapping() as mapping:
-            key, value = mapping.key(str(part)), mapping.get(str(part))
-            if key is not None and value is not None:
-                return _Spot(value, key)
-        case Sequence(items):
-            if isinstance(part, int) and part < len(items):
-                return _Spot(items[part], spot.key)
-        case Scalar():
-            pass
-    return _Spot(spot.node, spot.key, (*spot.rest, part))
-
-
-def _at(place: Place, message: str, hint: str | None = None) -> _Finding:
-    return _Finding((place.file, place.line, place.column), message, hint or "")
+_Finding = tuple[Place, str, str]
+"""Where something is wrong, the message, and the hint."""
 
 
 def _finding(root: Node, error: ErrorDetails) -> _Finding:
     kind, loc = error["type"], error["loc"]
     context: Map[str, Any] = error.get("ctx", {})
-    spot = _spot(root, loc)
-    if kind == UNKNOWN_KEY and spot.key is not None:
-        name = spot.key.text
-        return _at(spot.key.place, f"unknown key {name!r}", hint_of(name, context["valid"]))
+    node, key, rest = _spot(root, loc)
+    if kind == UNKNOWN_KEY and key is not None:
+        return key.place, f"unknown key {key.text!r}", hint_of(key.text, context["valid"]) or ""
     if kind == "missing":
-        return _at(spot.node.place, f"the key {loc[-1]!r} is missing", f"add `{loc[-1]}: …`")
-    if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _of_union(context, spot)
-    if spot.rest[-1:] == ("[key]",) and spot.key is not None:
-        spot = _Spot(spot.key)  # pydantic locates an unfit key of a map as (…, key, "[key]")
-    message, hint = _said(kind, error["msg"], context, spot)
-    place = spot.node.place
-    subject = f"{spot.key.text}: " if spot.key is not None else ""
-    return _at(place, subject + message, hint)
+        return node.place, f"the key {loc[-1]!r} is missing", f"add `{loc[-1]}: …`"
+    subject = f"{key.text}: " if key is not None else ""
+    if rest == "[key]" and key is not None:
+        node, subject = key, ""  # pydantic locates an unfit key of a map as (…, key, "[key]")
+    message, hint = _said(kind, error["msg"], context, node)
+    return node.place, subject + message, hint or ""
 
 
-def _said(kind: str, text: str, context: Map[str, Any], spot: _Spot) -> tuple[str, str | None]:
+def _spot(root: Node, loc: tuple[int | str, ...]) -> tuple[Node, Scalar | None, int | str]:
+    """How far an error's location leads into the nodes: the node, its key, and the last part where
+    that does not fit: the tag of a union, or what is missing."""
+    node, key = root, None
+    rest: int | str = ""
+    for part in loc:
+        rest = ""
+        match node:
+            case Mapping() if (found := node.pair(str(part))) is not None:
+                key, node = found
+            case Sequence(items) if isinstance(part, int) and part < len(items):
+                node = items[part]
+            case _:
+                rest = part
+    return node, key, rest
+
+
+def _said(kind: str, text: str, context: Map[str, Any], node: Node) -> tuple[str, str | None]:
     """The message and the hint of an error that is not about a key."""
     wrong = context.get("error")
     if isinstance(wrong, ValueError):
         return str(wrong), wrong.hint if isinstance(wrong, LeafError) else None
-    written = _written(spot.node)
+    written = _written(node)
     if expected := _EXPECTED.get(kind):
-        return f"expected {expected}, found {written}", _form(spot.node, expected)
-    if kind in {"literal_error", "enum"}:
-        choices = _quoted(str(context.get("expected", "")))
-        chosen = spot.node.text if isinstance(spot.node, Scalar) else ""
+        return f"expected {expected}, found {written}", _form(node, expected)
+    choices = tuple(re.findall(r"'([^']*)'", str(context.get("expected", ""))))
+    if kind == "literal_error":
+        chosen = node.text if isinstance(node, Scalar) else ""
         return f"expected one of {', '.join(choices)}; found {written}", hint_of(chosen, choices)
-    if kind in {"too_short", "too_long"}:
-        limit = context.get("min_length", context.get("max_length"))
-        word = "at least" if kind == "too_short" else "at most"
-        return f"expected {word} {limit}, found {context.get('actual_length')}", None
+    if kind == "union_tag_invalid":  # no branch for a node of this kind
+        tags = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
+        return f"expected {' or '.join(_KINDS[tag] for tag in tags)}, found {written}", None
+    if kind == "too_short":
+        least, found = context["min_length"], context["actual_length"]
+        return f"expected at least {least}, found {found}", None
     return f"{text[:1].lower()}{text[1:]}, found {written}", None
-
-
-def _of_union(context: Map[str, Any], spot: _Spot) -> _Finding:
-    """No branch fits: by the kind of the node, or by the key that says which one."""
-    choices = _quoted(str(context.get("expected_tags", "")))
-    place = spot.node.place
-    if kinds := [_KINDS[choice] for choice in choices if choice in _KINDS]:
-        subject = f"{spot.key.text}: " if spot.key is not None else ""
-        expected = " or ".join(kinds)
-        return _at(place, f"{subject}expected {expected}, found {_written(spot.node)}")
-    name = str(context.get("discriminator", "")).strip("'")
-    chosen = spot.node.get(name) if isinstance(spot.node, Mapping) else None
-    if chosen is None:
-        return _at(place, f"the key {name!r} is missing")
-    found = _written(chosen)
-    hint = hint_of(chosen.text if isinstance(chosen, Scalar) else "", choices)
-    return _at(chosen.place, f"{name}: expected one of {', '.join(choices)}; found {found}", hint)
-
-
-def _quoted(text: str) -> tuple[str, ...]:
-    """The names in pydantic's `'a', 'b' or 'c'`."""
-    return tuple(re.findall(r"'([^']*)'", text))
 
 
 def _form(node: Node, expected: str) -> str | None:
@@ -349,7 +286,7 @@ def _form(node: Node, expected: str) -> str | None:
         return "write `key: value` lines below it"
     if expected == "a list":
         text = node.text if isinstance(node, Scalar) else ""
-        return _as_list(text) or "write each item on a line that begins with a dash"
+        return _as_list(text.strip()) or "write each item on a line that begins with a dash"
     return None
 
 
@@ -358,25 +295,20 @@ _SHELL = re.compile(r"[|&;<>$`*]")
 
 def _as_list(text: str) -> str | None:
     """How a text that was meant as a list is written as one, word by word as a shell reads it."""
-    if not text.strip():
-        return None
-    if _SHELL.search(text) and any(char.isspace() for char in text.strip()):
-        words = ["/bin/sh", "-c", text.strip()]
-    else:
+    words = ["/bin/sh", "-c", text]
+    if not _SHELL.search(text) or len(text.split()) == 1:
         try:
             words = shlex.split(text)
         except ValueError:  # a lone quote
             return None
-    return f"write [{', '.join(map(yaml_word, words))}]"
+    return f"write [{', '.join(map(yaml_word, words))}]" if text else None
 
 
 def _written(node: Node) -> str:
     match node:
-        case Scalar(""):
-            return "nothing"
         case Scalar(text):
             shown = text if len(text) <= 60 else text[:59] + "…"
-            return repr(shown)
+            return repr(shown) if text else "nothing"
         case Sequence():
             return "a list"
         case Mapping():

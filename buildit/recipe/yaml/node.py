@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from buildit.errors import RecipeError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """`file:line:column`; line and column count from 1."""
 
@@ -65,11 +65,16 @@ class Mapping(_Located):
     items: tuple[tuple[Scalar, Node], ...]
     place: Place
 
+    def pair(self, key: str) -> tuple[Scalar, Node] | None:
+        return next((pair for pair in self.items if pair[0].text == key), None)
+
     def get(self, key: str) -> Node | None:
-        return next((value for name, value in self.items if name.text == key), None)
+        found = self.pair(key)
+        return found[1] if found else None
 
     def key(self, key: str) -> Scalar | None:
-        return next((name for name, _ in self.items if name.text == key), None)
+        found = self.pair(key)
+        return found[0] if found else None
 
     def without(self, *keys: str) -> Mapping:
         return Mapping(tuple(pair for pair in self.items if pair[0].text not in keys), self.place)

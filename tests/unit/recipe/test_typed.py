@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from buildit.errors import RecipeError
 from buildit.model.nearest import hint_of, nearest
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
-from buildit.recipe.schema import BY_KIND, MAPPING, SCALAR, Model, parse, plain
+from buildit.recipe.schema import Model, TextOrMap, parse, plain
 from buildit.recipe.yaml.read import parse_yaml
 from tests.scale import examples
 
@@ -30,16 +30,12 @@ class Patch(Model):
     description: schema.Line
 
 
-class Aci(Model):
-    type: Literal["aci"]
-
-
-class Oci(Model):
-    type: Literal["oci"]
+class Image(Model):
+    type: Literal["aci", "oci"]
     layers: schema.Count = 1
 
     @model_validator(mode="after")
-    def _check(self) -> Oci:
+    def _check(self) -> Image:
         if self.layers == 0:
             raise LeafError("an image without layers", "write layers: 1")
         return self
@@ -51,11 +47,8 @@ class Sample(Model):
     sources: tuple[Source, ...] = ()
     use: dict[schema.FlagName, schema.OnOff] = Field(default_factory=dict)
     args: Annotated[tuple[schema.Line, ...], Field(min_length=1)] = ("x",)
-    patches: dict[
-        str,
-        Annotated[Annotated[schema.Line, Tag(SCALAR)] | Annotated[Patch, Tag(MAPPING)], BY_KIND],
-    ] = Field(default_factory=dict)
-    image: Annotated[Aci | Oci, Field(discriminator="type")] | None = None
+    patches: dict[str, TextOrMap[schema.Line, Patch]] = Field(default_factory=dict)
+    image: Image | None = None
 
 
 def _error(text: str) -> RecipeError:
