@@ -9,7 +9,7 @@ from functools import cache
 from operator import ge
 from typing import Any
 
-from buildit.archive.tar.names import member_path, path_bytes
+from buildit.archive.tar.admit import member_path, path_bytes
 from buildit.digest import Digest, canonical, digest_bytes, is_hex64
 from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind, sort_key

@@ -19,8 +19,7 @@ from typing import BinaryIO
 from buildit.archive.decompress import decompressed
 from buildit.archive.merged import MERGED_LINKS, MERGED_USR, Merge, merged_path
 from buildit.archive.streams import Readable, Window, read_up_to
-from buildit.archive.tar.admit import Budget, over
-from buildit.archive.tar.names import refused, shown
+from buildit.archive.tar.admit import Budget, over, refused, shown
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK
 from buildit.model.tree import Entry, Kind

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from buildit.archive.streams import Prefixed, Readable, read_up_to
-from buildit.archive.tar.admit import Budget, Remark, over
-from buildit.archive.tar.names import refused
+from buildit.archive.tar.admit import Budget, Remark, over, refused
 from buildit.digest import CHUNK
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from buildit.archive.tar.names import refused, shown
+from buildit.archive.tar.admit import refused, shown
 from buildit.model.tree import Entry, Kind
 
 MERGED_USR = "1"

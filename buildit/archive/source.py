@@ -17,10 +17,9 @@ from buildit.archive.beneath import Root
 from buildit.archive.decompress import AS_IT_IS, codec, decompressed
 from buildit.archive.links import way
 from buildit.archive.streams import Prefixed, Readable, read_up_to
-from buildit.archive.tar.admit import LARGER, Budget
-from buildit.archive.tar.header import BLOCK
-from buildit.archive.tar.names import REPACK, refused, shown
+from buildit.archive.tar.admit import LARGER, REPACK, Budget, refused, shown
 from buildit.archive.tar.read import has_good_sum, read_tar
+from buildit.archive.tar.write import BLOCK
 from buildit.archive.unpack import Writer
 from buildit.archive.zipread import is_zip, read_zip
 from buildit.digest import CHUNK

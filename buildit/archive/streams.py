@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
 
-from buildit.archive.tar.names import refused
+from buildit.archive.tar.admit import refused
 from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
 
 _INLINE = 64 << 10  # below this, handing bytes to the other thread costs more than hashing them
 _AHEAD = 4  # chunks that may wait for the hash
@@ -79,8 +78,10 @@ class Window(io.RawIOBase):
             IntegrityError: the stream ends before the window does.
         """
         wanted = self.remaining if size < 0 else min(size, self.remaining)
-        if self.closed or not wanted:
-            return self._nothing()
+        if self.closed:
+            raise ValueError("this member's bytes are past: read them before the next member")
+        if not wanted:
+            return b""
         part = read_up_to(self._stream, wanted)
         if len(part) < wanted:
             raise refused(self._archive, self._member, "the archive is truncated inside it")
@@ -100,11 +101,6 @@ class Window(io.RawIOBase):
         while self.remaining:
             self.read(CHUNK)
         self.close()
-
-    def _nothing(self) -> bytes:
-        if self.closed:
-            raise ValueError("this member's bytes are past: read them before the next member")
-        return b""
 
 
 class Prefixed:
@@ -146,11 +142,7 @@ class HashingWriter:
             self._settle(0)
             self._put(data)
         else:
-            from functools import partial
-
             if self._pool is None:
-                from concurrent.futures import ThreadPoolExecutor  # 8 ms; small tars do without
-
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
             self._waiting.append(submit(self._pool, partial(self._put, bytes(data))))
             self._settle(_AHEAD)
@@ -186,7 +178,3 @@ class HashingWriter:
     def _settle(self, most: int) -> None:
         while len(self._waiting) > most:
             self._waiting.popleft().result()
-
-
-def hashing_writer(out: Writable) -> HashingWriter:
-    return HashingWriter(out)

@@ -15,8 +15,7 @@ from typing import BinaryIO
 
 from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import OURS, Remark
-from buildit.archive.tar.names import parent, refused, shown
+from buildit.archive.tar.admit import OURS, Remark, parent, refused, shown
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK
 from buildit.errors import BuilditError, StoreError

@@ -20,7 +20,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.links import way
 from buildit.archive.merged import TOP_LINKS
-from buildit.archive.tar.names import shown
+from buildit.archive.tar.admit import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.tar.names import shown
+from buildit.archive.tar.admit import shown
 from buildit.errors import BuilditError
 
 _OURS = re.compile(r"oci-layout|index\.json|blobs(/sha256(/[0-9a-f]{64})?)?")

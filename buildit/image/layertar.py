@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from buildit.archive.tar.header import BLOCK, END, header_blocks
-from buildit.archive.tar.write import TarWriter, hashing_writer
+from buildit.archive.streams import HashingWriter
+from buildit.archive.tar.write import BLOCK, END, TarWriter, header_blocks
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
 from buildit.image.merge import Member, Rootfs
@@ -132,7 +132,7 @@ def write_tree(target: Path, fill: Callable[[TarWriter], None]) -> tuple[Digest,
         StoreError, IntegrityError: as `fill`.
         OSError: the file cannot be written.
     """
-    with target.open("xb") as out, closing(hashing_writer(out)) as hashing:
+    with target.open("xb") as out, closing(HashingWriter(out)) as hashing:
         tar = TarWriter(hashing)
         fill(tar)
         tar.finish()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from buildit.archive.beneath import Root
 from buildit.archive.source import SETTLED
-from buildit.archive.tar.names import parents
+from buildit.archive.tar.admit import parents
 from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted
 from buildit.patch.apply import (
     OTHER_FILE,

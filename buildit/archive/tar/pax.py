@@ -1,22 +1,22 @@
 """Fields of tar headers: numbers, PAX records and what they may override.
 
 Source: POSIX.1-2024, pax, "pax Header Block" and "pax Extended Header"; base-256 numbers as GNU
-tar writes them. All functions raise ValueError with the reason; `tarread` adds the place.
+tar writes them. All functions raise ValueError with the reason; `tar.read` adds the place.
 
 Sparse members of GNU tars: which bytes of a file are stored, the rest are zeros.
 
 Source: the manual of GNU tar, "Storing Sparse Files" (old GNU format, and PAX 0.0, 0.1 and 1.0).
-All functions raise ValueError with the reason; `tarread` adds the place.
+All functions raise ValueError with the reason; `tar.read` adds the place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from buildit.archive.streams import Readable, read_up_to
-from buildit.archive.tar.header import BLOCK
+from buildit.archive.tar.write import BLOCK
 
 _MOST_SIZE = (1 << 63) - 1
 _MOST_ID = (1 << 32) - 2
@@ -33,8 +33,11 @@ _IGNORED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Overrides:
-    """What the records before a header say in its place; None where they say nothing."""
+class Said:
+    """What the headers before a member's own say in its place; None where they say nothing.
+
+    `kinds` are the types of those headers, which keeps each from coming twice.
+    """
 
     path: bytes | None = None
     linkpath: bytes | None = None
@@ -44,39 +47,29 @@ class Overrides:
     mtime: int | None = None
     sparse: Mapping[bytes, bytes] = field(default_factory=dict)
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    long_name: bytes | None = None
+    long_link: bytes | None = None
+    kinds: bytes = b""
 
 
-NOTHING = Overrides()
-
-
-def strict_records(data: bytes) -> dict[bytes, bytes]:
+def pax_records(data: bytes, *, lenient: bool) -> dict[bytes, bytes]:
     """The records of an extended header, each keyword once.
+
+    In a `lenient` reading the last of a keyword counts, as POSIX has it, but the numbers of a
+    sparse file (GNU's format 0.0 repeats two keywords) come as one list.
 
     Raises:
         ValueError: as `parse_records`, or a keyword appears twice.
     """
     records: dict[bytes, bytes] = {}
-    for key, value in parse_records(data):
-        if key in records:
-            raise ValueError(f"the PAX keyword {ascii(key)[1:]} appears twice")
-        records[key] = value
-    return records
-
-
-def last_records(data: bytes) -> dict[bytes, bytes]:
-    """The records of an extended header: the last of a keyword counts, as POSIX has it, but the
-    numbers of a sparse file (GNU's format 0.0 repeats two keywords) come as one list.
-
-    Raises:
-        ValueError: as `parse_records`.
-    """
-    records: dict[bytes, bytes] = {}
     pieces: list[bytes] = []
     for key, value in parse_records(data):
-        if key in _PIECES:
+        if lenient and key in _PIECES:
             pieces.append(value)
-        else:
-            records[key] = value
+            continue
+        if key in records and not lenient:
+            raise ValueError(f"the PAX keyword {ascii(key)[1:]} appears twice")
+        records[key] = value
     return records | ({_SPARSE + b"map": b",".join(pieces)} if pieces else {})
 
 
@@ -103,9 +96,9 @@ def parse_records(data: bytes) -> Iterable[tuple[bytes, bytes]]:
         position = end
 
 
-def overrides(records: Mapping[bytes, bytes], *, lenient: bool = False) -> Overrides:
-    """The records of one member, typed. `lenient` is as GNU tar: sparse files are read, what is
-    not known is passed over, and so are owners, which nothing of a source keeps.
+def described(said: Said, records: Mapping[bytes, bytes], *, lenient: bool) -> Said:
+    """`said` with the records of one member, typed. `lenient` is as GNU tar: sparse files are read,
+    what is not known is passed over, and so are owners, which nothing of a source keeps.
 
     Raises:
         ValueError: a value is malformed, the file is sparse, or a keyword is not known.
@@ -114,35 +107,19 @@ def overrides(records: Mapping[bytes, bytes], *, lenient: bool = False) -> Overr
         records = {key: value for key, value in records.items() if key not in (b"uid", b"gid")}
     for key, value in records.items():
         _check_keyword(key, value, lenient=lenient)
-    return Overrides(
+    sparse = {k.removeprefix(_SPARSE): v for k, v in records.items() if k.startswith(_SPARSE)}
+    xattrs = {k.removeprefix(_XATTR): v for k, v in records.items() if k.startswith(_XATTR)}
+    return replace(
+        said,
         path=records.get(b"path"),
         linkpath=records.get(b"linkpath"),
         size=_decimal(records, b"size", _MOST_SIZE),
         uid=_decimal(records, b"uid", _MOST_ID),
         gid=_decimal(records, b"gid", _MOST_ID),
-        mtime=_time(records[b"mtime"], lenient=lenient) if b"mtime" in records else None,
-        sparse={
-            key.removeprefix(_SPARSE): value
-            for key, value in records.items()
-            if key.startswith(_SPARSE)
-        },
-        xattrs={
-            key.removeprefix(_XATTR).decode("utf-8", "surrogateescape"): value
-            for key, value in records.items()
-            if key.startswith(_XATTR)
-        },
+        mtime=pax_time(records[b"mtime"], lenient) if b"mtime" in records else said.mtime,
+        sparse=sparse,
+        xattrs={key.decode("utf-8", "surrogateescape"): value for key, value in xattrs.items()},
     )
-
-
-def check_global(records: Mapping[bytes, bytes], allowed: Iterable[bytes] = (b"comment",)) -> None:
-    """Refuse global records that change members; git writes the commit as a comment.
-
-    Raises:
-        ValueError: there is any keyword that is not allowed.
-    """
-    for key in records:
-        if key not in allowed:
-            raise ValueError(f"a global PAX header sets {ascii(key)[1:]} for all members")
 
 
 def number(field_bytes: bytes) -> int:
@@ -207,19 +184,21 @@ def _decimal(records: Mapping[bytes, bytes], key: bytes, most: int) -> int | Non
     return int(text)
 
 
-def _time(text: bytes, *, lenient: bool) -> int:
-    """Seconds since 1970, rounded down."""
+def pax_time(text: bytes, lenient: bool) -> int:
+    """Seconds since 1970, rounded down.
+
+    Raises:
+        ValueError: it is malformed, or impossible.
+    """
     matched = _TIME.fullmatch(text)
     if matched is None:
         raise ValueError(f"its PAX mtime is {ascii(text[:40])[1:]}")
-    whole = int(matched[1])
-    part = bool((matched[2] or b"").strip(b"0"))
-    rounded = whole - 1 if part and text.startswith(b"-") else whole
+    part = (matched[2] or b"").strip(b"0")
+    rounded = int(matched[1]) - bool(part and text.startswith(b"-"))
     return rounded if lenient else checked_time(rounded)
 
 
 _MOST_PIECES = 1 << 20
-_NUMBER = re.compile(rb"[0-9]{1,19}")
 _IN_HEADER, _IN_EXTENSION = 4, 21  # pieces in a header at 386, in a block that follows at 0
 _PIECE = 24
 
@@ -236,10 +215,33 @@ class Map:
         return sum(size for _, size in self.pieces)
 
 
-def old_map(header: bytes, stream: Readable) -> Map:
+def sparse_map(
+    header: bytes, records: Mapping[bytes, bytes], stream: Readable, stored: int
+) -> tuple[Map | None, int]:
+    """The map of a member, None where it is not sparse, and how many of its `stored` bytes the map
+    itself took. `records` are those of the keywords `GNU.sparse.`, which they lack here."""
+    taken = 0
+    if header[156:157] == b"S":
+        sparse = _old_map(header, stream)
+    elif not records:
+        return None, 0
+    elif records.get(b"major") == b"1" and records.get(b"minor", b"0") == b"0":
+        size = records.get(b"realsize", b"")
+        if not size.isdigit() or len(size) > 18:
+            raise ValueError("the size of a sparse file is malformed")
+        sparse, taken = _data_map(stream, stored, int(size))
+    else:  # formats 0.0 and 0.1
+        text = records.get(b"map", b"")
+        numbers = [_number_of(part) for part in text.split(b",")] if text else []
+        sparse = _map(numbers, _number_of(records.get(b"size", b"")))
+    if sparse.stored != stored - taken:
+        raise ValueError("the map of a sparse file does not fit its size")
+    return sparse, taken
+
+
+def _old_map(header: bytes, stream: Readable) -> Map:
     """The map of a member of type `S`, some of it in blocks after its header."""
     numbers = _fields(header[386 : 386 + _IN_HEADER * _PIECE])
-    size = checked_size(number(header[483:495]))
     extended = header[482] != 0
     while extended:
         block = read_up_to(stream, BLOCK)
@@ -249,17 +251,10 @@ def old_map(header: bytes, stream: Readable) -> Map:
         extended = block[504] != 0
         if len(numbers) > 2 * _MOST_PIECES:
             raise ValueError("the map of a sparse file has too many pieces")
-    return _map(numbers, size)
+    return _map(numbers, checked_size(number(header[483:495])))
 
 
-def pax_map(records: Mapping[bytes, bytes]) -> Map:
-    """The map in the records of formats 0.0 and 0.1, whose keywords lack `GNU.sparse.` here."""
-    text = records.get(b"map", b"")
-    numbers = [_number_of(part) for part in text.split(b",")] if text else []
-    return _map(numbers, _number_of(records.get(b"size", b"")))
-
-
-def data_map(stream: Readable, stored: int, size: int) -> tuple[Map, int]:
+def _data_map(stream: Readable, stored: int, size: int) -> tuple[Map, int]:
     """The map of format 1.0 from the begin of the member's data: decimal lines, padded to a block.
 
     Second, how many bytes of the data it took.
@@ -276,15 +271,10 @@ def data_map(stream: Readable, stored: int, size: int) -> tuple[Map, int]:
             continue
         line, _, rest = rest.partition(b"\n")
         numbers.append(_number_of(line))
-        if len(numbers) == 1:
-            wanted = 1 + 2 * numbers[0]
-            if numbers[0] > _MOST_PIECES:
-                raise ValueError("the map of a sparse file has too many pieces")
+        wanted = 1 + 2 * numbers[0]
+        if numbers[0] > _MOST_PIECES:
+            raise ValueError("the map of a sparse file has too many pieces")
     return _map(numbers[1:], size), taken
-
-
-def is_data_map(records: Mapping[bytes, bytes]) -> bool:
-    return records.get(b"major") == b"1" and records.get(b"minor", b"0") == b"0"
 
 
 class Expanded:
@@ -316,10 +306,7 @@ def _fields(data: bytes) -> list[int]:
     for at in range(0, len(data), _PIECE):
         if not data[at + 12]:
             break
-        numbers += (
-            checked_size(number(data[at : at + 12])),
-            checked_size(number(data[at + 12 : at + 24])),
-        )
+        numbers += (checked_size(number(data[cut : cut + 12])) for cut in (at, at + 12))
     return numbers
 
 
@@ -338,6 +325,6 @@ def _map(numbers: Sequence[int], size: int) -> Map:
 
 
 def _number_of(text: bytes) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) >= 1 << 63:
+    if not _DECIMAL.fullmatch(text) or int(text) >= 1 << 63:
         raise ValueError("a number of a sparse file is malformed")
     return int(text)

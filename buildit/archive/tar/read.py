@@ -10,32 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from buildit.archive.streams import Readable, Window, read_up_to
-from buildit.archive.tar.admit import Budget, Gate, Remark, over
-from buildit.archive.tar.header import BLOCK
-from buildit.archive.tar.names import link_text, member_path, refused, shown
+from buildit.archive.tar.admit import (
+    Budget,
+    Gate,
+    Remark,
+    link_text,
+    member_path,
+    over,
+    refused,
+    shown,
+)
 from buildit.archive.tar.pax import (
-    NOTHING,
     Expanded,
     Map,
-    Overrides,
-    check_global,
+    Said,
     checked_id,
     checked_size,
     checked_time,
-    data_map,
-    is_data_map,
-    last_records,
+    described,
     number,
-    old_map,
-    overrides,
-    pax_map,
-    strict_records,
+    pax_records,
+    pax_time,
+    sparse_map,
 )
+from buildit.archive.tar.write import BLOCK
 from buildit.digest import CHUNK
-from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind
 
 _ZEROS = bytes(BLOCK)
@@ -57,16 +58,6 @@ _REFUSED = _LEFT_OUT | {
 }
 _OF_ALL = (b"comment", b"mtime", b"uid", b"gid", b"uname", b"gname", b"charset", b"hdrcharset")
 """What a lenient reading lets a global header set for all members that follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What the headers before a member's own said of it; `kinds` keeps each from coming twice."""
-
-    records: Overrides = NOTHING
-    long_name: bytes | None = None
-    long_link: bytes | None = None
-    kinds: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +99,8 @@ def read_tar(
     gate = Gate(budget, name, remark)
     absent: set[str] = set()
     total = 0
-    for header, before in _Headers(stream, budget, name, remark):
-        found = _found(header, before, stream, name, remark)
+    for header, said in _Headers(stream, budget, name, remark):
+        found = _found(header, said, stream, name, remark)
         entry = found.entry
         total += max(entry.size, found.stored)
         if total > budget.total_bytes:
@@ -120,36 +111,23 @@ def read_tar(
         if gone and remark is not None:
             absent.add(entry.path)
             remark(f"member {shown(entry.path)!r} is left out: {gone}")
+        stored = Window(stream, found.stored, name, entry.path)
         if not entry.path or gone:
             gate.count(".")
-            _skip(stream, found, name)
             if root and not gone:
                 yield entry, None
-            continue
-        entry = _admitted(gate, entry)
-        absent.discard(entry.path)
-        if entry.kind is not Kind.FILE:
-            yield entry, None
-            continue
-        stored = Window(stream, found.stored, name, entry.path)
-        content = stored
-        if found.zeros is not None:
-            content = Window(Expanded(stored, found.zeros), entry.size, name, entry.path)
-        yield entry, content
-        content.drain()
+        else:
+            entry = _admitted(gate, entry)
+            absent.discard(entry.path)
+            content = stored
+            if found.zeros is not None:
+                content = Window(Expanded(stored, found.zeros), entry.size, name, entry.path)
+            yield entry, content if entry.kind is Kind.FILE else None
+            content.drain()
         stored.drain()
-        _pad(stream, found, name)
-
-
-def _skip(stream: Readable, found: _Found, name: str) -> None:
-    Window(stream, found.stored, name, found.entry.path).drain()
-    _pad(stream, found, name)
-
-
-def _pad(stream: Readable, found: _Found, name: str) -> None:
-    padding = -found.stored % BLOCK
-    if len(read_up_to(stream, padding)) < padding:
-        raise refused(name, found.entry.path, "the archive is truncated after it")
+        padding = -found.stored % BLOCK
+        if padding and len(read_up_to(stream, padding)) < padding:
+            raise refused(name, entry.path, "the archive is truncated after it")
 
 
 def _admitted(gate: Gate, entry: Entry) -> Entry:
@@ -177,52 +155,58 @@ class _Headers:
         self._budget = budget
         self._name = name
         self._remark = remark
-        self._of_all: dict[bytes, bytes] = {}
+        self._mtime: int | None = None
 
-    def __iter__(self) -> Iterator[tuple[bytes, _Before]]:
+    def __iter__(self) -> Iterator[tuple[bytes, Said]]:
         first = True
-        while (found := self._next(first=first)) is not None:
+        while True:
+            try:
+                found = self._next(first=first)
+            except ValueError as error:
+                raise refused(self._name, None, str(error)) from error
+            if found is None:
+                return
             yield found
             first = False
 
-    def _next(self, *, first: bool) -> tuple[bytes, _Before] | None:
-        """None at the end."""
-        before = _Before(self._records({}))
+    def _next(self, *, first: bool) -> tuple[bytes, Said] | None:
+        """None at the end. ValueError says what is wrong."""
+        said = Said(mtime=self._mtime)
         globals_seen = 0
         while True:
             header = self._block(first=first)
             if header in (_ZEROS, b""):
-                if before.kinds:
-                    reason = "the archive ends after a header for a member to come"
-                    raise refused(self._name, None, reason)
+                if said.kinds:
+                    raise ValueError("the archive ends after a header for a member to come")
                 if header:
                     self._check_end()
                 return None
-            _check_sum(header, self._name)
+            if not has_good_sum(header):
+                raise ValueError("a tar header's checksum is wrong: no tar, or a damaged one")
             first = False
             kind = header[156:157]
             if kind == b"g":
                 globals_seen += 1
-                if self._remark is None and (before.kinds or globals_seen > 1):
-                    raise refused(self._name, None, "a global PAX header is out of place")
+                if self._remark is None and (said.kinds or globals_seen > 1):
+                    raise ValueError("a global PAX header is out of place")
                 self._global(self._description(header, _MOST_RECORDS))
-                before = before if before.kinds else _Before(self._records({}))
+                said = said if said.kinds else Said(mtime=self._mtime)
             elif kind in (b"x", b"L", b"K", b"X"):
                 most = _MOST_RECORDS if kind in (b"x", b"X") else self._budget.path_bytes + 1
-                before = self._described(before, kind, self._description(header, most))
+                said = self._described(said, kind, self._description(header, most))
             elif kind == b"V" and self._remark is not None:
                 continue  # GNU's label of the volume, which names no file
             else:
-                return header, before
+                return header, said
 
     def _block(self, *, first: bool) -> bytes:
         block = read_up_to(self._stream, BLOCK)
         if len(block) == BLOCK:
             return block
         if block.strip(b"\0"):
-            raise refused(self._name, None, "the archive is truncated inside a header")
+            raise ValueError("the archive is truncated inside a header")
         if self._remark is None or first:
-            raise refused(self._name, None, "it has no end mark")
+            raise ValueError("it has no end mark")
         self._remark("the archive has no end mark")
         return b""
 
@@ -233,146 +217,124 @@ class _Headers:
         stream is read to its end all the same, since that is what checks a compressed one.
         """
         second = read_up_to(self._stream, BLOCK)
-        follows = b"" if second == _ZEROS else second
-        if self._remark is None and len(second) < BLOCK:
-            raise refused(self._name, None, "it has no end mark: a single zero block")
-        if self._remark is None and follows:
-            raise refused(self._name, None, "bytes follow a single zero block")
-        if self._remark is not None and second != _ZEROS:
+        if second != _ZEROS:
+            if self._remark is None and len(second) < BLOCK:
+                raise ValueError("it has no end mark: a single zero block")
+            if self._remark is None:
+                raise ValueError("bytes follow a single zero block")
             self._remark("the archive ends with a lone zero block")
-        zeros = follows.count(0) == len(follows)
+        zeros = not second.strip(b"\0")
         while rest := self._stream.read(CHUNK):
             zeros = zeros and rest.count(0) == len(rest)
             if not zeros and self._remark is None:
-                raise refused(self._name, None, "bytes follow the end of the archive")
+                raise ValueError("bytes follow the end of the archive")
         if not zeros and self._remark is not None:
             self._remark("bytes follow the end of the archive; as tar does, they are not read")
 
-    def _described(self, before: _Before, kind: bytes, data: bytes) -> _Before:
+    def _described(self, said: Said, kind: bytes, data: bytes) -> Said:
+        lenient = self._remark is not None
         kind = kind.lower() if kind == b"X" else kind
-        if kind in before.kinds and self._remark is None:
-            raise refused(self._name, None, "two headers describe the same member")
-        kinds = before.kinds + kind
+        if kind in said.kinds and not lenient:
+            raise ValueError("two headers describe the same member")
+        kinds = said.kinds + kind
         if kind == b"x":
-            try:
-                parsed = strict_records if self._remark is None else last_records
-                records = self._records(parsed(data))
-            except ValueError as error:
-                raise refused(self._name, None, str(error)) from error
-            return _Before(records, before.long_name, before.long_link, kinds)
+            said = replace(said, mtime=self._mtime, kinds=kinds)
+            return described(said, pax_records(data, lenient=lenient), lenient=lenient)
         if not data.endswith(b"\0") or b"\0" in data[:-1] or len(data) < 2:
-            raise refused(self._name, None, "a GNU long name is not one text that ends in NUL")
+            raise ValueError("a GNU long name is not one text that ends in NUL")
         if kind == b"L":
-            return _Before(before.records, data[:-1], before.long_link, kinds)
-        return _Before(before.records, before.long_name, data[:-1], kinds)
-
-    def _records(self, records: dict[bytes, bytes]) -> Overrides:
-        if not records and not self._of_all:
-            return NOTHING
-        return overrides(self._of_all | records, lenient=self._remark is not None)
+            return replace(said, long_name=data[:-1], kinds=kinds)
+        return replace(said, long_link=data[:-1], kinds=kinds)
 
     def _global(self, data: bytes) -> None:
-        try:
-            if self._remark is None:
-                check_global(strict_records(data))
-                return
-            records = last_records(data)
-            check_global(records, _OF_ALL)
-            self._of_all |= {key: records[key] for key in records if key == b"mtime"}
-        except ValueError as error:
-            raise refused(self._name, None, str(error)) from error
+        """Refuse records that change all members; git writes the commit as a comment."""
+        lenient = self._remark is not None
+        records = pax_records(data, lenient=lenient)
+        for key in records:
+            if key not in (_OF_ALL if lenient else (b"comment",)):
+                raise ValueError(f"a global PAX header sets {ascii(key)[1:]} for all members")
+        if b"mtime" in records:
+            self._mtime = pax_time(records[b"mtime"], lenient)
 
     def _description(self, header: bytes, most: int) -> bytes:
-        try:
-            size = checked_size(number(header[124:136]))
-        except ValueError as error:
-            raise refused(self._name, None, str(error)) from error
+        size = checked_size(number(header[124:136]))
         if size > most:
             if header[156:157] in (b"x", b"X", b"g"):
-                raise refused(self._name, None, f"a PAX header of {size} bytes is beyond {most}")
+                raise ValueError(f"a PAX header of {size} bytes is beyond {most}")
             raise over(self._name, "path_bytes", most - 1, f"a GNU long name of {size} bytes")
         padded = size + -size % BLOCK
         data = read_up_to(self._stream, padded)
         if len(data) < padded:
-            raise refused(self._name, None, "the archive is truncated inside a header")
+            raise ValueError("the archive is truncated inside a header")
         return data[:size]
 
 
-def _found(
-    header: bytes, before: _Before, stream: Readable, name: str, remark: Remark | None
-) -> _Found:
+def _found(header: bytes, said: Said, stream: Readable, name: str, remark: Remark | None) -> _Found:
     """One member; its path is "" where it is the root.
 
     Raises:
         IntegrityError: with the member's name as far as it is known.
     """
-    raw = _name(header, before, name)
+    for pax, gnu, what in (
+        (said.path, said.long_name, "name the same member"),
+        (said.linkpath, said.long_link, "give the same member's link"),
+    ):
+        if pax is not None and gnu is not None:
+            raise refused(name, None, f"PAX and GNU headers {what}")
+    raw = said.path if said.path is not None else said.long_name
+    if raw is None:
+        raw = _text(header[:100])
+        # only POSIX has a prefix there; GNU's magic `ustar  ` has times in its place
+        prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
+        raw = prefix + b"/" + raw if prefix else raw
     try:
-        if remark is None:
-            entry = _parsed(header, before, raw)
-            return _Found(entry, entry.size)
-        return _leniently(header, before, raw, stream, remark)
+        return _member(header, said, raw, stream, remark)
     except ValueError as error:
         text = raw.decode("utf-8", "surrogateescape")
         raise refused(name, text or None, str(error)) from error
 
 
-def _leniently(
-    header: bytes, before: _Before, raw: bytes, stream: Readable, remark: Remark
+def _member(
+    header: bytes, said: Said, raw: bytes, stream: Readable, remark: Remark | None
 ) -> _Found:
-    """A member as GNU tar takes it; owners are nothing's matter, as no source keeps them."""
+    """With a listener a member is taken as GNU tar takes it; owners are nothing's matter then, as
+    no source keeps them."""
     flag = header[156:157]
-    records = before.records
-    raw = _relative(records.sparse.get(b"name", raw), "member names", remark)
+    if remark is not None:
+        raw = _relative(said.sparse.get(b"name", raw), "member names", remark)
+        if flag in _LEFT_OUT:
+            left_out = Entry(member_path(raw), Kind.FILE, 0, 0)
+            return _Found(left_out, checked_size(number(header[124:136])), None, _LEFT_OUT[flag])
+    kind = _kind(header, said, raw, remark)
     path = member_path(raw)
-    if flag in _LEFT_OUT:
-        stored = checked_size(number(header[124:136]))
-        return _Found(Entry(path, Kind.FILE, 0, 0), stored, left_out=_LEFT_OUT[flag])
-    if flag == b"M":
-        raise ValueError(_REFUSED[flag])
-    kind = _KINDS.get(flag, Kind.DIRECTORY if flag == b"D" else Kind.FILE)
-    if flag not in _KINDS and flag not in (b"D", b"S"):
-        remark(f"member {shown(path)!r} has the type {ascii(flag)[1:]}: it is taken as a file")
-    if kind is Kind.FILE and raw.endswith(b"/"):
-        kind = Kind.DIRECTORY
-        if flag == b"0" and _size(header, records, Kind.FILE):
-            raise ValueError("it is a file whose name ends in a slash")
     if not path and kind is not Kind.DIRECTORY:
         raise ValueError("it replaces the root of the tree")
     # POSIX and GNU: the size of a link or directory announces no bytes, but for GNU's list of names
-    stored = _size(header, records, Kind.FILE) if kind is Kind.FILE or flag == b"D" else 0
-    zeros, taken = _zeros(header, records, stream, stored) if kind is Kind.FILE else (None, 0)
+    announces = kind is Kind.FILE or flag == b"D"
+    stored = _size(header, said) if announces or remark is None else 0
+    if stored and not announces:
+        raise ValueError(f"it is a {kind} and yet has {stored} bytes of content")
+    mtime, uid, gid = number(header[136:148]), 0, 0
+    if remark is None:
+        mtime = checked_time(mtime)
+        # where a PAX record gives an owner, libarchive leaves what it likes in the header
+        uid = checked_id(number(header[108:116])) if said.uid is None else said.uid
+        gid = checked_id(number(header[116:124])) if said.gid is None else said.gid
+    zeros, taken = None, 0
+    if kind is Kind.FILE:
+        zeros, taken = sparse_map(header, said.sparse, stream, stored)
     entry = Entry(
         path=path,
         kind=kind,
         mode=number(header[100:108]) & 0o7777,
-        mtime=_first(records.mtime, number(header[136:148])),
+        mtime=mtime if said.mtime is None else said.mtime,
+        uid=uid,
+        gid=gid,
         size=(zeros.size if zeros else stored) if kind is Kind.FILE else 0,
-        target=_target(header, before, kind, remark),
-        xattrs=records.xattrs,
+        target=_target(header, said, kind, remark),
+        xattrs=said.xattrs,
     )
     return _Found(entry, stored - taken, zeros)
-
-
-def _zeros(
-    header: bytes, records: Overrides, stream: Readable, stored: int
-) -> tuple[Map | None, int]:
-    """The map of a sparse member, and how many of its stored bytes the map itself took."""
-    taken = 0
-    if header[156:157] == b"S":
-        sparse = old_map(header, stream)
-    elif not records.sparse:
-        return None, 0
-    elif is_data_map(records.sparse):
-        size = records.sparse.get(b"realsize", b"")
-        if not size.isdigit() or len(size) > 18:
-            raise ValueError("the size of a sparse file is malformed")
-        sparse, taken = data_map(stream, stored, int(size))
-    else:
-        sparse = pax_map(records.sparse)
-    if sparse.stored != stored - taken:
-        raise ValueError("the map of a sparse file does not fit its size")
-    return sparse, taken
 
 
 def _relative(raw: bytes, what: str, remark: Remark) -> bytes:
@@ -382,72 +344,39 @@ def _relative(raw: bytes, what: str, remark: Remark) -> bytes:
     return raw.lstrip(b"/") or b"."
 
 
-def _parsed(header: bytes, before: _Before, raw: bytes) -> Entry:
-    records = before.records
-    kind = _kind(header, raw)
-    path = member_path(raw)
-    if not path and kind is not Kind.DIRECTORY:
-        raise ValueError("it replaces the root of the tree")
-    return Entry(
-        path=path,
-        kind=kind,
-        mode=number(header[100:108]) & 0o7777,
-        mtime=_first(records.mtime, checked_time(number(header[136:148]))),
-        uid=_first(records.uid, _owner(header[108:116], records.uid)),
-        gid=_first(records.gid, _owner(header[116:124], records.gid)),
-        size=_size(header, records, kind),
-        target=_target(header, before, kind),
-        xattrs=records.xattrs,
-    )
-
-
-def _kind(header: bytes, raw: bytes) -> Kind:
+def _kind(header: bytes, said: Said, raw: bytes, remark: Remark | None) -> Kind:
     flag = header[156:157]
     kind = _KINDS.get(flag)
     if kind is None:
-        raise ValueError(_REFUSED.get(flag, f"its type {ascii(flag)[1:]} is not known"))
+        if remark is None or flag == b"M":
+            raise ValueError(_REFUSED.get(flag, f"its type {ascii(flag)[1:]} is not known"))
+        kind = Kind.DIRECTORY if flag == b"D" else Kind.FILE
+        if flag not in (b"D", b"S"):
+            name = shown(member_path(raw))
+            remark(f"member {name!r} has the type {ascii(flag)[1:]}: it is taken as a file")
     if kind is Kind.FILE and raw.endswith(b"/"):
-        if flag != b"\0":
+        # as tars before ustar have directories
+        if flag != b"\0" if remark is None else flag == b"0" and _size(header, said):
             raise ValueError("it is a file whose name ends in a slash")
-        return Kind.DIRECTORY  # as tars before ustar have it
+        return Kind.DIRECTORY
     return kind
 
 
-def _name(header: bytes, before: _Before, name: str) -> bytes:
-    if before.records.path is not None and before.long_name is not None:
-        raise refused(name, None, "PAX and GNU headers name the same member")
-    if before.records.linkpath is not None and before.long_link is not None:
-        raise refused(name, None, "PAX and GNU headers give the same member's link")
-    if before.records.path is not None:
-        return before.records.path
-    if before.long_name is not None:
-        return before.long_name
-    short = _text(header[:100])
-    # only POSIX has a prefix there; GNU's magic `ustar  ` has times in its place
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
-    return prefix + b"/" + short if prefix else short
-
-
-def _size(header: bytes, records: Overrides, kind: Kind) -> int:
+def _size(header: bytes, said: Said) -> int:
     stated = checked_size(number(header[124:136]))
-    size = stated
-    if records.size is not None:
-        if stated not in (0, _MOST_OCTAL, records.size):
-            raise ValueError(f"its header says {stated} bytes, its PAX record {records.size}")
-        size = records.size
-    if size and kind is not Kind.FILE:
-        raise ValueError(f"it is a {kind} and yet has {size} bytes of content")
-    return size
+    if said.size is None:
+        return stated
+    if stated not in (0, _MOST_OCTAL, said.size):
+        raise ValueError(f"its header says {stated} bytes, its PAX record {said.size}")
+    return said.size
 
 
-def _target(header: bytes, before: _Before, kind: Kind, remark: Remark | None = None) -> str:
+def _target(header: bytes, said: Said, kind: Kind, remark: Remark | None) -> str:
     if kind in (Kind.FILE, Kind.DIRECTORY):
-        if remark is not None:
-            return ""
-        if before.records.linkpath is not None or before.long_link is not None:
+        if remark is None and (said.linkpath is not None or said.long_link is not None):
             raise ValueError(f"it is a {kind} and yet has a link target")
         return ""
-    raw = before.records.linkpath or before.long_link or _text(header[157:257])
+    raw = said.linkpath or said.long_link or _text(header[157:257])
     if kind is Kind.SYMLINK:
         return link_text(raw)
     if remark is not None:
@@ -461,40 +390,20 @@ def _target(header: bytes, before: _Before, kind: Kind, remark: Remark | None = 
     return target
 
 
-def _owner(field_bytes: bytes, instead: int | None) -> int:
-    """A header's owner; where a PAX record gives it, libarchive leaves what it likes there."""
-    return 0 if instead is not None else checked_id(number(field_bytes))
-
-
-def _first(value: int | None, other: int) -> int:
-    return other if value is None else value
-
-
 def _text(field_bytes: bytes) -> bytes:
     return field_bytes.partition(b"\0")[0]
 
 
 def has_good_sum(header: bytes) -> bool:
-    """Whether a block is a tar's header: no other file begins so."""
-    try:
-        _check_sum(header, "")
-    except IntegrityError:
-        return False
-    return True
+    """Whether a block is a tar's header: no other file begins so.
 
-
-def _check_sum(header: bytes, name: str) -> None:
-    """POSIX: the sum of all bytes, taken with the checksum's own eight bytes as spaces."""
+    POSIX: the sum of all bytes, taken with the checksum's own eight bytes as spaces; some old tars
+    took the bytes as signed.
+    """
     try:
         stated = number(header[148:156])
     except ValueError:
-        _fail_sum(name)
-    signed = sum(header) - 256 * sum(byte > 127 for byte in header)  # as some old tars took it
-    own = header[148:156]
-    unsigned_own, signed_own = sum(own), sum(own) - 256 * sum(byte > 127 for byte in own)
-    if stated not in (sum(header) - unsigned_own + 8 * 0x20, signed - signed_own + 8 * 0x20):
-        _fail_sum(name)
-
-
-def _fail_sum(name: str) -> NoReturn:
-    raise refused(name, None, "a tar header's checksum is wrong: no tar, or a damaged one")
+        return False
+    others = header[:148] + header[156:]
+    total = sum(others) + 8 * 0x20
+    return stated == total or stated == total - 256 * sum(byte > 127 for byte in others)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
-from buildit.archive.tar.admit import Budget
-from buildit.archive.tar.names import parents
+from buildit.archive.tar.admit import Budget, parents
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from buildit.archive.tar.names import parents
+from buildit.archive.tar.admit import parents
 from buildit.digest import CHUNK
 from buildit.errors import BuildError
 from buildit.make.capture.elf import MalformedElf, read_elf

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from buildit.archive.beneath import Root
 from buildit.archive.streams import HashingWriter, write_all
-from buildit.archive.tar.header import header_blocks
-from buildit.archive.tar.write import TarWriter, hashing_writer, write_tar
+from buildit.archive.tar.write import TarWriter, header_blocks, write_tar
 from buildit.archive.unpack import unpack_layer
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError
@@ -182,7 +181,7 @@ def test_short_writes_are_continued() -> None:
 @settings(max_examples=examples(12), deadline=None)
 def test_hashing_writer_hashes_in_order_what_it_writes(parts: list[bytes]) -> None:
     out = io.BytesIO()
-    writer = hashing_writer(out)
+    writer = HashingWriter(out)
     for part in parts:
         writer.write(part)
     whole = b"".join(parts)
@@ -296,4 +295,4 @@ def test_gnu_tar_extracts_the_same_tree(tmp_path: Path) -> None:
 
 
 def test_digest_type_is_plain_hex() -> None:
-    assert hashing_writer(io.BytesIO()).digest() == Digest(hashlib.sha256().hexdigest())
+    assert HashingWriter(io.BytesIO()).digest() == Digest(hashlib.sha256().hexdigest())
