@@ -96,7 +96,7 @@ def parse_records(data: bytes) -> Iterable[tuple[bytes, bytes]]:
         position = end
 
 
-def described(said: Said, records: Mapping[bytes, bytes], *, lenient: bool) -> Said:
+def with_records(said: Said, records: Mapping[bytes, bytes], *, lenient: bool) -> Said:
     """`said` with the records of one member, typed. `lenient` is as GNU tar: sparse files are read,
     what is not known is passed over, and so are owners, which nothing of a source keeps.
 

@@ -29,11 +29,11 @@ from buildit.archive.tar.pax import (
     checked_id,
     checked_size,
     checked_time,
-    described,
     number,
     pax_records,
     pax_time,
     sparse_map,
+    with_records,
 )
 from buildit.archive.tar.write import BLOCK
 from buildit.digest import CHUNK
@@ -239,7 +239,7 @@ class _Headers:
         kinds = said.kinds + kind
         if kind == b"x":
             said = replace(said, mtime=self._mtime, kinds=kinds)
-            return described(said, pax_records(data, lenient=lenient), lenient=lenient)
+            return with_records(said, pax_records(data, lenient=lenient), lenient=lenient)
         if not data.endswith(b"\0") or b"\0" in data[:-1] or len(data) < 2:
             raise ValueError("a GNU long name is not one text that ends in NUL")
         if kind == b"L":
