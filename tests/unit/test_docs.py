@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ README = CHECKOUT.joinpath("README.md").read_text("utf-8")
 PAGES = (CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/**/*.md")))
 
 
+@cache
 def names(module: Path) -> set[str]:
     """Every function, class, method and module-level name of a module."""
     found: set[str] = set()
@@ -33,6 +35,7 @@ def names(module: Path) -> set[str]:
     return found
 
 
+@cache
 def missing(dotted: str) -> str | None:
     """What of `module.name` or `folder.module.name` does not exist; None where all of it does."""
     *way, last = dotted.split(".")

@@ -6,9 +6,9 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -97,20 +97,29 @@ class Module:
 
     @cached_property
     def nodes(self) -> tuple[ast.AST, ...]:
-        return tuple(ast.walk(self.tree))
+        """The nodes that a rule asks for."""
+        return tuple(node for node in ast.walk(self.tree) if isinstance(node, WATCHED))
 
     @cached_property
     def imports(self) -> tuple[tuple[int, str], ...]:
-        return tuple(imports(self.tree))
+        return tuple(imports(self.nodes))
 
 
-def modules(root: Path) -> list[Module]:
+WATCHED = (
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.Import, ast.ImportFrom, ast.If, ast.Global, ast.keyword, ast.Call, ast.Attribute),
+)
+
+
+@cache
+def modules(root: Path) -> tuple[Module, ...]:
+    """All modules beneath a folder, read once for all tests of a process."""
     found = []
     for path in sorted(root.rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts)
         text = path.read_text("utf-8")
         found.append(Module(name.removesuffix(".__init__"), text, ast.parse(text)))
-    return found
+    return tuple(found)
 
 
 def room(name: str) -> str:
@@ -119,17 +128,18 @@ def room(name: str) -> str:
     return head if head in RANK else "" if head in ROOTS else head
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything imported at run time, `module.name` for from-imports."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    found = [*nodes]
+    for_types = [n for n in found if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
+    left_out = {id(node) for each in for_types for node in ast.walk(each)}
+    for node in found:
+        if id(node) in left_out:
             continue
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-        else:
-            yield from imports(node)
 
 
 def upward(module: Module) -> Iterator[str]:
@@ -196,7 +206,7 @@ def lazy(module: Module) -> Iterator[str]:
         return
     for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for line, target in imports(node):
+            for line, target in imports(ast.walk(node)):
                 if target.startswith("buildit."):
                     yield f"{module.name}:{line}: imports {target} inside of a function"
 
@@ -210,7 +220,7 @@ def unnamed(module: Module) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def ours() -> list[Module]:
+def ours() -> tuple[Module, ...]:
     found = modules(PACKAGE)
     assert len(found) > 100
     return found
@@ -223,7 +233,7 @@ PROTOCOLS = {"fetches": "make", "make": "make"}
 """Functions that each module of a folder has, because it is one value of a protocol (Maker)."""
 
 
-def doubled(ours: list[Module]) -> Iterator[str]:
+def doubled(ours: Sequence[Module]) -> Iterator[str]:
     """Public names that more than one module defines: one word is one thing (glossary.md)."""
     places: dict[str, list[str]] = {}
     for module in ours:
@@ -248,7 +258,7 @@ def public_names(tree: ast.Module) -> Iterator[str]:
         yield from (name for name in found if not name.startswith("_"))
 
 
-def circles(ours: list[Module]) -> Iterator[str]:
+def circles(ours: Sequence[Module]) -> Iterator[str]:
     """Modules that import one another, by whatever way round; the rows of a seam's table may."""
     known = {module.name for module in ours}
     graph = {
@@ -262,10 +272,9 @@ def circles(ours: list[Module]) -> Iterator[str]:
         yield " -> ".join(error.args[1])
 
 
-def imports_of(statements: list[ast.stmt]) -> Iterator[tuple[int, str]]:
+def imports_of(statements: Iterable[ast.stmt]) -> Iterator[tuple[int, str]]:
     """As `imports`, of a module's own level alone."""
-    top = [one for one in statements if isinstance(one, ast.Import | ast.ImportFrom)]
-    return imports(ast.Module(body=[*top], type_ignores=[]))
+    return imports(one for one in statements if isinstance(one, ast.Import | ast.ImportFrom))
 
 
 def nearest(target: str, known: set[str]) -> str | None:
@@ -276,7 +285,7 @@ def nearest(target: str, known: set[str]) -> str | None:
     return rest if top == "buildit" and rest else None
 
 
-def test_the_code_keeps_its_shape(ours: list[Module]) -> None:
+def test_the_code_keeps_its_shape(ours: Sequence[Module]) -> None:
     assert [line for rule in RULES for module in ours for line in rule(module)] == []
     assert list(doubled(ours)) == []
     assert list(circles(ours)) == []
@@ -295,7 +304,7 @@ def test_only_rooms_that_architecture_md_ranks_exist() -> None:
     assert written == {name: rank for name, rank in RANK.items() if 1 <= rank <= 11}
 
 
-def test_init_files_are_empty(ours: list[Module]) -> None:
+def test_init_files_are_empty(ours: Sequence[Module]) -> None:
     assert [str(p) for p in PACKAGE.rglob("__init__.py") if p.read_text().strip()] == []
 
 
@@ -398,7 +407,7 @@ def test_only_use_cases_see_the_configuration() -> None:
     seen = {
         module.name
         for module in modules(PACKAGE)
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.ImportFrom) and node.module == "buildit.model.config"
         if any(alias.name == "Config" for alias in node.names)
     }
