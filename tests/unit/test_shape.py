@@ -46,7 +46,8 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
     "jinja2": ("recipe.template.template", "site.render"),
-    "requests": (),
+    "requests": ("remote.http.web",),
+    "urllib3": ("remote.http.web",),
     "cryptography": ("trust.sshkeys",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),

@@ -1,29 +1,31 @@
-"""HTTP and HTTPS by the standard library's client, over connections that are kept (ADR 22).
+"""HTTP and HTTPS, over connections that are kept; the only module that imports `requests`.
 
 Every body has a size cap, every wait a limit: connecting, the whole of the headers, and a least
 rate of the body, so that no server holds us up (THREATS F2). Redirects are followed by hand under
-`urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials but those of
-a proxy.
+`urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
 """
 
 from __future__ import annotations
 
-import base64
 import http.client
 import io
-import ipaddress
 import os
-import select
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import IO, Any, cast
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.parse import urlsplit
+
+import requests
+import requests.adapters
+import requests.utils
+import urllib3
+import urllib3.connection
+import urllib3.connectionpool
+import urllib3.exceptions
 
 from buildit.remote.http import urls
 from buildit.remote.transport import LocationError, Response, WebLimits, check_cap
@@ -31,13 +33,15 @@ from buildit.remote.transport import LocationError, Response, WebLimits, check_c
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian's ca-certificates are."""
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Variables that name other ones, as other clients have it."""
-# identity: the bytes of the file, not of some transport's compression of it
-_HEADERS = {"User-Agent": "buildit", "Accept": "*/*", "Accept-Encoding": "identity"}
+"""Variables that name other ones, as requests, curl and OpenSSL have it."""
 _READ = 1 << 18
 _DRAINED = 16 << 10
 """Bytes of an answer that is of no use and yet read, so that its connection can be kept."""
-_ERRORS = (OSError, http.client.HTTPException)
+_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class _LinkLocalError(OSError):
+    """A name led to a link-local address, where cloud metadata services live (THREATS A6)."""
 
 
 class _Paced(io.RawIOBase):
@@ -91,94 +95,50 @@ class _Paced(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer, whose body is still to come; `server` is set once its headers are here."""
-
-    server: _Server
-    connection: http.client.HTTPConnection
-
     def __init__(self, limits: WebLimits, sock: socket.socket, **options: Any) -> None:  # noqa: ANN401
         super().__init__(sock, **options)
         self.pace = _Paced(sock, self.fp, limits)
         self.fp = io.BufferedReader(self.pace)
 
-    def release(self) -> None:
-        """Keep the connection for the next request, where nothing of this one is left in it."""
-        whole = self.isclosed() or self.length == 0
-        self.close()
-        if whole and self.connection.sock is not None:  # the client closed it where it will end
-            self.server.idle.append(self.connection)
-        else:
-            self.connection.close()
+
+def _guarded(
+    pool: type[urllib3.connectionpool.HTTPConnectionPool],
+    parent: type[urllib3.connection.HTTPConnection],
+    limits: WebLimits,
+) -> type[urllib3.connectionpool.HTTPConnectionPool]:
+    class Connection(parent):  # type: ignore[misc, valid-type]  # a class given at run time
+        response_class = partial(_Answer, limits)
+
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
+                raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
+            peer = self.sock.getpeername() if self.sock is not None else ("",)
+            if urls.is_link_local(str(peer[0])):
+                self.close()
+                raise _LinkLocalError(f"the host's address {peer[0]} is link-local")
+
+    return type("Pool", (pool,), {"ConnectionCls": Connection})
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """A server by its scheme, its name and its port; the proxy on the way to it, and the
-    connections that wait for the next request."""
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, limits: WebLimits) -> None:
+        plain, secure = urllib3.connectionpool, urllib3.connection
+        self._pools = {
+            "http": _guarded(plain.HTTPConnectionPool, secure.HTTPConnection, limits),
+            "https": _guarded(plain.HTTPSConnectionPool, secure.HTTPSConnection, limits),
+        }
+        super().__init__(pool_connections=1000, pool_maxsize=16)  # a pool is kept for the run
 
-    address: SplitResult
-    proxy: SplitResult | None
-    idle: list[http.client.HTTPConnection] = field(default_factory=list)
+    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(*sizes, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
-    def kept(self) -> http.client.HTTPConnection | None:
-        """An idle connection that the server did not close meanwhile."""
-        with suppress(IndexError):  # another thread may take the last one
-            while True:
-                connection = self.idle.pop()
-                watched = select.poll()
-                watched.register(connection.sock, select.POLLIN)
-                if not watched.poll(0):
-                    return connection
-                connection.close()
-        return None
-
-    def opened(self, limits: WebLimits, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
-        way, host = self.proxy or self.address, self.address.hostname or ""
-        port = way.port or (443 if tls and not self.proxy else 80)
-        connection = http.client.HTTPConnection(way.hostname or "", port, limits.connect)
-        if tls:
-            connection = http.client.HTTPSConnection(
-                connection.host, port, timeout=limits.connect, context=tls
-            )
-        # typed as a class, and called with what its constructor takes
-        connection.response_class = partial(_Answer, limits)  # type: ignore[assignment]
-        if tls and self.proxy:
-            connection.set_tunnel(host, self.address.port or 443, _credentials(self.proxy))
-        try:
-            connection.connect()
-            if urls.is_link_local(peer := str(connection.sock.getpeername()[0])):
-                # a name led to where cloud metadata services live (THREATS A6)
-                raise LocationError("", f"the host's address {peer} is link-local")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def failed(self, url: str, error: Exception, *, connecting: bool = False) -> LocationError:
-        """What an exception means for the user; with a proxy, a connection that cannot be made is
-        the proxy's: buildit makes no other."""
-        shown, last = urls.hide_credentials(url), str(error) or type(error).__name__
-        reason, hint = "", ""
-        if isinstance(error, ssl.SSLError):
-            verify = getattr(error, "verify_message", "") or error.reason or last
-            clock = "check the clock and the machine's CA certificates"
-            return LocationError(shown, f"TLS failed: {verify}", hint=clock, unreachable=True)
-        if isinstance(error, LocationError):
-            return LocationError(shown, error.reason, unreachable=True)
-        if isinstance(error, socket.gaierror):
-            reason, hint = "host name does not resolve", "check the name and DNS"
-        elif isinstance(error, ConnectionRefusedError):
-            reason = "connection refused"
-        elif connecting and (self.proxy or isinstance(error, TimeoutError)):
-            reason = "timed out while connecting" if isinstance(error, TimeoutError) else last
-        if reason and self.proxy:
-            hint = f"check {self.address.scheme}_proxy, or name the host in no_proxy"
-            reason = f"the proxy {urls.hide_credentials(self.proxy.geturl())}: {reason}"
-        if reason:
-            return LocationError(shown, reason, hint=hint or None, unreachable=True)
-        silent = isinstance(error, TimeoutError)
-        reason = "timed out while waiting for an answer" if silent else f"connection failed: {last}"
-        return LocationError(shown, reason, transient=True)
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.PoolManager:  # noqa: ANN401
+        manager: urllib3.PoolManager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 class WebTransport:
@@ -186,122 +146,106 @@ class WebTransport:
 
     def __init__(self, limits: WebLimits | None = None) -> None:
         self._limits = limits or WebLimits()
-        self._servers: dict[str, _Server] = {}
-
-    def close(self) -> None:
-        for server in self._servers.values():
-            while connection := server.kept():
-                connection.close()
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
+        self._adapter = _Adapter(self._limits)
+        self._pools: dict[str, tuple[urllib3.HTTPConnectionPool, bool]] = {}
         named = (os.environ.get(name) for name in _BUNDLES)
         bundle = next(filter(None, named), AUTHORITIES)
-        if os.path.isdir(bundle):
-            return ssl.create_default_context(capath=bundle)
-        # where there is none, OpenSSL's own are taken
-        return ssl.create_default_context(cafile=bundle if os.path.exists(bundle) else None)
+        # where there is none, the library's own are taken
+        self._authorities = bundle if os.path.exists(bundle) else True
+
+    def close(self) -> None:
+        self._adapter.close()
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        target = urls.parse_target(url)
-        answer = self._follow(target, offset)
+        answer = self._follow(urls.parse_target(url), offset)
         if answer.status == 416 and offset:
-            answer.release()  # the partial file is longer than the whole: start again
-            answer, offset = self._follow(target, 0), 0
+            answer.close()  # the partial file is longer than the whole: start again
+            answer, offset = self._follow(urls.parse_target(url), 0), 0
+        original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
+        pace = original.pace
+        pace.body()
         try:
-            answer.pace.body()
             _check_status(url, answer)
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            yield Response(
-                _chunks(url, answer, start, total, cap), start, total, kind, answer.pace.end
-            )
+            chunks = _chunks(url, answer, pace, start, total, cap)
+            yield Response(chunks, start, total, kind, pace.end)
         finally:
-            answer.release()
+            answer.close()
+            answer.release_conn()
 
-    def _follow(self, target: urls.Target, offset: int) -> _Answer:
+    def _follow(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
         first = target.url
         for _ in range(self._limits.redirects + 1):
             answer = self._ask(target, offset)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             location = answer.headers.get("Location", "")
-            answer.release()
+            answer.close()
             if not location:
                 raise LocationError(target.url, f"HTTP {answer.status} without a location")
             target = urls.redirect(target, location)
         raise LocationError(first, f"more than {self._limits.redirects} redirects")
 
-    def _ask(self, target: urls.Target, offset: int) -> _Answer:
-        url = urlsplit(target.url)._replace(fragment="")
-        server = self._server(url, target.host)
-        headers = _HEADERS | ({"Range": f"bytes={offset}-"} if offset else {})
-        path = "/" + url.path.lstrip("/") + (f"?{url.query}" if url.query else "")
-        if server.proxy and url.scheme == "http":
-            path, headers = url.geturl(), headers | _credentials(server.proxy)
-        connection = server.kept()
-        connecting = connection is None
+    def _ask(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
+        """One answer. Past requests' sessions: those read ~/.netrc, keep cookies between unrelated
+        servers, and read the body of a redirect, whole and unpacked (THREATS F2)."""
+        # identity: the bytes of the file, not of some transport's compression of it
+        headers = {"User-Agent": "buildit", "Accept": "*/*", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
         try:
-            connection = connection or server.opened(
-                self._limits, self._tls if url.scheme == "https" else None
+            url = target.url.partition("#")[0]
+            parts = urlsplit(url)
+            pool, by_proxy = self._pool(url, parts.scheme + parts.netloc)
+            query = f"?{parts.query}" if parts.query else ""
+            path = url if by_proxy else "/" + parts.path.lstrip("/") + query
+            timeout = urllib3.Timeout(self._limits.connect, self._limits.window)
+            answer = pool.urlopen(
+                "GET",
+                path,
+                headers=headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,  # a proxy's pool is of the proxy
+                timeout=timeout,
+                preload_content=False,
+                decode_content=False,
             )
-            connecting = False
-            connection.request("GET", path, headers=headers)
-            answer = cast("_Answer", connection.getresponse())
-        except (*_ERRORS, LocationError) as error:
-            if connection is not None:
-                connection.close()
-            raise server.failed(target.url, error, connecting=connecting) from error
-        answer.server, answer.connection = server, connection
-        return answer
+        except _ERRORS as error:
+            raise _translated(target.url, error) from error
+        return cast("urllib3.HTTPResponse", answer)
 
-    def _server(self, url: SplitResult, host: str) -> _Server:
-        name = f"{url.scheme}://{url.netloc}"
-        if name not in self._servers:
-            self._servers.setdefault(name, _Server(url, _proxy(url, host)))
-        return self._servers[name]
-
-
-def _proxy(url: SplitResult, host: str) -> SplitResult | None:
-    """The proxy that the environment has for a server, as curl reads it.
-
-    Raises:
-        LocationError: it is one that is spoken to by another protocol than HTTP.
-    """
-    proxies = getproxies_environment()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or proxy_bypass(url.netloc, proxies):
-        return None
-    for network in proxies.get("no", "").split(","):
-        with suppress(ValueError):  # most are names, and so are most hosts
-            if ipaddress.ip_address(host) in ipaddress.ip_network(network.strip(), strict=False):
-                return None
-    proxy = urlsplit(found if "://" in found else f"http://{found}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        shown = urls.hide_credentials(found)
-        hint = f"set {url.scheme}_proxy to http://HOST:PORT, or name the host in no_proxy"
-        raise LocationError(url.geturl(), f"the proxy {shown} is not one by http", hint=hint)
-    return proxy
+    def _pool(self, url: str, server: str) -> tuple[urllib3.HTTPConnectionPool, bool]:
+        """The connections to a server, and whether a proxy is to be told the whole URL: as requests
+        has it, which takes long to find out."""
+        if server not in self._pools:
+            request = requests.Request("GET", url).prepare()
+            proxies = requests.utils.get_environ_proxies(url)
+            adapter, verify = self._adapter, self._authorities
+            pool = adapter.get_connection_with_tls_context(request, verify, proxies)
+            adapter.cert_verify(pool, url, verify, None)  # type: ignore[no-untyped-call]
+            by_proxy = not adapter.request_url(request, proxies).startswith("/")
+            self._pools[server] = cast("urllib3.HTTPConnectionPool", pool), by_proxy
+        return self._pools[server]
 
 
-def _credentials(proxy: SplitResult) -> dict[str, str]:
-    """The header that a proxy's user and password make."""
-    if not proxy.username:
-        return {}
-    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"}
+def _proxy(url: str) -> str:
+    """The proxy that the environment has for this URL, without its password; "" for none."""
+    found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    return urls.hide_credentials(found) if found else ""
 
 
-def _check_status(url: str, answer: _Answer) -> None:
+def _check_status(url: str, answer: urllib3.HTTPResponse) -> None:
     code = answer.status
     if code in (200, 206):
         return
     length = _count(answer.headers.get("Content-Length", ""))
     if length is not None and length <= _DRAINED:
         with suppress(*_ERRORS):  # so that the connection can be kept
-            answer.read()
+            answer.read(decode_content=False)
     reason = f"HTTP {code}" + (f" {answer.reason}" if answer.reason else "")
     if code in (404, 410):
         raise LocationError(url, f"not found ({reason})", absent=True)
@@ -319,10 +263,11 @@ def _check_status(url: str, answer: _Answer) -> None:
     raise LocationError(url, f"unexpected answer ({reason})")
 
 
-def _extent(url: str, answer: _Answer, offset: int) -> tuple[int, int | None]:
+def _extent(url: str, answer: urllib3.HTTPResponse, offset: int) -> tuple[int, int | None]:
     """Where the body begins and how long the whole is (RFC 9110, 14.4 Content-Range)."""
     if answer.status == 200:
-        return 0, _count(answer.headers.get("Content-Length", ""))
+        length = answer.headers.get("Content-Length", "")
+        return 0, _count(length)
     stated = answer.headers.get("Content-Range", "")
     unit, _, rest = stated.partition(" ")
     span, _, total = rest.partition("/")
@@ -338,23 +283,75 @@ def _count(text: str) -> int | None:
     return int(text[:20]) if text.isascii() and text.isdigit() else None
 
 
-def _chunks(url: str, answer: _Answer, start: int, total: int | None, cap: int) -> Iterator[bytes]:
+def _chunks(
+    url: str, raw: urllib3.HTTPResponse, pace: _Paced, start: int, total: int | None, cap: int
+) -> Iterator[bytes]:
     position = start
     while True:
         try:
             # read1 returns what has come; read would wait for all of it
-            chunk = answer.read1(_READ)
-        except TimeoutError as error:
-            reason = "stalled: too slow to be worth waiting for"
-            raise LocationError(url, reason, transient=True) from error
+            chunk = raw.read1(_READ, decode_content=False)
         except _ERRORS as error:
-            raise answer.server.failed(url, error) from error
+            if any(isinstance(one, TimeoutError) for one in _causes(error)):
+                reason = "stalled: too slow to be worth waiting for"
+                raise LocationError(url, reason, transient=True) from error
+            raise _translated(url, error) from error
         if not chunk:
             break
-        answer.pace.came(len(chunk))
+        pace.came(len(chunk))
         position += len(chunk)
         check_cap(url, position, cap)
         yield chunk
     if total is not None and position < total:
         reason = f"connection ended after {position} of {total} bytes"
         raise LocationError(url, reason, transient=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and all that it wraps, however each library does it."""
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__, getattr(current, "reason", None)]
+        pending += list(current.args)
+
+
+def _translated(url: str, error: BaseException) -> LocationError:
+    """What a library's exception means for the user; with a proxy, a connection that cannot be
+    made is the proxy's: buildit makes no other.
+    """
+    causes = tuple(_causes(error))
+    shown = urls.hide_credentials(url)
+
+    def found(*types: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, types)), None)
+
+    if (tls := found(ssl.SSLError, ssl.CertificateError)) is not None:
+        verify = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or str(tls)
+        clock = "check the clock and the machine's CA certificates"
+        return LocationError(shown, f"TLS failed: {verify}", hint=clock, unreachable=True)
+    if (local := found(_LinkLocalError)) is not None:
+        return LocationError(shown, str(local), unreachable=True)
+    last = str(causes[-1]) or type(causes[-1]).__name__
+    reason, hint = "", ""
+    if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
+        reason, hint = "host name does not resolve", "check the name and DNS"
+    elif found(ConnectionRefusedError) is not None:
+        reason = "connection refused"
+    elif found(urllib3.exceptions.ConnectTimeoutError) is not None:
+        reason = "timed out while connecting"
+    elif found(urllib3.exceptions.ProxyError) is not None:
+        reason = last
+    if reason and (proxy := _proxy(url)):
+        hint = f"check {urlsplit(url).scheme}_proxy, or name the host in no_proxy"
+        reason = f"the proxy {proxy}: {reason}"
+    if reason:
+        return LocationError(shown, reason, hint=hint or None, unreachable=True)
+    if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
+        return LocationError(shown, "timed out while waiting for an answer", transient=True)
+    return LocationError(shown, f"connection failed: {last}", transient=True)
