@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from buildit.codec import from_plain
 from buildit.commands import stamp
 from buildit.commands.locking import LOCK_FILE, Pins, read_lock, write_lock
 from buildit.commands.run import Options, Run, opened
 from buildit.commands.sync import Taken, dated, own_of, take
 from buildit.errors import UnsatisfiableError
 from buildit.events import Notice, Reporter
-from buildit.model.config import Config, config_from_plain
+from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan, from_json, to_json
 from buildit.store.layout import BLOBS
 
@@ -96,7 +97,7 @@ def _has_inputs(plan: ContainerPlan, blobs: Path) -> bool:
 
 
 def _settings(plain: dict[str, Any], options: Options) -> Config:
-    settings = config_from_plain(plain)
+    settings = from_plain(Config, plain)
     agent = os.environ.get("SSH_AUTH_SOCK", "")
     trust = replace(settings.trust, keys=replace(settings.trust.keys, agent=agent))
     return replace(settings, jobs=options.jobs or settings.jobs, trust=trust)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from buildit.errors import UsageError
 
@@ -21,6 +22,7 @@ class Directory:
     """An absolute path of this machine."""
 
     path: str
+    kind: Literal["directory"] = "directory"
 
     def __str__(self) -> str:
         return self.path
@@ -35,6 +37,7 @@ class Https:
     """A web server: `https://host[:port][/path]`."""
 
     root: str
+    kind: Literal["https"] = "https"
 
     def __str__(self) -> str:
         return self.root
@@ -53,6 +56,7 @@ class Ssh:
     host: str
     port: int
     path: str
+    kind: Literal["ssh"] = "ssh"
 
     @property
     def login(self) -> str:

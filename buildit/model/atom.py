@@ -7,16 +7,16 @@ Slots and blockers are refused by name: the tree has none.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from itertools import pairwise
 
 from buildit.errors import RecipeError
-from buildit.model.use import FLAG_NAME, FlagValue, flag_text
-from buildit.model.version import Version
-from buildit.model.versionhint import suggested, suggested_name
+from buildit.model.use import CHOICE, FLAG_NAME, FlagValue, flag_text
+from buildit.model.version import Version, is_version, suggested, suggested_name
 
 _CATEGORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_.-]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9+_-]*")
@@ -24,7 +24,7 @@ _OPERATOR = re.compile(r">=|<=|>|<|=|~|")
 _BOUND = re.compile(r"(>=|<=|>|<)(.*)")
 _USE_DEP = re.compile(
     rf"(?P<mark>[-!]?)(?P<flag>{FLAG_NAME})(?P<default>\(\+\)|\(-\)|)"
-    rf"(?P<kind>\?|=|)(?P<choice>(?<==)[A-Za-z0-9][A-Za-z0-9+_.-]*|)"
+    rf"(?P<kind>\?|=|)(?P<choice>(?<==){CHOICE}|)"
 )
 _HINT = "an atom looks like dev-libs/openssl, >=dev-libs/openssl-3.0 or dev-libs/openssl[ssl,-x]"
 
@@ -41,30 +41,36 @@ class Operator(StrEnum):
     GREATER = ">"
 
 
-_RANGE = (Operator.LESS, Operator.AT_MOST, Operator.AT_LEAST, Operator.GREATER)
-
-
-class UseKind(StrEnum):
-    """How one flag of the dependency is asked for (PMS 8.3.4)."""
-
-    ON = "ssl"
-    OFF = "-ssl"
-    ON_IF = "ssl?"
-    OFF_UNLESS = "!ssl?"
-    SAME = "ssl="
-    OPPOSITE = "!ssl="
-    CHOICE = "tls=openssl"
-
-
-_KINDS = {
-    ("", ""): UseKind.ON,
-    ("-", ""): UseKind.OFF,
-    ("", "?"): UseKind.ON_IF,
-    ("!", "?"): UseKind.OFF_UNLESS,
-    ("", "="): UseKind.SAME,
-    ("!", "="): UseKind.OPPOSITE,
+_RANGE: Mapping[Operator, Callable[[Version, Version], bool]] = {
+    Operator.LESS: operator.lt,
+    Operator.AT_MOST: operator.le,
+    Operator.AT_LEAST: operator.ge,
+    Operator.GREATER: operator.gt,
 }
-_MARKS = {kind: marks for marks, kind in _KINDS.items()} | {UseKind.CHOICE: ("", "=")}
+_HOLDS = {
+    **_RANGE,
+    Operator.EXACT: operator.eq,
+    Operator.EQUAL: operator.eq,
+    Operator.UPSTREAM: Version.same_upstream,
+    Operator.PREFIX: Version.has_prefix,
+}
+"""Whether a version is what an operator asks for with another one."""
+
+
+class UseKind(Enum):
+    """How one flag of the dependency is asked for (PMS 8.3.4): what stands before and after it."""
+
+    ON = ("", "")
+    OFF = ("-", "")
+    ON_IF = ("", "?")
+    OFF_UNLESS = ("!", "?")
+    SAME = ("", "=")
+    OPPOSITE = ("!", "=")
+    CHOICE = ("", "=CHOICE")
+
+
+_KINDS = {kind.value: kind for kind in UseKind}
+_DEFAULTS = {"": None, "(+)": True, "(-)": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,9 @@ class UseDep:
     choice: str = ""
 
     def __str__(self) -> str:
-        before, after = _MARKS[self.kind]
-        default = {None: "", True: "(+)", False: "(-)"}[self.default]
-        return f"{before}{self.flag}{default}{after}{self.choice}"
+        before, after = self.kind.value
+        default = "" if self.default is None else "(+)" if self.default else "(-)"
+        return f"{before}{self.flag}{default}{after[:1]}{self.choice}"
 
     def wanted(self, parent: Mapping[str, FlagValue]) -> FlagValue | None:
         """The value demanded when the dependent has the flags `parent`; None is "any".
@@ -140,11 +146,11 @@ class Atom:
         version = None
         if version_at:
             version = _version(text, version_at, end - wildcard, place)
-        operator = _operator(text, sign, wildcard, version, place)
-        if bounds and operator not in _RANGE:
+        wanted = _operator(text, sign, wildcard, version, place)
+        if bounds and wanted not in _RANGE:
             reason = "two bounds go with '>=', '>', '<=' and '<' only,"
             raise _fail(whole, 0, reason, place, f"write >={name}-1.2 <2")
-        return cls(name, operator, version, _use_deps(text, end, place), bounds=bounds)
+        return cls(name, wanted, version, _use_deps(text, end, place), bounds=bounds)
 
     def __str__(self) -> str:
         use = f"[{','.join(map(str, self.use))}]" if self.use else ""
@@ -159,8 +165,8 @@ class Atom:
         """Whether a package is what the atom names, whatever its flags."""
         return (
             name == self.name
-            and (self.version is None or _holds(version, self.operator, self.version))
-            and all(_holds(version, bound, wanted) for bound, wanted in self.bounds)
+            and (self.version is None or _HOLDS[self.operator](version, self.version))
+            and all(_HOLDS[bound](version, wanted) for bound, wanted in self.bounds)
         )
 
     def settled(self, parent: Mapping[str, FlagValue], *, place: str | None = None) -> Atom:
@@ -183,12 +189,10 @@ class Atom:
                 ) from None
             if wanted is None:
                 declared.append(dep)
-                continue
-            kind = UseKind.ON if wanted else UseKind.OFF
-            if isinstance(wanted, str):
+            elif isinstance(wanted, str):
                 use.append(replace(dep, kind=UseKind.CHOICE, choice=wanted))
             else:
-                use.append(replace(dep, kind=kind, choice=""))
+                use.append(replace(dep, kind=UseKind.ON if wanted else UseKind.OFF, choice=""))
         return replace(self, use=tuple(use), declared=tuple(declared))
 
     def refusal(self, flags: Mapping[str, FlagValue]) -> str | None:
@@ -213,38 +217,14 @@ class Atom:
         return self.matches_version(name, version) and self.refusal(flags) is None
 
 
-def _holds(version: Version, operator: Operator, wanted: Version) -> bool:
-    match operator:
-        case Operator.ANY:
-            return True
-        case Operator.EXACT | Operator.EQUAL:
-            return version == wanted
-        case Operator.PREFIX:
-            return wanted.begins(version)
-        case Operator.UPSTREAM:
-            return version.same_upstream(wanted)
-        case Operator.LESS:
-            return version < wanted
-        case Operator.AT_MOST:
-            return version <= wanted
-        case Operator.AT_LEAST:
-            return version >= wanted
-        case Operator.GREATER:
-            return version > wanted
-
-
 def _bounds(text: str, place: str | None) -> tuple[str, tuple[tuple[Operator, Version], ...]]:
     """The text without the bounds that follow its version after a blank, and these."""
     bracket = text.find("[")
     end = len(text) if bracket < 0 else bracket
     first, *words = text[:end].split(" ")
     matches = [_BOUND.fullmatch(word) for word in words]
-    found = []
-    for match in matches:
-        if match is None:
-            return text, ()
-        found.append((Operator(match[1]), Version.parse(match[2], place=place)))
-    return first + text[end:], tuple(found)
+    bounds = [(Operator(m[1]), Version.parse(m[2], place=place)) for m in matches if m]
+    return (text, ()) if len(bounds) < len(words) else (first + text[end:], tuple(bounds))
 
 
 def parse_name(text: str, *, place: str | None = None) -> tuple[str, Version | None]:
@@ -272,10 +252,8 @@ def _foreign(text: str) -> str | None:
         return f"{head.split(':')[0]}: names another collection, this is no atom of the tree"
     if ":" in head:
         return f"slots are not supported (column {head.index(':') + 1})"
-    if any(c.isspace() or not c.isprintable() for c in text):
-        at = next(i for i, c in enumerate(text) if c.isspace() or not c.isprintable())
-        return f"a blank or control character at column {at + 1}"
-    return None
+    at = next((i for i, c in enumerate(text) if c.isspace() or not c.isprintable()), None)
+    return None if at is None else f"a blank or control character at column {at + 1}"
 
 
 def _fail(text: str, at: int, reason: str, place: str | None, hint: str = _HINT) -> RecipeError:
@@ -297,7 +275,7 @@ def _split(text: str, start: int, end: int, place: str | None) -> tuple[str, int
         reason = "no category before a '/'" if slash < 0 else "a wrong letter in the category"
         raise _fail(text, at, reason, place)
     dashes = [at for at in range(slash + 2, end - 1) if text[at] == "-" and text[at + 1].isdigit()]
-    if dashes and (_is_version(text[dashes[-1] + 1 : end]) or "." in text[dashes[-1] : end]):
+    if dashes and (is_version(text[dashes[-1] + 1 : end]) or "." in text[dashes[-1] : end]):
         cut, version_at = dashes[-1], dashes[-1] + 1
     else:
         cut, version_at = end, 0
@@ -309,17 +287,9 @@ def _split(text: str, start: int, end: int, place: str | None) -> tuple[str, int
             text, name.end() if name else slash + 1, "a wrong letter in the name", place, hint
         )
     tail = re.search(r"-([0-9][^-]*(?:-r[0-9]+)?)$", name[0])
-    if version_at and tail and _is_version(tail[1]):
+    if version_at and tail and is_version(tail[1]):
         raise _fail(text, name.start() + tail.start() + 1, "two versions, the first", place)
     return text[start:cut], version_at
-
-
-def _is_version(text: str) -> bool:
-    try:
-        Version.parse(text)
-    except RecipeError:
-        return False
-    return True
 
 
 def _version(text: str, start: int, end: int, place: str | None) -> Version:
@@ -362,19 +332,13 @@ def _use_deps(text: str, start: int, place: str | None) -> tuple[UseDep, ...]:
         match = _USE_DEP.match(part)
         if match is None or match.end() != len(part):
             raise _fail(text, at + (match.end() if match else 0), "a wrong flag demand", place)
-        deps.append(_use_dep(text, at, match, place))
+        marks = (match["mark"], match["kind"] + ("CHOICE" if match["choice"] else ""))
+        if marks not in _KINDS:
+            raise _fail(text, at, f"a wrong flag demand {match[0]!r}", place)
+        default = _DEFAULTS[match["default"]]
+        deps.append(UseDep(match["flag"], _KINDS[marks], default, match["choice"]))
         at += len(part) + 1
     for first, second in pairwise(sorted(deps, key=lambda dep: dep.flag)):
         if first.flag == second.flag:
             raise _fail(text, start, f"two demands on {first.flag!r}", place)
     return tuple(deps)
-
-
-def _use_dep(text: str, at: int, match: re.Match[str], place: str | None) -> UseDep:
-    default = {"": None, "(+)": True, "(-)": False}[match["default"]]
-    marks = (match["mark"], match["kind"])
-    if match["choice"] and marks == ("", "="):
-        return UseDep(match["flag"], UseKind.CHOICE, default, match["choice"])
-    if match["choice"] or marks not in _KINDS:
-        raise _fail(text, at, f"a wrong flag demand {match[0]!r}", place)
-    return UseDep(match["flag"], _KINDS[marks], default)

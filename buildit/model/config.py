@@ -6,11 +6,12 @@ Only the use cases see `Config` as a whole; what lies below them gets the part t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buildit.model.address import Address, parse_address
+from buildit.codec import to_plain
+from buildit.model.address import Address
 from buildit.model.use import FlagLayer
 
 
@@ -106,45 +107,5 @@ class Config:
 
     def plain(self) -> dict[str, Any]:
         """What a build needs once the plan is made, as JSON has it: without what planning reads."""
-        kept = ("repositories", "mirrors", "distfiles", "trust", "limits")
-        plain = asdict(self)
-        plain["repositories"] = [_repository_plain(one) for one in self.repositories]
-        return {"store": str(self.store), "jobs": self.jobs, **{name: plain[name] for name in kept}}
-
-
-def _repository_plain(one: Repository) -> dict[str, Any]:
-    ends = {"download": str(one.download or ""), "upload": str(one.upload or "")}
-    return {**asdict(one), **ends}
-
-
-def _repository(plain: Mapping[str, Any]) -> Repository:
-    ends = {
-        way: parse_address(plain[way]) if plain[way] else None for way in ("download", "upload")
-    }
-    return Repository(**{**plain, **ends})
-
-
-def config_from_plain(data: Mapping[str, Any]) -> Config:
-    """Read what `Config.plain` gave.
-
-    Raises:
-        KeyError, TypeError: it is something else.
-    """
-    trust = data["trust"]
-    return Config(
-        **{
-            **data,
-            "store": Path(data["store"]),
-            "repositories": tuple(map(_repository, data["repositories"])),
-            "mirrors": {name: tuple(urls) for name, urls in data["mirrors"].items()},
-            "distfiles": tuple(data["distfiles"]),
-            "limits": Limits(**data["limits"]),
-            "trust": Trust(
-                **{
-                    **trust,
-                    "keys": SigningKeys(**trust["keys"]),
-                    "agreement": tuple(TrustRule(**one) for one in trust["agreement"]),
-                }
-            ),
-        }
-    )
+        kept = ("store", "jobs", "repositories", "mirrors", "distfiles", "trust", "limits")
+        return {name: to_plain(getattr(self, name)) for name in kept}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Set
 from fnmatch import translate
 
 _LOWER = frozenset(string.ascii_lowercase + string.digits + "_")
@@ -13,10 +13,21 @@ _CATEGORY = _LOWER | set("+.-")
 _NAME = _UPPER | set("+-")
 _DEB = frozenset(string.ascii_lowercase + string.digits)
 _DEBIAN = _DEB | set("+.-")
-_ALPHABET = sorted(_NAME | set(".:/"))
+_ALPHABET = _NAME | set(".:/")
 _PIECE = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 _PREFIX = "debian:"
 _IN_NAME, _IN_DEBIAN = 3, 5
+_STEPS: dict[int, tuple[tuple[Set[str], int], ...]] = {
+    0: ((_LOWER, 1),),
+    1: ((_CATEGORY, 1), ({"/"}, 2)),
+    2: ((_UPPER, _IN_NAME),),
+    _IN_NAME: ((_NAME, _IN_NAME),),
+    4: ((_DEB, _IN_DEBIAN),),
+    _IN_DEBIAN: ((_DEBIAN, _IN_DEBIAN),),
+    **{at: (({_PREFIX[at]}, at + 1 or 4),) for at in range(-len(_PREFIX), 0)},
+}
+"""The grammar of names: from each state, what one character may be and where it leads. Below zero:
+how much of `debian:` is to come."""
 
 
 def fits_some(glob: str) -> bool:
@@ -26,7 +37,10 @@ def fits_some(glob: str) -> bool:
     side by side, so nothing is tried out and no glob takes long.
     """
     pieces = _PIECE.findall(glob)
-    takes = [_chars(piece) for piece in pieces]
+    takes = [
+        {char for char in _ALPHABET if piece == "*" or re.match(translate(piece), char)}
+        for piece in pieces
+    ]
     pending = [(0, 0), (0, -len(_PREFIX))]
     reached = set(pending)
     while pending:
@@ -36,32 +50,9 @@ def fits_some(glob: str) -> bool:
                 return True
             continue
         star = pieces[at] == "*"
-        after = [(at if star else at + 1, there) for c in takes[at] for there in _steps(state, c)]
+        after = {(at + (not star), there) for chars, there in _STEPS[state] if chars & takes[at]}
         if star:
-            after.append((at + 1, state))
-        pending += [one for one in dict.fromkeys(after) if one not in reached]
-        reached.update(after)
+            after.add((at + 1, state))
+        pending += after - reached
+        reached |= after
     return False
-
-
-def _chars(piece: str) -> list[str]:
-    """What one piece of a glob takes, of all that names are made of."""
-    if piece == "*":
-        return _ALPHABET
-    fits = re.compile(translate(piece)).match
-    return [char for char in _ALPHABET if fits(char)]
-
-
-def _steps(state: int, char: str) -> Iterator[int]:
-    """The grammar of names, one character on. Below zero: how much of `debian:` is to come."""
-    if state < 0:
-        if char == _PREFIX[state]:
-            yield state + 1 or 4
-    elif state == 0 and char in _LOWER:
-        yield 1
-    elif state == 1 and (char in _CATEGORY or char == "/"):
-        yield 2 if char == "/" else 1
-    elif (state == 2 and char in _UPPER) or (state == _IN_NAME and char in _NAME):
-        yield _IN_NAME
-    elif (state == 4 and char in _DEB) or (state == _IN_DEBIAN and char in _DEBIAN):
-        yield _IN_DEBIAN

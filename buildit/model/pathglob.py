@@ -90,12 +90,12 @@ class _Automaton:
     """
 
     def __init__(self, tokens: list[str]) -> None:
-        self._steps: list[Callable[[str], int]] = []
-        self._skips: list[int] = []  # the place that each place leads to without a sign, or -1
+        self._places: list[tuple[tuple[tuple[re.Pattern[str], int], ...], int]] = []
+        """Of each: which signs lead to which place, and the place that it leads to without one."""
         for token in tokens:
             self._add(token)
-        self._final = 1 << len(self._steps)
-        self._skips.append(-1)
+        self._final = 1 << len(self._places)
+        self._add("")
         self._start = self._closed(1)
         self._known: dict[tuple[int, str], int] = {}
 
@@ -111,36 +111,33 @@ class _Automaton:
         return bool(at & self._final)
 
     def _add(self, word: str) -> None:
-        here = len(self._steps)
-        now, after = 1 << here, 2 << here
-        skip = -1
+        here = len(self._places)
         if word == "**/":
-            self._steps.append(lambda sign: 0 if sign == "/" else after)
-            self._skips.append(here + 2)
-            self._steps.append(lambda sign: now if sign == "/" else after)
+            self._place((("[^/]", here + 1),), here + 2)
+            self._place((("/", here), ("[^/]", here + 1)))
         elif word == "**":
-            self._steps.append(lambda _: after)
-            self._skips.append(-1)
-            self._steps.append(lambda _: after)
-            skip = here + 2
+            self._place(((".", here + 1),))
+            self._place(((".", here + 1),), here + 2)
         elif word == "*":
-            self._steps.append(lambda sign: 0 if sign == "/" else now)
-            skip = here + 1
+            self._place((("[^/]", here),), here + 1)
         elif word == "?":
-            self._steps.append(lambda sign: 0 if sign == "/" else after)
-        elif len(word) > 2:
-            one = re.compile(_set(word), re.DOTALL)
-            self._steps.append(lambda sign: after if one.fullmatch(sign) else 0)
+            self._place((("[^/]", here + 1),))
         else:
-            self._steps.append(lambda sign: after if sign == word else 0)
-        self._skips.append(skip)
+            one = _set(word) if word[1:] else re.escape(word)
+            self._place(((one, here + 1),))
+
+    def _place(self, signs: tuple[tuple[str, int], ...], skip: int = -1) -> None:
+        steps = tuple((re.compile(sign, re.DOTALL), 1 << there) for sign, there in signs)
+        self._places.append((steps, skip))
 
     def _step(self, at: int, sign: str) -> int:
         reached, rest = 0, at & ~self._final
         while rest:
             lowest = rest & -rest
-            reached |= self._steps[lowest.bit_length() - 1](sign)
             rest ^= lowest
+            for one, there in self._places[lowest.bit_length() - 1][0]:
+                if one.fullmatch(sign):
+                    reached |= there
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         following = self._known[at, sign] = self._closed(reached)
@@ -152,7 +149,7 @@ class _Automaton:
         while rest:
             lowest = rest & -rest
             rest ^= lowest
-            skip = self._skips[lowest.bit_length() - 1]
+            skip = self._places[lowest.bit_length() - 1][1]
             if skip >= 0 and not closed >> skip & 1:
                 closed |= 1 << skip
                 rest |= 1 << skip

@@ -19,14 +19,13 @@ FlagValue = bool | str
 FLAG_NAME = r"[A-Za-z0-9][A-Za-z0-9+_@-]*"
 """Pattern of a flag's name (PMS 3.1.4)."""
 
+CHOICE = r"[A-Za-z0-9][A-Za-z0-9+_.-]*"
+"""Pattern of a choice of a flag."""
+
 DEFAULT = "default"
 """`Setting.layer` of a value that nobody set."""
 
-_FLAG = re.compile(FLAG_NAME)
-_CHOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.-]*")
-_ASSIGNMENT = re.compile(
-    rf"(?P<sign>[+-]?)(?P<flag>{FLAG_NAME})(?:=(?P<choice>{_CHOICE.pattern}))?"
-)
+_ASSIGNMENT = re.compile(rf"(?P<sign>[+-]?)(?P<flag>{FLAG_NAME})(?:=(?P<choice>{CHOICE}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +109,27 @@ def declare(flags: Iterable[Flag]) -> Mapping[str, Flag]:
     """
     declared: dict[str, Flag] = {}
     for flag in flags:
-        place = flag.origin or None
-        if _FLAG.fullmatch(flag.name) is None:
-            raise RecipeError(
-                f"{flag.name!r} cannot be the name of a flag",
-                place=place,
-                hint="use letters, digits and + _ @ -, beginning with a letter or digit",
-            )
-        if flag.name in declared:
-            first = declared[flag.name].origin
-            raise RecipeError(
-                f"flag {flag.name!r} is declared twice",
-                place=place,
-                hint=f"the first is at {first}" if first else "keep one of them",
-            )
-        _check_choices(flag, place)
+        if reason := _refusal(flag, declared.get(flag.name)):
+            raise RecipeError(reason[0], place=flag.origin or None, hint=reason[1])
         declared[flag.name] = flag
     return declared
 
 
-def _check_choices(flag: Flag, place: str | None) -> None:
-    bad = next((c for c in flag.choices if _CHOICE.fullmatch(c) is None), None)
+def _refusal(flag: Flag, first: Flag | None) -> tuple[str, str] | None:
+    """Why a flag cannot be declared (`first` has its name already), and what to do."""
+    name, form = flag.name, "use letters, digits and + _ {} -, beginning with a letter or digit"
+    if re.fullmatch(FLAG_NAME, name) is None:
+        return f"{name!r} cannot be the name of a flag", form.format("@")
+    if first is not None:
+        hint = f"the first is at {first.origin}" if first.origin else "keep one of them"
+        return f"flag {name!r} is declared twice", hint
+    bad = next((c for c in flag.choices if re.fullmatch(CHOICE, c) is None), None)
     if bad is not None:
-        raise RecipeError(
-            f"{bad!r} cannot be a choice of flag {flag.name!r}",
-            place=place,
-            hint="use letters, digits and + _ . -, beginning with a letter or digit",
-        )
+        return f"{bad!r} cannot be a choice of flag {name!r}", form.format(".")
     if len(set(flag.choices)) != len(flag.choices):
-        raise RecipeError(
-            f"flag {flag.name!r} lists a choice twice", place=place, hint="keep one of them"
-        )
-    if reason := _unfit(flag, flag.default):
-        raise RecipeError(
-            f"the default of flag {flag.name!r}: {reason[0]}", place=place, hint=reason[1]
-        )
+        return f"flag {name!r} lists a choice twice", "keep one of them"
+    reason = _unfit(flag, flag.default)
+    return reason and (f"the default of flag {name!r}: {reason[0]}", reason[1])
 
 
 def _unfit(flag: Flag, value: FlagValue) -> tuple[str, str] | None:
@@ -179,17 +164,18 @@ def resolve_flags(
     }
     for layer in layers:
         _check_consistent(layer)
-        for assignment in layer.assignments:
-            flag = declared.get(assignment.flag)
-            if flag is None:
-                if layer.every_package:
-                    continue
-                raise _unknown(package, declared, assignment)
-            if reason := _unfit(flag, assignment.value):
+        for wish in layer.assignments:
+            flag = declared.get(wish.flag)
+            if flag is not None:
+                if reason := _unfit(flag, wish.value):
+                    raise RecipeError(f"{package}: {reason[0]}", place=wish.origin, hint=reason[1])
+                settings[flag.name] = Setting(wish.value, wish.origin, layer.name)
+            elif not layer.every_package:
                 raise RecipeError(
-                    f"{package}: {reason[0]}", place=assignment.origin, hint=reason[1]
+                    f"{package} declares no flag {wish.flag!r}",
+                    place=wish.origin,
+                    hint=unknown_flag_hint(wish.flag, declared),
                 )
-            settings[flag.name] = Setting(assignment.value, assignment.origin, layer.name)
     return settings
 
 
@@ -203,10 +189,12 @@ def _check_consistent(layer: FlagLayer) -> None:
     for assignment in layer.assignments:
         first = seen.setdefault(assignment.flag, assignment)
         if first.value != assignment.value:
+            told = (
+                f"{assignment_text(one.flag, one.value)} at {one.origin}"
+                for one in (first, assignment)
+            )
             raise RecipeError(
-                f"{layer.name} contradicts itself: {assignment_text(first.flag, first.value)} at "
-                f"{first.origin}, {assignment_text(assignment.flag, assignment.value)} at "
-                f"{assignment.origin}",
+                f"{layer.name} contradicts itself: {', '.join(told)}",
                 place=assignment.origin,
                 hint=f"keep one of the two for {assignment.flag!r}",
             )
@@ -218,11 +206,3 @@ def unknown_flag_hint(flag: str, declared: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(flag, names, 1)
     guess = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"{guess}declared: {', '.join(names) or 'none'}"
-
-
-def _unknown(package: str, declared: Mapping[str, Flag], assignment: Assignment) -> RecipeError:
-    return RecipeError(
-        f"{package} declares no flag {assignment.flag!r}",
-        place=assignment.origin,
-        hint=unknown_flag_hint(assignment.flag, declared),
-    )

@@ -1,4 +1,5 @@
-"""Versions of packages, ordered by the Gentoo package manager specification (PMS, chapter 3).
+"""Versions of packages, ordered by the Gentoo package manager specification (PMS, chapter 3), and
+how one that upstream writes in a way of its own is written here.
 
 A version of a recipe is what upstream calls it (`1.1.1w`, `10.42`), within the grammar of PMS 3.2;
 the free text that a container calls its own version (`1.22.1-p1`) never comes here.
@@ -10,7 +11,9 @@ import re
 from dataclasses import dataclass, field
 
 from buildit.errors import RecipeError
-from buildit.model.versionhint import suggested
+
+VERSION = r"[0-9]+(?:\.[0-9]+)*[a-z]?(?:_(?:alpha|beta|pre|rc|p)[0-9]*)*(?:-r[0-9]+)?"
+"""A version as PMS 3.2 has it."""
 
 _LONGEST = 200  # far above any real version; keeps int() and error texts small
 _SUFFIX_RANK = {"alpha": 0, "beta": 1, "pre": 2, "rc": 3, "p": 5}
@@ -21,6 +24,7 @@ _PATTERN = re.compile(
     r"(?P<suffixes>(?:_(?:alpha|beta|pre|rc|p)[0-9]*)*)"
     r"(?:-r(?P<revision>[0-9]+))?"
 )
+_FORM = "a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2"
 
 Component = tuple[int, str, int]
 SortKey = tuple[int, tuple[Component, ...], str, tuple[tuple[int, int], ...], int]
@@ -57,24 +61,24 @@ class Version:
         """Whether both are equal but for the revision: the `~` operator (PMS 8.3.1)."""
         return self.sort_key[:4] == other.sort_key[:4]
 
-    def begins(self, other: Version) -> bool:
-        """Whether `other` equals this one in as many components as this has: `=…*` (PMS 8.3.1)."""
-        first, rest, letter, suffixes, _ = self.sort_key
-        other_first, other_rest, other_letter, other_suffixes, _ = other.sort_key
-        if "-r" in self.text:  # a written -r0 is a component too
-            return self.sort_key == other.sort_key
-        if first != other_first or rest != other_rest[: len(rest)]:
+    def has_prefix(self, wanted: Version) -> bool:
+        """Whether it equals the other one in as many components as that has: `=…*` (PMS 8.3.1)."""
+        first, rest, letter, suffixes, _ = wanted.sort_key
+        own_first, own_rest, own_letter, own_suffixes, _ = self.sort_key
+        if "-r" in wanted.text:  # a written -r0 is a component too
+            return wanted.sort_key == self.sort_key
+        if first != own_first or rest != own_rest[: len(rest)]:
             return False
         given = suffixes[:-1]
         if not letter and not given:
             return True
-        if rest != other_rest or letter != other_letter:
+        if rest != own_rest or letter != own_letter:
             return False
         if not given:
             return True
         # `_rc*` names every _rc: a suffix without a number is only a part of a component.
-        bare = not self.text[-1].isdigit()
-        compared = other_suffixes[: len(given)]
+        bare = not wanted.text[-1].isdigit()
+        compared = own_suffixes[: len(given)]
         if bare and len(compared) == len(given):
             return given[:-1] == compared[:-1] and given[-1][0] == compared[-1][0]
         return given == compared
@@ -87,9 +91,7 @@ def _refused(text: str, end: int, place: str | None) -> RecipeError:
     if len(text) > _LONGEST:
         shown = text[:40] + "…"
         return RecipeError(
-            f"version {shown!r} is longer than {_LONGEST} characters",
-            place=place,
-            hint="a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2",
+            f"version {shown!r} is longer than {_LONGEST} characters", place=place, hint=_FORM
         )
     rest = text[end:]
     near = suggested(text)
@@ -100,7 +102,7 @@ def _refused(text: str, end: int, place: str | None) -> RecipeError:
     elif near is not None:
         hint = f"write {near}; the sources keep upstream's own text"
     else:
-        hint = "a version looks like 1.22.1, 1.1.1w, 2.0_rc1 or 1.4-r2"
+        hint = _FORM
     found = f"{rest[0]!r} at column {end + 1}" if rest else "its end"
     return RecipeError(f"malformed version {text!r}: unexpected {found}", place=place, hint=hint)
 
@@ -129,3 +131,69 @@ def _component(number: str) -> Component:
     if number.startswith("0"):
         return (0, number.rstrip("0"), 0)
     return (1, "", int(number))
+
+
+def is_version(text: str) -> bool:
+    return len(text) <= _LONGEST and _PATTERN.fullmatch(text) is not None
+
+
+_LONGEST_FOREIGN = 100
+_HEAD = re.compile(
+    r"(?:v|r|ver|version|rel|release)?[-_.]?"
+    r"(?P<numbers>[0-9]+(?:(?:_[0-9]{1,3})+|(?:-[0-9]{1,3})+|(?:[.][0-9]+)*)(?![0-9]))"
+)
+_COUNTED = re.compile(r"r(?P<count>[0-9]+)(?:[.+-]g?[0-9a-f]{5,40})?")  # commits and a git hash
+_EPOCH = re.compile(r"[0-9]+:")
+_PART = re.compile(
+    r"[-._~+]?(?P<word>snapshot|preview|patch|build|git|alpha|beta|final|release|repack|dfsg|post|dev|pre"
+    r"|rc|ga|ds|cr|a|b|c|m|p)?[-._]?(?P<number>[0-9]*(?:[.][0-9]+(?![0-9a-z]))*)(?:[.+-]g?[0-9a-f]{7,40}$)?"
+)
+_SUFFIXES = {
+    "alpha": "alpha", "a": "alpha", "beta": "beta", "b": "beta",
+    "pre": "pre", "preview": "pre", "dev": "pre", "snapshot": "pre", "m": "pre",
+    "rc": "rc", "c": "rc", "cr": "rc", "p": "p", "patch": "p", "post": "p",
+    "build": "p", "git": "p", None: "p",
+}  # fmt: skip
+_DROPPED = frozenset(("final", "release", "ga", "dfsg", "ds", "repack"))
+
+
+def suggested(text: str) -> str | None:
+    """The version of PMS 3.2 that says the same, None where none is near.
+
+    Semver (`1.0.0-rc.1`), PEP 440 (`1.2.3a1`), Debian (`1.0~rc1`, `2.9+dfsg`), dates
+    (`4.4-20221106`), git tags (`v1.2.3`) and counts (`r1234.abcdef0`), OpenJDK
+    (`11.0.20.1+1`), boost (`1_2_3`).
+    """
+    lower = text.lower()
+    if len(text) > _LONGEST_FOREIGN or is_version(text):
+        return None
+    counted = _COUNTED.fullmatch(lower)
+    found = f"0_p{int(counted['count'])}" if counted else _rewritten(_EPOCH.sub("", lower, count=1))
+    return found if found is not None and is_version(found) else None
+
+
+def _rewritten(text: str) -> str | None:
+    head = _HEAD.match(text)
+    if head is None:
+        return None
+    made, rest = re.sub("[_-]", ".", head["numbers"]), text[head.end() :]
+    if re.match(r"[a-z](?![a-z0-9])", rest):
+        made, rest = made + rest[0], rest[1:]
+    while rest:
+        part = _PART.match(rest)
+        if part is None or not part[0] or not (part["word"] or part["number"]):
+            return None
+        word, number = part["word"], part["number"].replace(".", "")
+        if word not in _DROPPED:
+            made += f"_{_SUFFIXES[word]}{number}"
+        rest = rest[part.end() :]
+    return made
+
+
+def suggested_name(name: str) -> str | None:
+    """The `category/name-version` of a text that was taken for a name as a whole."""
+    for dash in re.finditer("-", name):
+        version = suggested(name[dash.end() :])
+        if version is not None and name[: dash.start()].rpartition("/")[2]:
+            return f"{name[: dash.start()]}-{version}"
+    return None

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 
 from buildit.errors import RecipeError
 from buildit.model.atom import Atom
-from buildit.model.condition import check_flags, holds, parse_condition
+from buildit.model.condition import (
+    Requirement,
+    check_flags,
+    check_required,
+    holds,
+    parse_condition,
+    parse_required,
+)
 from buildit.model.pathglob import path_matcher
-from buildit.model.required import Requirement, check_required, parse_required
 from buildit.model.sourcename import name_of
 from buildit.model.task import Group, User
 from buildit.model.use import (

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from buildit.digest import is_hex64
-from buildit.model.versionhint import VERSION
+from buildit.model.version import VERSION
 
 
 class LeafError(ValueError):

@@ -15,8 +15,7 @@ from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.atom import parse_name
 from buildit.model.nearest import nearest
 from buildit.model.use import Assignment, FlagLayer, parse_assignment
-from buildit.model.version import Version
-from buildit.model.versionhint import suggested_name
+from buildit.model.version import Version, suggested_name
 from buildit.recipe.merge import overlay
 from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
 from buildit.recipe.schema import parse

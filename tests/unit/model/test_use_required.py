@@ -7,10 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.model.condition import AllOf, AnyOf, AtMostOne, IfThen, Is, Not, OneOf, Rule, holds
-from buildit.model.required import (
+from buildit.model.condition import (
+    AllOf,
+    AnyOf,
+    AtMostOne,
+    IfThen,
+    Is,
+    Not,
+    OneOf,
     Requirement,
+    Rule,
     check_required,
+    holds,
     parse_portage,
     parse_required,
     rule_text,

@@ -131,7 +131,7 @@ def test_a_version_has_an_end() -> None:
     ],
 )
 def test_prefix_counts_components(pattern: str, version: str, expected: bool) -> None:
-    assert v(pattern).begins(v(version)) is expected
+    assert v(version).has_prefix(v(pattern)) is expected
 
 
 def test_same_upstream_ignores_the_revision_alone() -> None:
@@ -143,7 +143,7 @@ def test_same_upstream_ignores_the_revision_alone() -> None:
 @given(VERSIONS)
 def test_text_survives(text: str) -> None:
     assert str(v(text)) == text
-    assert v(text).begins(v(text))
+    assert v(text).has_prefix(v(text))
     assert v(text).same_upstream(v(text))
 
 

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
 from buildit.model.atom import Atom
-from buildit.model.version import Version
-from buildit.model.versionhint import suggested, suggested_name
+from buildit.model.version import Version, suggested, suggested_name
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
