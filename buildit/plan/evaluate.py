@@ -35,19 +35,8 @@ from buildit.model.use import (
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
 from buildit.recipe.leaf import id_of
-from buildit.recipe.package import (
-    ConditionalAtom,
-    ConditionalItem,
-    OutputSpec,
-    Package,
-    PatchSpec,
-    Recipe,
-    SourceSpec,
-)
-from buildit.recipe.yaml.node import Mapping as MappingNode
-from buildit.recipe.yaml.node import Node, Sequence
-
-_DEBIAN = "debian:"
+from buildit.recipe.package import OutputSpec, Package, PatchSpec, Recipe, SourceSpec
+from buildit.recipe.yaml.node import Node, follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +94,8 @@ class Evaluated:
 
     def enabled(self) -> str:
         """The value of `USE`: enabled flags and choices, sorted, separated by blanks."""
-        words = [
-            f"{name}={value}" if isinstance(value, str) else name
-            for name, value in self.flags.items()
-            if value
-        ]
-        return " ".join(sorted(words))
+        on = (assignment_text(name, value) for name, value in self.flags.items() if value)
+        return " ".join(sorted(word.removeprefix("+") for word in on))
 
     def flag_texts(self) -> tuple[str, ...]:
         return tuple(sorted(assignment_text(n, v) for n, v in self.flags.items()))
@@ -118,16 +103,7 @@ class Evaluated:
 
 def written_at(node: Node, *path: str | int) -> str:
     """Where the node at `path` was written, or the nearest node above it."""
-    for step in path:
-        inner: Node | None = None
-        if isinstance(node, MappingNode):
-            inner = node.get(str(step))
-        elif isinstance(node, Sequence) and isinstance(step, int) and step < len(node.items):
-            inner = node.items[step]
-        if inner is None:
-            break
-        node = inner
-    return str(node.place)
+    return str(follow(node, path)[0].place)
 
 
 def declared_flags(package: Package) -> Mapping[str, Flag]:
@@ -138,7 +114,6 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
     """
     flags = []
     for name, spec in package.recipe.use.items():
-        place = written_at(package.node, "use", name)
         default: FlagValue = spec.default
         if not spec.choices:
             if spec.default not in ("on", "off"):
@@ -148,6 +123,7 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
                     hint="write on or off, or give the flag `choices`",
                 )
             default = spec.default == "on"
+        place = written_at(package.node, "use", name)
         flags.append(Flag(name, default, spec.choices, spec.description, place))
     return declare(flags)
 
@@ -161,22 +137,24 @@ def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
     """
     declared = declared_flags(package)
     settings = resolve_flags(package.name, declared, _ordered(package.layers, layers))
-    check_required(package.name, _requirements(package, declared), declared, settings)
-    conditions = _Conditions(package, declared, flag_values(settings))
+    choices = {name: flag.choices for name, flag in declared.items()}
+    reading = _Reading(package, package.recipe, choices, flag_values(settings))
+    check_required(package.name, tuple(reading.requirements()), declared, settings)
     recipe = package.recipe
+    steps = {phase: getattr(recipe.steps, phase) for phase in Phase}
     return Evaluated(
         package=package,
         settings=settings,
-        sources=tuple(_sources(package)),
-        patches=tuple(_patches(package, conditions)),
-        wanted=tuple(_wanted(package, conditions)),
-        configure=tuple(_configure(package, conditions)),
-        overrides=_overrides(recipe),
+        sources=tuple(reading.sources()),
+        patches=tuple(reading.patches()),
+        wanted=tuple(reading.wanted()),
+        configure=tuple(reading.configure()),
+        overrides={phase: text for phase, text in steps.items() if text is not None},
         file_rules=tuple(
             RuleInput(
                 rule.path,
                 "" if rule.mode is None else f"{rule.mode:04o}",
-                _owner(package, number),
+                "" if rule.owner is None else reading.owner(rule.owner, number),
                 rule.capabilities,
             )
             for number, rule in enumerate(recipe.files)
@@ -197,113 +175,100 @@ def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
     )
 
 
-def _owner(package: Package, number: int) -> str:
-    """`uid:gid` of a rule of `files`; names are those that the recipe itself declares.
+def _ordered(own: tuple[FlagLayer, ...], given: tuple[FlagLayer, ...]) -> tuple[FlagLayer, ...]:
+    """DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
+    last = ("use", "command line")
+    first = (layer for each in (own, given) for layer in each if layer.name not in last)
+    return (*first, *(layer for name in last for layer in (*own, *given) if layer.name == name))
 
-    Raises:
-        RecipeError: at the owner's place, where it names another account or an impossible id.
-    """
-    recipe = package.recipe
-    text = recipe.files[number].owner
-    if text is None:
-        return ""
-    user, _, group = text.partition(":")
-    uid = recipe.users[user].uid if user in recipe.users else _id(user)
-    own = recipe.users[user].gid if user in recipe.users else _id(user)
-    gid = own if not group else recipe.groups[group].gid if group in recipe.groups else _id(group)
-    if uid is None or gid is None:
-        declared = ", ".join(sorted({*recipe.users, *recipe.groups})) or "none"
-        raise RecipeError(
-            f"the owner {text!r} is none of this recipe's accounts",
-            place=written_at(package.node, "files", number, "owner"),
-            hint=f"write numbers, as 33:33, or declare it in `users` and `groups`; "
-            f"declared: {declared}",
-        )
-    return f"{uid}:{gid}"
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A recipe as its flags have it; `choices` are those of its flags."""
+
+    package: Package
+    recipe: Recipe
+    choices: Mapping[str, tuple[str, ...]]
+    flags: Mapping[str, FlagValue]
+
+    def place(self, *path: str | int) -> str:
+        return written_at(self.package.node, *path)
+
+    def hold(self, text: str, *path: str | int) -> bool:
+        rule = parse_condition(text, place=self.place(*path))
+        check_flags(rule, self.choices, place=self.place(*path))
+        return holds(rule, self.flags)
+
+    def requirements(self) -> Iterator[Requirement]:
+        for number, value in enumerate(self.recipe.required_use):
+            place = self.place("required-use", number)
+            rule = parse_required(value, place=place)
+            check_flags(rule, self.choices, place=place)
+            yield Requirement(rule, place)
+
+    def sources(self) -> Iterator[WantedSource]:
+        for number, spec in enumerate(self.recipe.sources):
+            node, _, _ = follow(self.package.node, ("sources", number))
+            if not spec.unpack and spec.exclude:
+                raise node.error(
+                    "`exclude` is for archives, and this source is not unpacked",
+                    "leave out `exclude:` or `unpack: no`",
+                )
+            if not (spec.name or name_of(spec.url)):
+                raise node.error(f"the URL {spec.url} names no file", "write its `name:` too")
+            for glob in spec.exclude:
+                path_matcher(glob, place=str(node.place))
+            yield WantedSource(spec, node.place.file, str(node.place))
+
+    def patches(self) -> Iterator[WantedPatch]:
+        for written, item in self.recipe.patches.items():
+            spec = PatchSpec(description=item) if isinstance(item, str) else item
+            if spec.when is None or self.hold(spec.when, "patches", written, "when"):
+                node, key, _ = follow(self.package.node, ("patches", written))
+                place = (key or node).place
+                yield WantedPatch(written, place.file, str(place), spec)
+
+    def wanted(self) -> Iterator[WantedPackage]:
+        depends = self.recipe.depends
+        for role, items in (("build", depends.build), ("link", depends.link), ("run", depends.run)):
+            for number, item in enumerate(items):
+                path = ("depends", role, number)
+                if isinstance(item, str):
+                    yield wanted_package(role, item, self.place(*path))
+                elif self.hold(item.when, *path, "when"):
+                    yield wanted_package(role, item.atom, self.place(*path))
+
+    def configure(self) -> Iterator[str]:
+        for number, item in enumerate(self.recipe.configure):
+            if isinstance(item, str):
+                yield item
+            elif self.hold(item.when, "configure", number, "when"):
+                yield from (item.then,) if isinstance(item.then, str) else item.then
+
+    def owner(self, text: str, number: int) -> str:
+        """`uid:gid` of a rule of `files`; names are those that the recipe itself declares.
+
+        Raises:
+            RecipeError: at the owner's place, where it names another account or an impossible id.
+        """
+        users, groups = self.recipe.users, self.recipe.groups
+        user, _, group = text.partition(":")
+        uid, gid = (users[user].uid, users[user].gid) if user in users else (_id(user),) * 2
+        if group:
+            gid = groups[group].gid if group in groups else _id(group)
+        if uid is None or gid is None:
+            declared = ", ".join(sorted({*users, *groups})) or "none"
+            raise RecipeError(
+                f"the owner {text!r} is none of this recipe's accounts",
+                place=self.place("files", number, "owner"),
+                hint=f"write numbers, as 33:33, or declare it in `users` and `groups`; "
+                f"declared: {declared}",
+            )
+        return f"{uid}:{gid}"
 
 
 def _id(text: str) -> int | None:
     return 0 if text == "root" else id_of(text)
-
-
-def _ordered(own: tuple[FlagLayer, ...], given: tuple[FlagLayer, ...]) -> tuple[FlagLayer, ...]:
-    """DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
-    chain = tuple(layer for layer in own if layer.name != "use")
-    embedded = tuple(layer for layer in own if layer.name == "use")
-    command = tuple(layer for layer in given if layer.name == "command line")
-    outer = tuple(layer for layer in given if layer.name != "command line")
-    return (*chain, *outer, *embedded, *command)
-
-
-@dataclass(frozen=True, slots=True)
-class _Conditions:
-    package: Package
-    declared: Mapping[str, Flag]
-    flags: Mapping[str, FlagValue]
-
-    def hold(self, text: str, *path: str | int) -> bool:
-        place = written_at(self.package.node, *path)
-        rule = parse_condition(text, place=place)
-        check_flags(rule, {n: flag.choices for n, flag in self.declared.items()}, place=place)
-        return holds(rule, self.flags)
-
-
-def _requirements(package: Package, declared: Mapping[str, Flag]) -> tuple[Requirement, ...]:
-    requirements = []
-    for number, value in enumerate(package.recipe.required_use):
-        place = written_at(package.node, "required-use", number)
-        rule = parse_required(value, place=place)
-        check_flags(rule, {name: flag.choices for name, flag in declared.items()}, place=place)
-        requirements.append(Requirement(rule, place))
-    return tuple(requirements)
-
-
-def _sources(package: Package) -> Iterator[WantedSource]:
-    listed = package.node.get("sources")
-    for number, spec in enumerate(package.recipe.sources):
-        item = listed.items[number] if isinstance(listed, Sequence) else package.node
-        place = written_at(package.node, "sources", number)
-        _check_source(spec, place)
-        yield WantedSource(spec, item.place.file, place)
-
-
-def _check_source(spec: SourceSpec, place: str) -> None:
-    if not spec.unpack and spec.exclude:
-        raise RecipeError(
-            "`exclude` is for archives, and this source is not unpacked",
-            place=place,
-            hint="leave out `exclude:` or `unpack: no`",
-        )
-    if not (spec.name or name_of(spec.url)):
-        raise RecipeError(
-            f"the URL {spec.url} names no file", place=place, hint="write its `name:` too"
-        )
-    for glob in spec.exclude:
-        path_matcher(glob, place=place)
-
-
-def _patches(package: Package, conditions: _Conditions) -> Iterator[WantedPatch]:
-    listed = package.node.get("patches")
-    for written, item in package.recipe.patches.items():
-        spec = PatchSpec(description=item) if isinstance(item, str) else item
-        if spec.when is None or conditions.hold(spec.when, "patches", written, "when"):
-            key = listed.key(written) if isinstance(listed, MappingNode) else None
-            place = key.place if key else package.node.place
-            yield WantedPatch(written, place.file, str(place), spec)
-
-
-def _wanted(package: Package, conditions: _Conditions) -> Iterator[WantedPackage]:
-    depends = package.recipe.depends
-    for role, items in (("build", depends.build), ("link", depends.link), ("run", depends.run)):
-        for number, item in enumerate(items):
-            path = ("depends", role, number)
-            text = item
-            if isinstance(item, ConditionalAtom):
-                if not conditions.hold(item.when, *path, "when"):
-                    continue
-                text = item.atom
-            place = written_at(package.node, *path)
-            yield wanted_package(role, str(text), place)
 
 
 def wanted_package(role: str, text: str, place: str) -> WantedPackage:
@@ -312,26 +277,6 @@ def wanted_package(role: str, text: str, place: str) -> WantedPackage:
     Raises:
         RecipeError: it is neither an atom nor `debian:name[=version]`.
     """
-    if text.startswith(_DEBIAN):
-        return WantedPackage(role, None, text.removeprefix(_DEBIAN), place)
+    if text.startswith("debian:"):
+        return WantedPackage(role, None, text.removeprefix("debian:"), place)
     return WantedPackage(role, Atom.parse(text, place=place), "", place)
-
-
-def _configure(package: Package, conditions: _Conditions) -> Iterator[str]:
-    for number, item in enumerate(package.recipe.configure):
-        if isinstance(item, ConditionalItem):
-            if conditions.hold(item.when, "configure", number, "when"):
-                yield from (item.then,) if isinstance(item.then, str) else item.then
-        else:
-            yield item
-
-
-def _overrides(recipe: Recipe) -> dict[Phase, str]:
-    written = {
-        Phase.PREPARE: recipe.steps.prepare,
-        Phase.CONFIGURE: recipe.steps.configure,
-        Phase.COMPILE: recipe.steps.compile,
-        Phase.CHECK: recipe.steps.check,
-        Phase.INSTALL: recipe.steps.install,
-    }
-    return {phase: text for phase, text in written.items() if text is not None}

@@ -20,9 +20,10 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, unquote
 
 from buildit.digest import BuildKey, Digest, is_hex64
@@ -102,134 +103,30 @@ def format_lock(lock: Lock) -> str:
     lines = [_COMMENT, HEADER]
     for platform in sorted(lock.sections):
         lines.append(f"[{platform}]")
-        lines.extend(sorted(_records(lock.sections[platform])))
+        lines.extend(sorted(map(_line, _rows(lock.sections[platform]))))
     return "\n".join(lines) + "\n"
 
 
-def _records(section: Section) -> list[str]:
-    lines = [
-        _line("deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest)
-        for asker, debs in section.debs.items()
-        for d in debs
-    ]
-    lines += [_line("request", asker, digest) for asker, digest in section.requests.items()]
-    lines += [_line("index", suite, date) for suite, date in section.indices.items()]
-    lines += [
-        _line("package", p.name, p.version, p.recipe, p.key, *p.flags) for p in section.packages
-    ]
-    lines += [_line("source", s.package, s.digest, s.name) for s in section.sources]
-    lines += [_line("patch", p.package, p.canonical, p.raw or "-", p.name) for p in section.patches]
-    lines += [_line("output", *name, diff_id) for name, diff_id in section.outputs.items()]
-    lines += [
-        _line("synced", name, digest, _date(moment))
-        for (name, digest), moment in section.synced.items()
-    ]
-    return lines
+def _rows(section: Section) -> Iterator[tuple[str, ...]]:
+    """Each record as its words; `_RECORDS` reads them."""
+    for asker, debs in section.debs.items():
+        for d in debs:
+            yield "deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest
+    yield from (("request", *pair) for pair in section.requests.items())
+    yield from (("index", *pair) for pair in section.indices.items())
+    for one in section.packages:
+        yield "package", one.name, one.version, one.recipe, one.key, *one.flags
+    yield from (("source", one.package, one.digest, one.name) for one in section.sources)
+    for patch in section.patches:
+        yield "patch", patch.package, patch.canonical, patch.raw or "-", patch.name
+    yield from (("output", *name, diff_id) for name, diff_id in section.outputs.items())
+    yield from (("synced", *of, _date(moment)) for of, moment in section.synced.items())
 
 
-def _line(*words: str) -> str:
+def _line(words: tuple[str, ...]) -> str:
     return " ".join(
         quote(word.replace("%", "%25"), safe=_SAFE, errors="surrogateescape") for word in words
     )
-
-
-def parse_lock(text: str, file: str) -> Lock:
-    """Read a lock.
-
-    Raises:
-        RecipeError: the text is not a lock of this format; the place names the line.
-    """
-    sections: dict[str, _Builder] = {}
-    current: _Builder | None = None
-    header = False
-    for number, line in enumerate(text.splitlines(), 1):
-        place = f"{file}:{number}:1"
-        if not line or line.startswith("#"):
-            continue
-        if not header:
-            if line != HEADER:
-                raise RecipeError(
-                    f"not a lock of this buildit: expected {HEADER!r}, found {line[:60]!r}",
-                    place=place,
-                    hint="use the buildit that wrote it, or delete it and lock anew",
-                )
-            header = True
-        elif line.startswith("[") and line.endswith("]"):
-            current = sections.setdefault(line[1:-1], _Builder())
-        elif current is None:
-            raise RecipeError("a record before the first [platform]", place=place, hint=_HINT)
-        else:
-            current.add(
-                [unquote(word, errors="surrogateescape") for word in line.split(" ")], place
-            )
-    return Lock({platform: builder.section() for platform, builder in sections.items()})
-
-
-_SUBJECT = {"deb": 2, "index": 1, "output": 2, "package": 1, "request": 1, "synced": 2}
-"""How many words say what a record is about: a merge of two locks may leave two of them."""
-
-_HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"
-
-
-class _Builder:
-    """Collects the records of one section."""
-
-    def __init__(self) -> None:
-        self.places: dict[tuple[str, ...], str] = {}
-        self.debs: dict[str, list[DebRef]] = {}
-        self.synced: dict[tuple[str, Digest], int] = {}
-        self.made = Section()
-
-    def add(self, words: list[str], place: str) -> None:
-        subject = (words[0], *words[1 : 1 + _SUBJECT.get(words[0], 0)])
-        first = self.places.setdefault(subject, place)
-        if first != place and len(subject) > 1:
-            raise RecipeError(
-                f"a second record of {' '.join(subject)}",
-                place=place,
-                hint=f"the first is at {first}; keep one of the two, or lock anew",
-            )
-        try:
-            self._add(words[0], words[1:])
-        except (ValueError, IndexError) as error:
-            raise RecipeError(
-                f"not a lock record: {' '.join(words)[:80]!r}", place=place, hint=_HINT
-            ) from error
-
-    def _add(self, kind: str, words: list[str]) -> None:
-        made = self.made
-        match kind, words:
-            case "deb", [asker, name, version, arch, suite, path, size, digest]:
-                deb = DebRef(name, version, arch, suite, path, _size(size), _digest(digest))
-                self.debs.setdefault(asker, []).append(deb)
-            case "index", [suite, date]:
-                self.made = replace(made, indices={**made.indices, suite: date})
-            case "request", [asker, digest]:
-                self.made = replace(made, requests={**made.requests, asker: _digest(digest)})
-            case "package", [name, version, recipe, key, *flags]:
-                package = LockedPackage(
-                    name, version, _digest(recipe), BuildKey(_digest(key)), tuple(flags)
-                )
-                self.made = replace(made, packages=(*made.packages, package))
-            case "source", [package_name, digest, name]:
-                source = LockedSource(package_name, _digest(digest), name)
-                self.made = replace(made, sources=(*made.sources, source))
-            case "patch", [package_name, digest, raw, name]:
-                patch = LockedPatch(
-                    package_name, _digest(digest), None if raw == "-" else _digest(raw), name
-                )
-                self.made = replace(made, patches=(*made.patches, patch))
-            case "output", [package_name, output, digest]:
-                key_ = (package_name, output)
-                self.made = replace(made, outputs={**made.outputs, key_: _digest(digest)})
-            case "synced", [name, digest, date]:
-                self.synced[name, _digest(digest)] = _moment(date)
-            case _:
-                raise ValueError(kind)
-
-    def section(self) -> Section:
-        debs = {asker: tuple(debs) for asker, debs in self.debs.items()}
-        return replace(self.made, debs=debs, synced=self.synced)
 
 
 @lru_cache(maxsize=1024)
@@ -257,51 +154,144 @@ def _digest(text: str) -> Digest:
     return Digest(text)
 
 
+def _raw(text: str) -> Digest | None:
+    return None if text == "-" else _digest(text)
+
+
+_RECORDS: Mapping[str, tuple[int, tuple[Callable[[str], object], ...]]] = {
+    "deb": (2, (str, str, str, str, str, str, _size, _digest)),
+    "index": (1, (str, str)),
+    "output": (2, (str, str, _digest)),
+    "package": (1, (str, str, _digest, _digest)),  # and flags
+    "patch": (0, (str, _digest, _raw, str)),
+    "request": (1, (str, _digest)),
+    "source": (0, (str, _digest, str)),
+    "synced": (2, (str, _digest, _moment)),
+}
+"""How many words say what a record is about (a merge of two locks may leave two of them; 0 where
+that may be), and how its words are read."""
+
+_HINT = "undo the edit (git checkout buildit.lock), or delete the file and run `buildit lock`"
+
+
+def parse_lock(text: str, file: str) -> Lock:
+    """Read a lock.
+
+    Raises:
+        RecipeError: the text is not a lock of this format; the place names the line.
+    """
+    sections: dict[str, _Records] = {}
+    current: _Records | None = None
+    header = False
+    for number, line in enumerate(text.splitlines(), 1):
+        place = f"{file}:{number}:1"
+        if not line or line.startswith("#"):
+            continue
+        if not header:
+            if line != HEADER:
+                raise RecipeError(
+                    f"not a lock of this buildit: expected {HEADER!r}, found {line[:60]!r}",
+                    place=place,
+                    hint="use the buildit that wrote it, or delete it and lock anew",
+                )
+            header = True
+        elif line.startswith("[") and line.endswith("]"):
+            current = sections.setdefault(line[1:-1], _Records())
+        elif current is None:
+            raise RecipeError("a record before the first [platform]", place=place, hint=_HINT)
+        else:
+            words = [unquote(word, errors="surrogateescape") for word in line.split(" ")]
+            current.add(words, place)
+    return Lock({platform: records.section() for platform, records in sections.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """The records of one section as they are read: where each subject was, and rows by kind."""
+
+    places: dict[tuple[str, ...], str] = field(default_factory=dict)
+    rows: dict[str, list[tuple[Any, ...]]] = field(
+        default_factory=lambda: {kind: [] for kind in _RECORDS}
+    )
+
+    def add(self, words: list[str], place: str) -> None:
+        kind, *values = words
+        about, readers = _RECORDS.get(kind, (0, ()))
+        subject = (kind, *values[:about])
+        first = self.places.setdefault(subject, place) if about else place
+        if first != place:
+            raise RecipeError(
+                f"a second record of {' '.join(subject)}",
+                place=place,
+                hint=f"the first is at {first}; keep one of the two, or lock anew",
+            )
+        flags = values[len(readers) :]
+        try:
+            if kind not in _RECORDS or (flags and kind != "package"):
+                raise ValueError(kind)
+            read = (reader(value) for reader, value in zip(readers, values, strict=not flags))
+            self.rows[kind].append((*read, *flags))
+        except ValueError as error:
+            message = f"not a lock record: {' '.join(words)[:80]!r}"
+            raise RecipeError(message, place=place, hint=_HINT) from error
+
+    def section(self) -> Section:
+        rows = self.rows
+        debs: dict[str, tuple[DebRef, ...]] = {}
+        for asker, *deb in rows["deb"]:
+            debs[asker] = (*debs.get(asker, ()), DebRef(*deb))
+        return Section(
+            debs=debs,
+            requests=dict(rows["request"]),
+            indices=dict(rows["index"]),
+            packages=tuple(
+                LockedPackage(name, version, recipe, key, tuple(flags))
+                for name, version, recipe, key, *flags in rows["package"]
+            ),
+            sources=tuple(LockedSource(*row) for row in rows["source"]),
+            patches=tuple(LockedPatch(*row) for row in rows["patch"]),
+            outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
+            synced={(name, digest): moment for name, digest, moment in rows["synced"]},
+        )
+
+
 def changes(old: Section, new: Section) -> tuple[str, ...]:
     """What moves between two sections, in words; outputs do not count, they follow."""
     lines: list[str] = []
     for asker in sorted({*old.debs, *new.debs}):
-        before = {deb.name: deb for deb in old.debs.get(asker, ())}
-        after = {deb.name: deb for deb in new.debs.get(asker, ())}
-        lines += _moved(
-            f"{asker}: ",
-            {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in before.items()},
-            {name: f"{deb.version} ({deb.digest[:12]})" for name, deb in after.items()},
-        )
+        debs = (section.debs.get(asker, ()) for section in (old, new))
+        named = ({d.name: f"{d.version} ({d.digest[:12]})" for d in each} for each in debs)
+        lines += _moved(f"{asker}: ", *named)
     lines += _moved_packages(old, new)
+    sources = (section.sources for section in (old, new))
     lines += _moved(
         "source of ",
-        {f"{source.package} {source.name}": source.digest[:12] for source in old.sources},
-        {f"{source.package} {source.name}": source.digest[:12] for source in new.sources},
+        *({f"{one.package} {one.name}": one.digest[:12] for one in each} for each in sources),
     )
+    patches = (section.patches for section in (old, new))
     lines += _moved(
         "patch of ",
-        {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in old.patches},
-        {f"{patch.package} {patch.name}": patch.canonical[:12] for patch in new.patches},
+        *({f"{one.package} {one.name}": one.canonical[:12] for one in each} for each in patches),
     )
-    lines += _moved_files(old, new)
-    return tuple(lines)
+    return (*lines, *_moved_files(old, new))
 
 
 def _moved_files(old: Section, new: Section) -> list[str]:
     """A line for each way that synced files move, however many they are."""
     before, after = ({name for name, _ in section.synced} for section in (old, new))
     changed = {name for name, _ in new.synced.keys() - old.synced.keys()} & before
-    lines = []
-    for names, what in (
-        (changed, "changed, dated now"),
-        (after - before, "new, dated now"),
-        (before - after, "no longer there"),
-    ):
-        if names:
-            lines.append(f"synced {some(sorted(names))}: {what}")
+    words = {
+        "changed, dated now": changed,
+        "new, dated now": after - before,
+        "no longer there": before - after,
+    }
+    lines = [f"synced {some(sorted(names))}: {what}" for what, names in words.items() if names]
     gone = {name for name, _ in old.synced.keys() - new.synced.keys()} & after - changed
     return [*lines, *(f"synced {name}: another content is gone" for name in sorted(gone))]
 
 
 def _moved_packages(old: Section, new: Section) -> list[str]:
-    before = {package.name: package for package in old.packages}
-    after = {package.name: package for package in new.packages}
+    before, after = ({one.name: one for one in section.packages} for section in (old, new))
     lines = []
     for name in sorted({*before, *after}):
         if name not in after:

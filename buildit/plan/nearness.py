@@ -15,6 +15,7 @@ from typing import Any
 from buildit.digest import BuildKey
 from buildit.model.amount import some
 
+Record = Mapping[str, Any]
 LabelOf = Callable[[BuildKey], str]
 """`category/name-version` of a key, or its first digits where it is not known."""
 
@@ -58,14 +59,12 @@ def _record(text: str) -> dict[str, Any]:
     return found
 
 
-def _version(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _version(before: Record, after: Record) -> Iterator[str]:
     if before.get("version") != after.get("version"):
         yield f"version {before.get('version')} -> {after.get('version')}"
 
 
-def _patches(
-    before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str]
-) -> Iterator[str]:
+def _patches(before: Record, after: Record, names: Sequence[str]) -> Iterator[str]:
     was = [(one["sha256"], one["strip"]) for one in before.get("patches", ())]
     now = [(one["sha256"], one["strip"]) for one in after.get("patches", ())]
     if sorted(was) == sorted(now):
@@ -83,22 +82,21 @@ def _patches(
             yield f"patch {name} {'changed' if left else 'is new'}"
             if left:
                 gone[left.pop(0)] -= 1
-    rest = gone.total()
-    if rest:
+    if rest := gone.total():
         yield f"{rest} patch{' is' if rest == 1 else 'es are'} gone"
 
 
-def _flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    was = set(before.get("environment", {}).get("USE", "").split())
-    now = set(after.get("environment", {}).get("USE", "").split())
-    changed = sorted(was ^ now)
-    if changed:
-        then = " ".join(f"{'+' if flag in was else '-'}{flag}" for flag in changed)
-        here = " ".join(f"{'+' if flag in now else '-'}{flag}" for flag in changed)
+def _flags(before: Record, after: Record) -> Iterator[str]:
+    was, now = (set(one.get("environment", {}).get("USE", "").split()) for one in (before, after))
+    then, here = (
+        " ".join(f"{'+' if flag in flags else '-'}{flag}" for flag in sorted(was ^ now))
+        for flags in (was, now)
+    )
+    if was != now:
         yield f"flags {then} -> {here}"
 
 
-def _by_name(record: Mapping[str, Any], key: str) -> dict[str, object]:
+def _by_name(record: Record, key: str) -> dict[str, object]:
     listed = record.get(key, ())
     names = [one.get("name") or "" for one in listed]
     return {
@@ -107,7 +105,7 @@ def _by_name(record: Mapping[str, Any], key: str) -> dict[str, object]:
     }
 
 
-def _by_path(record: Mapping[str, Any]) -> dict[str, object]:
+def _by_path(record: Record) -> dict[str, object]:
     return {f"files/{one['path']}": one for one in record.get("files", ())}
 
 
@@ -118,9 +116,7 @@ def _named(noun: str, before: Mapping[str, object], after: Mapping[str, object])
             yield f"{noun} {name} {verb}"
 
 
-def _dependencies(
-    before: Mapping[str, Any], after: Mapping[str, Any], label: LabelOf
-) -> Iterator[str]:
+def _dependencies(before: Record, after: Record, label: LabelOf) -> Iterator[str]:
     was = {one["key"]: one["outputs"] for one in before.get("dependencies", ())}
     now = {one["key"]: one["outputs"] for one in after.get("dependencies", ())}
     gone = {key: label(BuildKey(key)) for key in was if key not in now}
@@ -149,9 +145,8 @@ def _name(text: str) -> str:
     return stem if dash and version[:1].isdigit() else text
 
 
-def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    was = _words_by_phase(before)
-    now = _words_by_phase(after)
+def _steps(before: Record, after: Record) -> Iterator[str]:
+    was, now = _words_by_phase(before), _words_by_phase(after)
     for phase in dict.fromkeys([*was, *now]):
         old, new = was.get(phase), now.get(phase)
         if old == new:
@@ -161,39 +156,30 @@ def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]
             continue
         come = [word for word in new if word not in old]
         gone = [word for word in old if word not in new]
-        if any(map(_is_script, (*come, *gone))):
+        if any(len(word) > 60 or "\n" in word for word in (*come, *gone)):
             yield f"the script of {phase} changed"
             continue
-        parts = [f"{_list(come)} {_is(come)} new"] if come else []
-        parts += [f"{_list(gone)} {_is(gone)} gone"] if gone else []
+        parts = [
+            f"{some(words, _SHOWN_WORDS)} {'is' if len(words) == 1 else 'are'} {what}"
+            for words, what in ((come, "new"), (gone, "gone"))
+            if words
+        ]
         yield f"{phase}: {', '.join(parts) or 'its arguments are in another order'}"
 
 
-def _words_by_phase(record: Mapping[str, Any]) -> dict[str, list[str]]:
+def _words_by_phase(record: Record) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for step in record.get("steps", ()):
         found.setdefault(step["phase"], []).extend(step["argv"])
     return found
 
 
-def _is_script(word: str) -> bool:
-    return len(word) > 60 or "\n" in word
-
-
-def _is(words: Sequence[str]) -> str:
-    return "is" if len(words) == 1 else "are"
-
-
-def _list(words: Sequence[str]) -> str:
-    return some(words, _SHOWN_WORDS)
-
-
-def _toolchain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _toolchain(before: Record, after: Record) -> Iterator[str]:
     if before.get("toolchain") != after.get("toolchain"):
         yield "another toolchain"
 
 
-def _rules(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _rules(before: Record, after: Record) -> Iterator[str]:
     was, now = before.get("rules", {}), after.get("rules", {})
     changed = [
         f"{name} {was.get(name, 'none')} -> {now.get(name, 'none')}"
@@ -204,7 +190,7 @@ def _rules(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]
         yield f"buildit's own rules changed ({', '.join(changed)})"
 
 
-def _rest(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _rest(before: Record, after: Record) -> Iterator[str]:
     was, now = dict(_flat(before)), dict(_flat(after))
     for path in dict.fromkeys([*now, *was]):
         if path.partition(".")[0] in _TOLD or path == "environment.USE":

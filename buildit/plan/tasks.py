@@ -6,7 +6,7 @@ headers include headers, and the linker follows NEEDED) and of its tools (runtim
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -42,14 +42,15 @@ from buildit.plan.identity import (
     deb_record,
     record_text,
 )
-from buildit.plan.steps import environment, reads_use, steps
+from buildit.plan.steps import Step, environment, reads_use, steps
 
 if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
-    from buildit.plan.evaluate import Evaluated, WantedPackage, WantedSource
+    from buildit.plan.evaluate import Evaluated, WantedPackage
     from buildit.plan.resolve import Selection
+    from buildit.recipe.package import SourceSpec
 
 DEV = "dev"
-DEB_OUTPUTS = (RUNTIME, DEV)
+DEB_OUTPUTS: tuple[str, ...] = (RUNTIME, DEV)
 """What a build sees of a further .deb: all but documentation."""
 
 
@@ -79,6 +80,18 @@ class Pinned:
     toolchains: Mapping[str, Toolchain]
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
 
+    def listed(self, wanted: WantedPackage) -> tuple[DebRef, ...]:
+        """The .deb that a dependency names, with what it depends on.
+
+        Raises:
+            UnsatisfiableError: it is not pinned.
+        """
+        name = f"debian:{wanted.debian}"
+        if not self.debs.get(name):
+            hint = "run `buildit lock --update`"
+            raise UnsatisfiableError(f"{name} is not locked", place=wanted.place, hint=hint)
+        return self.debs[name]
+
 
 def deb_task(
     deb: DebRef,
@@ -95,10 +108,15 @@ def deb_task(
     """
     others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
     group = (deb, *others)
-    record = _deb_record(deb, toolchain, group, rules, without)
+
+    def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
+        digests = tuple(sorted(other.digest for other in near if other != one))
+        return record_text(deb_record(one.digest, toolchain.identity, digests, rules, without))
+
     loaded = toolchain.run.get(deb.name, ())
-    run = [_deb_record(one, toolchain, group, rules) for one in others if one.name in loaded]
-    run += [_deb_record(one, toolchain, (), rules) for one in toolchain.debs if one.name in loaded]
+    run = [recorded(one, group) for one in others if one.name in loaded]
+    run += [recorded(one, ()) for one in toolchain.debs if one.name in loaded]
+    record = recorded(deb, group, without)
     return Task(
         key=build_key(record),
         kind=DEBIAN,
@@ -118,17 +136,6 @@ def _depends(key: BuildKey) -> RunNeed:
     return RunNeed(key, RUNTIME, "Depends")
 
 
-def _deb_record(
-    deb: DebRef,
-    toolchain: Toolchain,
-    group: tuple[DebRef, ...],
-    rules: Rules,
-    without: tuple[str, ...] = (),
-) -> str:
-    digests = tuple(sorted(other.digest for other in group if other != deb))
-    return record_text(deb_record(deb.digest, toolchain.identity, digests, rules, without))
-
-
 def named_deb_task(
     wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: Rules
 ) -> Task:
@@ -138,12 +145,17 @@ def named_deb_task(
         UnsatisfiableError: it is not pinned, no package's own name, or the toolchain has another
             version.
     """
-    name = wanted.debian.partition("=")[0]
+    name, _, version = wanted.debian.partition("=")
     own = next((deb for deb in toolchain.debs if deb.name == name), None)
     if own is not None:
-        _check_version(wanted, own)
+        if version not in ("", own.version):
+            raise UnsatisfiableError(
+                f"the toolchain has {name} {own.version}, not {version}",
+                place=wanted.place,
+                hint="leave the version out; `buildit lock --update toolchain` takes newer ones",
+            )
         return deb_task(own, toolchain, (), rules, wanted.without)
-    listed = _listed(wanted, pinned)
+    listed = pinned.listed(wanted)
     found = next((deb for deb in listed if deb.name == name), None)
     if found is None:
         raise UnsatisfiableError(
@@ -152,17 +164,6 @@ def named_deb_task(
             hint=f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}",
         )
     return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.without)
-
-
-def _listed(wanted: WantedPackage, pinned: Pinned) -> tuple[DebRef, ...]:
-    listed = pinned.debs.get(f"debian:{wanted.debian}")
-    if not listed:
-        raise UnsatisfiableError(
-            f"debian:{wanted.debian} is not locked",
-            place=wanted.place,
-            hint="run `buildit lock --update`",
-        )
-    return listed
 
 
 def _further(listed: tuple[DebRef, ...], toolchain: Toolchain) -> tuple[DebRef, ...]:
@@ -175,35 +176,30 @@ class _Graph:
     """Nodes made so far, and per package name what a dependent needs to know of it.
 
     `beside` are the nodes that must be at hand where a node is used: those that a package is
-    linked against, not its tools; those that were chosen with a .deb.
+    linked against, not its tools; those that were chosen with a .deb. `inside` are the .debs of the
+    toolchains.
     """
 
-    selection: Selection
     pinned: Pinned
     rules: Rules
+    inside: frozenset[DebRef]
     nodes: dict[BuildKey, Task] = field(default_factory=dict)
     by_name: dict[str, BuildKey] = field(default_factory=dict)
     beside: dict[BuildKey, tuple[BuildKey, ...]] = field(default_factory=dict)
 
-    def is_toolchains(self, key: BuildKey) -> bool:
-        """Whether a build has this node's files already: it is a .deb of the toolchain."""
-        debs = self.nodes[key].inputs.debs[:1]
-        return any(
-            d in toolchain.debs for d in debs for toolchain in self.pinned.toolchains.values()
-        )
-
-    def add_deb(self, deb: DebRef, toolchain: Toolchain, beside: tuple[DebRef, ...]) -> BuildKey:
+    def add(self, node: Task, toolchain: Toolchain) -> BuildKey:
         """Add a .deb, and those that the toolchain says an image with it needs besides."""
-        return self._add(deb_task(deb, toolchain, beside, self.rules), deb, toolchain)
-
-    def _add(self, node: Task, deb: DebRef, toolchain: Toolchain) -> BuildKey:
-        if node.key in self.nodes:
-            return node.key
-        self.nodes[node.key] = node
-        for other in toolchain.debs:
-            if other.name in toolchain.run.get(deb.name, ()):
-                self.add_deb(other, toolchain, ())
+        if node.key not in self.nodes:
+            self.nodes[node.key] = node
+            loaded = toolchain.run.get(node.inputs.debs[0].name, ())
+            self.add_debs([deb for deb in toolchain.debs if deb.name in loaded], toolchain, ())
         return node.key
+
+    def add_debs(
+        self, debs: Iterable[DebRef], toolchain: Toolchain, beside: tuple[DebRef, ...]
+    ) -> tuple[BuildKey, ...]:
+        made = (deb_task(deb, toolchain, beside, self.rules) for deb in debs)
+        return tuple(self.add(one, toolchain) for one in made)
 
     def debs(self, wanted: WantedPackage, toolchain: Toolchain) -> tuple[BuildKey, ...]:
         """The .debs beyond the toolchain that a dependency on a Debian package brings.
@@ -212,38 +208,40 @@ class _Graph:
         """
         node = named_deb_task(wanted, self.pinned, toolchain, self.rules)
         named = node.inputs.debs[0]
-        known = {deb.name for deb in toolchain.debs}
-        is_own = named.name in known
+        is_own = named in toolchain.debs
         if wanted.role != "run" and is_own:
             return ()
-        listed = () if is_own and not wanted.depends else _listed(wanted, self.pinned)
+        listed = () if is_own and not wanted.depends else self.pinned.listed(wanted)
         further = _further(listed, toolchain)
-        keys = tuple(self.add_deb(deb, toolchain, further) for deb in further)
+        keys = self.add_debs(further, toolchain, further)
         self.beside |= dict.fromkeys(keys, keys)
         if wanted.role == "run":
-            self._add(node, named, toolchain)
+            self.add(node, toolchain)
             if wanted.depends:
-                inside = (deb for deb in listed if deb.name in known and deb != named)
-                keys = (*keys, *(self.add_deb(deb, toolchain, ()) for deb in inside))
-                self._take_along(node, keys)
+                inside = [deb for deb in listed if deb not in (*further, named)]
+                keys += self.add_debs(inside, toolchain, ())
+                node = self.nodes[node.key]
+                others = (key for key in keys if self.nodes[key].subject != node.subject)
+                needs = dict.fromkeys((*node.run_needs(), *map(_depends, others)))
+                self.nodes[node.key] = replace(node, outputs={RUNTIME: RunTime(tuple(needs))})
         return keys
 
-    def _take_along(self, asked: Task, keys: tuple[BuildKey, ...]) -> None:
-        """Make an image that takes a .deb take others too."""
-        node = self.nodes[asked.key]
-        others = (_depends(key) for key in keys if self.nodes[key].subject != node.subject)
-        needs = tuple(dict.fromkeys((*node.run_needs(), *others)))
-        self.nodes[asked.key] = replace(node, outputs={RUNTIME: RunTime(needs)})
-
-
-def _check_version(wanted: WantedPackage, own: DebRef) -> None:
-    name, _, version = wanted.debian.partition("=")
-    if version not in ("", own.version):
-        raise UnsatisfiableError(
-            f"the toolchain has {name} {own.version}, not {version}",
-            place=wanted.place,
-            hint="leave the version out; `buildit lock --update toolchain` takes newer ones",
-        )
+    def reach(self, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
+        """`start` and what it needs in turn: to be linked against, or to run as a tool; without
+        the .debs of a toolchain, which each build has."""
+        seen = {start: None}
+        queue = [start]
+        for key in queue:
+            further = [*self.beside.get(key, ())]
+            if role == "build":
+                further += [need.key for need in self.nodes[key].run_needs()]
+            for one in further:
+                if one not in seen and not self.inside.intersection(
+                    self.nodes[one].inputs.debs[:1]
+                ):
+                    seen[one] = None
+                    queue.append(one)
+        return tuple(seen)
 
 
 def tasks(
@@ -261,7 +259,8 @@ def tasks(
     Raises:
         UnsatisfiableError: a Debian package is not pinned.
     """
-    graph = _Graph(selection, pinned, rules)
+    inside = (deb for toolchain in pinned.toolchains.values() for deb in toolchain.debs)
+    graph = _Graph(pinned, rules, frozenset(inside))
     for name, evaluated in selection.chosen.items():
         node, linked = _node(graph, evaluated, gathered[name], platform)
         graph.nodes[node.key] = node
@@ -277,11 +276,33 @@ def _node(
     graph: _Graph, evaluated: Evaluated, gathered: LocalInputs, platform: Platform
 ) -> tuple[Task, tuple[BuildKey, ...]]:
     """A package's node, and the keys of those that it is linked against."""
-    package = evaluated.package
-    toolchain = graph.pinned.toolchains[package.recipe.toolchain]
+    package, recipe = evaluated.package, evaluated.package.recipe
+    toolchain = graph.pinned.toolchains[recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
-    inputs = _inputs(evaluated, gathered, platform, toolchain, dependencies, graph.rules)
+    canonical = [digest for digest, _ in gathered.patches]
+    patches = tuple(zip(evaluated.patches, canonical, strict=True))
+    sources = [one.spec for one in evaluated.sources]
+    keys = gathered.keys or ((),) * len(sources)
+    phases, variables = _phases(evaluated, platform)
+    inputs = BuildInputs(
+        name=package.name,
+        version=package.version,
+        build_platform=platform,
+        target_platform=platform,
+        sources=tuple(map(_input, sources)),
+        patches=tuple(PatchInput(digest, patch.spec.strip) for patch, digest in patches),
+        files=gathered.files,
+        steps=phases,
+        environment=variables,
+        file_rules=evaluated.file_rules,
+        outputs=evaluated.outputs,
+        strip=recipe.strip == "yes",
+        toolchain=toolchain.identity,
+        dependencies=dependencies,
+        rules=graph.rules,
+    )
     record = record_text(inputs.record())
+    needs = tuple(_run(graph, evaluated, toolchain))
     node = Task(
         key=build_key(record),
         kind=PACKAGE,
@@ -291,83 +312,47 @@ def _node(
         platform=str(platform),
         inputs=Inputs(
             dependencies=dependencies,
-            sources=tuple(_source(evaluated, gathered, i) for i in range(len(evaluated.sources))),
-            patches=tuple(_remote_patches(evaluated, gathered)),
+            sources=tuple(map(_source, sources, keys)),
+            patches=tuple(
+                PatchRef(patch.written, digest, patch.spec.strip)
+                for patch, digest in patches
+                if "://" in patch.written
+            ),
             blobs=gathered.blobs(),
-            waivers=tuple(Waiver(w.check, w.path, w.reason) for w in package.recipe.waivers),
+            waivers=tuple(Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
         ),
-        outputs={
-            RUNTIME: RunTime(
-                tuple(_run(graph, evaluated, toolchain)), evaluated.users, evaluated.groups
-            )
-        },
-        about=_about(evaluated),
+        outputs={RUNTIME: RunTime(needs, evaluated.users, evaluated.groups)},
+        about=About(
+            package.origin,
+            recipe.description or "",
+            recipe.homepage or "",
+            recipe.license or "",
+            tuple(
+                PatchAbout(
+                    one.written, one.spec.description, one.spec.fixes, one.spec.upstream or ""
+                )
+                for one in evaluated.patches
+            ),
+        ),
     )
     return node, linked
 
 
-def _about(evaluated: Evaluated) -> About:
-    package = evaluated.package
-    return About(
-        origin=package.origin,
-        description=package.recipe.description or "",
-        homepage=package.recipe.homepage or "",
-        license=package.recipe.license or "",
-        patches=tuple(
-            PatchAbout(
-                patch.written, patch.spec.description, patch.spec.fixes, patch.spec.upstream or ""
-            )
-            for patch in evaluated.patches
-        ),
-    )
-
-
-def _inputs(
-    evaluated: Evaluated,
-    gathered: LocalInputs,
-    platform: Platform,
-    toolchain: Toolchain,
-    dependencies: tuple[Dependency, ...],
-    rules: Rules,
-) -> BuildInputs:
-    package = evaluated.package
-    style = package.recipe.style
-    made = steps(
-        style,
-        platform,
-        evaluated.configure,
-        evaluated.overrides,
-        fakeroot=package.recipe.fakeroot == "yes",
-    )
+def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...], dict[str, str]]:
+    """The steps of a build, and the variables that they see."""
+    package, recipe = evaluated.package, evaluated.package.recipe
+    fakeroot = recipe.fakeroot == "yes"
+    given = (evaluated.configure, evaluated.overrides)
+    made = steps(recipe.style, platform, *given, fakeroot=fakeroot)
     variables = environment(platform, package.name.rpartition("/")[2], package.version)
-    variables |= package.recipe.environment
+    variables |= recipe.environment
     if reads_use(made):
         variables["USE"] = evaluated.enabled()
-    return BuildInputs(
-        name=package.name,
-        version=package.version,
-        build_platform=platform,
-        target_platform=platform,
-        sources=tuple(_input(source) for source in evaluated.sources),
-        patches=tuple(
-            PatchInput(canonical, patch.spec.strip)
-            for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True)
-        ),
-        files=gathered.files,
-        steps=made,
-        environment=variables,
-        file_rules=evaluated.file_rules,
-        outputs=evaluated.outputs,
-        strip=package.recipe.strip == "yes",
-        toolchain=toolchain.identity,
-        dependencies=dependencies,
-        rules=rules,
-    )
+    return made, variables
 
 
-def _input(source: WantedSource) -> SourceInput:
+def _input(spec: SourceSpec) -> SourceInput:
     """What can change the tree: a file's own name only where a file of that name can be made."""
-    spec = source.spec
     name = spec.name or name_of(spec.url)
     if not spec.unpack:
         return SourceInput(spec.sha256, spec.directory, 0, name, unpack=False)
@@ -375,20 +360,12 @@ def _input(source: WantedSource) -> SourceInput:
     return SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
 
 
-def _source(evaluated: Evaluated, gathered: LocalInputs, number: int) -> SourceRef:
-    spec = evaluated.sources[number].spec
+def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> SourceRef:
     signature = None
     if spec.signature is not None:
-        urls = (spec.signature.url, *spec.signature.mirrors)
-        signature = Signature(urls, gathered.keys[number])
+        signature = Signature((spec.signature.url, *spec.signature.mirrors), keys)
     name = spec.name or name_of(spec.url)
     return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
-
-
-def _remote_patches(evaluated: Evaluated, gathered: LocalInputs) -> Iterator[PatchRef]:
-    for patch, (canonical, _) in zip(evaluated.patches, gathered.patches, strict=True):
-        if "://" in patch.written:
-            yield PatchRef(patch.written, canonical, patch.spec.strip)
 
 
 def _sysroot(
@@ -403,12 +380,12 @@ def _sysroot(
     for wanted in evaluated.wanted:
         if wanted.role == "run":
             continue
-        names: tuple[str, ...] = DEB_OUTPUTS
+        names = DEB_OUTPUTS
         if wanted.atom is None:
             keys = graph.debs(wanted, toolchain)
         else:
-            keys = _reach(graph, graph.by_name[wanted.atom.name], wanted.role)
-            names = (RUNTIME, DEV) if wanted.role == "link" else (RUNTIME,)
+            keys = graph.reach(graph.by_name[wanted.atom.name], wanted.role)
+            names = names if wanted.role == "link" else names[:1]
         for key in keys:
             outputs.setdefault(key, {}).update(dict.fromkeys(names))
         if wanted.role == "link":
@@ -416,28 +393,11 @@ def _sysroot(
     return tuple(Dependency(key, tuple(sorted(n))) for key, n in outputs.items()), tuple(linked)
 
 
-def _reach(graph: _Graph, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
-    """`start` and what it needs in turn: to be linked against, or to run as a tool."""
-    seen = {start: None}
-    queue = [start]
-    for key in queue:
-        further = [*graph.beside.get(key, ())]
-        if role == "build":
-            further += [need.key for need in graph.nodes[key].run_needs()]
-        for next_key in further:
-            if next_key not in seen and not graph.is_toolchains(next_key):
-                seen[next_key] = None
-                queue.append(next_key)
-    return tuple(seen)
-
-
 def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[RunNeed]:
     for wanted in evaluated.wanted:
-        if wanted.role != "run":
-            continue
-        if wanted.atom is None:
+        if wanted.role == "run" and wanted.atom is None:
             graph.debs(wanted, toolchain)
-            key = named_deb_task(wanted, graph.pinned, toolchain, graph.rules).key
-        else:
-            key = graph.by_name[wanted.atom.name]
-        yield RunNeed(key, RUNTIME, "declared: run")
+            task = named_deb_task(wanted, graph.pinned, toolchain, graph.rules)
+            yield RunNeed(task.key, RUNTIME, "declared: run")
+        elif wanted.role == "run" and wanted.atom is not None:
+            yield RunNeed(graph.by_name[wanted.atom.name], RUNTIME, "declared: run")

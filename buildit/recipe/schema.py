@@ -36,7 +36,7 @@ from buildit.model.nearest import hint_of
 from buildit.model.yamlword import yaml_word
 from buildit.recipe import leaf
 from buildit.recipe.leaf import LeafError
-from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, follow
 
 UNKNOWN_KEY = "unknown_key"
 """The error type of an unknown key; its context's `valid` holds the keys that may be there."""
@@ -230,7 +230,7 @@ _Finding = tuple[Place, str, str]
 def _finding(root: Node, error: ErrorDetails) -> _Finding:
     kind, loc = error["type"], error["loc"]
     context: Map[str, Any] = error.get("ctx", {})
-    node, key, rest = _spot(root, loc)
+    node, key, rest = follow(root, loc)
     if kind == UNKNOWN_KEY and key is not None:
         return key.place, f"unknown key {key.text!r}", hint_of(key.text, context["valid"]) or ""
     if kind == "missing":
@@ -240,23 +240,6 @@ def _finding(root: Node, error: ErrorDetails) -> _Finding:
         node, subject = key, ""  # pydantic locates an unfit key of a map as (…, key, "[key]")
     message, hint = _said(kind, error["msg"], context, node)
     return node.place, subject + message, hint or ""
-
-
-def _spot(root: Node, loc: tuple[int | str, ...]) -> tuple[Node, Scalar | None, int | str]:
-    """How far an error's location leads into the nodes: the node, its key, and the last part where
-    that does not fit: the tag of a union, or what is missing."""
-    node, key = root, None
-    rest: int | str = ""
-    for part in loc:
-        rest = ""
-        match node:
-            case Mapping() if (found := node.pair(str(part))) is not None:
-                key, node = found
-            case Sequence(items) if isinstance(part, int) and part < len(items):
-                node = items[part]
-            case _:
-                rest = part
-    return node, key, rest
 
 
 def _said(kind: str, text: str, context: Map[str, Any], node: Node) -> tuple[str, str | None]:

@@ -23,6 +23,7 @@ from buildit.recipe.template.values import (
     FILTERS,
     TESTS,
     FilterError,
+    Piece,
     Value,
     Variables,
     called,
@@ -35,6 +36,10 @@ from buildit.recipe.yaml.node import Scalar
 MAX_LEVELS = 48
 MAX_STEPS = 200_000
 """Steps that one template may take; 64 characters looked at are a step too."""
+
+MAX_TEMPLATE = 64 << 10
+MAX_OUTPUT = 1 << 20
+"""Characters of a template, and of what it may become."""
 
 Names = Mapping[str, Value]
 
@@ -82,10 +87,9 @@ class Undefined:
     """What an expression gives that has no value; only `default` and `is defined` take it."""
 
     node: nodes.Node
-    message: str
+    message: str = ""
+    """Empty for an `if` without an `else` whose condition is false: an empty text where used."""
     hint: str | None = None
-    empty: bool = False
-    """An `if` without an `else` whose condition is false: an empty text where it is used."""
 
 
 def place_on(scalar: Scalar, line: int | None, word: str = "") -> str:
@@ -100,11 +104,13 @@ def place_on(scalar: Scalar, line: int | None, word: str = "") -> str:
 
 
 @dataclass(slots=True)
-class Evaluation:
-    """One run over the template in `scalar`; `steps` only grows."""
+class _Run:
+    """One run over the template in `scalar`: what it made so far; `steps` only grows."""
 
     scalar: Scalar
     steps: int = 0
+    made: list[Piece] = field(default_factory=list)
+    length: int = 0
 
     def error(self, node: nodes.Node, message: str, hint: str | None = None) -> RecipeError:
         word = getattr(node, "name", None) or getattr(node, "attr", None)
@@ -113,9 +119,8 @@ class Evaluation:
 
     def unusable(self, node: nodes.Node) -> RecipeError:
         what = _WORDS.get(type(node).__name__, "this kind of expression")
-        return self.error(
-            node, f"templates may not use {what}", "compute the value in `vars`, or write it out"
-        )
+        hint = "compute the value in `vars`, or write it out"
+        return self.error(node, f"templates may not use {what}", hint)
 
     def charge(self, node: nodes.Node, depth: int, *read: object) -> None:
         """Count one step and what it reads.
@@ -137,9 +142,9 @@ class Evaluation:
         """
         value = self.any_value(node, names, depth)
         if isinstance(value, Undefined):
-            if value.empty:
-                return ""
-            raise self.error(value.node, value.message, value.hint)
+            if value.message:
+                raise self.error(value.node, value.message, value.hint)
+            return ""
         return value
 
     def check(self, template: nodes.Template) -> None:
@@ -215,8 +220,7 @@ class Evaluation:
     def _chosen(self, node: nodes.CondExpr, names: Names, depth: int) -> Value | Undefined:
         branch = node.expr1 if self.value(node.test, names, depth) else node.expr2
         if branch is None:
-            message = "the condition is false and there is no `else`"
-            return Undefined(node, message, empty=True)
+            return Undefined(node)
         return self.any_value(branch, names, depth)
 
     def _sum(self, node: nodes.BinExpr, names: Names, depth: int) -> Value:
@@ -308,22 +312,82 @@ class Evaluation:
             return given["default_value"]
         return value
 
+    def body(self, body: Sequence[nodes.Node], names: Names, depth: int) -> None:
+        for node in body:
+            self.charge(node, depth)
+            match node:
+                case nodes.Output():
+                    self.output(node, names, depth)
+                case nodes.If():
+                    self.branch(node, names, depth + 1)
+                case nodes.For() if not node.recursive:
+                    self.loop(node, names, depth + 1)
+                case _:
+                    raise self.unusable(node)
 
-MAX_TEMPLATE = 64 << 10
-MAX_OUTPUT = 1 << 20
-"""Characters of a template, and of what it may become."""
+    def output(self, node: nodes.Output, names: Names, depth: int) -> None:
+        for part in node.nodes:
+            if isinstance(part, nodes.TemplateData):
+                piece = Piece(part.data.replace("\0", ""), part.lineno, is_value=False)
+            else:
+                piece = Piece(self.printed(part, names, depth), part.lineno, is_value=True)
+            self.made.append(piece)
+            self.length += len(piece.text)
+            if self.length > MAX_OUTPUT:
+                raise self.error(part, f"the text is larger than {MAX_OUTPUT >> 20} MiB")
+
+    def printed(self, node: nodes.Node, names: Names, depth: int) -> str:
+        value = self.value(node, names, depth)
+        try:
+            return text_of(value)
+        except FilterError as error:
+            hint = "use `| join(' ')` or `| tojson`"
+            raise self.error(node, str(error), hint) from error
+
+    def branch(self, node: nodes.If, names: Names, depth: int) -> None:
+        for one in (node, *node.elif_):
+            if self.value(one.test, names, depth):
+                return self.body(one.body, names, depth)
+        return self.body(node.else_, names, depth)
+
+    def loop(self, node: nodes.For, names: Names, depth: int) -> None:
+        rounds = self.rounds(node, names, depth)
+        if not rounds:
+            self.body(node.else_, names, depth)
+        for index, bound in enumerate(rounds):
+            self.charge(node, depth)
+            self.steps += len(names) // 16  # the copy below
+            inside = {**names, **bound, "loop": _position(index, len(rounds))}
+            self.body(node.body, inside, depth)
+
+    def rounds(self, node: nodes.For, names: Names, depth: int) -> list[Names]:
+        over = self.value(node.iter, names, depth)
+        if isinstance(over, str) or not isinstance(over, Sequence | Mapping):
+            message = f"expected a list to loop over, found {called(over)}"
+            raise self.error(node.iter, message)
+        bound = [self.bound(node.target, item) for item in over]
+        if node.test is None:
+            return bound
+        test = node.test
+        return [one for one in bound if self.value(test, {**names, **one}, depth)]
+
+    def bound(self, target: nodes.Node, item: Value) -> Names:
+        self.charge(target, 0)
+        if isinstance(target, nodes.Name):
+            return {target.name: item}
+        parts = target.items if isinstance(target, nodes.Tuple) else []
+        names = [one.name for one in parts if isinstance(one, nodes.Name)]
+        if len(names) != len(parts) or not names:
+            raise self.unusable(target)
+        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != len(names):
+            message = f"expected {len(names)} values for {', '.join(names)}, found {called(item)}"
+            raise self.error(target, message)
+        return dict(zip(names, item, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of the rendered text, and the line of the template (from 1) that it begins on.
-
-    `is_value` tells what an expression gave from what the template itself says.
-    """
-
-    text: str
-    line: int
-    is_value: bool
+def _position(index: int, length: int) -> Names:
+    numbers = {"index": index + 1, "index0": index, "length": length}
+    return {**numbers, "first": index == 0, "last": index == length - 1}
 
 
 def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
@@ -332,9 +396,9 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
     Raises:
         RecipeError: as `render.render_tree`.
     """
-    run = _Run(Evaluation(scalar))
+    run = _Run(scalar)
     parsed = _parsed(scalar)
-    run.evaluation.check(parsed)
+    run.check(parsed)
     run.body(parsed.body, variables, 1)
     return tuple(run.made)
 
@@ -374,94 +438,3 @@ def _parsed(scalar: Scalar) -> nodes.Template:
     except (RecursionError, ValueError, OverflowError) as error:
         # Python's own limits: nesting, and the digits of a number (sys.set_int_max_str_digits).
         raise RecipeError("the template is too complex", place=str(scalar.place)) from error
-
-
-@dataclass(slots=True)
-class _Run:
-    """One rendering: the statements of a template, and what they made so far."""
-
-    evaluation: Evaluation
-    made: list[Piece] = field(default_factory=list)
-    length: int = 0
-
-    def body(self, body: Sequence[nodes.Node], names: Names, depth: int) -> None:
-        for node in body:
-            self.evaluation.charge(node, depth)
-            match node:
-                case nodes.Output():
-                    self.output(node, names, depth)
-                case nodes.If():
-                    self.branch(node, names, depth + 1)
-                case nodes.For() if not node.recursive:
-                    self.loop(node, names, depth + 1)
-                case _:
-                    raise self.evaluation.unusable(node)
-
-    def output(self, node: nodes.Output, names: Names, depth: int) -> None:
-        for part in node.nodes:
-            if isinstance(part, nodes.TemplateData):
-                piece = Piece(part.data.replace("\0", ""), part.lineno, is_value=False)
-            else:
-                piece = Piece(self.printed(part, names, depth), part.lineno, is_value=True)
-            self.made.append(piece)
-            self.length += len(piece.text)
-            if self.length > MAX_OUTPUT:
-                raise self.evaluation.error(part, f"the text is larger than {MAX_OUTPUT >> 20} MiB")
-
-    def printed(self, node: nodes.Node, names: Names, depth: int) -> str:
-        value = self.evaluation.value(node, names, depth)
-        try:
-            return text_of(value)
-        except FilterError as error:
-            hint = "use `| join(' ')` or `| tojson`"
-            raise self.evaluation.error(node, str(error), hint) from error
-
-    def branch(self, node: nodes.If, names: Names, depth: int) -> None:
-        for one in (node, *node.elif_):
-            if self.evaluation.value(one.test, names, depth):
-                return self.body(one.body, names, depth)
-        return self.body(node.else_, names, depth)
-
-    def loop(self, node: nodes.For, names: Names, depth: int) -> None:
-        rounds = self.rounds(node, names, depth)
-        if not rounds:
-            self.body(node.else_, names, depth)
-        for index, bound in enumerate(rounds):
-            self.evaluation.charge(node, depth)
-            self.evaluation.steps += len(names) // 16  # the copy below
-            inside = {**names, **bound, "loop": _position(index, len(rounds))}
-            self.body(node.body, inside, depth)
-
-    def rounds(self, node: nodes.For, names: Names, depth: int) -> list[Names]:
-        over = self.evaluation.value(node.iter, names, depth)
-        if isinstance(over, str) or not isinstance(over, Sequence | Mapping):
-            message = f"expected a list to loop over, found {called(over)}"
-            raise self.evaluation.error(node.iter, message)
-        bound = [self.bound(node.target, item) for item in over]
-        if node.test is None:
-            return bound
-        test = node.test
-        return [one for one in bound if self.evaluation.value(test, {**names, **one}, depth)]
-
-    def bound(self, target: nodes.Node, item: Value) -> Names:
-        self.evaluation.charge(target, 0)
-        if isinstance(target, nodes.Name):
-            return {target.name: item}
-        parts = target.items if isinstance(target, nodes.Tuple) else []
-        names = [one.name for one in parts if isinstance(one, nodes.Name)]
-        if len(names) != len(parts) or not names:
-            raise self.evaluation.unusable(target)
-        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != len(names):
-            message = f"expected {len(names)} values for {', '.join(names)}, found {called(item)}"
-            raise self.evaluation.error(target, message)
-        return dict(zip(names, item, strict=True))
-
-
-def _position(index: int, length: int) -> Names:
-    return {
-        "index": index + 1,
-        "index0": index,
-        "first": index == 0,
-        "last": index == length - 1,
-        "length": length,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 Value = str | bool | int | float | Sequence["Value"] | Mapping[str, "Value"] | None
 """What a variable may hold: plain values only, so that a template reaches no code."""
@@ -20,6 +21,18 @@ COMMENT = re.compile(r"(?<!\$)\{#.*?#\}", re.DOTALL)
 
 def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the rendered text, and the line of the template (from 1) that it begins on.
+
+    `is_value` tells what an expression gave from what the template itself says.
+    """
+
+    text: str
+    line: int
+    is_value: bool
 
 
 MAX_TEXT = 1 << 20

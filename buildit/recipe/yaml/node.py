@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from buildit.errors import RecipeError
@@ -97,6 +97,23 @@ class Mapping(_Located):
 
 
 Node = Scalar | Sequence | Mapping
+
+
+def follow(root: Node, path: Iterable[int | str]) -> tuple[Node, Scalar | None, int | str]:
+    """How far a path of keys and positions leads into a node: the node there, its key, and the last
+    part of the path where that leads nowhere."""
+    node, key = root, None
+    rest: int | str = ""
+    for part in path:
+        rest = ""
+        match node:
+            case Mapping() if (found := node.pair(str(part))) is not None:
+                key, node = found
+            case Sequence(items) if isinstance(part, int) and part < len(items):
+                node = items[part]
+            case _:
+                rest = part
+    return node, key, rest
 
 
 def leaves(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Scalar]]:
