@@ -27,8 +27,7 @@ from buildit.patch.apply import (
     Unusable,
     apply,
 )
-from buildit.patch.binary import MAX_RESULT
-from buildit.patch.form import Action, Patch
+from buildit.patch.form import MAX_RESULT, Action, Patch
 from buildit.patch.read import parse_canonical
 
 PATCHER = "2"
@@ -112,17 +111,17 @@ class _Source:
                 text = root.readlink(path).encode("utf-8", "surrogateescape")
                 return PatchedFile(text, link=True)
             if stat.S_ISDIR(status.st_mode):
-                raise DirectoryThere("is a directory", OTHER_FILE)
+                raise DirectoryThere("is a directory", hint=OTHER_FILE)
             if not stat.S_ISREG(status.st_mode):
-                raise Unusable("is no regular file", OTHER_FILE)
+                raise Unusable("is no regular file", hint=OTHER_FILE)
             if status.st_size > MAX_RESULT:
-                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", _TOO_LARGE)
+                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", hint=_TOO_LARGE)
             with root.open_file(path) as stream:
                 return PatchedFile(stream.read(), stat.S_IMODE(status.st_mode))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except IntegrityError as error:
-            raise Unusable(_behind(root, path), REAL_PATH) from error
+            raise Unusable(_behind(root, path), hint=REAL_PATH) from error
 
 
 def _behind(root: Root, path: str) -> str:

@@ -12,18 +12,25 @@ In a commit all sections speak of the tree before it: `copy from f` beside a cha
 the old `f`, and two files may swap their names. Only what no single commit of git's can say is
 cut: there, several diffs were joined without a line between them. `git log -p` and `hg log -p`
 print the newest commit first; such files are turned round.
+
+git's binary changes: base85 and deflate undone, deltas checked and applied. The format is git's own
+(gitformat-pack(5), "Deltified representation"; the text form is what `git diff --binary` writes).
+Whatever level git's zlib had, the content is the same: we write it back as stored blocks of
+deflate, which has one spelling only.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
-
-from buildit.patch.binary import is_absent, rows
 
 CANONICAL_PATCH = "2"
 """Version of the canonical form; a part of every build key with patches."""
@@ -67,7 +74,7 @@ class Binary:
     """A binary change of git's: the object names before and after, and the bytes between.
 
     `data` is the whole new content or, where `delta` is true, a delta on the old content
-    (`binary.delta_result`). An absent file has zeros for a name.
+    (`delta_result`). An absent file has zeros for a name.
     """
 
     old_object: str
@@ -119,18 +126,17 @@ def canonical_bytes(patch: Patch) -> bytes:
     return NEXT_PIECE.join(pieces)
 
 
-def settled(pieces: Iterable[Iterable[FilePatch]]) -> Patch:
+def settled(pieces: Iterable[Sequence[FilePatch]]) -> Patch:
     """The patch with just the headers and modes that its meaning needs.
 
     Once one section of a piece needs git's header (a mode, a rename, a symlink, an empty file, a
     binary), all get one: a header without hunks would swallow a plain section after it.
     """
-    return Patch(tuple(_settled_piece(tuple(piece)) for piece in pieces))
-
-
-def _settled_piece(files: tuple[FilePatch, ...]) -> tuple[FilePatch, ...]:
-    git = any(_needs_header(file) for file in files)
-    return tuple(_settled_file(file, git) for file in files)
+    settled_pieces = []
+    for piece in pieces:
+        git = any(map(_needs_header, piece))
+        settled_pieces.append(tuple(_settled_file(file, git) for file in piece))
+    return Patch(tuple(settled_pieces))
 
 
 def _needs_header(file: FilePatch) -> bool:
@@ -318,47 +324,178 @@ def split_pieces(commits: Sequence[Sequence[FilePatch]]) -> list[list[FilePatch]
     pieces: list[list[FilePatch]] = []
     for commit in commits:
         piece: list[FilePatch] = []
-        fates = _Fates()
+        done: defaultdict[str, set[str]] = defaultdict(set)
         for file in commit:
-            if fates.clash(file):
+            gone = done[file.old] & _CLASHES.get(file.action, frozenset())
+            if gone or done[file.new] & {"made", "changed"}:
                 pieces.append(piece)
-                piece, fates = [], _Fates()
+                piece, done = [], defaultdict(set)
             piece.append(file)
-            fates.note(file)
+            to_old, to_new = _DONE[file.action]
+            done[file.old].add(to_old)
+            done[file.new].add(to_new)
         if piece:
             pieces.append(piece)
     return pieces
 
 
-class _Fates:
-    """What the sections of one piece did to which paths so far."""
+_DONE: Mapping[Action, tuple[str, str]] = {
+    Action.CHANGE: ("", "changed"),
+    Action.DELETE: ("deleted", ""),
+    Action.RENAME: ("moved", "made"),
+    Action.COPY: ("", "made"),
+    Action.CREATE: ("", "made"),
+}
+"""What a section does to its old path and to its new one."""
+_CLASHES: Mapping[Action, frozenset[str]] = {
+    Action.RENAME: frozenset(("changed", "deleted", "moved")),
+    Action.CHANGE: frozenset(("deleted",)),
+    Action.DELETE: frozenset(("deleted",)),
+}
+"""After what a section cannot speak of an old path any more."""
 
-    def __init__(self) -> None:
-        self._made: set[str] = set()
-        self._changed: set[str] = set()
-        self._deleted: set[str] = set()
-        self._moved: set[str] = set()
 
-    def clash(self, file: FilePatch) -> bool:
-        written = file.new in self._made or file.new in self._changed
-        match file.action:
-            case Action.CREATE | Action.COPY:
-                return written
-            case Action.RENAME:
-                gone = file.old in self._deleted or file.old in self._moved
-                return written or gone or file.old in self._changed
-            case Action.CHANGE | Action.DELETE:
-                return written or file.new in self._deleted
-        raise AssertionError(file.action)
+MAX_CONTENT = 32 << 20
+"""The most bytes that the binary changes of one patch may have once they are inflated."""
+MAX_RESULT = 256 << 20
+"""The most bytes that a delta may make, and that a file may have that a patch touches."""
 
-    def note(self, file: FilePatch) -> None:
-        match file.action:
-            case Action.CHANGE:
-                self._changed.add(file.new)
-            case Action.DELETE:
-                self._deleted.add(file.old)
-            case Action.RENAME:
-                self._moved.add(file.old)
-                self._made.add(file.new)
-            case Action.CREATE | Action.COPY:
-                self._made.add(file.new)
+_ROW = 52  # bytes of one line; its first letter says how many: A-Z are 1-26, a-z 27-52
+_BLOCK = 65535  # RFC 1951, 3.2.4: the most bytes of a stored block
+
+
+class Malformed(ValueError):  # noqa: N818 - what the bytes are
+    """The bytes are no binary change of git's; the text says why."""
+
+
+def inflated_rows(rows: list[bytes], size: int) -> bytes:
+    """The `size` bytes that lines of base85 hold, deflated.
+
+    Raises:
+        Malformed: a letter, a length, the deflated stream or the size is wrong.
+    """
+    packed = b"".join(map(_row, rows))
+    stream = zlib.decompressobj()
+    try:
+        data = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise Malformed("its deflated bytes are damaged") from error
+    if len(data) != size or not stream.eof or stream.unused_data:
+        raise Malformed(f"it does not inflate to the {size} bytes that it claims")
+    return data
+
+
+def _row(row: bytes) -> bytes:
+    count = row[0] - (64 if 65 <= row[0] <= 90 else 70)
+    if not 1 <= count <= _ROW or len(row) != 1 + 5 * -(-count // 4):
+        raise Malformed("a line of its base85 has another length than its first letter says")
+    try:
+        return base64.b85decode(row[1:])[:count]
+    except ValueError as error:
+        raise Malformed("its base85 is malformed") from error
+
+
+def rows(data: bytes) -> Iterator[bytes]:
+    """The lines, each with its newline, that `inflated` reads `data` from."""
+    packed = _stored(data)
+    for at in range(0, len(packed), _ROW):
+        row = packed[at : at + _ROW]
+        letter = len(row) + (64 if len(row) <= 26 else 70)
+        # b85encode drops what its own padding added; git wants whole groups
+        yield b"%c%s\n" % (letter, base64.b85encode(row, pad=True))
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of stored blocks."""
+    parts = [b"\x78\x01"]
+    for at in range(0, len(data) or 1, _BLOCK):
+        block = data[at : at + _BLOCK]
+        last = at + _BLOCK >= len(data)
+        size = len(block).to_bytes(2, "little")
+        parts += [b"\x01" if last else b"\x00", size, bytes(byte ^ 0xFF for byte in size), block]
+    parts.append(zlib.adler32(data).to_bytes(4, "big"))
+    return b"".join(parts)
+
+
+def delta_result(delta: bytes, source: bytes | None) -> bytes:
+    """What a delta makes of `source`; nothing without one, but everything in the delta is checked.
+
+    Raises:
+        Malformed: it is cut off, copies from beyond its source, does not add up, is too large, or
+            the source has another size than the delta says.
+    """
+    size, at = _number(delta, 0)
+    target, at = _number(delta, at)
+    if target > MAX_RESULT:
+        raise Malformed(f"it makes more than {MAX_RESULT >> 20} MiB")
+    if source is None and size > MAX_RESULT:
+        raise Malformed(f"it is of more than {MAX_RESULT >> 20} MiB")
+    if source is not None and len(source) != size:
+        raise Malformed(f"it is of a file of {size} bytes, which has {len(source)} here")
+    parts: list[bytes] = []
+    made = 0
+    while at < len(delta):
+        code = delta[at]
+        at += 1
+        if code & 0x80:
+            begin, length, at = _copied(delta, at, code)
+            if begin + length > size:
+                raise Malformed("it copies from beyond its source")
+            part = source[begin : begin + length] if source is not None else b""
+        else:
+            length = code
+            if not length or at + length > len(delta):
+                raise Malformed("it is cut off")
+            part = delta[at : at + length] if source is not None else b""
+            at += length
+        parts.append(part)
+        made += length
+        if made > target:
+            raise Malformed("it makes more than it claims")
+    if made != target:
+        raise Malformed("it makes less than it claims")
+    return b"".join(parts)
+
+
+def _copied(delta: bytes, at: int, code: int) -> tuple[int, int, int]:
+    """Begin and length of a copy: bits 0-3 say which bytes of the one follow, 4-6 of the other."""
+    values = [0, 0]
+    for bit in range(7):
+        if code & (1 << bit):
+            if at >= len(delta):
+                raise Malformed("it is cut off")
+            which, shift = (0, bit) if bit < 4 else (1, bit - 4)
+            values[which] |= delta[at] << (8 * shift)
+            at += 1
+    return values[0], values[1] or 0x10000, at
+
+
+def _number(delta: bytes, at: int) -> tuple[int, int]:
+    """A size, seven bits a byte, lowest first."""
+    value = shift = 0
+    while at < len(delta) and shift < 63:
+        byte = delta[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if not byte & 0x80:
+            return value, at
+    raise Malformed("it is cut off")
+
+
+def is_object(named: str, content: bytes) -> bool:
+    """Whether `content` is the blob that `named` names: a whole object name or its beginning.
+
+    git names a blob by SHA-1 or, where the name has 64 digits, SHA-256 of `blob SIZE\\0` and the
+    bytes (gitformat-loose(5)); an absent file has zeros for a name.
+    """
+    framed = b"blob %d\0" % len(content) + content
+    if len(named) > 40:
+        return hashlib.sha256(framed).hexdigest().startswith(named)
+    sha1 = hashlib.sha1(framed, usedforsecurity=False).hexdigest()
+    return sha1.startswith(named) or hashlib.sha256(framed).hexdigest().startswith(named)
+
+
+def is_absent(named: str) -> bool:
+    """Whether an object name stands for a file that is not there."""
+    return not named.strip("0")

@@ -11,17 +11,9 @@ import re
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError
-from buildit.patch.binary import (
-    MAX_CONTENT,
-    MAX_RESULT,
-    Malformed,
-    delta_sizes,
-    inflated_rows,
-    is_absent,
-    is_object,
-)
 from buildit.patch.form import (
     EXECUTABLE,
+    MAX_CONTENT,
     PLAIN_MODE,
     SYMLINK,
     Action,
@@ -29,11 +21,16 @@ from buildit.patch.form import (
     Commits,
     FilePatch,
     Hunk,
+    Malformed,
     Patch,
+    delta_result,
+    inflated_rows,
+    is_absent,
+    is_object,
     settled,
     split_pieces,
 )
-from buildit.patch.names import NULL_NAME, check_links, git_names, header_name, is_absence, stripped
+from buildit.patch.names import NULL_NAME, PatchText, is_absence
 
 MOST_PATCH_BYTES = 64 << 20
 MAX_LINES = 1 << 20
@@ -82,25 +79,6 @@ _REGENERATE = "regenerate the patch"
 _COUNTS = "regenerate the patch, or correct the counts in its @@ line"
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """The lines of the patch without their newlines, and how to speak of them."""
-
-    name: str
-    lines: tuple[bytes, ...]
-    strip: int
-
-    def at(self, index: int) -> bytes:
-        """The line without a carriage return; empty past the end."""
-        return self.lines[index].removesuffix(b"\r") if index < len(self.lines) else b""
-
-    def fail(self, index: int, message: str, hint: str) -> RecipeError:
-        return RecipeError(message, place=self.place(index), hint=hint)
-
-    def place(self, index: int) -> str:
-        return f"{self.name}:{index + 1}"
-
-
 def parse_patch(data: bytes, name: str, *, strip: int = 1) -> Patch:
     """Parse a patch; `name` is what errors call it, `strip` as in `patch -pN`.
 
@@ -109,11 +87,9 @@ def parse_patch(data: bytes, name: str, *, strip: int = 1) -> Patch:
             the tree, or exceed 64 MiB or 2^20 lines. `place` is `name:line`.
     """
     if len(data) > MOST_PATCH_BYTES or data.count(b"\n") > MAX_LINES:
-        raise RecipeError(
-            f"a patch of more than {MOST_PATCH_BYTES >> 20} MiB or {MAX_LINES} lines",
-            place=name,
-            hint="make it a source archive of its own, or split it",
-        )
+        message = f"a patch of more than {MOST_PATCH_BYTES >> 20} MiB or {MAX_LINES} lines"
+        hint = "make it a source archive of its own, or split it"
+        raise RecipeError(message, place=name, hint=hint)
     return _parsed(data, name, strip)
 
 
@@ -127,7 +103,7 @@ def parse_canonical(data: bytes, name: str) -> Patch:
 
 
 def _parsed(data: bytes, name: str, strip: int) -> Patch:
-    text = _Text(name, tuple(data.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")), strip)
+    text = PatchText(name, tuple(data.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")), strip)
     commits = Commits()
     at, reader = 0, _Prose()
     while at < len(text.lines):
@@ -150,11 +126,11 @@ def _parsed(data: bytes, name: str, strip: int) -> Patch:
         raise _no_patch(text)
     _check_content(text, pieces)
     for piece in pieces:
-        check_links(tuple(piece), name)
+        text.check_links(piece)
     return settled(pieces)
 
 
-def _check_content(text: _Text, pieces: list[list[FilePatch]]) -> None:
+def _check_content(text: PatchText, pieces: list[list[FilePatch]]) -> None:
     left = MAX_CONTENT
     for file in (file for piece in pieces for file in piece):
         left -= len(file.binary.data) if file.binary is not None else 0
@@ -166,7 +142,7 @@ def _check_content(text: _Text, pieces: list[list[FilePatch]]) -> None:
             )
 
 
-def _no_patch(text: _Text) -> RecipeError:
+def _no_patch(text: PatchText) -> RecipeError:
     for begins, what, hint in _OTHERS:
         if text.lines[0].startswith(begins):
             return text.fail(0, f"this file is {what}, not the text of a patch", hint)
@@ -193,7 +169,7 @@ class _Prose:
     after: bool = False
     named: bool = False
 
-    def pass_over(self, text: _Text, at: int) -> None:
+    def pass_over(self, text: PatchText, at: int) -> None:
         """Refuse a line that begins a change which we cannot read."""
         line = text.at(at)[:_LONGEST_LINE]
         if line.startswith((b"Index: ", b"diff ")):
@@ -208,7 +184,7 @@ class _Prose:
             raise text.fail(at, f"this is {what}, not a unified diff", _WRITE)
 
 
-def _is_bare(text: _Text, at: int) -> bool:
+def _is_bare(text: PatchText, at: int) -> bool:
     """Whether the header that ends before this line has no hunks: then it changes nothing.
 
     Subversion writes it above changes of properties, other tools where nothing is left to say.
@@ -218,13 +194,14 @@ def _is_bare(text: _Text, at: int) -> bool:
     return not begun or line.startswith(b"--- ") or line.rstrip() == b"--"
 
 
-def _plain_section(text: _Text, at: int) -> tuple[FilePatch | None, int]:
+def _plain_section(text: PatchText, at: int) -> tuple[FilePatch | None, int]:
     """A section that begins with `---`, as diff, quilt or Subversion write it; None if empty."""
     if _is_bare(text, at + 2):
         return None, at + 2
-    old, old_stamp = header_name(text.at(at)[4:], text.place(at))
-    new, new_stamp = header_name(text.at(at + 1)[4:], text.place(at + 1))
+    old, old_stamp = text.header_name(at, text.at(at)[4:])
+    new, new_stamp = text.header_name(at + 1, text.at(at + 1)[4:])
     hunks, end = _hunks(text, at + 2)
+    crlf = _is_crlf(text, at, end)
     only = hunks[0] if len(hunks) == 1 else None
     creates = old == NULL_NAME or (only and is_absence(old_stamp) and _is_empty(only, b"-"))
     deletes = new == NULL_NAME or (only and is_absence(new_stamp) and _is_empty(only, b"+"))
@@ -232,22 +209,15 @@ def _plain_section(text: _Text, at: int) -> tuple[FilePatch | None, int]:
         raise text.fail(at, "both names are /dev/null", "name the file that changes")
     if creates or deletes:
         named, line = (new, at + 1) if creates else (old, at)
-        path = stripped(named, text.strip, text.place(line))
+        path = text.path(line, named)
         action = Action.CREATE if creates else Action.DELETE
         _check_whole(text, at, action, hunks)
-        crlf = _is_crlf(text, at, end)
         return FilePatch(action, path, path, hunks=hunks, crlf=crlf, line=at + 1), end
-    path = _meant(
-        text,
-        at,
-        stripped(old, text.strip, text.place(at)),
-        stripped(new, text.strip, text.place(at + 1)),
-    )
-    crlf = _is_crlf(text, at, end)
+    path = _meant(text, at, text.path(at, old), text.path(at + 1, new))
     return FilePatch(Action.CHANGE, path, path, hunks=hunks, crlf=crlf, line=at + 1), end
 
 
-def _is_crlf(text: _Text, start: int, end: int) -> bool:
+def _is_crlf(text: PatchText, start: int, end: int) -> bool:
     """Whether a section, from `---` on, has CR LF throughout."""
     if not text.lines[start].endswith(b"\r"):
         return False
@@ -259,7 +229,7 @@ def _is_empty(hunk: Hunk, side: bytes) -> bool:
     return (hunk.old_count if side == b"-" else hunk.new_count) == 0
 
 
-def _meant(text: _Text, at: int, old: str, new: str) -> str:
+def _meant(text: PatchText, at: int, old: str, new: str) -> str:
     """The file that two names mean: `x.c.orig` and `x.c` mean `x.c`; others are not guessed."""
     short, long = sorted((old, new), key=len)
     if not long.startswith(short) or "/" in long[len(short) :]:
@@ -271,7 +241,7 @@ def _meant(text: _Text, at: int, old: str, new: str) -> str:
     return short
 
 
-def _check_whole(text: _Text, at: int, action: Action, hunks: tuple[Hunk, ...]) -> None:
+def _check_whole(text: PatchText, at: int, action: Action, hunks: tuple[Hunk, ...]) -> None:
     """A new file has no lines before, a deleted one none after."""
     side = b"-" if action is Action.CREATE else b"+"
     if len(hunks) > 1 or (hunks and not _is_empty(hunks[0], side)):
@@ -295,7 +265,7 @@ class _Header:
     objects: tuple[str, str] = ("", "")
 
 
-def _git_section(text: _Text, start: int) -> tuple[FilePatch | None, int]:
+def _git_section(text: PatchText, start: int) -> tuple[FilePatch | None, int]:
     """A section that begins with `diff --git`; None where it changes nothing."""
     header, at = _Header(), start + 1
     while at < len(text.lines) and _extended(text, at, header):
@@ -313,8 +283,8 @@ def _git_section(text: _Text, start: int) -> tuple[FilePatch | None, int]:
         binary, at = Binary(*header.objects, delta=False, data=b""), at + 1
     elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
         names = (
-            header_name(text.at(at)[4:], text.place(at))[0],
-            header_name(text.at(at + 1)[4:], text.place(at + 1))[0],
+            text.header_name(at, text.at(at)[4:])[0],
+            text.header_name(at + 1, text.at(at + 1)[4:])[0],
         )
         at += 2
         if not _is_bare(text, at):
@@ -350,7 +320,7 @@ def _deletes_whole(header: _Header) -> bool:
     return header.action is Action.DELETE and len(old) >= 7 and bool(new) and is_absent(new)
 
 
-def _check_empty(text: _Text, start: int, header: _Header) -> None:
+def _check_empty(text: PatchText, start: int, header: _Header) -> None:
     """A file that comes or goes without a hunk is empty; its object name says so."""
     named = header.objects[0 if header.action is Action.DELETE else 1]
     if named and not is_object(named, b"") and not is_absent(named):
@@ -362,7 +332,7 @@ def _check_empty(text: _Text, start: int, header: _Header) -> None:
         )
 
 
-def _extended(text: _Text, at: int, header: _Header) -> bool:
+def _extended(text: PatchText, at: int, header: _Header) -> bool:
     """Read one line of the extended header into `header`; False where it has ended."""
     line = text.at(at)
     if mode := _MODE.fullmatch(line):
@@ -378,7 +348,7 @@ def _extended(text: _Text, at: int, header: _Header) -> bool:
         return True
     if moved := _MOVED.fullmatch(line):
         header.action = Action.RENAME if moved[1] == b"rename" else Action.COPY
-        name = header_name(moved[3], text.place(at))[0]
+        name = text.header_name(at, moved[3])[0]
         if moved[2] in (b"from", b"old"):
             header.source = name
         else:
@@ -395,7 +365,7 @@ def _extended(text: _Text, at: int, header: _Header) -> bool:
     return _IGNORED.fullmatch(line) is not None
 
 
-def _mode(text: _Text, at: int, digits: bytes) -> int:
+def _mode(text: PatchText, at: int, digits: bytes) -> int:
     """git's mode: of permissions it knows only whether the owner may execute (git-apply).
 
     Subversion writes `10644`, old versions of git wrote `100664`.
@@ -413,7 +383,7 @@ def _mode(text: _Text, at: int, digits: bytes) -> int:
     return EXECUTABLE if mode & 0o100 else PLAIN_MODE
 
 
-def _check_modes(text: _Text, at: int, header: _Header) -> None:
+def _check_modes(text: PatchText, at: int, header: _Header) -> None:
     old, new = header.old_mode, header.new_mode
     if header.action in (Action.CREATE, Action.DELETE):
         return
@@ -426,20 +396,19 @@ def _check_modes(text: _Text, at: int, header: _Header) -> None:
 
 
 def _git_paths(
-    text: _Text, start: int, header: _Header, names: tuple[bytes, bytes] | None
+    text: PatchText, start: int, header: _Header, names: tuple[bytes, bytes] | None
 ) -> tuple[str, str]:
     """The paths of a git section, from the lines that say them best."""
-    place = text.place(start)
     moved = header.action in (Action.RENAME, Action.COPY)
     if moved:
         if header.source is None or header.target is None:
             raise text.fail(start, f"a {header.action} without both names", _REGENERATE)
         # these two lines carry no a/ and b/ (git-diff, "generate_patch_text_with_p", 4)
         level = max(text.strip - 1, 0)
-        old, new = (stripped(n, level, place) for n in (header.source, header.target))
+        old, new = (text.path(start, name, level) for name in (header.source, header.target))
     else:
-        first, second = git_names(text.at(start)[11:], text.strip, place)
-        old, new = stripped(first, text.strip, place), stripped(second, text.strip, place)
+        first, second = text.git_names(start, text.at(start)[11:])
+        old, new = text.path(start, first), text.path(start, second)
         if old != new:
             raise text.fail(
                 start,
@@ -452,25 +421,23 @@ def _git_paths(
     return old, new
 
 
-def _check_names(text: _Text, start: int, absent: bool, named: bytes, expected: str) -> None:
+def _check_names(text: PatchText, start: int, absent: bool, named: bytes, expected: str) -> None:
     """A `---` or `+++` line of a git section must say what its header does."""
     if absent and named == NULL_NAME:
         return
     if absent or named == NULL_NAME:
         message = f"`diff --git` names {expected!r}, the line below it /dev/null"
         if absent:
-            found = stripped(named, text.strip, text.place(start))
-            message = (
-                f"`diff --git` says that {expected!r} is absent, the line below names {found!r}"
-            )
-    elif (found := stripped(named, text.strip, text.place(start))) != expected:
+            found, absent_one = text.path(start, named), f"`diff --git` says that {expected!r}"
+            message = f"{absent_one} is absent, the line below names {found!r}"
+    elif (found := text.path(start, named)) != expected:
         message = f"`diff --git` names {expected!r}, the lines below it {found!r}"
     else:
         return
     raise text.fail(start, message, _REGENERATE)
 
 
-def _hunks(text: _Text, at: int) -> tuple[tuple[Hunk, ...], int]:
+def _hunks(text: PatchText, at: int) -> tuple[tuple[Hunk, ...], int]:
     hunks: list[Hunk] = []
     least = 0
     while match := _HUNK.fullmatch(text.at(at)):
@@ -489,7 +456,7 @@ def _hunks(text: _Text, at: int) -> tuple[tuple[Hunk, ...], int]:
     return tuple(hunks), at
 
 
-def _check_end(text: _Text, at: int) -> None:
+def _check_end(text: PatchText, at: int) -> None:
     """No further line of a hunk may follow the last one: only what ends a mail looks like it."""
     line = text.at(at)
     if line[:1] not in (b"+", b"-") or line.startswith(b"--- "):
@@ -499,7 +466,7 @@ def _check_end(text: _Text, at: int) -> None:
 
 
 def _hunk(
-    text: _Text, start: int, old_start: int, old_count: int, new_start: int, new_count: int
+    text: PatchText, start: int, old_start: int, old_count: int, new_start: int, new_count: int
 ) -> tuple[Hunk, int]:
     if (old_count and not old_start) or (new_count and not new_start):
         raise text.fail(start, "line 0 in a hunk that has lines", "lines are numbered from 1")
@@ -529,12 +496,12 @@ def _hunk(
     return Hunk(old_start, old_count, new_start, new_count, b"\n".join([*body, b""])), at
 
 
-def _cut_off(text: _Text, at: int, found: str, old_left: int, new_left: int) -> RecipeError:
+def _cut_off(text: PatchText, at: int, found: str, old_left: int, new_left: int) -> RecipeError:
     missing = f"{old_left} old and {new_left} new lines"
     return text.fail(at, f"{found} inside a hunk that lacks {missing}", _COUNTS)
 
 
-def _no_newline(text: _Text, at: int, body: list[bytes], old_left: int, new_left: int) -> bytes:
+def _no_newline(text: PatchText, at: int, body: list[bytes], old_left: int, new_left: int) -> bytes:
     """The marker in git's and diff's English words, whatever the locale that wrote it."""
     sign = body[-1][:1] if body else b""
     left = {b"-": old_left, b"+": new_left, b" ": old_left + new_left}.get(sign, 1)
@@ -543,7 +510,7 @@ def _no_newline(text: _Text, at: int, body: list[bytes], old_left: int, new_left
     return b"\\ No newline at end of file"
 
 
-def _binary(text: _Text, start: int, header: _Header) -> tuple[Binary, int]:
+def _binary(text: PatchText, start: int, header: _Header) -> tuple[Binary, int]:
     """git's change of a binary: forward, which we take, and perhaps back, which is checked only."""
     old, new = header.objects
     if len(old) < 7 or len(old) != len(new):
@@ -575,11 +542,11 @@ def _binary(text: _Text, start: int, header: _Header) -> tuple[Binary, int]:
     return Binary(old, new, is_delta, data), at
 
 
-def _content(text: _Text, first: int, end: int, word: bytes, size: int) -> tuple[bool, bytes]:
+def _content(text: PatchText, first: int, end: int, word: bytes, size: int) -> tuple[bool, bytes]:
     try:
         data = inflated_rows([text.at(at) for at in range(first, end)], size)
-        if word == b"delta" and max(delta_sizes(data)) > MAX_RESULT:
-            raise Malformed(f"it is of more than {MAX_RESULT >> 20} MiB")
+        if word == b"delta":
+            delta_result(data, None)
     except Malformed as error:
         message = f"a damaged binary change: {error}"
         raise text.fail(first - 1, message, _REGENERATE) from error

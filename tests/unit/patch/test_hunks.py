@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from buildit.patch.apply import edit_of, lines_of, place_edits
 from buildit.patch.form import Hunk
-from buildit.patch.hunks import edit_of, lines_of, place_edits
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
