@@ -5,7 +5,7 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from buildit.archive.contents import parse_contents
@@ -204,17 +204,6 @@ def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], obtain: O
         return
     entries = account_entries(files, made.tree(), EPOCH)
     made.lay(layer_task("accounts", entries, files), "users and groups", entries, obtain)
-
-
-def why_text(
-    why: Mapping[OutputRef, tuple[OutputRef, str]], member: OutputRef, node: TaskOf
-) -> str:
-    """Why a member is in the closure: `nginx -> libssl.so.3 -> openssl`, root first."""
-    words = [node(member[0]).name]
-    while member in why:
-        member, need = why[member]
-        words[:0] = [node(member[0]).name, need.partition(":")[2] or need]
-    return " -> ".join(words)
 
 
 def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[Entry]:

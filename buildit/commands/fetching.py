@@ -22,7 +22,7 @@ from buildit.model.tree import Entry
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.remote.binhost.remotes import Remotes
-from buildit.remote.fetch import Fetch
+from buildit.remote.fetch import BINHOST_SCHEME, Fetch
 from buildit.store.cas import Store
 
 
@@ -46,15 +46,15 @@ class InputFetcher:
         tree = self.store.root / "trees" / toolchain.identity
         unpacked = toolchain.debs if self.store.trees.is_sound(tree) else ()
         fetches = [kind_of(task).maker().fetches(task, toolchain) for task in nodes]
-        debs = {deb.digest: deb for one in fetches for deb in one.debs if deb not in unpacked}
-        debs |= {deb.digest: deb for task in nodes for deb in task.inputs.debs}
-        sources = {source.digest: source for node in nodes for source in node.inputs.sources}
-        wants = [self._source(source) for source in sources.values()]
-        wants += [self._deb(deb) for deb in debs.values() if not self.store.has(deb.digest)]
-        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
-        if missing:
-            self._announce([want for want in missing if want.name.endswith(".deb")])
-            self._fetch(missing, _owners(nodes))
+        debs = [deb for one in fetches for deb in one.debs if deb not in unpacked]
+        debs += [deb for task in nodes for deb in task.inputs.debs]
+        missing = self._missing([one for node in nodes for one in node.inputs.sources], debs)
+        fetched = [want for want in missing if want.name.endswith(".deb")]
+        if fetched:  # one line for what would be a hundred
+            size = sum(want.size or 0 for want in fetched)
+            text = f"Fetching {len(fetched)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
+            self.downloads.report(Notice(text))
+        self._fetch(missing, nodes)
         for node in nodes:
             for source in node.inputs.sources:
                 self._check_signature(source, node.label)
@@ -63,7 +63,7 @@ class InputFetcher:
                 self._patch(patch)
 
     def bring_again(
-        self, lost: frozenset[Digest], nodes: Iterable[Task], debs: Iterable[DebRef]
+        self, lost: frozenset[Digest], nodes: tuple[Task, ...], debs: Iterable[DebRef]
     ) -> None:
         """Fetch those sources, .debs and patches whose blobs were lost.
 
@@ -71,32 +71,30 @@ class InputFetcher:
             FetchError: something is served nowhere.
             IntegrityError: every place serves other bytes.
         """
-        nodes = tuple(nodes)
-        sources = {
-            one.digest: one for node in nodes for one in node.inputs.sources if one.digest in lost
-        }
-        wants = [self._source(source) for source in sources.values()]
-        wants += [self._deb(deb) for deb in debs if deb.digest in lost]
-        missing = [want for want in wants if want.digest and not self.store.has(want.digest)]
-        if missing:
-            self._fetch(missing, _owners(nodes))
+        sources = [one for node in nodes for one in node.inputs.sources if one.digest in lost]
+        self._fetch(self._missing(sources, [deb for deb in debs if deb.digest in lost]), nodes)
         for node in nodes:
             for patch in node.inputs.patches:
                 if patch.digest in lost:
                     self._patch(patch)
 
-    def _announce(self, debs: list[Fetch]) -> None:
-        """One line for what would be a hundred."""
-        if debs:
-            size = sum(want.size or 0 for want in debs)
-            text = f"Fetching {len(debs)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
-            self.downloads.report(Notice(text))
+    def _missing(self, sources: Iterable[SourceRef], debs: Iterable[DebRef]) -> list[Fetch]:
+        """What of these the store lacks, each once, and where it is looked for."""
 
-    def _fetch(self, missing: list[Fetch], owners: Mapping[str, str]) -> None:
-        """`owners` says for which package a source is, by the source's name."""
+        def lacks(digest: Digest) -> bool:
+            return bool(digest) and not self.store.has(digest)
+
+        wants = {one.digest: self._source(one) for one in sources if lacks(one.digest)}
+        wants |= {deb.digest: self._deb(deb) for deb in debs if lacks(deb.digest)}
+        return list(wants.values())
+
+    def _fetch(self, missing: list[Fetch], nodes: Iterable[Task]) -> None:
+        if not missing:
+            return
         try:
             self.downloads.fetcher().fetch_all(missing, max(4, self.jobs))
         except (FetchError, IntegrityError) as error:
+            owners = _owners(nodes)
             if error.place is not None and error.place in owners:
                 error.place = f"{owners[error.place]}: {error.place}"
                 raise
@@ -111,20 +109,15 @@ class InputFetcher:
             raise
 
     def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
-        return (*self._near(names), *self._binhosts(digest))
+        """Where to look first: files of `distfiles/` that have one of the names, then binhosts;
+        one that lacks a blob costs one small question."""
+        hosts = self.remotes.repositories()
+        places = (f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
+        return (*self._near(names), *places)
 
     def _near(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Files of `distfiles/` that have one of the names."""
-        directories = self.distfiles
-        places = [Path(directory) / name for directory in directories for name in names if name]
+        places = [Path(one) / name for one in self.distfiles for name in names if name]
         return tuple(str(place) for place in places if place.is_file())
-
-    def _binhosts(self, digest: Digest) -> tuple[str, ...]:
-        """Where binhosts would have a blob; one that lacks it costs one small question."""
-        from buildit.remote.fetch import BINHOST_SCHEME
-
-        hosts = self.remotes.repositories()
-        return tuple(f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
 
     def _source(self, source: SourceRef) -> Fetch:
         urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
@@ -139,7 +132,7 @@ class InputFetcher:
     def _patch(self, patch: PatchRef) -> None:
         if self.store.has(patch.digest):
             return
-        places = self._binhosts(patch.digest)
+        places = self._earlier((), patch.digest)
         if places:
             with suppress(FetchError, IntegrityError):
                 self.downloads.fetcher().fetch(Fetch(patch.url, places, patch.digest))

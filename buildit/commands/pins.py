@@ -1,24 +1,40 @@
-"""What the lock pins beyond versions: toolchains, further .debs, patches at URLs.
+"""What enters keys from outside of recipes: the lock's pins, and a package's own files.
 
-The locked answer is taken wherever there is one; the network is asked only for what is new or may
-move (`buildit lock --update`). Answers are values, which the lock is then written from.
+The locked answer (toolchains, further .debs, patches at URLs) is taken wherever there is one; the
+network is asked only for what is new or may move (`buildit lock --update`). Answers are values,
+which the lock is then written from. Patches in canonical form, `files/` and OpenPGP keys go into
+the store; their paths come from recipes, so each is opened beneath the directory of the file that
+names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from buildit.archive.beneath import Root
 from buildit.commands.choose import Choice
-from buildit.commands.inputs import LARGEST_INPUT, canonical_patch
 from buildit.commands.run import Downloads
 from buildit.debian.fixups import toolchain_identity
-from buildit.digest import Digest, canonical, digest_bytes
-from buildit.errors import FetchError, IntegrityError
+from buildit.digest import CHUNK, Digest, canonical, digest_bytes
+from buildit.errors import FetchError, IntegrityError, RecipeError
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
-from buildit.plan.evaluate import WantedPackage, WantedPatch
-from buildit.plan.tasks import Pinned
+from buildit.patch.form import canonical_bytes
+from buildit.patch.read import parse_patch
+from buildit.plan.evaluate import Evaluated, WantedPatch
+from buildit.plan.identity import FileInput
+from buildit.plan.tasks import LocalInputs, Pinned
+from buildit.recipe.yaml.text import shown_place
+from buildit.store.cas import Store
+
+LARGEST_INPUT = 64 << 20
+"""The largest patch, key or file of a package's own."""
+
+_FILES = "files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +55,28 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
     """
     name, debian = choice.toolchain, choice.chroot.debian
-    answers = {name: _answer(choice, downloads, name, debian.packages, debian.suites)}
-    locked = answers[name].debs
+    request = _digest((*debian.suites, "", *debian.packages))
+    locked = _locked(choice, name, request)
+    answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
     run = {deb: tuple(names) for deb, names in debian.run.items()}
-    toolchain = Toolchain(name, str(choice.target), toolchain_identity(locked), locked, run)
+    identity = toolchain_identity(answer.debs)
+    toolchain = Toolchain(name, str(choice.target), identity, answer.debs, run)
+    answers = {name: answer}
     known = {deb.name: deb for deb in toolchain.debs}
+    suites = tuple(sorted({deb.suite for deb in known.values()}))
     for wanted in _wanted_debs(choice, known):
-        answers[f"debian:{wanted}"] = _further(choice, downloads, wanted, known)
-    debs = {asker: answer.debs for asker, answer in answers.items() if asker != name}
-    return Pinned({name: toolchain}, debs), answers
+        asker = f"debian:{wanted}"
+        request = _digest((wanted, "depends", "", *sorted(known)))
+        locked = _locked(choice, asker, request)
+        # Not where the toolchain has moved on to other versions.
+        if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
+            locked = None
+        answer = _answer(choice, downloads, request, locked, (wanted,), suites)
+        # Those that the toolchain has as it has them.
+        debs = tuple(known.get(deb.name, deb) for deb in answer.debs)
+        answers[asker] = replace(answer, debs=debs)
+    debs_of = {asker: answer.debs for asker, answer in answers.items() if asker != name}
+    return Pinned({name: toolchain}, debs_of), answers
 
 
 def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Iterable[str]:
@@ -55,41 +84,28 @@ def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Iterable[str]:
     those that an image takes with their Depends."""
     needed = (wanted for one in choice.selection.chosen.values() for wanted in one.wanted)
     debs = [one for one in needed if one.atom is None] + [*choice.roots.debs.values()]
-    return dict.fromkeys(one.debian for one in debs if _beyond(one, known))
-
-
-def _beyond(wanted: WantedPackage, known: Mapping[str, DebRef]) -> bool:
-    taken = wanted.role == "run" and wanted.depends
-    return taken or wanted.debian.partition("=")[0] not in known
-
-
-def _further(
-    choice: Choice, downloads: Downloads, wanted: str, known: Mapping[str, DebRef]
-) -> Answer:
-    """A Debian package with all of its Depends, those that the toolchain has as it has them."""
-    asker = f"debian:{wanted}"
-    request = _digest((wanted, "depends", "", *sorted(known)))
-    locked = _locked(choice, asker, request)
-    # Not where the toolchain has moved on to other versions.
-    if locked is not None and all(known.get(deb.name, deb) == deb for deb in locked):
-        return Answer(request, locked)
-    suites = tuple(sorted({deb.suite for deb in known.values()}))
-    chosen, dates = _select(choice, downloads, (wanted,), suites)
-    return Answer(request, tuple(known.get(deb.name, deb) for deb in chosen), dates)
+    return dict.fromkeys(
+        one.debian
+        for one in debs
+        if (one.role == "run" and one.depends) or one.debian.partition("=")[0] not in known
+    )
 
 
 def _answer(
     choice: Choice,
     downloads: Downloads,
-    asker: str,
+    request: Digest,
+    locked: tuple[DebRef, ...] | None,
     packages: tuple[str, ...],
     suites: tuple[str, ...],
 ) -> Answer:
-    request = _digest((*suites, "", *packages))
-    locked = _locked(choice, asker, request)
+    """What is locked for a request, else what the indices have for it."""
     if locked is not None:
         return Answer(request, locked)
-    return Answer(request, *_select(choice, downloads, packages, suites))
+    from buildit.debian.select import select
+
+    with downloads.debian().open_indices(suites, choice.target.debian) as indices:
+        return Answer(request, select(packages, indices), dict(indices.dates))
 
 
 def _digest(request: tuple[str, ...]) -> Digest:
@@ -104,15 +120,6 @@ def _locked(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] |
     return section.debs.get(asker, ())
 
 
-def _select(
-    choice: Choice, downloads: Downloads, packages: Iterable[str], suites: tuple[str, ...]
-) -> tuple[tuple[DebRef, ...], Mapping[str, str]]:
-    from buildit.debian.select import select
-
-    with downloads.debian().open_indices(suites, choice.target.debian) as indices:
-        return select(packages, indices), dict(indices.dates)
-
-
 def dates_of(choice: Choice, answers: Mapping[str, Answer]) -> Mapping[str, str]:
     """The dates of the indices that the .debs were chosen from, by suite."""
     suites = {deb.suite for answer in answers.values() for deb in answer.debs}
@@ -122,7 +129,7 @@ def dates_of(choice: Choice, answers: Mapping[str, Answer]) -> Mapping[str, str]
     return {suite: date for suite, date in dates.items() if suite in suites}
 
 
-def pin_patch(
+def _pin_patch(
     choice: Choice, downloads: Downloads, package: str, patch: WantedPatch
 ) -> tuple[Digest, Digest | None]:
     """The canonical digest of a patch at a URL, and that of its bytes where they were read.
@@ -141,18 +148,6 @@ def pin_patch(
         return locked.canonical, locked.raw
     if patch.spec.sha256 is not None:
         return patch.spec.sha256, None
-    raw, canonical = fetch_patch(downloads, patch)
-    return downloads.store.put_bytes(canonical), digest_bytes(raw)
-
-
-def fetch_patch(downloads: Downloads, patch: WantedPatch) -> tuple[bytes, bytes]:
-    """A patch at a URL: its bytes and their canonical form.
-
-    Raises:
-        FetchError: no such patch.
-        IntegrityError: another patch than the recipe pins.
-        RecipeError: no patch at all.
-    """
     from buildit.remote.fetch import Fetch
 
     want = Fetch(patch.written.rpartition("/")[2] or patch.written, (patch.written,))
@@ -168,4 +163,144 @@ def fetch_patch(downloads: Downloads, patch: WantedPatch) -> tuple[bytes, bytes]
     raw = downloads.store.read(digest)
     if len(raw) > LARGEST_INPUT:
         raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)
-    return raw, canonical_patch(raw, patch.written, patch)
+    content = _canonical_patch(raw, patch.written, patch)
+    return downloads.store.put_bytes(content), digest_bytes(raw)
+
+
+# -- a package's own files
+
+
+def local_inputs(
+    choice: Choice, evaluated: Evaluated, downloads: Downloads
+) -> tuple[LocalInputs, tuple[Path, ...]]:
+    """The digests of a package's own files and patches, whose bytes the store has afterwards; and
+    every path that was looked at.
+
+    Raises:
+        RecipeError: a path is missing, unsafe or not a file; a patch is malformed.
+        IntegrityError: a patch is not the one that its `sha256` pins.
+        FetchError: a patch at a URL is not pinned and cannot be fetched.
+    """
+    store = downloads.store
+    looked: list[Path] = []
+    patches: list[tuple[Digest, Digest | None]] = []
+    for patch in evaluated.patches:
+        if "://" in patch.written:
+            patches.append(_pin_patch(choice, downloads, evaluated.package.name, patch))
+            continue
+        directory = Path(patch.declared_in).parent
+        path = directory / patch.written
+        looked.append(path)
+        data = _read(directory, patch.written, patch.place)
+        patches.append((store.put_bytes(_canonical_patch(data, shown_place(path), patch)), None))
+    keys = []
+    for source in evaluated.sources:
+        directory = Path(source.declared_in).parent
+        named = source.spec.signature.keys_ if source.spec.signature else ()
+        looked += [directory / key for key in named]
+        keys.append(tuple(store.put_bytes(_read(directory, key, source.place)) for key in named))
+    files, walked = _files(evaluated.package.directories, store)
+    return LocalInputs(tuple(patches), files, tuple(keys)), (*looked, *walked)
+
+
+def _read(directory: Path, path: str, place: str) -> bytes:
+    """The bytes of a regular file beneath `directory`."""
+    try:
+        with Root.open(directory) as root:
+            fd = root.open_read(os.path.normpath(path))
+        with os.fdopen(fd, "rb") as stream:
+            data = stream.read(LARGEST_INPUT + 1)
+    except IntegrityError as error:
+        raise RecipeError(
+            f"{path!r} cannot be used: {error.message}",
+            place=place,
+            hint="name a regular file beneath the directory of this file",
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"{path!r} cannot be read: {error.strerror}",
+            place=place,
+            hint=f"it is looked for in {shown_place(directory)}",
+        ) from error
+    if len(data) > LARGEST_INPUT:
+        raise RecipeError(f"{path!r} has more than {LARGEST_INPUT >> 20} MiB", place=place)
+    return data
+
+
+def _files(directories: tuple[str, ...], store: Store) -> tuple[tuple[FileInput, ...], list[Path]]:
+    """`files/` of the chain, laid over each other, base first; and the paths looked at."""
+    found: dict[str, FileInput] = {}
+    looked: list[Path] = []
+    for directory in directories:
+        root = Path(directory) / _FILES
+        looked.append(root)
+        if not os.path.lexists(root):
+            continue
+        try:
+            for path, file in _tree(root, store):
+                looked.append(path)
+                if file is not None:
+                    found[file.path] = file
+        except (IntegrityError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.message
+            raise RecipeError(
+                f"the package's files/ cannot be read: {reason}",
+                place=shown_place(root),
+                hint="make it a directory of regular files that may be read",
+            ) from error
+    return tuple(found[path] for path in sorted(found)), looked
+
+
+def _tree(directory: Path, store: Store) -> Iterator[tuple[Path, FileInput | None]]:
+    """Everything below `directory`; None for a directory."""
+    if directory.is_symlink():
+        # What it leads to is not beside the recipe, and a clone would not have it.
+        raise RecipeError(
+            "files/ is a link", place=shown_place(directory), hint="make it a directory"
+        )
+    with Root.open(directory) as root:
+        for path, status in root.walk():
+            if stat.S_ISDIR(status.st_mode):
+                yield directory / path, None
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise RecipeError(
+                    "a package's files/ holds regular files only",
+                    place=shown_place(directory / path),
+                    hint="make links and other nodes in the install step",
+                )
+            digest = _keep_file(store, root, path)
+            yield directory / path, FileInput(path, bool(status.st_mode & 0o100), digest)
+
+
+def _keep_file(store: Store, root: Root, path: str) -> Digest:
+    """Put a regular file beneath `root` into the store."""
+    with os.fdopen(root.open_read(path), "rb") as source:
+        content = source.read(CHUNK)
+        rest = source.read(1)
+        if not rest:
+            return store.put_bytes(content)
+        with store.ingest() as sink:
+            sink.write(content + rest)
+            while chunk := source.read(CHUNK):
+                sink.write(chunk)
+            return sink.commit()
+
+
+def _canonical_patch(data: bytes, name: str, patch: WantedPatch) -> bytes:
+    """The canonical form of a patch, checked against the digest that the recipe pins.
+
+    Raises:
+        RecipeError: it is malformed.
+        IntegrityError: its canonical form has another digest.
+    """
+    content = canonical_bytes(parse_patch(data, name, strip=patch.spec.strip))
+    got = digest_bytes(content)
+    if patch.spec.sha256 is not None and got != patch.spec.sha256:
+        raise IntegrityError(
+            f"{patch.written} is not the patch that was pinned",
+            place=patch.place,
+            hint=f"if you trust it, write sha256: {got}",
+            details=(f"expected canonical sha256:{patch.spec.sha256}", f"got sha256:{got}"),
+        )
+    return content

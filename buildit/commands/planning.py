@@ -6,23 +6,22 @@ do the rest: the steps of the plan are typed, with every name resolved.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
-from buildit.commands.appstep import app_of, app_remarks, places
 from buildit.commands.assemble import image
 from buildit.commands.choose import Choice, choose
-from buildit.commands.inputs import local_inputs
 from buildit.commands.locking import Pins
-from buildit.commands.pins import Answer, dates_of, pin_debs, pin_patch
+from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
+from buildit.model.image import App, Health, Port, Volume
 from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
     ContainerPlan,
@@ -38,7 +37,19 @@ from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, tasks
 from buildit.recipe.config import Loaded
-from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
+from buildit.recipe.container import (
+    AppSpec,
+    Container,
+    DirectorySpec,
+    HealthSpec,
+    LoadedStep,
+    SyncSpec,
+)
+
+_PORT = re.compile(
+    r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>tcp|udp|sctp))?"
+)
+_VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +73,7 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     consulted = [*choice.consulted]
     inputs = {}
     for name, one in chosen.items():
-        inputs[name], looked = local_inputs(
-            one, downloads.store, partial(pin_patch, choice, downloads)
-        )
+        inputs[name], looked = local_inputs(choice, one, downloads)
         consulted += looked
     pinned, answers = pin_debs(choice, downloads)
     made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
@@ -357,3 +366,116 @@ def _images(container: Container) -> tuple[ImageStep, ...]:
                 hint=f"the first is at {first.place}; keep one of them",
             )
     return tuple(images.values())
+
+
+# -- the app
+
+
+def app_of(container: Container) -> App | None:
+    """The app; None where the container has no `app` step.
+
+    Raises:
+        RecipeError: a port or volume is malformed, there are two apps, or `env` and `user` have no
+            app to belong to.
+    """
+    app: App | None = None
+    further: list[LoadedStep] = []
+    for step in container.steps:
+        if step.spec.app is not None:
+            if app is not None:
+                raise RecipeError(
+                    "a container has one app", place=step.place, hint="keep one `app` step"
+                )
+            app = _app(step.spec.app, step)
+        elif step.spec.env is not None or step.spec.user or step.spec.healthcheck:
+            further.append(step)
+    for step in further:
+        if app is None:
+            raise RecipeError(
+                "`env`, `user` and `healthcheck` need an app",
+                place=step.place,
+                hint="add an `app` step: {exec: …}",
+            )
+        if step.spec.env is not None:
+            environment = {**dict(app.environment), **step.spec.env}
+            app = replace(app, environment=tuple(environment.items()))
+        if step.spec.user is not None:
+            app = replace(app, user=step.spec.user)
+        if step.spec.healthcheck is not None:
+            place = written_at(step.node, "healthcheck", "exec", 0)
+            app = replace(app, health=_health(step.spec.healthcheck, place))
+    return app
+
+
+def places(container: Container) -> dict[str, str]:
+    """Where the app is and its `user`, `group` and `exec` were written, by those names."""
+    found: dict[str, str] = {}
+    for step in container.steps:
+        if step.spec.app is not None:
+            found["app"] = step.place
+            found |= {key: written_at(step.node, "app", key) for key in ("user", "group", "exec")}
+    for step in container.steps:
+        if step.spec.user is not None:
+            found["user"] = written_at(step.node, "user")
+    return found
+
+
+def app_remarks(app: App) -> Iterator[str]:
+    """What looks like a habit of Dockerfiles that no image format honours."""
+    for name, value in app.environment:
+        if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
+            yield (
+                f"environment: {name} is {value!r} word for word, nothing fills in the variable; "
+                "write its value out"
+            )
+
+
+def _health(spec: HealthSpec, place: str) -> Health:
+    return Health(
+        _program(spec.exec, place=place), spec.interval, spec.timeout, spec.retries, spec.start
+    )
+
+
+def _program(words: tuple[str, ...], *, place: str) -> tuple[str, ...]:
+    """Raises RecipeError: the first word is not an absolute path."""
+    if not words[0].startswith("/"):
+        raise RecipeError(
+            f"exec begins with {words[0]!r}, not with an absolute path",
+            place=place,
+            hint=f"write where the program is: /usr/bin/{words[0].rpartition('/')[2] or 'program'}",
+        )
+    return words
+
+
+def _app(spec: AppSpec, step: LoadedStep) -> App:
+    def at(key: str, number: int) -> str:
+        return written_at(step.node, "app", key, number)
+
+    return App(
+        exec=_program(spec.exec, place=at("exec", 0)),
+        user=spec.user,
+        group=spec.group,
+        environment=tuple(spec.environment.items()),
+        working_directory=spec.working_directory,
+        ports=tuple(_port(text, at("ports", n)) for n, text in enumerate(spec.ports)),
+        volumes=tuple(_volume(text, at("volumes", n)) for n, text in enumerate(spec.volumes)),
+        stop_signal=spec.stop_signal,
+    )
+
+
+def _port(text: str, place: str) -> Port:
+    match = _PORT.fullmatch(text)
+    if match is None or not 1 <= int(match["number"]) <= 65535:
+        raise RecipeError(
+            f"not a port: {text!r}", place=place, hint="write 443, 443/tcp or https=443/tcp"
+        )
+    return Port(int(match["number"]), match["protocol"] or "tcp", match["name"])
+
+
+def _volume(text: str, place: str) -> Volume:
+    match = _VOLUME.fullmatch(text)
+    if match is None:
+        raise RecipeError(
+            f"not a volume: {text!r}", place=place, hint="write /var/lib/x or data=/var/lib/x:ro"
+        )
+    return Volume(match["path"], match["name"], match["ro"] is not None)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, Toolchain
-from buildit.model.task import OutputRef, RunNeed, Task
+from buildit.model.task import OutputRef, Task
 from buildit.plan.closure import standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from buildit.commands.fetching import InputFetcher
     from buildit.make.capture.debs import Debs
     from buildit.make.executor import Executor
-    from buildit.remote.binhost.binhost import Binhost
 
 LOCAL_STORE = "the local store"
 
@@ -133,7 +131,7 @@ def look_around(
                 look.found[key] = artifact
         queue.extend(
             (standing_for(nodes[need.key], views), need.output)
-            for need in declared_needs(node, output)
+            for need in (node.outputs[output].needs if output in node.outputs else ())
         )
         if key in look.missing:
             queue.extend(
@@ -148,12 +146,6 @@ def look_around(
     return look
 
 
-def declared_needs(task: Task, output: str) -> tuple[RunNeed, ...]:
-    """What an output needs at run time by the words of its recipe."""
-    found = task.outputs.get(output)
-    return found.needs if found else ()
-
-
 def _loaded(artifact: Artifact, output: str) -> list[OutputRef]:
     """The outputs that one needs, as its build saw or declared it."""
     found = artifact.outputs.get(output)
@@ -164,15 +156,12 @@ def _loaded(artifact: Artifact, output: str) -> list[OutputRef]:
 
 def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
     """Whether the artifact was built against the dependency outputs that are at hand."""
-    for key, outputs in artifact.resolved.items():
-        dependency = at_hand.get(key)
-        if dependency is None:
-            continue
-        for name, diff_id in outputs.items():
-            output = dependency.outputs.get(name)
-            if output is None or output.diff_id != diff_id:
-                return False
-    return True
+    return all(
+        (output := at_hand[key].outputs.get(name)) is not None and output.diff_id == diff_id
+        for key, outputs in artifact.resolved.items()
+        if key in at_hand
+        for name, diff_id in outputs.items()
+    )
 
 
 def realise(
@@ -289,36 +278,21 @@ def obtain_all(
     """
     from buildit.make.executor import Threads
 
-    store, policy, report = place.store, remotes.policy, place.report
-    store.pin([*tasks, *(key for key, _ in plan.roots)])
-    labels = {task.key: task.label for task in plan.tasks}
-    untold = iter((True,))
-
-    def find(task: Task, at_hand: AtHand) -> Artifact | None:
-        if task.key not in labels:
-            store.pin([task.key])
-        found = find_artifact(task, at_hand, store, policy, remotes.binhosts, report)
-        if found is None and kind_of(task).builds and next(untold, False):
-            _tell_of_others(task, remotes.binhosts(), report)
-        return found
-
-    cut_off = partial(
-        _early_cutoff, store=store, policy=policy, binhosts=remotes.binhosts, report=report
-    )
+    ways = _Ways(place, remotes, {task.key: task.label for task in plan.tasks})
+    place.store.pin([*tasks, *(key for key, _ in plan.roots)])
 
     def prepare(missing: tuple[Task, ...]) -> None:
         builds = sum(kind_of(task).builds for task in missing)
-        reused = len(labels) - sum(task.key in labels for task in missing)
-        report(Planned(reused, builds, len(missing) - builds))
+        reused = len(ways.labels) - sum(task.key in ways.labels for task in missing)
+        place.report(Planned(reused, builds, len(missing) - builds))
         fetching().bring(missing, plan.toolchain)
 
-    make = partial(_make, place=place, policy=policy, cut_off=cut_off, labels=labels)
-    with Threads(make, jobs) as executor:
+    with Threads(ways.make, jobs) as executor:
         realise(
             tasks,
             plan.roots,
-            find=find,
-            cut_off=cut_off,
+            find=ways.find,
+            cut_off=ways.cut_off,
             prepare=prepare,
             executor=executor,
             done=done,
@@ -363,118 +337,117 @@ def lay(task: Task, place: BuildPlace, policy: Policy) -> Artifact:
     return artifact
 
 
-def find_artifact(
-    task: Task,
-    at_hand: AtHand,
-    store: Store,
-    policy: Policy,
-    binhosts: Callable[[], Iterator[Binhost]],
-    report: Reporter,
-) -> Artifact | None:
-    """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
+@dataclass(slots=True)
+class _Ways:
+    """How one run comes by artifacts; `labels` are the keys of its plan."""
 
-    def suits(artifact: Artifact) -> str | None:
-        return None if agrees(artifact, at_hand) else "built against other dependencies"
+    place: BuildPlace
+    remotes: Remotes
+    labels: Mapping[BuildKey, str]
+    _told: bool = False
 
-    found = examine(store, task.key, suits, policy.doubts)
-    if isinstance(found, Found):
-        report(Reused(task.key, task.label, LOCAL_STORE))
-        return found.artifact
-    for host in binhosts():
-        try:
-            artifact = host.pull(task.key, store, suits)
-        except (Interrupted, StoreError, CorruptBlob):
-            raise  # that is no matter of the binhost's: a full disk is not a miss
-        except BuilditError:
-            continue  # the binhost said why
-        if artifact is not None:
-            policy.keep_agreement(artifact)
-            report(Reused(task.key, task.label, f"'{host.name}'"))
-            return artifact
-    report(Missing(task.key, task.label))
-    return None
+    def find(self, task: Task, at_hand: AtHand) -> Artifact | None:
+        """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
 
+        def suits(artifact: Artifact) -> str | None:
+            return None if agrees(artifact, at_hand) else "built against other dependencies"
 
-def _tell_of_others(task: Task, binhosts: Iterator[Binhost], report: Reporter) -> None:
-    """Say that a binhost has what is about to be built, by a builder who is not trusted."""
-    from buildit.remote.binhost.nearby import untrusted_builds
-
-    for one in untrusted_builds(task, binhosts):
-        report(Notice(f"{task.label}: {one}", warning=True))
-
-
-def _early_cutoff(
-    task: Task,
-    at_hand: AtHand,
-    store: Store,
-    policy: Policy,
-    binhosts: Callable[[], Iterator[Binhost]],
-    report: Reporter,
-) -> Artifact | None:
-    """An artifact whose dependencies had other keys and the same bytes, said of this task's
-    key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
-    if not task.inputs.dependencies:
+        store, policy, report = self.place.store, self.remotes.policy, self.place.report
+        if task.key not in self.labels:
+            store.pin([task.key])
+        found = examine(store, task.key, suits, policy.doubts)
+        if isinstance(found, Found):
+            report(Reused(task.key, task.label, LOCAL_STORE))
+            return found.artifact
+        for host in self.remotes.binhosts():
+            try:
+                artifact = host.pull(task.key, store, suits)
+            except (Interrupted, StoreError, CorruptBlob):
+                raise  # that is no matter of the binhost's: a full disk is not a miss
+            except BuilditError:
+                continue  # the binhost said why
+            if artifact is not None:
+                policy.keep_agreement(artifact)
+                report(Reused(task.key, task.label, f"'{host.name}'"))
+                return artifact
+        report(Missing(task.key, task.label))
+        if kind_of(task).builds and not self._told:
+            self._told = True
+            self._tell_of_others(task)
         return None
-    from buildit.remote.binhost.cutoff import Repetitions, cut_off
 
-    sources = Repetitions(store, binhosts(), policy.doubts)
-    found = cut_off(task, at_hand, sources, partial(_repeat, store, policy, report))
-    if found is None:
-        return None
-    artifact, origin = found
-    report(Recalled(task.key, task.label, origin))
-    return artifact
+    def _tell_of_others(self, task: Task) -> None:
+        """Say that a binhost has what is about to be built, by a builder who is not trusted."""
+        from buildit.remote.binhost.nearby import untrusted_builds
 
+        for one in untrusted_builds(task, self.remotes.binhosts()):
+            self.place.report(Notice(f"{task.label}: {one}", warning=True))
 
-def _make(
-    task: Task,
-    at_hand: AtHand,
-    place: BuildPlace,
-    policy: Policy,
-    cut_off: Find,
-    labels: Mapping[BuildKey, str],
-) -> Artifact:
-    """Make one task and commit it; runs in a thread of its own."""
-    from buildit.commands.reasons import reason
+    def cut_off(self, task: Task, at_hand: AtHand) -> Artifact | None:
+        """An artifact whose dependencies had other keys and the same bytes, said of this task's
+        key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
+        if not task.inputs.dependencies:
+            return None
+        from buildit.remote.binhost.cutoff import Repetitions, cut_off
 
-    store, report = place.store, place.report
-    with store.key_lock(task.key, partial(_waiting, task, report), place.stop):
-        again = examine(
-            store, task.key, lambda a: None if agrees(a, at_hand) else "another", policy.doubts
-        )
-        if isinstance(again, Found):
-            return again.artifact
-        found = cut_off(task, at_hand)
-        if found is not None:
-            return found
-        report(Building(task.key, task.label, reason(task, store, labels)))
-        started = time.monotonic()
-        try:
-            artifact = make_task(task, at_hand, place)
-            keep(artifact, store, policy, report)
-            policy.compare(artifact)
-        except (Interrupted, CorruptBlob, Vanished):
-            raise
-        except BuilditError as error:
-            report(BuildFailed(task.key, task.label, error.message))
-            raise
-        report(Built(task.key, task.label, time.monotonic() - started))
+        binhosts = self.remotes.binhosts()
+        sources = Repetitions(self.place.store, binhosts, self.remotes.policy.doubts)
+        found = cut_off(task, at_hand, sources, self._repeat)
+        if found is None:
+            return None
+        artifact, origin = found
+        self.place.report(Recalled(task.key, task.label, origin))
         return artifact
 
+    def _repeat(self, artifact: Artifact, found: Found) -> None:
+        """Commit an artifact that says a found build of another key. What is not signed must not
+        become the user's own by being repeated."""
+        from buildit.store.artifacts import place_statement
+        from buildit.store.attest import statement_bytes
 
-def _repeat(
-    store: Store, policy: Policy, report: Reporter, artifact: Artifact, found: Found
-) -> None:
-    """Commit an artifact that says a found build of another key. What is not signed must not
-    become the user's own by being repeated."""
-    from buildit.store.artifacts import place_statement
-    from buildit.store.attest import statement_bytes
+        store = self.place.store
+        if found.origin and found.builder == LOCAL:
+            content = statement_bytes(artifact, LOCAL)
+            place_statement(store, artifact, LOCAL, content, None, origin=found.origin)
+        else:
+            keep(artifact, store, self.remotes.policy, self.place.report)
 
-    if not found.origin or found.builder != LOCAL:
-        keep(artifact, store, policy, report)
-        return
-    content = statement_bytes(artifact, LOCAL)
-    place_statement(store, artifact, LOCAL, content, None, origin=found.origin)
+    def make(self, task: Task, at_hand: AtHand) -> Artifact:
+        """Make one task and commit it; runs in a thread of its own."""
+        from buildit.commands.forecast import reason
+
+        place, policy = self.place, self.remotes.policy
+        store, report = place.store, place.report
+
+        def waiting(holder: str) -> None:
+            # `pid 123 start 456`; nothing where the holder is just about to write it.
+            pid = holder.split()[1:2]
+            who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
+            report(Notice(f"{task.label}: waiting for {who}, which builds it"))
+
+        def suits(artifact: Artifact) -> str | None:
+            return None if agrees(artifact, at_hand) else "another"
+
+        with store.key_lock(task.key, waiting, place.stop):
+            again = examine(store, task.key, suits, policy.doubts)
+            if isinstance(again, Found):
+                return again.artifact
+            found = self.cut_off(task, at_hand)
+            if found is not None:
+                return found
+            report(Building(task.key, task.label, reason(task, store, self.labels)))
+            started = time.monotonic()
+            try:
+                artifact = make_task(task, at_hand, place)
+                keep(artifact, store, policy, report)
+                policy.compare(artifact)
+            except (Interrupted, CorruptBlob, Vanished):
+                raise
+            except BuilditError as error:
+                report(BuildFailed(task.key, task.label, error.message))
+                raise
+            report(Built(task.key, task.label, time.monotonic() - started))
+            return artifact
 
 
 def keep(artifact: Artifact, store: Store, policy: Policy, report: Reporter) -> None:
@@ -483,22 +456,10 @@ def keep(artifact: Artifact, store: Store, policy: Policy, report: Reporter) -> 
 
     signer = policy.signer()
     committed = commit(store, artifact, signer.builder, signer.sign)
-    if committed.differs_from is not None:
-        before, _ = read_statement(committed.differs_from, artifact.key)
-        if claim(before) == claim(artifact):
-            return
+    if committed.differs_from is None:
+        return
+    before, _ = read_statement(committed.differs_from, artifact.key)
+    if claim(before) != claim(artifact):
         whose = "this machine" if signer.builder == LOCAL else signer.builder[:12]
-        report(
-            Notice(
-                f"{artifact.name} is not reproducible: its outputs differ from those that "
-                f"{whose} built before",
-                warning=True,
-            )
-        )
-
-
-def _waiting(task: Task, report: Reporter, holder: str) -> None:
-    # `pid 123 start 456`; nothing where the holder is just about to write it.
-    pid = holder.split()[1:2]
-    who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
-    report(Notice(f"{task.label}: waiting for {who}, which builds it"))
+        what = f"its outputs differ from those that {whose} built before"
+        report(Notice(f"{artifact.name} is not reproducible: {what}", warning=True))

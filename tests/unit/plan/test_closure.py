@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.commands.assemble import why_text
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.task import RunNeed, RunTime, Task
+from buildit.model.task import OutputRef, RunNeed, RunTime, Task
 from buildit.plan.closure import Closure, closure, views_of
 from tests.scale import examples
 
@@ -69,6 +68,19 @@ class World:
             self.nodes[k].name + ("" if output == RUNTIME else f":{output}")
             for k, output in self.of(*roots).members
         ]
+
+
+def why_text(
+    why: Mapping[OutputRef, tuple[OutputRef, str]],
+    member: OutputRef,
+    node: Callable[[BuildKey], Task],
+) -> str:
+    """Why a member is in the closure: `nginx -> libssl.so.3 -> openssl`, root first."""
+    words = [node(member[0]).name]
+    while member in why:
+        member, need = why[member]
+        words[:0] = [node(member[0]).name, need.partition(":")[2] or need]
+    return " -> ".join(words)
 
 
 def test_dependencies_come_first_and_siblings_by_name() -> None:
