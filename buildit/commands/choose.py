@@ -41,6 +41,11 @@ NO_TOOLCHAIN = "toolchain/debian-12"
 """What a container without packages of its own is made with."""
 
 
+def wrong_at(step: LoadedStep, message: str, hint: str, *path: str | int) -> RecipeError:
+    """What is wrong with a step, or with what it has at a path, where that was written."""
+    return RecipeError(message, place=written_at(step.node, *path), hint=hint)
+
+
 @dataclass(frozen=True, slots=True)
 class Roots:
     """What the package steps ask for, in step order; `debs` are those of Debian's, by step."""
@@ -99,7 +104,6 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     if container.pending:
         first, container = container, load_container(directory, _said(selection))
         check_settled(first, container)
-    _check_named(container, selection.chosen)
     _check_flags(options.use, container, selection.chosen)
     toolchain = _toolchain(selection, container.file)
     chroot = catalog.toolchain(toolchain, container.file)
@@ -179,11 +183,8 @@ def _roots(container: Container, catalog: Catalog) -> Roots:
 def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
     directory = Path(os.path.normpath(container.directory / path))
     if not directory.is_relative_to(os.path.normpath(container.directory)):
-        raise RecipeError(
-            f"{path!r} lies outside of the container's directory",
-            place=step.place,
-            hint="move it there, or make it a package of a tree: `package: {atom: …}`",
-        )
+        hint = "move it there, or make it a package of a tree: `package: {atom: …}`"
+        raise wrong_at(step, f"{path!r} lies outside of the container's directory", hint)
     return directory
 
 
@@ -193,10 +194,9 @@ def _outer_flags(
     """The layers that touch packages from outside, weakest first."""
     flags: dict[str, tuple[FlagLayer, ...]] = {"": loaded.config.use, **loaded.config.package_use}
     for step in container.steps:
-        written = step.spec.use
-        if written is None:
+        if step.spec.use is None:
             continue
-        spec = written if isinstance(written, UseSpec) else UseSpec(flags=written)
+        spec = _use_of(step)
         flags[""] += (_layer("container", spec.flags, step.place, every_package=True),)
         for name, texts in spec.packages.items():
             parse_name(name, place=step.place)
@@ -231,11 +231,9 @@ def _debs(container: Container) -> Mapping[int, WantedPackage]:
         )
         before = first.setdefault(spec.debian.partition("=")[0], one)
         if sorted({*before.without}) != sorted({*one.without}):
-            raise RecipeError(
-                f"debian:{spec.debian} is asked for twice, and without other files",
-                place=step.place,
-                hint=f"give both the same `without`; the first is at {before.place}",
-            )
+            message = f"debian:{spec.debian} is asked for twice, and without other files"
+            hint = f"give both the same `without`; the first is at {before.place}"
+            raise wrong_at(step, message, hint)
         found[number] = one
     return found
 
@@ -243,42 +241,31 @@ def _debs(container: Container) -> Mapping[int, WantedPackage]:
 def _check_flags(
     use: tuple[str, ...], container: Container, chosen: Mapping[str, Evaluated]
 ) -> None:
-    """Refuse a flag for every package that no package declares: it is misspelt.
+    """Refuse a flag for every package that no package declares (it is misspelt), and flags for a
+    package that the container does not have.
 
     Raises:
         UsageError, RecipeError: the flag is of the command line, of a `use` step.
     """
     declared = sorted({name for one in chosen.values() for name in one.settings})
+    undeclared = "no package of this container declares the flag"
     for text in use:
         if (flag := parse_assignment(text, "command line").flag) not in declared:
-            raise UsageError(
-                f"--use {text}: no package of this container declares the flag {flag!r}",
-                hint=hint_of(flag, declared),
-            )
+            hint = hint_of(flag, declared)
+            raise UsageError(f"--use {text}: {undeclared} {flag!r}", hint=hint)
     for step in container.steps:
-        written = step.spec.use
-        texts = written.flags if isinstance(written, UseSpec) else written or ()
-        for text in texts:
-            if (flag := parse_assignment(text, step.place).flag) not in declared:
-                raise RecipeError(
-                    f"no package of this container declares the flag {flag!r}",
-                    place=step.place,
-                    hint=hint_of(flag, declared),
-                )
-
-
-def _check_named(container: Container, chosen: Mapping[str, object]) -> None:
-    """Refuse flags for a package that the container does not have.
-
-    Raises:
-        RecipeError: with the nearest name that it has.
-    """
-    for step in container.steps:
-        spec = step.spec.use
-        for name in spec.packages if isinstance(spec, UseSpec) else ():
+        spec = _use_of(step)
+        for name in spec.packages:
             if name not in chosen:
-                raise RecipeError(
-                    f"flags for {name}, which this container does not have",
-                    place=written_at(step.node, "use", "packages", name),
-                    hint=hint_of(name, sorted(chosen)),
-                )
+                message = f"flags for {name}, which this container does not have"
+                hint = hint_of(name, sorted(chosen))
+                raise wrong_at(step, message, hint, "use", "packages", name)
+        for text in spec.flags:
+            if (flag := parse_assignment(text, step.place).flag) not in declared:
+                raise wrong_at(step, f"{undeclared} {flag!r}", hint_of(flag, declared))
+
+
+def _use_of(step: LoadedStep) -> UseSpec:
+    """The flags of a step, however they are written; none where it says nothing of them."""
+    written = step.spec.use
+    return written if isinstance(written, UseSpec) else UseSpec(flags=written or ())

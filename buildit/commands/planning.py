@@ -13,7 +13,7 @@ from pathlib import Path
 
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
-from buildit.commands.choose import Choice, choose
+from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.locking import Pins
 from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
 from buildit.commands.rules import RULES
@@ -37,14 +37,7 @@ from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, tasks
 from buildit.recipe.config import Loaded
-from buildit.recipe.container import (
-    AppSpec,
-    Container,
-    DirectorySpec,
-    HealthSpec,
-    LoadedStep,
-    SyncSpec,
-)
+from buildit.recipe.container import AppSpec, Container, DirectorySpec, LoadedStep, SyncSpec
 
 _PORT = re.compile(
     r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>tcp|udp|sctp))?"
@@ -110,7 +103,7 @@ def container_plan(
     _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
     if app is not None:
-        app = app_with_ids(app, synced.over(ids), places(container))
+        app = app_with_ids(app, synced.over(ids), _places(container))
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
@@ -138,7 +131,7 @@ def container_plan(
         about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
-        remarks=() if app is None else tuple(app_remarks(app)),
+        remarks=() if app is None else tuple(_app_remarks(app)),
     )
 
 
@@ -269,11 +262,9 @@ def _check_accounts(
     for step in container.steps:
         for name, spec in (step.spec.users or {}).items():
             if spec.gid not in declared:
-                raise RecipeError(
-                    f"user {name!r} has gid {spec.gid}, which no group declares",
-                    place=written_at(step.node, "users", name, "gid"),
-                    hint=f"declare it: `- groups: {{{name}: {{gid: {spec.gid}}}}}`",
-                )
+                message = f"user {name!r} has gid {spec.gid}, which no group declares"
+                hint = f"declare it: `- groups: {{{name}: {{gid: {spec.gid}}}}}`"
+                raise wrong_at(step, message, hint, "users", name, "gid")
     try:
         account_files(
             [*((n.name, u) for n in nodes for u in n.users()), *((ours, user) for user in users)],
@@ -293,26 +284,28 @@ def _check_accounts(
 
 
 def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:
-    users: list[User] = []
-    groups: list[Group] = []
-    for step in container.steps:
-        for name, spec in (step.spec.users or {}).items():
-            users.append(User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment))
-        for name, group in (step.spec.groups or {}).items():
-            groups.append(Group(name, group.gid, group.members))
+    users = [
+        User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment)
+        for step in container.steps
+        for name, spec in (step.spec.users or {}).items()
+    ]
+    groups = [
+        Group(name, spec.gid, spec.members)
+        for step in container.steps
+        for name, spec in (step.spec.groups or {}).items()
+    ]
     return tuple(users), tuple(groups)
 
 
-def _owner(text: str, place: str, ids: Ids) -> tuple[int, int]:
+def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int, int]:
+    """Numbers of the owner that a step names at a path."""
     user, _, group = text.partition(":")
     uid, own_gid = ids.user(user)
     gid = ids.group(group) if group else own_gid
     if uid is None or gid is None:
-        raise RecipeError(
-            f"no package and no `users` or `groups` step declares the owner {text!r}",
-            place=place,
-            hint=f"declared: {ids.names()}; numbers do as well: 0:0",
-        )
+        message = f"no package and no `users` or `groups` step declares the owner {text!r}"
+        hint = f"declared: {ids.names()}; numbers do as well: 0:0"
+        raise wrong_at(step, message, hint, *path, "owner")
     return uid, gid
 
 
@@ -321,7 +314,7 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    uid, gid = _owner(spec.owner, written_at(step.node, "sync", "owner"), ids)
+    uid, gid = _owner(spec.owner, step, ids, "sync")
     return SyncStep(
         spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place, dir_mode, spec.exclude
     )
@@ -330,24 +323,20 @@ def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
     made: dict[str, DirectoryToMake] = {}
     for number, spec in enumerate(specs):
-        place = written_at(step.node, "directories", number)
+        at = ("directories", number)
         path = spec.path.strip("/")
-        named = written_at(step.node, "directories", number, "path")
         if not path:  # as tried: see `image.reading.SeenTree.shown`
-            raise RecipeError(
+            message = (
                 "no image can say what / is like: engines make it themselves, docker with mode "
-                "0755 and podman with 0555, owned by 0:0",
-                place=named,
-                hint="leave it out; what lies in / can have any mode and owner",
+                "0755 and podman with 0555, owned by 0:0"
             )
+            hint = "leave it out; what lies in / can have any mode and owner"
+            raise wrong_at(step, message, hint, *at, "path")
         if path in made:
-            raise RecipeError(
-                f"the directory {spec.path} is there twice",
-                place=named,
-                hint="leave one of them out",
-            )
-        uid, gid = _owner(spec.owner, written_at(step.node, "directories", number, "owner"), ids)
-        made[path] = DirectoryToMake(path, spec.mode, uid, gid, place)
+            message = f"the directory {spec.path} is there twice"
+            raise wrong_at(step, message, "leave one of them out", *at, "path")
+        uid, gid = _owner(spec.owner, step, ids, *at)
+        made[path] = DirectoryToMake(path, spec.mode, uid, gid, written_at(step.node, *at))
     return DirectoriesStep(tuple(made.values()), step.place)
 
 
@@ -360,11 +349,8 @@ def _images(container: Container) -> tuple[ImageStep, ...]:
         made = ImageStep(spec.type, step.content, spec.compress or "", step.place)
         first = images.setdefault(made.format, made)
         if first is not made:
-            raise RecipeError(
-                f"a second image of type {made.format} would have the same file name",
-                place=made.place,
-                hint=f"the first is at {first.place}; keep one of them",
-            )
+            message = f"a second image of type {made.format} would have the same file name"
+            raise wrong_at(step, message, f"the first is at {first.place}; keep one of them")
     return tuple(images.values())
 
 
@@ -379,48 +365,42 @@ def app_of(container: Container) -> App | None:
             app to belong to.
     """
     app: App | None = None
-    further: list[LoadedStep] = []
     for step in container.steps:
         if step.spec.app is not None:
             if app is not None:
-                raise RecipeError(
-                    "a container has one app", place=step.place, hint="keep one `app` step"
-                )
+                raise wrong_at(step, "a container has one app", "keep one `app` step")
             app = _app(step.spec.app, step)
-        elif step.spec.env is not None or step.spec.user or step.spec.healthcheck:
-            further.append(step)
-    for step in further:
+    for step in container.steps:
+        spec = step.spec
+        if spec.app is not None or (spec.env is None and not spec.user and not spec.healthcheck):
+            continue
         if app is None:
-            raise RecipeError(
-                "`env`, `user` and `healthcheck` need an app",
-                place=step.place,
-                hint="add an `app` step: {exec: …}",
-            )
-        if step.spec.env is not None:
-            environment = {**dict(app.environment), **step.spec.env}
-            app = replace(app, environment=tuple(environment.items()))
-        if step.spec.user is not None:
-            app = replace(app, user=step.spec.user)
-        if step.spec.healthcheck is not None:
-            place = written_at(step.node, "healthcheck", "exec", 0)
-            app = replace(app, health=_health(step.spec.healthcheck, place))
+            hint = "add an `app` step: {exec: …}"
+            raise wrong_at(step, "`env`, `user` and `healthcheck` need an app", hint)
+        if spec.env is not None:
+            app = replace(app, environment=tuple({**dict(app.environment), **spec.env}.items()))
+        if spec.user is not None:
+            app = replace(app, user=spec.user)
+        if (health := spec.healthcheck) is not None:
+            program = _program(health.exec, step, "healthcheck", "exec", 0)
+            times = (health.interval, health.timeout, health.retries, health.start)
+            app = replace(app, health=Health(program, *times))
     return app
 
 
-def places(container: Container) -> dict[str, str]:
-    """Where the app is and its `user`, `group` and `exec` were written, by those names."""
+def _places(container: Container) -> dict[str, str]:
+    """Where the app's `user` and `group` were written, by those names."""
     found: dict[str, str] = {}
     for step in container.steps:
         if step.spec.app is not None:
-            found["app"] = step.place
-            found |= {key: written_at(step.node, "app", key) for key in ("user", "group", "exec")}
+            found |= {key: written_at(step.node, "app", key) for key in ("user", "group")}
     for step in container.steps:
         if step.spec.user is not None:
             found["user"] = written_at(step.node, "user")
     return found
 
 
-def app_remarks(app: App) -> Iterator[str]:
+def _app_remarks(app: App) -> Iterator[str]:
     """What looks like a habit of Dockerfiles that no image format honours."""
     for name, value in app.environment:
         if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
@@ -430,52 +410,39 @@ def app_remarks(app: App) -> Iterator[str]:
             )
 
 
-def _health(spec: HealthSpec, place: str) -> Health:
-    return Health(
-        _program(spec.exec, place=place), spec.interval, spec.timeout, spec.retries, spec.start
-    )
-
-
-def _program(words: tuple[str, ...], *, place: str) -> tuple[str, ...]:
+def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tuple[str, ...]:
     """Raises RecipeError: the first word is not an absolute path."""
     if not words[0].startswith("/"):
-        raise RecipeError(
-            f"exec begins with {words[0]!r}, not with an absolute path",
-            place=place,
-            hint=f"write where the program is: /usr/bin/{words[0].rpartition('/')[2] or 'program'}",
-        )
+        message = f"exec begins with {words[0]!r}, not with an absolute path"
+        name = words[0].rpartition("/")[2] or "program"
+        raise wrong_at(step, message, f"write where the program is: /usr/bin/{name}", *path)
     return words
 
 
 def _app(spec: AppSpec, step: LoadedStep) -> App:
-    def at(key: str, number: int) -> str:
-        return written_at(step.node, "app", key, number)
-
     return App(
-        exec=_program(spec.exec, place=at("exec", 0)),
+        exec=_program(spec.exec, step, "app", "exec", 0),
         user=spec.user,
         group=spec.group,
         environment=tuple(spec.environment.items()),
         working_directory=spec.working_directory,
-        ports=tuple(_port(text, at("ports", n)) for n, text in enumerate(spec.ports)),
-        volumes=tuple(_volume(text, at("volumes", n)) for n, text in enumerate(spec.volumes)),
+        ports=tuple(_port(text, step, n) for n, text in enumerate(spec.ports)),
+        volumes=tuple(_volume(text, step, n) for n, text in enumerate(spec.volumes)),
         stop_signal=spec.stop_signal,
     )
 
 
-def _port(text: str, place: str) -> Port:
+def _port(text: str, step: LoadedStep, number: int) -> Port:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match["number"]) <= 65535:
-        raise RecipeError(
-            f"not a port: {text!r}", place=place, hint="write 443, 443/tcp or https=443/tcp"
-        )
+        hint = "write 443, 443/tcp or https=443/tcp"
+        raise wrong_at(step, f"not a port: {text!r}", hint, "app", "ports", number)
     return Port(int(match["number"]), match["protocol"] or "tcp", match["name"])
 
 
-def _volume(text: str, place: str) -> Volume:
+def _volume(text: str, step: LoadedStep, number: int) -> Volume:
     match = _VOLUME.fullmatch(text)
     if match is None:
-        raise RecipeError(
-            f"not a volume: {text!r}", place=place, hint="write /var/lib/x or data=/var/lib/x:ro"
-        )
+        hint = "write /var/lib/x or data=/var/lib/x:ro"
+        raise wrong_at(step, f"not a volume: {text!r}", hint, "app", "volumes", number)
     return Volume(match["path"], match["name"], match["ro"] is not None)
