@@ -6,7 +6,8 @@ Pure, but for reading the files of accounts that a sync step brings.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -66,20 +67,17 @@ def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:
     """
     uid, _ = ids.user(app.user)
     gid = None if app.group is None else ids.group(app.group)
-    for kind, name, found, known in (
-        ("user", app.user, uid, ids.users),
-        ("group", app.group, gid, ids.groups),
-    ):
+    asked = (("user", app.user, uid, ids.users), ("group", app.group, gid, ids.groups))
+    for kind, name, found, known in asked:
         if name is None or found is not None or any(account_problems(name)):
             continue  # what is no name at all is told by the check of the app
-        declared = ", ".join(sorted(known)) or "none"
+        message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
         example = "{uid: 101, gid: 101}" if kind == "user" else "{gid: 101}"
-        raise RecipeError(
-            f"the app runs as {kind} {name!r}, which is no {kind} of the image",
-            place=places.get(kind),
-            hint=f"declare it: `- {kind}s: {{{name}: {example}}}`, or in the recipe of its "
-            f"package; declared: {declared}",
+        hint = (
+            f"declare it: `- {kind}s: {{{name}: {example}}}`, or in the recipe of its package; "
+            f"declared: {', '.join(sorted(known)) or 'none'}"
         )
+        raise RecipeError(message, place=places.get(kind), hint=hint)
     own = None if uid is None else ids.own_group(uid)
     return replace(
         app,
@@ -93,7 +91,7 @@ def synced_accounts(project: Path, syncs: Iterable[tuple[str, str]]) -> tuple[Id
     """The accounts of an /etc/passwd or /etc/group that a sync step brings, and the files that
     were looked for. `syncs` are source and destination of each; the last one wins, as in the image.
     """
-    found: dict[str, bytes] = {}
+    rows: dict[str, list[list[str]]] = {PASSWD: [], GROUP: []}
     looked: list[Path] = []
     for src, dest in syncs:
         for wanted in (PASSWD, GROUP):
@@ -101,11 +99,22 @@ def synced_accounts(project: Path, syncs: Iterable[tuple[str, str]]) -> tuple[Id
             if source is None:
                 continue
             looked.append(project / source)
-            content = _small_file(project, source)
-            if content is not None:
-                found[wanted] = content
-    users = {user.name: user for user in _users(found.get(PASSWD, b""))}
-    groups = {group.name: group for group in _groups(found.get(GROUP, b""))}
+            # The sync step says what is wrong with a file that cannot be read.
+            with suppress(OSError, BuildError, IntegrityError), Root.open(project) as root:
+                with root.open_file(source) as stream:
+                    text = stream.read(_LARGEST_FILE).decode("utf-8", "replace")
+                found = (line.split(":") for line in text.split("\n") if line[:1] not in ":#")
+                rows[wanted] = list(found)
+    users = {
+        name: User(name, user, group, home, shell, comment)
+        for name, _, uid, gid, comment, home, shell in (r for r in rows[PASSWD] if len(r) == 7)
+        if (user := id_of(uid)) is not None and (group := id_of(gid)) is not None
+    }
+    groups = {
+        name: Group(name, group, tuple(one for one in members.split(",") if one))
+        for name, _, gid, members in (row for row in rows[GROUP] if len(row) == 4)
+        if (group := id_of(gid)) is not None
+    }
     return Ids(users, groups), looked
 
 
@@ -122,33 +131,6 @@ def _source_of(src: str, dest: str, wanted: str) -> str | None:
     return None
 
 
-def _small_file(project: Path, source: str) -> bytes | None:
-    try:
-        with Root.open(project) as root, root.open_file(source) as stream:
-            return stream.read(_LARGEST_FILE)
-    except (OSError, BuildError, IntegrityError):
-        return None  # the sync step says what is wrong with it
-
-
-def _rows(content: bytes, fields: int) -> Iterator[list[str]]:
-    for line in content.decode("utf-8", "replace").split("\n"):
-        row = line.split(":")
-        if len(row) == fields and row[0] and not line.startswith("#"):
-            yield row
-
-
-def _users(content: bytes) -> Iterator[User]:
-    for name, _, uid, gid, comment, home, shell in _rows(content, 7):
-        if (user := id_of(uid)) is not None and (group := id_of(gid)) is not None:
-            yield User(name, user, group, home, shell, comment)
-
-
-def _groups(content: bytes) -> Iterator[Group]:
-    for name, _, gid, members in _rows(content, 4):
-        if (group := id_of(gid)) is not None:
-            yield Group(name, group, tuple(one for one in members.split(",") if one))
-
-
 def account_files(
     users: Iterable[tuple[str, User]], groups: Iterable[tuple[str, Group]]
 ) -> dict[str, bytes]:
@@ -158,16 +140,21 @@ def account_files(
         RecipeError: two declarations of one name or id differ, or a user's group does not exist.
     """
     users, groups = tuple(users), tuple(groups)
-    _check_fields(users)
+    for owner, user in users:  # passwd(5): a field ends at a colon, an account with its line
+        for what in ("comment", "home", "shell"):
+            value: str = getattr(user, what)
+            if ":" in value or not value.isprintable():
+                where = f"the {what} of user {user.name!r} in {owner}"
+                message = f"{where} cannot be in /etc/passwd: {value!r}"
+                raise RecipeError(message, hint="leave out colons and line breaks")
     by_name = _united(users, "user", lambda user: user.uid)
     groups_by_name = _united(groups, "group", lambda group: group.gid)
     gids = {group.gid for group in groups_by_name.values()}
     for user in by_name.values():
         if user.gid not in gids:
-            raise RecipeError(
-                f"user {user.name!r} has gid {user.gid}, which no group declares",
-                hint=f"declare it: groups: {{{user.name}: {{gid: {user.gid}}}}}",
-            )
+            message = f"user {user.name!r} has gid {user.gid}, which no group declares"
+            hint = f"declare it: groups: {{{user.name}: {{gid: {user.gid}}}}}"
+            raise RecipeError(message, hint=hint)
     if not by_name and not groups_by_name:
         return {}
     passwd = "".join(
@@ -192,19 +179,6 @@ def account_entries(
     return with_parents(made, tree, Entry("", Kind.DIRECTORY, 0o755, mtime=epoch))
 
 
-def _check_fields(users: Iterable[tuple[str, User]]) -> None:
-    """A field of passwd(5) ends at a colon, an account at the end of the line."""
-    for owner, user in users:
-        for what in ("comment", "home", "shell"):
-            value: str = getattr(user, what)
-            if ":" in value or not value.isprintable():
-                raise RecipeError(
-                    f"the {what} of user {user.name!r} in {owner} cannot be in /etc/passwd: "
-                    f"{value!r}",
-                    hint="leave out colons and line breaks",
-                )
-
-
 _Account = TypeVar("_Account", User, Group)
 
 
@@ -216,10 +190,8 @@ def _united(
     for owner, account in declared:
         first = by_name.setdefault(account.name, (owner, account))
         if first[1] != account:
-            raise RecipeError(
-                f"{kind} {account.name!r} is declared differently by {first[0]} and {owner}",
-                hint="give both the same ids and paths",
-            )
+            message = f"{kind} {account.name!r} is declared differently by {first[0]} and {owner}"
+            raise RecipeError(message, hint="give both the same ids and paths")
         holder = by_id.setdefault(number(account), (owner, account.name))
         if holder[1] != account.name:
             raise RecipeError(
