@@ -60,9 +60,9 @@ def _build(
     with _at_work(prepared, report, stop, lost) as work:
         publishes = _publishes(options)
         if publishes:
-            from buildit.commands.publish import check_before_build
+            from buildit.commands.publish import check_publishing
 
-            check_before_build(plan, work.run.remotes)
+            check_publishing(plan, work.run.remotes)
         work.obtain()
         work.check_outputs()
         emissions = work.emit()
@@ -115,7 +115,7 @@ def push(options: Options, report: Reporter, stop: threading.Event) -> tuple[Pub
 def _push(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> tuple[Published, ...]:
-    from buildit.commands.publish import built_keys, check_before_packaging, targets
+    from buildit.commands.publish import built_keys, check_publishing, targets
 
     prepared = with_synced(prepare(options, report))
     lock(prepared, report)
@@ -124,7 +124,7 @@ def _push(
         targets(remotes)
         if lost:
             work.obtain()
-        check_before_packaging(plan, built_keys(plan, work.tasks.named, remotes), remotes)
+        check_publishing(plan, remotes, built_keys(plan, work.tasks.named, remotes))
         work.obtain()
         return work.publish(work.emit())
 

@@ -31,10 +31,8 @@ from buildit.site.catalogue import ENTRY_SUFFIX, container_entry, flags_of
 from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
-from buildit.store.cas import Store
 from buildit.store.index import index_bytes
 from buildit.trust.openpgp import public_key
-from buildit.trust.policy import Policy
 
 _PACKAGES = "packages"
 _IMAGES = "container spec and image(s)"
@@ -78,18 +76,16 @@ def publish(
     """
     places = targets(remotes)
     keys = built_keys(plan, node, remotes)
-    inputs = tuple(dict.fromkeys(_inputs(plan)))
     done = []
     for one in places:
         with remotes.publishing(one) as remote:
-            work = _Work(one, remote, remotes.policy, remotes.store, remotes.report)
-            packages = work.packages(keys, inputs)
+            work = _Work(plan, node, keys, emissions, one, remote, remotes)
+            blobs, sent = work.packages()
             progress = _Progress(one.name, _IMAGES, remotes.report)
-            files, sent = work.images(plan, keys, emissions, progress)
-            work.pages(plan, node, emissions, openpgp)
-            progress.end(sent)
-        path = str(one.upload)
-        done.append(Published(one.name, path, len(keys), packages[0], files, packages[1] + sent))
+            files, more = work.images(progress)
+            work.pages(openpgp)
+            progress.end(more)
+        done.append(Published(one.name, str(one.upload), len(keys), blobs, files, sent + more))
     return tuple(done)
 
 
@@ -103,58 +99,45 @@ def targets(remotes: Remotes) -> tuple[Repository, ...]:
     local = tuple(one for one in configured if isinstance(one.upload, Directory))
     found = local if remotes.offline else configured
     if not found:
-        raise UsageError(
-            "no repository of the configuration can be published to"
-            + (" offline" if remotes.offline else ""),
-            hint="leave out --offline"
-            if configured
-            else "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
-            "user@host/path}, or upload-type: file with a directory",
-        )
+        offline = " offline" if remotes.offline else ""
+        hint = "leave out --offline"
+        if not configured:
+            hint = (
+                "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
+                "user@host/path}, or upload-type: file with a directory"
+            )
+        what = "no repository of the configuration can be published to"
+        raise UsageError(f"{what}{offline}", hint=hint)
     return found
 
 
-def check_before_build(plan: ContainerPlan, remotes: Remotes) -> None:
-    """Find out what keeps the container from being published, before anything is built for it.
+def check_publishing(
+    plan: ContainerPlan, remotes: Remotes, keys: Sequence[BuildKey] | None = None
+) -> None:
+    """Find out what keeps the container from being published, before any packaging of what is built
+    under `keys`; without them before anything is built for it, and whether places can be reached.
 
     Raises:
-        UsageError: there is nowhere to publish to, nothing to sign with, or a secret in it.
+        UsageError: there is nowhere to publish to, nothing to sign the user's own builds with where
+            only signed ones are taken, or a secret in the container.
         FetchError: a place cannot be reached, or refuses.
         StoreError: a directory cannot be written.
     """
     for one in targets(remotes):
-        _check_signing(remotes.policy, one)
         check_secrets(plan, one)
-        with remotes.publishing(one):
-            pass  # it can be reached, and written
-
-
-def check_before_packaging(plan: ContainerPlan, keys: Sequence[BuildKey], remotes: Remotes) -> None:
-    """Find out before any packaging whether builds that are there can be published.
-
-    Raises:
-        UsageError: there is nothing to sign the caller's own builds with, or a secret in the
-            container.
-    """
-    for one in targets(remotes):
-        check_secrets(plan, one)
-        found = (examine(remotes.store, key) for key in keys)
-        if any(isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found):
-            _check_signing(remotes.policy, one)
-
-
-def _check_signing(policy: Policy, repository: Repository) -> None:
-    """Refuse to publish the user's own builds where only signed ones are taken, and nothing signs.
-
-    Raises:
-        UsageError: there is no key, or it cannot be used.
-    """
-    if not repository.unsigned and policy.signer().sign is None:
-        raise UsageError(
-            f"what is built here is not signed, and '{repository.name}' takes only what is",
-            hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
-            "-t ed25519` makes one",
+        found = [examine(remotes.store, key) for key in keys or ()]
+        own = keys is None or any(
+            isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found
         )
+        if own and not one.unsigned and remotes.policy.signer().sign is None:
+            raise UsageError(
+                f"what is built here is not signed, and '{one.name}' takes only what is",
+                hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
+                "-t ed25519` makes one",
+            )
+        if keys is None:
+            with remotes.publishing(one):
+                pass  # it can be reached, and written
 
 
 def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
@@ -215,87 +198,84 @@ def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
+    """One container for one repository."""
+
+    plan: ContainerPlan
+    node: Callable[[BuildKey], Task]
+    keys: Sequence[BuildKey]
+    emissions: Sequence[Emission]
     repository: Repository
     remote: Remote
-    policy: Policy
-    store: Store
-    report: Reporter
+    remotes: Remotes
 
-    def packages(self, keys: Sequence[BuildKey], inputs: Sequence[Digest]) -> tuple[int, int]:
+    @property
+    def folder(self) -> str:
+        return f"containers/{self.plan.name}"
+
+    @property
+    def title(self) -> str:
+        plan = self.plan
+        return f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
+
+    def packages(self) -> tuple[int, int]:
         """Counts of the blobs and of the bytes that were sent."""
-        progress = _Progress(self.repository.name, _PACKAGES, self.report)
+        remotes, repository = self.remotes, self.repository
+        progress = _Progress(repository.name, _PACKAGES, remotes.report)
         push = Push(
-            self.store,
+            remotes.store,
             self.remote.blobs,
             self.remote.statements,
-            self.policy.accepting(),
-            self.repository.unsigned,
-            self.policy.signer(),
+            remotes.policy.accepting(),
+            repository.unsigned,
+            remotes.policy.signer(),
             # layers lie plain in a directory of this machine
             compressed=not isinstance(self.remote.address, Directory),
             progress=progress,
-            believed=self.policy.doubts,
+            believed=remotes.policy.doubts,
         )
-        done = push(keys, inputs)
+        done = push(self.keys, tuple(dict.fromkeys(_inputs(self.plan))))
         for path in done.differs:
-            self.report(
-                Notice(
-                    f"{self.repository.name}: {path} differs from what was published before: the "
-                    "build is not reproducible",
-                    warning=True,
-                )
-            )
+            what = f"{path} differs from what was published before: the build is not reproducible"
+            remotes.report(Notice(f"{repository.name}: {what}", warning=True))
         progress.end(done.sent)
         return done.blobs, done.sent
 
-    def images(
-        self,
-        plan: ContainerPlan,
-        keys: Sequence[BuildKey],
-        emissions: Sequence[Emission],
-        progress: _Progress,
-    ) -> tuple[int, int]:
+    def images(self, progress: _Progress) -> tuple[int, int]:
         """Counts of the files and of the bytes that were sent."""
-        title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
-        folder = f"containers/{plan.name}"
-        files = {f"{folder}/{title}/{name}": path for name, path in spec_files(plan)}
-        files |= {f"{folder}/{name}": path for name, path in image_files(emissions)}
-        listed = f"{folder}/{title}.json"
-        facts = {name: _facts(path) for name, path in sorted(files.items())}
-        known = _known(self.remote.views.read([listed], _LIST_LIMIT)[0])
+        plan, views, folder = self.plan, self.remote.views, self.folder
+        files = {f"{folder}/{self.title}/{name}": path for name, path in spec_files(plan)}
+        files |= {f"{folder}/{name}": path for name, path in image_files(self.emissions)}
+        listed = f"{folder}/{self.title}.json"
+        facts = {
+            name: {"sha256": digest_file(path), "size": path.stat().st_size}
+            for name, path in sorted(files.items())
+        }
+        known = _known(views.read([listed], _LIST_LIMIT)[0])
         new = {name: path for name, path in files.items() if known.get(name) != facts[name]}
         total, sent = sum(path.stat().st_size for path in new.values()), 0
         for name, path in new.items():
-            self.remote.views.write(name, path)
+            views.write(name, path)
             sent += path.stat().st_size
             progress(sent, total)
-        known_keys = frozenset(keys)
-        content = canonical(
-            {
-                "about": packages_about(task for task in plan.tasks if task.key in known_keys),
-                "arch": plan.arch,
-                "author": plan.author,
-                "files": facts,
-                "name": plan.name,
-                "os": plan.os,
-                "packages": sorted(keys),
-                "version": plan.version,
-            }
-        )
-        self._list(listed, content)
+        keys = frozenset(self.keys)
+        content = {
+            "about": packages_about(task for task in plan.tasks if task.key in keys),
+            "arch": plan.arch,
+            "author": plan.author,
+            "files": facts,
+            "name": plan.name,
+            "os": plan.os,
+            "packages": sorted(keys),
+            "version": plan.version,
+        }
+        self._list(listed, canonical(content))
         return len(new), sent
 
-    def pages(
-        self,
-        plan: ContainerPlan,
-        node: Callable[[BuildKey], Task],
-        emissions: Sequence[Emission],
-        openpgp: str,
-    ) -> None:
+    def pages(self, openpgp: str) -> None:
         """The entry of the container, the OpenPGP key, and then what people and discovery read."""
-        title = f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
-        made = container_entry(plan, node, self.store, emissions, flags_of(plan))
-        self._list(f"containers/{plan.name}/{title}{ENTRY_SUFFIX}", index_bytes(made))
+        plan, emissions = self.plan, self.emissions
+        made = container_entry(plan, self.node, self.remotes.store, emissions, flags_of(plan))
+        self._list(f"{self.folder}/{self.title}{ENTRY_SUFFIX}", index_bytes(made))
         if openpgp and emissions:
             self._list(PUBKEYS_FILE, public_key(openpgp))
         names = {node.name for node in plan.tasks}
@@ -345,10 +325,6 @@ def image_files(emissions: Sequence[Emission]) -> Iterator[tuple[str, Path]]:
         for one in found:
             if one.is_file() and not one.is_symlink():
                 yield str(one.relative_to(path.parent)), one
-
-
-def _facts(path: Path) -> dict[str, object]:
-    return {"sha256": digest_file(path), "size": path.stat().st_size}
 
 
 def _known(content: bytes | None) -> Mapping[str, object]:
