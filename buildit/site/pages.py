@@ -177,7 +177,11 @@ class _Pages:
                 key: replace(one, details=known.get(key), inside=inside.get(key, ()))
                 for key, one in builds.items()
             }
-            yield public | dict(_package_views(seen.site, group, whole))
+            for one in group:
+                index = one.index(whole)
+                public[f"n/{one.directory}/{INDEX_FILE}"] = index_bytes(index)
+                public[f"n/{one.directory}/{PAGE}"] = package_page(seen.site, index).encode()
+            yield public
         yield dict(_new_details(seen.packages, details))
         yield dict(_lists(seen.site, seen.containers, seen.packages, sorted(builders)))
         said = {"format": SITE_FORMAT, "title": seen.site.title, "url": seen.site.url}
@@ -214,13 +218,12 @@ class _Pages:
         """Write what is not there yet as it should be, and was not put by an earlier round."""
         digests = {path: sha256(content).digest() for path, content in files.items()}
         new = [path for path in files if self._made.get(path) != digests[path]]
-        written = 0
-        for path, before in zip(new, self.views.read(new, VIEW_LIMIT), strict=True):
-            self._made[path] = digests[path]
-            if before != files[path]:
-                self.views.write(path, files[path])
-                written += 1
-        return written
+        there = dict(zip(new, self.views.read(new, VIEW_LIMIT), strict=True))
+        changed = [path for path in new if there[path] != files[path]]
+        for path in changed:
+            self.views.write(path, files[path])
+        self._made |= digests
+        return len(changed)
 
 
 def _said(
@@ -237,16 +240,6 @@ def _said(
                     place = (container.directory, entry.title)
                     inside.setdefault(package.key, {})[place] = None
     return details, {key: tuple(islice(found, MOST_INSIDE)) for key, found in inside.items()}
-
-
-def _package_views(
-    site: Site, packages: Sequence[CataloguePackage], builds: Mapping[BuildKey, IndexedBuild]
-) -> Iterator[tuple[str, bytes]]:
-    """Index and page of each package."""
-    for one in packages:
-        index = one.index(builds)
-        yield f"n/{one.directory}/{INDEX_FILE}", index_bytes(index)
-        yield f"n/{one.directory}/{PAGE}", package_page(site, index).encode()
 
 
 def _new_details(

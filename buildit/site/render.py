@@ -11,7 +11,7 @@ import base64
 import hashlib
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from buildit.image.formats.table import is_directory, is_discovered
 from buildit.model import amount
 from buildit.site.catalogue import SUMS_SUFFIX, ContainerIndex, PublishedFile, Site
 from buildit.store.attest import fingerprint
-from buildit.store.index import ContainerEntry, NameIndex, PackageEntry
+from buildit.store.index import ContainerEntry, NameIndex
 from buildit.store.names import name_place
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _DISCOVERED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~/-]*")
 """Names that discovery can ask for; others, such as one with a blank, would change what a tag says
 (App Container spec, discovery.md: prefix and template are parted by a blank)."""
 
-_Known = dict[str, object]
 _Trail = tuple[tuple[str, str], ...]
 """From the first page to a page's directory: link and name."""
 
@@ -55,36 +54,32 @@ def root_page(
     builders: Sequence[str],
 ) -> str:
     """The first page: what this is, how to use it, its builders, containers and packages."""
-    known: _Known = {"containers": containers, "packages": packages, "builders": builders}
-    return _page("root", site, site.title, (), known, containers)
+    lists = {"containers": containers, "packages": packages, "builders": builders}
+    return _page("root", site, site.title, (), containers, **lists)
 
 
 def containers_page(site: Site, containers: Sequence[ContainerIndex]) -> str:
-    known: _Known = {
-        "listed": containers,
-        "what": "container",
-        "table": "container_table",
-        "up": "",
-    }
-    return _page("list", site, "Containers", (("../", site.title),), known, containers)
+    known = {"what": "container", "table": "container_table", "up": ""}
+    trail = (("../", site.title),)
+    return _page("list", site, "Containers", trail, containers, listed=containers, **known)
 
 
 def packages_page(site: Site, packages: Sequence[NameIndex]) -> str:
     """The categories."""
-    known: _Known = {"listed": packages, "what": "package", "table": "category_table", "up": ""}
-    return _page("list", site, "Packages", (("../", site.title),), known)
+    known = {"what": "package", "table": "category_table", "up": ""}
+    return _page("list", site, "Packages", (("../", site.title),), (), listed=packages, **known)
 
 
 def category_page(site: Site, category: str, packages: Sequence[NameIndex]) -> str:
     trail = (("../../", site.title), ("../", "Packages"))
-    known: _Known = {"listed": packages, "what": "package", "table": "package_table", "up": "../"}
-    return _page("list", site, category, trail, known)
+    known = {"what": "package", "table": "package_table", "up": "../"}
+    return _page("list", site, category, trail, (), listed=packages, **known)
 
 
 def package_page(site: Site, index: NameIndex) -> str:
     """Each build that the index tells all of: flags, patches, sizes, libraries and builders."""
     trail = (("../../../", site.title), ("../../", "Packages"), ("../", index.category))
-    return _page("package", site, index.name, trail, {"index": index})
+    return _page("package", site, index.name, trail, index=index)
 
 
 def container_page(site: Site, index: ContainerIndex, directories: Collection[str]) -> str:
@@ -92,9 +87,9 @@ def container_page(site: Site, index: ContainerIndex, directories: Collection[st
     those below `n/` that have a page."""
     up = "../" * (index.directory.count("/") + 1)
     opened = {entry.platform: entry.title for entry in reversed(index.entries)}.values()
-    known: _Known = {"index": index, "directories": directories, "opened": opened, "up": f"{up}../"}
+    known = {"directories": directories, "opened": opened, "up": f"{up}../"}
     trail = ((f"{up}../", site.title), (up, "Containers"))
-    return _page("container", site, index.directory, trail, known, (index,))
+    return _page("container", site, index.directory, trail, (index,), index=index, **known)
 
 
 def sums(files: Iterable[PublishedFile]) -> str:
@@ -111,13 +106,14 @@ def discovery_tags(site: Site, containers: Sequence[ContainerIndex]) -> list[tup
     found = [("buildit-binhost", f"{site.prefix} {url}")]
     if site.pubkeys:
         found.append(("ac-discovery-pubkeys", f"{site.prefix} {url}/pubkeys.asc"))
-    endpoints: dict[tuple[str, str], None] = {}
-    for container in containers:
-        for stem, prefix in _image_names(site, container):
-            place = f"{url}/containers/{quote(container.directory)}/{quote(stem)}"
-            endpoints[prefix, f"{place}-{{version}}-{{os}}-{{arch}}.{{ext}}"] = None
+    endpoints = {
+        (prefix, f"{url}/containers/{quote(container.directory)}/{quote(stem)}")
+        for container in containers
+        for stem, prefix in _image_names(site, container)
+    }
+    rest = "-{version}-{os}-{arch}.{ext}"
     longest = sorted(endpoints, key=lambda one: (-len(one[0]), one))
-    return found + [("ac-discovery", f"{prefix} {template}") for prefix, template in longest]
+    return found + [("ac-discovery", f"{prefix} {place}{rest}") for prefix, place in longest]
 
 
 def _image_names(site: Site, container: ContainerIndex) -> Iterator[tuple[str, str]]:
@@ -139,8 +135,8 @@ def _page(
     site: Site,
     title: str,
     trail: _Trail,
-    known: _Known,
     discovered: Sequence[ContainerIndex] = (),
+    **known: object,
 ) -> str:
     """A whole page of what is `known`; discovery finds the containers of `discovered` on it."""
     tags = discovery_tags(site, discovered)
@@ -178,12 +174,12 @@ def _templates() -> Environment:
     made.filters |= {
         "anchor": lambda name: re.sub(r"[^A-Za-z0-9._+~-]", "_", name),
         "beginning": lambda files, text: [one for one in files if one.path.startswith(text)],
-        "counted": _counted,
+        "counted": lambda things, *words: amount.counted(len(things), *words),
         "distinct": lambda values: list(dict.fromkeys(values)),
         "ending": lambda paths, name: [path for path in paths if path.endswith(f"/{name}")],
         "fingerprint": fingerprint,
         "href": _href,
-        "libraries": _libraries,
+        "libraries": lambda packages: {name for one in packages for name in one.libraries},
         "place": name_place,
         "size": lambda number: amount.size(number, "EB"),  # a stranger's entry may hold any
         "unpacked": lambda packages: sum({one.key: one.size for one in packages}.values()),
@@ -204,14 +200,6 @@ def _href(path: str) -> str:
     """A relative link to a path, which can be no other scheme, host or query."""
     quoted = quote(path, errors="replace")
     return f".{quoted}" if quoted.startswith("/") else quoted
-
-
-def _counted(things: Sized, what: str, many: str = "") -> str:
-    return amount.counted(len(things), what, many)
-
-
-def _libraries(packages: Iterable[PackageEntry]) -> set[str]:
-    return {name for one in packages for name in one.libraries}
 
 
 def _fetching(site: Site, index: ContainerIndex, entry: ContainerEntry) -> list[str]:
