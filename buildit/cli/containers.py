@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +14,11 @@ from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, OUTPUT, USE, Inv
 from buildit.cli.remember import remember
 from buildit.cli.screen import give
 from buildit.commands import building
-from buildit.commands.publish import Published
 from buildit.model.amount import size
 from buildit.model.image import Emission
+
+if TYPE_CHECKING:  # a build that does not publish does without
+    from buildit.commands.publish import Published
 
 
 def _image_plain(one: Emission) -> dict[str, object]:
