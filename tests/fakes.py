@@ -23,8 +23,8 @@ from buildit.remote.binhost.protocols import (
 )
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocationError, Response, check_cap
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 
 
 class FakeTransport:

@@ -26,7 +26,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.platform import PLATFORMS
 from buildit.model.task import Task
-from buildit.store.checked import CorruptBlob
+from buildit.store.blobs import CorruptBlob
 from buildit.trust.votes import unused
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from buildit.events import Emitted, Event, Notice, Packaging, Processing, Report
 from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan
 from buildit.model.task import DebRef
+from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ from buildit.plan.closure import standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
+from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 from buildit.trust.policy import Policy
 from buildit.trust.votes import claim

@@ -17,8 +17,8 @@ from buildit.errors import BuilditError, FetchError, Interrupted
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config
 from buildit.remote.binhost.remotes import Remotes
+from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished
 from buildit.trust.policy import Policy
 

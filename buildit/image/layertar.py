@@ -20,7 +20,7 @@ from buildit.image.merge import Member, Rootfs
 from buildit.image.output import BlobPath, open_blob
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
-from buildit.store.checked import CorruptBlob
+from buildit.store.blobs import CorruptBlob
 
 
 def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:

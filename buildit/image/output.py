@@ -28,10 +28,8 @@ from typing import Any
 from buildit.archive.workers import run_all
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
-from buildit.store.checked import CorruptBlob
-from buildit.store.durable import Vanished, has_size, sync_directory, syncfs
-from buildit.store.ingest import FSYNC_AT_MOST
-from buildit.store.locks import is_named
+from buildit.store.blobs import FSYNC_AT_MOST, CorruptBlob
+from buildit.store.durable import Vanished, has_size, is_named, opened, sync_directory, syncfs
 
 BlobPath = Callable[[Digest], Path]
 """Where the store keeps the blob of a digest."""
@@ -188,11 +186,8 @@ def sync_tree(path: Path) -> None:
     found = [path, *path.rglob("*")] if path.is_dir() else [path]
     many = len(found) > FSYNC_AT_MOST
     for one in found[:1] if many else found:
-        fd = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with opened(one, os.O_RDONLY | os.O_NOFOLLOW) as fd:
             (syncfs if many else os.fsync)(fd)
-        finally:
-            os.close(fd)
 
 
 def _unwritable(target: Path, error: OSError) -> StoreError:

@@ -19,8 +19,8 @@ from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Toolchain
 from buildit.model.task import Inputs, Task
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 
 if TYPE_CHECKING:
     from buildit.make.capture.debs import Debs

@@ -42,11 +42,10 @@ from buildit.model.task import Inputs, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import Phase
+from buildit.store.blobs import Batch, CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.checked import CorruptBlob
 from buildit.store.durable import Vanished, store_error
 from buildit.store.failures import FailedBuild, forget_failure, keep_failure
-from buildit.store.ingest import Batch
 
 TREES = "trees"
 _SHOWN = 20

@@ -12,7 +12,7 @@ key from the record and the signed statement of the build that it points to.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,10 @@ from buildit.files import open_regular
 from buildit.model.artifact import Artifact, Output
 from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import Vanished, has_size, located, make_directory
+from buildit.store.durable import Vanished, located, make_directory
 from buildit.store.layout import key_directory
 from buildit.store.locks import exclusive
-from buildit.store.names import note
+from buildit.store.names import entry
 
 Suits = Callable[[Artifact], str | None]
 """Why an artifact that is whole cannot be taken here (another `resolved`, say); None: take it."""
@@ -97,9 +97,9 @@ def examine(
     """As `lookup`, with the statement or the reasons; what was built here is looked at first."""
     reasons = []
     unread = None
-    paths = list(statement_paths(store.root, key, (LOCAL,)))
+    paths = statement_paths(store.root, key)
     if len(paths) > 1:
-        paths.sort(key=lambda path: origin_path(path).exists())
+        paths.sort(key=lambda path: (origin_path(path).exists(), path.name.split(".")[0] != LOCAL))
     for path in paths:
         try:
             artifact, builder = read_statement(path, key)
@@ -180,7 +180,8 @@ def place_statement(
         with exclusive(store.root / "locks" / "statements"), store.publishing():
             lease.pin((artifact.key,))
             # Before the statement: after a kill in between, the entry is stale, which is harmless.
-            note(store, artifact)
+            if (named := entry(artifact)) is not None:
+                store.put_derived("name", store.root / named[0], named[1])
             store.disk.make_synced_directory("statement", directory)
             placed = _choose(store, artifact.key, builder, content)
             _write(store, placed.path, content, signature, origin)
@@ -210,21 +211,14 @@ def origin_of(statement: Path) -> str:
     return ""
 
 
-def statement_paths(root: Path, key: BuildKey, first: Iterable[str] = ()) -> Iterator[Path]:
-    """Files that may hold statements about a key: the builders of `first`, then by name."""
+def statement_paths(root: Path, key: BuildKey) -> list[Path]:
+    """Files that may hold statements about a key, by name, the first of each builder first."""
     directory = key_directory(root, key)
     try:
         names = [name for name in os.listdir(directory) if split_statement_name(name) is not None]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    wanted = {builder: rank for rank, builder in enumerate(first)}
-
-    def order(name: str) -> tuple[int, int, str]:
-        builder, _, rest = name.partition(".")
-        return wanted.get(builder, len(wanted)), len(rest), name
-
-    for name in sorted(names, key=order):
-        yield directory / name
+        return []
+    return [directory / name for name in sorted(names, key=lambda name: (name.count("."), name))]
 
 
 def split_statement_name(name: str) -> tuple[str, Digest | None] | None:
@@ -301,30 +295,26 @@ def _choose(store: Store, key: BuildKey, builder: str, content: bytes) -> Commit
 
 def _write(store: Store, path: Path, content: bytes, signature: bytes | None, origin: str) -> None:
     """The signature and the origin first, so that a statement that is visible has them."""
-    lease, disk = store.lease(), store.disk
-    beside = signature_path(path)
+    disk, beside = store.disk, signature_path(path)
     known = path.exists()
     if not origin:
         origin_path(path).unlink(missing_ok=True)
     elif not known:
-        disk.replace_file("origin", origin_path(path), origin.encode(), lease.entry("origin"))
+        store.put_file("origin", origin_path(path), origin.encode())
     if signature is not None and not (known and beside.exists()):
-        disk.replace_file("signature", beside, signature, lease.entry("signature"))
-    if known:
-        # Whoever wrote it may have been killed before it made the name durable.
-        disk.sync_directory("statement", path.parent)
-        return
-    if signature is None:
-        # Left by a commit that was cut short before its statement: it signs other bytes.
-        with suppress(FileNotFoundError):
-            beside.unlink()
-    temporary = lease.entry("statement")
-    disk.write_file("statement", temporary, content)
-    try:
-        disk.publish_once("statement", temporary, path)
-        disk.sync_directory("statement", path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        store.put_file("signature", beside, signature)
+    if not known:
+        if signature is None:
+            # Left by a commit that was cut short before its statement: it signs other bytes.
+            beside.unlink(missing_ok=True)
+        temporary = store.lease().entry("statement")
+        disk.write_file("statement", temporary, content)
+        try:
+            disk.publish_once("statement", temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    # One that was known: whoever wrote it may have been killed before it made the name durable.
+    disk.sync_directory("statement", path.parent)
 
 
 ENTRY_LIMIT = 256
@@ -353,30 +343,19 @@ def parse_entry(content: bytes) -> BuildKey | None:
         return None
 
 
-def note_resolved(store: Store, artifact: Artifact, builder: str) -> Digest | None:
-    """Enter an artifact under its resolved key; the builder's first entry stays.
-
-    Returns the resolved key; None where the artifact has none, or is itself re-stated: the build
-    that it repeats has the entry already.
+def note_resolved(store: Store, artifact: Artifact, builder: str) -> None:
+    """Enter an artifact under its resolved key, where it has one; the builder's first entry stays.
+    One that is itself re-stated has none: the build that it repeats has the entry already.
 
     Raises:
         StoreError: the disk is full or refuses.
         IntegrityError: the record is missing or corrupt.
     """
-    if artifact.restated is not None:
-        return None
-    resolved = resolved_of(artifact, store.read(artifact.record).decode())
-    if resolved is None:
-        return None
-    path = store.root / entry_name(resolved, builder)
-    content = entry_bytes(artifact.key)  # as long as any other: the first one stays
-    with located(path):
-        if not has_size(path, len(content)):
-            make_directory(path.parent)
-            store.disk.replace_file(
-                "resolved", path, content, store.lease().entry("resolved"), sync=False
-            )
-    return resolved
+    if artifact.restated is None:
+        resolved = resolved_of(artifact, store.read(artifact.record).decode())
+        if resolved is not None:
+            path = store.root / entry_name(resolved, builder)
+            store.put_derived("resolved", path, entry_bytes(artifact.key))
 
 
 def resolved_of(artifact: Artifact, record: str) -> Digest | None:
@@ -398,14 +377,9 @@ def resolved_of(artifact: Artifact, record: str) -> Digest | None:
 def pointed_to(root: Path, resolved: Digest) -> Iterator[BuildKey]:
     """The keys that the entries of a store, or of a binhost that is a directory, point to."""
     directory = root / RESOLVED / resolved[:2] / resolved
-    try:
-        names = sorted(path.name for path in directory.iterdir())
-    except OSError:
-        return
-    for name in names:
-        if name.endswith(".json") and is_builder(name.removesuffix(".json")):
-            key = _read(directory / name)
-            if key is not None:
+    with suppress(OSError):
+        for path in sorted(directory.iterdir()):
+            if path.suffix == ".json" and is_builder(path.stem) and (key := _read(path)):
                 yield key
 
 

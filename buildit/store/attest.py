@@ -11,14 +11,13 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from buildit.codec import CodecError, decode, encode, from_plain, keyed, to_plain
-from buildit.digest import BuildKey, Digest, is_hex64
+from buildit.codec import CodecError, decode, from_plain, to_plain
+from buildit.digest import BuildKey, Digest, canonical, is_hex64
 from buildit.errors import IntegrityError
-from buildit.model.artifact import Artifact, Encoding, Output
+from buildit.model.artifact import Artifact, Output
 
 LOCAL = "local"
 """The builder of unsigned statements; others are the SHA-256 of an SSH public key blob."""
@@ -31,6 +30,7 @@ SIZE_LIMIT = 16 << 20
 """Bytes of a statement; one that names 50 000 dependencies has about 15 MB."""
 
 _OUTPUT_NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,127}")
+_HALF = re.compile("[\ud800-\udfff]")
 _CODECS = ("gzip", "zstd")
 _MAX_SIZE = 1 << 62
 
@@ -62,10 +62,9 @@ def statement_bytes(artifact: Artifact, builder: str) -> bytes:
         ValueError: the artifact or the builder's name is not well formed.
     """
     _check(artifact, builder)
-    document = _written(artifact, builder)
-    # The reader of documents is the judge of digests and of types.
-    from_plain(_Document, to_plain(document))
-    return encode(document)
+    # The reader is the judge of digests and of types.
+    from_plain(Artifact, to_plain(artifact))
+    return canonical(_document(artifact, builder))
 
 
 def parse_statement(content: bytes, key: BuildKey) -> Statement:
@@ -78,11 +77,13 @@ def parse_statement(content: bytes, key: BuildKey) -> Statement:
     if len(content) > SIZE_LIMIT:
         _refuse(place, f"it has {len(content)} bytes, more than {SIZE_LIMIT}")
     try:
-        statement = _read(decode(_Document, content))
+        statement = _read(decode(object, content))
         _check(statement.artifact, statement.builder)
     except ValueError as error:
         _refuse(place, str(error))
-    if encode(_written(statement.artifact, statement.builder)) != content:
+    except (LookupError, TypeError, AttributeError):
+        _refuse(place, "it is no statement of a build")
+    if canonical(_document(statement.artifact, statement.builder)) != content:
         _refuse(place, "it holds fields or a form that this buildit does not write")
     if statement.artifact.key != key:
         _refuse(place, f"it speaks of key {statement.artifact.key}")
@@ -115,150 +116,88 @@ def _refuse(place: str, reason: str) -> NoReturn:
 
 # -- the document, by the names of in-toto and SLSA
 
-
-@dataclass(frozen=True, slots=True)
-class _Sha256:
-    sha256: Digest
+_PARAMETERS = ("key", "name", "platform", "version")
 
 
-@dataclass(frozen=True, slots=True)
-class _Annotations:
-    buildit_key: BuildKey
+def _named(name: str, digest: Digest) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": digest}}
 
 
-@dataclass(frozen=True, slots=True)
-class _Descriptor:
-    name: str
-    digest: _Sha256
-    annotations: _Annotations | None = field(default=None, metadata=keyed(sparse=True))
-
-
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    key: BuildKey
-    name: str
-    platform: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Definition:
-    parameters: _Parameters = field(metadata=keyed("externalParameters"))
-    dependencies: tuple[_Descriptor, ...] = field(metadata=keyed("resolvedDependencies"))
-    type_: str = field(default=BUILD_TYPE, metadata=keyed("buildType"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Builder:
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Details:
-    builder: _Builder
-    byproducts: tuple[_Descriptor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    contents: Digest
-    encodings: tuple[Encoding, ...]
-    needs: tuple[str, ...]
-    providers: Mapping[str, str]
-    size: int
-    run: tuple[str, ...] = field(default=(), metadata=keyed(sparse=True))
-
-
-@dataclass(frozen=True, slots=True)
-class _Predicate:
-    definition: _Definition = field(metadata=keyed("buildDefinition"))
-    details: _Details = field(metadata=keyed("runDetails"))
-    epoch: int = field(metadata=keyed("buildit_epoch"))
-    outputs: Mapping[str, _Output] = field(metadata=keyed("buildit_outputs"))
-    # Only where it says something: statements without it keep their bytes.
-    restated: BuildKey | None = field(default=None, metadata=keyed("buildit_restated", sparse=True))
-
-
-@dataclass(frozen=True, slots=True)
-class _Document:
-    predicate: _Predicate
-    subject: tuple[_Descriptor, ...]
-    type_: str = field(default=STATEMENT_TYPE, metadata=keyed("_type"))
-    predicate_type: str = field(default=PREDICATE_TYPE, metadata=keyed("predicateType"))
-
-
-def _named(name: str, digest: Digest, of: BuildKey | None = None) -> _Descriptor:
-    return _Descriptor(name, _Sha256(digest), None if of is None else _Annotations(of))
-
-
-def _written(artifact: Artifact, builder: str) -> _Document:
+def _document(artifact: Artifact, builder: str) -> dict[str, Any]:
     """The subjects are the outputs; SLSA `resolvedDependencies` are the record first, materials as
     ordered, then outputs by key."""
-    dependencies = (
-        _named("record", artifact.record),
-        *(_named(f"material:{name}", digest) for name, digest in artifact.materials),
-        *(
-            _named(f"output:{name}", digest, key)
-            for key, outputs in sorted(artifact.resolved.items())
-            for name, digest in sorted(outputs.items())
-        ),
-    )
-    outputs = {
-        name: _Output(one.contents, one.encodings, one.needs, one.providers, one.size, one.run)
-        for name, one in artifact.outputs.items()
+    plain = to_plain(artifact)
+    outputs: dict[str, dict[str, Any]] = plain["outputs"]
+    subject = [_named(name, outputs[name].pop("diff_id")) for name in sorted(outputs)]
+    predicate = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {name: plain[name] for name in _PARAMETERS},
+            "resolvedDependencies": [
+                _named("record", artifact.record),
+                *(_named(f"material:{name}", digest) for name, digest in artifact.materials),
+                *(
+                    _named(f"output:{name}", digest) | {"annotations": {"buildit_key": key}}
+                    for key, used in sorted(artifact.resolved.items())
+                    for name, digest in sorted(used.items())
+                ),
+            ],
+        },
+        "runDetails": {
+            "builder": {"id": f"{BUILDER_ID}{builder}"},
+            "byproducts": [] if artifact.log is None else [_named("log", artifact.log)],
+        },
+        "buildit_epoch": artifact.epoch,
+        # Some only where they say something: statements without them keep their bytes.
+        "buildit_outputs": {
+            name: {field: value for field, value in one.items() if field != "run" or value}
+            for name, one in outputs.items()
+        },
     }
-    parameters = _Parameters(artifact.key, artifact.name, artifact.platform, artifact.version)
-    logs = () if artifact.log is None else (_named("log", artifact.log),)
-    return _Document(
-        _Predicate(
-            _Definition(parameters, dependencies),
-            _Details(_Builder(f"{BUILDER_ID}{builder}"), logs),
-            artifact.epoch,
-            outputs,
-            artifact.restated,
-        ),
-        tuple(_named(name, one.diff_id) for name, one in sorted(artifact.outputs.items())),
-    )
+    if artifact.restated is not None:
+        predicate["buildit_restated"] = artifact.restated
+    return {
+        "_type": STATEMENT_TYPE,
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate,
+        "subject": subject,
+    }
 
 
-def _read(document: _Document) -> Statement:
-    predicate = document.predicate
-    parameters = predicate.definition.parameters
-    diff_ids = {one.name: one.digest.sha256 for one in document.subject}
-    if diff_ids.keys() != predicate.outputs.keys():
+def _read(document: Any) -> Statement:  # noqa: ANN401 - JSON of a stranger
+    """What is read is written again and compared, so nothing here has to be strict.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: the document is no statement.
+    """
+    predicate = document["predicate"]
+    definition, details = predicate["buildDefinition"], predicate["runDetails"]
+    outputs = predicate["buildit_outputs"]
+    diff_ids = {one["name"]: one["digest"]["sha256"] for one in document["subject"]}
+    if diff_ids.keys() != outputs.keys():
         raise CodecError("its subjects are not its outputs")
-    record, *others = predicate.definition.dependencies or (None,)
+    record, *others = definition["resolvedDependencies"] or (None,)
     if record is None:
         raise CodecError("it names no record")
-    materials: list[tuple[str, Digest]] = []
-    resolved: dict[BuildKey, dict[str, Digest]] = {}
+    materials: list[list[object]] = []
+    resolved: dict[str, dict[str, object]] = {}
     for one in others:
-        _, _, name = one.name.partition(":")
-        if one.annotations is None:
-            materials.append((name, one.digest.sha256))
+        name, digest = one["name"].partition(":")[2], one["digest"]["sha256"]
+        if "annotations" in one:
+            resolved.setdefault(one["annotations"]["buildit_key"], {})[name] = digest
         else:
-            resolved.setdefault(one.annotations.buildit_key, {})[name] = one.digest.sha256
-    outputs = {
-        name: Output(
-            diff_ids[name], one.size, one.contents, one.needs, one.providers, one.encodings, one.run
-        )
-        for name, one in predicate.outputs.items()
+            materials.append([name, digest])
+    plain = {
+        **{name: definition["externalParameters"][name] for name in _PARAMETERS},
+        "outputs": {name: {**one, "diff_id": diff_ids[name]} for name, one in outputs.items()},
+        "record": record["digest"]["sha256"],
+        "log": next((one["digest"]["sha256"] for one in details["byproducts"]), None),
+        "resolved": resolved,
+        "materials": materials,
+        "epoch": predicate["buildit_epoch"],
+        "restated": predicate.get("buildit_restated"),
     }
-    logs = predicate.details.byproducts
-    artifact = Artifact(
-        parameters.key,
-        parameters.name,
-        parameters.version,
-        parameters.platform,
-        outputs,
-        record.digest.sha256,
-        logs[0].digest.sha256 if logs else None,
-        resolved,
-        tuple(materials),
-        predicate.epoch,
-        predicate.restated,
-    )
-    return Statement(artifact, predicate.details.builder.id.removeprefix(BUILDER_ID))
+    return Statement(from_plain(Artifact, plain), details["builder"]["id"].removeprefix(BUILDER_ID))
 
 
 # -- judging what types do not say
@@ -267,6 +206,8 @@ def _read(document: _Document) -> Statement:
 def _check(artifact: Artifact, builder: str) -> None:
     if not is_builder(builder):
         raise ValueError(f"{builder!r:.80} is no builder's name")
+    if _HALF.search(f"{artifact.name}{artifact.version}{artifact.platform}"):
+        raise ValueError("half of a surrogate pair is not text")
     if not artifact.outputs:
         raise ValueError("it has no outputs")
     used = (name for outputs in artifact.resolved.values() for name in outputs)
@@ -287,10 +228,9 @@ def _check_count(value: int, what: str) -> None:
 
 def _check_output(output: Output) -> None:
     _check_count(output.size, "size")
-    if list(output.needs) != sorted(set(output.needs)):
-        raise ValueError("needs are not sorted or not unique")
-    if list(output.run) != sorted(set(output.run)):
-        raise ValueError("run is not sorted or not unique")
+    for what, names in (("needs are", output.needs), ("run is", output.run)):
+        if list(names) != sorted(set(names)):
+            raise ValueError(f"{what} not sorted or not unique")
     for provider in (*output.providers.values(), *output.run):
         key, colon, name = provider.partition(":")
         if not colon or (key and not is_hex64(key)) or not _OUTPUT_NAME.fullmatch(name):

@@ -14,23 +14,24 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file, digest_stream
 from buildit.files import open_regular
-from buildit.store.checked import CorruptBlob, checked_stream
+from buildit.store.blobs import Batch, CorruptBlob, Pending, Sink, checked_stream
 from buildit.store.durable import (
     Disk,
     Faults,
     Vanished,
+    has_size,
     located,
     make_directory,
     store_error,
     sync_directory,
     token,
 )
-from buildit.store.ingest import Batch, Pending, Sink
 from buildit.store.layout import BLOBS, STORE_DIRECTORIES, prepare_store
 from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
 from buildit.store.remove import remove_tree
@@ -175,22 +176,38 @@ class Store:
 
     def ingest(self) -> Sink:
         """A blob to write: `with store.ingest() as sink: sink.write(...); sink.commit()`."""
-        return Sink(
-            self.lease().entry("blob"), self.disk, lambda blob: self._publish((blob,), None)
-        )
+        path = self.lease().entry("blob")
+        return Sink(path, self.disk, lambda blob: self._publish((blob,), None))
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
         """Blobs that become visible together, after one sync, when the block ends well."""
         with located(self.blobs):
             fd = os.open(self.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        batch = Batch(lambda: self.lease().prefix("blob"), self.disk, self._publish, fd)
+        # Takes a lease only where there is a blob.
+        prefix = cache(lambda: self.lease().prefix("blob"))
+        batch = Batch(prefix, self.disk, self._publish, fd)
         try:
             yield batch
             batch.finish()
         finally:
             batch.drop()
             os.close(fd)
+
+    def put_file(self, subject: str, path: Path, content: bytes, *, sync: bool = True) -> None:
+        """Put a small file that is no blob under a name, replacing what has it (`Disk`)."""
+        self.disk.replace_file(subject, path, content, self.lease().entry(subject), sync=sync)
+
+    def put_derived(self, subject: str, path: Path, content: bytes) -> None:
+        """As `put_file`, of what can be made again and always has one length: the first stays.
+
+        Raises:
+            StoreError: the disk is full or refuses.
+        """
+        with located(path):
+            if not has_size(path, len(content)):
+                make_directory(path.parent)
+                self.put_file(subject, path, content, sync=False)
 
     def set_aside(self, digest: Digest) -> Path | None:
         """Move a corrupt blob to corrupt/, so that it is fetched or built anew; None if gone."""

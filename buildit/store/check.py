@@ -13,8 +13,8 @@ from buildit.digest import BuildKey, Digest, digest_file, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.artifacts import incomplete, read_statement, signature_path, split_statement_name
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import READ_ONLY, located, token
-from buildit.store.layout import CONSTANT_FILES, STORE_DIRECTORIES
+from buildit.store.durable import READ_ONLY, located, make_directory
+from buildit.store.layout import CONSTANT_FILES, STORE_DIRECTORIES, put_constant
 from buildit.store.locks import exclusive, reclaim
 from buildit.store.trees import SEAL
 
@@ -82,14 +82,12 @@ def _aside(store: Store, path: Path, reason: str) -> Fault:
 def _check_layout(store: Store) -> Iterator[Fault]:
     for name in STORE_DIRECTORIES:
         if not (store.root / name).is_dir():
-            (store.root / name).mkdir(parents=True)
-            (store.root / name).chmod(0o755)
+            make_directory(store.root / name)
             yield _fault(store, store.root / name, "missing", Remedy.REPAIRED)
     for name, content in CONSTANT_FILES.items():
         path = store.root / name
         if not path.is_file() or path.read_bytes() != content:
-            temporary = store.root / f"{name}.new-{token()}"
-            store.disk.replace_file("layout", path, content, temporary)
+            put_constant(store.root, store.disk, name, content)
             yield _fault(store, path, "missing or changed", Remedy.REPAIRED)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from buildit.model.artifact import Artifact
 from buildit.store.artifacts import read_statement, stale_entries, statement_paths
 from buildit.store.cas import Store
 from buildit.store.durable import located, make_directory
+from buildit.store.layout import key_directory
 from buildit.store.locks import Waiting, quietly, running
 from buildit.store.names import entry_paths
 from buildit.store.remove import remove_tree
@@ -62,7 +63,7 @@ def add_root(store: Store, anchor: Path, names: Iterable[str]) -> None:
         make_directory(path.parent)
         if path.exists() and path.read_bytes() == content:
             return
-        store.disk.replace_file("root", path, content, store.lease().entry("root"))
+        store.put_file("root", path, content)
 
 
 def roots(store: Store) -> tuple[GarbageRoot, ...]:
@@ -111,12 +112,12 @@ def _sweep(store: Store, found: Garbage, trash: Path) -> None:
         path.unlink(missing_ok=True)
     for key in found.keys:
         reach("collect-remove")
-        directory = store.root / "k" / key[:2] / key
+        directory = key_directory(store.root, key)
         directory.rename(trash / f"key-{key}")
         with suppress(OSError):
             directory.parent.rmdir()
     for path in entry_paths(store.root):
-        if not (store.root / "k" / path.stem[:2] / path.stem).exists():
+        if not key_directory(store.root, BuildKey(path.stem)).exists():
             path.unlink(missing_ok=True)
     for path in stale_entries(store):
         path.unlink(missing_ok=True)
@@ -128,8 +129,7 @@ def _sweep(store: Store, found: Garbage, trash: Path) -> None:
         store.path(digest).unlink(missing_ok=True)
     for path in found.trees:
         reach("collect-remove")
-        aside = store.trees.set_aside(path, store.lease())
-        if aside is not None:
+        if aside := store.trees.set_aside(path, store.lease()):
             aside.rename(trash / f"tree-{path.name}")
     for path in (*found.failures, *found.corrupt):
         path.rename(trash / f"{path.parent.name}-{path.name}")
@@ -151,20 +151,30 @@ def _find(store: Store, keep: frozenset[str]) -> Garbage:
             return False
         return changed < horizon and changed <= now
 
-    named = keep.union(*(lease.pins for lease in leases))
-    named = named.union(*(root.names for root in roots(store)))
-    young = {key for key in _keys(store) if not is_old(store.root / "k" / key[:2] / key)}
-    marked = _marked(store, young, named)
-    blobs = [digest for digest in _blobs(store) if digest not in marked]
-    blobs = [digest for digest in blobs if is_old(store.path(digest))]
+    def unnamed(below: str) -> tuple[Path, ...]:
+        directory = store.root / below
+        found = sorted(directory.iterdir()) if directory.is_dir() else ()
+        return tuple(path for path in found if path.name not in named and is_old(path))
+
+    alive = [root.names for root in roots(store)]
+    named = keep.union(*(lease.pins for lease in leases), *alive)
+    found = sorted((store.root / "k").glob("??/*"))
+    keys = {BuildKey(path.name): path for path in found if is_hex64(path.name)}
+    gone = tuple(key for key, path in keys.items() if key not in named and is_old(path))
+    marked = named.union(*(_spoken_of(store, key) for key in keys.keys() - {*gone}))
+    blobs = sorted(Digest(name) for name in os.listdir(store.blobs) if is_hex64(name))
+    blobs = [one for one in blobs if one not in marked and is_old(store.path(one))]
+    trees = sorted((store.root / "trees").iterdir())
     return Garbage(
-        keys=tuple(key for key in _keys(store) if key not in named and key not in young),
+        keys=gone,
         blobs=tuple(blobs),
         trees=tuple(
-            path for path in _trees(store) if path.name not in marked and is_old(_aged(path))
+            path
+            for path in trees
+            if path.suffix not in (".ok", SEAL) and path.name not in marked and is_old(_aged(path))
         ),
-        failures=_unnamed(store.root / "logs" / "failed", named, is_old),
-        corrupt=_unnamed(store.root / "corrupt", named, is_old),
+        failures=unnamed("logs/failed"),
+        corrupt=unnamed("corrupt"),
         roots=tuple(path for path, root in _roots(store) if not os.path.lexists(root.anchor)),
         size=sum(store.size(digest) or 0 for digest in blobs),
     )
@@ -176,28 +186,19 @@ def _aged(tree: Path) -> Path:
     return mark if mark.exists() else tree
 
 
-def _marked(store: Store, young: set[BuildKey], named: frozenset[str]) -> set[str]:
-    """All names that are kept: as given, and what the statements about kept keys speak of."""
-    marked = set(named)
-    for key in _keys(store):
-        if key in named or key in young:
-            for path in statement_paths(store.root, key):
-                with suppress(IntegrityError, StoreError):
-                    marked.update(_names(read_statement(path, key)[0]))
-    return marked
+def _spoken_of(store: Store, key: BuildKey) -> Iterator[str]:
+    """All names that the statements about a key speak of."""
+    for path in statement_paths(store.root, key):
+        with suppress(IntegrityError, StoreError):
+            yield from _names(read_statement(path, key)[0])
 
 
 def _names(artifact: Artifact) -> Iterator[str]:
-    yield artifact.record
-    if artifact.log is not None:
-        yield artifact.log
-    for _, digest in artifact.materials:
-        yield digest
+    yield from filter(None, (artifact.record, artifact.log))
+    yield from (digest for _, digest in artifact.materials)
     for output in artifact.outputs.values():
-        yield output.diff_id
-        yield output.contents
-        for encoding in output.encodings:
-            yield encoding.digest
+        yield from (output.diff_id, output.contents)
+        yield from (encoding.digest for encoding in output.encodings)
 
 
 def _roots(store: Store) -> Iterator[tuple[Path, GarbageRoot]]:
@@ -212,27 +213,3 @@ def _roots(store: Store) -> Iterator[tuple[Path, GarbageRoot]]:
                 hint=f"remove {path}; the next build of its container writes it again",
             ) from None
         yield path, root
-
-
-def _keys(store: Store) -> list[BuildKey]:
-    found = (store.root / "k").glob("??/*")
-    return sorted(BuildKey(path.name) for path in found if is_hex64(path.name))
-
-
-def _blobs(store: Store) -> list[Digest]:
-    return sorted(Digest(name) for name in os.listdir(store.blobs) if is_hex64(name))
-
-
-def _trees(store: Store) -> list[Path]:
-    return sorted(
-        path for path in (store.root / "trees").iterdir() if path.suffix not in (".ok", SEAL)
-    )
-
-
-def _unnamed(
-    directory: Path, named: frozenset[str], is_old: Callable[[Path], bool]
-) -> tuple[Path, ...]:
-    if not directory.is_dir():
-        return ()
-    found = sorted(directory.iterdir())
-    return tuple(path for path in found if path.name not in named and is_old(path))

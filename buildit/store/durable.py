@@ -14,57 +14,47 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import stat
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import product
 from pathlib import Path
 
 from buildit.errors import StoreError, UsageError
 
-SUBJECTS = ("layout", "blob", "signature", "statement", "root")
-"""What is written: see `durable.Disk`, whose every step is a point of each subject."""
-
-FAULT_STEPS = ("create", "write", "sync", "publish", "directory")
-
-DERIVED = ("name", "mark")
-"""What is not synced, since it can be derived again, or counts until the next boot only."""
-
-POINTS = (
-    *(f"{subject}-{step}" for subject, step in product(SUBJECTS, FAULT_STEPS)),
-    *(f"{subject}-{step}" for subject, step in product(DERIVED, ("create", "write", "publish"))),
-    "lease-create",
-    "tree-fill",
-    "tree-publish",
-    "failure-create",
-    "failure-write",
-    "failure-sync",
-    "failure-move",
-    "corrupt-move",
-    "collect-remove",
+_STEPS = {
+    "layout blob signature statement root": "create write sync publish directory",
+    "name mark": "create write publish",  # not synced: derived, or for this boot only
+    "failure": "create write sync move",
+    "tree": "fill publish",
+    "lease": "create",
+    "corrupt": "move",
+    "collect": "remove",
+}
+POINTS = tuple(
+    f"{subject}-{step}"
+    for subjects, steps in _STEPS.items()
+    for subject, step in product(subjects.split(), steps.split())
 )
+"""What is written, by its subject, and the step of it, most of them of `Disk`."""
+
 VARIABLE = "BUILDIT_FAULT"
 
 
-class Effect(StrEnum):
-    KILL = "kill"
-    EIO = "EIO"
-    ENOSPC = "ENOSPC"
+_WANTED = re.compile(r"([a-z-]+):([1-9][0-9]*):(kill|EIO|ENOSPC)")
 
 
 class Faults:
     """Counts the points that this store reaches, and fails at the one that was asked for."""
 
-    def __init__(self, point: str = "", nth: int = 0, effect: Effect = Effect.KILL) -> None:
+    def __init__(self, point: str = "", nth: int = 0, effect: str = "kill") -> None:
         self._point = point
-        self._nth = nth
+        self._left = nth
         self._effect = effect
-        self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @classmethod
@@ -77,31 +67,26 @@ class Faults:
         text = environment.get(VARIABLE, "")
         if not text:
             return cls()
-        point, nth, effect = (*text.split(":"), "", "")[:3]
-        if (
-            text.count(":") != 2
-            or point not in POINTS
-            or not (nth.isascii() and nth.isdigit() and int(nth) > 0)
-            or effect not in tuple(Effect)
-        ):
+        found = _WANTED.fullmatch(text)
+        if found is None or found[1] not in POINTS:
             raise UsageError(
                 f"{VARIABLE}={text!r} is not POINT:N:kill|EIO|ENOSPC",
                 place=VARIABLE,
                 hint=f"points are: {' '.join(POINTS)}",
             )
-        return cls(point, int(nth), Effect(effect))
+        return cls(found[1], int(found[2]), found[3])
 
     def reach(self, point: str) -> None:
         """Be at a point: returns, or dies by SIGKILL, or raises the OSError that was asked for."""
         if not self._point or point != self._point:
             return
         with self._lock:
-            self._seen[point] += 1
-            if self._seen[point] != self._nth:
+            self._left -= 1
+            if self._left != 0:
                 return
-        if self._effect is Effect.KILL:
+        if self._effect == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        number = errno.EIO if self._effect is Effect.EIO else errno.ENOSPC
+        number = getattr(errno, self._effect)
         raise OSError(number, os.strerror(number), point)
 
 
@@ -270,12 +255,19 @@ class Disk:
             self.sync_directory(subject, directory)
 
 
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[int]:
+    """A descriptor of a directory, or of what else `flags` say."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    with opened(path) as fd:
+        os.fsync(fd)
 
 
 def syncfs(fd: int) -> None:
@@ -284,3 +276,11 @@ def syncfs(fd: int) -> None:
     if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """False where the file was unlinked, or replaced, since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

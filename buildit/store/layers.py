@@ -10,7 +10,7 @@ from buildit.archive.streams import Content
 from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest
 from buildit.model.tree import Entry
-from buildit.store.ingest import Batch
+from buildit.store.blobs import Batch
 
 
 @dataclass(frozen=True, slots=True)

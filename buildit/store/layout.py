@@ -20,29 +20,13 @@ STORE_FORMAT = 1
 FORMAT_FILE = "buildit-store.json"
 BLOBS = "blobs/sha256"
 STORE_DIRECTORIES = (
-    BLOBS,
-    "k",
-    "r",
-    "n",
-    "containers",
-    "trees",
-    "tmp",
-    "leases",
-    "locks",
-    "roots",
-    "cache",
-    "logs",
-    "corrupt",
+    *(BLOBS, "k", "r", "n", "containers", "trees", "tmp"),
+    *("leases", "locks", "roots", "cache", "logs", "corrupt"),
 )
+_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONSTANT_FILES = {
     "oci-layout": canonical({"imageLayoutVersion": "1.0.0"}),
-    "index.json": canonical(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [],
-        }
-    ),
+    "index.json": canonical({"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": []}),
 }
 FORMAT_BYTES = canonical({"format": STORE_FORMAT})
 _TOP = {name.partition("/")[0] for name in STORE_DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
@@ -64,14 +48,30 @@ def prepare_store(root: Path, disk: Disk) -> Path:
         real = Path(os.path.realpath(root))
         make_directory(real)
         check_owner(real)
-        if not check_format(real):
-            _create(real, disk)
+        is_new = not check_format(real)
         for name in STORE_DIRECTORIES:
             # One that was deleted is made again, empty: what it held is made or fetched anew.
             make_directory(real / name)
         for name in ("blobs", *STORE_DIRECTORIES):
             check_owner(real / name)
+        if is_new:
+            _complete(real, disk)
     return real
+
+
+def _complete(root: Path, disk: Disk) -> None:
+    for name in os.listdir(root):
+        if ".new-" in name:
+            (root / name).unlink(missing_ok=True)
+    # The version comes last: a store that has it is complete.
+    for name, content in {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}.items():
+        put_constant(root, disk, name, content)
+    sync_directory(root.parent)
+
+
+def put_constant(root: Path, disk: Disk, name: str, content: bytes) -> None:
+    """Write a file that is the same in every store."""
+    disk.replace_file("layout", root / name, content, root / f"{name}.new-{token()}")
 
 
 def check_owner(root: Path) -> None:
@@ -81,13 +81,12 @@ def check_owner(root: Path) -> None:
         StoreError: not a directory, another owner, or writable by group or others.
     """
     status = root.stat()
+    mine, elsewhere = os.geteuid(), "set BUILDIT_STORE elsewhere"
     if not stat.S_ISDIR(status.st_mode):
+        raise StoreError("the store is not a directory", place=str(root), hint=elsewhere)
+    if status.st_uid != mine:
         raise StoreError(
-            "the store is not a directory", place=str(root), hint="set BUILDIT_STORE elsewhere"
-        )
-    if status.st_uid != os.geteuid():
-        raise StoreError(
-            f"the store belongs to user {status.st_uid}, not to user {os.geteuid()} who runs this",
+            f"the store belongs to user {status.st_uid}, not to user {mine} who runs this",
             place=str(root),
             hint="run as its owner, or set BUILDIT_STORE to a directory of your own",
         )
@@ -109,7 +108,15 @@ def check_format(root: Path) -> bool:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        _check_empty(root)
+        # A store whose creation was cut short holds only names of ours; anything else is no store.
+        names = sorted(os.listdir(root))
+        strange = [name for name in names if name.partition(".new-")[0] not in _TOP]
+        if strange:
+            raise StoreError(
+                f"the directory is not a store: it holds {strange[0]!r}",
+                place=str(root),
+                hint="set BUILDIT_STORE (or `store:`) to an empty or missing directory",
+            ) from None
         return False
     if text == FORMAT_BYTES:
         return True
@@ -126,29 +133,6 @@ def check_format(root: Path) -> bool:
         place=str(path),
         hint="use a newer buildit, or set BUILDIT_STORE to another directory",
     )
-
-
-def _check_empty(root: Path) -> None:
-    # A store whose creation was cut short holds only names of ours; anything else is no store.
-    strange = sorted(name for name in os.listdir(root) if name.partition(".new-")[0] not in _TOP)
-    if strange:
-        raise StoreError(
-            f"the directory is not a store: it holds {strange[0]!r}",
-            place=str(root),
-            hint="set BUILDIT_STORE (or `store:`) to an empty or missing directory",
-        )
-
-
-def _create(root: Path, disk: Disk) -> None:
-    for name in os.listdir(root):
-        if ".new-" in name:
-            (root / name).unlink(missing_ok=True)
-    for name in STORE_DIRECTORIES:
-        make_directory(root / name)
-    # The version comes last: a store that has it is complete.
-    for name, content in {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}.items():
-        disk.replace_file("layout", root / name, content, root / f"{name}.new-{token()}")
-    sync_directory(root.parent)
 
 
 def key_directory(root: Path, key: BuildKey) -> Path:

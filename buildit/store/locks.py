@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.errors import Interrupted
-from buildit.store.durable import Disk, make_directory, token
+from buildit.store.durable import Disk, is_named, make_directory, token
 from buildit.store.remove import remove_tree
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
+@contextmanager
+def _opened_lock(path: Path) -> Iterator[int]:
+    """A lock's file, which stays; whoever locks it lets go at the end."""
+    fd = open_lock(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def try_lock(fd: int) -> bool:
     """Take the lock at once, or not at all."""
     try:
@@ -69,25 +79,19 @@ def try_lock(fd: int) -> bool:
 @contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold a lock with others that share it; the file stays."""
-    fd = open_lock(path)
-    try:
+    with _opened_lock(path) as fd:
         fcntl.flock(fd, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
 def exclusive(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
     """Hold a lock alone; the file stays."""
-    fd = open_lock(path)
-    try:
+    with _opened_lock(path) as fd:
         if not try_lock(fd):
             waiting(_holder(fd))
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -113,14 +117,13 @@ def passing(
 
 
 def _take(path: Path, waiting: Waiting, stop: threading.Event | None) -> int:
-    told = False
+    tell = waiting
     while True:
         fd = open_lock(path)
         try:
             if not try_lock(fd):
-                if not told:
-                    waiting(_holder(fd))
-                    told = True
+                tell(_holder(fd))
+                tell = quietly
                 _wait(fd, stop)
             if is_named(fd, path):
                 return fd
@@ -140,27 +143,11 @@ def _wait(fd: int, stop: threading.Event | None) -> None:
             raise Interrupted("waiting for a lock was interrupted")
 
 
-def is_named(fd: int, path: Path) -> bool:
-    """False where the file was unlinked, or replaced, since it was opened."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _holder(fd: int) -> str:
     return os.pread(fd, 200, 0).decode("ascii", "replace").strip()
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_+-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaimed:
-    """What was left by dead processes: entries removed, and those that could not be, with why."""
-
-    removed: int
-    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,60 +210,72 @@ class Lease:
         What cannot be removed now is a leftover, which the next start reclaims.
         """
         if self.pid == os.getpid():
-            for path in _entries(self.root, self.name):
-                with suppress(OSError):
-                    remove_tree(path)
+            for entry in _listed(self.root / "tmp"):
+                if entry.startswith(f"{self.name}."):
+                    with suppress(OSError):
+                        remove_tree(self.root / "tmp" / entry)
             with suppress(OSError):
                 (self.root / "leases" / self.name).unlink(missing_ok=True)
         os.close(self.fd)
 
 
-def reclaim(root: Path) -> Reclaimed:
-    """Remove what processes that no longer live have left under tmp/ and leases/."""
+def reclaim(root: Path) -> int:
+    """Remove what processes that no longer live have left under tmp/ and leases/; how many entries
+    that were. What cannot be removed keeps its lease, so that the next start tries again."""
     removed = 0
-    failed: list[str] = []
-    dead, owned = _dead_leases(root)
+    stuck: set[str] = set()
+    # Before the leases: one that is born meanwhile has nothing among these.
+    entries = _listed(root / "tmp")
+    dead, living = _leases(root)
     try:
-        for path in owned:
+        for entry in entries:
+            owner = entry.partition(".")[0]
+            if owner in living:
+                continue
             try:
-                remove_tree(path)
+                remove_tree(root / "tmp" / entry)
                 removed += 1
-            except OSError as error:
-                failed.append(f"{path}: {error.strerror}")
-        for name in dead:
-            if not any(f"/{name}." in line for line in failed):
-                (root / "leases" / name).unlink(missing_ok=True)
+            except OSError:
+                stuck.add(owner)
+        for name in dead.keys() - stuck:
+            (root / "leases" / name).unlink(missing_ok=True)
     finally:
         for fd in dead.values():
             os.close(fd)
     _drop_unheld_locks(root / "locks")
-    return Reclaimed(removed, tuple(failed))
+    return removed
 
 
 def _drop_unheld_locks(locks: Path) -> None:
     """Remove the per-key lock files of killed holders; a waiter sees that its file is gone."""
     for name in _listed(locks):
         if "-" in name:
-            fd = open_lock(locks / name)
-            try:
+            with _opened_lock(locks / name) as fd:
                 if try_lock(fd) and is_named(fd, locks / name):
                     (locks / name).unlink(missing_ok=True)
-            finally:
-                os.close(fd)
 
 
 def running(root: Path) -> tuple[Running, ...]:
     """The leases that living processes hold, this one's included."""
-    found = []
+    dead, living = _leases(root)
+    for fd in dead.values():
+        os.close(fd)
+    return tuple(living.values())
+
+
+def _leases(root: Path) -> tuple[dict[str, int], dict[str, Running]]:
+    """Leases whose holder is gone, now locked by us, and those that living processes hold."""
+    dead: dict[str, int] = {}
+    living: dict[str, Running] = {}
     with exclusive(_births(root)):
         for name in _listed(root / "leases"):
             fd = open_lock(root / "leases" / name)
-            try:
-                if not try_lock(fd):
-                    found.append(_running(name, fd))
-            finally:
+            if try_lock(fd):
+                dead[name] = fd
+            else:
+                living[name] = _running(name, fd)
                 os.close(fd)
-    return tuple(found)
+    return dead, living
 
 
 def _running(name: str, fd: int) -> Running:
@@ -285,30 +284,6 @@ def _running(name: str, fd: int) -> Running:
     since = first.rpartition(" since ")[2]
     # A lease that does not say since when is taken as the oldest: everything is younger.
     return Running(name, int(since) if since.isdigit() else 0, frozenset(pins.splitlines()))
-
-
-def _dead_leases(root: Path) -> tuple[dict[str, int], list[Path]]:
-    """Leases whose holder is gone, now locked by us, and the entries of those and of no lease."""
-    dead: dict[str, int] = {}
-    with exclusive(_births(root)):
-        names = _listed(root / "leases")
-        for name in names:
-            fd = open_lock(root / "leases" / name)
-            if try_lock(fd):
-                dead[name] = fd
-            else:
-                os.close(fd)
-        living = set(names) - set(dead)
-        owned = [
-            root / "tmp" / entry
-            for entry in _listed(root / "tmp")
-            if entry.partition(".")[0] not in living
-        ]
-    return dead, owned
-
-
-def _entries(root: Path, name: str) -> list[Path]:
-    return [root / "tmp" / entry for entry in _listed(root / "tmp") if entry.startswith(f"{name}.")]
 
 
 def _listed(directory: Path) -> list[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from buildit.codec import decode, encode
@@ -17,12 +19,11 @@ from buildit.digest import BuildKey, is_hex64, key_uuid, uuid_prefix
 from buildit.errors import UsageError
 from buildit.model.artifact import Artifact
 from buildit.store.cas import Store
-from buildit.store.durable import has_size, located, make_directory
 from buildit.store.layout import key_directory
 
 SHORTEST_PREFIX = 8
 _PART = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,127}")
-_PREFIX = re.compile(r"[0-9a-f]+")
+_PREFIX = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +45,6 @@ def entry(artifact: Artifact) -> tuple[str, bytes] | None:
     return f"{directory}/{artifact.key}.json", encode(content)
 
 
-def note(store: Store, artifact: Artifact) -> None:
-    """Enter an artifact into the index, unless its name cannot be a path.
-
-    Raises:
-        StoreError: the disk is full or refuses.
-    """
-    found = entry(artifact)
-    if found is None:
-        return
-    path = store.root / found[0]
-    with located(path):
-        if has_size(path, len(found[1])):
-            return
-        make_directory(path.parent)
-        store.disk.replace_file("name", path, found[1], store.lease().entry("name"), sync=False)
-
-
 def named(store: Store) -> tuple[NameEntry, ...]:
     """What the index knows and the store still has, by name, version and key."""
     return _known(store, entry_paths(store.root))
@@ -68,23 +52,20 @@ def named(store: Store) -> tuple[NameEntry, ...]:
 
 def builds_of(store: Store, name: str) -> tuple[NameEntry, ...]:
     """As `named`, of one package; reads its entries only, however many packages there are."""
-    directory = name_directory(store.root, name)
-    found = () if directory is None else _known(store, directory.glob("*.json"))
-    return tuple(entry for entry in found if entry.name == name)
+    return _known(store, _entry_paths_of(store, name), name)
 
 
 def latest_builds(store: Store, name: str, count: int) -> tuple[NameEntry, ...]:
     """As `builds_of`, of no more than the last `count` that were made, these first; reads no more
     entries than it must, however often the package was built."""
+    paths = sorted(_entry_paths_of(store, name), key=lambda path: (changed_at(path), path))
+    known = (entry for path in reversed(paths) for entry in _known(store, (path,), name))
+    return tuple(islice(known, count))
+
+
+def _entry_paths_of(store: Store, name: str) -> Iterable[Path]:
     directory = name_directory(store.root, name)
-    paths = () if directory is None else directory.glob("*.json")
-    dated = sorted(((changed_at(path), path) for path in paths), reverse=True)
-    known: list[NameEntry] = []
-    for _, path in dated:
-        if len(known) == count:
-            break
-        known += (entry for entry in _known(store, (path,)) if entry.name == name)
-    return tuple(known)
+    return () if directory is None else directory.glob("*.json")
 
 
 def changed_at(path: Path) -> int:
@@ -95,13 +76,15 @@ def changed_at(path: Path) -> int:
         return 0  # removed meanwhile
 
 
-def _known(store: Store, paths: Iterable[Path]) -> tuple[NameEntry, ...]:
-    found = (_read(path) for path in paths)
-    known = [
-        entry
-        for entry in found
-        if entry is not None and any(key_directory(store.root, entry.key).glob("*.json"))
-    ]
+def _known(store: Store, paths: Iterable[Path], name: str = "") -> tuple[NameEntry, ...]:
+    known = []
+    for path in paths:
+        with suppress(OSError):
+            entry = parse_name_entry(path.read_bytes())
+            if entry is None or name not in ("", entry.name):
+                continue
+            if any(key_directory(store.root, entry.key).glob("*.json")):
+                known.append(entry)
     return tuple(sorted(known, key=lambda entry: (entry.name, entry.version, entry.key)))
 
 
@@ -117,17 +100,14 @@ def find(store: Store, text: str) -> BuildKey:
         UsageError: too short, not hex, no such key, or several.
     """
     prefix = uuid_prefix(text) if "-" in text else text.lower()
-    if prefix is None or not _PREFIX.fullmatch(prefix) or not SHORTEST_PREFIX <= len(prefix) <= 64:
-        raise UsageError(
-            "neither a key's first 8 to 64 hex digits nor a whole UUID",
-            place=text,
-            hint="take one from `buildit store list`",
-        )
+    listed = "`buildit store list`"
+    if prefix is None or not _PREFIX.fullmatch(prefix):
+        what = "neither a key's first 8 to 64 hex digits nor a whole UUID"
+        raise UsageError(what, place=text, hint=f"take one from {listed}")
     keys = _keys(store.root, prefix)
     if not keys:
-        raise UsageError(
-            "no build in the store has this key", place=text, hint="see `buildit store list`"
-        )
+        what = "no build in the store has this key"
+        raise UsageError(what, place=text, hint=f"see {listed}")
     if len(keys) > 1:
         raise UsageError(
             f"{len(keys)} builds have a key that begins so",
@@ -161,13 +141,6 @@ def name_place(name: str) -> str | None:
 def is_part(name: str) -> bool:
     """Whether a category or a package's own name can be a directory."""
     return _PART.fullmatch(name) is not None
-
-
-def _read(path: Path) -> NameEntry | None:
-    try:
-        return parse_name_entry(path.read_bytes())
-    except OSError:
-        return None
 
 
 def parse_name_entry(content: bytes | None) -> NameEntry | None:

@@ -32,12 +32,11 @@ from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
 from buildit.store.build_owner import hand_over
-from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, syncfs
+from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, opened, syncfs
 from buildit.store.locks import Lease, passing
 from buildit.store.remove import listed, remove_tree
 
 SEAL = ".seal"
-_UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +57,11 @@ def seal(tree: Path) -> Seal:
         OSError: it cannot be walked.
     """
     looks, whole = hashlib.sha256(), hashlib.sha256()
-    for path, line in _lines(tree):
+    for path, mode, line in _lines(tree):
         looks.update(line)
         whole.update(line)
-        whole.update(_content(tree, path, line).encode())
+        if stat.S_ISREG(mode):
+            whole.update(_content(path).encode())
     return Seal(looks.hexdigest(), whole.hexdigest())
 
 
@@ -72,7 +72,7 @@ def look(tree: Path) -> str:
         OSError: it cannot be walked.
     """
     looks = hashlib.sha256()
-    for _, line in _lines(tree):
+    for _, _, line in _lines(tree):
         looks.update(line)
     return looks.hexdigest()
 
@@ -87,8 +87,8 @@ def read_seal(tree: Path) -> Seal | None:
     return Seal(*words) if len(words) == 2 and all(map(is_hex64, words)) else None
 
 
-def _lines(tree: Path) -> Iterator[tuple[str, bytes]]:
-    """Each entry by its path below the tree, in order, with one unambiguous line about it."""
+def _lines(tree: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Each entry with its mode, in order, with one unambiguous line about it."""
     pending = [""]
     top = os.fspath(tree)
     while pending:
@@ -105,18 +105,15 @@ def _lines(tree: Path) -> Iterator[tuple[str, bytes]]:
             elif stat.S_ISLNK(status.st_mode):
                 target = os.readlink(entry.path)
             line = f"{path}\0{status.st_mode:o} {size} {status.st_mtime_ns} {target}\0"
-            yield path, line.encode("utf-8", "surrogateescape")
+            yield entry.path, status.st_mode, os.fsencode(line)
 
 
-def _content(tree: Path, path: str, line: bytes) -> str:
-    """The digest of a regular file's bytes; empty for anything else."""
-    mode = int(line[len(os.fsencode(path)) + 1 :].partition(b" ")[0], 8)
-    if not stat.S_ISREG(mode):
-        return ""
+def _content(path: str) -> str:
+    """The digest of a regular file's bytes."""
     try:
-        fd = os.open(f"{tree}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError:
-        return _UNREADABLE  # a mode that forbids its owner to read; nobody else may write either
+        return "unreadable"  # a mode that forbids its owner to read; nobody else may write either
     with open(fd, "rb", buffering=0) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -154,7 +151,7 @@ class Trees:
                 self._sound.add(name)
             elif not os.path.lexists(_sealed(path)):
                 # Filled before there were seals, or copied without: from now on it stays as it is.
-                self._write_seal(path, seal(path), lease())
+                self._keep(_sealed(path), seal(path).text(), lease())
         return path
 
     def is_whole(self, path: Path) -> bool:
@@ -174,18 +171,11 @@ class Trees:
             self._sound.add(path.name)
         return True
 
-    def is_as_sealed(self, path: Path) -> bool:
-        """Hold a tree against its seal now, by all but the bytes of its files."""
+    def is_as_sealed(self, path: Path, *, whole: bool = False) -> bool:
+        """Hold a tree against its seal now, by all but the bytes of its files, or by these too."""
         kept = read_seal(path)
         with suppress(OSError):
-            return kept is not None and look(path) == kept.looks
-        return False
-
-    def has_its_bytes(self, path: Path) -> bool:
-        """Hold a tree against its seal now, by the bytes of its files too."""
-        kept = read_seal(path)
-        with suppress(OSError):
-            return kept is not None and seal(path) == kept
+            return kept is not None and (seal(path) == kept if whole else look(path) == kept.looks)
         return False
 
     def set_aside(self, path: Path, lease: Lease) -> Path | None:
@@ -207,13 +197,13 @@ class Trees:
         """Remove a tree that was not filled to its end, or whose bytes are not those that were
         filled in; why it was removed, empty where it is right."""
         with self._lock(path.name):
-            reason = ""
             if not self.is_whole(path):
                 reason = "it was not filled to its end"
-            elif not self.has_its_bytes(path):
+            elif not self.is_as_sealed(path, whole=True):
                 reason = "its files are not those that were unpacked; it is filled again on use"
-            if reason:
-                self._drop(path, lease())
+            else:
+                return ""
+            self._drop(path, lease())
         return reason
 
     def _lock(self, name: str) -> AbstractContextManager[None]:
@@ -252,27 +242,22 @@ class Trees:
                     hint="run the same command again: it is filled anew",
                 ) from error
             raise
-        self._write_seal(path, sealed, lease)
+        self._keep(_sealed(path), sealed.text(), lease)
         if not boot():
             _sync_file_system(path)
-        self._write_mark(path, boot() or _SETTLED, lease)
+        self._keep(_mark(path), boot() or _SETTLED, lease)
 
     def _settle(self, path: Path, lease: Callable[[], Lease]) -> None:
         with suppress(OSError):
             old = time.time() - _mark(path).stat().st_mtime > _SETTLE_AFTER
             if old and _read_mark(path) != _SETTLED:
                 _sync_file_system(path)
-                self._write_mark(path, _SETTLED, lease())
+                self._keep(_mark(path), _SETTLED, lease())
 
-    def _write_mark(self, path: Path, content: bytes, lease: Lease) -> None:
-        """Not synced: it comes after its tree was, or counts for no longer than this boot."""
-        self.disk.replace_file("mark", _mark(path), content, lease.entry("mark"), sync=False)
-
-    def _write_seal(self, path: Path, sealed: Seal, lease: Lease) -> None:
-        """Before the mark: a tree that counts has one."""
-        self.disk.replace_file(
-            "mark", _sealed(path), sealed.text(), lease.entry("seal"), sync=False
-        )
+    def _keep(self, path: Path, content: bytes, lease: Lease) -> None:
+        """A seal, before the mark, so that a tree that counts has one; or a mark, which comes after
+        its tree was synced, or counts for no longer than this boot. So neither is synced."""
+        self.disk.replace_file("mark", path, content, lease.entry("mark"), sync=False)
 
 
 def boot() -> bytes:
@@ -284,11 +269,8 @@ def boot() -> bytes:
 
 
 def _sync_file_system(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(path) as fd:
         syncfs(fd)
-    finally:
-        os.close(fd)
 
 
 def _mark(path: Path) -> Path:

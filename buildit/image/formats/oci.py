@@ -41,7 +41,7 @@ from buildit.image.output import (
 )
 from buildit.image.rules import rfc3339
 from buildit.model.image import App, Architecture, Emission, Health, Image
-from buildit.store.checked import checked_stream
+from buildit.store.blobs import checked_stream
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

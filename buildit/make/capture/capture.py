@@ -27,7 +27,7 @@ from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import BUILD_DIRECTORY
-from buildit.store.ingest import Batch
+from buildit.store.blobs import Batch
 from buildit.store.layers import put_layer
 
 _BUILD_PATHS = tuple(f"{BUILD_DIRECTORY}/{one}".encode() for one in ("src", "out"))

@@ -24,8 +24,8 @@ from buildit.remote.binhost.protocols import PACK, Remote, WantedBlob, statement
 from buildit.remote.transport import LocationError
 from buildit.store.artifacts import anything, check_name, place_statement, split_statement_name
 from buildit.store.attest import LOCAL, parse_statement
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 from buildit.trust.policy import Accept
 from buildit.trust.votes import Undecided
 

@@ -22,9 +22,9 @@ from buildit.remote.binhost.protocols import (
 )
 from buildit.remote.binhost.reading import ReadOnly
 from buildit.store.artifacts import place_statement, read_bounded, signature_path
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.durable import located
-from buildit.store.ingest import Batch
 
 
 class DirectoryRemote:

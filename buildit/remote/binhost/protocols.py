@@ -16,8 +16,8 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import FetchError
 from buildit.model.address import Address
 from buildit.model.artifact import Artifact, Encoding
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 from buildit.store.layout import BLOBS, key_directory
 
 SIGNATURE_LIMIT = 64 << 10

@@ -33,8 +33,8 @@ from buildit.remote.binhost.protocols import (
 from buildit.remote.fetch import ATTEMPTS, Abort, Fetch, Fetcher, Partial, open_partial, retried
 from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.store.attest import SIZE_LIMIT
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 
 LARGE = 4 << 20
 """Bytes from which on an interrupted download is worth going on with."""

@@ -32,8 +32,8 @@ from buildit.remote.sftp.transport import SftpTransport
 from buildit.remote.transport import LocationError
 from buildit.store.artifacts import entry_bytes, entry_name
 from buildit.store.attest import SIZE_LIMIT
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.ingest import Batch
 from buildit.store.layout import CONSTANT_FILES, FORMAT_BYTES, FORMAT_FILE, STORE_DIRECTORIES
 from buildit.store.names import entry
 

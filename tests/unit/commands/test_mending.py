@@ -8,7 +8,7 @@ from buildit.commands.mending import MOST_LOSSES, until_whole
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.events import Building, Event, Notice, Reporter, Started
-from buildit.store.checked import CorruptBlob
+from buildit.store.blobs import CorruptBlob
 from buildit.store.durable import Vanished
 
 pytestmark = pytest.mark.unit

@@ -1,17 +1,26 @@
-"""Bytes on their way into the store: hashed while written, invisible until published."""
+"""Bytes of blobs on their way into the store, hashed while they are written and invisible until
+they are published; and on their way out, compared with their name before the stream says "end".
+
+All bytes that leave the store go through here or through `image.output`, which hash them.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from buildit.digest import Digest, digest_bytes
-from buildit.errors import IntegrityError
+from buildit.digest import CHUNK, Digest, digest_bytes
+from buildit.errors import IntegrityError, StoreError
 from buildit.store.durable import READ_ONLY, Disk, located, token
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 FSYNC_AT_MOST = 16
 """Up to so many blobs are synced one by one; more share one syncfs (THREATS N4)."""
@@ -41,22 +50,15 @@ class Pending:
 class Sink:
     """A blob being written; a context manager that leaves nothing behind unless committed."""
 
-    def __init__(
-        self, path: Path, disk: Disk, deliver: Callable[[Pending], None], subject: str = "blob"
-    ) -> None:
+    def __init__(self, path: Path, disk: Disk, deliver: Callable[[Pending], None]) -> None:
         self._path = path
         self._disk = disk
         self._deliver = deliver
-        self._subject = subject
         self._hash = hashlib.sha256()
-        self._size = 0
-        with located(path):
-            self._fd = disk.create(subject, path)
-
-    @property
-    def size(self) -> int:
+        self.size = 0
         """Bytes written so far."""
-        return self._size
+        with located(path):
+            self._fd = disk.create("blob", path)
 
     def write(self, content: bytes | bytearray | memoryview) -> int:
         """Append bytes.
@@ -66,9 +68,9 @@ class Sink:
         """
         view = memoryview(content).cast("B")
         with located(self._path):
-            self._disk.write(self._subject, self._fd, view)
+            self._disk.write("blob", self._fd, view)
         self._hash.update(view)
-        self._size += len(view)
+        self.size += len(view)
         return len(view)
 
     def commit(self, expected: Digest | None = None) -> Digest:
@@ -87,7 +89,7 @@ class Sink:
             )
         with located(self._path):
             os.fchmod(self._fd, READ_ONLY)
-        pending = Pending(str(self._path), digest, self._size, self._fd)
+        pending = Pending(str(self._path), digest, self.size, self._fd)
         self._fd = -1
         self._deliver(pending)
         return digest
@@ -103,22 +105,15 @@ class Sink:
                 self._path.unlink(missing_ok=True)
 
 
+@dataclass(slots=True)
 class Batch:
     """Blobs of one batch: written and hashed now, durable and visible when the batch ends."""
 
-    def __init__(
-        self,
-        prefix: Callable[[], str],
-        disk: Disk,
-        publish: Callable[[tuple[Pending, ...], int | None], None],
-        fd: int,
-    ) -> None:
-        self._ask_prefix = prefix
-        self._prefix = ""
-        self._disk = disk
-        self._publish = publish
-        self._fd = fd
-        self._pending: list[Pending] = []
+    _prefix: Callable[[], str]
+    _disk: Disk
+    _publish: Callable[[tuple[Pending, ...], int | None], None]
+    _fd: int
+    _pending: list[Pending] = field(default_factory=list)
 
     def ingest(self) -> Sink:
         """A blob to write, as `Store.ingest`; its digest is known at once."""
@@ -169,9 +164,7 @@ class Batch:
         self._pending = []
 
     def _name(self) -> str:
-        if not self._prefix:
-            self._prefix = self._ask_prefix()  # takes a lease: only where there is a blob
-        return self._prefix + token()
+        return self._prefix() + token()
 
     def _add(self, blob: Pending) -> None:
         if len(self._pending) >= FSYNC_AT_MOST:
@@ -179,3 +172,66 @@ class Batch:
             os.close(blob.fd)
             blob = Pending(blob.temporary, blob.digest, blob.size, -1)
         self._pending.append(blob)
+
+
+class CorruptBlob(IntegrityError):  # noqa: N818 - what it is, as in the messages
+    """A blob of the store that is not what its name says; a run sets it aside and makes it anew."""
+
+    def __init__(self, digest: Digest, what: str = "") -> None:
+        super().__init__(
+            f"{what or 'the blob'} in the store is corrupt; it was set aside",
+            place=f"sha256:{digest}",
+            hint="run `buildit store verify`, then build again: it is fetched or built anew",
+        )
+        self.digest = digest
+        self.what = what
+
+
+class _Checked(io.RawIOBase):
+    """Reads forward only; the last read raises where the whole is not what was promised."""
+
+    def __init__(self, source: BinaryIO, digest: Digest, on_corrupt: Callable[[], object]) -> None:
+        super().__init__()
+        self._source = source
+        self._digest = digest
+        self._on_corrupt = on_corrupt
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            count = self._source.readinto(view)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise StoreError(
+                f"the blob cannot be read: {error.strerror}",
+                place=f"sha256:{self._digest}",
+                hint="run `buildit store verify`",
+            ) from None
+        if count == 0 and len(view) > 0:
+            self._compare()
+        self._hash.update(view[:count])
+        return int(count)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+    def _compare(self) -> None:
+        if self._hash.hexdigest() != self._digest:
+            self._on_corrupt()
+            raise CorruptBlob(self._digest)
+
+
+def checked_stream(
+    source: BinaryIO, digest: Digest, on_corrupt: Callable[[], object]
+) -> io.BufferedReader:
+    """Wrap an open file; it closes with the stream. `on_corrupt` runs before the error.
+
+    Raises:
+        CorruptBlob: from the read that meets the end, where the bytes do not match `digest`.
+        StoreError: from any read, where the disk fails.
+    """
+    return io.BufferedReader(_Checked(source, digest, on_corrupt), CHUNK)
