@@ -29,7 +29,14 @@ from buildit.archive.workers import run_all
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.blobs import FSYNC_AT_MOST, CorruptBlob
-from buildit.store.durable import Vanished, has_size, is_named, opened, sync_directory, syncfs
+from buildit.store.durable import (
+    Vanished,
+    descriptor_of,
+    has_size,
+    is_named,
+    sync_directory,
+    syncfs,
+)
 
 BlobPath = Callable[[Digest], Path]
 """Where the store keeps the blob of a digest."""
@@ -186,7 +193,7 @@ def sync_tree(path: Path) -> None:
     found = [path, *path.rglob("*")] if path.is_dir() else [path]
     many = len(found) > FSYNC_AT_MOST
     for one in found[:1] if many else found:
-        with opened(one, os.O_RDONLY | os.O_NOFOLLOW) as fd:
+        with descriptor_of(one, os.O_RDONLY | os.O_NOFOLLOW) as fd:
             (syncfs if many else os.fsync)(fd)
 
 

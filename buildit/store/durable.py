@@ -186,7 +186,7 @@ class Disk:
     def sync_file_system(self, subject: str, fd: int) -> None:
         """syncfs(2): everything that the file system of `fd` holds, in one call.
 
-        Since Linux 5.8 it reports write-back errors since `fd` was opened, so open it first.
+        Since Linux 5.8 it reports write-back errors since `fd` was descriptor_of, so open it first.
         """
         self.faults.reach(f"{subject}-sync")
         syncfs(fd)
@@ -256,7 +256,7 @@ class Disk:
 
 
 @contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[int]:
+def descriptor_of(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[int]:
     """A descriptor of a directory, or of what else `flags` say."""
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
@@ -266,7 +266,7 @@ def opened(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[in
 
 
 def sync_directory(path: Path) -> None:
-    with opened(path) as fd:
+    with descriptor_of(path) as fd:
         os.fsync(fd)
 
 
@@ -279,7 +279,7 @@ def syncfs(fd: int) -> None:
 
 
 def is_named(fd: int, path: Path) -> bool:
-    """False where the file was unlinked, or replaced, since it was opened."""
+    """False where the file was unlinked, or replaced, since it was descriptor_of."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:

@@ -32,7 +32,14 @@ from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
 from buildit.store.build_owner import hand_over
-from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, opened, syncfs
+from buildit.store.durable import (
+    DIRECTORY_MODE,
+    Disk,
+    Vanished,
+    descriptor_of,
+    make_directory,
+    syncfs,
+)
 from buildit.store.locks import Lease, passing
 from buildit.store.remove import listed, remove_tree
 
@@ -269,7 +276,7 @@ def boot() -> bytes:
 
 
 def _sync_file_system(path: Path) -> None:
-    with opened(path) as fd:
+    with descriptor_of(path) as fd:
         syncfs(fd)
 
 
