@@ -45,9 +45,9 @@ from buildit.plan.identity import (
 from buildit.plan.steps import Step, environment, reads_use, steps
 
 if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
-    from buildit.plan.evaluate import Evaluated, WantedPackage
+    from buildit.plan.evaluate import Evaluated, WantedPackage, WantedPatch
     from buildit.plan.resolve import Selection
-    from buildit.recipe.package import SourceSpec
+    from buildit.recipe.package import Package, SourceSpec
 
 DEV = "dev"
 DEB_OUTPUTS: tuple[str, ...] = (RUNTIME, DEV)
@@ -322,20 +322,23 @@ def _node(
             waivers=tuple(Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
         ),
         outputs={RUNTIME: RunTime(needs, evaluated.users, evaluated.groups)},
-        about=About(
-            package.origin,
-            recipe.description or "",
-            recipe.homepage or "",
-            recipe.license or "",
-            tuple(
-                PatchAbout(
-                    one.written, one.spec.description, one.spec.fixes, one.spec.upstream or ""
-                )
-                for one in evaluated.patches
-            ),
-        ),
+        about=_about(package, evaluated.patches),
     )
     return node, linked
+
+
+def _about(package: Package, patches: tuple[WantedPatch, ...]) -> About:
+    said = package.recipe
+    return About(
+        package.origin,
+        said.description or "",
+        said.homepage or "",
+        said.license or "",
+        tuple(
+            PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
+            for one in patches
+        ),
+    )
 
 
 def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...], dict[str, str]]:
