@@ -45,7 +45,7 @@ from buildit.trust.votes import claim
 
 if TYPE_CHECKING:
     from buildit.commands.fetching import InputFetcher
-    from buildit.make.capture.debs import Debs
+    from buildit.make.deb import Debs
     from buildit.make.executor import Executor
 
 LOCAL_STORE = "the local store"
@@ -310,7 +310,7 @@ def place_of(
     def debs() -> Debs:
         from buildit.commands.fetching import toolchain_owners
         from buildit.commands.rules import RULES
-        from buildit.make.capture.debs import Debs
+        from buildit.make.deb import Debs
 
         with lock:
             if not read:

@@ -31,9 +31,9 @@ from buildit.errors import (
     UsageError,
 )
 from buildit.make.advice import advice, notes
+from buildit.make.capture.normalise import Watched
 from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
 from buildit.make.patching import PatchToApply, apply_patches
-from buildit.make.watched import Watched
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput

@@ -23,7 +23,7 @@ from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 
 if TYPE_CHECKING:
-    from buildit.make.capture.debs import Debs
+    from buildit.make.deb import Debs
 
 AtHand = Mapping[BuildKey, Artifact]
 """The artifacts of a task's dependencies."""

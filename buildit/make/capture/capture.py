@@ -159,7 +159,7 @@ def check_outputs(
             _BUILD_PATHS,
             installed.declared,
         )
-        found += findings(subject, waivers)[0]
+        found += findings(subject, waivers)
     refuse_errors(label, found)
     return tuple(found)
 
@@ -181,20 +181,11 @@ def pack_outputs(
     batch: Batch,
 ) -> dict[str, Output]:
     """Write each output as one layer, and its contents."""
-    return {
-        name: _pack(tree, entries, installed.needs[name], providers_[name], batch)
-        for name, entries in installed.outputs.items()
-    }
-
-
-def _pack(
-    tree: InstalledTree,
-    entries: Sequence[Entry],
-    needs: Needs,
-    found: Mapping[str, str],
-    batch: Batch,
-) -> Output:
-    packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e.path)))
-    # Links of others on the way to what is needed are needed as well.
-    every = tuple(sorted({*needs.wanted, *found}))
-    return Output(packed.diff_id, packed.size, packed.contents, every, dict(sorted(found.items())))
+    outputs = {}
+    for name, entries in installed.outputs.items():
+        found = dict(sorted(providers_[name].items()))
+        packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e.path)))
+        # Links of others on the way to what is needed are needed as well.
+        every = tuple(sorted({*installed.needs[name].wanted, *found}))
+        outputs[name] = Output(packed.diff_id, packed.size, packed.contents, every, found)
+    return outputs

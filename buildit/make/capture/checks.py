@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import BinaryIO
 
 from buildit.archive.merged import TOP_LINKS
@@ -38,6 +39,8 @@ _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
 _MISSING_PROVIDER = "missing-provider"  # the id under which a need that nothing meets is waived
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\udc80-\\udcff]")
+_OTHER_MODE = "install it with another mode"
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
 
@@ -64,7 +67,7 @@ class Finding:
         return f"{self.path}: {self.message} [{self.id}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """One output to be checked, with what `looks` says of its files.
 
@@ -80,30 +83,37 @@ class Subject:
     build_paths: tuple[bytes, ...] = ()
     declared: frozenset[str] = frozenset()
 
-    def head(self, path: str) -> bytes:
+    @cached_property
+    def listing(self) -> Listing:
+        return Listing(self.entries)
+
+    def head(self, entry: Entry) -> bytes:
         """How a file begins that was worth a look."""
-        return self.looked[path].head if path in self.looked else b""
+        return self.looked[entry.path].head if entry.path in self.looked else b""
 
 
-Check = Callable[[Subject], Iterable[Finding]]
+Said = Iterator[tuple[str, str]]
+"""What is wrong with an entry, and the next step."""
 
 
-def findings(
-    checked: Subject, waivers: Sequence[Waiver] = ()
-) -> tuple[tuple[Finding, ...], tuple[Waiver, ...]]:
-    """What no waiver covers, sorted by path and id, and the waivers that covered something.
+def findings(checked: Subject, waivers: Sequence[Waiver] = ()) -> tuple[Finding, ...]:
+    """What no waiver covers, sorted by path and id.
 
     Raises:
         RecipeError: the glob of a waiver is malformed.
     """
-    matchers = [(waiver, path_matcher(waiver.path)) for waiver in waivers]
-    used: list[Waiver] = []
+    matchers = [(waiver.check, path_matcher(waiver.path)) for waiver in waivers]
     left: list[Finding] = []
-    for found in (found for check in CHECKS for found in check(checked)):
-        covering = [w for w, matches in matchers if w.check == found.id and matches(found.path)]
-        used += [waiver for waiver in covering if waiver not in used]
-        left += [] if covering else [found]
-    return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message))), tuple(used)
+    for rule, check in CHECKS.items():
+        severity = Severity.WARNING if rule in _WARNINGS else Severity.ERROR
+        covers = [matches for waived, matches in matchers if waived == rule]
+        for entry in checked.entries:
+            for message, hint in check(checked, entry):
+                declaration = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
+                declaration = declaration if check in _MODES else ""
+                if not any(matches(entry.path) for matches in covers):
+                    left.append(Finding(rule, severity, entry.path, message, hint, declaration))
+    return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message)))
 
 
 def refuse_errors(package: str, found: Sequence[Finding]) -> None:
@@ -168,50 +178,34 @@ def yaml_path(path: str) -> str:
     return yaml_word(glob_of(path))
 
 
-def _error(rule: str, path: str, message: str, hint: str) -> Finding:
-    return Finding(rule, Severity.ERROR, path, message, hint)
-
-
-def _warning(rule: str, path: str, message: str, hint: str) -> Finding:
-    return Finding(rule, Severity.WARNING, path, message, hint)
-
-
-def library_directory(checked: Subject) -> Iterator[Finding]:
+def library_directory(checked: Subject, entry: Entry) -> Said:
     """Libraries lie where Debian's linker and loader look first (DESIGN 2.4)."""
-    right = library_directories(checked.platform)[0]
-    for entry in checked.entries:
-        if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
-            hint = f"configure with --libdir=/{right}"
-            yield _error("library-directory", entry.path, f"a library outside /{right}", hint)
+    if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
+        right = library_directories(checked.platform)[0]
+        yield f"a library outside /{right}", f"configure with --libdir=/{right}"
 
 
-def search_path(checked: Subject) -> Iterator[Finding]:
+def search_path(checked: Subject, entry: Entry) -> Said:
     """DT_RUNPATH leads to directories of the system only, not to the build or the current one."""
-    hint = "link without -rpath, or with $ORIGIN or a directory below /usr/lib"
-    for path, look in checked.looked.items():
-        for directory in look.elf.runpath if look.elf else ():
-            expanded = directory.replace("${ORIGIN}", "$ORIGIN")
-            if expanded.startswith("$ORIGIN"):
-                origin = "/" + posixpath.dirname(path)
-                expanded = posixpath.normpath(origin + expanded.removeprefix("$ORIGIN"))
-            if not _SEARCHABLE.match(posixpath.normpath(expanded)):
-                message = f"libraries are searched for in {directory!r}"
-                yield _error("search-path", path, message, hint)
+    look = checked.looked.get(entry.path)
+    for directory in look.elf.runpath if look and look.elf else ():
+        expanded = directory.replace("${ORIGIN}", "$ORIGIN")
+        if expanded.startswith("$ORIGIN"):
+            origin = "/" + posixpath.dirname(entry.path)
+            expanded = posixpath.normpath(origin + expanded.removeprefix("$ORIGIN"))
+        if not _SEARCHABLE.match(posixpath.normpath(expanded)):
+            hint = "link without -rpath, or with $ORIGIN or a directory below /usr/lib"
+            yield f"libraries are searched for in {directory!r}", hint
 
 
-def build_path(checked: Subject) -> Iterator[Finding]:
+def build_path(checked: Subject, entry: Entry) -> Said:
     """No file speaks of a place that exists during the build only."""
-    if not checked.build_paths:
-        return
-    hint = "use -ffile-prefix-map, or strip the path in the install step"
-    for entry in checked.entries:
-        if entry.kind is not Kind.FILE or not entry.size:
-            continue
+    if entry.kind is Kind.FILE and entry.size and checked.build_paths:
         with checked.open(entry) as stream:
             hits = _contained(stream, checked.build_paths)
         for hit in hits:
-            message = f"the build path {hit.decode()} inside"
-            yield _warning("build-path", entry.path, message, hint)
+            hint = "use -ffile-prefix-map, or strip the path in the install step"
+            yield f"the build path {hit.decode()} inside", hint
 
 
 def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
@@ -225,111 +219,86 @@ def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
     return [needle for needle in needles if needle not in missing]
 
 
-def interpreter(checked: Subject) -> Iterator[Finding]:
+def interpreter(checked: Subject, entry: Entry) -> Said:
     """The kernel, and env after it, finds the interpreter of a program that is a script."""
-    for entry in checked.entries:
-        head = checked.head(entry.path)
-        if not is_meant(head) or not entry.mode & 0o111:
-            continue
-        message, hint = fault(head)
-        inside = [p for p in checked.build_paths if head[2:].lstrip(b" \t").startswith(p)]
-        if inside and not message:
-            message = f"the interpreter below {inside[0].decode()} exists during the build only"
-            hint = "name it by its absolute path below /usr/bin, or /bin/sh"
-        if message:
-            yield _error("interpreter", entry.path, message, hint)
-
-
-def set_id(checked: Subject) -> Iterator[Finding]:
-    """Set-id bits, of programs and directories, are declared, never an accident of the install."""
-    for entry in _undeclared(checked, 0o6000):
-        who = "its owner" if entry.mode & 0o4000 else "its group"
-        what = f"gives what is made in it {who}" if _directory(entry) else f"runs it as {who}"
-        yield _mode("set-id", entry, f"mode {entry.mode:04o}, which {what}, is not declared")
-
-
-def sticky(checked: Subject) -> Iterator[Finding]:
-    """A sticky bit is declared; with a directory that all may write it is of that rule."""
-    for entry in _undeclared(checked, 0o1000):
-        if not entry.mode & 0o002:
-            message = f"mode {entry.mode:04o} with the sticky bit is not declared"
-            yield _mode("sticky", entry, message)
-
-
-def world_writable(checked: Subject) -> Iterator[Finding]:
-    """What everybody may write is declared, directories with the sticky bit, too."""
-    for entry in _undeclared(checked, 0o002):
-        message = f"mode {entry.mode:04o}, which lets all write, is not declared"
-        yield _mode("world-writable", entry, message)
-
-
-def _undeclared(checked: Subject, bits: int) -> Iterator[Entry]:
-    for entry in checked.entries:
-        own = entry.kind in (Kind.FILE, Kind.DIRECTORY)
-        if own and entry.mode & bits and entry.path not in checked.declared:
-            yield entry
-
-
-def _directory(entry: Entry) -> bool:
-    return entry.kind is Kind.DIRECTORY
-
-
-def _mode(rule: str, entry: Entry, message: str) -> Finding:
-    wanted = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
-    hint = "install it with another mode"
-    return Finding(rule, Severity.ERROR, entry.path, message, hint, declaration=wanted)
-
-
-def _place(checked: Subject) -> Iterator[Finding]:
-    """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
-    for entry in checked.entries:
-        if entry.kind is Kind.DIRECTORY:
-            continue
-        top, _, below = entry.path.partition("/")
-        if entry.kind is Kind.SYMLINK and not below and top in TOP_LINKS:
-            continue
-        if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
-            hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
-            if "/perl" in entry.path or entry.path.endswith(("3pm", "perllocal.pod")):
-                hint = "configure perl's modules for packages: perl Makefile.PL INSTALLDIRS=vendor"
-            yield _error("place", entry.path, "a file where no package may install", hint)
-
-
-def development_in_runtime(checked: Subject) -> Iterator[Finding]:
-    """Headers and static libraries are no part of what images take."""
-    if checked.output != RUNTIME:
+    head = checked.head(entry)
+    if not is_meant(head) or not entry.mode & 0o111:
         return
-    for entry in checked.entries:
-        header = entry.path.startswith("usr/include/") and entry.kind is not Kind.DIRECTORY
-        if header or (entry.kind is Kind.FILE and entry.path.endswith(".a")):
-            what = "a header" if header else "a static library"
-            hint = "leave it to the `dev` output: see `outputs:`"
-            yield _error("development-in-runtime", entry.path, f"{what} in runtime", hint)
+    message, hint = fault(head)
+    inside = [p for p in checked.build_paths if head[2:].lstrip(b" \t").startswith(p)]
+    if inside and not message:
+        message = f"the interpreter below {inside[0].decode()} exists during the build only"
+        hint = "name it by its absolute path below /usr/bin, or /bin/sh"
+    if message:
+        yield message, hint
 
 
-def broken_link(checked: Subject) -> Iterator[Finding]:
+def set_id(checked: Subject, entry: Entry) -> Said:
+    """Set-id bits, of programs and directories, are declared, never an accident of the install."""
+    if _undeclared(checked, entry, 0o6000):
+        who = "its owner" if entry.mode & 0o4000 else "its group"
+        directory = entry.kind is Kind.DIRECTORY
+        what = f"gives what is made in it {who}" if directory else f"runs it as {who}"
+        yield f"mode {entry.mode:04o}, which {what}, is not declared", _OTHER_MODE
+
+
+def sticky(checked: Subject, entry: Entry) -> Said:
+    """A sticky bit is declared; with a directory that all may write it is of that rule."""
+    if _undeclared(checked, entry, 0o1000) and not entry.mode & 0o002:
+        yield f"mode {entry.mode:04o} with the sticky bit is not declared", _OTHER_MODE
+
+
+def world_writable(checked: Subject, entry: Entry) -> Said:
+    """What everybody may write is declared, directories with the sticky bit, too."""
+    if _undeclared(checked, entry, 0o002):
+        yield f"mode {entry.mode:04o}, which lets all write, is not declared", _OTHER_MODE
+
+
+def _undeclared(checked: Subject, entry: Entry, bits: int) -> bool:
+    own = entry.kind in (Kind.FILE, Kind.DIRECTORY)
+    return own and entry.mode & bits != 0 and entry.path not in checked.declared
+
+
+def _place(_: Subject, entry: Entry) -> Said:
+    """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
+    top, _, below = entry.path.partition("/")
+    merged = entry.kind is Kind.SYMLINK and not below and top in TOP_LINKS
+    if entry.kind is Kind.DIRECTORY or merged:
+        return
+    if top not in _PLACES or not below or entry.path.startswith(_NOT_OURS):
+        hint = "configure with --prefix=/usr --sysconfdir=/etc --localstatedir=/var"
+        if "/perl" in entry.path or entry.path.endswith(("3pm", "perllocal.pod")):
+            hint = "configure perl's modules for packages: perl Makefile.PL INSTALLDIRS=vendor"
+        yield "a file where no package may install", hint
+
+
+def development_in_runtime(checked: Subject, entry: Entry) -> Said:
+    """Headers and static libraries are no part of what images take."""
+    header = entry.path.startswith("usr/include/") and entry.kind is not Kind.DIRECTORY
+    static = entry.path.endswith(".a") and entry.kind is Kind.FILE
+    if checked.output == RUNTIME and (header or static):
+        what = "a header" if header else "a static library"
+        yield f"{what} in runtime", "leave it to the `dev` output: see `outputs:`"
+
+
+def broken_link(checked: Subject, entry: Entry) -> Said:
     """A symlink is no loop. One that leaves the output is a need, which a provider must meet."""
-    listing = Listing(checked.entries)
-    for entry in checked.entries:
-        if entry.kind is Kind.SYMLINK and listing.resolved(entry.path) is None:
-            hint = "remove the link, or let it name a file"
-            yield _error("broken-link", entry.path, f"a link to {entry.target!r}, a loop", hint)
+    if entry.kind is Kind.SYMLINK and checked.listing.resolved(entry.path) is None:
+        yield f"a link to {entry.target!r}, a loop", "remove the link, or let it name a file"
 
 
-def link_target(checked: Subject) -> Iterator[Finding]:
+def link_target(checked: Subject, entry: Entry) -> Said:
     """A symlink names no place of the build, and climbs no further than to the root."""
-    for entry in checked.entries:
-        if entry.kind is not Kind.SYMLINK:
-            continue
-        inside = [p.decode() for p in checked.build_paths if _bytes(entry.target).startswith(p)]
-        if inside:
-            message = f"a link to {entry.target!r}, which exists during the build only"
-            hint = f"link to {entry.target.removeprefix(inside[0]) or '/'!r}, without $DESTDIR"
-            yield _error("link-target", entry.path, message, hint)
-        elif _climbs(entry):
-            message = f"a link to {entry.target!r}, which climbs above the root"
-            hint = "write it with fewer `../`, or absolute: where it is unpacked, it may lead out"
-            yield _error("link-target", entry.path, message, hint)
+    if entry.kind is not Kind.SYMLINK:
+        return
+    target = entry.target.encode("utf-8", "surrogateescape")
+    inside = [p.decode() for p in checked.build_paths if target.startswith(p)]
+    if inside:
+        hint = f"link to {entry.target.removeprefix(inside[0]) or '/'!r}, without $DESTDIR"
+        yield f"a link to {entry.target!r}, which exists during the build only", hint
+    elif _climbs(entry):
+        hint = "write it with fewer `../`, or absolute: where it is unpacked, it may lead out"
+        yield f"a link to {entry.target!r}, which climbs above the root", hint
 
 
 def _climbs(entry: Entry) -> bool:
@@ -341,26 +310,21 @@ def _climbs(entry: Entry) -> bool:
     return False
 
 
-def _name(checked: Subject) -> Iterator[Finding]:
+def _name(_: Subject, entry: Entry) -> Said:
     """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
-    for entry in checked.entries:
-        last = entry.path.rpartition("/")[2]
-        if any("\udc80" <= c <= "\udcff" or ord(c) < 32 or 127 <= ord(c) < 160 for c in last):
-            shown = ascii(last)
-            hint = "rename it in the install step"
-            yield _error("name", entry.path, f"the name {shown} is not plain UTF-8", hint)
+    last = entry.path.rpartition("/")[2]
+    if _CONTROL.search(last):
+        yield f"the name {last!a} is not plain UTF-8", "rename it in the install step"
 
 
-def archive_times(checked: Subject) -> Iterator[Finding]:
+def archive_times(checked: Subject, entry: Entry) -> Said:
     """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
-    for entry in checked.entries:
-        if checked.head(entry.path).startswith(AR_MAGIC):
-            with checked.open(entry) as stream:
-                member = _dated_member(stream)
-            if member:
-                message = f"member {member!r} has a time or an owner"
-                hint = "write it with `ar D` (ARFLAGS=Dcr)"
-                yield _warning("archive-times", entry.path, message, hint)
+    if not checked.head(entry).startswith(AR_MAGIC):
+        return
+    with checked.open(entry) as stream:
+        member = _dated_member(stream)
+    if member:
+        yield f"member {member!r} has a time or an owner", "write it with `ar D` (ARFLAGS=Dcr)"
 
 
 def _dated_member(stream: BinaryIO) -> str:
@@ -378,22 +342,20 @@ def _dated_member(stream: BinaryIO) -> str:
     return ""
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-CHECKS: tuple[Check, ...] = (
-    library_directory,
-    search_path,
-    build_path,
-    interpreter,
-    set_id,
-    sticky,
-    _place,
-    development_in_runtime,
-    broken_link,
-    link_target,
-    world_writable,
-    _name,
-    archive_times,
-)
+CHECKS: Mapping[str, Callable[[Subject, Entry], Said]] = {
+    "library-directory": library_directory,
+    "search-path": search_path,
+    "build-path": build_path,
+    "interpreter": interpreter,
+    "set-id": set_id,
+    "sticky": sticky,
+    "place": _place,
+    "development-in-runtime": development_in_runtime,
+    "broken-link": broken_link,
+    "link-target": link_target,
+    "world-writable": world_writable,
+    "name": _name,
+    "archive-times": archive_times,
+}
+_WARNINGS = ("build-path", "archive-times")
+_MODES = (set_id, sticky, world_writable)

@@ -13,12 +13,14 @@ import os
 import re
 import stat
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
+from buildit.archive.beneath import Root
 from buildit.digest import digest_stream
-from buildit.errors import BuildError, RecipeError
+from buildit.errors import BuildError, Interrupted, RecipeError
 from buildit.model.amount import size as amount
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
@@ -58,13 +60,105 @@ _BITS = {f"cap_{name}": 1 << bit for bit, name in enumerate(_CAPABILITIES.split(
 _Inode = tuple[int, int]
 
 
-class InstalledTree(Protocol):
-    """What is used of `archive.beneath.Root`."""
+_SMALL = 16 << 10
+_MOST = 64 << 20
+_OVERHEAD = 200  # bytes of a path and an entry in the table
 
-    def walk(self) -> Iterator[tuple[str, os.stat_result]]: ...
-    def readlink(self, path: str) -> str: ...
-    def open_file(self, path: str) -> BinaryIO: ...
-    def chmod(self, path: str, mode: int) -> None: ...
+
+class _Inner(io.RawIOBase):
+    """A file as another one, which is closed with it."""
+
+    def __init__(self, inner: BinaryIO | io.FileIO) -> None:
+        self.inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self.inner.seek(offset, whence)
+
+    def fileno(self) -> int:
+        return self.inner.fileno()
+
+    def close(self) -> None:
+        self.inner.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A tree whose every operation, each read of a file too, ends with `Interrupted` at a stop.
+
+    Every rule looks into every file, so the content of small ones is kept after the first reading:
+    of 50 000 small files that spares four of five times to open one.
+    """
+
+    tree: Root
+    stop: threading.Event
+    _small: dict[str, bytes] = field(default_factory=dict)
+    _room: list[int] = field(default_factory=lambda: [_MOST])
+
+    def look(self) -> None:
+        """Go on, or not.
+
+        Raises:
+            Interrupted: `stop` was set.
+        """
+        if self.stop.is_set():
+            raise Interrupted("stopped while what was installed was packed")
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        for found in self.tree.walk():
+            self.look()
+            yield found
+
+    def readlink(self, path: str) -> str:
+        return self.tree.readlink(path)
+
+    def chmod(self, path: str, mode: int) -> None:
+        self.tree.chmod(path, mode)
+
+    def open_file(self, path: str) -> BinaryIO:
+        self.look()
+        known = self._small.get(path)
+        if known is not None:
+            return io.BytesIO(known)
+        return io.BufferedReader(_Heeding(self.tree.open_read(path), path, self))
+
+    def keep(self, path: str, content: bytes) -> None:
+        """Remember the whole of a small file."""
+        if len(content) <= min(_SMALL, self._room[0]):
+            self._room[0] -= len(content) + _OVERHEAD
+            self._small[path] = content
+
+
+class _Heeding(_Inner):
+    """A file, as it is; each read looks first."""
+
+    def __init__(self, fd: int, path: str, watched: Watched) -> None:
+        super().__init__(io.FileIO(fd, "rb"))
+        self._path = path
+        self._fresh = True
+        self._watched = watched
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        at = super().seek(offset, whence)
+        self._fresh = at == 0
+        return at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        self._watched.look()
+        count = self.inner.readinto(buffer)
+        if self._fresh and count < len(buffer):  # read(2) is short at the end of a file only
+            self._watched.keep(self._path, bytes(buffer[:count]))
+        self._fresh = False
+        return count
+
+
+InstalledTree = Root | Watched
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -197,35 +291,16 @@ def open_content(tree: InstalledTree, path: str) -> BinaryIO:
     return stream
 
 
-class _Timeless(io.RawIOBase):
+class _Timeless(_Inner):
     """A gzip file with the time in its header zeroed (RFC 1952, 2.3: MTIME is bytes 4 to 7)."""
 
-    def __init__(self, inner: BinaryIO) -> None:
-        self._inner = inner
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._inner.seek(offset, whence)
-
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        at = self._inner.tell()
-        data = self._inner.read(len(buffer))
+        at = self.inner.tell()
+        data = self.inner.read(len(buffer))
         buffer[: len(data)] = data
         for offset in range(max(at, 4), min(at + len(data), 8)):
             buffer[offset - at] = 0
         return len(data)
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
-
-    def close(self) -> None:
-        self._inner.close()
-        super().close()
 
 
 def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> None:

@@ -13,8 +13,7 @@ from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, Interrupted
 from buildit.make.capture.capture import Installed, capture, check_outputs, refuse_empty, told
-from buildit.make.capture.normalise import open_content
-from buildit.make.watched import Watched
+from buildit.make.capture.normalise import Watched, open_content
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Kind
 from buildit.plan.identity import OutputInput, RuleInput

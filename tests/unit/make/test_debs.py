@@ -8,8 +8,8 @@ from buildit.archive.beneath import Root
 from buildit.commands.rules import RULES
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import RecipeError
-from buildit.make.capture.debs import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
 from buildit.make.capture.needs import Needs, Sight
+from buildit.make.deb import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import Toolchain
 from buildit.model.task import DebRef
@@ -110,7 +110,7 @@ def test_what_lies_around_a_deb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert debs.below().at("usr/bin/x") is None
         store.path(other.digest).unlink()
         with monkeypatch.context() as patched:
-            patched.setattr("buildit.make.capture.debs.deb_task", None)  # all of it once
+            patched.setattr("buildit.make.deb.deb_task", None)  # all of it once
             assert owners(debs.around(node), *places) == places
             beside = owners(debs.around(neighbour), "usr/bin/own", "usr/bin/x")
         assert beside == {"usr/bin/own": f"{node.key}:{RUNTIME}", "usr/bin/x": None}
