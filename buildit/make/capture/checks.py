@@ -39,7 +39,7 @@ _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
 _MISSING_PROVIDER = "missing-provider"  # the id under which a need that nothing meets is waived
 _WRONG_LIBRARY = re.compile(r"usr/(?:lib64/|lib/)(?:lib)?[^/]+\.so(?:\.[0-9][^/]*)?")
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\udc80-\\udcff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 _OTHER_MODE = "install it with another mode"
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
@@ -261,7 +261,7 @@ def _undeclared(checked: Subject, entry: Entry, bits: int) -> bool:
 
 def _place(_: Subject, entry: Entry) -> Said:
     """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
-    top, _, below = entry.path.partition("/")
+    top, below = entry.path.partition("/")[::2]
     merged = entry.kind is Kind.SYMLINK and not below and top in TOP_LINKS
     if entry.kind is Kind.DIRECTORY or merged:
         return

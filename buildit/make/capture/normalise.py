@@ -16,7 +16,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from buildit.archive.beneath import Root
 from buildit.digest import digest_stream
@@ -68,7 +68,7 @@ _OVERHEAD = 200  # bytes of a path and an entry in the table
 class _Inner(io.RawIOBase):
     """A file as another one, which is closed with it."""
 
-    def __init__(self, inner: BinaryIO | io.FileIO) -> None:
+    def __init__(self, inner: io.FileIO | io.BufferedReader) -> None:
         self.inner = inner
 
     def readable(self) -> bool:
@@ -287,7 +287,7 @@ def open_content(tree: InstalledTree, path: str) -> BinaryIO:
         head = stream.read(8)
         stream.seek(0)
         if head.startswith(b"\x1f\x8b\x08") and any(head[4:]):
-            return io.BufferedReader(_Timeless(stream))
+            return io.BufferedReader(_Timeless(cast(io.BufferedReader, stream)))
     return stream
 
 
