@@ -44,9 +44,11 @@ class InputFetcher:
             IntegrityError: every place serves other bytes, or a signature does not hold.
         """
         tree = self.store.root / "trees" / toolchain.identity
-        unpacked = toolchain.debs if self.store.trees.is_sound(tree) else ()
+        sound = self.store.trees.is_sound(tree)
+        unpacked = {deb.digest for deb in toolchain.debs} if sound else ()
         fetches = [kind_of(task).maker().fetches(task, toolchain) for task in nodes]
-        debs = [deb for one in fetches for deb in one.debs if deb not in unpacked]
+        every = {deb.digest: deb for one in fetches for deb in one.debs}
+        debs = [deb for digest, deb in every.items() if digest not in unpacked]
         debs += [deb for task in nodes for deb in task.inputs.debs]
         missing = self._missing([one for node in nodes for one in node.inputs.sources], debs)
         fetched = [want for want in missing if want.name.endswith(".deb")]

@@ -84,7 +84,7 @@ def _made(task: Task, place: BuildPlace, out: Path) -> Made:
     with Root.open(out) as plain:
         tree = Watched(plain, place.stop)
         installed = capture(tree, _sticky(members), (), epoch, platform, task.label)
-        found = found_providers(installed, place.debs().around(task), platform)
+        found = found_providers(installed, lambda: place.debs().around(task), platform)
         lost = tuple(_lost(members))
         for line in told(Installed({RUNTIME: ()}, {}, lost)):
             place.report(Notice(f"{task.label}: {line}", warning=True))

@@ -218,7 +218,6 @@ def _capture(
 ) -> dict[str, Output]:
     platform, waivers = PLATFORMS[task.platform], task.inputs.waivers
     visible = [Visible(f"{key}:{name}", lower.entries) for (key, name), lower in lowers.items()]
-    beyond = dependencies_sight(visible, place.debs().below())
     bounds = _bounds(place.limits)
     with room.installed() as tree:
         installed = capture(
@@ -230,7 +229,9 @@ def _capture(
             place.report(Notice(f"{task.label}: {line}", warning=True))
         for finding in check_outputs(tree, installed, platform, waivers, task.label):
             place.report(Notice(f"{task.label}: {finding}", warning=True))
-        found = found_providers(installed, beyond, platform)
+        found = found_providers(
+            installed, lambda: dependencies_sight(visible, place.debs().below()), platform
+        )
         refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], waivers, task.label)
         return pack_outputs(tree, installed, found, batch)
 

@@ -1,7 +1,8 @@
 """Start the processes of a sandbox, and end them whatever happens.
 
 The chain, each forking or becoming the next: `env` (every signal to its default action, none
-blocked); `setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer
+blocked); started by root, `setpriv`, which makes it `HOST_ID` without groups or capabilities;
+`setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer
 process 1, which mounts and sets limits; bubblewrap; the command. Bubblewrap is process 1 of the
 inside, where a build can read its environment and working directory: the one is fixed, the other
 is `/`, so neither tells where the store is.
@@ -11,8 +12,6 @@ holds. When that end closes, because buildit closes it or because it was killed 
 whatever moment, the watcher kills everything in the namespace; when process 1 ends, the kernel
 does. PR_SET_PDEATHSIG alone would leave gaps between fork and prctl, and is cleared by a change of
 uid. The same socket carries the word to begin, and bubblewrap's report.
-
-Started by root, the first process already runs as `HOST_ID` without groups or capabilities.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from buildit.archive.beneath import Root
@@ -202,10 +202,14 @@ def chain(
     # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
     # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
     # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
-    argv = ["env", "--default-signal", "setarch", "-R"]
+    argv = ["env", "--default-signal"]
+    if owner := host_owner():
+        # not by subprocess, which then cannot vfork(2): copying the page tables costs milliseconds
+        argv += ["setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
+    argv += ["setarch", "-R"]
     argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
-    argv += [_octal(filter_program(os.uname().machine)), directories, files]
+    argv += [_filter_words(), directories, files]
     return Chain((*argv, *limits, "--", *mounts, "--", *bwrap), places)
 
 
@@ -221,9 +225,10 @@ def _words(paths: Iterable[str]) -> str:
     return " ".join(f"skeleton/{path}" for path in sorted(paths))
 
 
-def _octal(data: bytes) -> str:
-    """Bytes as the shell's printf takes them in its format, NUL included."""
-    return "".join(f"\\{byte:03o}" for byte in data)
+@cache
+def _filter_words() -> str:
+    """The filter as the shell's printf takes bytes in its format, NUL included."""
+    return "".join(f"\\{byte:03o}" for byte in filter_program(os.uname().machine))
 
 
 @dataclass(slots=True)
@@ -305,7 +310,6 @@ def started(line: Chain, output: int, *, session: bool) -> Iterator[Lifeline]:
 
 
 def _popen(line: Chain, source: int, output: int, *, session: bool) -> subprocess.Popen[bytes]:
-    uid, gid = host_owner() or (None, None)
     return subprocess.Popen(
         line.argv,
         stdin=source,
@@ -315,9 +319,6 @@ def _popen(line: Chain, source: int, output: int, *, session: bool) -> subproces
         env=_ENVIRONMENT,
         umask=0o022,
         start_new_session=session,
-        user=uid,
-        group=gid,
-        extra_groups=None if uid is None else [],
     )
 
 

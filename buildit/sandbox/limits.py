@@ -14,6 +14,7 @@ import re
 import resource
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from buildit.model.config import Limits
@@ -36,6 +37,7 @@ class Hierarchy:
         return tuple(dict.fromkeys((self.memory, self.pids)))
 
 
+@lru_cache(1)
 def hierarchies(mountinfo: str, cgroup: str) -> tuple[Hierarchy, ...]:
     """The places to try, best first, from /proc/self/mountinfo and /proc/self/cgroup (proc(5)).
 

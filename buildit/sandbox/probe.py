@@ -67,6 +67,7 @@ _PACKAGES = {
     "bwrap": "bubblewrap",
     "unshare": "util-linux",
     "setarch": "util-linux",
+    "setpriv": "util-linux",
     "env": "coreutils",
     "mount": "mount",
     "sh": "dash",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
@@ -165,11 +165,12 @@ def check_outputs(
 
 
 def found_providers(
-    installed: Installed, beyond: Sight, platform: Platform
+    installed: Installed, beyond: Callable[[], Sight], platform: Platform
 ) -> dict[str, dict[str, str]]:
-    """Providers by output; `beyond` is what the build saw besides what it installed."""
+    """Providers by output; `beyond` is what the build saw besides what it installed: listing that
+    is for what needs something."""
     return {
-        name: providers(needs, name, installed.outputs, beyond, platform)
+        name: providers(needs, name, installed.outputs, beyond(), platform) if needs.wanted else {}
         for name, needs in installed.needs.items()
     }
 
