@@ -92,7 +92,7 @@ class Subject:
         return self.looked[entry.path].head if entry.path in self.looked else b""
 
 
-Said = Iterator[tuple[str, str]]
+Breaches = Iterator[tuple[str, str]]
 """What is wrong with an entry, and the next step."""
 
 
@@ -178,14 +178,14 @@ def yaml_path(path: str) -> str:
     return yaml_word(glob_of(path))
 
 
-def library_directory(checked: Subject, entry: Entry) -> Said:
+def library_directory(checked: Subject, entry: Entry) -> Breaches:
     """Libraries lie where Debian's linker and loader look first (DESIGN 2.4)."""
     if entry.kind is not Kind.DIRECTORY and _WRONG_LIBRARY.fullmatch(entry.path):
         right = library_directories(checked.platform)[0]
         yield f"a library outside /{right}", f"configure with --libdir=/{right}"
 
 
-def search_path(checked: Subject, entry: Entry) -> Said:
+def search_path(checked: Subject, entry: Entry) -> Breaches:
     """DT_RUNPATH leads to directories of the system only, not to the build or the current one."""
     look = checked.looked.get(entry.path)
     for directory in look.elf.runpath if look and look.elf else ():
@@ -198,7 +198,7 @@ def search_path(checked: Subject, entry: Entry) -> Said:
             yield f"libraries are searched for in {directory!r}", hint
 
 
-def build_path(checked: Subject, entry: Entry) -> Said:
+def build_path(checked: Subject, entry: Entry) -> Breaches:
     """No file speaks of a place that exists during the build only."""
     if entry.kind is Kind.FILE and entry.size and checked.build_paths:
         with checked.open(entry) as stream:
@@ -219,7 +219,7 @@ def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
     return [needle for needle in needles if needle not in missing]
 
 
-def interpreter(checked: Subject, entry: Entry) -> Said:
+def interpreter(checked: Subject, entry: Entry) -> Breaches:
     """The kernel, and env after it, finds the interpreter of a program that is a script."""
     head = checked.head(entry)
     if not is_meant(head) or not entry.mode & 0o111:
@@ -233,7 +233,7 @@ def interpreter(checked: Subject, entry: Entry) -> Said:
         yield message, hint
 
 
-def set_id(checked: Subject, entry: Entry) -> Said:
+def set_id(checked: Subject, entry: Entry) -> Breaches:
     """Set-id bits, of programs and directories, are declared, never an accident of the install."""
     if _undeclared(checked, entry, 0o6000):
         who = "its owner" if entry.mode & 0o4000 else "its group"
@@ -242,13 +242,13 @@ def set_id(checked: Subject, entry: Entry) -> Said:
         yield f"mode {entry.mode:04o}, which {what}, is not declared", _OTHER_MODE
 
 
-def sticky(checked: Subject, entry: Entry) -> Said:
+def sticky(checked: Subject, entry: Entry) -> Breaches:
     """A sticky bit is declared; with a directory that all may write it is of that rule."""
     if _undeclared(checked, entry, 0o1000) and not entry.mode & 0o002:
         yield f"mode {entry.mode:04o} with the sticky bit is not declared", _OTHER_MODE
 
 
-def world_writable(checked: Subject, entry: Entry) -> Said:
+def world_writable(checked: Subject, entry: Entry) -> Breaches:
     """What everybody may write is declared, directories with the sticky bit, too."""
     if _undeclared(checked, entry, 0o002):
         yield f"mode {entry.mode:04o}, which lets all write, is not declared", _OTHER_MODE
@@ -259,7 +259,7 @@ def _undeclared(checked: Subject, entry: Entry, bits: int) -> bool:
     return own and entry.mode & bits != 0 and entry.path not in checked.declared
 
 
-def _place(_: Subject, entry: Entry) -> Said:
+def _place(_: Subject, entry: Entry) -> Breaches:
     """Files lie in /usr, /etc, /var, /opt, /srv and /boot; the rest belongs to the system."""
     top, below = entry.path.partition("/")[::2]
     merged = entry.kind is Kind.SYMLINK and not below and top in TOP_LINKS
@@ -272,7 +272,7 @@ def _place(_: Subject, entry: Entry) -> Said:
         yield "a file where no package may install", hint
 
 
-def development_in_runtime(checked: Subject, entry: Entry) -> Said:
+def development_in_runtime(checked: Subject, entry: Entry) -> Breaches:
     """Headers and static libraries are no part of what images take."""
     header = entry.path.startswith("usr/include/") and entry.kind is not Kind.DIRECTORY
     static = entry.path.endswith(".a") and entry.kind is Kind.FILE
@@ -281,13 +281,13 @@ def development_in_runtime(checked: Subject, entry: Entry) -> Said:
         yield f"{what} in runtime", "leave it to the `dev` output: see `outputs:`"
 
 
-def broken_link(checked: Subject, entry: Entry) -> Said:
+def broken_link(checked: Subject, entry: Entry) -> Breaches:
     """A symlink is no loop. One that leaves the output is a need, which a provider must meet."""
     if entry.kind is Kind.SYMLINK and checked.listing.resolved(entry.path) is None:
         yield f"a link to {entry.target!r}, a loop", "remove the link, or let it name a file"
 
 
-def link_target(checked: Subject, entry: Entry) -> Said:
+def link_target(checked: Subject, entry: Entry) -> Breaches:
     """A symlink names no place of the build, and climbs no further than to the root."""
     if entry.kind is not Kind.SYMLINK:
         return
@@ -310,14 +310,14 @@ def _climbs(entry: Entry) -> bool:
     return False
 
 
-def _name(_: Subject, entry: Entry) -> Said:
+def _name(_: Subject, entry: Entry) -> Breaches:
     """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
     last = entry.path.rpartition("/")[2]
     if _CONTROL.search(last):
         yield f"the name {last!a} is not plain UTF-8", "rename it in the install step"
 
 
-def archive_times(checked: Subject, entry: Entry) -> Said:
+def archive_times(checked: Subject, entry: Entry) -> Breaches:
     """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
     if not checked.head(entry).startswith(AR_MAGIC):
         return
@@ -342,7 +342,7 @@ def _dated_member(stream: BinaryIO) -> str:
     return ""
 
 
-CHECKS: Mapping[str, Callable[[Subject, Entry], Said]] = {
+CHECKS: Mapping[str, Callable[[Subject, Entry], Breaches]] = {
     "library-directory": library_directory,
     "search-path": search_path,
     "build-path": build_path,
