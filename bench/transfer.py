@@ -16,8 +16,8 @@ from buildit.store.cas import Store
 def pull(url: str, listed: Path, target: Path) -> None:
     """Take every `digest size` of a list into a store."""
     from buildit.model.address import Https
+    from buildit.remote.binhost.directory import ReadOnly
     from buildit.remote.binhost.protocols import WantedBlob
-    from buildit.remote.binhost.reading import ReadOnly
     from buildit.remote.http.web import WebTransport
 
     rows = [line.split() for line in listed.read_text().splitlines()]
@@ -33,15 +33,14 @@ def pull(url: str, listed: Path, target: Path) -> None:
 def push(address: str, listed: Path, source: Path) -> None:
     """Send every blob of a list from a store."""
     from buildit.remote.binhost.protocols import Outgoing, unheard
-    from buildit.remote.binhost.reading import ReadOnly
     from buildit.remote.binhost.ssh import SshRemote
-    from buildit.remote.sftp.transport import SftpTransport
+    from buildit.remote.sftp.login import SftpTransport
     from buildit.remote.transport import ssh_address
 
     transport = SftpTransport()
     with Store.open(source) as store:
         account = ssh_address(address)
-        remote = SshRemote(account, transport, ReadOnly(account, transport), "b" * 16)
+        remote = SshRemote(account, transport, "b" * 16)
         remote.prepare()
         rows = [line.split() for line in listed.read_text().splitlines()]
         sizes = {Digest(digest): int(size) for digest, size in rows}

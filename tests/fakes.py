@@ -10,18 +10,17 @@ from pathlib import Path, PurePosixPath
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.address import Address, Directory
+from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.protocols import (
     PACK,
     Outgoing,
     Progress,
-    Remote,
     Served,
     SignedStatement,
     WantedBlob,
     blob_path,
     reading_of,
 )
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocationError, Response, check_cap
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
@@ -126,7 +125,6 @@ class MemoryRemote:
         self.transport = MemoryFiles(self.address)
         self.files = self.transport.files
         self.reading = ReadOnly(self.address, self.transport, jobs=1)
-        self.remote = Remote(self.address, self, self, self)
 
     def missing(self, blobs: Mapping[Digest, int]) -> frozenset[Digest]:
         sizes = {digest: len(self.files.get(blob_path(digest), b"")) for digest in blobs}

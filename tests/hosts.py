@@ -12,10 +12,9 @@ from buildit.model.address import Address, Directory, parse_address
 from buildit.model.artifact import Artifact
 from buildit.model.config import Repository
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.directory import DirectoryRemote
+from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push, Pushed
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocalTransport, Transport
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept
@@ -38,14 +37,12 @@ def readable(
 ) -> Remote:
     """What is read at an address through a transport, as of a web server."""
     address = parse_address(address) if isinstance(address, str) else address
-    reading = ReadOnly(address, transport, report, jobs)
-    return Remote(address, reading, reading, reading)
+    return ReadOnly(address, transport, report, jobs)
 
 
 def directory(root: Path) -> DirectoryRemote:
     """A directory of this machine."""
-    address = Directory(str(root))
-    return DirectoryRemote(address, ReadOnly(address, LocalTransport(follow=False), jobs=1))
+    return DirectoryRemote(Directory(str(root)), LocalTransport(follow=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +56,7 @@ class FileBinhost:
 
     @property
     def binhost(self) -> Binhost:
-        there = directory(self.root)
-        remote = Remote(Directory(str(self.root)), there, there, there)
-        return Binhost("test", remote, self.accept, (), self.unsigned, self.report)
+        return Binhost("test", directory(self.root), self.accept, (), self.unsigned, self.report)
 
     def pull(self, key: BuildKey, store: Store) -> Artifact | None:
         return self.binhost.pull(key, store)
@@ -72,7 +67,7 @@ class FileBinhost:
     def push(self, key: BuildKey, store: Store) -> Pushed:
         there = directory(self.root)
         try:
-            return Push(store, there, there, self.accept, self.unsigned)((key,))
+            return Push(store, there, self.accept, self.unsigned)((key,))
         finally:
             there.close()
 

@@ -17,13 +17,15 @@ from buildit.errors import FetchError, IntegrityError
 from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost, needed
-from buildit.remote.binhost.packs import MEMBER_LIMIT, PACK_LIMIT, pack_of
 from buildit.remote.binhost.protocols import (
+    MEMBER_LIMIT,
     PACK,
+    PACK_LIMIT,
     Outgoing,
     Remote,
     SignedStatement,
     WantedBlob,
+    pack_of,
     unheard,
 )
 from buildit.remote.binhost.push import Push, Pushed
@@ -55,10 +57,7 @@ class There:
 
     def push(self, store: Store, *artifacts: Artifact, compressed: bool = False) -> Pushed:
         signer = Signer(BUILDER, sign)
-        remote = self.remote
-        work = Push(
-            store, remote.blobs, remote.statements, accept, False, signer, compressed=compressed
-        )
+        work = Push(store, self.remote, accept, False, signer, compressed=compressed)
         return work([one.key for one in artifacts])
 
     def binhost(self) -> Binhost:
@@ -82,17 +81,17 @@ def blob(digest: Digest) -> str:
 def blobs_come_as_they_went(there: There) -> None:
     contents = [b"", b"one", b"two" * 100_000]
     sizes = {digest_bytes(one): len(one) for one in contents}
-    assert there.remote.blobs.missing(sizes) == sizes.keys()
+    assert there.remote.missing(sizes) == sizes.keys()
     sent: list[tuple[int, int]] = []
-    there.remote.blobs.put([outgoing(one) for one in contents], lambda *one: sent.append(one))
+    there.remote.put([outgoing(one) for one in contents], lambda *one: sent.append(one))
     assert sent[-1][0] <= sent[-1][1] == sum(sizes.values())
-    assert there.remote.blobs.missing(sizes) == frozenset()
+    assert there.remote.missing(sizes) == frozenset()
     gone = digest_bytes(b"gone")
-    assert there.remote.blobs.missing({**sizes, gone: 4}) == {gone}
+    assert there.remote.missing({**sizes, gone: 4}) == {gone}
     with there.store("taken") as store, store.batch() as batch:
         wanted = [WantedBlob(digest, size, size) for digest, size in sizes.items()]
         wanted.append(WantedBlob(gone, None, 100, optional=True))
-        assert there.reader.blobs.get(wanted, store, batch) == 3
+        assert there.reader.get(wanted, store, batch) == 3
     with there.store("taken") as store:
         assert [store.read(digest_bytes(one)) for one in contents] == contents
 
@@ -104,36 +103,36 @@ def a_blob_that_is_missing_is_an_error(there: There) -> None:
         pytest.raises(FetchError, match="not all"),
         store.batch() as batch,
     ):
-        there.reader.blobs.get([gone], store, batch)
+        there.reader.get([gone], store, batch)
 
 
 def other_bytes_are_refused_and_not_kept(there: There) -> None:
     right, other = b"right bytes", b"other bytes"
-    there.remote.blobs.put([outgoing(right)], unheard)
+    there.remote.put([outgoing(right)], unheard)
     for wrong in (other, right[:-1], right + b"x", b""):
         there.lay(blob(digest_bytes(right)), wrong)
         with there.store("taken") as store:
             wanted = WantedBlob(digest_bytes(right), len(right), len(right))
             with pytest.raises(IntegrityError, match="wrong bytes"), store.batch() as batch:
-                there.reader.blobs.get([wanted], store, batch)
+                there.reader.get([wanted], store, batch)
             assert not store.has(digest_bytes(right))
 
 
 def a_blob_of_another_size_is_missing_and_mended(there: There) -> None:
     content = b"what was cut by a power loss" * 100
     digest = digest_bytes(content)
-    there.remote.blobs.put([outgoing(content)], unheard)
+    there.remote.put([outgoing(content)], unheard)
     there.lay(blob(digest), content[:100])
-    assert there.remote.blobs.missing({digest: len(content)}) == {digest}
+    assert there.remote.missing({digest: len(content)}) == {digest}
 
 
 def what_is_larger_than_allowed_is_not_taken(there: There) -> None:
     content = b"x" * 5000
-    there.remote.blobs.put([outgoing(content)], unheard)
+    there.remote.put([outgoing(content)], unheard)
     with there.store("taken") as store:
         wanted = WantedBlob(digest_bytes(content), None, 4000, optional=True)
         with pytest.raises(IntegrityError, match="more than the 4000"), store.batch() as batch:
-            there.reader.blobs.get([wanted], store, batch)
+            there.reader.get([wanted], store, batch)
 
 
 def statements_are_found_by_key_and_name(there: There) -> None:
@@ -141,10 +140,10 @@ def statements_are_found_by_key_and_name(there: There) -> None:
         artifact = made(store, "nginx")
         there.push(store, artifact)
     name = f"{BUILDER}.json"
-    found = there.reader.statements.of([(artifact.key, name), (artifact.key, "cd.json")])
+    found = there.reader.of([(artifact.key, name), (artifact.key, "cd.json")])
     content = statement_bytes(artifact, BUILDER)
     assert found == [(content, sign(content)), None]
-    assert there.remote.statements.of([(artifact.key, name)]) == found[:1]
+    assert there.remote.of([(artifact.key, name)]) == found[:1]
 
 
 def a_second_statement_is_kept_beside_the_first(there: There) -> None:
@@ -165,7 +164,7 @@ def a_signature_that_does_not_hold_is_replaced(there: There) -> None:
         beside = f"{SignedStatement(artifact, BUILDER, content, None).path}.sig"
         there.lay(beside, b"left by another")
         there.push(store, artifact)
-    assert there.reader.views.read([beside], 1000) == [sign(content)]
+    assert there.reader.read([beside], 1000) == [sign(content)]
 
 
 def a_statement_that_is_too_large_is_refused(there: There) -> None:
@@ -179,15 +178,15 @@ def a_statement_that_is_too_large_is_refused(there: There) -> None:
 
 
 def views_are_replaced(there: There) -> None:
-    views = there.remote.views
-    assert there.reader.views.read(["n/a/b/index.json"], 100) == [None]
+    views = there.remote
+    assert there.reader.read(["n/a/b/index.json"], 100) == [None]
     views.write("n/a/b/index.json", b"first")
     (there.tmp / "page").write_bytes(b"second, longer")
     views.write("n/a/b/index.json", there.tmp / "page")
     views.write("index.html", b"")
     paths = ["n/a/b/index.json", "gone", "index.html"]
-    assert there.reader.views.read(paths, 100) == [b"second, longer", None, b""]
-    assert there.reader.views.read(paths[:1], 13) == [None], "a larger one is none of ours"
+    assert there.reader.read(paths, 100) == [b"second, longer", None, b""]
+    assert there.reader.read(paths[:1], 13) == [None], "a larger one is none of ours"
     assert views.names(["n/a/b", "n/a", "none"]) == [("index.json",), ("b",), ()]
 
 
@@ -228,12 +227,12 @@ def a_pack_may_be_large(there: There) -> None:
     with there.store("own") as store, there.store("taken") as taken:
         artifact = replace(made(store, "nginx"), log=store.put_bytes(log))
         digests = [want.digest for want in needed(artifact)]
-        there.remote.blobs.put([outgoing(store.read(one)) for one in digests], unheard)
+        there.remote.put([outgoing(store.read(one)) for one in digests], unheard)
         content = statement_bytes(artifact, BUILDER)
         pack = pack_of([log, log[::-1], store.read(artifact.record)])
         statement = SignedStatement(artifact, BUILDER, content, sign(content), pack)
-        assert there.remote.statements.add([statement]) == []
-        assert there.reader.views.read([statement.path + PACK], PACK_LIMIT) == [pack]
+        assert there.remote.add([statement]) == []
+        assert there.reader.read([statement.path + PACK], PACK_LIMIT) == [pack]
         assert there.binhost().pull(artifact.key, taken) == artifact
         assert taken.has(digest_bytes(log))
 
@@ -277,10 +276,10 @@ def a_binhost_of_before_is_read_and_pushed_to(there: There) -> None:
 def what_only_reads_takes_nothing(there: There) -> None:
     if isinstance(there.reader.address, Https):
         for publish in (
-            lambda: there.reader.views.write("index.html", b""),
-            lambda: there.reader.blobs.put([outgoing(b"x")], unheard),
-            lambda: there.reader.blobs.missing({}),
-            lambda: there.reader.statements.add([]),
+            lambda: there.reader.write("index.html", b""),
+            lambda: there.reader.put([outgoing(b"x")], unheard),
+            lambda: there.reader.missing({}),
+            lambda: there.reader.add([]),
         ):
             with pytest.raises(FetchError, match="published to a web server"):
                 publish()

@@ -223,8 +223,7 @@ class _Work:
         progress = _Progress(repository.name, _PACKAGES, remotes.report)
         push = Push(
             remotes.store,
-            self.remote.blobs,
-            self.remote.statements,
+            self.remote,
             remotes.policy.accepting(),
             repository.unsigned,
             remotes.policy.signer(),
@@ -242,7 +241,7 @@ class _Work:
 
     def images(self, progress: _Progress) -> tuple[int, int]:
         """Counts of the files and of the bytes that were sent."""
-        plan, views, folder = self.plan, self.remote.views, self.folder
+        plan, views, folder = self.plan, self.remote, self.folder
         files = {f"{folder}/{self.title}/{name}": path for name, path in spec_files(plan)}
         files |= {f"{folder}/{name}": path for name, path in image_files(self.emissions)}
         listed = f"{folder}/{self.title}.json"
@@ -279,11 +278,11 @@ class _Work:
         if openpgp and emissions:
             self._list(PUBKEYS_FILE, public_key(openpgp))
         names = {node.name for node in plan.tasks}
-        refresh_pages(self.remote.views, site_of(self.repository), names)
+        refresh_pages(self.remote, site_of(self.repository), names)
 
     def _list(self, name: str, content: bytes) -> None:
-        if self.remote.views.read([name], _LIST_LIMIT)[0] != content:
-            self.remote.views.write(name, content)
+        if self.remote.read([name], _LIST_LIMIT)[0] != content:
+            self.remote.write(name, content)
 
 
 @dataclass(slots=True)

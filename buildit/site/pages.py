@@ -328,9 +328,9 @@ def repage(
     remotes = Remotes((one,), Policy(trust, store, report), store, report)
     try:
         with remotes.publishing(one) as remote:
-            known = stated_site(remote.views) or site_of(one)
+            known = stated_site(remote) or site_of(one)
             site = Site(title or known.title, address or known.url)
-            written = name_site(remote.views, site)
+            written = name_site(remote, site)
     finally:
         remotes.close()
     return Repaged(str(one.upload), site.title, site.url, written)

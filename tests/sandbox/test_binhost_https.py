@@ -14,10 +14,9 @@ from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.circuit import Circuit
 from buildit.remote.binhost.protocols import PACK, WantedBlob
 from buildit.remote.http.web import WebTransport
-from buildit.remote.transport import LocationError, WebLimits
+from buildit.remote.transport import Circuit, LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.check import check_store

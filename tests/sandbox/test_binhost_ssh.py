@@ -23,10 +23,8 @@ from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.protocols import Outgoing
 from buildit.remote.binhost.push import Push, Pushed
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.sftp.login import Waits, connect
-from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.sftp.login import SftpTransport, Waits, connect
 from buildit.remote.transport import LocationError, read_small, ssh_address
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
@@ -87,12 +85,12 @@ def push(
 ) -> Pushed:
     account = ssh_address(server.url(root))
     far = remote(account, transport, token)
-    work = Push(store, far, far, accept, signer=Signer(BUILDER, sign), compressed=packed)
+    work = Push(store, far, accept, signer=Signer(BUILDER, sign), compressed=packed)
     return work([artifact.key for artifact in artifacts])
 
 
 def remote(account: Ssh, transport: SftpTransport, token: str) -> SshRemote:
-    made = SshRemote(account, transport, ReadOnly(account, transport), token)
+    made = SshRemote(account, transport, token)
     made.prepare()
     return made
 
@@ -143,7 +141,7 @@ def test_a_relative_place_is_below_the_login_directory(
     home = Path(os.path.expanduser("~")) / name
     try:
         there = remote(account, transport, "b" * 16)
-        assert Push(store, there, there, accept)([artifact.key]).statements == 1
+        assert Push(store, there, accept)([artifact.key]).statements == 1
         assert len(names(home / "deep")) == 5
     finally:
         shutil.rmtree(home, ignore_errors=True)

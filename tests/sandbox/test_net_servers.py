@@ -23,10 +23,9 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.remote.binhost.circuit import Circuit, Patience
 from buildit.remote.fetch import Fetch, Fetcher
 from buildit.remote.http.web import WebTransport
-from buildit.remote.transport import LocationError, WebLimits, read_small
+from buildit.remote.transport import Circuit, LocationError, Patience, WebLimits, read_small
 from tests.fakes import MemorySink
 
 pytestmark = pytest.mark.sandbox

@@ -14,9 +14,8 @@ import pytest
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.remote.binhost.push import Push
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import ssh_address
 from buildit.site.catalogue import PAGE, Site
 from buildit.site.pages import refresh_pages
@@ -43,7 +42,7 @@ def publisher(server: Sshd, far: Path, store: Store, number: int) -> Iterator[Ss
     transport = SftpTransport()
     try:
         account = ssh_address(server.url(far))
-        made = SshRemote(account, transport, ReadOnly(account, transport), f"{number:016x}")
+        made = SshRemote(account, transport, f"{number:016x}")
         made.prepare()
         yield made
     finally:
@@ -86,7 +85,7 @@ def publish(server: Sshd, far: Path, root: Path, number: int) -> None:
         shared = build(store, "libs/shared", builder)
         for count in range(CONTAINERS):
             own = build(store, f"app/p{number}-{count}", builder)
-            push = Push(store, way, way, lambda _content, _signature, _builder: None)
+            push = Push(store, way, lambda _content, _signature, _builder: None)
             push((shared.key, own.key))
             packages = tuple(PackageEntry(one.key, one.name, "1.0") for one in (shared, own))
             entry = ContainerEntry(f"box{number}-{count}", "1", "linux", "amd64", "Me", packages)

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from buildit.model.address import Https
-from buildit.remote.binhost.protocols import Remote
-from buildit.remote.binhost.reading import ReadOnly
+from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.http.web import WebTransport
-from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import ssh_address
 from tests.hosts import directory, readable
 from tests.remote_contract import CONTRACT, There, on_disk
@@ -51,10 +50,9 @@ def test_behind_ssh(
     far = tmp_path / "a place" / "it's"
     account = ssh_address(server.url(far))
     with closing(SftpTransport()) as transport:
-        there = SshRemote(account, transport, ReadOnly(account, transport, jobs=1), "a" * 16)
+        there = SshRemote(account, transport, "a" * 16)
         there.prepare()
-        remote = Remote(account, there, there, there)
-        case(_counted(on_disk(remote, readable(account, transport), far, tmp_path)))
+        case(_counted(on_disk(there, readable(account, transport), far, tmp_path)))
 
 
 @pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.__name__)
@@ -64,7 +62,6 @@ def test_a_web_server(
     running, site = web
     root = site / f"bin {case.__name__}"
     with closing(directory(root)) as local, closing(WebTransport()) as transport:
-        remote = Remote(local.address, local, local, local)
         address = Https(f"{running.url}/{root.name.replace(' ', '%20')}")
         reader = readable(address, transport, jobs=8)
         seen = len(running.requests())
@@ -72,7 +69,7 @@ def test_a_web_server(
         def asked() -> list[str]:
             return [request.split()[1] for request in running.requests()[seen:]]
 
-        case(replace(on_disk(remote, reader, root, tmp_path), asked=asked))
+        case(replace(on_disk(local, reader, root, tmp_path), asked=asked))
         if case.__name__ == "the_small_blobs_come_in_one_pack":
             assert sum(".pack" in path for path in asked()) == 1
 
@@ -80,7 +77,7 @@ def test_a_web_server(
 def _counted(there: There) -> There:
     """With the paths that its transport is asked for."""
     found: list[str] = []
-    reading = there.reader.views
+    reading = there.reader
     assert isinstance(reading, ReadOnly)
     inner = reading.transport.get
 
@@ -92,6 +89,5 @@ def _counted(there: There) -> There:
         def close(self) -> None:
             """The fixture does."""
 
-    counting = replace(reading, transport=Counting())  # type: ignore[arg-type]
-    reader = Remote(there.reader.address, counting, counting, counting)
+    reader = ReadOnly(reading.address, Counting(), jobs=reading.jobs)  # type: ignore[arg-type]
     return replace(there, reader=reader, asked=lambda: found)

@@ -14,9 +14,8 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError
 from buildit.remote.binhost.protocols import Outgoing
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.sftp.transport import SftpTransport
+from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import ssh_address
 from tests.servers import sshd
 
@@ -40,7 +39,7 @@ def powerless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshRe
     ):
         monkeypatch.setenv("BUILDIT_SSH", strict.program)
         account = ssh_address(strict.url(tmp_path / "far"))
-        yield SshRemote(account, transport, ReadOnly(account, transport), "a" * 16)
+        yield SshRemote(account, transport, "a" * 16)
 
 
 def test_a_place_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,14 @@ from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Notice, Reporter, silent
 from buildit.model.address import Directory
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.remote.binhost.packs import PACK_LIMIT, members_of
-from buildit.remote.binhost.protocols import PACK, Remote, WantedBlob, statement_path
+from buildit.remote.binhost.protocols import (
+    PACK,
+    PACK_LIMIT,
+    Remote,
+    WantedBlob,
+    members_of,
+    statement_path,
+)
 from buildit.remote.transport import LocationError
 from buildit.store.artifacts import anything, check_name, place_statement, split_statement_name
 from buildit.store.attest import LOCAL, parse_statement
@@ -73,7 +79,7 @@ class Binhost:
         Raises:
             FetchError: it cannot be read.
         """
-        return self.remote.views.read((path,), limit)[0]
+        return self.remote.read((path,), limit)[0]
 
     def claims(self, key: BuildKey) -> tuple[Claim, ...]:
         """The accepted statements about a key; none is a miss. Refused ones are reported.
@@ -152,7 +158,7 @@ class Binhost:
             as `pull_blob`; FetchError too where one that is not optional is missing.
         """
         with store.batch() as batch:
-            return self.remote.blobs.get(wanted, store, batch)
+            return self.remote.get(wanted, store, batch)
 
     def _bring(
         self, claim: Claim, lacking: Sequence[WantedBlob], store: Store, batch: Batch
@@ -160,16 +166,16 @@ class Binhost:
         """The layers, and meanwhile the small blobs in one pack; what was not in it by itself."""
         small = tuple(want for want in lacking if want.size is None)
         if len(small) < 2 or self.lists:
-            self.remote.blobs.get(lacking, store, batch)
+            self.remote.get(lacking, store, batch)
             return
         layers = tuple(want for want in lacking if want.size is not None)
         with ThreadPoolExecutor(1, "buildit-pack") as pool:
             packed = submit(pool, partial(self._unpack, claim, small, batch))
-            self.remote.blobs.get(layers, store, batch)
+            self.remote.get(layers, store, batch)
         came = packed.result()
         rest = tuple(want for want in small if want.digest not in came)
         if rest:
-            self.remote.blobs.get(rest, store, batch)
+            self.remote.get(rest, store, batch)
 
     def _unpack(self, claim: Claim, small: Sequence[WantedBlob], batch: Batch) -> set[Digest]:
         """Which blobs came in the statement's pack; binhosts of before have none."""
@@ -204,13 +210,13 @@ class Binhost:
             builder, _, rest = name.partition(".")
             return ranks.get(builder, len(ranks)), len(rest), name
 
-        listed = self.remote.views.names((statement_path(key, ""),))[0]
+        listed = self.remote.names((statement_path(key, ""),))[0]
         yield from sorted(
             (name for name in listed if split_statement_name(name) is not None), key=order
         )
 
     def _claim(self, name: str, key: BuildKey) -> Claim | None:
-        found = self.remote.statements.of(((key, name),))[0]
+        found = self.remote.of(((key, name),))[0]
         if found is None:
             return None
         content, signature = found

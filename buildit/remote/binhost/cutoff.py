@@ -103,7 +103,7 @@ def _entries(host: Binhost, resolved: Digest) -> Iterator[BuildKey]:
     paths = [entry_name(resolved, builder) for builder in host.builders]
     if host.lists:
         directory = str(Path(entry_name(resolved, "")).parent)
-        names = host.remote.views.names((directory,))[0]
+        names = host.remote.names((directory,))[0]
         paths = [f"{directory}/{one}" for one in names if is_builder(one.removesuffix(".json"))]
     for path in paths:
         try:

@@ -118,7 +118,7 @@ def _listed(host: Binhost, name: str) -> list[BuildKey]:
     if place is None:
         return []
     if host.lists:
-        listed = host.remote.views.names((f"n/{place}",))[0]
+        listed = host.remote.names((f"n/{place}",))[0]
         stems = (file.removesuffix(".json") for file in listed)
         return [BuildKey(stem) for stem in stems if is_hex64(stem)]
     return [*_builds(host, name)][::-1]

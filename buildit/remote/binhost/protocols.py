@@ -6,13 +6,14 @@ the tests use. A remote serves and takes bytes and judges no one: `Binhost` does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from buildit.digest import BuildKey, Digest
+from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError
 from buildit.model.address import Address
 from buildit.model.artifact import Artifact, Encoding
@@ -22,7 +23,7 @@ from buildit.store.layout import BLOBS, key_directory
 
 SIGNATURE_LIMIT = 64 << 10
 PACK = ".pack"
-"""After a statement's file name: the small blobs of its artifact, together (`packs`)."""
+"""After a statement's file name: the small blobs of its artifact, together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,11 @@ class Views(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A binhost at an address, by what it can do."""
+class Remote(Blobs, Statements, Views, Protocol):
+    """A binhost at an address."""
 
-    address: Address
-    blobs: Blobs
-    statements: Statements
-    views: Views
+    @property
+    def address(self) -> Address: ...
 
 
 def blob_path(digest: Digest) -> str:
@@ -179,3 +177,36 @@ def takes_nothing(address: Address) -> FetchError:
         place=str(address),
         hint="publish to the directory that it serves: `upload-type: ssh` or `file`",
     )
+
+
+# -- the small blobs of one artifact in one file: record, listings, log. A member is a line
+# `<sha256> <size>` and its bytes. A pack proves nothing and need not be there: each member is
+# compared with its own name, and what is missing or wrong is asked for by itself.
+
+PACK_LIMIT = 1 << 20
+"""Bytes of a pack."""
+MEMBER_LIMIT = 256 << 10
+"""Bytes of one member; a longer log is asked for by itself."""
+_HEAD = re.compile(rb"([0-9a-f]{64}) ([0-9]{1,7})\n")
+
+
+def pack_of(members: Iterable[bytes]) -> bytes:
+    """The members that fit, in this order; empty where fewer than two do."""
+    found: dict[Digest, bytes] = {}
+    size = 0
+    for content in members:
+        whole = b"%s %d\n%s" % (digest_bytes(content).encode(), len(content), content)
+        if len(content) <= MEMBER_LIMIT and size + len(whole) <= PACK_LIMIT:
+            found.setdefault(digest_bytes(content), whole)
+            size += len(whole)
+    return b"".join(found.values()) if len(found) > 1 else b""
+
+
+def members_of(pack: bytes) -> Iterator[tuple[Digest, bytes]]:
+    """The members whose bytes are right; what is no member ends it."""
+    at = 0
+    while head := _HEAD.match(pack, at):
+        at = head.end() + int(head[2])
+        content = pack[head.end() : at]
+        if digest_bytes(content) == head[1].decode():
+            yield Digest(head[1].decode()), content

@@ -16,14 +16,14 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, UsageError
 from buildit.model.artifact import Artifact, Encoding, Output
 from buildit.remote.binhost.binhost import needed
-from buildit.remote.binhost.packs import MEMBER_LIMIT, pack_of
 from buildit.remote.binhost.protocols import (
-    Blobs,
+    MEMBER_LIMIT,
     Outgoing,
     Progress,
+    Remote,
     Served,
     SignedStatement,
-    Statements,
+    pack_of,
     unheard,
 )
 from buildit.store.artifacts import (
@@ -72,8 +72,7 @@ class Push:
     says which statements that came from elsewhere are published again."""
 
     store: Store
-    blobs: Blobs
-    statements: Statements
+    remote: Remote
     accept: Accept
     unsigned: bool = False
     signer: Signer = UNSIGNED
@@ -90,9 +89,7 @@ class Push:
             FetchError, StoreError: the place cannot be written.
         """
         signed = [one for key in keys for one in self._publishable(key)]
-        published = self.statements.of(
-            [(one.artifact.key, f"{one.builder}.json") for one in signed]
-        )
+        published = self.remote.of([(one.artifact.key, f"{one.builder}.json") for one in signed])
         scratch = self.store.scratch("push")
         packed: dict[Digest, Path] = {}
         try:
@@ -109,9 +106,7 @@ class Push:
             self.store.discard(scratch)
         differs: list[str] = []
         for at in range(0, len(new), _PACKS_AT_ONCE):
-            differs += self.statements.add(
-                [self._whole(one) for one in new[at : at + _PACKS_AT_ONCE]]
-            )
+            differs += self.remote.add([self._whole(one) for one in new[at : at + _PACKS_AT_ONCE]])
         return Pushed(count, len(new), sent, tuple(differs))
 
     # -- statements
@@ -194,9 +189,7 @@ class Push:
         except IntegrityError:
             if content != one.content:
                 return None
-            self.statements.add(
-                [self._whole(one)]
-            )  # a push that was cut short left none, or another's
+            self.remote.add([self._whole(one)])  # a push that was cut short left none, or another's
         return SignedStatement(artifact, one.builder, content, signature)
 
     # -- blobs
@@ -219,7 +212,7 @@ class Push:
         found = (self._outgoing(digest, packed) for digest in sorted(wanted))
         blobs = {blob.digest: blob for blob in found if blob is not None}
         sizes = {digest: blob.size for digest, blob in blobs.items()}
-        missing = self.blobs.missing(sizes | layers | forms)
+        missing = self.remote.missing(sizes | layers | forms)
         for output in outputs:
             # one form is enough, and the shortest of those that can be had
             names = {form.digest for form in output.encodings}
@@ -228,7 +221,7 @@ class Push:
                 more = (self._outgoing(name, packed) for name in here or {output.diff_id})
                 blobs |= {blob.digest: blob for blob in more if blob is not None}
         sent = [blob for digest, blob in sorted(blobs.items()) if digest in missing]
-        self.blobs.put(sent, self.progress)
+        self.remote.put(sent, self.progress)
         return sum(blob.size for blob in sent), len(sent)
 
     def _whole(self, one: SignedStatement) -> SignedStatement:

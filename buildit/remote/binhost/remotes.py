@@ -20,9 +20,8 @@ from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:  # all this is imported when the first binhost is asked: a seam of its own
     from buildit.remote.binhost.binhost import Binhost
-    from buildit.remote.binhost.circuit import Circuit
     from buildit.remote.binhost.protocols import Remote
-    from buildit.remote.transport import LocationError, Response, Transport
+    from buildit.remote.transport import Circuit, LocationError, Response, Transport
 
 CONNECT = 3.0
 """Seconds that a dead binhost may cost a run."""
@@ -89,15 +88,12 @@ class Remotes:
         return Binhost(one.name, remote, accept, builders, one.unsigned, self._once)
 
     def _readable(self, one: Repository, address: Address) -> Remote:
-        from buildit.remote.binhost.directory import DirectoryRemote
-        from buildit.remote.binhost.protocols import Remote
-        from buildit.remote.binhost.reading import ReadOnly
+        from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
 
-        circuit = self.circuit(one)
+        if isinstance(address, Directory):
+            return DirectoryRemote(address, self.circuit(one), self._once)
         jobs = AT_ONCE if isinstance(address, Https) else 1
-        reading = ReadOnly(address, circuit, self._once, jobs)
-        views = DirectoryRemote(address, reading) if isinstance(address, Directory) else reading
-        return Remote(address, reading, reading, views)
+        return ReadOnly(address, self.circuit(one), self._once, jobs)
 
     def _once(self, event: Event) -> None:
         """Report, but tell of each refusal once in a run, however often the key is asked for."""
@@ -114,7 +110,7 @@ class Remotes:
     def circuit(self, one: Repository) -> Circuit:
         """The way to a repository, watched over."""
         if one.name not in self._circuits:
-            from buildit.remote.binhost.circuit import Circuit
+            from buildit.remote.transport import Circuit
 
             def tell(error: LocationError) -> None:
                 hint = f"; {error.hint}" if error.hint else ""
@@ -136,7 +132,7 @@ class Remotes:
 
                 self._transports[kind] = WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
             elif kind is Ssh:
-                from buildit.remote.sftp.transport import SftpTransport
+                from buildit.remote.sftp.login import SftpTransport
 
                 self._transports[kind] = SftpTransport()
             else:
@@ -153,31 +149,28 @@ class Remotes:
             FetchError: it cannot be reached, or refuses.
             StoreError: it is a directory that cannot be written.
         """
-        from buildit.remote.binhost.directory import DirectoryRemote
-        from buildit.remote.binhost.protocols import Remote
-        from buildit.remote.binhost.reading import ReadOnly
+        from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
 
         address = one.upload
         assert address is not None  # noqa: S101 - the caller chose one that has an address
-        reading = ReadOnly(address, self._transport(address), self.report, jobs=1)
+        transport = self._transport(address)
         if isinstance(address, Directory):
-            with closing(DirectoryRemote(address, reading)) as directory:
+            with closing(DirectoryRemote(address, transport, self.report)) as directory:
                 try:
-                    yield Remote(address, directory, directory, directory)
+                    yield directory
                 except StoreError as error:
                     raise _of_binhost(error, one.name, address.path) from error
         elif isinstance(address, Ssh):
             from buildit.remote.binhost.ssh import SshRemote
-            from buildit.remote.sftp.transport import SftpTransport
+            from buildit.remote.sftp.login import SftpTransport
 
-            transport = self._transport(address)
             assert isinstance(transport, SftpTransport)  # noqa: S101 - for mypy
             with self._token(str(address)) as token:
-                there = SshRemote(address, transport, reading, token)
+                there = SshRemote(address, transport, token, self.report)
                 there.prepare()
-                yield Remote(address, there, there, there)
+                yield there
         else:
-            yield Remote(address, reading, reading, reading)
+            yield ReadOnly(address, transport, self.report, jobs=1)
 
     @contextmanager
     def _token(self, address: str) -> Iterator[str]:

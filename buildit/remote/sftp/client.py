@@ -88,14 +88,6 @@ class Status:
         return self.mode & _KIND == _REGULAR
 
 
-@dataclass(frozen=True, slots=True)
-class Small:
-    """A file whose content is in memory."""
-
-    path: str
-    content: bytes
-
-
 class _Fields:
     """What an answer holds, read from the front."""
 
@@ -408,8 +400,8 @@ class Sftp:
             self._closed(handles)
         return [tuple(sorted(those - {".", ".."})) for those in names]
 
-    def read_small(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Files that are not larger than a piece; None where there is none, or it is larger.
+    def read_small(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
+        """Whole files; None where there is none, or what has more than `limit` bytes.
 
         Raises:
             StatusError: the server refuses.
@@ -418,22 +410,19 @@ class Sftp:
         sizes = {
             at: status.size
             for at, status in enumerate(self.statuses(paths))
-            if status is not None and status.regular and status.size <= self.piece
+            if status is not None and status.regular and status.size <= limit
         }
         handles = self._opened([(OPEN, _name(paths[at]) + _FOR_READING) for at in sizes])
         there = [(at, h) for at, h in zip(sizes, handles, strict=True) if h is not None]
-        whole = struct.pack(">QI", 0, self.piece)
+        first = struct.pack(">QI", 0, self.piece)
         try:
-            replies = self._exchange((READ, string(handle) + whole) for _, handle in there)
+            replies = self._exchange((READ, string(handle) + first) for _, handle in there)
             for (at, _), reply in zip(there, replies, strict=True):
-                found[at] = reply.data(DATA, self.piece)
+                found[at] = content = reply.data(DATA, self.piece)
+                if len(content) < sizes[at]:  # it is long, or the answer short (draft, 6.4)
+                    found[at] = b"".join(self.chunks(paths[at], 0, sizes[at]))
         finally:
             self._closed(handles)
-        for at, size in sizes.items():
-            content = found[at]
-            if content is not None and len(content) < size:
-                # a short answer (draft, 6.4), as `chunks` knows them
-                found[at] = b"".join(self.chunks(paths[at], 0, size))
         return found
 
     def _opened(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | None]:
@@ -511,8 +500,8 @@ class Sftp:
             number = self._ask(CLOSE, handle)
         self._answer(number).done()
 
-    def write_small(self, files: Sequence[Small], *, durable: bool = True) -> None:
-        """Write many files that are in memory, a group at a time.
+    def write_small(self, files: Sequence[tuple[str, bytes]], *, durable: bool = True) -> None:
+        """Write many files (paths and contents), a group at a time.
 
         Raises:
             StatusError: the server cannot write one of them.
@@ -520,25 +509,24 @@ class Sftp:
         for at in range(0, len(files), _MOST_OPEN):
             self._write_group(files[at : at + _MOST_OPEN], durable=durable)
 
-    def _write_group(self, files: Sequence[Small], *, durable: bool) -> None:
+    def _write_group(self, files: Sequence[tuple[str, bytes]], *, durable: bool) -> None:
         flags = struct.pack(">I", _FOR_WRITING | _CREATE | _TRUNCATE) + _BEGUN
-        requests = [(OPEN, _name(file.path) + flags) for file in files]
+        requests = [(OPEN, _name(path) + flags) for path, _ in files]
         opened = self._exchange(requests)
         for number, reply in enumerate(opened):
             if reply.kind == STATUS:
                 # left by an upload that was cut short when it was finished but for its name
-                self._one(REMOVE, _name(files[number].path))
+                self._one(REMOVE, _name(files[number][0]))
                 opened[number] = self._one(*requests[number])
-        handles = [string(reply.data(HANDLE)) for reply in opened]
         sync = durable and _FSYNC in self._extensions
         requests = []
-        for file, handle in zip(files, handles, strict=True):
-            for at in range(0, max(len(file.content), 1), self.piece):
-                place = struct.pack(">Q", at) + string(file.content[at : at + self.piece])
+        for (_, content), reply in zip(files, opened, strict=True):
+            handle = string(reply.data(HANDLE))
+            for at in range(0, max(len(content), 1), self.piece):
+                place = struct.pack(">Q", at) + string(content[at : at + self.piece])
                 requests.append((WRITE, handle + place))
             requests.append((FSETSTAT, handle + _FINISHED))
-            if sync:
-                requests.append((EXTENDED, string(_FSYNC) + handle))
+            requests += [(EXTENDED, string(_FSYNC) + handle)] if sync else []
             requests.append((CLOSE, handle))
         for reply in self._exchange(requests):
             reply.done()

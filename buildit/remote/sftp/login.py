@@ -9,7 +9,6 @@ agent and ~/.ssh; ~/.ssh/config is not read.
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import re
 import shlex
@@ -18,16 +17,17 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from buildit.errors import UsageError
 from buildit.home import home_of
 from buildit.model.address import Ssh
-from buildit.remote.sftp.client import Sftp
-from buildit.remote.transport import LocationError
+from buildit.remote.sftp.client import NO_SUCH_FILE, Sftp, StatusError
+from buildit.remote.transport import LocationError, Response, check_cap, ssh_address
 from buildit.trust.sshsig import key_fingerprint
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _Line:
         with self._limited(self._back, patient=patient):
             return self._back.recv(_READ)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _limited(self, channel: _Channel, *, patient: bool) -> Iterator[None]:
         limit = self._waits.answer if patient else self._waits.first
         try:
@@ -185,16 +185,16 @@ class _Ssh(_Line):
             for theirs in (stdin, stdout, stderr):
                 theirs.close()
         self._listener = threading.Thread(target=self._listen, name="buildit-ssh", daemon=True)
-        with contextlib.suppress(RuntimeError):  # a machine may refuse threads: it is only for us
+        with suppress(RuntimeError):  # a machine may refuse threads: it is only for us
             self._listener.start()
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             while said := self._talk.recv(_READ):
                 self._said = (self._said + said)[-_KEPT:]
 
     def ended(self) -> LocationError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
         code = self._process.poll()
         self._kill()
@@ -204,7 +204,7 @@ class _Ssh(_Line):
 
     def close(self) -> None:
         for way in self._ours[:2]:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 way.shutdown(socket.SHUT_RDWR)
         try:
             self._process.wait(2)
@@ -215,14 +215,14 @@ class _Ssh(_Line):
 
     def _let_go(self) -> None:
         for way in self._ours:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 way.shutdown(socket.SHUT_RDWR)  # what listens there wakes up
             way.close()
 
     def _kill(self) -> None:
         """End it with all that it started, such as a ProxyCommand."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
@@ -279,7 +279,7 @@ def offered_keys(account: Ssh) -> set[str]:
         words = line.split()
         if len(words) >= 3 and not line.startswith("#"):
             kind = words[1].removeprefix("ssh-").partition("-")[0].upper()  # as ssh-keygen -l
-            with contextlib.suppress(ValueError):
+            with suppress(ValueError):
                 found.add(f"{kind} {key_fingerprint(base64.b64decode(words[2]))}")
     return found
 
@@ -391,3 +391,99 @@ def _know(client: paramiko.SSHClient, path: Path) -> set[bytes]:
         for name in entry.hostnames:
             client.get_host_keys().add(name, entry.key.get_name(), entry.key)
     return revoked
+
+
+# -- bytes by `ssh://` URL, whose path is relative to the login directory, with two slashes absolute
+
+
+class _FileError(LocationError):
+    """About one file; the session goes on."""
+
+
+class SftpTransport:
+    """Sessions by account, opened at first use; each serves one thread at a time."""
+
+    def __init__(self, connect: Callable[[Ssh], Sftp] = connect) -> None:
+        self._connect = connect
+        self._sessions: dict[Ssh, Sftp] = {}
+        self._locks: dict[Ssh, threading.RLock] = {}
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def session(self, account: Ssh) -> Iterator[Sftp]:
+        """The session of an account, for this thread alone; one that failed is not used again.
+
+        Raises:
+            LocationError: it cannot be opened, or was lost inside.
+        """
+        login = replace(account, path="")
+        with self._guard:
+            lock = self._locks.setdefault(login, threading.RLock())
+        with lock:
+            sftp = self._sessions.get(login)
+            if sftp is None:
+                sftp = self._sessions[login] = self._connect(login)
+            try:
+                yield sftp
+            except _FileError:
+                raise
+            except (LocationError, KeyboardInterrupt):  # the latter may have cut a packet in two
+                self._sessions.pop(login, None)
+                sftp.close()
+                raise
+
+    @contextmanager
+    def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
+        account = ssh_address(url)
+        path = account.path
+        with self.session(account) as sftp:
+            try:
+                size = _regular_size(sftp, url, path)
+            except StatusError as error:
+                raise _refused(url, error) from error
+            _check(url, size, cap)
+            start = offset if offset <= size else 0
+            chunks = _translated(sftp.chunks(path, start, size), url, start, size)
+            try:
+                yield Response(chunks, start, size, "", lambda: None)
+            finally:
+                chunks.close()
+
+    def close(self) -> None:
+        for sftp in self._sessions.values():
+            with suppress(LocationError):
+                sftp.close()
+        self._sessions.clear()
+
+
+def _regular_size(sftp: Sftp, url: str, path: str) -> int:
+    status = sftp.status(path)
+    if status is None:
+        raise _FileError(url, "no such file", absent=True)
+    if not status.regular:
+        raise _FileError(url, "is not a regular file")
+    return status.size
+
+
+def _check(url: str, size: int, cap: int) -> None:
+    try:
+        check_cap(url, size, cap)
+    except LocationError as error:
+        raise _FileError(url, error.reason, wrong=True) from None
+
+
+def _refused(url: str, error: StatusError) -> LocationError:
+    return _FileError(url, f"the server refuses: {error.text}", absent=error.code == NO_SUCH_FILE)
+
+
+def _translated(
+    chunks: Iterator[bytes], url: str, position: int, size: int
+) -> Generator[bytes, None, None]:
+    try:
+        for chunk in chunks:
+            position += len(chunk)
+            yield chunk
+    except StatusError as error:
+        raise _refused(url, error) from error
+    if position < size:
+        raise _FileError(url, f"the file ended after {position} of {size} bytes", transient=True)

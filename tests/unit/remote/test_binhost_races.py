@@ -16,7 +16,8 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.remote.binhost.reading import ReadOnly
+from buildit.model.address import Directory
+from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.transport import LocationError, Response
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
@@ -90,8 +91,9 @@ class Fickle:
 def test_what_was_verified_is_what_is_kept(world: World, place: Path) -> None:
     fickle = Fickle(random.Random(8))
     steady = world.host.binhost
-    there = ReadOnly(steady.remote.address, fickle, jobs=1)
-    host = replace(steady, remote=replace(steady.remote, blobs=there, statements=there))
+    address = steady.remote.address
+    assert isinstance(address, Directory)
+    host = replace(steady, remote=DirectoryRemote(address, fickle))
     taken = refused = 0
     with Store.open(place / "races") as store:
         for run in range(RUNS):

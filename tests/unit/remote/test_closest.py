@@ -43,7 +43,7 @@ class Web(MemoryRemote):
     def __init__(self, name: str = "far", *, dead: bool = False) -> None:
         super().__init__(Https("https://far.example"))
         self.transport.dead = dead
-        self.host = Binhost(name, self.remote, lambda *_: None)
+        self.host = Binhost(name, self, lambda *_: None)
 
     def publish(self, *nodes: Task) -> None:
         said = Attestation("ab" * 32, f"{'ab' * 32}.json", f"{'ab' * 32}.json.sig")

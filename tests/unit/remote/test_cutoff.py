@@ -87,7 +87,7 @@ class Host(Binhost):
         there = MemoryRemote(Https("https://far.example/b"))
         there.files |= entries or {}
         there.transport.dead = dead
-        super().__init__("far", there.remote, lambda *_: None, (BUILDER,))
+        super().__init__("far", there, lambda *_: None, (BUILDER,))
         object.__setattr__(self, "bring", bring)
         object.__setattr__(self, "asked", there.transport.asked)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from buildit.digest import BuildKey
 from buildit.model.address import Https
 from buildit.remote.binhost import push
-from buildit.remote.binhost.packs import MEMBER_LIMIT, PACK_LIMIT, members_of, pack_of
-from buildit.remote.binhost.protocols import Remote, Served, SignedStatement, Statements
+from buildit.remote.binhost.protocols import (
+    MEMBER_LIMIT,
+    PACK_LIMIT,
+    SignedStatement,
+    members_of,
+    pack_of,
+)
 from buildit.store.cas import Store
 from buildit.trust.signing import Signer
 from tests.fakes import MemoryRemote
@@ -25,8 +28,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.__name__)
 def test_a_directory(case: Callable[[There], None], tmp_path: Path) -> None:
     there = directory(tmp_path / "far")
-    remote = Remote(there.address, there, there, there)
-    case(on_disk(remote, remote, tmp_path / "far", tmp_path))
+    case(on_disk(there, there, tmp_path / "far", tmp_path))
     there.close()
 
 
@@ -41,12 +43,7 @@ def test_one_in_memory(case: Callable[[There], None], tmp_path: Path) -> None:
 
     case(
         There(
-            there.remote,
-            Remote(there.address, there.reading, there.reading, there.reading),
-            there.files.__setitem__,
-            there.files.__delitem__,
-            asked,
-            tmp_path,
+            there, there.reading, there.files.__setitem__, there.files.__delitem__, asked, tmp_path
         )
     )
 
@@ -60,28 +57,24 @@ def test_a_pack_has_what_is_small_and_fits() -> None:
     assert [content for _, content in members_of(pack_of([b"", b"\n"]))] == [b"", b"\n"]
 
 
-@dataclass
-class _Counted:
-    inner: Statements
-    added: list[int] = field(default_factory=list)
-
-    def of(self, asked: Sequence[tuple[BuildKey, str]]) -> list[Served | None]:
-        return self.inner.of(asked)
+class _Counted(MemoryRemote):
+    def __init__(self) -> None:
+        super().__init__(Https("https://far.example/b"))
+        self.added: list[int] = []
 
     def add(self, statements: Sequence[SignedStatement]) -> list[str]:
         self.added.append(len(statements))
-        return self.inner.add(statements)
+        return super().add(statements)
 
 
 def test_the_packs_of_a_large_push_are_not_all_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(push, "_PACKS_AT_ONCE", 2)
-    there = MemoryRemote(Https("https://far.example/b"))
-    counted = _Counted(there.remote.statements)
+    counted = _Counted()
     with Store.open(tmp_path / "own") as store:
         keys = [made(store, name).key for name in ("nginx", "zlib", "pcre")]
         signer = Signer(BUILDER, sign)
-        work = push.Push(store, there.remote.blobs, counted, accept, signer=signer)
+        work = push.Push(store, counted, accept, signer=signer)
         assert work(keys).statements == 3
     assert counted.added == [2, 1]

@@ -24,7 +24,6 @@ from buildit.remote.sftp.client import (
     STATUS,
     VERSION_REPLY,
     Sftp,
-    Small,
     StatusError,
     string,
 )
@@ -112,7 +111,7 @@ def test_an_answer_longer_than_was_asked_for() -> None:
         lstat=lambda _k, n, _b: packet(ATTRS, n, attrs(10)),
     )
     with pytest.raises(StatusError, match="40000 bytes where 32768 were asked for"):
-        sftp.read_small(["f", "g"])
+        sftp.read_small(["f", "g"], 40_000)
 
 
 def test_data_without_bytes_is_no_progress() -> None:
@@ -157,7 +156,7 @@ def test_a_short_answer_is_asked_on() -> None:
 
     sftp, _ = serving(read=read, lstat=lambda _k, n, _b: packet(ATTRS, n, attrs(len(content))))
     assert b"".join(sftp.chunks("f", 0, 3000)) == content
-    assert sftp.read_small(["f", "g"]) == [content, content]
+    assert sftp.read_small(["f", "g"], 40_000) == [content, content]
 
 
 @pytest.mark.parametrize(
@@ -213,12 +212,12 @@ def test_any_answer_is_taken_or_refused(seed: int) -> None:
         return packet(rng.choice(KINDS), number, next(bodies))
 
     def write(sftp: Sftp) -> None:
-        sftp.write_small([Small("a", b"x"), Small("b", b"y")])
+        sftp.write_small([("a", b"x"), ("b", b"y")])
 
     tasks: list[Callable[[Sftp], object]] = [
         lambda sftp: sftp.statuses(["a", "b", "c"]),
         lambda sftp: sftp.listings(["a", "b"]),
-        lambda sftp: sftp.read_small(["a", "b", "c"]),
+        lambda sftp: sftp.read_small(["a", "b", "c"], 40_000),
         lambda sftp: list(sftp.chunks("a", 0, 100_000)),
         lambda sftp: sftp.rename([("a", "b")]),
         lambda sftp: sftp.replace("a", "b"),

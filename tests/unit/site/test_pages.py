@@ -20,7 +20,6 @@ from buildit.model.plan import ContainerPlan, PackageStep, Toolchain
 from buildit.model.task import About, PatchAbout, Task
 from buildit.model.tree import Entry, Kind
 from buildit.remote.binhost.directory import DirectoryRemote
-from buildit.remote.binhost.reading import ReadOnly
 from buildit.remote.transport import LocalTransport
 from buildit.site.catalogue import MOST_ENTRIES, PAGE, Site, container_entry, libraries
 from buildit.site.pages import MOST_ROUNDS, name_site, refresh_pages, site_of, stated_site
@@ -84,8 +83,7 @@ class Place(DirectoryRemote):
     """A binhost that is a directory, and where that is."""
 
     def __init__(self, root: Path) -> None:
-        address = Directory(str(root))
-        super().__init__(address, ReadOnly(address, LocalTransport()))
+        super().__init__(Directory(str(root)), LocalTransport())
         self.root = root
 
 
