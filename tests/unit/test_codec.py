@@ -153,6 +153,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.scale
 @given(st.dictionaries(st.sampled_from(sorted(to_plain(WHOLE))), JSON))
 def test_any_data_is_read_or_refused(change: dict[str, object]) -> None:
     try:

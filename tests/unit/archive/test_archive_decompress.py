@@ -62,6 +62,7 @@ def test_short_reads_change_nothing(codec: str) -> None:
         assert stream.read() == text
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("codec", CODECS)
 def test_large_and_very_compressible_data_comes_out_whole(codec: str) -> None:
     whole = bytes(5 << 20) + TEXT + bytes((1 << 20) - 1)
@@ -97,6 +98,7 @@ def test_another_codec_does_not_follow(codec: str) -> None:
         plain(ENCODERS[codec](TEXT) + other(TEXT))
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_flipped_bit_never_gives_other_bytes(codec: str) -> None:
     checked: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}

@@ -707,6 +707,7 @@ def bent_at_random(data: bytes, chance: random.Random) -> bytes:
     return bytes(copy)
 
 
+@pytest.mark.scale
 def test_bent_archives_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
     """5 000 and more of these, with other seeds, were tried when this was written."""
     outside = written(tmp_path / "outside", b"alive")

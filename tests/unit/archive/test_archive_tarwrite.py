@@ -253,6 +253,7 @@ def trees(draw: st.DrawFn) -> list[tuple[Entry, bytes]]:
     return sorted(nodes.values(), key=lambda node: sort_key(node[0]))
 
 
+@pytest.mark.scale
 @given(trees())
 @settings(max_examples=examples(25), deadline=None)
 def test_what_is_written_is_read_back(nodes: list[tuple[Entry, bytes]]) -> None:

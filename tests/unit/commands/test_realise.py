@@ -295,6 +295,7 @@ def test_a_failed_preparation_builds_nothing() -> None:
     assert world.built == []
 
 
+@pytest.mark.scale
 def test_a_deep_chain_is_no_recursion() -> None:
     names = [f"p{number}" for number in range(1500)]
     needs = {name: names[number + 1 : number + 2] for number, name in enumerate(names)}

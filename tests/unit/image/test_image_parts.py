@@ -315,11 +315,13 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.scale
 @given(st.sampled_from([*VALID, *(f"app.{key}" for key in VALID["app"])]), JSON)
 def test_no_value_is_a_traceback(path: str, value: object) -> None:
     assert isinstance(manifest_problems(changed(path, value)), tuple)
 
 
+@pytest.mark.scale
 @given(JSON)
 def test_no_document_is_a_traceback(value: object) -> None:
     assert isinstance(manifest_problems(value), tuple)

@@ -211,6 +211,7 @@ def clash_or(work: Callable[[], str]) -> str:
         return "\n".join((error.message, *error.details))
 
 
+@pytest.mark.scale
 @given(LAYERS)
 def test_the_order_of_packages_does_not_matter(
     specs: list[tuple[LayerKind, list[tuple[str, str, int, bool]]]],
@@ -287,6 +288,7 @@ MARKS = st.lists(st.sampled_from(["a", "a/b", "d", "d/e", "", "lib"]), max_size=
 CHANGES = st.lists(st.tuples(st.lists(SPECS, max_size=5), MARKS, MARKS), min_size=2, max_size=4)
 
 
+@pytest.mark.scale
 @given(CHANGES, st.integers(1, 3))
 def test_layers_that_become_one_are_the_same_change(
     specs: list[tuple[list[tuple[str, str, int, bool]], list[str], list[str]]], first: int

@@ -201,6 +201,7 @@ def test_a_wrong_index_is_a_problem_not_a_traceback(case: str, both: tuple[Path,
     assert only_problem(verify([both[1]]))
 
 
+@pytest.mark.scale
 def test_every_flipped_byte_of_a_layout_is_found(both: tuple[Path, Path]) -> None:
     for path in sorted((both[1] / "blobs" / "sha256").iterdir()):
         whole = path.read_bytes()
@@ -337,6 +338,7 @@ def test_an_index_that_is_not_what_it_should_be(
     assert said in only_problem(verify([both[1]]))
 
 
+@pytest.mark.scale
 def test_what_a_stranger_stores_bounds_what_is_unpacked(
     blobs: BlobDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def system_files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+@pytest.mark.scale
 def test_it_agrees_with_pyelftools_on_the_machine_s_own_files() -> None:
     compared = 0
     for path in system_files():

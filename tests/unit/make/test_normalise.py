@@ -126,6 +126,7 @@ def test_no_more_is_taken_than_the_bounds(dest: Path) -> None:
     assert "limits: installed" in (caught.value.hint or "")
 
 
+@pytest.mark.scale
 def test_directories_are_not_followed_for_ever(tmp_path: Path) -> None:
     dest = tmp_path / "d"
     dest.mkdir()

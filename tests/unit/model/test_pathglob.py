@@ -80,6 +80,7 @@ PIECES = st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", 
 PATHS = st.text(alphabet="ab/", max_size=9)
 
 
+@pytest.mark.scale
 @settings(max_examples=examples(400))
 @given(st.lists(PIECES, max_size=8).map("".join), st.lists(PATHS, min_size=1, max_size=20))
 def test_the_matcher_is_its_oracle(glob: str, paths: list[str]) -> None:

@@ -194,6 +194,7 @@ def test_rules_that_nothing_satisfies_say_so() -> None:
     assert "look at the rules" in caught.value.hint
 
 
+@pytest.mark.scale
 def test_the_search_ends_with_many_flags() -> None:
     names = [f"f{i}" for i in range(60)]
     declared, values = world(*(Flag(name) for name in names))

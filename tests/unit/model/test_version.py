@@ -147,6 +147,7 @@ def test_text_survives(text: str) -> None:
     assert v(text).same_upstream(v(text))
 
 
+@pytest.mark.scale
 @settings(max_examples=examples(30))
 @given(st.lists(VERSIONS, min_size=3, max_size=3))
 def test_order_is_total(texts: list[str]) -> None:

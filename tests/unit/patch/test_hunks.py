@@ -42,6 +42,7 @@ def tool(argv: tuple[str, ...], cwd: Path, data: bytes, patch: bytes) -> bytes |
     return (cwd / "f").read_bytes() if (cwd / "f").exists() else b""
 
 
+@pytest.mark.scale
 def test_hunks_fit_where_gnu_patch_or_git_puts_them(tmp_path: Path) -> None:
     dice = random.Random(5)
     met = 0
@@ -66,6 +67,7 @@ def test_hunks_fit_where_gnu_patch_or_git_puts_them(tmp_path: Path) -> None:
     assert met > 20
 
 
+@pytest.mark.scale
 def test_the_work_has_an_end() -> None:
     """Many places that nearly fit: refused, not tried for ever."""
     data = tuple(lines_of(b"a\n" * 60_000))

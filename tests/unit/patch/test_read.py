@@ -580,6 +580,7 @@ def test_a_name_that_is_no_string_of_a_tree_tells_which_strip_fits() -> None:
     assert parse_patch(b"--- x\n+++ x\n" + HUNK, "p", strip=0).files[0].new == "x"
 
 
+@pytest.mark.scale
 def test_size_has_an_end() -> None:
     assert "64 MiB" in refused(CHANGE + b"x" * MOST_PATCH_BYTES).message
     assert str(MAX_LINES) in refused(CHANGE + b"\n" * (MAX_LINES + 1)).message

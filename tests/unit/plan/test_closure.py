@@ -132,6 +132,7 @@ def test_why_ends_in_a_cycle_too() -> None:
     assert why_text(both.why, (key("libgcc"), RUNTIME), world.node) == "app -> libgcc.so -> libgcc"
 
 
+@pytest.mark.scale
 def test_a_chain_may_be_deeper_than_the_stack() -> None:
     depth = 3000
     world = World({f"p{n}": [f"p{n + 1}"] for n in range(depth)})

@@ -244,6 +244,7 @@ def test_a_malformed_time_is_refused(date: str) -> None:
         parse_lock(text, "buildit.lock")
 
 
+@pytest.mark.scale
 def test_many_synced_files_that_move_are_a_line() -> None:
     many = {(f"srv/{n:05}", digest_bytes(b"")): 7 for n in range(10_000)}
     section = Section(synced=many)

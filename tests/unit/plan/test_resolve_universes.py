@@ -133,6 +133,7 @@ def newer(universe: Universe, roots: Sequence[str], found: Mapping[str, str]) ->
     ]
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("block", range(10))
 def test_what_can_be_solved_is_solved_in_any_order(block: int) -> None:
     solved = 0

@@ -205,6 +205,7 @@ def test_no_way_out(text: str) -> None:
     assert error.place.startswith("f:1:")
 
 
+@pytest.mark.scale
 def test_no_template_becomes_code() -> None:
     """In a process of its own, because an audit hook stays for good."""
     script = (

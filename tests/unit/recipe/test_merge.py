@@ -148,6 +148,7 @@ def test_replace_always_gives_the_new_value(base: Node, over: Node) -> None:
     assert plain(overlay(base, edit)) == plain(over)
 
 
+@pytest.mark.scale
 @settings(max_examples=examples(25))
 @given(MAPS, MAPS)
 def test_two_maps_merge_or_name_the_first_misfit(base: Node, over: Node) -> None:

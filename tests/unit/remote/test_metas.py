@@ -43,6 +43,7 @@ def test_what_is_a_meta_tag(text: str, found: list[dict[str, str]]) -> None:
     assert list(metas(text)) == found
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(
     "part",
     [

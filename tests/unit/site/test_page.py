@@ -337,6 +337,7 @@ def test_the_commands_that_fetch_a_container_are_words_of_a_shell() -> None:
     assert "curl" not in container_page(Site("here"), BOX, frozenset())
 
 
+@pytest.mark.scale
 def test_many_packages_are_listed_by_category() -> None:
     many = [named(f"c{n % 7}/p{n}", "1") for n in range(MOST_ON_ROOT + 1)]
     links = Reader(root_page(SITE, (), many, ())).links
@@ -383,6 +384,7 @@ def test_text_of_anybody_is_text(written: str) -> None:
     assert not re.search("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown)
 
 
+@pytest.mark.scale
 @given(anything, anything, anything, anything)
 def test_pages_of_hostile_values_stay_pages(a: str, b: str, c: str, d: str) -> None:
     package = PackageEntry(KEY, a, b, (c, f"-{d}"), (a,), True, 1, (c,), (d,), b, "d" * 64)

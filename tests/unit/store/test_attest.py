@@ -89,6 +89,7 @@ SAMPLE = Artifact(
 )
 
 
+@pytest.mark.scale
 @settings(max_examples=examples(60), deadline=None)
 @given(artifact=artifacts, builder=builders)
 def test_everything_survives(artifact: Artifact, builder: str) -> None:
