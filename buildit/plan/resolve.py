@@ -58,13 +58,17 @@ class Demand:
     chain: tuple[str, ...]
     place: str
 
+    @property
+    def name(self) -> str:
+        return self.atom.name
+
     def __str__(self) -> str:
         return f"{' -> '.join((*self.chain, str(self.atom)))} ({self.place})"
 
     @property
     def order(self) -> tuple[str, str, tuple[str, ...], str]:
         """What demands are sorted by."""
-        return (self.atom.name, str(self.atom), self.chain, self.place)
+        return (self.name, str(self.atom), self.chain, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class _Offer:
         return self.known[name, version]
 
     def satisfies(self, demand: Demand, version: Version) -> bool:
-        name = demand.atom.name
+        name = demand.name
         if self.unminded is not None and demand.order == self.unminded.order:
             return True
         if not demand.atom.matches_version(name, version):
@@ -143,6 +147,13 @@ class _Offer:
         for version in self.versions(name, demands[-1].place):
             if all(self.satisfies(demand, version) for demand in demands):
                 yield version
+
+
+def _by_name(demands: Iterable[Demand]) -> dict[str, list[Demand]]:
+    found: dict[str, list[Demand]] = {}
+    for demand in demands:
+        found.setdefault(demand.name, []).append(demand)
+    return found
 
 
 def _demands(evaluated: Evaluated, chain: tuple[str, ...]) -> tuple[Demand, ...]:
@@ -167,12 +178,9 @@ def _answer(
     """
     versions: dict[str, Version] = {}
     chosen: dict[str, Evaluated] = {}
-    demands: dict[str, list[Demand]] = {}
-    queue = deque(roots)
-    while queue:
-        demand = queue.popleft()
-        name = demand.atom.name
-        demands.setdefault(name, []).append(demand)
+    queue = list(roots)
+    for demand in queue:  # which grows
+        name = demand.name
         if name not in versions:
             version = choose(name, demand)
             if version is None:
@@ -188,21 +196,19 @@ def _answer(
     }
     return Selection(
         {name: chosen[name] for name in TopologicalSorter(graph).static_order()},
-        {name: tuple(each) for name, each in demands.items()},
+        {name: tuple(each) for name, each in _by_name(queue).items()},
     )
 
 
 def _straight(roots: tuple[Demand, ...], offer: _Offer) -> Selection | None:
     """The answer where no choice has to be undone, in one walk: nearly always."""
-    first: dict[str, list[Demand]] = {}
-    for demand in roots:
-        first.setdefault(demand.atom.name, []).append(demand)
+    first = _by_name(roots)
+
+    def choose(name: str, demand: Demand) -> Version | None:
+        return next(offer.fitting(name, first.get(name, [demand])), None)
+
     with suppress(CycleError):
-        return _answer(
-            roots,
-            offer,
-            lambda name, demand: next(offer.fitting(name, first.get(name, [demand])), None),
-        )
+        return _answer(roots, offer, choose)
     return None
 
 
@@ -226,8 +232,6 @@ class _Provider(AbstractProvider[Demand, _Candidate, str]):
         self._offer = offer
 
     def identify(self, requirement_or_candidate: Demand | _Candidate) -> str:
-        if isinstance(requirement_or_candidate, Demand):
-            return requirement_or_candidate.atom.name
         return requirement_or_candidate.name
 
     def get_preference(
@@ -239,7 +243,7 @@ class _Provider(AbstractProvider[Demand, _Candidate, str]):
         backtrack_causes: Causes,
     ) -> tuple[bool, int, str]:
         """What a conflict was about first, then what is nearest to the container, then by name."""
-        causes = {cause.requirement.atom.name for cause in backtrack_causes}
+        causes = {cause.requirement.name for cause in backtrack_causes}
         depths = (len(each.requirement.chain) for each in information[identifier])
         return (identifier not in causes, min(depths, default=0), identifier)
 
@@ -279,10 +283,9 @@ def _solved(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version]:
     Raises:
         ResolutionImpossible: there is none.
     """
-    provider = _Provider(offer)
     reporter: BaseReporter[Demand, _Candidate, str] = BaseReporter()
     try:
-        state = Resolution(provider, reporter).resolve(roots, max_rounds=_ROUNDS)
+        state = Resolution(_Provider(offer), reporter).resolve(roots, max_rounds=_ROUNDS)
     except ResolutionImpossible:
         found = _tried(roots, offer)
         if found is None:
@@ -296,33 +299,28 @@ def _tried(roots: tuple[Demand, ...], offer: _Offer) -> dict[str, Version] | Non
     left = _STEPS
 
     def search(
-        chosen: dict[str, Version], demands: dict[str, tuple[Demand, ...]]
+        chosen: dict[str, Version], demands: dict[str, list[Demand]]
     ) -> dict[str, Version] | None:
         nonlocal left
         open_ = [name for name in demands if name not in chosen]
         if not open_:
             return chosen
         name = min(open_, key=lambda one: (len(demands[one][0].chain), one))
+        asked = demands[name][0]
         for version in offer.fitting(name, demands[name]):
             left -= 1
             if left < 0 or len(chosen) == _DEEPEST:
                 return None
-            asked = demands[name][0]
             wanted = _demands(offer.evaluated(name, version, asked.place), asked.chain)
             tried = {**chosen, name: version}
             if all(offer.satisfies(w, tried[w.atom.name]) for w in wanted if w.atom.name in tried):
-                more = dict(demands)
-                for one in wanted:
-                    more[one.atom.name] = (*more.get(one.atom.name, ()), one)
-                found = search(tried, more)
+                known = (each for named in demands.values() for each in named)
+                found = search(tried, _by_name((*known, *wanted)))
                 if found is not None:
                     return found
         return None
 
-    first: dict[str, tuple[Demand, ...]] = {}
-    for demand in roots:
-        first[demand.atom.name] = (*first.get(demand.atom.name, ()), demand)
-    return search({}, first)
+    return search({}, _by_name(roots))
 
 
 def _searched(roots: tuple[Demand, ...], offer: _Offer) -> Selection:
@@ -366,25 +364,17 @@ def _newest(roots: tuple[Demand, ...], offer: _Offer, found: Selection) -> Selec
     while changed:
         changed = False
         for name in sorted(found.chosen):
-            better = _with_newer(roots, offer, found, name)
-            if better is not None:
-                found, changed = better, True
+            versions = {one: Version.parse(e.package.version) for one, e in found.chosen.items()}
+            for version in offer.fitting(name, found.demands[name]):
+                if version == versions[name]:
+                    break
+                tried = {**versions, name: version}
+                with suppress(CycleError):
+                    better = _answer(roots, offer, lambda one, _: tried.get(one))  # noqa: B023
+                    if better is not None:
+                        found, changed = better, True
+                        break
     return found
-
-
-def _with_newer(
-    roots: tuple[Demand, ...], offer: _Offer, found: Selection, name: str
-) -> Selection | None:
-    versions = {one: Version.parse(each.package.version) for one, each in found.chosen.items()}
-    for version in offer.fitting(name, found.demands[name]):
-        if version == versions[name]:
-            return None
-        tried = {**versions, name: version}
-        with suppress(CycleError):
-            better = _answer(roots, offer, lambda one, _: tried.get(one))  # noqa: B023 - used here
-            if better is not None:
-                return better
-    return None
 
 
 def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> UnsatisfiableError:
@@ -395,9 +385,7 @@ def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> Uns
     """
     demands = sorted({cause.requirement for cause in causes}, key=lambda demand: demand.order)
     change = _change(roots, offer, demands)
-    by_name: dict[str, list[Demand]] = {}
-    for demand in demands:
-        by_name.setdefault(demand.atom.name, []).append(demand)
+    by_name = _by_name(demands)
     for name, asked in by_name.items():
         known = offer.versions(name, asked[-1].place)
         named = [v for v in known if all(d.atom.matches_version(name, v) for d in asked)]
@@ -428,31 +416,27 @@ def _change(roots: tuple[Demand, ...], offer: _Offer, causes: Collection[Demand]
             versions = _solved(roots, replace(offer, unminded=cause))
         except ResolutionImpossible:
             continue
-        name = cause.atom.name
+        name = cause.name
         return f"without {cause.atom} ({cause.place}), {name}-{versions[name]} fits"
     return ""
 
 
 def _unset(demands: Sequence[Demand], evaluated: Evaluated, change: str) -> UnsatisfiableError:
     """The error of a flag that is not as it is asked for."""
-    demand, refusal = next(
-        (demand, refusal)
-        for demand in demands
-        if (refusal := demand.atom.refusal(evaluated.flags)) is not None
-    )
-    name = demand.atom.name
-    origins = tuple(
-        f"{dep.flag}: {evaluated.settings[dep.flag].origin}"
+    flags, settings = evaluated.flags, evaluated.settings
+    demand = next(one for one in demands if one.atom.refusal(flags) is not None)
+    name, asker = demand.name, ("the container", *demand.chain)[-1]
+    remedy = _remedy(name, demand.atom, settings)
+    origins = (
+        f"{dep.flag}: {settings[dep.flag].origin}"
         for dep in demand.atom.use
-        if dep.flag in evaluated.settings
+        if dep.flag in settings
     )
-    remedy = _remedy(name, demand.atom, evaluated.settings)
     return UnsatisfiableError(
-        f"{name} is not as {demand.chain[-1] if demand.chain else 'the container'} "
-        f"needs it: {refusal}",
+        f"{name} is not as {asker} needs it: {demand.atom.refusal(flags)}",
         place=demand.place,
         hint=f"{remedy}; or {change}" if change else remedy,
-        details=origins,
+        details=tuple(origins),
     )
 
 

@@ -41,18 +41,15 @@ def parse_yaml(text: str, file: str) -> Node:
     Raises:
         RecipeError: `text` is not a YAML document within the rules above.
     """
+    # libyaml's loader where PyYAML was built with it: ten times faster, the same events.
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     try:
-        return document(text, file, _loader())
+        return document(text, file, loader)
     except yaml.YAMLError as error:
         raise _syntax(error, text, file) from error
     except (ValueError, OverflowError, RecursionError) as error:
         # PyYAML leaks these for a few malformed escapes (`"\UFFFFFFFF"`).
         raise RecipeError(f"this is not YAML: {error}", place=file) from error
-
-
-def _loader() -> type[yaml.SafeLoader | yaml.CSafeLoader]:
-    """libyaml's loader where PyYAML was built with it: ten times faster, the same events."""
-    return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Node:
@@ -69,16 +66,13 @@ def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoad
     next(events)  # the end of the document
     after = next(events)
     if not isinstance(after, yaml.StreamEndEvent):
-        raise reading.error(
-            "a second document begins here; a file holds one", after, "remove the line `---`"
-        )
+        message = "a second document begins here; a file holds one"
+        raise reading.error(message, after, "remove the line `---`")
     if isinstance(root, Scalar) and not root.text:
         raise _empty(file)
     stray = _stray_tab(reading.lines, reading.spans) if "\t" in text else None
     if stray is not None:
-        raise RecipeError(
-            "a tab stands here", place=str(Place(file, stray[0] + 1, stray[1] + 1)), hint=_NO_TABS
-        )
+        raise _tab(file, *stray)
     return root
 
 
@@ -159,10 +153,11 @@ class _Reading:
         self._charge(1, depth, event)
         if isinstance(event, yaml.ScalarEvent):
             found = _Sized(self._scalar(event), 1, 1)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            found = self._sequence(event, depth)
         else:
-            found = self._mapping(event, depth)
+            self.flow += bool(event.flow_style)
+            inside = self._sequence if isinstance(event, yaml.SequenceStartEvent) else self._mapping
+            found = inside(event, depth)
+            self.flow -= bool(event.flow_style)
         if event.anchor is not None:
             self.anchors[event.anchor] = found
         return found
@@ -182,15 +177,12 @@ class _Reading:
     def _charge(self, nodes: int, depth: int, event: yaml.Event) -> None:
         self.total += nodes
         if depth > MAX_DEPTH:
-            raise self.error(
-                f"the document is nested deeper than {MAX_DEPTH} levels", event, "flatten it"
-            )
+            message = f"the document is nested deeper than {MAX_DEPTH} levels"
+            raise self.error(message, event, "flatten it")
         if self.total > MAX_NODES:
-            raise self.error(
-                f"the document has more than {MAX_NODES} values, aliases expanded",
-                event,
-                "write out what the aliases stand for, or split the file",
-            )
+            message = f"the document has more than {MAX_NODES} values, aliases expanded"
+            hint = "write out what the aliases stand for, or split the file"
+            raise self.error(message, event, hint)
 
     def _alias(self, event: yaml.AliasEvent, depth: int) -> _Sized:
         name = event.anchor or ""
@@ -217,19 +209,16 @@ class _Reading:
     def _same_everywhere(self, event: yaml.ScalarEvent) -> None:
         """Refuse what only one of PyYAML's two readers takes, and note where tabs may be."""
         line, column = _start(event)
-        end = (
-            (line, column)
-            if event.end_mark is None
-            else (event.end_mark.line, event.end_mark.column)
-        )
+        end = _end(event)
         if event.style in ("'", '"'):
             quote = self.lines[line].find(event.style, column)  # after an anchor
             self.spans.append(((line, max(column, quote)), end))
         elif event.style:
             self.spans.append(((line + 1, 0), end))
             header = self.lines[line][column:].split("#", 1)[0]
-            first = next((one for one in event.value.split("\n") if one), "")
-            if first.startswith("\t") and not any(char.isdigit() for char in header):
+            if event.value.lstrip("\n").startswith("\t") and not any(
+                char.isdigit() for char in header
+            ):
                 raise self.error("this text begins with a tab", event, _NO_TABS)
         elif self.flow and "?" in event.value[1:]:
             hint = f'put quotes around it: "{event.value}"'
@@ -239,9 +228,9 @@ class _Reading:
         """Where the text begins, if each of its lines is a line of the file."""
         line, column = _start(event)
         if event.style == "|":
-            first = next((one for one in event.value.split("\n") if one), "")
-            row = line + 1 + event.value[: event.value.find(first)].count("\n")
-            indent = len(self.lines[row]) - len(first) if first else 0
+            text = event.value.lstrip("\n")
+            row = line + 1 + len(event.value) - len(text)
+            indent = len(self.lines[row]) - len(text.split("\n", 1)[0]) if text else 0
             return Place(self.file, line + 2, indent + 1)
         if event.end_mark is None or event.end_mark.line != line:
             return None
@@ -249,33 +238,22 @@ class _Reading:
 
     def _sequence(self, start: yaml.Event, depth: int) -> _Sized:
         items: list[_Sized] = []
-        flow = bool(getattr(start, "flow_style", False))
-        self.flow += flow
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             items.append(self.node(event, depth + 1))
-        self.flow -= flow
         node = Sequence(tuple(item.node for item in items), self.place(start))
-        return _Sized(node, *_extent(items))
+        return _around(node, items, 1)
 
     def _mapping(self, start: yaml.Event, depth: int) -> _Sized:
         inside: list[_Sized] = []
         items: dict[str, tuple[Scalar, Node]] = {}
-        flow = bool(getattr(start, "flow_style", False))
-        self.flow += flow
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self._key(event, depth + 1)
             if before := items.get(key.text):
-                raise self.error(
-                    f"the key {key.text!r} is written twice",
-                    event,
-                    f"the first one is at {before[0].place}; remove one of them",
-                )
-            value = self.node(next(self.events), depth + 1)
-            inside.append(value)
-            items[key.text] = (key, value.node)
-        self.flow -= flow
-        size, height = _extent(inside)
-        return _Sized(Mapping(tuple(items.values()), self.place(start)), size + len(items), height)
+                hint = f"the first one is at {before[0].place}; remove one of them"
+                raise self.error(f"the key {key.text!r} is written twice", event, hint)
+            inside.append(self.node(next(self.events), depth + 1))
+            items[key.text] = (key, inside[-1].node)
+        return _around(Mapping(tuple(items.values()), self.place(start)), inside, 1 + len(items))
 
     def _key(self, event: yaml.Event, depth: int) -> Scalar:
         if not isinstance(event, yaml.ScalarEvent):
@@ -291,15 +269,25 @@ class _Reading:
         return key
 
 
+def _tab(file: str, row: int, column: int) -> RecipeError:
+    place = str(Place(file, row + 1, column + 1))
+    return RecipeError("a tab stands here", place=place, hint=_NO_TABS)
+
+
 def _start(event: yaml.Event) -> tuple[int, int]:
     """Line and column where `event` begins, from 0."""
     mark = event.start_mark
     return (0, 0) if mark is None else (mark.line, mark.column)
 
 
-def _extent(inside: list[_Sized]) -> tuple[int, int]:
-    size = 1 + sum(one.size for one in inside)
-    return size, 1 + max((one.height for one in inside), default=0)
+def _end(event: yaml.Event) -> tuple[int, int]:
+    mark = event.end_mark
+    return _start(event) if mark is None else (mark.line, mark.column)
+
+
+def _around(node: Node, inside: list[_Sized], own: int) -> _Sized:
+    height = 1 + max((one.height for one in inside), default=0)
+    return _Sized(node, own + sum(one.size for one in inside), height)
 
 
 def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
@@ -316,19 +304,15 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
     while blank and not lines[blank].strip() and "\t" not in lines[blank]:
         blank -= 1
     if "\t" in lines[blank] and not lines[blank].strip():
-        place = Place(file, blank + 1, lines[blank].index("\t") + 1)
-        return RecipeError("a tab stands here", place=str(place), hint=_NO_TABS)
+        return _tab(file, blank, lines[blank].index("\t"))
     while row and not lines[row].strip():  # the end of the file: show what is before it
         row -= 1
         column = len(lines[row])
     message = f"this is not YAML: {error.problem}"
     if error.context and error.context_mark is not None:
         message += f" ({error.context} from line {error.context_mark.line + 1})"
-    return RecipeError(
-        message,
-        place=str(Place(file, row + 1, column + 1)),
-        hint=_advice(lines, row, column, error.problem or ""),
-    )
+    hint = _advice(lines, row, column, error.problem or "")
+    return RecipeError(message, place=str(Place(file, row + 1, column + 1)), hint=hint)
 
 
 def _advice(lines: list[str], row: int, column: int, problem: str) -> str:
@@ -337,7 +321,8 @@ def _advice(lines: list[str], row: int, column: int, problem: str) -> str:
         return _NO_TABS
     if "mapping values" in problem:
         above = next((one for one in reversed(lines[:row]) if one.strip()), "")
-        if above and _indent(line) > _indent(above) and ":" in above:
+        deeper = len(line) - len(line.lstrip(" ")) > len(above) - len(above.lstrip(" "))
+        if deeper and ":" in above:
             return "indent this line as the one above, if both belong together"
         return "put quotes around a value that holds ': '"
     if "cannot start" in problem:
@@ -345,7 +330,3 @@ def _advice(lines: list[str], row: int, column: int, problem: str) -> str:
     if "'?'" in problem:
         return "put quotes around a value in brackets that holds a '?'"
     return "check the indentation, quotes and brackets here and just above"
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
