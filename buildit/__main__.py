@@ -13,8 +13,6 @@ GARBAGE = 50_000
 while plans and listings are read."""
 
 
-_INTERRUPTED = 130
-"""The exit code of `errors.Interrupted`."""
 _BEGINNING = (1, 2, 3, 15)
 """SIGHUP, SIGINT, SIGQUIT and SIGTERM, which `cli.main` catches once it is there."""
 
@@ -27,8 +25,7 @@ def main() -> None:
         code = _run()
     except KeyboardInterrupt:
         _forgo()
-        _interrupted()
-        code = _INTERRUPTED
+        code = _interrupted()
     else:
         _forgo()
     _end_streams()
@@ -69,19 +66,11 @@ def _forgo() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _interrupted() -> None:
-    text = "interrupted"
-    if "--json" in sys.argv[1:]:
-        text = (
-            f'{{"event": "error", "kind": "Interrupted", "exit": {_INTERRUPTED}, '
-            f'"message": "{text}", "place": null, "hint": null, "details": []}}\n'
-        )
-    else:
-        text = f"buildit: error: {text}\n"
-    from contextlib import suppress
+def _interrupted() -> int:
+    from buildit.cli.failing import fail
+    from buildit.errors import Interrupted
 
-    with suppress(OSError):
-        os.write(2, text.encode())
+    return fail(Interrupted("interrupted"), sys.stderr, as_json="--json" in sys.argv[1:])
 
 
 def _open_streams() -> None:

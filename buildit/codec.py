@@ -16,12 +16,13 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -138,8 +139,6 @@ def _reader(kind: Any) -> _Read:
         return lambda data: data
     if kind in (Digest, BuildKey):
         return _hex64
-    if isinstance(kind, typing.NewType):
-        return _reader(kind.__supertype__)
     if kind in _NAMES or kind is type(None):
         return _exactly(kind)
     if kind is float:
@@ -148,10 +147,10 @@ def _reader(kind: Any) -> _Read:
         return _one_of(args)
     if origin in (typing.Union, types.UnionType):
         return _union(args)
-    if origin is tuple:
-        return _many(tuple, args[0]) if args[1:] == (...,) else _fixed(args)
-    if origin is frozenset:
-        return _unique(args[0])
+    if origin is tuple and args[1:] != (...,):
+        return _fixed(args)
+    if origin in (tuple, frozenset):
+        return _many(origin, args[0])
     if origin in (Mapping, dict):
         return _map(*args)
     if is_dataclass(kind):
@@ -208,43 +207,37 @@ def _made(kind: type[Enum]) -> _Read:
     return read
 
 
-def _each(data: Any, inner: _Read) -> list[object]:
+def _each(data: Any, readers: Iterable[_Read]) -> list[object]:
     _expect(data, list)
     found: list[object] = []
     try:
-        for one in data:
-            found.append(inner(one))  # noqa: PERF401 - the index is wanted where one is refused
+        for inner, one in zip(readers, data, strict=False):
+            found.append(inner(one))
     except CodecError as error:
         raise error.within(len(found)) from None
     return found
 
 
-def _many(kind: Callable[[list[object]], object], of: object) -> _Read:
+def _many(kind: type[tuple[object, ...] | frozenset[object]], of: object) -> _Read:
     inner = _reader(of)
-    return lambda data: kind(_each(data, inner))
+
+    def read(data: Any) -> object:
+        found = kind(_each(data, repeat(inner)))
+        if len(found) != len(data):
+            raise CodecError("a member stands twice")
+        return found
+
+    return read
 
 
 def _fixed(of: tuple[object, ...]) -> _Read:
     inner = tuple(_reader(one) for one in of)
 
     def read(data: Any) -> object:
-        _expect(data, list)
+        found = tuple(_each(data, inner))
         if len(data) != len(inner):
             raise CodecError(f"it does not have {len(inner)} members")
-        rest = iter(inner)
-        return tuple(_each(data, lambda one: next(rest)(one)))  # noqa: PLW0108 - each its own
-
-    return read
-
-
-def _unique(of: object) -> _Read:
-    inner = _reader(of)
-
-    def read(data: Any) -> object:
-        found = _each(data, inner)
-        if len(set(found)) != len(found):
-            raise CodecError("a member stands twice")
-        return frozenset(found)
+        return found
 
     return read
 

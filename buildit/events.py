@@ -9,14 +9,19 @@ from buildit.digest import BuildKey, Digest
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class Event:
+    """One thing that happened: each kind of it is a class below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
     """A container build begins: `label` is `Author/name-version`."""
 
     label: str
 
 
 @dataclass(frozen=True, slots=True)
-class Processing:
+class Processing(Event):
     """A package that the container names: where it is defined, and its key."""
 
     origin: str
@@ -25,7 +30,7 @@ class Processing:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Event):
     """What is about to happen, before it does."""
 
     reused: int
@@ -34,7 +39,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetching:
+class Fetching(Event):
     """Bytes of one download so far; `total` is None while unknown."""
 
     name: str
@@ -44,7 +49,7 @@ class Fetching:
 
 
 @dataclass(frozen=True, slots=True)
-class LocationFailed:
+class LocationFailed(Event):
     """A location did not serve what was asked; the next one is tried."""
 
     name: str
@@ -53,14 +58,14 @@ class LocationFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reused:
+class Reused(Event):
     key: BuildKey
     name: str
     origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class Recalled(Event):
     """A build that need not be made: another key had the same inputs, byte for byte."""
 
     key: BuildKey
@@ -69,7 +74,7 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Event):
     """No known location has the key."""
 
     key: BuildKey
@@ -77,7 +82,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Building:
+class Building(Event):
     """`reason` says why: `first build`, `patch #2 changed`, …"""
 
     key: BuildKey
@@ -86,34 +91,34 @@ class Building:
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseStarted:
+class PhaseStarted(Event):
     key: BuildKey
     name: str
     phase: str
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class Built(Event):
     key: BuildKey
     name: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class BuildFailed:
+class BuildFailed(Event):
     key: BuildKey
     name: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Packaging:
+class Packaging(Event):
     name: str
     format: str
 
 
 @dataclass(frozen=True, slots=True)
-class Emitted:
+class Emitted(Event):
     name: str
     format: str
     path: str
@@ -121,7 +126,7 @@ class Emitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Uploading:
+class Uploading(Event):
     """`what` (packages, images) on its way to a repository: bytes so far, and in all."""
 
     repository: str
@@ -132,31 +137,12 @@ class Uploading:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Event):
     """One line that the user should see; `warning` where it may need action."""
 
     message: str
     warning: bool = False
 
-
-Event = (
-    Started
-    | Processing
-    | Planned
-    | Fetching
-    | LocationFailed
-    | Reused
-    | Recalled
-    | Missing
-    | Building
-    | PhaseStarted
-    | Built
-    | BuildFailed
-    | Packaging
-    | Emitted
-    | Uploading
-    | Notice
-)
 
 Reporter = Callable[[Event], None]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -63,4 +62,4 @@ def push_verb(invocation: Invocation, asked: Requested) -> None:
     """Publish the packages, the spec and the images of DIR; build it first."""
     with asked.screen() as screen:
         done = building.push(asked.options, screen, invocation.stop)
-    give(done, _pushed_lines, lambda all_: [*map(asdict, all_)], as_json=asked.as_json)
+    give(done, _pushed_lines, as_json=asked.as_json)

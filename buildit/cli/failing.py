@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from buildit.cli.screen import printable, to_nowhere, unwritable
+from buildit.cli.screen import printable, unwritable
 from buildit.errors import BuilditError, Interrupted, StoreError
 
 BUG = 70
@@ -106,12 +106,12 @@ def bug(error: BaseException, stream: TextIO, logs: Path, *, as_json: bool = Fal
     kept = _keep(text, logs)
     name = printable(_short(f"{type(error).__name__}: {error}"))
     where = f"report it with {kept}" if kept else f"run it again with {DEBUG}=1 and report that"
-    message = f"this is a bug of buildit: {name}"
+    known = BuilditError(f"this is a bug of buildit: {name}", hint=where)
     if as_json:
-        plain = {"event": "error", "kind": "Bug", "exit": BUG, "message": message, "place": None}
-        _say(stream, [json.dumps({**plain, "hint": where, "details": shown})])
+        plain = {**error_plain(known), "kind": "Bug", "exit": BUG, "details": shown}
+        _say(stream, [json.dumps(plain)])
     else:
-        _say(stream, [*shown, f"buildit: error: {message}", f"hint: {where}"])
+        _say(stream, [*shown, *error_lines(known)])
     return BUG
 
 
@@ -120,12 +120,6 @@ def _say(stream: TextIO, lines: Sequence[str]) -> None:
     with suppress(OSError, ValueError):
         stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()
-
-
-def closed_pipe() -> int:
-    """The reader of stdout is gone: nothing more is written there, even by Python at its end."""
-    to_nowhere(sys.stdout)
-    return PIPE_CLOSED
 
 
 def stuck(error: BaseException) -> StoreError | None:

@@ -32,17 +32,12 @@ class _Row:
     def text(self, now: float) -> str:
         seconds = int(now - self.since)
         clock = f"{seconds // 60}:{seconds % 60:02}"
-        return f"  {_fitted(self.label)} {clock:>6}  {self._bar()}{self.note}"
-
-    def _bar(self) -> str:
-        if not self.total:
-            return ""
-        filled = min(_BAR, self.received * _BAR // self.total)
-        return f"{'━' * filled}{'╌' * (_BAR - filled)}  "
-
-
-def _fitted(label: str) -> str:
-    return f"{label:<{_NAME}}" if len(label) <= _NAME else f"{label[: _NAME - 1]}…"
+        label = self.label if len(self.label) <= _NAME else f"{self.label[: _NAME - 1]}…"
+        bar = ""
+        if self.total:
+            filled = min(_BAR, self.received * _BAR // self.total)
+            bar = f"{'━' * filled}{'╌' * (_BAR - filled)}  "
+        return f"  {label:<{_NAME}} {clock:>6}  {bar}{self.note}"
 
 
 class LiveScreen(PlainScreen):

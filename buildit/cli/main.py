@@ -17,9 +17,9 @@ from types import FrameType
 
 import click
 
-from buildit.cli.failing import bug, closed_pipe, fail, known_error, stuck
+from buildit.cli.failing import PIPE_CLOSED, bug, fail, known_error, stuck
 from buildit.cli.options import Invocation
-from buildit.cli.screen import say
+from buildit.cli.screen import say, to_nowhere
 from buildit.errors import Interrupted, UsageError
 
 _EPILOG = (
@@ -155,7 +155,8 @@ def run_argv(argv: Sequence[str]) -> int:
             say()
             return code
     except BrokenPipeError:
-        return closed_pipe()
+        to_nowhere(sys.stdout)  # its reader is gone: nothing more is written, even at Python's end
+        return PIPE_CLOSED
     except click.ClickException as error:
         return fail(_usage(error), sys.stderr, as_json=as_json)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that can tell

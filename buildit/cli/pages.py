@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from buildit.cli.options import JSON, own_store
@@ -23,4 +21,4 @@ def pages_verb(what: str, title: str, url: str, as_json: bool) -> None:
     """
     with own_store() as (opened, settings):
         done = repage(what, settings.repositories, settings.trust, opened, silent, title, url)
-    give(done, lambda one: (f"{one.path}  {one.written} files written",), asdict, as_json=as_json)
+    give(done, lambda one: (f"{one.path}  {one.written} files written",), as_json=as_json)

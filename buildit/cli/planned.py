@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -22,6 +22,7 @@ from buildit.cli.options import (
     unknown_package,
 )
 from buildit.cli.screen import columns, give, printable
+from buildit.codec import to_plain
 from buildit.commands import preparing
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import LOCK_FILE
@@ -84,13 +85,13 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
                 **_about(one.node, one.state),
                 "origin": one.node.about.origin,
                 "why": one.why,
-                "dependencies": [asdict(dependency) for dependency in one.node.inputs.dependencies],
+                "dependencies": to_plain(one.node.inputs.dependencies),
                 "run": [need.key for need in one.node.run_needs()],
                 "record": json.loads(one.node.record),
             }
             for one in found.packages
         ],
-        "fetch": [asdict(lacking) for lacking in found.fetches],
+        "fetch": to_plain(found.fetches),
     }
 
 
@@ -154,10 +155,8 @@ def relock(
     """
     directory, names = split_words(words)
     if names and not update:
-        raise UsageError(
-            f"{names[0]!r} is not the directory of a container",
-            hint=f"name one, or let it move: buildit lock --update {names[0]}",
-        )
+        hint = f"name one, or let it move: buildit lock --update {names[0]}"
+        raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(options, directory=directory, update=chosen)
     prepared = preparing.with_synced(preparing.prepare(asked, report))
@@ -221,10 +220,8 @@ def _asked_about(words: tuple[str, ...]) -> tuple[Path, str | None]:
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is one word too many", hint="buildit why [DIR] [PACKAGE]")
     if not (directory / CONTAINER_FILE).exists():
-        raise UsageError(
-            f"there is no {CONTAINER_FILE} in {directory}",
-            hint="name the directory of a container first: buildit why containers/web/ nginx",
-        )
+        hint = "name the directory of a container first: buildit why containers/web/ nginx"
+        raise UsageError(f"there is no {CONTAINER_FILE} in {directory}", hint=hint)
     return directory, rest[0] if rest else None
 
 
@@ -279,8 +276,8 @@ def _why_plain(one: Why) -> dict[str, object]:
     return {
         **_about(one.node, one.state),
         "place": one.place,
-        "closest": None if one.closest is None else asdict(one.closest),
-        "strangers": [asdict(stranger) for stranger in one.strangers],
+        "closest": to_plain(one.closest),
+        "strangers": to_plain(one.strangers),
     }
 
 

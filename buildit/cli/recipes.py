@@ -84,11 +84,8 @@ def _alone(directory: Path, wanted: str | None) -> Package:
     versions = catalog.versions(name, place)
     version = Version.parse(wanted, place=place) if wanted else versions[0]
     if version not in versions:
-        raise UsageError(
-            f"{name} has no version {wanted}",
-            place=place,
-            hint=f"it has: {', '.join(map(str, versions))}",
-        )
+        hint = f"it has: {', '.join(map(str, versions))}"
+        raise UsageError(f"{name} has no version {wanted}", place=place, hint=hint)
     return catalog.package(name, versions[versions.index(version)], place)
 
 

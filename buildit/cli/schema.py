@@ -106,10 +106,9 @@ def write_schemas(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
             directory.mkdir(parents=True, exist_ok=True)
             path.write_text(schema_text(name), "utf-8")
         except OSError as error:
+            hint = "name a directory that you may write: --output DIR"
             raise StoreError(
-                f"the schema cannot be written: {error.strerror}",
-                place=str(path),
-                hint="name a directory that you may write: --output DIR",
+                f"the schema cannot be written: {error.strerror}", place=str(path), hint=hint
             ) from error
         written.append(path)
     return tuple(written)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import TextIO, TypeVar
 
 from buildit import events
+from buildit.codec import to_plain
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import StoreError
 from buildit.model.amount import size
@@ -46,7 +47,7 @@ def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> tuple[str, ...
 def give(
     found: _Result,
     lines: Callable[[_Result], Iterable[str]],
-    plain: Callable[[_Result], object],
+    plain: Callable[[_Result], object] = to_plain,
     *,
     as_json: bool,
 ) -> None:

@@ -107,11 +107,8 @@ def _found_build(store: Store, text: str) -> Found:
         return found
     failure = find_failure(store, key)
     if failure is not None:
-        raise UsageError(
-            f"the build failed: {failure.message}",
-            place=text,
-            hint=f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`",
-        )
+        hint = f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`"
+        raise UsageError(f"the build failed: {failure.message}", place=text, hint=hint)
     raise UsageError(
         f"the build is not whole: {found.reasons[0]}",
         place=text,
@@ -288,10 +285,9 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
         if is_hex64(name) and store.has(parse_digest(name)):
             store.tree(parse_digest(name))  # that of a layer, which can be unpacked again
         elif not (store.root / "trees" / name).is_dir():
+            hint = "build it again, then enter it"
             raise StoreError(
-                f"the tree {name[:12]} of its root was collected meanwhile",
-                place=label,
-                hint="build it again, then enter it",
+                f"the tree {name[:12]} of its root was collected meanwhile", place=label, hint=hint
             )
     return failure.work, kept
 
@@ -317,10 +313,9 @@ def shell_verb(build: str | None) -> int:
     with own_store() as (store, settings):
         failure = _failure_of(store, build)
         if failure is None:
+            hint = f"see what it left: `buildit show --files {build}`"
             raise UsageError(
-                "this build did not fail: no tree of it is kept",
-                place=build,
-                hint=f"see what it left: `buildit show --files {build}`",
+                "this build did not fail: no tree of it is kept", place=build, hint=hint
             )
         work, kept = room_of(failure, store, settings.limits)
         for line in introduction(failure, kept):

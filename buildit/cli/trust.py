@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import click
 
@@ -50,7 +49,7 @@ def trust_verb(context: click.Context, as_json: bool) -> None:
         return
     with own_store() as (store, settings):
         found = trusting(settings.trust, store)
-    give(found, _trusting_lines, asdict, as_json=as_json)
+    give(found, _trusting_lines, as_json=as_json)
 
 
 @trust_verb.command("add")
@@ -65,4 +64,4 @@ def _add(key: str, who: str | None, as_json: bool) -> None:
     """
     with own_store() as (store, settings):
         done = add_signer(settings.trust, store, key, who)
-    give(done, _added_lines, asdict, as_json=as_json)
+    give(done, _added_lines, as_json=as_json)

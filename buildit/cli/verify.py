@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from buildit.cli.options import JSON, PATH
 from buildit.cli.screen import columns, give, printable
+from buildit.codec import to_plain
 from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
@@ -34,10 +34,7 @@ def report_lines(found: Report) -> tuple[str, ...]:
 
 
 def report_plain(found: Report) -> dict[str, object]:
-    images = [
-        {**asdict(image), "path": str(image.path), "statement": kept_statement(image.path)}
-        for image in found.images
-    ]
+    images = [{**to_plain(one), "statement": kept_statement(one.path)} for one in found.images]
     return {"passed": found.passed(), "images": images, "differences": found.differences}
 
 

@@ -235,10 +235,9 @@ def parse_name(text: str, *, place: str | None = None) -> tuple[str, Version | N
     """
     atom = Atom.parse(text, place=place)
     if atom.use or atom.operator not in (Operator.ANY, Operator.EXACT):
+        hint = "operators and [flags] are for dependencies"
         raise RecipeError(
-            f"{text!r} must be category/name or category/name-version",
-            place=place,
-            hint="operators and [flags] are for dependencies",
+            f"{text!r} must be category/name or category/name-version", place=place, hint=hint
         )
     return atom.name, atom.version
 

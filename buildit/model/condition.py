@@ -217,11 +217,8 @@ def _condition_words(text: str, place: str | None) -> _Words:
     found: list[tuple[int, str]] = []
     at, end = 0, len(text.rstrip())
     if end > _LONGEST:
-        raise RecipeError(
-            f"a condition longer than {_LONGEST} characters",
-            place=place,
-            hint="split it into a list",
-        )
+        hint = "split it into a list"
+        raise RecipeError(f"a condition longer than {_LONGEST} characters", place=place, hint=hint)
     hint = "a condition looks like ssl, !ssl, tls=openssl or ssl && !gnutls"
     while at < end:
         match = _TOKEN.match(text, at)
@@ -327,17 +324,11 @@ def parse_required(value: object, *, place: str, depth: int = 0) -> Rule:
             return IfThen(parse_condition(condition, place=place), rule)
         case dict() if len(value) == 1 and (name := next(iter(value))) in _NAMED:
             if not isinstance(value[name], list | tuple) or not value[name]:
-                raise RecipeError(
-                    f"{name} needs a list of rules",
-                    place=place,
-                    hint=f"write {name}: [ssl, gnutls]",
-                )
+                hint = f"write {name}: [ssl, gnutls]"
+                raise RecipeError(f"{name} needs a list of rules", place=place, hint=hint)
             return _NAMED[name](_rules(value[name], place, depth))
-    raise RecipeError(
-        "malformed required-use rule",
-        place=place,
-        hint=f"a rule is a flag, {{{'|'.join(_NAMED)}: [...]}} or {{if: flag, then: [...]}}",
-    )
+    hint = f"a rule is a flag, {{{'|'.join(_NAMED)}: [...]}} or {{if: flag, then: [...]}}"
+    raise RecipeError("malformed required-use rule", place=place, hint=hint)
 
 
 def _rules(values: Sequence[object], place: str, depth: int) -> tuple[Rule, ...]:

@@ -147,9 +147,7 @@ class Architecture:
     appc: str | None
     oci: str
     oci_variant: str | None
-    lxc: str
     debian: str
-    gentoo: str
 
     def spellings(self) -> tuple[str, ...]:
         """Names that mean this machine and no other (Gentoo's `arm` and `ppc64` do not)."""
@@ -159,14 +157,14 @@ class Architecture:
 
 
 ARCHITECTURES = (
-    Architecture("x86_64", "amd64", "amd64", None, "x86_64", "amd64", "amd64"),
-    Architecture("i686", "i386", "386", None, "i686", "i386", "x86"),
-    Architecture("aarch64", "aarch64", "arm64", "v8", "aarch64", "arm64", "arm64"),
-    Architecture("armv7l", "armv7l", "arm", "v7", "armv7l", "armhf", "arm"),
-    Architecture("armv6l", "armv6l", "arm", "v6", "armv6l", "armel", "arm"),
-    Architecture("ppc64le", "ppc64le", "ppc64le", None, "ppc64le", "ppc64el", "ppc64"),
-    Architecture("s390x", "s390x", "s390x", None, "s390x", "s390x", "s390"),
-    Architecture("riscv64", None, "riscv64", None, "riscv64", "riscv64", "riscv"),
+    Architecture("x86_64", "amd64", "amd64", None, "amd64"),
+    Architecture("i686", "i386", "386", None, "i386"),
+    Architecture("aarch64", "aarch64", "arm64", "v8", "arm64"),
+    Architecture("armv7l", "armv7l", "arm", "v7", "armhf"),
+    Architecture("armv6l", "armv6l", "arm", "v6", "armel"),
+    Architecture("ppc64le", "ppc64le", "ppc64le", None, "ppc64el"),
+    Architecture("s390x", "s390x", "s390x", None, "s390x"),
+    Architecture("riscv64", None, "riscv64", None, "riscv64"),
 )
 
 _SPELLINGS: Mapping[str, Architecture] = {

@@ -29,11 +29,8 @@ def path_matcher(glob: str, *, place: str | None = None) -> Callable[[str], bool
     """
     parts = glob.split("/")
     if not glob or any(part in ("", ".", "..") for part in parts):
-        raise RecipeError(
-            f"malformed glob {glob!r}",
-            place=place,
-            hint="write it relative to the root of the tree: usr/share/man/**",
-        )
+        hint = "write it relative to the root of the tree: usr/share/man/**"
+        raise RecipeError(f"malformed glob {glob!r}", place=place, hint=hint)
     try:
         if "[" in _TOKEN.findall(glob):
             raise re.error("an open '['")

@@ -93,10 +93,9 @@ def parse_assignment(text: str, origin: str) -> Assignment:
         )
     if match["choice"] in ("on", "off", "yes", "no", "true", "false"):
         sign = "+" if match["choice"] in ("on", "yes", "true") else "-"
+        hint = f"write {sign}{match['flag']}"
         raise RecipeError(
-            f"malformed flag {text!r}: a flag is switched by its sign",
-            place=origin,
-            hint=f"write {sign}{match['flag']}",
+            f"malformed flag {text!r}: a flag is switched by its sign", place=origin, hint=hint
         )
     return Assignment(match["flag"], match["choice"] or match["sign"] != "-", origin)
 
@@ -171,10 +170,9 @@ def resolve_flags(
                     raise RecipeError(f"{package}: {reason[0]}", place=wish.origin, hint=reason[1])
                 settings[flag.name] = Setting(wish.value, wish.origin, layer.name)
             elif not layer.every_package:
+                hint = unknown_flag_hint(wish.flag, declared)
                 raise RecipeError(
-                    f"{package} declares no flag {wish.flag!r}",
-                    place=wish.origin,
-                    hint=unknown_flag_hint(wish.flag, declared),
+                    f"{package} declares no flag {wish.flag!r}", place=wish.origin, hint=hint
                 )
     return settings
 
