@@ -94,7 +94,10 @@ class Module:
 
     name: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
 
     @cached_property
     def nodes(self) -> tuple[ast.AST, ...]:
@@ -119,7 +122,7 @@ def modules(root: Path) -> tuple[Module, ...]:
     for path in sorted(root.rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts)
         text = path.read_text("utf-8")
-        found.append(Module(name.removesuffix(".__init__"), text, ast.parse(text)))
+        found.append(Module(name.removesuffix(".__init__"), text))
     return tuple(found)
 
 
@@ -337,13 +340,13 @@ def test_tests_do_not_mock() -> None:
 )
 def test_each_rule_can_fail(rule: object, name: str, text: str) -> None:
     assert callable(rule)
-    assert list(rule(Module(name, text, ast.parse(text))))
+    assert list(rule(Module(name, text)))
 
 
 def test_doubles_and_circles_are_found() -> None:
     pair = [
-        Module("plan.a", "", ast.parse("import buildit.plan.b\nclass One: ...")),
-        Module("plan.b", "", ast.parse("def f():\n    from buildit.plan.a import One\nOne = 1")),
+        Module("plan.a", "import buildit.plan.b\nclass One: ..."),
+        Module("plan.b", "def f():\n    from buildit.plan.a import One\nOne = 1"),
     ]
     assert list(doubled(pair)) == ["One: plan.a, plan.b"]
     assert len(list(circles(pair))) == 1
@@ -352,7 +355,7 @@ def test_doubles_and_circles_are_found() -> None:
 
 def test_imports_for_types_alone_are_free() -> None:
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import buildit.cli.main\n"
-    assert list(upward(Module("plan.x", text, ast.parse(text)))) == []
+    assert list(upward(Module("plan.x", text))) == []
 
 
 HEAVY = ("yaml", "pydantic", "jinja2", "requests", "rich", "click", "cryptography", "paramiko")
