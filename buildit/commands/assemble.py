@@ -5,7 +5,7 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from buildit.archive.contents import parse_contents
@@ -26,7 +26,7 @@ from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import ContainerPlan, ImageStep
-from buildit.model.task import Group, OutputRef, Task, User
+from buildit.model.task import OutputRef, Task
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
 from buildit.store.cas import Store
@@ -38,9 +38,11 @@ TaskOf = Callable[[BuildKey], Task]
 
 @dataclass(slots=True)
 class Stack:
-    """The layers so far, bottom first."""
+    """The layers so far, bottom first; `node` knows the tasks, `obtain` gives their artifacts."""
 
     store: Store
+    node: TaskOf
+    obtain: Obtain
     layers: list[Layer] = field(default_factory=list)
     members: list[OutputRef] = field(default_factory=list)
     epoch: int = EPOCH
@@ -55,6 +57,11 @@ class Stack:
             self._listings[contents] = parse_contents(self.store.read(contents))
         return self._listings[contents]
 
+    def _whole(self) -> Overlay:
+        for layer in self.layers[len(self._overlay.layers) :]:
+            self._overlay.lay(layer, self.listing(layer.contents))
+        return self._overlay
+
     def tree(self) -> dict[str, Entry]:
         """The merged entries by path, as a step on top finds them; listings are read here only,
         each once.
@@ -62,12 +69,7 @@ class Stack:
         Directories that no layer brings have the time `EPOCH`: what a step repeats of them does
         not change with the packages.
         """
-        self._lay_all()
-        return self._overlay.entries()
-
-    def _lay_all(self) -> None:
-        for layer in self.layers[len(self._overlay.layers) :]:
-            self._overlay.lay(layer, self.listing(layer.contents))
+        return self._whole().entries()
 
     def rootfs(self) -> Rootfs:
         """The merged tree of all layers, as images have it.
@@ -75,24 +77,63 @@ class Stack:
         Raises:
             RecipeError: layers clash.
         """
-        self._lay_all()
-        return self._overlay.rootfs(self.epoch)
+        return self._whole().rootfs(self.epoch)
 
-    def lay(self, task: Task, title: str, entries: Sequence[Entry], obtain: Obtain) -> None:
+    def lay(self, task: Task, title: str, entries: Sequence[Entry]) -> None:
         """Add the layer of a task whose entries are known."""
-        output = obtain(task).outputs[RUNTIME]
+        output = self.obtain(task).outputs[RUNTIME]
         layer = Layer(output.diff_id, output.size, title, output.contents, LayerKind.STEP)
         self.layers.append(layer)
         self._listings[layer.contents] = tuple(entries)
 
-    def sync(self, taken: Taken, obtain: Obtain) -> None:
+    def add_member(self, member: OutputRef) -> None:
+        """The layer of an output, once; one .deb may be the node of several that ask for it."""
+        if member in self.members:
+            return
+        self.members.append(member)
+        artifact, name = self.obtain(self.node(member[0])), member[1]
+        self.epoch = max(self.epoch, artifact.epoch)
+        one = artifact.outputs.get(name)
+        if one is not None and all(one.diff_id != layer.diff_id for layer in self.layers):
+            title, kind = f"{artifact.name}-{artifact.version} ({name})", LayerKind.PACKAGE
+            self.layers.append(
+                Layer(one.diff_id, one.size, title, one.contents, kind, one.encodings)
+            )
+
+    def add_links(self, members: Sequence[OutputRef]) -> None:
+        """One layer below all others with the links that packages count on and none of them
+        brings."""
+        nodes = [(self.node(key), name) for key, name in members]
+        packages = [
+            (kind_of(node).scripts, self.listing(output.contents))
+            for node, name in nodes
+            if (output := self.obtain(node).outputs.get(name)) is not None
+        ]
+        links = tuple(missing_links(packages))
+        if links:
+            entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
+            self.lay(layer_task("links", entries), "links of merged /usr", entries)
+
+    def add_accounts(self, plan: ContainerPlan, members: Sequence[OutputRef]) -> None:
+        """One layer with /etc/passwd and /etc/group, over the packages that declare the
+        accounts."""
+        nodes, ours = [self.node(key) for key, _ in members], "container.yaml"
+        files = account_files(
+            [(n.name, user) for n in nodes for user in n.users()] + [(ours, u) for u in plan.users],
+            [(n.name, one) for n in nodes for one in n.groups()] + [(ours, g) for g in plan.groups],
+        )
+        if files:
+            entries = account_entries(files, self.tree(), EPOCH)
+            self.lay(layer_task("accounts", entries, files), "users and groups", entries)
+
+    def sync(self, taken: Taken) -> None:
         """Add the layer of a sync step; the image is as new as the newest file in it.
 
         Raises:
             RecipeError, BuildError: it cannot lie there, or a file changed since it was read.
         """
         task, entries, remarks = sync_task(taken, self.tree())
-        self.lay(task, f"sync {taken.step.src}", entries, obtain)
+        self.lay(task, f"sync {taken.step.src}", entries)
         self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
         said = (*taken.remarks, *remarks)
@@ -115,27 +156,24 @@ def stack(
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
-    made = Stack(store)
-    views = views_of(plan.tasks)
-    everything = closure(plan.roots, node, obtain, views)
-    members = [node(key) for key, _ in everything.members]
-    outputs = [(node(key), obtain(node(key)), name) for key, name in everything.members]
-    _add_links(made, outputs, obtain)
+    made, views = Stack(store, node, obtain), views_of(plan.tasks)
+    members = closure(plan.roots, node, obtain, views).members
+    made.add_links(members)
     accounts_done = not plan.roots
     if accounts_done:
-        _add_accounts(made, plan, members, obtain)
+        made.add_accounts(plan, members)
     synced = iter(taken)
     for step in plan.steps:
         for member in closure(step.roots, node, obtain, views).members:
-            _add_member(made, member, obtain(node(member[0])))
+            made.add_member(member)
         if step.roots and not accounts_done:
-            _add_accounts(made, plan, members, obtain)
+            made.add_accounts(plan, members)
             accounts_done = True
         for wanted in step.makes:
             task, entries = directories_task(wanted, made.tree())
-            made.lay(task, "directories", entries, obtain)
+            made.lay(task, "directories", entries)
         for _, found in zip(step.takes, synced, strict=False):
-            made.sync(found, obtain)
+            made.sync(found)
     made.remark_links()
     return made
 
@@ -163,49 +201,6 @@ def image(
     )
 
 
-def _add_member(made: Stack, member: OutputRef, artifact: Artifact) -> None:
-    """The layer of an output, once; one .deb may be the node of several that ask for it."""
-    if member in made.members:
-        return
-    made.members.append(member)
-    made.epoch = max(made.epoch, artifact.epoch)
-    name = member[1]
-    output = artifact.outputs.get(name)
-    if output is None or any(output.diff_id == layer.diff_id for layer in made.layers):
-        return
-    title = f"{artifact.name}-{artifact.version} ({name})"
-    layer = Layer(
-        output.diff_id, output.size, title, output.contents, LayerKind.PACKAGE, output.encodings
-    )
-    made.layers.append(layer)
-
-
-def _add_links(made: Stack, members: list[tuple[Task, Artifact, str]], obtain: Obtain) -> None:
-    """One layer below all others with the links that packages count on and none of them brings."""
-    packages = [
-        (kind_of(node).scripts, made.listing(output.contents))
-        for node, artifact, name in members
-        if (output := artifact.outputs.get(name)) is not None
-    ]
-    links = tuple(missing_links(packages))
-    if links:
-        entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
-        made.lay(layer_task("links", entries), "links of merged /usr", entries, obtain)
-
-
-def _add_accounts(made: Stack, plan: ContainerPlan, nodes: list[Task], obtain: Obtain) -> None:
-    """One layer with /etc/passwd and /etc/group, over the packages that declare the accounts."""
-    users: list[tuple[str, User]] = [(n.name, user) for n in nodes for user in n.users()]
-    groups: list[tuple[str, Group]] = [(n.name, group) for n in nodes for group in n.groups()]
-    users += [("container.yaml", user) for user in plan.users]
-    groups += [("container.yaml", group) for group in plan.groups]
-    files = account_files(users, groups)
-    if not files:
-        return
-    entries = account_entries(files, made.tree(), EPOCH)
-    made.lay(layer_task("accounts", entries, files), "users and groups", entries, obtain)
-
-
 def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[Entry]:
     """The links for an image of these packages, in the order of layers.
 
@@ -215,20 +210,20 @@ def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[
     """
     from buildit.debian.fixups import links
 
-    paths = {entry.path for _, entries in packages for entry in entries}
+    everything = [entry for _, entries in packages for entry in entries]
+    paths = {entry.path for entry in everything}
     tops = {path.partition("/")[0] for path in paths}
-    debs = {e.path for is_deb, entries in packages if is_deb for e in entries}
-    present = {path for path in debs if path.startswith(f"{_PROGRAMS}/")}
-    present |= set(_directories(packages)) & {f"usr/{top}" for top in TOPS}
+    present = {
+        entry.path
+        for is_deb, entries in packages
+        if is_deb
+        for entry in entries
+        if entry.path.startswith(f"{_PROGRAMS}/")
+    }
+    # Directories of second rank that are there as such, or have something in them.
+    parts = ((entry.path.split("/", 2), entry.kind) for entry in everything)
+    second = {"/".join(p[:2]) for p, kind in parts if len(p) == 3 or kind is Kind.DIRECTORY}
+    present |= second & {f"usr/{top}" for top in TOPS}
     for link in sorted(links(present), key=sort_key):
         if link.path not in paths and link.path not in tops:
             yield link
-
-
-def _directories(packages: Sequence[tuple[bool, Iterable[Entry]]]) -> Iterator[str]:
-    """The directories of second rank that hold something, or are there as directories."""
-    for _, entries in packages:
-        for entry in entries:
-            parts = entry.path.split("/", 2)
-            if len(parts) == 3 or entry.kind is Kind.DIRECTORY:
-                yield "/".join(parts[:2])
