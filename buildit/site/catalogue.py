@@ -145,7 +145,6 @@ class Catalogue:
 
     views: Views
     _kept: dict[str, bytes] = field(default_factory=dict)
-    _entries: dict[bytes, ContainerEntry | None] = field(default_factory=dict)
 
     def containers(self) -> tuple[ContainerIndex, ...]:
         """Level by level: a container's name may be a path. One without entries is given where it
@@ -173,7 +172,16 @@ class Catalogue:
         self, directory: str, names: Sequence[str], titles: Iterator[str]
     ) -> ContainerIndex:
         path = directory.partition("/")[2]
-        order = sorted(titles, key=lambda title: _title_order(title, path), reverse=True)
+
+        def by_title(title: str) -> tuple[VersionOrder, str]:
+            """`<name>-<version>-<os>-<arch>`."""
+            rest = title.removeprefix(f"{path.rpartition('/')[2]}-")
+            return version_order(rest.rsplit("-", 2)[0]), title
+
+        def newest(entry: ContainerEntry) -> tuple[VersionOrder, str, str]:
+            return version_order(entry.version), entry.os, entry.arch
+
+        order = sorted(titles, key=by_title, reverse=True)
         read = order[:MOST_ENTRIES]
         contents = self.views.read(
             [f"{directory}/{title}{ENTRY_SUFFIX}" for title in read], INDEX_LIMIT
@@ -181,24 +189,17 @@ class Catalogue:
         entries = [
             entry
             for title, content in zip(read, contents, strict=True)
-            if (entry := self._entry(content)) is not None and entry.title == title
+            if (entry := parse_index(ContainerEntry, content)) is not None and entry.title == title
         ]
         lists = [f"{directory}/{entry.title}.json" for entry in entries]
         pairs = zip(entries, self.views.read(lists, INDEX_LIMIT), strict=True)
         return ContainerIndex(
             path,
-            tuple(sorted(entries, key=_entry_order, reverse=True)),
+            tuple(sorted(entries, key=newest, reverse=True)),
             frozenset(name for name in names if not name.endswith((".html", SUMS_SUFFIX))),
             tuple(order[MOST_ENTRIES:]),
             {entry.title: _published(content, path) for entry, content in pairs},
         )
-
-    def _entry(self, content: bytes | None) -> ContainerEntry | None:
-        if content is None:
-            return None
-        if content not in self._entries:
-            self._entries[content] = parse_index(ContainerEntry, content)
-        return self._entries[content]
 
     def packages(self) -> tuple[CataloguePackage, ...]:
         """All names. A directory with a page and no entries is given too."""
@@ -299,16 +300,6 @@ def _newest_first(versions: Mapping[BuildKey, str]) -> dict[BuildKey, str]:
     """One order for every publisher."""
     order = sorted(versions, key=lambda key: (version_order(versions[key]), key), reverse=True)
     return {key: versions[key] for key in order}
-
-
-def _title_order(title: str, directory: str) -> tuple[VersionOrder, str]:
-    """Where a title puts an entry: `<name>-<version>-<os>-<arch>`."""
-    rest = title.removeprefix(f"{directory.rpartition('/')[2]}-")
-    return version_order(rest.rsplit("-", 2)[0]), title
-
-
-def _entry_order(entry: ContainerEntry) -> tuple[VersionOrder, str, str]:
-    return version_order(entry.version), entry.os, entry.arch
 
 
 def _published(content: bytes | None, directory: str) -> tuple[PublishedFile, ...]:

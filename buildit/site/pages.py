@@ -319,11 +319,8 @@ def repage(
     """
     address = url.rstrip("/")
     if address and not is_address(address):
-        raise UsageError(
-            "not an address that pages can have",
-            place=url,
-            hint="give the https:// address of the binhost's root, without a query",
-        )
+        hint = "give the https:// address of the binhost's root, without a query"
+        raise UsageError("not an address that pages can have", place=url, hint=hint)
     one = _repository(what, repositories)
     remotes = Remotes((one,), Policy(trust, store, report), store, report)
     try:
@@ -341,24 +338,16 @@ def _repository(what: str, repositories: Sequence[Repository]) -> Repository:
         if one.name == what:
             if one.upload:
                 return one
-            raise UsageError(
-                f"repository {what} has no place to publish to",
-                hint="give it an upload-type and an upload-path, or name the directory",
-            )
+            hint = "give it an upload-type and an upload-path, or name the directory"
+            raise UsageError(f"repository {what} has no place to publish to", hint=hint)
     if not os.path.isdir(what):
-        names = ", ".join(one.name for one in repositories) or "none"
-        raise UsageError(
-            f"{what!r} is neither a directory nor a repository of the configuration",
-            hint=f"repositories: {names}",
-        )
+        hint = f"repositories: {', '.join(one.name for one in repositories) or 'none'}"
+        message = f"{what!r} is neither a directory nor a repository of the configuration"
+        raise UsageError(message, hint=hint)
     root = Path(what).resolve()
     if not (root / FORMAT_FILE).is_file():
-        # Opening would make a store of it.
-        raise UsageError(
-            "the directory is no binhost",
-            place=str(root),
-            hint=f"name the directory that has {FORMAT_FILE}",
-        )
+        hint = f"name the directory that has {FORMAT_FILE}"  # opening would make a store of it
+        raise UsageError("the directory is no binhost", place=str(root), hint=hint)
     for one in repositories:
         if one.upload == Directory(str(root)):
             return one
