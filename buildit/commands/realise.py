@@ -33,7 +33,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, Toolchain
 from buildit.model.task import OutputRef, Task
-from buildit.plan.closure import standing_for, views_of
+from buildit.plan.closure import runtime_needs, standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
@@ -129,29 +129,14 @@ def look_around(
                 look.missing.add(key)
             else:
                 look.found[key] = artifact
-        queue.extend(
-            (standing_for(nodes[need.key], views), need.output)
-            for need in (node.outputs[output].needs if output in node.outputs else ())
-        )
-        if key in look.missing:
-            queue.extend(
-                (dep.key, name) for dep in node.inputs.dependencies for name in dep.outputs
-            )
+        if key in look.found:
+            needs = runtime_needs(node, output, look.found[key])
+            queue += [(standing_for(nodes[k], views), name) for k, name in needs if k in nodes]
         else:
-            queue.extend(
-                (standing_for(nodes[needed], views), name)
-                for needed, name in _loaded(look.found[key], output)
-                if needed in nodes
-            )
+            declared = node.outputs[output].needs if output in node.outputs else ()
+            queue += [(standing_for(nodes[need.key], views), need.output) for need in declared]
+            queue += [(dep.key, name) for dep in node.inputs.dependencies for name in dep.outputs]
     return look
-
-
-def _loaded(artifact: Artifact, output: str) -> list[OutputRef]:
-    """The outputs that one needs, as its build saw or declared it."""
-    found = artifact.outputs.get(output)
-    names = sorted({*found.providers.values(), *found.run}) if found else []
-    parts = (one.partition(":") for one in names)
-    return [(BuildKey(key) if key else artifact.key, name) for key, _, name in parts]
 
 
 def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:

@@ -54,7 +54,7 @@ def closure(
         key, output = member
         needs = {
             (standing_for(node(needed), views), name): need
-            for (needed, name), need in _needs(node(key), output, obtain(node(key))).items()
+            for (needed, name), need in runtime_needs(node(key), output, obtain(node(key))).items()
         }
         ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
         for needed in ordered:
@@ -77,7 +77,8 @@ def standing_for(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
     return views.get(node.subject, node.key) if node.subject else node.key
 
 
-def _needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
+def runtime_needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
+    """The outputs that one needs, as its build saw or declared it, each with its reason."""
     needs: dict[OutputRef, str] = {}
     found = artifact.outputs.get(output)
     if found is None:
