@@ -18,7 +18,7 @@ from buildit.model.atom import Atom, parse_name
 from buildit.model.nearest import hint_of
 from buildit.model.pathglob import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
-from buildit.model.use import Assignment, FlagLayer, parse_assignment
+from buildit.model.use import FlagLayer, parse_assignment
 from buildit.plan.evaluate import Evaluated, WantedPackage, written_at
 from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve
@@ -88,10 +88,8 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     """
     directory = options.directory
     if not directory.is_dir():
-        raise UsageError(
-            f"{directory} is not a directory",
-            hint="name the directory of a container: buildit containers/nginx-prod/",
-        )
+        hint = "name the directory of a container: buildit containers/nginx-prod/"
+        raise UsageError(f"{directory} is not a directory", hint=hint)
     container = load_container(directory)
     target = _target(container)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
@@ -129,11 +127,9 @@ def _toolchain(selection: Selection, place: str) -> str:
     named = {one.package.recipe.toolchain: one for one in selection.chosen.values()}
     if len(named) > 1:
         first, second, *_ = (f"{one.package.name} ({name})" for name, one in sorted(named.items()))
-        raise UnsatisfiableError(
-            f"one container, two toolchains: {first} and {second}",
-            place=place,
-            hint="an image has one glibc: let all its packages name the same `toolchain:`",
-        )
+        message = f"one container, two toolchains: {first} and {second}"
+        hint = "an image has one glibc: let all its packages name the same `toolchain:`"
+        raise UnsatisfiableError(message, place=place, hint=hint)
     return next(iter(named), NO_TOOLCHAIN)
 
 
@@ -149,18 +145,23 @@ def _target(container: Container) -> Platform:
     names = container.variables
     target = platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
     if target != here:
-        raise UnsatisfiableError(
-            f"the container is for {target}, this machine is {here}",
-            place=container.file,
-            hint=f"build it on a {target} machine, or set arch: {here.arch}",
-        )
+        message = f"the container is for {target}, this machine is {here}"
+        hint = f"build it on a {target} machine, or set arch: {here.arch}"
+        raise UnsatisfiableError(message, place=container.file, hint=hint)
     return target
 
 
 def _roots(container: Container, catalog: Catalog) -> Roots:
+    """What the package steps ask for.
+
+    Raises:
+        RecipeError: one is wrong, or two leave other files out of one Debian package.
+    """
     demands: list[Demand] = []
     names: dict[int, str] = {}
     origins: dict[int, str] = {}
+    debs: dict[int, WantedPackage] = {}
+    first: dict[str, WantedPackage] = {}
     for number, step in enumerate(container.steps):
         match step.spec.package:
             case EmbeddedPackageStep(path=path):
@@ -170,14 +171,27 @@ def _roots(container: Container, catalog: Catalog) -> Roots:
             case AtomPackageStep(atom=text):
                 atom = Atom.parse(text, place=step.place)
                 origins[number] = text
-            case DebianPackageStep(debian=text):
-                origins[number] = f"debian:{text}"
+            case DebianPackageStep() as spec:
+                debs[number] = one = _deb(spec, step)
+                origins[number] = f"debian:{spec.debian}"
+                before = first.setdefault(spec.debian.partition("=")[0], one)
+                if sorted({*before.without}) != sorted({*one.without}):
+                    message = f"debian:{spec.debian} is asked for twice, and without other files"
+                    hint = f"give both the same `without`; the first is at {before.place}"
+                    raise wrong_at(step, message, hint)
                 continue
             case _:
                 continue
         demands.append(Demand(atom, (), step.place))
         names[number] = atom.name
-    return Roots(tuple(demands), names, origins, _debs(container))
+    return Roots(tuple(demands), names, origins, debs)
+
+
+def _deb(spec: DebianPackageStep, step: LoadedStep) -> WantedPackage:
+    for number, glob in enumerate(spec.without):
+        path_matcher(glob, place=written_at(step.node, "package", "without", number))
+    all_of_it = spec.closure == "depends"
+    return WantedPackage("run", None, spec.debian, step.place, all_of_it, spec.without)
 
 
 def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
@@ -197,45 +211,16 @@ def _outer_flags(
         if step.spec.use is None:
             continue
         spec = _use_of(step)
-        flags[""] += (_layer("container", spec.flags, step.place, every_package=True),)
-        for name, texts in spec.packages.items():
-            parse_name(name, place=step.place)
-            layer = _layer("container", texts, step.place, every_package=False)
-            flags[name] = (*flags.get(name, ()), layer)
+        for name, texts in {"": spec.flags, **spec.packages}.items():
+            if name:
+                parse_name(name, place=step.place)
+            assignments = tuple(parse_assignment(text, step.place) for text in texts)
+            flags[name] = (*flags.get(name, ()), FlagLayer("container", assignments, not name))
     if use:
-        flags[""] += (_layer("command line", use, "command line", every_package=True),)
+        place = "command line"
+        assignments = tuple(parse_assignment(text, place) for text in use)
+        flags[""] += (FlagLayer(place, assignments, every_package=True),)
     return flags
-
-
-def _layer(name: str, texts: tuple[str, ...], place: str, *, every_package: bool) -> FlagLayer:
-    assignments: tuple[Assignment, ...] = tuple(parse_assignment(text, place) for text in texts)
-    return FlagLayer(name, assignments, every_package)
-
-
-def _debs(container: Container) -> Mapping[int, WantedPackage]:
-    """The Debian packages that the container names itself, by the number of the step.
-
-    Raises:
-        RecipeError: a glob is malformed, or two steps leave other files out of one package.
-    """
-    found: dict[int, WantedPackage] = {}
-    first: dict[str, WantedPackage] = {}
-    for number, step in enumerate(container.steps):
-        spec = step.spec.package
-        if not isinstance(spec, DebianPackageStep):
-            continue
-        for at, glob in enumerate(spec.without):
-            path_matcher(glob, place=written_at(step.node, "package", "without", at))
-        one = WantedPackage(
-            "run", None, spec.debian, step.place, spec.closure == "depends", spec.without
-        )
-        before = first.setdefault(spec.debian.partition("=")[0], one)
-        if sorted({*before.without}) != sorted({*one.without}):
-            message = f"debian:{spec.debian} is asked for twice, and without other files"
-            hint = f"give both the same `without`; the first is at {before.place}"
-            raise wrong_at(step, message, hint)
-        found[number] = one
-    return found
 
 
 def _check_flags(

@@ -211,17 +211,12 @@ def _read(directory: Path, path: str, place: str) -> bytes:
         with os.fdopen(fd, "rb") as stream:
             data = stream.read(LARGEST_INPUT + 1)
     except IntegrityError as error:
-        raise RecipeError(
-            f"{path!r} cannot be used: {error.message}",
-            place=place,
-            hint="name a regular file beneath the directory of this file",
-        ) from error
+        hint = "name a regular file beneath the directory of this file"
+        message = f"{path!r} cannot be used: {error.message}"
+        raise RecipeError(message, place=place, hint=hint) from error
     except OSError as error:
-        raise RecipeError(
-            f"{path!r} cannot be read: {error.strerror}",
-            place=place,
-            hint=f"it is looked for in {shown_place(directory)}",
-        ) from error
+        message, hint = f"{path!r} cannot be read: {error.strerror}", "it is looked for in "
+        raise RecipeError(message, place=place, hint=hint + shown_place(directory)) from error
     if len(data) > LARGEST_INPUT:
         raise RecipeError(f"{path!r} has more than {LARGEST_INPUT >> 20} MiB", place=place)
     return data

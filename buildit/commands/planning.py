@@ -159,12 +159,9 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
         for kind, name in form.start(check(wanted)).accounts:
             known = ids.user(name)[0] if kind == "user" else ids.group(name)
             if known is None:
-                raise RecipeError(
-                    f"`content` runs as {kind} {name!r}, which is no {kind} of the image",
-                    place=step.place,
-                    hint=f"declare it in a `{kind}s` step, or write its number; "
-                    f"declared: {ids.names()}",
-                )
+                message = f"`content` runs as {kind} {name!r}, which is no {kind} of the image"
+                hint = f"declare it in a `{kind}s` step, or write its number; declared: "
+                raise RecipeError(message, place=step.place, hint=f"{hint}{ids.names()}")
         remarks += form.unspoken(wanted)
     return replace(plan, remarks=tuple(dict.fromkeys(remarks)))
 
@@ -176,26 +173,19 @@ def _section(
     answers: Mapping[str, Answer],
 ) -> Section:
     """What the lock will say of this platform."""
-    old = choice.section
-    keys = {node.name: key for key, node in made.items()}
+    old, nodes = choice.section, {node.name: node for node in made.values()}
     packages, sources, patches = [], [], []
     for name, one in sorted(choice.selection.chosen.items()):
         digest = digest_bytes(
             canonical(one.package.recipe.model_dump(mode="json", exclude_defaults=True))
         )
-        version = one.package.version
-        packages.append(LockedPackage(name, version, digest, keys[name], one.flag_texts()))
-        node = made[keys[name]]
-        sources += [
-            LockedSource(name, source.digest, source.name) for source in node.inputs.sources
-        ]
-        patches += [
-            LockedPatch(name, canonical_digest, raw, patch.written)
-            for patch, (canonical_digest, raw) in zip(
-                one.patches, inputs[name].patches, strict=True
-            )
-        ]
-    kept = {package.name for package in old.packages if keys.get(package.name) == package.key}
+        node, version = nodes[name], one.package.version
+        packages.append(LockedPackage(name, version, digest, node.key, one.flag_texts()))
+        sources += [LockedSource(name, each.digest, each.name) for each in node.inputs.sources]
+        digests = zip(one.patches, inputs[name].patches, strict=True)
+        patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
+    keys = {node.key for node in nodes.values()}
+    kept = {package.name for package in old.packages if package.key in keys}
     return Section(
         debs={asker: answer.debs for asker, answer in answers.items()},
         requests={asker: answer.request for asker, answer in answers.items()},
@@ -275,12 +265,8 @@ def _check_accounts(
         )
     except RecipeError as error:
         last = [s for s in container.steps if s.spec.users or s.spec.groups]
-        raise RecipeError(
-            error.message,
-            place=last[-1].place if last else container.file,
-            hint=error.hint,
-            details=error.details,
-        ) from error
+        error.place = last[-1].place if last else container.file
+        raise
 
 
 def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:

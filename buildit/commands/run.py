@@ -134,10 +134,8 @@ class Downloads:
     def debian(self) -> DebianArchive:
         """Debian's archive as the machine's apt sources, or `mirrors: debian`, reach it."""
         if self.offline:
-            raise FetchError(
-                "Debian's archive is needed, and --offline forbids it",
-                hint="run once without --offline; what is then in the store and the lock will do",
-            )
+            hint = "run once without --offline; what is then in the store and the lock will do"
+            raise FetchError("Debian's archive is needed, and --offline forbids it", hint=hint)
         if self._archive is None:
             from buildit.debian.archive import DebianArchive, archive_keys
             from buildit.debian.sources_list import AptSource, read_sources
@@ -156,10 +154,8 @@ class Downloads:
                 for line in found.skipped:
                     self.report(Notice(f"apt source passed over: {line}"))
             if not sources:
-                raise FetchError(
-                    "this machine has no apt source that can be Debian's",
-                    hint="name one in .buildit-config.yaml: mirrors: {debian: [URL]}",
-                )
+                hint = "name one in .buildit-config.yaml: mirrors: {debian: [URL]}"
+                raise FetchError("this machine has no apt source that can be Debian's", hint=hint)
             self._archive = DebianArchive(
                 sources=sources,
                 transport=self.transport(),
