@@ -15,10 +15,9 @@ from buildit.errors import BuilditError, IntegrityError
 from buildit.model.amount import counted, size
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, StoreCheck, check_store
-from buildit.store.collect import Garbage, collect, garbage
 from buildit.store.failures import FailedBuild, failures
 from buildit.store.names import NameEntry, named
+from buildit.store.upkeep import Garbage, Remedy, StoreCheck, check_store, collect, garbage
 
 _WHOLE = "whole"
 

@@ -286,7 +286,7 @@ class _Work:
 
     def keep_roots(self) -> None:
         """What this container needs is no garbage as long as its lock exists."""
-        from buildit.store.collect import add_root
+        from buildit.store.upkeep import add_root
 
         plan = self.prepared.plan
         names: list[str] = [node.key for node in plan.tasks]

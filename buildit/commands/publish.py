@@ -31,7 +31,7 @@ from buildit.site.catalogue import ENTRY_SUFFIX, container_entry, flags_of
 from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
-from buildit.store.index import index_bytes
+from buildit.store.names import index_bytes
 from buildit.trust.openpgp import public_key
 
 _PACKAGES = "packages"

@@ -35,7 +35,7 @@ from buildit.store.durable import (
     has_size,
     is_named,
     sync_directory,
-    syncfs,
+    sync_file_system,
 )
 
 BlobPath = Callable[[Digest], Path]
@@ -191,10 +191,12 @@ def sync_tree(path: Path) -> None:
         OSError: the disk fails.
     """
     found = [path, *path.rglob("*")] if path.is_dir() else [path]
-    many = len(found) > FSYNC_AT_MOST
-    for one in found[:1] if many else found:
+    if len(found) > FSYNC_AT_MOST:
+        sync_file_system(path)
+        return
+    for one in found:
         with descriptor_of(one, os.O_RDONLY | os.O_NOFOLLOW) as fd:
-            (syncfs if many else os.fsync)(fd)
+            os.fsync(fd)
 
 
 def _unwritable(target: Path, error: OSError) -> StoreError:

@@ -17,15 +17,7 @@ from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.appspec import program_problem
-from buildit.image.formats.aci import ACI, manifest_problems
-from buildit.image.formats.oci import (
-    CONFIG_TYPE,
-    INDEX_TYPE,
-    LAYER_TYPE,
-    LAYOUT,
-    MANIFEST_TYPE,
-    config_problems,
-)
+from buildit.image.formats import aci, oci
 from buildit.image.formats.table import Document
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
 from buildit.model.tree import Entry, Kind
@@ -208,8 +200,8 @@ def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> li
         document = json.loads(manifest)
     except (ValueError, RecursionError) as error:
         return [f"manifest: is not JSON: {error}"]
-    problems = [f"manifest: {problem}" for problem in manifest_problems(document)]
-    if problems or (started := ACI.start(document).program) is None:
+    problems = [f"manifest: {problem}" for problem in aci.manifest_problems(document)]
+    if problems or (started := aci.ACI.start(document).program) is None:
         return problems
     tree = {entry.path: entry for entry in entries}
 
@@ -322,24 +314,24 @@ def _objects(owner: Document, key: str, what: str) -> Sequence[Document]:
 def _described(layout: _Layout) -> Document:
     """The one image manifest that the index names."""
     mark = _object(layout.document("oci-layout"), "oci-layout file")
-    if mark.get("imageLayoutVersion") != LAYOUT["imageLayoutVersion"]:
+    if mark.get("imageLayoutVersion") != oci.LAYOUT["imageLayoutVersion"]:
         layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
     index = _object(layout.document("index.json"), "index")
-    if index.get("schemaVersion") != 2 or index.get("mediaType", INDEX_TYPE) != INDEX_TYPE:
+    if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
         layout.problems.append("index.json: is no image index")
     manifests = _objects(index, "manifests", "index")
-    if len(manifests) != 1 or manifests[0].get("mediaType") != MANIFEST_TYPE:
+    if len(manifests) != 1 or manifests[0].get("mediaType") != oci.MANIFEST_TYPE:
         raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
     return manifests[0]
 
 
 def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree:
-    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", MANIFEST_TYPE) != (
-        MANIFEST_TYPE
+    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", oci.MANIFEST_TYPE) != (
+        oci.MANIFEST_TYPE
     ):
         layout.problems.append("the manifest is of another media type than its descriptor")
     named = manifest.get("config")
-    if not isinstance(named, dict) or named.get("mediaType") != CONFIG_TYPE:
+    if not isinstance(named, dict) or named.get("mediaType") != oci.CONFIG_TYPE:
         raise IntegrityError("the manifest names no image config")
     config = _object(layout.blob(named, "config"), "config")
     rootfs = config.get("rootfs")
@@ -364,7 +356,7 @@ def _check_config(layout: _Layout, config: Document, described: Document, layers
         if isinstance(platform, dict) and key in platform and platform[key] != config.get(key):
             layout.problems.append(f"config: {key} is not the one that the index says")
     written = {key: config[key] for key in ("created", "author", "config") if key in config}
-    layout.problems += [f"config: {problem}" for problem in config_problems(written, {})]
+    layout.problems += [f"config: {problem}" for problem in oci.config_problems(written, {})]
     history = config.get("history")
     if isinstance(history, list):
         empty = [each for each in history if isinstance(each, dict) and each.get("empty_layer")]
@@ -373,7 +365,7 @@ def _check_config(layout: _Layout, config: Document, described: Document, layers
 
 
 def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) -> list[Entry]:
-    suffix = str(descriptor.get("mediaType")).removeprefix(LAYER_TYPE)
+    suffix = str(descriptor.get("mediaType")).removeprefix(oci.LAYER_TYPE)
     if suffix not in ("", *_SUFFIXES):
         raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
     wrong = f"{what} is not of the digest and size that name it"

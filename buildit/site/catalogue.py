@@ -28,7 +28,7 @@ from buildit.remote.binhost.protocols import Views
 from buildit.store.artifacts import lookup, split_statement_name
 from buildit.store.attest import SIZE_LIMIT, parse_statement
 from buildit.store.cas import Store
-from buildit.store.index import (
+from buildit.store.names import (
     INDEX_LIMIT,
     LARGEST_INDEX,
     MOST_BUILDS,
@@ -39,9 +39,11 @@ from buildit.store.index import (
     IndexedOutput,
     NameIndex,
     PackageEntry,
+    is_part,
+    name_place,
     parse_index,
+    parse_name_entry,
 )
-from buildit.store.names import is_part, name_place, parse_name_entry
 from buildit.trust.votes import claim as outputs_of
 
 PAGE = "index.html"

@@ -44,8 +44,8 @@ from buildit.site.render import (
 )
 from buildit.store.attest import LOCAL, SIZE_LIMIT
 from buildit.store.cas import Store
-from buildit.store.index import INDEX_FILE, IndexedBuild, PackageEntry, index_bytes
 from buildit.store.layout import FORMAT_FILE
+from buildit.store.names import INDEX_FILE, IndexedBuild, PackageEntry, index_bytes
 from buildit.trust.policy import Policy
 from buildit.trust.sshkeys import parse_public, public_line
 from buildit.trust.sshsig import NAMESPACE, builder_name, claimed_key

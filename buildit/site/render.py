@@ -22,8 +22,7 @@ from buildit.image.formats.table import is_directory, is_discovered
 from buildit.model import amount
 from buildit.site.catalogue import SUMS_SUFFIX, ContainerIndex, PublishedFile, Site
 from buildit.store.attest import fingerprint
-from buildit.store.index import ContainerEntry, NameIndex
-from buildit.store.names import name_place
+from buildit.store.names import ContainerEntry, NameIndex, name_place
 
 if TYPE_CHECKING:
     from jinja2 import Environment

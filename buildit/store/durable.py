@@ -186,7 +186,7 @@ class Disk:
     def sync_file_system(self, subject: str, fd: int) -> None:
         """syncfs(2): everything that the file system of `fd` holds, in one call.
 
-        Since Linux 5.8 it reports write-back errors since `fd` was descriptor_of, so open it first.
+        Since Linux 5.8 it reports write-back errors since `fd` was opened, so open it first.
         """
         self.faults.reach(f"{subject}-sync")
         syncfs(fd)
@@ -278,8 +278,14 @@ def syncfs(fd: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def sync_file_system(path: Path) -> None:
+    """All that the file system of a directory holds."""
+    with descriptor_of(path) as fd:
+        syncfs(fd)
+
+
 def is_named(fd: int, path: Path) -> bool:
-    """False where the file was unlinked, or replaced, since it was descriptor_of."""
+    """False where the file was unlinked, or replaced, since it was opened."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:

@@ -32,14 +32,7 @@ from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
 from buildit.store.build_owner import hand_over
-from buildit.store.durable import (
-    DIRECTORY_MODE,
-    Disk,
-    Vanished,
-    descriptor_of,
-    make_directory,
-    syncfs,
-)
+from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, sync_file_system
 from buildit.store.locks import Lease, passing
 from buildit.store.remove import listed, remove_tree
 
@@ -251,14 +244,14 @@ class Trees:
             raise
         self._keep(_sealed(path), sealed.text(), lease)
         if not boot():
-            _sync_file_system(path)
+            sync_file_system(path)
         self._keep(_mark(path), boot() or _SETTLED, lease)
 
     def _settle(self, path: Path, lease: Callable[[], Lease]) -> None:
         with suppress(OSError):
             old = time.time() - _mark(path).stat().st_mtime > _SETTLE_AFTER
             if old and _read_mark(path) != _SETTLED:
-                _sync_file_system(path)
+                sync_file_system(path)
                 self._keep(_mark(path), _SETTLED, lease())
 
     def _keep(self, path: Path, content: bytes, lease: Lease) -> None:
@@ -273,11 +266,6 @@ def boot() -> bytes:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     except OSError:
         return b""
-
-
-def _sync_file_system(path: Path) -> None:
-    with descriptor_of(path) as fd:
-        syncfs(fd)
 
 
 def _mark(path: Path) -> Path:

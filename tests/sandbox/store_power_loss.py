@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from tests.sandbox import store_workload
 
 SHUTDOWN = 0x8004587D

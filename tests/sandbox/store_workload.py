@@ -16,8 +16,8 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.collect import add_root, collect
 from buildit.store.failures import FailedBuild, keep_failure
+from buildit.store.upkeep import add_root, collect
 from tests.hosts import FileBinhost
 
 REPOSITORY = Path(__file__).parents[2]

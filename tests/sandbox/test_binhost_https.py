@@ -19,7 +19,7 @@ from buildit.remote.http.web import WebTransport
 from buildit.remote.transport import Circuit, LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key

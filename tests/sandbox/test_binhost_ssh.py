@@ -29,7 +29,7 @@ from buildit.remote.transport import LocationError, read_small, ssh_address
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from buildit.trust.signing import Signer
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Sshd, keygen, sshd

@@ -22,7 +22,7 @@ from buildit.site.catalogue import Site
 from buildit.site.pages import refresh_pages
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.index import ContainerEntry, ImageEntry, PackageEntry, index_bytes
+from buildit.store.names import ContainerEntry, ImageEntry, PackageEntry, index_bytes
 from buildit.trust.sshkeys import SigningKey, signing_key
 from buildit.trust.sshsig import builder_name, sign
 from tests.browser import PROGRAM, Browser, browser

@@ -21,7 +21,7 @@ from buildit.site.catalogue import PAGE, Site
 from buildit.site.pages import refresh_pages
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.index import ContainerEntry, PackageEntry, index_bytes, index_of
+from buildit.store.names import ContainerEntry, PackageEntry, index_bytes, index_of
 from tests.hosts import directory
 from tests.servers import Sshd, sshd
 

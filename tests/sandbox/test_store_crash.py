@@ -17,9 +17,9 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import check_store
 from buildit.store.durable import POINTS, VARIABLE
 from buildit.store.remove import remove_tree
+from buildit.store.upkeep import check_store
 from tests.sandbox import store_workload
 
 pytestmark = pytest.mark.sandbox
@@ -179,8 +179,8 @@ import os, subprocess, sys
 from pathlib import Path
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import check_store as verify
-from buildit.store.collect import collect
+from buildit.store.upkeep import check_store as verify
+from buildit.store.upkeep import collect
 
 root = Path(sys.argv[1])
 store = Store.open(root)

@@ -19,8 +19,7 @@ from buildit.model.task import Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store
-from buildit.store.index import INDEX_FILE, INDEX_LIMIT, index_of
-from buildit.store.names import builds_of, name_place
+from buildit.store.names import INDEX_FILE, INDEX_LIMIT, builds_of, index_of, name_place
 
 _RECORD_LIMIT = 1 << 20
 _CONSIDERED = 20

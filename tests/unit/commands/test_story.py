@@ -29,7 +29,7 @@ from buildit.model.task import Task
 from buildit.plan.tasks import deb_task
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.collect import collect, roots
+from buildit.store.upkeep import collect, roots
 from tests.planning import Checkout, checkout
 
 pytestmark = pytest.mark.unit

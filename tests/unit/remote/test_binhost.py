@@ -15,7 +15,7 @@ from buildit.remote.binhost.protocols import SIGNATURE_LIMIT, WantedBlob
 from buildit.remote.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.unit.store.build import add_artifact, leftovers
 

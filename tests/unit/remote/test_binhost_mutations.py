@@ -16,7 +16,7 @@ from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.push import compress
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from buildit.trust.sshkeys import signing_key
 from buildit.trust.sshsig import NAMESPACE, AllowedSigner, builder_name, sign, verify_signature
 from tests.hosts import FileBinhost

@@ -21,7 +21,7 @@ from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.transport import LocationError, Response
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.check import check_store
+from buildit.store.upkeep import check_store
 from tests.unit.remote.test_binhost_mutations import World, forget, place, world
 
 pytestmark = pytest.mark.unit

@@ -15,7 +15,7 @@ from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.nearby import Nearby, untrusted_builds
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.index import Attestation, IndexedBuild, NameIndex, index_bytes
+from buildit.store.names import Attestation, IndexedBuild, NameIndex, index_bytes
 from tests.fakes import MemoryRemote
 from tests.hosts import FileBinhost, accept
 

@@ -29,7 +29,7 @@ from buildit.site.render import (
     sums,
 )
 from buildit.store.attest import fingerprint
-from buildit.store.index import (
+from buildit.store.names import (
     INDEX_LIMIT,
     Attestation,
     ContainerEntry,

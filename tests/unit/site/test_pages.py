@@ -27,8 +27,7 @@ from buildit.site.render import package_page
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
-from buildit.store.collect import collect
-from buildit.store.index import (
+from buildit.store.names import (
     MOST_BUILDS,
     ContainerEntry,
     ImageEntry,
@@ -36,8 +35,9 @@ from buildit.store.index import (
     PackageEntry,
     index_bytes,
     index_of,
+    named,
 )
-from buildit.store.names import named
+from buildit.store.upkeep import collect
 from buildit.trust.sshkeys import parse_public, signing_key
 from buildit.trust.sshsig import builder_name, sign
 from tests.hosts import repository

@@ -23,9 +23,9 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.check import check_store
 from buildit.store.failures import FailedBuild, find_failure, forget_failure, keep_failure
 from buildit.store.names import find, named
+from buildit.store.upkeep import check_store
 from tests.unit.store.build import add_artifact, key, leftovers
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ import pytest
 from buildit.digest import Digest, digest_bytes
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, check_store
+from buildit.store.upkeep import Remedy, check_store
 from tests.unit.store.build import add_artifact
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ import buildit
 
 pytestmark = pytest.mark.unit
 
-ROOMS = "artifacts check collect failures names"
+ROOMS = "artifacts upkeep failures names"
 SLOW = {"buildit.archive", "ctypes", "asyncio", "ssl", "http.client", "tempfile", "lzma"}
 
 

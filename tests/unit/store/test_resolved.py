@@ -22,7 +22,7 @@ from buildit.store.artifacts import (
     restated_for,
 )
 from buildit.store.cas import Store
-from buildit.store.collect import collect
+from buildit.store.upkeep import collect
 
 pytestmark = pytest.mark.unit
 

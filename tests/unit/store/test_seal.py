@@ -10,9 +10,9 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.check import Remedy, check_store
 from buildit.store.durable import Vanished
 from buildit.store.trees import look, read_seal, seal
+from buildit.store.upkeep import Remedy, check_store
 
 pytestmark = pytest.mark.unit
 
