@@ -13,7 +13,6 @@ compressed side by side and still make one ordinary stream. zlib drops Python's 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 import zlib
@@ -23,25 +22,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from buildit.archive.decompress import decompressed
 from buildit.archive.streams import Writable, write_all
 from buildit.archive.tar.admit import Budget
 from buildit.archive.workers import submit
-from buildit.digest import CHUNK, Digest
+from buildit.digest import CHUNK, Digest, digest_file, digest_stream
 from buildit.errors import IntegrityError
 
 ZSTD_LEVEL = 3
 TRUSTED = Budget(total_bytes=1 << 60, entries=1 << 40, depth=4096, ratio=1 << 40)
 """No limits: for reading what this process has just written."""
-
-
-class Encoder(Protocol):
-    """A compressor over an open file; `close` ends its stream and leaves the file open."""
-
-    def write(self, chunk: bytes, /) -> int: ...
-    def close(self) -> None: ...
 
 
 def compress_layer(source: BinaryIO, diff_id: Digest, codec: str, out: Path) -> tuple[Digest, int]:
@@ -51,7 +43,8 @@ def compress_layer(source: BinaryIO, diff_id: Digest, codec: str, out: Path) -> 
         IntegrityError: what decompresses from the file is not the layer.
         OSError: the file cannot be written.
     """
-    start: Callable[[BinaryIO], Encoder] = GzipWriter if codec == "gzip" else _zstd_writer
+    start: Callable[[BinaryIO], BinaryIO | GzipWriter]
+    start = GzipWriter if codec == "gzip" else _zstd_writer
     with out.open("xb") as stream, closing(start(stream)) as writer:
         while chunk := source.read(CHUNK):
             writer.write(chunk)
@@ -65,44 +58,18 @@ def confirm(path: Path, diff_id: Digest) -> tuple[Digest, int]:
     Raises:
         IntegrityError: it does not hold the layer.
     """
-    plain = hashlib.sha256()
-    with path.open("rb") as stream:
-        hashing = HashingReader(stream)
-        with decompressed(hashing, TRUSTED, f"layer {diff_id}") as reader:
-            while chunk := reader.read(CHUNK):
-                plain.update(chunk)
-        digest = hashing.digest()
-    if plain.hexdigest() != diff_id:
+    with path.open("rb") as stream, decompressed(stream, TRUSTED, f"layer {diff_id}") as reader:
+        plain = digest_stream(reader)
+    if plain != diff_id:
         raise IntegrityError(
-            f"a compressed layer came back as other bytes, sha256 {plain.hexdigest()[:12]}…",
+            f"a compressed layer came back as other bytes, sha256 {plain[:12]}…",
             place=f"layer {diff_id}",
             hint="run `buildit store verify`; if the store is sound, suspect this machine's memory",
         )
-    return digest, hashing.size
+    return digest_file(path), path.stat().st_size
 
 
-class HashingReader:
-    """Takes the SHA-256 and the length of what is read through it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        chunk = self._stream.read(size)
-        self._hash.update(chunk)
-        self.size += len(chunk)
-        return chunk
-
-    def digest(self) -> Digest:
-        """Of everything up to the end of the stream."""
-        while self.read(CHUNK):
-            pass
-        return Digest(self._hash.hexdigest())
-
-
-def _zstd_writer(stream: BinaryIO) -> Encoder:
+def _zstd_writer(stream: BinaryIO) -> BinaryIO:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -180,8 +147,6 @@ class GzipWriter(io.RawIOBase):
 
 def _deflate(block: bytes, before: bytes, flush: int) -> bytes:
     # Raw deflate, the whole window, the memory level that zlib has by default.
-    if before:
-        squeeze = zlib.compressobj(LEVEL, zlib.DEFLATED, -15, 8, zlib.Z_DEFAULT_STRATEGY, before)
-    else:
-        squeeze = zlib.compressobj(LEVEL, zlib.DEFLATED, -15, 8, zlib.Z_DEFAULT_STRATEGY)
+    dictionary = (before,) if before else ()
+    squeeze = zlib.compressobj(LEVEL, zlib.DEFLATED, -15, 8, zlib.Z_DEFAULT_STRATEGY, *dictionary)
     return squeeze.compress(block) + squeeze.flush(flush)

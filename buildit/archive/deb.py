@@ -1,8 +1,9 @@
-"""Debian's binary packages: their control fields, and their files with merged /usr applied.
+"""Debian's binary packages: their files with merged /usr applied, which is a change of names, entry
+by entry.
 
 Debian 12 packages still carry /lib, /lib64, /bin and /sbin; every Debian 12 system has links
 there. Here the files move to /usr/…, relative links are rewritten so that they lead to the same
-file, and the links themselves are left to the caller: `MERGED_LINKS`. Sources: deb(5), deb822(5),
+file, and the links themselves are left to the caller: `links.MERGED_LINKS`. Sources: deb(5),
 Debian's TC decision on merged /usr (bug 914897).
 
 The outer form of a .deb: an `ar` archive, read strictly. Source: deb(5), ar(5).
@@ -14,20 +15,20 @@ import hashlib
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import BinaryIO
 
 from buildit.archive.decompress import decompressed
-from buildit.archive.merged import MERGED_LINKS, MERGED_USR, Merge, merged_path
+from buildit.archive.links import TOPS, merged_path
 from buildit.archive.streams import Readable, Window, read_up_to
-from buildit.archive.tar.admit import Budget, over, refused, shown
+from buildit.archive.tar.admit import Budget, refused, shown
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK
 from buildit.model.tree import Entry, Kind
 
-__all__ = ["MERGED_LINKS", "MERGED_USR", "merged_path", "read_deb", "read_deb_control"]
-
-_MOST_CONTROL = 1 << 20
-_FIELD = re.compile(r"([!\"$-,.-9;-~][!-9;-~]*):[ \t]*(.*)")
+_CODEC = re.compile(r"\.(gz|xz|zst|bz2)$")
+_MAGIC = b"!<arch>\n"
+_HEADER = 60
 
 
 def read_deb(
@@ -42,7 +43,7 @@ def read_deb(
         IntegrityError: the package is truncated, damaged, or two of its files meet in /usr.
         BuildError: a limit of the budget is exceeded.
     """
-    merge = Merge(name)
+    merge = _Merge(name)
     with closing(_data(deb, budget, name)) as members:
         for entry, content in members:
             moved = merge.admit(entry)
@@ -50,75 +51,34 @@ def read_deb(
                 yield moved, content
                 continue
             earlier = merge.same_file(entry)
-            if earlier is not None:
-                _check_same(deb, budget, name, (entry, content), earlier)
-
-
-def read_deb_control(deb: BinaryIO, budget: Budget, name: str = "package") -> dict[str, str]:
-    """The fields of a package's `control` file, in its order; further lines keep their newlines.
-
-    Raises:
-        IntegrityError: the package or the file is damaged, or there is none.
-    """
-    for member, content in _parts(deb, name):
-        if not member.startswith("control.tar"):
-            continue
-        for entry, text in read_tar(decompressed(content, budget, name), budget, name):
-            if entry.path == "control" and text is not None:
-                if entry.size > _MOST_CONTROL:
-                    raise over(name, "control", _MOST_CONTROL, "its control file is larger")
-                return _fields(text.read(), name)
-    raise refused(name, None, "it has no control file")
-
-
-def _parts(deb: BinaryIO, name: str) -> Iterator[tuple[str, Window]]:
-    """The members of a .deb, in deb(5)'s order; those whose name begins with `_` are skipped."""
-    wanted = ["debian-binary", "control.tar", "data.tar"]
-    for member, content in read_ar(deb, name):
-        if not wanted:
-            continue  # deb(5): further members are for later formats
-        if member.startswith("_") and len(wanted) < 3:
-            continue
-        expected = wanted.pop(0)
-        stem = member if expected == "debian-binary" else member.removesuffix(_suffix(member))
-        if stem != expected:
-            raise refused(name, member, f"a .deb has {expected} in its place")
-        if expected == "debian-binary":
-            _check_version(content.read(), name)
-            continue
-        yield member, content
-    if wanted:
-        raise refused(name, None, f"it is truncated: {wanted[0]} is missing")
-
-
-def _suffix(member: str) -> str:
-    return next((end for end in (".gz", ".xz", ".zst", ".bz2") if member.endswith(end)), "")
-
-
-def _check_version(text: bytes, name: str) -> None:
-    if not re.fullmatch(rb"2\.[0-9]+\n(?:[^\0]*)", text):
-        raise refused(name, "debian-binary", "its format is not 2.x")
+            if earlier is None:
+                continue
+            # Policy forbids such packages (Debian Policy 10.1): a second pass is a fine price
+            if content is None or _digest_of(deb, budget, name, earlier) != _sha256(content):
+                reason = f"it and {shown(earlier)!r} are two files that meet in /usr"
+                raise refused(name, entry.path, reason, "take another version of the package")
 
 
 def _data(
     deb: BinaryIO, budget: Budget, name: str
 ) -> Generator[tuple[Entry, Window | None], None, None]:
-    for member, content in _parts(deb, name):
-        if member.startswith("data.tar"):
+    """The members of the data, which is the last member of a .deb in deb(5)'s order; those whose
+    name begins with `_` are skipped before it, any after it, as they are for later formats."""
+    wanted = ["debian-binary", "control.tar", "data.tar"]
+    for member, content in read_ar(deb, name):
+        if not wanted or (member.startswith("_") and len(wanted) < 3):
+            continue
+        expected = wanted.pop(0)
+        stem = member if expected == "debian-binary" else _CODEC.sub("", member)
+        if stem != expected:
+            raise refused(name, member, f"a .deb has {expected} in its place")
+        if expected == "debian-binary":
+            if not re.fullmatch(rb"2\.[0-9]+\n(?:[^\0]*)", content.read()):
+                raise refused(name, "debian-binary", "its format is not 2.x")
+        elif expected == "data.tar":
             yield from read_tar(decompressed(content, budget, name), budget, name)
-
-
-def _check_same(
-    deb: BinaryIO, budget: Budget, name: str, again: tuple[Entry, Window | None], earlier: str
-) -> None:
-    """Two files that meet in /usr must be the same; the earlier one is read a second time.
-
-    Policy forbids such packages (Debian Policy 10.1), so the price of a second pass is fine.
-    """
-    entry, content = again
-    if content is None or _digest_of(deb, budget, name, earlier) != _sha256(content):
-        reason = f"it and {shown(earlier)!r} are two files that meet in /usr"
-        raise refused(name, entry.path, reason, "take another version of the package")
+    if wanted:
+        raise refused(name, None, f"it is truncated: {wanted[0]} is missing")
 
 
 def _digest_of(deb: BinaryIO, budget: Budget, name: str, path: str) -> bytes | None:
@@ -141,32 +101,6 @@ def _sha256(content: Window) -> bytes:
     return sha.digest()
 
 
-def _fields(raw: bytes, name: str) -> dict[str, str]:
-    """One deb822 paragraph: `Name: value`, further lines indented. Names keep their case."""
-    try:
-        lines = raw.decode("utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise refused(name, "control", "it is not UTF-8") from error
-    fields: dict[str, str] = {}
-    seen: set[str] = set()
-    last = ""
-    for number, line in enumerate(lines, start=1):
-        if line[:1] in (" ", "\t") and last:
-            fields[last] += "\n" + line.strip()
-            continue
-        matched = _FIELD.fullmatch(line)
-        if matched is None or matched[1].lower() in seen:
-            raise refused(name, "control", f"line {number} is no field, or one given twice")
-        last = matched[1]
-        seen.add(last.lower())
-        fields[last] = matched[2].strip()
-    return fields
-
-
-_MAGIC = b"!<arch>\n"
-_HEADER = 60
-
-
 def read_ar(stream: Readable, name: str) -> Iterator[tuple[str, Window]]:
     """Members' names and bytes, in order; each is read before the next is asked for.
 
@@ -176,7 +110,13 @@ def read_ar(stream: Readable, name: str) -> Iterator[tuple[str, Window]]:
     if read_up_to(stream, len(_MAGIC)) != _MAGIC:
         raise refused(name, None, "it is no .deb: its first line is not '!<arch>'")
     while header := read_up_to(stream, _HEADER):
-        member, size = _parsed(header, name)
+        digits = header[48:58].rstrip(b" ")
+        raw = header[:16].rstrip(b" ").removesuffix(b"/")
+        if len(header) < _HEADER or header[58:60] != b"`\n":
+            raise refused(name, None, "an ar header is truncated or malformed")
+        if not digits.isdigit() or not raw.isascii() or not raw.decode().isprintable() or not raw:
+            raise refused(name, None, "an ar header has no plain name or size")
+        member, size = raw.decode(), int(digits)
         content = Window(stream, size, name, member)
         yield member, content
         content.drain()
@@ -184,11 +124,92 @@ def read_ar(stream: Readable, name: str) -> Iterator[tuple[str, Window]]:
             raise refused(name, member, "it is not followed by a newline")
 
 
-def _parsed(header: bytes, name: str) -> tuple[str, int]:
-    digits = header[48:58].rstrip(b" ")
-    raw = header[:16].rstrip(b" ").removesuffix(b"/")
-    if len(header) < _HEADER or header[58:60] != b"`\n":
-        raise refused(name, None, "an ar header is truncated or malformed")
-    if not digits.isdigit() or not raw.isascii() or not raw.decode().isprintable() or not raw:
-        raise refused(name, None, "an ar header has no plain name or size")
-    return raw.decode(), int(digits)
+def merged_text(path: str, text: str) -> str:
+    """The text of the link that was at `path`, so that it leads to the same file after the move.
+
+    Absolute texts and those that neither end moves stay as they are, byte for byte.
+    """
+    if text.startswith("/"):
+        return text
+    old = _resolved(path, text)
+    new = merged_path(old)
+    if merged_path(path) == path and new == old:
+        return text
+    return _relative(merged_path(path), new)
+
+
+class _Merge:
+    """Applies the transform to one package's entries, in order."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._seen: dict[str, Entry] = {}
+        self._sources: dict[str, str] = {}
+
+    def admit(self, entry: Entry) -> Entry | None:
+        """The entry where it now lies; None where nothing is to be made.
+
+        Raises:
+            IntegrityError: it meets an entry of another kind, or a link with another text.
+        """
+        path = entry.path
+        if path in TOPS and entry.kind is Kind.SYMLINK:
+            if entry.target.strip("/") != f"usr/{path}":
+                reason = f"it is a link to {shown(entry.target)!r}, not to 'usr/{path}'"
+                raise refused(self._name, path, reason)
+            return None
+        moved = _moved(entry)
+        if moved.kind is Kind.SYMLINK and _leads_to_itself(moved):
+            return None  # `lib/x -> /usr/lib/x` beside the file: one name now
+        if moved.kind is Kind.HARDLINK and moved.target == moved.path:
+            return None
+        before = self._seen.setdefault(moved.path, moved)
+        if before is moved:
+            self._sources[moved.path] = path
+            return moved
+        same = before.kind is moved.kind and before.target == moved.target
+        if not same or before.size != moved.size:
+            reason = f"it and {shown(self._sources[moved.path])!r} meet in /usr and differ"
+            raise refused(self._name, path, reason, "take another version of the package")
+        return None
+
+    def same_file(self, entry: Entry) -> str | None:
+        """The earlier path, as the package has it, of a file whose bytes must be compared."""
+        earlier = self._sources.get(merged_path(entry.path))
+        return earlier if entry.kind is Kind.FILE and earlier != entry.path else None
+
+
+def _moved(entry: Entry) -> Entry:
+    path = merged_path(entry.path)
+    match entry.kind:
+        case Kind.SYMLINK:
+            return replace(entry, path=path, target=merged_text(entry.path, entry.target))
+        case Kind.HARDLINK:
+            return replace(entry, path=path, target=merged_path(entry.target))
+        case _:
+            return entry if path == entry.path else replace(entry, path=path)
+
+
+def _leads_to_itself(link: Entry) -> bool:
+    return merged_path(_resolved(link.path, link.target)) == link.path
+
+
+def _resolved(path: str, text: str) -> str:
+    """Where a link's text leads by names alone, as in a chroot: `..` of the root is the root."""
+    parts = [] if text.startswith("/") else path.split("/")[:-1]
+    for part in text.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _relative(path: str, target: str) -> str:
+    above, wanted = path.split("/")[:-1], target.split("/")
+    if not target:
+        return "/".join([".."] * len(above)) or "."
+    shared = 0
+    while shared < min(len(above), len(wanted) - 1) and above[shared] == wanted[shared]:
+        shared += 1
+    return "/".join([".."] * (len(above) - shared) + wanted[shared:])

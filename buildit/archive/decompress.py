@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from buildit.archive.streams import Prefixed, Readable, read_up_to
 from buildit.archive.tar.admit import Budget, Remark, over, refused
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import lzma
 
 _IN = 128 << 10
-_FORGIVING = (b"\x1f\x8b", b"BZh", b"LZIP")  # whose tools pass over what follows the last member
 _MAGIC_SIZE = 6
 
 
@@ -68,16 +68,16 @@ class _Gzip:
         return part
 
 
-def _bzip2() -> Decoder:
+def _bzip2(_: int) -> Decoder:
     import bz2
 
     return bz2.BZ2Decompressor()
 
 
-def _xz(memory: int) -> Decoder:
+def _lzma(form: str, memory: int) -> Decoder:
     import lzma
 
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
+    return lzma.LZMADecompressor(getattr(lzma, form), memlimit=memory)
 
 
 def _zstd(memory: int) -> Decoder:
@@ -90,13 +90,7 @@ def _zstd(memory: int) -> Decoder:
     return zstd.ZstdDecompressor(options=option)  # type: ignore[no-any-return, unused-ignore]
 
 
-def _lzma(memory: int) -> Decoder:
-    import lzma
-
-    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=memory)
-
-
-_LZIP, _LZMA = b"LZIP", b"\x5d\0\0"
+_LZIP, _LZMA, _ZSTD = b"LZIP", b"\x5d\0\0", b"\x28\xb5\x2f\xfd"
 _REFUSED = {
     _LZIP: ("it is compressed with lzip", ""),
     b"\x1f\x9d": ("it is compressed with compress", "gzip -dc FILE | tar -x"),
@@ -108,41 +102,31 @@ _REFUSED = {
     b"MSCF": ("it is a cabinet file", "cabextract FILE (debian:cabextract)"),
     b"\xed\xab\xee\xdb": ("it is an RPM package", "rpm2cpio FILE | cpio -id (debian:rpm2cpio)"),
 }
-_ONLY_LENIENT = (_LZIP, _LZMA)
 AS_IT_IS = "`unpack: no` takes the file as it is"
 """What a source's recipe can say instead; a step of its own may unpack it then."""
 
 
+class _Codec(NamedTuple):
+    """How a codec's decoder is made, given the most memory it may take, and whether only a reading
+    with a listener knows it, or passes over what follows its last member, as its tool does."""
+
+    name: str
+    start: Callable[[int], Decoder]
+    lenient: bool = False
+    forgiving: bool = False
+
+
+def _codec(magic: bytes) -> _Codec | None:
+    """What decodes a stream that begins so; None where it is plain, or not known."""
+    if magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:
+        magic = _ZSTD  # RFC 8878, 3.1.2: a skippable frame, before those of 3.1.1
+    return next((known for start, known in _CODECS.items() if magic.startswith(start)), None)
+
+
 def codec(magic: bytes) -> str:
     """What a source that begins so is compressed with; "" where it is plain, or not known."""
-    known = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", _LZIP: "lzip"}
-    found = next((name for start, name in known.items() if magic.startswith(start)), "")
-    return found or ("lzma" if magic.startswith(_LZMA) else "zstd" if _is_zstd(magic) else "")
-
-
-def decoder_for(
-    magic: bytes, budget: Budget, *, lenient: bool = False
-) -> Callable[[], Decoder] | None:
-    """What decodes a stream that begins so; None where it is plain."""
-    if lenient and magic.startswith(_LZIP):
-        return lambda: LzipDecoder(budget.memory)
-    if lenient and magic.startswith(_LZMA):
-        return lambda: _lzma(budget.memory)
-    if magic.startswith(b"\x1f\x8b"):
-        return _Gzip
-    if magic.startswith(b"BZh"):
-        return _bzip2
-    if magic.startswith(b"\xfd7zXZ\0"):
-        return lambda: _xz(budget.memory)
-    if _is_zstd(magic):
-        return lambda: _zstd(budget.memory)
-    return None
-
-
-def _is_zstd(magic: bytes) -> bool:
-    """RFC 8878, 3.1.1 frames and 3.1.2 skippable frames."""
-    skippable = magic[1:4] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
-    return skippable or magic.startswith(b"\x28\xb5\x2f\xfd")
+    known = _codec(magic)
+    return known.name if known else ""
 
 
 def decompressed(
@@ -156,16 +140,14 @@ def decompressed(
             would need more memory.
     """
     magic = read_up_to(stream, _MAGIC_SIZE)
-    lenient = remark is not None
+    known = _codec(magic)
+    if known is not None and (remark is not None or not known.lenient):
+        return io.BufferedReader(_Decoded(magic, stream, budget, name, known, remark), CHUNK)
     for start, (reason, way) in _REFUSED.items():
-        if magic.startswith(start) and not (lenient and start in _ONLY_LENIENT):
-            step = f"{AS_IT_IS}; unpack it in the prepare step: {way}" if lenient and way else None
+        if magic.startswith(start):
+            step = f"{AS_IT_IS}; unpack it in the prepare step: {way}" if remark and way else None
             raise refused(name, None, reason, step)
-    start_decoder = decoder_for(magic, budget, lenient=lenient)
-    if start_decoder is None:
-        return io.BufferedReader(_Plain(magic, stream, budget, name), CHUNK)
-    decoded = _Decoded(magic, stream, budget, name, start_decoder, remark)
-    return io.BufferedReader(decoded, CHUNK)
+    return io.BufferedReader(_Plain(magic, stream, budget, name), CHUNK)
 
 
 class _Plain(io.RawIOBase):
@@ -202,14 +184,13 @@ class _Decoded(_Plain):
         stream: Readable,
         budget: Budget,
         name: str,
-        start_decoder: Callable[[], Decoder],
+        known: _Codec,
         remark: Remark | None,
     ) -> None:
         super().__init__(b"", stream, budget, name)
         self._remark = remark
-        self._forgiving = remark is not None and first.startswith(_FORGIVING)
-        self._start_decoder = start_decoder
-        self._decoder = start_decoder()
+        self._codec = known
+        self._decoder = known.start(budget.memory)
         self._input = first
         self._in = len(first)
         self._ended = False
@@ -220,64 +201,55 @@ class _Decoded(_Plain):
                 self._next_member()
                 continue
             if not self._input and self._decoder.needs_input:
-                self._fill("the compressed data is truncated")
+                self._input = self._more()
+                if not self._input:
+                    raise refused(self._name, None, "the compressed data is truncated")
             data, self._input = self._input, b""
             part = self._decode(data, size)
+            out = self._out + len(part)
+            if out > self._budget.ratio_free and out > self._in * self._budget.ratio:
+                what = f"{out} bytes out of {self._in}"
+                raise over(self._name, "ratio", self._budget.ratio, what)
             if part:
-                self._check_ratio(len(part))
                 return part
         return b""
 
     def _decode(self, data: bytes, size: int) -> bytes:
         try:
             return self._decoder.decompress(data, size)
-        except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
-            raise refused(self._name, None, f"the compressed data is damaged: {error}") from error
         except Exception as error:
-            raise self._translated(error) from error
+            # those of lzma and zstd, whose modules are not imported before they are needed
+            own = type(error).__name__ in ("LZMAError", "ZstdError")
+            if own and "memory" in str(error).lower():
+                what = "the decoder asks for more"
+                raise over(self._name, "memory", self._budget.memory, what) from error
+            if own or isinstance(error, (OSError, EOFError, ValueError, MemoryError, zlib.error)):
+                reason = f"the compressed data is damaged: {error}"
+                raise refused(self._name, None, reason) from error
+            raise
 
-    def _translated(self, error: Exception) -> Exception:
-        """lzma.LZMAError and ZstdError, whose modules are not imported before they are needed."""
-        if type(error).__name__ not in ("LZMAError", "ZstdError"):
-            return error
-        text = str(error).lower()
-        if "memory" in text:
-            return over(self._name, "memory", self._budget.memory, "the decoder asks for more")
-        return refused(self._name, None, f"the compressed data is damaged: {error}")
-
-    def _fill(self, at_end: str) -> None:
-        self._input = self._stream.read(_IN) or b""
-        self._in += len(self._input)
-        if not self._input:
-            raise refused(self._name, None, at_end)
+    def _more(self) -> bytes:
+        more = self._stream.read(_IN)
+        self._in += len(more)
+        return more
 
     def _next_member(self) -> None:
         """Begin the next member, or end where only zeros (padding) are left."""
         rest = self._decoder.unused_data + self._input
         while not rest.strip(b"\0"):
-            rest = self._stream.read(_IN) or b""
-            self._in += len(rest)
+            rest = self._more()
             if not rest:
                 self._ended = True
                 return
-        rest = rest.lstrip(b"\0")
-        rest += read_up_to(self._stream, _MAGIC_SIZE)
-        following = decoder_for(rest, self._budget, lenient=self._remark is not None)
-        same = following is not None and type(following()) is type(self._decoder)
-        if not same and self._forgiving and self._remark is not None:
+        rest = rest.lstrip(b"\0") + read_up_to(self._stream, _MAGIC_SIZE)
+        if _codec(rest) is self._codec:
+            self._decoder = self._codec.start(self._budget.memory)
+            self._input = rest
+        elif self._codec.forgiving and self._remark is not None:
             self._remark("bytes follow the compressed data; they are not read")
             self._ended = True
-            return
-        if not same:
+        else:
             raise refused(self._name, None, "other bytes follow the compressed data")
-        self._decoder = self._start_decoder()
-        self._input = rest
-
-    def _check_ratio(self, size: int) -> None:
-        out = self._out + size
-        if out > self._budget.ratio_free and out > self._in * self._budget.ratio:
-            what = f"{out} bytes out of {self._in}"
-            raise over(self._name, "ratio", self._budget.ratio, what)
 
 
 _HEAD = 6
@@ -347,3 +319,13 @@ class LzipDecoder:
             raise ValueError("its sizes are wrong")
         self.eof = True
         self.unused_data = self._tail[_TRAILER.size :]
+
+
+_CODECS: Mapping[bytes, _Codec] = {
+    b"\x1f\x8b": _Codec("gzip", lambda _: _Gzip(), forgiving=True),
+    b"BZh": _Codec("bzip2", _bzip2, forgiving=True),
+    b"\xfd7zXZ\0": _Codec("xz", partial(_lzma, "FORMAT_XZ")),
+    _ZSTD: _Codec("zstd", _zstd),
+    _LZIP: _Codec("lzip", LzipDecoder, lenient=True, forgiving=True),
+    _LZMA: _Codec("lzma", partial(_lzma, "FORMAT_ALONE"), lenient=True),
+}

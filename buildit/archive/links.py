@@ -1,5 +1,5 @@
 """Where paths lead through the symbolic links of a tree, by the tree's own names, without a file
-system."""
+system; and the links of a merged /usr (DESIGN 2.4)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ from buildit.model.tree import MOST_LINKS, Entry, Kind
 
 EntryAt = Callable[[str], Entry | None]
 """The entry at a path without leading slash; None where the tree has none."""
+
+MERGED_USR = "1"
+"""The version of this transform; part of every key that a .deb enters."""
+
+TOPS = ("bin", "lib", "lib32", "lib64", "sbin")
+TOP_LINKS = frozenset((*TOPS, "libx32"))
+"""Names of links into /usr that a merged tree may have, whoever made it."""
+
+MERGED_LINKS = tuple(Entry(top, Kind.SYMLINK, 0o777, target=f"usr/{top}") for top in TOPS)
+"""What a tree needs beside merged packages, less those whose target it does not have."""
+
+
+def merged_path(path: str) -> str:
+    """Where a path of an unmerged tree lies in a merged one."""
+    return f"usr/{path}" if path.partition("/")[0] in TOPS else path
+
 
 _NOTHING: Mapping[str, str] = {}
 

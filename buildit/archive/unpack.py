@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from buildit.archive.beneath import Root
@@ -25,6 +24,11 @@ Members = Iterable[tuple[Entry, Readable | None]]
 """Entries in archive order, each with its bytes where it is a file."""
 
 _HOLE = bytes(CHUNK)  # whole chunks of zeros take no room on the disk
+_REASONS = {
+    errno.EEXIST: "its path is there already",
+    errno.ENOTDIR: "it lies below a file",
+    errno.ENAMETOOLONG: "a name too long for the system",
+}
 _PERMISSIONS = 0o777  # set-id and sticky never reach a disk of ours
 
 
@@ -53,12 +57,6 @@ def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
     writer.finish()
 
 
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    mode: int
-    mtime: int
-
-
 class Writer:
     """Writes entries beneath a root; directories get their mode and time when all is in them.
 
@@ -81,7 +79,7 @@ class Writer:
         self._remark = remark
         self._unsaid = unsaid
         self._own: set[str] = set()
-        self._directories: dict[str, _Directory | None] = {"": None}
+        self._directories: dict[str, tuple[int, int] | None] = {"": None}
 
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
@@ -90,13 +88,10 @@ class Writer:
         except BuilditError as error:
             error.place = error.place or self.name
             raise
-        except FileExistsError as error:
-            raise refused(self.name, entry.path, "its path is there already") from error
-        except NotADirectoryError as error:
-            raise refused(self.name, entry.path, "it lies below a file") from error
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise refused(self.name, entry.path, "a name too long for the system") from error
+            reason = _REASONS.get(error.errno or 0)
+            if reason is not None:
+                raise refused(self.name, entry.path, reason) from error
             raise self._broken(entry.path, error) from error
 
     def finish(self) -> None:
@@ -106,8 +101,9 @@ class Writer:
             if wanted is None:
                 continue
             try:
-                self._into.utime(path, wanted.mtime)
-                self._into.chmod(path, wanted.mode)
+                mode, mtime = wanted
+                self._into.utime(path, mtime)
+                self._into.chmod(path, mode)
             except OSError as error:
                 raise self._broken(path, error) from error
 
@@ -152,7 +148,7 @@ class Writer:
         match entry.kind:
             case Kind.DIRECTORY:
                 self._ensure(path)
-                self._directories[path] = _Directory(entry.mode & _PERMISSIONS, entry.mtime)
+                self._directories[path] = (entry.mode & _PERMISSIONS, entry.mtime)
             case Kind.FILE if content is not None:
                 self._file(entry, content)
             case Kind.FILE:
@@ -195,12 +191,12 @@ class Writer:
             # a directory of an earlier source stays as that source left it
             self._into.listdir(path)
             there = self._into.lstat(path)
-            was = _Directory(stat.S_IMODE(there.st_mode), int(there.st_mtime))
+            was = (stat.S_IMODE(there.st_mode), int(there.st_mtime))
             self._directories[path] = was if self._remark is not None else None
             return
         if self._owner is not None:
             self._into.chown(path, *self._owner)
-        self._directories[path] = _Directory(0o755, self._unsaid)
+        self._directories[path] = (0o755, self._unsaid)
 
     def _broken(self, path: str, error: OSError) -> BuilditError:
         hint = "free some space, then run again" if error.errno == errno.ENOSPC else None

@@ -37,6 +37,7 @@ _HINTS = 0x6 | _UTF8  # how well it was packed, and how its name is written: nei
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _STREAMED = 0x8  # sizes follow the data instead of standing before it
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+_DATA = (OSError, zlib.error, EOFError, struct.error, ValueError)  # of damaged data
 _TIMES = 0x5455  # extra field "extended timestamp", seconds of UTC
 
 
@@ -73,19 +74,18 @@ def _translated(name: str) -> Iterator[None]:
     """`zipfile`'s errors, of the directory and of the data, as ours."""
     try:
         yield
-    except zipfile.BadZipFile as error:
-        raise refused(name, None, f"the zip is damaged: {error}") from error
-    except UnicodeDecodeError as error:
-        reason = "a name that is flagged UTF-8 is not"
-        raise refused(name, None, f"the zip is damaged: {reason}") from error
-    except OSError as error:
-        if error.errno is not None:  # the disk's; bzip2's own has no number
-            raise
-        raise refused(name, None, f"the zip's data is damaged: {error}") from error
-    except (zlib.error, EOFError, struct.error, ValueError) as error:
-        raise refused(name, None, f"the zip's data is damaged: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise refused(name, None, f"the zip uses what is not supported: {error}") from error
+    except (*_DATA, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, zipfile.BadZipFile):
+            reason = f"the zip is damaged: {error}"
+        elif isinstance(error, UnicodeDecodeError):
+            reason = "the zip is damaged: a name that is flagged UTF-8 is not"
+        elif not isinstance(error, _DATA):
+            reason = f"the zip uses what is not supported: {error}"
+        elif isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; bzip2's own has no number
+        else:
+            reason = f"the zip's data is damaged: {error}"
+        raise refused(name, None, reason) from error
 
 
 class _Bytes:
@@ -256,21 +256,13 @@ def _check_layout(stream: BinaryIO, archive: zipfile.ZipFile, name: str) -> None
         header = stream.read(_LOCAL.size)
         if len(header) < _LOCAL.size:
             raise refused(name, member.orig_filename, "the zip is truncated inside its header")
-        (magic, _, flags, method, _, _, crc, packed, size, name_size, extra_size) = _LOCAL.unpack(
-            header
-        )
+        magic, _, flags, method, _, _, *sizes, name_size, extra_size = _LOCAL.unpack(header)
         if magic != b"PK\x03\x04":
             raise refused(name, member.orig_filename, "its local header is missing")
-        stated = (flags & ~_HINTS, method, crc, packed, size)
-        listed = (
-            member.flag_bits & ~_HINTS,
-            member.compress_type,
-            member.CRC,
-            member.compress_size,
-            member.file_size,
-        )
-        open_sizes = flags & _STREAMED or 0xFFFFFFFF in (packed, size)
-        if stated[: 2 if open_sizes else 5] != listed[: 2 if open_sizes else 5]:
+        differ = ((flags ^ member.flag_bits) & ~_HINTS, method - member.compress_type) != (0, 0)
+        if not flags & _STREAMED and 0xFFFFFFFF not in sizes[1:]:
+            differ |= sizes != [member.CRC, member.compress_size, member.file_size]
+        if differ:
             raise refused(name, member.orig_filename, "its two headers differ")
         end = member.header_offset + _LOCAL.size + name_size + extra_size + member.compress_size
     stream.seek(0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from buildit.archive.contents import parse_contents
-from buildit.archive.merged import TOPS
+from buildit.archive.links import TOPS
 from buildit.commands.accounts import account_entries, account_files
 from buildit.commands.sync import (
     EPOCH,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from buildit.archive.merged import MERGED_USR
+from buildit.archive.links import MERGED_USR
 from buildit.archive.source import UNPACKER
 from buildit.make.capture.normalise import NORMALISER
 from buildit.make.capture.split import SPLITTER

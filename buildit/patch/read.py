@@ -8,7 +8,7 @@ like; sections that change nothing are skipped. Linear in the size of the patch.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buildit.errors import RecipeError
 from buildit.patch.form import (
@@ -135,11 +135,8 @@ def _check_content(text: PatchText, pieces: list[list[FilePatch]]) -> None:
     for file in (file for piece in pieces for file in piece):
         left -= len(file.binary.data) if file.binary is not None else 0
         if left < 0:
-            raise text.fail(
-                file.line - 1,
-                f"more than {MAX_CONTENT >> 20} MiB of binary changes in one patch",
-                "make them source files",
-            )
+            message = f"more than {MAX_CONTENT >> 20} MiB of binary changes in one patch"
+            raise text.fail(file.line - 1, message, "make them source files")
 
 
 def _no_patch(text: PatchText) -> RecipeError:
@@ -233,11 +230,9 @@ def _meant(text: PatchText, at: int, old: str, new: str) -> str:
     """The file that two names mean: `x.c.orig` and `x.c` mean `x.c`; others are not guessed."""
     short, long = sorted((old, new), key=len)
     if not long.startswith(short) or "/" in long[len(short) :]:
-        raise text.fail(
-            at,
-            f"`---` and `+++` name different files: {old!r} and {new!r}",
-            "name the file alike in both lines, or use git's `rename from` and `rename to`",
-        )
+        message = f"`---` and `+++` name different files: {old!r} and {new!r}"
+        hint = "name the file alike in both lines, or use git's `rename from` and `rename to`"
+        raise text.fail(at, message, hint)
     return short
 
 
@@ -245,42 +240,25 @@ def _check_whole(text: PatchText, at: int, action: Action, hunks: tuple[Hunk, ..
     """A new file has no lines before, a deleted one none after."""
     side = b"-" if action is Action.CREATE else b"+"
     if len(hunks) > 1 or (hunks and not _is_empty(hunks[0], side)):
-        before = "new" if action is Action.CREATE else "deleted"
-        raise text.fail(
-            at,
-            f"a {before} file with lines on the other side",
-            "name the file instead of /dev/null",
-        )
-
-
-@dataclass(slots=True)
-class _Header:
-    """The extended header of a git section while it is read."""
-
-    action: Action = Action.CHANGE
-    old_mode: int | None = None
-    new_mode: int | None = None
-    source: bytes | None = None
-    target: bytes | None = None
-    objects: tuple[str, str] = ("", "")
+        message = f"a {_WORDS[action]} file with lines on the other side"
+        raise text.fail(at, message, "name the file instead of /dev/null")
 
 
 def _git_section(text: PatchText, start: int) -> tuple[FilePatch | None, int]:
     """A section that begins with `diff --git`; None where it changes nothing."""
-    header, at = _Header(), start + 1
-    while at < len(text.lines) and _extended(text, at, header):
-        at += 1
-    hunks: tuple[Hunk, ...] = ()
-    binary = None
+    file, at = FilePatch(Action.CHANGE, "", "", git=True, line=start + 1), start + 1
+    while at < len(text.lines) and (more := _extended(text, at, file)) is not None:
+        file, at = more, at + 1
     names: tuple[bytes, bytes] | None = None
-    crlf = False
     if text.at(at) == b"GIT binary patch":
-        binary, at = _binary(text, at, header)
+        binary, at = _binary(text, at, *file.objects)
+        file = replace(file, binary=binary)
     elif _DIFFER.match(text.at(at)[:_LONGEST_LINE]):
-        if not _deletes_whole(header):
+        old, new = file.objects
+        if file.action is not Action.DELETE or len(old) < 7 or not new or not is_absent(new):
             raise text.fail(at, f"this is {_NO_CONTENT}, not a unified diff", _WRITE)
         # git shows no content of a file that goes, and its object name says which file is meant
-        binary, at = Binary(*header.objects, delta=False, data=b""), at + 1
+        file, at = replace(file, binary=Binary(old, new, delta=False, data=b"")), at + 1
     elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
         names = (
             text.header_name(at, text.at(at)[4:])[0],
@@ -289,80 +267,61 @@ def _git_section(text: PatchText, start: int) -> tuple[FilePatch | None, int]:
         at += 2
         if not _is_bare(text, at):
             hunks, end = _hunks(text, at)
-            crlf, at = _is_crlf(text, at - 2, end), end
-    old, new = _git_paths(text, start, header, names)
-    unchanged = header.action is Action.CHANGE and header.old_mode == header.new_mode
-    if unchanged and not hunks and binary is None:
+            file, at = replace(file, hunks=hunks, crlf=_is_crlf(text, at - 2, end)), end
+    old, new = _git_paths(text, start, file, names)
+    unchanged = file.action is Action.CHANGE and file.old_mode == file.new_mode
+    if unchanged and not file.hunks and file.binary is None:
         return None, at
-    if header.action in (Action.CREATE, Action.DELETE):
-        _check_whole(text, start, header.action, hunks)
-        if not hunks and binary is None:
-            _check_empty(text, start, header)
-    _check_modes(text, start, header)
-    file = FilePatch(
-        action=header.action,
-        old=old,
-        new=new,
-        old_mode=header.old_mode,
-        new_mode=header.new_mode,
-        hunks=hunks,
-        binary=binary,
-        git=True,
-        crlf=crlf,
-        objects=header.objects,
-        line=start + 1,
-    )
-    return file, at
+    _check_git(text, start, file)
+    return replace(file, old=old, new=new), at
 
 
-def _deletes_whole(header: _Header) -> bool:
-    old, new = header.objects
-    return header.action is Action.DELETE and len(old) >= 7 and bool(new) and is_absent(new)
+def _check_git(text: PatchText, start: int, file: FilePatch) -> None:
+    """A file that comes or goes without a hunk is empty, and its object name says so; modes come
+    in pairs."""
+    old, new = file.old_mode, file.new_mode
+    if file.action in (Action.CREATE, Action.DELETE):
+        _check_whole(text, start, file.action, file.hunks)
+        named = file.objects[0 if file.action is Action.DELETE else 1]
+        without = named and not file.hunks and file.binary is None
+        if without and not is_object(named, b"") and not is_absent(named):
+            hint = "write it with `git diff --binary`, without --irreversible-delete"
+            raise text.fail(start, f"a {_WORDS[file.action]} file without its lines", hint)
+    elif (old is None) != (new is None):
+        raise text.fail(start, "`old mode` and `new mode` go together", _REGENERATE)
+    elif old != new and SYMLINK in (old, new):
+        message = "a file that becomes a symlink in one section"
+        raise text.fail(start, message, "delete it and create it anew")
 
 
-def _check_empty(text: PatchText, start: int, header: _Header) -> None:
-    """A file that comes or goes without a hunk is empty; its object name says so."""
-    named = header.objects[0 if header.action is Action.DELETE else 1]
-    if named and not is_object(named, b"") and not is_absent(named):
-        word = "deleted" if header.action is Action.DELETE else "new"
-        raise text.fail(
-            start,
-            f"a {word} file without its lines",
-            "write it with `git diff --binary`, without --irreversible-delete",
-        )
+_WORDS = {Action.CREATE: "new", Action.DELETE: "deleted"}
 
 
-def _extended(text: PatchText, at: int, header: _Header) -> bool:
-    """Read one line of the extended header into `header`; False where it has ended."""
+def _extended(text: PatchText, at: int, file: FilePatch) -> FilePatch | None:
+    """The section with what one more line of git's header says; None where that has ended."""
     line = text.at(at)
     if mode := _MODE.fullmatch(line):
-        value = _mode(text, at, mode[2])
-        if mode[1] in (b"old mode", b"deleted file mode"):
-            header.old_mode = value
-        else:
-            header.new_mode = value
-        if mode[1] == b"new file mode":
-            header.action = Action.CREATE
-        elif mode[1] == b"deleted file mode":
-            header.action = Action.DELETE
-        return True
+        value, new = _mode(text, at, mode[2]), mode[1].startswith(b"new ")
+        file = replace(file, new_mode=value) if new else replace(file, old_mode=value)
+        action = {b"new file mode": Action.CREATE, b"deleted file mode": Action.DELETE}
+        return replace(file, action=action.get(mode[1], file.action))
     if moved := _MOVED.fullmatch(line):
-        header.action = Action.RENAME if moved[1] == b"rename" else Action.COPY
+        file = replace(file, action=Action.RENAME if moved[1] == b"rename" else Action.COPY)
+        # these two lines carry no a/ and b/ (git-diff, "generate_patch_text_with_p", 4)
         name = text.header_name(at, moved[3])[0]
-        if moved[2] in (b"from", b"old"):
-            header.source = name
-        else:
-            header.target = name
-        return True
+        path = text.path(file.line - 1, name, max(text.strip - 1, 0))
+        old = moved[2] in (b"from", b"old")
+        return replace(file, old=path) if old else replace(file, new=path)
     if index := _INDEX.fullmatch(line):
-        header.objects = (index[1].decode(), index[2].decode())
-        if index[3]:
-            header.old_mode = header.new_mode = _mode(text, at, index[3])
-        return True
+        file = replace(file, objects=(index[1].decode(), index[2].decode()))
+        if not index[3]:
+            return file
+        both = _mode(text, at, index[3])
+        return replace(file, old_mode=both, new_mode=both)
     if _EXTENDED.match(line):
         shown = line[:60].decode(errors="backslashreplace")
         raise text.fail(at, f"malformed line in git's header: {shown!r}", _REGENERATE)
-    return _IGNORED.fullmatch(line) is not None
+    return file if _IGNORED.fullmatch(line) else None
 
 
 def _mode(text: PatchText, at: int, digits: bytes) -> int:
@@ -383,53 +342,33 @@ def _mode(text: PatchText, at: int, digits: bytes) -> int:
     return EXECUTABLE if mode & 0o100 else PLAIN_MODE
 
 
-def _check_modes(text: PatchText, at: int, header: _Header) -> None:
-    old, new = header.old_mode, header.new_mode
-    if header.action in (Action.CREATE, Action.DELETE):
-        return
-    if (old is None) != (new is None):
-        raise text.fail(at, "`old mode` and `new mode` go together", _REGENERATE)
-    if old != new and SYMLINK in (old, new):
-        raise text.fail(
-            at, "a file that becomes a symlink in one section", "delete it and create it anew"
-        )
-
-
 def _git_paths(
-    text: PatchText, start: int, header: _Header, names: tuple[bytes, bytes] | None
+    text: PatchText, start: int, file: FilePatch, names: tuple[bytes, bytes] | None
 ) -> tuple[str, str]:
     """The paths of a git section, from the lines that say them best."""
-    moved = header.action in (Action.RENAME, Action.COPY)
-    if moved:
-        if header.source is None or header.target is None:
-            raise text.fail(start, f"a {header.action} without both names", _REGENERATE)
-        # these two lines carry no a/ and b/ (git-diff, "generate_patch_text_with_p", 4)
-        level = max(text.strip - 1, 0)
-        old, new = (text.path(start, name, level) for name in (header.source, header.target))
-    else:
-        first, second = text.git_names(start, text.at(start)[11:])
-        old, new = text.path(start, first), text.path(start, second)
+    old, new = file.old, file.new
+    if file.action not in (Action.RENAME, Action.COPY):
+        old, new = (text.path(start, name) for name in text.git_names(start, text.at(start)[11:]))
         if old != new:
-            raise text.fail(
-                start,
-                f"`diff --git` names different files: {old!r} and {new!r}",
-                "a rename needs `rename from` and `rename to`",
-            )
+            message = f"`diff --git` names different files: {old!r} and {new!r}"
+            raise text.fail(start, message, "a rename needs `rename from` and `rename to`")
+    elif not old or not new:
+        raise text.fail(start, f"a {file.action} without both names", _REGENERATE)
     if names is not None:
-        _check_names(text, start, header.action is Action.CREATE, names[0], old)
-        _check_names(text, start, header.action is Action.DELETE, names[1], new)
+        _check_names(text, start, file.action is Action.CREATE, names[0], old)
+        _check_names(text, start, file.action is Action.DELETE, names[1], new)
     return old, new
 
 
 def _check_names(text: PatchText, start: int, absent: bool, named: bytes, expected: str) -> None:
     """A `---` or `+++` line of a git section must say what its header does."""
-    if absent and named == NULL_NAME:
-        return
-    if absent or named == NULL_NAME:
-        message = f"`diff --git` names {expected!r}, the line below it /dev/null"
+    if named == NULL_NAME:
         if absent:
-            found, absent_one = text.path(start, named), f"`diff --git` says that {expected!r}"
-            message = f"{absent_one} is absent, the line below names {found!r}"
+            return
+        message = f"`diff --git` names {expected!r}, the line below it /dev/null"
+    elif absent:
+        said = f"`diff --git` says that {expected!r} is absent"
+        message = f"{said}, the line below names {text.path(start, named)!r}"
     elif (found := text.path(start, named)) != expected:
         message = f"`diff --git` names {expected!r}, the lines below it {found!r}"
     else:
@@ -510,49 +449,37 @@ def _no_newline(text: PatchText, at: int, body: list[bytes], old_left: int, new_
     return b"\\ No newline at end of file"
 
 
-def _binary(text: PatchText, start: int, header: _Header) -> tuple[Binary, int]:
+def _binary(text: PatchText, start: int, old: str, new: str) -> tuple[Binary, int]:
     """git's change of a binary: forward, which we take, and perhaps back, which is checked only."""
-    old, new = header.objects
     if len(old) < 7 or len(old) != len(new):
-        raise text.fail(
-            start,
-            "a binary change without object names",
-            "write it with `git diff --binary` or `git format-patch`",
-        )
+        hint = "write it with `git diff --binary` or `git format-patch`"
+        raise text.fail(start, "a binary change without object names", hint)
     at, found = start + 1, []
     while delta := _DELTA.fullmatch(text.at(at)):
-        if int(delta[2]) > MAX_CONTENT:
-            raise text.fail(
-                at, f"a binary change of more than {MAX_CONTENT >> 20} MiB", "make it a source file"
-            )
+        is_delta, size = delta[1] == b"delta", int(delta[2])
+        if size > MAX_CONTENT:
+            message = f"a binary change of more than {MAX_CONTENT >> 20} MiB"
+            raise text.fail(at, message, "make it a source file")
         first, at = at + 1, at + 1
         while _BASE85.fullmatch(text.at(at)):
             at += 1
         if at == first or text.at(at):
             raise text.fail(at, "malformed base85 in a binary change", _REGENERATE)
-        found.append(_content(text, first, at, delta[1], int(delta[2])))
+        try:
+            data = inflated_rows([text.at(row) for row in range(first, at)], size)
+            if is_delta:
+                delta_result(data, None)
+        except Malformed as error:
+            message = f"a damaged binary change: {error}"
+            raise text.fail(first - 1, message, _REGENERATE) from error
+        found.append(Binary(old, new, is_delta, data))
         at += 1
     if not 1 <= len(found) <= 2:
         raise text.fail(at, "`literal N` or `delta N` expected", _REGENERATE)
-    is_delta, data = found[0]
-    if not is_delta and not _names(new, data):
-        raise text.fail(
-            start, "the content of a binary change is not what its index line names", _REGENERATE
-        )
-    return Binary(old, new, is_delta, data), at
-
-
-def _content(text: PatchText, first: int, end: int, word: bytes, size: int) -> tuple[bool, bytes]:
-    try:
-        data = inflated_rows([text.at(at) for at in range(first, end)], size)
-        if word == b"delta":
-            delta_result(data, None)
-    except Malformed as error:
-        message = f"a damaged binary change: {error}"
-        raise text.fail(first - 1, message, _REGENERATE) from error
-    return word == b"delta", data
-
-
-def _names(named: str, content: bytes) -> bool:
-    """Whether an object name is that of the content, an absent file's of none."""
-    return is_object(named, content) or (is_absent(named) and not content)
+    forward = found[0]
+    # an object name is that of the content, an absent file's of none
+    named = is_object(new, forward.data) or (is_absent(new) and not forward.data)
+    if not forward.delta and not named:
+        message = "the content of a binary change is not what its index line names"
+        raise text.fail(start, message, _REGENERATE)
+    return forward, at

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import BinaryIO
 
-from buildit.archive.merged import TOP_LINKS
+from buildit.archive.links import TOP_LINKS
 from buildit.errors import BuildError, UnsatisfiableError
 from buildit.make.capture.needs import (
     AR_MAGIC,

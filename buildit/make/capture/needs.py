@@ -19,8 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from buildit.archive.links import way
-from buildit.archive.merged import TOPS
+from buildit.archive.links import TOPS, way
 from buildit.make.capture.elf import (
     ELF_MAGIC,
     Elf,

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.archive.beneath import Root
-from buildit.archive.deb import MERGED_LINKS, MERGED_USR, merged_path, read_deb, read_deb_control
-from buildit.archive.merged import merged_text
+from buildit.archive.deb import merged_text, read_deb
+from buildit.archive.links import MERGED_LINKS, MERGED_USR, merged_path
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
-from buildit.errors import BuildError, IntegrityError
+from buildit.errors import IntegrityError
 from buildit.model.tree import Entry
 from tests.scale import examples
 from tests.unit.archive.trees import Node, directory, file, hardlink, on_disk, packed, symlink
@@ -148,46 +148,6 @@ def test_codecs(suffix: str) -> None:
         ("future", b"x"),
     )
     assert set(read(data)) == {"usr/lib/a"}
-    assert read_deb_control(io.BytesIO(data), LIMITS)["Package"] == "zlib1g"
-
-
-def test_control_fields() -> None:
-    text = CONTROL + b"Description: compression\n library\n .\n caf\xc3\xa9\nEmpty:\n"
-    fields = read_deb_control(io.BytesIO(deb([], text)), LIMITS)
-    assert fields == {
-        "Package": "zlib1g",
-        "Version": "1:1.3",
-        "Architecture": "amd64",
-        "Description": "compression\nlibrary\n.\ncaf\u00e9",
-        "Empty": "",
-    }
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b" a\n",
-        b"Package\n",
-        b"A: 1\na: 2\n",
-        b"A: 1\n\nB: 2\n",
-        b"A: \xff\n",
-        b"-A: 1\n",
-        b": 1",
-    ],
-)
-def test_damaged_control(text: bytes) -> None:
-    with pytest.raises(IntegrityError, match="control") as caught:
-        read_deb_control(io.BytesIO(deb([], text)), LIMITS, "z.deb")
-    assert caught.value.place == "z.deb"
-
-
-def test_no_control_file_and_too_large_a_one() -> None:
-    data = ar(("debian-binary", b"2.0\n"), ("control.tar", packed([])), ("data.tar", packed([])))
-    with pytest.raises(IntegrityError, match="no control file"):
-        read_deb_control(io.BytesIO(data), LIMITS)
-    with pytest.raises(BuildError, match="control = "):
-        read_deb_control(io.BytesIO(deb([], b"A: " + b"x" * (2 << 20))), LIMITS)
 
 
 SOUND = deb([file("lib/a", b"1")])
@@ -251,8 +211,6 @@ def test_a_package_of_dpkg_is_unpacked_like_dpkg_does(tmp_path: Path) -> None:
     with out.open("rb") as stream, Root.open(ours) as root:
         unpack_entries(read_deb(stream, LIMITS), root)
     assert timeless(on_disk(ours)) == timeless(on_disk(tmp_path / "theirs"))
-    with out.open("rb") as stream:
-        assert read_deb_control(stream, LIMITS)["Maintainer"] == "A <a@example.org>"
 
 
 def timeless(nodes: list[Node]) -> list[Node]:
