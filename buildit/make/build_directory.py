@@ -39,13 +39,14 @@ from buildit.model.task import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Step
 from buildit.sandbox.jail import Bind, Jail
-from buildit.sandbox.run import Outcome, printable_output, run
-from buildit.sandbox.watch import RESERVE
+from buildit.sandbox.limits import RESERVE
+from buildit.sandbox.run import Outcome, end_of, printable_output, run
 from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
 from buildit.store.durable import make_directory
 
 TAIL_LINES = 25
+_TAIL_BYTES = 256 << 10
 
 OUT = "build/out"
 """Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
@@ -259,7 +260,7 @@ class BuildDirectory:
         )
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(name, outcome, log)
-        return notes(map(printable_output, _tail_bytes(log)))
+        return notes(map(printable_output, end_of(log, _TAIL_BYTES)))
 
     def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
         """Strip what was installed.
@@ -285,7 +286,9 @@ class BuildDirectory:
         return self.work / "logs" / f"{number}-{name}"
 
     def _failed(self, name: str, outcome: Outcome, log: Path) -> BuilditError:
-        tail = tuple(line.decode("utf-8", "replace") for line in _tail_bytes(log)[-TAIL_LINES:])
+        tail = tuple(
+            line.decode("utf-8", "replace") for line in end_of(log, _TAIL_BYTES)[-TAIL_LINES:]
+        )
         no_space = any("No space left on device" in line for line in tail)
         if outcome.limit == "full" or (no_space and self._free() < RESERVE):
             return StoreError(
@@ -359,10 +362,3 @@ def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> N
     with store.checked(digest) as source, target.open("xb") as copy:
         shutil.copyfileobj(source, copy, CHUNK)
     target.chmod(0o755 if executable else 0o644)
-
-
-def _tail_bytes(log: Path) -> list[bytes]:
-    with log.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - (256 << 10)))
-        return stream.read().splitlines()

@@ -138,42 +138,25 @@ def _options(*lowers: str) -> str:
     return f"ro,xino=on,lowerdir={':'.join(lowers)}"
 
 
-def bwrap_argv(jail: Jail, command: Sequence[str]) -> list[str]:
-    """The bubblewrap command line of a build: no terminal, no input.
+def bwrap_argv(jail: Jail, command: Sequence[str], *, terminal: bool = False) -> list[str]:
+    """The bubblewrap command line of a build: no terminal, no input; or on the caller's terminal.
 
     The caller opens `FILTER_FD` on the system call filter and `STATUS_FD` for bubblewrap's report.
-    """
-    return ["bwrap", "--new-session", *_isolation(jail), *_root(jail), "--", *command]
-
-
-def terminal_argv(jail: Jail, command: Sequence[str]) -> list[str]:
-    """The same jail on the caller's terminal.
-
     Without a session of its own a program could push input into the terminal (CVE-2017-5226);
     there the filter is what refuses TIOCSTI and TIOCLINUX, so job control works.
     """
-    return ["bwrap", *_isolation(jail), *_root(jail), "--", *command]
-
-
-def _isolation(jail: Jail) -> list[str]:
     # --unshare-all alone takes the user and cgroup namespaces only where it can: ask for both
-    argv = ["--unshare-all", "--unshare-user", "--unshare-cgroup", "--disable-userns"]
+    argv = ["bwrap", *(() if terminal else ("--new-session",))]
+    argv += ["--unshare-all", "--unshare-user", "--unshare-cgroup", "--disable-userns"]
     argv += ["--die-with-parent", "--cap-drop", "ALL", "--uid", str(UID), "--gid", str(UID)]
     argv += ["--hostname", jail.hostname, "--clearenv"]
     argv += ["--seccomp", str(FILTER_FD), "--json-status-fd", str(STATUS_FD)]
-    return argv
-
-
-def _root(jail: Jail) -> list[str]:
     size = ("--perms", "1777", "--size", str(jail.tmp_bytes), "--tmpfs")
-    argv = ["--ro-bind", f"{STAGE}/root", "/", "--proc", "/proc", "--dev", "/dev"]
+    argv += ["--ro-bind", f"{STAGE}/root", "/", "--proc", "/proc", "--dev", "/dev"]
     argv += [*size, "/dev/shm", "--remount-ro", "/dev", *size, "/tmp"]  # noqa: S108
     for bind in jail.binds:
-        argv += [
-            "--bind" if bind.writable else "--ro-bind",
-            f"{STAGE}/work/{bind.source}",
-            bind.dest,
-        ]
+        how = "--bind" if bind.writable else "--ro-bind"
+        argv += [how, f"{STAGE}/work/{bind.source}", bind.dest]
     for name, value in sorted(jail.env.items()):
         argv += ["--setenv", name, value]
-    return [*argv, "--chdir", jail.cwd]
+    return [*argv, "--chdir", jail.cwd, "--", *command]

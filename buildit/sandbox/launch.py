@@ -39,7 +39,7 @@ PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GRACE = 10.0
 """Seconds that killed processes get to disappear."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": PROGRAM_PATH,
     "LC_ALL": "C",
     "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 256 bytes a value, mount(2) a page
@@ -83,7 +83,7 @@ def _stage(source: str) -> str:
     places = {"INPUT": source, "TMP": STAGE}
     places |= {"FILTER": str(FILTER_FD), "STATUS": str(STATUS_FD)}
     # cd has left OLDPWD and PWD, a shell may add `_`: bubblewrap gets none of them
-    places |= {"ENVIRONMENT": " ".join(f"{name}={value}" for name, value in _ENVIRONMENT.items())}
+    places |= {"ENVIRONMENT": " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())}
     text = _STAGE
     for name, value in places.items():
         text = text.replace(name, value)
@@ -119,34 +119,26 @@ def prepare_places(jail: Jail, work: Path, trees: Path) -> Places:
         BuildError: a tree or a bind is missing or unsafe, or closed to the build user.
     """
     places = Places.of(work, trees)
-    _check_trees(jail, trees)
-    try:
-        with Root.open(work) as root:
-            _own(jail, root, work)
-        _check_reachable(places)
-    except (IntegrityError, OSError) as error:
-        raise BuildError(
-            f"the sandbox cannot use its work directory: {error}", place=str(work)
-        ) from error
-    return places
-
-
-def _check_trees(jail: Jail, trees: Path) -> None:
     for lower in jail.lowers:
         if not (trees / lower).is_dir():
             raise BuildError(
                 f"no such tree: {lower}", place=str(trees), hint="buildit store verify"
             )
-
-
-def _own(jail: Jail, root: Root, work: Path) -> None:
     owner = host_owner()
-    for bind in jail.binds:
-        _check_bind(bind, root, work)
-        if owner is not None and bind.writable:
-            root.chown(bind.source, *owner)
-    if owner is not None:
-        os.chown(work, *owner)
+    try:
+        with Root.open(work) as root:
+            for bind in jail.binds:
+                _check_bind(bind, root, work)
+                if owner is not None and bind.writable:
+                    root.chown(bind.source, *owner)
+        if owner is not None:
+            os.chown(work, *owner)
+            _check_reachable(places)
+    except (IntegrityError, OSError) as error:
+        raise BuildError(
+            f"the sandbox cannot use its work directory: {error}", place=str(work)
+        ) from error
+    return places
 
 
 def _check_bind(bind: Bind, root: Root, work: Path) -> None:
@@ -165,8 +157,6 @@ def _check_bind(bind: Bind, root: Root, work: Path) -> None:
 
 
 def _check_reachable(places: Places) -> None:
-    if host_owner() is None:
-        return
     for start in (places.work, places.trees):
         path = places.common / start
         for directory in (path, *path.parents):
@@ -181,44 +171,37 @@ def _check_reachable(places: Places) -> None:
                 break
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """The command line of a whole chain: everything that `start` needs to know of a run."""
-
-    argv: tuple[str, ...]
-    places: Places
-
-
 def chain(
     jail: Jail, places: Places, bwrap: Sequence[str], *, script: str, words: Sequence[str]
-) -> Chain:
-    """`bwrap` is bubblewrap's argv, `script` QUIET or TERMINAL.
+) -> tuple[str, ...]:
+    """The command line of a whole chain; `bwrap` is bubblewrap's argv, `script` QUIET or TERMINAL.
 
     `words` are the number of processes, then pairs for `ulimit`.
     """
     processes, *limits = words
-    directories, files = _skeleton(jail, places)
+    work = places.common / places.work
+    plain = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
+    directories = {*mount_points(jail), *map(os.path.dirname, plain)} - plain - {""}
     mounts = [word for pair in overlays(jail.lowers) for word in pair]
     # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
     # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
     # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
-    argv = ["env", "--default-signal"]
-    if owner := host_owner():
-        # not by subprocess, which then cannot vfork(2): copying the page tables costs milliseconds
-        argv += ["setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
-    argv += ["setarch", "-R"]
+    argv = ["env", "--default-signal", *drop_root(), "setarch", "-R"]
     argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
-    argv += [_filter_words(), directories, files]
-    return Chain((*argv, *limits, "--", *mounts, "--", *bwrap), places)
+    argv += [_filter_words(), _words(directories), _words(plain)]
+    return (*argv, *limits, "--", *mounts, "--", *bwrap)
 
 
-def _skeleton(jail: Jail, places: Places) -> tuple[str, str]:
-    work = places.common / places.work
-    files = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
-    above = {os.path.dirname(file) for file in files}
-    directories = {*mount_points(jail), *above} - files - {""}
-    return _words(directories), _words(files)
+def drop_root() -> tuple[str, ...]:
+    """What makes root the user that builds run as.
+
+    Not subprocess, which then cannot vfork(2): copying page tables costs milliseconds.
+    """
+    owner = host_owner()
+    if owner is None:
+        return ()
+    return ("setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups")
 
 
 def _words(paths: Iterable[str]) -> str:
@@ -266,36 +249,39 @@ class Lifeline:
     def cut(self) -> None:
         """Have everything killed; may be called again."""
         if self._socket.fileno() >= 0:
-            self.status = _reported(self._socket)
+            # what bubblewrap has written by now, as `--json-status-fd` does: a JSON value a line
+            self._socket.setblocking(False)
+            text = b""
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                while data := self._socket.recv(4096):
+                    text += data
+            found = _EXIT.search(text)
+            self.status = int(found[1]) if found else None
             self._socket.close()
 
 
-def _reported(report: socket.socket) -> int | None:
-    """What bubblewrap has written by now, as `--json-status-fd` does: one JSON value a line."""
-    report.setblocking(False)
-    text = b""
-    with contextlib.suppress(BlockingIOError, ConnectionError):
-        while data := report.recv(4096):
-            text += data
-    for line in text.splitlines():
-        found = _EXIT.search(line)
-        if found is not None:
-            return int(found.group(1))
-    return None
-
-
 @contextlib.contextmanager
-def started(line: Chain, output: int, *, session: bool) -> Iterator[Lifeline]:
+def started(argv: Sequence[str], cwd: Path, output: int, *, session: bool) -> Iterator[Lifeline]:
     """Start the chain, waiting for `begin`; at the end it is cut and gone.
 
-    `output` is the descriptor that it writes to; `session` takes it off the terminal.
+    `cwd` is entered as the caller, since the paths above may be closed to the build user. `output`
+    is the descriptor that it writes to; `session` takes it off the terminal.
 
     Raises:
         BuildError: the first process cannot be started, or killed processes do not end.
     """
     ours, theirs = socket.socketpair()
     try:
-        process = _popen(line, theirs.fileno(), output, session=session)
+        process = subprocess.Popen(
+            argv,
+            stdin=theirs.fileno(),
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=ENVIRONMENT,
+            umask=0o022,
+            start_new_session=session,
+        )
     except OSError as problem:
         ours.close()
         raise BuildError(f"the sandbox cannot be started: {problem}") from problem
@@ -306,27 +292,10 @@ def started(line: Chain, output: int, *, session: bool) -> Iterator[Lifeline]:
         yield life
     finally:
         life.cut()
-        _reap(process)
-
-
-def _popen(line: Chain, source: int, output: int, *, session: bool) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        line.argv,
-        stdin=source,
-        stdout=output,
-        stderr=output,
-        cwd=line.places.common,  # entered before the uid is dropped: the paths above may be closed
-        env=_ENVIRONMENT,
-        umask=0o022,
-        start_new_session=session,
-    )
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        raise undead(process.pid) from None
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            raise undead(process.pid) from None
 
 
 def undead(pid: int) -> BuildError:

@@ -1,8 +1,17 @@
-"""How much a sandbox may use, and what enforces it: a cgroup (v1 or v2), else rlimits.
+"""How much a sandbox may use, and what enforces it: a cgroup (v1 or v2), else rlimits and a watch.
 
 A group is taken where this process may make one without changing anybody's settings: as root on
 v1 below its own group, on v2 below the nearest ancestor that hands memory and pids down. Nothing
-is delegated otherwise, and `watch` counts instead.
+is delegated otherwise, and `TreeWatch` counts instead; `DiskWatch` counts in any case.
+
+Read from outside: a build cannot lie about it, only be faster than the next look; its rlimits
+bound each single file and process meanwhile.
+
+Anonymous pages are each process's own, `tree_use` sums them. The rest is shmem, four ways to it
+(proc(5), tmpfs(5), memfd_create(2)): files in /tmp and /dev/shm, which their mounts count; memfds,
+by the descriptors that are open on them; shared mappings, by what is mapped of each (Pss: a page
+that several map counts once). What only a message in a socket, a detached SysV segment or a pipe
+holds cannot be seen from outside: a cgroup counts that, too.
 """
 
 from __future__ import annotations
@@ -12,8 +21,10 @@ import errno
 import os
 import re
 import resource
+import stat
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -106,10 +117,10 @@ class CGroup(Hierarchy):
             return "memory"
         return "processes" if _counter(self.pids / "pids.events", "max") > 0 else None
 
-    def close(self) -> None:
+    def close(self, patience: float = 2.0) -> None:
         """Remove the groups; the kernel may need some milliseconds to let go of the last task."""
         for directory in self.directories:
-            _remove(directory, patience=2.0)
+            _remove(directory, patience)
             _remove(directory.parent, patience=0.0)  # stays while others run
 
 
@@ -128,17 +139,13 @@ def open_group_in(place: Hierarchy, limits: Limits) -> CGroup | None:
     """A fresh group at one place, or None where that place hands nothing down to this process."""
     name = f"{os.getpid()}-{os.urandom(4).hex()}"
     group = CGroup(place.version, place.memory / _GROUP / name, place.pids / _GROUP / name)
-    made: list[Path] = []
     try:
-        for directory in place.directories:
-            _shared(directory / _GROUP, place.version)
-            (directory / _GROUP / name).mkdir()
-            made.append(directory / _GROUP / name)
+        for directory in group.directories:
+            _shared(directory.parent, place.version)
+            directory.mkdir()
         _configure(group, limits)
     except OSError:
-        for directory in made:
-            _remove(directory, patience=0.0)
-            _remove(directory.parent, patience=0.0)
+        group.close(patience=0.0)
         return None
     return group
 
@@ -189,17 +196,13 @@ def _counter(path: Path, name: str) -> int:
 
 def _remove(directory: Path, patience: float) -> None:
     end = time.monotonic() + patience
-    while True:
-        try:
+    while directory.exists():
+        with contextlib.suppress(OSError):
             directory.rmdir()
-        except FileNotFoundError:
             return
-        except OSError:
-            if time.monotonic() >= end:
-                return
-            time.sleep(0.01)
-        else:
+        if time.monotonic() >= end:
             return
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +268,217 @@ def process_limit(limits: Limits, hard: HardLimits) -> int:
 def address_limit(limits: Limits, hard: HardLimits) -> int:
     """Bytes of address space that each process may have where no group bounds the memory."""
     return _least(limits.memory_bytes, hard.address_bytes)
+
+
+# -- what is counted from outside
+
+LimitWatch = Callable[[], str | None]
+"""Names the limit that is exceeded now, or None."""
+
+_DEPTH = 200  # deeper directories are not counted (an open descriptor each), only the free space
+RESERVE = 256 << 20
+"""Bytes of a file system that builds leave to the store itself."""
+_PER_FILE = 512  # bytes that a name and an inode cost at least
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PLACES = ("tmp", "dev/shm")
+_KERNELS = ("/memfd:", "/dev/zero", "/SYSV", "[anon_shmem:")  # names of what lies on no mount
+_MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ (\S+) (\d+) *(.*)$")
+
+_File = tuple[str, int]  # device and inode
+
+
+def disk_use(directory: Path, enough: int) -> int:
+    """Bytes that a tree occupies, hostile or changing while it is read; stops above `enough`.
+
+    Symbolic links are never followed; hard links count once per name.
+    """
+    stack: list[tuple[int, list[str]]] = []
+    total = 0
+    try:
+        _enter(stack, directory, None)
+        while stack and total <= enough:
+            fd, names = stack[-1]
+            if not names:
+                os.close(fd)
+                stack.pop()
+                continue
+            name = names.pop()
+            with contextlib.suppress(OSError):  # gone meanwhile
+                seen = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                total += seen.st_blocks * 512 + _PER_FILE
+                if stat.S_ISDIR(seen.st_mode) and len(stack) < _DEPTH:
+                    _enter(stack, name, fd)
+    finally:
+        for fd, _ in stack:
+            os.close(fd)
+    return total
+
+
+def _enter(stack: list[tuple[int, list[str]]], name: str | Path, parent: int | None) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError):  # gone, closed to us or replaced meanwhile
+        fd = os.open(name, flags, dir_fd=parent)
+        try:
+            stack.append((fd, os.listdir(fd)))
+        except OSError:
+            os.close(fd)
+
+
+@dataclass(slots=True)
+class DiskWatch:
+    """Walks the writable directories when the file system's free space says that it may matter.
+
+    That is when as much has gone as would break the limit, and every half minute. `reserve` bytes
+    must stay free on the file system for the store itself: `full` says that they do not.
+    """
+
+    directories: tuple[Path, ...]
+    limit: int
+    reserve: int = RESERVE
+    _used: int = 0
+    _free: int = field(default=-1)  # when the walk that gave `_used` began
+    _soonest: float = 0.0
+    _latest: float = 0.0
+
+    def __call__(self) -> str | None:
+        if not self.directories:
+            return None
+        now = time.monotonic()
+        state = os.statvfs(self.directories[0])
+        free = state.f_bavail * state.f_frsize
+        if self._free < 0:
+            self._free, self._latest = free, now + 2.0  # short builds are never walked
+        no_names = state.f_files > 0 and state.f_favail < 1024
+        if free < self._free and (free < self.reserve or no_names):
+            return "full"
+        suspect = self._used + self._free - free > self.limit
+        if now < (self._soonest if suspect else self._latest):
+            return None
+        self._free = free
+        self._used = sum(disk_use(each, self.limit) for each in self.directories)
+        spent = time.monotonic() - now
+        self._soonest = now + max(0.25, 20 * spent)
+        self._latest = now + max(30.0, 20 * spent)
+        return "disk" if self._used > self.limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a process and all its descendants use: `pids`, parents first, and their `threads`.
+
+    `memory` are resident bytes that one process alone has; `mapped` bounds from above the bytes of
+    files and of shared memory that they map.
+    """
+
+    pids: tuple[int, ...]
+    threads: int
+    memory: int
+    mapped: int
+
+
+def tree_use(pid: int) -> Use:
+    """Sum over /proc (proc(5), `stat` and `statm`); processes that end meanwhile count nothing."""
+    parents: dict[int, list[int]] = {}
+    threads: dict[int, int] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        # of `stat` what follows the name, which may hold spaces and brackets
+        if fields := _proc(name, "stat").rpartition(") ")[2].split():
+            parents.setdefault(int(fields[1]), []).append(int(name))
+            threads[int(name)] = int(fields[17])
+    pids = [pid]
+    memory = mapped = 0
+    for each in pids:
+        pids += parents.get(each, [])
+        _, resident, shared, *_ = map(int, _proc(str(each), "statm").split() or "000")
+        memory += (resident - shared) * _PAGE_BYTES
+        mapped += shared * _PAGE_BYTES
+    return Use(tuple(pids), sum(threads.get(each, 0) for each in pids), memory, mapped)
+
+
+def _proc(pid: str, name: str) -> str:
+    """The text of a file of /proc/PID; empty where the process is gone."""
+    try:
+        return Path("/proc", pid, name).read_bytes().decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def shared_memory(pids: Sequence[int], mapped: int, enough: int) -> int:
+    """Bytes of shmem that these processes hold, each page once.
+
+    `pids` are of one sandbox, parents first. `mapped` is an upper bound of what they map, in bytes:
+    mappings are read, which costs a walk over page tables, only where all may come to `enough`.
+    """
+    total = _mounted(pids)
+    files = dict(_held(pids))
+    if total + sum(files.values()) + mapped < enough:
+        return total + sum(files.values())
+    proportional: dict[_File, int] = {}
+    for pid in pids:
+        for file, size in _mappings(pid):
+            proportional[file] = proportional.get(file, 0) + size
+    every = {*files, *proportional}
+    return total + sum(max(files.get(one, 0), proportional.get(one, 0)) for one in every)
+
+
+def _mounted(pids: Sequence[int]) -> int:
+    """What the tmpfs mounts of the sandbox hold: deeper processes are the ones inside."""
+    for pid in reversed(pids):
+        with contextlib.suppress(OSError):
+            paths = [f"/proc/{pid}/root/{place}" for place in _PLACES]
+            ours = [
+                os.stat(f"/{one}").st_dev if os.path.exists(f"/{one}") else -1 for one in _PLACES
+            ]
+            if all(os.stat(path).st_dev != host for path, host in zip(paths, ours, strict=True)):
+                states = map(os.statvfs, paths)
+                return sum((one.f_blocks - one.f_bfree) * one.f_frsize for one in states)
+    return 0
+
+
+def _held(pids: Sequence[int]) -> Iterator[tuple[_File, int]]:
+    """Each memfd that is open somewhere, and the bytes that it occupies."""
+    for pid in pids:
+        directory = f"/proc/{pid}/fd"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(directory):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"{directory}/{name}").startswith(_KERNELS):
+                        seen = os.stat(f"{directory}/{name}")
+                        yield _file(seen.st_dev, seen.st_ino), seen.st_blocks * 512
+
+
+def _file(device: int, inode: int) -> _File:
+    return f"{os.major(device):02x}:{os.minor(device):02x}", inode
+
+
+def _mappings(pid: int) -> Iterator[tuple[_File, int]]:
+    """The share of a process in each shared mapping that is no file of a mount, in bytes."""
+    file: _File | None = None
+    with contextlib.suppress(OSError):
+        for line in Path("/proc", str(pid), "smaps").read_bytes().splitlines():
+            if (found := _MAPPING.match(line)) is not None:
+                shared = found[3].decode("utf-8", "replace").startswith(_KERNELS)
+                file = (found[1].decode(), int(found[2])) if shared else None
+            elif file is not None and line.startswith(b"Pss:"):
+                yield file, int(line.split()[1]) << 10
+
+
+@dataclass(slots=True)
+class TreeWatch:
+    """The limits on memory and processes where no cgroup keeps them."""
+
+    pid: int
+    limits: Limits
+    _next: float = 0.0
+
+    def __call__(self) -> str | None:
+        now = time.monotonic()
+        if now < self._next:
+            return None
+        use = tree_use(self.pid)
+        left = self.limits.memory_bytes - use.memory
+        over = left < 0 or shared_memory(use.pids, use.mapped, left) > left
+        self._next = now + max(0.2, 20 * (time.monotonic() - now))
+        if over:
+            return "memory"
+        return "processes" if use.threads >= self.limits.processes else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from buildit.model.config import Limits
 from buildit.sandbox.filter import FILTERED
-from buildit.sandbox.launch import PROGRAM_PATH
+from buildit.sandbox.launch import ENVIRONMENT, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import open_group
 from buildit.store.build_owner import HOST_ID, host_owner
 
@@ -53,14 +53,19 @@ def why_not() -> str:
     return "the log's last lines say what failed; buildit doctor looks at the whole machine"
 
 
+def _found(subject: str, good: str | None, bad: str, hint: str, weak: bool = False) -> Probed:
+    """What is fine is said by `good`; where that is None, `bad` is and what to do about it."""
+    if good is not None:
+        return Probed(subject, Level.FINE, good)
+    return Probed(subject, Level.WEAK if weak else Level.MISSING, bad, hint)
+
+
 def _machine(_: Path) -> Iterator[Probed]:
     system = os.uname()
     text = f"{system.sysname} {system.release} on {system.machine}"
-    if system.machine in FILTERED:
-        yield Probed("kernel", Level.FINE, text)
-    else:
-        hint = f"build on one of: {', '.join(sorted(FILTERED))}"
-        yield Probed("kernel", Level.MISSING, f"no sandbox for {text}", hint)
+    hint = f"build on one of: {', '.join(sorted(FILTERED))}"
+    good = text if system.machine in FILTERED else None
+    yield _found("kernel", good, f"no sandbox for {text}", hint)
 
 
 _PACKAGES = {
@@ -76,44 +81,32 @@ _PACKAGES = {
 
 def _programs(_: Path) -> Iterator[Probed]:
     for program, package in _PACKAGES.items():
-        path = shutil.which(program, path=PROGRAM_PATH)
-        if path is None:
-            text = f"not found in {PROGRAM_PATH}"
-            yield Probed(program, Level.MISSING, text, f"apt install {package}")
-        elif program == "bwrap":
-            yield _bwrap(path)
-        elif program == "env" and _output(path, "--default-signal", "true") is None:
-            hint = "apt install coreutils (8.31 or newer; busybox has no --default-signal)"
-            yield Probed(program, Level.MISSING, f"{path} cannot reset signals", hint)
-        else:
-            yield Probed(program, Level.FINE, path)
-
-
-def _bwrap(path: str) -> Probed:
-    version = (_output(path, "--version") or "no version").strip()
-    if "--disable-userns" not in (_output(path, "--help") or ""):
-        hint = "apt install bubblewrap (0.8 or newer)"
-        return Probed("bwrap", Level.MISSING, f"{version} at {path} is too old", hint)
-    return Probed("bwrap", Level.FINE, f"{version} at {path}")
+        path = good = shutil.which(program, path=PROGRAM_PATH)
+        bad, hint = f"not found in {PROGRAM_PATH}", f"apt install {package}"
+        if path is not None and program == "bwrap":
+            version = f"{(_output(path, '--version') or 'no version').strip()} at {path}"
+            good = version if "--disable-userns" in (_output(path, "--help") or "") else None
+            bad, hint = f"{version} is too old", f"{hint} (0.8 or newer)"
+        elif path is not None and program == "env":
+            good = path if _output(path, "--default-signal", "true") is not None else None
+            bad = f"{path} cannot reset signals"
+            hint = f"{hint} (8.31 or newer; busybox has no --default-signal)"
+        yield _found(program, good, bad, hint)
 
 
 _FORBIDDEN = (
-    ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
-    ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
-    (
-        "kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-    ),
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 )
 
 
 def forbidden(sysctl: Path) -> str | None:
     """The command that lifts what keeps users from making user namespaces, if a sysctl does."""
-    for name, value, remedy in _FORBIDDEN:
-        path = sysctl / name
+    for name, value, better in _FORBIDDEN:
+        path = sysctl / name.replace(".", "/")
         if path.is_file() and path.read_text().strip() == value:
-            return remedy
+            return f"sysctl {name}={better}"
     return None
 
 
@@ -121,51 +114,38 @@ _OVERLAY = (
     "mount -n -t tmpfs tmpfs /tmp && mkdir /tmp/a /tmp/b /tmp/c && "
     "mount -n -t overlay -o ro,lowerdir=/tmp/a:/tmp/b overlay /tmp/c"
 )
+_UNSHARE = ("unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork", "sh", "-c")
 
 
 def _namespaces(_: Path) -> Iterator[Probed]:
-    unshare = (
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount-proc",
-        "--pid",
-        "--fork",
-        "sh",
-        "-c",
+    problem = _problem(*_UNSHARE, ":")
+    allowed = "allowed" if host_owner() is None else f"allowed; builds run as uid {HOST_ID}"
+    hint = forbidden(_SYSCTL) or (
+        "allow user namespaces: in a container, --security-opt seccomp=unconfined"
     )
-    problem = _problem(*unshare, ":")
-    if problem is not None:
-        hint = forbidden(_SYSCTL) or (
-            "allow user namespaces: in a container, --security-opt seccomp=unconfined"
-        )
-        yield Probed("user namespaces", Level.MISSING, f"forbidden here ({problem})", hint)
-        return
-    text = "allowed" if host_owner() is None else f"allowed; builds run as uid {HOST_ID}"
-    yield Probed("user namespaces", Level.FINE, text)
-    problem = _problem(*unshare, _OVERLAY)
+    good = allowed if problem is None else None
+    yield _found("user namespaces", good, f"forbidden here ({problem})", hint)
     if problem is None:
-        yield Probed("overlay", Level.FINE, "mounts in a user namespace")
-    else:
+        problem = _problem(*_UNSHARE, _OVERLAY)
+        good = "mounts in a user namespace" if problem is None else None
         hint = "Linux 5.11 or newer, with the module: modprobe overlay"
-        yield Probed("overlay", Level.MISSING, f"does not mount ({problem})", hint)
+        yield _found("overlay", good, f"does not mount ({problem})", hint)
 
 
 def _limits(_: Path) -> Iterator[Probed]:
     group = open_group(Limits())
-    if group is None:
-        text = (
-            "rlimits and a watcher, five times a second: processes, their memory, memfds, /tmp and "
-            "/dev/shm; no cgroup is delegated"
-        )
-        hint = (
-            "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
-            "and descriptors in flight as well"
-        )
-        yield Probed("limits", Level.WEAK, text, hint)
-        return
-    group.close()
-    yield Probed("limits", Level.FINE, f"cgroup v{group.version} below {group.memory.parent}")
+    good = None if group is None else f"cgroup v{group.version} below {group.memory.parent}"
+    if group is not None:
+        group.close()
+    bad = (
+        "rlimits and a watcher, five times a second: processes, their memory, memfds, /tmp and "
+        "/dev/shm; no cgroup is delegated"
+    )
+    hint = (
+        "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
+        "and descriptors in flight as well"
+    )
+    yield _found("limits", good, bad, hint, weak=True)
 
 
 _TOOLS = {
@@ -177,32 +157,18 @@ _TOOLS = {
 
 def _tools(_: Path) -> Iterator[Probed]:
     for program, (package, use) in _TOOLS.items():
-        path = shutil.which(program)
-        if path is None:
-            hint = f"apt install {package}"
-            yield Probed(program, Level.WEAK, f"not found: needed for {use}", hint)
-        else:
-            yield Probed(program, Level.FINE, path)
+        bad, hint = f"not found: needed for {use}", f"apt install {package}"
+        yield _found(program, shutil.which(program), bad, hint, weak=True)
 
 
 def _space(store: Path) -> Iterator[Probed]:
     place = next(each for each in (store, *store.absolute().parents) if each.exists())
     free = shutil.disk_usage(place).free
     text = f"{free / (1 << 30):.1f} GiB free at {place}"
-    if free < 5 << 30:
-        yield Probed("disk", Level.WEAK, text, "buildit store gc")
-    else:
-        yield Probed("disk", Level.FINE, text)
+    yield _found("disk", text if free >= 5 << 30 else None, text, "buildit store gc", weak=True)
 
 
-_LOOKS: tuple[Callable[[Path], Iterator[Probed]], ...] = (
-    _machine,
-    _programs,
-    _namespaces,
-    _limits,
-    _tools,
-    _space,
-)
+_LOOKS = (_machine, _programs, _namespaces, _limits, _tools, _space)
 
 
 def _output(*argv: str) -> str | None:
@@ -215,20 +181,16 @@ def _output(*argv: str) -> str | None:
 
 def _problem(*argv: str) -> str | None:
     """Run it as builds would run; the last line of what it complained about, or None."""
-    uid, gid = host_owner() or (None, None)
     try:
         done = subprocess.run(
-            argv,
+            (*drop_root(), *argv),
             check=False,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_TIMEOUT,
             cwd="/",
-            env={"PATH": PROGRAM_PATH, "LC_ALL": "C", "LIBMOUNT_FORCE_MOUNT2": "always"},
-            user=uid,
-            group=gid,
-            extra_groups=None if uid is None else [],
+            env=ENVIRONMENT,
         )
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)

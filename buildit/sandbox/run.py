@@ -22,7 +22,7 @@ from typing import BinaryIO, Self
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
-from buildit.sandbox.jail import Jail, bwrap_argv, terminal_argv
+from buildit.sandbox.jail import Jail, bwrap_argv
 from buildit.sandbox.launch import (
     GRACE,
     QUIET,
@@ -35,14 +35,16 @@ from buildit.sandbox.launch import (
 )
 from buildit.sandbox.limits import (
     CGroup,
+    DiskWatch,
     HardLimits,
+    LimitWatch,
+    TreeWatch,
     address_limit,
     open_group,
     process_limit,
     rlimit_words,
 )
 from buildit.sandbox.probe import why_not
-from buildit.sandbox.watch import DiskWatch, LimitWatch, TreeWatch
 
 _TICK = 0.05  # seconds between looks at the stop event and the limits
 _READ = 1 << 18
@@ -96,7 +98,7 @@ def run(
         _piped() as (read_end, write_end),
     ):
         line = chain(jail, places, bwrap_argv(jail, command), script=QUIET, words=words)
-        with started(line, write_end.fileno(), session=True) as life:
+        with started(line, places.common, write_end.fileno(), session=True) as life:
             write_end.close()
             writable = tuple(work / bind.source for bind in jail.binds if bind.writable)
             looks = (DiskWatch(writable, limits.disk_bytes), _confine(life, group, limits))
@@ -129,8 +131,10 @@ def shell(
     begun = time.monotonic()
     places = prepare_places(jail, work, trees)
     with _terminal() as terminal, _grouped(limits) as group:
-        line = chain(jail, places, terminal_argv(jail, command), script=TERMINAL, words=words)
-        with started(line, terminal, session=False) as life:
+        line = chain(
+            jail, places, bwrap_argv(jail, command, terminal=True), script=TERMINAL, words=words
+        )
+        with started(line, places.common, terminal, session=False) as life:
             _confine(life, group, limits)
             life.process.wait()
     status = life.status
@@ -350,12 +354,12 @@ class LogFile:
 
     def _unroll(self) -> None:
         turn = (self.written - self._half) % self._half
-        ring = _read(self._fd, self._half, self._half)
-        left_out = self.written - 2 * self._half
-        mark = b"\n[buildit: %d bytes left out here]\n" % left_out
-        place = self._half
-        for part in (mark, ring[turn:], ring[:turn]):
-            place += _write(self._fd, part, place)
+        mark = b"\n[buildit: %d bytes left out here]\n" % (self.written - 2 * self._half)
+        with open(self._fd, "r+b", closefd=False) as file:
+            file.seek(self._half)
+            ring = file.read(self._half)
+            file.seek(self._half)
+            file.writelines((mark, ring[turn:], ring[:turn]))
 
     def __enter__(self) -> Self:
         return self
@@ -364,44 +368,29 @@ class LogFile:
         self.close()
 
 
-def _read(fd: int, count: int, place: int) -> bytes:
-    parts = []
-    while count and (part := os.pread(fd, count, place)):
-        parts.append(part)
-        place += len(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def _write(fd: int, data: bytes, place: int) -> int:
-    rest = memoryview(data)
-    while rest:
-        done = os.pwrite(fd, rest, place)
-        place += done
-        rest = rest[done:]
-    return len(data)
-
-
 def printable_output(data: bytes) -> str:
     """Text for a terminal: nothing in it can move the cursor, ring or reorder what is shown.
 
     Invalid UTF-8 becomes U+FFFD; control characters (tab and newline stay) are written `\\x1b`.
     """
-    text = data.decode("utf-8", "replace")
-    return _UNSAFE.sub(lambda found: _escaped(ord(found.group())), text)
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+    return _UNSAFE.sub(escaped, data.decode("utf-8", "replace"))
 
 
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+def end_of(path: Path, size: int) -> list[bytes]:
+    """The lines of the last bytes of a log; none where there is no log."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
+            return stream.read().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
     """The last lines of a log, printable; at most 64 KiB are read. Empty where there is none."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - (64 << 10)))
-            data = stream.read()
-    except FileNotFoundError:
-        return ()
-    return tuple(printable_output(line) for line in data.splitlines()[-count:])
+    return tuple(printable_output(line) for line in end_of(path, 64 << 10)[-count:])

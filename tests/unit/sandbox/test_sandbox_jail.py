@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import BuildError
-from buildit.sandbox.jail import Bind, Jail, bwrap_argv, mount_points, overlays, terminal_argv
+from buildit.sandbox.jail import Bind, Jail, bwrap_argv, mount_points, overlays
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -59,7 +59,9 @@ def test_argv_of_a_build() -> None:
 
 def test_argv_on_a_terminal_differs_only_in_its_session() -> None:
     build = bwrap_argv(JAIL, ["sh"])
-    assert terminal_argv(JAIL, ["sh"]) == [word for word in build if word != "--new-session"]
+    assert bwrap_argv(JAIL, ["sh"], terminal=True) == [
+        word for word in build if word != "--new-session"
+    ]
 
 
 def test_argv_does_not_depend_on_the_order_of_the_environment() -> None:

@@ -10,16 +10,19 @@ import pytest
 from buildit.model.config import Limits
 from buildit.sandbox.limits import (
     CGroup,
+    DiskWatch,
     HardLimits,
     Hierarchy,
+    TreeWatch,
     address_limit,
+    disk_use,
     hierarchies,
     open_group_in,
     process_limit,
     rlimit_words,
+    tree_use,
 )
 from buildit.sandbox.probe import forbidden
-from buildit.sandbox.watch import DiskWatch, TreeWatch, disk_use, tree_use
 from buildit.store.build_owner import HOST_ID, has_uid
 
 pytestmark = pytest.mark.unit
