@@ -15,6 +15,7 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
@@ -33,14 +34,18 @@ NORMALISER = "2"
 _DEEPEST = 256  # directories in each other; unpackers and file systems get on with that
 _LONGEST = 3500  # bytes of a path: of the kernel's 4096, engines need some for an image's place
 
-_DROPPED = {
-    "libtool archive left out": path_matcher("usr/lib*/**/*.la"),
-    "index of all info pages left out: every package would own it": path_matcher(
-        "usr/share/info/dir"
+_DROPPED = (
+    (path_matcher("usr/lib*/**/*.la"), "libtool archive left out"),
+    (
+        path_matcher("usr/share/info/dir"),
+        "index of all info pages left out: every package would own it",
     ),
-    "Perl's log of installations left out: it has times": path_matcher("usr/lib*/**/perllocal.pod"),
-    "Perl's list of installed files left out": path_matcher("usr/lib*/**/.packlist"),
-}
+    (
+        path_matcher("usr/lib*/**/perllocal.pod"),
+        "Perl's log of installations left out: it has times",
+    ),
+    (path_matcher("usr/lib*/**/.packlist"), "Perl's list of installed files left out"),
+)
 _LIBTOOL = re.compile(r"usr/lib(?:64|/[^/]+-linux-[^/]+)?/[^/]+\.la")
 _GZIPPED_DOCS = tuple(path_matcher(f"usr/share/{one}/**/*.gz") for one in ("man", "doc", "info"))
 _XATTRS = ("user.", "system.posix_acl_")  # what a build may set; others are the machine's own
@@ -219,7 +224,9 @@ def normalised(
             something that is no file, or more than `bounds`.
         OSError: the tree cannot be read.
     """
-    declared = _Declared([_Rule.parse(rule, place) for rule in rules])
+    parsed = [_Rule.parse(rule, place) for rule in rules]
+    used: set[str] = set()
+    declared: set[str] = set()
     entries: list[Entry] = []
     changes: list[Change] = []
     read: dict[_Inode, Entry] = {}
@@ -234,10 +241,19 @@ def normalised(
         entry = _entry(tree, path, status, epoch, (read, changes))
         if entry.kind is Kind.FILE and status.st_nlink > 1:
             inodes[path] = (status.st_dev, status.st_ino)
-        entries.append(declared.applied(entry))
-    declared.check_used()
+        for rule in (rule for rule in parsed if rule.matches(path)):
+            used.add(rule.glob)
+            declared |= {path} if rule.gives_mode(entry) else set()
+            entry = rule.applied(entry)
+        entries.append(entry)
+    for rule in parsed:
+        if rule.glob not in used:
+            raise BuildError(
+                f"`files:` names {rule.glob!r}, which was not installed",
+                hint="correct the path (without a leading slash), or remove the rule",
+            )
     ordered = sorted(entries, key=sort_key)
-    return Normalised(tuple(_linked(ordered, inodes)), tuple(changes), declared.modes)
+    return Normalised(tuple(_linked(ordered, inodes)), tuple(changes), frozenset(declared))
 
 
 def bounded(
@@ -248,17 +264,13 @@ def bounded(
     seen: set[_Inode] = set()
     for count, (path, status) in enumerate(walked, start=1):
         if path.count("/") >= _DEEPEST or len(os.fsencode(path)) > _LONGEST:
-            raise BuildError(
-                f"directories were installed {_DEEPEST} deep, or a path of {_LONGEST} bytes",
-                place=f"{path[:60]}…",
-                hint="nothing could unpack that everywhere: remove it in the install step",
-            )
+            text = f"directories were installed {_DEEPEST} deep, or a path of {_LONGEST} bytes"
+            hint = "nothing could unpack that everywhere: remove it in the install step"
+            raise BuildError(text, place=f"{path[:60]}…", hint=hint)
         if count > bounds.entries:
-            raise BuildError(
-                f"more than {bounds.entries} files and directories were installed",
-                place=path,
-                hint="install less, or raise `limits: files` in .buildit-config.yaml",
-            )
+            text = f"more than {bounds.entries} files and directories were installed"
+            hint = "install less, or raise `limits: files` in .buildit-config.yaml"
+            raise BuildError(text, place=path, hint=hint)
         if stat.S_ISREG(status.st_mode):
             inode = (status.st_dev, status.st_ino)
             size += 0 if inode in seen else status.st_size
@@ -267,12 +279,10 @@ def bounded(
         if size >= bounds.size:
             holes = status.st_size - status.st_blocks * 512
             sparse = f", most of it holes ({amount(holes)})" if holes > status.st_size // 2 else ""
-            raise BuildError(
-                f"{amount(bounds.size)} or more were installed; the file that reaches it has "
-                f"{amount(status.st_size)}{sparse}",
-                place=path,
-                hint="install less, or raise `limits: installed` in .buildit-config.yaml",
-            )
+            text = f"{amount(bounds.size)} or more were installed; the file that reaches it has "
+            text += f"{amount(status.st_size)}{sparse}"
+            hint = "install less, or raise `limits: installed` in .buildit-config.yaml"
+            raise BuildError(text, place=path, hint=hint)
         yield path, status
 
 
@@ -311,7 +321,7 @@ def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> No
 
 
 def _dropped(path: str) -> str:
-    return next((what for what, matches in _DROPPED.items() if matches(path)), "")
+    return next((what for matches, what in _DROPPED if matches(path)), "")
 
 
 def _entry(
@@ -331,8 +341,9 @@ def _entry(
     if stat.S_ISLNK(status.st_mode):
         return Entry(path, Kind.SYMLINK, 0o777, epoch, target=tree.readlink(path))
     if not stat.S_ISREG(status.st_mode):
+        special = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
         raise BuildError(
-            f"a {_special(status.st_mode)} was installed",
+            f"a {special.get(stat.S_IFMT(status.st_mode), 'device node')} was installed",
             place=path,
             hint="remove it in the install step; make it when the program starts",
         )
@@ -342,7 +353,9 @@ def _entry(
     if known is not None:
         return replace(known, path=path)
     with open_content(tree, path) as stream:
-        changes += [Change(f"attribute {name} left out", path) for name in _attributes(stream)]
+        with suppress(OSError):  # a file system without any
+            names = [n for n in os.listxattr(stream.fileno()) if n.startswith(_XATTRS)]
+            changes += [Change(f"attribute {name} left out", path) for name in names]
         if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, _Timeless):
             changes.append(Change("time of compression zeroed", path))
         digest = digest_stream(stream)
@@ -351,19 +364,6 @@ def _entry(
     if status.st_nlink > 1:
         read[inode] = entry
     return entry
-
-
-def _attributes(stream: BinaryIO) -> list[str]:
-    try:
-        names = os.listxattr(stream.fileno())
-    except OSError:  # a file system without any
-        return []
-    return [name for name in names if name.startswith(_XATTRS)]
-
-
-def _special(mode: int) -> str:
-    names = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
-    return names.get(stat.S_IFMT(mode), "device node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,22 +390,19 @@ class _Rule:
             RecipeError: with what is wrong.
         """
         mode, owner = rule.mode, rule.owner
-        matches = path_matcher(rule.path, place=place)
         if mode and (not set(mode) <= set("01234567") or int(mode, 8) > 0o7777):
             raise RecipeError(f"malformed mode {mode!r}", place=place, hint="write it as 0644")
         uid, _, gid = owner.partition(":")
         if owner and None in (id_of(uid), id_of(gid)):
-            raise RecipeError(
-                f"malformed owner {owner!r}", place=place, hint="write numbers, as 33:33"
-            )
-        encoded = encoded_capabilities(rule.capabilities, place=place) if rule.capabilities else b""
+            hint = "write numbers, as 33:33"
+            raise RecipeError(f"malformed owner {owner!r}", place=place, hint=hint)
         return cls(
             rule.path,
-            matches,
+            path_matcher(rule.path, place=place),
             not set(rule.path) & set("*?["),
             int(mode, 8) if mode else None,
             (int(uid), int(gid)) if owner else None,
-            encoded,
+            encoded_capabilities(rule.capabilities, place=place) if rule.capabilities else b"",
         )
 
     def gives_mode(self, entry: Entry) -> bool:
@@ -437,71 +434,29 @@ def encoded_capabilities(clauses: Sequence[str], *, place: str) -> bytes:
     Raises:
         RecipeError: an unknown capability, or flags that the attribute cannot hold.
     """
-    permitted = inheritable = effective = 0
+    sets = dict.fromkeys("pie", 0)
     for clause in clauses:
         match = _CLAUSE.fullmatch(clause)
         if match is None:
-            raise RecipeError(
-                f"malformed capabilities {clause!r}",
-                place=place,
-                hint="write cap_net_bind_service=ep",
-            )
+            hint = "write cap_net_bind_service=ep"
+            raise RecipeError(f"malformed capabilities {clause!r}", place=place, hint=hint)
         names, flags = match[1].split(","), match[2] or "ep"
         unknown = next((name for name in names if name not in _BITS), None)
         if unknown is not None:
-            raise RecipeError(
-                f"unknown capability {unknown!r}", place=place, hint="capabilities(7) lists them"
-            )
-        bits = sum({_BITS[name] for name in names})
-        permitted |= bits * ("p" in flags)
-        inheritable |= bits * ("i" in flags)
-        effective |= bits * ("e" in flags)
+            hint = "capabilities(7) lists them"
+            raise RecipeError(f"unknown capability {unknown!r}", place=place, hint=hint)
+        for flag in flags:
+            sets[flag] |= sum({_BITS[name] for name in names})
+    permitted, inheritable, effective = sets.values()
     if effective not in (0, permitted | inheritable):
         raise RecipeError(
             f"capabilities {' '.join(clauses)!r} are effective in part only",
             place=place,
             hint="the kernel keeps one effective bit: give all of them `e`, or none",
         )
-    low = (1 << 32) - 1
-    return struct.pack(
-        "<IIIII",
-        _REVISION_2 | (_EFFECTIVE if effective else 0),
-        permitted & low,
-        inheritable & low,
-        permitted >> 32,
-        inheritable >> 32,
-    )
-
-
-class _Declared:
-    """The rules of a recipe, and which of them were of use."""
-
-    def __init__(self, rules: Sequence[_Rule]) -> None:
-        self._rules = rules
-        self._used: set[str] = set()
-        self._modes: set[str] = set()
-
-    @property
-    def modes(self) -> frozenset[str]:
-        """The paths that got their mode from a rule."""
-        return frozenset(self._modes)
-
-    def applied(self, entry: Entry) -> Entry:
-        for rule in self._rules:
-            if rule.matches(entry.path):
-                self._used.add(rule.glob)
-                if rule.gives_mode(entry):
-                    self._modes.add(entry.path)
-                entry = rule.applied(entry)
-        return entry
-
-    def check_used(self) -> None:
-        for rule in self._rules:
-            if rule.glob not in self._used:
-                raise BuildError(
-                    f"`files:` names {rule.glob!r}, which was not installed",
-                    hint="correct the path (without a leading slash), or remove the rule",
-                )
+    words = (permitted, inheritable, permitted >> 32, inheritable >> 32)
+    first = _REVISION_2 | (_EFFECTIVE if effective else 0)
+    return struct.pack("<IIIII", first, *(word & 0xFFFFFFFF for word in words))
 
 
 def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[Entry]:
