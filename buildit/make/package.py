@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.archive.contents import parse_contents
-from buildit.digest import BuildKey, Digest
+from buildit.digest import BuildKey
 from buildit.errors import BuilditError, Interrupted, StoreError, UnsatisfiableError
 from buildit.events import Notice, PhaseStarted
 from buildit.make.build_directory import STRIP, BuildDirectory
@@ -116,13 +116,22 @@ def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         place.report(PhaseStarted(task.key, task.label, "pack"))
         with place.store.batch() as batch:
             outputs = _capture(task, record, room, lowers, epoch, place, batch)
-            made = Made(outputs, put_record(task, batch), epoch, _log(room, batch))
+            with batch.ingest() as sink:
+                room.write_log(sink.write)
+                made = Made(outputs, put_record(task, batch), epoch, sink.commit())
     except (Interrupted, CorruptBlob, StoreError):
         raise  # not the recipe's fault; and where the disk is full, nothing is kept
     except BuilditError as error:
         _check_place(place.store, work, trees)
         error.place = error.place or task.label
-        _keep_failure(task, place.store, room, phase, error)
+        log = work / "log"
+        with log.open("wb") as stream:
+            room.write_log(stream.write)
+            stream.write(f"=== {error}\n".encode("utf-8", "replace"))
+        keep_failure(
+            place.store,
+            FailedBuild(task.key, task.name, task.version, phase, str(error), log, work),
+        )
         raise
     forget_failure(place.store, task.key)
     return made
@@ -234,24 +243,6 @@ def _capture(
         )
         refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], waivers, task.label)
         return pack_outputs(tree, installed, found, batch)
-
-
-def _log(room: BuildDirectory, batch: Batch) -> Digest:
-    with batch.ingest() as sink:
-        room.write_log(sink.write)
-        return sink.commit()
-
-
-def _keep_failure(
-    task: Task, store: Store, room: BuildDirectory, phase: str, error: BuilditError
-) -> None:
-    log = room.work / "log"
-    with log.open("wb") as stream:
-        room.write_log(stream.write)
-        stream.write(f"=== {error}\n".encode("utf-8", "replace"))
-    keep_failure(
-        store, FailedBuild(task.key, task.name, task.version, phase, str(error), log, room.work)
-    )
 
 
 def environment_of(record: BuildInputs, epoch: int) -> dict[str, str]:

@@ -66,17 +66,13 @@ def looks(entries: Iterable[Entry], open_: Open) -> dict[str, Look]:
         with open_(entry) as stream:
             head = stream.read(LINE_BYTES)
             if head.startswith(ELF_MAGIC):
-                found[entry.path] = _elf_look(head, stream)
+                try:
+                    found[entry.path] = Look(head, read_elf(stream))
+                except MalformedElf as error:
+                    found[entry.path] = Look(head, malformed=str(error))
             elif is_meant(head) or head.startswith(AR_MAGIC):
                 found[entry.path] = Look(head)
     return found
-
-
-def _elf_look(head: bytes, stream: BinaryIO) -> Look:
-    try:
-        return Look(head, read_elf(stream))
-    except MalformedElf as error:
-        return Look(head, malformed=str(error))
 
 
 def library_directories(platform: Platform) -> tuple[str, ...]:
@@ -161,95 +157,84 @@ def needs_of(entries: Iterable[Entry], looked: Mapping[str, Look], platform: Pla
     scan = _Scan(Listing(entries), platform)
     for entry in entries:
         if entry.kind is Kind.SYMLINK:
-            scan.symlink(entry)
+            resolved = scan.listing.resolved(entry.path)
+            if resolved and not is_kernels(resolved):
+                scan.want(f"path:/{resolved}", entry.path)
         elif entry.kind is Kind.FILE and entry.path in looked:
             scan.file(entry, looked[entry.path])
-    return scan.result()
+    scan.libraries()
+    foreign, dlopen = dict(sorted(scan.foreign.items())), tuple(sorted(scan.dlopen))
+    wanted, directories, versions = map(_sorted, (scan.wanted, scan.directories, scan.versions))
+    return Needs(wanted, directories, foreign, versions, dlopen)
 
 
+_Sets = dict[str, set[str]]
+
+
+def _sorted(found: _Sets) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(sorted(found[key])) for key in sorted(found)}
+
+
+@dataclass(frozen=True, slots=True)
 class _Scan:
-    """What was found so far."""
+    """What was found so far, as in `Needs`."""
 
-    def __init__(self, listing: Listing, platform: Platform) -> None:
-        self._listing = listing
-        self._platform = platform
-        self._wanted: dict[str, set[str]] = {}
-        self._directories: dict[str, set[str]] = {}
-        self._foreign: dict[str, str] = {}
-        self._versions: dict[str, set[str]] = {}
-        self._dlopen: set[str] = set()
-        self._elves: dict[str, Elf] = {}
+    listing: Listing
+    platform: Platform
+    wanted: _Sets = field(default_factory=dict)
+    directories: _Sets = field(default_factory=dict)
+    foreign: dict[str, str] = field(default_factory=dict)
+    versions: _Sets = field(default_factory=dict)
+    dlopen: set[str] = field(default_factory=set)
+    elves: dict[str, Elf] = field(default_factory=dict)
 
-    def result(self) -> Needs:
-        self._libraries()
-        return Needs(
-            _sorted(self._wanted),
-            _sorted(self._directories),
-            dict(sorted(self._foreign.items())),
-            _sorted(self._versions),
-            tuple(sorted(self._dlopen)),
-        )
-
-    def _want(self, need: str, path: str, directories: Iterable[str] = ()) -> None:
-        directories = tuple(directories)
-        if self._listing.gives(need, self._platform, directories):
+    def want(self, need: str, path: str, directories: tuple[str, ...] = ()) -> None:
+        if self.listing.gives(need, self.platform, directories):
             return
-        self._wanted.setdefault(need, set()).add(path)
+        self.wanted.setdefault(need, set()).add(path)
         if directories:
-            self._directories.setdefault(need, set()).update(directories)
-
-    def symlink(self, entry: Entry) -> None:
-        resolved = self._listing.resolved(entry.path)
-        if resolved and not is_kernels(resolved):
-            self._want(f"path:/{resolved}", entry.path)
+            self.directories.setdefault(need, set()).update(directories)
 
     def file(self, entry: Entry, look: Look) -> None:
         if look.malformed:
-            self._foreign[entry.path] = f"malformed: {look.malformed}"
-        elif look.elf is not None and look.elf.machine != machine_of(self._platform):
-            self._foreign[entry.path] = str(look.elf.machine)
+            self.foreign[entry.path] = f"malformed: {look.malformed}"
+        elif look.elf is not None and look.elf.machine != machine_of(self.platform):
+            self.foreign[entry.path] = str(look.elf.machine)
         elif look.elf is not None:
-            self._elf(entry, look.elf)
+            self._elf(entry.path, look.elf)
         elif look.head.startswith(b"#!") and entry.mode & 0o111:
             for program in interpreters(look.head):
-                self._want(f"path:{program}", entry.path)
+                self.want(f"path:{program}", entry.path)
 
-    def _libraries(self) -> None:
+    def libraries(self) -> None:
         """The libraries that the loader would look for in vain, and the versions wanted of them."""
-        for lacking in unmet(self._elves, self._found, library_directories(self._platform)):
-            self._want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
-        for elf in self._elves.values():
+        for lacking in unmet(self.elves, self._found, library_directories(self.platform)):
+            self.want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
+        for elf in self.elves.values():
             for library, versions in elf.versions.items():
-                if f"soname:{library}" in self._wanted:
-                    self._versions.setdefault(library, set()).update(versions)
+                if f"soname:{library}" in self.wanted:
+                    self.versions.setdefault(library, set()).update(versions)
 
     def _found(self, path: str) -> str | None:
-        if not self._listing.gives(f"path:/{path}", self._platform):
-            return None
-        return self._listing.resolved(path)
+        given = self.listing.gives(f"path:/{path}", self.platform)
+        return self.listing.resolved(path) if given else None
 
-    def _elf(self, entry: Entry, elf: Elf) -> None:
-        self._elves[entry.path] = elf
-        directories = private_directories(entry.path, elf)
+    def _elf(self, path: str, elf: Elf) -> None:
+        self.elves[path] = elf
+        directories = private_directories(path, elf)
         for name in elf.needed:
             if "/" in name:
-                self._want(f"path:{expanded_path(entry.path, name) or name}", entry.path)
+                self.want(f"path:{expanded_path(path, name) or name}", path)
         if elf.interp:
-            self._want(f"interp:{elf.interp}", entry.path)
+            self.want(f"interp:{elf.interp}", path)
         for note in elf.dlopen:
-            known = [
-                name
-                for name in note.sonames
-                if self._listing.gives(f"soname:{name}", self._platform, directories)
-            ]
-            if not known and note.priority == "required":
-                self._want(f"soname:{note.sonames[0]}", entry.path, directories)
-            elif not known:
-                self._dlopen.update(note.sonames)
-
-
-def _sorted(found: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
-    return {key: tuple(sorted(found[key])) for key in sorted(found)}
+            needs = (f"soname:{name}" for name in note.sonames)
+            if any(self.listing.gives(need, self.platform, directories) for need in needs):
+                continue
+            if note.priority == "required":
+                self.want(f"soname:{note.sonames[0]}", path, directories)
+            else:
+                self.dlopen.update(note.sonames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,12 +294,17 @@ def providers(
     """
     names = (output, *(name for name in outputs if name != output))
     sight = Sight.of((Visible(f":{name}", outputs.get(name, ())) for name in names), beyond)
+    own = f":{output}"
     found: dict[str, str] = {}
     for need in needs.wanted:
         places = need_paths(need, platform, needs.directories.get(need, ()))
-        passed = next((steps for one in places if (steps := _steps(one, sight))), ())
-        for met, owner in _answers(need, passed, f":{output}").items():
-            found.setdefault(met, owner)
+        steps = next((steps for one in places if (steps := _steps(one, sight))), ())
+        if not steps:
+            continue
+        end, owner = next((step for step in reversed(steps) if step[1] != own), steps[-1])
+        passed = {f"path:/{path}": other for path, other in steps if other not in (own, owner)}
+        for met, other in (*passed.items(), (f"path:/{end}" if need in passed else need, owner)):
+            found.setdefault(met, other)
     return found
 
 
@@ -334,16 +324,6 @@ def _steps(path: str, sight: Sight) -> tuple[tuple[str, str], ...]:
         places = (*places, walked.end)
     owned = [(place, found[1]) for place in places if (found := sight.at(place)) is not None]
     return tuple(owned) if len(owned) == len(places) else ()
-
-
-def _answers(need: str, steps: Sequence[tuple[str, str]], own: str) -> dict[str, str]:
-    """Who meets a need, and who has the links on the way to it."""
-    if not steps:
-        return {}
-    end, owner = next((step for step in reversed(steps) if step[1] != own), steps[-1])
-    answers = {f"path:/{path}": other for path, other in steps if other not in (own, owner)}
-    answers[f"path:/{end}" if need in answers else need] = owner
-    return answers
 
 
 def described(need: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -71,26 +71,21 @@ def needed_at_run_time(
     links = []
     for entry in entries:
         config = _CONFIG.fullmatch(entry.path) is not None
-        if not config and not _OBJECT.fullmatch(entry.path):
+        if entry.kind is Kind.DIRECTORY or not (config or _OBJECT.fullmatch(entry.path)):
             continue
         if entry.kind is Kind.FILE:
             with open_(entry) as stream:
                 if not (_answers(stream) if config else _linkable(stream)):
                     found.add(entry.path)
-        elif entry.kind is not Kind.DIRECTORY:
-            links.append((entry.path, _led_to(entry)))
+        else:
+            base = "" if entry.kind is Kind.HARDLINK else posixpath.dirname(entry.path)
+            target = posixpath.normpath(posixpath.join("/", base, entry.target)).lstrip("/")
+            links.append((entry.path, target))
     known = {entry.path for entry in entries}
     for path, target in links:
         if target in found or (target in known and not _CONFIG.fullmatch(target)):
             found.add(path)
     return frozenset(found)
-
-
-def _led_to(entry: Entry) -> str:
-    if entry.kind is Kind.HARDLINK:
-        return entry.target
-    base = "/" if entry.target.startswith("/") else f"/{posixpath.dirname(entry.path)}"
-    return posixpath.normpath(f"{base}/{entry.target}").lstrip("/")
 
 
 def _answers(stream: BinaryIO) -> bool:
@@ -128,18 +123,34 @@ def split_outputs(
         BuildError: an output of the recipe that must have something in it is empty.
         RecipeError: a glob is malformed.
     """
+    own, usual = _compiled(recipe_rules), _compiled(_USUAL_RULES)
     ordered = sorted(entries, key=sort_key)
-    outputs = _parted(ordered, recipe_rules, at_run_time)
+    others = [entry for entry in ordered if entry.kind is not Kind.DIRECTORY]
+    inhabited = {above for entry in others for above in parents(entry.path)}
+    siblings = _siblings(ordered)
+    outputs: dict[str, list[Entry]] = {RUNTIME: []}
+    firsts: dict[tuple[str, str], Entry] = {}
+    for entry in ordered:
+        if entry.path in inhabited:
+            continue
+        name = _first(own, entry.path)
+        if name is None and _links_a_library(entry, siblings):
+            name = DEV
+        if name is None and entry.path not in at_run_time:
+            name = _first(usual, entry.path)
+        name = name or RUNTIME
+        outputs.setdefault(name, []).append(_own(entry, name, firsts))
     for rule in recipe_rules:
         if not rule.optional and not outputs.get(rule.name):
             raise BuildError(
                 f"the output {rule.name!r} is empty: nothing matches {', '.join(rule.paths)}",
                 hint="correct `outputs:` of the recipe, or say `optional: yes` there",
             )
-    return {
-        name: tuple(sorted((*found, *_parents(ordered, found)), key=sort_key))
-        for name, found in sorted(outputs.items())
-    }
+    for found in outputs.values():
+        inside = {entry.path for entry in found}
+        above = {path for entry in found for path in parents(entry.path)} - inside
+        found += [one for one in ordered if one.kind is Kind.DIRECTORY and one.path in above]
+    return {name: tuple(sorted(found, key=sort_key)) for name, found in sorted(outputs.items())}
 
 
 def moves(
@@ -172,30 +183,6 @@ def moves(
     return tuple(found)
 
 
-def _parted(
-    ordered: Sequence[Entry], recipe_rules: Sequence[OutputInput], at_run_time: frozenset[str]
-) -> dict[str, list[Entry]]:
-    """The entries by output, without the directories that others lie in."""
-    own, usual = _compiled(recipe_rules), _compiled(_USUAL_RULES)
-    siblings = _siblings(ordered)
-    inhabited = {
-        parent for e in ordered if e.kind is not Kind.DIRECTORY for parent in parents(e.path)
-    }
-    outputs: dict[str, list[Entry]] = {RUNTIME: []}
-    firsts: dict[tuple[str, str], Entry] = {}
-    for entry in ordered:
-        if entry.path in inhabited:
-            continue
-        name = _first(own, entry.path)
-        if name is None and _links_a_library(entry, siblings):
-            name = DEV
-        if name is None and entry.path not in at_run_time:
-            name = _first(usual, entry.path)
-        name = name or RUNTIME
-        outputs.setdefault(name, []).append(_own(entry, name, firsts))
-    return outputs
-
-
 def claims(recipe_rules: Sequence[OutputInput]) -> Callable[[str], bool]:
     """A test of paths that a recipe's rules name, other than by what takes everything below."""
     named = [matches for _, matches in _compiled(recipe_rules)]
@@ -213,17 +200,7 @@ def _compiled(rules: Sequence[OutputInput]) -> Sequence[tuple[str, Callable[[str
 
 
 def _first(rules: Sequence[tuple[str, Callable[[str], bool]]], path: str) -> str | None:
-    for name, matches in rules:
-        if matches(path):
-            return name
-    return None
-
-
-def _parents(ordered: Sequence[Entry], found: Sequence[Entry]) -> Iterator[Entry]:
-    """The directories that the entries of one output lie in."""
-    inside = {entry.path for entry in found}
-    above = {path for entry in found for path in parents(entry.path)} - inside
-    return (entry for entry in ordered if entry.kind is Kind.DIRECTORY and entry.path in above)
+    return next((name for name, matches in rules if matches(path)), None)
 
 
 def _own(entry: Entry, output: str, firsts: dict[tuple[str, str], Entry]) -> Entry:
@@ -243,16 +220,16 @@ def _own(entry: Entry, output: str, firsts: dict[tuple[str, str], Entry]) -> Ent
     return alone
 
 
-def _siblings(entries: Sequence[Entry]) -> Mapping[str, frozenset[str]]:
+def _siblings(entries: Sequence[Entry]) -> Mapping[str, set[str]]:
     names: dict[str, set[str]] = {}
     for entry in entries:
         directory, _, name = entry.path.rpartition("/")
         if ".so." in name:
             names.setdefault(directory, set()).add(name)
-    return {directory: frozenset(found) for directory, found in names.items()}
+    return names
 
 
-def _links_a_library(entry: Entry, siblings: Mapping[str, frozenset[str]]) -> bool:
+def _links_a_library(entry: Entry, siblings: Mapping[str, set[str]]) -> bool:
     """Whether this is what `-lNAME` finds: a symlink to, or a script beside, a versioned library.
 
     Only where the linker looks: `.so` files deeper down are plugins, whatever they link to.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,19 +64,13 @@ rm -f SCRATCH
 
 @dataclass(frozen=True, slots=True)
 class Stripping:
-    """The paths to strip, one of each inode, and modes to set again afterwards, deepest first."""
+    """The paths to strip, one of each inode, and modes to set again afterwards."""
 
-    files: Mapping[How, Sequence[str]]
-    modes: Mapping[str, int]
+    files: dict[How, list[str]] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(self.files.values())
-
-
-@dataclass(slots=True)
-class _Found:
-    files: dict[How, list[str]] = field(default_factory=dict)
-    modes: dict[str, int] = field(default_factory=dict)
 
 
 def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping:
@@ -89,7 +82,7 @@ def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping
         BuildError: more than `bounds` was installed.
         OSError: the tree cannot be read.
     """
-    found = _Found()
+    found = Stripping()
     seen: set[tuple[int, int]] = set()
     for path, status in bounded(tree.walk(), bounds):
         mode = stat.S_IMODE(status.st_mode)
@@ -110,12 +103,12 @@ def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping
         found.files.setdefault(how, []).append(path)
         found.modes[path] = mode  # writing takes set-id bits away
         tree.chmod(path, mode & 0o777 | 0o600)
-    return Stripping(found.files, dict(sorted(found.modes.items(), reverse=True)))
+    return found
 
 
 def restore_modes(tree: InstalledTree, stripping: Stripping) -> None:
     """Give files and directories their own modes again."""
-    for path, mode in stripping.modes.items():
+    for path, mode in sorted(stripping.modes.items(), reverse=True):
         tree.chmod(path, mode)
 
 
@@ -140,7 +133,7 @@ def lists(stripping: Stripping) -> dict[str, bytes]:
     }
 
 
-def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: _Found) -> bool:
+def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: Stripping) -> bool:
     if mode & wanted == wanted:
         return False
     found.modes[path] = mode
