@@ -39,15 +39,13 @@ def closure(
     order: list[OutputRef] = []
     why: dict[OutputRef, tuple[OutputRef, str]] = {}
     seen: set[OutputRef] = set()
-    first = set(roots)
     # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
     stack: list[tuple[OutputRef, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         member, done = stack.pop()
         if done:
             order.append(member)
-            continue
-        if member in seen:
+        if done or member in seen:
             continue
         seen.add(member)
         stack.append((member, True))
@@ -58,12 +56,11 @@ def closure(
         }
         ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
         for needed in ordered:
-            if needed in seen:
-                continue
             # Only what is not reached yet: so the chain of reasons leads to a root, in no circle.
-            if needed not in first:
-                why.setdefault(needed, (member, needs[needed]))
-            stack.append((needed, False))
+            if needed not in seen:
+                if needed not in roots:
+                    why.setdefault(needed, (member, needs[needed]))
+                stack.append((needed, False))
     return Closure(tuple(order), why)
 
 
@@ -79,18 +76,16 @@ def standing_for(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
 
 def runtime_needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
     """The outputs that one needs, as its build saw or declared it, each with its reason."""
-    needs: dict[OutputRef, str] = {}
     found = artifact.outputs.get(output)
     if found is None:
         return {}
-    for need, provider in sorted(found.providers.items()):
+    seen = [(provider, need) for need, provider in sorted(found.providers.items())]
+    seen += [(provider, "declared: run") for provider in found.run]
+    needs: dict[OutputRef, str] = {}
+    for provider, why in seen:
         key, _, name = provider.partition(":")
-        member = (BuildKey(key) if key else node.key, name)
-        if member != (node.key, output):
-            needs.setdefault(member, need)
-    for provider in found.run:
-        key, _, name = provider.partition(":")
-        needs.setdefault((BuildKey(key) if key else node.key, name), "declared: run")
-    for need_ in node.outputs[output].needs if output in node.outputs else ():
-        needs.setdefault((need_.key, need_.output), need_.why)
+        needs.setdefault((BuildKey(key) if key else node.key, name), why)
+    for need in node.outputs[output].needs if output in node.outputs else ():
+        needs.setdefault((need.key, need.output), need.why)
+    needs.pop((node.key, output), None)
     return needs

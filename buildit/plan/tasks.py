@@ -30,18 +30,7 @@ from buildit.model.task import (
     Task,
     Waiver,
 )
-from buildit.plan.identity import (
-    DEBIAN,
-    PACKAGE,
-    BuildInputs,
-    FileInput,
-    PatchInput,
-    Rules,
-    SourceInput,
-    build_key,
-    deb_record,
-    record_text,
-)
+from buildit.plan import identity
 from buildit.plan.steps import Step, environment, reads_use, steps
 
 if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
@@ -63,7 +52,7 @@ class LocalInputs:
     """
 
     patches: tuple[tuple[Digest, Digest | None], ...] = ()
-    files: tuple[FileInput, ...] = ()
+    files: tuple[identity.FileInput, ...] = ()
     keys: tuple[tuple[Digest, ...], ...] = ()
 
     def blobs(self) -> tuple[Digest, ...]:
@@ -97,7 +86,7 @@ def deb_task(
     deb: DebRef,
     toolchain: Toolchain,
     beside: tuple[DebRef, ...],
-    rules: Rules,
+    rules: identity.Rules,
     without: tuple[str, ...] = (),
 ) -> Task:
     """The task of a Debian binary package, unpacked and split.
@@ -111,21 +100,23 @@ def deb_task(
 
     def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
         digests = tuple(sorted(other.digest for other in near if other != one))
-        return record_text(deb_record(one.digest, toolchain.identity, digests, rules, without))
+        return identity.record_text(
+            identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
+        )
 
     loaded = toolchain.run.get(deb.name, ())
     run = [recorded(one, group) for one in others if one.name in loaded]
     run += [recorded(one, ()) for one in toolchain.debs if one.name in loaded]
     record = recorded(deb, group, without)
     return Task(
-        key=build_key(record),
-        kind=DEBIAN,
+        key=identity.build_key(record),
+        kind=identity.DEBIAN,
         name=f"debian:{deb.name}",
         version=deb.version,
         record=record,
         platform=toolchain.platform,
         inputs=Inputs(debs=group),
-        outputs={RUNTIME: RunTime(tuple(_depends(build_key(one)) for one in run))},
+        outputs={RUNTIME: RunTime(tuple(_depends(identity.build_key(one)) for one in run))},
         about=About(origin=deb.path),
         subject=deb.digest,
         partial=bool(without),
@@ -137,7 +128,7 @@ def _depends(key: BuildKey) -> RunNeed:
 
 
 def named_deb_task(
-    wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: Rules
+    wanted: WantedPackage, pinned: Pinned, toolchain: Toolchain, rules: identity.Rules
 ) -> Task:
     """The task of the .deb that a dependency names.
 
@@ -181,7 +172,7 @@ class _Graph:
     """
 
     pinned: Pinned
-    rules: Rules
+    rules: identity.Rules
     inside: frozenset[DebRef]
     nodes: dict[BuildKey, Task] = field(default_factory=dict)
     by_name: dict[str, BuildKey] = field(default_factory=dict)
@@ -249,7 +240,7 @@ def tasks(
     gathered: Mapping[str, LocalInputs],
     pinned: Pinned,
     platform: Platform,
-    rules: Rules,
+    rules: identity.Rules,
     asked: tuple[WantedPackage, ...] = (),
 ) -> dict[BuildKey, Task]:
     """The nodes of all chosen packages in topological order, .debs before who needs them.
@@ -284,13 +275,13 @@ def _node(
     sources = [one.spec for one in evaluated.sources]
     keys = gathered.keys or ((),) * len(sources)
     phases, variables = _phases(evaluated, platform)
-    inputs = BuildInputs(
+    inputs = identity.BuildInputs(
         name=package.name,
         version=package.version,
         build_platform=platform,
         target_platform=platform,
         sources=tuple(map(_input, sources)),
-        patches=tuple(PatchInput(digest, patch.spec.strip) for patch, digest in patches),
+        patches=tuple(identity.PatchInput(digest, patch.spec.strip) for patch, digest in patches),
         files=gathered.files,
         steps=phases,
         environment=variables,
@@ -301,11 +292,11 @@ def _node(
         dependencies=dependencies,
         rules=graph.rules,
     )
-    record = record_text(inputs.record())
+    record = identity.record_text(inputs.record())
     needs = tuple(_run(graph, evaluated, toolchain))
     node = Task(
-        key=build_key(record),
-        kind=PACKAGE,
+        key=identity.build_key(record),
+        kind=identity.PACKAGE,
         name=package.name,
         version=package.version,
         record=record,
@@ -354,13 +345,13 @@ def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...],
     return made, variables
 
 
-def _input(spec: SourceSpec) -> SourceInput:
+def _input(spec: SourceSpec) -> identity.SourceInput:
     """What can change the tree: a file's own name only where a file of that name can be made."""
     name = spec.name or name_of(spec.url)
     if not spec.unpack:
-        return SourceInput(spec.sha256, spec.directory, 0, name, unpack=False)
+        return identity.SourceInput(spec.sha256, spec.directory, 0, name, unpack=False)
     kept = "" if names_archive(name) else name
-    return SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
+    return identity.SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
 
 
 def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> SourceRef:

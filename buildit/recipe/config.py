@@ -23,23 +23,11 @@ from buildit.model.address import Address, parse_address
 from buildit.model.config import Config, Limits, Repository, SigningKeys, Trust, TrustRule
 from buildit.model.packageglob import fits_some
 from buildit.model.use import FlagLayer, parse_assignment
+from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
-from buildit.recipe.schema import (
-    Count,
-    Duration,
-    Line,
-    ListOrMap,
-    Model,
-    OnOff,
-    PackageName,
-    Size,
-    TextOrList,
-    Url,
-    parse,
-    spelled,
-)
+from buildit.recipe.schema import Model, parse, spelled
 from buildit.recipe.yaml.node import Mapping as Keys
-from buildit.recipe.yaml.node import Node, Scalar
+from buildit.recipe.yaml.node import Scalar, follow
 from buildit.recipe.yaml.read import load_yaml
 from buildit.recipe.yaml.text import shown_place
 
@@ -62,22 +50,22 @@ _PLACES = {
 class RepositorySpec(Model):
     """A binhost: where artifacts and images are published, and where they are taken from."""
 
-    name: Line
+    name: schema.Line
     """What messages call it."""
     upload_type: Scheme | None = None
     """How to publish to it: ssh, https, file or oci."""
-    upload_path: Line | None = None
+    upload_path: schema.Line | None = None
     """Where to publish: `user@host/path` is relative to the login directory, `user@host//path` is
     absolute; for `file` a directory, relative to this file."""
     download_type: Scheme | None = None
     """How to take from it: https, file, ssh or oci."""
-    download_path: Line | None = None
+    download_path: schema.Line | None = None
     """Where to take from."""
-    unsigned: OnOff = False
+    unsigned: schema.OnOff = False
     """Also publish and take what nobody signed; only between directories of this machine."""
-    secrets: OnOff = False
+    secrets: schema.OnOff = False
     """Also publish containers into which files with private keys are copied."""
-    allowed_signers: Line | None = None
+    allowed_signers: schema.Line | None = None
     """Whom to believe of what is taken from here, instead of `trust: {allowed-signers: …}`."""
 
     @model_validator(mode="after")
@@ -120,9 +108,9 @@ def _check_endpoint(way: str, scheme: Scheme | None, path: str | None) -> None:
 class TrustRuleSpec(Model):
     """How many builders must agree on the packages that `match`."""
 
-    match: Line
+    match: schema.Line
     """A glob over category/name, such as `dev-libs/*`. One that no name can fit is an error."""
-    need: Count
+    need: schema.Count
     """Independent builders, one's own build included."""
 
     @model_validator(mode="after")
@@ -141,7 +129,7 @@ class TrustRuleSpec(Model):
 class TrustSpec(Model):
     """Whose statements are believed; without it only those of one's own key."""
 
-    allowed_signers: Line | None = None
+    allowed_signers: schema.Line | None = None
     """An OpenSSH allowed-signers file (ssh-keygen(1)), relative to this file."""
     packages: tuple[TrustRuleSpec, ...] = ()
     """The first rule that matches a package holds; without one, one builder is enough."""
@@ -150,28 +138,28 @@ class TrustSpec(Model):
 class ConfigUseSpec(Model):
     """Flags, for all packages and for single ones."""
 
-    flags: tuple[Line, ...] = ()
+    flags: tuple[schema.Line, ...] = ()
     """For every package that declares them: `ipv6`, `-selinux`, `tls=openssl`."""
-    packages: dict[PackageName, tuple[Line, ...]] = Field(default_factory=dict)
+    packages: dict[schema.PackageName, tuple[schema.Line, ...]] = Field(default_factory=dict)
     """For one package."""
 
 
 class LimitsSpec(Model):
     """What a build may use before it is stopped."""
 
-    memory_bytes: Size | None = Field(None, alias="memory")
+    memory_bytes: schema.Size | None = Field(None, alias="memory")
     """Memory of all its processes, such as 4G."""
-    processes: Count | None = None
+    processes: schema.Count | None = None
     """Processes and threads at one time."""
-    seconds: Duration | None = Field(None, alias="time")
+    seconds: schema.Duration | None = Field(None, alias="time")
     """Time from start to end, such as 2h."""
-    log_bytes: Size | None = Field(None, alias="log")
+    log_bytes: schema.Size | None = Field(None, alias="log")
     """Length of its log, such as 64M."""
-    disk_bytes: Size | None = Field(None, alias="disk")
+    disk_bytes: schema.Size | None = Field(None, alias="disk")
     """What it may write at all, such as 64G."""
-    installed_bytes: Size | None = Field(None, alias="installed")
+    installed_bytes: schema.Size | None = Field(None, alias="installed")
     """What it may install, holes in files counted, such as 4G."""
-    installed_files: Count | None = Field(None, alias="files")
+    installed_files: schema.Count | None = Field(None, alias="files")
     """How many files and directories it may install."""
 
     @model_validator(mode="after")
@@ -180,14 +168,6 @@ class LimitsSpec(Model):
             if value == 0:
                 raise LeafError(f"{name}: a limit of 0 lets nothing run", "leave it out, or more")
         return self
-
-
-def _check_mirrors(mirrors: Mapping[str, tuple[str, ...]]) -> None:
-    for name, urls in mirrors.items():
-        if not _NAME.fullmatch(name):
-            raise LeafError(f"{name!r} cannot name a mirror list", _WORDS)
-        if not urls:
-            raise LeafError(f"the mirror list {name!r} is empty", "name a URL, or leave it out")
 
 
 def _check_signing_keys(keys: tuple[str, ...]) -> None:
@@ -210,20 +190,20 @@ class ConfigSpec(Model):
     """The binhost."""
     repositories: tuple[RepositorySpec, ...] | None = None
     """Several binhosts, asked in this order, instead of `repository`."""
-    mirrors: dict[str, tuple[Url, ...]] = Field(default_factory=dict)
+    mirrors: dict[str, tuple[schema.Url, ...]] = Field(default_factory=dict)
     """What `mirror://NAME/path` stands for: base URLs, tried in order. `debian` is built in."""
     trust: TrustSpec = TrustSpec()
     """Whose artifacts are believed."""
-    signing_key: TextOrList[Line] | None = None
+    signing_key: schema.TextOrList[schema.Line] | None = None
     """An SSH private key (its path) or `agent:SHA256:…`, which signs what is published, and
     `gpg:FINGERPRINT`, which signs `.aci` files; one of them, or a list of both."""
-    store: Line | None = None
+    store: schema.Line | None = None
     """The local store; ~/.cache/buildit without it."""
-    use: ListOrMap[Line, ConfigUseSpec] = ConfigUseSpec()
+    use: schema.ListOrMap[schema.Line, ConfigUseSpec] = ConfigUseSpec()
     """Flags: a list for all packages, or `flags` and `packages`."""
-    jobs: Count | None = None
+    jobs: schema.Count | None = None
     """Packages built and files fetched at one time; the number of processors without it."""
-    trees: tuple[Line, ...] | None = None
+    trees: tuple[schema.Line, ...] | None = None
     """Directories that hold category/name/pkg.yaml, the first one first; relative to this file."""
     limits: LimitsSpec = LimitsSpec()
     """What one build may use."""
@@ -239,7 +219,11 @@ class ConfigSpec(Model):
         if self.jobs == 0:
             raise LeafError("jobs: expected at least 1, found 0", "leave it out for all processors")
         _check_signing_keys(self.signing_keys)
-        _check_mirrors(self.mirrors)
+        for name, urls in self.mirrors.items():
+            if not _NAME.fullmatch(name):
+                raise LeafError(f"{name!r} cannot name a mirror list", _WORDS)
+            if not urls:
+                raise LeafError(f"the mirror list {name!r} is empty", "name a URL, or leave it out")
         return self
 
     @property
@@ -272,13 +256,7 @@ class _Source:
 
     def origin(self, *path: str) -> str:
         """`file:line` of the deepest key of `path` that is written."""
-        node: Node | None = self.node
-        place = self.node.place
-        for name in path:
-            key = node.key(name) if isinstance(node, Keys) else None
-            if key is None or not isinstance(node, Keys):
-                break
-            place, node = key.place, node.get(name)
+        place = (follow(self.node, path)[1] or self.node).place
         return f"{place.file}:{place.line}"
 
     def path(self, text: str) -> Path:
@@ -297,7 +275,9 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
         UsageError: what is to be below the home directory, where there is none.
     """
     home = _home(environ)
-    upward, own = _upward(directory), _users_file(home, environ)
+    start = Path(os.path.abspath(directory))
+    upward = _until_found(tuple(one / CONFIG_FILE for one in (start, *start.parents)))
+    own = _users_file(home, environ)
     users = () if own is None else (own,)
     # Only the nearest file of each of the three kinds says something.
     candidates = (upward[-1], *users, *_until_found(shipped_files()))
@@ -317,11 +297,6 @@ def shipped_files() -> tuple[Path, ...]:
     return package / "_tree" / CONFIG_FILE, package.parent / CONFIG_FILE
 
 
-def _upward(directory: Path) -> tuple[Path, ...]:
-    start = Path(os.path.abspath(directory))
-    return _until_found(tuple(one / CONFIG_FILE for one in (start, *start.parents)))
-
-
 def _until_found(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """The paths up to the first one that is there; all of them where none is."""
     for count, path in enumerate(paths, 1):
@@ -334,10 +309,8 @@ def _home(environ: Mapping[str, str]) -> Path | None:
     home = home_of(environ)
     given = environ.get("HOME", "")
     if home is None and given:
-        raise UsageError(
-            f"HOME is {given!r}, which is no absolute path",
-            hint=f'export HOME="$PWD/{given}", or unset it',
-        )
+        hint = f'export HOME="$PWD/{given}", or unset it'
+        raise UsageError(f"HOME is {given!r}, which is no absolute path", hint=hint)
     return None if home is None else Path(home)
 
 
@@ -384,11 +357,9 @@ def _check_owner(path: Path, directory: Path) -> None:
     except OSError:
         return  # whatever is wrong with it, reading it says so better
     if owner not in allowed:
-        raise RecipeError(
-            f"the file belongs to another user (uid {owner})",
-            place=shown_place(path),
-            hint="move the container elsewhere, or make the file your own",
-        )
+        message = f"the file belongs to another user (uid {owner})"
+        hint = "move the container elsewhere, or make the file your own"
+        raise RecipeError(message, place=shown_place(path), hint=hint)
 
 
 def _source(path: Path, directory: Path, home: Path | None) -> _Source:

@@ -12,29 +12,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from buildit.errors import UsageError
+from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
-from buildit.recipe.schema import (
-    BY_KIND,
-    SCALAR,
-    AccountName,
-    Count,
-    Duration,
-    Identifier,
-    ImagePath,
-    LabelName,
-    Line,
-    ListOrMap,
-    MaybeEmpty,
-    Mode,
-    Model,
-    OnOff,
-    Text,
-    VariableName,
-    parse,
-)
-from buildit.recipe.template.jsontext import render_json
-from buildit.recipe.template.render import render_tree
+from buildit.recipe.schema import Model, parse
+from buildit.recipe.template.render import render_json, render_tree
 from buildit.recipe.template.values import Variables
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
 from buildit.recipe.yaml.read import load_yaml
@@ -46,25 +28,25 @@ class EmbeddedPackageStep(Model):
 
     type: Literal["embedded"]
     """Says so."""
-    path: Line
+    path: schema.Line
     """Its directory, such as ./pkgs/nginx."""
 
 
 class AtomPackageStep(Model):
     """A package of the tree."""
 
-    atom: Line
+    atom: schema.Line
     """`category/name`, with version and flags where they matter."""
 
 
 class DebianPackageStep(Model):
     """A Debian binary package, unpacked; none of its scripts runs."""
 
-    debian: Line
+    debian: schema.Line
     """Its name, with `=version` where it matters."""
     closure: Literal["depends", "files"] = "depends"
     """What comes with it: its Depends, or only what its files are seen to need."""
-    without: tuple[Line, ...] = ()
+    without: tuple[schema.Line, ...] = ()
     """Globs of its files that stay out of the image: `usr/bin/rrsync`, `usr/share/doc/**`."""
 
 
@@ -86,27 +68,27 @@ PackageStepSpec = Annotated[
 class SyncSpec(Model):
     """Files of the project that enter the image."""
 
-    src: Line
+    src: schema.Line
     """A file or directory beneath the container's directory."""
-    dest: ImagePath
+    dest: schema.ImagePath
     """Where it goes; with a trailing slash, into that directory."""
-    recursive: OnOff = False
+    recursive: schema.OnOff = False
     """Needed where `src` is a directory: its content goes to `dest`."""
-    chmod: Mode | None = None
+    chmod: schema.Mode | None = None
     """Mode of files; without it 0755 for those with an x bit, else 0644."""
-    dirmode: Mode | None = None
+    dirmode: schema.Mode | None = None
     """Mode of the directories that are synced or made on the way, such as 1777, else 0755."""
-    owner: Line = "0:0"
+    owner: schema.Line = "0:0"
     """`uid:gid` of files and new directories: numbers, or names of packages or `users`."""
-    exclude: tuple[Line, ...] = ()
+    exclude: tuple[schema.Line, ...] = ()
     """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
 
 
-PortItem = Line
-VolumeItem = Line
+PortItem = schema.Line
+VolumeItem = schema.Line
 
 
-Command = Annotated[tuple[MaybeEmpty, ...], Field(min_length=1)]
+Command = Annotated[tuple[schema.MaybeEmpty, ...], Field(min_length=1)]
 
 
 class AppSpec(Model):
@@ -114,19 +96,19 @@ class AppSpec(Model):
 
     exec: Command
     """The program, absolute, and its arguments, which may be any text."""
-    user: Line = "0"
+    user: schema.Line = "0"
     """User name or uid."""
-    group: Line | None = None
+    group: schema.Line | None = None
     """Group name or gid; the user's own without it."""
-    environment: dict[VariableName, MaybeEmpty] = Field(default_factory=dict)
+    environment: dict[schema.VariableName, schema.MaybeEmpty] = Field(default_factory=dict)
     """Its environment, word for word: nothing fills in a `$PATH`."""
-    working_directory: ImagePath = "/"
+    working_directory: schema.ImagePath = "/"
     """Where it starts."""
     ports: tuple[PortItem, ...] = ()
     """`443`, `443/tcp`, or `https=443/tcp`."""
     volumes: tuple[VolumeItem, ...] = ()
     """`/etc/nginx/tls`, `tls=/etc/nginx/tls`, with `:ro` where it is read-only."""
-    stop_signal: Line | None = None
+    stop_signal: schema.Line | None = None
     """The signal that asks it to stop, such as SIGQUIT."""
 
 
@@ -135,24 +117,24 @@ class HealthSpec(Model):
 
     exec: Command
     """The program, absolute, and its arguments; 0 says that all is well."""
-    interval: Duration | None = None
+    interval: schema.Duration | None = None
     """Time between two runs; the executor's own (30s) without it."""
-    timeout: Duration | None = None
+    timeout: schema.Duration | None = None
     """How long one run may take; the executor's own (30s) without it."""
-    retries: Count | None = None
+    retries: schema.Count | None = None
     """Failures in a row that count; the executor's own (3) without it."""
-    start: Duration | None = None
+    start: schema.Duration | None = None
     """Time after the start in which failures do not count."""
 
 
 class DirectorySpec(Model):
     """A directory that no package and no synced file brings."""
 
-    path: ImagePath
+    path: schema.ImagePath
     """Where it is; directories above it that are missing are made with 0755 and 0:0."""
-    owner: Line = "0:0"
+    owner: schema.Line = "0:0"
     """`uid:gid`, numeric, or names that packages or `users` declare."""
-    mode: Mode = 0o755
+    mode: schema.Mode = 0o755
     """Its mode, octal with a leading zero: 01777 for one that all may write to."""
 
 
@@ -161,7 +143,7 @@ class ImageSpec(Model):
 
     type: Literal["aci", "oci"]
     """Its format."""
-    content: Text | None = None
+    content: schema.Text | None = None
     """The raw manifest of the format, a template over `vars`, instead of what `app` gives."""
     compress: Literal["none", "gzip", "zstd"] | None = None
     """How layers (oci) or the archive (aci) are compressed."""
@@ -170,37 +152,37 @@ class ImageSpec(Model):
 class UseSpec(Model):
     """Flags for the packages of this container."""
 
-    flags: tuple[Line, ...] = ()
+    flags: tuple[schema.Line, ...] = ()
     """For every package that declares them: `ipv6`, `-selinux`, `tls=openssl`."""
-    packages: dict[Line, tuple[Line, ...]] = Field(default_factory=dict)
+    packages: dict[schema.Line, tuple[schema.Line, ...]] = Field(default_factory=dict)
     """For one package: category/name -> flags."""
 
 
 class StepSpec(Model):
     """One step: exactly one of these keys."""
 
-    vars: dict[Identifier, MaybeEmpty] | None = None
+    vars: dict[schema.Identifier, schema.MaybeEmpty] | None = None
     """Names for templates; `name`, `version`, `os`, `arch` and `author` name the container."""
     package: PackageStepSpec | None = None
     """A package whose runtime closure enters the image."""
     sync: SyncSpec | None = None
     """Files of the project."""
-    use: ListOrMap[Line, UseSpec] | None = None
+    use: schema.ListOrMap[schema.Line, UseSpec] | None = None
     """Flags for the packages of this container."""
-    env: dict[VariableName, MaybeEmpty] | None = None
+    env: dict[schema.VariableName, schema.MaybeEmpty] | None = None
     """Environment of the app."""
-    user: Annotated[Annotated[Line, Tag(SCALAR)], BY_KIND] | None = None
+    user: Annotated[Annotated[schema.Line, Tag(schema.SCALAR)], schema.BY_KIND] | None = None
     """User of the app."""
-    users: dict[AccountName, UserSpec] | None = None
+    users: dict[schema.AccountName, UserSpec] | None = None
     """Users of the image."""
-    groups: dict[AccountName, GroupSpec] | None = None
+    groups: dict[schema.AccountName, GroupSpec] | None = None
     """Groups of the image."""
     app: AppSpec | None = None
     """What runs."""
-    labels: dict[LabelName, MaybeEmpty] | None = None
+    labels: dict[schema.LabelName, schema.MaybeEmpty] | None = None
     """Labels of the image's config. Those for version, title, authors, and for a container of one
     package its description, url and licenses, are there by themselves."""
-    annotations: dict[LabelName, MaybeEmpty] | None = None
+    annotations: dict[schema.LabelName, schema.MaybeEmpty] | None = None
     """Annotations of the image's manifest; the same are there by themselves."""
     healthcheck: HealthSpec | None = None
     """How to find out whether the app works."""

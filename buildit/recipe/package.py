@@ -8,61 +8,40 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from buildit.model.use import FlagLayer
-from buildit.recipe.schema import (
-    AccountName,
-    Count,
-    FileName,
-    FlagName,
-    Identifier,
-    ImagePath,
-    Line,
-    ListOrMap,
-    MaybeEmpty,
-    Mode,
-    Model,
-    NumericId,
-    OnOff,
-    RelativePath,
-    Sha256,
-    SourceUrl,
-    Text,
-    TextOrList,
-    TextOrMap,
-    Url,
-    VersionText,
-)
+from buildit.recipe import schema
+from buildit.recipe.schema import Model
 from buildit.recipe.yaml.node import Mapping
 
 
 class SignatureSpec(Model):
     """The upstream OpenPGP signature of a source."""
 
-    url: SourceUrl
+    url: schema.SourceUrl
     """Where the detached signature is."""
-    mirrors: tuple[SourceUrl, ...] = ()
+    mirrors: tuple[schema.SourceUrl, ...] = ()
     """Further places of it, tried in order."""
-    keys_: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+    keys_: Annotated[tuple[schema.RelativePath, ...], Field(min_length=1)]
     """Files with the OpenPGP keys that may have made it, beside pkg.yaml."""
 
 
 class SourceSpec(Model):
     """An upstream archive or file; its SHA-256 is its identity, the places are only places."""
 
-    url: SourceUrl
+    url: schema.SourceUrl
     """Where upstream publishes it."""
-    mirrors: tuple[SourceUrl, ...] = ()
+    mirrors: tuple[schema.SourceUrl, ...] = ()
     """Further places, tried in order: `https://…` or `mirror://NAME/…`."""
-    sha256: Sha256
+    sha256: schema.Sha256
     """SHA-256 of the archive's bytes, as `buildit digest` prints it."""
-    name: FileName | None = None
+    name: schema.FileName | None = None
     """The name of its file, where the URL does not end with it."""
-    unpack: OnOff = True
+    unpack: schema.OnOff = True
     """`no` takes the file as it is, under its name."""
-    strip: Count = 1
+    strip: schema.Count = 1
     """Leading directories to drop while unpacking; all members must have them in common."""
-    exclude: tuple[Line, ...] = ()
+    exclude: tuple[schema.Line, ...] = ()
     """Globs of members to leave out, as the archive names them."""
-    directory: RelativePath = "."
+    directory: schema.RelativePath = "."
     """Where to unpack, below the source directory."""
     signature: SignatureSpec | None = None
     """Checked before the source is used for the first time."""
@@ -71,50 +50,50 @@ class SourceSpec(Model):
 class PatchSpec(Model):
     """A patch with more than a description."""
 
-    description: Line
+    description: schema.Line
     """What it does, for people."""
-    sha256: Sha256 | None = None
+    sha256: schema.Sha256 | None = None
     """SHA-256 of its canonical form, as `buildit lock` prints it."""
-    strip: Count = 1
+    strip: schema.Count = 1
     """Leading parts to drop from the paths inside it."""
-    when: Line | None = None
+    when: schema.Line | None = None
     """Apply only where this flag condition holds."""
-    fixes: tuple[Line, ...] = ()
+    fixes: tuple[schema.Line, ...] = ()
     """What it mends, such as CVE-2023-44487."""
-    upstream: Line | None = None
+    upstream: schema.Line | None = None
     """Where upstream has it: a URL, `no`, or `pending`."""
 
 
 class FlagSpec(Model):
     """A USE flag: on or off, or one of several choices."""
 
-    default: Line
+    default: schema.Line
     """`on`, `off`, or one of `choices`."""
-    description: Line
+    description: schema.Line
     """What it changes."""
-    choices: tuple[FlagName, ...] = ()
+    choices: tuple[schema.FlagName, ...] = ()
     """The values of a one-of flag; empty for on and off."""
 
 
 class ConditionalItem(Model):
     """An item of a list that stands only where a flag condition holds."""
 
-    when: Line
+    when: schema.Line
     """A flag condition: `ssl`, `!ssl`, `ssl && !gnutls`, `tls=openssl`."""
-    then: TextOrList[MaybeEmpty]
+    then: schema.TextOrList[schema.MaybeEmpty]
     """One item or a list of them."""
 
 
 class ConditionalAtom(Model):
     """A dependency that stands only where a flag condition holds."""
 
-    when: Line
+    when: schema.Line
     """A flag condition."""
-    atom: Line
+    atom: schema.Line
     """The dependency."""
 
 
-AtomItem = TextOrMap[Line, ConditionalAtom]
+AtomItem = schema.TextOrMap[schema.Line, ConditionalAtom]
 
 
 class Depends(Model):
@@ -131,22 +110,22 @@ class Depends(Model):
 class Steps(Model):
     """Scripts for `sh -eu` that replace a phase of the build style; an empty one drops it."""
 
-    prepare: MaybeEmpty | None = None
+    prepare: schema.MaybeEmpty | None = None
     """After the patches."""
-    configure: MaybeEmpty | None = None
+    configure: schema.MaybeEmpty | None = None
     """`"$@"` are the items of `configure:`."""
-    compile: MaybeEmpty | None = None
+    compile: schema.MaybeEmpty | None = None
     """`$JOBS` says how many jobs may run at once."""
-    check: MaybeEmpty | None = None
+    check: schema.MaybeEmpty | None = None
     """The tests of upstream."""
-    install: MaybeEmpty | None = None
+    install: schema.MaybeEmpty | None = None
     """Into `$DESTDIR`."""
 
 
 class OutputSpec(Model):
     """An output's share of the installed files."""
 
-    paths: tuple[Line, ...] = ()
+    paths: tuple[schema.Line, ...] = ()
     """Globs of paths without a leading slash; `**` crosses directories."""
     optional: Literal["yes", "no"] = "no"
     """`yes` where the output may be empty; for `runtime` without `paths`, the whole package."""
@@ -158,48 +137,48 @@ OutputName = Literal["runtime", "dev", "doc", "locale", "debug"]
 class FileRule(Model):
     """What an installed file has beyond 0:0 and the mode that it was installed with."""
 
-    path: Line
+    path: schema.Line
     """A glob of paths without a leading slash."""
-    mode: Mode | None = None
+    mode: schema.Mode | None = None
     """Permission bits, octal with a leading zero."""
-    owner: Line | None = None
+    owner: schema.Line | None = None
     """`uid:gid`, numeric, or names that `users` and `groups` of this recipe declare."""
-    capabilities: tuple[Line, ...] = ()
+    capabilities: tuple[schema.Line, ...] = ()
     """File capabilities, such as `cap_net_bind_service=ep`."""
 
 
 class UserSpec(Model):
     """A user with a fixed id."""
 
-    uid: NumericId
+    uid: schema.NumericId
     """The fixed uid."""
-    gid: NumericId
+    gid: schema.NumericId
     """The gid of its first group."""
-    home: ImagePath = "/nonexistent"
+    home: schema.ImagePath = "/nonexistent"
     """Its home directory."""
-    shell: ImagePath = "/usr/sbin/nologin"
+    shell: schema.ImagePath = "/usr/sbin/nologin"
     """Its shell."""
-    comment: MaybeEmpty = ""
+    comment: schema.MaybeEmpty = ""
     """The GECOS field."""
 
 
 class GroupSpec(Model):
     """A group with a fixed id."""
 
-    gid: NumericId
+    gid: schema.NumericId
     """The fixed gid."""
-    members: tuple[AccountName, ...] = ()
+    members: tuple[schema.AccountName, ...] = ()
     """Users that are in it besides those that have it as first group."""
 
 
 class WaiverSpec(Model):
     """A finding of a check that this package accepts."""
 
-    check: Line
+    check: schema.Line
     """The id of the finding."""
-    path: Line = "**"
+    path: schema.Line = "**"
     """A glob of the paths it is accepted for."""
-    reason: Line
+    reason: schema.Line
     """Why it is right here."""
 
 
@@ -209,21 +188,21 @@ StyleName = Literal["autotools", "cmake", "meson", "make", "python", "custom"]
 class Recipe(Model):
     """How one version of a package is built."""
 
-    description: Text | None = None
+    description: schema.Text | None = None
     """What the package is."""
-    homepage: Url | None = None
+    homepage: schema.Url | None = None
     """Its page."""
-    license: Line | None = None
+    license: schema.Line | None = None
     """An SPDX expression."""
-    author: Line | None = None
+    author: schema.Line | None = None
     """Who wrote this recipe."""
-    toolchain: Line = "toolchain/debian-12"
+    toolchain: schema.Line = "toolchain/debian-12"
     """The set of .debs that the chroot is made of."""
     sources: tuple[SourceSpec, ...] = ()
     """Upstream archives, unpacked in order."""
-    patches: dict[str, TextOrMap[Line, PatchSpec]] = Field(default_factory=dict)
+    patches: dict[str, schema.TextOrMap[schema.Line, PatchSpec]] = Field(default_factory=dict)
     """Path or URL of each patch -> what it does; applied in order."""
-    use: dict[FlagName, FlagSpec] = Field(default_factory=dict)
+    use: dict[schema.FlagName, FlagSpec] = Field(default_factory=dict)
     """The flags that the package has."""
     required_use: tuple[object, ...] = ()
     """Rules between flags: all-of, any-of, one-of, at-most-one, if/then, or Portage's notation."""
@@ -231,23 +210,25 @@ class Recipe(Model):
     """What it needs."""
     style: StyleName = "custom"
     """Where the phases come from."""
-    configure: tuple[TextOrMap[MaybeEmpty, ConditionalItem], ...] = ()
+    configure: tuple[schema.TextOrMap[schema.MaybeEmpty, ConditionalItem], ...] = ()
     """Arguments of the configure phase (make variables for style `make`)."""
-    environment: dict[Identifier, MaybeEmpty] = Field(default_factory=dict)
+    environment: dict[schema.Identifier, schema.MaybeEmpty] = Field(default_factory=dict)
     """Further variables of the build."""
     steps: Steps = Steps()
     """Phases of its own."""
     fakeroot: Literal["yes", "no"] = "no"
     """`yes` runs the install phase under fakeroot, for upstreams that give files to root there."""
-    outputs: dict[OutputName, ListOrMap[Line, OutputSpec]] = Field(default_factory=dict)
+    outputs: dict[OutputName, schema.ListOrMap[schema.Line, OutputSpec]] = Field(
+        default_factory=dict
+    )
     """Globs that go to an output before the usual rules."""
     files: tuple[FileRule, ...] = ()
     """Modes, owners and capabilities."""
     strip: Literal["yes", "no"] = "yes"
     """`no` leaves symbols and debug information in programs and libraries."""
-    users: dict[AccountName, UserSpec] = Field(default_factory=dict)
+    users: dict[schema.AccountName, UserSpec] = Field(default_factory=dict)
     """Users that an image with the package has."""
-    groups: dict[AccountName, GroupSpec] = Field(default_factory=dict)
+    groups: dict[schema.AccountName, GroupSpec] = Field(default_factory=dict)
     """Groups that an image with the package has."""
     waivers: tuple[WaiverSpec, ...] = ()
     """Findings of checks that are right here."""
@@ -256,43 +237,43 @@ class Recipe(Model):
 class UseChoice(Model):
     """`use:` of an embedded package: flags to turn on and off, or `flag=choice`."""
 
-    with_: tuple[Line, ...] = ()
+    with_: tuple[schema.Line, ...] = ()
     """Flags to enable, or `flag=choice`."""
-    without: tuple[Line, ...] = ()
+    without: tuple[schema.Line, ...] = ()
     """Flags to disable."""
 
 
 class TreePackage(Recipe):
     """`pkgs/<category>/<name>/pkg.yaml`: a recipe with its versions."""
 
-    versions: dict[VersionText, Recipe]
+    versions: dict[schema.VersionText, Recipe]
     """What differs by version; laid over the keys above."""
 
 
 class EmbeddedPackage(Recipe):
     """`pkg.yaml` beside a container: a base and what differs from it."""
 
-    base: Line
+    base: schema.Line
     """`category/name-version`, or a path to another package's directory."""
-    version: VersionText | None = None
+    version: schema.VersionText | None = None
     """The version of the result, where it is not the base's."""
 
 
 class ToolchainDebian(Model):
     """The .debs that a chroot is made of."""
 
-    suites: tuple[Line, ...]
+    suites: tuple[schema.Line, ...]
     """Suites to choose from, such as bookworm and bookworm-security."""
-    packages: tuple[Line, ...]
+    packages: tuple[schema.Line, ...]
     """Names, closed over Depends and Pre-Depends."""
-    run: dict[Line, tuple[Line, ...]] = Field(default_factory=dict)
+    run: dict[schema.Line, tuple[schema.Line, ...]] = Field(default_factory=dict)
     """What a .deb's files load only with dlopen, and so an image with it needs besides."""
 
 
 class ToolchainPackage(Model):
     """`pkgs/toolchain/<name>/pkg.yaml`."""
 
-    description: Text | None = None
+    description: schema.Text | None = None
     """What it is for."""
     style: Literal["toolchain"]
     """Says that this is a toolchain."""
