@@ -3,7 +3,7 @@ all their keys, from the models that read them.
 
 The schemas say what an editor can know: it sees plain YAML values, before templates are rendered
 and before a package is laid over its base. So a text with a template in it fits every pattern, and
-where lists and maps are laid over others (`recipe.merge`), the verbs may stand.
+where lists and maps are laid over others (`recipe.trees`), the verbs may stand.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import re
 import shlex
 from collections.abc import Callable
 from collections.abc import Mapping as Map
-from typing import Annotated, Any, Self, TypeVar
+from functools import cache
+from typing import Annotated, Any, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -59,6 +60,7 @@ class Model(BaseModel):
         alias_generator=spelled,
         populate_by_name=True,
         use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     @classmethod
@@ -191,6 +193,11 @@ _EXPECTED = {
 }
 
 
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a type, or a union of some
+    return TypeAdapter(model)
+
+
 def parse(node: Node, model: type[T]) -> T:
     """`node` as `model`: a `Model`, or a tuple or union of such.
 
@@ -199,9 +206,13 @@ def parse(node: Node, model: type[T]) -> T:
             message, up to nine more are its details.
     """
     try:
-        return TypeAdapter(model).validate_python(plain(node), by_alias=True, by_name=False)
+        made: T = _adapter(cast("Any", model)).validate_python(
+            plain(node), by_alias=True, by_name=False
+        )
     except ValidationError as error:
         found = sorted({_finding(node, one) for one in error.errors(include_url=False)})
+    else:
+        return made
     (place, message, hint), *rest = found
     details = [
         f"{where}: {text} ({advice})" if advice else f"{where}: {text}"

@@ -289,28 +289,18 @@ class _Run:
             raise self.unusable(node)
         args = [self.value(arg, names, depth) for arg in node.args]
         named = {str(one.key): self.value(one.value, names, depth) for one in node.kwargs}
-        if node.name in DEFAULT_NAMES:
-            return self._default(node, self.any_value(node.node, names, depth), args, named)
-        value = self.value(node.node, names, depth)
-        apply = FILTERS[node.name]  # `check` has seen it
+        name = "default" if node.name in DEFAULT_NAMES else node.name
+        if name == "default":
+            value, apply = self.any_value(node.node, names, depth), _default
+        else:
+            value, apply = self.value(node.node, names, depth), FILTERS[name]  # `check` saw it
         self.charge(node, depth, value, args)
         try:
             return apply(value, *args, **named)
         except FilterError as error:
-            raise self.error(node, f"{node.name}: {error}") from error
+            raise self.error(node, f"{name}: {error}") from error
         except (TypeError, ValueError) as error:
-            raise self.error(node, f"{node.name}: these arguments do not fit") from error
-
-    def _default(
-        self, node: nodes.Filter, value: Value | Undefined, args: list[Value], named: Names
-    ) -> Value:
-        given: dict[str, Value] = {"default_value": "", "boolean": False}
-        given |= dict(zip(given, args, strict=False)) | dict(named)
-        if len(args) > 2 or len(given) > 2:
-            raise self.error(node, "default: these arguments do not fit")
-        if isinstance(value, Undefined) or (given["boolean"] and not value):
-            return given["default_value"]
-        return value
+            raise self.error(node, f"{name}: these arguments do not fit") from error
 
     def body(self, body: Sequence[nodes.Node], names: Names, depth: int) -> None:
         for node in body:
@@ -383,6 +373,12 @@ class _Run:
             message = f"expected {len(names)} values for {', '.join(names)}, found {called(item)}"
             raise self.error(target, message)
         return dict(zip(names, item, strict=True))
+
+
+def _default(value: Value | Undefined, default_value: Value = "", boolean: Value = False) -> Value:
+    if isinstance(value, Undefined) or (boolean and not value):
+        return default_value
+    return value
 
 
 def _position(index: int, length: int) -> Names:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.merge import overlay
 from buildit.recipe.schema import plain
+from buildit.recipe.trees import overlay
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
 from buildit.recipe.yaml.read import parse_yaml
 from tests.scale import examples
