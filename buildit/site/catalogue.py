@@ -221,9 +221,7 @@ class Catalogue:
         versions: dict[str, dict[BuildKey, str]] = {}
         for path, content in zip(paths, self.lasting(paths), strict=True):
             entry = parse_name_entry(content)
-            if entry is None or not _is_text(entry.version):
-                continue
-            if path == f"n/{name_place(entry.name)}/{entry.key}.json":
+            if entry is not None and path == f"n/{name_place(entry.name)}/{entry.key}.json":
                 versions.setdefault(path.rpartition("/")[0], {})[entry.key] = entry.version
         return tuple(
             CataloguePackage(

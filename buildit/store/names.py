@@ -44,6 +44,9 @@ class NameEntry:
     version: str
     platform: str
 
+    def __post_init__(self) -> None:
+        f"{self.name}{self.version}{self.platform}".encode()  # a ValueError where it is no text
+
 
 def entry(artifact: Artifact) -> tuple[str, bytes] | None:
     """Path and content of an artifact's entry; None where its name cannot be a path."""
@@ -340,12 +343,22 @@ def parse_index(kind: type[_T], content: bytes | None) -> _T | None:
         return None
     try:
         found = json.loads(content)
-        json.dumps(found, ensure_ascii=False).encode()  # no half of a surrogate pair, no depth
         if type(found) is not dict or found.pop("format", None) != _FORM:
             return None
-        return from_plain(kind, found)
-    except (ValueError, RecursionError):
+        if kind is NameIndex:
+            # A build that is no text is left out, whoever wrote it there; the others are read.
+            found["builds"] = [one for one in found["builds"] if _is_text(one)]
+        return from_plain(kind, found) if _is_text(found) else None
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
+
+
+def _is_text(data: object) -> bool:
+    """Whether JSON data can be written as UTF-8: no half of a surrogate pair is in it."""
+    try:
+        return bool(json.dumps(data, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def index_of(content: bytes | None, name: str) -> NameIndex | None:

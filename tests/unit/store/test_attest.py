@@ -202,6 +202,17 @@ def test_every_place_is_judged(path: tuple[Any, ...]) -> None:
             assert statement_bytes(statement.artifact, statement.builder) == content
 
 
+@pytest.mark.parametrize("field", ["name", "version", "platform"])
+def test_half_of_a_surrogate_pair_is_refused(field: str) -> None:
+    """It could not be written into an index or onto a screen."""
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        statement_bytes(replace(SAMPLE, **{field: "1\ud800"}), LOCAL)
+    document: Any = json.loads(statement_bytes(SAMPLE, LOCAL))
+    document["predicate"]["buildDefinition"]["externalParameters"][field] = "1\ud800"
+    with pytest.raises(IntegrityError, match="surrogates not allowed"):
+        parse_statement(canonical(document), KEY)
+
+
 def test_an_unknown_field_is_refused() -> None:
     for path in every_path():
         document: Any = json.loads(statement_bytes(SAMPLE, LOCAL))

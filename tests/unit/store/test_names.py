@@ -10,7 +10,15 @@ import pytest
 
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.names import builds_of, latest_builds
+from buildit.store.names import (
+    IndexedBuild,
+    NameIndex,
+    builds_of,
+    index_bytes,
+    index_of,
+    latest_builds,
+    named,
+)
 from tests.unit.store.build import add_artifact, key
 
 pytestmark = pytest.mark.unit
@@ -70,3 +78,19 @@ def test_the_latest_builds_come_first_and_no_more_are_read(store: Store) -> None
     commit(store, artifact).path.unlink()
     assert [found.key for found in latest_builds(store, "nginx", 9)] == keys[::-1]
     assert latest_builds(store, "nobody/built-it", 3) == latest_builds(store, "..", 3) == ()
+
+
+def test_one_build_that_is_no_text_does_not_hide_the_others() -> None:
+    good, bad = (IndexedBuild(key("z"), text, "linux/amd64", (), ()) for text in ("1", "2\ud800"))
+    content = index_bytes(NameIndex("libs/z", (bad, good)))
+    assert index_of(content, "libs/z") == NameIndex("libs/z", (good,))
+    assert index_of(index_bytes(NameIndex("libs/\ud800", (good,))), "libs/\ud800") is None
+
+
+def test_an_entry_that_is_no_text_does_not_hide_the_others(store: Store) -> None:
+    for name in ("one", "two"):
+        commit(store, add_artifact(store, name))
+    (path,) = (store.root / "n/local/two").iterdir()
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b'"two"', b'"\\ud800"'))
+    assert [entry.name for entry in named(store)] == ["one"]
