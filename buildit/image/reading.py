@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
@@ -219,16 +218,6 @@ class Reading:
     identifier: str
     entries: tuple[Entry, ...] | None
     problems: tuple[str, ...]
-
-    def root(self) -> Digest | None:
-        return root_digest(self.entries) if self.entries is not None else None
-
-    def count(self) -> int:
-        """How many paths there are, without the root."""
-        return max(0, len(self.entries or ()) - 1)
-
-    def by_path(self) -> Mapping[str, Entry]:
-        return {entry.path: entry for entry in self.entries or ()}
 
 
 def read_directory(path: Path) -> Reading:

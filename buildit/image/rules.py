@@ -209,7 +209,7 @@ def read_document(
             problems, which are told with `hint`.
     """
     try:
-        document = json.loads(image.content, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(image.content, object_pairs_hook=_unique, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno} of the rendered content"
         raise _refused(image, f"{what} is not JSON: {error.msg} at {where}") from error
@@ -237,5 +237,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _no_constant(name: str) -> object:
+def no_constant(name: str) -> object:
+    """NaN and the infinities, which Python would take."""
     raise ValueError(f"{name} is no JSON number")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from buildit.archive.beneath import Root
+from buildit.archive.contents import root_digest
 from buildit.archive.decompress import decompressed
 from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
@@ -20,6 +21,7 @@ from buildit.image.appspec import program_problem
 from buildit.image.formats import aci, oci
 from buildit.image.formats.table import Document
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
+from buildit.image.rules import no_constant
 from buildit.model.tree import Entry, Kind
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")
@@ -65,7 +67,14 @@ def verify(paths: Sequence[Path]) -> Report:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
     readings = [_reading(path) for path in paths]
     images = tuple(
-        Verified(path, each.format, each.identifier, each.root(), each.count(), each.problems)
+        Verified(
+            path,
+            each.format,
+            each.identifier,
+            None if each.entries is None else root_digest(each.entries),
+            max(0, len(each.entries or ()) - 1),  # the root is none of them
+            each.problems,
+        )
         for path, each in zip(paths, readings, strict=True)
     )
     differences = tuple(
@@ -97,7 +106,7 @@ def _reading(path: Path) -> Reading:
 def _differences(first: Reading, other: Reading) -> Iterator[str]:
     if first.entries is None or other.entries is None:
         return
-    ours, theirs = first.by_path(), other.by_path()
+    ours, theirs = ({each.path: each for each in one} for one in (first.entries, other.entries))
     for path in sorted(ours.keys() | theirs.keys()):
         shown = path or "/"
         if path not in theirs:
@@ -109,18 +118,16 @@ def _differences(first: Reading, other: Reading) -> Iterator[str]:
 
 
 def _changed(ours: Entry, theirs: Entry) -> str:
-    parts = []
-    for name in _FIELDS:
-        old, new = getattr(ours, name), getattr(theirs, name)
-        if old != new:
-            parts.append(f"{name} {_shown(name, new)} instead of {_shown(name, old)}")
-    return ", ".join(parts)
+    pairs = [(name, getattr(ours, name), getattr(theirs, name)) for name in _FIELDS]
+    return ", ".join(
+        f"{name} {_shown(name, new)} instead of {_shown(name, old)}"
+        for name, old, new in pairs
+        if old != new
+    )
 
 
 def _shown(name: str, value: object) -> str:
-    if name == "mode" and isinstance(value, int):
-        return f"{value:04o}"
-    return str(value)[:40]
+    return f"{value:04o}" if name == "mode" else str(value)[:40]
 
 
 # -- App Container images
@@ -207,8 +214,7 @@ def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> li
 
     def find(path: str) -> Entry | None:
         entry = tree.get(path)
-        linked = entry is not None and entry.kind is Kind.HARDLINK
-        return tree[entry.target] if entry is not None and linked else entry
+        return tree[entry.target] if entry and entry.kind is Kind.HARDLINK else entry
 
     problem = program_problem(started, find)
     return [f"manifest: app.exec: {problem}"] if problem else []
@@ -292,16 +298,12 @@ def read_oci(path: Path) -> Reading:
 
 def _object(content: bytes, what: str) -> Document:
     try:
-        value = json.loads(content, parse_constant=_no_number)
+        value = json.loads(content, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"the {what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise IntegrityError(f"the {what} is not an object")
     return value
-
-
-def _no_number(word: str) -> object:
-    raise ValueError(f"{word} is no JSON number")
 
 
 def _objects(owner: Document, key: str, what: str) -> Sequence[Document]:

@@ -16,6 +16,8 @@ from buildit.store.remove import remove_tree
 _FACTS = "failure.json"
 _LOG = "log"
 _WORK = "work"
+_TOLD = ("name", "version", "phase", "message")
+"""What is written of a failure beside its log, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,6 @@ class FailedBuild:
     message: str
     log: Path
     work: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    message: str
-    name: str
-    phase: str
-    version: str
 
 
 def keep_failure(store: Store, failure: FailedBuild) -> FailedBuild:
@@ -72,12 +66,12 @@ def find_failure(store: Store, key: BuildKey) -> FailedBuild | None:
     """The last failure of a key, None where none is remembered (or its facts are garbled)."""
     place = _place(store, key)
     try:
-        facts = decode(_Facts, (place / _FACTS).read_bytes())
-    except (OSError, CodecError):
+        facts = decode(dict[str, str], (place / _FACTS).read_bytes())
+        name, version, phase, message = (facts[one] for one in _TOLD)
+    except (OSError, CodecError, KeyError):
         return None
     work = place / _WORK if (place / _WORK).is_dir() else None
-    log = place / _LOG
-    return FailedBuild(key, facts.name, facts.version, facts.phase, facts.message, log, work)
+    return FailedBuild(key, name, version, phase, message, place / _LOG, work)
 
 
 def failures(store: Store) -> tuple[FailedBuild, ...]:
@@ -106,7 +100,7 @@ def _place(store: Store, key: BuildKey) -> Path:
 
 
 def _fill(store: Store, entry: Path, failure: FailedBuild) -> None:
-    facts = _Facts(failure.message, failure.name, failure.phase, failure.version)
+    facts = {name: getattr(failure, name) for name in _TOLD}
     store.disk.write_file("failure", entry / _FACTS, encode(facts))
     with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:
         while chunk := source.read(CHUNK):

@@ -205,8 +205,9 @@ def test_every_place_is_judged(path: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("field", ["name", "version", "platform"])
 def test_half_of_a_surrogate_pair_is_refused(field: str) -> None:
     """It could not be written into an index or onto a screen."""
+    half: dict[str, Any] = {field: "1\ud800"}
     with pytest.raises(ValueError, match="surrogates not allowed"):
-        statement_bytes(replace(SAMPLE, **{field: "1\ud800"}), LOCAL)
+        statement_bytes(replace(SAMPLE, **half), LOCAL)
     document: Any = json.loads(statement_bytes(SAMPLE, LOCAL))
     document["predicate"]["buildDefinition"]["externalParameters"][field] = "1\ud800"
     with pytest.raises(IntegrityError, match="surrogates not allowed"):
