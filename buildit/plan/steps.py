@@ -7,7 +7,7 @@ with `sh -eu`, in `$SRC`; the `configure:` list of the recipe is its `"$@"`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -193,101 +193,76 @@ read in the Makefiles:
 `configure:` stands last on the command line: a recipe's own `CFLAGS=…` or `CC=…` wins over both.
 """
 
-_MAKE = script('make -j"$JOBS"')
-_MAKE_INSTALL = script('make DESTDIR="$DESTDIR" install')
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How sources of a kind are built: a script for each phase, and what the phases of `takes` get
+    before the recipe's own `configure:`, where `{triplet}` is that of the platform."""
 
-def _autotools(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    arguments = (
-        # config.guess would ask the running kernel.
-        f"--build={platform.triplet}",
-        "--prefix=/usr",
-        f"--libdir=/usr/lib/{platform.triplet}",
-        "--sysconfdir=/etc",
-        "--localstatedir=/var",
-        "--disable-dependency-tracking",
-        *arguments,
-    )
-    return (
-        Step(Phase.CONFIGURE, script(_CONFIGURE, arguments)),
-        Step(Phase.COMPILE, _MAKE),
-        Step(Phase.INSTALL, _MAKE_INSTALL),
-    )
+    scripts: Mapping[Phase, str]
+    arguments: tuple[str, ...] = ()
+    takes: tuple[Phase, ...] = (Phase.CONFIGURE,)
 
-
-def _cmake(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    arguments = (
-        *("-S", ".", "-B", ".buildit", "-G", "Unix Makefiles"),
-        "-DCMAKE_BUILD_TYPE=None",
-        "-DCMAKE_INSTALL_PREFIX=/usr",
-        f"-DCMAKE_INSTALL_LIBDIR=lib/{platform.triplet}",
-        # GNUInstallDirs would put them below /usr wherever a file takes the relative names
-        "-DCMAKE_INSTALL_SYSCONFDIR=/etc",
-        "-DCMAKE_INSTALL_LOCALSTATEDIR=/var",
-        "-DCMAKE_SKIP_INSTALL_RPATH=ON",
-        "-DFETCHCONTENT_FULLY_DISCONNECTED=ON",
-        *arguments,
-    )
-    return (
-        Step(Phase.CONFIGURE, script('exec cmake "$@"', arguments)),
-        Step(Phase.COMPILE, script('make -C .buildit -j"$JOBS"')),
-        Step(Phase.INSTALL, script('make -C .buildit DESTDIR="$DESTDIR" install')),
-    )
-
-
-def _meson(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    arguments = (
-        *(".buildit", "--buildtype=plain", "--prefix=/usr"),
-        f"--libdir=lib/{platform.triplet}",
-        "--sysconfdir=/etc",
-        "--localstatedir=/var",
-        "--wrap-mode=nodownload",
-        *arguments,
-    )
-    return (
-        Step(Phase.CONFIGURE, script('exec meson setup "$@"', arguments)),
-        Step(Phase.COMPILE, script('ninja -C .buildit -j"$JOBS"')),
-        Step(Phase.INSTALL, script("meson install -C .buildit --no-rebuild")),
-    )
-
-
-def _make(platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    arguments = ("PREFIX=/usr", f"LIBDIR=/usr/lib/{platform.triplet}", *arguments)
-    compile_ = script(f'{_MAKE_FLAGS}exec make -j"$JOBS" "$@"', arguments)
-    install = script(f'{_MAKE_FLAGS}exec make DESTDIR="$DESTDIR" "$@" install', arguments)
-    return (Step(Phase.COMPILE, compile_), Step(Phase.INSTALL, install))
-
-
-def _python(_platform: Platform, arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    wheel = script('python3 -m build --wheel --no-isolation -o .buildit "$@"', arguments)
-    # Debian's python3 installs below /usr/local unless it is told that this is a package
-    # (sysconfig._get_preferred_schemes in its patch distutils-install-layout.diff)
-    install = script(
-        "export DEB_PYTHON_INSTALL_LAYOUT=deb\n"
-        'python3 -m installer --prefix /usr --destdir "$DESTDIR" .buildit/*.whl'
-    )
-    return (Step(Phase.COMPILE, wheel), Step(Phase.INSTALL, install))
-
-
-def _custom(_platform: Platform, _arguments: tuple[str, ...]) -> tuple[Step, ...]:
-    return ()
-
-
-Style = Callable[[Platform, tuple[str, ...]], tuple[Step, ...]]
 
 STYLES: Mapping[str, Style] = {
-    "autotools": _autotools,
-    "cmake": _cmake,
-    "meson": _meson,
-    "make": _make,
-    "python": _python,
-    "custom": _custom,
+    "autotools": Style(
+        {
+            Phase.CONFIGURE: _CONFIGURE,
+            Phase.COMPILE: 'make -j"$JOBS"',
+            Phase.INSTALL: 'make DESTDIR="$DESTDIR" install',
+        },
+        (
+            # config.guess would ask the running kernel.
+            *("--build={triplet}", "--prefix=/usr", "--libdir=/usr/lib/{triplet}"),
+            *("--sysconfdir=/etc", "--localstatedir=/var", "--disable-dependency-tracking"),
+        ),
+    ),
+    "cmake": Style(
+        {
+            Phase.CONFIGURE: 'exec cmake "$@"',
+            Phase.COMPILE: 'make -C .buildit -j"$JOBS"',
+            Phase.INSTALL: 'make -C .buildit DESTDIR="$DESTDIR" install',
+        },
+        (
+            *("-S", ".", "-B", ".buildit", "-G", "Unix Makefiles"),
+            *("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_INSTALL_PREFIX=/usr"),
+            "-DCMAKE_INSTALL_LIBDIR=lib/{triplet}",
+            # GNUInstallDirs would put them below /usr wherever a file takes the relative names
+            *("-DCMAKE_INSTALL_SYSCONFDIR=/etc", "-DCMAKE_INSTALL_LOCALSTATEDIR=/var"),
+            *("-DCMAKE_SKIP_INSTALL_RPATH=ON", "-DFETCHCONTENT_FULLY_DISCONNECTED=ON"),
+        ),
+    ),
+    "meson": Style(
+        {
+            Phase.CONFIGURE: 'exec meson setup "$@"',
+            Phase.COMPILE: 'ninja -C .buildit -j"$JOBS"',
+            Phase.INSTALL: "meson install -C .buildit --no-rebuild",
+        },
+        (
+            *(".buildit", "--buildtype=plain", "--prefix=/usr", "--libdir=lib/{triplet}"),
+            *("--sysconfdir=/etc", "--localstatedir=/var", "--wrap-mode=nodownload"),
+        ),
+    ),
+    "make": Style(
+        {
+            Phase.COMPILE: f'{_MAKE_FLAGS}exec make -j"$JOBS" "$@"',
+            Phase.INSTALL: f'{_MAKE_FLAGS}exec make DESTDIR="$DESTDIR" "$@" install',
+        },
+        ("PREFIX=/usr", "LIBDIR=/usr/lib/{triplet}"),
+        takes=(Phase.COMPILE, Phase.INSTALL),
+    ),
+    "python": Style(
+        {
+            Phase.COMPILE: 'python3 -m build --wheel --no-isolation -o .buildit "$@"',
+            # Debian's python3 installs below /usr/local unless it is told that this is a package
+            # (sysconfig._get_preferred_schemes in its patch distutils-install-layout.diff)
+            Phase.INSTALL: "export DEB_PYTHON_INSTALL_LAYOUT=deb\n"
+            'python3 -m installer --prefix /usr --destdir "$DESTDIR" .buildit/*.whl',
+        },
+        takes=(Phase.COMPILE,),
+    ),
+    "custom": Style({}),
 }
-
-
-def under_fakeroot(step: Step) -> Step:
-    """The step under fakeroot: `chown`, `install -o` and `chmod` succeed as they would for root."""
-    return Step(step.phase, script(_FAKEROOT, step.argv))
 
 
 def steps(
@@ -300,14 +275,20 @@ def steps(
 ) -> tuple[Step, ...]:
     """The phases of a build in order: the style's, each replaced by the recipe's where it has one.
 
-    An empty override leaves the phase out. `fakeroot` is for the install phase.
+    An empty override leaves the phase out. Under `fakeroot` the `chown`, `install -o` and `chmod`
+    of the install phase succeed as they would for root.
     """
-    phases = {step.phase: step for step in STYLES[style](platform, configure)}
+    made = STYLES[style]
+    arguments = (*(one.format(triplet=platform.triplet) for one in made.arguments), *configure)
+    phases = {
+        phase: Step(phase, script(text, arguments if phase in made.takes else ()))
+        for phase, text in made.scripts.items()
+    }
     for phase, text in overrides.items():
         if text.strip():
             phases[phase] = Step(phase, script(text, configure))
         else:
             phases.pop(phase, None)
     if fakeroot and Phase.INSTALL in phases:
-        phases[Phase.INSTALL] = under_fakeroot(phases[Phase.INSTALL])
+        phases[Phase.INSTALL] = Step(Phase.INSTALL, script(_FAKEROOT, phases[Phase.INSTALL].argv))
     return tuple(phases[phase] for phase in Phase if phase in phases)

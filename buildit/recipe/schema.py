@@ -75,21 +75,14 @@ class Model(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
-            found = error.errors(include_url=False)
-            if not any(map(_is_extra, found)):
-                raise
-            told = [_told(one, cls.keys()) for one in found]
+            told = [_told(one, cls.keys()) for one in error.errors(include_url=False)]
             raise ValidationError.from_exception_data(cls.__name__, told) from None
-
-
-def _is_extra(error: ErrorDetails) -> bool:
-    return error["type"] == "extra_forbidden" and len(error["loc"]) == 1
 
 
 def _told(error: ErrorDetails, valid: tuple[str, ...]) -> InitErrorDetails:
     context: dict[str, object] = {**error.get("ctx", {}), "text": error["msg"]}
     kind = error["type"]
-    if _is_extra(error):
+    if kind == "extra_forbidden" and len(error["loc"]) == 1:
         kind, context["valid"] = UNKNOWN_KEY, valid
     # Only a custom error can keep any type, context and place when it is raised again.
     told = PydanticCustomError(kind, "{text}", context)
