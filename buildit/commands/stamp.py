@@ -6,7 +6,6 @@ cache: a missing, foreign or damaged one is a miss, never an error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -15,6 +14,11 @@ from contextlib import suppress
 from functools import cache
 
 from buildit.home import cache_of
+
+try:
+    from _sha256 import sha256  # type: ignore[import-not-found]  # OpenSSL takes 3 ms to load
+except ImportError:  # not every Python has it under this name
+    from hashlib import sha256
 
 TYPE_CHECKING = False  # typing and pathlib cost 7 ms, a sixth of a run with nothing to do
 if TYPE_CHECKING:
@@ -75,7 +79,8 @@ def code_stamp() -> str:
 
 def name(*words: str) -> str:
     """The file name of the stamp of a question, such as (verb, directory, options…)."""
-    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).hexdigest()
+    told = sha256("\0".join(words).encode("utf-8", "surrogateescape"))
+    return str(told.hexdigest())
 
 
 def question(*words: str) -> str:
@@ -100,8 +105,10 @@ def _digest(path: str) -> str | None:
             return name(*sorted(os.listdir(path)))
         if not os.path.isfile(path):  # never wait for the writer of a FIFO
             return None
+        from hashlib import file_digest  # of the few files that are looked at so closely
+
         with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return file_digest(stream, "sha256").hexdigest()
     except OSError:
         return None
 
