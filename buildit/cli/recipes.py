@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -92,23 +91,15 @@ def _alone(directory: Path, wanted: str | None) -> Package:
 def recipe_lines(node: Node) -> tuple[str, ...]:
     """The text of a document: each leaf with `# file:line` behind it, aligned."""
     found = list(_block(node, 0))
-    width = min(WIDEST, max((len(line.text) for line in found if line.place), default=0))
+    width = min(WIDEST, max((len(text) for text, place in found if place), default=0))
     return tuple(
-        printable(
-            f"{line.text:<{width}}  # {line.place.file}:{line.place.line}"
-            if line.place
-            else line.text
-        )
-        for line in found
+        printable(f"{text:<{width}}  # {place.file}:{place.line}" if place else text)
+        for text, place in found
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One line of the text; `place` is where its leaf was written, None where it has none."""
-
-    text: str
-    place: Place | None = None
+_Line = tuple[str, Place | None]
+"""One line of the text, and where its leaf was written, None where it has none."""
 
 
 def _block(node: Node, depth: int) -> Iterator[_Line]:
@@ -129,15 +120,15 @@ def _entry(head: str, value: Node, depth: int) -> Iterator[_Line]:
     gap = " " if head.strip() else ""
     match value:
         case Scalar(text) if "\n" in text.rstrip("\n"):
-            yield _Line(f"{head}{gap}|", value.place)
+            yield f"{head}{gap}|", value.place
             inner = "  " * (depth + 1)
-            yield from (_Line(f"{inner}{line}") for line in text.rstrip("\n").split("\n"))
+            yield from ((f"{inner}{line}", None) for line in text.rstrip("\n").split("\n"))
         case Scalar(text):
-            yield _Line(f"{head}{gap}{_scalar(text.rstrip(chr(10)))}", value.place)
+            yield f"{head}{gap}{_scalar(text.rstrip(chr(10)))}", value.place
         case Mapping(()) | Sequence(()):
-            yield _Line(f"{head}{gap}{'{}' if isinstance(value, Mapping) else '[]'}", value.place)
+            yield f"{head}{gap}{'{}' if isinstance(value, Mapping) else '[]'}", value.place
         case _:
-            yield _Line(head)
+            yield head, None
             yield from _block(value, depth + 1)
 
 
@@ -146,8 +137,8 @@ def _item(item: Node, depth: int) -> Iterator[_Line]:
     if isinstance(item, Scalar) or not item.items:
         yield from _entry(f"{pad}-", item, depth)
         return
-    for number, line in enumerate(_block(item, depth + 1)):
-        yield _Line(f"{pad}- {line.text[len(pad) + 2 :]}", line.place) if number == 0 else line
+    for number, (text, place) in enumerate(_block(item, depth + 1)):
+        yield text if number else f"{pad}- {text[len(pad) + 2 :]}", place
 
 
 def _scalar(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from buildit import events
 from buildit.cli.quick import beneath, stamp_of_build
 from buildit.cli.screen import event_lines, printable
+from buildit.codec import from_plain
 from buildit.commands import stamp
 from buildit.commands.realise import LOCAL_STORE
 from buildit.commands.run import Options
@@ -23,7 +24,7 @@ from buildit.commands.sync import own_of, watched
 from buildit.errors import BuilditError
 from buildit.image.output import recipe
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, from_json
+from buildit.model.plan import ContainerPlan
 from buildit.store.layout import BLOBS, key_directory
 
 LOCK = "buildit.lock"
@@ -37,7 +38,7 @@ def remember(
     kept = stamp.read(planned)
     if kept is None or not emissions:
         return
-    plan = from_json(kept["plan"])
+    plan = from_plain(ContainerPlan, kept["plan"])
     keys = frozenset(key for key, _ in plan.roots)
     said = (line for event in _events(plan, emissions) for line in event_lines(event, keys))
     store = Path(kept["settings"]["store"]).absolute()

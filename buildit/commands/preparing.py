@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from buildit.codec import from_plain
+from buildit.codec import from_plain, to_plain
 from buildit.commands import stamp
 from buildit.commands.locking import LOCK_FILE, Pins, read_lock, write_lock
 from buildit.commands.run import Options, Run, opened
@@ -18,7 +18,7 @@ from buildit.commands.sync import Taken, dated, own_of, take
 from buildit.errors import UnsatisfiableError
 from buildit.events import Notice, Reporter
 from buildit.model.config import Config
-from buildit.model.plan import ContainerPlan, from_json, to_json
+from buildit.model.plan import ContainerPlan
 from buildit.store.layout import BLOBS
 
 
@@ -73,7 +73,10 @@ def prepare(options: Options, report: Reporter) -> Prepared:
     kept = None if options.update else stamp.read(options.question("plan"))
     if kept is not None:
         try:
-            plan, settings = from_json(kept["plan"]), _settings(kept["settings"], options)
+            plan, settings = (
+                from_plain(ContainerPlan, kept["plan"]),
+                _settings(kept["settings"], options),
+            )
         except (KeyError, TypeError, ValueError):
             pass  # a stamp is a cache: a foreign one is a miss
         else:
@@ -176,5 +179,5 @@ def keep_plan(prepared: Prepared) -> None:
     """Leave a stamp, so that the next run need not plan while no file changes."""
     if prepared.rows:
         rows = [*prepared.rows, *stamp.record([prepared.lock_path])]
-        result = {"plan": to_json(prepared.plan), "settings": prepared.settings.plain()}
+        result = {"plan": to_plain(prepared.plan), "settings": prepared.settings.plain()}
         stamp.write(prepared.options.question("plan"), rows, result)

@@ -212,10 +212,6 @@ class Atom:
                 return f"{flag_text(dep.flag, actual)}, [{dep}] is asked"
         return None
 
-    def matches(self, name: str, version: Version, flags: Mapping[str, FlagValue]) -> bool:
-        """Whether a package with exactly these declared flags is what a settled atom asks for."""
-        return self.matches_version(name, version) and self.refusal(flags) is None
-
 
 def _bounds(text: str, place: str | None) -> tuple[str, tuple[tuple[Operator, Version], ...]]:
     """The text without the bounds that follow its version after a blank, and these."""

@@ -30,7 +30,7 @@ from buildit.model.use import (
 
 _DEEPEST = 32
 _LONGEST = 4096
-_TOKEN = re.compile(rf"\s*(&&|\|\||!|\(|\)|{FLAG_NAME}(?:\s*=\s*{CHOICE})?)")
+_TOKEN = re.compile(rf"\s*(&&|\|\||!|\(|\)|{FLAG_NAME}(?:\s*=\s*{CHOICE})?|\S)")
 _TEST = re.compile(rf"(!?)({FLAG_NAME})(?:\s*=\s*({CHOICE}))?(\??)")
 _TRIES = 1 << 16  # all combinations of 16 switches
 _SHOWN = 6
@@ -206,29 +206,19 @@ def parse_condition(value: str | Sequence[str], *, place: str | None = None) -> 
         if not value:
             raise RecipeError("an empty list of conditions", place=place, hint="leave `when:` out")
         return _joined(AllOf, [parse_condition(text, place=place) for text in value])
-    words = _condition_words(value, place)
+    if len(value.rstrip()) > _LONGEST:
+        told = f"a condition longer than {_LONGEST} characters"
+        raise RecipeError(told, place=place, hint="split it into a list")
+    found = [(match.start(1), match[1]) for match in _TOKEN.finditer(value)]
+    hint = "a condition looks like ssl, !ssl, tls=openssl or ssl && !gnutls"
+    words = _Words("condition", value, place, found, hint)
+    for at, (_, word) in enumerate(found):
+        if word not in ("&&", "||", "!", "(", ")") and not _TEST.fullmatch(word):
+            raise words.fail("a flag expected", at)
     rule = _any(words, 1)
     if words.now:
         raise words.fail("'&&', '||' or the end expected")
     return rule
-
-
-def _condition_words(text: str, place: str | None) -> _Words:
-    found: list[tuple[int, str]] = []
-    at, end = 0, len(text.rstrip())
-    if end > _LONGEST:
-        hint = "split it into a list"
-        raise RecipeError(f"a condition longer than {_LONGEST} characters", place=place, hint=hint)
-    hint = "a condition looks like ssl, !ssl, tls=openssl or ssl && !gnutls"
-    while at < end:
-        match = _TOKEN.match(text, at)
-        if match is None:
-            blanks = len(text[at:]) - len(text[at:].lstrip())
-            words = _Words("condition", text, place, [(at + blanks, "")], hint)
-            raise words.fail("a flag expected")
-        found.append((match.start(1), match[1]))
-        at = match.end()
-    return _Words("condition", text, place, found, hint)
 
 
 def _joined(group: _Group, rules: Sequence[Rule]) -> Rule:

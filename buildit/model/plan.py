@@ -6,18 +6,14 @@ realises it and never looks at a recipe.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from buildit.codec import from_plain, to_plain
-from buildit.digest import BuildKey, Digest, canonical
+from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
 from buildit.model.task import DebRef, Group, OutputRef, Task, User
-
-PLAN_FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,23 +186,3 @@ class ContainerPlan:
 
     def task(self, key: BuildKey) -> Task:
         return next(task for task in self.tasks if task.key == key)
-
-
-def to_json(plan: ContainerPlan) -> str:
-    """The plan as JSON text; `from_json` gives an equal plan back."""
-    return canonical({"format": PLAN_FORMAT, **to_plain(plan)}).decode()
-
-
-def from_json(text: str) -> ContainerPlan:
-    """Read what `to_json` wrote.
-
-    Raises:
-        ValueError: the text is not such a plan, or of another format.
-    """
-    try:
-        data = json.loads(text)
-        if data.pop("format") != PLAN_FORMAT:
-            raise ValueError("another plan format")
-        return from_plain(ContainerPlan, data)
-    except (AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"not a plan: {error}") from error

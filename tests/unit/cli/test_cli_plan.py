@@ -15,6 +15,7 @@ from buildit.archive.contents import contents_blob
 from buildit.cli.planned import _check_names, announce, plan_lines, plan_plain, relock, split_words
 from buildit.cli.quick import replay
 from buildit.cli.remember import remember
+from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.locking import Pins
@@ -28,7 +29,7 @@ from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, Toolchain, to_json
+from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, Toolchain
 from buildit.model.task import About, DebRef, Dependency, Inputs, PatchRef, SourceRef, Task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.tasks import deb_task
@@ -224,7 +225,7 @@ def test_a_run_is_remembered_as_one_that_finds_everything(
     Path("box/files").mkdir(parents=True)
     Path("box/files/a").write_text("a")
     options = Options(Path("box"))
-    result = {"plan": to_json(PLAN), "settings": settings(store).plain()}
+    result = {"plan": to_plain(PLAN), "settings": settings(store).plain()}
     stamp.write(options.question("plan"), stamp.record([Path("box/container.yaml")]), result)
     remember(["box"], time.time_ns() + 10**9, options, (emission(),))
     assert replay(["box"]) == 0

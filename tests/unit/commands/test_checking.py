@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from buildit.codec import decode, encode
 from buildit.commands.assemble import image
 from buildit.commands.building import build
 from buildit.commands.run import Options
@@ -19,7 +20,7 @@ from buildit.image.formats.table import output_name
 from buildit.image.names import file_reference, reference
 from buildit.image.verify import read_oci, verify
 from buildit.model.image import App
-from buildit.model.plan import ContainerPlan, SyncStep, from_json, to_json
+from buildit.model.plan import ContainerPlan, SyncStep
 from tests.planning import Checkout, checkout
 from tests.unit.make.elves import elf
 
@@ -41,7 +42,7 @@ def project(tmp_path: Path) -> Checkout:
 def planned(project: Checkout, steps: str, head: str = HEAD) -> ContainerPlan:
     project.write("container/container.yaml", head + steps)
     plan = project.plan().plan
-    assert from_json(to_json(plan)) == plan
+    assert decode(ContainerPlan, encode(plan)) == plan
     return plan
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from buildit.codec import decode, encode
 from buildit.commands.assemble import image, stack
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
@@ -25,7 +26,7 @@ from buildit.make.makers import MAKERS, TaskKind
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config, Limits
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, Toolchain, from_json, to_json
+from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, Toolchain
 from buildit.model.task import About, Inputs, PatchAbout, SourceRef, Task
 from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
@@ -76,7 +77,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Task:
 def test_a_kind_from_outside_is_made_stored_pushed_pulled_and_laid_into_an_image(
     toy: Task, tmp_path: Path
 ) -> None:
-    plan = from_json(to_json(plan_of(toy, tmp_path, "first")))
+    plan = decode(ContainerPlan, encode(plan_of(toy, tmp_path, "first")))
     assert plan.roots == ((toy.key, "first"),)
     said: list[Event] = []
     binhost = FileBinhost(tmp_path / "binhost", lambda *_: None, unsigned=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from buildit.codec import decode, encode
 from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import ContainerPlan, PackageStep, from_json, to_json
+from buildit.model.plan import ContainerPlan, PackageStep
 from buildit.model.task import Task
 from buildit.plan.identity import build_key, left_out
 from tests.planning import LOCKED, TOOLCHAIN, Checkout, checkout, deb, locked
@@ -463,7 +464,7 @@ def test_a_plan_survives_json(project: Checkout) -> None:
         + "- image: {type: oci}\n",
     )
     plan = project.plan().plan
-    assert from_json(to_json(plan)) == plan
+    assert decode(ContainerPlan, encode(plan)) == plan
 
 
 @pytest.mark.parametrize(
@@ -472,18 +473,18 @@ def test_a_plan_survives_json(project: Checkout) -> None:
 )
 def test_what_is_no_plan_is_refused_as_a_stamp_expects(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
-        from_json(text)
+        decode(ContainerPlan, text)
 
 
 def test_a_damaged_plan_is_refused_as_a_stamp_expects(project: Checkout) -> None:
-    text = to_json(project.plan().plan)
+    text = encode(project.plan().plan)
     data = json.loads(text)
     refused = 0
     for name in data:
         wrong: object
         for wrong in (None, [], {}, "x", [[]], ["x"], {"x": 1}):
             try:
-                from_json(json.dumps({**data, name: wrong}))
+                decode(ContainerPlan, json.dumps({**data, name: wrong}))
             except (ValueError, KeyError, TypeError):
                 refused += 1
     assert refused > 30
