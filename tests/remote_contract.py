@@ -33,7 +33,7 @@ from buildit.store.artifacts import commit, lookup
 from buildit.store.attest import SIZE_LIMIT, statement_bytes
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store
-from buildit.trust.signing import Signer
+from buildit.trust.signers import Signer
 from tests.hosts import BUILDER, accept, sign
 from tests.unit.store.build import add_artifact
 

@@ -63,7 +63,7 @@ def _until(lists: Sequence[str]) -> int | None:
     """When the first line of the allowed-signers files ends to count that counts now."""
     if not lists:
         return None
-    from buildit.trust.signing import signers_of
+    from buildit.trust.signers import signers_of
 
     now = time.time()
     try:

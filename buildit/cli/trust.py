@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import columns, give, printable
+from buildit.recipe.config import own_signers_file
 from buildit.trust.signers import Added, Trusting, add_signer, trusting
 
 
@@ -63,5 +66,6 @@ def _add(key: str, who: str | None, as_json: bool) -> None:
     binhost has: compare it with what its owner tells you by other means.
     """
     with own_store() as (store, settings):
-        done = add_signer(settings.trust, store, key, who)
+        signers = Path(settings.trust.allowed_signers or own_signers_file(os.environ))
+        done = add_signer(signers, store, key, who)
     give(done, _added_lines, as_json=as_json)

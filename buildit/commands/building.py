@@ -27,7 +27,7 @@ from buildit.model.image import Emission, Image, image_digest
 from buildit.model.platform import PLATFORMS
 from buildit.model.task import Task
 from buildit.store.blobs import CorruptBlob
-from buildit.trust.votes import unused
+from buildit.trust.policy import unused
 
 if TYPE_CHECKING:
     from buildit.commands.assemble import Stack

@@ -40,8 +40,7 @@ from buildit.store.attest import LOCAL
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from buildit.store.durable import Vanished
-from buildit.trust.policy import Policy
-from buildit.trust.votes import claim
+from buildit.trust.policy import Policy, claim
 
 if TYPE_CHECKING:
     from buildit.commands.fetching import InputFetcher

@@ -161,10 +161,8 @@ def parse_place(text: str) -> Sought:
     """
     found = _PLACE.fullmatch(text)
     if found is None or any(part in (".", "..") for part in text.split("/")):
-        raise UsageError(
-            f"{text!r} is no place to discover from",
-            hint="write HOST/PATH, such as example.com/containers, without a scheme",
-        )
+        hint = "write HOST/PATH, such as example.com/containers, without a scheme"
+        raise UsageError(f"{text!r} is no place to discover from", hint=hint)
     port = int(found["port"]) if found["port"] else None
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"{text!r} has no possible port", hint="ports are 1 to 65535")

@@ -217,11 +217,9 @@ class Partial:
             while view:
                 view = view[self._stream.write(view) :]
         except OSError as error:
-            raise StoreError(
-                f"cannot write: {error.strerror}",
-                place=str(self.path),
-                hint="free some space, then run the same command again: it goes on from there",
-            ) from error
+            reason = f"cannot write: {error.strerror}"
+            hint = "free some space, then run the same command again: it goes on from there"
+            raise StoreError(reason, place=str(self.path), hint=hint) from error
         self._hash.update(chunk)
         self.size += len(chunk)
 
@@ -504,12 +502,8 @@ def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> BuilditError:
         )
         if silent:
             hint += f"; {silent} more could not be asked: check the network"
-        return IntegrityError(
-            "no location serves the bytes that are pinned, and what is served is another file",
-            place=want.name,
-            hint=hint,
-            details=details,
-        )
+        reason = "no location serves the bytes that are pinned, and what is served is another file"
+        return IntegrityError(reason, place=want.name, hint=hint, details=details)
     offline = any("--offline" in failure.reason for failure in failures.values())
     first = "leave out --offline" if offline else "check the network, add a mirror"
     hint = f"{first}, or put the file into distfiles/"

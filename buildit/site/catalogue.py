@@ -44,7 +44,7 @@ from buildit.store.names import (
     parse_index,
     parse_name_entry,
 )
-from buildit.trust.votes import claim as outputs_of
+from buildit.trust.policy import claim as outputs_of
 
 PAGE = "index.html"
 ENTRY_SUFFIX = ".card.json"

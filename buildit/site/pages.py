@@ -47,8 +47,7 @@ from buildit.store.cas import Store
 from buildit.store.layout import FORMAT_FILE
 from buildit.store.names import INDEX_FILE, IndexedBuild, PackageEntry, index_bytes
 from buildit.trust.policy import Policy
-from buildit.trust.sshkeys import parse_public, public_line
-from buildit.trust.sshsig import NAMESPACE, builder_name, claimed_key
+from buildit.trust.ssh import NAMESPACE, builder_name, claimed_key, parse_public, public_line
 
 PUBKEYS_FILE = "pubkeys.asc"
 SITE_FILE = "site.json"

@@ -92,10 +92,8 @@ def _verified(data: bytes, content: Path | None, keys: Sequence[bytes]) -> Signe
     if program := shutil.which("gpgv"):
         return by_gpgv(program, data, content, certificates)
     if find_spec("pysequoia") is None:
-        raise IntegrityError(
-            "cannot verify an OpenPGP signature: neither gpgv nor pysequoia is installed",
-            hint="apt-get install gpgv, or pip install 'buildit[gpg]'",
-        )
+        reason = "cannot verify an OpenPGP signature: neither gpgv nor pysequoia is installed"
+        raise IntegrityError(reason, hint="apt-get install gpgv, or pip install 'buildit[gpg]'")
     return by_sequoia(data, content, certificates)
 
 
@@ -338,11 +336,9 @@ def sign_aci(aci: Path, fingerprint: str) -> Path:
         with replacing(target) as stream:
             stream.write(signature)
     except OSError as error:
-        raise StoreError(
-            f"the signature cannot be written: {error.strerror}",
-            place=str(target),
-            hint="look at the permissions and the free space there",
-        ) from error
+        reason = f"the signature cannot be written: {error.strerror}"
+        hint = "look at the permissions and the free space there"
+        raise StoreError(reason, place=str(target), hint=hint) from error
     return target
 
 
@@ -361,10 +357,9 @@ def _gpg(fingerprint: str, *arguments: str) -> bytes:
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SIGNING, check=False
         )
     except FileNotFoundError:
-        raise UsageError(
-            "gpg is not installed, and signing-key names an OpenPGP key",
-            hint="apt-get install gnupg, or take gpg: out of signing-key",
-        ) from None
+        reason = "gpg is not installed, and signing-key names an OpenPGP key"
+        hint = "apt-get install gnupg, or take gpg: out of signing-key"
+        raise UsageError(reason, hint=hint) from None
     except subprocess.TimeoutExpired:
         raise _unusable(fingerprint, "nobody gave its password in time") from None
     if done.returncode != 0:
@@ -374,8 +369,6 @@ def _gpg(fingerprint: str, *arguments: str) -> bytes:
 
 
 def _unusable(fingerprint: str, reason: str) -> UsageError:
-    return UsageError(
-        f"gpg cannot use the key {fingerprint}: {reason}",
-        place="signing-key",
-        hint=f"try: gpg --local-user {fingerprint} --clear-sign FILE; see the keys with gpg -K",
-    )
+    reason = f"gpg cannot use the key {fingerprint}: {reason}"
+    hint = f"try: gpg --local-user {fingerprint} --clear-sign FILE; see the keys with gpg -K"
+    return UsageError(reason, place="signing-key", hint=hint)

@@ -1,62 +1,36 @@
 """Judging what binhosts serve: signatures first, then how many builders agree; before any bytes.
 
 A judge is for one run. It remembers every statement whose signature held, from whatever place, so
-that builders can agree although each publishes on a binhost of their own.
+that builders can agree although each publishes on a binhost of their own. A vote is a statement
+that its signer did sign. What is decided is what is taken from others; what one built oneself is at
+hand already, and counts as a vote.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from buildit.digest import BuildKey
-from buildit.errors import IntegrityError
+from buildit.digest import BuildKey, Digest
+from buildit.errors import IntegrityError, UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact
-from buildit.model.config import Trust
-from buildit.store.artifacts import (
-    ELSEWHERE,
-    Found,
-    Suits,
-    anything,
-    incomplete,
-    origin_of,
-    place_statement,
-    read_statement,
-    statement_paths,
-)
+from buildit.model.config import Trust, TrustRule
+from buildit.store import artifacts
+from buildit.store.artifacts import Found, Suits, origin_of, read_statement, statement_paths
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
-from buildit.trust.signing import Signer, own_key, signer, signers_of
-from buildit.trust.sshkeys import public_line
-from buildit.trust.sshsig import (
-    NAMESPACE,
-    AllowedSigner,
-    builder_name,
-    claimed_key,
-    key_fingerprint,
-    verify_signature,
-)
-from buildit.trust.votes import (
-    NOBODY,
-    SELF,
-    Undecided,
-    Vote,
-    claim,
-    context,
-    decide,
-    persons,
-    rule_for,
-)
+from buildit.trust import signers
+from buildit.trust.signers import SELF, AllowedSigner, Signer
+from buildit.trust.ssh import NAMESPACE, builder_name, claimed_key, key_fingerprint, public_line
 
 Accept = Callable[[bytes, "bytes | None", str], None]
 """Judge a statement (bytes, signature or None, builder); raises where it is not trusted."""
-
-SEEN = "signers"
-"""The store's cache of public keys that signed what was refused, for `buildit trust add`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +66,7 @@ class Policy:
             UsageError: the signing key cannot be used.
         """
         if self._signer is None:
-            self._signer = signer(self.trust.keys)
+            self._signer = signers.signer(self.trust.keys)
         return self._signer
 
     def builders(self, repository: str, *, unsigned: bool = False) -> tuple[str, ...]:
@@ -106,7 +80,7 @@ class Policy:
         names = [builder_name(line.public) for line in self._allowed(repository)]
         return tuple(dict.fromkeys((*names, *([LOCAL] if unsigned else []))))
 
-    def accepting(self, suits: Suits = anything, repository: str = "") -> Accept:
+    def accepting(self, suits: Suits = artifacts.anything, repository: str = "") -> Accept:
         """What a binhost asks before it takes anything of a statement.
 
         `suits` says whether the artifact fits what is at hand: it is asked first, since nothing
@@ -125,11 +99,9 @@ class Policy:
                     self._papers.setdefault(artifact.key, []).append(paper)
             unfit = suits(artifact)
             if unfit is not None:
-                raise IntegrityError(
-                    f"the build of {artifact.name} is of no use here: {unfit}",
-                    place=f"key {artifact.key[:12]}",
-                    hint="nothing is wrong; another build is looked for, or it is built here",
-                )
+                reason = f"the build of {artifact.name} is of no use here: {unfit}"
+                hint = "nothing is wrong; another build is looked for, or it is built here"
+                raise IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint)
             if not decision.accepted:
                 raise Undecided(
                     f"not enough builders say the same of {artifact.name}",
@@ -152,8 +124,10 @@ class Policy:
             vote = paper.vote
             if claim(vote.artifact) == claim(taken):
                 signed = (paper.statement, paper.signature)
-                origin = paper.repository or ELSEWHERE
-                place_statement(self.store, vote.artifact, vote.builder, *signed, origin=origin)
+                origin = paper.repository or artifacts.ELSEWHERE
+                artifacts.place_statement(
+                    self.store, vote.artifact, vote.builder, *signed, origin=origin
+                )
 
     def doubts(self, found: Found) -> str | None:
         """Why a build that lies in the store, and came from elsewhere, would not be taken today;
@@ -221,7 +195,7 @@ class Policy:
             except IntegrityError:
                 continue
             origin = origin_of(path)
-            if not origin and incomplete(self.store, artifact) is not None:
+            if not origin and artifacts.incomplete(self.store, artifact) is not None:
                 continue  # what it said was lost, and is not known to be so any more
             vote = self._stored_vote(artifact, builder, origin)
             if vote is not None:
@@ -257,14 +231,14 @@ class Policy:
         text = signature.decode("ascii", "replace")
         allowed = self._allowed(repository)
         try:
-            signer = verify_signature(statement, text, allowed, NAMESPACE, int(time.time()))
+            line = signers.verify_signature(statement, text, allowed, NAMESPACE, int(time.time()))
         except IntegrityError as error:
             key = claimed_key(statement, text, NAMESPACE)
             raise self._refusal(artifact, error.message, key) from error
-        if builder_name(signer.public) != builder:
+        if builder_name(line.public) != builder:
             reason = f"builder {builder[:12]} is named, and another key signed"
-            raise self._refusal(artifact, reason, signer.public)
-        return Vote(self._person(signer.public), builder, artifact)
+            raise self._refusal(artifact, reason, line.public)
+        return Vote(self._person(line.public), builder, artifact)
 
     def _refusal(self, artifact: Artifact, reason: str, key: bytes | None) -> IntegrityError:
         """Who signed, what the policy wants, and the one command that changes it."""
@@ -280,15 +254,12 @@ class Policy:
             details.insert(0, f"signed by {shown} (builder {builder_name(key)[:12]})")
             if key not in (line.public for line in self._allowed("")):
                 hint = f"if you know this key: buildit trust add {shown}"
-        return IntegrityError(
-            f"the build of {artifact.name} is not trusted: {reason}",
-            place=f"key {artifact.key[:12]}",
-            hint=hint,
-            details=tuple(details),
-        )
+        reason = f"the build of {artifact.name} is not trusted: {reason}"
+        details = tuple(details)
+        return IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint, details=details)
 
     def _remember(self, key: bytes) -> None:
-        path = self.store.cache(SEEN) / f"{builder_name(key)}.pub"
+        path = self.store.cache(signers.SEEN) / f"{builder_name(key)}.pub"
         if not path.exists():
             path.write_text(public_line(key) + "\n")
 
@@ -297,7 +268,7 @@ class Policy:
         if name not in self._lists:
             # One's own first: no line of the file can make it worth less.
             own = tuple(AllowedSigner(SELF, key) for key in self._own_keys())
-            self._lists[name] = (*own, *(signers_of(Path(name)) if name else ()))
+            self._lists[name] = (*own, *(signers.signers_of(Path(name)) if name else ()))
         return self._lists[name]
 
     def _self_name(self) -> str:
@@ -314,6 +285,175 @@ class Policy:
 
     def _own_keys(self) -> list[bytes]:
         if self._own is None:
-            key = own_key(self.trust.keys)
+            key = signers.own_key(self.trust.keys)
             self._own = [] if key is None else [key.public]
         return self._own
+
+
+# -- how many independent builders must say the same of a package
+
+
+class Undecided(IntegrityError):  # noqa: N818 - not wrong: others may yet say the same
+    """A statement that is signed by somebody trusted, and that too few builders agree on."""
+
+
+NOBODY = ""
+"""Who vouches for what is unsigned: that is nobody's vote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One verified statement: who signed, by which key (`builder`), and about what.
+
+    `who` is the name that `persons` gives the key: one person with two keys is one builder.
+    It is `NOBODY` for an unsigned one, which counts where one builder is enough.
+    """
+
+    who: str
+    builder: str
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`accepted`, the rule that decided, who agrees and who contradicts, and that in words."""
+
+    accepted: bool
+    need: int
+    rule: str
+    agree: tuple[str, ...]
+    contradict: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def rule_for(name: str, rules: Sequence[TrustRule]) -> TrustRule:
+    """The first rule whose glob fits; one builder is enough where none does."""
+    return next((rule for rule in rules if fnmatchcase(name, rule.match)), TrustRule("*", 1))
+
+
+def unused(rules: Sequence[TrustRule], names: Iterable[str]) -> tuple[str, ...]:
+    """The globs that fit none of `names`, where the first rule that fits holds.
+
+    Raises:
+        UsageError: one would fit a package if case did not count: it was meant to, and does not.
+    """
+    names = tuple(names)
+    found = []
+    for rule in rules:
+        if any(fnmatchcase(name, rule.match) for name in names):
+            continue
+        meant = [name for name in names if fnmatchcase(name.lower(), rule.match.lower())]
+        if meant:
+            reason = f"the trust rule {rule.match!r} does not fit {meant[0]}: case counts"
+            hint = f"write `match: {meant[0]}`, or a glob in the same case"
+            raise UsageError(reason, place="trust: packages", hint=hint)
+        found.append(rule.match)
+    return tuple(found)
+
+
+def persons(lines: Sequence[tuple[str, bytes]]) -> dict[bytes, str]:
+    """Who is one builder: the name that each key counts under.
+
+    A line is principals (a list of patterns, ssh-keygen(1), ALLOWED SIGNERS) and a key. Lines that
+    share a key, or whose principals could name the same person, are one builder, and so on from
+    line to line: who is counted twice needs no second person. A negated pattern names whom it
+    leaves out; upper and lower case are one. The name is that of the first line that is not `SELF`.
+    """
+    owner = list(range(len(lines)))
+
+    def root(number: int) -> int:
+        while owner[number] != number:
+            number = owner[number]
+        return number
+
+    by_key: dict[bytes, int] = {}
+    by_name: dict[str, int] = {}
+    names = [patterns(principals) for principals, _ in lines]
+    for number, (_, key) in enumerate(lines):
+        owner[root(number)] = root(by_key.setdefault(key, number))
+        for name in names[number]:
+            owner[root(number)] = root(by_name.setdefault(name, number))
+    wild = [name for name in by_name if "*" in name or "?" in name]
+    for one in wild:
+        for other, number in by_name.items():
+            if meet(one, other):
+                owner[root(number)] = root(by_name[one])
+    called: dict[int, str] = {}
+    for number, (principals, _) in enumerate(lines):
+        if principals != SELF:
+            called.setdefault(root(number), principals)
+    return {key: called.get(root(number), SELF) for key, number in by_key.items()}
+
+
+def patterns(principals: str) -> tuple[str, ...]:
+    """The patterns of a list of principals, as they are compared."""
+    parts = (part.strip().removeprefix("!") for part in principals.split(","))
+    return tuple(unicodedata.normalize("NFKC", part).casefold() for part in parts if part)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether some text fits both patterns; `*` is any text, `?` any character."""
+    row = [True]
+    for char in other:
+        row.append(row[-1] and char == "*")
+    for mine in one:
+        below = [row[0] and mine == "*"]
+        for at, char in enumerate(other):
+            if "*" in (mine, char):
+                fits = row[at + 1] or below[at]
+            else:
+                fits = row[at] and (mine == char or "?" in (mine, char))
+            below.append(fits)
+        row = below
+    return row[-1]
+
+
+def claim(artifact: Artifact) -> Mapping[str, Digest]:
+    """What builders must agree on: the bytes of each output."""
+    return {name: output.diff_id for name, output in artifact.outputs.items()}
+
+
+def context(artifact: Artifact) -> Mapping[BuildKey, Mapping[str, Digest]]:
+    """What an artifact was built against."""
+    return {key: dict(outputs) for key, outputs in artifact.resolved.items()}
+
+
+def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> Decision:
+    """Whether `candidate` may be taken, given the other verified votes about the same key.
+
+    A vote agrees where it names the same outputs. A re-stated artifact repeats what another build
+    said, so it is nobody's independent vote: alone it is believed where one builder is enough. A
+    vote that was built against other dependency outputs neither agrees nor contradicts.
+    """
+    rule = rule_for(candidate.artifact.name, rules)
+    same = [vote for vote in others if vote.artifact.key == candidate.artifact.key]
+    wanted = claim(candidate.artifact)
+    independent = [vote for vote in (candidate, *same) if vote.artifact.restated is None]
+    agree = _people(vote for vote in independent if claim(vote.artifact) == wanted)
+    contradict = _people(
+        vote
+        for vote in same
+        if claim(vote.artifact) != wanted and context(vote.artifact) == context(candidate.artifact)
+    )
+    enough = len(agree) >= rule.need or rule.need <= 1
+    reasons = _reasons(candidate, rule, agree, contradict) if not enough else ()
+    return Decision(enough, rule.need, rule.match, agree, contradict, reasons)
+
+
+def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))
+
+
+def _reasons(
+    candidate: Vote, rule: TrustRule, agree: tuple[str, ...], contradict: tuple[str, ...]
+) -> tuple[str, ...]:
+    name = candidate.artifact.name
+    found = [
+        f"the policy wants {rule.need} independent builders for {name} (rule {rule.match!r})",
+        f"{len(agree)} said so: {', '.join(agree) or 'nobody'}",
+    ]
+    if candidate.artifact.restated is not None:
+        found.append(f"{candidate.who} only repeats another build, which is no vote")
+    if contradict:
+        found.append(f"other bytes were built by: {', '.join(contradict)}")
+    return tuple(found)

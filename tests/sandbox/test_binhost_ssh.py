@@ -30,7 +30,7 @@ from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.attest import parse_statement
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store
-from buildit.trust.signing import Signer
+from buildit.trust.signers import Signer
 from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
 from tests.servers import Sshd, keygen, sshd
 from tests.unit.store.build import add_artifact

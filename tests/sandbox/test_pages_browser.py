@@ -23,8 +23,7 @@ from buildit.site.pages import refresh_pages
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.names import ContainerEntry, ImageEntry, PackageEntry, index_bytes
-from buildit.trust.sshkeys import SigningKey, signing_key
-from buildit.trust.sshsig import builder_name, sign
+from buildit.trust.ssh import SigningKey, builder_name, sign, signing_key
 from tests.browser import PROGRAM, Browser, browser
 from tests.hosts import directory
 from tests.servers import Nginx, certificates, keygen, nginx

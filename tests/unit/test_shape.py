@@ -48,7 +48,7 @@ ONLY_IN = {
     "jinja2": ("recipe.template.template", "site.render"),
     "requests": ("remote.http.web",),
     "urllib3": ("remote.http.web",),
-    "cryptography": ("trust.sshkeys",),
+    "cryptography": ("trust.ssh",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),
     "pydantic": (

@@ -32,8 +32,7 @@ from buildit.store.artifacts import anything, check_name, place_statement, split
 from buildit.store.attest import LOCAL, parse_statement
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.trust.policy import Accept
-from buildit.trust.votes import Undecided
+from buildit.trust.policy import Accept, Undecided
 
 _RECORD_LIMIT = 64 << 20
 _CONTENTS_LIMIT = 256 << 20

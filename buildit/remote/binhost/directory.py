@@ -219,21 +219,15 @@ class ReadOnly:
 
 
 def wrong(place: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"the binhost serves wrong bytes: {reason}",
-        place=place,
-        hint="nothing of it was kept; run `buildit store verify` there, or remove it and push anew",
-    )
+    hint = "nothing of it was kept; run `buildit store verify` there, or remove it and push anew"
+    return IntegrityError(f"the binhost serves wrong bytes: {reason}", place=place, hint=hint)
 
 
 def _translated(error: LocationError) -> IntegrityError | FetchError:
     if error.wrong:
         return wrong(error.place or "", error.reason)
-    return FetchError(
-        f"the binhost cannot be read: {error.reason}",
-        place=error.place,
-        hint=error.hint or "check the binhost, or push to it again",
-    )
+    hint = error.hint or "check the binhost, or push to it again"
+    return FetchError(f"the binhost cannot be read: {error.reason}", place=error.place, hint=hint)
 
 
 class DirectoryRemote(ReadOnly):

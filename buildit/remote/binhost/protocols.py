@@ -172,11 +172,8 @@ def unheard(_sent: int, _total: int) -> None:
 
 
 def takes_nothing(address: Address) -> FetchError:
-    return FetchError(
-        "nothing can be published to a web server",
-        place=str(address),
-        hint="publish to the directory that it serves: `upload-type: ssh` or `file`",
-    )
+    hint = "publish to the directory that it serves: `upload-type: ssh` or `file`"
+    return FetchError("nothing can be published to a web server", place=str(address), hint=hint)
 
 
 # -- the small blobs of one artifact in one file: record, listings, log. A member is a line

@@ -42,7 +42,7 @@ from buildit.store.artifacts import (
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, statement_bytes
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept
-from buildit.trust.signing import UNSIGNED, Signer
+from buildit.trust.signers import UNSIGNED, Signer
 
 CODEC = "zstd"
 """The form in which layers travel."""
@@ -115,11 +115,8 @@ class Push:
         """Whole statements of the store, read anew; unsigned ones only where that is allowed."""
         found = examine(self.store, key, believed=self.believed)
         if not isinstance(found, Found):
-            raise UsageError(
-                f"there is nothing to push: {found.reasons[0]}",
-                place=f"key {key}",
-                hint="build it first",
-            )
+            reason = f"there is nothing to push: {found.reasons[0]}"
+            raise UsageError(reason, place=f"key {key}", hint="build it first")
         unsigned = []
         count = 0
         for path in statement_paths(self.store.root, key):
@@ -140,11 +137,9 @@ class Push:
             return
         builder, sign = self.signer.builder, self.signer.sign
         if sign is None:
-            raise UsageError(
-                "the build is not signed, and unsigned builds are not published",
-                place=f"key {key}",
-                hint="set `signing-key:` and push again, or allow unsigned for this binhost",
-            )
+            reason = "the build is not signed, and unsigned builds are not published"
+            hint = "set `signing-key:` and push again, or allow unsigned for this binhost"
+            raise UsageError(reason, place=f"key {key}", hint=hint)
         if not unsigned:
             raise UsageError(
                 f"nobody signed the build, which was taken from '{found.origin}': it is not yours "

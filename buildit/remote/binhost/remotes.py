@@ -238,9 +238,6 @@ def _of_binhost(error: StoreError, name: str, directory: str) -> StoreError:
     root = os.path.realpath(directory)
     if not (place == root or place.startswith((f"{root}/", directory.rstrip("/") + "/"))):
         return error
-    return StoreError(
-        error.message.replace("the store", f"the binhost '{name}'"),
-        place=place,
-        hint=f"look at the free space, the mode and the mount of {directory}, then push again",
-        details=error.details,
-    )
+    reason = error.message.replace("the store", f"the binhost '{name}'")
+    hint = f"look at the free space, the mode and the mount of {directory}, then push again"
+    return StoreError(reason, place=place, hint=hint, details=error.details)

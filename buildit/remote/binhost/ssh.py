@@ -279,11 +279,8 @@ class SshRemote(ReadOnly):
         for temporary in temporaries:
             self._remove(sftp, temporary)
         if free is not None and free < 1 << 20:
-            return FetchError(
-                "the disk of the server is full",
-                place=str(self.account),
-                hint="make room there, then push again: what is there already is not sent again",
-            )
+            hint = "make room there, then push again: what is there already is not sent again"
+            return FetchError("the disk of the server is full", place=str(self.account), hint=hint)
         return _failed(self.account, error)
 
     @contextmanager

@@ -46,10 +46,9 @@ def parse_target(url: str) -> Target:
     if len(url) > MAX_URL:
         raise LocationError(f"{url[:80]}…", f"URL is longer than {MAX_URL} characters")
     if not _VISIBLE.fullmatch(url):
+        hint = "percent-encode the path; write a foreign host name in its xn-- form"
         raise LocationError(
-            ascii(url)[1:-1],
-            "URL has a space, a control or a non-ASCII character",
-            hint="percent-encode the path; write a foreign host name in its xn-- form",
+            ascii(url)[1:-1], "URL has a space, a control or a non-ASCII character", hint=hint
         )
     if "\\" in url:
         raise LocationError(url, "URL has a backslash", hint="percent-encode it as %5C")

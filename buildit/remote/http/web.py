@@ -250,11 +250,8 @@ def _check_status(url: str, answer: urllib3.HTTPResponse) -> None:
     if code in (404, 410):
         raise LocationError(url, f"not found ({reason})", absent=True)
     if code in (401, 403, 407):
-        raise LocationError(
-            url,
-            f"refused ({reason})",
-            hint="whoever runs it must let the web server read that file: check its permissions",
-        )
+        hint = "whoever runs it must let the web server read that file: check its permissions"
+        raise LocationError(url, f"refused ({reason})", hint=hint)
     if code == 429 or code >= 500:
         after = answer.headers.get("Retry-After", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0

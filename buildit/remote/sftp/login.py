@@ -28,7 +28,7 @@ from buildit.home import home_of
 from buildit.model.address import Ssh
 from buildit.remote.sftp.client import NO_SUCH_FILE, Sftp, StatusError
 from buildit.remote.transport import LocationError, Response, check_cap, ssh_address
-from buildit.trust.sshsig import key_fingerprint
+from buildit.trust.ssh import key_fingerprint
 
 if TYPE_CHECKING:
     import paramiko
@@ -140,11 +140,9 @@ def ssh_program(environ: Mapping[str, str]) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text)) or ("ssh",)
     except ValueError as error:
-        raise UsageError(
-            f"{text!r} cannot be read as a command: {str(error).lower()}",
-            place="BUILDIT_SSH",
-            hint="quote it as in a shell: BUILDIT_SSH='ssh -F FILE'",
-        ) from error
+        reason = f"{text!r} cannot be read as a command: {str(error).lower()}"
+        hint = "quote it as in a shell: BUILDIT_SSH='ssh -F FILE'"
+        raise UsageError(reason, place="BUILDIT_SSH", hint=hint) from error
 
 
 def ssh_argv(account: Ssh, program: tuple[str, ...], waits: Waits) -> list[str]:
@@ -294,11 +292,9 @@ class _Paramiko(_Line):
         try:
             import paramiko
         except ImportError as error:
+            hint = "install openssh-client (better), or: pip install 'buildit[ssh]'"
             raise LocationError(
-                account.shown,
-                "neither ssh nor paramiko is here",
-                hint="install openssh-client (better), or: pip install 'buildit[ssh]'",
-                unreachable=True,
+                account.shown, "neither ssh nor paramiko is here", hint=hint, unreachable=True
             ) from error
         self._client = paramiko.SSHClient()
         try:
@@ -323,11 +319,9 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
 
     home = home_of(os.environ)
     if home is None:
-        raise LocationError(
-            account.shown,
-            "there is no home directory, and so no known host",
-            hint="set HOME to where .ssh/known_hosts is",
-        )
+        reason = account.shown
+        hint = "set HOME to where .ssh/known_hosts is"
+        raise LocationError(reason, "there is no home directory, and so no known host", hint=hint)
     revoked = _know(client, Path(home, ".ssh/known_hosts"))
     client.set_missing_host_key_policy(Refuse())
     try:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.trust.sshkeys import public_line, signing_key
-from buildit.trust.sshsig import builder_name, key_fingerprint
+from buildit.trust.ssh import builder_name, key_fingerprint, public_line, signing_key
 from tests.unit.cli.conftest import Command
 from tests.unit.trust.test_sshsig import write_key
 

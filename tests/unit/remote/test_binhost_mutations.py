@@ -17,8 +17,8 @@ from buildit.remote.binhost.push import compress
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store
-from buildit.trust.sshkeys import signing_key
-from buildit.trust.sshsig import NAMESPACE, AllowedSigner, builder_name, sign, verify_signature
+from buildit.trust.signers import AllowedSigner, verify_signature
+from buildit.trust.ssh import NAMESPACE, builder_name, sign, signing_key
 from tests.hosts import FileBinhost
 from tests.scale import WHOLE
 from tests.unit.store.build import add_artifact
@@ -59,7 +59,8 @@ class World:
         if signature is None:
             raise IntegrityError("not signed")
         text = signature.decode("ascii", "replace")
-        if verify_signature(content, text, self.allowed, NAMESPACE, NOW).builder != builder:
+        signer = verify_signature(content, text, self.allowed, NAMESPACE, NOW)
+        if builder_name(signer.public) != builder:
             raise IntegrityError("another key")
 
     def owner(self, path: Path) -> Artifact:

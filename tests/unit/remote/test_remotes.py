@@ -17,7 +17,7 @@ from buildit.remote.binhost.protocols import (
     pack_of,
 )
 from buildit.store.cas import Store
-from buildit.trust.signing import Signer
+from buildit.trust.signers import Signer
 from tests.fakes import MemoryRemote
 from tests.hosts import BUILDER, accept, directory, sign
 from tests.remote_contract import CONTRACT, There, made, on_disk

@@ -42,8 +42,8 @@ from buildit.store.names import (
     index_of,
     parse_index,
 )
-from buildit.trust.sshsig import builder_name
-from buildit.trust.sshsig import key_fingerprint as of_key
+from buildit.trust.ssh import builder_name
+from buildit.trust.ssh import key_fingerprint as of_key
 
 pytestmark = pytest.mark.unit
 

@@ -38,8 +38,7 @@ from buildit.store.names import (
     named,
 )
 from buildit.store.upkeep import collect
-from buildit.trust.sshkeys import parse_public, signing_key
-from buildit.trust.sshsig import builder_name, sign
+from buildit.trust.ssh import builder_name, parse_public, sign, signing_key
 from tests.hosts import repository
 
 pytestmark = pytest.mark.unit

@@ -18,9 +18,8 @@ from buildit.remote.sftp.login import ssh_program
 from buildit.remote.transport import LocationError
 from buildit.store.cas import Store
 from buildit.trust.policy import Policy
-from buildit.trust.signing import signers_of
-from buildit.trust.sshkeys import parse_public, signing_key
-from buildit.trust.sshsig import NAMESPACE
+from buildit.trust.signers import signers_of
+from buildit.trust.ssh import NAMESPACE, parse_public, signing_key
 
 pytestmark = pytest.mark.unit
 

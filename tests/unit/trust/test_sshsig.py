@@ -20,25 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import BuilditError, IntegrityError, RecipeError, UsageError
-from buildit.trust.sshkeys import (
+from buildit.trust.signers import AllowedSigner, matches, parse_allowed_signers, verify_signature
+from buildit.trust.ssh import (
+    NAMESPACE,
     AgentKey,
     FileKey,
     Wire,
     agent_keys,
+    builder_name,
     key_type,
     mpint,
     pack_strings,
     parse_public,
-    signing_key,
-)
-from buildit.trust.sshsig import (
-    NAMESPACE,
-    AllowedSigner,
-    builder_name,
-    matches,
-    parse_allowed_signers,
     sign,
-    verify_signature,
+    signing_key,
 )
 
 pytestmark = pytest.mark.unit
@@ -89,7 +84,7 @@ def test_sign_and_verify(keys: dict[str, Path], kind: str) -> None:
     allowed = parse_allowed_signers(f"ada@example.org {public_line(keys[kind])}", "allowed")
     signer = verify_signature(DATA, sign(DATA, key), allowed, NAMESPACE, NOW)
     assert signer.principals == "ada@example.org"
-    assert signer.builder == builder_name(key.public)
+    assert builder_name(signer.public) == builder_name(key.public)
 
 
 @needs_openssh

@@ -8,7 +8,8 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import UsageError
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import TrustRule
-from buildit.trust.votes import SELF, Vote, decide, persons, rule_for, unused
+from buildit.trust.policy import Vote, decide, persons, rule_for, unused
+from buildit.trust.signers import SELF
 
 pytestmark = pytest.mark.unit
 

@@ -1,12 +1,16 @@
-"""SSH keys, public ones in wire form: what they signed, and the user's own, which sign.
+"""SSH keys, public ones in wire form, and what they sign: OpenSSH's signatures of files
+(PROTOCOL.sshsig), as `ssh-keygen -Y sign` and `verify` make and read them.
 
 Ed25519 (RFC 8709), ECDSA on the NIST curves (RFC 5656), RSA with SHA-2 (RFC 8332); nothing else. No
-password is ever asked for: a key with one is used through the agent.
+password is ever asked for: a key with one is used through the agent. The key inside a signature
+says who claims to have signed; whom to believe is said elsewhere (`signers`).
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +18,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from buildit.errors import IntegrityError, UsageError
 from buildit.files import open_regular
+from buildit.store.attest import fingerprint
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
+NAMESPACE = "buildit-attestation-v1"
+_MAGIC, _VERSION = b"SSHSIG", 1
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+_ARMOR = re.compile(rf"{_BEGIN}\n([A-Za-z0-9+/=\n]+)\n{_END}\n?")
+_HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
+_LONGEST_SIGNATURE = 1 << 16
+"""Of a signature file, in characters."""
 ED25519, RSA = "ssh-ed25519", "ssh-rsa"
 KEY_TYPES = (ED25519, RSA, *(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)))
 
@@ -245,11 +257,9 @@ def signing_key(path: Path, agent: Path | None) -> SigningKey:
     except _LockedError as error:
         public = path.with_name(path.name + ".pub")
         if agent is None or not public.is_file():
-            raise UsageError(
-                "this private key has a password",
-                place=str(path),
-                hint=f"start ssh-agent, run `ssh-add {path}`, and keep {public.name} beside it",
-            ) from error
+            reason = "this private key has a password"
+            hint = f"start ssh-agent, run `ssh-add {path}`, and keep {public.name} beside it"
+            raise UsageError(reason, place=str(path), hint=hint) from error
         return _agent_key(public, _read(public), agent)
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -278,17 +288,12 @@ class _LockedError(Exception):
 def _agent_key(path: Path, text: bytes, agent: Path | None) -> AgentKey:
     public = _public(path, text)
     if agent is None:
-        raise UsageError(
-            "a public key signs only through an agent, and none runs",
-            place=str(path),
-            hint="start ssh-agent and run ssh-add, or name the private key file",
-        )
+        reason = "a public key signs only through an agent, and none runs"
+        hint = "start ssh-agent and run ssh-add, or name the private key file"
+        raise UsageError(reason, place=str(path), hint=hint)
     if public not in agent_keys(agent):
-        raise UsageError(
-            "the SSH agent does not hold this key",
-            place=str(path),
-            hint=f"run `ssh-add {path.with_suffix('')}`",
-        )
+        hint = f"run `ssh-add {path.with_suffix('')}`"
+        raise UsageError("the SSH agent does not hold this key", place=str(path), hint=hint)
     return AgentKey(agent, public)
 
 
@@ -307,11 +312,8 @@ def _public(path: Path, text: bytes) -> bytes:
     try:
         return parse_public(text.decode("utf-8", "replace"))
     except IntegrityError as error:
-        raise UsageError(
-            f"neither an OpenSSH private key nor a public one: {error.message}",
-            place=str(path),
-            hint=error.hint or _MAKE_ONE,
-        ) from error
+        reason = f"neither an OpenSSH private key nor a public one: {error.message}"
+        raise UsageError(reason, place=str(path), hint=error.hint or _MAKE_ONE) from error
 
 
 def _load(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the library's own union
@@ -343,11 +345,9 @@ def _ask(agent: Path, codes: tuple[int, int], body: bytes) -> bytes:
             connection.sendall(pack_strings(bytes([request]) + body))
             answer = _receive(connection, int.from_bytes(_receive(connection, 4), "big"))
     except OSError as error:
-        raise UsageError(
-            f"the SSH agent does not answer: {error.strerror or error}",
-            place=str(agent),
-            hint="start one and give it the key: eval $(ssh-agent) && ssh-add",
-        ) from error
+        reason = f"the SSH agent does not answer: {error.strerror or error}"
+        hint = "start one and give it the key: eval $(ssh-agent) && ssh-add"
+        raise UsageError(reason, place=str(agent), hint=hint) from error
     if answer[:1] != bytes([due]):
         refused = answer[:1] == bytes([_FAILURE])
         reason = "refused" if refused else "gave an unexpected answer"
@@ -365,3 +365,90 @@ def _receive(connection: socket.socket, length: int) -> bytes:
             raise OSError("connection ended")
         received += chunk
     return received
+
+
+# -- signatures
+
+
+def builder_name(public: bytes) -> str:
+    """A builder's name in the store: SHA-256 of its SSH public key's wire form, in hex."""
+    return hashlib.sha256(public).hexdigest()
+
+
+def key_fingerprint(public: bytes) -> str:
+    """As ssh-keygen -l prints it: SHA256 and unpadded base64 of the wire form."""
+    return fingerprint(builder_name(public))
+
+
+def sign(data: bytes, key: SigningKey, namespace: str = NAMESPACE) -> str:
+    """Sign; the armored text of a `.sig` file.
+
+    Raises:
+        UsageError: the key cannot be used.
+        ValueError: the namespace is empty.
+    """
+    if not namespace:
+        raise ValueError("PROTOCOL.sshsig: the namespace must not be empty")
+    signature = key.sign(_signed(data, namespace.encode(), "sha512"))
+    fields = pack_strings(key.public, namespace.encode(), b"", b"sha512", signature)
+    text = base64.b64encode(_MAGIC + _VERSION.to_bytes(4, "big") + fields).decode()
+    lines = [text[at : at + 70] for at in range(0, len(text), 70)]
+    return "\n".join([_BEGIN, *lines, _END, ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a signature file says; nothing of it holds before `check`."""
+
+    public: bytes
+    namespace: str
+    hashed: str
+    value: bytes
+
+    def check(self, data: bytes) -> None:
+        """Raises IntegrityError: the key did not sign these bytes."""
+        check_by_key(self.public, self.value, _signed(data, self.namespace.encode(), self.hashed))
+
+
+def parse_signature(signature: str, namespace: str) -> Signature:
+    """The text of a `.sig` file.
+
+    Raises:
+        IntegrityError: it is malformed, or for another namespace.
+    """
+    armor = _ARMOR.fullmatch(signature.replace("\r\n", "\n")[: _LONGEST_SIGNATURE + 1])
+    if armor is None or len(signature) > _LONGEST_SIGNATURE:
+        raise IntegrityError("not an SSH signature")
+    try:
+        packed = base64.b64decode(armor[1].replace("\n", ""), validate=True)
+    except ValueError as error:
+        raise IntegrityError(f"damaged SSH signature: {error}") from error
+    wire = Wire(packed)
+    if wire.take(len(_MAGIC)) != _MAGIC or wire.uint32() != _VERSION:
+        raise IntegrityError("not an SSH signature of version 1")
+    public, stated = wire.string(), wire.text()
+    wire.string()  # reserved: verifiers ignore it, and it is signed as empty
+    hashed, value = wire.text(), wire.string()
+    wire.end()
+    if hashed not in _HASHES:
+        raise IntegrityError(f"SSH signature with hash {hashed!r}; sha256 and sha512 are known")
+    if stated != namespace:
+        raise IntegrityError(f"SSH signature is for {stated!r}, not for {namespace!r}")
+    return Signature(public, stated, hashed, value)
+
+
+def claimed_key(data: bytes, signature: str, namespace: str) -> bytes | None:
+    """The public key that did sign `data`, whether anybody believes it or not; None where none did.
+
+    For messages only: a signature that holds says nothing about whom to trust.
+    """
+    try:
+        said = parse_signature(signature, namespace)
+        said.check(data)
+    except IntegrityError:
+        return None
+    return said.public
+
+
+def _signed(data: bytes, namespace: bytes, hashed: str) -> bytes:
+    return _MAGIC + pack_strings(namespace, b"", hashed.encode(), _HASHES[hashed](data).digest())
