@@ -97,18 +97,15 @@ class Policy:
                     votes.append(vote)
                     paper = _Paper(vote, statement, signature, repository)
                     self._papers.setdefault(artifact.key, []).append(paper)
-            unfit = suits(artifact)
+            unfit, place = suits(artifact), f"key {artifact.key[:12]}"
             if unfit is not None:
                 reason = f"the build of {artifact.name} is of no use here: {unfit}"
                 hint = "nothing is wrong; another build is looked for, or it is built here"
                 raise IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint)
             if not decision.accepted:
-                raise Undecided(
-                    f"not enough builders say the same of {artifact.name}",
-                    place=f"key {artifact.key[:12]}",
-                    hint="another builder is looked for, else it is built here",
-                    details=decision.reasons,
-                )
+                reason = f"not enough builders say the same of {artifact.name}"
+                hint = "another builder is looked for, else it is built here"
+                raise Undecided(reason, place=place, hint=hint, details=decision.reasons)
 
         return accept
 
@@ -172,15 +169,11 @@ class Policy:
         with self._lock:
             votes = tuple(self._votes.get(built.key, ()))
         for vote in votes:
-            same_context = context(vote.artifact) == context(built)
-            if vote.who != SELF and same_context and claim(vote.artifact) != claim(built):
-                self.report(
-                    Notice(
-                        f"{built.name} is not reproducible: {vote.who} (builder "
-                        f"{vote.builder[:12]}) built other bytes from the same inputs",
-                        warning=True,
-                    )
-                )
+            same = context(vote.artifact) == context(built)
+            if vote.who != SELF and same and claim(vote.artifact) != claim(built):
+                others = f"{vote.who} (builder {vote.builder[:12]})"
+                said = f"{others} built other bytes from the same inputs"
+                self.report(Notice(f"{built.name} is not reproducible: {said}", warning=True))
 
     def _known(self, key: BuildKey) -> list[Vote]:
         """The votes about a key, those in the store among them."""
@@ -244,18 +237,16 @@ class Policy:
         """Who signed, what the policy wants, and the one command that changes it."""
         listed = self.trust.allowed_signers or "none is configured"
         need = rule_for(artifact.name, self.trust.agreement).need
-        details = [
-            f"policy: {need} of your own key and the allowed signers ({listed}) must have signed"
-        ]
+        said = f"policy: {need} of your own key and the allowed signers ({listed}) must have signed"
+        details: tuple[str, ...] = (said,)
         hint = "take it from another binhost, or let it be built here"
         if key is not None:
             self._remember(key)
             shown = key_fingerprint(key)
-            details.insert(0, f"signed by {shown} (builder {builder_name(key)[:12]})")
+            details = (f"signed by {shown} (builder {builder_name(key)[:12]})", said)
             if key not in (line.public for line in self._allowed("")):
                 hint = f"if you know this key: buildit trust add {shown}"
         reason = f"the build of {artifact.name} is not trusted: {reason}"
-        details = tuple(details)
         return IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint, details=details)
 
     def _remember(self, key: bytes) -> None:

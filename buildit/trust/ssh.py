@@ -397,7 +397,7 @@ def sign(data: bytes, key: SigningKey, namespace: str = NAMESPACE) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class SshSignature:
     """What a signature file says; nothing of it holds before `check`."""
 
     public: bytes
@@ -410,7 +410,7 @@ class Signature:
         check_by_key(self.public, self.value, _signed(data, self.namespace.encode(), self.hashed))
 
 
-def parse_signature(signature: str, namespace: str) -> Signature:
+def parse_signature(signature: str, namespace: str) -> SshSignature:
     """The text of a `.sig` file.
 
     Raises:
@@ -434,7 +434,7 @@ def parse_signature(signature: str, namespace: str) -> Signature:
         raise IntegrityError(f"SSH signature with hash {hashed!r}; sha256 and sha512 are known")
     if stated != namespace:
         raise IntegrityError(f"SSH signature is for {stated!r}, not for {namespace!r}")
-    return Signature(public, stated, hashed, value)
+    return SshSignature(public, stated, hashed, value)
 
 
 def claimed_key(data: bytes, signature: str, namespace: str) -> bytes | None:

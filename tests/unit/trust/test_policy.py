@@ -16,7 +16,8 @@ from buildit.model.config import SigningKeys, Trust, TrustRule
 from buildit.store.artifacts import Found, Miss, commit, examine, place_statement
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.trust.policy import SEEN, Policy, Undecided
+from buildit.trust.policy import Policy, Undecided
+from buildit.trust.signers import SEEN
 from buildit.trust.ssh import NAMESPACE, builder_name, key_fingerprint, sign, signing_key
 from tests.unit.trust.test_sshsig import public_line, write_key
 
