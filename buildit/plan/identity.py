@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -140,15 +140,12 @@ def read_record(text: str) -> BuildInputs:
     return found
 
 
-def _key(name: str) -> str:
-    return "sha256" if name == "digest" else name.replace("_", "-")
-
-
 def _written(value: Any) -> Any:  # noqa: ANN401 - JSON data of text, lists and maps alone
     if isinstance(value, Platform):
         return f"{value.os}/{value.arch}/{value.baseline}"
+    kind: Any = type(value)
     if is_dataclass(value):
-        return {_key(one.name): _written(getattr(value, one.name)) for one in fields(value)}
+        return {key: _written(getattr(value, name)) for name, key, _ in _fields(kind)}
     if isinstance(value, tuple):
         return [_written(one) for one in value]
     if isinstance(value, bool):
@@ -163,10 +160,9 @@ def _read(kind: Any, data: Any) -> Any:  # noqa: ANN401 - what `_written` gave o
             raise ValueError(f"{data!r} is no platform")
         return found
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = _hints(kind)
-        if {_key(name) for name in hints} != set(data):
+        if {key for _, key, _ in _fields(kind)} != set(data):
             raise ValueError(f"{kind.__name__} of {', '.join(data)}")
-        return kind(**{name: _read(hint, data[_key(name)]) for name, hint in hints.items()})
+        return kind(**{name: _read(hint, data[key]) for name, key, hint in _fields(kind)})
     if get_origin(kind) is tuple:
         return tuple(_read(get_args(kind)[0], one) for one in data)
     if kind is bool:
@@ -179,8 +175,11 @@ def _read(kind: Any, data: Any) -> Any:  # noqa: ANN401 - what `_written` gave o
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
+    """The name, key and type of each field of what a record is made of."""
+    words = {"digest": "sha256"}
+    hints = get_type_hints(kind).items()
+    return tuple((name, words.get(name, name.replace("_", "-")), hint) for name, hint in hints)
 
 
 def deb_record(

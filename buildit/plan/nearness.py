@@ -36,14 +36,14 @@ def told_differences(
     """
     before, after = _record(old), _record(new)
     found = [
-        *_version(before, after),
+        *_replaced(before, after, "version", "version {} -> {}"),
         *_patches(before, after, patch_names),
         *_flags(before, after),
-        *_named("source", _by_name(before, "sources"), _by_name(after, "sources")),
+        *_named("source", _by_name(before), _by_name(after)),
         *_named("file", _by_path(before), _by_path(after)),
         *_dependencies(before, after, label),
         *_steps(before, after),
-        *_toolchain(before, after),
+        *_replaced(before, after, "toolchain", "another toolchain"),
         *_rules(before, after),
         *_rest(before, after),
     ]
@@ -59,9 +59,9 @@ def _record(text: str) -> dict[str, Any]:
     return found
 
 
-def _version(before: Record, after: Record) -> Iterator[str]:
-    if before.get("version") != after.get("version"):
-        yield f"version {before.get('version')} -> {after.get('version')}"
+def _replaced(before: Record, after: Record, key: str, words: str) -> Iterator[str]:
+    if before.get(key) != after.get(key):
+        yield words.format(before.get(key), after.get(key))
 
 
 def _patches(before: Record, after: Record, names: Sequence[str]) -> Iterator[str]:
@@ -96,8 +96,8 @@ def _flags(before: Record, after: Record) -> Iterator[str]:
         yield f"flags {then} -> {here}"
 
 
-def _by_name(record: Record, key: str) -> dict[str, object]:
-    listed = record.get(key, ())
+def _by_name(record: Record) -> dict[str, object]:
+    listed = record.get("sources", ())
     names = [one.get("name") or "" for one in listed]
     return {
         name if names.count(name) == 1 and name else f"{name}#{number}": one
@@ -172,11 +172,6 @@ def _words_by_phase(record: Record) -> dict[str, list[str]]:
     for step in record.get("steps", ()):
         found.setdefault(step["phase"], []).extend(step["argv"])
     return found
-
-
-def _toolchain(before: Record, after: Record) -> Iterator[str]:
-    if before.get("toolchain") != after.get("toolchain"):
-        yield "another toolchain"
 
 
 def _rules(before: Record, after: Record) -> Iterator[str]:

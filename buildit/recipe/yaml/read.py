@@ -6,6 +6,7 @@ and whatever is too deep or, with aliases expanded, too large (THREATS A1-A3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,7 @@ def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoad
 
 
 _NO_TABS = "use spaces, not tabs; a value that needs one goes in quotes"
+_COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 _Span = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -88,22 +90,15 @@ def _stray_tab(lines: list[str], spans: list[_Span]) -> tuple[int, int] | None:
     for row, line in enumerate(lines):
         if "\t" not in line:
             continue
-        inside = [
-            (begin[1] if begin[0] == row else 0, end[1] if end[0] == row else len(line))
-            for begin, end in spans
-            if begin[0] <= row <= end[0]
-        ]
-        column = 0
-        while column < len(line):
-            after = next((end for begin, end in inside if begin <= column < end), None)
-            if after is not None:
-                column = after
-                continue
-            if line[column] == "#" and (column == 0 or line[column - 1] in " \t"):
-                break
-            if line[column] == "\t":
-                return row, column
-            column += 1
+        outside = line
+        for begin, end in spans:
+            if begin[0] <= row <= end[0]:
+                first = begin[1] if begin[0] == row else 0
+                after = end[1] if end[0] == row else len(line)
+                outside = outside[:first] + "x" * (after - first) + outside[after:]
+        outside = _COMMENT.split(outside, maxsplit=1)[0]
+        if "\t" in outside:
+            return row, outside.index("\t")
     return None
 
 
