@@ -198,8 +198,7 @@ def pages_of(wanted: Sought) -> Iterator[str]:
 def template_url(template: str, wanted: Sought, ext: str) -> str | None:
     """A template with its variables replaced; None where one is unknown, as the spec wants."""
     values = {**wanted.labels, "name": wanted.name, "ext": ext}
-    unknown = [name for name in _VARIABLE.findall(template) if name not in values]
-    if unknown:
+    if any(name not in values for name in _VARIABLE.findall(template)):
         return None
     url = _VARIABLE.sub(lambda found: values[found[1]], template)
     return None if "{" in url or "}" in url else url
@@ -223,13 +222,10 @@ def images(tags: tuple[Tag, ...], wanted: Sought) -> tuple[ImagePlace, ...]:
 
 def simple(wanted: Sought) -> ImagePlace | None:
     """Where simple discovery (spec 0.6 and 0.7) says that the image is; None without labels."""
-    try:
-        parts = [wanted.labels[name] for name in ("version", "os", "arch")]
-    except KeyError:
-        return None
     path = wanted.name.partition("/")[2]
-    stem = f"https://{wanted.authority}/{path}-{'-'.join(parts)}" if path else ""
-    return ImagePlace(f"{stem}.aci", f"{stem}.aci.asc") if stem else None
+    parts = [path, *(wanted.labels.get(name, "") for name in ("version", "os", "arch"))]
+    stem = f"https://{wanted.authority}/{'-'.join(parts)}"
+    return ImagePlace(f"{stem}.aci", f"{stem}.aci.asc") if all(parts) else None
 
 
 def binhosts(tags: tuple[Tag, ...], wanted: Sought) -> tuple[str, ...]:
@@ -273,7 +269,8 @@ def discover(wanted: Sought, transport: Transport) -> Discovered:
             continue
         kinds = [kind for kind in (ENDPOINT, PUBKEYS, BINHOST) if kind not in found]
         present = {kind: tuple(t for t in tags if t.kind == kind) for kind in kinds}
-        found |= {kind: some for kind, some in present.items() if _useful(some, wanted)}
+        useful = {tag.kind for tag in tags if wanted.name.startswith(tag.prefix)}
+        found |= {kind: some for kind, some in present.items() if kind in useful}
         if not any(present.values()):
             refused.append(f"{url}: it has no discovery tag")
         elif present.get(BINHOST) and BINHOST not in found:
@@ -298,26 +295,17 @@ def _checked(
         refused.extend(f"{url}: no root of a binhost has a query or a fragment" for url in odd)
         return tuple(url for url in urls if url not in odd)
 
-    easy = simple(wanted)
-    candidates = (*([easy] if easy else []), *images(found.get(ENDPOINT, ()), wanted))
-    good = [one for one in candidates if len(allowed((one.aci, one.asc))) == 2]
-    return Discovered(
-        images=tuple(good),
-        pubkeys=allowed(targets_of(found.get(PUBKEYS, ()), PUBKEYS, wanted)),
-        binhosts=allowed(rooted(binhosts(found.get(BINHOST, ()), wanted))),
-        refused=tuple(refused),
-    )
-
-
-def _useful(tags: tuple[Tag, ...], wanted: Sought) -> bool:
-    return any(wanted.name.startswith(tag.prefix) for tag in tags)
+    candidates = (simple(wanted), *images(found.get(ENDPOINT, ()), wanted))
+    good = [one for one in candidates if one and len(allowed((one.aci, one.asc))) == 2]
+    pubkeys = allowed(targets_of(found.get(PUBKEYS, ()), PUBKEYS, wanted))
+    roots = allowed(rooted(binhosts(found.get(BINHOST, ()), wanted)))
+    return Discovered(tuple(good), pubkeys, roots, tuple(refused))
 
 
 EXAMPLE = "--discover=example.com/containers,push=True"
 _WORDS = ("push",)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_DIRECT = ("file:", "ssh:", "https:")
-_Said = tuple[str, str]
+_DIRECT = ("/", "file:", "ssh:", "https:")
 _OVER_SSH = ("no place over SSH", "write ssh://user@host/path")
 _WEB = ("no web address", "write https://host/path")
 _SSH = re.compile(
@@ -346,7 +334,7 @@ def parse_discover(text: str) -> DiscoverOption:
     """
     location, *words = text.split(",")
     push = _push(text, words)
-    if location.startswith(_DIRECT) or location.startswith("/"):
+    if location.startswith(_DIRECT):
         return DiscoverOption(text, None, _address(location), push)
     return DiscoverOption(text, parse_place(location), None, push)
 
@@ -378,38 +366,33 @@ def _address(location: str) -> Address:
     Raises:
         UsageError: it is none.
     """
-    if location.startswith("ssh:"):
-        return parse_address(_parsed(location, _SSH.fullmatch(location), ssh_address, _OVER_SSH))
-    if location.startswith("https:"):
-        fits = not any(mark in location for mark in "?#")
-        return Https(_parsed(location, fits, parse_target, _WEB).rstrip("/"))
-    return Directory(_directory(location))
-
-
-def _parsed(location: str, fits: object, parse: Callable[[str], object], said: _Said) -> str:
-    """The location, if it fits and can be parsed too."""
+    if location.startswith(("/", "file:")):
+        return Directory(_directory(location))
+    secure = location.startswith("ssh:")
+    said, hint = _OVER_SSH if secure else _WEB
+    if not (_SSH.fullmatch(location) if secure else _plain(location)):
+        raise UsageError(f"{location!r} is {said}", hint=hint)
     try:
-        if fits:
-            parse(location)
-            return location
+        (ssh_address if secure else parse_target)(location)
     except LocationError as error:
-        raise UsageError(f"{error.place!r} is {said[0]}: {error.reason}", hint=said[1]) from error
-    raise UsageError(f"{location!r} is {said[0]}", hint=said[1])
+        raise UsageError(f"{error.place!r} is {said}: {error.reason}", hint=hint) from error
+    return parse_address(location) if secure else Https(location.rstrip("/"))
+
+
+def _plain(location: str) -> bool:
+    return "?" not in location and "#" not in location
 
 
 def _directory(location: str) -> str:
-    hint = "write file:///srv/binhost"
+    hint, path = "write file:///srv/binhost", location
     if location.startswith("file:"):
         # RFC 8089, 2: a file: URL has neither; `#` and `?` of a name are percent-encoded
-        if any(mark in location for mark in "?#"):
+        if not _plain(location):
             raise UsageError(f"{location!r} is no directory", hint="write %3F for ?, and %23 for #")
         try:
-            found = local_path(location)
+            path = str(local_path(location))
         except (LocationError, ValueError) as error:
             raise UsageError(f"{location!r} is no directory", hint=hint) from error
-        path = str(found)
-    else:
-        path = location
     if "\0" in path or path.startswith("//"):
         raise UsageError(f"{location!r} is no directory", hint=hint)
     return path

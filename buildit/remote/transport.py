@@ -27,7 +27,7 @@ class LocationError(FetchError):
 
     `transient` says that the same location may serve them later, `retry_after` when (seconds).
     `absent` says that the location simply does not have them, `wrong` that it serves too many,
-    `unreachable` that its host cannot be talked to at all.
+    `unreachable` that its host cannot be talked to at all, `refused` that this file is not for us.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class LocationError(FetchError):
         wrong: bool = False,
         retry_after: float = 0.0,
         unreachable: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(reason, place=url, hint=hint)
         self.reason = reason
@@ -49,6 +50,7 @@ class LocationError(FetchError):
         self.wrong = wrong
         self.retry_after = retry_after
         self.unreachable = unreachable
+        self.refused = refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,9 @@ def _file_chunks(read: Callable[[int], bytes | None], url: str, cap: int) -> Ite
 # -- a host that does not answer is asked once in a run, not once for every package
 
 
+_ROOT_LIMIT = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How much of a host is borne: `failures` in a row, where it can be talked to; and `waited`
@@ -248,7 +253,8 @@ class Circuit:
 
     Answers that it has not got something are no failures; answers that each come just before we
     would give up are, together. A host that never answered is waited for once. `tell` is called
-    once.
+    once. Some hosts refuse what they lack (object stores that list nothing): where `root`, a file
+    that such a host has, is not refused, that is an absent file, which `warn` is told of once.
     """
 
     def __init__(
@@ -256,10 +262,15 @@ class Circuit:
         inner: Transport,
         tell: Callable[[LocationError], None],
         patience: Patience | None = None,
+        root: str = "",
+        warn: Callable[[LocationError], None] = lambda _: None,
     ) -> None:
         self._inner = inner
         self._tell = tell
         self._patience = patience or Patience()
+        self._root = root
+        self._warn = warn
+        self._hides: bool | None = None
         self._waited = 0.0
         self._answers = 0
         self._lock = threading.Lock()
@@ -284,10 +295,26 @@ class Circuit:
                 yield response
         except LocationError as error:
             if not answered:
-                self._note(url, time.monotonic() - begun, None if error.absent else error)
+                said = error.absent or error.refused
+                self._note(url, time.monotonic() - begun, None if said else error)
+            if error.refused and self._lacks(error):
+                raise LocationError(url, error.reason, absent=True) from error
             self.count(error)
             raise
         self._failures = 0
+
+    def _lacks(self, error: LocationError) -> bool:
+        """Whether a file that is refused is one that is not there."""
+        with self._lock:
+            if self._hides is None and self._root:
+                try:
+                    with self._inner.get(self._root, 0, _ROOT_LIMIT):
+                        self._hides = True
+                except LocationError as root:
+                    self._hides = root.absent
+                if self._hides:
+                    self._warn(error)
+            return bool(self._hides)
 
     def _note(self, url: str, seconds: float, failure: LocationError | None) -> None:
         """Take note of how long an answer, or a failure, was waited for. Over SSH one waits for

@@ -307,11 +307,9 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`accepted`, the rule that decided, who agrees and who contradicts, and that in words."""
+    """`accepted`, who agrees and who contradicts, and that in words where it is not."""
 
     accepted: bool
-    need: int
-    rule: str
     agree: tuple[str, ...]
     contradict: tuple[str, ...]
     reasons: tuple[str, ...]
@@ -428,7 +426,7 @@ def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) 
     )
     enough = len(agree) >= rule.need or rule.need <= 1
     reasons = _reasons(candidate, rule, agree, contradict) if not enough else ()
-    return Decision(enough, rule.need, rule.match, agree, contradict, reasons)
+    return Decision(enough, agree, contradict, reasons)
 
 
 def _people(votes: Iterable[Vote]) -> tuple[str, ...]:

@@ -94,13 +94,9 @@ class Push:
         packed: dict[Digest, Path] = {}
         try:
             pairs = list(zip(signed, published, strict=True))
-            there = [self._agreeing(one, found) for one, found in pairs]
-            new = [
-                self._packed(one, scratch, packed)
-                for one, agreeing in zip(signed, there, strict=True)
-                if agreeing is None
-            ]
-            ready = [*(one for one in there if one is not None), *new]
+            there = [(one, self._agreeing(one, found)) for one, found in pairs]
+            new = [self._packed(one, scratch, packed) for one, agreeing in there if not agreeing]
+            ready = [*(agreeing for _, agreeing in there if agreeing), *new]
             sent, count = self._send(ready, beside, packed)
         finally:
             self.store.discard(scratch)

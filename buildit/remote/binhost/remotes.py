@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from buildit.events import Event, Notice, Reporter
 from buildit.model.address import Address, Directory, Https, Ssh
 from buildit.model.config import Repository
 from buildit.store.cas import Store
+from buildit.store.layout import FORMAT_FILE
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:  # all this is imported when the first binhost is asked: a seam of its own
@@ -112,14 +113,18 @@ class Remotes:
         if one.name not in self._circuits:
             from buildit.remote.transport import Circuit
 
-            def tell(error: LocationError) -> None:
-                hint = f"; {error.hint}" if error.hint else ""
-                self.report(
-                    Notice(f"'{one.name}' is left out: {error.reason} ({error.place}){hint}", True)
-                )
+            def telling(what: str) -> Callable[[LocationError], None]:
+                def tell(error: LocationError) -> None:
+                    hint = f"; {error.hint}" if error.hint else ""
+                    said = f"'{one.name}' {what}: {error.reason} ({error.place}){hint}"
+                    self.report(Notice(said, warning=True))
+
+                return tell
 
             assert one.download is not None  # noqa: S101 - `repositories` leaves those out
-            self._circuits[one.name] = Circuit(self._transport(one.download), tell)
+            root, refuses = one.download.url(FORMAT_FILE), telling("refuses what it may lack")
+            way = self._transport(one.download)
+            self._circuits[one.name] = Circuit(way, telling("is left out"), None, root, refuses)
         return self._circuits[one.name]
 
     def _transport(self, address: Address) -> Transport:

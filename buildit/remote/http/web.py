@@ -251,7 +251,7 @@ def _check_status(url: str, answer: urllib3.HTTPResponse) -> None:
         raise LocationError(url, f"not found ({reason})", absent=True)
     if code in (401, 403, 407):
         hint = "whoever runs it must let the web server read that file: check its permissions"
-        raise LocationError(url, f"refused ({reason})", hint=hint)
+        raise LocationError(url, f"refused ({reason})", hint=hint, refused=code == 403)
     if code == 429 or code >= 500:
         after = answer.headers.get("Retry-After", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -429,41 +429,30 @@ class SftpTransport:
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
         account = ssh_address(url)
-        path = account.path
         with self.session(account) as sftp:
             try:
-                size = _regular_size(sftp, url, path)
+                status = sftp.status(account.path)
             except StatusError as error:
                 raise _refused(url, error) from error
-            _check(url, size, cap)
-            start = offset if offset <= size else 0
-            chunks = _translated(sftp.chunks(path, start, size), url, start, size)
+            if status is None:
+                raise _FileError(url, "no such file", absent=True)
+            if not status.regular:
+                raise _FileError(url, "is not a regular file")
+            size = status.size
             try:
+                check_cap(url, size, cap)
+            except LocationError as error:
+                raise _FileError(url, error.reason, wrong=True) from None
+            start = offset if offset <= size else 0
+            chunks = _translated(sftp.chunks(account.path, start, size), url, start, size)
+            with closing(chunks):
                 yield Response(chunks, start, size, "", lambda: None)
-            finally:
-                chunks.close()
 
     def close(self) -> None:
         for sftp in self._sessions.values():
             with suppress(LocationError):
                 sftp.close()
         self._sessions.clear()
-
-
-def _regular_size(sftp: Sftp, url: str, path: str) -> int:
-    status = sftp.status(path)
-    if status is None:
-        raise _FileError(url, "no such file", absent=True)
-    if not status.regular:
-        raise _FileError(url, "is not a regular file")
-    return status.size
-
-
-def _check(url: str, size: int, cap: int) -> None:
-    try:
-        check_cap(url, size, cap)
-    except LocationError as error:
-        raise _FileError(url, error.reason, wrong=True) from None
 
 
 def _refused(url: str, error: StatusError) -> LocationError:

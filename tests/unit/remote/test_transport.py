@@ -7,12 +7,14 @@ import pytest
 
 from buildit.remote.fetch import default_transport
 from buildit.remote.transport import (
+    Circuit,
     LocalTransport,
     LocationError,
     SchemeTransport,
     local_path,
     read_small,
 )
+from tests.fakes import FakeTransport
 
 pytestmark = pytest.mark.unit
 
@@ -85,3 +87,33 @@ def test_a_transport_is_made_once(tmp_path: Path) -> None:
     read_small(transport, str(tmp_path / "f"), 1)
     read_small(transport, str(tmp_path / "f"), 1)
     assert len(made) == 1
+
+
+REFUSED = LocationError("u", "refused (HTTP 403 Forbidden)", refused=True)
+
+
+@pytest.mark.parametrize("root", [b"1", LocationError("u", "not found", absent=True)])
+def test_a_host_that_refuses_what_it_lacks_is_told_of_once(root: bytes | LocationError) -> None:
+    told: list[LocationError] = []
+    warned: list[LocationError] = []
+    served = {"https://h/format": root, "https://h/there": b"x"}
+    served |= {f"https://h/{number}": REFUSED for number in range(9)}
+    circuit = Circuit(FakeTransport(served), told.append, None, "https://h/format", warned.append)
+    for number in range(9):
+        with pytest.raises(LocationError, match="403") as caught:
+            read_small(circuit, f"https://h/{number}", 10)
+        assert caught.value.absent
+    assert read_small(circuit, "https://h/there", 10) == b"x"
+    assert (told, len(warned)) == ([], 1)
+
+
+def test_a_host_that_refuses_its_root_too_is_left_alone() -> None:
+    told: list[LocationError] = []
+    served: dict[str, bytes | LocationError] = {"https://h/format": REFUSED, "https://h/x": REFUSED}
+    circuit = Circuit(FakeTransport(served), told.append, None, "https://h/format")
+    for _ in range(9):
+        with pytest.raises(LocationError) as caught:
+            read_small(circuit, "https://h/x", 10)
+        assert not caught.value.absent
+    assert circuit.broken is not None
+    assert len(told) == 1
