@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -37,12 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
     (`scripts/test &` ignores Ctrl-C, and nohup a hang-up; all that tests start would, too.)
     """
+    gc.disable()  # what is collected stays to the end: there is nothing to look for
     chosen = config.option.markexpr
     if "unit" in chosen and "scale" not in chosen:
         config.option.markexpr = f"({chosen}) and not scale"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
