@@ -246,37 +246,12 @@ def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
     return {name: definitions[name] for name in sorted(found)}
 
 
-_HEAD = """# File formats
-
-Generated from the models by `buildit schema formats > docs/formats.md`; do not edit.
-
-Every file is YAML in which each scalar is text, typed by the key that it stands under: `1.10` stays
-`1.10`, and an unquoted `on` is a word. No value at all, an unquoted `~` or `null` are an empty
-text. Tabs stand in quotes, block texts and comments only. Unknown and duplicate keys are errors.
-The JSON Schemas in `schemas/` say the same to editors.
-"""
-
-_PKG = """The recipe of a package. Texts, except those of `steps`, are templates over `name` and
-`version`.
-
-A package says only what differs from its base: scalars replace, maps merge, lists
-append. A map of verbs in the place of a list or map says otherwise: `{$prepend: […]}`,
-`{$append: […]}`, `{$replace: …}`, `{$remove: […]}`.
-"""
-
-_CONFIG = """The first file that says something wins: beside the container or in a directory above
-it, `~/.config/buildit/config.yaml`, the shipped one. Maps merge by key, `use` adds up.
-"""
-
-_ROOTS: tuple[tuple[str, str, tuple[type[Model], ...]], ...] = (
-    (
-        "container.yaml",
-        "An ordered list of steps, each with one key. Texts are templates over `vars`.",
-        (StepSpec,),
-    ),
-    ("pkg.yaml", _PKG, (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage)),
-    (".buildit-config.yaml", _CONFIG, (ConfigSpec,)),
-)
+_SECTIONS: Mapping[str, tuple[type[Model], ...]] = {
+    "container.yaml": (StepSpec,),
+    "pkg.yaml": (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage),
+    ".buildit-config.yaml": (ConfigSpec,),
+}
+"""The models whose keys stand in the place of `<!-- NAME -->` in the page."""
 
 _PATTERNS: Mapping[str, str] = {
     f"^(?:{pattern})$": word
@@ -311,42 +286,23 @@ def examples() -> Mapping[str, str]:
 def formats_page() -> str:
     """The whole page, without a newline at its end."""
     shown: set[str] = set()
-    parts = [_HEAD]
-    for title, about, models in _ROOTS:
-        parts.append(f"## {title}\n\n{about}")
-        for model in models:
-            parts += _sections(model, shown)
-    parts.append(_templates())
-    return "\n".join(parts).rstrip("\n")
+    page = Path(__file__).with_name("formats.md").read_text("utf-8")
+    for title, models in _SECTIONS.items():
+        parts = [part for model in models for part in _sections(model, shown)]
+        page = page.replace(f"<!-- {title} -->", "\n".join(parts))
+    return page.replace("<!-- filters -->", "\n".join(_filters())).rstrip("\n")
 
 
-_TEMPLATES = """## Templates
-
-Texts may be [Jinja](https://jinja.palletsprojects.com/templates/) templates: `{{ name }}`,
-`{% if … %}`, `{% for … %}`, `{# a comment #}`; `${#x}` stays as it is, for shells. They see `vars`,
-each from its step on, and in a container `packages`, with the `version`, `license`, `homepage` and
-`description` of each: `{{ packages['www-servers/nginx'].version }}` (not in `package` and `use`
-steps, which choose the packages). `+ - * // %` take numbers, `~` joins texts,
-`{{ ',' if not loop.last }}` is empty where the condition is false. Calls, `{% set %}` and other
-files there are none. Tests: `is defined`, `is undefined`. Filters:
-
-| filter | gives |
-|---|---|
-"""
-
-
-def _templates() -> str:
+def _filters() -> list[str]:
     said: dict[str, list[str]] = {}
     for name, function in FILTERS.items():
         said.setdefault(" ".join((function.__doc__ or "").split()), []).append(name)
-    said["The value, or `default_value` where it is not defined; with `true`, also if empty."] = [
-        *DEFAULT_NAMES
-    ]
-    rows = sorted(
+    default = "The value, or `default_value` where it is not defined; with `true`, also if empty."
+    said[default] = [*DEFAULT_NAMES]
+    return sorted(
         f"| {', '.join(f'`{name}`' for name in names)} | {text.replace('|', chr(92) + '|')} |"
         for text, names in said.items()
     )
-    return _TEMPLATES + "\n".join(rows) + "\n"
 
 
 def _sections(model: type[Model], shown: set[str]) -> Iterator[str]:
