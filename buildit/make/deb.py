@@ -21,14 +21,7 @@ from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.events import Notice
-from buildit.make.capture.capture import (
-    CAPTURE,
-    Installed,
-    capture,
-    found_providers,
-    pack_outputs,
-    told,
-)
+from buildit.make.capture.capture import CAPTURE, capture, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched
 from buildit.make.capture.split import split_outputs
@@ -84,16 +77,16 @@ def _made(task: Task, place: BuildPlace, out: Path) -> Made:
     with Root.open(out) as plain:
         tree = Watched(plain, place.stop)
         installed = capture(tree, _sticky(members), (), epoch, platform, task.label)
-        found = found_providers(installed, lambda: place.debs().around(task), platform)
+        found = installed.providers(lambda: place.debs().around(task))
         lost = tuple(_lost(members))
-        for line in told(Installed({RUNTIME: ()}, {}, lost)):
+        for line in told(lost):
             place.report(Notice(f"{task.label}: {line}", warning=True))
-        lines = told(replace(installed, changes=(*installed.changes, *lost)))
+        lines = replace(installed, changes=(*installed.changes, *lost)).told()
         text = unmet_text(installed.needs, found)
         text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
         with place.store.batch() as batch:
             log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
-            outputs = pack_outputs(tree, installed, found, batch)
+            outputs = installed.pack(found, batch)
             return Made(outputs, put_record(task, batch), epoch, log)
 
 

@@ -18,16 +18,7 @@ from buildit.digest import BuildKey
 from buildit.errors import BuilditError, Interrupted, StoreError, UnsatisfiableError
 from buildit.events import Notice, PhaseStarted
 from buildit.make.build_directory import STRIP, BuildDirectory
-from buildit.make.capture.capture import (
-    CAPTURE,
-    capture,
-    check_outputs,
-    found_providers,
-    pack_outputs,
-    readable,
-    refuse_empty,
-    told,
-)
+from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
 from buildit.make.capture.elf import machine_of
 from buildit.make.capture.needs import Visible, dependencies_sight
@@ -232,17 +223,15 @@ def _capture(
         installed = capture(
             tree, record.file_rules, record.outputs, epoch, platform, task.label, bounds
         )
-        room.note(CAPTURE, told(installed))
-        refuse_empty(installed, record.outputs, task.label)
-        for line in told(installed, loud=True):
+        room.note(CAPTURE, installed.told())
+        installed.refuse_empty(record.outputs)
+        for line in installed.told(loud=True):
             place.report(Notice(f"{task.label}: {line}", warning=True))
-        for finding in check_outputs(tree, installed, platform, waivers, task.label):
+        for finding in installed.check(waivers):
             place.report(Notice(f"{task.label}: {finding}", warning=True))
-        found = found_providers(
-            installed, lambda: dependencies_sight(visible, place.debs().below()), platform
-        )
+        found = installed.providers(lambda: dependencies_sight(visible, place.debs().below()))
         refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], waivers, task.label)
-        return pack_outputs(tree, installed, found, batch)
+        return installed.pack(found, batch)
 
 
 def environment_of(record: BuildInputs, epoch: int) -> dict[str, str]:

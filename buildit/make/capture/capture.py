@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from buildit.archive.streams import Content
@@ -38,16 +38,87 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Entries by output, what each needs, and what is not as it was installed.
+    """What the package `label` installed in `tree`: entries by output, what each needs, and what is
+    not as it was installed.
 
     `declared` are the paths whose mode the recipe gives, `looked` what the content of files says.
     """
 
+    tree: InstalledTree
+    platform: Platform
+    label: str
     outputs: Mapping[str, tuple[Entry, ...]]
     needs: Mapping[str, Needs]
     changes: tuple[Change, ...]
-    declared: frozenset[str] = frozenset()
-    looked: Mapping[str, Look] = field(default_factory=dict)
+    declared: frozenset[str]
+    looked: Mapping[str, Look]
+
+    def open(self, entry: Entry) -> BinaryIO:
+        return open_content(self.tree, entry.path)
+
+    def refuse_empty(self, output_rules: Sequence[OutputInput]) -> None:
+        """Refuse a package of nothing, unless `outputs: {runtime: {optional: yes}}` says it is
+        meant.
+
+        Raises:
+            BuildError: nothing was installed.
+        """
+        meant = any(r.name == RUNTIME and r.optional and not r.paths for r in output_rules)
+        if not meant and not any(self.outputs.values()):
+            raise BuildError(
+                "the package is empty: nothing was installed",
+                place=self.label,
+                hint="install into $DESTDIR, or declare it: outputs: {runtime: {optional: yes}}",
+            )
+
+    def told(self, *, loud: bool = False) -> tuple[str, ...]:
+        """What is not as it was installed, one line a kind; `loud`: only what may not be meant."""
+        lines = told(change for change in self.changes if change.loud or not loud)
+        others = [name for name, entries in self.outputs.items() if entries and name != RUNTIME]
+        if others and not self.outputs[RUNTIME]:
+            lines += (f"an image gets nothing of it: everything is in {', '.join(others)}",)
+        return lines
+
+    def check(self, waivers: Sequence[Waiver]) -> tuple[Finding, ...]:
+        """What the rules find in the outputs and no waiver covers; warnings are returned.
+
+        Raises:
+            BuildError: a finding is an error.
+            RecipeError: the glob of a waiver is malformed.
+        """
+        found: list[Finding] = []
+        for name, entries in self.outputs.items():
+            files = (entry.path for entry in entries if entry.kind is Kind.FILE)
+            looked = {path: self.looked[path] for path in files if path in self.looked}
+            found += findings(
+                Subject(
+                    name, entries, self.open, looked, self.platform, _BUILD_PATHS, self.declared
+                ),
+                waivers,
+            )
+        refuse_errors(self.label, found)
+        return tuple(found)
+
+    def providers(self, beyond: Callable[[], Sight]) -> dict[str, dict[str, str]]:
+        """Providers by output; `beyond` is what the build saw besides what it installed: listing
+        that is for what needs something."""
+        return {
+            name: providers(needs, name, self.outputs, beyond(), self.platform)
+            if needs.wanted
+            else {}
+            for name, needs in self.needs.items()
+        }
+
+    def pack(self, found: Mapping[str, Mapping[str, str]], batch: Batch) -> dict[str, Output]:
+        """Write each output as one layer, and its contents; `found` are the providers."""
+        outputs = {}
+        for name, entries in self.outputs.items():
+            met = dict(sorted(found[name].items()))
+            packed = put_layer(batch, entries, lambda entry: cast(Content, self.open(entry)))
+            # Links of others on the way to what is needed are needed as well.
+            every = tuple(sorted({*self.needs[name].wanted, *met}))
+            outputs[name] = Output(packed.diff_id, packed.size, packed.contents, every, met)
+        return outputs
 
 
 def capture(
@@ -77,7 +148,7 @@ def capture(
     looked = looks((entry for entries in outputs.values() for entry in entries), content)
     needs = {name: needs_of(entries, looked, platform) for name, entries in outputs.items()}
     changes = sorted((*found.changes, *moves(found.entries, outputs, output_rules)))
-    return Installed(outputs, needs, tuple(changes), found.declared, looked)
+    return Installed(tree, platform, label, outputs, needs, tuple(changes), found.declared, looked)
 
 
 @contextmanager
@@ -95,98 +166,14 @@ def readable() -> Iterator[None]:
         ) from error
 
 
-def refuse_empty(installed: Installed, output_rules: Sequence[OutputInput], label: str) -> None:
-    """Refuse a package of nothing, unless `outputs: {runtime: {optional: yes}}` says it is meant.
-
-    Raises:
-        BuildError: nothing was installed.
-    """
-    meant = any(rule.name == RUNTIME and rule.optional and not rule.paths for rule in output_rules)
-    if not meant and not any(installed.outputs.values()):
-        raise BuildError(
-            "the package is empty: nothing was installed",
-            place=label,
-            hint="install into $DESTDIR, or declare it: outputs: {runtime: {optional: yes}}",
-        )
-
-
-def told(installed: Installed, *, loud: bool = False) -> tuple[str, ...]:
-    """What is not as it was installed, one line a kind; `loud`: only what may not be meant."""
+def told(changes: Iterable[Change]) -> tuple[str, ...]:
+    """One line a kind of change."""
     kinds: dict[tuple[str, str], list[str]] = {}
-    for change in installed.changes:
-        if change.loud or not loud:
-            kinds.setdefault((change.what, change.keep), []).append(change.path)
-    lines = [_told(what, keep, paths) for (what, keep), paths in kinds.items()]
-    others = [name for name, entries in installed.outputs.items() if entries and name != RUNTIME]
-    if others and not installed.outputs[RUNTIME]:
-        lines.append(f"an image gets nothing of it: everything is in {', '.join(others)}")
+    for change in changes:
+        kinds.setdefault((change.what, change.keep), []).append(change.path)
+    lines = []
+    for (what, keep), paths in kinds.items():
+        shown = some([path if path.isprintable() else ascii(path) for path in paths], _SHOWN)
+        kept = ", ".join(map(yaml_path, paths[:_SHOWN]))
+        lines.append(f"{what}: {shown}" + (f"; to keep: {keep % kept}" if keep else ""))
     return tuple(lines)
-
-
-def _told(what: str, keep: str, paths: Sequence[str]) -> str:
-    shown = some([printable_path(path) for path in paths], _SHOWN)
-    help_ = f"; to keep: {keep % ', '.join(map(yaml_path, paths[:_SHOWN]))}" if keep else ""
-    return f"{what}: {shown}{help_}"
-
-
-def printable_path(path: str) -> str:
-    """A path for a line of a terminal or log."""
-    return path if path.isprintable() else ascii(path)
-
-
-def check_outputs(
-    tree: InstalledTree,
-    installed: Installed,
-    platform: Platform,
-    waivers: Sequence[Waiver],
-    label: str,
-) -> tuple[Finding, ...]:
-    """What the rules find in the outputs and no waiver covers; warnings are returned.
-
-    Raises:
-        BuildError: a finding is an error.
-        RecipeError: the glob of a waiver is malformed.
-    """
-    found: list[Finding] = []
-    for name, entries in installed.outputs.items():
-        files = (entry.path for entry in entries if entry.kind is Kind.FILE)
-        subject = Subject(
-            name,
-            entries,
-            lambda entry: open_content(tree, entry.path),
-            {path: installed.looked[path] for path in files if path in installed.looked},
-            platform,
-            _BUILD_PATHS,
-            installed.declared,
-        )
-        found += findings(subject, waivers)
-    refuse_errors(label, found)
-    return tuple(found)
-
-
-def found_providers(
-    installed: Installed, beyond: Callable[[], Sight], platform: Platform
-) -> dict[str, dict[str, str]]:
-    """Providers by output; `beyond` is what the build saw besides what it installed: listing that
-    is for what needs something."""
-    return {
-        name: providers(needs, name, installed.outputs, beyond(), platform) if needs.wanted else {}
-        for name, needs in installed.needs.items()
-    }
-
-
-def pack_outputs(
-    tree: InstalledTree,
-    installed: Installed,
-    providers_: Mapping[str, Mapping[str, str]],
-    batch: Batch,
-) -> dict[str, Output]:
-    """Write each output as one layer, and its contents."""
-    outputs = {}
-    for name, entries in installed.outputs.items():
-        found = dict(sorted(providers_[name].items()))
-        packed = put_layer(batch, entries, lambda e: cast(Content, open_content(tree, e.path)))
-        # Links of others on the way to what is needed are needed as well.
-        every = tuple(sorted({*installed.needs[name].wanted, *found}))
-        outputs[name] = Output(packed.diff_id, packed.size, packed.contents, every, found)
-    return outputs

@@ -12,7 +12,7 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, Interrupted
-from buildit.make.capture.capture import Installed, capture, check_outputs, refuse_empty, told
+from buildit.make.capture.capture import Installed, capture
 from buildit.make.capture.normalise import Watched, open_content
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Kind
@@ -41,7 +41,7 @@ def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> Non
     put(tmp_path, *(f"{LIB}/deep/{number} x.a" for number in range(7)), "usr/bin/z\n")
     found = looked(tmp_path)
     plugins = f"{LIB}/mod/a.la, {LIB}/mod/b.la"
-    assert told(found, loud=True) == (
+    assert found.told(loud=True) == (
         f"libtool archive left out: {plugins}; to keep: outputs: {{runtime: [{plugins}]}}",
         "put in `dev`, which images lack: "
         + ", ".join(f"{LIB}/deep/{number} x.a" for number in range(5))
@@ -49,39 +49,40 @@ def test_what_is_told_names_the_paths_and_what_keeps_them(tmp_path: Path) -> Non
         + ", ".join(f'"{LIB}/deep/{number} x.a"' for number in range(5))
         + "]}",
     )
-    assert len(told(found)) == 3
+    assert len(found.told()) == 3
     kept = looked(
         tmp_path, OutputInput("runtime", (f"{LIB}/mod/*.la", f"{LIB}/deep/*"), optional=True)
     )
-    assert told(kept, loud=True) == ()
+    assert kept.told(loud=True) == ()
     assert f"{LIB}/mod/a.la" in [entry.path for entry in kept.outputs["runtime"]]
 
 
 def test_a_package_of_nothing_is_refused_unless_declared(tmp_path: Path) -> None:
     found = looked(tmp_path)
     with pytest.raises(BuildError, match="the package is empty") as caught:
-        refuse_empty(found, (), "a/x-1")
+        found.refuse_empty(())
     assert caught.value.place == "a/x-1"
     assert "outputs: {runtime: {optional: yes}}" in (caught.value.hint or "")
-    refuse_empty(found, (OutputInput("runtime", (), optional=True),), "a/x-1")
+    found.refuse_empty((OutputInput("runtime", (), optional=True),))
     with pytest.raises(BuildError, match="the package is empty"):
-        refuse_empty(found, (OutputInput("runtime", ("usr/bin/*",), optional=True),), "a/x-1")
+        found.refuse_empty((OutputInput("runtime", ("usr/bin/*",), optional=True),))
 
 
 def test_a_package_for_development_only_is_told(tmp_path: Path) -> None:
     put(tmp_path, "usr/include/x.h", "usr/share/doc/x/README")
     found = looked(tmp_path)
-    refuse_empty(found, (), "a/x-1")
-    assert told(found, loud=True) == ("an image gets nothing of it: everything is in dev, doc",)
+    found.refuse_empty(())
+    assert found.told(loud=True) == ("an image gets nothing of it: everything is in dev, doc",)
 
 
 def test_modes_that_have_to_be_declared(tmp_path: Path) -> None:
     put(tmp_path, "usr/bin/s", mode=0o4755)
     with Root.open(tmp_path) as root:
         with pytest.raises(BuildError, match="mode 4755"):
-            check_outputs(root, looked(tmp_path), TARGET, (), "a/x-1")
-        declared = looked(tmp_path, files=(RuleInput("usr/bin/s", "4755", "", ()),))
-        assert check_outputs(root, declared, TARGET, (), "a/x-1") == ()
+            capture(root, (), (), 1, TARGET, "a/x-1").check(())
+        files = (RuleInput("usr/bin/s", "4755", "", ()),)
+        declared = capture(root, files, (), 1, TARGET, "a/x-1")
+        assert declared.check(()) == ()
     assert declared.outputs["runtime"][-1].mode == 0o4755
 
 
@@ -121,7 +122,7 @@ def test_small_files_are_opened_once(tmp_path: Path) -> None:
     with Counting.open(tmp_path) as root:
         tree = Watched(root, threading.Event())
         found = capture(tree, (), (), 1, TARGET, "a/x-1")
-        assert check_outputs(tree, found, TARGET, (), "a/x") == ()
+        assert found.check(()) == ()
         for entry in found.outputs["runtime"]:
             if entry.kind is Kind.FILE:
                 with open_content(tree, entry.path) as stream:
