@@ -126,14 +126,9 @@ class _Source:
 
 def _behind(root: Root, path: str) -> str:
     """Which link a path leads through, and where to."""
-    parts = path.split("/")
-    for count in range(1, len(parts)):
-        above = "/".join(parts[:count])
-        try:
-            if stat.S_ISLNK(root.lstat(above).st_mode):
-                return f"leads through {above}, a symlink to {root.readlink(above)!r}"
-        except (OSError, IntegrityError):
-            break
+    for above in parents(path):
+        if stat.S_ISLNK(_mode(root, above)):
+            return f"leads through {above}, a symlink to {root.readlink(above)!r}"
     return "is a path that cannot be used"
 
 

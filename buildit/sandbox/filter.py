@@ -99,25 +99,13 @@ def filter_program(machine: str) -> bytes:
     for listed, answer in ((numbers.absent, absent), (numbers.refused, refused)):
         for number in sorted(listed.values()):
             code += [_op(_JEQ, number, 0, 1), answer]
-    code += _ioctl_rules(numbers.ioctl, refused)
-    code += _socket_rules(numbers.socket)
+    request = [word for one in _TERMINAL for word in (_op(_JEQ, one, 0, 1), refused)]
+    family = [word for one in _FAMILIES for word in (_op(_JEQ, one, 0, 1), _op(_RETURN, _ALLOW))]
+    requests = [_op(_LOAD, _ARG1), *request, _op(_RETURN, _ALLOW)]
+    families = [_op(_LOAD, _ARG0), *family, _answer(errno.EAFNOSUPPORT)]
+    for number, rules in ((numbers.ioctl, requests), (numbers.socket, families)):
+        code += [_op(_JEQ, number, 0, len(rules)), *rules]
     return b"".join([*code, _op(_RETURN, _ALLOW)])
-
-
-def _ioctl_rules(number: int, refused: bytes) -> list[bytes]:
-    rules = [_op(_LOAD, _ARG1)]
-    for request in _TERMINAL:
-        rules += [_op(_JEQ, request, 0, 1), refused]
-    rules += [_op(_RETURN, _ALLOW)]
-    return [_op(_JEQ, number, 0, len(rules)), *rules]
-
-
-def _socket_rules(number: int) -> list[bytes]:
-    rules = [_op(_LOAD, _ARG0)]
-    for family in _FAMILIES:
-        rules += [_op(_JEQ, family, 0, 1), _op(_RETURN, _ALLOW)]
-    rules += [_answer(errno.EAFNOSUPPORT)]
-    return [_op(_JEQ, number, 0, len(rules)), *rules]
 
 
 def _answer(code: int) -> bytes:

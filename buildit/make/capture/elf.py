@@ -18,7 +18,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from buildit.model.platform import Platform
 
@@ -99,8 +99,7 @@ class Elf:
     dlopen: tuple[DlopenNote, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     kind: int
     offset: int
     address: int
@@ -127,8 +126,9 @@ class _File:
             raise MalformedElf(f"cut off at byte {offset + len(found)}")
         return found
 
-    def header(self) -> bytes:
-        return self.read(16, 48 if self.wide else 36)
+    def header(self) -> tuple[int, ...]:
+        """Type, machine, …, and of both tables the place, the size of an entry and their number."""
+        return self.unpack("HHINNNIHHHHHH", self.read(16, 48 if self.wide else 36))
 
     def unpack(self, layout: str, raw: bytes, at: int = 0) -> tuple[int, ...]:
         """Numbers by `struct` letters; `N` is one of the class's own width."""
@@ -152,7 +152,7 @@ def read_elf(stream: BinaryIO) -> Elf | None:
     if len(ident) < 16 or ident[4] not in (1, 2) or ident[5] not in (1, 2):
         raise MalformedElf("an unknown class or byte order")
     file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
-    kind, number = file.unpack("HH", file.header())
+    kind, number, *_ = file.header()
     machine = Machine(64 if file.wide else 32, file.end == "<", number)
     segments = _segments(file)
     interp = next((s for s in segments if s.kind == _INTERP and s.size), None)
@@ -172,7 +172,7 @@ def described_size(stream: BinaryIO) -> int | None:
     stream.seek(0)
     ident = stream.read(16)
     file = _File(stream, "<" if ident[5] == 1 else ">", ident[4] == 2)
-    fields = file.unpack("HHINNNIHHHHHH", file.header())
+    fields = file.header()
     table, size, count = fields[5], fields[10], fields[11]
     if not table or not count or size < (64 if file.wide else 40):
         return None
@@ -186,22 +186,17 @@ def described_size(stream: BinaryIO) -> int | None:
 
 
 def _segments(file: _File) -> tuple[_Segment, ...]:
-    _, _, _, _, table, _, _, _, size, count = file.unpack("HHINNNIHHH", file.header())
-    layout = "IINNNN" if file.wide else "IIIIII"
+    fields = file.header()
+    table, size, count = fields[4], fields[8], fields[9]
     if count == 0:
         return ()
+    # flags stand second in the wide form, and behind the rest in the narrow one
+    layout, order = ("IINNNN", (0, 2, 3, 5)) if file.wide else ("IIIIII", (0, 1, 2, 4))
     if size < struct.calcsize("<" + layout.replace("N", "Q")) or count > _MOST_HEADERS:
         raise MalformedElf("a program header table of a wrong size")
     raw = file.read(table, size * count)
-    segments = []
-    for at in range(0, size * count, size):
-        fields = file.unpack(layout, raw, at)
-        if file.wide:
-            kind, _, offset, address, _, length = fields
-        else:
-            kind, offset, address, _, length, _ = fields
-        segments.append(_Segment(kind, offset, address, length))
-    return tuple(segments)
+    found = (file.unpack(layout, raw, at) for at in range(0, size * count, size))
+    return tuple(_Segment(*(fields[place] for place in order)) for fields in found)
 
 
 def _dynamic(file: _File, segments: tuple[_Segment, ...], elf: Elf) -> Elf:
@@ -229,9 +224,7 @@ def _dynamic(file: _File, segments: tuple[_Segment, ...], elf: Elf) -> Elf:
         elf,
         soname=_text(strings, single[_DT_SONAME]) if _DT_SONAME in single else "",
         needed=tuple(_text(strings, at) for at in needed),
-        runpath=tuple(p for p in _text(strings, paths).split(":") if p)
-        if paths is not None
-        else (),
+        runpath=tuple(filter(None, _text(strings, paths).split(":"))) if paths is not None else (),
         inherited=paths is not None and _DT_RUNPATH not in single,
         versions=_versions(file, segments, single, strings),
     )
