@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from operator import ge
-from typing import Any
+from typing import Any, TypeVar
 
 from buildit.archive.tar.admit import member_path, path_bytes
 from buildit.digest import Digest, canonical, digest_bytes, is_hex64
@@ -15,6 +15,7 @@ from buildit.errors import IntegrityError
 from buildit.model.tree import Entry, Kind, sort_key
 
 CONTENTS_FORMAT = 1
+_T = TypeVar("_T", str, int)
 
 
 def contents_blob(entries: Iterable[Entry]) -> bytes:
@@ -104,7 +105,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         path,
         kind,
         _mode(_text(row, "mode")),
-        _number(row, "mtime"),
+        _typed(row, "mtime", int, "number"),
         uid,
         gid,
         _natural(row, "size") if file else 0,
@@ -125,22 +126,19 @@ def _mode(text: str) -> int:
     return mode
 
 
+def _typed(row: Mapping[str, Any], key: str, kind: type[_T], what: str) -> _T:
+    value = row[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{key} is no {what}")
+    return value
+
+
 def _text(row: Mapping[str, Any], key: str) -> str:
-    value = row[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is no text")
-    return value
-
-
-def _number(row: Mapping[str, Any], key: str) -> int:
-    value = row[key]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{key} is no number")
-    return value
+    return _typed(row, key, str, "text")
 
 
 def _natural(row: Mapping[str, Any], key: str) -> int:
-    value = _number(row, key)
+    value = _typed(row, key, int, "number")
     if value < 0:
         raise ValueError(f"{key} is negative")
     return value

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import BinaryIO
 
-from buildit.archive.decompress import decompressed
+from buildit.archive.compress import decompressed
 from buildit.archive.links import TOPS, merged_path
 from buildit.archive.streams import Readable, Window, read_up_to
 from buildit.archive.tar.admit import Budget, refused, shown

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from buildit.archive.beneath import Root
-from buildit.archive.decompress import AS_IT_IS, codec, decompressed
+from buildit.archive.compress import AS_IT_IS, codec, decompressed
 from buildit.archive.links import way
 from buildit.archive.streams import Prefixed, Readable, read_up_to
 from buildit.archive.tar.admit import LARGER, REPACK, Budget, refused, shown

@@ -88,9 +88,6 @@ class Window(io.RawIOBase):
         self.remaining -= len(part)
         return part
 
-    def readall(self) -> bytes:
-        return self.read(-1)
-
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         part = self.read(min(len(buffer), CHUNK))
         buffer[: len(part)] = part

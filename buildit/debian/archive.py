@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from buildit.archive.decompress import decompressed
+from buildit.archive.compress import decompressed
 from buildit.archive.tar.admit import Budget
 from buildit.debian.packages import INDEX_FORMAT, Candidate, PackageIndex, build_index
 from buildit.debian.sources_list import AptSource, paragraphs

@@ -16,7 +16,7 @@ from buildit.debian.packages import Candidate, Relation, debian_key, parse_relat
 from buildit.errors import IntegrityError, UnsatisfiableError
 from buildit.model.task import DebRef
 
-_PRIORITIES = ("required", "important", "standard", "optional", "extra")
+_PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3, "extra": 4}
 
 
 class Index(Protocol):
@@ -147,12 +147,15 @@ class _Selection:
             )
             if self._free(one) and _provides(one, relation)
         }
-        newest = [one for one in providers.values() if self._is_newest(one)]
-        return min(newest, key=lambda one: (_rank(one), one.name), default=None)
-
-    def _is_newest(self, package: Candidate) -> bool:
-        best = self._best(self._index.named(package.name), Relation(package.name))
-        return best is not None and best.version == package.version
+        newest = [
+            one
+            for one in providers.values()
+            if (best := self._best(self._index.named(one.name), Relation(one.name))) is not None
+            and best.version == one.version
+        ]
+        return min(
+            newest, key=lambda one: (_PRIORITIES.get(one.priority, 5), one.name), default=None
+        )
 
     def _free(self, package: Candidate) -> bool:
         return self._pinned.get(package.name, package.version) == package.version
@@ -209,8 +212,3 @@ def _relations(package: Candidate, *fields: str) -> Iterator[tuple[Relation, ...
 def _provides(package: Candidate, relation: Relation) -> bool:
     provided = _relations(package, package.provides)
     return any(relation.admits_provided(group[0]) for group in provided)
-
-
-def _rank(package: Candidate) -> int:
-    known = package.priority in _PRIORITIES
-    return _PRIORITIES.index(package.priority) if known else len(_PRIORITIES)

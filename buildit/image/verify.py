@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from buildit.archive.beneath import Root
+from buildit.archive.compress import decompressed
 from buildit.archive.contents import root_digest
-from buildit.archive.decompress import decompressed
 from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError

@@ -146,15 +146,8 @@ _BACK = {Action.CREATE: Action.DELETE, Action.DELETE: Action.CREATE, Action.COPY
 
 def _reversed(file: FilePatch) -> FilePatch:
     hunks = tuple(
-        replace(
-            hunk,
-            old_start=hunk.new_start,
-            old_count=hunk.new_count,
-            new_start=hunk.old_start,
-            new_count=hunk.old_count,
-            body=_swapped(hunk.body),
-        )
-        for hunk in file.hunks
+        Hunk(each.new_start, each.new_count, each.old_start, each.old_count, _swapped(each.body))
+        for each in file.hunks
     )
     binary = file.binary
     if binary is not None:

@@ -167,7 +167,7 @@ class Gate:
             return path
         gone = path
         for _ in range(MOST_LINKS):
-            link = self._link_above(gone)
+            link = next((above for above in parents(gone) if above in self._texts), None)
             if link is None:
                 break
             parts = self._texts[link].split("/")
@@ -178,14 +178,6 @@ class Gate:
         if gone != path:
             self._remark(f"member {shown(path)!r} lies below a link: it is {shown(gone)!r}")
         return gone
-
-    def _link_above(self, path: str) -> str | None:
-        above = path.rpartition("/")[0]
-        while above and above not in self._parents:
-            if above in self._texts:
-                return above
-            above = above.rpartition("/")[0]
-        return None
 
     def symlink_text(self, path: str) -> str | None:
         """The text of the link at a path that was admitted; None where it is no link."""
@@ -212,9 +204,8 @@ class Gate:
             if self._remark is None:
                 raise refused(self._archive, path, "its path appears twice")
             self._remark(f"member {shown(path)!r} is there again: the later one counts")
-        above = path.rpartition("/")[0]
-        if above != self._known_parent:
-            self._ancestors(path, above)
+        if parent(path) != self._known_parent:
+            self._ancestors(path)
         if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in (
             Kind.FILE,
             Kind.HARDLINK,
@@ -222,12 +213,13 @@ class Gate:
             reason = f"it is a hard link to {shown(entry.target)!r}, which is no earlier file"
             raise refused(self._archive, path, reason)
 
-    def _ancestors(self, path: str, above: str) -> None:
-        self._known_parent = above
-        while above and above not in self._parents:
+    def _ancestors(self, path: str) -> None:
+        self._known_parent = parent(path)
+        for above in parents(path):
+            if above in self._parents:
+                return
             kind = self._kinds.get(above)
             if kind is not None and kind is not Kind.DIRECTORY:
                 reason = f"it lies below {shown(above)!r}, which is a {kind}"
                 raise refused(self._archive, path, reason)
             self._parents.add(above)
-            above = above.rpartition("/")[0]

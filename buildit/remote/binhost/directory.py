@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from buildit.archive.decompress import decompressed
+from buildit.archive.compress import decompressed
 from buildit.archive.tar.admit import Budget
 from buildit.archive.workers import run_all
 from buildit.digest import CHUNK, BuildKey, Digest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.archive.decompress import decompressed
+from buildit.archive.compress import decompressed
 from buildit.archive.source import unpack_source
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
