@@ -18,9 +18,9 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
 from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.added import added
+from buildit.image.appspec import tag
 from buildit.image.formats.table import emit_all, format_of, output_name
 from buildit.image.merge import Rootfs
-from buildit.image.names import tag
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest

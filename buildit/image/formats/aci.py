@@ -21,14 +21,11 @@ from buildit.archive.streams import Writable, write_all
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical
 from buildit.errors import RecipeError
-from buildit.image import rules
-from buildit.image.appspec import port_name, volume_name
+from buildit.image import appspec, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members
 from buildit.image.merge import Rootfs
-from buildit.image.names import AC_IDENTIFIER, AC_NAME, ac_identifier, account_problems, machine
 from buildit.image.output import BlobPath
-from buildit.image.rules import at, list_of, rfc3339
 from buildit.model.image import App, Emission, Image
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import LARGEST_ID
@@ -86,7 +83,7 @@ def _start(manifest: Document) -> Start:
 
 def _platform(image: Image) -> dict[str, str]:
     """Labels `os` and `arch`; none for a machine that App Container has no name for."""
-    spelling = machine(image).appc
+    spelling = appspec.machine(image).appc
     return {"os": image.os, "arch": spelling} if spelling is not None else {}
 
 
@@ -117,7 +114,7 @@ def _derived(image: Image) -> dict[str, Any]:
         manifest["app"] = aci_app(image.app, image.place)
     problems = manifest_problems(manifest)
     if problems:
-        near = ac_identifier(image.name)
+        near = appspec.ac_identifier(image.name)
         raise RecipeError(
             f"no valid ACI manifest follows from the container: {problems[0]}",
             place=image.place or None,
@@ -129,16 +126,18 @@ def _derived(image: Image) -> dict[str, Any]:
 
 def _annotations(image: Image) -> dict[str, str]:
     about = {name: value for name, value in image.about if name not in _SAID}
-    written = {name: value for name, value in image.annotations if AC_IDENTIFIER.fullmatch(name)}
+    written = {
+        name: value for name, value in image.annotations if appspec.AC_IDENTIFIER.fullmatch(name)
+    }
     return {
-        "created": rfc3339(image.epoch),
+        "created": rules.rfc3339(image.epoch),
         **({"authors": image.author} if image.author else {}),
         **{_ANNOTATIONS.get(name, name): value for name, value in (about | written).items()},
     }
 
 
 def _may_be_label(name: str) -> bool:
-    return name not in _RESERVED and AC_IDENTIFIER.fullmatch(name) is not None
+    return name not in _RESERVED and appspec.AC_IDENTIFIER.fullmatch(name) is not None
 
 
 def aci_app(app: App, place: str) -> dict[str, Any]:
@@ -158,12 +157,12 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
     lists: dict[str, list[dict[str, Any]]] = {
         "environment": _pairs(dict(app.environment)),
         "mountPoints": [
-            {"name": volume_name(each), "path": each.path}
+            {"name": appspec.volume_name(each), "path": each.path}
             | ({"readOnly": True} if each.read_only else {})
             for each in app.volumes
         ],
         "ports": [
-            {"name": port_name(port), "protocol": port.protocol, "port": port.number}
+            {"name": appspec.port_name(port), "protocol": port.protocol, "port": port.number}
             for port in app.ports
         ],
     }
@@ -186,7 +185,7 @@ def _unspoken(image: Image) -> Iterator[str]:
             why = "it is taken" if name in _RESERVED else allowed
             yield f"the ACI has no label {name!r}: App Container allows other names ({why})"
     for name, _ in image.annotations:
-        if AC_IDENTIFIER.fullmatch(name) is None:
+        if appspec.AC_IDENTIFIER.fullmatch(name) is None:
             yield f"the ACI has no annotation {name!r}: App Container allows {allowed}"
     if image.app is not None and image.app.health is not None:
         yield "the ACI has no healthcheck: App Container has none"
@@ -255,14 +254,24 @@ _SEMVER = re.compile(
 )
 OS_ARCHITECTURES: Mapping[str, frozenset[str]] = {
     "linux": frozenset(
-        {"amd64", "i386", "aarch64", "aarch64_be", "armv6l", "armv7l", "armv7b"}
-        | {"ppc64", "ppc64le", "s390x"}
+        [
+            "amd64",
+            "i386",
+            "aarch64",
+            "aarch64_be",
+            "armv6l",
+            "armv7l",
+            "armv7b",
+            "ppc64",
+            "ppc64le",
+            "s390x",
+        ]
     ),
     "freebsd": frozenset({"amd64", "i386", "arm"}),
     "darwin": frozenset({"x86_64", "i386"}),
 }
-_identifier = rules.pattern_rule(AC_IDENTIFIER, "an AC identifier")
-_name = rules.pattern_rule(AC_NAME, "an AC name")
+_identifier = rules.pattern_rule(appspec.AC_IDENTIFIER, "an AC identifier")
+_name = rules.pattern_rule(appspec.AC_NAME, "an AC name")
 _strings = rules.map_of(rules.text, rules.text)
 
 
@@ -281,7 +290,7 @@ def _exec(where: str, value: object) -> rules.Problems:
     if not isinstance(value, list) or not value or not all(isinstance(a, str) for a in value):
         yield f"{where}: must be a non-empty list of strings"
     else:
-        yield from _absolute(at(where, 0), value[0])
+        yield from _absolute(rules.at(where, 0), value[0])
 
 
 def _is_version(version: str) -> bool:
@@ -299,7 +308,7 @@ def _kind(where: str, value: object) -> rules.Problems:
 
 def _no_name(where: str, value: object) -> rules.Problems:
     if isinstance(value, dict) and value.get("name") == "name":
-        yield f"{at(where, 'name')}: a label must not be called 'name'"
+        yield f"{rules.at(where, 'name')}: a label must not be called 'name'"
 
 
 def _known_platform(where: str, value: object) -> rules.Problems:
@@ -325,7 +334,7 @@ def _is_pair(member: object) -> bool:
 
 _pair: Mapping[str, rules.JsonRule] = {"name": _identifier, "value": rules.text}
 _labels = rules.all_of(
-    list_of(rules.all_of(rules.object_of(_pair), _no_name), "name"), _known_platform
+    rules.list_of(rules.all_of(rules.object_of(_pair), _no_name), "name"), _known_platform
 )
 
 
@@ -336,13 +345,13 @@ def _known_value(where: str, value: object) -> rules.Problems:
     """The values of annotations that the specification has."""
     name = value.get("name") if isinstance(value, dict) else None
     if isinstance(value, dict) and isinstance(name, str) and name in _VALUES:
-        yield from _VALUES[name](at(where, "value"), value.get("value"))
+        yield from _VALUES[name](rules.at(where, "value"), value.get("value"))
 
 
 def _last_port(where: str, value: object) -> rules.Problems:
     last = value["port"] + value.get("count", 1) - 1 if isinstance(value, dict) else 0
     if last > 65535:
-        yield f"{at(where, 'count')}: the last of the ports would be {last}"
+        yield f"{rules.at(where, 'count')}: the last of the ports would be {last}"
 
 
 _port_rules = rules.object_of(
@@ -369,7 +378,7 @@ def _limits(*, default: bool) -> rules.JsonRule:
 
     def is_default(where: str, value: object) -> rules.Problems:
         if isinstance(value, dict) and value.get("default", False) is not default:
-            yield f"{at(where, 'default')}: must be {str(default).lower()} for this resource"
+            yield f"{rules.at(where, 'default')}: must be {str(default).lower()} for this resource"
 
     request: Mapping[str, rules.JsonRule] = {} if default else {"request": _quantity}
     return rules.all_of(
@@ -379,13 +388,13 @@ def _limits(*, default: bool) -> rules.JsonRule:
 
 def _not_empty(where: str, value: object) -> rules.Problems:
     if isinstance(value, dict) and value.get("set") == []:
-        yield f"{at(where, 'set')}: must not be empty"
+        yield f"{rules.at(where, 'set')}: must not be empty"
 
 
 _capitals = rules.pattern_rule(re.compile("[A-Z]*"), "the name of an error in capitals")
-_set = rules.all_of(rules.object_of({"set": list_of(rules.text)}), _not_empty)
+_set = rules.all_of(rules.object_of({"set": rules.list_of(rules.text)}), _not_empty)
 _calls = rules.all_of(
-    rules.object_of({"set": list_of(rules.text)}, {"errno": _capitals}), _not_empty
+    rules.object_of({"set": rules.list_of(rules.text)}, {"errno": _capitals}), _not_empty
 )
 _part = rules.pattern_rule(re.compile("[^:]+"), "a part of a context")
 
@@ -424,7 +433,7 @@ def _isolator(where: str, value: object) -> rules.Problems:
     name = value.get("name")
     rule = ISOLATORS.get(name) if isinstance(name, str) else None
     if rule is None:
-        yield f"{at(where, 'name')}: {name!r} is none of {', '.join(ISOLATORS)}"
+        yield f"{rules.at(where, 'name')}: {name!r} is none of {', '.join(ISOLATORS)}"
         return
     yield from rules.object_of({"name": rules.text, "value": rule})(where, value)
 
@@ -443,10 +452,10 @@ def _account(where: str, value: object) -> rules.Problems:
     which end a field of passwd(5) and group(5)."""
     yield from rules.filled_text(where, value)
     if isinstance(value, str) and value and not value.startswith("/"):
-        yield from (f"{where}: {problem}" for problem in account_problems(value))
+        yield from (f"{where}: {problem}" for problem in appspec.account_problems(value))
 
 
-_ids = list_of(rules.whole(0, LARGEST_ID))
+_ids = rules.list_of(rules.whole(0, LARGEST_ID))
 """Stricter than actool: what the kernel has no id for is refused."""
 _variable = rules.pattern_rule(
     re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*"), "a name of an environment variable"
@@ -456,15 +465,17 @@ _app = rules.object_of(
     {"exec": _exec, "user": _account, "group": _account},
     {
         "workingDirectory": _absolute,
-        "environment": list_of(rules.object_of({"name": _variable, "value": rules.text}), "name"),
+        "environment": rules.list_of(
+            rules.object_of({"name": _variable, "value": rules.text}), "name"
+        ),
         "supplementaryGIDs": _ids,
         "supplementaryGids": _ids,  # as the example in the specification spells it
-        "eventHandlers": list_of(rules.object_of({"name": _event, "exec": _exec}), "name"),
-        "mountPoints": list_of(
+        "eventHandlers": rules.list_of(rules.object_of({"name": _event, "exec": _exec}), "name"),
+        "mountPoints": rules.list_of(
             rules.object_of({"name": _name, "path": _absolute}, {"readOnly": rules.boolean}), "name"
         ),
-        "ports": list_of(_port, "name"),
-        "isolators": rules.all_of(list_of(_isolator), _isolators_agree),
+        "ports": rules.list_of(_port, "name"),
+        "isolators": rules.all_of(rules.list_of(_isolator), _isolators_agree),
         "userAnnotations": _strings,
         "userLabels": _strings,
     },
@@ -480,9 +491,9 @@ _document = rules.object_of(
     {
         "labels": _labels,
         "app": _app,
-        "dependencies": list_of(_dependency),
-        "pathWhitelist": list_of(_absolute),
-        "annotations": list_of(rules.all_of(rules.object_of(_pair), _known_value), "name"),
+        "dependencies": rules.list_of(_dependency),
+        "pathWhitelist": rules.list_of(_absolute),
+        "annotations": rules.list_of(rules.all_of(rules.object_of(_pair), _known_value), "name"),
     },
 )
 

@@ -19,27 +19,10 @@ from buildit.archive.compress import compress_layer
 from buildit.archive.tar.write import TarWriter
 from buildit.archive.workers import run_all
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
-from buildit.image import rules
+from buildit.image import appspec, output, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
-from buildit.image.names import (
-    account_problems,
-    file_reference,
-    machine,
-    reference,
-    signal_problems,
-    tag,
-)
-from buildit.image.output import (
-    COPIERS,
-    BlobPath,
-    copy_blob,
-    make_layout,
-    open_blob,
-    write_documents,
-)
-from buildit.image.rules import rfc3339
 from buildit.model.image import App, Architecture, Emission, Health, Image
 from buildit.store.blobs import checked_stream
 
@@ -59,7 +42,7 @@ def _config(image: Image) -> dict[str, Any]:
     Raises:
         RecipeError: the user's document breaks a rule, or says another platform.
     """
-    base = {"created": rfc3339(image.epoch), **_platform(image)}
+    base = {"created": rules.rfc3339(image.epoch), **_platform(image)}
     if image.content:
         hint = " (image-spec config.md), or leave it out: then `app` decides"
         judge = partial(config_problems, platform=_platform(image))
@@ -72,7 +55,7 @@ def _config(image: Image) -> dict[str, Any]:
 
 
 def _platform(image: Image) -> dict[str, Any]:
-    kind = machine(image)
+    kind = appspec.machine(image)
     variant = {"variant": kind.oci_variant} if kind.oci_variant else {}
     return {"architecture": kind.oci, "os": image.os, **variant}
 
@@ -118,7 +101,7 @@ def _start(config: Document) -> Start:
 
 def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
     """All documents of the layout; a media type is always written, so that nothing is guessed."""
-    created = rfc3339(image.epoch)
+    created = rules.rfc3339(image.epoch)
     encoded = canonical(
         {
             **config,
@@ -143,7 +126,7 @@ def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[
     """image-spec manifest.md."""
     media_type = LAYER_TYPE + SUFFIXES[OCI.codec(image)]
     annotations = {
-        "org.opencontainers.image.created": rfc3339(image.epoch),
+        "org.opencontainers.image.created": rules.rfc3339(image.epoch),
         "org.opencontainers.image.title": image.name,
         "org.opencontainers.image.version": image.version,
         **({"org.opencontainers.image.authors": image.author} if image.author else {}),
@@ -166,8 +149,8 @@ def _index(image: Image, config: Document, manifest: bytes) -> dict[str, object]
         **_descriptor(MANIFEST_TYPE, digest_bytes(manifest), len(manifest)),
         "platform": {**_platform(image), "os": config["os"]},
         "annotations": {
-            "io.containerd.image.name": reference(image),
-            "org.opencontainers.image.ref.name": tag(image.version),
+            "io.containerd.image.name": appspec.reference(image),
+            "org.opencontainers.image.ref.name": appspec.tag(image.version),
         },
     }
     return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]}
@@ -177,16 +160,18 @@ def _descriptor(media_type: str, digest: Digest, size: int) -> dict[str, object]
     return {"mediaType": media_type, "digest": oci_digest(digest), "size": size}
 
 
-def _write(image: Image, config: Document, rootfs: Rootfs, blob: BlobPath, fresh: Path) -> Emission:
+def _write(
+    image: Image, config: Document, rootfs: Rootfs, blob: output.BlobPath, fresh: Path
+) -> Emission:
     """Write the layout as a directory.
 
     Raises:
         StoreError, IntegrityError: a blob of the store is missing or damaged.
         OSError: the directory cannot be written.
     """
-    place = LayerPlace(blob, make_layout(fresh), OCI.codec(image))
+    place = LayerPlace(blob, output.make_layout(fresh), OCI.codec(image))
     plan = _plan(image, config, write_layers(rootfs, image.epoch, place))
-    write_documents(fresh, plan.documents)
+    output.write_documents(fresh, plan.documents)
     digest = Digest(plan.digest)
     return Emission(fresh, image.format, digest, oci_digest(digest), rootfs.notices)
 
@@ -198,7 +183,7 @@ class LayerPlace:
     `codec` is none, gzip or zstd.
     """
 
-    store: BlobPath
+    store: output.BlobPath
     directory: Path
     codec: str
 
@@ -245,7 +230,7 @@ def write_layers(
     names = [tuple(layer.diff_id for layer in layers[part.start : part.stop]) for part in groups]
     once = dict(zip(names, groups, strict=True))
     works = [partial(_layer, rootfs, part, place) for part in once.values()]
-    written = dict(zip(once, run_all(works, COPIERS), strict=True))
+    written = dict(zip(once, run_all(works, output.COPIERS), strict=True))
     titles = [", ".join(layer.title for layer in layers[part.start : part.stop]) for part in groups]
     named = [replace(written[name], title=title) for name, title in zip(names, titles, strict=True)]
     return (*named, _directories(rootfs, epoch, place))
@@ -261,9 +246,9 @@ def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
     forms += [(each.codec, each.digest, each.size) for each in layer.encodings]
     for codec, digest, size in forms:
         if codec == place.codec and (codec == "none" or place.store(digest).exists()):
-            copy_blob(place.store, digest, size, layer.title, place.directory / digest)
+            output.copy_blob(place.store, digest, size, layer.title, place.directory / digest)
             return LayerBlob(layer.diff_id, digest, size, layer.title)
-    descriptor = open_blob(place.store, layer.diff_id, layer.size, layer.title)
+    descriptor = output.open_blob(place.store, layer.diff_id, layer.size, layer.title)
     with checked_stream(open(descriptor, "rb"), layer.diff_id, lambda: None) as source:
         return _compressed(source, unnamed, layer.diff_id, layer.title, place)
 
@@ -345,7 +330,7 @@ def _empty(where: str, value: object) -> rules.Problems:
 def _account_problems(user: str) -> Iterator[str]:
     """`user`, `uid`, `user:group`, `uid:gid`, or mixed."""
     for part in user.split(":", 1):
-        yield from account_problems(part)
+        yield from appspec.account_problems(part)
 
 
 def _is_port(port: str) -> bool:
@@ -400,29 +385,22 @@ _count = rules.whole(0, _LARGEST)
 _nanoseconds = rules.all_of(_count, _long_enough)
 _health_rules: Mapping[str, rules.JsonRule] = {
     "Test": rules.nothing_or(rules.all_of(rules.list_of(rules.text), _test_words)),
-    "Interval": _nanoseconds,
-    "Timeout": _nanoseconds,
-    "StartPeriod": _nanoseconds,
-    "StartInterval": _nanoseconds,
+    **dict.fromkeys(("Interval", "Timeout", "StartPeriod", "StartInterval"), _nanoseconds),
     "Retries": _count,
 }
 _section_rules: Mapping[str, rules.JsonRule] = {
     "User": rules.text_without(_account_problems),
     "ExposedPorts": rules.nothing_or(rules.map_of(_port, _empty)),
     "Env": rules.nothing_or(rules.all_of(_pairs, _single_names)),
-    "Entrypoint": _words,
-    "Cmd": _words,
+    **dict.fromkeys(("Entrypoint", "Cmd", "OnBuild", "Shell"), _words),
     "Volumes": rules.nothing_or(rules.map_of(_volume, _empty)),
     "WorkingDir": rules.text_without(_directory_problems),
     "Labels": rules.nothing_or(rules.map_of(_label, rules.text)),
-    "StopSignal": rules.text_without(signal_problems),
+    "StopSignal": rules.text_without(appspec.signal_problems),
     "ArgsEscaped": rules.boolean,
-    "Memory": _count,
+    **dict.fromkeys(("Memory", "CpuShares"), _count),
     "MemorySwap": rules.whole(-1, _LARGEST),
-    "CpuShares": _count,
     "Healthcheck": rules.nothing_or(rules.object_of({}, _health_rules)),
-    "OnBuild": _words,
-    "Shell": _words,
 }
 _document = rules.object_of(
     {},
@@ -448,6 +426,6 @@ OCI = Format(
     start=_start,
     plan=_plan,
     write=_write,
-    stem=file_reference,
+    stem=appspec.file_reference,
     directory=True,
 )
