@@ -157,6 +157,8 @@ def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
             continue
         if closest is None or len(found) < len(closest):
             closest = found
+        if len(closest) == 1:
+            break  # no other is closer
     if closest is None:
         return "first build"
     if not closest:
