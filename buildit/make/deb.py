@@ -35,7 +35,6 @@ from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import RuleInput, Rules, left_out
 from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store
-from buildit.store.durable import store_error
 
 RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
 """As `sys-apps/baselayout` has them, too."""
@@ -58,13 +57,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         IntegrityError, BuildError, StoreError, Interrupted: as `makers.make_task`.
     """
     del at_hand
-    try:
-        return _made(task, place, work / "out")
-    except OSError as error:
-        raise store_error(error, work) from error
-
-
-def _made(task: Task, place: BuildPlace, out: Path) -> Made:
+    out = work / "out"
     out.mkdir()
     members: list[Entry] = []
     with place.store.seekable(task.inputs.debs[0].digest) as deb, Root.open(out) as into:

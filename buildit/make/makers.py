@@ -21,6 +21,7 @@ from buildit.model.plan import Toolchain
 from buildit.model.task import Inputs, Task
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
+from buildit.store.durable import store_error
 
 if TYPE_CHECKING:
     from buildit.make.deb import Debs
@@ -111,6 +112,8 @@ def make_task(task: Task, at_hand: AtHand, place: BuildPlace) -> Artifact:
     work = place.store.scratch(f"build-{task.key[:16]}")
     try:
         made = kind_of(task).maker().make(task, at_hand, place, work)
+    except OSError as error:
+        raise store_error(error, work) from error
     finally:
         if work.exists():
             place.store.discard(work)

@@ -35,7 +35,7 @@ from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import Phase
 from buildit.store.blobs import Batch, CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished, store_error
+from buildit.store.durable import Vanished
 from buildit.store.failures import FailedBuild, forget_failure, keep_failure
 
 TREES = "trees"
@@ -65,9 +65,9 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     """
     try:
         return _made(task, at_hand, place, work)
-    except OSError as error:
+    except OSError:
         _check_place(place.store, work, ())
-        raise store_error(error, work) from error
+        raise
 
 
 def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
