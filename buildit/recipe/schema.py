@@ -9,11 +9,14 @@ A model's own validators raise `LeafError` (or any ValueError); `recipe.schema` 
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 from collections.abc import Callable
 from collections.abc import Mapping as Map
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, Self, TypeVar, cast
 
 from pydantic import (
@@ -22,6 +25,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     Tag,
     TypeAdapter,
@@ -29,7 +33,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
@@ -59,7 +63,6 @@ class Model(BaseModel):
         extra="forbid",
         alias_generator=spelled,
         populate_by_name=True,
-        use_attribute_docstrings=True,
         defer_build=True,
     )
 
@@ -67,6 +70,26 @@ class Model(BaseModel):
     def keys(cls) -> tuple[str, ...]:
         """The keys that a user may write, in the order of the fields."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """With the descriptions, which are read here: to read them at import, as pydantic can, is a
+        tenth of what a plan of nothing yet known takes."""
+        made = handler(core)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for owner in reversed(cls.__mro__[: cls.__mro__.index(Model)]):
+            body = ast.parse(inspect.getsource(owner)).body[0]
+            assert isinstance(body, ast.ClassDef)  # noqa: S101 - models stand at the top
+            for one, below in pairwise(body.body):
+                match one, below:
+                    case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                        key = cls.model_fields[name].alias or name
+                        properties[key]["description"] = inspect.cleandoc(text)
+                    case _:
+                        pass
+        return made
 
     @model_validator(mode="wrap")
     @classmethod
