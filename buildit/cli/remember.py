@@ -6,7 +6,6 @@ of a run during which one of them changed.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -107,11 +106,10 @@ def keep_run(
     name = stamp_of_build(argv)
     if name is None:
         return
-    try:
-        files = list(json.loads(Path(stamp.stamp_path(plan_stamp)).read_bytes())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    planned = stamp.rows(plan_stamp)
+    if planned is None:
         return
-    files += stamp.record(Path(path) for path in synced)
+    files = planned + stamp.record(Path(path) for path in synced)
     for path, seen, _ in files:
         written = os.path.basename(path) == LOCK and "--locked" not in argv  # by the run itself
         if not written and stamp.changed_since(seen, started):

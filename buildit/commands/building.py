@@ -1,22 +1,26 @@
-"""Build and publish a container: obtain its artifacts, stack their layers, emit its images."""
+"""Build and publish a container: obtain its artifacts, stack their layers, emit its images.
+
+A run that finds something in the store corrupt, or gone, has it made anew and goes on: a blob that
+is not what its name says is set aside; then the store misses it, and the same run, begun again,
+fetches or builds what it misses. Whatever is sound stays as it is.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from buildit.commands.locking import differing, with_outputs, write_lock
-from buildit.commands.mending import rechecking, refetch, until_whole
 from buildit.commands.preparing import Prepared, keep_plan, lock, prepare, run_of, with_synced
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
 from buildit.commands.run import Options, Run
 from buildit.commands.statement import image_statement, keep_image, kept_emission, last_identifier
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
-from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
+from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
 from buildit.image.added import added
 from buildit.image.appspec import tag
 from buildit.image.formats.table import emit_all, format_of, output_name
@@ -24,9 +28,12 @@ from buildit.image.merge import Rootfs
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest
+from buildit.model.plan import ContainerPlan
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import Task
+from buildit.model.task import DebRef, Task
 from buildit.store.blobs import CorruptBlob
+from buildit.store.cas import Store
+from buildit.store.durable import Vanished
 from buildit.trust.policy import unused
 
 if TYPE_CHECKING:
@@ -310,6 +317,110 @@ class _Work:
         from buildit.commands.publish import publish
 
         plan, run = self.prepared.plan, self.run
-        refetch(plan, self.fetching, self.lost)
+        if self.lost:  # what is only published needs no build
+            self.fetching().bring_again(self.lost, plan.tasks, _debs(plan).values())
         openpgp = run.config.trust.keys.openpgp
         return publish(plan, self.tasks.named, run.remotes, openpgp, emissions)
+
+
+# -- what is corrupt in the store, or gone, is made anew
+
+_Made = TypeVar("_Made")
+
+MOST_LOSSES = 3
+"""How often something may vanish in one run: more is a store that is deleted on purpose."""
+
+
+@dataclass(slots=True)
+class _Once:
+    """Reports on, but what a run says at its beginning only once, however often it begins."""
+
+    report: Reporter
+    again: bool = False
+    _said: list[Event] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
+            if self.again and event in self._said:
+                return
+            self._said.append(event)
+        self.report(event)
+
+
+def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Reporter) -> _Made:
+    """What `run` makes; begun again where the store was not whole, each time with the digests of
+    all blobs that were lost so far.
+
+    Raises:
+        CorruptBlob: the same blob is wrong again: the disk or the memory is at fault.
+        Vanished: things vanish faster than they are made.
+        BuilditError: what `run` raises.
+    """
+    once = _Once(report)
+    lost: set[Digest] = set()
+    vanished = 0
+    while True:
+        try:
+            return run(once, frozenset(lost))
+        except CorruptBlob as error:
+            if error.digest in lost:
+                raise
+            lost.add(error.digest)
+            say = f"{error.message}, and is fetched or built anew"
+            once(Notice(say, warning=True))
+        except Vanished as error:
+            vanished += 1
+            if vanished > MOST_LOSSES:
+                raise
+            once(Notice(f"{error}; it is made anew", warning=True))
+        once.again = True
+
+
+@contextmanager
+def rechecking(
+    plan: ContainerPlan, store: Store, done: Mapping[BuildKey, Artifact]
+) -> Iterator[None]:
+    """Where a blob turns out to be corrupt, look at all that is at hand (`done`) for the plan, so
+    that one more beginning is enough; and say whose it is.
+
+    Raises:
+        CorruptBlob: as it came, with a name for people.
+    """
+    try:
+        yield
+    except CorruptBlob as error:
+        names: dict[Digest, str] = {}
+        for artifact in done.values():
+            names |= _made_blobs(artifact)
+        for digest in names:
+            store.recheck(digest)
+        name = (_input_blobs(plan) | names).get(error.digest, error.what)
+        raise CorruptBlob(error.digest, name) from error
+
+
+def _made_blobs(artifact: Artifact) -> dict[Digest, str]:
+    """What people call the blobs of an artifact."""
+    label = f"{artifact.name}-{artifact.version}"
+    found = {artifact.record: f"the record of {label}"}
+    for name, output in artifact.outputs.items():
+        found[output.contents] = f"the list of the files of {label} ({name})"
+        for digest in (output.diff_id, *(form.digest for form in output.encodings)):
+            found[digest] = f"the layer of {label} ({name})"
+    return found
+
+
+def _input_blobs(plan: ContainerPlan) -> dict[Digest, str]:
+    """What people call the blobs that a plan's tasks are made from."""
+    found = {digest: deb.path.rpartition("/")[2] for digest, deb in _debs(plan).items()}
+    for node in plan.tasks:
+        found |= dict.fromkeys(node.inputs.blobs, f"a patch or file of {node.label}")
+    for node in plan.tasks:
+        found |= {one.digest: f"{one.name} of {node.label}" for one in node.inputs.sources}
+    return found
+
+
+def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
+    found = {deb.digest: deb for deb in plan.toolchain.debs}
+    for node in plan.tasks:
+        found |= {deb.digest: deb for deb in node.inputs.debs}
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from buildit.commands.realise import LookedUp, agrees, look_around
@@ -70,69 +70,56 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
     Raises:
         StoreError: the store cannot be read.
     """
-    labels = {node.key: node.label for node in plan.tasks}
-    look = _Look(store, remotes, labels)
     nodes = {node.key: node for node in plan.tasks}
-    state = look_around(nodes, plan.roots, look.find, LookedUp())
-    missing = [node for node in plan.tasks if node.key in state.missing]
-    perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
-    found = tuple(_outlook(node, state, look, perhaps) for node in plan.tasks)
-    return Forecast(found, tuple(_fetches(missing, plan, store)))
+    labels = {node.key: node.label for node in plan.tasks}
+    binhosts: dict[BuildKey, str] = {}
 
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    store: Store
-    remotes: Remotes
-    labels: Mapping[BuildKey, str]
-    binhosts: dict[BuildKey, str] = field(default_factory=dict)
-
-    def find(self, node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+    def find(node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "built against others"
 
-        found = lookup(self.store, node.key, suits, self.remotes.policy.doubts)
+        found = lookup(store, node.key, suits, remotes.policy.doubts)
         if found is not None:
             return found
-        for host in self.remotes.binhosts():
+        for host in remotes.binhosts():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
                     if suits(claim.artifact) is None:
-                        self.binhosts[node.key] = host.name
+                        binhosts[node.key] = host.name
                         return claim.artifact
         return None
 
+    state = look_around(nodes, plan.roots, find, LookedUp())
+    missing = [node for node in plan.tasks if node.key in state.missing]
+    perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
 
-def _outlook(node: Task, state: LookedUp, look: _Look, perhaps: Collection[Digest]) -> Outlook:
-    if node.key in state.missing:
-        if not kind_of(node).builds:
-            return Outlook(node, State.UNPACK)
-        return Outlook(node, State.BUILD, reason(node, look.store, look.labels))
-    if node.key in look.binhosts:
-        return Outlook(node, State.BINHOST, look.binhosts[node.key])
-    if node.key in state.found:
-        return Outlook(node, State.STORE)
-    return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
+    def outlook(node: Task) -> Outlook:
+        if node.key in state.missing:
+            if not kind_of(node).builds:
+                return Outlook(node, State.UNPACK)
+            return Outlook(node, State.BUILD, reason(node, store, labels))
+        if node.key in binhosts:
+            return Outlook(node, State.BINHOST, binhosts[node.key])
+        if node.key in state.found:
+            return Outlook(node, State.STORE)
+        return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
+
+    return Forecast(tuple(map(outlook, plan.tasks)), tuple(_fetches(missing, plan, store)))
 
 
 def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lacking]:
     """As `commands.fetching` would: sources, patches at URLs, .debs, a toolchain to build in."""
     wanted: dict[Digest, Lacking] = {}
+    debs: list[DebRef] = []
     for node in missing:
-        for source in node.inputs.sources:
-            wanted[source.digest] = Lacking(source.name, source.digest)
-        for patch in node.inputs.patches:
-            wanted[patch.digest] = Lacking(patch.url, patch.digest)
-        for deb in node.inputs.debs:
-            wanted[deb.digest] = _deb(deb)
-    tree = store.root / "trees" / plan.toolchain.identity
-    if missing and not store.trees.is_whole(tree):
-        wanted |= {deb.digest: _deb(deb) for deb in plan.toolchain.debs}
+        wanted |= {one.digest: Lacking(one.name, one.digest) for one in node.inputs.sources}
+        wanted |= {one.digest: Lacking(one.url, one.digest) for one in node.inputs.patches}
+        debs += node.inputs.debs
+    if missing and not store.trees.is_whole(store.root / "trees" / plan.toolchain.identity):
+        debs += plan.toolchain.debs
+    for deb in debs:
+        wanted[deb.digest] = Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)
     return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
-
-
-def _deb(deb: DebRef) -> Lacking:
-    return Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)
 
 
 def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:

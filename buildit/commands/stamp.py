@@ -171,47 +171,54 @@ def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None
             stream.write(json.dumps(kept, separators=(",", ":")).encode())
 
 
-def read(file_name: str) -> dict[str, Any] | None:
-    """The result kept under a question, where all that it came from is unchanged."""
+def _kept(file_name: str) -> dict[str, Any]:
+    """A stamp as it lies there; empty where there is none."""
     try:
         with open(stamp_path(file_name), "rb") as stream:
-            stamp = json.load(stream)
+            found = json.load(stream)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read(file_name: str) -> dict[str, Any] | None:
+    """The result kept under a question, where all that it came from is unchanged."""
+    stamp = _kept(file_name)
+    try:
         if stamp["format"] != FORMAT or stamp["code"] != code_stamp():
             return None
-        if not unchanged(stamp["files"]):
-            return None
-        result = stamp["result"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        result = stamp["result"] if unchanged(stamp["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return result if isinstance(result, dict) else None
 
 
 def last(file_name: str) -> dict[str, Any]:
     """The result kept under a question, whatever has changed since; empty where there is none."""
-    try:
-        with open(stamp_path(file_name), "rb") as stream:
-            result = json.load(stream)["result"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    result = _kept(file_name).get("result")
     return result if isinstance(result, dict) else {}
+
+
+def rows(file_name: str) -> list[list[Any]] | None:
+    """What the result of a question came from, as it was then; None where there is none."""
+    found = _kept(file_name).get("files")
+    return found if isinstance(found, list) else None
 
 
 def renew(file_name: str, result: dict[str, Any]) -> None:
     """Keep another result under a question whose files are as they were."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        with open(stamp_path(file_name), "rb") as stream:
-            rows = json.load(stream)["files"]
-        write(file_name, rows, result)
+    files = rows(file_name)
+    if files is not None:
+        write(file_name, files, result)
 
 
 def record_anew(file_name: str, path: Path) -> None:
     """Keep a result although one of its files changed: this process did that, and knows why."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        with open(stamp_path(file_name), "rb") as stream:
-            kept = json.load(stream)
+    with suppress(ValueError, KeyError, TypeError):
         [row] = record([path])
-        rows = [row if each[0] == row[0] else each for each in kept["files"]]
-        write(file_name, rows, kept["result"])
+        files = [row if each[0] == row[0] else each for each in rows(file_name) or ()]
+        if files:
+            write(file_name, files, _kept(file_name)["result"])
 
 
 def forget(file_name: str) -> None:
