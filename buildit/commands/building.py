@@ -23,7 +23,7 @@ from buildit.errors import IntegrityError, StoreError
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
 from buildit.image.added import added
 from buildit.image.appspec import tag
-from buildit.image.formats.table import emit_all, format_of, output_name
+from buildit.image.formats.table import emit_all, format_of, output_name, start_of
 from buildit.image.merge import Rootfs
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
@@ -250,9 +250,9 @@ class _Work:
                 debs.append((self.done[key], name))
         waived = starting.waived_needs(builds)
         for one in images:
-            started = starting.started_by(one)
-            if started is not None:
-                starting.check_starts(tree, *started, waived, one.place)
+            start = start_of(one)
+            if start.program is not None:
+                starting.check_starts(tree, start.program, start.environment, waived, one.place)
         for remark in starting.remarks(tree, debs):
             self.place.report(Notice(remark, warning=True))
 

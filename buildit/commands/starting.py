@@ -17,7 +17,6 @@ from typing import BinaryIO, cast
 from buildit.archive.links import way
 from buildit.errors import RecipeError
 from buildit.image.appspec import program_problem
-from buildit.image.formats.table import start_of
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs
 from buildit.image.output import BlobPath
@@ -34,7 +33,7 @@ from buildit.make.capture.needs import described, library_directories, looks, ne
 from buildit.make.capture.shebang import LINE_BYTES, fault, interpreters, is_meant
 from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
-from buildit.model.image import Image, LayerKind
+from buildit.model.image import LayerKind
 from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 
@@ -71,13 +70,9 @@ class ImageTree:
         kind, _, name = need.partition(":")
         if kind == "soname":
             places = (*directories, *self.system(()))
-            return any(self.file(f"{one}/{name}") for one in places) or self.has_named(name)
+            return any(self.file(f"{one}/{name}") for one in places) or name in self.names
         end = way(name, self.find).end
         return end == "" or (end is not None and self.find(end) is not None)
-
-    def has_named(self, name: str) -> bool:
-        """Whether some file or link has a name, wherever it lies."""
-        return name in self.names
 
     def system(self, first: Sequence[str]) -> tuple[str, ...]:
         """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
@@ -93,17 +88,6 @@ def image_tree(rootfs: Rootfs, blob: BlobPath, platform: Platform) -> ImageTree:
     """The merged tree of an image, with the bytes that `blob` finds."""
     names = frozenset(path.rpartition("/")[2] for path in rootfs.tree)
     return ImageTree(rootfs.tree, Contents(rootfs, blob), platform, names)
-
-
-def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
-    """The absolute path of the program that an image runs, and its environment; None where there
-    is none.
-
-    Raises:
-        RecipeError: the image breaks a rule of its format.
-    """
-    start = start_of(image)
-    return None if start.program is None else (start.program, start.environment)
 
 
 def check_starts(
@@ -212,7 +196,7 @@ class _Start:
 
     def _cached(self, soname: str) -> bool:
         """Whether a cache of the loader's own may name the library; it is not read."""
-        return _CACHE in self.tree.members and self.tree.has_named(soname)
+        return _CACHE in self.tree.members and soname in self.tree.names
 
     def _reached(self, file: str, elf: Elf, system: Sequence[str]) -> dict[str, Elf]:
         """The file and all libraries that it may load, however deep."""
@@ -241,13 +225,8 @@ class _Start:
 
 def waived_needs(packages: Sequence[Artifact]) -> frozenset[str]:
     """What packages need, nothing provides, and their recipes accept."""
-    return frozenset(
-        need
-        for artifact in packages
-        for output in artifact.outputs.values()
-        for need in output.needs
-        if need not in output.providers
-    )
+    outputs = (output for artifact in packages for output in artifact.outputs.values())
+    return frozenset(need for one in outputs for need in one.needs if need not in one.providers)
 
 
 def remarks(tree: ImageTree, members: Sequence[tuple[Artifact, str]]) -> Iterator[str]:
@@ -255,10 +234,13 @@ def remarks(tree: ImageTree, members: Sequence[tuple[Artifact, str]]) -> Iterato
 
     `members` are the .debs: their own packages were refused where something is missing.
     """
-    debs = [
-        f"{artifact.name}: {shortened([*map(described, lacking)])}"
-        for artifact, lacking in _lacking_of_debs(tree, members)
-    ]
+    debs = []
+    for artifact, name in members:
+        one = artifact.outputs.get(name)
+        unmet_needs = [need for need in one.needs if need not in one.providers] if one else []
+        lacking = [described(need) for need in unmet_needs if not tree.gives(need, ())]
+        if lacking:
+            debs.append(f"{artifact.name}: {shortened(lacking)}")
     if debs:
         first, *others = debs
         name = first.partition(":")[2].partition(":")[0]
@@ -279,31 +261,15 @@ def shortened(words: Sequence[str]) -> str:
     return f"{', '.join(words[:FEW])}{more}"
 
 
-def _lacking_of_debs(
-    tree: ImageTree, members: Sequence[tuple[Artifact, str]]
-) -> Iterator[tuple[Artifact, tuple[str, ...]]]:
-    """The .debs of an image whose files need what is not in it, and what."""
-    for artifact, name in members:
-        output = artifact.outputs.get(name)
-        if output is None:
-            continue
-        lacking = [need for need in output.needs if need not in output.providers]
-        still = tuple(need for need in lacking if not tree.gives(need, ()))
-        if still:
-            yield artifact, still
-
-
 def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
     """What programs need that no package brought: `/srv/run.sh needs /bin/bash`."""
     layers = tree.contents.rootfs.layers
     for path, member in tree.members.items():
         entry = member.entry
-        own = (
-            member.layer >= 0
-            and member.source == path
-            and layers[member.layer].kind is LayerKind.STEP
-        )
-        if not own or entry.kind is not Kind.FILE or not entry.mode & 0o111:
+        if member.layer < 0 or member.source != path:
+            continue
+        synced = layers[member.layer].kind is LayerKind.STEP
+        if not synced or entry.kind is not Kind.FILE or not entry.mode & 0o111:
             continue
         looked = looks((entry,), lambda one: tree.open(one.path))
         needs = needs_of((entry,), looked, tree.platform)

@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from buildit.commands.starting import (
-    ImageTree,
-    check_starts,
-    image_tree,
-    remarks,
-    started_by,
-    waived_needs,
-)
+from buildit.commands.starting import ImageTree, check_starts, image_tree, remarks, waived_needs
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
-from buildit.image.formats.table import rootfs_of
+from buildit.image.formats.table import rootfs_of, start_of
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, LayerKind
 from buildit.model.platform import PLATFORMS
@@ -173,6 +166,11 @@ def test_a_program_that_is_not_there_is_answered_with_those_like_it(blobs: BlobD
 
 def aci_image(blobs: BlobDirectory, form: str, content: str) -> Image:
     return replace(image((blobs.layer("x", [PROGRAM]),), form), app=None, content=content)
+
+
+def started_by(image: Image) -> tuple[str, Mapping[str, str]] | None:
+    start = start_of(image)
+    return None if start.program is None else (start.program, start.environment)
 
 
 def test_the_program_is_that_of_the_app_or_of_the_users_own_manifest(blobs: BlobDirectory) -> None:
