@@ -106,7 +106,7 @@ def keep_run(
     name = stamp_of_build(argv)
     if name is None:
         return
-    planned = stamp.rows(plan_stamp)
+    planned = stamp.files_of(plan_stamp)
     if planned is None:
         return
     files = planned + stamp.record(Path(path) for path in synced)

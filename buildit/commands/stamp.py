@@ -199,7 +199,7 @@ def last(file_name: str) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def rows(file_name: str) -> list[list[Any]] | None:
+def files_of(file_name: str) -> list[list[Any]] | None:
     """What the result of a question came from, as it was then; None where there is none."""
     found = _kept(file_name).get("files")
     return found if isinstance(found, list) else None
@@ -207,7 +207,7 @@ def rows(file_name: str) -> list[list[Any]] | None:
 
 def renew(file_name: str, result: dict[str, Any]) -> None:
     """Keep another result under a question whose files are as they were."""
-    files = rows(file_name)
+    files = files_of(file_name)
     if files is not None:
         write(file_name, files, result)
 
@@ -216,7 +216,7 @@ def record_anew(file_name: str, path: Path) -> None:
     """Keep a result although one of its files changed: this process did that, and knows why."""
     with suppress(ValueError, KeyError, TypeError):
         [row] = record([path])
-        files = [row if each[0] == row[0] else each for each in rows(file_name) or ()]
+        files = [row if each[0] == row[0] else each for each in files_of(file_name) or ()]
         if files:
             write(file_name, files, _kept(file_name)["result"])
 
