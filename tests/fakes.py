@@ -33,18 +33,12 @@ class FakeTransport:
     """
 
     def __init__(
-        self,
-        bodies: Mapping[str, bytes | LocationError],
-        *,
-        ranges: bool = True,
-        chunk: int = 7,
-        content_type: str = "application/octet-stream",
+        self, bodies: Mapping[str, bytes | LocationError], *, ranges: bool = True, chunk: int = 7
     ) -> None:
         self.bodies = dict(bodies)
         self.asked: list[tuple[str, int]] = []
         self._ranges = ranges
         self._chunk = chunk
-        self._content_type = content_type
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
@@ -55,7 +49,7 @@ class FakeTransport:
         check_cap(url, len(body), cap)
         start = offset if self._ranges and offset <= len(body) else 0
         chunks = (body[at : at + self._chunk] for at in range(start, len(body), self._chunk))
-        yield Response(chunks, start, len(body), self._content_type, lambda: None)
+        yield Response(chunks, start, len(body), lambda: None)
 
     def close(self) -> None:
         return
@@ -111,7 +105,7 @@ class MemoryFiles:
             raise LocationError(url, "no such file", absent=True)
         body = self.files[path]
         check_cap(url, len(body), cap)
-        yield Response(iter((body[offset:],)), offset, len(body), "", lambda: None)
+        yield Response(iter((body[offset:],)), offset, len(body), lambda: None)
 
     def close(self) -> None:
         return

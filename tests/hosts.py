@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Repository
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
-from buildit.remote.binhost.protocols import Remote
+from buildit.remote.binhost.protocols import Remote, WantedBlob
 from buildit.remote.binhost.push import Push, Pushed
 from buildit.remote.transport import LocalTransport, Transport
 from buildit.store.cas import Store
@@ -45,6 +46,12 @@ def directory(root: Path) -> DirectoryRemote:
     return DirectoryRemote(Directory(str(root)), LocalTransport(follow=False))
 
 
+def pull_blobs(host: Binhost, wanted: Sequence[WantedBlob], store: Store) -> int:
+    """Take blobs by themselves, as no pull of an artifact does; how many came."""
+    with store.batch() as batch:
+        return host.remote.get(wanted, store, batch)
+
+
 @dataclass(frozen=True, slots=True)
 class FileBinhost:
     """A directory that is pulled from and pushed to under one policy."""
@@ -62,7 +69,8 @@ class FileBinhost:
         return self.binhost.pull(key, store)
 
     def pull_blob(self, digest: Digest, store: Store, limit: int) -> bool:
-        return self.binhost.pull_blob(digest, store, limit)
+        wanted = WantedBlob(digest, None, limit, optional=True)
+        return pull_blobs(self.binhost, (wanted,), store) == 1
 
     def push(self, key: BuildKey, store: Store) -> Pushed:
         there = directory(self.root)

@@ -121,8 +121,7 @@ def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:
     return bases
 
 
-def no_mirrors(name: str) -> tuple[str, ...]:
-    raise RecipeError(f"unknown mirror list {name!r}", hint="name it under `mirrors:`")
+no_mirrors = listed_mirrors({})
 
 
 def locations(urls: tuple[str, ...], mirrors: Mirrors) -> Iterator[str]:

@@ -77,7 +77,6 @@ class Response:
     chunks: Iterator[bytes]
     offset: int
     total: int | None
-    content_type: str
     abort: Callable[[], None]
 
 
@@ -155,7 +154,7 @@ class LocalTransport:
             start = offset if offset <= size else 0
             stream.seek(start)
             chunks = _file_chunks(stream.read, url, cap - start)
-            yield Response(chunks, start, size, "", lambda: None)
+            yield Response(chunks, start, size, lambda: None)
 
     def close(self) -> None:
         return

@@ -20,7 +20,7 @@ from buildit.remote.transport import Circuit, LocationError, WebLimits
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store
-from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
+from tests.hosts import BUILDER, FileBinhost, accept, pull_blobs, readable, sign
 from tests.servers import Certificates, Nginx, certificates, nginx
 from tests.unit.store.build import add_artifact, key
 
@@ -361,11 +361,11 @@ def test_many_small_blobs_come_over_one_connection(
         far = host(server.url, web)
         if odd in ("missing", "wrong"):
             with pytest.raises(FetchError if odd == "missing" else IntegrityError) as caught:
-                far.pull_blobs(wants, other)
+                pull_blobs(far, wants, other)
             assert digest in str(caught.value.place)
             assert os.listdir(other.blobs) == []
             return
-        assert far.pull_blobs(wants, other) == 150
+        assert pull_blobs(far, wants, other) == 150
         if odd == "none":
             assert len(server.requests()) == 150
     assert all(other.has(want.digest) for want in wants)
@@ -381,5 +381,5 @@ def test_many_blobs_of_a_host_with_a_bad_certificate(
         nginx(tmp_path / "nginx", tmp_path / "site", strange) as server,
         pytest.raises(FetchError, match="TLS failed"),
     ):
-        host(server.url, web).pull_blobs(wants, other)
+        pull_blobs(host(server.url, web), wants, other)
     assert server.requests() == []

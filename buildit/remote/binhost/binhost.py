@@ -140,25 +140,6 @@ class Binhost:
         place_statement(store, artifact, *statement, origin=self.name)
         return artifact
 
-    def pull_blob(self, digest: Digest, store: Store, limit: int) -> bool:
-        """Take one blob, such as a source, of at most `limit` bytes; False where there is none.
-
-        Raises:
-            IntegrityError: its bytes are not what its name promises, or too many.
-            FetchError: it cannot be read.
-            StoreError: the store cannot be written.
-        """
-        return self.pull_blobs((WantedBlob(digest, None, limit, optional=True),), store) == 1
-
-    def pull_blobs(self, wanted: Sequence[WantedBlob], store: Store) -> int:
-        """Take blobs that the store lacks; how many came, the optional ones that it lacks aside.
-
-        Raises:
-            as `pull_blob`; FetchError too where one that is not optional is missing.
-        """
-        with store.batch() as batch:
-            return self.remote.get(wanted, store, batch)
-
     def _bring(
         self, claim: Claim, lacking: Sequence[WantedBlob], store: Store, batch: Batch
     ) -> None:

@@ -68,11 +68,9 @@ class ReadOnly:
 
     def _statement(self, path: str) -> Served | None:
         content = self._small(path, SIZE_LIMIT)
-        return (
-            None
-            if content is None
-            else (content, self._small(f"{path}.sig", protocols.SIGNATURE_LIMIT))
-        )
+        if content is None:
+            return None
+        return content, self._small(f"{path}.sig", protocols.SIGNATURE_LIMIT)
 
     def read(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
         found: list[bytes | None] = []

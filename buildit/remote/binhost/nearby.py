@@ -159,14 +159,9 @@ class Untrusted:
 
 def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted]:
     """Those of binhosts that are reached over a network; of a directory all were looked at."""
-    for host in hosts:
-        if not host.lists:
-            yield from _untrusted(node, host)
-
-
-def _untrusted(node: Task, host: Binhost) -> Iterator[Untrusted]:
-    builders = dict.fromkeys(_builds(host, node.name).get(node.key, ()))
-    for builder in [one for one in builders if one not in host.builders][:_ASKED]:
-        refused = host.refusal(node.key, builder)
-        if refused is not None and refused.details:
-            yield Untrusted(host.name, refused.details[0], refused.hint or refused.message)
+    for host in [one for one in hosts if not one.lists]:
+        builders = dict.fromkeys(_builds(host, node.name).get(node.key, ()))
+        for builder in [one for one in builders if one not in host.builders][:_ASKED]:
+            refused = host.refusal(node.key, builder)
+            if refused is not None and refused.details:
+                yield Untrusted(host.name, refused.details[0], refused.hint or refused.message)

@@ -131,19 +131,7 @@ class Remotes:
         """One per kind of address: connections are kept between requests."""
         kind = type(address)
         if kind not in self._transports:
-            if kind is Https:
-                from buildit.remote.http.web import WebTransport
-                from buildit.remote.transport import WebLimits
-
-                self._transports[kind] = WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
-            elif kind is Ssh:
-                from buildit.remote.sftp.login import SftpTransport
-
-                self._transports[kind] = SftpTransport()
-            else:
-                from buildit.remote.transport import LocalTransport
-
-                self._transports[kind] = LocalTransport(follow=False)
+            self._transports[kind] = _transport_to(kind)
         return self._transports[kind]
 
     @contextmanager
@@ -219,6 +207,21 @@ class _ByName:
 
     def close(self) -> None:
         """The remotes close what they opened."""
+
+
+def _transport_to(kind: type[Address]) -> Transport:
+    if kind is Https:
+        from buildit.remote.http.web import WebTransport
+        from buildit.remote.transport import WebLimits
+
+        return WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
+    if kind is Ssh:
+        from buildit.remote.sftp.login import SftpTransport
+
+        return SftpTransport()
+    from buildit.remote.transport import LocalTransport
+
+    return LocalTransport(follow=False)
 
 
 def _whereabouts(root: Path) -> Iterator[str]:

@@ -64,7 +64,8 @@ def parse_target(url: str) -> Target:
         raise LocationError(
             hide_credentials(url), "URL holds a user name", hint="serve it without credentials"
         )
-    _check_host(url, host)
+    if reason := _refused_host(host):
+        raise LocationError(url, reason)
     return Target(url, parts.scheme, host)
 
 
@@ -121,16 +122,8 @@ def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return address
     low = int(address) & 0xFFFFFFFF
     compatible = int(address) >> 32 == 0 and low > 1  # :: and ::1 are addresses of their own
-    return (
-        ipaddress.IPv4Address(low)
-        if (address.ipv4_mapped is not None or compatible or address in _NAT64)
-        else address
-    )
-
-
-def _check_host(url: str, host: str) -> None:
-    if reason := _refused_host(host):
-        raise LocationError(url, reason)
+    mapped = address.ipv4_mapped is not None or compatible or address in _NAT64
+    return ipaddress.IPv4Address(low) if mapped else address
 
 
 @lru_cache(256)

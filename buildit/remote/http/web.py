@@ -169,9 +169,8 @@ class WebTransport:
             _check_status(url, answer)
             start, total = _extent(url, answer, offset)
             check_cap(url, total or 0, cap)
-            kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             chunks = _chunks(url, answer, pace, start, total, cap)
-            yield Response(chunks, start, total, kind, pace.end)
+            yield Response(chunks, start, total, pace.end)
         finally:
             answer.close()
             answer.release_conn()

@@ -446,7 +446,7 @@ class SftpTransport:
             start = offset if offset <= size else 0
             chunks = _translated(sftp.chunks(account.path, start, size), url, start, size)
             with closing(chunks):
-                yield Response(chunks, start, size, "", lambda: None)
+                yield Response(chunks, start, size, lambda: None)
 
     def close(self) -> None:
         for sftp in self._sessions.values():

@@ -16,7 +16,7 @@ from buildit.remote.transport import LocalTransport
 from buildit.store.artifacts import commit, lookup, signature_path, statement_paths
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store
-from tests.hosts import BUILDER, FileBinhost, accept, readable, sign
+from tests.hosts import BUILDER, FileBinhost, accept, pull_blobs, readable, sign
 from tests.unit.store.build import add_artifact, leftovers
 
 pytestmark = pytest.mark.unit
@@ -262,5 +262,5 @@ def test_a_compressed_form_that_wants_much_memory_is_refused(other: Store, tmp_p
     digest = digest_bytes(plain)
     wanted = WantedBlob(digest, len(plain), len(plain), forms=(form,))
     with pytest.raises(IntegrityError, match="memory"):
-        far.pull_blobs((wanted,), other)
+        pull_blobs(far, (wanted,), other)
     assert not other.has(digest)

@@ -53,7 +53,7 @@ class Fickle:
         if self.rng.randrange(10) < self.wrong:
             self.spoiled += 1
             start, chunks = self.spoil(url, data, start)
-        yield Response(self.body(url, chunks, cap), start, len(data), "", lambda: None)
+        yield Response(self.body(url, chunks, cap), start, len(data), lambda: None)
 
     def spoil(self, url: str, data: bytes, start: int) -> tuple[int, bytes]:
         """Another answer: the position that it claims, and its bytes."""

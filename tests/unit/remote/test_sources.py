@@ -110,7 +110,7 @@ class Flaky:
                 raise LocationError(url, "connection ended", transient=True)
             yield DATA[offset:]
 
-        yield Response(chunks(), offset, len(DATA), "", lambda: None)
+        yield Response(chunks(), offset, len(DATA), lambda: None)
 
     def close(self) -> None:
         return
@@ -266,7 +266,7 @@ class Endless:
                 yield b"more"
             raise LocationError(url, "cut", transient=True)
 
-        yield Response(chunks(), 0, None, "", self.aborted.set)
+        yield Response(chunks(), 0, None, self.aborted.set)
 
     def close(self) -> None:
         return
