@@ -11,6 +11,7 @@ import click
 from buildit.archive.source import OLDEST
 from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import give, on_screen, printable
+from buildit.codec import to_plain
 from buildit.commands.describing import Described, describe
 from buildit.commands.run import opened_run
 from buildit.model.sourcename import name_of
@@ -25,18 +26,15 @@ def source_lines(found: Iterable[Described]) -> Iterator[str]:
 
 
 def _source_plain(one: Described) -> dict[str, object]:
-    inside = one.inside
+    inside = to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))
     return {
         "name": one.name,
         "url": one.url or None,
         "sha256": one.digest,
         "size": one.size,
-        "unpack": inside is not None,
+        "unpack": one.inside is not None,
         "strip": _strip(one),
-        "kind": inside.kind if inside else None,
-        "members": inside.members if inside else None,
-        "top": inside.top if inside else None,
-        "newest": inside.newest if inside else None,
+        **inside,
         "remarks": list(_remarks(one)),
     }
 

@@ -149,7 +149,11 @@ def run_argv(argv: Sequence[str]) -> int:
     try:
         with stopping() as stop:
             try:
-                code = _invoke(argv, Invocation(tuple(argv), stop))
+                # Not cli.main(): it has its own ideas of interrupts, closed pipes and exit codes.
+                invocation = Invocation(tuple(argv), stop)
+                with cli.make_context("buildit", list(argv), obj=invocation) as context:
+                    result = cli.invoke(context)
+                code = result if isinstance(result, int) else 0
             except click.exceptions.Exit as done:
                 code = done.exit_code
             say()
@@ -166,13 +170,6 @@ def run_argv(argv: Sequence[str]) -> int:
         from buildit.commands.stamp import directory
 
         return bug(error, sys.stderr, directory().parent.parent / "logs" / "bugs", as_json=as_json)
-
-
-def _invoke(argv: Sequence[str], invocation: Invocation) -> int:
-    # Not cli.main(): it has its own ideas of interrupts, closed pipes and exit codes.
-    with cli.make_context("buildit", list(argv), obj=invocation) as ctx:
-        result = cli.invoke(ctx)
-    return result if isinstance(result, int) else 0
 
 
 def _usage(error: click.ClickException) -> UsageError:

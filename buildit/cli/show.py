@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -25,18 +25,18 @@ from buildit.cli.options import JSON, own_store, spellings
 from buildit.cli.screen import columns, give, printable, say
 from buildit.digest import CHUNK, BuildKey, is_hex64, key_uuid, parse_digest
 from buildit.errors import StoreError, UsageError
-from buildit.make.build_directory import BuildDirectory, KeptJail
-from buildit.make.capture.capture import CAPTURE
 from buildit.model.amount import size
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
-from buildit.sandbox.run import shell
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
 from buildit.store.failures import FailedBuild, failures, find_failure
 from buildit.store.layout import key_directory
 from buildit.store.names import SHORTEST_PREFIX, NameEntry, changed_at, find, named
+
+if TYPE_CHECKING:
+    from buildit.make.build_directory import KeptJail
 
 _KEY = re.compile(
     rf"[0-9a-fA-F]{{{SHORTEST_PREFIX},64}}|[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4,12}}){{4}}"
@@ -147,6 +147,8 @@ def _captured(artifact: Artifact, store: Store) -> tuple[str, ...]:
     """The lines that `capture.told` wrote into the log, none where it is not in the store."""
     if artifact.log is None or not store.has(artifact.log):
         return ()
+    from buildit.make.capture.capture import CAPTURE
+
     log = store.read(artifact.log).decode("utf-8", "replace")
     _, found, part = f"\n{log}".rpartition(f"\n=== {CAPTURE}\n")
     return tuple(part.split("\n=== ")[0].splitlines()) if found else ()
@@ -276,6 +278,8 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
         UsageError: no tree was kept, or it failed before there was a sandbox.
         StoreError: a tree of its root was collected meanwhile.
     """
+    from buildit.make.build_directory import BuildDirectory
+
     label = f"{failure.name}-{failure.version}"
     if failure.work is None:
         raise UsageError("no tree of the build was kept", place=label, hint="see `buildit log`")
@@ -310,6 +314,8 @@ def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
 @click.argument("build", metavar="[KEY|NAME]", required=False)
 def shell_verb(build: str | None) -> int:
     """Enter the tree of a failed build, in its sandbox; without a name that of the last failure."""
+    from buildit.sandbox.run import shell
+
     with own_store() as (store, settings):
         failure = _failure_of(store, build)
         if failure is None:

@@ -25,8 +25,7 @@ PLATFORMS = {
     "linux/amd64": Platform("linux", "amd64", "x86-64", "x86_64-linux-gnu", "amd64"),
     "linux/arm64": Platform("linux", "arm64", "armv8-a", "aarch64-linux-gnu", "arm64"),
 }
-_MACHINES = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-_ALIASES = {"linux/x86_64": "linux/amd64", "linux/aarch64": "linux/arm64"}
+_MACHINES = {one.triplet.partition("-")[0]: one for one in PLATFORMS.values()}
 
 
 def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
@@ -36,7 +35,7 @@ def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
         UsageError: buildit cannot build for it.
     """
     name = f"{os}/{arch}"
-    found = PLATFORMS.get(_ALIASES.get(name, name))
+    found = PLATFORMS.get(name) or (_MACHINES.get(arch) if os == "linux" else None)
     if found is None:
         raise UsageError(
             f"cannot build for {name}", place=place, hint=f"known platforms: {', '.join(PLATFORMS)}"
@@ -50,9 +49,9 @@ def build_platform(machine: str) -> Platform:
     Raises:
         UsageError: buildit does not know the machine.
     """
-    name = _MACHINES.get(machine)
-    if name is None:
+    found = _MACHINES.get(machine)
+    if found is None:
         raise UsageError(
             f"cannot build on a {machine} machine", hint=f"known: {', '.join(_MACHINES)}"
         )
-    return PLATFORMS[name]
+    return found

@@ -84,7 +84,7 @@ def test_a_bug_is_json_too(tmp_path: Path) -> None:
     code = (
         "import sys, buildit.cli.main as m\n"
         "def bad(*_): raise LookupError('made up')\n"
-        "m._invoke = bad\n"
+        "m.cli.invoke = bad\n"
         "sys.exit(m.run_argv(['store', 'list', '--json']))\n"
     )
     env = {**os.environ, "BUILDIT_STORE": str(tmp_path / "store"), "BUILDIT_DEBUG": "1"}
