@@ -364,6 +364,8 @@ def _newest(roots: tuple[Demand, ...], offer: _Offer, found: Selection) -> Selec
     while changed:
         changed = False
         for name in sorted(found.chosen):
+            if name not in found.chosen:  # a newer one of another package does without it
+                continue
             versions = {one: Version.parse(e.package.version) for one, e in found.chosen.items()}
             for version in offer.fitting(name, found.demands[name]):
                 if version == versions[name]:

@@ -215,3 +215,16 @@ def test_the_change_that_would_do_was_tried() -> None:
     with pytest.raises(UnsatisfiableError) as caught:
         resolve(demands, shelf(universe), {}, {})
     assert "without <a/lib-2 (a/x-1.yaml:1:18), a/lib-2 fits" in (caught.value.hint or "")
+
+
+def test_what_a_newer_choice_does_without_is_gone() -> None:
+    """Seed 19693: the search comes to p0-1, which needs p2; then p0-3, which needs nothing, fits."""
+    universe = {
+        "a/p0": {"4": ["=a/p2-2*", "<=a/p1-4"], "3": [], "1": ["<=a/p2-3"]},
+        "a/p1": {"4": ["<=a/p0-2"], "1": []},
+        "a/p2": {"4": [], "1": [], "2": []},
+    }
+    found = answer(universe, ["a/p0"])
+    assert found is not None
+    assert valid(universe, ["a/p0"], found)
+    assert newer(universe, ["a/p0"], found) == []
