@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # the modules of all tests are in memory
     gc.enable()
 
 

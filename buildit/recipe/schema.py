@@ -80,15 +80,8 @@ class Model(BaseModel):
         made = handler(core)
         properties = handler.resolve_ref_schema(made)["properties"]
         for owner in reversed(cls.__mro__[: cls.__mro__.index(Model)]):
-            body = ast.parse(inspect.getsource(owner)).body[0]
-            assert isinstance(body, ast.ClassDef)  # noqa: S101 - models stand at the top
-            for one, below in pairwise(body.body):
-                match one, below:
-                    case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
-                        key = cls.model_fields[name].alias or name
-                        properties[key]["description"] = inspect.cleandoc(text)
-                    case _:
-                        pass
+            for name, text in _descriptions(owner):
+                properties[cls.model_fields[name].alias or name]["description"] = text
         return made
 
     @model_validator(mode="wrap")
@@ -100,6 +93,21 @@ class Model(BaseModel):
         except ValidationError as error:
             told = [_told(one, cls.keys()) for one in error.errors(include_url=False)]
             raise ValidationError.from_exception_data(cls.__name__, told) from None
+
+
+@cache
+def _descriptions(model: type) -> tuple[tuple[str, str], ...]:
+    """The fields that a model declares itself, with the docstrings under them."""
+    body = ast.parse(inspect.getsource(model)).body[0]
+    assert isinstance(body, ast.ClassDef)  # noqa: S101 - models stand at the top
+    found = []
+    for one, below in pairwise(body.body):
+        match one, below:
+            case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                found.append((name, inspect.cleandoc(text)))
+            case _:
+                pass
+    return tuple(found)
 
 
 def _told(error: ErrorDetails, valid: tuple[str, ...]) -> InitErrorDetails:

@@ -219,7 +219,7 @@ def test_the_change_that_would_do_was_tried() -> None:
 
 def test_what_a_newer_choice_does_without_is_gone() -> None:
     """Seed 19693: the search finds p0-1, which needs p2; then p0-3 fits, which needs nothing."""
-    universe = {
+    universe: Universe = {
         "a/p0": {"4": ["=a/p2-2*", "<=a/p1-4"], "3": [], "1": ["<=a/p2-3"]},
         "a/p1": {"4": ["<=a/p0-2"], "1": []},
         "a/p2": {"4": [], "1": [], "2": []},
