@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from buildit.archive.links import MERGED_USR
 from buildit.archive.source import UNPACKER
-from buildit.make.capture.normalise import NORMALISER
-from buildit.make.capture.split import SPLITTER
-from buildit.make.patching import PATCHER
 from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 
+NORMALISER = "2"
+"""Version of the rules of `make.capture.normalise` and of what stripping takes away."""
+SPLITTER = "2"
+"""Version of how `make.capture.capture` splits what was installed."""
+PATCHER = "2"
+"""Version of how `make.patching` applies patches, and of the time that their files get."""
 UNPACKING = "3"
 """Raised when a .deb's outputs or their needs come out otherwise: links followed, what is unmet."""
 SANDBOX = "2"

@@ -29,8 +29,16 @@ from buildit.make.capture.elf import (
     read_elf,
     unmet,
 )
-from buildit.make.capture.needs import described, library_directories, looks, needs_of
-from buildit.make.capture.shebang import LINE_BYTES, fault, interpreters, is_meant
+from buildit.make.capture.needs import (
+    LINE_BYTES,
+    described,
+    fault,
+    interpreters,
+    is_meant,
+    library_directories,
+    looks,
+    needs_of,
+)
 from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
 from buildit.model.image import LayerKind

@@ -21,10 +21,9 @@ from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
 from buildit.events import Notice
-from buildit.make.capture.capture import CAPTURE, capture, told
+from buildit.make.capture.capture import CAPTURE, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched
-from buildit.make.capture.split import split_outputs
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher

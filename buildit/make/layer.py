@@ -17,6 +17,7 @@ from typing import cast
 from buildit.archive.beneath import Root
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.archive.streams import Content
+from buildit.archive.tar.write import write_tar
 from buildit.digest import canonical
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
@@ -25,7 +26,7 @@ from buildit.model.plan import Toolchain
 from buildit.model.task import About, Inputs, RunTime, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import SCHEME, build_key, record_text
-from buildit.store.layers import put_layer
+from buildit.store.blobs import Batch
 
 LAYER = "1"
 """Version of how entries become a layer; in the key."""
@@ -115,10 +116,25 @@ def _packed(
     task: Task, entries: tuple[Entry, ...], content: Callable[[Entry], Content], place: BuildPlace
 ) -> Made:
     with place.store.batch() as batch:
-        packed = put_layer(batch, entries, content)
-        output = Output(packed.diff_id, packed.size, packed.contents)
+        output = put_layer(batch, entries, content)
         epoch = max((entry.mtime for entry in entries if entry.kind is Kind.FILE), default=0)
         return Made({RUNTIME: output}, put_record(task, batch), epoch)
+
+
+def put_layer(
+    batch: Batch, entries: Iterable[Entry], content: Callable[[Entry], Content]
+) -> Output:
+    """Write entries, in the order of layers, as one layer; `content` opens a file's bytes.
+
+    Raises:
+        StoreError: the store cannot be written.
+        BuildError, IntegrityError, OSError: from `content`, or a file has other bytes than its
+            entry says.
+    """
+    with batch.ingest() as sink:
+        written = write_tar(entries, content, sink)
+        diff_id, size = sink.commit(), sink.size
+    return Output(diff_id, size, batch.put_bytes(contents_blob(written)))
 
 
 @contextmanager

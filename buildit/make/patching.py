@@ -30,9 +30,6 @@ from buildit.patch.apply import (
 from buildit.patch.form import MAX_RESULT, Action, Patch
 from buildit.patch.read import parse_canonical
 
-PATCHER = "2"
-"""Version of how patches are applied, and of the time that their files get; in the key."""
-
 _TOO_LARGE = "change it by a command in the prepare step"
 
 

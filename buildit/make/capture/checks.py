@@ -23,9 +23,10 @@ from buildit.make.capture.needs import (
     Needs,
     Open,
     described,
+    fault,
+    is_meant,
     library_directories,
 )
-from buildit.make.capture.shebang import fault, is_meant
 from buildit.model.artifact import RUNTIME
 from buildit.model.pathglob import glob_of, path_matcher
 from buildit.model.platform import Platform

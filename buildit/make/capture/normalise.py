@@ -28,9 +28,6 @@ from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import RuleInput
 from buildit.recipe.leaf import id_of
 
-NORMALISER = "2"
-"""Version of these rules and of what `stripping` takes away; a part of every build key."""
-
 _DEEPEST = 256  # directories in each other; unpackers and file systems get on with that
 _LONGEST = 3500  # bytes of a path: of the kernel's 4096, engines need some for an image's place
 

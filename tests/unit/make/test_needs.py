@@ -5,8 +5,7 @@ from typing import BinaryIO
 
 import pytest
 
-from buildit.make.capture.needs import Listing, Needs, Open, looks, needs_of
-from buildit.make.capture.shebang import fault, interpreters
+from buildit.make.capture.needs import Listing, Needs, Open, fault, interpreters, looks, needs_of
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from tests.unit.make.elves import elf

@@ -12,6 +12,7 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, RecipeError
+from buildit.make.capture.capture import claims
 from buildit.make.capture.normalise import (
     CAPABILITY_XATTR,
     Bounds,
@@ -21,7 +22,6 @@ from buildit.make.capture.normalise import (
     normalised,
     open_content,
 )
-from buildit.make.capture.split import claims
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.store.remove import remove_tree

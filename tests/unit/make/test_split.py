@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest
 from buildit.errors import BuildError
-from buildit.make.capture.split import moves, needed_at_run_time, split_outputs
+from buildit.make.capture.capture import moves, needed_at_run_time, split_outputs
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import OutputInput
 from tests.scale import examples

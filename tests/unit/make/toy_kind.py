@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from buildit.digest import digest_bytes
+from buildit.make.layer import put_layer
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
-from buildit.model.artifact import Output
 from buildit.model.plan import Toolchain
 from buildit.model.task import Inputs, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
-from buildit.store.layers import put_layer
 
 
 def toy_task(texts: dict[str, str]) -> Task:
@@ -43,7 +43,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             )  # fmt: skip
             packed = put_layer(batch, entries, partial(_opened, content))
             run = (":second",) if name == "first" else ()
-            outputs[name] = Output(packed.diff_id, packed.size, packed.contents, run=run)
+            outputs[name] = replace(packed, run=run)
         return Made(outputs, put_record(task, batch), 7)
 
 
