@@ -32,7 +32,6 @@ from buildit.errors import (
 )
 from buildit.make.advice import advice, notes
 from buildit.make.capture.normalise import Watched
-from buildit.make.capture.stripping import LISTS, Stripping, lists, strip_argv
 from buildit.make.patching import PatchToApply, apply_patches
 from buildit.model.config import Limits
 from buildit.model.task import SourceRef
@@ -261,19 +260,6 @@ class BuildDirectory:
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(name, outcome, log)
         return notes(map(printable_output, end_of(log, _TAIL_BYTES)))
-
-    def strip(self, stripping: Stripping, env: dict[str, str]) -> None:
-        """Strip what was installed.
-
-        Raises:
-            BuildError: the toolchain has no strip, or a limit was exceeded.
-        """
-        place = self.work / "input" / LISTS
-        make_directory(place)
-        for name, content in lists(stripping).items():
-            (place / name).write_bytes(content)
-            (place / name).chmod(0o644)  # the build is another user, whatever the umask
-        self.phase(STRIP, strip_argv(stripping), env)
 
     def note(self, name: str, lines: Sequence[str]) -> None:
         """Say something of our own in the log, between the phases."""

@@ -11,14 +11,7 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.make.capture.elf import machine_of
 from buildit.make.capture.normalise import Bounds
-from buildit.make.capture.stripping import (
-    How,
-    Stripping,
-    lists,
-    restore_modes,
-    strip_argv,
-    to_strip,
-)
+from buildit.make.package import How, Stripping, put_lists, restore_modes, strip_argv, to_strip
 from buildit.model.platform import PLATFORMS
 
 pytestmark = [
@@ -63,9 +56,7 @@ def stripped(dest: Path, scratch: Path) -> Stripping:
     """Strip a tree as a build does, with the command moved to where the test may write."""
     with Root.open(dest) as root:
         found = to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Bounds())
-        (scratch / "strip").mkdir(parents=True)
-        for name, content in lists(found).items():
-            (scratch / "strip" / name).write_bytes(content)
+        put_lists(found, scratch)
         argv = [
             word.replace("/build/out", str(dest))
             .replace("/input", str(scratch))
@@ -120,7 +111,7 @@ def test_what_is_left_alone(tmp_path: Path, made: Path) -> None:
     ]
     before = [path.read_bytes() for path in alone]
     found = stripped(dest, tmp_path / "scratch")
-    assert not found
+    assert not found.files
     assert [path.read_bytes() for path in alone] == before
 
 
