@@ -20,7 +20,6 @@ from buildit.archive.tar.admit import Budget, parents
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
-from buildit.events import Notice
 from buildit.make.capture.capture import CAPTURE, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched
@@ -71,8 +70,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         installed = capture(tree, _sticky(members), (), epoch, platform, task.label)
         found = installed.providers(lambda: place.debs().around(task))
         lost = tuple(_lost(members))
-        for line in told(lost):
-            place.report(Notice(f"{task.label}: {line}", warning=True))
+        place.warn(task, told(lost))
         lines = replace(installed, changes=(*installed.changes, *lost)).told()
         text = unmet_text(installed.needs, found)
         text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""

@@ -7,14 +7,14 @@ whatever the kind: it is stored, published, fetched and laid into images in the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from buildit.digest import BuildKey, Digest
-from buildit.events import Reporter
+from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Toolchain
@@ -42,6 +42,11 @@ class BuildPlace:
     report: Reporter
     stop: threading.Event
     project: Path
+
+    def warn(self, task: Task, lines: Iterable[object]) -> None:
+        """Tell the user something of a task, line by line."""
+        for line in lines:
+            self.report(Notice(f"{task.label}: {line}", warning=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey
 from buildit.errors import BuilditError, Interrupted, StoreError, UnsatisfiableError
-from buildit.events import Notice, PhaseStarted
+from buildit.events import PhaseStarted
 from buildit.make.build_directory import STRIP, BuildDirectory
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
@@ -34,7 +33,7 @@ from buildit.make.capture.elf import (
     read_elf,
 )
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
-from buildit.make.capture.normalise import Bounds, InstalledTree, bounded
+from buildit.make.capture.normalise import InstalledTree, bounded
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
@@ -86,9 +85,8 @@ def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     lowers = _lowers(task, at_hand, place.store)
     names = dict.fromkeys(lower.tree for lower in lowers.values())
     trees = (*names, place.toolchain.identity)
-    room = BuildDirectory(
-        work, place.store.root / TREES, trees, task.label, place.limits, place.stop
-    )
+    above = place.store.root / TREES
+    room = BuildDirectory(work, above, trees, task.label, place.limits, place.stop)
     phase = ""
     try:
         epoch = room.lay_out(record, place.store, task.inputs.sources)
@@ -102,13 +100,12 @@ def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         for step in record.steps:
             phase = step.phase.value
             place.report(PhaseStarted(task.key, task.label, phase))
-            for note in room.phase(phase, step.argv, env):
-                place.report(Notice(f"{task.label}: {note}", warning=True))
+            place.warn(task, room.phase(phase, step.argv, env))
         phase = Phase.INSTALL.value
         if record.strip:
             with room.installed() as tree, readable():
                 machine = machine_of(PLATFORMS[task.platform])
-                stripping = to_strip(tree, machine, _bounds(place.limits))
+                stripping = to_strip(tree, machine, place.limits)
                 if stripping.files:
                     phase = STRIP
                     place.report(PhaseStarted(task.key, task.label, phase))
@@ -131,10 +128,8 @@ def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         with log.open("wb") as stream:
             room.write_log(stream.write)
             stream.write(f"=== {error}\n".encode("utf-8", "replace"))
-        keep_failure(
-            place.store,
-            FailedBuild(task.key, task.name, task.version, phase, str(error), log, work),
-        )
+        failed = FailedBuild(task.key, task.name, task.version, phase, str(error), log, work)
+        keep_failure(place.store, failed)
         raise
     forget_failure(place.store, task.key)
     return made
@@ -149,53 +144,42 @@ def _check_place(store: Store, work: Path, trees: Sequence[str]) -> None:
     places = [store.root / TREES / tree for tree in trees]
     bad = [place for place in places if not store.trees.is_as_sealed(place)]
     if bad or not work.is_dir() or store.lost():
-        raise Vanished(
-            "what a build needs of the store was deleted or changed under it",
-            place=str(bad[0] if bad else work),
-            hint="run the same command again: it is made anew",
-        )
-
-
-def _bounds(limits: Limits) -> Bounds:
-    return Bounds(limits.installed_bytes, limits.installed_files)
+        text = "what a build needs of the store was deleted or changed under it"
+        hint = "run the same command again: it is made anew"
+        raise Vanished(text, place=str(bad[0] if bad else work), hint=hint)
 
 
 def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, str], Lower]:
-    """The dependencies' outputs, nearest first, unpacked."""
+    """The dependencies' outputs, nearest first, unpacked.
+
+    Raises:
+        UnsatisfiableError: two have different files at one path; the details name each, and both
+            packages.
+    """
     lowers = {}
     for dependency in task.inputs.dependencies:
         artifact = at_hand[dependency.key]
+        label = f"{artifact.name}-{artifact.version}"
         for name in dependency.outputs:
-            output = artifact.outputs.get(name)
-            if output is not None:
+            if output := artifact.outputs.get(name):
                 tree = store.tree(output.diff_id).name
                 entries = parse_contents(store.read(output.contents))
-                label = f"{artifact.name}-{artifact.version}"
                 lowers[dependency.key, name] = Lower(label, tree, entries)
-    _check_lowers(tuple(lowers.values()), task.label)
+    if clashes := tuple(_clashes(lowers.values())):
+        text = f"two dependencies have different files at {clashes[0].partition(':')[0]}"
+        hint = "depend on one of them only, or move the file in the recipe of the other"
+        raise UnsatisfiableError(text, place=task.label, hint=hint, details=clashes[:_SHOWN])
     return lowers
 
 
-def _check_lowers(lowers: Sequence[Lower], label: str) -> None:
-    """Refuse dependencies that would hide each other's files; equal files may meet.
-
-    Raises:
-        UnsatisfiableError: the details name each path and both packages.
-    """
+def _clashes(lowers: Iterable[Lower]) -> Iterator[str]:
+    """Where dependencies would hide each other's files; equal files may meet."""
     owners: dict[str, tuple[Lower, Entry]] = {}
-    clashes = []
     for lower in lowers:
         for entry in lower.entries:
             first, other = owners.setdefault(entry.path, (lower, entry))
             if first.label != lower.label and _said(other) != _said(entry):
-                clashes.append(f"/{entry.path}: {first.label} and {lower.label}")
-    if clashes:
-        raise UnsatisfiableError(
-            f"two dependencies have different files at {clashes[0].partition(':')[0]}",
-            place=label,
-            hint="depend on one of them only, or move the file in the recipe of the other",
-            details=tuple(clashes[:_SHOWN]),
-        )
+                yield f"/{entry.path}: {first.label} and {lower.label}"
 
 
 def _covered(lowers: Iterable[Lower], owners: Mapping[str, tuple[str, Entry]]) -> tuple[str, ...]:
@@ -214,9 +198,8 @@ def _covered(lowers: Iterable[Lower], owners: Mapping[str, tuple[str, Entry]]) -
 
 def _said(entry: Entry) -> tuple[object, ...]:
     """What two dependencies must agree on."""
-    if entry.kind is Kind.DIRECTORY:
-        return (entry.kind,)
-    return entry.kind, entry.mode, entry.target, entry.digest
+    directory = entry.kind is Kind.DIRECTORY
+    return (entry.kind, *(() if directory else (entry.mode, entry.target, entry.digest)))
 
 
 def _capture(
@@ -230,17 +213,13 @@ def _capture(
 ) -> dict[str, Output]:
     platform, waivers = PLATFORMS[task.platform], task.inputs.waivers
     visible = [Visible(f"{key}:{name}", lower.entries) for (key, name), lower in lowers.items()]
-    bounds = _bounds(place.limits)
+    rules, outputs = record.file_rules, record.outputs
     with room.installed() as tree:
-        installed = capture(
-            tree, record.file_rules, record.outputs, epoch, platform, task.label, bounds
-        )
+        installed = capture(tree, rules, outputs, epoch, platform, task.label, place.limits)
         room.note(CAPTURE, installed.told())
-        installed.refuse_empty(record.outputs)
-        for line in installed.told(loud=True):
-            place.report(Notice(f"{task.label}: {line}", warning=True))
-        for finding in installed.check(waivers):
-            place.report(Notice(f"{task.label}: {finding}", warning=True))
+        installed.refuse_empty(outputs)
+        place.warn(task, installed.told(loud=True))
+        place.warn(task, installed.check(waivers))
         found = installed.providers(lambda: dependencies_sight(visible, place.debs().below()))
         refuse_unprovided(installed.needs[RUNTIME], found[RUNTIME], waivers, task.label)
         return installed.pack(found, batch)
@@ -260,7 +239,7 @@ def environment_of(record: BuildInputs, epoch: int) -> dict[str, str]:
 # part, which strip would cut off.
 
 _LISTS = "strip"
-"""The directory below /input with one list of paths for each `How`, each path ended by a NUL."""
+"""The directory below /input with one list of paths for each of `_OPTIONS`, each ended by a NUL."""
 
 _LIBRARY = re.compile(r".*\.so(?:\.[^/]*)?")
 _STATIC = re.compile(r"(?:.*/)?lib[^/]*\.a")
@@ -268,58 +247,51 @@ _PROGRAM, _SHARED = 2, 3  # ET_EXEC, ET_DYN (gABI 4)
 _SCRATCH = f"{BUILD_DIRECTORY}/home/.buildit-strip"
 
 
-class How(StrEnum):
-    """What a file is, and so what it loses."""
-
-    PROGRAM = "program"
-    LIBRARY = "library"
-    ARCHIVE = "archive"
-
-
 _NOTES = "--remove-section=.comment --remove-section=.note"
 _OPTIONS = {
-    How.PROGRAM: f"--strip-all {_NOTES}",
-    How.LIBRARY: f"--strip-unneeded {_NOTES}",
-    How.ARCHIVE: f"--strip-debug --enable-deterministic-archives {_NOTES}",
+    "program": f"--strip-all {_NOTES}",
+    "library": f"--strip-unneeded {_NOTES}",
+    "archive": f"--strip-debug --enable-deterministic-archives {_NOTES}",
 }
+"""What a file is, and so what it loses."""
 
 # Written into the file itself: its further names, owner and attributes stay.
-_SCRIPT = """
+_SCRIPT = f"""
 if ! command -v strip >/dev/null; then
   echo "buildit: there is no strip in the toolchain, and programs to be stripped"
   exit 127
 fi
-cd "$DESTDIR"
+cd "{DESTINATION_DIRECTORY}"
 """
-_EACH = """
+_EACH = f"""
 xargs -0 -r sh -c '
 for file do
-  if strip OPTIONS -o SCRATCH "$file"; then cat SCRATCH > "$file" || exit 255; fi
-done' sh < /input/LISTS/HOW
-rm -f SCRATCH
+  if strip OPTIONS -o {_SCRATCH} "$file"; then cat {_SCRATCH} > "$file" || exit 255; fi
+done' sh < /input/{_LISTS}/HOW
+rm -f {_SCRATCH}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Stripping:
-    """The paths to strip, one of each inode, and modes to set again afterwards."""
+    """The paths to strip by what they are, one of each inode, and modes to set again afterwards."""
 
-    files: dict[How, list[str]] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
 
 
-def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping:
+def to_strip(tree: InstalledTree, machine: Machine, limits: Limits) -> Stripping:
     """Look for what is to be stripped; what its owner may not read or write is opened up.
 
     Only files with an x bit, and those named as libraries, are looked into, as dh_strip does.
 
     Raises:
-        BuildError: more than `bounds` was installed.
+        BuildError: more than `limits` allow was installed.
         OSError: the tree cannot be read.
     """
     found = Stripping()
     seen: set[tuple[int, int]] = set()
-    for path, status in bounded(tree.walk(), bounds):
+    for path, status in bounded(tree.walk(), limits):
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISDIR(status.st_mode):
             _open_up(tree, path, mode, 0o500, found)
@@ -331,13 +303,12 @@ def to_strip(tree: InstalledTree, machine: Machine, bounds: Bounds) -> Stripping
         opened = _open_up(tree, path, mode, 0o400, found)
         with tree.open_file(path) as stream:
             how = _how(path, stream, machine)
-        if how is None:
-            if opened:
-                tree.chmod(path, found.modes.pop(path))
-            continue
-        found.files.setdefault(how, []).append(path)
-        found.modes[path] = mode  # writing takes set-id bits away
-        tree.chmod(path, mode & 0o777 | 0o600)
+        if how:
+            found.files.setdefault(how, []).append(path)
+            found.modes[path] = mode  # writing takes set-id bits away
+            tree.chmod(path, mode & 0o777 | 0o600)
+        elif opened:
+            tree.chmod(path, found.modes.pop(path))
     return found
 
 
@@ -348,16 +319,10 @@ def restore_modes(tree: InstalledTree, stripping: Stripping) -> None:
 
 
 def strip_argv(stripping: Stripping) -> tuple[str, ...]:
-    """The command that strips what the lists in `LISTS` name."""
-    parts = [
-        _EACH.replace("OPTIONS", options)
-        .replace("SCRATCH", _SCRATCH)
-        .replace("LISTS", _LISTS)
-        .replace("HOW", how.value)
-        for how, options in _OPTIONS.items()
-        if stripping.files.get(how)
-    ]
-    return script("".join((_SCRIPT.replace("$DESTDIR", DESTINATION_DIRECTORY), *parts)))
+    """The command that strips what the lists name."""
+    options = {how: words for how, words in _OPTIONS.items() if how in stripping.files}
+    parts = (_EACH.replace("OPTIONS", options[how]).replace("HOW", how) for how in options)
+    return script("".join((_SCRIPT, *parts)))
 
 
 def put_lists(stripping: Stripping, inputs: Path) -> None:
@@ -365,7 +330,7 @@ def put_lists(stripping: Stripping, inputs: Path) -> None:
     place = inputs / _LISTS
     make_directory(place)
     for how, paths in stripping.files.items():
-        listed = place / how.value
+        listed = place / how
         listed.write_bytes(b"".join(b"./" + os.fsencode(path) + b"\0" for path in paths))
         listed.chmod(0o644)  # the build is another user, whatever the umask
 
@@ -378,24 +343,23 @@ def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: Stri
     return True
 
 
-def _how(path: str, stream: BinaryIO, machine: Machine) -> How | None:
+def _how(path: str, stream: BinaryIO, machine: Machine) -> str:
     head = stream.read(8)
     if head == AR_MAGIC and _STATIC.fullmatch(path):
-        return How.ARCHIVE
+        return "archive"
     if not head.startswith(ELF_MAGIC) or path.startswith("usr/lib/debug/"):
-        return None
+        return ""
     with suppress(MalformedElf):
         elf = read_elf(stream)
         if elf is None or elf.machine != machine or elf.type not in (_PROGRAM, _SHARED):
-            return None
+            return ""
         end = described_size(stream)
         if end is None:
-            return None
+            return ""
         stream.seek(end)
         rest = stream.read((4 << 10) + 1)
         if len(rest) > 4 << 10 or any(rest):  # behind the ELF part; a few zeros are nothing
-            return None
-        if elf.type == _PROGRAM or (elf.interp and not _LIBRARY.fullmatch(path)):
-            return How.PROGRAM
-        return How.LIBRARY
-    return None
+            return ""
+        program = elf.type == _PROGRAM or (elf.interp and not _LIBRARY.fullmatch(path))
+        return "program" if program else "library"
+    return ""

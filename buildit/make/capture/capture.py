@@ -23,7 +23,6 @@ from buildit.make.capture.elf import MalformedElf, read_elf
 from buildit.make.capture.needs import Look, Needs, Sight, looks, needs_of, providers
 from buildit.make.capture.normalise import (
     UNLESS_SAID,
-    Bounds,
     Change,
     InstalledTree,
     normalised,
@@ -32,6 +31,7 @@ from buildit.make.capture.normalise import (
 from buildit.make.layer import put_layer
 from buildit.model.amount import some
 from buildit.model.artifact import RUNTIME, Output
+from buildit.model.config import Limits
 from buildit.model.pathglob import path_matcher
 from buildit.model.platform import Platform
 from buildit.model.task import Waiver
@@ -138,7 +138,7 @@ def capture(
     epoch: int,
     platform: Platform,
     label: str,
-    bounds: Bounds = UNLESS_SAID,
+    limits: Limits = UNLESS_SAID,
 ) -> Installed:
     """Look at what was installed, without packing anything; `label` is the package.
 
@@ -148,7 +148,7 @@ def capture(
     """
     with readable():
         claimed = claims(output_rules)
-        found = normalised(tree, file_rules, epoch, place=label, claimed=claimed, bounds=bounds)
+        found = normalised(tree, file_rules, epoch, place=label, claimed=claimed, limits=limits)
 
     def content(entry: Entry) -> BinaryIO:
         return open_content(tree, entry.path)

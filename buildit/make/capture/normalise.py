@@ -23,6 +23,7 @@ from buildit.archive.beneath import Root
 from buildit.digest import digest_stream
 from buildit.errors import BuildError, Interrupted, RecipeError
 from buildit.model.amount import size as amount
+from buildit.model.config import Limits
 from buildit.model.pathglob import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import RuleInput
@@ -31,12 +32,10 @@ from buildit.recipe.leaf import id_of
 _DEEPEST = 256  # directories in each other; unpackers and file systems get on with that
 _LONGEST = 3500  # bytes of a path: of the kernel's 4096, engines need some for an image's place
 
+_INDEX = "index of all info pages left out: every package would own it"
 _DROPPED = (
     (path_matcher("usr/lib*/**/*.la"), "libtool archive left out"),
-    (
-        path_matcher("usr/share/info/dir"),
-        "index of all info pages left out: every package would own it",
-    ),
+    (path_matcher("usr/share/info/dir"), _INDEX),
     (
         path_matcher("usr/lib*/**/perllocal.pod"),
         "Perl's log of installations left out: it has times",
@@ -177,15 +176,7 @@ class Change:
     loud: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much may be installed: bytes as programs see them (holes count), and names."""
-
-    size: int = 4 << 30
-    entries: int = 500_000
-
-
-UNLESS_SAID = Bounds()
+UNLESS_SAID = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +198,7 @@ def normalised(
     *,
     place: str = "",
     claimed: Callable[[str], bool] = lambda _: False,
-    bounds: Bounds = UNLESS_SAID,
+    limits: Limits = UNLESS_SAID,
 ) -> Normalised:
     """The entries of what a build installed, their times all `epoch` (seconds).
 
@@ -218,7 +209,7 @@ def normalised(
     Raises:
         RecipeError: a rule is malformed.
         BuildError: a device, socket or FIFO, a rule that matches nothing, capabilities on
-            something that is no file, or more than `bounds`.
+            something that is no file, or more than `limits` allow.
         OSError: the tree cannot be read.
     """
     parsed = [_Rule.parse(rule, place) for rule in rules]
@@ -228,10 +219,13 @@ def normalised(
     changes: list[Change] = []
     read: dict[_Inode, Entry] = {}
     inodes: dict[str, _Inode] = {}
-    for path, status in bounded(tree.walk(), bounds):
-        _make_readable(tree, path, status)
-        dropped = "" if stat.S_ISDIR(status.st_mode) or claimed(path) else _dropped(path)
-        if dropped:
+    for path, status in bounded(tree.walk(), limits):
+        directory = stat.S_ISDIR(status.st_mode)
+        wanted = 0o500 if directory else 0o400
+        if (directory or stat.S_ISREG(status.st_mode)) and status.st_mode & wanted != wanted:
+            tree.chmod(path, stat.S_IMODE(status.st_mode) | wanted)
+        dropped = next((what for matches, what in _DROPPED if matches(path)), "")
+        if dropped and not directory and not claimed(path):
             loud = path.endswith(".la") and not _LIBTOOL.fullmatch(path)
             changes.append(Change(dropped, path, "outputs: {runtime: [%s]}", loud))
             continue
@@ -243,18 +237,16 @@ def normalised(
             declared |= {path} if rule.gives_mode(entry) else set()
             entry = rule.applied(entry)
         entries.append(entry)
-    for rule in parsed:
-        if rule.glob not in used:
-            raise BuildError(
-                f"`files:` names {rule.glob!r}, which was not installed",
-                hint="correct the path (without a leading slash), or remove the rule",
-            )
+    unused = next((rule.glob for rule in parsed if rule.glob not in used), None)
+    if unused is not None:
+        hint = "correct the path (without a leading slash), or remove the rule"
+        raise BuildError(f"`files:` names {unused!r}, which was not installed", hint=hint)
     ordered = sorted(entries, key=sort_key)
     return Normalised(tuple(_linked(ordered, inodes)), tuple(changes), frozenset(declared))
 
 
 def bounded(
-    walked: Iterator[tuple[str, os.stat_result]], bounds: Bounds
+    walked: Iterator[tuple[str, os.stat_result]], limits: Limits
 ) -> Iterator[tuple[str, os.stat_result]]:
     """The same, up to the first path that is too much; each inode's size counts once."""
     size = 0
@@ -264,8 +256,8 @@ def bounded(
             text = f"directories were installed {_DEEPEST} deep, or a path of {_LONGEST} bytes"
             hint = "nothing could unpack that everywhere: remove it in the install step"
             raise BuildError(text, place=f"{path[:60]}…", hint=hint)
-        if count > bounds.entries:
-            text = f"more than {bounds.entries} files and directories were installed"
+        if count > limits.installed_files:
+            text = f"more than {limits.installed_files} files and directories were installed"
             hint = "install less, or raise `limits: files` in .buildit-config.yaml"
             raise BuildError(text, place=path, hint=hint)
         if stat.S_ISREG(status.st_mode):
@@ -273,11 +265,11 @@ def bounded(
             size += 0 if inode in seen else status.st_size
             if status.st_nlink > 1:
                 seen.add(inode)
-        if size >= bounds.size:
+        if size >= limits.installed_bytes:
             holes = status.st_size - status.st_blocks * 512
             sparse = f", most of it holes ({amount(holes)})" if holes > status.st_size // 2 else ""
-            text = f"{amount(bounds.size)} or more were installed; the file that reaches it has "
-            text += f"{amount(status.st_size)}{sparse}"
+            text = f"{amount(limits.installed_bytes)} or more were installed; "
+            text += f"the file that reaches it has {amount(status.st_size)}{sparse}"
             hint = "install less, or raise `limits: installed` in .buildit-config.yaml"
             raise BuildError(text, place=path, hint=hint)
         yield path, status
@@ -310,17 +302,6 @@ class _Timeless(_Inner):
         return len(data)
 
 
-def _make_readable(tree: InstalledTree, path: str, status: os.stat_result) -> None:
-    wanted = 0o500 if stat.S_ISDIR(status.st_mode) else 0o400
-    both = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
-    if both and status.st_mode & wanted != wanted:
-        tree.chmod(path, stat.S_IMODE(status.st_mode) | wanted)
-
-
-def _dropped(path: str) -> str:
-    return next((what for matches, what in _DROPPED if matches(path)), "")
-
-
 def _entry(
     tree: InstalledTree,
     path: str,
@@ -339,11 +320,9 @@ def _entry(
         return Entry(path, Kind.SYMLINK, 0o777, epoch, target=tree.readlink(path))
     if not stat.S_ISREG(status.st_mode):
         special = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
-        raise BuildError(
-            f"a {special.get(stat.S_IFMT(status.st_mode), 'device node')} was installed",
-            place=path,
-            hint="remove it in the install step; make it when the program starts",
-        )
+        kind = special.get(stat.S_IFMT(status.st_mode), "device node")
+        hint = "remove it in the install step; make it when the program starts"
+        raise BuildError(f"a {kind} was installed", place=path, hint=hint)
     read, changes = found
     inode = (status.st_dev, status.st_ino)
     known = read.get(inode)
@@ -415,9 +394,8 @@ class _Rule:
             entry = replace(entry, mode=self.mode)
         if self.capabilities and (self.exact or entry.kind is Kind.FILE):
             if entry.kind is not Kind.FILE:
-                raise BuildError(
-                    f"capabilities on a {entry.kind}", place=entry.path, hint="name a program file"
-                )
+                text, hint = f"capabilities on a {entry.kind}", "name a program file"
+                raise BuildError(text, place=entry.path, hint=hint)
             entry = replace(entry, xattrs={CAPABILITY_XATTR: self.capabilities})
         return entry
 
@@ -446,11 +424,9 @@ def encoded_capabilities(clauses: Sequence[str], *, place: str) -> bytes:
             sets[flag] |= sum({_BITS[name] for name in names})
     permitted, inheritable, effective = sets.values()
     if effective not in (0, permitted | inheritable):
-        raise RecipeError(
-            f"capabilities {' '.join(clauses)!r} are effective in part only",
-            place=place,
-            hint="the kernel keeps one effective bit: give all of them `e`, or none",
-        )
+        text = f"capabilities {' '.join(clauses)!r} are effective in part only"
+        hint = "the kernel keeps one effective bit: give all of them `e`, or none"
+        raise RecipeError(text, place=place, hint=hint)
     words = (permitted, inheritable, permitted >> 32, inheritable >> 32)
     first = _REVISION_2 | (_EFFECTIVE if effective else 0)
     return struct.pack("<IIIII", first, *(word & 0xFFFFFFFF for word in words))
@@ -463,13 +439,10 @@ def _linked(ordered: Sequence[Entry], inodes: Mapping[str, _Inode]) -> Iterator[
     """
     firsts: dict[tuple[object, ...], str] = {}
     for entry in ordered:
-        inode = inodes.get(entry.path)
-        if inode is None:
-            yield entry
-            continue
+        # what is no file with several names is like itself alone
+        inode = inodes.get(entry.path, entry.path)
         alike = (inode, entry.mode, entry.uid, entry.gid, *entry.xattrs.items())
         first = firsts.setdefault(alike, entry.path)
-        if first == entry.path:
-            yield entry
-        else:
-            yield replace(entry, kind=Kind.HARDLINK, size=0, digest=None, target=first, xattrs={})
+        if first != entry.path:
+            entry = replace(entry, kind=Kind.HARDLINK, size=0, digest=None, target=first, xattrs={})
+        yield entry

@@ -15,13 +15,13 @@ from buildit.errors import BuildError, RecipeError
 from buildit.make.capture.capture import claims
 from buildit.make.capture.normalise import (
     CAPABILITY_XATTR,
-    Bounds,
     Change,
     Normalised,
     encoded_capabilities,
     normalised,
     open_content,
 )
+from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.store.remove import remove_tree
@@ -105,19 +105,19 @@ def test_which_modes_are_declared(dest: Path) -> None:
 
 def bounded(dest: Path, **bounds: int) -> None:
     with Root.open(dest) as root:
-        normalised(root, (), EPOCH, bounds=Bounds(**bounds))
+        normalised(root, (), EPOCH, limits=Limits(**bounds))
 
 
 def test_no_more_is_taken_than_the_bounds(dest: Path) -> None:
     for name in ("a", "b", "c"):
         put(dest / name, b"x" * 100)
     os.link(dest / "a", dest / "a2")
-    bounded(dest, size=301, entries=6)  # one inode counts once; two directories
+    bounded(dest, installed_bytes=301, installed_files=6)  # one inode counts once; two directories
     with pytest.raises(BuildError, match="more than 5 files and directories") as caught:
-        bounded(dest, entries=5)
+        bounded(dest, installed_files=5)
     assert caught.value.place == "usr/bin"
     with pytest.raises(BuildError, match="300 B or more were installed") as caught:
-        bounded(dest, size=300)
+        bounded(dest, installed_bytes=300)
     assert caught.value.place == "c"
     os.truncate(dest / "b", 4 << 30)
     with pytest.raises(BuildError, match=r"has 4\.3 GB, most of it holes \(4\.3 GB\)") as caught:

@@ -10,8 +10,8 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.make.capture.elf import machine_of
-from buildit.make.capture.normalise import Bounds
-from buildit.make.package import How, Stripping, put_lists, restore_modes, strip_argv, to_strip
+from buildit.make.package import Stripping, put_lists, restore_modes, strip_argv, to_strip
+from buildit.model.config import Limits
 from buildit.model.platform import PLATFORMS
 
 pytestmark = [
@@ -55,7 +55,7 @@ def put(dest: Path, source: Path, path: str, mode: int = 0o755, more: bytes = b"
 def stripped(dest: Path, scratch: Path) -> Stripping:
     """Strip a tree as a build does, with the command moved to where the test may write."""
     with Root.open(dest) as root:
-        found = to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Bounds())
+        found = to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Limits())
         put_lists(found, scratch)
         argv = [
             word.replace("/build/out", str(dest))
@@ -126,7 +126,7 @@ def test_modes_links_and_names_stay(tmp_path: Path, made: Path) -> None:
     (dest / "usr/bin").chmod(0o555)
     size = (made / "pie").stat().st_size
     found = stripped(dest, tmp_path / "scratch")
-    assert len(found.files[How.PROGRAM]) == len(modes)
+    assert len(found.files["program"]) == len(modes)
     for name, mode in {**modes, "text": 0o111, ".": 0o555}.items():
         status = (dest / "usr/bin" / name).stat()
         assert stat.S_IMODE(status.st_mode) == mode, name
@@ -151,7 +151,7 @@ def test_the_same_bytes_every_time(tmp_path: Path, made: Path) -> None:
 def test_no_strip_is_said(tmp_path: Path, made: Path) -> None:
     put(tmp_path, made / "pie", "usr/bin/x")
     with Root.open(tmp_path) as root:
-        argv = strip_argv(to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Bounds()))
+        argv = strip_argv(to_strip(root, machine_of(PLATFORMS["linux/amd64"]), Limits()))
     done = subprocess.run(
         ["/bin/sh", *argv[1:]], env={"PATH": "/nowhere"}, capture_output=True, check=False
     )
