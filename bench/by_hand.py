@@ -22,7 +22,7 @@ from buildit.commands.run import Options
 from buildit.events import silent
 from buildit.make.build_directory import BuildDirectory
 from buildit.model.config import Config
-from buildit.model.task import Task
+from buildit.model.plan import Task
 from buildit.plan.identity import BuildInputs, read_record
 from buildit.sandbox.run import run
 from buildit.store.artifacts import lookup

@@ -15,7 +15,7 @@ from buildit.store.cas import Store
 
 def pull(url: str, listed: Path, target: Path) -> None:
     """Take every `digest size` of a list into a store."""
-    from buildit.model.address import Https
+    from buildit.model.config import Https
     from buildit.remote.binhost.directory import ReadOnly
     from buildit.remote.binhost.protocols import WantedBlob
     from buildit.remote.http.web import WebTransport

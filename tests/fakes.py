@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.model.address import Address, Directory
+from buildit.model.config import Address, Directory
 from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.protocols import (
     PACK,

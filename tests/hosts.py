@@ -9,9 +9,8 @@ from pathlib import Path
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
-from buildit.model.address import Address, Directory, parse_address
 from buildit.model.artifact import Artifact
-from buildit.model.config import Repository
+from buildit.model.config import Address, Directory, Repository, parse_address
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
 from buildit.remote.binhost.protocols import Remote, WantedBlob

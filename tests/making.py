@@ -12,9 +12,8 @@ from buildit.events import silent
 from buildit.make.makers import BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
-from buildit.model.plan import Toolchain
+from buildit.model.plan import Task, Toolchain
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import Task
 from buildit.plan.identity import BuildInputs, Rules
 from buildit.store.cas import Store
 

@@ -13,8 +13,8 @@ from buildit.commands.run import Options, opened_run
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config
+from buildit.model.plan import DebRef
 from buildit.model.platform import build_platform
-from buildit.model.task import DebRef
 from buildit.plan.lock import Lock, Section, format_lock
 from buildit.recipe.config import Loaded
 from buildit.store.cas import Store

@@ -14,8 +14,8 @@ import pytest
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.config import Https
 from buildit.remote.binhost.binhost import Binhost, needed
 from buildit.remote.binhost.protocols import (
     MEMBER_LIMIT,

@@ -24,9 +24,9 @@ from buildit.archive.unpack import Writer
 from buildit.archive.zipread import is_zip, read_zip
 from buildit.digest import CHUNK
 from buildit.errors import BuilditError, RecipeError
-from buildit.model.pathglob import path_matcher
-from buildit.model.sourcename import without_codec
+from buildit.model.globs import path_matcher
 from buildit.model.tree import YEAR_1980, Entry, Kind
+from buildit.model.words import without_codec
 
 UNPACKER = "1"
 """Raised when the same source would give another tree, or another time: it is in every key."""

@@ -13,8 +13,8 @@ from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, OUTPUT, USE, Inv
 from buildit.cli.remember import remember
 from buildit.cli.screen import give
 from buildit.commands import building
-from buildit.model.amount import size
 from buildit.model.image import Emission
+from buildit.model.words import size
 
 if TYPE_CHECKING:  # a build that does not publish does without
     from buildit.commands.publish import Published

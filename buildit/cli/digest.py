@@ -14,8 +14,7 @@ from buildit.cli.screen import give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.describing import Described, describe
 from buildit.commands.run import opened_run
-from buildit.model.sourcename import name_of
-from buildit.model.yamlword import yaml_word
+from buildit.model.words import name_of, yaml_word
 
 
 def source_lines(found: Iterable[Described]) -> Iterator[str]:

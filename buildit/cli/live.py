@@ -12,7 +12,7 @@ from rich.text import Text
 
 from buildit import events
 from buildit.cli.screen import PlainScreen, printable
-from buildit.model.amount import size
+from buildit.model.words import size
 
 _BAR = 20
 _NAME = 44

@@ -30,9 +30,8 @@ from buildit.commands.run import Options
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
-from buildit.model.amount import counted, size
-from buildit.model.plan import ContainerPlan
-from buildit.model.task import Task
+from buildit.model.plan import ContainerPlan, Task
+from buildit.model.words import counted, size
 from buildit.plan.lock import Section
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds

@@ -15,8 +15,8 @@ from buildit.cli.screen import columns, give, printable
 from buildit.commands.choose import Choice, choose, shipped_trees
 from buildit.commands.run import Options
 from buildit.errors import UsageError
+from buildit.model.atom import Version
 from buildit.model.use import flag_text
-from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, declared_flags
 from buildit.plan.resolve import Demand
 from buildit.recipe.config import load_config

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from buildit.cli.options import PATH
 from buildit.cli.screen import say
 from buildit.errors import StoreError
-from buildit.model.version import VERSION
+from buildit.model.atom import VERSION
 from buildit.recipe import leaf
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec

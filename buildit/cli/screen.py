@@ -20,7 +20,7 @@ from buildit import events
 from buildit.codec import to_plain
 from buildit.digest import BuildKey, key_uuid
 from buildit.errors import StoreError
-from buildit.model.amount import size
+from buildit.model.words import size
 
 _Result = TypeVar("_Result")
 

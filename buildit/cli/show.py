@@ -25,10 +25,10 @@ from buildit.cli.options import JSON, own_store, spellings
 from buildit.cli.screen import columns, give, printable, say
 from buildit.digest import CHUNK, BuildKey, is_hex64, key_uuid, parse_digest
 from buildit.errors import StoreError, UsageError
-from buildit.model.amount import size
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
+from buildit.model.words import size
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
 from buildit.store.failures import FailedBuild, failures, find_failure

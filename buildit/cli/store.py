@@ -12,7 +12,7 @@ from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import columns, give, printable
 from buildit.digest import key_uuid
 from buildit.errors import BuilditError, IntegrityError
-from buildit.model.amount import counted, size
+from buildit.model.words import counted, size
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.failures import FailedBuild, failures

@@ -13,7 +13,7 @@ from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.verify import Report
 from buildit.image.verify import verify as compare
-from buildit.model.amount import counted
+from buildit.model.words import counted
 
 
 def report_lines(found: Report) -> tuple[str, ...]:

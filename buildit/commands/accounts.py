@@ -18,7 +18,7 @@ from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.appspec import account_problems
 from buildit.image.merge import with_parents
 from buildit.model.image import App
-from buildit.model.task import Group, User
+from buildit.model.plan import Group, User
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import id_of
 

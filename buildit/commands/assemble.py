@@ -25,8 +25,7 @@ from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Image, Layer, LayerKind
-from buildit.model.plan import ContainerPlan, ImageStep
-from buildit.model.task import OutputRef, Task
+from buildit.model.plan import ContainerPlan, ImageStep, OutputRef, Task
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
 from buildit.store.cas import Store

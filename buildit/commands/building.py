@@ -28,9 +28,8 @@ from buildit.image.merge import Rootfs
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest
-from buildit.model.plan import ContainerPlan
+from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import DebRef, Task
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from buildit.store.durable import Vanished

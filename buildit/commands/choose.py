@@ -15,10 +15,10 @@ from buildit.commands.locking import read_lock
 from buildit.commands.run import Options
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, parse_name
-from buildit.model.nearest import hint_of
-from buildit.model.pathglob import path_matcher
+from buildit.model.globs import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
+from buildit.model.words import hint_of
 from buildit.plan.evaluate import Evaluated, WantedPackage, written_at
 from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve

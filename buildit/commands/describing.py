@@ -11,7 +11,7 @@ from buildit.archive.tar.admit import Budget
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_file
 from buildit.errors import BuilditError, FetchError, UsageError
-from buildit.model.sourcename import name_of, names_archive
+from buildit.model.words import name_of, names_archive
 from buildit.remote.fetch import LARGEST_DOWNLOAD, Fetch, plain_http
 
 _URL = re.compile(r"(?:https?|mirror)://", re.IGNORECASE)

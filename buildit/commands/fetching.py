@@ -16,8 +16,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import Notice
 from buildit.make.makers import kind_of
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef, PatchRef, SourceRef, Task
+from buildit.model.plan import DebRef, PatchRef, SourceRef, Task, Toolchain
 from buildit.model.tree import Entry
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch

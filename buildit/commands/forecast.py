@@ -12,8 +12,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.make.makers import kind_of
 from buildit.model.artifact import Artifact
-from buildit.model.plan import ContainerPlan
-from buildit.model.task import DebRef, Task
+from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.nearby import Nearby
 from buildit.remote.binhost.remotes import Remotes

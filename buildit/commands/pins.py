@@ -21,8 +21,7 @@ from buildit.commands.run import Downloads
 from buildit.debian.fixups import toolchain_identity
 from buildit.digest import CHUNK, Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError, RecipeError
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef, Toolchain
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch

@@ -21,18 +21,20 @@ from buildit.commands.run import Downloads, Options
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
+from buildit.model.globs import path_matcher
 from buildit.model.image import App, Health, Port, Volume
-from buildit.model.pathglob import path_matcher
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
+    Group,
     ImageStep,
     PackageStep,
     SyncStep,
+    Task,
     Toolchain,
+    User,
 )
-from buildit.model.task import Group, Task, User
 from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, tasks

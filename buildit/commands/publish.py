@@ -17,12 +17,10 @@ from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
-from buildit.model.address import Directory
 from buildit.model.artifact import Artifact
-from buildit.model.config import Repository
+from buildit.model.config import Directory, Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan
-from buildit.model.task import Task
+from buildit.model.plan import ContainerPlan, Task
 from buildit.plan.closure import closure, views_of
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.push import Push

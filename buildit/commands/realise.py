@@ -31,8 +31,7 @@ from buildit.events import (
 from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
-from buildit.model.plan import ContainerPlan, Toolchain
-from buildit.model.task import OutputRef, Task
+from buildit.model.plan import ContainerPlan, OutputRef, Task, Toolchain
 from buildit.plan.closure import runtime_needs, standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine

@@ -39,11 +39,11 @@ from buildit.make.capture.needs import (
     looks,
     needs_of,
 )
-from buildit.model.amount import counted
 from buildit.model.artifact import Artifact
 from buildit.model.image import LayerKind
 from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
+from buildit.model.words import counted
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as runtimes set it
 _LOADERS = ("lib", "lib64", "usr/local/lib")  # of other C libraries than Debian's, besides

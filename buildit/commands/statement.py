@@ -13,8 +13,7 @@ from pathlib import Path
 from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan
-from buildit.model.task import OutputRef, Task
+from buildit.model.plan import ContainerPlan, OutputRef, Task
 
 _FORMAT = "1"
 

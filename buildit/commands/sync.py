@@ -24,11 +24,10 @@ from buildit.digest import Digest, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task, opened_project
-from buildit.model.amount import some
-from buildit.model.pathglob import path_matcher
-from buildit.model.plan import ContainerPlan, DirectoriesStep, SyncStep
-from buildit.model.task import About, Task
+from buildit.model.globs import path_matcher
+from buildit.model.plan import About, ContainerPlan, DirectoriesStep, SyncStep, Task
 from buildit.model.tree import YEAR_1980, Entry, Kind
+from buildit.model.words import some
 
 EPOCH = YEAR_1980
 """mtime of directories and links that a step makes."""

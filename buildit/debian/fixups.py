@@ -23,7 +23,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 from buildit.archive.links import MERGED_LINKS, MERGED_USR
 from buildit.digest import Digest, canonical, digest_bytes
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
 FIXUPS = "3"

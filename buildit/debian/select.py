@@ -14,7 +14,7 @@ from typing import Protocol
 
 from buildit.debian.packages import Candidate, Relation, debian_key, parse_relations
 from buildit.errors import IntegrityError, UnsatisfiableError
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef
 
 _PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3, "extra": 4}
 

@@ -25,8 +25,7 @@ from buildit.archive.workers import run_all
 from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.store.durable import Vanished
 

@@ -34,7 +34,7 @@ from buildit.make.advice import advice, notes
 from buildit.make.capture.normalise import Watched
 from buildit.make.patching import PatchToApply, apply_patches
 from buildit.model.config import Limits
-from buildit.model.task import SourceRef
+from buildit.model.plan import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.plan.steps import DESTINATION_DIRECTORY, Step
 from buildit.sandbox.jail import Bind, Jail

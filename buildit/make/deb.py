@@ -25,10 +25,9 @@ from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight
 from buildit.make.capture.normalise import Change, Watched
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME
-from buildit.model.pathglob import glob_of, path_matcher
-from buildit.model.plan import Toolchain
+from buildit.model.globs import glob_of, path_matcher
+from buildit.model.plan import DebRef, Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import DebRef, Inputs, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import RuleInput, Rules, left_out
 from buildit.plan.tasks import deb_task

@@ -11,7 +11,7 @@ from typing import Protocol
 from buildit.archive.workers import submit
 from buildit.make.makers import AtHand
 from buildit.model.artifact import Artifact
-from buildit.model.task import Task
+from buildit.model.plan import Task
 
 
 class Executor(Protocol):

@@ -22,8 +22,7 @@ from buildit.digest import canonical
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
-from buildit.model.plan import Toolchain
-from buildit.model.task import About, Inputs, RunTime, Task
+from buildit.model.plan import About, Inputs, RunTime, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import SCHEME, build_key, record_text
 from buildit.store.blobs import Batch

@@ -17,8 +17,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
-from buildit.model.plan import Toolchain
-from buildit.model.task import Inputs, Task
+from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.durable import store_error

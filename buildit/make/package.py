@@ -37,9 +37,8 @@ from buildit.make.capture.normalise import InstalledTree, bounded
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
-from buildit.model.plan import Toolchain
+from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import Inputs, Task
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, Phase, script

@@ -1,7 +1,10 @@
 """The plan: every fact that the back half needs, as plain frozen data that JSON can carry.
 
 The front half (files, YAML, templates, resolving) makes it; the back half (store, sandbox, images)
-realises it and never looks at a recipe.
+realises it and never looks at a recipe. It is made of tasks: a task is one kind of work, which a
+build farm runs, the store caches and `plan` prints. Its key is the SHA-256 of its record, and its
+maker (`make.makers`, by `kind`) reads nothing else of what can change the outputs. What is beside
+the record is where the inputs are, what the outputs need at run time, and what people are told.
 """
 
 from __future__ import annotations
@@ -13,7 +16,183 @@ from typing import Literal
 from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
-from buildit.model.task import DebRef, Group, OutputRef, Task, User
+
+OutputRef = tuple[BuildKey, str]
+"""An output of a task: the task's key and the output's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An upstream OpenPGP signature of a source: where it is, and blobs of the keys accepted."""
+
+    urls: tuple[str, ...]
+    keys: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """A source archive: the name and places are for fetching, the digest is its identity."""
+
+    name: str
+    digest: Digest
+    urls: tuple[str, ...]
+    signature: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRef:
+    """A patch that lies at a URL: any bytes whose canonical form has `digest` will do."""
+
+    url: str
+    digest: Digest
+    strip: int
+
+
+@dataclass(frozen=True, slots=True)
+class DebRef:
+    """One exact .deb: `path` is below the archive's root (`pool/…`), `size` in bytes."""
+
+    name: str
+    version: str
+    arch: str
+    suite: str
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A dependency as a task sees it: the outputs of another task that lie in its sysroot."""
+
+    key: BuildKey
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Findings of a check that a package accepts on the paths of a glob, and why."""
+
+    check: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a task is made from, all of it named by its record, but for the waivers.
+
+    `dependencies` are nearest first. `debs` has the .deb that is unpacked first, and then those
+    that were chosen with it. `blobs` are small inputs (patches, files, keys) that planning left in
+    the store. `files` are of the project: the path in the layer, and the one in the project.
+    """
+
+    dependencies: tuple[Dependency, ...] = ()
+    sources: tuple[SourceRef, ...] = ()
+    patches: tuple[PatchRef, ...] = ()
+    debs: tuple[DebRef, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    uid: int
+    gid: int
+    home: str = "/nonexistent"
+    shell: str = "/usr/sbin/nologin"
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+    gid: int
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunNeed:
+    """An output that another one needs at run time although no file of it says so, and by what
+    words people know it (`Depends`)."""
+
+    key: BuildKey
+    output: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """What an image that takes an output needs besides: further outputs, and accounts."""
+
+    needs: tuple[RunNeed, ...] = ()
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PatchAbout:
+    """A patch as its recipe names it; `fixes` are names such as CVE-2023-44487, `upstream` is where
+    upstream has it: a URL, `no` or `pending`."""
+
+    name: str
+    description: str = ""
+    fixes: tuple[str, ...] = ()
+    upstream: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What today's recipe says to people: it is in no record, no key and no statement of a task."""
+
+    origin: str = ""
+    description: str = ""
+    homepage: str = ""
+    license: str = ""
+    patches: tuple[PatchAbout, ...] = ()
+
+    def patch_names(self) -> tuple[str, ...]:
+        return tuple(patch.name for patch in self.patches)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something to make: `record` is the canonical JSON text whose SHA-256 is `key`.
+
+    `outputs` are those known before it is made, with what they need; a task may leave others.
+    `subject` is what it is of, where several tasks can be of the same thing (a .deb, by its
+    digest); of these, an image takes the one that is `partial`, which leaves something out.
+    """
+
+    key: BuildKey
+    kind: str
+    name: str
+    version: str
+    record: str
+    platform: str = ""
+    inputs: Inputs = Inputs()
+    outputs: Mapping[str, RunTime] = field(default_factory=dict)
+    about: About = About()
+    subject: Digest | None = None
+    partial: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.version}"
+
+    def run_needs(self) -> tuple[RunNeed, ...]:
+        """Those of all its outputs."""
+        return tuple(need for output in self.outputs.values() for need in output.needs)
+
+    def users(self) -> tuple[User, ...]:
+        """The users that any of its outputs declares."""
+        return tuple(user for output in self.outputs.values() for user in output.users)
+
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that any of its outputs declares."""
+        return tuple(group for output in self.outputs.values() for group in output.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest
 from buildit.model.artifact import Artifact
-from buildit.model.task import OutputRef, Task
+from buildit.model.plan import OutputRef, Task
 
 _NONE: Mapping[Digest, BuildKey] = {}
 

@@ -19,9 +19,8 @@ from buildit.model.condition import (
     parse_condition,
     parse_required,
 )
-from buildit.model.pathglob import path_matcher
-from buildit.model.sourcename import name_of
-from buildit.model.task import Group, User
+from buildit.model.globs import path_matcher
+from buildit.model.plan import Group, User
 from buildit.model.use import (
     Flag,
     FlagLayer,
@@ -32,6 +31,7 @@ from buildit.model.use import (
     flag_values,
     resolve_flags,
 )
+from buildit.model.words import name_of
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
 from buildit.recipe.leaf import id_of

@@ -15,8 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.model.plan import Dependency
 from buildit.model.platform import PLATFORMS, Platform
-from buildit.model.task import Dependency
 from buildit.plan.steps import Phase, Step
 
 PACKAGE = "package"

@@ -28,8 +28,8 @@ from urllib.parse import quote, unquote
 
 from buildit.digest import BuildKey, Digest, is_hex64
 from buildit.errors import RecipeError
-from buildit.model.amount import some
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef
+from buildit.model.words import some
 
 HEADER = "buildit-lock 1"
 _COMMENT = "# buildit.lock: written by buildit; commit it beside container.yaml"

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from buildit.digest import BuildKey
-from buildit.model.amount import some
+from buildit.model.words import some
 
 Record = Mapping[str, Any]
 LabelOf = Callable[[BuildKey], str]

@@ -20,9 +20,8 @@ from resolvelib.resolvers import Resolution
 from resolvelib.structs import RequirementInformation
 
 from buildit.errors import UnsatisfiableError
-from buildit.model.atom import Atom
+from buildit.model.atom import Atom, Version
 from buildit.model.use import FlagLayer, assignment_text, unknown_flag_hint
-from buildit.model.version import Version
 from buildit.plan.evaluate import Evaluated, evaluate
 from buildit.recipe.package import Package
 

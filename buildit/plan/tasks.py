@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import Toolchain
-from buildit.model.platform import Platform
-from buildit.model.sourcename import name_of, names_archive
-from buildit.model.task import (
+from buildit.model.plan import (
     About,
     DebRef,
     Dependency,
@@ -28,8 +25,11 @@ from buildit.model.task import (
     Signature,
     SourceRef,
     Task,
+    Toolchain,
     Waiver,
 )
+from buildit.model.platform import Platform
+from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
 from buildit.plan.steps import Step, environment, reads_use, steps
 

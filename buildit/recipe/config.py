@@ -19,9 +19,17 @@ from pydantic import Field, model_validator
 
 from buildit.errors import RecipeError, UsageError
 from buildit.home import cache_of, home_of
-from buildit.model.address import Address, parse_address
-from buildit.model.config import Config, Limits, Repository, SigningKeys, Trust, TrustRule
-from buildit.model.packageglob import fits_some
+from buildit.model.config import (
+    Address,
+    Config,
+    Limits,
+    Repository,
+    SigningKeys,
+    Trust,
+    TrustRule,
+    parse_address,
+)
+from buildit.model.globs import fits_some
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError

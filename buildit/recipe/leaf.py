@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from buildit.digest import is_hex64
-from buildit.model.version import VERSION
+from buildit.model.atom import VERSION
 
 
 class LeafError(ValueError):

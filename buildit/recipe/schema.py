@@ -37,8 +37,7 @@ from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCu
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.model.nearest import hint_of
-from buildit.model.yamlword import yaml_word
+from buildit.model.words import hint_of, yaml_word
 from buildit.recipe import leaf
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, follow

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.model.atom import parse_name
-from buildit.model.nearest import nearest
+from buildit.model.atom import Version, parse_name, suggested_name
 from buildit.model.use import Assignment, FlagLayer, parse_assignment
-from buildit.model.version import Version, suggested_name
+from buildit.model.words import nearest
 from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import render_tree

@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
-from buildit.model.address import Address, Directory, Https, parse_address
-from buildit.model.config import Repository
+from buildit.model.config import Address, Directory, Https, Repository, parse_address
 from buildit.remote.http.urls import is_loopback, parse_target
 from buildit.remote.transport import LocationError, Transport, local_path, read_small, ssh_address
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from buildit.digest import CHUNK
 from buildit.errors import FetchError
 from buildit.files import NotRegularError, open_regular
-from buildit.model.address import Ssh, parse_ssh
+from buildit.model.config import Ssh, parse_ssh
 
 
 class LocationError(FetchError):

@@ -17,11 +17,10 @@ from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest, is_hex64
 from buildit.errors import BuilditError, IntegrityError, RecipeError
 from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.atom import Version
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan
-from buildit.model.task import Task
+from buildit.model.plan import ContainerPlan, Task
 from buildit.model.tree import Kind
-from buildit.model.version import Version
 from buildit.plan.closure import closure, views_of
 from buildit.plan.lock import parse_lock
 from buildit.remote.binhost.protocols import Views

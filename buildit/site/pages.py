@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 from buildit.digest import BuildKey, canonical, is_hex64
 from buildit.errors import IntegrityError, UsageError
 from buildit.events import Reporter
-from buildit.model.address import Directory, Https
-from buildit.model.config import Repository, Trust
+from buildit.model.config import Directory, Https, Repository, Trust
 from buildit.remote.binhost.protocols import Views
 from buildit.remote.binhost.remotes import Remotes
 from buildit.site.catalogue import (

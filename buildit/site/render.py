@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from buildit.digest import key_uuid
 from buildit.image.formats.table import is_directory, is_discovered
-from buildit.model import amount
+from buildit.model.words import counted, size
 from buildit.site.catalogue import SUMS_SUFFIX, ContainerIndex, PublishedFile, Site
 from buildit.store.attest import fingerprint
 from buildit.store.names import ContainerEntry, NameIndex, name_place
@@ -173,14 +173,14 @@ def _templates() -> Environment:
     made.filters |= {
         "anchor": lambda name: re.sub(r"[^A-Za-z0-9._+~-]", "_", name),
         "beginning": lambda files, text: [one for one in files if one.path.startswith(text)],
-        "counted": lambda things, *words: amount.counted(len(things), *words),
+        "counted": lambda things, *words: counted(len(things), *words),
         "distinct": lambda values: list(dict.fromkeys(values)),
         "ending": lambda paths, name: [path for path in paths if path.endswith(f"/{name}")],
         "fingerprint": fingerprint,
         "href": _href,
         "libraries": lambda packages: {name for one in packages for name in one.libraries},
         "place": name_place,
-        "size": lambda number: amount.size(number, "EB"),  # a stranger's entry may hold any
+        "size": lambda number: size(number, "EB"),  # a stranger's entry may hold any
         "unpacked": lambda packages: sum({one.key: one.size for one in packages}.values()),
         "uuid": key_uuid,
     }

@@ -20,8 +20,7 @@ from buildit.debian.select import select
 from buildit.debian.sources_list import read_sources
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef, Toolchain
 from buildit.recipe.trees import Catalog
 from buildit.remote.fetch import Fetch, Fetcher, default_transport
 from buildit.remote.transport import Transport

@@ -18,8 +18,8 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
-from buildit.model.address import Ssh
 from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.config import Ssh
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.protocols import Outgoing
 from buildit.remote.binhost.push import Push, Pushed

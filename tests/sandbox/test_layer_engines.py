@@ -31,12 +31,14 @@ from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
+    Group,
     ImageStep,
     PackageStep,
     SyncStep,
+    Task,
     Toolchain,
+    User,
 )
-from buildit.model.task import Group, Task, User
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import build_key, record_text
 from buildit.store.artifacts import commit

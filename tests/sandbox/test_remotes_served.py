@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.model.address import Https
+from buildit.model.config import Https
 from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.http.web import WebTransport

@@ -29,13 +29,13 @@ from buildit.make.capture.normalise import (
     open_content,
 )
 from buildit.make.layer import put_layer
-from buildit.model.amount import some
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
-from buildit.model.pathglob import path_matcher
+from buildit.model.globs import path_matcher
+from buildit.model.plan import Waiver
 from buildit.model.platform import Platform
-from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.model.words import some
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.store.blobs import Batch

@@ -28,11 +28,11 @@ from buildit.make.capture.needs import (
     library_directories,
 )
 from buildit.model.artifact import RUNTIME
-from buildit.model.pathglob import glob_of, path_matcher
+from buildit.model.globs import glob_of, path_matcher
+from buildit.model.plan import Waiver
 from buildit.model.platform import Platform
-from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
-from buildit.model.yamlword import yaml_word
+from buildit.model.words import yaml_word
 
 _CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000

@@ -22,10 +22,10 @@ from typing import BinaryIO, cast
 from buildit.archive.beneath import Root
 from buildit.digest import digest_stream
 from buildit.errors import BuildError, Interrupted, RecipeError
-from buildit.model.amount import size as amount
 from buildit.model.config import Limits
-from buildit.model.pathglob import path_matcher
+from buildit.model.globs import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.model.words import size as amount
 from buildit.plan.identity import RuleInput
 from buildit.recipe.leaf import id_of
 

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
-from buildit.model.nearest import hint_of
+from buildit.model.words import hint_of
 from buildit.recipe.template.values import (
     COMMENT,
     DEFAULT_NAMES,

@@ -17,8 +17,8 @@ from buildit.archive.workers import submit
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Notice, Reporter, silent
-from buildit.model.address import Directory
 from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.config import Directory
 from buildit.remote.binhost.protocols import (
     PACK,
     PACK_LIMIT,

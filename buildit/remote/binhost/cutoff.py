@@ -14,7 +14,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.make.makers import resolved_outputs
 from buildit.model.artifact import Artifact
-from buildit.model.task import Task
+from buildit.model.plan import Task
 from buildit.plan.identity import resolved_key
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.artifacts import (

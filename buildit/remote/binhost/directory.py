@@ -21,8 +21,8 @@ from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
 from buildit.files import replacing
-from buildit.model.address import Address, Directory
 from buildit.model.artifact import Encoding
+from buildit.model.config import Address, Directory
 from buildit.remote import fetch
 from buildit.remote.binhost import protocols
 from buildit.remote.binhost.protocols import Outgoing, Served, SignedStatement, WantedBlob

@@ -15,7 +15,7 @@ from itertools import chain
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import BuilditError
-from buildit.model.task import Task
+from buildit.model.plan import Task
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
 from buildit.store.cas import Store

@@ -15,8 +15,8 @@ from typing import BinaryIO, Protocol
 
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError
-from buildit.model.address import Address
 from buildit.model.artifact import Artifact, Encoding
+from buildit.model.config import Address
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.layout import BLOBS, key_directory

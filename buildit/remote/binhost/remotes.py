@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
-from buildit.model.address import Address, Directory, Https, Ssh
-from buildit.model.config import Repository
+from buildit.model.config import Address, Directory, Https, Repository, Ssh
 from buildit.store.cas import Store
 from buildit.store.layout import FORMAT_FILE
 from buildit.trust.policy import Policy

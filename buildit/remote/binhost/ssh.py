@@ -14,7 +14,7 @@ from typing import BinaryIO
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes
 from buildit.errors import BuilditError, FetchError
 from buildit.events import Reporter, silent
-from buildit.model.address import Ssh
+from buildit.model.config import Ssh
 from buildit.remote.binhost import protocols
 from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.protocols import Outgoing, Served, SignedStatement, blob_path

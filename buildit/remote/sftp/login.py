@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from buildit.errors import UsageError
 from buildit.home import home_of
-from buildit.model.address import Ssh
+from buildit.model.config import Ssh
 from buildit.remote.sftp.client import NO_SUCH_FILE, Sftp, StatusError
 from buildit.remote.transport import LocationError, Response, check_cap, ssh_address
 from buildit.trust.ssh import key_fingerprint

@@ -29,8 +29,19 @@ from buildit.events import Event, Notice, silent
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Config, Repository
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep, SyncStep, Toolchain
-from buildit.model.task import About, DebRef, Dependency, Inputs, PatchRef, SourceRef, Task
+from buildit.model.plan import (
+    About,
+    ContainerPlan,
+    DebRef,
+    Dependency,
+    Inputs,
+    PackageStep,
+    PatchRef,
+    SourceRef,
+    SyncStep,
+    Task,
+    Toolchain,
+)
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.plan.tasks import deb_task
 from buildit.remote.binhost.remotes import Remotes

@@ -29,7 +29,7 @@ from buildit.events import (
     Reused,
     Started,
 )
-from buildit.model.amount import size
+from buildit.model.words import size
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ import pytest
 from buildit.cli.planned import Why, why_lines
 from buildit.commands.forecast import State
 from buildit.digest import BuildKey, digest_bytes, key_uuid
-from buildit.model.task import Task
+from buildit.model.plan import Task
 from buildit.remote.binhost.nearby import Closest, Untrusted
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,7 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef, Inputs, PatchRef, Signature, SourceRef, Task
+from buildit.model.plan import DebRef, Inputs, PatchRef, Signature, SourceRef, Task, Toolchain
 from buildit.store.cas import Store
 
 pytestmark = pytest.mark.unit

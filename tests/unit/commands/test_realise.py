@@ -11,7 +11,7 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.make.executor import Threads
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.task import Dependency, Inputs, RunNeed, RunTime, Task
+from buildit.model.plan import Dependency, Inputs, RunNeed, RunTime, Task
 
 pytestmark = pytest.mark.unit
 

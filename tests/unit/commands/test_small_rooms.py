@@ -30,8 +30,17 @@ from buildit.events import silent
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Config, Limits, SigningKeys, TrustRule
 from buildit.model.image import App, Port, Volume
-from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, SyncStep, Toolchain
-from buildit.model.task import Group, RunTime, Task, User
+from buildit.model.plan import (
+    ContainerPlan,
+    Group,
+    ImageStep,
+    PackageStep,
+    RunTime,
+    SyncStep,
+    Task,
+    Toolchain,
+    User,
+)
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock

@@ -11,7 +11,7 @@ from buildit.debian.archive import Indices
 from buildit.debian.packages import PackageIndex, build_index
 from buildit.debian.select import select
 from buildit.errors import UnsatisfiableError
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef
 from tests.debian_maker import paragraph as p
 
 pytestmark = pytest.mark.unit

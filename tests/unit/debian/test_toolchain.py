@@ -14,8 +14,7 @@ from buildit.debian.fixups import TREE_FILES, enters_tree, toolchain_identity
 from buildit.debian.toolchain import OWNERS, fill, read_owners
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, Interrupted, StoreError
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import YEAR_1980, Kind
 from tests.debian_maker import make_deb
 

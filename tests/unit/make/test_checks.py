@@ -10,8 +10,8 @@ import yaml
 from buildit.errors import BuildError, RecipeError
 from buildit.make.capture.checks import CHECKS, Finding, Severity, Subject, findings, refuse_errors
 from buildit.make.capture.needs import looks
+from buildit.model.plan import Waiver
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.package import Recipe
 from buildit.recipe.schema import parse

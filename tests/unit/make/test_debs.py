@@ -11,8 +11,7 @@ from buildit.errors import RecipeError
 from buildit.make.capture.needs import Needs, Sight
 from buildit.make.deb import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import Toolchain
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store

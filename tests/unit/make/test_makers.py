@@ -26,8 +26,17 @@ from buildit.make.makers import MAKERS, TaskKind
 from buildit.model.artifact import Artifact
 from buildit.model.config import Config, Limits
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, ImageStep, PackageStep, Toolchain
-from buildit.model.task import About, Inputs, PatchAbout, SourceRef, Task
+from buildit.model.plan import (
+    About,
+    ContainerPlan,
+    ImageStep,
+    Inputs,
+    PackageStep,
+    PatchAbout,
+    SourceRef,
+    Task,
+    Toolchain,
+)
 from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
 from buildit.store.artifacts import lookup

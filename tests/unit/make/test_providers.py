@@ -9,8 +9,8 @@ from buildit.errors import UnsatisfiableError
 from buildit.make.capture.checks import refuse_unprovided
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, providers
 from buildit.model.artifact import RUNTIME
+from buildit.model.plan import Waiver
 from buildit.model.platform import PLATFORMS
-from buildit.model.task import Waiver
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit

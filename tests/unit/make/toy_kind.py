@@ -12,8 +12,7 @@ from pathlib import Path
 from buildit.digest import digest_bytes
 from buildit.make.layer import put_layer
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
-from buildit.model.plan import Toolchain
-from buildit.model.task import Inputs, Task
+from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 

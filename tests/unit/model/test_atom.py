@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.atom import Atom, Operator, parse_name
-from buildit.model.version import Version
+from buildit.model.atom import Atom, Operator, Version, parse_name
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import RecipeError
-from buildit.model.packageglob import fits_some
+from buildit.model.globs import fits_some
 from buildit.recipe.config import load_config
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.pathglob import glob_of, path_matcher
+from buildit.model.globs import glob_of, path_matcher
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

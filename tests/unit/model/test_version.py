@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.version import Version
+from buildit.model.atom import Version
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.model.atom import Atom
-from buildit.model.version import Version, suggested, suggested_name
+from buildit.model.atom import Atom, Version, suggested, suggested_name
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

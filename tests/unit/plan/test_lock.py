@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import RecipeError
-from buildit.model.task import DebRef
+from buildit.model.plan import DebRef
 from buildit.plan.lock import (
     HEADER,
     Lock,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from buildit.commands.rules import RULES
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.model.plan import Dependency
 from buildit.model.platform import PLATFORMS, Platform
-from buildit.model.task import Dependency
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.model.atom import Atom
+from buildit.model.atom import Atom, Version
 from buildit.model.use import FlagLayer, parse_assignment
-from buildit.model.version import Version
 from buildit.plan.resolve import Demand, Selection, resolve
 from buildit.recipe.package import Depends, Package, Recipe
 from buildit.recipe.schema import parse

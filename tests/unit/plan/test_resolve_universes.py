@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import UnsatisfiableError
-from buildit.model.atom import Atom
-from buildit.model.version import Version
+from buildit.model.atom import Atom, Version
 from buildit.plan.resolve import Demand, resolve
 from tests.unit.plan.test_resolve import Shelf, labels
 

@@ -13,8 +13,7 @@ from buildit.codec import decode, encode
 from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import ContainerPlan, PackageStep
-from buildit.model.task import Task
+from buildit.model.plan import ContainerPlan, PackageStep, Task
 from buildit.plan.identity import build_key, left_out
 from tests.planning import LOCKED, TOOLCHAIN, Checkout, checkout, deb, locked
 

@@ -9,8 +9,7 @@ import pytest
 
 from buildit.commands import stamp
 from buildit.errors import RecipeError, UsageError
-from buildit.model.address import Directory
-from buildit.model.config import Config, Limits
+from buildit.model.config import Config, Directory, Limits
 from buildit.model.use import Assignment
 from buildit.recipe.config import CONFIG_FILE, ConfigSpec, load_config, shipped_files
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
-from buildit.model.version import Version
+from buildit.model.atom import Version
 from buildit.plan.evaluate import evaluate
 from buildit.recipe.package import Package
 from buildit.recipe.trees import DEEPEST_CHAIN, Catalog

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from buildit.errors import RecipeError
-from buildit.model.nearest import hint_of, nearest
+from buildit.model.words import hint_of, nearest
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import Model, TextOrMap, parse, plain

@@ -16,7 +16,7 @@ import pytest
 
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
-from buildit.model.address import Directory
+from buildit.model.config import Directory
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.transport import LocationError, Response
 from buildit.store.artifacts import lookup

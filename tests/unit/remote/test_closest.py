@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from buildit.digest import BuildKey
-from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.task import Task
+from buildit.model.config import Https
+from buildit.model.plan import Task
 from buildit.plan.identity import build_key, record_text
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.nearby import Nearby, untrusted_builds

@@ -9,9 +9,9 @@ import pytest
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import FetchError
-from buildit.model.address import Https
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.task import Dependency, Inputs, Task
+from buildit.model.config import Https
+from buildit.model.plan import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.cutoff import Repetitions, cut_off

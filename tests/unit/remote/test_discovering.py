@@ -6,8 +6,7 @@ import pytest
 
 from buildit.errors import UsageError
 from buildit.events import Event, Notice
-from buildit.model.address import parse_address
-from buildit.model.config import Repository
+from buildit.model.config import Repository, parse_address
 from buildit.remote.discovery import (
     Discovered,
     DiscoverOption,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.model.address import Https
+from buildit.model.config import Https
 from buildit.remote.binhost import push
 from buildit.remote.binhost.protocols import (
     MEMBER_LIMIT,

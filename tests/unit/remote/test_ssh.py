@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.model.address import Ssh
+from buildit.model.config import Ssh
 from buildit.remote.sftp.login import Waits, ssh_argv, ssh_program, why_ssh_ended
 from buildit.remote.transport import LocationError, ssh_address
 

@@ -13,11 +13,10 @@ import pytest
 
 from buildit.archive.contents import contents_blob
 from buildit.digest import BuildKey, Digest, digest_bytes
-from buildit.model.address import Directory
 from buildit.model.artifact import RUNTIME, Artifact, Output
+from buildit.model.config import Directory
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, PackageStep, Toolchain
-from buildit.model.task import About, PatchAbout, Task
+from buildit.model.plan import About, ContainerPlan, PackageStep, PatchAbout, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.transport import LocalTransport
