@@ -134,7 +134,7 @@ def _unheard(number: int, frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    """Leave without another word; builds die with this process (`sandbox.launch`)."""
+    """Leave without another word; builds die with this process (`sandbox.jail`)."""
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # show the cursor
     os._exit(Interrupted.exit_code)

@@ -1,18 +1,40 @@
-"""What one sandbox is, as a value, and the command lines that it becomes; no I/O here.
+"""One sandbox: what it is, as a value, the command lines that it becomes, and its processes.
 
-The launcher (`sandbox.launch`) mounts in an outer user, mount and pid namespace, bubblewrap
-isolates inside it. The outer stage exists because bubblewrap 0.8 has no overlay option, and because
-the paths above a store may be closed to the build user: bubblewrap only ever sees paths below
-`STAGE`.
+The outer stage mounts in a user, mount and pid namespace, bubblewrap isolates inside it. It exists
+because bubblewrap 0.8 has no overlay option, and because the paths above a store may be closed to
+the build user: bubblewrap only ever sees paths below `STAGE`.
+
+The chain of processes, each forking or becoming the next: `env` (every signal to its default
+action, none blocked); started by root, `setpriv`, which makes it `HOST_ID` without groups or
+capabilities; `setarch -R`; `unshare` (outer user, mount and pid namespace); a shell as the outer
+process 1, which mounts and sets limits; bubblewrap; the command. Bubblewrap is process 1 of the
+inside, where a build can read its environment and working directory: the one is fixed, the other
+is `/`, so neither tells where the store is.
+
+Process 1 keeps a watcher that reads the *lifeline*, a socket pair whose other end only buildit
+holds. When that end closes, because buildit closes it or because it was killed in whatever way at
+whatever moment, the watcher kills everything in the namespace; when process 1 ends, the kernel
+does. PR_SET_PDEATHSIG alone would leave gaps between fork and prctl, and is cleared by a change of
+uid. The same socket carries the word to begin, and bubblewrap's report.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from buildit.errors import BuildError
+from buildit.archive.beneath import Root
+from buildit.errors import BuildError, IntegrityError
+from buildit.sandbox.filter import filter_program
+from buildit.store.build_owner import HOST_ID, host_owner
 
 STAGE = "/tmp"  # noqa: S108  a mount point that every host has
 """Where the outer namespace has a small tmpfs of its own: `work` (the work directory), `root` (the
@@ -66,34 +88,21 @@ class Jail:
         for lower in self.lowers:
             if _TREE.fullmatch(lower) is None:
                 raise BuildError(f"not the name of a tree: {lower!r}")
-        for bind in self.binds:
-            _check_source(bind.source)
-            _check_inside(bind.dest)
-        _check_inside(self.cwd)
+        for path in (bind.source for bind in self.binds):
+            if "\0" in path or {"", ".", ".."} & set(path.split("/")):
+                hint = "relative, without '.' and '..'"
+                raise BuildError(f"not a path inside the work directory: {path!r}", hint=hint)
+        for path in (self.cwd, *(bind.dest for bind in self.binds)):
+            if _PLAIN.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
+                hint = "absolute, without '.' and '..', of letters, digits and . _ + ~ @ % -"
+                raise BuildError(f"not a path for the inside of a sandbox: {path!r}", hint=hint)
         for name, value in self.env.items():
             if _VARIABLE.fullmatch(name) is None or "\0" in value:
                 raise BuildError(f"not an environment variable: {name!r}")
 
-
-def _check_source(path: str) -> None:
-    if "\0" in path or not all(part not in {"", ".", ".."} for part in path.split("/")):
-        raise BuildError(
-            f"not a path inside the work directory: {path!r}", hint="relative, without '.' and '..'"
-        )
-
-
-def _check_inside(path: str) -> None:
-    if _PLAIN.fullmatch(path) is None or {".", ".."} & set(path.split("/")):
-        raise BuildError(
-            f"not a path for the inside of a sandbox: {path!r}",
-            hint="absolute, without '.' and '..', of letters, digits and . _ + ~ @ % -",
-        )
-
-
-def mount_points(jail: Jail) -> tuple[str, ...]:
-    """Paths that the root must have, relative to it; the skeleton supplies what trees lack."""
-    fixed = ("dev", "proc", "tmp", jail.cwd[1:])
-    return (*fixed, *(bind.dest[1:] for bind in jail.binds))
+    def mount_points(self) -> set[str]:
+        """Paths that the root must have, relative to it; the skeleton supplies what trees lack."""
+        return {"dev", "proc", "tmp", self.cwd[1:], *(bind.dest[1:] for bind in self.binds)}
 
 
 def overlays(lowers: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -110,27 +119,19 @@ def overlays(lowers: Sequence[str]) -> tuple[tuple[str, str], ...]:
     whole = _options(*lowers, bottom)
     if len(whole) < _PAGE:
         return (("root", whole),)
-    groups = _groups(lowers)
-    tops = (
-        f"{STAGE}/g{number}" if len(group) > 1 else group[0] for number, group in enumerate(groups)
-    )
-    top = _options(*tops, bottom)
-    if len(top) >= _PAGE:
-        raise BuildError(
-            f"{len(lowers)} trees are more than one overlay can hold",
-            hint="merge some of the dependencies into one tree first",
-        )
-    below = ((f"g{n}", _options(*group)) for n, group in enumerate(groups) if len(group) > 1)
-    return (*below, ("root", top))
-
-
-def _groups(lowers: Sequence[str]) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     for lower in lowers:
         if len(_options(*groups[-1], lower)) >= _PAGE:
             groups.append([])
         groups[-1].append(lower)
-    return groups
+    named = {f"g{number}": group for number, group in enumerate(groups)}
+    tops = (f"{STAGE}/{name}" if len(group) > 1 else group[0] for name, group in named.items())
+    top = _options(*tops, bottom)
+    if len(top) >= _PAGE:
+        hint = "merge some of the dependencies into one tree first"
+        raise BuildError(f"{len(lowers)} trees are more than one overlay can hold", hint=hint)
+    below = ((name, _options(*group)) for name, group in named.items() if len(group) > 1)
+    return (*below, ("root", top))
 
 
 def _options(*lowers: str) -> str:
@@ -160,3 +161,252 @@ def bwrap_argv(jail: Jail, command: Sequence[str], *, terminal: bool = False) ->
     for name, value in sorted(jail.env.items()):
         argv += ["--setenv", name, value]
     return [*argv, "--chdir", jail.cwd, "--", *command]
+
+
+# -- what is started, and ended whatever happens
+
+PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where the programs of the chain are looked for; the caller's PATH has no say."""
+
+GRACE = 10.0
+"""Seconds that killed processes get to disappear."""
+
+ENVIRONMENT = {
+    "PATH": PROGRAM_PATH,
+    "LC_ALL": "C",
+    "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 256 bytes a value, mount(2) a page
+}
+
+# $1 work directory, $2 trees, $3 limit on processes, $4 filter, $5 directories and $6 files of the
+# skeleton (plain words, see `Jail`); then pairs for ulimit, --, pairs of overlay and options, --,
+# bubblewrap. The limit on processes is set in here so that it counts this sandbox, not the user.
+# cd has left OLDPWD and PWD, a shell may add `_`: bubblewrap gets none of them
+_SAID = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+_STAGE = f"""\
+exec 3<&0 <INPUT
+echo ready >&3
+set -f
+mount -n -c -t tmpfs -o mode=755,size=4m tmpfs {STAGE} || exit 125
+(cd {STAGE} && mkdir -p work root $5 && for file in $6; do : >"$file" || exit; done) || exit 125
+printf "$4" >{STAGE}/filter || exit 125
+mount -n -c --rbind "$1" {STAGE}/work || exit 125
+cd -P "$2" || exit 125
+ulimit -u "$3" 2>/dev/null || ulimit -p "$3" || exit 125
+shift 6
+while [ "$1" != -- ]; do ulimit "-$1" "$2" || exit 125; shift 2; done
+shift
+while [ "$1" != -- ]; do
+  [ -d "{STAGE}/$1" ] || mkdir "{STAGE}/$1" || exit 125
+  mount -n -c -t overlay -o "$2" overlay "{STAGE}/$1" || exit 125
+  shift 2
+done
+shift
+cd / || exit 125
+read -r go memory <&3 || exit 125
+[ "$memory" = - ] || ulimit -v "$memory" || exit 125
+{{ while read -r _; do :; done; while :; do kill -s KILL -- -1; done; }} <&3 2>/dev/null &
+env -i {_SAID} "$@" {STATUS_FD}>&3 3<&- {FILTER_FD}<{STAGE}/filter
+exit
+"""
+
+
+_EXIT = re.compile(rb'"exit-code": *(\d+)')
+
+
+QUIET = _STAGE.replace("INPUT", "/dev/null")
+TERMINAL = _STAGE.replace("INPUT", "&1")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run lies on the host: `common` is the nearest directory above both."""
+
+    common: Path
+    work: str
+    trees: str
+
+
+def prepare_places(jail: Jail, work: Path, trees: Path) -> Places:
+    """Look at what the sandbox is made of, and let the build user in.
+
+    Started by root, `work` itself and what stands at the top of each writable bind become the
+    build user's; what lies deeper must be so already (`host_owner`).
+
+    Raises:
+        BuildError: a tree or a bind is missing or unsafe, or closed to the build user.
+    """
+    for lower in jail.lowers:
+        if not (trees / lower).is_dir():
+            hint = "buildit store verify"
+            raise BuildError(f"no such tree: {lower}", place=str(trees), hint=hint)
+    real = work.resolve(), trees.resolve()
+    common = Path(os.path.commonpath(real))
+    places = Places(common, *(f"./{one.relative_to(common)}" for one in real))
+    owner = host_owner()
+    try:
+        with Root.open(work) as root:
+            for bind in jail.binds:
+                _check_bind(bind, root, work)
+                if owner is not None and bind.writable:
+                    root.chown(bind.source, *owner)
+        if owner is not None:
+            os.chown(work, *owner)
+            _check_reachable(places)
+    except (IntegrityError, OSError) as error:
+        text = f"the sandbox cannot use its work directory: {error}"
+        raise BuildError(text, place=str(work)) from error
+    return places
+
+
+def _check_bind(bind: Bind, root: Root, work: Path) -> None:
+    try:
+        kind = stat.S_IFMT(root.lstat(bind.source).st_mode)
+    except FileNotFoundError:
+        text = f"nothing to bind at {bind.dest}: {bind.source} does not exist"
+        raise BuildError(text, place=str(work)) from None
+    if kind not in {stat.S_IFDIR, stat.S_IFREG}:  # bubblewrap would follow a link
+        text = f"cannot bind {bind.source} at {bind.dest}: neither a directory nor a file"
+        raise BuildError(text, place=str(work), hint="a symbolic link is never followed")
+
+
+def _check_reachable(places: Places) -> None:
+    for start in (places.work, places.trees):
+        path = places.common / start
+        for directory in (path, *path.parents):
+            state = directory.stat()
+            if not state.st_mode & 0o001 and state.st_uid != HOST_ID:
+                text = f"builds started by root run as uid {HOST_ID}, which may not enter it"
+                raise BuildError(text, place=str(directory), hint=f"chmod o+x {directory}")
+            if directory == places.common:
+                break
+
+
+def chain(
+    jail: Jail, places: Places, bwrap: Sequence[str], *, script: str, words: Sequence[str]
+) -> tuple[str, ...]:
+    """The command line of a whole chain; `bwrap` is bubblewrap's argv, `script` QUIET or TERMINAL.
+
+    `words` are the number of processes, then pairs for `ulimit`.
+    """
+    processes, *limits = words
+    work = places.common / places.work
+    plain = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
+    directories = {*jail.mount_points(), *map(os.path.dirname, plain)} - plain - {""}
+    mounts = [word for pair in overlays(jail.lowers) for word in pair]
+    # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
+    # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
+    # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
+    argv = ["env", "--default-signal", *drop_root(), "setarch", "-R"]
+    argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
+    argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
+    argv.append(_filter_words())
+    for paths in (directories, plain):
+        argv.append(" ".join(f"skeleton/{path}" for path in sorted(paths)))
+    return (*argv, *limits, "--", *mounts, "--", *bwrap)
+
+
+def drop_root() -> tuple[str, ...]:
+    """What makes root the user that builds run as.
+
+    Not subprocess, which then cannot vfork(2): copying page tables costs milliseconds.
+    """
+    if (owner := host_owner()) is None:
+        return ()
+    return ("setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups")
+
+
+@cache
+def _filter_words() -> str:
+    """The filter as the shell's printf takes bytes in its format, NUL included."""
+    return "".join(f"\\{byte:03o}" for byte in filter_program(os.uname().machine))
+
+
+@dataclass(slots=True)
+class Lifeline:
+    """A started chain: its first process, and the socket that keeps it alive."""
+
+    process: subprocess.Popen[bytes]
+    _socket: socket.socket
+    status: int | None = None
+    """The command's exit status as bubblewrap reported it, once the chain has ended by itself."""
+
+    def ready(self) -> int | None:
+        """The process 1 of the outer namespace as seen from here, or None: it died at once.
+
+        Raises:
+            OSError: the kernel does not tell (no CONFIG_PROC_CHILDREN).
+            BuildError: it does neither.
+        """
+        self._socket.settimeout(3 * GRACE)
+        try:
+            if not self._socket.recv(len(b"ready\n"), socket.MSG_WAITALL):
+                return None
+        except TimeoutError:
+            raise undead(self.process.pid) from None
+        first = self.process.pid
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return int(children[0]) if children else None
+
+    def begin(self, memory_bytes: int | None) -> None:
+        """Let it go on; `memory_bytes` bounds each process's address space."""
+        kilobytes = "-" if memory_bytes is None else str(memory_bytes >> 10)
+        with contextlib.suppress(ConnectionError):  # it died at once: its log says why
+            self._socket.sendall(f"go {kilobytes}\n".encode())
+
+    def cut(self) -> None:
+        """Have everything killed; may be called again."""
+        if self._socket.fileno() >= 0:
+            # what bubblewrap has written by now, as `--json-status-fd` does: a JSON value a line
+            self._socket.setblocking(False)
+            text = b""
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                while data := self._socket.recv(4096):
+                    text += data
+            found = _EXIT.search(text)
+            self.status = int(found[1]) if found else None
+            self._socket.close()
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[str], cwd: Path, output: int, *, session: bool) -> Iterator[Lifeline]:
+    """Start the chain, waiting for `begin`; at the end it is cut and gone.
+
+    `cwd` is entered as the caller, since the paths above may be closed to the build user. `output`
+    is the descriptor that it writes to; `session` takes it off the terminal.
+
+    Raises:
+        BuildError: the first process cannot be started, or killed processes do not end.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=theirs.fileno(),
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=ENVIRONMENT,
+            umask=0o022,
+            start_new_session=session,
+        )
+    except OSError as problem:
+        ours.close()
+        raise BuildError(f"the sandbox cannot be started: {problem}") from problem
+    finally:
+        theirs.close()
+    life = Lifeline(process, ours)
+    try:
+        yield life
+    finally:
+        life.cut()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            raise undead(process.pid) from None
+
+
+def undead(pid: int) -> BuildError:
+    return BuildError(
+        f"killed processes of the build did not end within {GRACE:.0f} s",
+        hint=f"look at process {pid} and its children: ps -o pid,stat,wchan,args -g {pid}",
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildit.model.config import Limits
 from buildit.sandbox.filter import FILTERED
-from buildit.sandbox.launch import ENVIRONMENT, PROGRAM_PATH, drop_root
+from buildit.sandbox.jail import ENVIRONMENT, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import open_group
 from buildit.store.build_owner import HOST_ID, host_owner
 

@@ -22,12 +22,13 @@ from typing import BinaryIO, Self
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
-from buildit.sandbox.jail import Jail, bwrap_argv
-from buildit.sandbox.launch import (
+from buildit.sandbox.jail import (
     GRACE,
     QUIET,
     TERMINAL,
+    Jail,
     Lifeline,
+    bwrap_argv,
     chain,
     prepare_places,
     started,

@@ -62,7 +62,7 @@ ONLY_IN = {
     "elftools": (),
     "click": ("cli.*",),
     "rich": ("cli.*",),
-    "subprocess": ("sandbox.launch", "sandbox.probe", "trust.openpgp", "remote.sftp.login"),
+    "subprocess": ("sandbox.jail", "sandbox.probe", "trust.openpgp", "remote.sftp.login"),
     "tarfile": (),
     "zipfile": ("archive.zipread",),
     "unittest": (),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import BuildError
-from buildit.sandbox.jail import Bind, Jail, bwrap_argv, mount_points, overlays
+from buildit.sandbox.jail import Bind, Jail, bwrap_argv, overlays
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -78,7 +78,7 @@ def test_the_command_is_never_read_as_options(command: Sequence[str]) -> None:
 
 
 def test_mount_points_cover_the_binds_and_the_working_directory() -> None:
-    assert set(mount_points(JAIL)) == {"dev", "proc", "tmp", "build", "build/src", "files"}
+    assert JAIL.mount_points() == {"dev", "proc", "tmp", "build", "build/src", "files"}
 
 
 OPTIONS = "ro,xino=on,lowerdir="
