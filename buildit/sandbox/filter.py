@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from buildit.errors import BuildError
@@ -22,13 +23,23 @@ _X32 = 0x40000000  # the bit of x32's numbers, which would pass by a list of x86
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK; no vsock, packet, alg …
 _TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
-# The same numbers on every architecture (since 424), then x86_64's and aarch64's own.
-_ABSENT_ANY = {
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+# Of every call the numbers on x86_64 and on aarch64; since 424 they are the same.
+_ABSENT = {
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
+    "userfaultfd": (323, 282), "perf_event_open": (298, 241), "lookup_dcookie": (212, 18),
+    "fanotify_init": (300, 262),
 }  # fmt: skip
-_REFUSED_ANY = {
-    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
-    "fspick": 433, "mount_setattr": 442, "quotactl_fd": 443,
+_REFUSED = {
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "quotactl_fd": (443, 443), "syslog": (103, 116),
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "setns": (308, 268),
+    "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "acct": (163, 89), "quotactl": (179, 60),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "open_by_handle_at": (304, 265),
+    "iopl": (172, None), "ioperm": (173, None),
 }  # fmt: skip
 
 
@@ -43,40 +54,14 @@ class _Numbers:
     refused: dict[str, int]
 
 
+def _of(place: int, calls: Mapping[str, tuple[int | None, ...]]) -> dict[str, int]:
+    return {name: number for name, both in calls.items() if (number := both[place]) is not None}
+
+
 FILTERED = {
-    "x86_64": _Numbers(
-        audit=0xC000003E,
-        socket=41,
-        ioctl=16,
-        absent=_ABSENT_ANY | {
-            "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "userfaultfd": 323,
-            "perf_event_open": 298, "lookup_dcookie": 212, "fanotify_init": 300,
-        },
-        refused=_REFUSED_ANY | {
-            "syslog": 103, "mount": 165, "umount2": 166, "pivot_root": 155, "setns": 308,
-            "swapon": 167, "swapoff": 168, "reboot": 169, "kexec_load": 246,
-            "kexec_file_load": 320, "init_module": 175, "finit_module": 313,
-            "delete_module": 176, "acct": 163, "quotactl": 179, "settimeofday": 164,
-            "clock_settime": 227, "open_by_handle_at": 304, "iopl": 172, "ioperm": 173,
-        },
-    ),
-    "aarch64": _Numbers(
-        audit=0xC00000B7,
-        socket=198,
-        ioctl=29,
-        absent=_ABSENT_ANY | {
-            "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "userfaultfd": 282,
-            "perf_event_open": 241, "lookup_dcookie": 18, "fanotify_init": 262,
-        },
-        refused=_REFUSED_ANY | {
-            "syslog": 116, "mount": 40, "umount2": 39, "pivot_root": 41, "setns": 268,
-            "swapon": 224, "swapoff": 225, "reboot": 142, "kexec_load": 104,
-            "kexec_file_load": 294, "init_module": 105, "finit_module": 273,
-            "delete_module": 106, "acct": 89, "quotactl": 60, "settimeofday": 170,
-            "clock_settime": 112, "open_by_handle_at": 265,
-        },
-    ),
-}  # fmt: skip
+    "x86_64": _Numbers(0xC000003E, 41, 16, _of(0, _ABSENT), _of(0, _REFUSED)),
+    "aarch64": _Numbers(0xC00000B7, 198, 29, _of(1, _ABSENT), _of(1, _REFUSED)),
+}
 
 
 def filter_program(machine: str) -> bytes:
@@ -89,10 +74,8 @@ def filter_program(machine: str) -> bytes:
     """
     numbers = FILTERED.get(machine)
     if numbers is None:
-        raise BuildError(
-            f"sandboxes are not known for the machine {machine!r}",
-            hint=f"build on one of: {', '.join(sorted(FILTERED))}",
-        )
+        hint = f"build on one of: {', '.join(sorted(FILTERED))}"
+        raise BuildError(f"sandboxes are not known for the machine {machine!r}", hint=hint)
     refused, absent = _answer(errno.EPERM), _answer(errno.ENOSYS)
     code = [_op(_LOAD, _ARCH), _op(_JEQ, numbers.audit, 1, 0), absent]
     code += [_op(_LOAD, _NR), _op(_JGE, _X32, 0, 1), absent]

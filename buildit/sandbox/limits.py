@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from os.path import exists
 from pathlib import Path
 
 from buildit.model.config import Limits
@@ -124,15 +125,18 @@ class CGroup(Hierarchy):
             _remove(directory.parent, patience=0.0)  # stays while others run
 
 
-def open_group(limits: Limits) -> CGroup | None:
+@contextlib.contextmanager
+def opened_group(limits: Limits) -> Iterator[CGroup | None]:
     """A fresh group with these limits, or None where none can be had. Sweeps dead ones first."""
     proc = Path("/proc/self")
     places = hierarchies((proc / "mountinfo").read_text(), (proc / "cgroup").read_text())
-    for place in places * 2:  # again, because another buildit may just have removed _GROUP
-        group = open_group_in(place, limits)
+    # twice, because another buildit may just have removed _GROUP
+    group = next(filter(None, (open_group_in(place, limits) for place in places * 2)), None)
+    try:
+        yield group
+    finally:
         if group is not None:
-            return group
-    return None
+            group.close()
 
 
 def open_group_in(place: Hierarchy, limits: Limits) -> CGroup | None:
@@ -166,12 +170,11 @@ def _shared(directory: Path, version: int) -> None:
 
 
 def _configure(group: CGroup, limits: Limits) -> None:
-    names = {
-        1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", str(limits.memory_bytes)),
-        2: ("memory.max", "memory.swap.max", "0"),
-    }
-    limit, swap, swap_limit = names[group.version]
-    _put(group.memory / limit, str(limits.memory_bytes))
+    most = str(limits.memory_bytes)
+    limit, swap, swap_limit = "memory.max", "memory.swap.max", "0"
+    if group.version == 1:
+        limit, swap, swap_limit = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", most
+    _put(group.memory / limit, most)
     with contextlib.suppress(FileNotFoundError):  # kernels without swap accounting
         _put(group.memory / swap, swap_limit)
     _put(group.pids / "pids.max", str(limits.processes + _SLACK))
@@ -425,11 +428,9 @@ def _mounted(pids: Sequence[int]) -> int:
     """What the tmpfs mounts of the sandbox hold: deeper processes are the ones inside."""
     for pid in reversed(pids):
         with contextlib.suppress(OSError):
-            paths = [f"/proc/{pid}/root/{place}" for place in _PLACES]
-            ours = [
-                os.stat(f"/{one}").st_dev if os.path.exists(f"/{one}") else -1 for one in _PLACES
-            ]
-            if all(os.stat(path).st_dev != host for path, host in zip(paths, ours, strict=True)):
+            paths = {f"/proc/{pid}/root/{place}": f"/{place}" for place in _PLACES}
+            ours = {path: os.stat(host).st_dev for path, host in paths.items() if exists(host)}
+            if all(os.stat(path).st_dev != ours.get(path) for path in paths):
                 states = map(os.statvfs, paths)
                 return sum((one.f_blocks - one.f_bfree) * one.f_frsize for one in states)
     return 0
@@ -444,11 +445,8 @@ def _held(pids: Sequence[int]) -> Iterator[tuple[_File, int]]:
                 with contextlib.suppress(OSError):
                     if os.readlink(f"{directory}/{name}").startswith(_KERNELS):
                         seen = os.stat(f"{directory}/{name}")
-                        yield _file(seen.st_dev, seen.st_ino), seen.st_blocks * 512
-
-
-def _file(device: int, inode: int) -> _File:
-    return f"{os.major(device):02x}:{os.minor(device):02x}", inode
+                        device = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}"
+                        yield (device, seen.st_ino), seen.st_blocks * 512
 
 
 def _mappings(pid: int) -> Iterator[tuple[_File, int]]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from buildit.model.config import Limits
 from buildit.sandbox.filter import FILTERED
 from buildit.sandbox.jail import ENVIRONMENT, PROGRAM_PATH, drop_root
-from buildit.sandbox.limits import open_group
+from buildit.sandbox.limits import opened_group
 from buildit.store.build_owner import HOST_ID, host_owner
 
 _SYSCTL = Path("/proc/sys")
-_TIMEOUT = 20.0
 
 
 class Level(StrEnum):
@@ -70,9 +69,7 @@ def _machine(_: Path) -> Iterator[Probed]:
 
 _PACKAGES = {
     "bwrap": "bubblewrap",
-    "unshare": "util-linux",
-    "setarch": "util-linux",
-    "setpriv": "util-linux",
+    **dict.fromkeys(("unshare", "setarch", "setpriv"), "util-linux"),
     "env": "coreutils",
     "mount": "mount",
     "sh": "dash",
@@ -84,11 +81,11 @@ def _programs(_: Path) -> Iterator[Probed]:
         path = good = shutil.which(program, path=PROGRAM_PATH)
         bad, hint = f"not found in {PROGRAM_PATH}", f"apt install {package}"
         if path is not None and program == "bwrap":
-            version = f"{(_output(path, '--version') or 'no version').strip()} at {path}"
-            good = version if "--disable-userns" in (_output(path, "--help") or "") else None
+            version = f"{(_ran(path, '--version')[0] or 'no version').strip()} at {path}"
+            good = version if "--disable-userns" in (_ran(path, "--help")[0] or "") else None
             bad, hint = f"{version} is too old", f"{hint} (0.8 or newer)"
         elif path is not None and program == "env":
-            good = path if _output(path, "--default-signal", "true") is not None else None
+            good = None if _ran(path, "--default-signal", "true")[1] else path
             bad = f"{path} cannot reset signals"
             hint = f"{hint} (8.31 or newer; busybox has no --default-signal)"
         yield _found(program, good, bad, hint)
@@ -118,33 +115,25 @@ _UNSHARE = ("unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--
 
 
 def _namespaces(_: Path) -> Iterator[Probed]:
-    problem = _problem(*_UNSHARE, ":")
+    problem = _ran(*drop_root(), *_UNSHARE, ":")[1]
     allowed = "allowed" if host_owner() is None else f"allowed; builds run as uid {HOST_ID}"
-    hint = forbidden(_SYSCTL) or (
-        "allow user namespaces: in a container, --security-opt seccomp=unconfined"
-    )
-    good = allowed if problem is None else None
+    hint = "allow user namespaces: in a container, --security-opt seccomp=unconfined"
+    hint, good = forbidden(_SYSCTL) or hint, None if problem else allowed
     yield _found("user namespaces", good, f"forbidden here ({problem})", hint)
-    if problem is None:
-        problem = _problem(*_UNSHARE, _OVERLAY)
-        good = "mounts in a user namespace" if problem is None else None
+    if not problem:
+        problem = _ran(*drop_root(), *_UNSHARE, _OVERLAY)[1]
+        good = None if problem else "mounts in a user namespace"
         hint = "Linux 5.11 or newer, with the module: modprobe overlay"
         yield _found("overlay", good, f"does not mount ({problem})", hint)
 
 
 def _limits(_: Path) -> Iterator[Probed]:
-    group = open_group(Limits())
-    good = None if group is None else f"cgroup v{group.version} below {group.memory.parent}"
-    if group is not None:
-        group.close()
-    bad = (
-        "rlimits and a watcher, five times a second: processes, their memory, memfds, /tmp and "
-        "/dev/shm; no cgroup is delegated"
-    )
-    hint = (
-        "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
-        "and descriptors in flight as well"
-    )
+    with opened_group(Limits()) as group:
+        good = None if group is None else f"cgroup v{group.version} below {group.memory.parent}"
+    bad = "rlimits and a watcher, five times a second: processes, their memory, "
+    bad += "memfds, /tmp and /dev/shm; no cgroup is delegated"
+    hint = "systemd-run --user --scope delegates one, which counts detached SysV segments, pipes "
+    hint += "and descriptors in flight as well"
     yield _found("limits", good, bad, hint, weak=True)
 
 
@@ -171,30 +160,20 @@ def _space(store: Path) -> Iterator[Probed]:
 _LOOKS = (_machine, _programs, _namespaces, _limits, _tools, _space)
 
 
-def _output(*argv: str) -> str | None:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
-def _problem(*argv: str) -> str | None:
-    """Run it as builds would run; the last line of what it complained about, or None."""
+def _ran(*argv: str) -> tuple[str | None, str]:
+    """What a program printed, None where it failed; and what it complained of first, if it did."""
     try:
         done = subprocess.run(
-            (*drop_root(), *argv),
+            argv,
             check=False,
             capture_output=True,
-            text=True,
             errors="replace",
-            timeout=_TIMEOUT,
+            timeout=20,
             cwd="/",
             env=ENVIRONMENT,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
+        return None, str(error)
     if done.returncode == 0:
-        return None
-    lines = done.stderr.strip().splitlines()
-    return lines[0] if lines else f"exit status {done.returncode}"
+        return done.stdout, ""
+    return None, (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[0]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
@@ -41,7 +41,7 @@ from buildit.sandbox.limits import (
     LimitWatch,
     TreeWatch,
     address_limit,
-    open_group,
+    opened_group,
     process_limit,
     rlimit_words,
 )
@@ -64,8 +64,6 @@ class Outcome:
     status: int
     signal: int | None
     limit: str | None
-    seconds: float
-    log_truncated: bool
 
 
 def run(
@@ -91,10 +89,9 @@ def run(
         Interrupted: `stop` was set.
     """
     words = _words(limits)
-    begun = time.monotonic()
     places = prepare_places(jail, work, trees)
     with (
-        _grouped(limits) as group,
+        opened_group(limits) as group,
         _log(log, limits.log_bytes) as kept,
         _piped() as (read_end, write_end),
     ):
@@ -112,7 +109,7 @@ def run(
             raise _not_started(life, log, command[0])
     status = life.status
     status = 128 + signal.SIGKILL if status is None or limit is not None else status
-    return Outcome(status, _signal(status), limit, time.monotonic() - begun, kept.truncated)
+    return Outcome(status, _signal(status), limit)
 
 
 def shell(
@@ -129,19 +126,17 @@ def shell(
         BuildError: the sandbox could not be set up.
     """
     words = _words(limits)
-    begun = time.monotonic()
     places = prepare_places(jail, work, trees)
-    with _terminal() as terminal, _grouped(limits) as group:
-        line = chain(
-            jail, places, bwrap_argv(jail, command, terminal=True), script=TERMINAL, words=words
-        )
+    bwrap = bwrap_argv(jail, command, terminal=True)
+    with _terminal() as terminal, opened_group(limits) as group:
+        line = chain(jail, places, bwrap, script=TERMINAL, words=words)
         with started(line, places.common, terminal, session=False) as life:
             _confine(life, group, limits)
             life.process.wait()
     status = life.status
     if status is None:
         raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
-    return Outcome(status, _signal(status), None, time.monotonic() - begun, log_truncated=False)
+    return Outcome(status, _signal(status), None)
 
 
 def _signal(status: int) -> int | None:
@@ -204,16 +199,15 @@ class _Follow:
                 raise undead(self.life.process.pid)
             return
         self.stopped = self.stop.is_set()
-        self.limit = None if self.stopped else self._exceeded(now)
+        if not self.stopped:
+            if now - self._begun > self.limits.seconds:
+                self.limit = "seconds"
+            elif now - self._heard > self.limits.idle_seconds:
+                self.limit = "idle"
+            else:
+                self.limit = next(filter(None, (look() for look in self.looks)), None)
         if self.stopped or self.limit is not None:
             self._end(now)
-
-    def _exceeded(self, now: float) -> str | None:
-        if now - self._begun > self.limits.seconds:
-            return "seconds"
-        if now - self._heard > self.limits.idle_seconds:
-            return "idle"
-        return next((name for look in self.looks if (name := look()) is not None), None)
 
     def _end(self, now: float) -> None:
         self.life.cut()
@@ -234,19 +228,9 @@ def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> LimitWatch
 
 
 @contextlib.contextmanager
-def _grouped(limits: Limits) -> Iterator[CGroup | None]:
-    group = open_group(limits)
-    try:
-        yield group
-    finally:
-        if group is not None:
-            group.close()
-
-
-@contextlib.contextmanager
 def _log(path: Path, limit: int) -> Iterator[LogFile]:
     try:
-        with LogFile(path, limit) as kept:
+        with contextlib.closing(LogFile(path, limit)) as kept:
             yield kept
     except OSError as error:
         raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
@@ -325,48 +309,25 @@ class LogFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o644)
 
-    @property
-    def truncated(self) -> bool:
-        return self.written > 2 * self._half
-
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            place, room = self._place()
-            part = os.pwrite(self._fd, rest[:room], place)
+            turn = self.written % self._half
+            place = self.written if self.written < self._half else self._half + turn
+            part = os.pwrite(self._fd, rest[: self._half - turn], place)
             self.written += part
             rest = rest[part:]
 
-    def _place(self) -> tuple[int, int]:
-        if self.written < self._half:
-            return self.written, self._half - self.written
-        turn = (self.written - self._half) % self._half
-        return self._half + turn, self._half - turn
-
     def close(self) -> None:
-        if self._fd < 0:
-            return
-        try:
-            if self.truncated:
-                self._unroll()
-        finally:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _unroll(self) -> None:
-        turn = (self.written - self._half) % self._half
-        mark = b"\n[buildit: %d bytes left out here]\n" % (self.written - 2 * self._half)
-        with open(self._fd, "r+b", closefd=False) as file:
-            file.seek(self._half)
-            ring = file.read(self._half)
-            file.seek(self._half)
-            file.writelines((mark, ring[turn:], ring[:turn]))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        left_out = self.written - 2 * self._half
+        turn = left_out % self._half
+        with open(self._fd, "r+b") as file:
+            if left_out > 0:
+                file.seek(self._half)
+                ring = file.read(self._half)
+                file.seek(self._half)
+                mark = b"\n[buildit: %d bytes left out here]\n" % left_out
+                file.writelines((mark, ring[turn:], ring[:turn]))
 
 
 def printable_output(data: bytes) -> str:

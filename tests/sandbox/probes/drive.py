@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def jail_of(spec: dict[str, Any]) -> Jail:
 def run(spec: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
     places = {name: Path(spec[name]) for name in ("trees", "work")}
     limits = Limits(**spec["limits"])
+    begun = time.monotonic()
     try:
         jail = jail_of(spec["jail"])
         if spec.get("terminal"):
@@ -41,7 +43,7 @@ def run(spec: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
         details = list(error.details)
         names = {"kind": type(error).__name__, "message": str(error)}
         return {"error": names | {"hint": error.hint, "details": details}}
-    return {"outcome": asdict(outcome)}
+    return {"outcome": asdict(outcome) | {"seconds": time.monotonic() - begun}}
 
 
 def peak() -> int:

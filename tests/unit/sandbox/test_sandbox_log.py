@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 def kept(path: Path, limit: int, parts: list[bytes]) -> bytes:
-    with LogFile(path, limit) as log:
+    with closing(LogFile(path, limit)) as log:
         for part in parts:
             log.write(part)
     return path.read_bytes()
@@ -35,11 +36,8 @@ def test_head_and_tail_survive(tmp_path: Path, parts: list[bytes], half: int) ->
 
 
 def test_it_says_whether_it_left_something_out(tmp_path: Path) -> None:
-    with LogFile(tmp_path / "log", 10) as log:
-        log.write(b"0123456789")
-        assert not log.truncated
-        log.write(b"a")
-        assert log.truncated
+    assert kept(tmp_path / "log", 10, [b"0123456789"]) == b"0123456789"
+    assert b"1 bytes left out" in kept(tmp_path / "log", 10, [b"0123456789", b"a"])
 
 
 def test_an_older_log_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
