@@ -17,8 +17,7 @@ from pathlib import Path
 
 from bench.timing import BenchError
 from buildit.commands.fetching import toolchain_owners
-from buildit.commands.preparing import prepare
-from buildit.commands.run import Options
+from buildit.commands.run import Options, prepare
 from buildit.events import silent
 from buildit.make.build_directory import BuildDirectory
 from buildit.model.config import Config

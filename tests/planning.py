@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from buildit.commands.locking import LOCK_FILE
 from buildit.commands.planning import PlannedContainer, make_plan
-from buildit.commands.run import Options, opened_run
+from buildit.commands.run import LOCK_FILE, Options, opened_run
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.events import silent
 from buildit.model.config import Config

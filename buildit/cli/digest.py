@@ -12,7 +12,7 @@ from buildit.archive.source import OLDEST
 from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import give, on_screen, printable
 from buildit.codec import to_plain
-from buildit.commands.describing import Described, describe
+from buildit.commands.fetching import Described, describe
 from buildit.commands.run import opened_run
 from buildit.model.words import name_of, yaml_word
 

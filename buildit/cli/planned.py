@@ -23,10 +23,8 @@ from buildit.cli.options import (
 )
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
-from buildit.commands import preparing
 from buildit.commands.forecast import Forecast, State, forecast
-from buildit.commands.locking import LOCK_FILE
-from buildit.commands.run import Options
+from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of, with_synced
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
@@ -99,7 +97,7 @@ def _about(node: Task, state: State) -> dict[str, object]:
     return {**about, "uuid": key_uuid(node.key), "state": state.value}
 
 
-def announce(prepared: preparing.Prepared, report: Reporter) -> None:
+def announce(prepared: Prepared, report: Reporter) -> None:
     """Say what a build would change in the lock, without writing it.
 
     Raises:
@@ -107,7 +105,7 @@ def announce(prepared: preparing.Prepared, report: Reporter) -> None:
     """
     pins = prepared.pins
     if prepared.options.locked:
-        preparing.lock(prepared, report)
+        lock(prepared, report)
     elif pins.platform not in pins.lock.sections:
         report(Notice(f"nothing is locked for {pins.platform} yet: a build writes {LOCK_FILE}"))
     else:
@@ -120,11 +118,11 @@ def announce(prepared: preparing.Prepared, report: Reporter) -> None:
 def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     with asked.screen() as screen:
-        prepared = preparing.with_synced(preparing.prepare(asked.options, screen))
+        prepared = with_synced(prepare(asked.options, screen))
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
         announce(prepared, screen)
-        with preparing.run_of(prepared, screen) as run:
+        with run_of(prepared, screen) as run:
             found = forecast(prepared.plan, run.store, run.remotes)
     give(
         prepared.plan,
@@ -150,7 +148,7 @@ def relock(
 
     Raises:
         UsageError: names without `--update`, or a name that the container does not have.
-        BuilditError: see `preparing.prepare` and `preparing.lock`.
+        BuilditError: see `run.prepare` and `run.lock`.
     """
     directory, names = split_words(words)
     if names and not update:
@@ -158,9 +156,9 @@ def relock(
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(options, directory=directory, update=chosen)
-    prepared = preparing.with_synced(preparing.prepare(asked, report))
+    prepared = with_synced(prepare(asked, report))
     _check_names(names, prepared.pins.section, directory)
-    preparing.lock(prepared, report)
+    lock(prepared, report)
     return {"lock": str(directory / LOCK_FILE), "changes": list(prepared.pins.moved())}
 
 
@@ -292,7 +290,7 @@ def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     directory, wanted = _asked_about(words)
     options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
-        prepared = preparing.prepare(options, screen)
-        with preparing.run_of(prepared, screen) as run:
+        prepared = prepare(options, screen)
+        with run_of(prepared, screen) as run:
             found = tuple(_whys(prepared.plan, run.store, run.remotes, wanted))
     give(found, why_lines, lambda all_: [*map(_why_plain, all_)], as_json=asked.as_json)

@@ -13,10 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from buildit.commands.locking import differing, with_outputs, write_lock
-from buildit.commands.preparing import Prepared, keep_plan, lock, prepare, run_of, with_synced
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
-from buildit.commands.run import Options, Run
+from buildit.commands.run import (
+    Options,
+    Prepared,
+    Run,
+    keep_plan,
+    lock,
+    prepare,
+    run_of,
+    with_synced,
+    write_lock,
+)
 from buildit.commands.statement import image_statement, keep_image, kept_emission, last_identifier
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
@@ -180,7 +188,7 @@ class _Work:
             IntegrityError: `--locked`, and they differ.
         """
         prepared = self.prepared
-        lines = differing(prepared.pins.section, self.done) if prepared.fresh else ()
+        lines = prepared.pins.differing(self.done) if prepared.fresh else ()
         if lines and prepared.options.locked:
             raise IntegrityError(
                 "a package is not reproducible: the lock has other bytes for the same key",
@@ -303,8 +311,7 @@ class _Work:
 
     def keep_outputs(self) -> None:
         """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
-        pins = self.prepared.pins
-        noted = replace(pins, section=with_outputs(pins.section, self.done))
+        noted = self.prepared.pins.with_outputs(self.done)
         try:
             write_lock(self.prepared.options.directory, noted.changed())
         except StoreError as error:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.commands.locking import read_lock
-from buildit.commands.run import Options
+from buildit.commands.run import LOCK_FILE, Options, read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
@@ -94,7 +93,7 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     target = _target(container)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
     roots = _roots(container, catalog)
-    lock, lock_path = read_lock(directory)
+    lock = read_lock(directory)
     locked = lock.section(str(target)).packages
     preferred = {one.name: one.version for one in locked if not options.moves(one.name)}
     flags = _outer_flags(options.use, loaded, container)
@@ -105,7 +104,7 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     _check_flags(options.use, container, selection.chosen)
     toolchain = _toolchain(selection, container.file)
     chroot = catalog.toolchain(toolchain, container.file)
-    own = (lock_path, container.directory / CONTAINER_FILE)
+    own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
     consulted = (*own, *loaded.consulted, *catalog.consulted)
     return Choice(options, container, target, roots, selection, toolchain, chroot, lock, consulted)
 

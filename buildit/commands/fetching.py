@@ -1,28 +1,35 @@
-"""Everything that makers need, into the store before the first begins: sources, .debs, patches.
+"""Everything that makers need, into the store before the first begins: sources, .debs, patches;
+and a new source before a recipe names it.
 
 Order of places: the store, `distfiles/`, binhosts, then URLs and mirrors.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.archive.source import Inspected, inspect_source
+from buildit.archive.tar.admit import Budget
 from buildit.commands.run import Downloads
-from buildit.digest import Digest, digest_bytes
-from buildit.errors import FetchError, IntegrityError
+from buildit.digest import Digest, digest_bytes, digest_file
+from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice
 from buildit.make.makers import kind_of
 from buildit.model.plan import DebRef, PatchRef, SourceRef, Task, Toolchain
 from buildit.model.tree import Entry
+from buildit.model.words import name_of, names_archive
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.remote.binhost.remotes import Remotes
-from buildit.remote.fetch import BINHOST_SCHEME, Fetch
+from buildit.remote.fetch import BINHOST_SCHEME, LARGEST_DOWNLOAD, Fetch, plain_http
 from buildit.store.cas import Store
+
+_URL = re.compile(r"(?:https?|mirror)://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +102,17 @@ class InputFetcher:
         try:
             self.downloads.fetcher().fetch_all(missing, max(4, self.jobs))
         except (FetchError, IntegrityError) as error:
-            owners = _owners(nodes)
-            if error.place is not None and error.place in owners:
-                error.place = f"{owners[error.place]}: {error.place}"
+            # `v1.0.tar.gz` may be several packages' source
+            sought = (n.label for n in nodes for s in n.inputs.sources if s.name == error.place)
+            if labels := ", ".join(dict.fromkeys(sought)):
+                error.place = f"{labels}: {error.place}"
                 raise
             debs = {want.name for want in missing if want.name.endswith(".deb")}
             if isinstance(error, FetchError) and error.place in debs:
+                gone = f"the locked {error.place} is gone from every mirror"
+                hint = "take a newer one: `buildit lock --update toolchain`, then build again"
                 raise FetchError(
-                    f"the locked {error.place} is gone from every mirror",
-                    place=error.place,
-                    hint="take a newer one: `buildit lock --update toolchain`, then build again",
-                    details=error.details,
+                    gone, place=error.place, hint=hint, details=error.details
                 ) from error
             raise
 
@@ -141,16 +148,12 @@ class InputFetcher:
         fetched = self.downloads.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
         canonical = canonical_bytes(parsed)
-        if digest_bytes(canonical) != patch.digest:
-            raise IntegrityError(
-                f"{patch.url} is not the patch that is locked",
-                place=patch.url,
-                hint="compare it; if it is right: `buildit lock --update`",
-                details=(
-                    f"expected canonical sha256:{patch.digest}",
-                    f"got sha256:{digest_bytes(canonical)}",
-                ),
-            )
+        got = digest_bytes(canonical)
+        if got != patch.digest:
+            message = f"{patch.url} is not the patch that is locked"
+            hint = "compare it; if it is right: `buildit lock --update`"
+            details = (f"expected canonical sha256:{patch.digest}", f"got sha256:{got}")
+            raise IntegrityError(message, place=patch.url, hint=hint, details=details)
         self.store.put_bytes(canonical)
 
     def _check_signature(self, source: SourceRef, label: str) -> None:
@@ -173,22 +176,11 @@ class InputFetcher:
         try:
             verify_detached(self.store.sound(source.digest), armored, keys)
         except IntegrityError as error:
-            raise IntegrityError(
-                f"the upstream signature of {source.name} does not hold: {error.message}",
-                place=f"{label}: {source.name}",
-                hint="do not build it; compare the source and the keys with upstream's",
-                details=error.details,
-            ) from error
+            what = f"the upstream signature of {source.name} does not hold: {error.message}"
+            place = f"{label}: {source.name}"
+            hint = "do not build it; compare the source and the keys with upstream's"
+            raise IntegrityError(what, place=place, hint=hint, details=error.details) from error
         good.touch()
-
-
-def _owners(nodes: Iterable[Task]) -> dict[str, str]:
-    """For which packages a source is, by its name: `v1.0.tar.gz` may be several packages'."""
-    found: dict[str, dict[str, None]] = {}
-    for node in nodes:
-        for source in node.inputs.sources:
-            found.setdefault(source.name, {})[node.label] = None
-    return {name: ", ".join(labels) for name, labels in found.items()}
 
 
 def toolchain_owners(
@@ -207,3 +199,58 @@ def toolchain_owners(
         toolchain.identity, lambda directory: fill(directory, toolchain, store.sound, stop)
     )
     return read_owners(tree)
+
+
+# -- a new source: its digest, its size and what it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A source: `url` is "" for a file of this machine, `size` in bytes; `inside` is None where it
+    cannot be unpacked, and `reason` says why. `doubt` is what speaks against its bytes."""
+
+    name: str
+    url: str
+    digest: Digest
+    size: int
+    inside: Inspected | None
+    reason: str = ""
+    doubt: str = ""
+
+
+def describe(source: str, downloads: Downloads) -> Described:
+    """Look at a URL, which is fetched into the store, or at a file of this machine.
+
+    Raises:
+        UsageError: there is no such file.
+        FetchError: the URL is not served; plain http is refused, as nothing says what is right.
+    """
+    if not _URL.match(source):
+        path = Path(source)
+        if not path.is_file():
+            hint = "name a file, or a URL: https://…, mirror://NAME/…"
+            raise UsageError(f"no such file: {source}", hint=hint)
+        return _described(path, path.name, "", digest_file(path))
+    name, doubt = name_of(source), ""
+    listed = source.lower().startswith("mirror:")
+    want = Fetch(name or source, (source,), proves_itself=listed, largest=LARGEST_DOWNLOAD)
+    try:
+        digest = downloads.fetcher().fetch(want)
+    except FetchError as error:
+        error.hint = "download it in a way that you trust, then: buildit digest FILE"
+        raise
+    if listed:  # the user chose these mirrors, and machines' apt sources often are plain http
+        bases = downloads.mirrors(source.partition("://")[2].partition("/")[0])
+        if any(map(plain_http, bases)):
+            doubt = "it may have come over plain http: compare the digest with upstream's"
+    return _described(downloads.store.path(digest), name or digest[:12], source, digest, doubt)
+
+
+def _described(path: Path, name: str, url: str, digest: Digest, doubt: str = "") -> Described:
+    size, inside, reason = path.stat().st_size, None, ""
+    single = "" if names_archive(name) else name
+    try:
+        inside = inspect_source(path, place=name, single=single, budget=Budget())
+    except BuilditError as error:
+        reason = error.message
+    return Described(name, url, digest, size, inside, reason, doubt)

@@ -14,10 +14,9 @@ from pathlib import Path
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
 from buildit.commands.choose import Choice, choose, wrong_at
-from buildit.commands.locking import Pins
 from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
 from buildit.commands.rules import RULES
-from buildit.commands.run import Downloads, Options
+from buildit.commands.run import Downloads, Options, Pins
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of

@@ -1,5 +1,5 @@
-"""What one command is asked for, and what it opens, once: the store, the binhosts with the policy,
-and what is downloaded."""
+"""What one command is asked for and begins with: the store, the binhosts with the policy, what is
+downloaded, the lock of its container, its plan, and what its sync steps take."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from buildit.codec import from_plain, to_plain
 from buildit.commands import stamp
-from buildit.errors import BuilditError, FetchError, Interrupted
+from buildit.commands.sync import Taken, dated, own_of, take
+from buildit.digest import BuildKey, Digest
+from buildit.errors import BuilditError, FetchError, Interrupted, StoreError, UnsatisfiableError
 from buildit.events import Notice, Reporter
+from buildit.files import replacing
+from buildit.model.artifact import Artifact
 from buildit.model.config import Config
+from buildit.model.plan import ContainerPlan
+from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
+from buildit.recipe.yaml.text import read_text
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from buildit.store.durable import Vanished
+from buildit.store.layout import BLOBS
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:
     from buildit.debian.archive import DebianArchive
     from buildit.remote.fetch import Fetcher
     from buildit.remote.transport import Transport
+
+LOCK_FILE = "buildit.lock"
+
+_LARGEST = 64 << 20
+"""Bytes of a lock: a line of about 120 for each synced file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +64,8 @@ class Options:
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
-        return stamp.question(
-            verb,
-            os.path.abspath(self.directory),
-            os.path.abspath(self.output),
-            *self.use,
-            "|",
-            *self.update,
-            str(self.locked),
-        )
+        places = (os.path.abspath(self.directory), os.path.abspath(self.output))
+        return stamp.question(verb, *places, *self.use, "|", *self.update, str(self.locked))
 
     def moves(self, *names: str) -> bool:
         """Whether what has one of these names may move although it is locked."""
@@ -94,13 +101,8 @@ class Downloads:
     def fetcher(self) -> Fetcher:
         from buildit.remote.fetch import Fetcher
 
-        return Fetcher(
-            sink=self.store,
-            transport=self.transport(),
-            partials=self.store.cache("partial"),
-            mirrors=self.mirrors,
-            reporter=self.report,
-        )
+        partials = self.store.cache("partial")
+        return Fetcher(self.store, self.transport(), partials, self.mirrors, self.report)
 
     def mirrors(self, name: str) -> tuple[str, ...]:
         """The base URLs of a mirror list; `debian` is built in: the machine's own apt sources.
@@ -156,13 +158,8 @@ class Downloads:
             if not sources:
                 hint = "name one in .buildit-config.yaml: mirrors: {debian: [URL]}"
                 raise FetchError("this machine has no apt source that can be Debian's", hint=hint)
-            self._archive = DebianArchive(
-                sources=sources,
-                transport=self.transport(),
-                cache=self.store.cache("debian"),
-                keys=archive_keys(),
-                now=int(time.time()),
-            )
+            cache, now = self.store.cache("debian"), int(time.time())
+            self._archive = DebianArchive(sources, self.transport(), cache, archive_keys(), now)
         return self._archive
 
     def close(self) -> None:
@@ -206,9 +203,242 @@ def opened(config: Config, options: Options, report: Reporter) -> Iterator[Run]:
         except (BuilditError, OSError) as error:
             known = isinstance(error, Interrupted | CorruptBlob | Vanished)
             if not known and store.lost():
-                raise Vanished(
-                    f"a part of the store was deleted while it was used ({error})",
-                    place=str(config.store),
-                    hint="run the same command again: what is missing is made anew",
-                ) from error
+                message = f"a part of the store was deleted while it was used ({error})"
+                hint = "run the same command again: what is missing is made anew"
+                raise Vanished(message, place=str(config.store), hint=hint) from error
             raise
+
+
+# -- the lock
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The lock of a container, and the section of its platform as it would be now."""
+
+    lock: Lock
+    section: Section
+    platform: str
+
+    def moved(self) -> tuple[str, ...]:
+        """What would change in the lock, in words."""
+        return changes(self.lock.section(self.platform), self.section)
+
+    def changed(self) -> Lock:
+        return self.lock.with_section(self.platform, self.section)
+
+    def with_outputs(self, done: Mapping[BuildKey, Artifact]) -> Pins:
+        """With the diff_ids of the packages that are at hand."""
+        outputs = {**self.section.outputs, **self._at_hand(done)}
+        return replace(self, section=replace(self.section, outputs=outputs))
+
+    def differing(self, done: Mapping[BuildKey, Artifact]) -> tuple[str, ...]:
+        """Outputs that are not the bytes that the lock has for the same key, in words."""
+        locked = self.section.outputs
+        return tuple(
+            f"{name[0]} ({name[1]}): locked sha256:{locked[name]}, at hand sha256:{diff_id}"
+            for name, diff_id in sorted(self._at_hand(done).items())
+            if locked.get(name, diff_id) != diff_id
+        )
+
+    def _at_hand(self, done: Mapping[BuildKey, Artifact]) -> dict[tuple[str, str], Digest]:
+        """The diff_ids of the packages that are at hand, by package and output."""
+        return {
+            (package.name, name): output.diff_id
+            for package in self.section.packages
+            if package.key in done
+            for name, output in done[package.key].outputs.items()
+        }
+
+
+def read_lock(directory: Path) -> Lock:
+    """The lock beside a container, empty where there is none.
+
+    Raises:
+        RecipeError: it is no lock of this format.
+    """
+    path = directory / LOCK_FILE
+    if not os.path.lexists(path):
+        return Lock()
+    file = os.path.relpath(path)
+    shown = str(path) if file.startswith("..") else file
+    return parse_lock(read_text(path, shown, _LARGEST), shown)
+
+
+def write_lock(directory: Path, lock: Lock) -> None:
+    """Replace the lock beside a container, where its text changes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    path = directory / LOCK_FILE
+    text = format_lock(lock)
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text("utf-8") == text:
+            return
+    try:
+        with replacing(path, sync=True) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        message = f"the lock cannot be written: {error.strerror}"
+        hint = "make the container's directory writable, or build a copy of it"
+        raise StoreError(message, place=str(path), hint=hint) from error
+
+
+# -- the plan
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with what the back half needs; `fresh` where no stamp gave it.
+
+    `pins` are the lock before and after. `rows` are the files that planning read as they were right
+    after it, without the lock; empty where one of them changed meanwhile, and nothing may be kept.
+    `taken` is what the sync steps take, in their order, after `with_synced`.
+    """
+
+    options: Options
+    plan: ContainerPlan
+    settings: Config
+    pins: Pins
+    fresh: bool = False
+    rows: tuple[list[Any], ...] = ()
+    taken: tuple[Taken, ...] = ()
+
+    @property
+    def lock_path(self) -> Path:
+        return self.options.directory / LOCK_FILE
+
+
+@contextmanager
+def run_of(prepared: Prepared, report: Reporter) -> Iterator[Run]:
+    """The store of a command and what reaches other machines, with the places of `--discover`:
+    these hold for one run and are never kept.
+
+    Raises:
+        UsageError: an option is wrong, or publishes where nothing can be published to.
+    """
+    options, config = prepared.options, prepared.settings
+    if options.discover:
+        from buildit.remote.discovery import with_discovered
+
+        with opened(config, options, report) as run:
+            transport = None if options.offline else run.downloads.transport()
+            found = with_discovered(config.repositories, options.discover, transport, report)
+            config = replace(config, repositories=found)
+    with opened(config, options, report) as run:
+        yield run
+
+
+def prepare(options: Options, report: Reporter) -> Prepared:
+    """The plan of a container: from the stamp where no file changed, else made anew.
+
+    Raises:
+        BuilditError: the user's files are wrong, or something could not be pinned.
+    """
+    kept = None if options.update else stamp.read(options.question("plan"))
+    if kept is None:
+        return _fresh(options, report)
+    try:
+        plan = from_plain(ContainerPlan, kept["plan"])
+        settings = _settings(kept["settings"], options)
+    except (KeyError, TypeError, ValueError):
+        return _fresh(options, report)  # a stamp is a cache: a foreign one is a miss
+    if not _has_inputs(plan, settings.store / BLOBS):
+        return _fresh(options, report)
+    before = read_lock(options.directory)
+    pins = Pins(before, before.section(plan.platform), plan.platform)
+    return Prepared(options, plan, settings, pins)
+
+
+def _has_inputs(plan: ContainerPlan, blobs: Path) -> bool:
+    """Whether the store still has the patches and files that planning read into it.
+
+    They may have been collected, or set aside as corrupt, since; a fetched patch is fetched again.
+    """
+    return all(
+        (blobs / blob).is_file()
+        for node in plan.tasks
+        for blob in {*node.inputs.blobs} - {patch.digest for patch in node.inputs.patches}
+    )
+
+
+def _settings(plain: dict[str, Any], options: Options) -> Config:
+    settings = from_plain(Config, plain)
+    agent = os.environ.get("SSH_AUTH_SOCK", "")
+    trust = replace(settings.trust, keys=replace(settings.trust.keys, agent=agent))
+    return replace(settings, jobs=options.jobs or settings.jobs, trust=trust)
+
+
+def _fresh(options: Options, report: Reporter) -> Prepared:
+    from buildit.commands.planning import make_plan
+    from buildit.recipe.config import load_config
+
+    started = time.time_ns()
+    loaded = load_config(options.directory)
+    settings = loaded.config
+    for remark in settings.remarks:
+        report(Notice(remark, warning=True))
+    with opened(settings, options, report) as run:
+        made = make_plan(options, loaded, run.downloads)
+    lock_file = options.directory / LOCK_FILE
+    rows = stamp.record(path for path in made.consulted if path != lock_file)
+    if any(stamp.changed_since(seen, started) for _, seen, _ in rows):
+        rows = []  # something changed while it was read
+    kept = _settings(settings.plain(), options)
+    return Prepared(options, made.plan, kept, made.pins, fresh=True, rows=tuple(rows))
+
+
+def with_synced(prepared: Prepared) -> Prepared:
+    """With what the sync steps take, every file read once, and the lock that dates it.
+
+    A file that the lock does not have has the time of now. Nothing is written.
+
+    Raises:
+        RecipeError: something cannot be synced.
+    """
+    plan, pins = prepared.plan, prepared.pins
+    steps = plan.takes
+    if not steps and not pins.section.synced:
+        return prepared
+    own = own_of(plan, prepared.options.output)
+    found = [take(Path(plan.directory), step, own) for step in steps]
+    taken, times = dated(found, pins.section.synced, int(time.time()))
+    pins = replace(pins, section=replace(pins.section, synced=times))
+    return replace(prepared, pins=pins, taken=taken)
+
+
+def lock(prepared: Prepared, report: Reporter) -> None:
+    """Write the lock where it changed, or refuse under `--locked`.
+
+    It says what the files say: flags of the command line hold for one run and are never written.
+
+    Raises:
+        UnsatisfiableError: `--locked`, and something would move; the details say what.
+        StoreError: the lock cannot be written.
+    """
+    options, pins = prepared.options, prepared.pins
+    lines = pins.moved()
+    if lines and options.locked:
+        place = str(prepared.lock_path)
+        hint = "if that is right: `buildit lock`, then commit buildit.lock"
+        raise UnsatisfiableError("the lock would change", place=place, hint=hint, details=lines)
+    if options.use and lines:
+        report(Notice("buildit.lock stays as it is: --use holds for this run"))
+        return
+    if pins.platform in pins.lock.sections:
+        for line in lines:
+            report(Notice(f"lock: {line}"))
+    if options.locked or options.use:
+        return
+    write_lock(options.directory, pins.changed())
+    if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
+        stamp.record_anew(options.question("plan"), prepared.lock_path)
+
+
+def keep_plan(prepared: Prepared) -> None:
+    """Leave a stamp, so that the next run need not plan while no file changes."""
+    if prepared.rows:
+        rows = [*prepared.rows, *stamp.record([prepared.lock_path])]
+        result = {"plan": to_plain(prepared.plan), "settings": prepared.settings.plain()}
+        stamp.write(prepared.options.question("plan"), rows, result)

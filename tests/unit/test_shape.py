@@ -45,7 +45,7 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
-    "jinja2": ("recipe.template.template", "site.render"),
+    "jinja2": ("recipe.template.template", "site.pages"),
     "requests": ("remote.http.web",),
     "urllib3": ("remote.http.web",),
     "cryptography": ("trust.ssh",),
@@ -72,7 +72,7 @@ ONLY_IN = {
 
 SEAMS = (
     *("__main__", "cli"),  # a verb imports what it needs
-    *("commands.building", "commands.preparing", "commands.realise", "commands.run"),
+    *("commands.building", "commands.realise", "commands.run"),
     *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
@@ -366,7 +366,7 @@ BACK = (
     "buildit.image.formats.table",
     "buildit.model.plan",
     "buildit.commands.building",
-    "buildit.commands.preparing",
+    "buildit.commands.run",
 )
 
 
@@ -415,5 +415,5 @@ def test_only_use_cases_see_the_configuration() -> None:
         if isinstance(node, ast.ImportFrom) and node.module == "buildit.model.config"
         if any(alias.name == "Config" for alias in node.names)
     }
-    assert "commands.preparing" in seen
+    assert "commands.run" in seen
     assert {room(name) for name in seen} <= {"recipe", "commands", "cli"}

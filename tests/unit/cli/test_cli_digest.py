@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from buildit.cli.digest import source_lines
-from buildit.commands.describing import Described
+from buildit.commands.fetching import Described
 from buildit.digest import digest_bytes
 from tests.integration.web import served
 from tests.unit.archive import tarmaker

@@ -18,11 +18,9 @@ from buildit.cli.remember import remember
 from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast
-from buildit.commands.locking import Pins
-from buildit.commands.preparing import Prepared
 from buildit.commands.publish import publish
 from buildit.commands.rules import RULES
-from buildit.commands.run import Options, opened_run
+from buildit.commands.run import Options, Pins, Prepared, opened_run
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Event, Notice, silent

@@ -18,11 +18,10 @@ from buildit.archive.tar.write import write_tar
 from buildit.codec import CodecError, from_plain
 from buildit.commands.assemble import image, stack
 from buildit.commands.forecast import reason
-from buildit.commands.locking import differing, with_outputs, write_lock
 from buildit.commands.planning import app_of
 from buildit.commands.publish import targets
 from buildit.commands.realise import Tasks
-from buildit.commands.run import opened_run
+from buildit.commands.run import opened_run, write_lock
 from buildit.commands.sync import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
@@ -211,19 +210,19 @@ def test_outputs_of_what_is_at_hand_enter_the_lock(project: Checkout, store: Sto
     planned = project.plan()
     node = planned.plan.tasks[0]
     made = artifact(store, node, {"usr/bin/x": b"x"})
-    section = with_outputs(planned.pins.section, {node.key: made})
-    assert section.outputs == {("x/app", RUNTIME): made.outputs[RUNTIME].diff_id}
-    assert with_outputs(planned.pins.section, {}) == planned.pins.section
+    noted = planned.pins.with_outputs({node.key: made})
+    assert noted.section.outputs == {("x/app", RUNTIME): made.outputs[RUNTIME].diff_id}
+    assert planned.pins.with_outputs({}) == planned.pins
 
 
 def test_other_bytes_than_the_lock_has_are_named(project: Checkout, store: Store) -> None:
     planned = project.plan()
     node = planned.plan.tasks[0]
     first = artifact(store, node, {"usr/bin/x": b"x"})
-    section = with_outputs(planned.pins.section, {node.key: first})
-    assert differing(section, {node.key: first}) == ()
+    noted = planned.pins.with_outputs({node.key: first})
+    assert noted.differing({node.key: first}) == ()
     second = artifact(store, node, {"usr/bin/x": b"another"})
-    (line,) = differing(section, {node.key: second})
+    (line,) = noted.differing({node.key: second})
     assert "x/app (runtime)" in line
     assert first.outputs[RUNTIME].diff_id in line
     assert second.outputs[RUNTIME].diff_id in line

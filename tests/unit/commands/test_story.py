@@ -16,9 +16,8 @@ import pytest
 from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.commands.building import build
-from buildit.commands.preparing import Prepared, lock, prepare
 from buildit.commands.rules import RULES
-from buildit.commands.run import Options
+from buildit.commands.run import Options, Prepared, lock, prepare
 from buildit.commands.sync import EPOCH
 from buildit.digest import BuildKey
 from buildit.errors import RecipeError, UnsatisfiableError

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from buildit.digest import BuildKey
 from buildit.remote.discovery import ImagePlace, Sought, images, parse_page, targets_of
 from buildit.site.catalogue import ContainerIndex, PublishedFile, Site
-from buildit.site.render import (
+from buildit.site.pages import (
     MOST_ON_ROOT,
     category_page,
     container_page,

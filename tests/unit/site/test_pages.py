@@ -21,8 +21,14 @@ from buildit.model.tree import Entry, Kind
 from buildit.remote.binhost.directory import DirectoryRemote
 from buildit.remote.transport import LocalTransport
 from buildit.site.catalogue import MOST_ENTRIES, PAGE, Site, container_entry, libraries
-from buildit.site.pages import MOST_ROUNDS, name_site, refresh_pages, site_of, stated_site
-from buildit.site.render import package_page
+from buildit.site.pages import (
+    MOST_ROUNDS,
+    name_site,
+    package_page,
+    refresh_pages,
+    site_of,
+    stated_site,
+)
 from buildit.store.artifacts import commit
 from buildit.store.attest import fingerprint
 from buildit.store.cas import Store
