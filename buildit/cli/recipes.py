@@ -23,9 +23,8 @@ from buildit.recipe.config import load_config
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.recipe.package import Package
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
-from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves, shown_place
 from buildit.recipe.yaml.read import load_yaml
-from buildit.recipe.yaml.text import shown_place
 
 WIDEST = 64
 """The column, at most, where the places begin."""

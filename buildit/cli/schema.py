@@ -28,7 +28,7 @@ from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
 from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
 from buildit.recipe.schema import Model
-from buildit.recipe.template.values import DEFAULT_NAMES, FILTERS
+from buildit.recipe.template.template import DEFAULT_NAMES, FILTERS
 
 Schema = dict[str, Any]
 

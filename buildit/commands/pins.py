@@ -27,7 +27,7 @@ from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch
 from buildit.plan.identity import FileInput
 from buildit.plan.tasks import LocalInputs, Pinned
-from buildit.recipe.yaml.text import shown_place
+from buildit.recipe.yaml.node import shown_place
 from buildit.store.cas import Store
 
 LARGEST_INPUT = 64 << 20

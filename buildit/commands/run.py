@@ -23,7 +23,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
-from buildit.recipe.yaml.text import read_text
+from buildit.recipe.yaml.node import read_text
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store

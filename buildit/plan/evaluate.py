@@ -117,11 +117,10 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
         default: FlagValue = spec.default
         if not spec.choices:
             if spec.default not in ("on", "off"):
-                raise RecipeError(
-                    f"the default of flag {name!r} is {spec.default!r}",
-                    place=written_at(package.node, "use", name, "default"),
-                    hint="write on or off, or give the flag `choices`",
-                )
+                message = f"the default of flag {name!r} is {spec.default!r}"
+                place = written_at(package.node, "use", name, "default")
+                hint = "write on or off, or give the flag `choices`"
+                raise RecipeError(message, place=place, hint=hint)
             default = spec.default == "on"
         place = written_at(package.node, "use", name)
         flags.append(Flag(name, default, spec.choices, spec.description, place))
@@ -138,9 +137,9 @@ def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
     declared = declared_flags(package)
     settings = resolve_flags(package.name, declared, _ordered(package.layers, layers))
     choices = {name: flag.choices for name, flag in declared.items()}
-    reading = _Reading(package, package.recipe, choices, flag_values(settings))
-    check_required(package.name, tuple(reading.requirements()), declared, settings)
     recipe = package.recipe
+    reading = _Reading(package, recipe, choices, flag_values(settings))
+    check_required(package.name, tuple(reading.requirements()), declared, settings)
     steps = {phase: getattr(recipe.steps, phase) for phase in Phase}
     return Evaluated(
         package=package,
@@ -210,10 +209,8 @@ class _Reading:
         for number, spec in enumerate(self.recipe.sources):
             node, _, _ = follow(self.package.node, ("sources", number))
             if not spec.unpack and spec.exclude:
-                raise node.error(
-                    "`exclude` is for archives, and this source is not unpacked",
-                    "leave out `exclude:` or `unpack: no`",
-                )
+                message = "`exclude` is for archives, and this source is not unpacked"
+                raise node.error(message, "leave out `exclude:` or `unpack: no`")
             if not (spec.name or name_of(spec.url)):
                 raise node.error(f"the URL {spec.url} names no file", "write its `name:` too")
             for glob in spec.exclude:
@@ -230,8 +227,8 @@ class _Reading:
 
     def wanted(self) -> Iterator[WantedPackage]:
         depends = self.recipe.depends
-        for role, items in (("build", depends.build), ("link", depends.link), ("run", depends.run)):
-            for number, item in enumerate(items):
+        for role in ("build", "link", "run"):
+            for number, item in enumerate(getattr(depends, role)):
                 path = ("depends", role, number)
                 if isinstance(item, str):
                     yield wanted_package(role, item, self.place(*path))
@@ -258,12 +255,10 @@ class _Reading:
             gid = groups[group].gid if group in groups else _id(group)
         if uid is None or gid is None:
             declared = ", ".join(sorted({*users, *groups})) or "none"
-            raise RecipeError(
-                f"the owner {text!r} is none of this recipe's accounts",
-                place=self.place("files", number, "owner"),
-                hint=f"write numbers, as 33:33, or declare it in `users` and `groups`; "
-                f"declared: {declared}",
-            )
+            message = f"the owner {text!r} is none of this recipe's accounts"
+            hint = "write numbers, as 33:33, or declare it in `users` and `groups`; declared: "
+            place = self.place("files", number, "owner")
+            raise RecipeError(message, place=place, hint=hint + declared)
         return f"{uid}:{gid}"
 
 

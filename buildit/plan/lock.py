@@ -124,9 +124,8 @@ def _rows(section: Section) -> Iterator[tuple[str, ...]]:
 
 
 def _line(words: tuple[str, ...]) -> str:
-    return " ".join(
-        quote(word.replace("%", "%25"), safe=_SAFE, errors="surrogateescape") for word in words
-    )
+    plain = (word.replace("%", "%25") for word in words)
+    return " ".join(quote(word, safe=_SAFE, errors="surrogateescape") for word in plain)
 
 
 @lru_cache(maxsize=1024)
@@ -189,11 +188,9 @@ def parse_lock(text: str, file: str) -> Lock:
             continue
         if not header:
             if line != HEADER:
-                raise RecipeError(
-                    f"not a lock of this buildit: expected {HEADER!r}, found {line[:60]!r}",
-                    place=place,
-                    hint="use the buildit that wrote it, or delete it and lock anew",
-                )
+                message = f"not a lock of this buildit: expected {HEADER!r}, found {line[:60]!r}"
+                hint = "use the buildit that wrote it, or delete it and lock anew"
+                raise RecipeError(message, place=place, hint=hint)
             header = True
         elif line.startswith("[") and line.endswith("]"):
             current = sections.setdefault(line[1:-1], _Records())
@@ -220,17 +217,14 @@ class _Records:
         subject = (kind, *values[:about])
         first = self.places.setdefault(subject, place) if about else place
         if first != place:
-            raise RecipeError(
-                f"a second record of {' '.join(subject)}",
-                place=place,
-                hint=f"the first is at {first}; keep one of the two, or lock anew",
-            )
+            hint = f"the first is at {first}; keep one of the two, or lock anew"
+            raise RecipeError(f"a second record of {' '.join(subject)}", place=place, hint=hint)
         flags = values[len(readers) :]
         try:
             if kind not in _RECORDS or (flags and kind != "package"):
                 raise ValueError(kind)
             read = (reader(value) for reader, value in zip(readers, values, strict=not flags))
-            self.rows[kind].append((*read, *flags))
+            self.rows[kind].append((*read, tuple(flags)) if kind == "package" else tuple(read))
         except ValueError as error:
             message = f"not a lock record: {' '.join(words)[:80]!r}"
             raise RecipeError(message, place=place, hint=_HINT) from error
@@ -244,10 +238,7 @@ class _Records:
             debs=debs,
             requests=dict(rows["request"]),
             indices=dict(rows["index"]),
-            packages=tuple(
-                LockedPackage(name, version, recipe, key, tuple(flags))
-                for name, version, recipe, key, *flags in rows["package"]
-            ),
+            packages=tuple(LockedPackage(*row) for row in rows["package"]),
             sources=tuple(LockedSource(*row) for row in rows["source"]),
             patches=tuple(LockedPatch(*row) for row in rows["patch"]),
             outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
@@ -263,16 +254,11 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
         named = ({d.name: f"{d.version} ({d.digest[:12]})" for d in each} for each in debs)
         lines += _moved(f"{asker}: ", *named)
     lines += _moved_packages(old, new)
-    sources = (section.sources for section in (old, new))
-    lines += _moved(
-        "source of ",
-        *({f"{one.package} {one.name}": one.digest[:12] for one in each} for each in sources),
-    )
-    patches = (section.patches for section in (old, new))
-    lines += _moved(
-        "patch of ",
-        *({f"{one.package} {one.name}": one.canonical[:12] for one in each} for each in patches),
-    )
+    sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
+    patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))
+    for prefix, rows in (("source of ", sources), ("patch of ", patches)):
+        named = ({f"{one.package} {one.name}": sha[:12] for one, sha in each} for each in rows)
+        lines += _moved(prefix, *named)
     return (*lines, *_moved_files(old, new))
 
 
@@ -280,11 +266,8 @@ def _moved_files(old: Section, new: Section) -> list[str]:
     """A line for each way that synced files move, however many they are."""
     before, after = ({name for name, _ in section.synced} for section in (old, new))
     changed = {name for name, _ in new.synced.keys() - old.synced.keys()} & before
-    words = {
-        "changed, dated now": changed,
-        "new, dated now": after - before,
-        "no longer there": before - after,
-    }
+    words = {"changed, dated now": changed, "new, dated now": after - before}
+    words["no longer there"] = before - after
     lines = [f"synced {some(sorted(names))}: {what}" for what, names in words.items() if names]
     gone = {name for name, _ in old.synced.keys() - new.synced.keys()} & after - changed
     return [*lines, *(f"synced {name}: another content is gone" for name in sorted(gone))]

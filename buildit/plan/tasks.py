@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
@@ -56,10 +57,8 @@ class LocalInputs:
     keys: tuple[tuple[Digest, ...], ...] = ()
 
     def blobs(self) -> tuple[Digest, ...]:
-        found = [canonical for canonical, _ in self.patches]
-        found += [file.digest for file in self.files]
-        found += [key for keys in self.keys for key in keys]
-        return tuple(dict.fromkeys(found))
+        patches, files = (digest for digest, _ in self.patches), (one.digest for one in self.files)
+        return tuple(dict.fromkeys(chain(patches, files, *self.keys)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +99,8 @@ def deb_task(
 
     def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
         digests = tuple(sorted(other.digest for other in near if other != one))
-        return identity.record_text(
-            identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
-        )
+        made = identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
+        return identity.record_text(made)
 
     loaded = toolchain.run.get(deb.name, ())
     run = [recorded(one, group) for one in others if one.name in loaded]
@@ -140,20 +138,16 @@ def named_deb_task(
     own = next((deb for deb in toolchain.debs if deb.name == name), None)
     if own is not None:
         if version not in ("", own.version):
-            raise UnsatisfiableError(
-                f"the toolchain has {name} {own.version}, not {version}",
-                place=wanted.place,
-                hint="leave the version out; `buildit lock --update toolchain` takes newer ones",
-            )
+            message = f"the toolchain has {name} {own.version}, not {version}"
+            hint = "leave the version out; `buildit lock --update toolchain` takes newer ones"
+            raise UnsatisfiableError(message, place=wanted.place, hint=hint)
         return deb_task(own, toolchain, (), rules, wanted.without)
     listed = pinned.listed(wanted)
     found = next((deb for deb in listed if deb.name == name), None)
     if found is None:
-        raise UnsatisfiableError(
-            f"debian:{name} is the name of no package, but what others provide",
-            place=wanted.place,
-            hint=f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}",
-        )
+        message = f"debian:{name} is the name of no package, but what others provide"
+        hint = f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}"
+        raise UnsatisfiableError(message, place=wanted.place, hint=hint)
     return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.without)
 
 
@@ -227,9 +221,8 @@ class _Graph:
             if role == "build":
                 further += [need.key for need in self.nodes[key].run_needs()]
             for one in further:
-                if one not in seen and not self.inside.intersection(
-                    self.nodes[one].inputs.debs[:1]
-                ):
+                own = self.nodes[one].inputs.debs[:1]
+                if one not in seen and self.inside.isdisjoint(own):
                     seen[one] = None
                     queue.append(one)
         return tuple(seen)
@@ -320,24 +313,19 @@ def _node(
 
 def _about(package: Package, patches: tuple[WantedPatch, ...]) -> About:
     said = package.recipe
-    return About(
-        package.origin,
-        said.description or "",
-        said.homepage or "",
-        said.license or "",
-        tuple(
-            PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
-            for one in patches
-        ),
+    applied = (
+        PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
+        for one in patches
     )
+    description, homepage = said.description or "", said.homepage or ""
+    return About(package.origin, description, homepage, said.license or "", tuple(applied))
 
 
 def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...], dict[str, str]]:
     """The steps of a build, and the variables that they see."""
     package, recipe = evaluated.package, evaluated.package.recipe
-    fakeroot = recipe.fakeroot == "yes"
-    given = (evaluated.configure, evaluated.overrides)
-    made = steps(recipe.style, platform, *given, fakeroot=fakeroot)
+    given = (recipe.style, platform, evaluated.configure, evaluated.overrides)
+    made = steps(*given, fakeroot=recipe.fakeroot == "yes")
     variables = environment(platform, package.name.rpartition("/")[2], package.version)
     variables |= recipe.environment
     if reads_use(made):
@@ -355,9 +343,8 @@ def _input(spec: SourceSpec) -> identity.SourceInput:
 
 
 def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> SourceRef:
-    signature = None
-    if spec.signature is not None:
-        signature = Signature((spec.signature.url, *spec.signature.mirrors), keys)
+    said = spec.signature
+    signature = Signature((said.url, *said.mirrors), keys) if said else None
     name = spec.name or name_of(spec.url)
     return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
 
@@ -371,9 +358,7 @@ def _sysroot(
     """
     outputs: dict[BuildKey, dict[str, None]] = {}
     linked: dict[BuildKey, None] = {}
-    for wanted in evaluated.wanted:
-        if wanted.role == "run":
-            continue
+    for wanted in (one for one in evaluated.wanted if one.role != "run"):
         names = DEB_OUTPUTS
         if wanted.atom is None:
             keys = graph.debs(wanted, toolchain)
@@ -388,10 +373,10 @@ def _sysroot(
 
 
 def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[RunNeed]:
-    for wanted in evaluated.wanted:
-        if wanted.role == "run" and wanted.atom is None:
+    for wanted in (one for one in evaluated.wanted if one.role == "run"):
+        if wanted.atom is not None:
+            key = graph.by_name[wanted.atom.name]
+        else:
             graph.debs(wanted, toolchain)
-            task = named_deb_task(wanted, graph.pinned, toolchain, graph.rules)
-            yield RunNeed(task.key, RUNTIME, "declared: run")
-        elif wanted.role == "run" and wanted.atom is not None:
-            yield RunNeed(graph.by_name[wanted.atom.name], RUNTIME, "declared: run")
+            key = named_deb_task(wanted, graph.pinned, toolchain, graph.rules).key
+        yield RunNeed(key, RUNTIME, "declared: run")

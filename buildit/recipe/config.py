@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -30,16 +31,16 @@ from buildit.model.config import (
     parse_address,
 )
 from buildit.model.globs import fits_some
-from buildit.model.use import FlagLayer, parse_assignment
+from buildit.model.use import Assignment, FlagLayer, parse_assignment
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.schema import Model, parse, spelled
 from buildit.recipe.yaml.node import Mapping as Keys
-from buildit.recipe.yaml.node import Scalar, follow
+from buildit.recipe.yaml.node import Scalar, follow, shown_place
 from buildit.recipe.yaml.read import load_yaml
-from buildit.recipe.yaml.text import shown_place
 
 CONFIG_FILE = ".buildit-config.yaml"
+_BELOW_HOME = re.compile(r"~(/|\Z)")
 
 Scheme = Literal["ssh", "https", "file", "oci"]
 
@@ -75,6 +76,12 @@ class RepositorySpec(Model):
     """Also publish containers into which files with private keys are copied."""
     allowed_signers: schema.Line | None = None
     """Whom to believe of what is taken from here, instead of `trust: {allowed-signers: …}`."""
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The ends of it that are of this machine."""
+        ends = ((self.upload_type, self.upload_path), (self.download_type, self.download_path))
+        return tuple(path for scheme, path in ends if scheme == "file" and path)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -126,11 +133,12 @@ class TrustRuleSpec(Model):
         if self.need < 1:
             raise LeafError("need: expected at least 1, found 0", "one's own build counts as one")
         if not fits_some(self.match):
-            raise LeafError(
-                f"match: no package can be called {self.match!r}: the rule would guard nothing",
-                "write a glob over category/name, such as `dev-libs/*`, or over `debian:name`; "
-                "categories are lower case, and there are no {braces}",
+            hint = "write a glob over category/name, such as `dev-libs/*`, or over `debian:name`; "
+            hint += "categories are lower case, and there are no {braces}"
+            message = (
+                f"match: no package can be called {self.match!r}: the rule would guard nothing"
             )
+            raise LeafError(message, hint)
         return self
 
 
@@ -268,7 +276,7 @@ class _Source:
         return f"{place.file}:{place.line}"
 
     def path(self, text: str) -> Path:
-        if _below_home(text):
+        if _BELOW_HOME.match(text):
             if self.home is None:
                 raise _homeless(f"{text!r} is below the home directory")
             return self.home / text[2:]
@@ -286,7 +294,7 @@ def load_config(directory: Path, environ: Mapping[str, str] = os.environ) -> Loa
     start = Path(os.path.abspath(directory))
     upward = _until_found(tuple(one / CONFIG_FILE for one in (start, *start.parents)))
     own = _users_file(home, environ)
-    users = () if own is None else (own,)
+    users = (own,) if own else ()
     # Only the nearest file of each of the three kinds says something.
     candidates = (upward[-1], *users, *_until_found(shipped_files()))
     # In a checkout the shipped file is often the nearest one too: it is read once.
@@ -307,10 +315,8 @@ def shipped_files() -> tuple[Path, ...]:
 
 def _until_found(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """The paths up to the first one that is there; all of them where none is."""
-    for count, path in enumerate(paths, 1):
-        if os.path.lexists(path):
-            return paths[:count]
-    return paths
+    found = (count for count, path in enumerate(paths, 1) if os.path.lexists(path))
+    return paths[: next(found, None)]
 
 
 def _home(environ: Mapping[str, str]) -> Path | None:
@@ -320,10 +326,6 @@ def _home(environ: Mapping[str, str]) -> Path | None:
         hint = f'export HOME="$PWD/{given}", or unset it'
         raise UsageError(f"HOME is {given!r}, which is no absolute path", hint=hint)
     return None if home is None else Path(home)
-
-
-def _below_home(text: str) -> bool:
-    return text == "~" or text.startswith("~/")
 
 
 def _homeless(what: str) -> UsageError:
@@ -359,15 +361,12 @@ def own_signers_file(environ: Mapping[str, str]) -> Path:
 def _check_owner(path: Path, directory: Path) -> None:
     """Refuse a file that another user put above the container, such as in /tmp: it names keys that
     are believed and places to publish to (as git refuses such repositories, CVE-2022-24765)."""
-    try:
+    with suppress(OSError):  # whatever is wrong with it, reading it says so better
         owner = path.stat().st_uid
-        allowed = {0, os.geteuid(), directory.stat().st_uid}
-    except OSError:
-        return  # whatever is wrong with it, reading it says so better
-    if owner not in allowed:
-        message = f"the file belongs to another user (uid {owner})"
-        hint = "move the container elsewhere, or make the file your own"
-        raise RecipeError(message, place=shown_place(path), hint=hint)
+        if owner not in {0, os.geteuid(), directory.stat().st_uid}:
+            message = f"the file belongs to another user (uid {owner})"
+            hint = "move the container elsewhere, or make the file your own"
+            raise RecipeError(message, place=shown_place(path), hint=hint)
 
 
 def _source(path: Path, directory: Path, home: Path | None) -> _Source:
@@ -399,7 +398,9 @@ class _Merge:
         specs = source.spec.all_repositories if source else ()
         if source and source.shipped and source.home is None:
             # Nobody asked for a place below the home.
-            specs = tuple(spec for spec in specs if not _is_below_home(spec))
+            specs = tuple(
+                spec for spec in specs if not any(map(_BELOW_HOME.match, spec.directories))
+            )
         remarks: list[str] = []
         use, package_use = self.use()
         return Config(
@@ -428,16 +429,15 @@ class _Merge:
         return None
 
     def store(self) -> Path:
-        source, given = self.first("store"), self.environ.get("BUILDIT_STORE")
-        if given:
+        source = self.first("store")
+        if given := self.environ.get("BUILDIT_STORE"):
             self.origins["store"] = "BUILDIT_STORE"
             return Path(os.path.abspath(given))
         if source is not None:
             return source.path(source.spec.store or "")
-        cache = cache_of(self.environ)
-        if cache is None:
-            raise _homeless("the store is below the home directory")
-        return Path(cache, "buildit")
+        if cache := cache_of(self.environ):
+            return Path(cache, "buildit")
+        raise _homeless("the store is below the home directory")
 
     def keys(self) -> SigningKeys:
         source = self.first("signing_key")
@@ -446,9 +446,7 @@ class _Merge:
             if text.startswith("gpg:"):
                 openpgp = text.removeprefix("gpg:").upper()
             else:
-                ssh = text
-        if source and ssh and not ssh.startswith("agent:"):
-            ssh = str(source.path(ssh))
+                ssh = text if text.startswith("agent:") or not source else str(source.path(text))
         return SigningKeys(ssh, openpgp, self.environ.get("SSH_AUTH_SOCK", ""))
 
     def mirrors(self) -> dict[str, tuple[str, ...]]:
@@ -464,11 +462,8 @@ class _Merge:
         keys = self.keys()
         listed = ""
         rules: tuple[TrustRule, ...] = ()
-        own = {
-            s.name: str(source.path(s.allowed_signers))
-            for s in specs
-            if source and s.allowed_signers
-        }
+        lists = ((spec.name, spec.allowed_signers) for spec in specs)
+        own = {name: str(source.path(path)) for name, path in lists if source and path}
         for one in reversed(self.sources):
             spec = one.spec.trust
             if spec.allowed_signers is not None:
@@ -505,30 +500,22 @@ class _Merge:
             if not isinstance(written, Keys):
                 written = Keys(((Scalar("flags", written.place), written),), written.place)
             if written.get("flags") is not None:
-                layers.append(_layer(written, "flags", every_package=True))
+                layers.append(FlagLayer("config", _flags(written, "flags"), every_package=True))
             if isinstance(single := written.get("packages"), Keys):
                 for key, _ in single.items:
-                    layer = _layer(single, key.text, every_package=False)
+                    layer = FlagLayer("config", _flags(single, key.text))
                     packages[key.text] = (*packages.get(key.text, ()), layer)
         return tuple(layers), packages
 
 
-def _layer(keys: Keys, name: str, *, every_package: bool) -> FlagLayer:
-    assignments = tuple(
-        parse_assignment(item.text, f"{item.place.file}:{item.place.line}")
-        for item in keys.texts(name)
-    )
-    return FlagLayer("config", assignments, every_package=every_package)
+def _flags(keys: Keys, name: str) -> tuple[Assignment, ...]:
+    written = ((item.text, item.place) for item in keys.texts(name))
+    return tuple(parse_assignment(text, f"{at.file}:{at.line}") for text, at in written)
 
 
 def _repository(source: _Source, spec: RepositorySpec, remarks: list[str]) -> Repository:
     download, upload = (_address(source, spec, way, remarks) for way in _WAYS)
     return Repository(spec.name, download, upload, spec.unsigned, spec.secrets)
-
-
-def _is_below_home(spec: RepositorySpec) -> bool:
-    ends = ((spec.upload_type, spec.upload_path), (spec.download_type, spec.download_path))
-    return any(scheme == "file" and _below_home(path or "") for scheme, path in ends)
 
 
 _WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}

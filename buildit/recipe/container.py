@@ -16,11 +16,9 @@ from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
 from buildit.recipe.schema import Model, parse
-from buildit.recipe.template.render import render_json, render_tree
-from buildit.recipe.template.values import Variables
-from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
+from buildit.recipe.template.render import Variables, render_json, render_tree
+from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, shown_place
 from buildit.recipe.yaml.read import load_yaml
-from buildit.recipe.yaml.text import shown_place
 
 
 class EmbeddedPackageStep(Model):
@@ -84,10 +82,6 @@ class SyncSpec(Model):
     """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
 
 
-PortItem = schema.Line
-VolumeItem = schema.Line
-
-
 Command = Annotated[tuple[schema.MaybeEmpty, ...], Field(min_length=1)]
 
 
@@ -104,9 +98,9 @@ class AppSpec(Model):
     """Its environment, word for word: nothing fills in a `$PATH`."""
     working_directory: schema.ImagePath = "/"
     """Where it starts."""
-    ports: tuple[PortItem, ...] = ()
+    ports: tuple[schema.Line, ...] = ()
     """`443`, `443/tcp`, or `https=443/tcp`."""
-    volumes: tuple[VolumeItem, ...] = ()
+    volumes: tuple[schema.Line, ...] = ()
     """`/etc/nginx/tls`, `tls=/etc/nginx/tls`, with `:ro` where it is read-only."""
     stop_signal: schema.Line | None = None
     """The signal that asks it to stop, such as SIGQUIT."""
@@ -195,10 +189,8 @@ class StepSpec(Model):
     def _one_key(self) -> Self:
         if len(self.model_fields_set) != 1:
             written = ", ".join(sorted(self.model_fields_set)) or "none"
-            raise LeafError(
-                f"expected exactly one key in a step, found {written}",
-                "write each step as its own list item: `- sync: {...}`",
-            )
+            hint = "write each step as its own list item: `- sync: {...}`"
+            raise LeafError(f"expected exactly one key in a step, found {written}", hint)
         return self
 
 
@@ -284,11 +276,9 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
     path = directory / CONTAINER_FILE
     file = shown_place(path)
     if not path.exists():
-        raise UsageError(
-            f"there is no {CONTAINER_FILE} in {shown_place(directory)}",
-            place=file,
-            hint="name the directory of a container: buildit containers/nginx-prod/",
-        )
+        message = f"there is no {CONTAINER_FILE} in {shown_place(directory)}"
+        hint = "name the directory of a container: buildit containers/nginx-prod/"
+        raise UsageError(message, place=file, hint=hint)
     node = load_yaml(path)
     if not isinstance(node, Sequence):
         hint = "begin each step with a dash: `- vars: {name: web, version: 1.0}`"
@@ -300,10 +290,8 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
     for item in node.items:
         step = _step(item, {**names, **variables})
         if (taken := step.variable(_PACKAGES)) is not None:
-            raise taken.error(
-                f"{_PACKAGES!r} is what templates call the packages of the container",
-                "give the variable another name",
-            )
+            message = f"{_PACKAGES!r} is what templates call the packages of the container"
+            raise taken.error(message, "give the variable another name")
         variables.update(step.spec.vars or {})
         steps.append(step)
     container = Container(directory, file, variables, tuple(steps), unknown.asked)

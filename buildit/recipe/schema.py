@@ -130,14 +130,15 @@ def _pattern(pattern: str) -> WithJsonSchema:
 
 def _number_or(pattern: str) -> WithJsonSchema:
     """What an editor's YAML reader makes of a leaf that may look like a number."""
-    text = {"type": "string", "pattern": f"^(?:{pattern})$"}
+    text = _pattern(pattern).json_schema
     return WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, text]})
 
 
 _ANY_SCALAR = WithJsonSchema({"type": ["string", "number", "boolean"]})
 _STRING = WithJsonSchema({"type": "string"})
 _SOME_STRING = WithJsonSchema({"type": "string", "minLength": 1})
-_SWITCH = {"enum": ["on", "off", "yes", "no", "true", "false"]}
+_WORDS = {"enum": ["on", "off", "yes", "no", "true", "false"]}
+_SWITCH = WithJsonSchema({"anyOf": [{"type": "boolean"}, _WORDS]})
 
 Text = Annotated[str, AfterValidator(leaf.is_text), _ANY_SCALAR]
 """Any text but an empty one; may have several lines."""
@@ -145,9 +146,7 @@ Line = Annotated[str, AfterValidator(leaf.is_line), _ANY_SCALAR]
 """One line of text, not empty."""
 MaybeEmpty = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 """Any text, an empty one too (an argument, a variable's value)."""
-OnOff = Annotated[
-    bool, _from_text(leaf.parse_flag), WithJsonSchema({"anyOf": [{"type": "boolean"}, _SWITCH]})
-]
+OnOff = Annotated[bool, _from_text(leaf.parse_flag), _SWITCH]
 """`on`, `off`, `yes`, `no`, `true`, `false`."""
 Count = Annotated[int, _from_text(leaf.whole_number), _number_or("[0-9]+")]
 """A whole number from 0."""
@@ -228,14 +227,11 @@ def parse(node: Node, model: type[T]) -> T:
         RecipeError: unknown or missing keys, values that their types refuse; the first one is the
             message, up to nine more are its details.
     """
+    adapter: TypeAdapter[T] = _adapter(cast("Any", model))
     try:
-        made: T = _adapter(cast("Any", model)).validate_python(
-            plain(node), by_alias=True, by_name=False
-        )
+        return adapter.validate_python(plain(node), by_alias=True, by_name=False)
     except ValidationError as error:
         found = sorted({_finding(node, one) for one in error.errors(include_url=False)})
-    else:
-        return made
     (place, message, hint), *rest = found
     details = [
         f"{where}: {text} ({advice})" if advice else f"{where}: {text}"
@@ -257,11 +253,8 @@ def plain(node: Node) -> str | list[Any] | dict[str, Any]:
             return {key.text: plain(value) for key, value in items}
 
 
-_Finding = tuple[Place, str, str]
-"""Where something is wrong, the message, and the hint."""
-
-
-def _finding(root: Node, error: ErrorDetails) -> _Finding:
+def _finding(root: Node, error: ErrorDetails) -> tuple[Place, str, str]:
+    """Where something is wrong, the message, and the hint."""
     kind, loc = error["type"], error["loc"]
     context: Map[str, Any] = error.get("ctx", {})
     node, key, rest = follow(root, loc)
@@ -301,10 +294,9 @@ def _form(node: Node, expected: str) -> str | None:
     """How what was expected is written."""
     if expected == "a mapping":
         return "write `key: value` lines below it"
-    if expected == "a list":
-        text = node.text if isinstance(node, Scalar) else ""
-        return _as_list(text.strip()) or "write each item on a line that begins with a dash"
-    return None
+    text = node.text.strip() if isinstance(node, Scalar) else ""
+    as_list = _as_list(text) or "write each item on a line that begins with a dash"
+    return as_list if expected == "a list" else None
 
 
 _SHELL = re.compile(r"[|&;<>$`*]")
@@ -322,11 +314,7 @@ def _as_list(text: str) -> str | None:
 
 
 def _written(node: Node) -> str:
-    match node:
-        case Scalar(text):
-            shown = text if len(text) <= 60 else text[:59] + "…"
-            return repr(shown) if text else "nothing"
-        case Sequence():
-            return "a list"
-        case Mapping():
-            return "a mapping"
+    if isinstance(node, Scalar):
+        text = node.text if len(node.text) <= 60 else node.text[:59] + "…"
+        return repr(text) if text else "nothing"
+    return "a list" if isinstance(node, Sequence) else "a mapping"

@@ -23,14 +23,11 @@ from buildit.model.words import nearest
 from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import render_tree
-from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence
+from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, shown_place
 from buildit.recipe.yaml.read import load_yaml
-from buildit.recipe.yaml.text import shown_place
 
 PACKAGE_FILE = "pkg.yaml"
 DEEPEST_CHAIN = 16
-_NOT_RENDERED = ("steps", "versions")
-
 
 _VERBS = ("$prepend", "$append", "$replace", "$remove")
 _KINDS = {Mapping: "map", Sequence: "list", Scalar: "value"}
@@ -55,10 +52,8 @@ def overlay(base: Node | None, over: Node) -> Node:
             return replace(over, items=(base.items if base else ()) + _items(over))
         case Scalar() if base is None or isinstance(base, Scalar):
             return over
-    raise over.error(
-        f"a {_KINDS[type(over)]} cannot be laid over the {_named(base)}",
-        "write the same kind of value, or `{$replace: …}`",
-    )
+    message = f"a {_KINDS[type(over)]} cannot be laid over the {_named(base)}"
+    raise over.error(message, "write the same kind of value, or `{$replace: …}`")
 
 
 def _verbs(node: Mapping) -> dict[str, Node]:
@@ -87,11 +82,9 @@ def _edited(base: Node | None, over: Mapping, verbs: dict[str, Node]) -> Node:
             raise over.error("verbs and other keys cannot be mixed over a list", hint)
         return _edited_list(base.items if base else (), over, verbs)
     if not only_removes or not isinstance(base, Mapping):
-        raise over.error(
-            f"{', '.join(sorted(verbs))} cannot change "
-            + (f"the {_named(base)}" if base else "what the base does not have"),
-            "lists take $prepend, $append, $replace and $remove; maps $replace and $remove",
-        )
+        what = f"the {_named(base)}" if base else "what the base does not have"
+        hint = "lists take $prepend, $append, $replace and $remove; maps $replace and $remove"
+        raise over.error(f"{', '.join(sorted(verbs))} cannot change {what}", hint)
     gone = _removed(verbs["$remove"], [key.text for key, _ in base.items])
     return overlay(base.without(*gone), own)
 
@@ -101,10 +94,8 @@ def _edited_list(items: tuple[Node, ...], over: Mapping, verbs: dict[str, Node])
         present = [item.text for item in items if isinstance(item, Scalar)]
         gone = _removed(verbs["$remove"], present)
         items = tuple(i for i in items if not (isinstance(i, Scalar) and i.text in gone))
-    before, after = (
-        _items(verbs[verb]) if verb in verbs else () for verb in ("$prepend", "$append")
-    )
-    return Sequence(before + items + after, over.place)
+    before, after = (verbs.get(verb, Sequence((), over.place)) for verb in ("$prepend", "$append"))
+    return Sequence(_items(before) + items + _items(after), over.place)
 
 
 def _items(node: Node) -> tuple[Node, ...]:
@@ -165,10 +156,9 @@ class Catalog:
         package = self._package(self._chain(directory, (), place or shown_place(directory)), origin)
         first = self._embedded.setdefault(package.name, package)
         if first.directories != package.directories:
-            raise package.node.error(
-                f"{origin} and {first.origin} are both {package.name}",
-                "a container has one package of a name: base one of them on the other",
-            )
+            hint = "a container has one package of a name: base one of them on the other"
+            message = f"{origin} and {first.origin} are both {package.name}"
+            raise package.node.error(message, hint)
         return first
 
     def versions(self, name: str, place: str) -> tuple[Version, ...]:
@@ -179,8 +169,7 @@ class Catalog:
         """
         if name in self._embedded:
             return (Version.parse(self._embedded[name].version),)
-        _, document = self._find(name, place)
-        return _versions(document)
+        return _versions(self._find(name, place)[1])
 
     def package(self, name: str, version: Version, place: str) -> Package:
         """One version of a package, merged.
@@ -191,13 +180,11 @@ class Catalog:
         """
         if name in self._embedded:
             return self._embedded[name]
-        found = self._packages.get((name, version.text))
-        if found is None:
+        if (name, version.text) not in self._packages:
             directory, document = self._find(name, place)
             chain = _of_tree(name, version.text, directory, document)
-            found = self._package(chain, shown_place(directory))
-            self._packages[name, version.text] = found
-        return found
+            self._packages[name, version.text] = self._package(chain, shown_place(directory))
+        return self._packages[name, version.text]
 
     def toolchain(self, name: str, place: str) -> ToolchainPackage:
         """The named set of .debs that a chroot is made of.
@@ -216,11 +203,10 @@ class Catalog:
 
     def _package(self, chain: _Chain, origin: str) -> Package:
         variables = {"name": chain.name.rpartition("/")[2], "version": chain.version}
-        items = tuple(
-            (key, value if key.text in _NOT_RENDERED else render_tree(value, variables))
-            for key, value in chain.node.items
-        )
-        node = Mapping(items, chain.node.place)
+        node = chain.node
+        for key, value in node.items:
+            if key.text not in ("steps", "versions"):
+                node = node.having(key.text, render_tree(value, variables))
         recipe, directories = parse(node, Recipe), tuple(map(str, chain.directories))
         return Package(chain.name, chain.version, origin, recipe, node, directories, chain.layers)
 
@@ -230,18 +216,13 @@ class Catalog:
         if real in below or len(below) >= DEEPEST_CHAIN:
             names = " -> ".join(shown_place(path) for path in (*below, real))
             what = "a cycle" if real in below else f"more than {DEEPEST_CHAIN} links"
-            raise RecipeError(
-                f"the chain of bases has {what}: {names}",
-                place=place,
-                hint="let one of them begin with `base: category/name-version`",
-            )
+            hint = "let one of them begin with `base: category/name-version`"
+            raise RecipeError(f"the chain of bases has {what}: {names}", place=place, hint=hint)
         document = self._document(directory)
         if document is None:
-            raise RecipeError(
-                f"there is no {PACKAGE_FILE} in {shown_place(directory)}",
-                place=place,
-                hint="name the directory that holds it, relative to the file that names it",
-            )
+            message = f"there is no {PACKAGE_FILE} in {shown_place(directory)}"
+            hint = "name the directory that holds it, relative to the file that names it"
+            raise RecipeError(message, place=place, hint=hint)
         base = document.get("base")
         if base is None:
             raise _without_base(document)
@@ -265,19 +246,16 @@ class Catalog:
         if base.text.startswith(("./", "../")):
             return self._chain(Path(os.path.normpath(directory / base.text)), below, place)
         if base.text.startswith(("debian:", "gentoo:")):
-            raise base.error(
-                f"this buildit cannot build from a {base.text.split(':')[0]} source package yet",
-                "base it on a package of the tree, or take the binary: `package: {debian: …}`",
-            )
+            kind = base.text.split(":")[0]
+            hint = "base it on a package of the tree, or take the binary: `package: {debian: …}`"
+            raise base.error(f"this buildit cannot build from a {kind} source package yet", hint)
         name, version = parse_name(base.text, place=place)
         tree_directory, document = self._find(name, place)
         known = _versions(document)
-        if version is None:
-            version = known[0]
-        elif version not in known:
+        exact = next((one for one in known if version in (None, one)), None)
+        if exact is None:
             hint = f"it has: {', '.join(map(str, known))}"
             raise UnsatisfiableError(f"{name} has no version {version}", place=place, hint=hint)
-        exact = next(one for one in known if one == version)
         return _of_tree(name, exact.text, tree_directory, document)
 
     def _find(self, name: str, place: str) -> tuple[Path, Mapping]:
@@ -286,13 +264,11 @@ class Catalog:
             document = self._document(directory)
             if document is not None:
                 return directory, document
-        near = difflib.get_close_matches(name, self.names(), 3)
-        written = suggested_name(name)
-        if written is not None and written.rpartition("-")[0] in self.names():
-            near = [written]
-        hint = f"trees: {', '.join(map(shown_place, self.trees)) or 'none'}"
-        if near:
-            hint = f"did you mean {', '.join(near)}?"
+        known, written = self.names(), suggested_name(name) or ""
+        is_known = written.rpartition("-")[0] in known
+        near = [written] if is_known else difflib.get_close_matches(name, known, 3)
+        trees = ", ".join(map(shown_place, self.trees)) or "none"
+        hint = f"did you mean {', '.join(near)}?" if near else f"trees: {trees}"
         raise UnsatisfiableError(f"no tree has a package {name!r}", place=place, hint=hint)
 
     def names(self) -> list[str]:
@@ -323,10 +299,9 @@ def _without_base(document: Mapping) -> RecipeError:
     known = EmbeddedPackage.keys()
     foreign = [key.text for key, _ in document.items if key.text not in known]
     meant = document.key(nearest("base", foreign) or "")
-    return (meant or document).error(
-        "the package has no base" + (f", but a key {meant.text!r}" if meant else ""),
-        "begin with `base: category/name-version`, or move it into a tree",
-    )
+    hint = "begin with `base: category/name-version`, or move it into a tree"
+    message = "the package has no base" + (f", but a key {meant.text!r}" if meant else "")
+    return (meant or document).error(message, hint)
 
 
 def _own_version(document: Mapping) -> str:
@@ -372,11 +347,9 @@ def _check_patches(base: Mapping, own: Mapping) -> None:
     for key, _ in mine.items:
         first = theirs.key(key.text)
         if first is not None and key.text not in gone:
-            raise key.error(
-                f"the base has a patch {key.text!r} too",
-                f"rename yours; or drop the base's first: $remove: [{key.text}]",
-                f"the base's: {first.place}",
-            )
+            hint = f"rename yours; or drop the base's first: $remove: [{key.text}]"
+            where = f"the base's: {first.place}"
+            raise key.error(f"the base has a patch {key.text!r} too", hint, where)
 
 
 _SWITCHES = ("with", "without")

@@ -14,14 +14,41 @@ import json
 import math
 import re
 from bisect import bisect_right
+from collections import abc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NoReturn
 
 from buildit.errors import RecipeError
-from buildit.recipe.template.values import Json, Piece, Variables, is_template
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
+
+Value = str | bool | int | float | abc.Sequence["Value"] | abc.Mapping[str, "Value"] | None
+"""What a variable may hold: plain values only, so that a template reaches no code."""
+
+Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
+
+Variables = abc.Mapping[str, Value]
+
+
+COMMENT = re.compile(r"(?<!\$)\{#.*?#\}", re.DOTALL)
+"""A comment of templates; `${#x}` is shell, and `{#` without an end is text."""
+
+
+def is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the rendered text, and the line of the template (from 1) that it begins on.
+
+    `is_value` tells what an expression gave from what the template itself says.
+    """
+
+    text: str
+    line: int
+    is_value: bool
 
 
 def render_tree(node: Node, variables: Variables) -> Node:
@@ -77,11 +104,34 @@ def render_json(scalar: Scalar, variables: Variables) -> Json:
     pieces: tuple[Piece, ...] = (Piece(scalar.text, 1, is_value=False),)
     if not scalar.rendered and is_template(scalar.text):
         pieces = tuple(_escaped(scalar, variables))
-    rendered = _Rendered(scalar, pieces)
+    text = "".join(piece.text for piece in pieces)
     try:
-        return _loads(rendered.text)
+        return _loads(text)
     except _UnfitError as error:
-        raise rendered.error(str(error), error.offset) from error
+        line = text[text.rfind("\n", 0, error.offset) + 1 :].split("\n", 1)[0].strip()
+        changed = any(piece.is_value for piece in pieces)
+        details = (f"after rendering, the line is: {line[:200]}",) if line and changed else ()
+        hint = "correct it there; the result must be one JSON value (RFC 8259)"
+        place = str(_origin(scalar, pieces, error.offset))
+        raise RecipeError(str(error), place=place, hint=hint, details=details) from error
+
+
+def _origin(scalar: Scalar, pieces: tuple[Piece, ...], offset: int) -> Place:
+    """Where in the user's file the character at `offset` of the result comes from."""
+    if not pieces:
+        return scalar.place
+    starts = [0, *accumulate(len(piece.text) for piece in pieces[:-1])]
+    at = max(0, bisect_right(starts, offset) - 1)
+    piece = pieces[at]
+    before = "" if piece.is_value else piece.text[: offset - starts[at]]
+    lines = scalar.text.split("\n")
+    row = min(piece.line - 1 + before.count("\n"), len(lines) - 1)
+    column = len(before) - before.rfind("\n") - 1
+    if "\n" not in before:
+        # The line is exact; the column is that of the piece's first like text on it.
+        first = "{{" if piece.is_value else piece.text.split("\n", 1)[0]
+        column = max(0, lines[row].find(first)) + len(before)
+    return scalar.place_of(sum(len(line) + 1 for line in lines[:row]) + column)
 
 
 class _UnfitError(ValueError):
@@ -140,50 +190,13 @@ def _check_keys(text: str) -> None:
             seen[-1].add(key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    scalar: Scalar
-    pieces: tuple[Piece, ...]
-
-    @property
-    def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
-
-    def error(self, message: str, offset: int) -> RecipeError:
-        text = self.text
-        start = text.rfind("\n", 0, offset) + 1
-        line = text[start:].split("\n", 1)[0].strip()
-        changed = any(piece.is_value for piece in self.pieces)
-        details = (f"after rendering, the line is: {line[:200]}",) if line and changed else ()
-        hint = "correct it there; the result must be one JSON value (RFC 8259)"
-        return RecipeError(message, place=str(self.place(offset)), hint=hint, details=details)
-
-    def place(self, offset: int) -> Place:
-        """Where in the user's file the character at `offset` of the result comes from."""
-        if not self.pieces:
-            return self.scalar.place
-        starts = [0, *accumulate(len(piece.text) for piece in self.pieces[:-1])]
-        at = max(0, bisect_right(starts, offset) - 1)
-        piece = self.pieces[at]
-        before = "" if piece.is_value else piece.text[: offset - starts[at]]
-        lines = self.scalar.text.split("\n")
-        row = min(piece.line - 1 + before.count("\n"), len(lines) - 1)
-        column = len(before) - before.rfind("\n") - 1
-        if "\n" not in before:
-            # The line is exact; the column is that of the piece's first like text on it.
-            first = "{{" if piece.is_value else piece.text.split("\n", 1)[0]
-            column = max(0, lines[row].find(first)) + len(before)
-        return self.scalar.place_of(sum(len(line) + 1 for line in lines[:row]) + column)
-
-
 def _escaped(scalar: Scalar, variables: Variables) -> Iterator[Piece]:
     from buildit.recipe.template.template import pieces, place_on
 
     inside = escaping = False
     for piece in pieces(scalar, variables):
-        text = piece.text
+        text, place = piece.text, place_on(scalar, piece.line)
         if piece.is_value and escaping:
-            place = place_on(scalar, piece.line)
             raise RecipeError("a backslash stands before a template", place=place)
         if not piece.is_value:
             last = ""
@@ -193,18 +206,11 @@ def _escaped(scalar: Scalar, variables: Variables) -> Iterator[Piece]:
             escaping = inside and last == "\\"
         elif inside:
             text = json.dumps(text, ensure_ascii=False)[1:-1]
-        elif not _is_json(text):
-            raise RecipeError(
-                f"the value {text[:60]!r} is not JSON by itself",
-                place=place_on(scalar, piece.line),
-                hint='put quotes around it, "{{ … }}", or use {{ … | tojson }}',
-            )
+        else:
+            try:
+                _loads(text)
+            except _UnfitError as error:
+                message = f"the value {text[:60]!r} is not JSON by itself"
+                hint = 'put quotes around it, "{{ … }}", or use {{ … | tojson }}'
+                raise RecipeError(message, place=place, hint=hint) from error
         yield Piece(text, piece.line, piece.is_value)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        _loads(text)
-    except _UnfitError:
-        return False
-    return True

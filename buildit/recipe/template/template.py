@@ -6,6 +6,7 @@ template has no way to code (THREATS B1). Each step costs, and each character re
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +18,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
 from buildit.model.words import hint_of
-from buildit.recipe.template.values import (
-    COMMENT,
-    DEFAULT_NAMES,
-    FILTERS,
-    TESTS,
-    FilterError,
-    Piece,
-    Value,
-    Variables,
-    called,
-    text_of,
-    weight,
-    within,
-)
+from buildit.recipe.template.render import COMMENT, Piece, Value, Variables
 from buildit.recipe.yaml.node import Scalar
 
 MAX_LEVELS = 48
@@ -40,8 +28,6 @@ MAX_STEPS = 200_000
 MAX_TEMPLATE = 64 << 10
 MAX_OUTPUT = 1 << 20
 """Characters of a template, and of what it may become."""
-
-Names = Mapping[str, Value]
 
 _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
@@ -66,20 +52,172 @@ _LARGEST = 10**18
 _WORDS = {
     "Div": "/ (// divides whole numbers)",
     "Pow": "**",
-    "Assign": "{% set %}",
-    "AssignBlock": "{% set %}",
+    **dict.fromkeys(("Assign", "AssignBlock"), "{% set %}"),
     "Call": "calls",
-    "CallBlock": "macros",
-    "Extends": "other templates",
+    **dict.fromkeys(("Macro", "CallBlock"), "macros"),
+    **dict.fromkeys(("Extends", "Import", "FromImport", "Include"), "other templates"),
     "FilterBlock": "{% filter %}",
-    "FromImport": "other templates",
-    "Import": "other templates",
-    "Include": "other templates",
-    "Macro": "macros",
     "Block": "blocks",
     "Slice": "slices",
     "With": "{% with %}",
 }
+
+
+MAX_TEXT = 1 << 20
+"""Characters that one expression may make."""
+
+
+class FilterError(ValueError):
+    """A filter does not fit the value; the message is one phrase, without a place."""
+
+
+def called(value: object) -> str:
+    """How messages call a value."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a mapping" if isinstance(value, Mapping) else "a list"
+
+
+def weight(value: object) -> int:
+    """How much work a value is to walk over, in characters."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return 64 + sum(weight(key) + weight(one) for key, one in value.items())
+    if isinstance(value, Sequence):
+        return 64 + sum(map(weight, value))
+    return 16
+
+
+def text_of(value: Value) -> str:
+    """A scalar as templates print it.
+
+    Raises:
+        FilterError: it is a list, a mapping or nothing.
+    """
+    if isinstance(value, str | bool | int | float):
+        return str(value)
+    raise FilterError(f"expected text, found {called(value)}")
+
+
+def within(length: int) -> None:
+    """Refuse a text of `length` characters, best before it is made.
+
+    Raises:
+        FilterError: it is too large.
+    """
+    if length > MAX_TEXT:
+        raise FilterError(f"the text is larger than {MAX_TEXT >> 20} MiB")
+
+
+def _lower(value: Value) -> Value:
+    """The text in lower case."""
+    return text_of(value).lower()
+
+
+def _upper(value: Value) -> Value:
+    """The text in upper case."""
+    upper = text_of(value).upper()
+    within(len(upper))
+    return upper
+
+
+def _trim(value: Value, chars: Value = None) -> Value:
+    """The text without blanks, or the `chars` given, at both ends."""
+    return text_of(value).strip(None if chars is None else text_of(chars))
+
+
+def _replace(value: Value, old: Value, new: Value) -> Value:
+    """The text with every `old` replaced by `new`."""
+    text, before, after = text_of(value), text_of(old), text_of(new)
+    found = text.count(before)
+    within(len(text) + found * (len(after) - len(before)))
+    return text.replace(before, after)
+
+
+def _join(value: Value, d: Value = "") -> Value:
+    """The items of a list as one text, with `d` between them."""
+    parts, between = [text_of(one) for one in _many(value)], text_of(d)
+    within(sum(map(len, parts)) + len(between) * len(parts))
+    return between.join(parts)
+
+
+def _length(value: Value) -> Value:
+    """How many characters, items or keys there are."""
+    if isinstance(value, str | Sequence | Mapping):
+        return len(value)
+    raise FilterError(f"expected text, a list or a mapping, found {called(value)}")
+
+
+def _first(value: Value) -> Value:
+    """The first item of a list, or key of a map."""
+    return _many(value, "the first of nothing")[0]
+
+
+def _last(value: Value) -> Value:
+    """The last one."""
+    return _many(value, "the last of nothing")[-1]
+
+
+def _items(value: Value) -> Value:
+    """The keys and values of a map, in pairs for `{% for key, value in … %}`."""
+    if not isinstance(value, Mapping):
+        raise FilterError(f"expected a mapping, found {called(value)}")
+    return [[key, one] for key, one in value.items()]
+
+
+def _tojson(value: Value) -> Value:
+    """The value as JSON."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    within(len(text))
+    return text
+
+
+def _int(value: Value) -> Value:
+    """The whole number that a text says."""
+    text = text_of(value).strip()
+    if isinstance(value, bool) or re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None:
+        raise FilterError(f"expected a whole number, found {text[:40]!r}")
+    return int(text)
+
+
+def _many(value: Value, if_none: str = "") -> Sequence[Value]:
+    if isinstance(value, Mapping):
+        value = list(value)
+    if not isinstance(value, Sequence):
+        raise FilterError(f"expected a list, found {called(value)}")
+    if if_none and not value:
+        raise FilterError(if_none)
+    return value
+
+
+FILTERS: Mapping[str, Callable[..., Value]] = {
+    "count": _length,
+    "first": _first,
+    "int": _int,
+    "items": _items,
+    "join": _join,
+    "last": _last,
+    "length": _length,
+    "lower": _lower,
+    "replace": _replace,
+    "tojson": _tojson,
+    "trim": _trim,
+    "upper": _upper,
+}
+"""What stands behind `|`, but for `DEFAULT`."""
+
+DEFAULT_NAMES = ("default", "d")
+"""Two names of the one filter that takes a name which is not defined."""
+
+TESTS = ("defined", "undefined")
+"""What may stand behind `is`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +272,7 @@ class _Run:
         if depth > MAX_LEVELS:
             raise self.error(node, f"the template is nested deeper than {MAX_LEVELS} levels")
 
-    def value(self, node: nodes.Node, names: Names, depth: int) -> Value:
+    def value(self, node: nodes.Node, names: Variables, depth: int) -> Value:
         """The value of an expression that must have one.
 
         Raises:
@@ -164,16 +302,18 @@ class _Run:
                 hint = "write `is defined` or `is not defined`"
                 raise self.error(node, f"there is no test {node.name!r}", hint)
 
-    def any_value(self, node: nodes.Node, names: Names, depth: int) -> Value | Undefined:
+    def any_value(self, node: nodes.Node, names: Variables, depth: int) -> Value | Undefined:
         self.charge(node, depth)
         match node:
-            case nodes.Const():
-                return self._literal(node)
+            case nodes.Const(value=str(text)):
+                return text.replace("\0", "")  # the marks of comments
+            case nodes.Const(value=None | bool() | int() | float()):
+                plain: Value = node.value
+                return plain
             case nodes.Name():
                 if node.name in names:
                     return names[node.name]
-                hint = hint_of(node.name, names)
-                return Undefined(node, f"{node.name!r} is not defined", hint)
+                return Undefined(node, f"{node.name!r} is not defined", hint_of(node.name, names))
             case nodes.Getattr():
                 return self._member(node, self.value(node.node, names, depth + 1), node.attr)
             case nodes.Getitem():
@@ -184,19 +324,14 @@ class _Run:
             case nodes.Test():
                 return self._tested(node, names, depth + 1)
             case nodes.CondExpr():
-                return self._chosen(node, names, depth + 1)
+                branch = node.expr1 if self.value(node.test, names, depth + 1) else node.expr2
+                return (
+                    Undefined(node) if branch is None else self.any_value(branch, names, depth + 1)
+                )
             case _:
                 return self._combined(node, names, depth + 1)
 
-    def _literal(self, node: nodes.Const) -> Value:
-        value: object = node.value
-        if isinstance(value, str):
-            return value.replace("\0", "")  # the marks of comments
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        raise self.unusable(node)
-
-    def _combined(self, node: nodes.Node, names: Names, depth: int) -> Value:
+    def _combined(self, node: nodes.Node, names: Variables, depth: int) -> Value:
         match node:
             case nodes.Concat():
                 return self._concatenated(node, [self.value(n, names, depth) for n in node.nodes])
@@ -211,19 +346,13 @@ class _Run:
             case nodes.BinExpr() if type(node).__name__ in _SUMS:
                 return self._sum(node, names, depth)
             case nodes.Neg():
-                return self._number(node, self.value(node.node, names, depth), "-", -1)
+                return -self._number(node, self.value(node.node, names, depth), "-")
             case nodes.List() | nodes.Tuple():
                 return [self.value(item, names, depth) for item in node.items]
             case _:
                 raise self.unusable(node)
 
-    def _chosen(self, node: nodes.CondExpr, names: Names, depth: int) -> Value | Undefined:
-        branch = node.expr1 if self.value(node.test, names, depth) else node.expr2
-        if branch is None:
-            return Undefined(node)
-        return self.any_value(branch, names, depth)
-
-    def _sum(self, node: nodes.BinExpr, names: Names, depth: int) -> Value:
+    def _sum(self, node: nodes.BinExpr, names: Variables, depth: int) -> Value:
         left = self.value(node.left, names, depth)
         right = self.value(node.right, names, depth)
         sign, apply = _SUMS[type(node).__name__]
@@ -232,16 +361,15 @@ class _Run:
         one, other = (self._number(node, value, sign) for value in (left, right))
         if other == 0 and sign in ("//", "%"):
             raise self.error(node, f"{one} {sign} 0 has no value")
-        made: Value = apply(one, other)
-        return self._number(node, made, sign)
+        return self._number(node, apply(one, other), sign)
 
-    def _number(self, node: nodes.Node, value: Value, sign: str, times: int = 1) -> int | float:
+    def _number(self, node: nodes.Node, value: Value, sign: str) -> int | float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             hint = "values from YAML are text: `name | int` is its number; `~` joins texts"
             raise self.error(node, f"{sign} needs numbers, found {called(value)}", hint)
         if not -_LARGEST <= value <= _LARGEST:
             raise self.error(node, f"the result of {sign} is too large")
-        return value * times
+        return value
 
     def _concatenated(self, node: nodes.Node, parts: list[Value]) -> Value:
         self.charge(node, 0, parts)
@@ -263,7 +391,7 @@ class _Run:
             return Undefined(node, f"there is no position {key} in a list of {len(owner)}")
         raise self.error(node, f"{called(owner)} has no {key!r}", "only maps and lists have parts")
 
-    def _compared(self, node: nodes.Compare, names: Names, depth: int) -> bool:
+    def _compared(self, node: nodes.Compare, names: Variables, depth: int) -> bool:
         left = self.value(node.expr, names, depth)
         for operand in node.ops:
             right = self.value(operand.expr, names, depth)
@@ -278,13 +406,13 @@ class _Run:
             left = right
         return True
 
-    def _tested(self, node: nodes.Test, names: Names, depth: int) -> bool:
+    def _tested(self, node: nodes.Test, names: Variables, depth: int) -> bool:
         if node.args or node.kwargs:
             raise self.error(node, f"the test {node.name!r} takes nothing")
         missing = isinstance(self.any_value(node.node, names, depth), Undefined)
         return missing == (node.name == "undefined")
 
-    def _filtered(self, node: nodes.Filter, names: Names, depth: int) -> Value | Undefined:
+    def _filtered(self, node: nodes.Filter, names: Variables, depth: int) -> Value | Undefined:
         if node.node is None or node.dyn_args is not None or node.dyn_kwargs is not None:
             raise self.unusable(node)
         args = [self.value(arg, names, depth) for arg in node.args]
@@ -302,7 +430,7 @@ class _Run:
         except (TypeError, ValueError) as error:
             raise self.error(node, f"{name}: these arguments do not fit") from error
 
-    def body(self, body: Sequence[nodes.Node], names: Names, depth: int) -> None:
+    def body(self, body: Sequence[nodes.Node], names: Variables, depth: int) -> None:
         for node in body:
             self.charge(node, depth)
             match node:
@@ -315,7 +443,7 @@ class _Run:
                 case _:
                     raise self.unusable(node)
 
-    def output(self, node: nodes.Output, names: Names, depth: int) -> None:
+    def output(self, node: nodes.Output, names: Variables, depth: int) -> None:
         for part in node.nodes:
             if isinstance(part, nodes.TemplateData):
                 piece = Piece(part.data.replace("\0", ""), part.lineno, is_value=False)
@@ -326,7 +454,7 @@ class _Run:
             if self.length > MAX_OUTPUT:
                 raise self.error(part, f"the text is larger than {MAX_OUTPUT >> 20} MiB")
 
-    def printed(self, node: nodes.Node, names: Names, depth: int) -> str:
+    def printed(self, node: nodes.Node, names: Variables, depth: int) -> str:
         value = self.value(node, names, depth)
         try:
             return text_of(value)
@@ -334,34 +462,31 @@ class _Run:
             hint = "use `| join(' ')` or `| tojson`"
             raise self.error(node, str(error), hint) from error
 
-    def branch(self, node: nodes.If, names: Names, depth: int) -> None:
+    def branch(self, node: nodes.If, names: Variables, depth: int) -> None:
         for one in (node, *node.elif_):
             if self.value(one.test, names, depth):
                 return self.body(one.body, names, depth)
         return self.body(node.else_, names, depth)
 
-    def loop(self, node: nodes.For, names: Names, depth: int) -> None:
+    def loop(self, node: nodes.For, names: Variables, depth: int) -> None:
         rounds = self.rounds(node, names, depth)
         if not rounds:
             self.body(node.else_, names, depth)
         for index, bound in enumerate(rounds):
             self.charge(node, depth)
             self.steps += len(names) // 16  # the copy below
-            inside = {**names, **bound, "loop": _position(index, len(rounds))}
-            self.body(node.body, inside, depth)
+            at = {"index": index + 1, "index0": index, "length": len(rounds)}
+            at |= {"first": index == 0, "last": index + 1 == len(rounds)}
+            self.body(node.body, {**names, **bound, "loop": at}, depth)
 
-    def rounds(self, node: nodes.For, names: Names, depth: int) -> list[Names]:
+    def rounds(self, node: nodes.For, names: Variables, depth: int) -> list[Variables]:
         over = self.value(node.iter, names, depth)
         if isinstance(over, str) or not isinstance(over, Sequence | Mapping):
-            message = f"expected a list to loop over, found {called(over)}"
-            raise self.error(node.iter, message)
-        bound = [self.bound(node.target, item) for item in over]
-        if node.test is None:
-            return bound
-        test = node.test
-        return [one for one in bound if self.value(test, {**names, **one}, depth)]
+            raise self.error(node.iter, f"expected a list to loop over, found {called(over)}")
+        bound, test = [self.bound(node.target, item) for item in over], node.test
+        return [one for one in bound if test is None or self.value(test, {**names, **one}, depth)]
 
-    def bound(self, target: nodes.Node, item: Value) -> Names:
+    def bound(self, target: nodes.Node, item: Value) -> Variables:
         self.charge(target, 0)
         if isinstance(target, nodes.Name):
             return {target.name: item}
@@ -376,14 +501,7 @@ class _Run:
 
 
 def _default(value: Value | Undefined, default_value: Value = "", boolean: Value = False) -> Value:
-    if isinstance(value, Undefined) or (boolean and not value):
-        return default_value
-    return value
-
-
-def _position(index: int, length: int) -> Names:
-    numbers = {"index": index + 1, "index0": index, "length": length}
-    return {**numbers, "first": index == 0, "last": index == length - 1}
+    return default_value if isinstance(value, Undefined) or (boolean and not value) else value
 
 
 def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
@@ -392,8 +510,7 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
     Raises:
         RecipeError: as `render.render_tree`.
     """
-    run = _Run(scalar)
-    parsed = _parsed(scalar)
+    run, parsed = _Run(scalar), _parsed(scalar)
     run.check(parsed)
     run.body(parsed.body, variables, 1)
     return tuple(run.made)
@@ -406,31 +523,21 @@ def _grammar() -> Environment:
         # `${#x}` is shell, not a comment: `_parsed` marks those that are one with NUL, which the
         # text that we read does not hold.
         comment_start_string="\0{#",
-        comment_end_string="#\0}",
+        comment_end_string="#}\0",
         cache_size=0,
     )
 
 
-def _marked(comment: re.Match[str]) -> str:
-    return f"\0{{#{comment[0][2:-2]}#\0}}"
-
-
 def _parsed(scalar: Scalar) -> nodes.Template:
     if len(scalar.text) > MAX_TEMPLATE:
-        raise RecipeError(
-            f"the template is larger than {MAX_TEMPLATE >> 10} KiB",
-            place=str(scalar.place),
-            hint="move its fixed text into a file of its own",
-        )
+        message = f"the template is larger than {MAX_TEMPLATE >> 10} KiB"
+        raise scalar.error(message, "move its fixed text into a file of its own")
     try:
-        return _grammar().parse(COMMENT.sub(_marked, scalar.text))
+        return _grammar().parse(COMMENT.sub("\0\\g<0>\0", scalar.text))
     except TemplateSyntaxError as error:
-        message = " ".join(str(error.message).split())
-        raise RecipeError(
-            f"the template cannot be read: {message}",
-            place=place_on(scalar, error.lineno),
-            hint="write {{ '{{' }} where braces are meant as text",
-        ) from error
+        message = f"the template cannot be read: {' '.join(str(error.message).split())}"
+        hint = "write {{ '{{' }} where braces are meant as text"
+        raise RecipeError(message, place=place_on(scalar, error.lineno), hint=hint) from error
     except (RecursionError, ValueError, OverflowError) as error:
         # Python's own limits: nesting, and the digits of a number (sys.set_int_max_str_digits).
-        raise RecipeError("the template is too complex", place=str(scalar.place)) from error
+        raise scalar.error("the template is too complex") from error

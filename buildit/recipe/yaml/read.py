@@ -14,8 +14,17 @@ from pathlib import Path
 import yaml
 
 from buildit.errors import RecipeError
-from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
-from buildit.recipe.yaml.text import character_name, read_text, refused_character, shown_place
+from buildit.recipe.yaml.node import (
+    Mapping,
+    Node,
+    Place,
+    Scalar,
+    Sequence,
+    character_name,
+    read_text,
+    refused_character,
+    shown_place,
+)
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -35,7 +44,7 @@ def load_yaml(path: Path) -> Node:
 
 
 def parse_yaml(text: str, file: str) -> Node:
-    """The document in `text`, which `recipe.yaml.text` decoded.
+    """The document in `text`, which `recipe.yaml.node` decoded.
 
     A plain `null`, `~` or nothing is an empty text; the schema decides whether it may be.
 
@@ -71,9 +80,7 @@ def document(text: str, file: str, loader: type[yaml.SafeLoader | yaml.CSafeLoad
         raise reading.error(message, after, "remove the line `---`")
     if isinstance(root, Scalar) and not root.text:
         raise _empty(file)
-    stray = _stray_tab(reading.lines, reading.spans) if "\t" in text else None
-    if stray is not None:
-        raise _tab(file, *stray)
+    reading.refuse_tabs()
     return root
 
 
@@ -82,30 +89,9 @@ _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 _Span = tuple[tuple[int, int], tuple[int, int]]
 
 
-def _stray_tab(lines: list[str], spans: list[_Span]) -> tuple[int, int] | None:
-    """Row and column of the first tab outside of quoted texts, block texts and comments.
-
-    libyaml takes such tabs in some places, PyYAML's own reader in none.
-    """
-    for row, line in enumerate(lines):
-        if "\t" not in line:
-            continue
-        outside = line
-        for begin, end in spans:
-            if begin[0] <= row <= end[0]:
-                first = begin[1] if begin[0] == row else 0
-                after = end[1] if end[0] == row else len(line)
-                outside = outside[:first] + "x" * (after - first) + outside[after:]
-        outside = _COMMENT.split(outside, maxsplit=1)[0]
-        if "\t" in outside:
-            return row, outside.index("\t")
-    return None
-
-
 def _empty(file: str) -> RecipeError:
-    return RecipeError(
-        "the file is empty", place=file, hint="write something into it, or remove it"
-    )
+    hint = "write something into it, or remove it"
+    return RecipeError("the file is empty", place=file, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +124,24 @@ class _Reading:
 
     def error(self, message: str, event: yaml.Event, hint: str | None = None) -> RecipeError:
         return RecipeError(message, place=str(self.place(event)), hint=hint)
+
+    def refuse_tabs(self) -> None:
+        """Refuse a tab outside of quoted texts, block texts and comments.
+
+        libyaml takes such tabs in some places, PyYAML's own reader in none.
+        """
+        for row, line in enumerate(self.lines):
+            if "\t" not in line:
+                continue
+            outside = line
+            for begin, end in self.spans:
+                if begin[0] <= row <= end[0]:
+                    first = begin[1] if begin[0] == row else 0
+                    after = end[1] if end[0] == row else len(line)
+                    outside = outside[:first] + "x" * (after - first) + outside[after:]
+            outside = _COMMENT.split(outside, maxsplit=1)[0]
+            if "\t" in outside:
+                raise _tab(self.file, row, outside.index("\t"))
 
     def node(self, event: yaml.Event, depth: int) -> _Sized:
         if isinstance(event, yaml.AliasEvent):
@@ -204,16 +208,15 @@ class _Reading:
     def _same_everywhere(self, event: yaml.ScalarEvent) -> None:
         """Refuse what only one of PyYAML's two readers takes, and note where tabs may be."""
         line, column = _start(event)
-        end = _end(event)
+        end = (event.end_mark.line, event.end_mark.column) if event.end_mark else (line, column)
         if event.style in ("'", '"'):
             quote = self.lines[line].find(event.style, column)  # after an anchor
             self.spans.append(((line, max(column, quote)), end))
         elif event.style:
             self.spans.append(((line + 1, 0), end))
             header = self.lines[line][column:].split("#", 1)[0]
-            if event.value.lstrip("\n").startswith("\t") and not any(
-                char.isdigit() for char in header
-            ):
+            is_indented = any(map(str.isdigit, header))  # by a number of blanks that it says
+            if event.value.lstrip("\n").startswith("\t") and not is_indented:
                 raise self.error("this text begins with a tab", event, _NO_TABS)
         elif self.flow and "?" in event.value[1:]:
             hint = f'put quotes around it: "{event.value}"'
@@ -275,11 +278,6 @@ def _start(event: yaml.Event) -> tuple[int, int]:
     return (0, 0) if mark is None else (mark.line, mark.column)
 
 
-def _end(event: yaml.Event) -> tuple[int, int]:
-    mark = event.end_mark
-    return _start(event) if mark is None else (mark.line, mark.column)
-
-
 def _around(node: Node, inside: list[_Sized], own: int) -> _Sized:
     height = 1 + max((one.height for one in inside), default=0)
     return _Sized(node, own + sum(one.size for one in inside), height)
@@ -290,9 +288,8 @@ def _syntax(error: yaml.YAMLError, text: str, file: str) -> RecipeError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         reason = " ".join(str(error).split())
         return RecipeError(f"this is not YAML: {reason}", place=file)
-    mark = error.problem_mark
     lines = text.split("\n")
-    row, column = mark.line, mark.column
+    row, column = error.problem_mark.line, error.problem_mark.column
     if row >= len(lines):
         row, column = len(lines) - 1, len(lines[-1])
     blank = row

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
 from buildit.recipe.schema import plain
-from buildit.recipe.template.render import render_scalar, render_tree
-from buildit.recipe.template.values import FILTERS, Variables
+from buildit.recipe.template.render import Variables, render_scalar, render_tree
+from buildit.recipe.template.template import FILTERS
 from buildit.recipe.yaml.node import Mapping, Place, Scalar
 from buildit.recipe.yaml.read import parse_yaml
 from tests.scale import examples

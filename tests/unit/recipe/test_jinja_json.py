@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.template.render import render_json
-from buildit.recipe.template.values import Json, Variables
+from buildit.recipe.template.render import Json, Variables, render_json
 from buildit.recipe.yaml.node import Mapping, Place, Scalar
 from buildit.recipe.yaml.read import parse_yaml
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.errors import RecipeError
-from buildit.recipe.yaml.text import LARGEST_FILE, decoded_text, read_text
+from buildit.recipe.yaml.node import LARGEST_FILE, decoded_text, read_text
 
 pytestmark = pytest.mark.unit
 

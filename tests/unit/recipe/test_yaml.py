@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from buildit.errors import RecipeError
 from buildit.recipe.schema import plain
 from buildit.recipe.yaml import read as yamltext
-from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves
+from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, decoded_text, leaves
 from buildit.recipe.yaml.read import parse_yaml
-from buildit.recipe.yaml.text import decoded_text
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
