@@ -8,16 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """`reason` follows the phase's name and "failed: "; `hint` works when it is copied."""
-
-    reason: str
-    hint: str
-
+Advice = tuple[str, str]
+"""A reason, which follows the phase's name and "failed: ", and a hint that works when copied."""
 
 _PROGRAMS = """
     ant asciidoctor autoconf autogen automake autopoint bc bison bzip2 cargo clang cmake cpio
@@ -83,7 +76,7 @@ def _first(rules: Sequence[_Rule], texts: Iterable[str]) -> Advice | None:
                 continue
             if not isinstance(answer, str):
                 return answer(found["name"])
-            return Advice(answer % found.groupdict(), hint % found.groupdict())
+            return answer % found.groupdict(), hint % found.groupdict()
     return None
 
 
@@ -95,23 +88,22 @@ def _add(deb: str | None) -> str:
 
 def _absent(path: str) -> Advice:
     if path.startswith((".", "/build/")) or ("/" in path and not path.startswith("/usr/")):
-        return Advice(
-            f"there is no {path}, or its interpreter is not in the chroot",
-            f"see what the sources have with `buildit shell`; head -1 {path} names an interpreter",
-        )
+        reason = f"there is no {path}, or its interpreter is not in the chroot"
+        hint = "see what the sources have with `buildit shell`; "
+        return reason, f"{hint}head -1 {path} names an interpreter"
     base = path.rpartition("/")[2]
     name = base if base in PROGRAMS else re.sub(r"-\d[\d.]*$|\.\d+$", "", base)
-    return Advice(f"the chroot has no program {base}", _add(PROGRAMS.get(name)))
+    return f"the chroot has no program {base}", _add(PROGRAMS.get(name))
 
 
 def _of_python(name: str) -> Advice:
     deb = MODULES.get(name, f"python3-{name.lower().replace('_', '-').replace('.', '-')}")
-    return Advice(f"the chroot's python3 has no module {name}", _add(deb))
+    return f"the chroot's python3 has no module {name}", _add(deb)
 
 
 def _of_perl(path: str) -> Advice:
     deb = f"lib{path.lower().replace('/', '-').replace('_', '-')}-perl"
-    return Advice(f"the chroot's perl has no module {path.replace('/', '::')}", _add(deb))
+    return f"the chroot's perl has no module {path.replace('/', '::')}", _add(deb)
 
 
 _Rule = tuple[str, "str | Callable[[str], Advice]", str]
@@ -210,10 +202,8 @@ def _configure(tail: Sequence[str]) -> Advice | None:
     style = next((_STYLES[name] for name in files if name in _STYLES), None)
     hint = "name the right `style:`; or `directory:` and `strip:` misplace it"
     if {"configure.ac", "autogen.sh", "bootstrap"} & set(files):
-        hint = (
-            "make it: steps: {prepare: autoreconf -fi}, "
-            "depends: {build: [debian:autoconf, debian:automake, debian:libtool]}"
-        )
+        hint = "make it: steps: {prepare: autoreconf -fi}, "
+        hint += "depends: {build: [debian:autoconf, debian:automake, debian:libtool]}"
     elif style is not None:
         hint = f"the sources have a {files[0]}: {style}"
-    return Advice(reason, hint)
+    return reason, hint

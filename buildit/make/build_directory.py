@@ -105,11 +105,9 @@ class BuildDirectory:
             try:
                 tree = work.inner(OUT)
             except (IntegrityError, OSError) as error:
-                raise BuildError(
-                    f"the build replaced {DESTINATION_DIRECTORY} by something else",
-                    place=self.label,
-                    hint="install into $DESTDIR; never remove or replace it",
-                ) from error
+                text = f"the build replaced {DESTINATION_DIRECTORY} by something else"
+                hint = "install into $DESTDIR; never remove or replace it"
+                raise BuildError(text, place=self.label, hint=hint) from error
         with tree:
             yield Watched(tree, self.stop)
 
@@ -175,11 +173,9 @@ class BuildDirectory:
                     work.mkdir(path)
             return work.inner(path)
         except (IntegrityError, NotADirectoryError) as error:
-            raise IntegrityError(
-                f"its directory {source.directory!r} is a link or file of an earlier source",
-                place=place,
-                hint="give this source another `directory:`, or the earlier one an `exclude:`",
-            ) from error
+            text = f"its directory {source.directory!r} is a link or file of an earlier source"
+            hint = "give this source another `directory:`, or the earlier one an `exclude:`"
+            raise IntegrityError(text, place=place, hint=hint) from error
 
     def _own(self, record: BuildInputs) -> None:
         """Give the build what it may write: its directories, and those that hold each source."""
@@ -199,12 +195,8 @@ class BuildDirectory:
             os.chown(place, *owner, follow_symlinks=False)
 
     def jail(self, env: dict[str, str]) -> Jail:
-        return Jail(
-            lowers=self.lowers,
-            binds=(Bind("build", "/build", writable=True), Bind("input", "/input")),
-            env=env,
-            cwd="/build/src",
-        )
+        binds = (Bind("build", "/build", writable=True), Bind("input", "/input"))
+        return Jail(self.lowers, binds, env, cwd="/build/src")
 
     def patch(self, record: BuildInputs, names: Sequence[str], newest: int) -> None:
         """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
@@ -230,11 +222,9 @@ class BuildDirectory:
                 with Root.open(self.work) as work, work.inner("build/src") as tree:
                     apply_patches(tree, wanted, newest, host_owner(), say)
             except OSError as error:
-                raise StoreError(
-                    f"cannot write a patched file: {error.strerror}",
-                    place=self.label,
-                    hint="check the disk, its space and its permissions, then run again",
-                ) from error
+                text = f"cannot write a patched file: {error.strerror}"
+                hint = "check the disk, its space and its permissions, then run again"
+                raise StoreError(text, place=self.label, hint=hint) from error
 
     def _patch(self, number: int) -> Path:
         # The number leads, so that the shell's order is the written one.
@@ -247,16 +237,9 @@ class BuildDirectory:
             BuildError: it ended with another status than 0, or exceeded a limit.
             StoreError: the store's disk is nearly full.
         """
-        log = self._log(name)
-        outcome = run(
-            self.jail(env),
-            argv,
-            trees=self.trees,
-            work=self.work,
-            log=log,
-            limits=self.limits,
-            stop=self.stop,
-        )
+        log, jail = self._log(name), self.jail(env)
+        places = {"trees": self.trees, "work": self.work, "log": log}
+        outcome = run(jail, argv, limits=self.limits, stop=self.stop, **places)
         if outcome.status != 0 or outcome.limit is not None:
             raise self._failed(name, outcome, log)
         return notes(map(printable_output, end_of(log, _TAIL_BYTES)))
@@ -272,38 +255,32 @@ class BuildDirectory:
         return self.work / "logs" / f"{number}-{name}"
 
     def _failed(self, name: str, outcome: Outcome, log: Path) -> BuilditError:
-        tail = tuple(
-            line.decode("utf-8", "replace") for line in end_of(log, _TAIL_BYTES)[-TAIL_LINES:]
-        )
+        last = end_of(log, _TAIL_BYTES)[-TAIL_LINES:]
+        tail = tuple(line.decode("utf-8", "replace") for line in last)
         no_space = any("No space left on device" in line for line in tail)
         if outcome.limit == "full" or (no_space and self._free() < RESERVE):
-            return StoreError(
-                f"the store's disk is nearly full ({self._free() >> 20} MB free)",
-                place=str(self.work.parent.parent),
-                hint="buildit store gc, or a larger disk: `store:` in .buildit-config.yaml",
-                details=tail,
-            )
+            text = f"the store's disk is nearly full ({self._free() >> 20} MB free)"
+            hint = "buildit store gc, or a larger disk: `store:` in .buildit-config.yaml"
+            return StoreError(text, place=str(self.work.parent.parent), hint=hint, details=tail)
         how = f"signal {outcome.signal}" if outcome.signal else f"status {outcome.status}"
         message = f"{name} failed with {how}"
         hint = "see `buildit log`; look around in it with `buildit shell`"
         if outcome.limit is not None:
             words, hint = _LIMITS[outcome.limit]
-            message, hint = f"{name} {words}", hint % self._twice()
+            twice = {
+                "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
+                "processes": str(2 * self.limits.processes),
+                "seconds": f"{2 * math.ceil(self.limits.seconds)}s",
+                "disk": str(self.limits.disk_bytes >> 30),
+            }
+            message, hint = f"{name} {words}", hint % twice
         elif name == STRIP and outcome.status == 127:
             message = "there are programs to strip, and no strip in the toolchain"
             hint = "add binutils to the toolchain, or write `strip: no` in the recipe"
         elif lacks := advice(outcome.status, tail):
-            message, hint = f"{name} failed: {lacks.reason}", f"{lacks.hint}; see `buildit log`"
+            reason, next_step = lacks
+            message, hint = f"{name} failed: {reason}", f"{next_step}; see `buildit log`"
         return BuildError(message, place=self.label, hint=hint, details=tail)
-
-    def _twice(self) -> dict[str, str]:
-        """Twice the limits that a user sets, as they are written."""
-        return {
-            "memory": f"{(self.limits.memory_bytes >> 19) or 1}M",
-            "processes": str(2 * self.limits.processes),
-            "seconds": f"{2 * math.ceil(self.limits.seconds)}s",
-            "disk": str(self.limits.disk_bytes >> 30),
-        }
 
     def _free(self) -> int:
         state = os.statvfs(self.work)
@@ -336,11 +313,9 @@ class BuildDirectory:
             lowers = tuple(map(str, facts["lowers"]))
             commands = {name: tuple(map(str, argv)) for name, argv in facts["commands"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
-                "the build failed before its sandbox was made: there is nothing to enter",
-                place=self.label,
-                hint=f"see `buildit log`; what is left of it is in {self.work}",
-            ) from error
+            text = "the build failed before its sandbox was made: there is nothing to enter"
+            hint = f"see `buildit log`; what is left of it is in {self.work}"
+            raise UsageError(text, place=self.label, hint=hint) from error
         return KeptJail(replace(self, lowers=lowers).jail(env), commands)
 
 

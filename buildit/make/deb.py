@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,16 +58,24 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     out = work / "out"
     out.mkdir()
     members: list[Entry] = []
+
+    def noted(found: tuple[Entry, Readable | None]) -> tuple[Entry, Readable | None]:
+        members.append(found[0])
+        return found
+
     with place.store.seekable(task.inputs.debs[0].digest) as deb, Root.open(out) as into:
-        pairs = read_deb(deb, Budget(), task.label)
-        unpack_entries(_noting(pairs, members), into, task.label)
+        unpack_entries(map(noted, read_deb(deb, Budget(), task.label)), into, task.label)
         gone = leave_out(into, left_out(task.record), task.label) | link_run_directories(into)
     members = [entry for entry in members if entry.path not in gone]
     epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
     platform = PLATFORMS[task.platform]
     with Root.open(out) as plain:
         tree = Watched(plain, place.stop)
-        installed = capture(tree, _sticky(members), (), epoch, platform, task.label)
+        # its sticky directories are its declaration; no set-id bit reaches a disk
+        sticky = (one for one in members if one.kind is Kind.DIRECTORY and one.mode & 0o1000)
+        modes = ((glob_of(one.path), f"{one.mode & 0o1777:04o}") for one in sticky)
+        rules = [RuleInput(glob, mode, "", ()) for glob, mode in modes]
+        installed = capture(tree, rules, (), epoch, platform, task.label)
         found = installed.providers(lambda: place.debs().around(task))
         lost = tuple(_lost(members))
         place.warn(task, told(lost))
@@ -79,29 +88,12 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             return Made(outputs, put_record(task, batch), epoch, log)
 
 
-def _sticky(members: Sequence[Entry]) -> list[RuleInput]:
-    """The sticky directories of a .deb, which is its declaration; no set-id bit reaches a disk."""
-    return [
-        RuleInput(glob_of(entry.path), f"{entry.mode & 0o1777:04o}", "", ())
-        for entry in members
-        if entry.kind is Kind.DIRECTORY and entry.mode & 0o1000
-    ]
-
-
 def _lost(members: Sequence[Entry]) -> list[Change]:
     """Set-id bits and owners of a .deb's files: no artifact has them without a declaration."""
     plain = [entry for entry in members if entry.kind in (Kind.FILE, Kind.DIRECTORY)]
     bits = [Change(_NO_SET_ID, entry.path) for entry in plain if entry.mode & 0o6000]
     owners = [Change(_NO_OWNER, entry.path) for entry in plain if entry.uid or entry.gid]
     return bits + owners
-
-
-def _noting(
-    pairs: Iterator[tuple[Entry, Readable | None]], noted: list[Entry]
-) -> Iterator[tuple[Entry, Readable | None]]:
-    for entry, content in pairs:
-        noted.append(entry)
-        yield entry, content
 
 
 # -- what lies around a .deb
@@ -154,10 +146,8 @@ class Debs:
         name = frozenset(deb.digest for deb in group)
         with self._lock:
             if name not in self._sights:
-                keys = {
-                    deb.digest: deb_task(deb, self.toolchain, group, self.rules).key
-                    for deb in group
-                }
+                tasks = (deb_task(deb, self.toolchain, group, self.rules) for deb in group)
+                keys = {deb.digest: one.key for deb, one in zip(group, tasks, strict=True)}
                 visible = [
                     Visible(f"{keys[deb.digest]}:{output}", entries)
                     for deb in group
@@ -170,14 +160,13 @@ class Debs:
     def _outputs(self, deb: DebRef) -> Mapping[str, tuple[Entry, ...]]:
         if deb.digest not in self._listings:
             with self.store.seekable(deb.digest) as stream:
-                entries = [_plain(entry) for entry, _ in read_deb(stream, Budget(), deb.name)]
-            self._listings[deb.digest] = split_outputs(entries)
+                entries = [entry for entry, _ in read_deb(stream, Budget(), deb.name)]
+            # a hard link as a file like its first name: only paths and kinds are asked for
+            self._listings[deb.digest] = split_outputs(
+                replace(one, kind=Kind.FILE, target="") if one.kind is Kind.HARDLINK else one
+                for one in entries
+            )
         return self._listings[deb.digest]
-
-
-def _plain(entry: Entry) -> Entry:
-    """A hard link as a file like its first name: only paths and kinds are asked for."""
-    return replace(entry, kind=Kind.FILE, target="") if entry.kind is Kind.HARDLINK else entry
 
 
 def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
@@ -193,11 +182,9 @@ def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
         matches = path_matcher(glob)
         matched = {path for path in paths if matches(path)}
         if not matched:
-            raise RecipeError(
-                f"`without: [{glob}]` matches no file of {label}",
-                place=label,
-                hint="correct it; `buildit show --files` and the package's own list name the files",
-            )
+            text = f"`without: [{glob}]` matches no file of {label}"
+            hint = "correct it; `buildit show --files` and the package's own list name the files"
+            raise RecipeError(text, place=label, hint=hint)
         gone |= matched
     gone |= {path for path in paths if any(above in gone for above in parents(path))}
     emptied = {above for path in gone for above in parents(path)}
@@ -217,14 +204,11 @@ def link_run_directories(tree: Root) -> frozenset[str]:
     """
     made = set()
     for path, target in RUN_LINKS.items():
-        try:
-            if not stat.S_ISDIR(tree.lstat(path).st_mode) or tree.listdir(path):
-                continue
-        except FileNotFoundError:
-            continue
-        tree.rmdir(path)
-        tree.symlink(target, path)
-        made.add(path)
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(tree.lstat(path).st_mode) and not tree.listdir(path):
+                tree.rmdir(path)
+                tree.symlink(target, path)
+                made.add(path)
     return frozenset(made)
 
 

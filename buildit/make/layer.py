@@ -43,15 +43,10 @@ def layer_task(
     `texts` are generated files by their path in the layer; `sources` says of the others where they
     lie in the project. `about` has where the step was written, and what of the project it takes.
     """
-    record = record_text(
-        {
-            "scheme": SCHEME,
-            "type": kind,
-            "entries": json.loads(contents_blob(entries))["entries"],
-            "texts": {path: text.decode() for path, text in (texts or {}).items()},
-            "rules": {"layer": LAYER},
-        }
-    )
+    listed = json.loads(contents_blob(entries))["entries"]
+    decoded = {path: text.decode() for path, text in (texts or {}).items()}
+    layer = {"entries": listed, "texts": decoded, "rules": {"layer": LAYER}}
+    record = record_text({"scheme": SCHEME, "type": kind, **layer})
     key = build_key(record)
     return Task(
         key=key,
@@ -78,10 +73,8 @@ def read_layer(record: str) -> tuple[tuple[Entry, ...], Mapping[str, bytes]]:
         texts = {path: text.encode() for path, text in data["texts"].items()}
         return parse_contents(canonical({"entries": data["entries"], "format": 1})), texts
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"not the record of a layer that this buildit can make: {error}",
-            hint="plan it again with this buildit",
-        ) from error
+        text = f"not the record of a layer that this buildit can make: {error}"
+        raise IntegrityError(text, hint="plan it again with this buildit") from error
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:
@@ -144,14 +137,8 @@ def opened_project(project: Path, src: str, place: str) -> Iterator[Root]:
         with Root.open(project) as root:
             yield root
     except (BuildError, IntegrityError) as error:
-        raise RecipeError(
-            f"{src!r} cannot be synced: {error}",
-            place=place,
-            hint="sync regular files and directories beneath the container's directory",
-        ) from error
+        hint = "sync regular files and directories beneath the container's directory"
+        raise RecipeError(f"{src!r} cannot be synced: {error}", place=place, hint=hint) from error
     except OSError as error:
-        raise RecipeError(
-            f"{src!r} cannot be synced: {error.strerror}",
-            place=place,
-            hint=f"it is looked for in {project}",
-        ) from error
+        text, hint = f"{src!r} cannot be synced: {error.strerror}", f"it is looked for in {project}"
+        raise RecipeError(text, place=place, hint=hint) from error

@@ -93,10 +93,9 @@ class TaskKind:
 MAKERS: dict[str, TaskKind] = {
     "package": TaskKind("buildit.make.package", builds=True),
     "debian": TaskKind("buildit.make.deb", scripts=True),
-    "sync": TaskKind("buildit.make.layer", shared=False),
-    "accounts": TaskKind("buildit.make.layer", shared=False),
-    "directories": TaskKind("buildit.make.layer", shared=False),
-    "links": TaskKind("buildit.make.layer", shared=False),
+    **dict.fromkeys(
+        ("sync", "accounts", "directories", "links"), TaskKind("buildit.make.layer", shared=False)
+    ),
 }
 
 
@@ -146,10 +145,8 @@ def put_record(task: Task, batch: Batch) -> Digest:
 
 def resolved_outputs(task: Task, at_hand: AtHand) -> dict[BuildKey, dict[str, Digest]]:
     """The dependency outputs that a task sees: key -> output -> diff_id."""
-    return {
-        dependency.key: {
-            name: outputs[name].diff_id for name in dependency.outputs if name in outputs
-        }
-        for dependency in task.inputs.dependencies
-        for outputs in (at_hand[dependency.key].outputs,)
-    }
+    found: dict[BuildKey, dict[str, Digest]] = {}
+    for one in task.inputs.dependencies:
+        outputs = at_hand[one.key].outputs
+        found[one.key] = {name: outputs[name].diff_id for name in one.outputs if name in outputs}
+    return found

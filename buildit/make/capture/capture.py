@@ -16,9 +16,15 @@ from typing import BinaryIO, cast
 
 from buildit.archive.streams import Content
 from buildit.archive.tar.admit import parents
-from buildit.digest import CHUNK
 from buildit.errors import BuildError
-from buildit.make.capture.checks import Finding, Subject, findings, refuse_errors, yaml_path
+from buildit.make.capture.checks import (
+    Finding,
+    Subject,
+    contained,
+    findings,
+    refuse_errors,
+    yaml_path,
+)
 from buildit.make.capture.elf import MalformedElf, read_elf
 from buildit.make.capture.needs import Look, Needs, Sight, looks, needs_of, providers
 from buildit.make.capture.normalise import (
@@ -75,11 +81,9 @@ class Installed:
         """
         meant = any(r.name == RUNTIME and r.optional and not r.paths for r in output_rules)
         if not meant and not any(self.outputs.values()):
-            raise BuildError(
-                "the package is empty: nothing was installed",
-                place=self.label,
-                hint="install into $DESTDIR, or declare it: outputs: {runtime: {optional: yes}}",
-            )
+            hint = "install into $DESTDIR, or declare it: outputs: {runtime: {optional: yes}}"
+            text = "the package is empty: nothing was installed"
+            raise BuildError(text, place=self.label, hint=hint)
 
     def told(self, *, loud: bool = False) -> tuple[str, ...]:
         """What is not as it was installed, one line a kind; `loud`: only what may not be meant."""
@@ -100,24 +104,19 @@ class Installed:
         for name, entries in self.outputs.items():
             files = (entry.path for entry in entries if entry.kind is Kind.FILE)
             looked = {path: self.looked[path] for path in files if path in self.looked}
-            found += findings(
-                Subject(
-                    name, entries, self.open, looked, self.platform, _BUILD_PATHS, self.declared
-                ),
-                waivers,
-            )
+            facts = name, entries, self.open, looked, self.platform, _BUILD_PATHS, self.declared
+            found += findings(Subject(*facts), waivers)
         refuse_errors(self.label, found)
         return tuple(found)
 
     def providers(self, beyond: Callable[[], Sight]) -> dict[str, dict[str, str]]:
         """Providers by output; `beyond` is what the build saw besides what it installed: listing
         that is for what needs something."""
-        return {
-            name: providers(needs, name, self.outputs, beyond(), self.platform)
-            if needs.wanted
-            else {}
-            for name, needs in self.needs.items()
-        }
+        found: dict[str, dict[str, str]] = {name: {} for name in self.needs}
+        for name, needs in self.needs.items():
+            if needs.wanted:
+                found[name] = providers(needs, name, self.outputs, beyond(), self.platform)
+        return found
 
     def pack(self, found: Mapping[str, Mapping[str, str]], batch: Batch) -> dict[str, Output]:
         """Write each output as one layer, and its contents; `found` are the providers."""
@@ -171,9 +170,8 @@ def readable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BuildError(
-            f"what was installed cannot be read: {error.strerror}", place=str(error.filename or "")
-        ) from error
+        text = f"what was installed cannot be read: {error.strerror}"
+        raise BuildError(text, place=str(error.filename or "")) from error
 
 
 def told(changes: Iterable[Change]) -> tuple[str, ...]:
@@ -241,7 +239,7 @@ def needed_at_run_time(
             continue
         if entry.kind is Kind.FILE:
             with open_(entry) as stream:
-                if not (_answers(stream) if config else _linkable(stream)):
+                if not (contained(stream, _ASKED) if config else _linkable(stream)):
                     found.add(entry.path)
         else:
             base = "" if entry.kind is Kind.HARDLINK else posixpath.dirname(entry.path)
@@ -252,16 +250,6 @@ def needed_at_run_time(
         if target in found or (target in known and not _CONFIG.fullmatch(target)):
             found.add(path)
     return frozenset(found)
-
-
-def _answers(stream: BinaryIO) -> bool:
-    tail = b""
-    while chunk := stream.read(CHUNK):
-        window = tail + chunk
-        if any(word in window for word in _ASKED):
-            return True
-        tail = window[-16:]
-    return False
 
 
 def _linkable(stream: BinaryIO) -> bool:
@@ -293,7 +281,10 @@ def split_outputs(
     ordered = sorted(entries, key=sort_key)
     others = [entry for entry in ordered if entry.kind is not Kind.DIRECTORY]
     inhabited = {above for entry in others for above in parents(entry.path)}
-    siblings = _siblings(ordered)
+    siblings: dict[str, set[str]] = {}
+    for directory, _, last in (entry.path.rpartition("/") for entry in ordered):
+        if ".so." in last:
+            siblings.setdefault(directory, set()).add(last)
     outputs: dict[str, list[Entry]] = {RUNTIME: []}
     firsts: dict[tuple[str, str], Entry] = {}
     for entry in ordered:
@@ -308,10 +299,9 @@ def split_outputs(
         outputs.setdefault(name, []).append(_own(entry, name, firsts))
     for rule in recipe_rules:
         if not rule.optional and not outputs.get(rule.name):
-            raise BuildError(
-                f"the output {rule.name!r} is empty: nothing matches {', '.join(rule.paths)}",
-                hint="correct `outputs:` of the recipe, or say `optional: yes` there",
-            )
+            text = f"the output {rule.name!r} is empty: nothing matches {', '.join(rule.paths)}"
+            hint = "correct `outputs:` of the recipe, or say `optional: yes` there"
+            raise BuildError(text, hint=hint)
     for found in outputs.values():
         inside = {entry.path for entry in found}
         above = {path for entry in found for path in parents(entry.path)} - inside
@@ -336,9 +326,8 @@ def moves(
         for entry in parts:
             directory = entry.path.rpartition("/")[0]
             if entry.kind is Kind.FILE and entry.path in linked:
-                found.append(
-                    Change("hard link made a file: another output has the rest", entry.path)
-                )
+                what = "hard link made a file: another output has the rest"
+                found.append(Change(what, entry.path))
             if name != DEV or not _PRIVATE.fullmatch(entry.path) or _first(own, entry.path):
                 continue
             meant = _LINK_DIRECTORY.fullmatch(directory) or entry.path.startswith("usr/include/")
@@ -352,12 +341,8 @@ def moves(
 def claims(recipe_rules: Sequence[OutputInput]) -> Callable[[str], bool]:
     """A test of paths that a recipe's rules name, other than by what takes everything below."""
     named = [matches for _, matches in _compiled(recipe_rules)]
-    exact = [
-        path_matcher(glob)
-        for rule in recipe_rules
-        for glob in rule.paths
-        if glob.rpartition("/")[2].strip("*")
-    ]
+    globs = (glob for rule in recipe_rules for glob in rule.paths)
+    exact = [path_matcher(glob) for glob in globs if glob.rpartition("/")[2].strip("*")]
     return lambda path: any(matches(path) for matches in (named if path.endswith(".la") else exact))
 
 
@@ -378,21 +363,11 @@ def _own(entry: Entry, output: str, firsts: dict[tuple[str, str], Entry]) -> Ent
         firsts["", entry.path] = firsts[output, entry.path] = entry
     if entry.kind is not Kind.HARDLINK:
         return entry
-    first = firsts.get((output, entry.target))
-    if first is not None:
+    if first := firsts.get((output, entry.target)):
         return replace(entry, target=first.path)
     alone = replace(firsts["", entry.target], path=entry.path)
     firsts[output, entry.target] = alone
     return alone
-
-
-def _siblings(entries: Sequence[Entry]) -> Mapping[str, set[str]]:
-    names: dict[str, set[str]] = {}
-    for entry in entries:
-        directory, _, name = entry.path.rpartition("/")
-        if ".so." in name:
-            names.setdefault(directory, set()).add(name)
-    return names
 
 
 def _links_a_library(entry: Entry, siblings: Mapping[str, set[str]]) -> bool:
@@ -404,6 +379,5 @@ def _links_a_library(entry: Entry, siblings: Mapping[str, set[str]]) -> bool:
     if not name.endswith(".so") or not _LINK_DIRECTORY.fullmatch(directory):
         return False
     if entry.kind is Kind.SYMLINK:
-        target = entry.target.rpartition("/")[2]
-        return _VERSIONED.fullmatch(target) is not None
+        return _VERSIONED.fullmatch(entry.target.rpartition("/")[2]) is not None
     return any(other.startswith(f"{name}.") for other in siblings.get(directory, ()))

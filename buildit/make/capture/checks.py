@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import BinaryIO
 
 from buildit.archive.links import TOP_LINKS
+from buildit.digest import CHUNK
 from buildit.errors import BuildError, UnsatisfiableError
 from buildit.make.capture.needs import (
     AR_MAGIC,
@@ -34,7 +35,6 @@ from buildit.model.platform import Platform
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import yaml_word
 
-_CHUNK = 1 << 20
 _MOST_MEMBERS = 100_000
 _PLACES = frozenset(("boot", "etc", "opt", "srv", "usr", "var"))
 _NOT_OURS = ("usr/local/", "var/tmp/", "var/run/")
@@ -103,18 +103,24 @@ def findings(checked: Subject, waivers: Sequence[Waiver] = ()) -> tuple[Finding,
     Raises:
         RecipeError: the glob of a waiver is malformed.
     """
-    matchers = [(waiver.check, path_matcher(waiver.path)) for waiver in waivers]
     left: list[Finding] = []
     for rule, check in CHECKS.items():
         severity = Severity.WARNING if rule in _WARNINGS else Severity.ERROR
-        covers = [matches for waived, matches in matchers if waived == rule]
+        covers = _accepted(rule, waivers)
         for entry in checked.entries:
-            for message, hint in check(checked, entry):
-                declaration = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
-                declaration = declaration if check in _MODES else ""
-                if not any(matches(entry.path) for matches in covers):
-                    left.append(Finding(rule, severity, entry.path, message, hint, declaration))
+            declared = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
+            left += (
+                Finding(rule, severity, entry.path, *found, declared if check in _MODES else "")
+                for found in check(checked, entry)
+                if not covers(entry.path)
+            )
     return tuple(sorted(left, key=lambda f: (f.path, f.id, f.message)))
+
+
+def _accepted(rule: str, waivers: Sequence[Waiver]) -> Callable[[str], bool]:
+    """Whether a waiver of this rule covers a path."""
+    globs = [path_matcher(waiver.path) for waiver in waivers if waiver.check == rule]
+    return lambda path: any(matches(path) for matches in globs)
 
 
 def refuse_errors(package: str, found: Sequence[Finding]) -> None:
@@ -127,17 +133,12 @@ def refuse_errors(package: str, found: Sequence[Finding]) -> None:
     if errors:
         first = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        declared = [finding.declaration for finding in errors if finding.declaration]
+        hint = f"{first.hint}; or, with a reason, {waiver_text(first.id, first.path)}"
         if first.declaration:
-            hint = f"{first.hint}, or declare it: files: [{', '.join(declared)}]"
-        else:
-            hint = f"{first.hint}; or, with a reason, {waiver_text(first.id, first.path)}"
-        raise BuildError(
-            f"{package}: what was installed breaks a rule: {first.message}{more}",
-            place=first.path,
-            hint=hint,
-            details=tuple(map(str, errors)),
-        )
+            declared = ", ".join(finding.declaration for finding in errors if finding.declaration)
+            hint = f"{first.hint}, or declare it: files: [{declared}]"
+        text = f"{package}: what was installed breaks a rule: {first.message}{more}"
+        raise BuildError(text, place=first.path, hint=hint, details=tuple(map(str, errors)))
 
 
 def refuse_unprovided(
@@ -150,23 +151,21 @@ def refuse_unprovided(
     Raises:
         UnsatisfiableError: it names the file and what it needs, and all others in the details.
     """
-    accepted = [path_matcher(one.path) for one in waivers if one.check == _MISSING_PROVIDER]
+    accepted = _accepted(_MISSING_PROVIDER, waivers)
     missing = [
         (files[0], need)
         for need, files in needs.wanted.items()
-        if need not in found and not all(any(fits(path) for fits in accepted) for path in files)
+        if need not in found and not all(map(accepted, files))
     ]
     if not missing:
         return
     path, need = missing[0]
     role = "link" if need.startswith("soname:") else "build"
-    raise UnsatisfiableError(
-        f"nothing that the build saw provides {described(need)}, which /{path} needs",
-        place=label,
-        hint=f"add the package that has it to depends.{role}, or do not install the file; where it "
-        f"is met otherwise, say so: {waiver_text(_MISSING_PROVIDER, path)}",
-        details=tuple(f"/{file}: {described(need)}" for file, need in missing),
-    )
+    text = f"nothing that the build saw provides {described(need)}, which /{path} needs"
+    hint = f"add the package that has it to depends.{role}, or do not install the file; where it "
+    hint += f"is met otherwise, say so: {waiver_text(_MISSING_PROVIDER, path)}"
+    details = tuple(f"/{file}: {described(need)}" for file, need in missing)
+    raise UnsatisfiableError(text, place=label, hint=hint, details=details)
 
 
 def waiver_text(rule: str, path: str) -> str:
@@ -203,17 +202,17 @@ def build_path(checked: Subject, entry: Entry) -> Breaches:
     """No file speaks of a place that exists during the build only."""
     if entry.kind is Kind.FILE and entry.size and checked.build_paths:
         with checked.open(entry) as stream:
-            hits = _contained(stream, checked.build_paths)
+            hits = contained(stream, checked.build_paths)
         for hit in hits:
             hint = "use -ffile-prefix-map, or strip the path in the install step"
             yield f"the build path {hit.decode()} inside", hint
 
 
-def _contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
+def contained(stream: BinaryIO, needles: Sequence[bytes]) -> list[bytes]:
     """Which of the needles occur, in one pass that holds a chunk and an overlap."""
     missing, tail = list(needles), b""
     overlap = max(map(len, needles)) - 1
-    while missing and (chunk := stream.read(_CHUNK)):
+    while missing and (chunk := stream.read(CHUNK)):
         window = tail + chunk
         missing = [needle for needle in missing if needle not in window]
         tail = window[-overlap:] if overlap else b""
@@ -313,8 +312,7 @@ def _climbs(entry: Entry) -> bool:
 
 def _name(_: Subject, entry: Entry) -> Breaches:
     """Names are UTF-8 without control characters, for terminals, scanners and other systems."""
-    last = entry.path.rpartition("/")[2]
-    if _CONTROL.search(last):
+    if _CONTROL.search(last := entry.path.rpartition("/")[2]):
         yield f"the name {last!a} is not plain UTF-8", "rename it in the install step"
 
 
@@ -322,25 +320,21 @@ def archive_times(checked: Subject, entry: Entry) -> Breaches:
     """Members of static libraries carry no time and no owner (`ar D`, Debian's default)."""
     if not checked.head(entry).startswith(AR_MAGIC):
         return
+    at = len(AR_MAGIC)
     with checked.open(entry) as stream:
-        member = _dated_member(stream)
-    if member:
-        yield f"member {member!r} has a time or an owner", "write it with `ar D` (ARFLAGS=Dcr)"
-
-
-def _dated_member(stream: BinaryIO) -> str:
-    """The first member with mtime, uid or gid other than 0, of the 60 byte headers of ar(5)."""
-    at = 8
-    for _ in range(_MOST_MEMBERS):
-        stream.seek(at)
-        header = stream.read(60)
-        size = header[48:58].strip()
-        if len(header) < 60 or not size.isdigit():
-            return ""
-        if any(header[a:b].strip() not in (b"", b"0") for a, b in ((16, 28), (28, 34), (34, 40))):
-            return header[:16].decode(errors="replace").strip().rstrip("/") or "/"
-        at += 60 + int(size) + int(size) % 2
-    return ""
+        for _ in range(_MOST_MEMBERS):
+            stream.seek(at)
+            header = stream.read(60)  # ar(5)
+            size = header[48:58].strip()
+            if len(header) < 60 or not size.isdigit():
+                return
+            times_and_owners = (header[16:28], header[28:34], header[34:40])
+            if any(field.strip() not in (b"", b"0") for field in times_and_owners):
+                member = header[:16].decode(errors="replace").strip().rstrip("/") or "/"
+                hint = "write it with `ar D` (ARFLAGS=Dcr)"
+                yield f"member {member!r} has a time or an owner", hint
+                return
+            at += 60 + int(size) + int(size) % 2
 
 
 CHECKS: Mapping[str, Callable[[Subject, Entry], Breaches]] = {

@@ -59,7 +59,7 @@ def test_no_configure_is_said_with_what_there_is(tmp_path: Path) -> None:
     done = configured(tmp_path)
     said = advice(done.returncode, done.stdout.splitlines())
     assert said is not None
-    assert (said.reason, said.hint) == (
+    assert (said[0], said[1]) == (
         "there is no ./configure in the sources",
         "the sources have a CMakeLists.txt: style: cmake",
     )
@@ -80,7 +80,7 @@ def test_a_missing_tool_is_the_shells_word(tmp_path: Path, style: str) -> None:
     )
     said = advice(done.returncode, done.stderr.splitlines())
     assert said is not None
-    assert f"debian:{'python3' if style == 'python' else style}]" in said.hint
+    assert f"debian:{'python3' if style == 'python' else style}]" in said[1]
 
 
 SHOW = """
