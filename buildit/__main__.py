@@ -67,7 +67,7 @@ def _forgo() -> None:
 
 
 def _interrupted() -> int:
-    from buildit.cli.failing import fail
+    from buildit.cli.screen import fail
     from buildit.errors import Interrupted
 
     return fail(Interrupted("interrupted"), sys.stderr, as_json="--json" in sys.argv[1:])

@@ -47,11 +47,11 @@ class BuilditError(Exception):
 
 
 class BuildError(BuilditError):
-    exit_code = 1
+    """A build step failed, or went over a limit."""
 
 
 class StoreError(BuilditError):
-    exit_code = 1
+    """The local store or the disk cannot be used."""
 
 
 class RecipeError(BuilditError):

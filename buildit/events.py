@@ -14,6 +14,14 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class OfTask(Event):
+    """What happened to one task."""
+
+    key: BuildKey
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started(Event):
     """A container build begins: `label` is `Author/name-version`."""
 
@@ -58,56 +66,41 @@ class LocationFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Reused(Event):
-    key: BuildKey
-    name: str
+class Reused(OfTask):
     origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled(Event):
+class Recalled(OfTask):
     """A build that need not be made: another key had the same inputs, byte for byte."""
 
-    key: BuildKey
-    name: str
     origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class Missing(Event):
+class Missing(OfTask):
     """No known location has the key."""
-
-    key: BuildKey
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Building(Event):
+class Building(OfTask):
     """`reason` says why: `first build`, `patch #2 changed`, …"""
 
-    key: BuildKey
-    name: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseStarted(Event):
-    key: BuildKey
-    name: str
+class PhaseStarted(OfTask):
     phase: str
 
 
 @dataclass(frozen=True, slots=True)
-class Built(Event):
-    key: BuildKey
-    name: str
+class Built(OfTask):
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class BuildFailed(Event):
-    key: BuildKey
-    name: str
+class BuildFailed(OfTask):
     message: str
 
 

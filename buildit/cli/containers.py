@@ -1,23 +1,148 @@
-"""`build` and `push`: what makes something of the container in a directory."""
+"""`build` and `push`: what makes something of the container in a directory, and what a successful
+build leaves for `cli.quick`: the lines of a run that finds everything.
+
+A replay is right only if the run that it replays saw the files as they are now, so nothing is kept
+of a run during which one of them changed.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from buildit import events
 from buildit.cli import options
 from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, OUTPUT, USE, Invocation, Requested
-from buildit.cli.remember import remember
-from buildit.cli.screen import give
-from buildit.commands import building
+from buildit.cli.quick import beneath, stamp_of_build
+from buildit.cli.screen import event_lines, give, printable
+from buildit.codec import from_plain
+from buildit.commands import building, stamp
+from buildit.commands.realise import LOCAL_STORE
+from buildit.commands.run import Options
+from buildit.commands.sync import own_of, watched
+from buildit.errors import BuilditError
+from buildit.image.output import recipe
 from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan
 from buildit.model.words import size
+from buildit.store.layout import BLOBS, key_directory
 
-if TYPE_CHECKING:  # a build that does not publish does without
+if TYPE_CHECKING:
     from buildit.commands.publish import Published
+
+LOCK = "buildit.lock"
+
+
+def remember(
+    argv: Sequence[str], started: int, options: Options, emissions: Sequence[Emission]
+) -> None:
+    """Keep the run for a replay, where the plan left a stamp and there are images."""
+    planned = options.question("plan")
+    kept = stamp.read(planned)
+    if kept is None or not emissions:
+        return
+    plan = from_plain(ContainerPlan, kept["plan"])
+    keys = frozenset(key for key, _ in plan.roots)
+    said = (line for event in _events(plan, emissions) for line in event_lines(event, keys))
+    store = Path(kept["settings"]["store"]).absolute()
+    trust = kept["settings"]["trust"]
+    lists = [trust["allowed_signers"], *trust["own_signers"].values()]
+    trusted = [path for path in dict.fromkeys(lists) if path]
+    directory, own = Path(plan.directory), own_of(plan, options.output)
+    keep_run(
+        list(argv),
+        started,
+        planned,
+        [*(path for step in plan.takes for path in watched(directory, step, own)), *trusted],
+        [printable(line) for line in said],
+        [str(emission.path) for emission in emissions],
+        [str(key_directory(store, key)) for key in keys],
+        str(store / BLOBS),
+        _until(trusted),
+    )
+
+
+def _until(lists: Sequence[str]) -> int | None:
+    """When the first line of the allowed-signers files ends to count that counts now."""
+    if not lists:
+        return None
+    from buildit.trust.signers import signers_of
+
+    now = time.time()
+    try:
+        ends = [line.valid_before for path in lists for line in signers_of(Path(path))]
+    except BuilditError:
+        return 0  # a run that looks says what is wrong with it
+    return min((end for end in ends if end is not None and end >= now), default=None)
+
+
+def _events(plan: ContainerPlan, emissions: Sequence[Emission]) -> Iterator[events.Event]:
+    yield events.Started(plan.label)
+    for origin, key in plan.names:
+        yield events.Processing(origin, plan.platform, key)
+    for _, key in plan.names:
+        yield events.Reused(key, plan.task(key).label, LOCAL_STORE)
+    title = f"{plan.name}-{plan.version}"
+    for one in emissions:
+        yield events.Emitted(title, one.format, str(one.path), one.digest)
+    yield from (events.Notice(notice) for one in emissions for notice in one.notices)
+
+
+def keep_run(
+    argv: list[str],
+    started: int,
+    plan_stamp: str,
+    synced: Sequence[str],
+    lines: Sequence[str],
+    images: Sequence[str],
+    statements: Sequence[str],
+    blobs: str = "",
+    until: int | None = None,
+) -> None:
+    """Remember a run that succeeded, so that the next one can be replayed.
+
+    `started` is when it began (`time.time_ns`). `plan_stamp` names the stamp of its plan, whose
+    files are those that planning read; `synced` are the sources of its sync steps. `images` and
+    `statements` (of its packages, in the store) must still be there for a replay; an OCI layout
+    that was deleted is put back from `blobs`, the directory of the store's blobs. `until` (seconds
+    since 1970) is when some builder's word ends to count: from then on a real run must look.
+    """
+    name = stamp_of_build(argv)
+    if name is None:
+        return
+    planned = stamp.files_of(plan_stamp)
+    if planned is None:
+        return
+    files = planned + stamp.record(Path(path) for path in synced)
+    for path, seen, _ in files:
+        written = os.path.basename(path) == LOCK and "--locked" not in argv  # by the run itself
+        if not written and stamp.changed_since(seen, started):
+            # What was planned may be older than what its stamp says of the files: neither counts.
+            stamp.forget(plan_stamp)
+            return
+    result = {
+        "screen": [f"{line}\n" for line in lines],
+        "paths": [f"{path}\n" for path in images],
+        "images": stamp.made(Path(part) for image in images for part in beneath(image)),
+        "store": statements,
+        "restore": {os.path.abspath(image): _recipe(image, blobs) for image in images},
+        "blobs": blobs,
+        "until": until,
+    }
+    stamp.write(name, files, result)
+
+
+def _recipe(image: str, blobs: str) -> dict[str, Any] | None:
+    """How to put an image back; None for one that is a file, or holds what the store has not."""
+    try:
+        return recipe(Path(image), Path(blobs)) if blobs and os.path.isdir(image) else None
+    except OSError:
+        return None
 
 
 def _image_plain(one: Emission) -> dict[str, object]:

@@ -5,7 +5,6 @@ Ctrl-C, SIGTERM, SIGHUP, SIGQUIT: the first asks all to end in order, the second
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -17,10 +16,10 @@ from types import FrameType
 
 import click
 
-from buildit.cli.failing import PIPE_CLOSED, bug, fail, known_error, stuck
 from buildit.cli.options import Invocation
-from buildit.cli.screen import say, to_nowhere
+from buildit.cli.screen import PIPE_CLOSED, bug, fail, known_error, say, stuck, to_nowhere
 from buildit.errors import Interrupted, UsageError
+from buildit.model.words import nearest
 
 _EPILOG = (
     "`buildit DIR` is `buildit build DIR`. Results go to stdout, progress to stderr. Exit codes: "
@@ -32,13 +31,17 @@ _EPILOG = (
 _VERBS = {
     verb: module
     for module, verbs in {
+        "binhosts": "pages trust",
         "containers": "build push",
+        "machine": "doctor store",
         "planned": "lock plan why",
-        "recipes": "explain use",
+        "recipes": "digest explain use",
+        "schema": "schema",
         "show": "log shell show",
+        "verify": "verify",
     }.items()
     for verb in verbs.split()
-} | {verb: verb for verb in ("digest", "doctor", "pages", "schema", "store", "trust", "verify")}
+}
 """Where each verb is: `<verb>_verb` in a module of `buildit.cli`, which no other verb imports."""
 
 
@@ -66,24 +69,21 @@ class Verbs(click.Group):
 
 
 def _unknown(word: str) -> str:
-    near = difflib.get_close_matches(word, sorted(_VERBS), 1)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    above = os.path.dirname(word) or "."
-    if not near and os.path.isfile(word):
+    meant = nearest(word, _VERBS)
+    if not meant and os.path.isfile(word):
+        above = os.path.dirname(word) or "."
         return f"{word!r} is a file; a container is a directory: buildit {above}"
-    return f"{word!r} is neither a command nor a directory{guess}"
+    told = f"{word!r} is neither a command nor a directory"
+    return f"{told}; did you mean {meant}?" if meant else told
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if not asked or ctx.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version  # 40 ms, of which most is email
+    from importlib.metadata import distributions  # 40 ms, of which most is email
 
-    try:
-        number = version("buildit")
-    except PackageNotFoundError:
-        number = "(not installed)"
-    click.echo(f"buildit, version {number}")
+    known = (one.version for one in distributions(name="buildit"))
+    click.echo(f"buildit, version {next(known, '(not installed)')}")
     ctx.exit()
 
 

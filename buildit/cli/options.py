@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 from buildit.cli.screen import PlainScreen, on_screen
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
+from buildit.model.words import guess
 
 if TYPE_CHECKING:
     from buildit.commands.run import Options
@@ -138,12 +138,6 @@ def spellings(name: str, version: str) -> tuple[str, ...]:
     """What a package may be called on a command line."""
     short = name.rpartition("/")[2]
     return (name, short, f"{name}-{version}", f"{short}-{version}")
-
-
-def guess(word: str, known: Collection[str]) -> str:
-    """The beginning of a hint: the known word that was probably meant, empty where none is like."""
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def unknown_package(wanted: str, known: tuple[str, ...], place: str) -> UsageError:

@@ -16,7 +16,6 @@ from buildit.cli.options import (
     OFFLINE,
     USE,
     Requested,
-    guess,
     of_container,
     spellings,
     unknown_package,
@@ -29,7 +28,7 @@ from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.plan import ContainerPlan, Task
-from buildit.model.words import counted, size
+from buildit.model.words import counted, guess, size
 from buildit.plan.lock import Section
 from buildit.recipe.container import CONTAINER_FILE
 from buildit.remote.binhost.nearby import Closest, Nearby, Untrusted, untrusted_builds

@@ -1,7 +1,7 @@
 """The way with nothing to do: replay the last run where no file that it read has changed.
 
 Standard library only, and little of it; everything else is imported by `cli.main`. What a run
-leaves for its replay is written by `cli.remember`.
+leaves for its replay is written by `cli.containers`.
 """
 
 from __future__ import annotations

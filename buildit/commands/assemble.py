@@ -25,7 +25,15 @@ from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image import Image, Layer, LayerKind
-from buildit.model.plan import ContainerPlan, ImageStep, OutputRef, Task
+from buildit.model.plan import (
+    ContainerPlan,
+    DirectoriesStep,
+    ImageStep,
+    OutputRef,
+    PackageStep,
+    SyncStep,
+    Task,
+)
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
 from buildit.store.cas import Store
@@ -163,16 +171,18 @@ def stack(
         made.add_accounts(plan, members)
     synced = iter(taken)
     for step in plan.steps:
-        for member in closure(step.roots, node, obtain, views).members:
-            made.add_member(member)
-        if step.roots and not accounts_done:
-            made.add_accounts(plan, members)
-            accounts_done = True
-        for wanted in step.makes:
-            task, entries = directories_task(wanted, made.tree())
-            made.lay(task, "directories", entries)
-        for _, found in zip(step.takes, synced, strict=False):
-            made.sync(found)
+        match step:
+            case PackageStep(roots=roots):
+                for member in closure(roots, node, obtain, views).members:
+                    made.add_member(member)
+                if roots and not accounts_done:
+                    made.add_accounts(plan, members)
+                    accounts_done = True
+            case DirectoriesStep():
+                task, entries = directories_task(step, made.tree())
+                made.lay(task, "directories", entries)
+            case SyncStep():
+                made.sync(next(synced))
     made.remark_links()
     return made
 

@@ -9,7 +9,7 @@ the record is where the inputs are, what the outputs need at run time, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -209,35 +209,8 @@ class Toolchain:
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class _Step:
-    """What the steps of a container have in common: each gives some of these, and no code asks
-    which step it is."""
-
-    __slots__ = ()
-
-    @property
-    def names(self) -> tuple[tuple[str, BuildKey], ...]:
-        """The task that it names, with the words of the user."""
-        return ()
-
-    @property
-    def roots(self) -> tuple[OutputRef, ...]:
-        """The outputs that enter the image, with all that they need at run time."""
-        return ()
-
-    @property
-    def takes(self) -> tuple[SyncStep, ...]:
-        """What it takes of the project."""
-        return ()
-
-    @property
-    def makes(self) -> tuple[DirectoriesStep, ...]:
-        """The directories that it makes in the image."""
-        return ()
-
-
 @dataclass(frozen=True, slots=True)
-class PackageStep(_Step):
+class PackageStep:
     """Outputs of a task and all that they need at run time enter the image here. `origin` as the
     user wrote it."""
 
@@ -247,16 +220,12 @@ class PackageStep(_Step):
     step: Literal["package"] = "package"
 
     @property
-    def names(self) -> tuple[tuple[str, BuildKey], ...]:
-        return ((self.origin, self.key),)
-
-    @property
     def roots(self) -> tuple[OutputRef, ...]:
         return tuple((self.key, output) for output in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
-class SyncStep(_Step):
+class SyncStep:
     """Files of the project enter the image.
 
     `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
@@ -274,10 +243,6 @@ class SyncStep(_Step):
     exclude: tuple[str, ...] = ()
     step: Literal["sync"] = "sync"
 
-    @property
-    def takes(self) -> tuple[SyncStep, ...]:
-        return (self,)
-
 
 @dataclass(frozen=True, slots=True)
 class DirectoryToMake:
@@ -291,16 +256,12 @@ class DirectoryToMake:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoriesStep(_Step):
+class DirectoriesStep:
     """Directories that no package brings enter the image here."""
 
     directories: tuple[DirectoryToMake, ...]
     place: str
     step: Literal["directories"] = "directories"
-
-    @property
-    def makes(self) -> tuple[DirectoriesStep, ...]:
-        return (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,20 +309,23 @@ class ContainerPlan:
         title = f"{self.name}-{self.version}"
         return f"{self.author}/{title}" if self.author else title
 
+    def _packages(self) -> Iterator[PackageStep]:
+        return (step for step in self.steps if isinstance(step, PackageStep))
+
     @property
     def roots(self) -> tuple[OutputRef, ...]:
         """The outputs that the steps name, in their order."""
-        return tuple(root for step in self.steps for root in step.roots)
+        return tuple(root for step in self._packages() for root in step.roots)
 
     @property
     def names(self) -> tuple[tuple[str, BuildKey], ...]:
         """The tasks that the steps name, each with the words of the user, in their order."""
-        return tuple(named for step in self.steps for named in step.names)
+        return tuple((step.origin, step.key) for step in self._packages())
 
     @property
     def takes(self) -> tuple[SyncStep, ...]:
         """What the steps take of the project, in their order."""
-        return tuple(taken for step in self.steps for taken in step.takes)
+        return tuple(step for step in self.steps if isinstance(step, SyncStep))
 
     def task(self, key: BuildKey) -> Task:
         return next(task for task in self.tasks if task.key == key)

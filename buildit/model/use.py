@@ -6,12 +6,12 @@ Booleans and one-of choices; only declared flags exist. Layers come in the order
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError
+from buildit.model.words import guess
 
 FlagValue = bool | str
 """A boolean flag is True or False; a choice is one of its flag's `choices`."""
@@ -140,9 +140,8 @@ def _unfit(flag: Flag, value: FlagValue) -> tuple[str, str] | None:
         listed = ", ".join(flag.choices)
         if not isinstance(value, str):
             return f"{name!r} is a choice, not a switch", f"write {name}=CHOICE, one of: {listed}"
-        nearest = difflib.get_close_matches(value, flag.choices, 1)
-        guess = f"did you mean {name}={nearest[0]}? " if nearest else ""
-        return f"{value!r} is no choice of {name!r}", f"{guess}choices: {listed}"
+        meant = guess(value, flag.choices, f"{name}={{}}")
+        return f"{value!r} is no choice of {name!r}", f"{meant}choices: {listed}"
     if isinstance(value, str):
         return f"{name!r} is a switch, it takes no choice", f"write +{name} or -{name}"
     return None
@@ -201,6 +200,4 @@ def _check_consistent(layer: FlagLayer) -> None:
 def unknown_flag_hint(flag: str, declared: Iterable[str]) -> str:
     """The nearest declared names and the whole list, as the hint of an error."""
     names = sorted(declared)
-    nearest = difflib.get_close_matches(flag, names, 1)
-    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{guess}declared: {', '.join(names) or 'none'}"
+    return f"{guess(flag, names, '{!r}')}declared: {', '.join(names) or 'none'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -34,7 +34,7 @@ def counted(number: int, what: str, many: str = "") -> str:
 _SHOWN = 12
 
 
-def nearest(name: str, known: Collection[str]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`; None where none is like it."""
     import difflib
 
@@ -43,15 +43,20 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
+def guess(name: str, known: Iterable[str], form: str = "{}") -> str:
+    """The beginning of a hint: the known name that was probably meant, empty where none is like."""
+    meant = nearest(name, known)
+    return f"did you mean {form.format(meant)}? " if meant else ""
+
+
 def hint_of(name: str, known: Collection[str]) -> str:
     """A hint: the nearest name, if there is one, and the names that are valid."""
     if not known:
         return "nothing can be named here"
-    meant = nearest(name, known)
     listed = list(known)[:_SHOWN]
     rest = len(known) - len(listed)
     names = ", ".join(listed) + (f" and {rest} more" if rest > 0 else "")
-    return (f"did you mean {meant!r}? " if meant else "") + f"valid here: {names}"
+    return f"{guess(name, known, '{!r}')}valid here: {names}"
 
 
 _PLAIN = re.compile(r"(?:--?)?[A-Za-z0-9/.+_][A-Za-z0-9/._=+%@^~:-]*(?<!:)")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from buildit.cli.digest import source_lines
+from buildit.cli.recipes import source_lines
 from buildit.commands.fetching import Described
 from buildit.digest import digest_bytes
 from tests.integration.web import served

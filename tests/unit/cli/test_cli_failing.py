@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.failing import BUG, DETAIL_LINES, bug, error_lines, error_plain, fail, known_error
+from buildit.cli.screen import BUG, DETAIL_LINES, bug, error_lines, error_plain, fail, known_error
 from buildit.errors import BuildError, BuilditError, Interrupted, RecipeError, StoreError
 from buildit.make.patching import Refused
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.contents import contents_blob
+from buildit.cli.containers import remember
 from buildit.cli.planned import _check_names, announce, plan_lines, plan_plain, relock, split_words
 from buildit.cli.quick import replay
-from buildit.cli.remember import remember
 from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.forecast import Forecast, State, forecast

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from buildit.cli.containers import keep_run
 from buildit.cli.quick import replay
-from buildit.cli.remember import keep_run
 from buildit.commands import stamp
 from buildit.digest import digest_bytes
 

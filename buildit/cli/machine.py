@@ -1,9 +1,12 @@
-"""`buildit store`: what is there, what is wrong, what can go."""
+"""`doctor` and `store`: whether this machine can build, and what its store holds."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,13 +14,55 @@ import click
 from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import columns, give, printable
 from buildit.digest import key_uuid
-from buildit.errors import BuilditError, IntegrityError
+from buildit.errors import BuildError, BuilditError, IntegrityError
 from buildit.model.words import counted, size
+from buildit.recipe.config import load_config
+from buildit.sandbox.probe import Level, Probed, probe
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.failures import FailedBuild, failures
 from buildit.store.names import NameEntry, named
 from buildit.store.upkeep import Garbage, Remedy, StoreCheck, check_store, collect, garbage
+
+_VERDICTS = {Level.FINE: "ok", Level.WEAK: "warn", Level.MISSING: "fail"}
+
+
+def finding_lines(found: Sequence[Probed]) -> tuple[str, ...]:
+    """A line for each finding, its remedy below it."""
+    rows = columns([(_VERDICTS[one.level], one.subject, one.text) for one in found])
+    lines: list[str] = []
+    for line, one in zip(rows, found, strict=True):
+        lines.append(line)
+        if one.hint is not None and one.level is not Level.FINE:
+            lines.append(printable(f"      hint: {one.hint}"))
+    return tuple(lines)
+
+
+def findings_plain(found: Sequence[Probed]) -> list[dict[str, object]]:
+    return [{**asdict(one), "verdict": _VERDICTS[one.level]} for one in found]
+
+
+def raise_for_findings(found: Sequence[Probed]) -> None:
+    """Fail where something stops builds.
+
+    Raises:
+        BuildError: so it is.
+    """
+    missing = [one.subject for one in found if one.level is Level.MISSING]
+    if missing:
+        raise BuildError(
+            f"builds cannot run here: {', '.join(missing)}", hint="the remedy of each is above"
+        )
+
+
+@click.command("doctor", short_help="Say whether this machine can build, and what to mend.")
+@JSON
+def doctor_verb(as_json: bool) -> None:
+    """Look at everything that builds need of this machine, with the remedy of what is wrong."""
+    found = probe(load_config(Path()).config.store)
+    give(found, finding_lines, findings_plain, as_json=as_json)
+    raise_for_findings(found)
+
 
 _WHOLE = "whole"
 

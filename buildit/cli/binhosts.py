@@ -1,4 +1,4 @@
-"""`trust`: who may have built what we take."""
+"""`trust` and `pages`: whose builds are taken from binhosts, and the pages of one made anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import click
 
 from buildit.cli.options import JSON, own_store
 from buildit.cli.screen import columns, give, printable
+from buildit.events import silent
 from buildit.recipe.config import own_signers_file
+from buildit.site.pages import repage
 from buildit.trust.signers import Added, Trusting, add_signer, trusting
 
 
@@ -69,3 +71,17 @@ def _add(key: str, who: str | None, as_json: bool) -> None:
         signers = Path(settings.trust.allowed_signers or own_signers_file(os.environ))
         done = add_signer(signers, store, key, who)
     give(done, _added_lines, as_json=as_json)
+
+
+@click.command("pages", short_help="Make the pages of a binhost anew, from what lies there.")
+@click.argument("what", metavar="DIR|REPOSITORY")
+@click.option("--title", metavar="TEXT", default="", help="What the pages call the binhost.")
+@click.option("--url", metavar="URL", default="", help="Where its root is served: https://…")
+@JSON
+def pages_verb(what: str, title: str, url: str, as_json: bool) -> None:
+    """Make the pages of a binhost anew, from what lies there: after something was deleted, moved or
+    mirrored. No container is needed, and nothing but views is written.
+    """
+    with own_store() as (opened, settings):
+        done = repage(what, settings.repositories, settings.trust, opened, silent, title, url)
+    give(done, lambda one: (f"{one.path}  {one.written} files written",), as_json=as_json)
