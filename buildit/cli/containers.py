@@ -30,7 +30,7 @@ from buildit.image.output import recipe
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan
 from buildit.model.words import size
-from buildit.store.layout import BLOBS, key_directory
+from buildit.store.disk import BLOBS, key_directory
 
 if TYPE_CHECKING:
     from buildit.commands.publish import Published

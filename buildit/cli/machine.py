@@ -20,8 +20,7 @@ from buildit.recipe.config import load_config
 from buildit.sandbox.probe import Level, Probed, probe
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, failures
-from buildit.store.names import NameEntry, named
+from buildit.store.names import FailedBuild, NameEntry, failures, named
 from buildit.store.upkeep import Garbage, Remedy, StoreCheck, check_store, collect, garbage
 
 _VERDICTS = {Level.FINE: "ok", Level.WEAK: "warn", Level.MISSING: "fail"}

@@ -31,9 +31,17 @@ from buildit.model.tree import Entry, Kind
 from buildit.model.words import size
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, failures, find_failure
-from buildit.store.layout import key_directory
-from buildit.store.names import SHORTEST_PREFIX, NameEntry, changed_at, find, named
+from buildit.store.disk import key_directory
+from buildit.store.names import (
+    SHORTEST_PREFIX,
+    FailedBuild,
+    NameEntry,
+    changed_at,
+    failures,
+    find,
+    find_failure,
+    named,
+)
 
 if TYPE_CHECKING:
     from buildit.make.build_directory import KeptJail

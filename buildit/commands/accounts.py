@@ -15,8 +15,8 @@ from typing import TypeVar
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.image.appspec import account_problems
 from buildit.image.merge import with_parents
+from buildit.image.rules import account_problems
 from buildit.model.image import App
 from buildit.model.plan import Group, User
 from buildit.model.tree import Entry, Kind

@@ -29,10 +29,10 @@ from buildit.commands.statement import image_statement, keep_image, kept_emissio
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
-from buildit.image.added import added
-from buildit.image.appspec import tag
+from buildit.image.formats.oci import added
 from buildit.image.formats.table import emit_all, format_of, output_name, start_of
 from buildit.image.merge import Rootfs
+from buildit.image.rules import tag
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest
@@ -40,7 +40,7 @@ from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.platform import PLATFORMS
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished
+from buildit.store.disk import Vanished
 from buildit.trust.policy import unused
 
 if TYPE_CHECKING:

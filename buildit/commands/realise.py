@@ -38,7 +38,7 @@ from buildit.store.artifacts import Found, examine
 from buildit.store.attest import LOCAL
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished
+from buildit.store.disk import Vanished
 from buildit.trust.policy import Policy, claim
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from buildit.recipe.yaml.node import read_text
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished
-from buildit.store.layout import BLOBS
+from buildit.store.disk import BLOBS, Vanished
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:

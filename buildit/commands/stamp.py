@@ -161,7 +161,7 @@ def image_parts(image: Path) -> list[Path]:
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:
     """Keep a result under its question; a disk that refuses costs only the shortcut."""
     from buildit.files import replacing  # pathlib and typing, which a replay does without
-    from buildit.store.durable import make_directory
+    from buildit.store.disk import make_directory
 
     with suppress(OSError):
         where = directory()

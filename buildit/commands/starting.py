@@ -16,10 +16,10 @@ from typing import BinaryIO, cast
 
 from buildit.archive.links import way
 from buildit.errors import RecipeError
-from buildit.image.appspec import program_problem
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs
 from buildit.image.output import BlobPath
+from buildit.image.rules import program_problem
 from buildit.make.capture.elf import (
     ELF_MAGIC,
     Elf,

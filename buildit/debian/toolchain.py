@@ -27,7 +27,7 @@ from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import YEAR_1980, Entry, Kind
-from buildit.store.durable import Vanished
+from buildit.store.disk import Vanished
 
 WORKERS = 2
 """Threads: decoding xz and writing files both leave the interpreter to others."""

@@ -29,7 +29,7 @@ from buildit.archive.workers import run_all
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.blobs import FSYNC_AT_MOST, CorruptBlob
-from buildit.store.durable import (
+from buildit.store.disk import (
     Vanished,
     descriptor_of,
     has_size,

@@ -1,6 +1,10 @@
-"""Rules of JSON documents, of which those of the formats are made; pure.
+"""What formats allow, pure: rules of JSON documents, of which those of the formats are made; names
+of output files, references, App Container identifiers, accounts and signals; and the neutral `App`
+of a container in the words of each format.
 
 A rule takes a place in the document and the value there, and gives each problem as `place: what`.
+One check of the app serves all formats; what only App Container forbids (the names of variables) is
+a rule of its manifest.
 """
 
 from __future__ import annotations
@@ -15,8 +19,11 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from buildit.archive.links import EntryAt, way
 from buildit.errors import RecipeError
-from buildit.model.image import Image
+from buildit.model.image import App, Architecture, Image, Port, Volume, architecture
+from buildit.model.tree import Kind
+from buildit.recipe.leaf import LARGEST_ID, id_of
 
 Problems = Iterator[str]
 JsonRule = Callable[[str, object], Problems]
@@ -240,3 +247,260 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def no_constant(name: str) -> object:
     """NaN and the infinities, which Python would take."""
     raise ValueError(f"{name} is no JSON number")
+
+
+# -- names, accounts and signals
+
+AC_IDENTIFIER = re.compile(r"[a-z0-9]+([-._~/][a-z0-9]+)*")
+"""appc spec types.md, "AC Identifier Type"."""
+
+AC_NAME = re.compile(r"[a-z0-9]+([-][a-z0-9]+)*")
+"""appc spec types.md, "AC Name Type"."""
+
+FILE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]*")
+_SEPARATOR = re.compile(r"[._]|__|-+")
+NAME_MAX = 255
+_TAG_MAX = 128
+
+
+def machine(image: Image) -> Architecture:
+    """The image's machine.
+
+    Raises:
+        RecipeError: nothing is called so.
+    """
+    try:
+        return architecture(image.arch)
+    except ValueError as error:
+        raise RecipeError(
+            str(error), place=image.place or None, hint="set `arch` in the container's `vars`"
+        ) from error
+
+
+def file_reference(text: str) -> str:
+    """The text as a path component of a repository's name (distribution reference grammar):
+    `Base-1.0+b1` gives `base-1.0_b1`. It begins and ends with a letter or digit.
+
+    podman and buildah read the path of an OCI layout as a reference, and take no other characters.
+    """
+
+    def fitting(run: re.Match[str]) -> str:
+        return run[0] if _SEPARATOR.fullmatch(run[0]) else "_"
+
+    return re.sub("[^a-z0-9]+", fitting, text.lower()).strip("._-")
+
+
+def reference(image: Image) -> str:
+    """A name for clients that load the image: `localhost/NAME:TAG`, as podman calls what comes
+    from no registry; a name that begins with a host keeps it."""
+    parts = [file_reference(part) for part in image.name.split("/")]
+    name = "/".join(part for part in parts if part)
+    host = len(parts) > 1 and "." in parts[0]
+    return f"{name if host else f'localhost/{name}'}:{tag(image.version)}"
+
+
+def tag(version: str) -> str:
+    """The version as both a tag of registries and an OCI `ref.name` (annotations.md) allow it.
+
+    Letters and digits stay, as does a lone `-`, `.`, `_` or a `--` between them; any other run of
+    characters becomes `_`.
+    """
+    inner = re.sub("^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", version)
+    joined = re.sub("(?!(?:[-._]|--)[A-Za-z0-9])[^A-Za-z0-9]+", "_", inner)
+    return joined[:_TAG_MAX].rstrip("-._") or "latest"
+
+
+def ac_identifier(foreign: str) -> str:
+    """The nearest App Container identifier (appc spec types.md), for suggestions; may be empty."""
+
+    def fitting(run: re.Match[str]) -> str:
+        if run[0] in ("-", ".", "_", "~", "/"):
+            return run[0]
+        return "/" if "/" in run[0] else "-"
+
+    return re.sub("[^a-z0-9]+", fitting, foreign.lower()).strip("-._~/")
+
+
+def ac_name(foreign: str) -> str:
+    """The nearest App Container name (appc spec types.md): `/var/lib/x` gives `var-lib-x`."""
+    return re.sub(r"[^a-z0-9]+", "-", foreign.lower()).strip("-")
+
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
+
+
+def account_problems(name: str) -> Iterator[str]:
+    """What is wrong with the name or number of a user or group."""
+    if _ACCOUNT.fullmatch(name) is None:
+        yield f"{name!r} is neither a name nor a number"
+    elif name.isdecimal() and id_of(name) is None:
+        yield f"the id {name} is not from 0 to {LARGEST_ID}"
+
+
+_NAMES = """
+    HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD
+    CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS RTMIN RTMAX
+"""
+SIGNALS = frozenset(
+    {f"SIG{name}" for name in _NAMES.split()}
+    | {f"SIGRTMIN+{number}" for number in range(1, 16)}
+    | {f"SIGRTMAX-{number}" for number in range(1, 15)}
+)
+"""The signals of Linux (signal(7)), as docker, podman and crun take them, beside numbers from 1 to
+64; those beyond 34 differ between programs' threads only."""
+_MOST = 64
+
+
+def signal_problems(text: str) -> Iterator[str]:
+    """What is wrong with a signal that is written as `SIGQUIT` or `3`."""
+    if text in SIGNALS:
+        return
+    if text.isascii() and text.isdecimal() and not text.startswith("0"):
+        if len(text) > 2 or int(text) > _MOST:
+            yield f"{text} is not from 1 to {_MOST}"
+        return
+    upper = text.upper()
+    meant = next((name for name in (upper, f"SIG{upper}") if name in SIGNALS), None)
+    advice = f"write {meant}" if meant else "such as SIGTERM, SIGQUIT or SIGRTMIN+3"
+    yield f"{text!r} is no signal of Linux; {advice}"
+
+
+# -- the app
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def check_app(app: App, place: str) -> None:
+    """Refuse an app that some format could not say.
+
+    Raises:
+        RecipeError: with every problem in the details, the first in the message.
+    """
+    problems = tuple(_problems(app))
+    if problems:
+        raise RecipeError(
+            f"app: {problems[0]}",
+            place=place or None,
+            hint="correct `app` in container.yaml",
+            details=problems[1:],
+        )
+
+
+def _problems(app: App) -> Iterator[str]:
+    if not app.exec or not app.exec[0].startswith("/"):
+        yield "exec must begin with an absolute path"
+    if any("\0" in word for word in app.exec):
+        yield "exec holds a NUL character"
+    if app.health is not None and not app.health.exec[0].startswith("/"):
+        yield "the healthcheck's exec must begin with an absolute path"
+    for what, account in (("user", app.user), ("group", app.group)):
+        if account is not None:
+            yield from (f"{what}: {problem}" for problem in account_problems(account))
+    if not app.working_directory.startswith("/"):
+        yield f"working directory {app.working_directory!r} is not absolute"
+    for name, value in app.environment:
+        if not name or "=" in name or "\0" in name:
+            yield f"environment: {name!r} is not a name of a variable"
+        if "\0" in value:
+            yield f"environment: the value of {name} holds a NUL character"
+    yield from _doubles("environment", [name for name, _ in app.environment])
+    yield from _port_problems(app.ports)
+    yield from _volume_problems(app.volumes)
+    if app.stop_signal is not None:
+        yield from (f"stop signal {problem}" for problem in signal_problems(app.stop_signal))
+
+
+def _port_problems(ports: tuple[Port, ...]) -> Iterator[str]:
+    for port in ports:
+        if not 1 <= port.number <= 65535:
+            yield f"port {port.number} is not from 1 to 65535"
+        if port.protocol not in PROTOCOLS:
+            yield f"port {port.number}: protocol {port.protocol!r} is none of {PROTOCOLS}"
+        if AC_NAME.fullmatch(port_name(port)) is None:
+            yield f"port name {port.name!r} may hold a-z, 0-9 and single dashes between"
+    yield from _doubles("ports", [port_name(port) for port in ports])
+    yield from _doubles("ports", [f"{port.number}/{port.protocol}" for port in ports])
+
+
+def _volume_problems(volumes: tuple[Volume, ...]) -> Iterator[str]:
+    for volume in volumes:
+        parts = volume.path.split("/")
+        if not volume.path.startswith("/") or {".", ".."} & set(parts) or "\0" in volume.path:
+            yield f"volume {volume.path!r} is not a plain absolute path"
+        elif not any(parts):
+            yield "a volume cannot be /: it would hide the whole image"
+        if AC_NAME.fullmatch(volume_name(volume)) is None:
+            yield f"volume name {volume.name!r} may hold a-z, 0-9 and single dashes between"
+    yield from _doubles("volumes", [volume_name(volume) for volume in volumes])
+    yield from _doubles("volumes", [_plain(volume.path) for volume in volumes])
+
+
+def _plain(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part)
+
+
+def _doubles(what: str, names: list[str]) -> Iterator[str]:
+    for name in doubles(names):
+        yield f"{what}: {name} occurs twice"
+
+
+def port_name(port: Port) -> str:
+    return port.name if port.name is not None else f"{port.number}-{port.protocol}"
+
+
+def volume_name(volume: Volume) -> str:
+    """As docker2aci names them, so that pod manifests written for its images fit."""
+    if volume.name is not None:
+        return volume.name
+    return f"volume-{ac_name(volume.path)}".removesuffix("-")
+
+
+def check_tree(
+    program: str | None, directories: Iterable[tuple[str, str]], find: EntryAt, place: str
+) -> None:
+    """Refuse an image that does not hold what its manifest or config takes for granted.
+
+    `program` is absolute, None where there is none; `directories` are what each is to people and
+    its absolute path: they may be absent, since executors make them, but must not be files.
+    `find` gives the entry at a path of the merged tree, for a hard link the file that it names.
+
+    Raises:
+        RecipeError: with what is wrong.
+    """
+    if program is not None and (problem := program_problem(program, find)):
+        raise RecipeError(
+            f"the image runs {program}, but {problem}",
+            place=place or None,
+            hint="correct `exec`, or add the package that brings the program",
+        )
+    for what, path in directories:
+        if problem := directory_problem(path, find):
+            raise RecipeError(
+                f"the {what} {path} cannot be used: {problem}",
+                place=place or None,
+                hint="name a directory",
+            )
+
+
+def directory_problem(path: str, find: EntryAt) -> str:
+    """Why an executor cannot make or enter a directory there; empty where it can."""
+    found = way(path, find)
+    if found.through:
+        return f"/{found.through} is a file"
+    if found.end is None:
+        return f"/{found.links[-1]} is a loop of links"
+    entry = find(found.end) if found.end else None
+    return "" if entry is None or entry.kind is Kind.DIRECTORY else f"/{found.end} is a file"
+
+
+def program_problem(program: str, find: EntryAt) -> str:
+    """Why the kernel would not run it with the tree as root; empty where it would."""
+    found = way(program, find)
+    if found.missing:
+        return f"/{found.missing} does not exist in it"
+    if found.end is None:
+        return f"/{found.links[-1]} is a loop of links"
+    entry = find(found.end)
+    if entry is None or entry.kind is not Kind.FILE:
+        return "that is not a file"
+    return "" if entry.mode & 0o111 else "that file is not executable"

@@ -17,11 +17,10 @@ from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
-from buildit.image.appspec import program_problem
 from buildit.image.formats import aci, oci
 from buildit.image.formats.table import Document
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
-from buildit.image.rules import no_constant
+from buildit.image.rules import no_constant, program_problem
 from buildit.model.tree import Entry, Kind
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")

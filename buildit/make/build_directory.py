@@ -40,9 +40,8 @@ from buildit.plan.steps import DESTINATION_DIRECTORY, Step
 from buildit.sandbox.jail import Bind, Jail
 from buildit.sandbox.limits import RESERVE
 from buildit.sandbox.run import Outcome, end_of, printable_output, run
-from buildit.store.build_owner import host_owner
 from buildit.store.cas import Store
-from buildit.store.durable import make_directory
+from buildit.store.disk import host_owner, make_directory
 
 TAIL_LINES = 25
 _TAIL_BYTES = 256 << 10

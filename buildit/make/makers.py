@@ -20,7 +20,7 @@ from buildit.model.config import Limits
 from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.durable import store_error
+from buildit.store.disk import store_error
 
 if TYPE_CHECKING:
     from buildit.make.deb import Debs

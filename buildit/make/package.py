@@ -44,8 +44,8 @@ from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, Phase, script
 from buildit.store.blobs import Batch, CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished, make_directory
-from buildit.store.failures import FailedBuild, forget_failure, keep_failure
+from buildit.store.disk import Vanished, make_directory
+from buildit.store.names import FailedBuild, forget_failure, keep_failure
 
 TREES = "trees"
 _SHOWN = 20

@@ -34,7 +34,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.errors import BuildError, IntegrityError
 from buildit.sandbox.filter import filter_program
-from buildit.store.build_owner import HOST_ID, host_owner
+from buildit.store.disk import HOST_ID, host_owner
 
 STAGE = "/tmp"  # noqa: S108  a mount point that every host has
 """Where the outer namespace has a small tmpfs of its own: `work` (the work directory), `root` (the

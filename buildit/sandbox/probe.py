@@ -14,7 +14,7 @@ from buildit.model.config import Limits
 from buildit.sandbox.filter import FILTERED
 from buildit.sandbox.jail import ENVIRONMENT, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import opened_group
-from buildit.store.build_owner import HOST_ID, host_owner
+from buildit.store.disk import HOST_ID, host_owner
 
 _SYSCTL = Path("/proc/sys")
 

@@ -79,7 +79,7 @@ def run(
     """Run a command offline in the jail, its output in `log`, until it ends or a limit ends it.
 
     `trees` holds the directories that `jail.lowers` names, `work` what its binds name; both are
-    best in one store. Started by root, files in `work` belong to `store.build_owner.host_owner()`.
+    best in one store. Started by root, files in `work` belong to `store.disk.host_owner()`.
     Everything is killed when `stop` is set, and when this process dies in whatever way.
 
     Raises:

@@ -47,7 +47,7 @@ from buildit.site.catalogue import (
 )
 from buildit.store.attest import LOCAL, SIZE_LIMIT, fingerprint
 from buildit.store.cas import Store
-from buildit.store.layout import FORMAT_FILE
+from buildit.store.disk import FORMAT_FILE
 from buildit.store.names import (
     INDEX_FILE,
     ContainerEntry,

@@ -24,8 +24,7 @@ from buildit.files import open_regular
 from buildit.model.artifact import Artifact, Output
 from buildit.store.attest import LOCAL, SIZE_LIMIT, is_builder, parse_statement, statement_bytes
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import Vanished, located, make_directory
-from buildit.store.layout import key_directory
+from buildit.store.disk import Vanished, key_directory, located, make_directory
 from buildit.store.locks import exclusive
 from buildit.store.names import entry
 

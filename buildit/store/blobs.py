@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from buildit.digest import CHUNK, Digest, digest_bytes
 from buildit.errors import IntegrityError, StoreError
-from buildit.store.durable import READ_ONLY, Disk, located, token
+from buildit.store.disk import READ_ONLY, Disk, located, token
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -21,20 +21,22 @@ from typing import BinaryIO
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file, digest_stream
 from buildit.files import open_regular
 from buildit.store.blobs import Batch, CorruptBlob, Pending, Sink, checked_stream
-from buildit.store.durable import (
+from buildit.store.disk import (
+    BLOBS,
+    STORE_DIRECTORIES,
     Disk,
     Faults,
     Vanished,
     has_size,
     located,
     make_directory,
+    prepare_store,
+    remove_tree,
     store_error,
     sync_directory,
     token,
 )
-from buildit.store.layout import BLOBS, STORE_DIRECTORIES, prepare_store
 from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
-from buildit.store.remove import remove_tree
 from buildit.store.trees import Trees
 
 

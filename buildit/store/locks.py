@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.errors import Interrupted
-from buildit.store.durable import Disk, is_named, make_directory, token
-from buildit.store.remove import remove_tree
+from buildit.store.disk import Disk, is_named, make_directory, remove_tree, token
 
 if TYPE_CHECKING:
     import threading

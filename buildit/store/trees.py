@@ -31,10 +31,17 @@ from pathlib import Path
 from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
-from buildit.store.build_owner import hand_over
-from buildit.store.durable import DIRECTORY_MODE, Disk, Vanished, make_directory, sync_file_system
+from buildit.store.disk import (
+    DIRECTORY_MODE,
+    Disk,
+    Vanished,
+    hand_over,
+    listed,
+    make_directory,
+    remove_tree,
+    sync_file_system,
+)
 from buildit.store.locks import Lease, passing
-from buildit.store.remove import listed, remove_tree
 
 SEAL = ".seal"
 

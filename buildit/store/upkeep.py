@@ -23,11 +23,18 @@ from buildit.errors import IntegrityError, StoreError
 from buildit.model.artifact import Artifact
 from buildit.store import artifacts
 from buildit.store.cas import Store, set_aside
-from buildit.store.durable import READ_ONLY, located, make_directory
-from buildit.store.layout import CONSTANT_FILES, STORE_DIRECTORIES, key_directory, put_constant
+from buildit.store.disk import (
+    CONSTANT_FILES,
+    READ_ONLY,
+    STORE_DIRECTORIES,
+    key_directory,
+    located,
+    make_directory,
+    put_constant,
+    remove_tree,
+)
 from buildit.store.locks import Waiting, exclusive, quietly, reclaim, running
 from buildit.store.names import entry_paths
-from buildit.store.remove import remove_tree
 from buildit.store.trees import SEAL
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.store.durable import POINTS, VARIABLE
+from buildit.store.disk import POINTS, VARIABLE
 from tests.integration.compare import first_difference
 from tests.integration.program import Program, left_over
 from tests.integration.refusing import assert_whole

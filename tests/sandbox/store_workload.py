@@ -16,7 +16,7 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, keep_failure
+from buildit.store.names import FailedBuild, keep_failure
 from buildit.store.upkeep import add_root, collect
 from tests.hosts import FileBinhost
 

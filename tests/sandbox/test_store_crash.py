@@ -17,8 +17,7 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.durable import POINTS, VARIABLE
-from buildit.store.remove import remove_tree
+from buildit.store.disk import POINTS, VARIABLE, remove_tree
 from buildit.store.upkeep import check_store
 from tests.sandbox import store_workload
 

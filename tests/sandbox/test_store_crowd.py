@@ -16,7 +16,7 @@ import pytest
 from buildit.model.artifact import RUNTIME
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.remove import remove_tree
+from buildit.store.disk import remove_tree
 from buildit.store.upkeep import check_store, collect
 from tests.sandbox.store_workload import build, key
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from buildit.store.cas import Store
-from buildit.store.remove import remove_tree
+from buildit.store.disk import remove_tree
 
 _MEMORY = Path("/dev/shm")
 

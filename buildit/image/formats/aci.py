@@ -21,7 +21,7 @@ from buildit.archive.streams import Writable, write_all
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical
 from buildit.errors import RecipeError
-from buildit.image import appspec, rules
+from buildit.image import rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members
 from buildit.image.merge import Rootfs
@@ -83,7 +83,7 @@ def _start(manifest: Document) -> Start:
 
 def _platform(image: Image) -> dict[str, str]:
     """Labels `os` and `arch`; none for a machine that App Container has no name for."""
-    spelling = appspec.machine(image).appc
+    spelling = rules.machine(image).appc
     return {"os": image.os, "arch": spelling} if spelling is not None else {}
 
 
@@ -114,7 +114,7 @@ def _derived(image: Image) -> dict[str, Any]:
         manifest["app"] = aci_app(image.app, image.place)
     problems = manifest_problems(manifest)
     if problems:
-        near = appspec.ac_identifier(image.name)
+        near = rules.ac_identifier(image.name)
         raise RecipeError(
             f"no valid ACI manifest follows from the container: {problems[0]}",
             place=image.place or None,
@@ -127,7 +127,7 @@ def _derived(image: Image) -> dict[str, Any]:
 def _annotations(image: Image) -> dict[str, str]:
     about = {name: value for name, value in image.about if name not in _SAID}
     written = {
-        name: value for name, value in image.annotations if appspec.AC_IDENTIFIER.fullmatch(name)
+        name: value for name, value in image.annotations if rules.AC_IDENTIFIER.fullmatch(name)
     }
     return {
         "created": rules.rfc3339(image.epoch),
@@ -137,7 +137,7 @@ def _annotations(image: Image) -> dict[str, str]:
 
 
 def _may_be_label(name: str) -> bool:
-    return name not in _RESERVED and appspec.AC_IDENTIFIER.fullmatch(name) is not None
+    return name not in _RESERVED and rules.AC_IDENTIFIER.fullmatch(name) is not None
 
 
 def aci_app(app: App, place: str) -> dict[str, Any]:
@@ -157,12 +157,12 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
     lists: dict[str, list[dict[str, Any]]] = {
         "environment": _pairs(dict(app.environment)),
         "mountPoints": [
-            {"name": appspec.volume_name(each), "path": each.path}
+            {"name": rules.volume_name(each), "path": each.path}
             | ({"readOnly": True} if each.read_only else {})
             for each in app.volumes
         ],
         "ports": [
-            {"name": appspec.port_name(port), "protocol": port.protocol, "port": port.number}
+            {"name": rules.port_name(port), "protocol": port.protocol, "port": port.number}
             for port in app.ports
         ],
     }
@@ -185,7 +185,7 @@ def _unspoken(image: Image) -> Iterator[str]:
             why = "it is taken" if name in _RESERVED else allowed
             yield f"the ACI has no label {name!r}: App Container allows other names ({why})"
     for name, _ in image.annotations:
-        if appspec.AC_IDENTIFIER.fullmatch(name) is None:
+        if rules.AC_IDENTIFIER.fullmatch(name) is None:
             yield f"the ACI has no annotation {name!r}: App Container allows {allowed}"
     if image.app is not None and image.app.health is not None:
         yield "the ACI has no healthcheck: App Container has none"
@@ -270,8 +270,8 @@ OS_ARCHITECTURES: Mapping[str, frozenset[str]] = {
     "freebsd": frozenset({"amd64", "i386", "arm"}),
     "darwin": frozenset({"x86_64", "i386"}),
 }
-_identifier = rules.pattern_rule(appspec.AC_IDENTIFIER, "an AC identifier")
-_name = rules.pattern_rule(appspec.AC_NAME, "an AC name")
+_identifier = rules.pattern_rule(rules.AC_IDENTIFIER, "an AC identifier")
+_name = rules.pattern_rule(rules.AC_NAME, "an AC name")
 _strings = rules.map_of(rules.text, rules.text)
 
 
@@ -452,7 +452,7 @@ def _account(where: str, value: object) -> rules.Problems:
     which end a field of passwd(5) and group(5)."""
     yield from rules.filled_text(where, value)
     if isinstance(value, str) and value and not value.startswith("/"):
-        yield from (f"{where}: {problem}" for problem in appspec.account_problems(value))
+        yield from (f"{where}: {problem}" for problem in rules.account_problems(value))
 
 
 _ids = rules.list_of(rules.whole(0, LARGEST_ID))

@@ -8,6 +8,7 @@ members stay ours, because they describe the layers: `rootfs` and `history`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from buildit.archive.beneath import Root
 from buildit.archive.compress import compress_layer
+from buildit.archive.tar.admit import shown
 from buildit.archive.tar.write import TarWriter
 from buildit.archive.workers import run_all
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
-from buildit.image import appspec, output, rules
+from buildit.errors import BuilditError
+from buildit.image import output, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
@@ -55,7 +59,7 @@ def _config(image: Image) -> dict[str, Any]:
 
 
 def _platform(image: Image) -> dict[str, Any]:
-    kind = appspec.machine(image)
+    kind = rules.machine(image)
     variant = {"variant": kind.oci_variant} if kind.oci_variant else {}
     return {"architecture": kind.oci, "os": image.os, **variant}
 
@@ -149,8 +153,8 @@ def _index(image: Image, config: Document, manifest: bytes) -> dict[str, object]
         **_descriptor(MANIFEST_TYPE, digest_bytes(manifest), len(manifest)),
         "platform": {**_platform(image), "os": config["os"]},
         "annotations": {
-            "io.containerd.image.name": appspec.reference(image),
-            "org.opencontainers.image.ref.name": appspec.tag(image.version),
+            "io.containerd.image.name": rules.reference(image),
+            "org.opencontainers.image.ref.name": rules.tag(image.version),
         },
     }
     return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]}
@@ -288,6 +292,54 @@ def _compressed(
     return LayerBlob(diff_id, digest, size, title)
 
 
+# -- what others put into a layout that was written here, and its next build replaces
+
+_OURS = re.compile(r"oci-layout|index\.json|blobs(/sha256(/[0-9a-f]{64})?)?")
+_REF_NAME = "org.opencontainers.image.ref.name"
+_SHOWN = 5
+_INDEX_MOST = 4 << 20
+
+
+def added(target: Path, own: str, identifier: str) -> tuple[str, ...]:
+    """What is in `target` and not of its emitter, for a user to read.
+
+    `own` is the tag that the emitter gives, `identifier` (`sha256:…`) the manifest that it wrote
+    there, "" where that is not known. A file, or what cannot be read, has nothing: this is a
+    courtesy.
+    """
+    try:
+        with Root.open(target) as root:
+            found = list(_tagged(root, own, identifier))
+            nodes = root.walk(lambda path: _OURS.fullmatch(path) is not None)
+            found += [f"'{shown(name)}'" for name, _ in nodes if _OURS.fullmatch(name) is None]
+    except (OSError, BuilditError):
+        return ()
+    more = [f"{len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return (*found[:_SHOWN], *more)
+
+
+def _tagged(root: Root, own: str, identifier: str) -> Iterator[str]:
+    """What the index names besides our image (image-spec annotations.md, `ref.name`)."""
+    for descriptor in _descriptors(root):
+        annotations = descriptor.get("annotations")
+        name = annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
+        if name is None:
+            yield "a manifest without a tag"
+        elif name != own:
+            yield f"the tag '{shown(str(name))}'"
+        elif identifier and descriptor.get("digest") != identifier:
+            yield f"another image of the tag '{shown(own)}'"
+
+
+def _descriptors(root: Root) -> list[dict[str, object]]:
+    try:
+        with open(root.open_read("index.json"), "rb") as stream:
+            manifests = json.loads(stream.read(_INDEX_MOST))["manifests"]
+        return [each for each in manifests if isinstance(each, dict)]
+    except (OSError, BuilditError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
 # -- the rules of a config that a user may write
 #
 # Null stands for an absent member where the specification's schema takes it and `docker inspect`
@@ -330,7 +382,7 @@ def _empty(where: str, value: object) -> rules.Problems:
 def _account_problems(user: str) -> Iterator[str]:
     """`user`, `uid`, `user:group`, `uid:gid`, or mixed."""
     for part in user.split(":", 1):
-        yield from appspec.account_problems(part)
+        yield from rules.account_problems(part)
 
 
 def _is_port(port: str) -> bool:
@@ -396,7 +448,7 @@ _section_rules: Mapping[str, rules.JsonRule] = {
     "Volumes": rules.nothing_or(rules.map_of(_volume, _empty)),
     "WorkingDir": rules.text_without(_directory_problems),
     "Labels": rules.nothing_or(rules.map_of(_label, rules.text)),
-    "StopSignal": rules.text_without(appspec.signal_problems),
+    "StopSignal": rules.text_without(rules.signal_problems),
     "ArgsEscaped": rules.boolean,
     **dict.fromkeys(("Memory", "CpuShares"), _count),
     "MemorySwap": rules.whole(-1, _LARGEST),
@@ -426,6 +478,6 @@ OCI = Format(
     start=_start,
     plan=_plan,
     write=_write,
-    stem=appspec.file_reference,
+    stem=rules.file_reference,
     directory=True,
 )

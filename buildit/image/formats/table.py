@@ -16,9 +16,9 @@ from typing import Any
 from buildit.archive.contents import parse_contents
 from buildit.digest import Digest, is_hex64
 from buildit.errors import RecipeError
-from buildit.image.appspec import FILE_PART, NAME_MAX, check_app, check_tree, machine
 from buildit.image.merge import Rootfs, merge
 from buildit.image.output import BlobPath, replacing_output, small_blob
+from buildit.image.rules import FILE_PART, NAME_MAX, check_app, check_tree, machine
 from buildit.model.image import Architecture, Emission, Image
 
 Document = Mapping[str, Any]

@@ -31,7 +31,7 @@ from buildit.store.artifacts import place_statement, read_bounded, signature_pat
 from buildit.store.attest import SIZE_LIMIT
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.durable import located
+from buildit.store.disk import located
 
 LARGE = 4 << 20
 """Bytes from which on an interrupted download is worth going on with."""

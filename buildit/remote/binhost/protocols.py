@@ -19,7 +19,7 @@ from buildit.model.artifact import Artifact, Encoding
 from buildit.model.config import Address
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.layout import BLOBS, key_directory
+from buildit.store.disk import BLOBS, key_directory
 
 SIGNATURE_LIMIT = 64 << 10
 PACK = ".pack"

@@ -15,7 +15,7 @@ from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
 from buildit.model.config import Address, Directory, Https, Repository, Ssh
 from buildit.store.cas import Store
-from buildit.store.layout import FORMAT_FILE
+from buildit.store.disk import FORMAT_FILE
 from buildit.trust.policy import Policy
 
 if TYPE_CHECKING:  # all this is imported when the first binhost is asked: a seam of its own

@@ -23,7 +23,7 @@ from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import LocationError
 from buildit.store.artifacts import entry_bytes, entry_name
 from buildit.store.attest import SIZE_LIMIT
-from buildit.store.layout import CONSTANT_FILES, FORMAT_BYTES, FORMAT_FILE, STORE_DIRECTORIES
+from buildit.store.disk import CONSTANT_FILES, FORMAT_BYTES, FORMAT_FILE, STORE_DIRECTORIES
 from buildit.store.names import entry
 
 GROUP_BYTES = 8 << 20

@@ -22,8 +22,8 @@ from buildit.model.tree import Entry, Kind
 from buildit.plan.steps import Phase, Step
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, find_failure, keep_failure
-from buildit.store.layout import key_directory
+from buildit.store.disk import key_directory
+from buildit.store.names import FailedBuild, find_failure, keep_failure
 from tests.unit.cli.conftest import Command
 
 pytestmark = pytest.mark.unit

@@ -16,8 +16,8 @@ from buildit.commands.run import Options
 from buildit.commands.sync import own_of, take
 from buildit.errors import RecipeError
 from buildit.events import silent
-from buildit.image.appspec import file_reference, reference
 from buildit.image.formats.table import output_name
+from buildit.image.rules import file_reference, reference
 from buildit.image.verify import read_oci, verify
 from buildit.model.image import App
 from buildit.model.plan import ContainerPlan, SyncStep

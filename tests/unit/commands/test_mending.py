@@ -9,7 +9,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.events import Building, Event, Notice, Reporter, Started
 from buildit.store.blobs import CorruptBlob
-from buildit.store.durable import Vanished
+from buildit.store.disk import Vanished
 
 pytestmark = pytest.mark.unit
 

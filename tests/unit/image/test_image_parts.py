@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from buildit.codec import from_plain, to_plain
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.image.appspec import AC_IDENTIFIER, ac_identifier, ac_name, check_app, check_tree, tag
 from buildit.image.formats.aci import aci_app, manifest_problems
 from buildit.image.formats.oci import app_section
 from buildit.image.formats.table import output_name
+from buildit.image.rules import AC_IDENTIFIER, ac_identifier, ac_name, check_app, check_tree, tag
 from buildit.model.artifact import Encoding
 from buildit.model.image import ARCHITECTURES, App, Layer, Port, Volume, architecture, image_digest
 from tests import appc

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from buildit.image.appspec import SIGNALS, signal_problems
 from buildit.image.formats import aci
 from buildit.image.formats.aci import manifest_problems
 from buildit.image.formats.oci import config_problems
+from buildit.image.rules import SIGNALS, signal_problems
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from buildit.make.capture.normalise import (
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import OutputInput, RuleInput
-from buildit.store.remove import remove_tree
+from buildit.store.disk import remove_tree
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,7 @@ from buildit.sandbox.limits import (
     tree_use,
 )
 from buildit.sandbox.probe import forbidden
-from buildit.store.build_owner import HOST_ID, has_uid
+from buildit.store.disk import HOST_ID, has_uid
 
 pytestmark = pytest.mark.unit
 

@@ -23,8 +23,7 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, find_failure, forget_failure, keep_failure
-from buildit.store.names import find, named
+from buildit.store.names import FailedBuild, find, find_failure, forget_failure, keep_failure, named
 from buildit.store.upkeep import check_store
 from tests.unit.store.build import add_artifact, key, leftovers
 

@@ -13,7 +13,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.blobs import FSYNC_AT_MOST
 from buildit.store.cas import Store
-from buildit.store.durable import Disk, Faults
+from buildit.store.disk import Disk, Faults
 from tests.scale import examples
 from tests.unit.store.build import leftovers
 

@@ -11,8 +11,7 @@ from buildit.errors import StoreError
 from buildit.model.artifact import RUNTIME
 from buildit.store.artifacts import commit, lookup
 from buildit.store.cas import Store
-from buildit.store.failures import FailedBuild, find_failure, keep_failure
-from buildit.store.names import named
+from buildit.store.names import FailedBuild, find_failure, keep_failure, named
 from buildit.store.upkeep import Garbage, add_root, check_store, collect, garbage, roots
 from tests.unit.store.build import add_artifact, key, leftovers
 

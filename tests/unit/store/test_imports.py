@@ -10,7 +10,7 @@ import buildit
 
 pytestmark = pytest.mark.unit
 
-ROOMS = "artifacts upkeep failures names"
+ROOMS = "artifacts upkeep names"
 SLOW = {"buildit.archive", "ctypes", "asyncio", "ssl", "http.client", "tempfile", "lzma"}
 
 

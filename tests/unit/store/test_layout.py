@@ -9,8 +9,14 @@ import pytest
 
 from buildit.errors import StoreError, UsageError
 from buildit.store.cas import Store
-from buildit.store.durable import POINTS, VARIABLE, Faults
-from buildit.store.layout import FORMAT_FILE, STORE_DIRECTORIES, STORE_FORMAT
+from buildit.store.disk import (
+    FORMAT_FILE,
+    POINTS,
+    STORE_DIRECTORIES,
+    STORE_FORMAT,
+    VARIABLE,
+    Faults,
+)
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ import pytest
 
 from buildit.errors import Interrupted
 from buildit.store.cas import Store
+from buildit.store.disk import remove_tree
 from buildit.store.locks import reclaim, running, start_time
-from buildit.store.remove import remove_tree
 from tests.unit.store.build import key, leftovers
 
 pytestmark = pytest.mark.unit

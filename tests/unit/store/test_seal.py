@@ -10,7 +10,7 @@ import pytest
 
 from buildit.errors import StoreError
 from buildit.store.cas import Store
-from buildit.store.durable import Vanished
+from buildit.store.disk import Vanished
 from buildit.store.trees import look, read_seal, seal
 from buildit.store.upkeep import Remedy, check_store
 

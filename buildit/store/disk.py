@@ -1,13 +1,13 @@
-"""The few steps that make bytes durable, each a fault point, and what their failures mean.
+"""The store's directory: steps that make bytes durable, what is in it, whose it is, how it goes.
 
 Order everywhere: create in the same file system, write, sync, publish, sync the directory.
 After a failed sync nothing is published: the kernel may have dropped the pages and marked them
-clean, so a second fsync that succeeds proves nothing. The caller writes anew.
+clean, so a second fsync that succeeds proves nothing. The caller writes anew. Each step is a point
+of faults on demand, `BUILDIT_FAULT=point:n:kill|EIO|ENOSPC`, so that crash safety is proved on all
+machines, with or without strace; `n` counts from 1 how often this process reaches the point.
 
-Faults on demand at the store's durability points: `BUILDIT_FAULT=point:n:kill|EIO|ENOSPC`.
-
-Part of the product, so that crash safety is proved on every machine, with or without strace.
-`n` counts from 1 how often this process reaches the point.
+The directory is an OCI image layout (image-spec image-layout.md) with a constant, empty index, and
+more beside (DESIGN 4).
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import signal
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from buildit.codec import CodecError, decode
+from buildit.digest import BuildKey, canonical
 from buildit.errors import StoreError, UsageError
 
 _STEPS = {
@@ -290,3 +293,260 @@ def is_named(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+# -- the layout, its version, and who may own it
+
+STORE_FORMAT = 1
+FORMAT_FILE = "buildit-store.json"
+BLOBS = "blobs/sha256"
+STORE_DIRECTORIES = (
+    *(BLOBS, "k", "r", "n", "containers", "trees", "tmp"),
+    *("leases", "locks", "roots", "cache", "logs", "corrupt"),
+)
+_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+CONSTANT_FILES = {
+    "oci-layout": canonical({"imageLayoutVersion": "1.0.0"}),
+    "index.json": canonical({"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": []}),
+}
+FORMAT_BYTES = canonical({"format": STORE_FORMAT})
+_TOP = {name.partition("/")[0] for name in STORE_DIRECTORIES} | {*CONSTANT_FILES, FORMAT_FILE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int
+
+
+def prepare_store(root: Path, disk: Disk) -> Path:
+    """Check the store at `root`, create it where there is none, and return its real path.
+
+    Raises:
+        StoreError: of another format, not a store, owned by another user, writable by others, or
+            the file system refuses.
+    """
+    with located(root):
+        real = Path(os.path.realpath(root))
+        make_directory(real)
+        check_owner(real)
+        is_new = not check_format(real)
+        for name in STORE_DIRECTORIES:
+            # One that was deleted is made again, empty: what it held is made or fetched anew.
+            make_directory(real / name)
+        for name in ("blobs", *STORE_DIRECTORIES):
+            check_owner(real / name)
+        if is_new:
+            _complete(real, disk)
+    return real
+
+
+def _complete(root: Path, disk: Disk) -> None:
+    for name in os.listdir(root):
+        if ".new-" in name:
+            (root / name).unlink(missing_ok=True)
+    # The version comes last: a store that has it is complete.
+    for name, content in {**CONSTANT_FILES, FORMAT_FILE: FORMAT_BYTES}.items():
+        put_constant(root, disk, name, content)
+    sync_directory(root.parent)
+
+
+def put_constant(root: Path, disk: Disk, name: str, content: bytes) -> None:
+    """Write a file that is the same in every store."""
+    disk.replace_file("layout", root / name, content, root / f"{name}.new-{token()}")
+
+
+def check_owner(root: Path) -> None:
+    """Refuse a store, or a directory of it, that another user could change under us.
+
+    Raises:
+        StoreError: not a directory, another owner, or writable by group or others.
+    """
+    status = root.stat()
+    mine, elsewhere = os.geteuid(), "set BUILDIT_STORE elsewhere"
+    if not stat.S_ISDIR(status.st_mode):
+        raise StoreError("the store is not a directory", place=str(root), hint=elsewhere)
+    if status.st_uid != mine:
+        raise StoreError(
+            f"the store belongs to user {status.st_uid}, not to user {mine} who runs this",
+            place=str(root),
+            hint="run as its owner, or set BUILDIT_STORE to a directory of your own",
+        )
+    if status.st_mode & 0o022:
+        raise StoreError(
+            f"other users may write to the store (mode {stat.S_IMODE(status.st_mode):04o})",
+            place=str(root),
+            hint=f"run `chmod go-w {shlex.quote(str(root))}`, then `buildit store verify`",
+        )
+
+
+def check_format(root: Path) -> bool:
+    """True for a store of our format, False where none was completed here yet.
+
+    Raises:
+        StoreError: a newer format, an unreadable version, or a directory with other files.
+    """
+    path = root / FORMAT_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        # A store whose creation was cut short holds only names of ours; anything else is no store.
+        names = sorted(os.listdir(root))
+        strange = [name for name in names if name.partition(".new-")[0] not in _TOP]
+        if strange:
+            raise StoreError(
+                f"the directory is not a store: it holds {strange[0]!r}",
+                place=str(root),
+                hint="set BUILDIT_STORE (or `store:`) to an empty or missing directory",
+            ) from None
+        return False
+    if text == FORMAT_BYTES:
+        return True
+    try:
+        version = decode(_Format, text).format
+    except CodecError:
+        raise StoreError(
+            "the store's version cannot be read",
+            place=str(path),
+            hint=f"remove {path}: it is written again, then run `buildit store verify`",
+        ) from None
+    raise StoreError(
+        f"the store has format {version}, this buildit knows format {STORE_FORMAT}",
+        place=str(path),
+        hint="use a newer buildit, or set BUILDIT_STORE to another directory",
+    )
+
+
+def key_directory(root: Path, key: BuildKey) -> Path:
+    """Where the statements about a key are: `k/<aa>/<key>/`."""
+    return root / "k" / key[:2] / key
+
+
+# -- whose builds are on the host: so that inside the sandbox it is always uid 1000
+
+HOST_ID = 65529
+"""Host uid and gid of builds that root starts: in 65520-65533, which neither Debian's policy
+(9.2.2) nor systemd's dynamic users (61184-65519) give to anybody."""
+
+
+def host_owner() -> tuple[int, int] | None:
+    """uid and gid that files of a build must have on the host; None: the caller's own will do.
+
+    Root of a user namespace that has no such uid is nobody special, and keeps its own.
+    """
+    if os.geteuid() != 0 or not has_uid(Path("/proc/self/uid_map").read_text(), HOST_ID):
+        return None
+    return (HOST_ID, HOST_ID)
+
+
+def has_uid(uid_map: str, uid: int) -> bool:
+    """Whether a user namespace has the uid (user_namespaces(7): lines of first, outside, count)."""
+    rows = (map(int, line.split()) for line in uid_map.splitlines())
+    return any(first <= uid < first + count for first, _, count in rows)
+
+
+def hand_over(tree: Path) -> None:
+    """Give a whole tree, its links too, to the build user; a build sees one owner everywhere.
+
+    Builds only ever see it through a read-only mount.
+
+    Raises:
+        OSError: an owner cannot be changed.
+    """
+    owner = host_owner()
+    if owner is None:
+        return
+    for _, directories, files, fd in os.fwalk(tree):
+        for name in (*directories, *files):
+            os.chown(name, *owner, dir_fd=fd, follow_symlinks=False)
+    os.chown(tree, *owner)
+
+
+# -- removing a tree that somebody else shaped: any modes, any depth, never through a symlink
+
+LISTING_TRIES = 16
+_DEPTH = 64
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or directory and all below it; nothing where there is none.
+
+    Directories without permissions are opened up first. One that lies deeper than 64 levels is
+    moved to the top and emptied from there, so that neither the stack nor open files bound it.
+
+    Raises:
+        OSError: something belongs to another user or is a mount point.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        path.unlink(missing_ok=True)
+        return
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        top = _open_directory(path.name, parent)
+    finally:
+        os.close(parent)
+    try:
+        while _empty(top, top, 0):
+            pass
+    finally:
+        os.close(top)
+    with suppress(FileNotFoundError):
+        path.rmdir()
+
+
+def listed(directory: int | str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """As os.scandir, which Python does not begin again where a signal interrupts it (EINTR)."""
+    for _ in range(LISTING_TRIES):
+        with suppress(InterruptedError):
+            return os.scandir(directory)
+    return os.scandir(directory)
+
+
+def _open_directory(name: str, parent: int) -> int:
+    """Open a directory that may forbid it; its mode is opened up where need be."""
+    try:
+        fd = os.open(name, _OPEN, dir_fd=parent)
+    except PermissionError:
+        _open_up(name, parent)
+        fd = os.open(name, _OPEN, dir_fd=parent)
+    if stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
+        # Another user's directory: root removes from it with any mode.
+        with suppress(PermissionError):
+            os.fchmod(fd, 0o700)
+    return fd
+
+
+def _open_up(name: str, parent: int) -> None:
+    # O_PATH needs no permission on the directory itself and pins the inode, so that chmod through
+    # /proc cannot be led elsewhere by a symlink put in its place.
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
+
+
+def _empty(directory: int, top: int, depth: int) -> bool:
+    """Empty a directory; True where something was moved to the top and waits there."""
+    moved = False
+    with listed(directory) as found:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_directory in names:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+        elif depth >= _DEPTH:
+            _open_up(name, directory)  # moving a directory rewrites its `..`
+            os.rename(name, f"{token()}.deep", src_dir_fd=directory, dst_dir_fd=top)
+            moved = True
+        else:
+            inner = _open_directory(name, directory)
+            try:
+                moved |= _empty(inner, top, depth + 1)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=directory)
+    return moved
