@@ -194,9 +194,7 @@ def _united(
             raise RecipeError(message, hint="give both the same ids and paths")
         holder = by_id.setdefault(number(account), (owner, account.name))
         if holder[1] != account.name:
-            raise RecipeError(
-                f"{kind} id {number(account)} is {holder[1]!r} for {holder[0]} "
-                f"and {account.name!r} for {owner}",
-                hint="give one of them another id",
-            )
+            message = f"{kind} id {number(account)} is {holder[1]!r} for {holder[0]} "
+            message += f"and {account.name!r} for {owner}"
+            raise RecipeError(message, hint="give one of them another id")
     return {name: account for name, (_, account) in by_name.items()}

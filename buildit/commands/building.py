@@ -170,16 +170,13 @@ class _Work:
     def fetching(self) -> InputFetcher:
         from buildit.commands.fetching import InputFetcher
 
-        run = self.run
-        return InputFetcher(
-            run.store, run.remotes, run.downloads, run.config.distfiles, run.config.jobs
-        )
+        run, config = self.run, self.run.config
+        return InputFetcher(run.store, run.remotes, run.downloads, config.distfiles, config.jobs)
 
     def obtain(self) -> None:
         """Obtain what the images are made of."""
-        run, plan = self.run, self.prepared.plan
-        jobs = run.config.jobs
-        obtain_all(self.tasks, plan, self.place, run.remotes, self.fetching, jobs, self.done)
+        plan, remotes, jobs = self.prepared.plan, self.run.remotes, self.run.config.jobs
+        obtain_all(self.tasks, plan, self.place, remotes, self.fetching, jobs, self.done)
 
     def check_outputs(self) -> None:
         """Compare what is at hand with the bytes that the lock has for the same keys.
@@ -190,13 +187,10 @@ class _Work:
         prepared = self.prepared
         lines = prepared.pins.differing(self.done) if prepared.fresh else ()
         if lines and prepared.options.locked:
-            raise IntegrityError(
-                "a package is not reproducible: the lock has other bytes for the same key",
-                place=str(prepared.lock_path),
-                hint="compare both (`buildit show`), or accept the new ones: build without "
-                "--locked",
-                details=lines,
-            )
+            message = "a package is not reproducible: the lock has other bytes for the same key"
+            place = str(prepared.lock_path)
+            hint = "compare both (`buildit show`), or accept the new ones: build without --locked"
+            raise IntegrityError(message, place=place, hint=hint, details=lines)
         for line in lines:
             self.place.report(Notice(f"not reproducible: {line}", warning=True))
 
@@ -277,11 +271,9 @@ class _Work:
             try:
                 output.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(
-                    f"the output directory cannot be made: {error.strerror}",
-                    place=str(output),
-                    hint="name another one with --output",
-                ) from error
+                message = f"the output directory cannot be made: {error.strerror}"
+                hint = "name another one with --output"
+                raise StoreError(message, place=str(output), hint=hint) from error
         for one in wanted:
             # Before the image: a signature that lies there is of other bytes than are about to.
             path = paths[one.format]
@@ -372,8 +364,7 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
             if error.digest in lost:
                 raise
             lost.add(error.digest)
-            say = f"{error.message}, and is fetched or built anew"
-            once(Notice(say, warning=True))
+            once(Notice(f"{error.message}, and is fetched or built anew", warning=True))
         except Vanished as error:
             vanished += 1
             if vanished > MOST_LOSSES:
@@ -400,8 +391,8 @@ def rechecking(
             names |= _made_blobs(artifact)
         for digest in names:
             store.recheck(digest)
-        name = (_input_blobs(plan) | names).get(error.digest, error.what)
-        raise CorruptBlob(error.digest, name) from error
+        named = _input_blobs(plan) | names
+        raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
 
 
 def _made_blobs(artifact: Artifact) -> dict[Digest, str]:
@@ -420,13 +411,10 @@ def _input_blobs(plan: ContainerPlan) -> dict[Digest, str]:
     found = {digest: deb.path.rpartition("/")[2] for digest, deb in _debs(plan).items()}
     for node in plan.tasks:
         found |= dict.fromkeys(node.inputs.blobs, f"a patch or file of {node.label}")
-    for node in plan.tasks:
         found |= {one.digest: f"{one.name} of {node.label}" for one in node.inputs.sources}
     return found
 
 
 def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
-    found = {deb.digest: deb for deb in plan.toolchain.debs}
-    for node in plan.tasks:
-        found |= {deb.digest: deb for deb in node.inputs.debs}
-    return found
+    further = (deb for node in plan.tasks for deb in node.inputs.debs)
+    return {deb.digest: deb for deb in (*plan.toolchain.debs, *further)}

@@ -153,12 +153,10 @@ def _pin_patch(
     try:
         digest = downloads.fetcher().fetch(want)
     except FetchError as error:
-        raise FetchError(
-            f"the patch {patch.written} cannot be fetched",
-            place=patch.place,
-            hint="check its URL and the network; a local copy under patches/ needs neither",
-            details=(error.message, *error.details),
-        ) from error
+        message = f"the patch {patch.written} cannot be fetched"
+        hint = "check its URL and the network; a local copy under patches/ needs neither"
+        details = (error.message, *error.details)
+        raise FetchError(message, place=patch.place, hint=hint, details=details) from error
     raw = downloads.store.read(digest)
     if len(raw) > LARGEST_INPUT:
         raise IntegrityError(f"{patch.written} has {len(raw)} bytes", place=patch.place)
@@ -237,11 +235,9 @@ def _files(directories: tuple[str, ...], store: Store) -> tuple[tuple[FileInput,
                     found[file.path] = file
         except (IntegrityError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error.message
-            raise RecipeError(
-                f"the package's files/ cannot be read: {reason}",
-                place=shown_place(root),
-                hint="make it a directory of regular files that may be read",
-            ) from error
+            message = f"the package's files/ cannot be read: {reason}"
+            hint = "make it a directory of regular files that may be read"
+            raise RecipeError(message, place=shown_place(root), hint=hint) from error
     return tuple(found[path] for path in sorted(found)), looked
 
 
@@ -249,20 +245,17 @@ def _tree(directory: Path, store: Store) -> Iterator[tuple[Path, FileInput | Non
     """Everything below `directory`; None for a directory."""
     if directory.is_symlink():
         # What it leads to is not beside the recipe, and a clone would not have it.
-        raise RecipeError(
-            "files/ is a link", place=shown_place(directory), hint="make it a directory"
-        )
+        message, hint = "files/ is a link", "make it a directory"
+        raise RecipeError(message, place=shown_place(directory), hint=hint)
     with Root.open(directory) as root:
         for path, status in root.walk():
             if stat.S_ISDIR(status.st_mode):
                 yield directory / path, None
                 continue
             if not stat.S_ISREG(status.st_mode):
-                raise RecipeError(
-                    "a package's files/ holds regular files only",
-                    place=shown_place(directory / path),
-                    hint="make links and other nodes in the install step",
-                )
+                message, place = "a package's files/ holds regular files only", directory / path
+                hint = "make links and other nodes in the install step"
+                raise RecipeError(message, place=shown_place(place), hint=hint)
             digest = _keep_file(store, root, path)
             yield directory / path, FileInput(path, bool(status.st_mode & 0o100), digest)
 
@@ -291,10 +284,8 @@ def _canonical_patch(data: bytes, name: str, patch: WantedPatch) -> bytes:
     content = canonical_bytes(parse_patch(data, name, strip=patch.spec.strip))
     got = digest_bytes(content)
     if patch.spec.sha256 is not None and got != patch.spec.sha256:
-        raise IntegrityError(
-            f"{patch.written} is not the patch that was pinned",
-            place=patch.place,
-            hint=f"if you trust it, write sha256: {got}",
-            details=(f"expected canonical sha256:{patch.spec.sha256}", f"got sha256:{got}"),
-        )
+        message = f"{patch.written} is not the patch that was pinned"
+        hint = f"if you trust it, write sha256: {got}"
+        details = (f"expected canonical sha256:{patch.spec.sha256}", f"got sha256:{got}")
+        raise IntegrityError(message, place=patch.place, hint=hint, details=details)
     return content

@@ -32,14 +32,12 @@ from buildit.store.attest import LOCAL
 from buildit.store.names import index_bytes
 from buildit.trust.openpgp import public_key
 
-_PACKAGES = "packages"
-_IMAGES = "container spec and image(s)"
 _LIST_LIMIT = 16 << 20
 _TICK = 0.1
 KEY_WITHIN = 1 << 20
 """Bytes at the beginning of a file in which a private key is looked for."""
 _PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
-_SPEC = ("container.yaml", "buildit.lock", "container.libs")
+_SPEC = ("container.yaml", "buildit.lock", "container.libs", "pkgs", "patches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def publish(
         with remotes.publishing(one) as remote:
             work = _Work(plan, node, keys, emissions, one, remote, remotes)
             blobs, sent = work.packages()
-            progress = _Progress(one.name, _IMAGES, remotes.report)
+            progress = _Progress(one.name, "container spec and image(s)", remotes.report)
             files, more = work.images(progress)
             work.pages(openpgp)
             progress.end(more)
@@ -100,10 +98,8 @@ def targets(remotes: Remotes) -> tuple[Repository, ...]:
         offline = " offline" if remotes.offline else ""
         hint = "leave out --offline"
         if not configured:
-            hint = (
-                "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
-                "user@host/path}, or upload-type: file with a directory"
-            )
+            hint = "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, "
+            hint += "upload-path: user@host/path}, or upload-type: file with a directory"
         what = "no repository of the configuration can be published to"
         raise UsageError(f"{what}{offline}", hint=hint)
     return found
@@ -128,11 +124,9 @@ def check_publishing(
             isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found
         )
         if own and not one.unsigned and remotes.policy.signer().sign is None:
-            raise UsageError(
-                f"what is built here is not signed, and '{one.name}' takes only what is",
-                hint="set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; `ssh-keygen "
-                "-t ed25519` makes one",
-            )
+            message = f"what is built here is not signed, and '{one.name}' takes only what is"
+            hint = "set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; "
+            raise UsageError(message, hint=f"{hint}`ssh-keygen -t ed25519` makes one")
         if keys is None:
             with remotes.publishing(one):
                 pass  # it can be reached, and written
@@ -149,13 +143,11 @@ def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
     for name, path in spec_files(plan):
         with path.open("rb") as stream:
             if _PRIVATE_KEY.search(stream.read(KEY_WITHIN)):
-                raise UsageError(
-                    f"{name} holds a private key, which would be published to "
-                    f"'{repository.name}' with the images",
-                    place=str(path),
-                    hint="mount it where the container runs; or, where only friends can read "
-                    "the binhost, write `secrets: yes` at the repository",
-                )
+                public = f"would be published to '{repository.name}' with the images"
+                hint = "mount it where the container runs; or, where only friends can read "
+                hint += "the binhost, write `secrets: yes` at the repository"
+                message = f"{name} holds a private key, which {public}"
+                raise UsageError(message, place=str(path), hint=hint)
 
 
 def built_keys(
@@ -174,11 +166,8 @@ def built_keys(
             return found.artifact
         if found.unread is not None:
             raise found.unread
-        raise UsageError(
-            f"{node.label} is not in the store",
-            place=plan.directory,
-            hint=f"build it first: buildit {plan.directory}",
-        )
+        hint = f"build it first: buildit {plan.directory}"
+        raise UsageError(f"{node.label} is not in the store", place=plan.directory, hint=hint)
 
     members = closure(plan.roots, node, at_hand, views_of(plan.tasks)).members
     others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
@@ -207,42 +196,36 @@ class _Work:
     remotes: Remotes
 
     @property
-    def folder(self) -> str:
-        return f"containers/{self.plan.name}"
-
-    @property
-    def title(self) -> str:
+    def place(self) -> str:
+        """Where the container's spec lies; its list and its entry are beside it."""
         plan = self.plan
-        return f"{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
+        return f"containers/{plan.name}/{plan.name}-{plan.version}-{plan.os}-{plan.arch}"
 
     def packages(self) -> tuple[int, int]:
         """Counts of the blobs and of the bytes that were sent."""
-        remotes, repository = self.remotes, self.repository
-        progress = _Progress(repository.name, _PACKAGES, remotes.report)
+        remotes, name, policy = self.remotes, self.repository.name, self.remotes.policy
+        progress = _Progress(name, "packages", remotes.report)
         push = Push(
-            remotes.store,
-            self.remote,
-            remotes.policy.accepting(),
-            repository.unsigned,
-            remotes.policy.signer(),
+            *(remotes.store, self.remote, policy.accepting(), self.repository.unsigned),
+            policy.signer(),
             # layers lie plain in a directory of this machine
             compressed=not isinstance(self.remote.address, Directory),
             progress=progress,
-            believed=remotes.policy.doubts,
+            believed=policy.doubts,
         )
         done = push(self.keys, tuple(dict.fromkeys(_inputs(self.plan))))
         for path in done.differs:
             what = f"{path} differs from what was published before: the build is not reproducible"
-            remotes.report(Notice(f"{repository.name}: {what}", warning=True))
+            remotes.report(Notice(f"{name}: {what}", warning=True))
         progress.end(done.sent)
         return done.blobs, done.sent
 
     def images(self, progress: _Progress) -> tuple[int, int]:
         """Counts of the files and of the bytes that were sent."""
-        plan, views, folder = self.plan, self.remote, self.folder
-        files = {f"{folder}/{self.title}/{name}": path for name, path in spec_files(plan)}
+        plan, views, listed = self.plan, self.remote, f"{self.place}.json"
+        files = {f"{self.place}/{name}": path for name, path in spec_files(plan)}
+        folder = f"containers/{plan.name}"
         files |= {f"{folder}/{name}": path for name, path in image_files(self.emissions)}
-        listed = f"{folder}/{self.title}.json"
         facts = {
             name: {"sha256": digest_file(path), "size": path.stat().st_size}
             for name, path in sorted(files.items())
@@ -265,20 +248,20 @@ class _Work:
             "packages": sorted(keys),
             "version": plan.version,
         }
-        self._list(listed, canonical(content))
+        self._view(listed, canonical(content))
         return len(new), sent
 
     def pages(self, openpgp: str) -> None:
         """The entry of the container, the OpenPGP key, and then what people and discovery read."""
         plan, emissions = self.plan, self.emissions
         made = container_entry(plan, self.node, self.remotes.store, emissions, flags_of(plan))
-        self._list(f"{self.folder}/{self.title}{ENTRY_SUFFIX}", index_bytes(made))
+        self._view(f"{self.place}{ENTRY_SUFFIX}", index_bytes(made))
         if openpgp and emissions:
-            self._list(PUBKEYS_FILE, public_key(openpgp))
+            self._view(PUBKEYS_FILE, public_key(openpgp))
         names = {node.name for node in plan.tasks}
         refresh_pages(self.remote, site_of(self.repository), names)
 
-    def _list(self, name: str, content: bytes) -> None:
+    def _view(self, name: str, content: bytes) -> None:
         if self.remote.read([name], _LIST_LIMIT)[0] != content:
             self.remote.write(name, content)
 
@@ -303,10 +286,7 @@ def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
     """The files that define a container, by their path in its directory: its own, the packages
     beside it, and what it copies into the image. Links are left out."""
     root = Path(plan.directory)
-    places = [root / name for name in _SPEC]
-    places += [root / "pkgs", root / "patches"]
-    places += [root / step.src for step in plan.takes]
-    for place in dict.fromkeys(places):
+    for place in dict.fromkeys(root / name for name in (*_SPEC, *(s.src for s in plan.takes))):
         found = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in found:
             if path.is_file() and not path.is_symlink() and path.is_relative_to(root):

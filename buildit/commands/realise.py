@@ -15,19 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from buildit import events
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
-from buildit.events import (
-    BuildFailed,
-    Building,
-    Built,
-    Missing,
-    Notice,
-    Planned,
-    Recalled,
-    Reporter,
-    Reused,
-)
 from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
@@ -87,10 +77,9 @@ class Tasks(Mapping[BuildKey, Task]):
             IntegrityError: it is neither in the plan nor of its toolchain.
         """
         if key not in self:
-            raise IntegrityError(
-                f"an artifact names the provider {key[:12]}, which is not in the plan",
-                hint="build it again: `buildit store verify`, then the same command",
-            )
+            message = f"an artifact names the provider {key[:12]}, which is not in the plan"
+            hint = "build it again: `buildit store verify`, then the same command"
+            raise IntegrityError(message, hint=hint)
         return self[key]
 
 
@@ -150,7 +139,6 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
 def realise(
     nodes: Mapping[BuildKey, Task],
     roots: tuple[OutputRef, ...],
-    *,
     find: Find,
     prepare: Prepare,
     executor: Executor,
@@ -171,15 +159,6 @@ def realise(
     while True:
         look_around(nodes, roots, find, state, views)
         stale = {key for key, artifact in state.found.items() if not agrees(artifact, state.found)}
-        if not stale:
-            if _cut_off_all(nodes, state, cut_off):
-                continue  # what was found may need others than what was missing
-            if not state.missing:
-                return state.found
-            ordered = tuple(node for key, node in nodes.items() if key in state.missing)
-            prepare(ordered)
-            _make_all(ordered, state, executor)
-            continue
         for key in stale:
             del state.found[key]
             # Another builder's statement may fit what is at hand; the next look asks once more.
@@ -188,6 +167,13 @@ def realise(
                 state.found[key] = other
             else:
                 state.missing.add(key)
+        if stale or _cut_off_all(nodes, state, cut_off):
+            continue  # what was found may need others than what was missing
+        if not state.missing:
+            return state.found
+        ordered = tuple(node for key, node in nodes.items() if key in state.missing)
+        prepare(ordered)
+        _make_all(ordered, state, executor)
 
 
 def _cut_off_all(nodes: Mapping[BuildKey, Task], state: LookedUp, cut_off: Find) -> bool:
@@ -208,12 +194,9 @@ def _make_all(ordered: tuple[Task, ...], state: LookedUp, executor: Executor) ->
     from graphlib import TopologicalSorter
 
     wanted = {task.key: task for task in ordered}
-    sorter = TopologicalSorter(
-        {
-            key: [d.key for d in task.inputs.dependencies if d.key in wanted]
-            for key, task in wanted.items()
-        }
-    )
+    sorter: TopologicalSorter[BuildKey] = TopologicalSorter()
+    for task in ordered:
+        sorter.add(task.key, *(d.key for d in task.inputs.dependencies if d.key in wanted))
     sorter.prepare()
     failure: BaseException | None = None
     running: dict[Future[Artifact], BuildKey] = {}
@@ -267,24 +250,20 @@ def obtain_all(
     def prepare(missing: tuple[Task, ...]) -> None:
         builds = sum(kind_of(task).builds for task in missing)
         reused = len(ways.labels) - sum(task.key in ways.labels for task in missing)
-        place.report(Planned(reused, builds, len(missing) - builds))
+        place.report(events.Planned(reused, builds, len(missing) - builds))
         fetching().bring(missing, plan.toolchain)
 
     with Threads(ways.make, jobs) as executor:
-        realise(
-            tasks,
-            plan.roots,
-            find=ways.find,
-            cut_off=ways.cut_off,
-            prepare=prepare,
-            executor=executor,
-            done=done,
-            views=views_of(plan.tasks),
-        )
+        views = views_of(plan.tasks)
+        realise(tasks, plan.roots, ways.find, prepare, executor, ways.cut_off, done, views)
 
 
 def place_of(
-    plan: ContainerPlan, store: Store, limits: Limits, report: Reporter, stop: threading.Event
+    plan: ContainerPlan,
+    store: Store,
+    limits: Limits,
+    report: events.Reporter,
+    stop: threading.Event,
 ) -> BuildPlace:
     """Where the tasks of a plan are made; what the .debs have is read once, where it is needed."""
     lock = threading.Lock()
@@ -340,7 +319,7 @@ class _Ways:
             store.pin([task.key])
         found = examine(store, task.key, suits, policy.doubts)
         if isinstance(found, Found):
-            report(Reused(task.key, task.label, LOCAL_STORE))
+            report(events.Reused(task.key, task.label, LOCAL_STORE))
             return found.artifact
         for host in self.remotes.binhosts():
             try:
@@ -351,20 +330,16 @@ class _Ways:
                 continue  # the binhost said why
             if artifact is not None:
                 policy.keep_agreement(artifact)
-                report(Reused(task.key, task.label, f"'{host.name}'"))
+                report(events.Reused(task.key, task.label, f"'{host.name}'"))
                 return artifact
-        report(Missing(task.key, task.label))
+        report(events.Missing(task.key, task.label))
         if kind_of(task).builds and not self._told:
+            from buildit.remote.binhost.nearby import untrusted_builds
+
             self._told = True
-            self._tell_of_others(task)
+            for one in untrusted_builds(task, self.remotes.binhosts()):
+                report(events.Notice(f"{task.label}: {one}", warning=True))
         return None
-
-    def _tell_of_others(self, task: Task) -> None:
-        """Say that a binhost has what is about to be built, by a builder who is not trusted."""
-        from buildit.remote.binhost.nearby import untrusted_builds
-
-        for one in untrusted_builds(task, self.remotes.binhosts()):
-            self.place.report(Notice(f"{task.label}: {one}", warning=True))
 
     def cut_off(self, task: Task, at_hand: AtHand) -> Artifact | None:
         """An artifact whose dependencies had other keys and the same bytes, said of this task's
@@ -375,11 +350,9 @@ class _Ways:
 
         binhosts = self.remotes.binhosts()
         sources = Repetitions(self.place.store, binhosts, self.remotes.policy.doubts)
-        found = cut_off(task, at_hand, sources, self._repeat)
-        if found is None:
-            return None
-        artifact, origin = found
-        self.place.report(Recalled(task.key, task.label, origin))
+        artifact, origin = cut_off(task, at_hand, sources, self._repeat) or (None, "")
+        if artifact is not None:
+            self.place.report(events.Recalled(task.key, task.label, origin))
         return artifact
 
     def _repeat(self, artifact: Artifact, found: Found) -> None:
@@ -406,7 +379,7 @@ class _Ways:
             # `pid 123 start 456`; nothing where the holder is just about to write it.
             pid = holder.split()[1:2]
             who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
-            report(Notice(f"{task.label}: waiting for {who}, which builds it"))
+            report(events.Notice(f"{task.label}: waiting for {who}, which builds it"))
 
         def suits(artifact: Artifact) -> str | None:
             return None if agrees(artifact, at_hand) else "another"
@@ -418,7 +391,7 @@ class _Ways:
             found = self.cut_off(task, at_hand)
             if found is not None:
                 return found
-            report(Building(task.key, task.label, reason(task, store, self.labels)))
+            report(events.Building(task.key, task.label, reason(task, store, self.labels)))
             started = time.monotonic()
             try:
                 artifact = make_task(task, at_hand, place)
@@ -427,13 +400,13 @@ class _Ways:
             except (Interrupted, CorruptBlob, Vanished):
                 raise
             except BuilditError as error:
-                report(BuildFailed(task.key, task.label, error.message))
+                report(events.BuildFailed(task.key, task.label, error.message))
                 raise
-            report(Built(task.key, task.label, time.monotonic() - started))
+            report(events.Built(task.key, task.label, time.monotonic() - started))
             return artifact
 
 
-def keep(artifact: Artifact, store: Store, policy: Policy, report: Reporter) -> None:
+def keep(artifact: Artifact, store: Store, policy: Policy, report: events.Reporter) -> None:
     """Commit an artifact under the user's own key, and say where it differs from before."""
     from buildit.store.artifacts import commit, read_statement
 
@@ -445,4 +418,4 @@ def keep(artifact: Artifact, store: Store, policy: Policy, report: Reporter) -> 
     if claim(before) != claim(artifact):
         whose = "this machine" if signer.builder == LOCAL else signer.builder[:12]
         what = f"its outputs differ from those that {whose} built before"
-        report(Notice(f"{artifact.name} is not reproducible: {what}", warning=True))
+        report(events.Notice(f"{artifact.name} is not reproducible: {what}", warning=True))

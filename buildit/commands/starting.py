@@ -116,11 +116,10 @@ def check_starts(
     if problem:
         near = _alike(tree, program) if tree.file(program) is None else ()
         there = f" ({', '.join(near)} is there)" if near else ""
+        hint = f"correct `exec`{there}, or add the package that brings what is missing: "
+        hint += "`- package: {debian: NAME}`"
         raise RecipeError(
-            f"the image runs {program}, but {problem}",
-            place=place or None,
-            hint=f"correct `exec`{there}, or add the package that brings what is missing: "
-            "`- package: {debian: NAME}`",
+            f"the image runs {program}, but {problem}", place=place or None, hint=hint
         )
 
 
@@ -163,16 +162,13 @@ class _Start:
         reason, _ = fault(head)
         if reason:
             return reason
-        for name in interpreters(head):
-            started = self._searched(name) if self._is_sought(head, name) else name
+        for number, name in enumerate(interpreters(head)):
+            written = name.encode("utf-8", "surrogateescape") in head
+            started = name if written or not number else self._searched(name)  # env has a PATH
             problem = self.problem(started, depth + 1)
             if problem and f"path:{name}" not in self.waived:
                 return problem if depth else f"its interpreter {name} cannot be started: {problem}"
         return ""
-
-    def _is_sought(self, head: bytes, name: str) -> bool:
-        """Whether env looks for a program in PATH."""
-        return name != interpreters(head)[0] and name.encode("utf-8", "surrogateescape") not in head
 
     def _searched(self, name: str) -> str:
         base = posixpath.basename(name)
