@@ -2,7 +2,7 @@
 
 Files are known by magic, never by name or mode. Only program headers count, as for the loader; a
 file that says it is ELF and is cut off or contradicts itself raises `MalformedElf`, nothing else.
-Layouts: System V ABI (gABI) chapters 4 and 5; LSB for version needs; UAPI "ELF dlopen metadata".
+Layouts: System V ABI (gABI) chapters 4 and 5; UAPI "ELF dlopen metadata".
 
 Rules of ld.so(8) and of glibc's elf/dl-load.c: a library that is loaded already, by its name or
 soname, is not looked for again; DT_RUNPATH of a file holds for what this file itself needs, and
@@ -17,7 +17,7 @@ import posixpath
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from buildit.model.platform import Platform
@@ -26,12 +26,11 @@ ELF_MAGIC = b"\x7fELF"
 
 _LOAD, _DYNAMIC, _INTERP, _NOTE = 1, 2, 3, 4
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME = 1, 5, 10, 14
-_DT_RPATH, _DT_RUNPATH, _DT_VERNEED, _DT_VERNEEDNUM = 15, 29, 0x6FFFFFFE, 0x6FFFFFFF
+_DT_RPATH, _DT_RUNPATH = 15, 29
 _NOBITS = 8
 _FDO_DLOPEN = 0x407C0C0A
 _MOST = 16 << 20  # bytes of a string table or a note; glibc's largest is 30 KiB
 _MOST_HEADERS = 4096
-_MOST_VERSIONS = 16_384
 _LONGEST_TEXT = 16_384  # a DT_RUNPATH may be long
 
 
@@ -68,24 +67,13 @@ def machine_of(platform: Platform) -> Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class DlopenNote:
-    """Libraries that the program may load at run time: any of `sonames` will do.
-
-    `priority` is `required`, `recommended` or `suggested`.
-    """
-
-    sonames: tuple[str, ...]
-    priority: str
-    feature: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Elf:
     """`runpath` holds the directories of DT_RUNPATH, or of DT_RPATH where there is none.
 
     `type` is e_type: 1 relocatable, 2 a program at a fixed address, 3 a library or any program.
     `inherited` says that it is DT_RPATH, which holds for what the file loads, too (ld.so(8)).
-    `versions` maps a needed library to the symbol versions wanted of it.
+    `dlopen` are the libraries that its notes require at run time: any of the sonames of each will
+    do.
     """
 
     machine: Machine
@@ -95,8 +83,7 @@ class Elf:
     runpath: tuple[str, ...] = ()
     inherited: bool = False
     interp: str = ""
-    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    dlopen: tuple[DlopenNote, ...] = ()
+    dlopen: tuple[tuple[str, ...], ...] = ()
 
 
 class _Segment(NamedTuple):
@@ -226,7 +213,6 @@ def _dynamic(file: _File, segments: tuple[_Segment, ...], elf: Elf) -> Elf:
         needed=tuple(_text(strings, at) for at in needed),
         runpath=tuple(filter(None, _text(strings, paths).split(":"))) if paths is not None else (),
         inherited=paths is not None and _DT_RUNPATH not in single,
-        versions=_versions(file, segments, single, strings),
     )
 
 
@@ -244,39 +230,7 @@ def _text(table: bytes, at: int) -> str:
     return table[at:end].decode("utf-8", "surrogateescape")
 
 
-def _versions(
-    file: _File, segments: tuple[_Segment, ...], single: dict[int, int], strings: bytes
-) -> dict[str, tuple[str, ...]]:
-    """`.gnu.version_r` (LSB Core, 10.7.5): a chain of libraries, each with a chain of versions."""
-    if _DT_VERNEED not in single:
-        return {}
-    offset = _offset(segments, single[_DT_VERNEED])
-    versions: dict[str, tuple[str, ...]] = {}
-    total = 0
-    for _ in range(single.get(_DT_VERNEEDNUM, 0)):
-        _, count, name, first, following = file.unpack("HHIII", file.read(offset, 16))
-        total += 1 + count
-        if total > _MOST_VERSIONS:
-            raise MalformedElf(f"more than {_MOST_VERSIONS} versions")
-        versions[_text(strings, name)] = _chain(file, offset + first, count, strings)
-        if following == 0:
-            break
-        offset += following
-    return versions
-
-
-def _chain(file: _File, at: int, count: int, strings: bytes) -> tuple[str, ...]:
-    names = []
-    for _ in range(count):
-        _, _, _, version, step = file.unpack("IHHII", file.read(at, 16))
-        names.append(_text(strings, version))
-        if step == 0:
-            break
-        at += step
-    return tuple(sorted(names))
-
-
-def _dlopen_notes(file: _File, segments: tuple[_Segment, ...]) -> Iterator[DlopenNote]:
+def _dlopen_notes(file: _File, segments: tuple[_Segment, ...]) -> Iterator[tuple[str, ...]]:
     for segment in segments:
         if segment.kind != _NOTE or segment.size == 0:
             continue
@@ -289,7 +243,7 @@ def _dlopen_notes(file: _File, segments: tuple[_Segment, ...]) -> Iterator[Dlope
             at = start + (size + 3 & ~3)
 
 
-def _dlopen_features(raw: bytes) -> Iterator[DlopenNote]:
+def _dlopen_features(raw: bytes) -> Iterator[tuple[str, ...]]:
     try:
         features = json.loads(raw.rstrip(b"\0"))
     except (ValueError, RecursionError):
@@ -297,9 +251,8 @@ def _dlopen_features(raw: bytes) -> Iterator[DlopenNote]:
     for feature in features if isinstance(features, list) else [features]:
         match feature:
             case {"soname": [str(), *_] as sonames, **rest}:
-                names = tuple(name for name in sonames if isinstance(name, str))
-                priority = str(rest.get("priority", "recommended"))
-                yield DlopenNote(names, priority, str(rest.get("feature", "")))
+                if rest.get("priority") == "required":
+                    yield tuple(name for name in sonames if isinstance(name, str))
             case _:
                 raise MalformedElf("a dlopen note without sonames")
 

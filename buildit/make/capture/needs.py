@@ -18,6 +18,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -48,14 +49,10 @@ _MERGED = {top: f"usr/{top}" for top in TOPS}  # links that a package may take f
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the content of one file says: its first bytes, and the file as ELF.
-
-    `malformed` says why it is none although it begins so.
-    """
+    """What the content of one file says: its first bytes, and the file as ELF; None: malformed."""
 
     head: bytes
     elf: Elf | None = None
-    malformed: str = ""
 
 
 def looks(entries: Iterable[Entry], open_: Open) -> dict[str, Look]:
@@ -66,13 +63,10 @@ def looks(entries: Iterable[Entry], open_: Open) -> dict[str, Look]:
             continue
         with open_(entry) as stream:
             head = stream.read(LINE_BYTES)
-            if head.startswith(ELF_MAGIC):
-                try:
-                    found[entry.path] = Look(head, read_elf(stream))
-                except MalformedElf as error:
-                    found[entry.path] = Look(head, malformed=str(error))
-            elif is_meant(head) or head.startswith(AR_MAGIC):
+            if head.startswith((ELF_MAGIC, AR_MAGIC)) or is_meant(head):
                 found[entry.path] = Look(head)
+                with suppress(MalformedElf):
+                    found[entry.path] = Look(head, read_elf(stream))
     return found
 
 
@@ -85,22 +79,12 @@ def library_directories(platform: Platform) -> tuple[str, ...]:
 class Needs:
     """`wanted` maps each need to the files that have it, all sorted bytewise.
 
-    `directories` maps a need to private directories (DT_RUNPATH) in which it may lie too.
-    `foreign` are ELF files that do not run on the target, with the reason; they need nothing.
-    `versions` maps a library to the symbol versions wanted of it. `dlopen` are the sonames of
-    recommended and suggested notes, which are no needs.
+    `directories` maps a need to private directories (DT_RUNPATH) in which it may lie too. ELF files
+    that do not run on the target need nothing.
     """
 
     wanted: Mapping[str, tuple[str, ...]]
     directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    foreign: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    dlopen: tuple[str, ...] = ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What `model.artifact.Output.needs` holds."""
-        return tuple(self.wanted)
 
 
 def is_kernels(path: str) -> bool:
@@ -163,10 +147,9 @@ def needs_of(entries: Iterable[Entry], looked: Mapping[str, Look], platform: Pla
                 scan.want(f"path:/{resolved}", entry.path)
         elif entry.kind is Kind.FILE and entry.path in looked:
             scan.file(entry, looked[entry.path])
-    scan.libraries()
-    foreign, dlopen = dict(sorted(scan.foreign.items())), tuple(sorted(scan.dlopen))
-    wanted, directories, versions = map(_sorted, (scan.wanted, scan.directories, scan.versions))
-    return Needs(wanted, directories, foreign, versions, dlopen)
+    for lacking in unmet(scan.elves, scan.found, library_directories(platform)):
+        scan.want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
+    return Needs(_sorted(scan.wanted), _sorted(scan.directories))
 
 
 _Sets = dict[str, set[str]]
@@ -178,15 +161,12 @@ def _sorted(found: _Sets) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """What was found so far, as in `Needs`."""
+    """What was found so far, as in `Needs`, and the ELF files of the target by their paths."""
 
     listing: Listing
     platform: Platform
     wanted: _Sets = field(default_factory=dict)
     directories: _Sets = field(default_factory=dict)
-    foreign: dict[str, str] = field(default_factory=dict)
-    versions: _Sets = field(default_factory=dict)
-    dlopen: set[str] = field(default_factory=set)
     elves: dict[str, Elf] = field(default_factory=dict)
 
     def want(self, need: str, path: str, directories: tuple[str, ...] = ()) -> None:
@@ -197,26 +177,13 @@ class _Scan:
             self.directories.setdefault(need, set()).update(directories)
 
     def file(self, entry: Entry, look: Look) -> None:
-        if look.malformed:
-            self.foreign[entry.path] = f"malformed: {look.malformed}"
-        elif look.elf is not None and look.elf.machine != machine_of(self.platform):
-            self.foreign[entry.path] = str(look.elf.machine)
-        elif look.elf is not None:
+        if look.elf is not None and look.elf.machine == machine_of(self.platform):
             self._elf(entry.path, look.elf)
         elif look.head.startswith(b"#!") and entry.mode & 0o111:
             for program in interpreters(look.head):
                 self.want(f"path:{program}", entry.path)
 
-    def libraries(self) -> None:
-        """The libraries that the loader would look for in vain, and the versions wanted of them."""
-        for lacking in unmet(self.elves, self._found, library_directories(self.platform)):
-            self.want(f"soname:{lacking.soname}", lacking.path, lacking.directories)
-        for elf in self.elves.values():
-            for library, versions in elf.versions.items():
-                if f"soname:{library}" in self.wanted:
-                    self.versions.setdefault(library, set()).update(versions)
-
-    def _found(self, path: str) -> str | None:
+    def found(self, path: str) -> str | None:
         given = self.listing.gives(f"path:/{path}", self.platform)
         return self.listing.resolved(path) if given else None
 
@@ -228,14 +195,10 @@ class _Scan:
                 self.want(f"path:{expanded_path(path, name) or name}", path)
         if elf.interp:
             self.want(f"interp:{elf.interp}", path)
-        for note in elf.dlopen:
-            needs = (f"soname:{name}" for name in note.sonames)
-            if any(self.listing.gives(need, self.platform, directories) for need in needs):
-                continue
-            if note.priority == "required":
-                self.want(f"soname:{note.sonames[0]}", path, directories)
-            else:
-                self.dlopen.update(note.sonames)
+        for sonames in elf.dlopen:
+            needs = [f"soname:{name}" for name in sonames]
+            if not any(self.listing.gives(need, self.platform, directories) for need in needs):
+                self.want(needs[0], path, directories)
 
 
 @dataclass(frozen=True, slots=True)

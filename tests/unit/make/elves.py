@@ -15,7 +15,6 @@ def elf(
     runpath: str = "",
     rpath: str = "",
     interp: str = "",
-    versions: dict[str, tuple[str, ...]] | None = None,
     dlopen: object = None,
     wide: bool = True,
     little: bool = True,
@@ -36,14 +35,6 @@ def elf(
     tags += [(14, text(soname))] if soname else []
     tags += [(29, text(runpath))] if runpath else []
     tags += [(15, text(rpath))] if rpath else []
-    verneed = b""
-    chain = list((versions or {}).items())
-    for i, (library, names) in enumerate(chain):
-        following = 0 if i == len(chain) - 1 else 16 + 16 * len(names)
-        verneed += struct.pack(end + "HHIII", 1, len(names), text(library), 16, following)
-        for j, name in enumerate(names):
-            step = 0 if j == len(names) - 1 else 16
-            verneed += struct.pack(end + "IHHII", 0, 0, 2, text(name), step)
     note = b""
     if dlopen is not None:
         raw = json.dumps(dlopen).encode() + b"\0"
@@ -54,12 +45,11 @@ def elf(
     at = header_size + entry * count
     places = {}
     body = b""
-    for name, part in (("strings", strings), ("verneed", verneed), ("note", note),
+    for name, part in (("strings", strings), ("note", note),
                        ("interp", interp.encode() + b"\0")):  # fmt: skip
         places[name] = at + len(body)
         body += part
     tags += [(5, base + places["strings"]), (10, len(strings))]
-    tags += [(0x6FFFFFFE, base + places["verneed"]), (0x6FFFFFFF, len(chain))] if chain else []
     dynamic = b"".join(struct.pack(end + word * 2, *tag) for tag in (*tags, (0, 0)))
     places["dynamic"] = at + len(body)
     body += dynamic
