@@ -10,27 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from buildit.errors import RecipeError
+from buildit.model import condition, use
 from buildit.model.atom import Atom
-from buildit.model.condition import (
-    Requirement,
-    check_flags,
-    check_required,
-    holds,
-    parse_condition,
-    parse_required,
-)
 from buildit.model.globs import path_matcher
 from buildit.model.plan import Group, User
-from buildit.model.use import (
-    Flag,
-    FlagLayer,
-    FlagValue,
-    Setting,
-    assignment_text,
-    declare,
-    flag_values,
-    resolve_flags,
-)
 from buildit.model.words import name_of
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
@@ -77,7 +60,7 @@ class Evaluated:
     """A package ready to be identified: only digests of files are still to be taken."""
 
     package: Package
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, use.Setting]
     sources: tuple[WantedSource, ...]
     patches: tuple[WantedPatch, ...]
     wanted: tuple[WantedPackage, ...]
@@ -89,16 +72,16 @@ class Evaluated:
     groups: tuple[Group, ...]
 
     @property
-    def flags(self) -> Mapping[str, FlagValue]:
-        return flag_values(self.settings)
+    def flags(self) -> Mapping[str, use.FlagValue]:
+        return use.flag_values(self.settings)
 
     def enabled(self) -> str:
         """The value of `USE`: enabled flags and choices, sorted, separated by blanks."""
-        on = (assignment_text(name, value) for name, value in self.flags.items() if value)
+        on = (use.assignment_text(name, value) for name, value in self.flags.items() if value)
         return " ".join(sorted(word.removeprefix("+") for word in on))
 
     def flag_texts(self) -> tuple[str, ...]:
-        return tuple(sorted(assignment_text(n, v) for n, v in self.flags.items()))
+        return tuple(sorted(use.assignment_text(n, v) for n, v in self.flags.items()))
 
 
 def written_at(node: Node, *path: str | int) -> str:
@@ -106,7 +89,7 @@ def written_at(node: Node, *path: str | int) -> str:
     return str(follow(node, path)[0].place)
 
 
-def declared_flags(package: Package) -> Mapping[str, Flag]:
+def declared_flags(package: Package) -> Mapping[str, use.Flag]:
     """The flags that a package declares.
 
     Raises:
@@ -114,7 +97,7 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
     """
     flags = []
     for name, spec in package.recipe.use.items():
-        default: FlagValue = spec.default
+        default: use.FlagValue = spec.default
         if not spec.choices:
             if spec.default not in ("on", "off"):
                 message = f"the default of flag {name!r} is {spec.default!r}"
@@ -123,11 +106,11 @@ def declared_flags(package: Package) -> Mapping[str, Flag]:
                 raise RecipeError(message, place=place, hint=hint)
             default = spec.default == "on"
         place = written_at(package.node, "use", name)
-        flags.append(Flag(name, default, spec.choices, spec.description, place))
-    return declare(flags)
+        flags.append(use.Flag(name, default, spec.choices, spec.description, place))
+    return use.declare(flags)
 
 
-def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
+def evaluate(package: Package, layers: tuple[use.FlagLayer, ...]) -> Evaluated:
     """Decide every condition of the package under its own layers and then `layers`.
 
     Raises:
@@ -135,11 +118,12 @@ def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
         UnsatisfiableError: the flags break a rule of required-use.
     """
     declared = declared_flags(package)
-    settings = resolve_flags(package.name, declared, _ordered(package.layers, layers))
+    ordered = sorted((*package.layers, *layers), key=lambda layer: _LATE.get(layer.name, 0))
+    settings = use.resolve_flags(package.name, declared, tuple(ordered))
     choices = {name: flag.choices for name, flag in declared.items()}
     recipe = package.recipe
-    reading = _Reading(package, recipe, choices, flag_values(settings))
-    check_required(package.name, tuple(reading.requirements()), declared, settings)
+    reading = _Reading(package, recipe, choices, use.flag_values(settings))
+    condition.check_required(package.name, tuple(reading.requirements()), declared, settings)
     steps = {phase: getattr(recipe.steps, phase) for phase in Phase}
     return Evaluated(
         package=package,
@@ -174,11 +158,8 @@ def evaluate(package: Package, layers: tuple[FlagLayer, ...]) -> Evaluated:
     )
 
 
-def _ordered(own: tuple[FlagLayer, ...], given: tuple[FlagLayer, ...]) -> tuple[FlagLayer, ...]:
-    """DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
-    last = ("use", "command line")
-    first = (layer for each in (own, given) for layer in each if layer.name not in last)
-    return (*first, *(layer for name in last for layer in (*own, *given) if layer.name == name))
+_LATE = {"use": 1, "command line": 2}
+"""DESIGN §2.2: base chain, config, container, the embedded package's `use`, command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,22 +169,22 @@ class _Reading:
     package: Package
     recipe: Recipe
     choices: Mapping[str, tuple[str, ...]]
-    flags: Mapping[str, FlagValue]
+    flags: Mapping[str, use.FlagValue]
 
     def place(self, *path: str | int) -> str:
         return written_at(self.package.node, *path)
 
     def hold(self, text: str, *path: str | int) -> bool:
-        rule = parse_condition(text, place=self.place(*path))
-        check_flags(rule, self.choices, place=self.place(*path))
-        return holds(rule, self.flags)
+        rule = condition.parse_condition(text, place=self.place(*path))
+        condition.check_flags(rule, self.choices, place=self.place(*path))
+        return condition.holds(rule, self.flags)
 
-    def requirements(self) -> Iterator[Requirement]:
+    def requirements(self) -> Iterator[condition.Requirement]:
         for number, value in enumerate(self.recipe.required_use):
             place = self.place("required-use", number)
-            rule = parse_required(value, place=place)
-            check_flags(rule, self.choices, place=place)
-            yield Requirement(rule, place)
+            rule = condition.parse_required(value, place=place)
+            condition.check_flags(rule, self.choices, place=place)
+            yield condition.Requirement(rule, place)
 
     def sources(self) -> Iterator[WantedSource]:
         for number, spec in enumerate(self.recipe.sources):

@@ -133,10 +133,8 @@ def read_record(text: str) -> BuildInputs:
             raise ValueError(f"scheme {scheme!r}, type {kind!r}")
         found: BuildInputs = _read(BuildInputs, data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"not a build record that this buildit can build: {error}",
-            hint="plan it again with this buildit",
-        ) from error
+        message = f"not a build record that this buildit can build: {error}"
+        raise IntegrityError(message, hint="plan it again with this buildit") from error
     return found
 
 
@@ -194,9 +192,8 @@ def deb_record(
     `toolchain` and `beside` are where the providers of what it needs are looked for. `without` are
     the globs of what is left out of it; their order does not count.
     """
-    left_out = {"without": sorted(set(without))} if without else {}
     return {
-        **left_out,
+        **({"without": sorted(set(without))} if without else {}),
         "scheme": SCHEME,
         "type": DEBIAN,
         "sha256": sha256,

@@ -100,9 +100,7 @@ def resolve(
     asked = tuple(sorted(settled, key=lambda demand: demand.order))
     offer = _Offer(packages, flags, preferred)
     straight = _straight(asked, offer)
-    if straight is not None:
-        return straight
-    return _newest(asked, offer, _searched(asked, offer))
+    return straight or _newest(asked, offer, _searched(asked, offer))
 
 
 @dataclass(slots=True)
@@ -392,20 +390,15 @@ def _impossible(roots: tuple[Demand, ...], offer: _Offer, causes: Causes) -> Uns
         named = [v for v in known if all(d.atom.matches_version(name, v) for d in asked)]
         if not named:
             at_hand = f"versions at hand: {', '.join(map(str, known))}"
-            return UnsatisfiableError(
-                f"no version of {name} is what every dependent asks for",
-                place=asked[-1].place,
-                hint=f"{change}; {at_hand}" if change else at_hand,
-                details=tuple(str(demand) for demand in asked if demand.atom.version),
-            )
+            hint = f"{change}; {at_hand}" if change else at_hand
+            details = tuple(str(demand) for demand in asked if demand.atom.version)
+            what = f"no version of {name} is what every dependent asks for"
+            return UnsatisfiableError(what, place=asked[-1].place, hint=hint, details=details)
         if next(offer.fitting(name, asked), None) is None:
             return _unset(asked, offer.evaluated(name, named[0], asked[0].place), change)
-    return UnsatisfiableError(
-        f"the demands on {' and '.join(by_name)} exclude each other",
-        place=demands[-1].place,
-        hint=change or "loosen one of the demands",
-        details=tuple(map(str, demands)),
-    )
+    what = f"the demands on {' and '.join(by_name)} exclude each other"
+    hint, details = change or "loosen one of the demands", tuple(map(str, demands))
+    return UnsatisfiableError(what, place=demands[-1].place, hint=hint, details=details)
 
 
 def _change(roots: tuple[Demand, ...], offer: _Offer, causes: Collection[Demand]) -> str:
@@ -428,27 +421,17 @@ def _unset(demands: Sequence[Demand], evaluated: Evaluated, change: str) -> Unsa
     demand = next(one for one in demands if one.atom.refusal(flags) is not None)
     name, asker = demand.name, ("the container", *demand.chain)[-1]
     remedy = _remedy(name, demand.atom, settings)
-    origins = (
-        f"{dep.flag}: {settings[dep.flag].origin}"
-        for dep in demand.atom.use
-        if dep.flag in settings
-    )
-    return UnsatisfiableError(
-        f"{name} is not as {asker} needs it: {demand.atom.refusal(flags)}",
-        place=demand.place,
-        hint=f"{remedy}; or {change}" if change else remedy,
-        details=tuple(origins),
-    )
+    asked = [dep.flag for dep in demand.atom.use if dep.flag in settings]
+    details = tuple(f"{flag}: {settings[flag].origin}" for flag in asked)
+    hint = f"{remedy}; or {change}" if change else remedy
+    what = f"{name} is not as {asker} needs it: {demand.atom.refusal(flags)}"
+    return UnsatisfiableError(what, place=demand.place, hint=hint, details=details)
 
 
 def _remedy(name: str, atom: Atom, declared: Collection[str]) -> str:
     """What to write so that the package is as the atom asks."""
-    foreign = [
-        dep.flag
-        for dep in (*atom.declared, *atom.use)
-        if dep.flag not in declared and dep.default is None
-    ]
-    if foreign:
+    named = [dep.flag for dep in (*atom.declared, *atom.use) if dep.default is None]
+    if foreign := [flag for flag in named if flag not in declared]:
         return unknown_flag_hint(foreign[0], declared)
     wishes = [assignment_text(dep.flag, dep.wanted({}) or False) for dep in atom.use]
     listed = ", ".join(wish.removeprefix("+") for wish in wishes)
@@ -459,8 +442,7 @@ def _cycle(
     names: Sequence[str], offer: _Offer, versions: Mapping[str, Version]
 ) -> UnsatisfiableError:
     wanted = offer.known[names[0], versions[names[0]]].wanted
-    return UnsatisfiableError(
-        f"packages depend on each other in a cycle: {' -> '.join(names)}",
-        place=next((w.place for w in wanted if w.atom and w.atom.name == names[1]), None),
-        hint="remove one of these dependencies, or switch off the flag that brings it",
-    )
+    place = next((w.place for w in wanted if w.atom and w.atom.name == names[1]), None)
+    hint = "remove one of these dependencies, or switch off the flag that brings it"
+    what = f"packages depend on each other in a cycle: {' -> '.join(names)}"
+    return UnsatisfiableError(what, place=place, hint=hint)

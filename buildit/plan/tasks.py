@@ -13,22 +13,9 @@ from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
+from buildit.model import plan
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import (
-    About,
-    DebRef,
-    Dependency,
-    Inputs,
-    PatchAbout,
-    PatchRef,
-    RunNeed,
-    RunTime,
-    Signature,
-    SourceRef,
-    Task,
-    Toolchain,
-    Waiver,
-)
+from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolchain
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
@@ -113,9 +100,9 @@ def deb_task(
         version=deb.version,
         record=record,
         platform=toolchain.platform,
-        inputs=Inputs(debs=group),
+        inputs=plan.Inputs(debs=group),
         outputs={RUNTIME: RunTime(tuple(_depends(identity.build_key(one)) for one in run))},
-        about=About(origin=deb.path),
+        about=plan.About(origin=deb.path),
         subject=deb.digest,
         partial=bool(without),
     )
@@ -294,16 +281,16 @@ def _node(
         version=package.version,
         record=record,
         platform=str(platform),
-        inputs=Inputs(
+        inputs=plan.Inputs(
             dependencies=dependencies,
             sources=tuple(map(_source, sources, keys)),
             patches=tuple(
-                PatchRef(patch.written, digest, patch.spec.strip)
+                plan.PatchRef(patch.written, digest, patch.spec.strip)
                 for patch, digest in patches
                 if "://" in patch.written
             ),
             blobs=gathered.blobs(),
-            waivers=tuple(Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
+            waivers=tuple(plan.Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
         ),
         outputs={RUNTIME: RunTime(needs, evaluated.users, evaluated.groups)},
         about=_about(package, evaluated.patches),
@@ -311,14 +298,14 @@ def _node(
     return node, linked
 
 
-def _about(package: Package, patches: tuple[WantedPatch, ...]) -> About:
+def _about(package: Package, patches: tuple[WantedPatch, ...]) -> plan.About:
     said = package.recipe
     applied = (
-        PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
+        plan.PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
         for one in patches
     )
     description, homepage = said.description or "", said.homepage or ""
-    return About(package.origin, description, homepage, said.license or "", tuple(applied))
+    return plan.About(package.origin, description, homepage, said.license or "", tuple(applied))
 
 
 def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...], dict[str, str]]:
@@ -342,11 +329,11 @@ def _input(spec: SourceSpec) -> identity.SourceInput:
     return identity.SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
 
 
-def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> SourceRef:
+def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> plan.SourceRef:
     said = spec.signature
-    signature = Signature((said.url, *said.mirrors), keys) if said else None
+    signature = plan.Signature((said.url, *said.mirrors), keys) if said else None
     name = spec.name or name_of(spec.url)
-    return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
+    return plan.SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
 
 
 def _sysroot(

@@ -20,16 +20,7 @@ from pydantic import Field, model_validator
 
 from buildit.errors import RecipeError, UsageError
 from buildit.home import cache_of, home_of
-from buildit.model.config import (
-    Address,
-    Config,
-    Limits,
-    Repository,
-    SigningKeys,
-    Trust,
-    TrustRule,
-    parse_address,
-)
+from buildit.model import config as model
 from buildit.model.globs import fits_some
 from buildit.model.use import Assignment, FlagLayer, parse_assignment
 from buildit.recipe import schema
@@ -256,7 +247,7 @@ class ConfigSpec(Model):
 class Loaded:
     """The settings, and every file that was looked for, whether it is there or not."""
 
-    config: Config
+    config: model.Config
     consulted: tuple[Path, ...]
 
 
@@ -391,7 +382,7 @@ class _Merge:
     signers: tuple[Path, ...]
     origins: dict[str, str] = field(default_factory=dict)
 
-    def config(self, directory: Path) -> Config:
+    def config(self, directory: Path) -> model.Config:
         store = self.store()
         jobs, trees = self.first("jobs"), self.first("trees")
         source = self.first("repositories", "repository")
@@ -403,7 +394,7 @@ class _Merge:
             )
         remarks: list[str] = []
         use, package_use = self.use()
-        return Config(
+        return model.Config(
             store=store,
             jobs=(jobs.spec.jobs if jobs else None) or len(os.sched_getaffinity(0)),
             trees=tuple(map(trees.path, trees.spec.trees or ())) if trees else (),
@@ -439,7 +430,7 @@ class _Merge:
             return Path(cache, "buildit")
         raise _homeless("the store is below the home directory")
 
-    def keys(self) -> SigningKeys:
+    def keys(self) -> model.SigningKeys:
         source = self.first("signing_key")
         ssh = openpgp = ""
         for text in source.spec.signing_keys if source else ():
@@ -447,7 +438,7 @@ class _Merge:
                 openpgp = text.removeprefix("gpg:").upper()
             else:
                 ssh = text if text.startswith("agent:") or not source else str(source.path(text))
-        return SigningKeys(ssh, openpgp, self.environ.get("SSH_AUTH_SOCK", ""))
+        return model.SigningKeys(ssh, openpgp, self.environ.get("SSH_AUTH_SOCK", ""))
 
     def mirrors(self) -> dict[str, tuple[str, ...]]:
         mirrors: dict[str, tuple[str, ...]] = {}
@@ -457,11 +448,11 @@ class _Merge:
                 self.origins[f"mirrors.{name}"] = one.origin("mirrors", name)
         return dict(sorted(mirrors.items()))
 
-    def trust(self, source: _Source | None, specs: tuple[RepositorySpec, ...]) -> Trust:
+    def trust(self, source: _Source | None, specs: tuple[RepositorySpec, ...]) -> model.Trust:
         """`specs` are the repositories of `source`."""
         keys = self.keys()
         listed = ""
-        rules: tuple[TrustRule, ...] = ()
+        rules: tuple[model.TrustRule, ...] = ()
         lists = ((spec.name, spec.allowed_signers) for spec in specs)
         own = {name: str(source.path(path)) for name, path in lists if source and path}
         for one in reversed(self.sources):
@@ -470,21 +461,21 @@ class _Merge:
                 listed = str(one.path(spec.allowed_signers))
                 self.origins["trust.allowed-signers"] = one.origin("trust", "allowed-signers")
             if "packages" in spec.model_fields_set:
-                rules = tuple(TrustRule(rule.match, rule.need) for rule in spec.packages)
+                rules = tuple(model.TrustRule(rule.match, rule.need) for rule in spec.packages)
                 self.origins["trust.packages"] = one.origin("trust", "packages")
         if not listed and any(map(os.path.lexists, self.signers)):
             listed = str(self.signers[0])
             self.origins["trust.allowed-signers"] = "default"
-        return Trust(keys, listed, own, rules, any(spec.unsigned for spec in specs))
+        return model.Trust(keys, listed, own, rules, any(spec.unsigned for spec in specs))
 
-    def limits(self) -> Limits:
+    def limits(self) -> model.Limits:
         said: dict[str, int] = {"processes": 4096}
         self.origins.update(dict.fromkeys(map("limits.{}".format, LimitsSpec.keys()), "default"))
         for one in reversed(self.sources):
             said |= one.spec.limits.model_dump(exclude_none=True)
             for name in one.spec.limits.model_dump(exclude_none=True, by_alias=True):
                 self.origins[f"limits.{name}"] = one.origin("limits", name)
-        limits = Limits(**said)
+        limits = model.Limits(**said)
         seconds = float(limits.seconds)
         return replace(limits, seconds=seconds, idle_seconds=min(limits.idle_seconds, seconds))
 
@@ -513,23 +504,25 @@ def _flags(keys: Keys, name: str) -> tuple[Assignment, ...]:
     return tuple(parse_assignment(text, f"{at.file}:{at.line}") for text, at in written)
 
 
-def _repository(source: _Source, spec: RepositorySpec, remarks: list[str]) -> Repository:
+def _repository(source: _Source, spec: RepositorySpec, remarks: list[str]) -> model.Repository:
     download, upload = (_address(source, spec, way, remarks) for way in _WAYS)
-    return Repository(spec.name, download, upload, spec.unsigned, spec.secrets)
+    return model.Repository(spec.name, download, upload, spec.unsigned, spec.secrets)
 
 
 _WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}
 """How a binhost can be reached; a web server takes nothing."""
 
 
-def _address(source: _Source, spec: RepositorySpec, way: str, remarks: list[str]) -> Address | None:
+def _address(
+    source: _Source, spec: RepositorySpec, way: str, remarks: list[str]
+) -> model.Address | None:
     scheme, path = getattr(spec, f"{way}_type"), getattr(spec, f"{way}_path")
     if scheme is None:
         return None
     if scheme == "file":
-        return parse_address(str(source.path(path)))
+        return model.parse_address(str(source.path(path)))
     if scheme not in _WAYS[way]:
         known = " or ".join(_WAYS[way])
         remarks.append(f"repository {spec.name}: {way} over {scheme} is not possible; use {known}")
         return None
-    return parse_address(f"{scheme}://{path.removeprefix(f'{scheme}://')}")
+    return model.parse_address(f"{scheme}://{path.removeprefix(f'{scheme}://')}")
