@@ -28,8 +28,8 @@ from buildit.archive.tar.admit import Budget
 from buildit.debian.sources_list import paragraphs, read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
-from buildit.remote.fetch import default_transport
 from buildit.remote.transport import Transport
+from buildit.remote.web import WebTransport
 
 NAMES = """
     automake-1.16 bash bison busybox bzip2 ca-certificates coreutils curl dash dnsmasq ed expat
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
     same = different = 0
     begun = time.monotonic()
     try:
-        with closing(default_transport()) as transport:
+        with closing(WebTransport()) as transport:
             archives = (Path(shutil.copy(path, room)) for path in files)
             for archives_of in (archives, fetched(names, room, transport) if names else ()):
                 for archive in archives_of:

@@ -18,7 +18,7 @@ def pull(url: str, listed: Path, target: Path) -> None:
     from buildit.model.config import Https
     from buildit.remote.binhost.directory import ReadOnly
     from buildit.remote.binhost.protocols import WantedBlob
-    from buildit.remote.http.web import WebTransport
+    from buildit.remote.web import WebTransport
 
     rows = [line.split() for line in listed.read_text().splitlines()]
     wants = [WantedBlob(Digest(digest), int(size), int(size)) for digest, size in rows]

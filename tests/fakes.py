@@ -21,9 +21,21 @@ from buildit.remote.binhost.protocols import (
     blob_path,
     reading_of,
 )
-from buildit.remote.transport import LocationError, Response, check_cap
+from buildit.remote.fetch import web_transport
+from buildit.remote.transport import (
+    LocalTransport,
+    LocationError,
+    Response,
+    SchemeTransport,
+    check_cap,
+)
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
+
+
+def default_transport() -> SchemeTransport:
+    """https, http and local files."""
+    return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
 
 
 class FakeTransport:

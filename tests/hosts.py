@@ -11,10 +11,9 @@ from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
 from buildit.model.artifact import Artifact
 from buildit.model.config import Address, Directory, Repository, parse_address
-from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.binhost import Binhost, Push, Pushed
 from buildit.remote.binhost.directory import DirectoryRemote, ReadOnly
 from buildit.remote.binhost.protocols import Remote, WantedBlob
-from buildit.remote.binhost.push import Push, Pushed
 from buildit.remote.transport import LocalTransport, Transport
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept

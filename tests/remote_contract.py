@@ -16,7 +16,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Https
-from buildit.remote.binhost.binhost import Binhost, needed
+from buildit.remote.binhost.binhost import Binhost, Push, Pushed, needed
 from buildit.remote.binhost.protocols import (
     MEMBER_LIMIT,
     PACK,
@@ -28,7 +28,6 @@ from buildit.remote.binhost.protocols import (
     pack_of,
     unheard,
 )
-from buildit.remote.binhost.push import Push, Pushed
 from buildit.store.artifacts import commit, lookup
 from buildit.store.attest import SIZE_LIMIT, statement_bytes
 from buildit.store.cas import Store

@@ -22,8 +22,8 @@ from buildit.model.config import Directory, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Task
 from buildit.plan.closure import closure, views_of
+from buildit.remote.binhost.binhost import Push
 from buildit.remote.binhost.protocols import Remote
-from buildit.remote.binhost.push import Push
 from buildit.remote.binhost.remotes import Remotes
 from buildit.site.catalogue import ENTRY_SUFFIX, container_entry, flags_of
 from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of

@@ -346,7 +346,7 @@ class _Ways:
         key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
         if not task.inputs.dependencies:
             return None
-        from buildit.remote.binhost.cutoff import Repetitions, cut_off
+        from buildit.remote.binhost.nearby import Repetitions, cut_off
 
         binhosts = self.remotes.binhosts()
         sources = Repetitions(self.place.store, binhosts, self.remotes.policy.doubts)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import RecipeError
-from buildit.remote.http.urls import hide_credentials
+from buildit.remote.transport import hide_credentials
 
 ETC_APT = Path("/etc/apt")
 SCHEMES = ("https", "http", "file")

@@ -1,5 +1,5 @@
-"""App Container meta discovery and simple discovery (appc spec 0.8.11 discovery.md; FORMATS 1.4),
-and `--discover=HOST/PATH[,push=True]…`, which adds what is found to the configuration.
+"""App Container meta discovery of binhosts (appc spec 0.8.11 discovery.md; FORMATS 1.4), and
+`--discover=HOST/PATH[,push=True]…`, which adds what is found to the configuration.
 
 What is found are places, never trust: what is taken from them is judged as from any other place,
 and a page never chooses where we publish: push=True goes to the repositories of the configuration,
@@ -12,19 +12,26 @@ page of a megabyte. No byte is looked at twice: what is never closed ends the pa
 
 from __future__ import annotations
 
-import difflib
 import html
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import islice
 from urllib.parse import urlsplit
 
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
 from buildit.model.config import Address, Directory, Https, Repository, parse_address
-from buildit.remote.http.urls import is_loopback, parse_target
-from buildit.remote.transport import LocationError, Transport, local_path, read_small, ssh_address
+from buildit.remote.transport import (
+    LocationError,
+    Transport,
+    is_loopback,
+    local_path,
+    parse_target,
+    read_small,
+    ssh_address,
+)
 
 _LONGEST = 4096
 """Characters of an attribute that is looked at; a name or a URL has fewer."""
@@ -85,12 +92,10 @@ def _attributes(text: str, at: int) -> tuple[dict[str, str], int]:
     return said, end.end()
 
 
-ENDPOINT = "ac-discovery"
-PUBKEYS = "ac-discovery-pubkeys"
-BINHOST = "buildit-binhost"
-"""Our own tag: `content="PREFIX URL"`, the URL of a binhost for names that begin with PREFIX."""
+KINDS = ("ac-discovery", "ac-discovery-pubkeys", "buildit-binhost")
+"""App Container's tags, which are not for us, and our own: `content="PREFIX URL"`, the URL of a
+binhost for names that begin with PREFIX."""
 
-EXTENSIONS = ("aci", "aci.asc")
 PAGE_LIMIT = 1 << 20
 """Bytes of a page; ours have far fewer."""
 _DEEPEST = 16
@@ -116,40 +121,16 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What is looked for: a host-qualified name, and labels (`version`, `os`, `arch`, …).
-
-    `port` is not part of the name: App Container identifiers cannot carry one.
-    """
+    """What is looked for: a host-qualified name. `port` is not part of the name: App Container
+    identifiers cannot carry one."""
 
     name: str
     port: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def host(self) -> str:
-        return self.name.partition("/")[0]
 
     @property
     def authority(self) -> str:
-        return self.host if self.port is None else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePlace:
-    """Where an image may be, and where its signature."""
-
-    aci: str
-    asc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Discovered:
-    """Places in the order in which to try them; `refused` says why pages were of no use."""
-
-    images: tuple[ImagePlace, ...] = ()
-    pubkeys: tuple[str, ...] = ()
-    binhosts: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+        host = self.name.partition("/")[0]
+        return host if self.port is None else f"{host}:{self.port}"
 
 
 def parse_place(text: str) -> Sought:
@@ -167,9 +148,8 @@ def parse_place(text: str) -> Sought:
         raise UsageError(f"{text!r} has no possible port", hint="ports are 1 to 65535")
     name = found["host"].lower() + found["path"]
     if name.count("/") >= _DEEPEST:
-        raise UsageError(
-            f"{text!r} has more than {_DEEPEST} parts", hint="begin further up: HOST/PATH"
-        )
+        hint = "begin further up: HOST/PATH"
+        raise UsageError(f"{text!r} has more than {_DEEPEST} parts", hint=hint)
     return Sought(name, port)
 
 
@@ -182,7 +162,7 @@ def _tags(text: str) -> Iterator[Tag]:
     for said in metas(text):
         kind = said.get("name", "")
         prefix, _, target = said.get("content", "").strip().partition(" ")
-        if kind in (ENDPOINT, PUBKEYS, BINHOST) and prefix and target.strip():
+        if kind in KINDS and prefix and target.strip():
             yield Tag(kind, prefix, target.strip())
 
 
@@ -194,69 +174,42 @@ def pages_of(wanted: Sought) -> Iterator[str]:
         yield f"https://{wanted.authority}{path}?ac-discovery=1"
 
 
-def template_url(template: str, wanted: Sought, ext: str) -> str | None:
+def template_url(template: str, values: Mapping[str, str]) -> str | None:
     """A template with its variables replaced; None where one is unknown, as the spec wants."""
-    values = {**wanted.labels, "name": wanted.name, "ext": ext}
     if any(name not in values for name in _VARIABLE.findall(template)):
         return None
     url = _VARIABLE.sub(lambda found: values[found[1]], template)
     return None if "{" in url or "}" in url else url
 
 
-def targets_of(tags: tuple[Tag, ...], kind: str, wanted: Sought) -> tuple[str, ...]:
+def targets_of(tags: Sequence[Tag], kind: str, name: str) -> tuple[str, ...]:
     """Targets of the tags of a kind whose prefix the name begins with."""
-    found = (t.target for t in tags if t.kind == kind and wanted.name.startswith(t.prefix))
+    found = (tag.target for tag in tags if tag.kind == kind and name.startswith(tag.prefix))
     return tuple(dict.fromkeys(found))
 
 
-def images(tags: tuple[Tag, ...], wanted: Sought) -> tuple[ImagePlace, ...]:
-    """Where the matching templates say that the image is."""
-    found = []
-    for template in targets_of(tags, ENDPOINT, wanted):
-        aci, asc = (template_url(template, wanted, ext) for ext in EXTENSIONS)
-        if aci is not None and asc is not None:
-            found.append(ImagePlace(aci, asc))
-    return tuple(found)
-
-
-def simple(wanted: Sought) -> ImagePlace | None:
-    """Where simple discovery (spec 0.6 and 0.7) says that the image is; None without labels."""
-    path = wanted.name.partition("/")[2]
-    parts = [path, *(wanted.labels.get(name, "") for name in ("version", "os", "arch"))]
-    stem = f"https://{wanted.authority}/{'-'.join(parts)}"
-    return ImagePlace(f"{stem}.aci", f"{stem}.aci.asc") if all(parts) else None
-
-
-def binhosts(tags: tuple[Tag, ...], wanted: Sought) -> tuple[str, ...]:
-    """The URLs that our own tag names, without a slash at the end."""
-    found = (template_url(target, wanted, "") for target in targets_of(tags, BINHOST, wanted))
-    return tuple(dict.fromkeys(url.rstrip("/") for url in found if url is not None))
-
-
-def refusal(url: str, wanted: Sought) -> str | None:
+def _refusal(url: str, wanted: Sought) -> str | None:
     """Why a page may not send us to `url`; None where it may.
 
     A page chooses among web servers only: never a file or a program of this machine, nothing
     without TLS, and no server of this machine unless the page is one (THREATS F3).
     """
+    if "?" in url or "#" in url:  # what lies there is found by its path
+        return f"{url}: no root of a binhost has a query or a fragment"
     try:
         target = parse_target(url)
     except LocationError as error:
         return f"{error.place}: {error.reason}"
     if target.scheme != "https":
         return f"{url}: discovery leads to https only"
-    if is_loopback(target.host) and not is_loopback(wanted.host):
+    if is_loopback(target.host) and not is_loopback(wanted.name.partition("/")[0]):
         return f"{url}: leads to this machine"
     return None
 
 
-def discover(wanted: Sought, transport: Transport) -> Discovered:
-    """Ask the pages of a name, each at most once, until every kind of tag was found or none can be.
-
-    Images and public keys are walked independently, as the spec says; so are binhosts. A page that
-    is not served, or has no tag of a kind, is passed over for that kind.
-    """
-    found: dict[str, tuple[Tag, ...]] = {}
+def discover(wanted: Sought, transport: Transport) -> tuple[list[str], list[str]]:
+    """The binhosts for a name in the order in which to try them, and why pages were of no use:
+    its pages are asked, each at most once, until one names a binhost for it."""
     refused: list[str] = []
     for url in pages_of(wanted):
         try:
@@ -266,43 +219,21 @@ def discover(wanted: Sought, transport: Transport) -> Discovered:
             if error.unreachable:
                 break  # the same host would be asked again, and no path makes it answer
             continue
-        kinds = [kind for kind in (ENDPOINT, PUBKEYS, BINHOST) if kind not in found]
-        present = {kind: tuple(t for t in tags if t.kind == kind) for kind in kinds}
-        useful = {tag.kind for tag in tags if wanted.name.startswith(tag.prefix)}
-        found |= {kind: some for kind, some in present.items() if kind in useful}
-        if not any(present.values()):
+        if targets := targets_of(tags, KINDS[-1], wanted.name):
+            named = (template_url(target, {"name": wanted.name}) for target in targets)
+            roots = dict.fromkeys(root.rstrip("/") for root in named if root is not None)
+            reasons = {root: _refusal(root, wanted) for root in roots}
+            refused += [reason for reason in reasons.values() if reason is not None]
+            return [root for root, reason in reasons.items() if reason is None], refused
+        prefixes = sorted({tag.prefix for tag in tags if tag.kind == KINDS[-1]})[:3]
+        if not tags:
             refused.append(f"{url}: it has no discovery tag")
-        elif present.get(BINHOST) and BINHOST not in found:
-            prefixes = sorted({tag.prefix for tag in present[BINHOST]})[:3]
+        elif prefixes:
             refused.append(f"{url}: its binhosts are for {', '.join(prefixes)}, and what is below")
-        if len(found) == len((ENDPOINT, PUBKEYS, BINHOST)):
-            break
-    return _checked(found, wanted, refused)
+    return [], refused
 
 
-def _checked(
-    found: Mapping[str, tuple[Tag, ...]], wanted: Sought, refused: list[str]
-) -> Discovered:
-    def allowed(urls: tuple[str, ...]) -> tuple[str, ...]:
-        reasons = {url: refusal(url, wanted) for url in urls}
-        refused.extend(reason for reason in reasons.values() if reason is not None)
-        return tuple(url for url, reason in reasons.items() if reason is None)
-
-    def rooted(urls: tuple[str, ...]) -> tuple[str, ...]:
-        # What lies there is found by its path: a query or a fragment could not be added to.
-        odd = [url for url in urls if "?" in url or "#" in url]
-        refused.extend(f"{url}: no root of a binhost has a query or a fragment" for url in odd)
-        return tuple(url for url in urls if url not in odd)
-
-    candidates = (simple(wanted), *images(found.get(ENDPOINT, ()), wanted))
-    good = [one for one in candidates if one and len(allowed((one.aci, one.asc))) == 2]
-    pubkeys = allowed(targets_of(found.get(PUBKEYS, ()), PUBKEYS, wanted))
-    roots = allowed(rooted(binhosts(found.get(BINHOST, ()), wanted)))
-    return Discovered(tuple(good), pubkeys, roots, tuple(refused))
-
-
-EXAMPLE = "--discover=example.com/containers,push=True"
-_WORDS = ("push",)
+_EXAMPLE = "--discover=example.com/containers,push=True"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _DIRECT = ("/", "file:", "ssh:", "https:")
 _OVER_SSH = ("no place over SSH", "write ssh://user@host/path")
@@ -310,6 +241,7 @@ _WEB = ("no web address", "write https://host/path")
 _SSH = re.compile(
     r"ssh://(?:[a-z_][a-z0-9_.-]*@)?[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?/\S*"
 )
+_PATH_ALONE = re.compile(r"[^?#]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,31 +264,24 @@ def parse_discover(text: str) -> DiscoverOption:
         UsageError: it is something else.
     """
     location, *words = text.split(",")
-    push = _push(text, words)
+    values = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key != "push":
+            guess = "did you mean push=True? " if get_close_matches(key, ["push"]) else ""
+            hint = f"{guess}write {_EXAMPLE}"
+            raise UsageError(f"--discover={text}: {word!r} says nothing here", hint=hint)
+        values.append(value)
+    if len(values) > 1:
+        raise UsageError(f"--discover={text}: push stands there twice", hint="say it once")
+    said = values[0] if values else "False"
+    push = _TRUTH.get(said.lower())
+    if push is None:
+        hint = "write push=True or push=False"
+        raise UsageError(f"--discover={text}: push is {said!r}", hint=hint)
     if location.startswith(_DIRECT):
         return DiscoverOption(text, None, _address(location), push)
     return DiscoverOption(text, parse_place(location), None, push)
-
-
-def _push(text: str, words: Sequence[str]) -> bool:
-    said: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in _WORDS:
-            near = difflib.get_close_matches(key, _WORDS, 1)
-            guess = f"did you mean {near[0]}=True? " if near else ""
-            raise UsageError(
-                f"--discover={text}: {word!r} says nothing here", hint=f"{guess}write {EXAMPLE}"
-            )
-        if key in said:
-            raise UsageError(f"--discover={text}: {key} stands there twice", hint="say it once")
-        said[key] = value
-    value = said.get("push", "False")
-    if value.lower() not in _TRUTH:
-        raise UsageError(
-            f"--discover={text}: push is {value!r}", hint="write push=True or push=False"
-        )
-    return _TRUTH[value.lower()]
 
 
 def _address(location: str) -> Address:
@@ -369,7 +294,7 @@ def _address(location: str) -> Address:
         return Directory(_directory(location))
     secure = location.startswith("ssh:")
     said, hint = _OVER_SSH if secure else _WEB
-    if not (_SSH.fullmatch(location) if secure else _plain(location)):
+    if not (_SSH if secure else _PATH_ALONE).fullmatch(location):
         raise UsageError(f"{location!r} is {said}", hint=hint)
     try:
         (ssh_address if secure else parse_target)(location)
@@ -378,15 +303,11 @@ def _address(location: str) -> Address:
     return parse_address(location) if secure else Https(location.rstrip("/"))
 
 
-def _plain(location: str) -> bool:
-    return "?" not in location and "#" not in location
-
-
 def _directory(location: str) -> str:
     hint, path = "write file:///srv/binhost", location
     if location.startswith("file:"):
         # RFC 8089, 2: a file: URL has neither; `#` and `?` of a name are percent-encoded
-        if not _plain(location):
+        if not _PATH_ALONE.fullmatch(location):
             raise UsageError(f"{location!r} is no directory", hint="write %3F for ?, and %23 for #")
         try:
             path = str(local_path(location))
@@ -397,8 +318,9 @@ def _directory(location: str) -> str:
     return path
 
 
-Discover = Callable[[Sought], Discovered]
-"""Ask the pages of a name."""
+def publishes(texts: Sequence[str]) -> bool:
+    """Whether one of the options says push=True."""
+    return any(parse_discover(text).push for text in texts)
 
 
 def with_discovered(
@@ -407,79 +329,50 @@ def with_discovered(
     transport: Transport | None,
     report: Reporter,
 ) -> tuple[Repository, ...]:
-    """The repositories with the places that the options name; `transport` is None when offline.
+    """The places that the options name before the repositories, in the order given; `transport` is
+    None when offline. What is found nowhere is told of and passed over.
 
     Raises:
         UsageError: an option is wrong, or publishes where nothing can be published to.
     """
-    places = tuple(map(parse_discover, texts))
-
-    def ask(wanted: Sought) -> Discovered:
-        if transport is None:
-            return Discovered(refused=("no other machine is asked (--offline)",))
-        return discover(wanted, transport)
-
-    found = with_places(configured, places, ask, report)
-    check_push(found, places)
-    return found
-
-
-def publishes(texts: Sequence[str]) -> bool:
-    """Whether one of the options says push=True."""
-    return any(parse_discover(text).push for text in texts)
-
-
-def with_places(
-    configured: Sequence[Repository],
-    places: Sequence[DiscoverOption],
-    ask: Discover,
-    report: Reporter,
-) -> tuple[Repository, ...]:
-    """The places of the options before those of the configuration, in the order given.
-
-    What is found nowhere is told of and passed over: the build goes on with the other places.
-    """
+    places = [parse_discover(text) for text in texts]
     found: list[Repository] = []
     for place in places:
-        for one in _repositories(place, ask, report):
+        for one in _found(place, transport, report):
             known = (*found, *configured)
             if one.download not in (other.download for other in known):
                 found.append(replace(one, name=_free(one.name, known)))
-    return (*found, *configured)
+    known = (*found, *configured)
+    asked = [place.text for place in places if place.push]
+    if asked and not any(_shares(one) for one in known):
+        reason = f"--discover={asked[0]} publishes, and no place to publish to is configured"
+        hint = (
+            "in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
+            "user@host/path, download-type: https, download-path: host/path}"
+        )
+        details = ("a discovered page says where to take from, never where to publish",)
+        raise UsageError(reason, hint=hint, details=details)
+    return known
 
 
-def _repositories(place: DiscoverOption, ask: Discover, report: Reporter) -> Iterator[Repository]:
+def _found(
+    place: DiscoverOption, transport: Transport | None, report: Reporter
+) -> Iterator[Repository]:
     if place.wanted is None:
         takes = place.push and not isinstance(place.address, Https)
         name = _name(str(place.address))
         yield Repository(name, place.address, place.address if takes else None)
         return
-    result = ask(place.wanted)
-    for url in result.binhosts:
+    offline = ["no other machine is asked (--offline)"]
+    binhosts, refused = discover(place.wanted, transport) if transport else ([], offline)
+    for url in binhosts:
         report(Notice(f"discovered a binhost for {place.wanted.name}: {url}"))
         yield Repository(_name(url), Https(url), None)
-    if not result.binhosts:
+    if not binhosts:
         where = place.text.partition(",")[0]
         report(Notice(f"no binhost is discovered at {where}", warning=True))
-        for reason in result.refused:
+        for reason in refused:
             report(Notice(f"  {reason}"))
-
-
-def check_push(repositories: Sequence[Repository], places: Sequence[DiscoverOption]) -> bool:
-    """Whether the options ask to publish.
-
-    Raises:
-        UsageError: they do, and there is nowhere to publish to.
-    """
-    asked = [place for place in places if place.push]
-    if asked and not any(_shares(one) for one in repositories):
-        raise UsageError(
-            f"--discover={asked[0].text} publishes, and no place to publish to is configured",
-            hint="in .buildit-config.yaml: repository: {name: mine, upload-type: ssh, upload-path: "
-            "user@host/path, download-type: https, download-path: host/path}",
-            details=("a discovered page says where to take from, never where to publish",),
-        )
-    return bool(asked)
 
 
 def _shares(one: Repository) -> bool:

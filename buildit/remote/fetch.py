@@ -31,15 +31,8 @@ from buildit.errors import (
     StoreError,
 )
 from buildit.events import Fetching, LocationFailed, Reporter, silent
-from buildit.remote.http.urls import is_loopback, parse_target
-from buildit.remote.transport import (
-    LocalTransport,
-    LocationError,
-    Response,
-    SchemeTransport,
-    Transport,
-    local_path,
-)
+from buildit.remote import transport
+from buildit.remote.transport import LocationError, Response, Transport
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
@@ -98,14 +91,9 @@ Called only when a download comes to that location, so it may itself be dear."""
 
 
 def web_transport() -> Transport:
-    from buildit.remote.http.web import WebTransport
+    from buildit.remote.web import WebTransport
 
     return WebTransport()
-
-
-def default_transport() -> SchemeTransport:
-    """https, http and local files."""
-    return SchemeTransport({"https": web_transport, "http": web_transport, "file": LocalTransport})
 
 
 def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:
@@ -467,14 +455,14 @@ def plain_http(location: str) -> bool:
     if not location.lower().startswith("http:"):
         return False
     try:
-        return not is_loopback(parse_target(location).host)
+        return not transport.is_loopback(transport.parse_target(location).host)
     except LocationError:
         return True
 
 
 def _is_near(location: str) -> bool:
     try:
-        return local_path(location) is not None
+        return transport.local_path(location) is not None
     except LocationError:
         return False
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from buildit.remote.discovery import Sought, discover
+from buildit.remote.discovery import Sought
 from buildit.remote.fetch import web_transport
 from buildit.remote.transport import read_small
+from tests import appc_client
 from tests.integration.program import Done, Program
 from tests.integration.seeds import Seed, place
 from tests.integration.world import Project, publishing
@@ -145,16 +146,14 @@ def test_app_container_clients_find_what_was_published(
     transport = web_transport()
     try:
         for name in ("containers/tiny", "containers/tiny/tiny"):
-            wanted = Sought(f"127.0.0.1/bin/{name}", world.server.port, LABELS)
-            found = discover(wanted, transport)
-            simple, *by_meta = found.images
-            (image,) = (digests(world.done)).values()
-            served = hashlib.sha256(read_small(transport, by_meta[0].aci, 1 << 28)).hexdigest()
-            assert served == image
+            wanted = Sought(f"127.0.0.1/bin/{name}", world.server.port)
+            places = [next(appc_client.walked(wanted, LABELS, transport))]
             if name.endswith("tiny/tiny"):
-                assert (
-                    hashlib.sha256(read_small(transport, simple.aci, 1 << 28)).hexdigest() == image
-                )
+                places.append(appc_client.simple(wanted, LABELS)[0])
+            (image,) = (digests(world.done)).values()
+            for place_of in places:
+                served = read_small(transport, place_of, 1 << 28)
+                assert hashlib.sha256(served).hexdigest() == image
     finally:
         transport.close()
 

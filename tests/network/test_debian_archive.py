@@ -22,9 +22,10 @@ from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
 from buildit.model.plan import DebRef, Toolchain
 from buildit.recipe.trees import Catalog
-from buildit.remote.fetch import Fetch, Fetcher, default_transport
+from buildit.remote.fetch import Fetch, Fetcher
 from buildit.remote.transport import Transport
 from buildit.store.cas import Store
+from tests.fakes import default_transport
 
 pytestmark = pytest.mark.network
 
@@ -108,8 +109,8 @@ from pathlib import Path
 from buildit.debian.archive import DebianArchive
 from buildit.debian.archive import archive_keys
 from buildit.debian.sources_list import read_sources
-from buildit.remote.fetch import default_transport
-transport = default_transport()
+from buildit.remote.web import WebTransport
+transport = WebTransport()
 archive = DebianArchive(
     read_sources().usable, transport, Path({str(tmp_path)!r}), archive_keys(), int(time.time())
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.judged_sources import differences, fetched
-from buildit.remote.fetch import default_transport
+from tests.fakes import default_transport
 
 pytestmark = pytest.mark.network
 

@@ -15,8 +15,8 @@ from buildit.events import Event, Notice
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.remote.binhost.binhost import Binhost
 from buildit.remote.binhost.protocols import PACK, WantedBlob
-from buildit.remote.http.web import WebTransport
 from buildit.remote.transport import Circuit, LocationError, WebLimits
+from buildit.remote.web import WebTransport
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store

@@ -20,9 +20,8 @@ from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Ssh
-from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.binhost import Binhost, Push, Pushed
 from buildit.remote.binhost.protocols import Outgoing
-from buildit.remote.binhost.push import Push, Pushed
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.login import SftpTransport, Waits, connect
 from buildit.remote.transport import LocationError, read_small, ssh_address

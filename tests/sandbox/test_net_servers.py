@@ -24,8 +24,8 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.http.web import WebTransport
 from buildit.remote.transport import Circuit, LocationError, Patience, WebLimits, read_small
+from buildit.remote.web import WebTransport
 from tests.fakes import MemorySink
 
 pytestmark = pytest.mark.sandbox
@@ -556,8 +556,8 @@ def test_an_error_ends_a_slow_sibling_at_once(tmp_path: Path) -> None:
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from buildit.remote.fetch import Fetch, Fetcher, default_transport
-from tests.fakes import MemorySink
+from buildit.remote.fetch import Fetch, Fetcher
+from tests.fakes import MemorySink, default_transport
 fetcher = Fetcher(MemorySink(), default_transport(), Path(sys.argv[2]))
 wants = [Fetch(str(n), (sys.argv[1],), f"{n:064x}") for n in range(8)]
 try:

@@ -13,7 +13,7 @@ import pytest
 
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.remote.binhost.push import Push
+from buildit.remote.binhost.binhost import Push
 from buildit.remote.binhost.ssh import SshRemote
 from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import ssh_address

@@ -12,9 +12,9 @@ import pytest
 from buildit.model.config import Https
 from buildit.remote.binhost.directory import ReadOnly
 from buildit.remote.binhost.ssh import SshRemote
-from buildit.remote.http.web import WebTransport
 from buildit.remote.sftp.login import SftpTransport
 from buildit.remote.transport import ssh_address
+from buildit.remote.web import WebTransport
 from tests.hosts import directory, readable
 from tests.remote_contract import CONTRACT, There, on_disk
 from tests.servers import Nginx, Sshd, certificates, nginx, sshd

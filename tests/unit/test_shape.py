@@ -46,8 +46,8 @@ ROOTS = ("", "__init__", "errors", "digest", "codec", "files", "events", "home")
 ONLY_IN = {
     "yaml": ("recipe.yaml.read",),
     "jinja2": ("recipe.template.template", "site.pages"),
-    "requests": ("remote.http.web",),
-    "urllib3": ("remote.http.web",),
+    "requests": ("remote.web",),
+    "urllib3": ("remote.web",),
     "cryptography": ("trust.ssh",),
     "pysequoia": ("trust.openpgp",),
     "paramiko": ("remote.sftp.login",),

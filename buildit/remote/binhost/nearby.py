@@ -1,7 +1,10 @@
-"""Builds near to a wanted one: the closest of the same package, and those of the very key by
-builders who are not trusted.
+"""Builds near to a wanted one: those that repeat it (early cut-off: dependencies were rebuilt with
+identical bytes), the closest of the same package, and those of the very key by builders who are not
+trusted.
 
-What is read of others is not believed: a record proves itself, its digest is the key. A web server
+What is read of others is not believed: a record proves itself, its digest is the key. An entry of
+the store or of a binhost only says where to look; what it points to is judged as any artifact is,
+and taken only where its own record and statement give the resolved key asked for. A web server
 lists no directory, so a binhost's index of the package's name says what there is.
 """
 
@@ -9,15 +12,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
 from buildit.errors import BuilditError
+from buildit.make.makers import resolved_outputs
+from buildit.model.artifact import Artifact
 from buildit.model.plan import Task
+from buildit.plan.identity import resolved_key
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
+from buildit.store import artifacts
+from buildit.store.artifacts import Found, Suits
+from buildit.store.attest import is_builder
 from buildit.store.cas import Store
 from buildit.store.names import INDEX_FILE, INDEX_LIMIT, builds_of, index_of, name_place
 
@@ -165,3 +175,99 @@ def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted
             refused = host.refusal(node.key, builder)
             if refused is not None and refused.details:
                 yield Untrusted(host.name, refused.details[0], refused.hint or refused.message)
+
+
+# -- early cut-off
+
+
+@dataclass(frozen=True, slots=True)
+class Repetitions:
+    """Where repetitions are looked for: the store, for what is believed there, then binhosts."""
+
+    store: Store
+    hosts: Iterable[Binhost] = ()
+    believed: artifacts.Believed = artifacts.anybody
+
+
+Keep = Callable[[Artifact, Found], None]
+"""Commit an artifact that repeats the found one, under the user's own key; what nobody signed
+stays unsigned, and from elsewhere."""
+
+
+def cut_off(
+    node: Task, at_hand: Mapping[BuildKey, Artifact], sources: Repetitions, keep: Keep
+) -> tuple[Artifact, str] | None:
+    """The artifact of another key with the same resolved key, said of the node's and kept, and
+    where it came from in words.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    if any(dep.key not in at_hand for dep in node.inputs.dependencies):
+        return None
+    outputs = resolved_outputs(node, at_hand)
+    resolved = resolved_key(node.record, outputs)
+    if resolved is None:
+        return None
+    store = sources.store
+    for found, place in _candidates(resolved, _fits(node, outputs), sources):
+        artifact = found.artifact
+        if artifact.key == node.key:
+            continue
+        old = store.read(artifact.record).decode()
+        if artifacts.resolved_of(artifact, old) != resolved:
+            continue
+        record = store.put_bytes(node.record.encode())
+        made = artifacts.restated_for(artifact, old, node.key, record, node.record, outputs)
+        keep(made, found)
+        return made, f"{place} as {artifact.key[:12]} (its dependencies have the same bytes)"
+    return None
+
+
+def _candidates(
+    resolved: Digest, suits: Suits, sources: Repetitions
+) -> Iterator[tuple[Found, str]]:
+    """Whole artifacts in the store that entries point to, from the places in order."""
+    for key in artifacts.pointed_to(sources.store.root, resolved):
+        found = artifacts.examine(sources.store, key, suits, sources.believed)
+        if isinstance(found, Found):
+            yield found, "the local store"
+    for host in sources.hosts:
+        for key in dict.fromkeys(_entries(host, resolved)):
+            try:
+                host.pull(key, sources.store, suits)
+            except BuilditError:
+                continue  # the binhost told of it; the package is built instead
+            found = artifacts.examine(sources.store, key, suits, sources.believed)
+            if isinstance(found, Found):
+                yield found, f"'{host.name}'"
+
+
+def _entries(host: Binhost, resolved: Digest) -> Iterator[BuildKey]:
+    paths = [artifacts.entry_name(resolved, builder) for builder in host.builders]
+    if host.lists:
+        directory = str(Path(artifacts.entry_name(resolved, "")).parent)
+        names = host.remote.names((directory,))[0]
+        paths = [f"{directory}/{one}" for one in names if is_builder(one.removesuffix(".json"))]
+    for path in paths:
+        try:
+            content = host.read(path, artifacts.ENTRY_LIMIT)
+        except BuilditError:
+            return  # it failed for the key itself, too: that was told
+        key = artifacts.parse_entry(content) if content is not None else None
+        if key is not None:
+            yield key
+
+
+def _fits(node: Task, outputs: Mapping[BuildKey, Mapping[str, Digest]]) -> Suits:
+    """Refuses before any byte is fetched what is something else, or was built against other bytes
+    than those at hand."""
+    wanted = sorted(tuple(sorted(one.items())) for one in outputs.values() if one)
+
+    def suits(artifact: Artifact) -> str | None:
+        if (artifact.name, artifact.version) != (node.name, node.version):
+            return "it is another package"
+        used = sorted(tuple(sorted(one.items())) for one in artifact.resolved.values())
+        return None if used == wanted else "it was built against other dependencies"
+
+    return suits

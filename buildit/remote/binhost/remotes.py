@@ -210,8 +210,8 @@ class _ByName:
 
 def _transport_to(kind: type[Address]) -> Transport:
     if kind is Https:
-        from buildit.remote.http.web import WebTransport
         from buildit.remote.transport import WebLimits
+        from buildit.remote.web import WebTransport
 
         return WebTransport(WebLimits(connect=CONNECT, headers=ANSWER))
     if kind is Ssh:

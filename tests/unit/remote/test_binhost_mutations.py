@@ -13,7 +13,7 @@ import pytest
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.remote.binhost.push import compress
+from buildit.remote.binhost.binhost import compress
 from buildit.store.artifacts import commit, lookup, statement_paths
 from buildit.store.cas import Store
 from buildit.store.upkeep import check_store

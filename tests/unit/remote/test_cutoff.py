@@ -14,7 +14,7 @@ from buildit.model.config import Https
 from buildit.model.plan import Dependency, Inputs, Task
 from buildit.plan.identity import build_key, record_text, resolved_key
 from buildit.remote.binhost.binhost import Binhost
-from buildit.remote.binhost.cutoff import Repetitions, cut_off
+from buildit.remote.binhost.nearby import Repetitions, cut_off
 from buildit.store.artifacts import (
     Found,
     anything,

@@ -8,14 +8,11 @@ from buildit.errors import UsageError
 from buildit.events import Event, Notice
 from buildit.model.config import Repository, parse_address
 from buildit.remote.discovery import (
-    Discovered,
     DiscoverOption,
     Sought,
-    check_push,
     parse_discover,
     publishes,
     with_discovered,
-    with_places,
 )
 from tests.fakes import FakeTransport
 from tests.hosts import repository
@@ -91,15 +88,23 @@ def test_what_is_wrong_is_said(text: str, message: str, hint: str) -> None:
     assert hint in (caught.value.hint or "")
 
 
-def added(*texts: str, found: Discovered | None = None) -> tuple[tuple[Repository, ...], list[str]]:
+def page(*binhosts: str) -> bytes:
+    """The page of `h.example` that names these."""
+    tag = '<meta name="buildit-binhost" content="h.example {}">'
+    return "".join(tag.format(url) for url in binhosts).encode()
+
+
+def added(
+    *texts: str, known: tuple[Repository, ...] = (OWN,), found: bytes | None = None
+) -> tuple[tuple[Repository, ...], list[str]]:
     told: list[Event] = []
-    places = tuple(map(parse_discover, texts))
-    result = with_places((OWN,), places, lambda _: found or Discovered(), told.append)
+    pages = {f"https://h.example/{name}?ac-discovery=1": found for name in "xy" if found}
+    result = with_discovered(known, texts, FakeTransport(pages), told.append)
     return result, [event.message for event in told if isinstance(event, Notice)]
 
 
 def test_places_come_first_in_the_order_given() -> None:
-    found = Discovered(binhosts=("https://a.example/b", "https://c.example/b"))
+    found = page("https://a.example/b", "https://c.example/b")
     known, told = added("h.example/x", "file:///srv/b", found=found)
     assert known == (
         repository("a.example", "https://a.example/b", ""),
@@ -111,8 +116,7 @@ def test_places_come_first_in_the_order_given() -> None:
 
 
 def test_a_place_that_is_known_already_is_not_asked_twice() -> None:
-    found = Discovered(binhosts=(str(OWN.download),))
-    known, _ = added("h.example/x", "h.example/y", found=found)
+    known, _ = added("h.example/x", "h.example/y", found=page(str(OWN.download)))
     assert known == (OWN,)
 
 
@@ -122,26 +126,25 @@ def test_two_places_never_have_one_name() -> None:
 
 
 def test_finding_nothing_is_told_of_and_harmless() -> None:
-    known, told = added("h.example/x", found=Discovered(refused=("https://h.example: 404",)))
+    known, told = added("h.example")
     assert known == (OWN,)
-    assert told == ["no binhost is discovered at h.example/x", "  https://h.example: 404"]
+    reason = "https://h.example?ac-discovery=1: not found (HTTP 404)"
+    assert told == ["no binhost is discovered at h.example", f"  {reason}"]
 
 
 def test_a_page_never_says_where_to_publish() -> None:
-    found = Discovered(binhosts=("https://a.example/b",))
-    known, _ = added("h.example/x,push=True", found=found)
+    found, option = page("https://a.example/b"), "h.example/x,push=True"
+    known, _ = added(option, found=found)
     assert [one.upload for one in known] == [None, OWN.upload]
-    places = (parse_discover("h.example/x,push=True"),)
-    assert check_push(known, places)
-    assert not check_push(known, (parse_discover("h.example/x"),))
+    added("h.example/x", known=(), found=found)
     with pytest.raises(UsageError, match="no place to publish to is configured") as caught:
-        check_push((), places)
+        added(option, known=(), found=found)
+    assert "upload-type: ssh" in (caught.value.hint or "")
     shipped = repository("local", "/home/bin", "/home/bin", unsigned=True)
     with pytest.raises(UsageError, match="no place to publish to is configured"):
-        check_push((shipped,), places)
+        added(option, known=(shipped,), found=found)
     served = repository("www", "https://h.example/b", "/srv/www/b")
-    assert check_push((shipped, served), places)
-    assert "upload-type: ssh" in (caught.value.hint or "")
+    assert added(option, known=(shipped, served), found=found)
 
 
 def test_a_run_asks_pages_unless_it_is_offline() -> None:

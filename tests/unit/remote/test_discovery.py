@@ -5,14 +5,12 @@ import pytest
 from buildit.errors import UsageError
 from buildit.remote.discovery import (
     PAGE_LIMIT,
-    ImagePlace,
     Sought,
     Tag,
     discover,
     pages_of,
     parse_page,
     parse_place,
-    simple,
     template_url,
 )
 from buildit.remote.transport import LocationError
@@ -135,50 +133,38 @@ def test_at_most_so_many_tags_of_a_page_count() -> None:
     ],
 )
 def test_templates(template: str, url: str | None) -> None:
-    assert template_url(template, Sought(NAME, None, LABELS), "aci") == url
+    assert template_url(template, {**LABELS, "name": NAME, "ext": "aci"}) == url
 
 
 def test_a_label_cannot_bring_a_variable_of_its_own() -> None:
-    wanted = Sought(NAME, None, {**LABELS, "version": "{os}"})
-    assert template_url("https://h/{version}", wanted, "aci") is None
-
-
-def test_simple_discovery_needs_version_os_and_architecture() -> None:
-    stem = f"https://{NAME}-1.22.1-linux-amd64"
-    assert simple(Sought(NAME, None, LABELS)) == ImagePlace(f"{stem}.aci", f"{stem}.aci.asc")
-    assert simple(Sought(NAME, None, {"version": "1"})) is None
-    assert simple(Sought("example.com", None, LABELS)) is None
+    values = {**LABELS, "version": "{os}"}
+    assert template_url("https://h/{version}", values) is None
 
 
 # -- asking
 
 
-def test_everything_from_the_name_s_own_page() -> None:
-    transport = FakeTransport({at("/containers/nginx"): page(ENDPOINT, KEYS, BINHOST)})
-    found = discover(Sought(NAME, None, LABELS), transport)
-    stem = f"https://dl.example.com/{NAME}-1.22.1-linux-amd64"
-    assert [one.aci for one in found.images] == [
-        f"https://{NAME}-1.22.1-linux-amd64.aci",
-        f"{stem}.aci",
-    ]
-    assert found.images[1].asc == f"{stem}.aci.asc"
-    assert found.pubkeys == ("https://example.com/keys.asc",)
-    assert found.binhosts == ("https://bin.example.com/b",)
+def test_a_binhost_from_the_name_s_own_page() -> None:
+    second = '<meta name="buildit-binhost" content="example.com https://b.example.com/{name}">'
+    unknown = '<meta name="buildit-binhost" content="example.com https://b.example.com/{os}">'
+    body = page(ENDPOINT, KEYS, BINHOST, unknown, second)
+    transport = FakeTransport({at("/containers/nginx"): body, at(""): page(second)})
+    found, _ = discover(Sought(NAME), transport)
+    assert found == ["https://bin.example.com/b", f"https://b.example.com/{NAME}"]
     assert [url for url, _ in transport.asked] == [at("/containers/nginx")]
 
 
-def test_each_kind_is_walked_by_itself() -> None:
+def test_a_page_with_tags_for_images_alone_is_walked_past() -> None:
     transport = FakeTransport(
         {
-            at("/containers/nginx"): page(BINHOST),
-            at("/containers"): page(ENDPOINT),
-            at(""): page(KEYS, ENDPOINT.replace("dl.", "never.")),
+            at("/containers/nginx"): page(ENDPOINT, KEYS),
+            at("/containers"): page(BINHOST),
+            at(""): page(BINHOST.replace("bin.", "never.")),
         }
     )
-    found = discover(Sought(NAME, None, LABELS), transport)
-    assert len(found.binhosts) == len(found.pubkeys) == 1
-    assert "never." not in found.images[-1].aci
-    assert len(transport.asked) == 3
+    found, refused = discover(Sought(NAME), transport)
+    assert (found, refused) == (["https://bin.example.com/b"], [])
+    assert len(transport.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -194,24 +180,24 @@ def test_each_kind_is_walked_by_itself() -> None:
 )
 def test_a_page_of_no_use_is_walked_past(answer: bytes | LocationError) -> None:
     transport = FakeTransport({at("/containers"): answer, at(""): page(BINHOST)}, chunk=1 << 16)
-    found = discover(Sought("example.com/containers"), transport)
-    assert found.binhosts == ("https://bin.example.com/b",)
+    found, _ = discover(Sought("example.com/containers"), transport)
+    assert found == ["https://bin.example.com/b"]
     assert len(transport.asked) == 2
 
 
 def test_a_prefix_is_compared_as_text() -> None:
     tag = '<meta name="buildit-binhost" content="example.com/cont https://b.example.com">'
     transport = FakeTransport({at("/containers"): page(tag)})
-    assert discover(Sought("example.com/containers"), transport).binhosts
+    assert discover(Sought("example.com/containers"), transport)[0]
 
 
 def test_a_dead_host_is_asked_once() -> None:
     dead = LocationError("u", "connection refused", unreachable=True)
     transport = FakeTransport({at("/a/b"): dead, at(""): page(BINHOST)})
-    found = discover(Sought("example.com/a/b"), transport)
-    assert found.binhosts == ()
+    found, refused = discover(Sought("example.com/a/b"), transport)
+    assert found == []
     assert len(transport.asked) == 1
-    assert "connection refused" in found.refused[0]
+    assert "connection refused" in refused[0]
 
 
 @pytest.mark.parametrize(
@@ -230,31 +216,27 @@ def test_a_dead_host_is_asked_once() -> None:
 )
 def test_a_page_chooses_among_web_servers_only(url: str) -> None:
     tag = f'<meta name="buildit-binhost" content="example.com {url}">'
-    endpoint = f'<meta name="ac-discovery" content="example.com {url}">'
-    keys = f'<meta name="ac-discovery-pubkeys" content="example.com {url}">'
-    transport = FakeTransport({at(""): page(tag, endpoint, keys)})
-    found = discover(Sought("example.com"), transport)
-    assert (found.binhosts, found.pubkeys, found.images) == ((), (), ())
-    assert len(found.refused) >= 3
+    found, refused = discover(Sought("example.com"), FakeTransport({at(""): page(tag)}))
+    assert (found, len(refused)) == ([], 1)
 
 
 def test_a_page_of_this_machine_may_name_this_machine() -> None:
     tag = '<meta name="buildit-binhost" content="localhost https://localhost:8443/b">'
     transport = FakeTransport({"https://localhost:8443?ac-discovery=1": page(tag)})
-    assert discover(Sought("localhost", 8443), transport).binhosts == ("https://localhost:8443/b",)
+    assert discover(Sought("localhost", 8443), transport) == (["https://localhost:8443/b"], [])
 
 
 @pytest.mark.parametrize("end", ["?x=1", "#there", "/?"])
 def test_a_binhost_has_a_path_and_no_more(end: str) -> None:
     tag = f'<meta name="buildit-binhost" content="example.com https://bin.example.com/b{end}">'
-    found = discover(Sought("example.com"), FakeTransport({at(""): page(tag)}))
-    assert found.binhosts == ()
-    assert any("no root of a binhost has a query" in reason for reason in found.refused)
+    found, refused = discover(Sought("example.com"), FakeTransport({at(""): page(tag)}))
+    assert found == []
+    assert any("no root of a binhost has a query" in reason for reason in refused)
 
 
 def test_a_page_of_other_names_says_whose_it_is() -> None:
     tag = '<meta name="buildit-binhost" content="example.com/binhost https://bin.example.com/b">'
-    found = discover(Sought("example.com/containers"), FakeTransport({at(""): page(tag)}))
-    assert found.binhosts == ()
+    found, refused = discover(Sought("example.com/containers"), FakeTransport({at(""): page(tag)}))
+    assert found == []
     said = "its binhosts are for example.com/binhost, and what is below"
-    assert any(said in reason for reason in found.refused)
+    assert any(said in reason for reason in refused)

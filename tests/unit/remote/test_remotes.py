@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from buildit.model.config import Https
-from buildit.remote.binhost import push
+from buildit.remote.binhost import binhost
 from buildit.remote.binhost.protocols import (
     MEMBER_LIMIT,
     PACK_LIMIT,
@@ -70,11 +70,11 @@ class _Counted(MemoryRemote):
 def test_the_packs_of_a_large_push_are_not_all_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "_PACKS_AT_ONCE", 2)
+    monkeypatch.setattr(binhost, "_PACKS_AT_ONCE", 2)
     counted = _Counted()
     with Store.open(tmp_path / "own") as store:
         keys = [made(store, name).key for name in ("nginx", "zlib", "pcre")]
         signer = Signer(BUILDER, sign)
-        work = push.Push(store, counted, accept, signer=signer)
+        work = binhost.Push(store, counted, accept, signer=signer)
         assert work(keys).statements == 3
     assert counted.added == [2, 1]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from buildit.remote.fetch import default_transport
 from buildit.remote.transport import (
     Circuit,
     LocalTransport,
@@ -14,7 +13,7 @@ from buildit.remote.transport import (
     local_path,
     read_small,
 )
-from tests.fakes import FakeTransport
+from tests.fakes import FakeTransport, default_transport
 
 pytestmark = pytest.mark.unit
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildit.remote.http.urls import hide_credentials, parse_target, redirect
-from buildit.remote.transport import LocationError
+from buildit.remote.transport import LocationError, hide_credentials, parse_target, redirect
 
 pytestmark = pytest.mark.unit
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.digest import BuildKey
-from buildit.remote.discovery import ImagePlace, Sought, images, parse_page, targets_of
+from buildit.remote.discovery import parse_page, targets_of
 from buildit.site.catalogue import ContainerIndex, PublishedFile, Site
 from buildit.site.pages import (
     MOST_ON_ROOT,
@@ -44,6 +44,7 @@ from buildit.store.names import (
 )
 from buildit.trust.ssh import builder_name
 from buildit.trust.ssh import key_fingerprint as of_key
+from tests.appc_client import images
 
 pytestmark = pytest.mark.unit
 
@@ -447,16 +448,16 @@ def test_sizes_of_strangers() -> None:
 
 def test_app_container_clients_find_the_image_on_each_page_with_containers() -> None:
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
-    wanted = Sought("bin.example.org/b/containers/nginx", 8443, labels)
+    name = "bin.example.org/b/containers/nginx"
     place = "https://bin.example.org:8443/b/containers/nginx/nginx-1.22.1-p1-linux-amd64.aci"
     made = pages(SITE, BOX, LISTED)
     for page in (made[0], made[1], made[4]):
         tags = parse_page(page.encode())
-        assert images(tags, wanted) == (ImagePlace(place, f"{place}.asc"),)
+        assert images(tags, name, labels) == ((place, f"{place}.asc"),)
     for page in made:
         tags = parse_page(page.encode())
-        assert targets_of(tags, "ac-discovery-pubkeys", wanted) == (f"{SITE.url}/pubkeys.asc",)
-        assert targets_of(tags, "buildit-binhost", wanted) == (SITE.url,)
+        assert targets_of(tags, "ac-discovery-pubkeys", name) == (f"{SITE.url}/pubkeys.asc",)
+        assert targets_of(tags, "buildit-binhost", name) == (SITE.url,)
 
 
 def test_a_container_with_a_host_qualified_name_is_found_by_it() -> None:
@@ -465,8 +466,8 @@ def test_a_container_with_a_host_qualified_name_is_found_by_it() -> None:
     box = ContainerIndex("h.example/nginx", (entry,), frozenset({file}))
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
     tags = parse_page(container_page(SITE, box, frozenset()).encode())
-    (image,) = images(tags, Sought("h.example/nginx", None, labels))
-    assert image.aci == f"{SITE.url}/containers/h.example/nginx/{file}"
+    ((aci, _),) = images(tags, "h.example/nginx", labels)
+    assert aci == f"{SITE.url}/containers/h.example/nginx/{file}"
 
 
 def test_the_longest_prefix_comes_first() -> None:
@@ -474,9 +475,9 @@ def test_the_longest_prefix_comes_first() -> None:
     extra = ContainerIndex("nginx-extra", (longer,), frozenset({longer.images[0].file}))
     page = containers_page(SITE, (BOX, extra))
     labels = {"version": "1.22.1-p1", "os": "linux", "arch": "amd64"}
-    wanted = Sought("bin.example.org/b/containers/nginx-extra", None, labels)
-    first = images(parse_page(page.encode()), wanted)[0]
-    assert first.aci.endswith("/containers/nginx-extra/nginx-extra-1.22.1-p1-linux-amd64.aci")
+    name = "bin.example.org/b/containers/nginx-extra"
+    aci, _ = images(parse_page(page.encode()), name, labels)[0]
+    assert aci.endswith("/containers/nginx-extra/nginx-extra-1.22.1-p1-linux-amd64.aci")
 
 
 def test_without_an_address_or_an_image_there_are_no_tags() -> None:

@@ -2,7 +2,7 @@
 
 Every body has a size cap, every wait a limit: connecting, the whole of the headers, and a least
 rate of the body, so that no server holds us up (THREATS F2). Redirects are followed by hand under
-`urls.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
+`transport.redirect`. Nothing of the user's is sent: no cookies, no ~/.netrc, no credentials.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
 
-from buildit.remote.http import urls
-from buildit.remote.transport import LocationError, Response, WebLimits, check_cap
+from buildit.remote import transport
+from buildit.remote.transport import LocationError, Response, WebLimits
 
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian's ca-certificates are."""
@@ -115,7 +115,7 @@ def _guarded(
             except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
                 raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
             peer = self.sock.getpeername() if self.sock is not None else ("",)
-            if urls.is_link_local(str(peer[0])):
+            if transport.is_link_local(str(peer[0])):
                 self.close()
                 raise _LinkLocalError(f"the host's address {peer[0]} is link-local")
 
@@ -158,24 +158,24 @@ class WebTransport:
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        answer = self._follow(urls.parse_target(url), offset)
+        answer = self._follow(transport.parse_target(url), offset)
         if answer.status == 416 and offset:
             answer.close()  # the partial file is longer than the whole: start again
-            answer, offset = self._follow(urls.parse_target(url), 0), 0
+            answer, offset = self._follow(transport.parse_target(url), 0), 0
         original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
         pace = original.pace
         pace.body()
         try:
             _check_status(url, answer)
             start, total = _extent(url, answer, offset)
-            check_cap(url, total or 0, cap)
+            transport.check_cap(url, total or 0, cap)
             chunks = _chunks(url, answer, pace, start, total, cap)
             yield Response(chunks, start, total, pace.end)
         finally:
             answer.close()
             answer.release_conn()
 
-    def _follow(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
+    def _follow(self, target: transport.Target, offset: int) -> urllib3.HTTPResponse:
         first = target.url
         for _ in range(self._limits.redirects + 1):
             answer = self._ask(target, offset)
@@ -185,10 +185,10 @@ class WebTransport:
             answer.close()
             if not location:
                 raise LocationError(target.url, f"HTTP {answer.status} without a location")
-            target = urls.redirect(target, location)
+            target = transport.redirect(target, location)
         raise LocationError(first, f"more than {self._limits.redirects} redirects")
 
-    def _ask(self, target: urls.Target, offset: int) -> urllib3.HTTPResponse:
+    def _ask(self, target: transport.Target, offset: int) -> urllib3.HTTPResponse:
         """One answer. Past requests' sessions: those read ~/.netrc, keep cookies between unrelated
         servers, and read the body of a redirect, whole and unpacked (THREATS F2)."""
         # identity: the bytes of the file, not of some transport's compression of it
@@ -234,7 +234,7 @@ class WebTransport:
 def _proxy(url: str) -> str:
     """The proxy that the environment has for this URL, without its password; "" for none."""
     found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    return urls.hide_credentials(found) if found else ""
+    return transport.hide_credentials(found) if found else ""
 
 
 def _check_status(url: str, answer: urllib3.HTTPResponse) -> None:
@@ -296,7 +296,7 @@ def _chunks(
             break
         pace.came(len(chunk))
         position += len(chunk)
-        check_cap(url, position, cap)
+        transport.check_cap(url, position, cap)
         yield chunk
     if total is not None and position < total:
         reason = f"connection ended after {position} of {total} bytes"
@@ -322,7 +322,7 @@ def _translated(url: str, error: BaseException) -> LocationError:
     made is the proxy's: buildit makes no other.
     """
     causes = tuple(_causes(error))
-    shown = urls.hide_credentials(url)
+    shown = transport.hide_credentials(url)
 
     def found(*types: type[BaseException]) -> BaseException | None:
         return next((cause for cause in causes if isinstance(cause, types)), None)
