@@ -23,9 +23,9 @@ from contextlib import closing
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.source import OLDEST, SETTLED, unpack_source
 from buildit.archive.tar.admit import Budget
-from buildit.debian.sources_list import paragraphs, read_sources
+from buildit.archive.unpack import OLDEST, SETTLED, unpack_source
+from buildit.debian.archive import paragraphs, read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
 from buildit.remote.transport import Transport

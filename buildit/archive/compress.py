@@ -34,9 +34,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
-from buildit.archive.streams import Prefixed, Readable, Writable, read_up_to, write_all
+from buildit.archive.streams import Prefixed, Readable, Writable, read_up_to, submit, write_all
 from buildit.archive.tar.admit import Budget, Remark, over, refused
-from buildit.archive.workers import submit
 from buildit.digest import CHUNK, Digest, digest_file, digest_stream
 from buildit.errors import IntegrityError
 

@@ -3,7 +3,7 @@ by entry.
 
 Debian 12 packages still carry /lib, /lib64, /bin and /sbin; every Debian 12 system has links
 there. Here the files move to /usr/…, relative links are rewritten so that they lead to the same
-file, and the links themselves are left to the caller: `links.MERGED_LINKS`. Sources: deb(5),
+file, and the links themselves are left to the caller: `contents.MERGED_LINKS`. Sources: deb(5),
 Debian's TC decision on merged /usr (bug 914897).
 
 The outer form of a .deb: an `ar` archive, read strictly. Source: deb(5), ar(5).
@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from buildit.archive.compress import decompressed
-from buildit.archive.links import TOPS, merged_path
+from buildit.archive.contents import TOPS, merged_path
 from buildit.archive.streams import Readable, Window, read_up_to
 from buildit.archive.tar.admit import Budget, refused, shown
 from buildit.archive.tar.read import read_tar

@@ -1,4 +1,9 @@
-"""Archives onto the disk, beneath a root, with modes, owners and times that we chose.
+"""Archives onto the disk, beneath a root, with modes, owners and times that we chose; and upstream
+sources: what GNU tar, unzip and the usual compressors read.
+
+The digest of a source is pinned, so its bytes are what upstream published, odd as they may be: what
+a tool on the user's machine would get over is got over here too, and told in the build's log. What
+could leave the directory is never followed, even of pinned bytes (THREATS.md, C1 to C5).
 
 A failure leaves what was unpacked so far: callers unpack into a scratch directory and rename it
 when it is whole.
@@ -9,16 +14,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO
 
 from buildit.archive.beneath import Root
-from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import OURS, Remark, parent, refused, shown
-from buildit.archive.tar.read import read_tar
+from buildit.archive.compress import AS_IT_IS, codec, decompressed
+from buildit.archive.contents import way
+from buildit.archive.streams import Prefixed, Readable, read_up_to
+from buildit.archive.tar.admit import LARGER, OURS, REPACK, Budget, Remark, parent, refused, shown
+from buildit.archive.tar.read import has_good_sum, read_tar
+from buildit.archive.tar.write import BLOCK
+from buildit.archive.zipread import is_zip, read_zip
 from buildit.digest import CHUNK
-from buildit.errors import BuilditError, StoreError
-from buildit.model.tree import Entry, Kind
+from buildit.errors import BuilditError, RecipeError, StoreError
+from buildit.model.globs import path_matcher
+from buildit.model.tree import YEAR_1980, Entry, Kind
+from buildit.model.words import without_codec
 
 Members = Iterable[tuple[Entry, Readable | None]]
 """Entries in archive order, each with its bytes where it is a file."""
@@ -205,3 +219,303 @@ class Writer:
             place=self.name,
             hint=hint or "check the disk and its permissions, then run again",
         )
+
+
+UNPACKER = "1"
+"""Raised when the same source would give another tree, or another time: it is in every key."""
+
+OLDEST = YEAR_1980
+"""No file counts as older."""
+SETTLED = 1793491200
+"""2026-11-01: no file gets a later time, as the clock of a build must not be behind its files."""
+LATEST = 1830297600
+"""2028-01-01: a member whose time is later says nothing of when it was made; it counts as SETTLED.
+A rule cannot ask the clock, which would give another result tomorrow; it is dated, and raised with
+`UNPACKER`. Members between the two dates keep their say in SOURCE_DATE_EPOCH."""
+
+MANY = 30_000
+"""Members that any source may have; more where it has ENTRY bytes for each."""
+ENTRY = 64
+_MOST_REMARKS = 200
+_MAGIC = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """`newest` is the newest time inside, in seconds, OLDEST at least; `remarks` what was got
+    over, left out or neutralised, one clause each."""
+
+    newest: int
+    remarks: tuple[str, ...]
+
+
+def unpack_source(
+    archive: Path,
+    into: Root,
+    *,
+    place: str,
+    strip: int,
+    exclude: tuple[str, ...] = (),
+    single: str = "",
+    budget: Budget,
+    owner: tuple[int, int] | None,
+) -> Unpacked:
+    """Unpack an upstream source: tar or zip, plain or compressed, or one file called `single`.
+
+    The first `strip` parts of all paths are left out, which must be the same for all members but
+    those that a glob of `exclude` names (as the archive has them). What is neither tar nor zip is
+    written as `single`, decompressed and without the codec's suffix; with "" it is an error. Files
+    get mode 0644 or 0755, directories 0755, the archive's times by the rule of SETTLED, and `owner`
+    (uid, gid) where it is given. What is in the place of a member is replaced, and that is told.
+
+    Raises:
+        IntegrityError: the archive is damaged or hostile.
+        RecipeError: its members do not have `strip` parts in common.
+        BuildError: a limit of the budget is exceeded.
+        StoreError: the disk is full or broken.
+    """
+    remarks = _Remarks()
+    most = min(budget.entries, MANY + archive.stat().st_size // ENTRY)
+    try:
+        with archive.open("rb") as stream:
+            opened = open_members(stream, replace(budget, entries=most), place, remarks.add, single)
+            newest = _write(
+                opened, Writer(into, owner, place, remarks.add, OLDEST), strip, exclude, remarks
+            )
+    except BuilditError as error:
+        if error.hint in (REPACK, LARGER):
+            error.hint = _way(error)
+        raise
+    return Unpacked(newest, remarks.lines())
+
+
+def _way(error: BuilditError) -> str:
+    """What helps with bytes that are the pinned ones, and yet no archive that can be read."""
+    way = f"{AS_IT_IS}, to be unpacked in the prepare step"
+    if any(word in error.message for word in ("truncated", "damaged", "checksum", "end mark")):
+        return f"is the pinned file whole, and an archive? See `buildit digest URL`; {way}"
+    return way
+
+
+def place_source(
+    archive: Path, into: Root, name: str, *, place: str, owner: tuple[int, int] | None
+) -> Unpacked:
+    """Put a source as it is beneath `into`, with mode 0644.
+
+    Raises:
+        IntegrityError: a directory is in its place.
+        StoreError: the disk is full or broken.
+    """
+    remarks = _Remarks()
+    writer = Writer(into, owner, place, remarks.add, OLDEST)
+    with archive.open("rb") as stream:
+        size = archive.stat().st_size
+        writer.write(Entry(name, Kind.FILE, 0o644, OLDEST, size=size), stream)
+    writer.finish()
+    return Unpacked(OLDEST, remarks.lines())
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a source holds: `kind` as `Opened` has it, `top` the directory that all members lie in
+    ("" where there is none), `newest` as SOURCE_DATE_EPOCH counts it."""
+
+    kind: str
+    members: int
+    top: str
+    newest: int
+    remarks: tuple[str, ...]
+
+
+def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) -> Inspected:
+    """Read a source without unpacking it; arguments as those of `unpack_source`.
+
+    Raises:
+        IntegrityError: it cannot be unpacked.
+        BuildError: a limit of the budget is exceeded.
+    """
+    remarks = _Remarks()
+    tops: set[str] = set()
+    members, newest = 0, OLDEST
+    with archive.open("rb") as stream:
+        opened = open_members(stream, budget, place, remarks.add, single)
+        for entry, content in opened.members:
+            members += 1
+            newest = max(newest, told_time(entry.mtime))
+            first, below, _ = entry.path.partition("/")
+            tops.add(first if below or entry.kind is Kind.DIRECTORY else "")
+            while content is not None and content.read(CHUNK):
+                pass
+    top = tops.pop() if len(tops) == 1 else ""
+    return Inspected(opened.kind, members, top, newest, remarks.lines())
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a source turned out to be: `kind` is `tar`, `zip` or `file`; a file is its one member,
+    and not stripped."""
+
+    kind: str
+    members: Iterable[tuple[Entry, Readable | None]]
+
+
+def open_members(
+    stream: BinaryIO, budget: Budget, place: str, remark: Callable[[str], None], single: str
+) -> Opened:
+    """The members of a source, told apart by its bytes.
+
+    Raises (also while reading): as `unpack_source`.
+    """
+    magic = stream.read(_MAGIC)
+    stream.seek(0)
+    if is_zip(stream):
+        return Opened("zip", _scripts(read_zip(stream, budget, place, remark)))
+    how = codec(magic)
+    plain = decompressed(stream, budget, place, remark)
+    head = read_up_to(plain, BLOCK)
+    whole = Prefixed(head, plain)
+    if not single or (len(head) == BLOCK and has_good_sum(head)):
+        return Opened(f"tar, {how}" if how else "tar", read_tar(whole, budget, place, remark))
+    name = without_codec(single) if how else single
+    entry = Entry(name, Kind.FILE, 0o644, OLDEST)
+    return Opened(f"file, {how}" if how else "file", ((entry, whole),))
+
+
+def _scripts(
+    members: Iterator[tuple[Entry, Readable | None]],
+) -> Iterator[tuple[Entry, Readable | None]]:
+    """Files of a zip that has no modes run where they begin as a script does.
+
+    A packer on Windows has no other way to say it, and `./configure` is to run.
+    """
+    for entry, content in members:
+        if content is None or entry.mode:
+            yield entry, content
+            continue
+        head = read_up_to(content, 2)
+        mode = 0o755 if head == b"#!" else 0o644
+        yield replace(entry, mode=mode), Prefixed(head, content)
+
+
+def _write(
+    opened: Opened, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
+) -> int:
+    """Write all members; their newest time, with those that strip drops."""
+    left_out = {glob: path_matcher(glob) for glob in exclude}
+    matched: set[str] = set()
+    top = Top(0 if opened.kind.startswith("file") else strip, writer.name)
+    newest = OLDEST
+    absent: set[str] = set()
+    links: dict[str, Entry] = {}
+    for member, content in opened.members:
+        if names := [glob for glob, matches in left_out.items() if matches(member.path)]:
+            matched.update(names)
+            absent.add(member.path)
+            continue
+        if member.kind is Kind.HARDLINK and member.target in absent:
+            reason = f"it is a hard link to {shown(member.target)!r}, which `exclude` names"
+            raise refused(writer.name, member.path, reason, "exclude the link too")
+        if member.mtime > LATEST:
+            remarks.add(f"times after {_day(LATEST)} are taken as {_day(SETTLED)}")
+        newest = max(newest, told_time(member.mtime))
+        entry = top.without(member)
+        if entry is None:
+            continue
+        writer.write(_normal(entry), content)
+        links.pop(entry.path, None)
+        if entry.kind is Kind.SYMLINK:
+            links[entry.path] = entry
+    for glob in dict.fromkeys(exclude):
+        if glob not in matched:
+            remarks.add(f"exclude: {glob!r} names no member (paths are the archive's, unstripped)")
+    for path, link in links.items():
+        if way(path, links.get).escapes:
+            remarks.add(
+                f"link {shown(path)!r} leads to {shown(link.target)!r}, out of the source: kept"
+            )
+    writer.finish()
+    return newest
+
+
+class Top:
+    """The first `strip` parts of all paths, which must be the same."""
+
+    def __init__(self, strip: int, place: str) -> None:
+        self._strip = strip
+        self._place = place
+        self._parts: list[str] = []
+        self._first = ""
+
+    def without(self, entry: Entry) -> Entry | None:
+        """The entry without them; None for a directory that is a part of them.
+
+        Raises:
+            RecipeError: it lies elsewhere.
+        """
+        if not self._strip:
+            return entry
+        *above, name = entry.path.split("/")
+        parts = [*above, name] if entry.kind is Kind.DIRECTORY else above
+        mine = parts[: self._strip]
+        known = self._parts[: len(mine)]
+        if mine[: len(known)] != known:
+            both = f"{shown(self._first)!r} and {shown(entry.path)!r}"
+            raise self._elsewhere(f"{both} do not lie in the same one", 0, "[GLOB]")
+        if entry.kind is not Kind.DIRECTORY and len(mine) < self._strip:
+            name = shown(entry.path)
+            raise self._elsewhere(f"{name!r} does not lie that deep", len(above), f'["{name}"]')
+        if len(mine) > len(self._parts):
+            self._parts, self._first = mine, entry.path
+        path = _rest(entry.path, self._strip)
+        if not path:
+            return None
+        target = _rest(entry.target, self._strip) if entry.kind is Kind.HARDLINK else entry.target
+        return replace(entry, path=path, target=target)
+
+    def _elsewhere(self, why: str, fits: int, globs: str) -> RecipeError:
+        dropped = "top directory" if self._strip == 1 else f"upper {self._strip} directories"
+        return RecipeError(
+            f"`strip: {self._strip}` drops the {dropped} of all members, but {why}",
+            place=self._place,
+            hint=f"write `strip: {fits}` for this source, with `directory: NAME` where it shall lie"
+            f" in one of its own; or leave such members out: `exclude: {globs}`",
+        )
+
+
+def _rest(path: str, strip: int) -> str:
+    return "/".join(path.split("/")[strip:])
+
+
+def _normal(entry: Entry) -> Entry:
+    runs = entry.kind is Kind.DIRECTORY or entry.mode & 0o111
+    mtime = min(told_time(entry.mtime), SETTLED)
+    return replace(entry, mode=0o755 if runs else 0o644, mtime=mtime)
+
+
+def told_time(mtime: int) -> int:
+    """A member's time as it counts for SOURCE_DATE_EPOCH: see OLDEST and LATEST."""
+    return SETTLED if mtime > LATEST else max(mtime, OLDEST)
+
+
+def _day(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+class _Remarks:
+    """What a reading tells of, each once, and no more than a log can bear."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, None] = {}
+        self._more = 0
+
+    def add(self, text: str) -> None:
+        if text in self._said:
+            return
+        if len(self._said) < _MOST_REMARKS:
+            self._said[text] = None
+        else:
+            self._more += 1
+
+    def lines(self) -> tuple[str, ...]:
+        more = (f"and {self._more} more of this kind",) if self._more else ()
+        return (*self._said, *more)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from buildit.archive.source import OLDEST
+from buildit.archive.unpack import OLDEST
 from buildit.cli.options import DIR, JSON, USE, Requested, of_container, own_store, unknown_package
 from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from buildit.archive.contents import parse_contents
-from buildit.archive.links import TOPS
+from buildit.archive.contents import TOPS, parse_contents
 from buildit.commands.accounts import account_entries, account_files
 from buildit.commands.sync import (
     EPOCH,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from buildit.archive.links import MERGED_USR
-from buildit.archive.source import UNPACKER
+from buildit.archive.contents import MERGED_USR
+from buildit.archive.unpack import UNPACKER
 from buildit.patch.form import CANONICAL_PATCH
 from buildit.plan.identity import Rules
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from buildit.archive.links import way
+from buildit.archive.contents import way
 from buildit.errors import RecipeError
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.links import TOP_LINKS, way
+from buildit.archive.contents import TOP_LINKS, way
 from buildit.archive.tar.admit import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import RecipeError

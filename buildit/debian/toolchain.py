@@ -18,10 +18,9 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
-from buildit.archive.streams import Readable
+from buildit.archive.streams import Readable, run_all
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
-from buildit.archive.workers import run_all
 from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
 from buildit.errors import IntegrityError, Interrupted, StoreError

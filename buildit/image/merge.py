@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from buildit.archive.links import TOP_LINKS
+from buildit.archive.contents import TOP_LINKS
 from buildit.errors import IntegrityError, RecipeError
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from buildit.archive.workers import run_all
+from buildit.archive.streams import run_all
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.blobs import FSYNC_AT_MOST, CorruptBlob

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from buildit.archive.links import EntryAt, way
+from buildit.archive.contents import EntryAt, way
 from buildit.errors import RecipeError
 from buildit.model.image import App, Architecture, Image, Port, Volume, architecture
 from buildit.model.tree import Kind

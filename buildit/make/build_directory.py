@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.source import OLDEST, Unpacked, place_source, unpack_source
 from buildit.archive.tar.admit import Budget
+from buildit.archive.unpack import OLDEST, Unpacked, place_source, unpack_source
 from buildit.digest import CHUNK, Digest, canonical
 from buildit.errors import (
     BuildError,

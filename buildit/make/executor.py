@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from buildit.archive.workers import submit
+from buildit.archive.streams import submit
 from buildit.make.makers import AtHand
 from buildit.model.artifact import Artifact
 from buildit.model.plan import Task

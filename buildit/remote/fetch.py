@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from buildit.archive.workers import run_all
+from buildit.archive.streams import run_all
 from buildit.digest import CHUNK, Digest
 from buildit.errors import (
     BuilditError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.source import SETTLED
+from buildit.archive.unpack import SETTLED
 from tests.integration.compare import content
 from tests.integration.refusing import RECIPE, refused
 from tests.integration.seeds import Seed

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import DebianArchive, archive_keys, fetch_release
+from buildit.debian.archive import DebianArchive, archive_keys, fetch_release, read_sources
 from buildit.debian.fixups import toolchain_identity
-from buildit.debian.select import select
-from buildit.debian.sources_list import read_sources
+from buildit.debian.packages import select
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
 from buildit.model.plan import DebRef, Toolchain
@@ -108,7 +107,7 @@ import time
 from pathlib import Path
 from buildit.debian.archive import DebianArchive
 from buildit.debian.archive import archive_keys
-from buildit.debian.sources_list import read_sources
+from buildit.debian.archive import read_sources
 from buildit.remote.web import WebTransport
 transport = WebTransport()
 archive = DebianArchive(

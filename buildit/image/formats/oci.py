@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from buildit.archive.beneath import Root
 from buildit.archive.compress import compress_layer
+from buildit.archive.streams import run_all
 from buildit.archive.tar.admit import shown
 from buildit.archive.tar.write import TarWriter
-from buildit.archive.workers import run_all
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.errors import BuilditError
 from buildit.image import output, rules

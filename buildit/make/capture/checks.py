@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import BinaryIO
 
-from buildit.archive.links import TOP_LINKS
+from buildit.archive.contents import TOP_LINKS
 from buildit.digest import CHUNK
 from buildit.errors import BuildError, UnsatisfiableError
 from buildit.make.capture.needs import (

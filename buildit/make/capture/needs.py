@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from buildit.archive.links import TOPS, way
+from buildit.archive.contents import TOPS, way
 from buildit.make.capture.elf import (
     ELF_MAGIC,
     Elf,

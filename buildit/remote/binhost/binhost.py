@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from buildit.archive.compress import compress_layer
-from buildit.archive.workers import submit
+from buildit.archive.streams import submit
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice, Reporter, silent

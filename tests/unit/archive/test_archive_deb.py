@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.archive.beneath import Root
+from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
 from buildit.archive.deb import merged_text, read_deb
-from buildit.archive.links import MERGED_LINKS, MERGED_USR, merged_path
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.errors import IntegrityError

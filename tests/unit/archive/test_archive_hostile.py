@@ -9,9 +9,9 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
-from buildit.archive.source import unpack_source
 from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
+from buildit.archive.unpack import unpack_source
 from buildit.errors import BuildError, BuilditError, IntegrityError
 from tests.unit.archive.hostile_tars import AS_SOURCE, LIMITS, SILENT, Hostile, Read, corpus
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive.links import way
+from buildit.archive.contents import way
 from buildit.model.tree import MOST_LINKS, Entry
 from tests.unit.archive.trees import directory, file, symlink
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from buildit.archive import source
+from buildit.archive import unpack
 from buildit.archive.beneath import Root
-from buildit.archive.source import LATEST, OLDEST, SETTLED, Unpacked, place_source, unpack_source
 from buildit.archive.tar.admit import Budget
+from buildit.archive.unpack import LATEST, OLDEST, SETTLED, Unpacked, place_source, unpack_source
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.tree import Entry
 from tests.unit.archive import tarmaker
@@ -463,7 +463,7 @@ def test_a_source_as_it_is(tmp_path: Path) -> None:
 
 def test_a_bomb_of_empty_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A source may have MANY members; more where it is as large as such a source would be."""
-    monkeypatch.setattr(source, "MANY", 500)
+    monkeypatch.setattr(unpack, "MANY", 500)
     count = 1_000
     data = b"".join(F(b"%d" % number, b"") for number in range(count)) + END
     with pytest.raises(BuildError, match="entries") as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.archive.links import way
+from buildit.archive.contents import way
 from buildit.archive.unpack import unpack_entries, unpack_layer
 from tests.unit.archive.trees import directory, file, packed, symlink
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.compress import GzipWriter
-from buildit.archive.workers import run_all, submit
+from buildit.archive.streams import run_all, submit
 
 pytestmark = pytest.mark.program
 

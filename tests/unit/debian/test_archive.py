@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import KEEP_SECONDS, DebianArchive
-from buildit.debian.select import select
-from buildit.debian.sources_list import AptSource
+from buildit.debian.archive import KEEP_SECONDS, AptSource, DebianArchive
+from buildit.debian.packages import select
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
 from tests.debian_maker import NOW, Archive, paragraph
 from tests.fakes import FakeTransport

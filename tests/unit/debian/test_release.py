@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from buildit.debian.archive import (
+    AptSource,
     archive_keys,
     check_release,
     fetch_release,
     iso_time,
     read_release,
 )
-from buildit.debian.sources_list import AptSource
 from buildit.errors import FetchError, IntegrityError
 from buildit.trust.openpgp import dearmor
 from tests.debian_maker import DATE, NOW, Archive

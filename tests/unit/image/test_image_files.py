@@ -18,7 +18,7 @@ import pytest
 
 from buildit.archive.compress import GZIP_BLOCK, GzipWriter
 from buildit.archive.contents import contents_blob
-from buildit.archive.workers import run_all
+from buildit.archive.streams import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
 from buildit.image.output import copy_blob, replacing_output
@@ -225,6 +225,6 @@ def test_a_work_that_never_began_does_not_hide_the_failure(monkeypatch: pytest.M
     def fail() -> None:
         raise KeyError
 
-    monkeypatch.setattr("buildit.archive.workers.Event", Late)
+    monkeypatch.setattr("buildit.archive.streams.Event", Late)
     with pytest.raises(KeyError):
         run_all([lambda: None, fail], 2)
