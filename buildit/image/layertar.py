@@ -37,11 +37,11 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
             starts[entry.path] = at
             at += -(-entry.size // BLOCK) * BLOCK
     if at + len(END) != layer.size:
-        raise IntegrityError(
-            f"the layer of {layer.title} has {layer.size} bytes, its contents say {at + len(END)}",
-            place=layer.diff_id,
-            hint="run `buildit store verify`: it sets damaged objects aside",
+        said = (
+            f"the layer of {layer.title} has {layer.size} bytes, its contents say {at + len(END)}"
         )
+        hint = "run `buildit store verify`: it sets damaged objects aside"
+        raise IntegrityError(said, place=layer.diff_id, hint=hint)
     return starts
 
 

@@ -198,11 +198,9 @@ def _members(entries: Iterable[Entry], number: int) -> Iterator[Member]:
         elif entry.kind is Kind.HARDLINK:
             file = files.get(entry.target)
             if file is None:
-                raise IntegrityError(
-                    f"a listing names {entry.target!r} as the file of a hard link, and lacks it",
-                    place=entry.path,
-                    hint="run `buildit store verify`; it sets damaged objects aside",
-                )
+                said = f"a listing names {entry.target!r} as the file of a hard link, and lacks it"
+                hint = "run `buildit store verify`; it sets damaged objects aside"
+                raise IntegrityError(said, place=entry.path, hint=hint)
             member = Member(replace(file.entry, path=entry.path), number, file.source)
             files[entry.path] = member
         else:
@@ -270,11 +268,9 @@ def with_parents(
                 break
             below = tree.get(parent)
             if below is not None and below.kind is not Kind.DIRECTORY:
-                raise RecipeError(
-                    f"/{path} lies beneath /{parent}, which is a {below.kind} in the image",
-                    place=place,
-                    hint=f"let the package that brings /{parent} bring a directory",
-                )
+                said = f"/{path} lies beneath /{parent}, which is a {below.kind} in the image"
+                hint = f"let the package that brings /{parent} bring a directory"
+                raise RecipeError(said, place=place, hint=hint)
             made[parent] = below or replace(new, path=parent)
     return tuple(sorted(made.values(), key=sort_key))
 
@@ -396,13 +392,14 @@ class Overlay:
         lines = [f"{path!r}: {self._sides(path)}" for path in paths[:CLASHES_SHOWN]]
         if len(paths) > CLASHES_SHOWN:
             lines.append(f"and {len(paths) - CLASHES_SHOWN} more paths")
+        hint = (
+            "leave one of the two out (`without: [PATH]` leaves files of a Debian package out), "
+            "move the file in its recipe's install step, or put the wanted version in place with a "
+            "`sync` step after the packages"
+        )
+        details = tuple(lines) if len(paths) > 1 else ()
         return RecipeError(
-            f"layers clash at {lines[0]}",
-            place=paths[0],
-            hint="leave one of the two out (`without: [PATH]` leaves files of a Debian package "
-            "out), move the file in its recipe's install step, "
-            "or put the wanted version in place with a `sync` step after the packages",
-            details=tuple(lines) if len(paths) > 1 else (),
+            f"layers clash at {lines[0]}", place=paths[0], hint=hint, details=details
         )
 
     def _sides(self, path: str) -> str:

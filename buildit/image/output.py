@@ -29,14 +29,7 @@ from buildit.archive.streams import run_all
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import IntegrityError, StoreError
 from buildit.store.blobs import FSYNC_AT_MOST, CorruptBlob
-from buildit.store.disk import (
-    Vanished,
-    descriptor_of,
-    has_size,
-    is_named,
-    sync_directory,
-    sync_file_system,
-)
+from buildit.store.disk import Vanished, has_size, held, is_named, sync_directory, sync_file_system
 
 BlobPath = Callable[[Digest], Path]
 """Where the store keeps the blob of a digest."""
@@ -59,11 +52,9 @@ def _readable(what: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         kind = Vanished if isinstance(error, FileNotFoundError) else StoreError
-        raise kind(
-            f"{what} cannot be read: {error.strerror}",
-            place=str(path),
-            hint="run `buildit store verify`, then build again",
-        ) from error
+        hint = "run `buildit store verify`, then build again"
+        said = f"{what} cannot be read: {error.strerror}"
+        raise kind(said, place=str(path), hint=hint) from error
 
 
 def open_blob(blob: BlobPath, digest: Digest, size: int, title: str) -> int:
@@ -106,16 +97,13 @@ def copy_blob(blob: BlobPath, digest: Digest, size: int, title: str, target: Pat
         StoreError, CorruptBlob: as `open_blob`; or the copy holds other bytes.
         OSError: the target cannot be written.
     """
-    source = open_blob(blob, digest, size, title)
-    try:
+    with held(open_blob(blob, digest, size, title)) as source:
         out = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(out, "r+b", buffering=0) as copy:
             os.fchmod(out, 0o644)  # whatever the umask
             copied = size if _cloned(source, out) else _copied(source, out, size)
             copy.seek(0)
             right = copied == size and hashlib.file_digest(copy, "sha256").hexdigest() == digest
-    finally:
-        os.close(source)
     if not right:
         raise CorruptBlob(digest, f"the layer of {title}")
 
@@ -195,18 +183,15 @@ def sync_tree(path: Path) -> None:
         sync_file_system(path)
         return
     for one in found:
-        with descriptor_of(one, os.O_RDONLY | os.O_NOFOLLOW) as fd:
+        with held(os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
             os.fsync(fd)
 
 
 def _unwritable(target: Path, error: OSError) -> StoreError:
-    reason = error.strerror or str(error)
+    reason = f"the image cannot be written: {error.strerror or error}"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StoreError(
-        f"the image cannot be written: {reason}",
-        place=str(target),
-        hint="free some space there" if full else "choose another directory with --output DIR",
-    )
+    hint = "free some space there" if full else "choose another directory with --output DIR"
+    return StoreError(reason, place=str(target), hint=hint)
 
 
 def _claim(target: Path) -> tuple[Path, int]:
@@ -225,12 +210,10 @@ def _claim(target: Path) -> tuple[Path, int]:
 def _remove_stale(target: Path) -> None:
     for left in sorted(target.parent.glob(f".{glob.escape(target.name)}.*.partial")):
         with suppress(OSError):  # among them: another buildit is at work on it
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with held(os.open(left, flags)) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(left)
-            finally:
-                os.close(lock)
 
 
 def _remove(private: Path) -> None:
@@ -348,11 +331,9 @@ def restore(layout: Path, kept: Mapping[str, Any], store_blobs: Path) -> None:
         path = layout / name
         document = path.parent in (layout, layout / _BLOBS) and path.name not in ("", "..", ".")
         if not (document if name in kept["documents"] else is_hex64(name)):
-            raise IntegrityError(
-                f"{name!r} is no part of an OCI layout",
-                place=str(layout),
-                hint="the cache of runs is damaged: delete cache/stamps in the store",
-            )
+            hint = "the cache of runs is damaged: delete cache/stamps in the store"
+            said = f"{name!r} is no part of an OCI layout"
+            raise IntegrityError(said, place=str(layout), hint=hint)
     with replacing_output(layout) as fresh:
         directory = make_layout(fresh)
         works = [

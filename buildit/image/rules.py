@@ -272,9 +272,8 @@ def machine(image: Image) -> Architecture:
     try:
         return architecture(image.arch)
     except ValueError as error:
-        raise RecipeError(
-            str(error), place=image.place or None, hint="set `arch` in the container's `vars`"
-        ) from error
+        hint = "set `arch` in the container's `vars`"
+        raise RecipeError(str(error), place=image.place or None, hint=hint) from error
 
 
 def file_reference(text: str) -> str:
@@ -378,12 +377,9 @@ def check_app(app: App, place: str) -> None:
     """
     problems = tuple(_problems(app))
     if problems:
-        raise RecipeError(
-            f"app: {problems[0]}",
-            place=place or None,
-            hint="correct `app` in container.yaml",
-            details=problems[1:],
-        )
+        hint = "correct `app` in container.yaml"
+        what = f"app: {problems[0]}"
+        raise RecipeError(what, place=place or None, hint=hint, details=problems[1:])
 
 
 def _problems(app: App) -> Iterator[str]:
@@ -468,18 +464,14 @@ def check_tree(
         RecipeError: with what is wrong.
     """
     if program is not None and (problem := program_problem(program, find)):
+        hint = "correct `exec`, or add the package that brings the program"
         raise RecipeError(
-            f"the image runs {program}, but {problem}",
-            place=place or None,
-            hint="correct `exec`, or add the package that brings the program",
+            f"the image runs {program}, but {problem}", place=place or None, hint=hint
         )
     for what, path in directories:
         if problem := directory_problem(path, find):
-            raise RecipeError(
-                f"the {what} {path} cannot be used: {problem}",
-                place=place or None,
-                hint="name a directory",
-            )
+            problem = f"the {what} {path} cannot be used: {problem}"
+            raise RecipeError(problem, place=place or None, hint="name a directory")
 
 
 def directory_problem(path: str, find: EntryAt) -> str:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
@@ -93,11 +92,9 @@ def _reading(path: Path) -> Reading:
             return read_oci(path)
         return read_directory(path)
     except OSError as error:
-        raise UsageError(
-            f"cannot be read: {error.strerror}",
-            place=str(path),
-            hint="name an .aci file, an OCI layout or an unpacked directory",
-        ) from error
+        hint = "name an .aci file, an OCI layout or an unpacked directory"
+        said = f"cannot be read: {error.strerror}"
+        raise UsageError(said, place=str(path), hint=hint) from error
     except BuilditError as error:
         return Reading("directory", "", None, (error.message,))
 
@@ -143,7 +140,11 @@ def read_aci(path: Path) -> Reading:
     """
     problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
     with path.open("rb") as stream:
-        problems += _magic_problems(stream)
+        # appc tools tell the compression by these magics, and know no other.
+        head = stream.read(_USTAR_AT + 5)
+        stream.seek(0)
+        if not head.startswith(_MAGICS) and head[_USTAR_AT:] != b"ustar":
+            problems.append("it is neither a tar nor compressed with gzip, bzip2 or xz")
         budget = budget_of(os.fstat(stream.fileno()).st_size)
         try:
             with decompressed(stream, budget, str(path)) as plain:
@@ -155,14 +156,6 @@ def read_aci(path: Path) -> Reading:
     entries = tree.entries(stacked=False)
     problems += [*tree.problems, *_manifest_problems(manifest, entries)]
     return Reading("aci", identifier, entries, tuple(problems))
-
-
-def _magic_problems(stream: BinaryIO) -> list[str]:
-    """appc tools tell the compression by these magics, and know no other."""
-    head = stream.read(_USTAR_AT + 5)
-    stream.seek(0)
-    known = head.startswith(_MAGICS) or head[_USTAR_AT:] == b"ustar"
-    return [] if known else ["it is neither a tar nor compressed with gzip, bzip2 or xz"]
 
 
 def _aci_tree(plain: Readable, name: str, problems: list[str]) -> tuple[SeenTree, bytes | None]:

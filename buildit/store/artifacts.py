@@ -31,6 +31,8 @@ from buildit.store.names import entry
 Suits = Callable[[Artifact], str | None]
 """Why an artifact that is whole cannot be taken here (another `resolved`, say); None: take it."""
 
+_CHECK = "run `buildit store verify`"
+
 Sign = Callable[[bytes], bytes]
 """A statement's bytes to the armored signature over them."""
 
@@ -142,16 +144,12 @@ def commit(
         ValueError: the artifact is not well formed, or builder and signature do not go together.
     """
     if (builder == LOCAL) != (sign is None):
-        raise ValueError(
-            f"builder {builder!r} does not go with{'out' if sign is None else ''} a key"
-        )
+        how = "without" if sign is None else "with"
+        raise ValueError(f"builder {builder!r} does not go {how} a key")
     reason = incomplete(store, artifact)
     if reason is not None:
-        raise StoreError(
-            f"the artifact cannot be committed: {reason}",
-            place=f"key {artifact.key}",
-            hint="run the build again",
-        )
+        reason = f"the artifact cannot be committed: {reason}"
+        raise StoreError(reason, place=f"key {artifact.key}", hint="run the build again")
     content = statement_bytes(artifact, builder)
     return place_statement(store, artifact, builder, content, sign(content) if sign else None)
 
@@ -222,14 +220,13 @@ def statement_paths(root: Path, key: BuildKey) -> list[Path]:
 
 def split_statement_name(name: str) -> tuple[str, Digest | None] | None:
     """`<builder>.json` or `<builder>.<digest>.json` to its parts; None for any other name."""
-    parts = name.split(".")
-    if parts[-1] != "json" or not is_builder(parts[0]):
-        return None
-    if len(parts) == 2:
-        return parts[0], None
-    if len(parts) == 3 and is_hex64(parts[1]):
-        return parts[0], Digest(parts[1])
-    return None
+    match name.split("."):
+        case [builder, "json"] if is_builder(builder):
+            return builder, None
+        case [builder, digest, "json"] if is_builder(builder) and is_hex64(digest):
+            return builder, Digest(digest)
+        case _:
+            return None
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -242,9 +239,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     with open_regular(path) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
-        raise IntegrityError(
-            f"it has more than {limit} bytes", place=str(path), hint="run `buildit store verify`"
-        )
+        raise IntegrityError(f"it has more than {limit} bytes", place=str(path), hint=_CHECK)
     return content
 
 
@@ -270,11 +265,8 @@ def check_name(path: Path, builder: str, content: bytes) -> None:
     """
     named = split_statement_name(path.name)
     if named is None or named[0] != builder or named[1] not in (None, digest_bytes(content)):
-        raise IntegrityError(
-            f"the statement by {builder} does not belong under this name",
-            place=str(path),
-            hint="run `buildit store verify`",
-        )
+        reason = f"the statement by {builder} does not belong under this name"
+        raise IntegrityError(reason, place=str(path), hint=_CHECK)
 
 
 def _choose(store: Store, key: BuildKey, builder: str, content: bytes) -> Committed:

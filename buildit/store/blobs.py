@@ -82,11 +82,9 @@ class Sink:
         """
         digest = Digest(self._hash.hexdigest())
         if expected is not None and digest != expected:
-            raise IntegrityError(
-                f"the bytes have SHA-256 {digest}",
-                place=f"sha256:{expected}",
-                hint="the source changed or was cut short; nothing of it was kept",
-            )
+            hint = "the source changed or was cut short; nothing of it was kept"
+            place = f"sha256:{expected}"
+            raise IntegrityError(f"the bytes have SHA-256 {digest}", place=place, hint=hint)
         with located(self._path):
             os.fchmod(self._fd, READ_ONLY)
         pending = Pending(str(self._path), digest, self.size, self._fd)
@@ -178,11 +176,9 @@ class CorruptBlob(IntegrityError):  # noqa: N818 - what it is, as in the message
     """A blob of the store that is not what its name says; a run sets it aside and makes it anew."""
 
     def __init__(self, digest: Digest, what: str = "") -> None:
-        super().__init__(
-            f"{what or 'the blob'} in the store is corrupt; it was set aside",
-            place=f"sha256:{digest}",
-            hint="run `buildit store verify`, then build again: it is fetched or built anew",
-        )
+        hint = "run `buildit store verify`, then build again: it is fetched or built anew"
+        message = f"{what or 'the blob'} in the store is corrupt; it was set aside"
+        super().__init__(message, place=f"sha256:{digest}", hint=hint)
         self.digest = digest
         self.what = what
 
@@ -205,24 +201,20 @@ class _Checked(io.RawIOBase):
         try:
             count = self._source.readinto(view)  # type: ignore[attr-defined]
         except OSError as error:
-            raise StoreError(
+            reason, hint = (
                 f"the blob cannot be read: {error.strerror}",
-                place=f"sha256:{self._digest}",
-                hint="run `buildit store verify`",
-            ) from None
-        if count == 0 and len(view) > 0:
-            self._compare()
+                "run `buildit store verify`",
+            )
+            raise StoreError(reason, place=f"sha256:{self._digest}", hint=hint) from None
+        if count == 0 and len(view) > 0 and self._hash.hexdigest() != self._digest:
+            self._on_corrupt()
+            raise CorruptBlob(self._digest)
         self._hash.update(view[:count])
         return int(count)
 
     def close(self) -> None:
         self._source.close()
         super().close()
-
-    def _compare(self) -> None:
-        if self._hash.hexdigest() != self._digest:
-            self._on_corrupt()
-            raise CorruptBlob(self._digest)
 
 
 def checked_stream(

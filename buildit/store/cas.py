@@ -103,11 +103,9 @@ class Store:
         try:
             return open_regular(self.path(digest))
         except FileNotFoundError:
-            raise Vanished(
-                "the blob is not in the store",
-                place=f"sha256:{digest}",
-                hint="run the build again: it is fetched or built anew",
-            ) from None
+            hint = "run the build again: it is fetched or built anew"
+            what = "the blob is not in the store"
+            raise Vanished(what, place=f"sha256:{digest}", hint=hint) from None
         except OSError as error:
             raise store_error(error, self.path(digest)) from None
 

@@ -72,11 +72,8 @@ class Faults:
             return cls()
         found = _WANTED.fullmatch(text)
         if found is None or found[1] not in POINTS:
-            raise UsageError(
-                f"{VARIABLE}={text!r} is not POINT:N:kill|EIO|ENOSPC",
-                place=VARIABLE,
-                hint=f"points are: {' '.join(POINTS)}",
-            )
+            what = f"{VARIABLE}={text!r} is not POINT:N:kill|EIO|ENOSPC"
+            raise UsageError(what, place=VARIABLE, hint=f"points are: {' '.join(POINTS)}")
         return cls(found[1], int(found[2]), found[3])
 
     def reach(self, point: str) -> None:
@@ -120,11 +117,9 @@ def store_error(error: OSError, place: Path) -> StoreError:
     """What a failed system call on the store means, and the next step."""
     number = error.errno or 0
     if number == errno.ENOENT:
-        return Vanished(
-            "a part of the store is gone: it was deleted while it was used",
-            place=str(error.filename or place),
-            hint="run the same command again: what is missing is made anew",
-        )
+        hint = "run the same command again: what is missing is made anew"
+        what = "a part of the store is gone: it was deleted while it was used"
+        return Vanished(what, place=str(error.filename or place), hint=hint)
     what = os.strerror(number) if number else str(error)
     hint = _HINTS.get(number, "run `buildit doctor`")
     return StoreError(f"the store cannot be used: {what}", place=str(place), hint=hint)
@@ -259,9 +254,8 @@ class Disk:
 
 
 @contextmanager
-def descriptor_of(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iterator[int]:
-    """A descriptor of a directory, or of what else `flags` say."""
-    fd = os.open(path, flags | os.O_CLOEXEC)
+def held(fd: int) -> Iterator[int]:
+    """A descriptor that is closed at the end of the block."""
     try:
         yield fd
     finally:
@@ -269,7 +263,7 @@ def descriptor_of(path: Path, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> Iter
 
 
 def sync_directory(path: Path) -> None:
-    with descriptor_of(path) as fd:
+    with held(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         os.fsync(fd)
 
 
@@ -283,7 +277,7 @@ def syncfs(fd: int) -> None:
 
 def sync_file_system(path: Path) -> None:
     """All that the file system of a directory holds."""
-    with descriptor_of(path) as fd:
+    with held(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         syncfs(fd)
 
 
@@ -361,22 +355,18 @@ def check_owner(root: Path) -> None:
     Raises:
         StoreError: not a directory, another owner, or writable by group or others.
     """
-    status = root.stat()
-    mine, elsewhere = os.geteuid(), "set BUILDIT_STORE elsewhere"
+    status, mine = root.stat(), os.geteuid()
     if not stat.S_ISDIR(status.st_mode):
-        raise StoreError("the store is not a directory", place=str(root), hint=elsewhere)
-    if status.st_uid != mine:
-        raise StoreError(
-            f"the store belongs to user {status.st_uid}, not to user {mine} who runs this",
-            place=str(root),
-            hint="run as its owner, or set BUILDIT_STORE to a directory of your own",
-        )
-    if status.st_mode & 0o022:
-        raise StoreError(
-            f"other users may write to the store (mode {stat.S_IMODE(status.st_mode):04o})",
-            place=str(root),
-            hint=f"run `chmod go-w {shlex.quote(str(root))}`, then `buildit store verify`",
-        )
+        what, hint = "the store is not a directory", "set BUILDIT_STORE elsewhere"
+    elif status.st_uid != mine:
+        what = f"the store belongs to user {status.st_uid}, not to user {mine} who runs this"
+        hint = "run as its owner, or set BUILDIT_STORE to a directory of your own"
+    elif status.st_mode & 0o022:
+        what = f"other users may write to the store (mode {stat.S_IMODE(status.st_mode):04o})"
+        hint = f"run `chmod go-w {shlex.quote(str(root))}`, then `buildit store verify`"
+    else:
+        return
+    raise StoreError(what, place=str(root), hint=hint)
 
 
 def check_format(root: Path) -> bool:
@@ -393,27 +383,20 @@ def check_format(root: Path) -> bool:
         names = sorted(os.listdir(root))
         strange = [name for name in names if name.partition(".new-")[0] not in _TOP]
         if strange:
-            raise StoreError(
-                f"the directory is not a store: it holds {strange[0]!r}",
-                place=str(root),
-                hint="set BUILDIT_STORE (or `store:`) to an empty or missing directory",
-            ) from None
+            hint = "set BUILDIT_STORE (or `store:`) to an empty or missing directory"
+            what = f"the directory is not a store: it holds {strange[0]!r}"
+            raise StoreError(what, place=str(root), hint=hint) from None
         return False
     if text == FORMAT_BYTES:
         return True
     try:
         version = decode(_Format, text).format
+        what = f"the store has format {version}, this buildit knows format {STORE_FORMAT}"
+        hint = "use a newer buildit, or set BUILDIT_STORE to another directory"
     except CodecError:
-        raise StoreError(
-            "the store's version cannot be read",
-            place=str(path),
-            hint=f"remove {path}: it is written again, then run `buildit store verify`",
-        ) from None
-    raise StoreError(
-        f"the store has format {version}, this buildit knows format {STORE_FORMAT}",
-        place=str(path),
-        hint="use a newer buildit, or set BUILDIT_STORE to another directory",
-    )
+        what = "the store's version cannot be read"
+        hint = f"remove {path}: it is written again, then run `buildit store verify`"
+    raise StoreError(what, place=str(path), hint=hint)
 
 
 def key_directory(root: Path, key: BuildKey) -> Path:
@@ -484,16 +467,11 @@ def remove_tree(path: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         path.unlink(missing_ok=True)
         return
-    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with held(os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
         top = _open_directory(path.name, parent)
-    finally:
-        os.close(parent)
-    try:
+    with held(top):
         while _empty(top, top, 0):
             pass
-    finally:
-        os.close(top)
     with suppress(FileNotFoundError):
         path.rmdir()
 
@@ -523,11 +501,9 @@ def _open_directory(name: str, parent: int) -> int:
 def _open_up(name: str, parent: int) -> None:
     # O_PATH needs no permission on the directory itself and pins the inode, so that chmod through
     # /proc cannot be led elsewhere by a symlink put in its place.
-    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with held(os.open(name, flags, dir_fd=parent)) as fd:
         os.chmod(f"/proc/self/fd/{fd}", 0o700)
-    finally:
-        os.close(fd)
 
 
 def _empty(directory: int, top: int, depth: int) -> bool:
@@ -543,10 +519,7 @@ def _empty(directory: int, top: int, depth: int) -> bool:
             os.rename(name, f"{token()}.deep", src_dir_fd=directory, dst_dir_fd=top)
             moved = True
         else:
-            inner = _open_directory(name, directory)
-            try:
+            with held(_open_directory(name, directory)) as inner:
                 moved |= _empty(inner, top, depth + 1)
-            finally:
-                os.close(inner)
             os.rmdir(name, dir_fd=directory)
     return moved

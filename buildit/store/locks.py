@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.errors import Interrupted
-from buildit.store.disk import Disk, is_named, make_directory, remove_tree, token
+from buildit.store.disk import Disk, held, is_named, make_directory, remove_tree, token
 
 if TYPE_CHECKING:
     import threading
@@ -56,16 +56,6 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
-@contextmanager
-def _opened_lock(path: Path) -> Iterator[int]:
-    """A lock's file, which stays; whoever locks it lets go at the end."""
-    fd = open_lock(path)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def try_lock(fd: int) -> bool:
     """Take the lock at once, or not at all."""
     try:
@@ -78,7 +68,7 @@ def try_lock(fd: int) -> bool:
 @contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold a lock with others that share it; the file stays."""
-    with _opened_lock(path) as fd:
+    with held(open_lock(path)) as fd:
         fcntl.flock(fd, fcntl.LOCK_SH)
         yield
 
@@ -86,7 +76,7 @@ def shared(path: Path) -> Iterator[None]:
 @contextmanager
 def exclusive(path: Path, waiting: Waiting = quietly) -> Iterator[None]:
     """Hold a lock alone; the file stays."""
-    with _opened_lock(path) as fd:
+    with held(open_lock(path)) as fd:
         if not try_lock(fd):
             waiting(_holder(fd))
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -249,7 +239,7 @@ def _drop_unheld_locks(locks: Path) -> None:
     """Remove the per-key lock files of killed holders; a waiter sees that its file is gone."""
     for name in _listed(locks):
         if "-" in name:
-            with _opened_lock(locks / name) as fd:
+            with held(open_lock(locks / name)) as fd:
                 if try_lock(fd) and is_named(fd, locks / name):
                     (locks / name).unlink(missing_ok=True)
 

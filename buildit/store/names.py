@@ -116,25 +116,18 @@ def find(store: Store, text: str) -> BuildKey:
     if prefix is None or not _PREFIX.fullmatch(prefix):
         what = "neither a key's first 8 to 64 hex digits nor a whole UUID"
         raise UsageError(what, place=text, hint=f"take one from {listed}")
-    keys = _keys(store.root, prefix)
+    # Keys that were built, or whose failure is remembered.
+    places = (store.root / "k" / prefix[:2], store.root / "logs" / "failed")
+    names = {name for place in places if place.is_dir() for name in os.listdir(place)}
+    keys = sorted(BuildKey(one) for one in names if is_hex64(one) and one.startswith(prefix))
     if not keys:
         what = "no build in the store has this key"
         raise UsageError(what, place=text, hint=f"see {listed}")
     if len(keys) > 1:
-        raise UsageError(
-            f"{len(keys)} builds have a key that begins so",
-            place=text,
-            hint="give more digits",
-            details=tuple(f"{key_uuid(key)}  {key}" for key in keys[:8]),
-        )
+        what = f"{len(keys)} builds have a key that begins so"
+        details = tuple(f"{key_uuid(key)}  {key}" for key in keys[:8])
+        raise UsageError(what, place=text, hint="give more digits", details=details)
     return keys[0]
-
-
-def _keys(root: Path, prefix: str) -> list[BuildKey]:
-    """Keys that were built, or whose failure is remembered."""
-    places = (root / "k" / prefix[:2], root / "logs" / "failed")
-    names = {name for place in places if place.is_dir() for name in os.listdir(place)}
-    return sorted(BuildKey(name) for name in names if is_hex64(name) and name.startswith(prefix))
 
 
 def name_directory(root: Path, name: str) -> Path | None:
@@ -201,7 +194,13 @@ def keep_failure(store: Store, failure: FailedBuild) -> FailedBuild:
     with located(place):
         entry.mkdir(mode=0o755)
         try:
-            _fill(store, entry, failure)
+            facts = {name: getattr(failure, name) for name in _TOLD}
+            store.disk.write_file("failure", entry / _FACTS, encode(facts))
+            with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:
+                while chunk := source.read(CHUNK):
+                    copy.write(chunk)
+            if failure.work is not None:
+                failure.work.rename(entry / _WORK)
             make_directory(place.parent)
             forget_failure(store, failure.key)
             store.disk.faults.reach("failure-move")
@@ -239,26 +238,13 @@ def forget_failure(store: Store, key: BuildKey) -> None:
     """Remove what is kept of a failed build, if anything."""
     place = _place(store, key)
     trash = store.lease().entry("trash")
-    with located(place):
-        try:
-            place.rename(trash)
-        except FileNotFoundError:
-            return
+    with located(place), suppress(FileNotFoundError):
+        place.rename(trash)
         remove_tree(trash)
 
 
 def _place(store: Store, key: BuildKey) -> Path:
     return store.root / "logs" / "failed" / key
-
-
-def _fill(store: Store, entry: Path, failure: FailedBuild) -> None:
-    facts = {name: getattr(failure, name) for name in _TOLD}
-    store.disk.write_file("failure", entry / _FACTS, encode(facts))
-    with failure.log.open("rb") as source, (entry / _LOG).open("xb") as copy:
-        while chunk := source.read(CHUNK):
-            copy.write(chunk)
-    if failure.work is not None:
-        failure.work.rename(entry / _WORK)
 
 
 # -- what a binhost says of itself

@@ -86,11 +86,7 @@ def look(tree: Path) -> str:
 
 def read_seal(tree: Path) -> Seal | None:
     """The seal beside a tree; None where there is none, or what lies there is none."""
-    try:
-        text = tree.with_name(f"{tree.name}{SEAL}").read_bytes()
-    except OSError:
-        return None
-    words = text.decode("ascii", "replace").split()
+    words = _read(_sealed(tree)).decode("ascii", "replace").split()
     return Seal(*words) if len(words) == 2 and all(map(is_hex64, words)) else None
 
 
@@ -163,7 +159,7 @@ class Trees:
 
     def is_whole(self, path: Path) -> bool:
         """Whether it was filled to its end: what its mark says."""
-        mark = _read_mark(path)
+        mark = _read(_mark(path))
         return mark != b"" and mark in (boot(), _SETTLED) and path.is_dir()
 
     def is_sound(self, path: Path) -> bool:
@@ -194,11 +190,10 @@ class Trees:
         _mark(path).unlink(missing_ok=True)
         _sealed(path).unlink(missing_ok=True)
         trash = lease.entry("trash")
-        try:
+        with suppress(FileNotFoundError):
             path.rename(trash)
-        except FileNotFoundError:
-            return None
-        return trash
+            return trash
+        return None
 
     def drop_wrong(self, path: Path, lease: Callable[[], Lease]) -> str:
         """Remove a tree that was not filled to its end, or whose bytes are not those that were
@@ -218,8 +213,7 @@ class Trees:
         return passing(self.root / "locks" / f"tree-{name}")
 
     def _drop(self, path: Path, lease: Lease) -> None:
-        trash = self.set_aside(path, lease)
-        if trash is not None:
+        if trash := self.set_aside(path, lease):
             remove_tree(trash)
 
     def _fill(self, path: Path, lease: Lease, fill: Callable[[Path], None]) -> None:
@@ -243,11 +237,9 @@ class Trees:
             with suppress(OSError):
                 remove_tree(work)
             if gone and isinstance(error, OSError | StoreError):
-                raise Vanished(
-                    "a tree was deleted while it was filled",
-                    place=str(path),
-                    hint="run the same command again: it is filled anew",
-                ) from error
+                what = "a tree was deleted while it was filled"
+                hint = "run the same command again: it is filled anew"
+                raise Vanished(what, place=str(path), hint=hint) from error
             raise
         self._keep(_sealed(path), sealed.text(), lease)
         if not boot():
@@ -257,7 +249,7 @@ class Trees:
     def _settle(self, path: Path, lease: Callable[[], Lease]) -> None:
         with suppress(OSError):
             old = time.time() - _mark(path).stat().st_mtime > _SETTLE_AFTER
-            if old and _read_mark(path) != _SETTLED:
+            if old and _read(_mark(path)) != _SETTLED:
                 sync_file_system(path)
                 self._keep(_mark(path), _SETTLED, lease())
 
@@ -269,10 +261,7 @@ class Trees:
 
 def boot() -> bytes:
     """What tells this boot of the machine from all others; empty where the kernel does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
-    except OSError:
-        return b""
+    return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 
 def _mark(path: Path) -> Path:
@@ -283,8 +272,8 @@ def _sealed(path: Path) -> Path:
     return path.with_name(f"{path.name}{SEAL}")
 
 
-def _read_mark(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        return _mark(path).read_bytes()
+        return path.read_bytes()
     except OSError:
         return b""

@@ -20,7 +20,6 @@ from pathlib import Path
 from buildit.codec import CodecError, decode, encode
 from buildit.digest import BuildKey, Digest, digest_bytes, digest_file, is_hex64
 from buildit.errors import IntegrityError, StoreError
-from buildit.model.artifact import Artifact
 from buildit.store import artifacts
 from buildit.store.cas import Store, set_aside
 from buildit.store.disk import (
@@ -113,23 +112,20 @@ def _check_layout(store: Store) -> Iterator[Fault]:
 def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
     try:
         status = path.lstat()
+        if not is_hex64(path.name):
+            reason = "its name is no SHA-256"
+        elif not stat.S_ISREG(status.st_mode):
+            reason = "it is not a regular file"
+        elif (digest := digest_file(path)) != path.name:
+            reason = f"its {status.st_size} bytes have SHA-256 {digest}"
+        else:
+            reason = ""
     except FileNotFoundError:  # collected meanwhile
         return
-    if not is_hex64(path.name):
-        yield _aside(store, path, "its name is no SHA-256")
-        return
-    if not stat.S_ISREG(status.st_mode):
-        yield _aside(store, path, "it is not a regular file")
-        return
-    try:
-        digest = digest_file(path)
-    except FileNotFoundError:
-        return
     except OSError as error:
-        yield _aside(store, path, f"it cannot be read: {error.strerror}")
-        return
-    if digest != path.name:
-        yield _aside(store, path, f"its {status.st_size} bytes have SHA-256 {digest}")
+        reason = f"it cannot be read: {error.strerror}"
+    if reason:
+        yield _aside(store, path, reason)
     elif stat.S_IMODE(status.st_mode) != READ_ONLY:
         path.chmod(READ_ONLY)
         mode = stat.S_IMODE(status.st_mode)
@@ -309,11 +305,10 @@ def _find(store: Store, keep: frozenset[str]) -> Garbage:
         horizon = 0
 
     def is_old(path: Path) -> bool:
-        try:
+        with suppress(FileNotFoundError):
             changed = path.lstat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        return changed < horizon and changed <= now
+            return changed < horizon and changed <= now
+        return False
 
     def unnamed(below: str) -> tuple[Path, ...]:
         directory = store.root / below
@@ -354,15 +349,12 @@ def _spoken_of(store: Store, key: BuildKey) -> Iterator[str]:
     """All names that the statements about a key speak of."""
     for path in artifacts.statement_paths(store.root, key):
         with suppress(IntegrityError, StoreError):
-            yield from _names(artifacts.read_statement(path, key)[0])
-
-
-def _names(artifact: Artifact) -> Iterator[str]:
-    yield from filter(None, (artifact.record, artifact.log))
-    yield from (digest for _, digest in artifact.materials)
-    for output in artifact.outputs.values():
-        yield from (output.diff_id, output.contents)
-        yield from (encoding.digest for encoding in output.encodings)
+            artifact, _ = artifacts.read_statement(path, key)
+            yield from filter(None, (artifact.record, artifact.log))
+            yield from (digest for _, digest in artifact.materials)
+            for output in artifact.outputs.values():
+                yield from (output.diff_id, output.contents)
+                yield from (encoding.digest for encoding in output.encodings)
 
 
 def _roots(store: Store) -> Iterator[tuple[Path, GarbageRoot]]:
@@ -371,9 +363,7 @@ def _roots(store: Store) -> Iterator[tuple[Path, GarbageRoot]]:
             root = decode(GarbageRoot, path.read_bytes())
         except (OSError, CodecError):
             # What it keeps is unknown, so nothing may go.
-            raise StoreError(
-                "the root cannot be read, so nothing is collected",
-                place=str(path),
-                hint=f"remove {path}; the next build of its container writes it again",
-            ) from None
+            what = "the root cannot be read, so nothing is collected"
+            hint = f"remove {path}; the next build of its container writes it again"
+            raise StoreError(what, place=str(path), hint=hint) from None
         yield path, root

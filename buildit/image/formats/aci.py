@@ -115,12 +115,9 @@ def _derived(image: Image) -> dict[str, Any]:
     problems = manifest_problems(manifest)
     if problems:
         near = rules.ac_identifier(image.name)
-        raise RecipeError(
-            f"no valid ACI manifest follows from the container: {problems[0]}",
-            place=image.place or None,
-            hint=f"set `name: {near}` in `vars`" if near != image.name else "correct the container",
-            details=problems[1:],
-        )
+        what = f"no valid ACI manifest follows from the container: {problems[0]}"
+        hint = f"set `name: {near}` in `vars`" if near != image.name else "correct the container"
+        raise RecipeError(what, place=image.place or None, hint=hint, details=problems[1:])
     return manifest
 
 
@@ -148,12 +145,12 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
     """
     group = app.group if app.group is not None else app.own_group
     if group is None and app.user not in ("0", "root"):
-        raise RecipeError(
-            f"app: user {app.user!r} has no group, and App Container wants one",
-            place=place or None,
-            hint="add `group:` to `app` in container.yaml, or declare the user: "
-            f"`- users: {{app: {{uid: {app.user if app.user.isdecimal() else 101}, gid: 101}}}}`",
+        what = f"app: user {app.user!r} has no group, and App Container wants one"
+        hint = (
+            "add `group:` to `app` in container.yaml, or declare the user: "
+            f"`- users: {{app: {{uid: {app.user if app.user.isdecimal() else 101}, gid: 101}}}}`"
         )
+        raise RecipeError(what, place=place or None, hint=hint)
     lists: dict[str, list[dict[str, Any]]] = {
         "environment": _pairs(dict(app.environment)),
         "mountPoints": [
@@ -250,23 +247,12 @@ class _Hashing:
 # requires says nothing when it is left out (Go reads it as an empty text).
 
 _SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?"
+    r"(?!0\.0\.0$)(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?"
 )
+_LINUX = "amd64 i386 aarch64 aarch64_be armv6l armv7l armv7b ppc64 ppc64le s390x"
 OS_ARCHITECTURES: Mapping[str, frozenset[str]] = {
-    "linux": frozenset(
-        [
-            "amd64",
-            "i386",
-            "aarch64",
-            "aarch64_be",
-            "armv6l",
-            "armv7l",
-            "armv7b",
-            "ppc64",
-            "ppc64le",
-            "s390x",
-        ]
-    ),
+    "linux": frozenset(_LINUX.split()),
     "freebsd": frozenset({"amd64", "i386", "arm"}),
     "darwin": frozenset({"x86_64", "i386"}),
 }
@@ -275,11 +261,7 @@ _name = rules.pattern_rule(rules.AC_NAME, "an AC name")
 _strings = rules.map_of(rules.text, rules.text)
 
 
-def _is_absolute(path: str) -> bool:
-    return path.startswith("/") and "\0" not in path
-
-
-_absolute = rules.text_that(_is_absolute, "an absolute path")
+_absolute = rules.text_that(re.compile(r"/[^\0]*").fullmatch, "an absolute path")
 """Stricter than actool: the specification says absolute, and executors resolve the path beneath
 rootfs, where a relative or empty one means another place to each of them."""
 
@@ -293,11 +275,7 @@ def _exec(where: str, value: object) -> rules.Problems:
         yield from _absolute(rules.at(where, 0), value[0])
 
 
-def _is_version(version: str) -> bool:
-    return _SEMVER.fullmatch(version) is not None and version != "0.0.0"
-
-
-_version = rules.text_that(_is_version, "a version x.y.z above 0.0.0")
+_version = rules.text_that(_SEMVER.fullmatch, "a version x.y.z above 0.0.0")
 """Stricter than actool: SemVer 2.0 item 2, no leading zeros."""
 
 
@@ -327,9 +305,7 @@ def _known_platform(where: str, value: object) -> rules.Problems:
 
 
 def _is_pair(member: object) -> bool:
-    return isinstance(member, dict) and all(
-        isinstance(member.get(key), str) for key in ("name", "value")
-    )
+    return isinstance(member, dict) and all(isinstance(member.get(key), str) for key in _pair)
 
 
 _pair: Mapping[str, rules.JsonRule] = {"name": _identifier, "value": rules.text}
@@ -457,23 +433,20 @@ def _account(where: str, value: object) -> rules.Problems:
 
 _ids = rules.list_of(rules.whole(0, LARGEST_ID))
 """Stricter than actool: what the kernel has no id for is refused."""
-_variable = rules.pattern_rule(
-    re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*"), "a name of an environment variable"
-)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z_0-9.-]*")
+_variable_name = rules.pattern_rule(_VARIABLE, "a name of an environment variable")
+_variable = rules.object_of({"name": _variable_name, "value": rules.text})
+_mount = rules.object_of({"name": _name, "path": _absolute}, {"readOnly": rules.boolean})
 _event = rules.pattern_rule(re.compile("pre-start|post-stop"), "an event")
 _app = rules.object_of(
     {"exec": _exec, "user": _account, "group": _account},
     {
         "workingDirectory": _absolute,
-        "environment": rules.list_of(
-            rules.object_of({"name": _variable, "value": rules.text}), "name"
-        ),
+        "environment": rules.list_of(_variable, "name"),
         "supplementaryGIDs": _ids,
         "supplementaryGids": _ids,  # as the example in the specification spells it
         "eventHandlers": rules.list_of(rules.object_of({"name": _event, "exec": _exec}), "name"),
-        "mountPoints": rules.list_of(
-            rules.object_of({"name": _name, "path": _absolute}, {"readOnly": rules.boolean}), "name"
-        ),
+        "mountPoints": rules.list_of(_mount, "name"),
         "ports": rules.list_of(_port, "name"),
         "isolators": rules.all_of(rules.list_of(_isolator), _isolators_agree),
         "userAnnotations": _strings,

@@ -27,7 +27,7 @@ from buildit.image import output, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
-from buildit.model.image import App, Architecture, Emission, Health, Image
+from buildit.model.image import App, Emission, Health, Image
 from buildit.store.blobs import checked_stream
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -465,15 +465,11 @@ _document = rules.object_of(
 )
 
 
-def _spelling(kind: Architecture) -> str:
-    return kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}"
-
-
 OCI = Format(
     name="oci",
     title="an OCI image",
     codecs=tuple(SUFFIXES),
-    spelling=_spelling,
+    spelling=lambda kind: kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}",
     check=_config,
     start=_start,
     plan=_plan,

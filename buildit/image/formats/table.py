@@ -209,11 +209,8 @@ def emit_all(
     documents = [check(image) for image in images]
     for image in images:
         if not image.layers and not format_of(image).empty:
-            raise _refused(
-                image,
-                "the image holds nothing",
-                "add a `package` or `sync` step before the image step",
-            )
+            hint = "add a `package` or `sync` step before the image step"
+            raise _refused(image, "the image holds nothing", hint)
         for layer in image.layers:
             if not is_hex64(layer.diff_id):  # it becomes a file name
                 raise ValueError(f"not a digest: {layer.diff_id!r}")
