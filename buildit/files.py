@@ -16,9 +16,8 @@ class NotRegularError(IntegrityError):
     """A name that leads to no regular file; `mode` is the `st_mode` of what it leads to."""
 
     def __init__(self, path: Path, mode: int) -> None:
-        super().__init__(
-            "it is not a regular file", place=str(path), hint="run `buildit store verify`"
-        )
+        hint = "run `buildit store verify`"
+        super().__init__("it is not a regular file", place=str(path), hint=hint)
         self.mode = mode
 
 

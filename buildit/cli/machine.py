@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,15 +26,13 @@ from buildit.store.upkeep import Garbage, Remedy, StoreCheck, check_store, colle
 _VERDICTS = {Level.FINE: "ok", Level.WEAK: "warn", Level.MISSING: "fail"}
 
 
-def finding_lines(found: Sequence[Probed]) -> tuple[str, ...]:
+def finding_lines(found: Sequence[Probed]) -> Iterator[str]:
     """A line for each finding, its remedy below it."""
     rows = columns([(_VERDICTS[one.level], one.subject, one.text) for one in found])
-    lines: list[str] = []
     for line, one in zip(rows, found, strict=True):
-        lines.append(line)
+        yield line
         if one.hint is not None and one.level is not Level.FINE:
-            lines.append(printable(f"      hint: {one.hint}"))
-    return tuple(lines)
+            yield printable(f"      hint: {one.hint}")
 
 
 def findings_plain(found: Sequence[Probed]) -> list[dict[str, object]]:
@@ -49,9 +47,8 @@ def raise_for_findings(found: Sequence[Probed]) -> None:
     """
     missing = [one.subject for one in found if one.level is Level.MISSING]
     if missing:
-        raise BuildError(
-            f"builds cannot run here: {', '.join(missing)}", hint="the remedy of each is above"
-        )
+        hint = "the remedy of each is above"
+        raise BuildError(f"builds cannot run here: {', '.join(missing)}", hint=hint)
 
 
 @click.command("doctor", short_help="Say whether this machine can build, and what to mend.")
@@ -92,16 +89,11 @@ def _listing(store: Store) -> list[dict[str, Any]]:
 
 
 def _listing_lines(rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    return columns(
-        [
-            (
-                f"{row['name']}-{row['version']}",
-                row["uuid"],
-                size(row["size"]) if row["state"] == _WHOLE else row["state"],
-            )
-            for row in rows
-        ]
-    )
+    cells = []
+    for row in rows:
+        state = size(row["size"]) if row["state"] == _WHOLE else row["state"]
+        cells.append((f"{row['name']}-{row['version']}", row["uuid"], state))
+    return columns(cells)
 
 
 def _verified_lines(found: StoreCheck) -> tuple[str, ...]:
@@ -109,18 +101,6 @@ def _verified_lines(found: StoreCheck) -> tuple[str, ...]:
     blobs, statements = counted(found.blobs, "blob"), counted(found.statements, "statement")
     read = f"{blobs} ({size(found.size)}) and {statements} read"
     return (*columns(rows), read)
-
-
-def _raise_for_faults(found: StoreCheck) -> None:
-    """Fail where anything was lost or is not right; what was repaired counts for nothing.
-
-    Raises:
-        IntegrityError: there are such faults.
-    """
-    bad = [fault for fault in found.faults if fault.remedy is not Remedy.REPAIRED]
-    if bad:
-        hint = "build again: what was set aside is fetched or built anew"
-        raise IntegrityError(f"the store was not whole: {counted(len(bad), 'object')}", hint=hint)
 
 
 def _garbage_lines(found: Garbage, *, dry_run: bool) -> tuple[str, ...]:
@@ -158,7 +138,10 @@ def _verify(as_json: bool) -> None:
     with own_store() as (opened, _):
         found = check_store(opened)
     give(found, _verified_lines, as_json=as_json)
-    _raise_for_faults(found)
+    bad = [fault for fault in found.faults if fault.remedy is not Remedy.REPAIRED]
+    if bad:
+        hint = "build again: what was set aside is fetched or built anew"
+        raise IntegrityError(f"the store was not whole: {counted(len(bad), 'object')}", hint=hint)
 
 
 @store_verb.command("gc")

@@ -162,21 +162,14 @@ def relock(
 
 
 def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
-    known = tuple(dict.fromkeys(_movable(section)))
+    packages = [package.name for package in section.packages]
+    patches = [patch.name for patch in section.patches if patch.raw is not None]
+    known = tuple(dict.fromkeys((TOOLCHAIN, *packages, *patches, *section.debs)))
     for name in names:
         if name not in (EVERYTHING, *known):
-            raise UsageError(
-                f"the lock has nothing called {name!r} that could move",
-                place=str(directory / LOCK_FILE),
-                hint=f"{guess(name, known)}it has: {', '.join(known)}",
-            )
-
-
-def _movable(section: Section) -> Iterator[str]:
-    yield TOOLCHAIN
-    yield from (package.name for package in section.packages)
-    yield from (patch.name for patch in section.patches if patch.raw is not None)
-    yield from section.debs
+            told = f"the lock has nothing called {name!r} that could move"
+            hint = f"{guess(name, known)}it has: {', '.join(known)}"
+            raise UsageError(told, place=str(directory / LOCK_FILE), hint=hint)
 
 
 @click.command("lock", short_help="Write DIR/buildit.lock; with --update, move what is remote.")
@@ -232,7 +225,7 @@ def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | Non
     if wanted is None:
         chosen = tuple(one for one in packages if one.state is State.BUILD)
     else:
-        chosen = tuple(one for one in packages if wanted in _names(one.node))
+        chosen = tuple(one for one in packages if _is_called(wanted, one.node))
         if len(chosen) != 1:
             names = tuple(one.node.name for one in packages)
             raise unknown_package(wanted, names, plan.directory)
@@ -246,8 +239,8 @@ def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | Non
         yield Why(one.node, one.state, one.why, closest, strangers)
 
 
-def _names(node: Task) -> tuple[str, ...]:
-    return (*spellings(node.name, node.version), node.key, key_uuid(node.key))
+def _is_called(word: str, node: Task) -> bool:
+    return word in (*spellings(node.name, node.version), node.key, key_uuid(node.key))
 
 
 def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:

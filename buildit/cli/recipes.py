@@ -236,8 +236,7 @@ def use_verb(asked: Requested) -> None:
 def source_lines(found: Iterable[Described]) -> Iterator[str]:
     """A `sources:` that can be copied into a recipe."""
     yield "sources:"
-    for one in found:
-        yield from _source_entry(one)
+    yield from (line for one in found for line in _source_entry(one))
 
 
 def _source_plain(one: Described) -> dict[str, object]:
@@ -273,10 +272,8 @@ def _source_entry(one: Described) -> Iterator[str]:
 
 
 def _remarks(one: Described) -> tuple[str, ...]:
-    return (
-        *(one.inside.remarks if one.inside else (one.reason,)),
-        *((one.doubt,) if one.doubt else ()),
-    )
+    told = one.inside.remarks if one.inside else (one.reason,)
+    return (*told, one.doubt) if one.doubt else told
 
 
 def _facts(one: Described) -> Iterator[str]:

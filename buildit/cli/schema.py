@@ -106,10 +106,9 @@ def write_schemas(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
             directory.mkdir(parents=True, exist_ok=True)
             path.write_text(schema_text(name), "utf-8")
         except OSError as error:
+            told = f"the schema cannot be written: {error.strerror}"
             hint = "name a directory that you may write: --output DIR"
-            raise StoreError(
-                f"the schema cannot be written: {error.strerror}", place=str(path), hint=hint
-            ) from error
+            raise StoreError(told, place=str(path), hint=hint) from error
         written.append(path)
     return tuple(written)
 
@@ -171,25 +170,21 @@ class _Laid:
 
     def value(self, schema: Schema) -> Schema:
         said = {key: schema[key] for key in ("description",) if key in schema}
-        if "$ref" in schema:
-            name = schema["$ref"].removeprefix(_REF)
-            return {
-                **said,
-                "anyOf": [{"$ref": self._named(name)}, _verbs({"$replace": _bare(schema)})],
-            }
-        for union in ("anyOf", "oneOf"):
-            if union in schema:
-                return {**said, "anyOf": [self.value(one) for one in schema[union]]}
-        if schema.get("type") == "array":
-            bare = _bare(schema)
-            verbs = {"$prepend": bare, "$append": bare, "$replace": bare, "$remove": _NAMES}
-            return {**said, "anyOf": [bare, _verbs(verbs)]}
-        if schema.get("type") == "object":
-            return {
-                **said,
-                "anyOf": [self._map(_bare(schema)), _verbs({"$replace": _bare(schema)})],
-            }
-        return schema
+        bare = _bare(schema)
+        match schema:
+            case {"$ref": ref}:
+                name = self._named(ref.removeprefix(_REF))
+                choices = [{"$ref": name}, _verbs({"$replace": bare})]
+            case {"anyOf": members} | {"oneOf": members}:
+                choices = [self.value(one) for one in members]
+            case {"type": "array"}:
+                verbs = {"$prepend": bare, "$append": bare, "$replace": bare, "$remove": _NAMES}
+                choices = [bare, _verbs(verbs)]
+            case {"type": "object"}:
+                choices = [self._map(bare), _verbs({"$replace": bare})]
+            case _:
+                return schema
+        return {**said, "anyOf": choices}
 
     def properties(self, definition: Schema) -> Schema:
         made = {key: value for key, value in definition.items() if key != "required"}
@@ -224,12 +219,8 @@ def _bare(schema: Schema) -> Schema:
 
 
 def _verbs(properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-        "minProperties": 1,
-    }
+    closed = {"additionalProperties": False, "minProperties": 1}
+    return {"type": "object", "properties": properties, **closed}
 
 
 def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
@@ -240,9 +231,7 @@ def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending += re.findall(
-                rf'"\$ref": "{re.escape(_REF)}(\w+)"', json.dumps(definitions[name])
-            )
+            pending += re.findall(rf'"{re.escape(_REF)}(\w+)"', json.dumps(definitions[name]))
     return {name: definitions[name] for name in sorted(found)}
 
 

@@ -54,10 +54,6 @@ _LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l", Kind.HARDLIN
 _SHOWN = 30
 """Most lines shown of the script that failed."""
 
-BASH = ("bash", "--norc", "--noprofile", "-i")
-SH = ("sh", "-i")
-"""Where the toolchain has no bash; dash complains of its terminal at its end."""
-
 
 def find_key(store: Store, text: str) -> BuildKey:
     """The key that `text` names: see the module; of a name (`category/name` or `name`, with
@@ -82,9 +78,8 @@ def find_key(store: Store, text: str) -> BuildKey:
     if names:
         hint = f"say which: {', '.join(names)}"
         raise UsageError("packages of several categories are called so", place=text, hint=hint)
-    raise UsageError(
-        "no build in the store has this name or key", place=text, hint="see `buildit store list`"
-    )
+    hint = "see `buildit store list`"
+    raise UsageError("no build in the store has this name or key", place=text, hint=hint)
 
 
 def _failure_of(store: Store, text: str | None) -> FailedBuild | None:
@@ -97,9 +92,8 @@ def _failure_of(store: Store, text: str | None) -> FailedBuild | None:
         return find_failure(store, find_key(store, text))
     found = failures(store)
     if not found:
-        raise UsageError(
-            "no failed build is remembered", hint="name a build: see `buildit store list`"
-        )
+        hint = "name a build: see `buildit store list`"
+        raise UsageError("no failed build is remembered", hint=hint)
     return found[0]
 
 
@@ -117,12 +111,9 @@ def _found_build(store: Store, text: str) -> Found:
     if failure is not None:
         hint = f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`"
         raise UsageError(f"the build failed: {failure.message}", place=text, hint=hint)
-    raise UsageError(
-        f"the build is not whole: {found.reasons[0]}",
-        place=text,
-        hint="build its container again",
-        details=found.reasons[1:],
-    )
+    first, *further = found.reasons
+    told, hint = f"the build is not whole: {first}", "build its container again"
+    raise UsageError(told, place=text, hint=hint, details=tuple(further))
 
 
 def _artifact_lines(found: Found, store: Store) -> Iterator[str]:
@@ -180,24 +171,18 @@ def _provider(text: str, artifact: Artifact, store: Store) -> str:
 def _file_lines(artifact: Artifact, store: Store) -> Iterator[str]:
     """Every entry of every output, as `ls -l` would say it."""
     for name, output in sorted(artifact.outputs.items()):
-        rows = [
-            (
-                f"{_LETTERS[one.kind]}{one.mode:04o}",
-                f"{one.uid}:{one.gid}",
-                str(one.size),
-                f"/{one.path}" + (f" -> {one.target}" if one.target else ""),
-            )
-            for one in _entries(output, store)
-        ]
+        rows = []
+        for one in _entries(output, store):
+            mode = f"{_LETTERS[one.kind]}{one.mode:04o}"
+            path = f"/{one.path}" + (f" -> {one.target}" if one.target else "")
+            rows.append((mode, f"{one.uid}:{one.gid}", str(one.size), path))
         yield from (f"files of {name}:", *columns(rows, "  "))
 
 
 def _artifact_plain(found: Found, store: Store) -> dict[str, object]:
     """All of it, the record and the files of each output included."""
     artifact = found.artifact
-    plain = asdict(artifact)
-    plain["uuid"] = key_uuid(artifact.key)
-    plain["builder"] = found.builder
+    plain = {**asdict(artifact), "uuid": key_uuid(artifact.key), "builder": found.builder}
     plain["changed"] = _captured(artifact, store)
     plain["record"] = json.loads(store.read(artifact.record))
     for name, output in artifact.outputs.items():
@@ -225,10 +210,8 @@ def show_verb(build: str, files: bool, record: bool, as_json: bool) -> None:
         yield from _file_lines(found.artifact, store) if files else ()
         if record:
             read = json.loads(store.read(found.artifact.record))
-            yield "record:"
-            yield from (
-                f"  {line}" for line in json.dumps(read, indent=2, sort_keys=True).split("\n")
-            )
+            text = json.dumps(read, indent=2, sort_keys=True)
+            yield from ("record:", *(f"  {line}" for line in text.split("\n")))
 
     with own_store() as (store, _):
         found = _found_build(store, build)
@@ -251,9 +234,8 @@ def _build_log(store: Store, text: str | None) -> Iterator[tuple[str, BinaryIO]]
     artifact = _found_build(store, text or "").artifact
     label = f"{artifact.name}-{artifact.version}"
     if artifact.log is None or not store.has(artifact.log):
-        raise UsageError(
-            "the build left no log", place=label, hint="only what was built here has one"
-        )
+        hint = "only what was built here has one"
+        raise UsageError("the build left no log", place=label, hint=hint)
     with store.checked(artifact.log) as stream:
         yield label, stream
 
@@ -298,9 +280,8 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
             store.tree(parse_digest(name))  # that of a layer, which can be unpacked again
         elif not (store.root / "trees" / name).is_dir():
             hint = "build it again, then enter it"
-            raise StoreError(
-                f"the tree {name[:12]} of its root was collected meanwhile", place=label, hint=hint
-            )
+            told = f"the tree {name[:12]} of its root was collected meanwhile"
+            raise StoreError(told, place=label, hint=hint)
     return failure.work, kept
 
 
@@ -328,9 +309,8 @@ def shell_verb(build: str | None) -> int:
         failure = _failure_of(store, build)
         if failure is None:
             hint = f"see what it left: `buildit show --files {build}`"
-            raise UsageError(
-                "this build did not fail: no tree of it is kept", place=build, hint=hint
-            )
+            told = "this build did not fail: no tree of it is kept"
+            raise UsageError(told, place=build, hint=hint)
         work, kept = room_of(failure, store, settings.limits)
         for line in introduction(failure, kept):
             os.write(2, f"{printable(line)}\n".encode("utf-8", "replace"))
@@ -338,5 +318,6 @@ def shell_verb(build: str | None) -> int:
         jail = replace(kept.jail, env={**kept.jail.env, **prompt})
         trees = store.root / "trees"
         has_bash = any((trees / lower / "usr/bin/bash").is_file() for lower in jail.lowers)
-        command = BASH if has_bash else SH
+        # Where the toolchain has no bash: dash complains of its terminal at its end.
+        command = ("bash", "--norc", "--noprofile", "-i") if has_bash else ("sh", "-i")
         return shell(jail, command, trees=trees, work=work, limits=settings.limits).status

@@ -19,15 +19,9 @@ from buildit.model.words import counted
 def report_lines(found: Report) -> tuple[str, ...]:
     """A row for each image, its problems below the table; equal trees are said to be so."""
     rows = [("image", "format", "entries", "tree")]
-    rows += [
-        (
-            str(image.path),
-            image.format,
-            str(image.entries),
-            f"sha256:{image.root}" if image.root else "unreadable",
-        )
-        for image in found.images
-    ]
+    for image in found.images:
+        tree = f"sha256:{image.root}" if image.root else "unreadable"
+        rows.append((str(image.path), image.format, str(image.entries), tree))
     problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
     same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
     return (*columns(rows), *map(printable, problems), *same)
@@ -47,17 +41,12 @@ def raise_for_report(found: Report) -> None:
     if found.passed():
         return
     if found.differences:
-        raise IntegrityError(
-            f"the images hold different trees: {len(found.differences)} differences",
-            place=str(found.images[0].path),
-            hint="each line says how the other image differs from this one",
-            details=found.differences,
-        )
-    count = sum(len(image.problems) for image in found.images)
-    raise IntegrityError(
-        f"not all images are what they should be: {counted(count, 'problem')}",
-        hint="build them again: what they are made from is in the store",
-    )
+        told = f"the images hold different trees: {len(found.differences)} differences"
+        hint, first = "each line says how the other image differs from this one", found.images[0]
+        raise IntegrityError(told, place=str(first.path), hint=hint, details=found.differences)
+    count = counted(sum(len(image.problems) for image in found.images), "problem")
+    hint = "build them again: what they are made from is in the store"
+    raise IntegrityError(f"not all images are what they should be: {count}", hint=hint)
 
 
 @click.command("verify", short_help="Read images, and prove that they hold the same tree.")

@@ -83,12 +83,9 @@ class Version:
             return True
         if rest != own_rest or letter != own_letter:
             return False
-        if not given:
-            return True
-        # `_rc*` names every _rc: a suffix without a number is only a part of a component.
-        bare = not wanted.text[-1].isdigit()
         compared = own_suffixes[: len(given)]
-        if bare and len(compared) == len(given):
+        if given and len(compared) == len(given) and not wanted.text[-1].isdigit():
+            # `_rc*` names every _rc: a suffix without a number is only a part of a component.
             return given[:-1] == compared[:-1] and given[-1][0] == compared[-1][0]
         return given == compared
 
@@ -98,16 +95,13 @@ class Version:
 
 def _refused(text: str, end: int, place: str | None) -> RecipeError:
     if len(text) > _LONGEST:
-        shown = text[:40] + "…"
-        return RecipeError(
-            f"version {shown!r} is longer than {_LONGEST} characters", place=place, hint=_FORM
-        )
+        told = f"version {text[:40] + '…'!r} is longer than {_LONGEST} characters"
+        return RecipeError(told, place=place, hint=_FORM)
     rest = text[end:]
     near = suggested(text)
     if re.fullmatch(r"-p[0-9]+", rest):
-        hint = (
-            f"a patch level is written {text[:end]}_{rest[1:]}; only containers have free versions"
-        )
+        level = f"{text[:end]}_{rest[1:]}"
+        hint = f"a patch level is written {level}; only containers have free versions"
     elif near is not None:
         hint = f"write {near}; the sources keep upstream's own text"
     else:
@@ -118,17 +112,12 @@ def _refused(text: str, end: int, place: str | None) -> RecipeError:
 
 def _sort_key(match: re.Match[str]) -> SortKey:
     first, *rest = match["numbers"].split(".")
-    suffixes = tuple(
+    suffixes = [
         (_SUFFIX_RANK[name], int(number or "0"))
         for name, number in re.findall(r"_([a-z]+)([0-9]*)", match["suffixes"])
-    )
-    return (
-        int(first),
-        tuple(_component(number) for number in rest),
-        match["letter"],
-        (*suffixes, _NO_MORE_SUFFIXES),
-        int(match["revision"] or "0"),
-    )
+    ]
+    further, ended = tuple(map(_component, rest)), (*suffixes, _NO_MORE_SUFFIXES)
+    return int(first), further, match["letter"], ended, int(match["revision"] or "0")
 
 
 def _component(number: str) -> Component:
@@ -333,9 +322,7 @@ class Atom:
         body = text[len(sign) : end]
         wildcard = body.endswith("*")
         name, version_at = _split(text, len(sign), end - wildcard, place)
-        version = None
-        if version_at:
-            version = _version(text, version_at, end - wildcard, place)
+        version = _version(text, version_at, end - wildcard, place) if version_at else None
         wanted = _operator(text, sign, wildcard, version, place)
         if bounds and wanted not in _RANGE:
             reason = "two bounds go with '>=', '>', '<=' and '<' only,"
@@ -365,18 +352,15 @@ class Atom:
         Raises:
             RecipeError: a conditional demand names a flag that the dependent does not declare.
         """
-        use = []
-        declared = []
+        use, declared = [], []
         for dep in self.use:
             try:
                 wanted = dep.wanted(parent)
             except KeyError:
-                raise RecipeError(
-                    f"[{dep}] of {self} speaks of this package's own flag {dep.flag!r}, "
-                    "which it does not declare",
-                    place=place,
-                    hint=f"declared: {', '.join(sorted(parent)) or 'none'}",
-                ) from None
+                told = f"[{dep}] of {self} speaks of this package's own flag {dep.flag!r}, "
+                hint = f"declared: {', '.join(sorted(parent)) or 'none'}"
+                told += "which it does not declare"
+                raise RecipeError(told, place=place, hint=hint) from None
             if wanted is None:
                 declared.append(dep)
             elif isinstance(wanted, str):
@@ -421,10 +405,9 @@ def parse_name(text: str, *, place: str | None = None) -> tuple[str, Version | N
     """
     atom = Atom.parse(text, place=place)
     if atom.use or atom.operator not in (Operator.ANY, Operator.EXACT):
+        told = f"{text!r} must be category/name or category/name-version"
         hint = "operators and [flags] are for dependencies"
-        raise RecipeError(
-            f"{text!r} must be category/name or category/name-version", place=place, hint=hint
-        )
+        raise RecipeError(told, place=place, hint=hint)
     return atom.name, atom.version
 
 
@@ -442,9 +425,8 @@ def _foreign(text: str) -> str | None:
 
 
 def _fail(text: str, at: int, reason: str, place: str | None, hint: str = _HINT) -> RecipeError:
-    return RecipeError(
-        f"malformed atom {text!r}: {reason} at column {at + 1}", place=place, hint=hint
-    )
+    told = f"malformed atom {text!r}: {reason} at column {at + 1}"
+    return RecipeError(told, place=place, hint=hint)
 
 
 def _split(text: str, start: int, end: int, place: str | None) -> tuple[str, int]:
@@ -468,9 +450,8 @@ def _split(text: str, start: int, end: int, place: str | None) -> tuple[str, int
     if name is None or name.end() != cut:
         near = suggested_name(text[start:end])
         hint = f"write {near}: a version here looks so" if near else _HINT
-        raise _fail(
-            text, name.end() if name else slash + 1, "a wrong letter in the name", place, hint
-        )
+        at = name.end() if name else slash + 1
+        raise _fail(text, at, "a wrong letter in the name", place, hint)
     tail = re.search(r"-([0-9][^-]*(?:-r[0-9]+)?)$", name[0])
     if version_at and tail and is_version(tail[1]):
         raise _fail(text, name.start() + tail.start() + 1, "two versions, the first", place)
@@ -482,11 +463,9 @@ def _version(text: str, start: int, end: int, place: str | None) -> Version:
         return Version.parse(text[start:end])
     except RecipeError as error:
         near = suggested(text[start:end])
-        raise RecipeError(
-            f"malformed atom {text!r}: the version from column {start + 1} on: {error.message}",
-            place=place,
-            hint=f"write {text[:start]}{near}: a version here looks so" if near else error.hint,
-        ) from None
+        told = f"malformed atom {text!r}: the version from column {start + 1} on: {error.message}"
+        hint = f"write {text[:start]}{near}: a version here looks so" if near else error.hint
+        raise RecipeError(told, place=place, hint=hint) from None
 
 
 def _operator(

@@ -187,11 +187,8 @@ class _Words:
 
     def fail(self, reason: str, at: int | None = None) -> RecipeError:
         column = self._words[self.at if at is None else at][0]
-        return RecipeError(
-            f"malformed {self._kind} {self._text!r}: {reason} at column {column + 1}",
-            place=self._place,
-            hint=self._hint,
-        )
+        told = f"malformed {self._kind} {self._text!r}: {reason} at column {column + 1}"
+        return RecipeError(told, place=self._place, hint=self._hint)
 
 
 def parse_condition(value: str | Sequence[str], *, place: str | None = None) -> Rule:
@@ -394,13 +391,10 @@ def rule_words(rule: Rule) -> str:
         case IfThen(condition, then):
             return f"with {condition_text(condition)}: {rule_words(then)}"
         case _:
-            told = [
-                rule_words(one) if isinstance(one, Is | Not) else f"({rule_words(one)})"
-                for one in rule.rules
-            ]
-            return _GROUPS[type(rule)][2] + (" and " if isinstance(rule, AllOf) else ", ").join(
-                told
-            )
+            words = ((one, rule_words(one)) for one in rule.rules)
+            told = (text if isinstance(one, Is | Not) else f"({text})" for one, text in words)
+            between = " and " if isinstance(rule, AllOf) else ", "
+            return _GROUPS[type(rule)][2] + between.join(told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,12 +440,8 @@ def check_required(
         hint = f"in pkg.yaml: {repairs[0]}" + (" (or another one above)" * (len(repairs) > 1))
     else:
         hint = "no small change of these flags satisfies every rule: look at the rules themselves"
-    raise UnsatisfiableError(
-        f"{package}: its flags break the rule {rule_text(broken[0].rule)!r}",
-        place=broken[0].origin,
-        hint=hint,
-        details=tuple(details),
-    )
+    told = f"{package}: its flags break the rule {rule_text(broken[0].rule)!r}"
+    raise UnsatisfiableError(told, place=broken[0].origin, hint=hint, details=tuple(details))
 
 
 def smallest_repairs(

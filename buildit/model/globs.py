@@ -90,9 +90,8 @@ def path_matcher(glob: str, *, place: str | None = None) -> Callable[[str], bool
             raise re.error("an open '['")
         return _compiled(glob)
     except re.error as error:
-        raise RecipeError(
-            f"malformed glob {glob!r}: {error.msg}", place=place, hint="a set is [abc] or [a-z]"
-        ) from error
+        told, hint = f"malformed glob {glob!r}: {error.msg}", "a set is [abc] or [a-z]"
+        raise RecipeError(told, place=place, hint=hint) from error
 
 
 def glob_of(path: str) -> str:
@@ -112,24 +111,17 @@ def _compiled(glob: str) -> Callable[[str], bool]:
         return lambda path: path == glob
     first = plain.index(False)
     last = plain[::-1].index(False)
-    prefix = "".join(tokens[:first])
-    suffix = "".join(tokens[len(tokens) - last :])
+    prefix, suffix = "".join(tokens[:first]), "".join(tokens[len(tokens) - last :])
     if tokens[first:] == ["**"]:  # everything below
         return lambda path: path.startswith(prefix) and len(path) > first
     automaton = _Automaton(tokens)
     # what a path must have in it: told at once, where following its signs takes a while
-    words = "".join(
-        token if is_plain else "*" for token, is_plain in zip(tokens, plain, strict=True)
-    )
+    words = "".join(token if one else "*" for token, one in zip(tokens, plain, strict=True))
     word = max(words[first:].split("*"), key=len)
 
     def matches(path: str) -> bool:
-        return (
-            path.startswith(prefix)
-            and path.endswith(suffix)
-            and word in path
-            and automaton.matches(path)
-        )
+        fits = path.startswith(prefix) and path.endswith(suffix) and word in path
+        return fits and automaton.matches(path)
 
     return matches
 

@@ -37,9 +37,8 @@ def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
     name = f"{os}/{arch}"
     found = PLATFORMS.get(name) or (_MACHINES.get(arch) if os == "linux" else None)
     if found is None:
-        raise UsageError(
-            f"cannot build for {name}", place=place, hint=f"known platforms: {', '.join(PLATFORMS)}"
-        )
+        hint = f"known platforms: {', '.join(PLATFORMS)}"
+        raise UsageError(f"cannot build for {name}", place=place, hint=hint)
     return found
 
 
@@ -51,7 +50,6 @@ def build_platform(machine: str) -> Platform:
     """
     found = _MACHINES.get(machine)
     if found is None:
-        raise UsageError(
-            f"cannot build on a {machine} machine", hint=f"known: {', '.join(_MACHINES)}"
-        )
+        hint = f"known: {', '.join(_MACHINES)}"
+        raise UsageError(f"cannot build on a {machine} machine", hint=hint)
     return found

@@ -88,15 +88,12 @@ def parse_assignment(text: str, origin: str) -> Assignment:
     """
     match = _ASSIGNMENT.fullmatch(text)
     if match is None or (match["choice"] and match["sign"]):
-        raise RecipeError(
-            f"malformed flag {text!r}", place=origin, hint="write +flag, -flag or flag=choice"
-        )
+        hint = "write +flag, -flag or flag=choice"
+        raise RecipeError(f"malformed flag {text!r}", place=origin, hint=hint)
     if match["choice"] in ("on", "off", "yes", "no", "true", "false"):
         sign = "+" if match["choice"] in ("on", "yes", "true") else "-"
-        hint = f"write {sign}{match['flag']}"
-        raise RecipeError(
-            f"malformed flag {text!r}: a flag is switched by its sign", place=origin, hint=hint
-        )
+        told = f"malformed flag {text!r}: a flag is switched by its sign"
+        raise RecipeError(told, place=origin, hint=f"write {sign}{match['flag']}")
     return Assignment(match["flag"], match["choice"] or match["sign"] != "-", origin)
 
 
@@ -169,10 +166,9 @@ def resolve_flags(
                     raise RecipeError(f"{package}: {reason[0]}", place=wish.origin, hint=reason[1])
                 settings[flag.name] = Setting(wish.value, wish.origin, layer.name)
             elif not layer.every_package:
+                told = f"{package} declares no flag {wish.flag!r}"
                 hint = unknown_flag_hint(wish.flag, declared)
-                raise RecipeError(
-                    f"{package} declares no flag {wish.flag!r}", place=wish.origin, hint=hint
-                )
+                raise RecipeError(told, place=wish.origin, hint=hint)
     return settings
 
 
@@ -186,15 +182,11 @@ def _check_consistent(layer: FlagLayer) -> None:
     for assignment in layer.assignments:
         first = seen.setdefault(assignment.flag, assignment)
         if first.value != assignment.value:
-            told = (
-                f"{assignment_text(one.flag, one.value)} at {one.origin}"
-                for one in (first, assignment)
-            )
-            raise RecipeError(
-                f"{layer.name} contradicts itself: {', '.join(told)}",
-                place=assignment.origin,
-                hint=f"keep one of the two for {assignment.flag!r}",
-            )
+            both = (first, assignment)
+            told = ", ".join(f"{assignment_text(a.flag, a.value)} at {a.origin}" for a in both)
+            hint = f"keep one of the two for {assignment.flag!r}"
+            told = f"{layer.name} contradicts itself: {told}"
+            raise RecipeError(told, place=assignment.origin, hint=hint)
 
 
 def unknown_flag_hint(flag: str, declared: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ FINDINGS = (
 
 
 def test_findings_have_a_verdict_and_a_remedy() -> None:
-    assert finding_lines(FINDINGS) == (
+    assert tuple(finding_lines(FINDINGS)) == (
         "ok    kernel  Linux 6.1",
         "warn  limits  no cgroup",
         "      hint: systemd-run",
