@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,10 @@ from buildit.store.disk import Vanished
 from buildit.trust.policy import Policy, claim
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from buildit.commands.fetching import InputFetcher
     from buildit.make.deb import Debs
-    from buildit.make.executor import Executor
 
 LOCAL_STORE = "the local store"
 
@@ -43,6 +45,10 @@ Find = Callable[[Task, AtHand], "Artifact | None"]
 
 Prepare = Callable[[tuple[Task, ...]], None]
 """Called with all tasks about to be made, before the first: fetch what they need."""
+
+Submit = Callable[[Task, AtHand], "Future[Artifact]"]
+"""Has a task made whose dependencies are at hand: threads of this machine today, and whatever else
+can give futures. The artifact is committed where it can be found; the future has what failed."""
 
 _NO_VIEWS: Mapping[Digest, BuildKey] = {}
 
@@ -141,7 +147,7 @@ def realise(
     roots: tuple[OutputRef, ...],
     find: Find,
     prepare: Prepare,
-    executor: Executor,
+    submit: Submit,
     cut_off: Find = lambda _task, _at_hand: None,
     done: dict[BuildKey, Artifact] | None = None,
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
@@ -173,7 +179,7 @@ def realise(
             return state.found
         ordered = tuple(node for key, node in nodes.items() if key in state.missing)
         prepare(ordered)
-        _make_all(ordered, state, executor)
+        _make_all(ordered, state, submit)
 
 
 def _cut_off_all(nodes: Mapping[BuildKey, Task], state: LookedUp, cut_off: Find) -> bool:
@@ -188,9 +194,9 @@ def _cut_off_all(nodes: Mapping[BuildKey, Task], state: LookedUp, cut_off: Find)
     return len(state.missing) < before
 
 
-def _make_all(ordered: tuple[Task, ...], state: LookedUp, executor: Executor) -> None:
+def _make_all(ordered: tuple[Task, ...], state: LookedUp, submit: Submit) -> None:
     # Here: 8 ms that a run with nothing to make need not pay.
-    from concurrent.futures import FIRST_COMPLETED, Future, wait
+    from concurrent.futures import FIRST_COMPLETED, wait
     from graphlib import TopologicalSorter
 
     wanted = {task.key: task for task in ordered}
@@ -204,7 +210,7 @@ def _make_all(ordered: tuple[Task, ...], state: LookedUp, executor: Executor) ->
         while sorter.is_active() or running:
             if failure is None:
                 for key in sorter.get_ready():
-                    running[executor.submit(wanted[key], dict(state.found))] = key
+                    running[submit(wanted[key], dict(state.found))] = key
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -242,7 +248,9 @@ def obtain_all(
     Raises:
         BuilditError: something cannot be fetched or built.
     """
-    from buildit.make.executor import Threads
+    from concurrent.futures import ThreadPoolExecutor
+
+    from buildit.archive.streams import submit
 
     ways = _Ways(place, remotes, {task.key: task.label for task in plan.tasks})
     place.store.pin([*tasks, *(key for key, _ in plan.roots)])
@@ -253,9 +261,13 @@ def obtain_all(
         place.report(events.Planned(reused, builds, len(missing) - builds))
         fetching().bring(missing, plan.toolchain)
 
-    with Threads(ways.make, jobs) as executor:
+    with ThreadPoolExecutor(max(1, jobs), "build") as pool:
+
+        def made(task: Task, at_hand: AtHand) -> Future[Artifact]:
+            return submit(pool, partial(ways.make, task, at_hand))
+
         views = views_of(plan.tasks)
-        realise(tasks, plan.roots, ways.find, prepare, executor, ways.cut_off, done, views)
+        realise(tasks, plan.roots, ways.find, prepare, made, ways.cut_off, done, views)
 
 
 def place_of(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -93,23 +93,17 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     """
     del at_hand, work
     entries, texts = read_layer(task.record)
-    if not task.inputs.files:
-        return _packed(task, entries, lambda entry: io.BytesIO(texts[entry.path]), place)
-    sources = dict(task.inputs.files)
-    with opened_project(place.project, task.about.description, task.about.origin) as root:
+    epoch = max((entry.mtime for entry in entries if entry.kind is Kind.FILE), default=0)
+    sources, about = dict(task.inputs.files), task.about
+    project = opened_project(place.project, about.description, about.origin)
+    with project if sources else nullcontext() as root, place.store.batch() as batch:
 
         def content(entry: Entry) -> Content:
+            if root is None:
+                return io.BytesIO(texts[entry.path])
             return cast(Content, root.open_file(sources[entry.path]))
 
-        return _packed(task, entries, content, place)
-
-
-def _packed(
-    task: Task, entries: tuple[Entry, ...], content: Callable[[Entry], Content], place: BuildPlace
-) -> Made:
-    with place.store.batch() as batch:
         output = put_layer(batch, entries, content)
-        epoch = max((entry.mtime for entry in entries if entry.kind is Kind.FILE), default=0)
         return Made({RUNTIME: output}, put_record(task, batch), epoch)
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from buildit.archive.beneath import Root
 from buildit.archive.tar.admit import parents
@@ -77,7 +78,7 @@ def apply_patches(
     for number, wanted in enumerate(patches):
         log(f"==> patch {number + 1} of {len(patches)}")
         try:
-            done = apply(parse_canonical(wanted.canonical, "the patch"), _Source(root))
+            done = apply(parse_canonical(wanted.canonical, "the patch"), partial(_read, root))
             for line in done.log:
                 log(line)
             _check_places(root, done.files)
@@ -94,31 +95,25 @@ def apply_patches(
             raise Refused(reason, hint=hint) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+def _read(root: Root, path: str) -> PatchedFile | None:
     """The tree as `patch.apply` reads it."""
-
-    root: Root
-
-    def read(self, path: str) -> PatchedFile | None:
-        root = self.root
-        try:
-            status = root.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                text = root.readlink(path).encode("utf-8", "surrogateescape")
-                return PatchedFile(text, link=True)
-            if stat.S_ISDIR(status.st_mode):
-                raise DirectoryThere("is a directory", hint=OTHER_FILE)
-            if not stat.S_ISREG(status.st_mode):
-                raise Unusable("is no regular file", hint=OTHER_FILE)
-            if status.st_size > MAX_RESULT:
-                raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", hint=_TOO_LARGE)
-            with root.open_file(path) as stream:
-                return PatchedFile(stream.read(), stat.S_IMODE(status.st_mode))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except IntegrityError as error:
-            raise Unusable(_behind(root, path), hint=REAL_PATH) from error
+    try:
+        status = root.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            text = root.readlink(path).encode("utf-8", "surrogateescape")
+            return PatchedFile(text, link=True)
+        if stat.S_ISDIR(status.st_mode):
+            raise DirectoryThere("is a directory", hint=OTHER_FILE)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unusable("is no regular file", hint=OTHER_FILE)
+        if status.st_size > MAX_RESULT:
+            raise Unusable(f"has more than {MAX_RESULT >> 20} MiB", hint=_TOO_LARGE)
+        with root.open_file(path) as stream:
+            return PatchedFile(stream.read(), stat.S_IMODE(status.st_mode))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IntegrityError as error:
+        raise Unusable(_behind(root, path), hint=REAL_PATH) from error
 
 
 def _behind(root: Root, path: str) -> str:
@@ -135,12 +130,10 @@ def _check_places(root: Root, files: Mapping[str, PatchedFile | None]) -> None:
     Raises:
         Misfit: one would.
     """
-    problems = []
-    for path, found in files.items():
-        reason = _place_taken(root, path, files) if found is not None else ""
-        if reason:
-            hint = "rebase the patch on this version"
-            problems.append(Problem(0, path, f"cannot be made: {reason}", hint))
+    made = (path for path, found in files.items() if found is not None)
+    taken = ((path, _place_taken(root, path, files)) for path in made)
+    hint = "rebase the patch on this version"
+    problems = [Problem(0, path, f"cannot be made: {why}", hint) for path, why in taken if why]
     if problems:
         raise Misfit(tuple(problems))
 
@@ -230,10 +223,9 @@ class _Writer:
         """Remove the empty directories in a file's place (those of it that patches emptied)."""
         if _is_directory(self.root, path):
             with self.root.inner(path) as inner:
-                names = [name for name, _ in inner.walk()]
-            for name in reversed(names):
-                self.root.rmdir(f"{path}/{name}")
-            self.root.rmdir(path)
+                below = [f"{path}/{name}" for name, _ in inner.walk()]
+            for directory in (*reversed(below), path):
+                self.root.rmdir(directory)
 
     def _ensure(self, path: str) -> None:
         if not path or _is_directory(self.root, path):

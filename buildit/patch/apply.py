@@ -16,7 +16,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from buildit.patch.form import (
     EXECUTABLE,
@@ -61,15 +60,9 @@ class DirectoryThere(Unusable):
     """A directory, which may be empty once a patch has taken its files away."""
 
 
-class PatchedTree(Protocol):
-    """What is patched."""
-
-    def read(self, path: str) -> PatchedFile | None:
-        """The file or link at a path, None where there is none.
-
-        Raises:
-            Unusable: something else is there, or the path leads through a link.
-        """
+Read = Callable[[str], "PatchedFile | None"]
+"""The file or link at a path of what is patched, None where there is none. It raises `Unusable`
+where something else is there, or the path leads through a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +101,22 @@ class Applied:
     log: tuple[str, ...]
 
 
-def apply(patch: Patch, tree: PatchedTree) -> Applied:
-    """Apply a patch; `tree` stays as it is.
+def apply(patch: Patch, read: Read) -> Applied:
+    """Apply a patch to what `read` reads, which stays as it is.
 
     Raises:
         Misfit: a section does not apply, or the tree has all that the patch does already.
     """
     try:
-        return _applied(patch, tree)
+        return _applied(patch, read)
     except Misfit as misfit:
-        if not _is_applied(patch, tree):
+        if not _is_applied(patch, read):
             raise
         raise Misfit(misfit.problems, already=True) from misfit
 
 
-def _applied(patch: Patch, tree: PatchedTree) -> Applied:
-    draft = _Draft(tree, _keeps_crs(patch, tree))
+def _applied(patch: Patch, read: Read) -> Applied:
+    draft = _Draft(read, _keeps_crs(patch, read))
     number = 1
     for piece in patch.pieces:
         _Piece(draft, number, piece).apply()
@@ -131,11 +124,11 @@ def _applied(patch: Patch, tree: PatchedTree) -> Applied:
     return Applied(draft.files, tuple(draft.log))
 
 
-def _is_applied(patch: Patch, tree: PatchedTree) -> bool:
+def _is_applied(patch: Patch, read: Read) -> bool:
     """Whether the tree is what the patch would have made: then all of it can be taken back."""
     pieces = tuple(tuple(map(_reversed, reversed(piece))) for piece in reversed(patch.pieces))
     try:
-        _applied(Patch(pieces), tree)
+        _applied(Patch(pieces), read)
     except Misfit:
         return False
     return True
@@ -171,7 +164,7 @@ def _swapped(body: bytes) -> bytes:
     return b"\n".join(signs.get(line[:1], line[:1]) + line[1:] for line in lines)
 
 
-def _keeps_crs(patch: Patch, tree: PatchedTree) -> bool:
+def _keeps_crs(patch: Patch, read: Read) -> bool:
     """Whether the CRs of a patch that is CR LF throughout are the content's: its files have them.
 
     Otherwise they came by mail or an editor, and GNU patch and git am leave them out too.
@@ -179,7 +172,7 @@ def _keeps_crs(patch: Patch, tree: PatchedTree) -> bool:
     for file in patch.files:
         if file.crlf and file.action is not Action.CREATE:
             try:
-                found = tree.read(file.old)
+                found = read(file.old)
             except Unusable:
                 continue
             if found is not None and b"\r\n" in found.content:
@@ -190,8 +183,8 @@ def _keeps_crs(patch: Patch, tree: PatchedTree) -> bool:
 class _Draft:
     """A tree with what was changed so far."""
 
-    def __init__(self, tree: PatchedTree, keeps_crs: bool) -> None:
-        self._tree = tree
+    def __init__(self, read: Read, keeps_crs: bool) -> None:
+        self._read = read
         self.keeps_crs = keeps_crs
         self.files: dict[str, PatchedFile | None] = {}
         self.log: list[str] = []
@@ -201,7 +194,7 @@ class _Draft:
             return self.files[path]
         if self.files.keys() & set(_above(path)):
             return None  # below a file or link that was there, or that is there now
-        return self._tree.read(path)
+        return self._read(path)
 
 
 class _Piece:

@@ -343,38 +343,28 @@ def interpreters(head: bytes) -> tuple[str, ...]:
 def fault(head: bytes) -> tuple[str, str]:
     """Why a script that begins so cannot be started, and the next step; ("", "") where it can."""
     if head.startswith(_MARK):
-        return (
-            "a byte order mark stands before its `#!`, which the kernel does not read then",
-            "write it as UTF-8 without one: sed -i '1s/^\\xef\\xbb\\xbf//' in the install step",
-        )
+        hint = "write it as UTF-8 without one: sed -i '1s/^\\xef\\xbb\\xbf//' in the install step"
+        return "a byte order mark stands before its `#!`, which the kernel does not read then", hint
     interpreter, argument = _line(head)
     first = head[:LINE_BYTES].split(b"\n", 1)[0]
     if first.endswith(b"\r"):
         asked = argument or interpreter
-        return (
-            f"its `#!` line ends with a carriage return, so {asked!r} is asked for",
-            "write it with LF line ends: sed -i 's/\\r$//' in the install step",
-        )
+        hint = "write it with LF line ends: sed -i 's/\\r$//' in the install step"
+        return f"its `#!` line ends with a carriage return, so {asked!r} is asked for", hint
     if not interpreter.startswith("/"):
-        return (
-            f"the interpreter {interpreter!r} will not be found",
-            "name it by its absolute path below /usr/bin, or /bin/sh",
-        )
+        hint = "name it by its absolute path below /usr/bin, or /bin/sh"
+        return f"the interpreter {interpreter!r} will not be found", hint
     if len(head) >= LINE_BYTES and b"\n" not in head[:LINE_BYTES]:
-        return (
-            f"its `#!` line is longer than the {LINE_BYTES - 1} bytes that the kernel reads",
-            "start it by a short script that calls the interpreter",
-        )
+        reason = f"its `#!` line is longer than the {LINE_BYTES - 1} bytes that the kernel reads"
+        return reason, "start it by a short script that calls the interpreter"
     if posixpath.basename(interpreter) != "env":
         return "", ""
     program, reason = _started(argument)
     if reason:
         return reason, "write `#!/usr/bin/env -S PROGRAM ARGUMENT`, or the interpreter's own path"
     if "/" in program and not program.startswith("/"):
-        return (
-            f"the interpreter {program!r} will not be found",
-            "name it by its absolute path below /usr/bin",
-        )
+        hint = "name it by its absolute path below /usr/bin"
+        return f"the interpreter {program!r} will not be found", hint
     return "", ""
 
 
@@ -395,8 +385,7 @@ def _started(argument: str) -> tuple[str, str]:
         return "", "env is given no program to start"
     if any(blank in argument for blank in _BLANKS):
         return "", f"env is given {argument!r} as one word, which no program is called"
-    program, reason = _first_program((argument,))
-    return program, reason
+    return _first_program((argument,))
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
-from buildit.commands.realise import agrees, realise
+from buildit.archive.streams import submit
+from buildit.commands.realise import Submit, agrees, realise
 from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import BuildError
-from buildit.make.executor import Threads
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import Dependency, Inputs, RunNeed, RunTime, Task
 
@@ -98,6 +100,10 @@ class World:
         assert wanted <= set(at_hand), "a build begins when all that it needs is at hand"
         return artifact(node.name, f"new {node.name}", {k: at_hand[k] for k in wanted})
 
+    def threads(self, jobs: int) -> Submit:
+        pool = ThreadPoolExecutor(jobs)
+        return lambda task, at_hand: submit(pool, partial(self.build, task, at_hand))
+
     def get(self, *roots: str, jobs: int = 2) -> dict[BuildKey, Artifact]:
         return realise(
             self.nodes(),
@@ -105,7 +111,7 @@ class World:
             find=self.find,
             cut_off=self.cut_off,
             prepare=lambda nodes: self.prepared.append(tuple(node.name for node in nodes)),
-            executor=Threads(self.build, jobs),
+            submit=self.threads(jobs),
         )
 
 
@@ -290,7 +296,7 @@ def test_a_failed_preparation_builds_nothing() -> None:
             ((key("app"), RUNTIME),),
             find=world.find,
             prepare=prepare,
-            executor=Threads(world.build, 1),
+            submit=world.threads(1),
         )
     assert world.built == []
 
