@@ -364,12 +364,9 @@ def _check_names(container: Container, node: Sequence) -> None:
 
 
 def _unfit_for_a_file(value: str) -> bool:
-    return (
-        "/" in value
-        or value.startswith((".", "-"))
-        or any(c.isspace() or not c.isprintable() for c in value)
-        or len(value.encode()) > LONGEST_NAME
-    )
+    is_shown = value.isprintable() and not any(map(str.isspace, value))
+    is_hidden, is_long = value.startswith((".", "-")), len(value.encode()) > LONGEST_NAME
+    return "/" in value or is_hidden or is_long or not is_shown
 
 
 def _where_set(name: str, steps: tuple[LoadedStep, ...]) -> Node:

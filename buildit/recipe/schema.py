@@ -19,20 +19,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Self, TypeVar, cast
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+import pydantic
+from pydantic import AfterValidator, ModelWrapValidatorHandler, Tag, ValidationError, WithJsonSchema
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from buildit.digest import Digest
@@ -51,13 +39,13 @@ def spelled(name: str) -> str:
     return name.rstrip("_").replace("_", "-")
 
 
-class Model(BaseModel):
+class Model(pydantic.BaseModel):
     """A frozen part of a user's file. Keys are written with dashes; unknown keys are errors.
 
     The docstring under a field is its description in the JSON Schema and in `docs/`.
     """
 
-    model_config = ConfigDict(
+    model_config = pydantic.ConfigDict(
         frozen=True,
         extra="forbid",
         alias_generator=spelled,
@@ -72,7 +60,7 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+        cls, core: CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """With the descriptions, which are read here: to read them at import, as pydantic can, is a
         tenth of what a plan of nothing yet known takes."""
@@ -83,7 +71,7 @@ class Model(BaseModel):
                 properties[cls.model_fields[name].alias or name]["description"] = text
         return made
 
-    @model_validator(mode="wrap")
+    @pydantic.model_validator(mode="wrap")
     @classmethod
     def _name_valid_keys(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Tell each unknown key which keys this model has; pydantic only says that it is extra."""
@@ -119,9 +107,9 @@ def _told(error: ErrorDetails, valid: tuple[str, ...]) -> InitErrorDetails:
     return InitErrorDetails(type=told, loc=error["loc"], input=error["input"])
 
 
-def _from_text(parse: Callable[[str], object]) -> BeforeValidator:
+def _from_text(parse: Callable[[str], object]) -> pydantic.BeforeValidator:
     """Text becomes a value; a value that is none (a default, one given by code) stays as it is."""
-    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+    return pydantic.BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 def _pattern(pattern: str) -> WithJsonSchema:
@@ -193,7 +181,7 @@ def _kind_of(value: object) -> str:
     return SEQUENCE if isinstance(value, list | tuple) else MAPPING
 
 
-BY_KIND = Discriminator(_kind_of)
+BY_KIND = pydantic.Discriminator(_kind_of)
 
 T = TypeVar("T")
 _U = TypeVar("_U")
@@ -216,8 +204,8 @@ _EXPECTED = {
 
 
 @cache
-def _adapter(model: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a type, or a union of some
-    return TypeAdapter(model)
+def _adapter(model: Any) -> pydantic.TypeAdapter[Any]:  # noqa: ANN401 - a type, or a union of some
+    return pydantic.TypeAdapter(model)
 
 
 def parse(node: Node, model: type[T]) -> T:
@@ -227,16 +215,14 @@ def parse(node: Node, model: type[T]) -> T:
         RecipeError: unknown or missing keys, values that their types refuse; the first one is the
             message, up to nine more are its details.
     """
-    adapter: TypeAdapter[T] = _adapter(cast("Any", model))
+    adapter: pydantic.TypeAdapter[T] = _adapter(cast("Any", model))
     try:
         return adapter.validate_python(plain(node), by_alias=True, by_name=False)
     except ValidationError as error:
         found = sorted({_finding(node, one) for one in error.errors(include_url=False)})
     (place, message, hint), *rest = found
-    details = [
-        f"{where}: {text} ({advice})" if advice else f"{where}: {text}"
-        for where, text, advice in rest[: _SHOWN - 1]
-    ]
+    told = ((f"{where}: {text}", advice) for where, text, advice in rest[: _SHOWN - 1])
+    details = [f"{line} ({advice})" if advice else line for line, advice in told]
     if len(found) > _SHOWN:
         details.append(f"and {len(found) - _SHOWN} more")
     raise RecipeError(message, place=str(place), hint=hint or None, details=tuple(details))
