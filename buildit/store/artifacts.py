@@ -328,10 +328,9 @@ def entry_bytes(key: BuildKey) -> bytes:
 
 def parse_entry(content: bytes) -> BuildKey | None:
     """The key that an entry points to; None where it is no entry."""
-    try:
+    with suppress(CodecError):
         return decode(_Entry, content).key
-    except CodecError:
-        return None
+    return None
 
 
 def note_resolved(store: Store, artifact: Artifact, builder: str) -> None:
@@ -357,12 +356,10 @@ def resolved_of(artifact: Artifact, record: str) -> Digest | None:
     # the rules of keys are not needed by who only takes what is there
     from buildit.plan.identity import build_key, resolved_key
 
-    if build_key(record) != artifact.key:
-        return None
-    try:
-        return resolved_key(record, artifact.resolved)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+    if build_key(record) == artifact.key:
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            return resolved_key(record, artifact.resolved)
+    return None
 
 
 def pointed_to(root: Path, resolved: Digest) -> Iterator[BuildKey]:
@@ -383,11 +380,9 @@ def stale_entries(store: Store) -> Iterator[Path]:
 
 
 def _read(path: Path) -> BuildKey | None:
-    try:
-        with open_regular(path) as stream:
-            return parse_entry(stream.read(ENTRY_LIMIT))
-    except (OSError, IntegrityError):
-        return None
+    with suppress(OSError, IntegrityError), open_regular(path) as stream:
+        return parse_entry(stream.read(ENTRY_LIMIT))
+    return None
 
 
 def restated_for(

@@ -84,11 +84,10 @@ class Store:
 
     def size(self, digest: Digest) -> int | None:
         """Length of the blob in bytes, None where there is none."""
-        try:
+        with suppress(FileNotFoundError):
             status = self.path(digest).lstat()
-        except FileNotFoundError:
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+            return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return None
 
     def has(self, digest: Digest) -> bool:
         return self.size(digest) is not None
@@ -398,10 +397,9 @@ def set_aside(path: Path, store: Store) -> Path | None:
         make_directory(corrupt)
         store.disk.faults.reach("corrupt-move")
         aside = corrupt / f"{path.name}.{token()}"
-        try:
+        with suppress(FileNotFoundError):
             path.rename(aside)
-        except FileNotFoundError:
-            return None
-        with suppress(OSError):
-            sync_directory(path.parent)
-    return aside
+            with suppress(OSError):
+                sync_directory(path.parent)
+            return aside
+    return None

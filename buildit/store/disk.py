@@ -141,11 +141,10 @@ def token() -> str:
 
 def has_size(path: Path, size: int) -> bool:
     """Whether there is a file of `size` bytes; a power loss may have emptied one."""
-    try:
+    with suppress(FileNotFoundError, NotADirectoryError):
         status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size == size
+        return stat.S_ISREG(status.st_mode) and status.st_size == size
+    return False
 
 
 def make_directory(path: Path) -> None:
@@ -283,10 +282,9 @@ def sync_file_system(path: Path) -> None:
 
 def is_named(fd: int, path: Path) -> bool:
     """False where the file was unlinked, or replaced, since it was opened."""
-    try:
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
+    return False
 
 
 # -- the layout, its version, and who may own it

@@ -58,11 +58,10 @@ def open_lock(path: Path) -> int:
 
 def try_lock(fd: int) -> bool:
     """Take the lock at once, or not at all."""
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager
@@ -276,10 +275,9 @@ def _running(name: str, fd: int) -> Running:
 
 
 def _listed(directory: Path) -> list[str]:
-    try:
+    with suppress(FileNotFoundError):
         return sorted(os.listdir(directory))
-    except FileNotFoundError:
-        return []
+    return []
 
 
 def _births(root: Path) -> Path:

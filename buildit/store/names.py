@@ -82,10 +82,9 @@ def _entry_paths_of(store: Store, name: str) -> Iterable[Path]:
 
 def changed_at(path: Path) -> int:
     """When a path was changed last (ns), to tell the newest; 0 where it is gone."""
-    try:
+    with suppress(OSError):
         return path.lstat().st_mtime_ns
-    except OSError:
-        return 0  # removed meanwhile
+    return 0
 
 
 def _known(store: Store, paths: Iterable[Path], name: str = "") -> tuple[NameEntry, ...]:
@@ -150,10 +149,9 @@ def is_part(name: str) -> bool:
 
 def parse_name_entry(content: bytes | None) -> NameEntry | None:
     """Read what `entry` gives; None where it is something else."""
-    try:
+    with suppress(ValueError):
         return decode(NameEntry, content or b"")
-    except ValueError:
-        return None
+    return None
 
 
 # -- failed builds: log and tree stay in `logs/failed/<key>/` for `buildit log` and `shell`

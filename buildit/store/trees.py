@@ -273,7 +273,6 @@ def _sealed(path: Path) -> Path:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with suppress(OSError):
         return path.read_bytes()
-    except OSError:
-        return b""
+    return b""

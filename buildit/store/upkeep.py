@@ -112,6 +112,9 @@ def _check_layout(store: Store) -> Iterator[Fault]:
 def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
     try:
         status = path.lstat()
+    except FileNotFoundError:  # collected meanwhile
+        return
+    try:
         if not is_hex64(path.name):
             reason = "its name is no SHA-256"
         elif not stat.S_ISREG(status.st_mode):
@@ -120,7 +123,7 @@ def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
             reason = f"its {status.st_size} bytes have SHA-256 {digest}"
         else:
             reason = ""
-    except FileNotFoundError:  # collected meanwhile
+    except FileNotFoundError:
         return
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
