@@ -19,7 +19,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from itertools import repeat
@@ -30,8 +30,6 @@ from buildit.digest import BuildKey, Digest, canonical, is_hex64
 
 _T = TypeVar("_T")
 _Read = Callable[[Any], Any]
-_KEY = "codec.key"
-_SPARSE = "codec.sparse"
 _NAMES = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a map"}
 
 
@@ -47,12 +45,6 @@ class CodecError(ValueError):
 
     def within(self, step: str | int) -> CodecError:
         return CodecError(self.reason, step, *self.path)
-
-
-def keyed(key: str = "", *, sparse: bool = False) -> dict[str, Any]:
-    """The metadata of a dataclass field with a key of its own in JSON; a `sparse` one is left out
-    where it has its default, so that data without it keeps its bytes."""
-    return {_KEY: key, _SPARSE: sparse}
 
 
 def encode(value: object) -> bytes:
@@ -92,11 +84,7 @@ def to_plain(value: Any) -> Any:
     if kind in (tuple, list):
         return [to_plain(one) for one in value]
     if is_dataclass(kind):
-        return {
-            key: to_plain(found)
-            for name, key, default in _written(kind)
-            if (found := getattr(value, name)) != default or default is MISSING
-        }
+        return {name: to_plain(getattr(value, name)) for name in _written(kind)}
     if isinstance(value, Mapping):
         return {to_plain(key): to_plain(one) for key, one in value.items()}
     if isinstance(value, AbstractSet):
@@ -120,16 +108,8 @@ def from_plain(kind: type[_T], data: object) -> _T:
 
 
 @cache
-def _written(kind: Any) -> tuple[tuple[str, str, object], ...]:
-    """Of each field: its name, its key, and the value that is left out."""
-    return tuple(
-        (one.name, _key(one), one.default if one.metadata.get(_SPARSE) else MISSING)
-        for one in fields(kind)
-    )
-
-
-def _key(one: Field[Any]) -> str:
-    return one.metadata.get(_KEY) or one.name
+def _written(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 @cache
@@ -259,35 +239,29 @@ def _map(of_keys: object, of_values: object) -> _Read:
 
 
 @cache
-def _known(kind: Any) -> tuple[tuple[str, str, _Read, bool], ...]:
-    """Of each field: its name, its key, its reader, and whether it must be there."""
-    hints = typing.get_type_hints(kind)
-    return tuple(
-        (
-            one.name,
-            _key(one),
-            _reader(hints[one.name]),
-            one.default is MISSING and one.default_factory is MISSING,
-        )
-        for one in fields(kind)
-    )
+def _known(kind: Any) -> Mapping[str, tuple[_Read, bool]]:
+    """Of each field, by its name: its reader, and whether it must be there."""
+    hints, known = typing.get_type_hints(kind), {}
+    for one in fields(kind):
+        needed = one.default is MISSING and one.default_factory is MISSING
+        known[one.name] = (_reader(hints[one.name]), needed)
+    return known
 
 
 def _fields(kind: Any) -> _Read:
     def read(data: Any) -> object:
         _expect(data, dict)
-        found, key = {}, ""
+        found, name = {}, ""
         try:
-            for name, key, inner, needed in _known(kind):
-                if key in data:
-                    found[name] = inner(data[key])
+            for name, (inner, needed) in _known(kind).items():
+                if name in data:
+                    found[name] = inner(data[name])
                 elif needed:
                     raise CodecError("it is missing")
         except CodecError as error:
-            raise error.within(key) from None
+            raise error.within(name) from None
         if len(found) != len(data):
-            unknown = data.keys() - {key for _, key, _, _ in _known(kind)}
-            raise CodecError("it is not known", min(unknown))
+            raise CodecError("it is not known", min(data.keys() - _known(kind)))
         try:
             return kind(**found)
         except CodecError:

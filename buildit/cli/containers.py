@@ -174,10 +174,8 @@ def build_verb(invocation: Invocation, asked: Requested) -> None:
 
 def _pushed_lines(done: Sequence[Published]) -> Iterator[str]:
     for one in done:
-        yield (
-            f"{one.path}  {one.artifacts} artifacts, {one.blobs} new blobs, {one.files} new files, "
-            f"{size(one.sent)}"
-        )
+        new = f"{one.blobs} new blobs, {one.files} new files"
+        yield f"{one.path}  {one.artifacts} artifacts, {new}, {size(one.sent)}"
 
 
 @click.command("push", short_help="Publish the packages, the spec and the images of DIR.")

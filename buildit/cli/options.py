@@ -142,8 +142,5 @@ def spellings(name: str, version: str) -> tuple[str, ...]:
 
 def unknown_package(wanted: str, known: tuple[str, ...], place: str) -> UsageError:
     """The error of a name that no package of a container has, or that several end with."""
-    return UsageError(
-        f"no single package is called {wanted!r} here",
-        place=place,
-        hint=f"{guess(wanted, known)}packages: {', '.join(sorted(known)) or 'none'}",
-    )
+    hint = f"{guess(wanted, known)}packages: {', '.join(sorted(known)) or 'none'}"
+    return UsageError(f"no single package is called {wanted!r} here", place=place, hint=hint)

@@ -262,12 +262,8 @@ def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
 
 
 def _why_plain(one: Why) -> dict[str, object]:
-    return {
-        **_about(one.node, one.state),
-        "place": one.place,
-        "closest": to_plain(one.closest),
-        "strangers": to_plain(one.strangers),
-    }
+    about = {**_about(one.node, one.state), "place": one.place}
+    return {**about, "closest": to_plain(one.closest), "strangers": to_plain(one.strangers)}
 
 
 @click.command("why", short_help="Say why packages of DIR would be built, not reused.")

@@ -207,22 +207,13 @@ def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:
 
 
 def _flags_plain(one: Evaluated) -> dict[str, object]:
-    declared = declared_flags(one.package)
-    return {
-        "name": one.package.name,
-        "version": one.package.version,
-        "flags": [
-            {
-                "flag": name,
-                "value": setting.value,
-                "layer": setting.layer,
-                "origin": setting.origin,
-                "choices": list(declared[name].choices),
-                "description": declared[name].description,
-            }
-            for name, setting in one.settings.items()
-        ],
-    }
+    flags = []
+    for name, flag in declared_flags(one.package).items():
+        setting = one.settings[name]
+        said = {"value": setting.value, "layer": setting.layer, "origin": setting.origin}
+        about = {"choices": list(flag.choices), "description": flag.description}
+        flags.append({"flag": name, **said, **about})
+    return {"name": one.package.name, "version": one.package.version, "flags": flags}
 
 
 @click.command("use", short_help="List the flags of every package of DIR, and who set them.")

@@ -84,11 +84,9 @@ def say(text: str = "") -> None:
 def unwritable(error: OSError) -> StoreError:
     """What a stdout that takes nothing means; it takes all, and keeps nothing, afterwards."""
     to_nowhere(sys.stdout)
-    return StoreError(
-        f"the result cannot be written: {error.strerror}",
-        place="standard output",
-        hint="what was made is there all the same: write the output elsewhere",
-    )
+    told = f"the result cannot be written: {error.strerror}"
+    hint = "what was made is there all the same: write the output elsewhere"
+    return StoreError(told, place="standard output", hint=hint)
 
 
 def to_nowhere(stream: TextIO) -> None:
@@ -280,16 +278,14 @@ def known_error(error: BaseException) -> BuilditError | None:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", hint="what was finished is kept: run the command again")
     if str(error) == _NO_THREAD or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
-        return StoreError(
-            "no further thread or process can be started here: a limit on processes is reached",
-            hint="raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1",
-        )
+        told = "no further thread or process can be started here: a limit on processes is reached"
+        hint = "raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1"
+        return StoreError(told, hint=hint)
     if isinstance(error, OSError) and error.errno in _THE_MACHINES:
-        return StoreError(
-            error.strerror or "the file system refuses",
-            place=os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None,
-            hint="look at the permissions and the free space there; `buildit doctor` helps",
-        )
+        named = isinstance(error.filename, str | bytes)
+        place = os.fsdecode(error.filename) if named else None
+        hint = "look at the permissions and the free space there; `buildit doctor` helps"
+        return StoreError(error.strerror or "the file system refuses", place=place, hint=hint)
     return None
 
 
@@ -303,11 +299,8 @@ def bug(error: BaseException, stream: TextIO, logs: Path, *, as_json: bool = Fal
     name = printable(_short(f"{type(error).__name__}: {error}"))
     where = f"report it with {kept}" if kept else f"run it again with {DEBUG}=1 and report that"
     known = BuilditError(f"this is a bug of buildit: {name}", hint=where)
-    if as_json:
-        plain = {**error_plain(known), "kind": "Bug", "exit": BUG, "details": shown}
-        _say(stream, [json.dumps(plain)])
-    else:
-        _say(stream, [*shown, *error_lines(known)])
+    plain = {**error_plain(known), "kind": "Bug", "exit": BUG, "details": shown}
+    _say(stream, [json.dumps(plain)] if as_json else [*shown, *error_lines(known)])
     return BUG
 
 
