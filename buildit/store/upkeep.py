@@ -126,7 +126,8 @@ def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
     except FileNotFoundError:
         return
     except OSError as error:
-        reason = f"it cannot be read: {error.strerror}"
+        yield _aside(store, path, f"it cannot be read: {error.strerror}")
+        return
     if reason:
         yield _aside(store, path, reason)
     elif stat.S_IMODE(status.st_mode) != READ_ONLY:
