@@ -85,6 +85,8 @@ class Inputs:
     `dependencies` are nearest first. `debs` has the .deb that is unpacked first, and then those
     that were chosen with it. `blobs` are small inputs (patches, files, keys) that planning left in
     the store. `files` are of the project: the path in the layer, and the one in the project.
+    `chroot` has the .debs of a root of its own, tree by tree, the lowest first; the needs of what
+    is built there are looked for in `beside`, and then in the toolchain.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -94,6 +96,8 @@ class Inputs:
     blobs: tuple[Digest, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    chroot: tuple[tuple[DebRef, ...], ...] = ()
+    beside: tuple[DebRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

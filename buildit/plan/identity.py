@@ -21,6 +21,7 @@ from buildit.plan.steps import Phase, Step
 
 PACKAGE = "package"
 DEBIAN = "debian"
+DEBIAN_SOURCE = "debian-source"
 """Kinds of tasks, and the `type` of their records."""
 
 SCHEME = "1"
@@ -120,22 +121,77 @@ class BuildInputs:
         return {"scheme": SCHEME, "type": PACKAGE, **_written(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class NamedDigest:
+    """A file of a Debian source package: `name` as its .dsc has it."""
+
+    name: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class DebianSourceInputs:
+    """All that the build of a Debian source package sees.
+
+    `version` is the archive's, `suffix` what the .debs have after it; empty where nothing changed.
+    `files` are the .dsc and then the others by name. `debs` are those of the chroot, `beside` those
+    that the outputs' needs are looked for in before the toolchain's; both sorted. `profiles` and
+    `options` are words of DEB_BUILD_PROFILES and DEB_BUILD_OPTIONS, without `parallel`, sorted.
+    `configure` is appended to the program's own configure step. SOURCE_DATE_EPOCH follows from the
+    changelog. `chroot` is the version of the fix-ups of its root.
+    """
+
+    name: str
+    version: str
+    suffix: str
+    build_platform: Platform
+    target_platform: Platform
+    files: tuple[NamedDigest, ...]
+    patches: tuple[PatchInput, ...]
+    profiles: tuple[str, ...]
+    options: tuple[str, ...]
+    configure: tuple[str, ...]
+    debs: tuple[Digest, ...]
+    beside: tuple[Digest, ...]
+    toolchain: Digest
+    chroot: str
+    rules: Rules
+
+    def record(self) -> dict[str, object]:
+        """The record, `type` being the kind of task."""
+        return {"scheme": SCHEME, "type": DEBIAN_SOURCE, **_written(self)}
+
+
 def read_record(text: str) -> BuildInputs:
     """What a record of a package says: all that its maker looks at.
 
     Raises:
         IntegrityError: it is of another scheme, or no record of a package.
     """
+    found: BuildInputs = _read_record(text, PACKAGE, BuildInputs)
+    return found
+
+
+def read_source_record(text: str) -> DebianSourceInputs:
+    """What a record of a Debian source package says: all that its maker looks at.
+
+    Raises:
+        IntegrityError: it is of another scheme, or no record of a Debian source.
+    """
+    found: DebianSourceInputs = _read_record(text, DEBIAN_SOURCE, DebianSourceInputs)
+    return found
+
+
+def _read_record(text: str, kind: str, inputs: type) -> Any:  # noqa: ANN401 - of type `inputs`
     try:
         data = json.loads(text)
-        scheme, kind = data.pop("scheme"), data.pop("type")
-        if (scheme, kind) != (SCHEME, PACKAGE):
-            raise ValueError(f"scheme {scheme!r}, type {kind!r}")
-        found: BuildInputs = _read(BuildInputs, data)
+        said = data.pop("scheme"), data.pop("type")
+        if said != (SCHEME, kind):
+            raise ValueError(f"scheme {said[0]!r}, type {said[1]!r}")
+        return _read(inputs, data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"not a build record that this buildit can build: {error}"
         raise IntegrityError(message, hint="plan it again with this buildit") from error
-    return found
 
 
 def _written(value: Any) -> Any:  # noqa: ANN401 - JSON data of text, lists and maps alone
