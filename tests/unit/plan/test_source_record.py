@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ INPUTS = DebianSourceInputs(
     chroot="1",
     rules=Rules("1", "1", "1", "1", "1", "1"),
 )
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "build_platform": ARM64,
     "target_platform": ARM64,
     "files": (NamedDigest("jq_1.6-2.1.dsc", B),),
