@@ -14,7 +14,8 @@ from pathlib import Path
 from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
 from buildit.commands.assemble import image
 from buildit.commands.choose import Choice, choose, wrong_at
-from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
+from buildit.commands.debian_source import pin_source
+from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
 from buildit.digest import BuildKey, canonical, digest_bytes
@@ -70,8 +71,17 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         inputs[name], looked = local_inputs(choice, one, downloads)
         consulted += looked
     pinned, answers = pin_debs(choice, downloads)
-    made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
     toolchain = pinned.toolchains[choice.toolchain]
+    sources = []
+    for wanted in choice.roots.sources.values():
+        kept, further = pin_source(choice, wanted, downloads, toolchain)
+        answers = {**answers, **further}
+        patches, looked = local_patches(choice, wanted.asker, wanted.patches, downloads)
+        consulted += looked
+        inputs[wanted.asker] = LocalInputs(patches)
+        sources.append((wanted, kept, tuple(digest for digest, _ in patches)))
+    asked = tuple(debs.values())
+    made = tasks(choice.selection, inputs, pinned, choice.target, RULES, asked, sources)
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, opened = synced_accounts(options.directory, syncs)
     keys = {
@@ -100,7 +110,8 @@ def container_plan(
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
     ids = _declared(made.values(), users, groups)
-    reached = [keys[name] for name in roots.names.values()]
+    named = [*roots.names.values(), *(one.asker for one in roots.sources.values())]
+    reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
     if app is not None:
@@ -108,6 +119,9 @@ def container_plan(
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
+        elif number in roots.sources:
+            key = keys[roots.sources[number].asker]
+            steps.append(PackageStep(key, roots.origins[number], tuple(made[key].outputs)))
         elif number in debs:
             steps.append(PackageStep(debs[number], roots.origins[number]))
         elif step.spec.sync is not None:
@@ -129,7 +143,7 @@ def container_plan(
         app=app,
         users=users,
         groups=groups,
-        about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
+        about=tuple(_about(container, [made[key] for key in reached])),
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
         remarks=() if app is None else tuple(_app_remarks(app)),
@@ -184,6 +198,14 @@ def _section(
         packages.append(LockedPackage(name, version, digest, node.key, one.flag_texts()))
         sources += [LockedSource(name, each.digest, each.name) for each in node.inputs.sources]
         digests = zip(one.patches, inputs[name].patches, strict=True)
+        patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
+    for wanted in choice.roots.sources.values():
+        name, node = wanted.asker, nodes[wanted.asker]
+        digest = digest_bytes(
+            canonical(wanted.base.recipe.model_dump(mode="json", exclude_defaults=True))
+        )
+        packages.append(LockedPackage(name, node.version, digest, node.key))
+        digests = zip(wanted.patches, inputs[name].patches, strict=True)
         patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
     keys = {node.key for node in nodes.values()}
     kept = {package.name for package in old.packages if package.key in keys}

@@ -63,7 +63,7 @@ class Tasks(Mapping[BuildKey, Task]):
     def __getitem__(self, key: BuildKey) -> Task:
         if key not in self._known and self._toolchain is not None:
             from buildit.commands.rules import RULES
-            from buildit.plan.tasks import deb_task
+            from buildit.plan.deb import deb_task
 
             toolchain, self._toolchain = self._toolchain, None
             made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)

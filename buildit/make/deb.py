@@ -30,8 +30,8 @@ from buildit.model.globs import glob_of, path_matcher
 from buildit.model.plan import DebRef, Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
+from buildit.plan.deb import deb_task
 from buildit.plan.identity import RuleInput, Rules, left_out
-from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store
 
 RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}

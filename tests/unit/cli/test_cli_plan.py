@@ -40,8 +40,8 @@ from buildit.model.plan import (
     Task,
     Toolchain,
 )
+from buildit.plan.deb import deb_task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
-from buildit.plan.tasks import deb_task
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
