@@ -299,6 +299,7 @@ class _Work:
         names += self.done  # with the .debs that the image loads, which are not among the nodes
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
+        names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]
         add_root(self.run.store, self.prepared.lock_path.parent.resolve() / "buildit.lock", names)
 
     def keep_outputs(self) -> None:
@@ -416,5 +417,5 @@ def _input_blobs(plan: ContainerPlan) -> dict[Digest, str]:
 
 
 def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
-    further = (deb for node in plan.tasks for deb in node.inputs.debs)
+    further = (deb for node in plan.tasks for deb in node.inputs.every_deb())
     return {deb.digest: deb for deb in (*plan.toolchain.debs, *further)}

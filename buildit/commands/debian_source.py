@@ -53,8 +53,8 @@ def pin_source(
         for asker, answer in answers.items()
         if asker.startswith(prefix)
     }
-    chroot = (answers[asked.chroot(part)].debs for part in ("base", "build"))
-    return PinnedDebianSource(files[0].version, files, *chroot, run), answers
+    base, further = (answers[asked.chroot(part)].debs for part in ("base", "build"))
+    return PinnedDebianSource(files[0].version, files, base, further, run), answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
 
     state = look_around(nodes, plan.roots, find, LookedUp())
     missing = [node for node in plan.tasks if node.key in state.missing]
-    perhaps = {d.digest for t in missing for d in t.inputs.debs if d.digest != t.subject}
+    perhaps = {d.digest for t in missing for d in t.inputs.every_deb() if d.digest != t.subject}
 
     def outlook(node: Task) -> Outlook:
         if node.key in state.missing:
@@ -113,7 +113,7 @@ def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lac
     for node in missing:
         wanted |= {one.digest: Lacking(one.name, one.digest) for one in node.inputs.sources}
         wanted |= {one.digest: Lacking(one.url, one.digest) for one in node.inputs.patches}
-        debs += node.inputs.debs
+        debs += node.inputs.every_deb()
     if missing and not store.trees.is_whole(store.root / "trees" / plan.toolchain.identity):
         debs += plan.toolchain.debs
     for deb in debs:

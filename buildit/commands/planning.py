@@ -65,7 +65,7 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     """
     choice = choose(options, loaded)
     chosen, container, debs = choice.selection.chosen, choice.container, choice.roots.debs
-    consulted = [*choice.consulted]
+    consulted: list[Path] = [*choice.consulted]
     inputs = {}
     for name, one in chosen.items():
         inputs[name], looked = local_inputs(choice, one, downloads)
@@ -76,8 +76,8 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     for wanted in choice.roots.sources.values():
         kept, further = pin_source(choice, wanted, downloads, toolchain)
         answers = {**answers, **further}
-        patches, looked = local_patches(choice, wanted.asker, wanted.patches, downloads)
-        consulted += looked
+        patches, read = local_patches(choice, wanted.asker, wanted.patches, downloads)
+        consulted += read
         inputs[wanted.asker] = LocalInputs(patches)
         sources.append((wanted, kept, tuple(digest for digest, _ in patches)))
     asked = tuple(debs.values())

@@ -180,7 +180,7 @@ def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
     for node in plan.tasks:
         yield from (source.digest for source in node.inputs.sources)
         yield from (patch.digest for patch in node.inputs.patches)
-        yield from (deb.digest for deb in node.inputs.debs)
+        yield from (deb.digest for deb in node.inputs.every_deb())
 
 
 @dataclass(frozen=True, slots=True)

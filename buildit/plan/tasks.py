@@ -153,12 +153,21 @@ class _Graph:
                 self.nodes[node.key] = replace(node, outputs={RUNTIME: RunTime(tuple(needs))})
         return keys
 
-    def depends(self, debs: tuple[DebRef, ...], toolchain: Toolchain) -> RunTime:
-        """Add the .debs that an output needs by its Depends; that need."""
-        further = _further(debs, toolchain)
-        keys = self.add_debs(further, toolchain, further)
-        keys += self.add_debs([deb for deb in debs if deb not in further], toolchain, ())
-        return RunTime(tuple(map(needed, dict.fromkeys(keys))))
+    def depends(
+        self, wanted: Mapping[str, tuple[DebRef, ...]], toolchain: Toolchain
+    ) -> dict[str, RunTime]:
+        """Add the .debs that the outputs of a build need by their Depends; those needs.
+
+        All of them were chosen together, so that one .deb is one task.
+        """
+        every = tuple(dict.fromkeys(deb for debs in wanted.values() for deb in debs))
+        further = _further(every, toolchain)
+        keys = dict(zip(further, self.add_debs(further, toolchain, further), strict=True))
+        inside = [deb for deb in every if deb not in keys]
+        keys |= dict(zip(inside, self.add_debs(inside, toolchain, ()), strict=True))
+        return {
+            name: RunTime(tuple(needed(keys[deb]) for deb in debs)) for name, debs in wanted.items()
+        }
 
     def reach(self, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
         """`start` and what it needs in turn: to be linked against, or to run as a tool; without
@@ -205,7 +214,7 @@ def tasks(
     for wanted in asked:
         graph.debs(wanted, toolchain)
     for source, kept, digests in sources:
-        run = {name: graph.depends(debs, toolchain) for name, debs in kept.run.items()}
+        run = graph.depends(kept.run, toolchain)
         node = source_task(source, kept, digests, run, toolchain, platform, rules)
         graph.nodes[node.key] = node
     return graph.nodes
