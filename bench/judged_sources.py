@@ -25,7 +25,7 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import OLDEST, SETTLED, unpack_source
-from buildit.debian.archive import paragraphs, read_sources
+from buildit.debian.apt import paragraphs, read_sources
 from buildit.digest import digest_file
 from buildit.errors import BuilditError
 from buildit.remote.transport import Transport

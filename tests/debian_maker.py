@@ -76,6 +76,31 @@ def paragraph(name: str, version: str = "1.0", **fields: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def source_paragraph(name: str, version: str = "1.0-1", **fields: str) -> str:
+    """One paragraph of a Sources file, of a 3.0 (quilt) package; `build_depends="a"` gives
+    `Build-Depends: a`."""
+    plain = version.partition(":")[2] or version
+    files = (
+        f"{name}_{plain.partition('-')[0]}.orig.tar.gz",
+        f"{name}_{plain}.debian.tar.xz",
+        f"{name}_{plain}.dsc",
+    )
+    stated = {
+        "format": "3.0 (quilt)",
+        "binary": name,
+        "architecture": "any",
+        "package_list": f"\n {name} deb utils optional arch=any",
+        "directory": f"pool/main/{name[0]}/{name}",
+        "checksums_sha256": "".join(
+            f"\n {hashlib.sha256(file.encode()).hexdigest()} 1000 {file}" for file in files
+        ),
+    }
+    lines = [f"Package: {name}", f"Version: {version}"]
+    for field_name, value in {**stated, **fields}.items():
+        lines.append(f"{field_name.replace('_', '-').title()}: {value}")
+    return "\n".join(lines) + "\n"
+
+
 @dataclass(slots=True)
 class Archive:
     """A suite with one component, as `{url: bytes}` below `uri`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import BinaryIO
@@ -29,23 +29,49 @@ from buildit.model.tree import Entry, Kind
 _CODEC = re.compile(r"\.(gz|xz|zst|bz2)$")
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
+_PARTS = ("debian-binary", "control.tar", "data.tar")
+_CONTROL_BUDGET = Budget(total_bytes=256 << 20, entries=1000, depth=3)
+"""Debian's largest holds 6 MB, nearly all of it md5sums."""
+
+
+def read_control(deb: BinaryIO, name: str = "package") -> dict[str, bytes]:
+    """The control members of a package, as data: `control`, and where there are any `conffiles`,
+    `md5sums`, `postinst`, `shlibs`, `triggers` … (deb-control(5)). `deb` is seekable, and read from
+    its beginning.
+
+    Raises:
+        IntegrityError: the package is truncated or damaged, or has no `control`.
+        BuildError: they are larger than any package's.
+    """
+    deb.seek(0)
+    found: dict[str, bytes] = {}
+    with closing(_part(deb, "control.tar", _CONTROL_BUDGET, name)) as members:
+        for entry, content in members:
+            if entry.kind is Kind.FILE and content is not None:
+                found[entry.path] = read_up_to(content, entry.size)
+    if "control" not in found:
+        raise refused(name, None, "it has no `control`")
+    return found
 
 
 def read_deb(
-    deb: BinaryIO, budget: Budget, name: str = "package"
+    deb: BinaryIO, budget: Budget, name: str = "package", seen: Callable[[str], None] | None = None
 ) -> Iterator[tuple[Entry, Readable | None]]:
     """The files of a package, /usr merged; no maintainer script is read. `deb` is seekable.
 
     Paths are unique among what is not a directory; parents may be missing. Modes and owners are
-    the package's.
+    the package's. `seen` is told each path as the package has it, not merged, in its order: what
+    dpkg's own lists have, but for the root.
 
     Raises:
         IntegrityError: the package is truncated, damaged, or two of its files meet in /usr.
         BuildError: a limit of the budget is exceeded.
     """
     merge = _Merge(name)
-    with closing(_data(deb, budget, name)) as members:
+    with closing(_part(deb, "data.tar", budget, name)) as members:
         for entry, content in members:
+            if seen is not None and entry.path:
+                seen(entry.path)
             moved = merge.admit(entry)
             if moved is not None:
                 yield moved, content
@@ -59,14 +85,15 @@ def read_deb(
                 raise refused(name, entry.path, reason, "take another version of the package")
 
 
-def _data(
-    deb: BinaryIO, budget: Budget, name: str
+def _part(
+    deb: BinaryIO, part: str, budget: Budget, name: str
 ) -> Generator[tuple[Entry, Window | None], None, None]:
-    """The members of the data, which is the last member of a .deb in deb(5)'s order; those whose
-    name begins with `_` are skipped before it, any after it, as they are for later formats."""
-    wanted = ["debian-binary", "control.tar", "data.tar"]
+    """The members of one of the two tars of a .deb, in deb(5)'s order; `data.tar` is the last.
+    Members whose name begins with `_` are skipped before it, any after it, as they are for later
+    formats."""
+    wanted = [*_PARTS]
     for member, content in read_ar(deb, name):
-        if not wanted or (member.startswith("_") and len(wanted) < 3):
+        if not wanted or (member.startswith("_") and len(wanted) < len(_PARTS)):
             continue
         expected = wanted.pop(0)
         stem = member if expected == "debian-binary" else _CODEC.sub("", member)
@@ -75,8 +102,10 @@ def _data(
         if expected == "debian-binary":
             if not re.fullmatch(rb"2\.[0-9]+\n(?:[^\0]*)", content.read()):
                 raise refused(name, "debian-binary", "its format is not 2.x")
-        elif expected == "data.tar":
+        elif expected == part:
             yield from read_tar(decompressed(content, budget, name), budget, name)
+            if part != _PARTS[-1]:
+                return
     if wanted:
         raise refused(name, None, f"it is truncated: {wanted[0]} is missing")
 
@@ -86,7 +115,7 @@ def _digest_of(deb: BinaryIO, budget: Budget, name: str, path: str) -> bytes | N
     position = deb.tell()
     deb.seek(0)
     try:
-        for entry, content in _data(deb, budget, name):
+        for entry, content in _part(deb, "data.tar", budget, name):
             if entry.path == path and entry.kind is Kind.FILE and content is not None:
                 return _sha256(content)
     finally:

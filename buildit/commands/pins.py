@@ -101,7 +101,7 @@ def _answer(
     """What is locked for a request, else what the indices have for it."""
     if locked is not None:
         return Answer(request, locked)
-    from buildit.debian.packages import select
+    from buildit.debian.select import select
 
     with downloads.debian().open_indices(suites, choice.target.debian) as indices:
         return Answer(request, select(packages, indices), dict(indices.dates))

@@ -138,7 +138,8 @@ class Downloads:
             hint = "run once without --offline; what is then in the store and the lock will do"
             raise FetchError("Debian's archive is needed, and --offline forbids it", hint=hint)
         if self._archive is None:
-            from buildit.debian.archive import AptSource, DebianArchive, archive_keys, read_sources
+            from buildit.debian.apt import AptSource, read_sources
+            from buildit.debian.archive import DebianArchive, archive_keys
 
             listed = self.lists.get("debian")
             if listed:

@@ -1,14 +1,8 @@
-"""Debian's archive through the machine's own apt sources (sources.list(5)): which archives, suites
-and components there are, and their verified indices.
-
-Only where to look is taken from apt's files, never whom to trust: `Signed-By` and `trusted` do not
-count. What we cannot use (deb-src, flat archives, cdrom) is skipped and named, what is broken is an
-error. Debian's control syntax (deb822(5)), in which newer sources and release files are written, is
-read here: paragraphs of `Name: value` fields; strict.
+"""Debian's archive through the machine's own apt sources, and its verified indices.
 
 `mirror://debian/…` means the sources whose signed release says `Origin: Debian`. A suite that the
 machine does not use itself is looked for below the same places, so that a Debian 12 toolchain can
-be chosen on a later Debian too.
+be chosen on a later Debian too. The archives that are named for `deb` have the source packages too.
 
 An archive's signed list of indices (InRelease) is verified, checked, then read. The rules are
 apt-secure(8)'s, narrowed: only the archive keys in `keys/` count, the suite must be the one asked
@@ -21,220 +15,27 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from buildit.archive.compress import decompressed
 from buildit.archive.tar.admit import Budget
-from buildit.debian.packages import INDEX_FORMAT, Candidate, PackageIndex, build_index
+from buildit.debian.apt import AptSource, paragraphs
+from buildit.debian.index import INDEX_FORMAT, OpenIndex, Table, build_index
+from buildit.debian.packages import PACKAGES, Indices
+from buildit.debian.sources import SOURCES, Sources
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError
 from buildit.events import Reporter, silent
-from buildit.remote.fetch import Fetch, Fetcher
-from buildit.remote.transport import LocationError, Transport, hide_credentials, read_small
+from buildit.remote.fetch import ATTEMPTS, Abort, Fetch, Fetcher, retried
+from buildit.remote.transport import LocationError, Transport, read_small
 from buildit.trust.openpgp import verify_clearsigned
-
-ETC_APT = Path("/etc/apt")
-SCHEMES = ("https", "http", "file")
-
-_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)")
-_NAME = re.compile(r"[A-Za-z0-9_.-]+\.(list|sources)")  # apt reads no other names
-_ONE_LINE = re.compile(
-    r"(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)\s*(?:#.*)?"
-)
-_SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
-_CHECKS = re.compile(
-    r"^\s*Acquire::(Check-Valid-Until|Check-Date)\s+\"?(false|no|0|off)\"?\s*;",
-    re.MULTILINE | re.IGNORECASE,
-)
-_NO = ("no", "false", "0", "off", "without", "disable")
-
-
-def paragraphs(text: str, place: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """All paragraphs: the line on which each begins, and its fields by lower-case name, as names
-    are compared without case; further lines of a value are joined by newlines. Lines that begin
-    with `#` are comments, as in sources files.
-
-    Raises:
-        RecipeError: a line that is no field, or a field given twice.
-    """
-    fields: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    last = ""
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        line = line.rstrip("\r")
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            if fields:
-                yield min(lines.values()), fields
-            fields, lines, last = {}, {}, ""
-        elif line[0] in " \t" and last:
-            fields[last] += f"\n{line.strip()}"
-        else:
-            found, at = _FIELD.fullmatch(line), f"{place}:{number}:1"
-            if found is None:
-                raise RecipeError(f"not a field: {line[:60]!r}", place=at, hint="write Name: value")
-            last = found[1].lower()
-            if last in lines:
-                what = f"field {found[1]!r} stands there twice, first on line {lines[last]}"
-                raise RecipeError(what, place=at)
-            fields[last], lines[last] = found[2].strip(), number
-
-
-@dataclass(frozen=True, slots=True)
-class AptSource:
-    """One suite of one archive: indices lie below `uri`/dists/`suite`, packages below `uri`/pool.
-
-    `uri` is without a slash at its end. The checks are off where the administrator switched them
-    off for this source or all of apt.
-    """
-
-    uri: str
-    suite: str
-    components: tuple[str, ...]
-    check_valid_until: bool = True
-    check_date: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSources:
-    """What the machine uses, and for each entry that we cannot use its place and why."""
-
-    usable: tuple[AptSource, ...]
-    skipped: tuple[str, ...]
-
-
-_Entry = tuple[str, Mapping[str, str]]
-"""Where an entry of either syntax stands, and its fields as deb822 has them."""
-
-
-class _UnusableError(Exception):
-    """An entry that apt can use and we cannot."""
-
-
-def read_sources(etc_apt: Path = ETC_APT) -> MachineSources:
-    """The sources in `sources.list` and `sources.list.d`, in apt's order, each once.
-
-    Raises:
-        RecipeError: a file has an entry that apt would refuse, or cannot be read.
-    """
-    off = _switched_off(etc_apt)
-    usable: dict[AptSource, None] = {}
-    skipped: list[str] = []
-    for path in _files(etc_apt):
-        text = _read(path)
-        entries = _deb822(text, path) if path.suffix == ".sources" else _one_line(text, path)
-        for place, fields in entries:
-            try:
-                usable |= dict.fromkeys(_sources(fields, off, place))
-            except _UnusableError as reason:
-                skipped.append(f"{place}: {reason}")
-    return MachineSources(tuple(usable), tuple(skipped))
-
-
-def _files(etc_apt: Path) -> tuple[Path, ...]:
-    folder = etc_apt / "sources.list.d"
-    further = sorted(folder.iterdir(), key=lambda path: path.name) if folder.is_dir() else []
-    main = etc_apt / "sources.list"
-    return (
-        *((main,) if main.is_file() else ()),
-        *(path for path in further if _NAME.fullmatch(path.name) and path.is_file()),
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot be read: {error.strerror}", place=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError("is not UTF-8 text", place=str(path)) from error
-
-
-def _switched_off(etc_apt: Path) -> frozenset[str]:
-    """Which of apt's checks of times the administrator switched off for all sources."""
-    folder = etc_apt / "apt.conf.d"
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found: set[str] = set()
-    for path in (*paths, etc_apt / "apt.conf"):
-        if path.is_file() and not path.name.startswith("."):
-            text = path.read_bytes().decode("utf-8", "replace")
-            found |= {match[1].lower() for match in _CHECKS.finditer(text)}
-    return frozenset(found)
-
-
-def _one_line(text: str, path: Path) -> Iterator[_Entry]:
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        place = f"{path}:{number}:1"
-        found = _ONE_LINE.fullmatch(line)
-        if found is None:
-            hint = "write: deb [options] URI suite component…"
-            raise RecipeError("not an apt source", place=place, hint=hint)
-        names = ("types", "uris", "suites", "components")
-        kind, options, *values = found.groups()
-        yield place, _options(options, place) | dict(zip(names, (kind, *values), strict=True))
-
-
-def _options(text: str | None, place: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for word in (text or "").split():
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise RecipeError(f"option {word!r} has no value", place=place)
-        options[name.lower()] = value
-    return options
-
-
-def _deb822(text: str, path: Path) -> Iterator[_Entry]:
-    for line, fields in paragraphs(text, str(path)):
-        place = f"{path}:{line}:1"
-        if fields.get("enabled", "").lower() in _NO:
-            continue
-        if missing := [name for name in ("types", "uris", "suites") if name not in fields]:
-            raise RecipeError(f"apt source without {missing[0]!r}", place=place)
-        yield place, fields
-
-
-def _sources(fields: Mapping[str, str], off: frozenset[str], place: str) -> Iterator[AptSource]:
-    if "deb" not in fields["types"].split():
-        raise _UnusableError("source packages only")
-    components = tuple(fields.get("components", "").split())
-    valid, date = (
-        name not in off and " ".join(fields.get(name, "yes").split()).lower() not in _NO
-        for name in ("check-valid-until", "check-date")
-    )
-    uris = [resolved for uri in fields["uris"].split() for resolved in _resolved(uri)]
-    for uri in uris:
-        for suite in fields["suites"].split():
-            if suite.endswith("/"):
-                raise _UnusableError(f"flat archive {uri} {suite}")
-            if not _SUITE.fullmatch(suite) or ".." in suite or not components:
-                raise RecipeError(f"suite {suite!r} without components", place=place)
-            yield AptSource(uri, suite, components, valid and date, date)
-
-
-def _resolved(uri: str) -> tuple[str, ...]:
-    """The URI, or those of a `mirror+file:` list (apt-transport-mirror(1)), as cloud images use."""
-    scheme, _, rest = uri.partition(":")
-    if scheme.lower() == "mirror+file":
-        try:
-            lines = Path(re.sub("^/+", "/", rest)).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise _UnusableError(f"mirror list {uri} cannot be read: {error}") from error
-        listed = (line.split()[0] for line in lines if line.strip() and line[0] != "#")
-        return tuple(one for line in listed for one in _resolved(line))
-    if scheme.lower() not in SCHEMES:
-        raise _UnusableError(f"{hide_credentials(uri)} is neither https:, http: nor file:")
-    return (uri.rstrip("/"),)
-
 
 DEBIAN_ORIGIN = "Debian"
 MAX_INRELEASE = 16 << 20
@@ -247,6 +48,7 @@ KEEP_SECONDS = 30 * 24 * 3600
 MAX_INDEX = 1 << 30
 """Largest plain Packages file in bytes; bookworm's has 47 MB."""
 _FORMS = (".xz", ".gz", "")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,18 +129,13 @@ def check_release(release: Release, source: AptSource, now: int) -> None:
         reason = f"is of suite {release.codename!r} ({release.suite!r}), not of {source.suite!r}"
         raise IntegrityError(reason, place=place, hint="the mirror is broken: take another one")
     if source.check_date and release.date > now + CLOCK_SLACK:
-        raise IntegrityError(
-            f"was signed at {iso_time(release.date)}, which is in the future",
-            place=place,
-            hint="set this machine's clock",
-        )
+        reason = f"was signed at {iso_time(release.date)}, which is in the future"
+        raise IntegrityError(reason, place=place, hint="set this machine's clock")
     if source.check_valid_until and release.valid_until is not None and now > release.valid_until:
-        raise IntegrityError(
-            f"is valid until {iso_time(release.valid_until)}, which has passed",
-            place=place,
-            hint="the mirror is out of date: take another one; for a snapshot, say "
-            "Check-Valid-Until: no in its apt source",
-        )
+        reason = f"is valid until {iso_time(release.valid_until)}, which has passed"
+        way = "for a snapshot, say Check-Valid-Until: no in its apt source"
+        hint = f"the mirror is out of date: take another one; {way}"
+        raise IntegrityError(reason, place=place, hint=hint)
 
 
 def iso_time(seconds: int) -> str:
@@ -417,21 +214,6 @@ class _Ingest(io.BytesIO):
 
 
 @dataclass(frozen=True, slots=True)
-class Indices:
-    """What can be chosen from: all suites as one, earlier ones first where versions are equal, and
-    each suite's date (ISO 8601, UTC)."""
-
-    indices: tuple[PackageIndex, ...]
-    dates: Mapping[str, str]
-
-    def named(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.named(name))
-
-    def providing(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.providing(name))
-
-
-@dataclass(frozen=True, slots=True)
 class DebianArchive:
     """The archive as `sources` reach it; `keys` sign it; `now` in seconds since 1970.
 
@@ -444,6 +226,10 @@ class DebianArchive:
     keys: Sequence[bytes]
     now: int
     reporter: Reporter = silent
+    _releases: dict[str, tuple[AptSource, Release]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What was verified once holds for all that is chosen in one run."""
 
     def bases(self) -> tuple[str, ...]:
         """The URIs of Debian's archive among the sources, in their order.
@@ -480,24 +266,49 @@ class DebianArchive:
             IntegrityError: a signature, digest, suite, origin or time is wrong.
             StoreError: the cache cannot be written.
         """
+        with self._opened(suites, f"binary-{arch}/Packages", PACKAGES) as (opened, dates):
+            yield Indices(opened, dates, arch)
+
+    @contextmanager
+    def open_sources(self, suites: Sequence[str]) -> Iterator[Sources]:
+        """The indices of source packages of some suites.
+
+        Raises:
+            as `open_indices`.
+        """
+        with self._opened(suites, "source/Sources", SOURCES) as (opened, dates):
+            yield Sources(opened, dates)
+
+    @contextmanager
+    def _opened(
+        self, suites: Sequence[str], name: str, table: Table[_T]
+    ) -> Iterator[tuple[tuple[OpenIndex[_T], ...], dict[str, str]]]:
         releases = [self._release(suite) for suite in suites]
         wanted = [
-            _packages(source, release, component, arch)
+            _listed(source, release, f"{component}/{name}", self.cache)
             for source, release in releases
             for component in _components(source, release)
         ]
-        self._bring([index for index in wanted if not self._cached(index).is_file()])
+        self._bring([index for index in wanted if not index.path.is_file()], table)
         with ExitStack() as stack:
             opened = []
             for index in wanted:
-                path = self._cached(index)
-                os.utime(path)
-                opened.append(stack.enter_context(closing(PackageIndex(path, index.suite))))
-            self._prune()
+                os.utime(index.path)
+                one = OpenIndex(index.path, index.suite, table)
+                opened.append(stack.enter_context(closing(one)))
+            oldest = time.time() - KEEP_SECONDS
+            for path in self.cache.glob("*.index"):
+                if path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
             dates = {source.suite: iso_time(release.date) for source, release in releases}
-            yield Indices(tuple(opened), dates)
+            yield tuple(opened), dates
 
     def _release(self, suite: str) -> tuple[AptSource, Release]:
+        if suite not in self._releases:
+            self._releases[suite] = self._verified(suite)
+        return self._releases[suite]
+
+    def _verified(self, suite: str) -> tuple[AptSource, Release]:
         own = [source for source in self.sources if source.suite == suite]
         others = {
             source.uri: replace(source, suite=suite, components=("main",))
@@ -521,10 +332,7 @@ class DebianArchive:
             reasons.append(f"{inrelease_url(source)}: its origin is {release.origin!r}")
         raise _no_source(reasons, suite)
 
-    def _cached(self, index: _Packages) -> Path:
-        return self.cache / f"{index.file.digest}.{INDEX_FORMAT}.index"
-
-    def _bring(self, missing: Sequence[_Packages]) -> None:
+    def _bring(self, missing: Sequence[_Listed], table: Table[Any]) -> None:
         """Fetch, verify and convert indices."""
         if not missing:
             return
@@ -532,42 +340,41 @@ class DebianArchive:
         fetcher = Fetcher(sink, self.transport, self.cache / "partial", reporter=self.reporter)
         fetcher.fetch_all([index.fetch for index in missing], 4)
         for index in missing:
-            packed = io.BytesIO(sink.blobs.pop(index.file.digest))
+            packed = io.BytesIO(sink.blobs.pop(index.digest))
             plain = decompressed(packed, Budget(total_bytes=MAX_INDEX), index.fetch.name)
-            stated = index.plain.digest if index.plain else None
-            build_index(plain, self._cached(index), index.fetch.name, stated)
-
-    def _prune(self) -> None:
-        oldest = time.time() - KEEP_SECONDS
-        for path in self.cache.glob("*.index"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            build_index(plain, table, index.path, index.fetch.name, index.stated)
 
 
 @dataclass(frozen=True, slots=True)
-class _Packages:
-    """One Packages file: its packed form, and its plain one where the release states it."""
+class _Listed:
+    """One index that a release lists: its packed form, the plain one's digest where the release has
+    it, and where it is kept."""
 
     suite: str
     fetch: Fetch
-    file: IndexFile
-    plain: IndexFile | None
+    digest: Digest
+    stated: Digest | None
+    path: Path
 
 
-def _packages(source: AptSource, release: Release, component: str, arch: str) -> _Packages:
-    name = f"{component}/binary-{arch}/Packages"
+def _listed(source: AptSource, release: Release, name: str, cache: Path) -> _Listed:
+    """`name` is without the compression's ending."""
     base = f"{source.uri}/dists/{source.suite}"
+    folder, _, kind = name.rpartition("/")
     for form in _FORMS:
         file = release.files.get(name + form)
         if file is None:
             continue
-        by_hash = f"{base}/{component}/binary-{arch}/by-hash/SHA256/{file.digest}"
+        by_hash = f"{base}/{folder}/by-hash/SHA256/{file.digest}"
         urls = ((by_hash,) if release.by_hash else ()) + (f"{base}/{name}{form}",)
         fetch = Fetch(f"{source.suite} {name}{form}", urls, file.digest, file.size)
-        return _Packages(source.suite, fetch, file, release.files.get(name))
-    raise UnsatisfiableError(
-        f"has no packages of {component} for {arch}", place=f"{base}", hint="check the architecture"
-    )
+        plain = release.files.get(name)
+        stated = plain.digest if plain else None
+        # the kind in its name, as all empty indices have one digest
+        path = cache / f"{file.digest}.{kind}.{INDEX_FORMAT}.index"
+        return _Listed(source.suite, fetch, file.digest, stated, path)
+    hint = "check the architecture and the components"
+    raise UnsatisfiableError(f"lists no {name}", place=base, hint=hint)
 
 
 def _components(source: AptSource, release: Release) -> tuple[str, ...]:
@@ -578,8 +385,29 @@ def _components(source: AptSource, release: Release) -> tuple[str, ...]:
 
 def _no_source(reasons: Sequence[str], suite: str = "") -> FetchError:
     what = f"has the suite {suite!r}" if suite else "is Debian's archive"
-    return FetchError(
-        f"no apt source of this machine {what}",
-        hint="add one: deb https://HOST/debian bookworm main, in /etc/apt/sources.list.d",
-        details=tuple(reasons),
-    )
+    hint = "add one: deb https://HOST/debian bookworm main, in /etc/apt/sources.list.d"
+    details = tuple(reasons)
+    return FetchError(f"no apt source of this machine {what}", hint=hint, details=details)
+
+
+def is_served(transport: Transport, urls: Iterable[str], size: int) -> bool:
+    """Whether a file of `size` bytes is at one of the places; nothing of it is read.
+
+    Raises:
+        LocationError: none has it, and one could not be asked.
+    """
+    failed: LocationError | None = None
+    for url in urls:
+        try:
+            if retried(partial(_has_size, transport, url, size), ATTEMPTS, Abort(), 10.0):
+                return True
+        except LocationError as error:
+            failed = failed if error.absent or error.wrong else error
+    if failed is not None:
+        raise failed
+    return False
+
+
+def _has_size(transport: Transport, url: str, size: int) -> bool:
+    with transport.get(url, 0, size) as response:
+        return response.total in (None, size)

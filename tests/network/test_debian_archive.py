@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import DebianArchive, archive_keys, fetch_release, read_sources
+from buildit.debian.apt import read_sources
+from buildit.debian.archive import DebianArchive, archive_keys, fetch_release
 from buildit.debian.fixups import toolchain_identity
-from buildit.debian.packages import select
+from buildit.debian.select import select
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
 from buildit.model.plan import DebRef, Toolchain
@@ -107,7 +108,7 @@ import time
 from pathlib import Path
 from buildit.debian.archive import DebianArchive
 from buildit.debian.archive import archive_keys
-from buildit.debian.archive import read_sources
+from buildit.debian.apt import read_sources
 from buildit.remote.web import WebTransport
 transport = WebTransport()
 archive = DebianArchive(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from buildit.archive.beneath import Root
 from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
-from buildit.archive.deb import merged_text, read_deb
+from buildit.archive.deb import merged_text, read_control, read_deb
 from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.errors import IntegrityError
@@ -211,6 +211,42 @@ def test_a_package_of_dpkg_is_unpacked_like_dpkg_does(tmp_path: Path) -> None:
     with out.open("rb") as stream, Root.open(ours) as root:
         unpack_entries(read_deb(stream, LIMITS), root)
     assert timeless(on_disk(ours)) == timeless(on_disk(tmp_path / "theirs"))
+
+
+def test_control_members_are_data_and_paths_can_be_had_as_the_package_has_them() -> None:
+    members = {"control": CONTROL, "postinst": b"#!/bin/sh\n", "triggers": b""}
+    packed_control = packed([file(n, c) for n, c in sorted(members.items())])
+    nodes = [directory("lib"), file("lib/z.so.1", b"z"), symlink("usr/lib/z.so", "/lib/z.so.1")]
+    data = ar(
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.gz", gzip.compress(packed_control)),
+        ("data.tar.xz", lzma.compress(packed(nodes), preset=0)),
+    )
+    stream = io.BytesIO(data)
+    names: list[str] = []
+    merged = [entry.path for entry, _ in read_deb(stream, LIMITS, "z.deb", names.append)]
+    assert names == ["lib", "lib/z.so.1", "usr/lib/z.so"]
+    assert merged == ["usr/lib", "usr/lib/z.so.1", "usr/lib/z.so"]
+    assert read_control(stream, "z.deb") == members
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (deb([])[:100], "truncated"),
+        (
+            ar(
+                ("debian-binary", b"2.0\n"),
+                ("control.tar.gz", gzip.compress(packed([file("postinst", b"")]))),
+            ),
+            "no `control`",
+        ),
+        (ar(("debian-binary", b"2.0\n")), "control.tar is missing"),
+    ],
+)
+def test_a_package_without_control_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(IntegrityError, match=reason):
+        read_control(io.BytesIO(data), "z.deb")
 
 
 def timeless(nodes: list[Node]) -> list[Node]:

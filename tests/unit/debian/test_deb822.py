@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.debian.archive import paragraphs
+from buildit.debian.apt import paragraphs
 from buildit.errors import RecipeError
 
 pytestmark = pytest.mark.unit

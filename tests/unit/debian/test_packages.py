@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.debian.packages import _CHUNK, PackageIndex, build_index, read_packages
+from buildit.debian.index import _CHUNK, OpenIndex, build_index, read_paragraphs
+from buildit.debian.packages import PACKAGES, PackageIndex
 from buildit.errors import IntegrityError, StoreError
 from tests.debian_maker import paragraph
 from tests.scale import examples
@@ -17,8 +18,10 @@ pytestmark = pytest.mark.unit
 
 
 def index(tmp_path: Path, *paragraphs: str) -> PackageIndex:
-    build_index(io.BytesIO("\n".join(paragraphs).encode()), tmp_path / "x.index", "Packages")
-    return PackageIndex(tmp_path / "x.index", "bookworm")
+    build_index(
+        io.BytesIO("\n".join(paragraphs).encode()), PACKAGES, tmp_path / "x.index", "Packages"
+    )
+    return OpenIndex(tmp_path / "x.index", "bookworm", PACKAGES)
 
 
 def test_what_is_kept(tmp_path: Path) -> None:
@@ -29,8 +32,8 @@ def test_what_is_kept(tmp_path: Path) -> None:
         assert first.depends == "a (>= 1), b"
         assert first.path == "pool/main/a/awk1/awk1_1%3a2_amd64.deb"
         assert (first.size, first.suite, first.arch) == (1000, "bookworm", "amd64")
-        assert opened.providing("gawk") == (first,)
-        assert opened.named("none") == opened.providing("awk1") == ()
+        assert opened.also("gawk") == (first,)
+        assert opened.named("none") == opened.also("awk1") == ()
 
 
 def test_nothing_else_is_left_beside_it(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_an_endless_paragraph(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text() -> None:
     with pytest.raises(IntegrityError, match="not UTF-8"):
-        list(read_packages(io.BytesIO(b"Package: \xff\n"), "Packages"))
+        list(read_paragraphs(io.BytesIO(b"Package: \xff\n"), PACKAGES, "Packages"))
 
 
 @settings(max_examples=examples(30))
@@ -84,19 +87,19 @@ def test_chunks_do_not_matter(step: int, extra: int) -> None:
             chunk, self.rest = self.rest[:step], self.rest[step:]
             return chunk
 
-    assert [row[0] for row in read_packages(Slow(), "x")] == ["aa", "bb", "cc"]
+    assert [row["package"] for row in read_paragraphs(Slow(), PACKAGES, "x")] == ["aa", "bb", "cc"]
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
-        build_index(io.BytesIO(b""), tmp_path / "file" / "x.index", "Packages")
+        build_index(io.BytesIO(b""), PACKAGES, tmp_path / "file" / "x.index", "Packages")
 
 
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.index").write_bytes(b"not sqlite" * 1000)
     with (
-        closing(PackageIndex(tmp_path / "x.index", "bookworm")) as opened,
+        closing(OpenIndex(tmp_path / "x.index", "bookworm", PACKAGES)) as opened,
         pytest.raises(StoreError, match="damaged"),
     ):
         opened.named("aa")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.debian.packages import Relation, parse_relations
+from buildit.debian.relations import Relation, parse_relations
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from buildit.debian.apt import AptSource
 from buildit.debian.archive import (
-    AptSource,
     archive_keys,
     check_release,
     fetch_release,

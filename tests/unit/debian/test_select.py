@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from buildit.debian.archive import Indices
-from buildit.debian.packages import PackageIndex, build_index, select
-from buildit.errors import UnsatisfiableError
+from buildit.debian.index import OpenIndex, build_index
+from buildit.debian.packages import PACKAGES, Indices, PackageIndex
+from buildit.debian.select import select, select_build, select_run
+from buildit.debian.sources import SOURCES, SourceCandidate
+from buildit.errors import IntegrityError, UnsatisfiableError
 from buildit.model.plan import DebRef
 from tests.debian_maker import paragraph as p
+from tests.debian_maker import source_paragraph
 
 pytestmark = pytest.mark.unit
 
@@ -20,21 +24,29 @@ class Choose(Protocol):
     def __call__(self, wanted: str, *suites: tuple[str, ...]) -> tuple[DebRef, ...]: ...
 
 
+Open = Callable[..., Indices]
+
+
 @pytest.fixture
-def choose(tmp_path: Path) -> Iterator[Choose]:
-    """Select from suites `s0`, `s1`, …, each a tuple of paragraphs."""
+def indices(tmp_path: Path) -> Iterator[Open]:
+    """Suites `s0`, `s1`, …, each a tuple of paragraphs."""
     opened: list[PackageIndex] = []
 
-    def run(wanted: str, *suites: tuple[str, ...]) -> tuple[DebRef, ...]:
+    def make(*suites: tuple[str, ...]) -> Indices:
         for number, paragraphs in enumerate(suites):
             path = tmp_path / f"{len(opened)}.index"
-            build_index(io.BytesIO("\n".join(paragraphs).encode()), path, "Packages")
-            opened.append(PackageIndex(path, f"s{number}"))
-        return select(wanted.split(), Indices(tuple(opened[-len(suites) :]), {}))
+            build_index(io.BytesIO("\n".join(paragraphs).encode()), PACKAGES, path, "Packages")
+            opened.append(OpenIndex(path, f"s{number}", PACKAGES))
+        return Indices(tuple(opened[-len(suites) :]), {}, "amd64")
 
-    yield run
+    yield make
     for index in opened:
         index.close()
+
+
+@pytest.fixture
+def choose(indices: Open) -> Choose:
+    return lambda wanted, *suites: select(wanted.split(), indices(*suites))
 
 
 def names(debs: tuple[DebRef, ...]) -> str:
@@ -164,3 +176,154 @@ def test_nobody_conflicts_with_what_it_provides_itself(choose: Choose) -> None:
     assert names(choose("aa", suite)) == "aa"
     with pytest.raises(UnsatisfiableError, match=r"aa 1\.0 conflicts with bb 1\.0"):
         choose("aa bb", suite)
+
+
+def test_a_conflict_with_another_architecture_is_none(choose: Choose) -> None:
+    suite = (p("aa", conflicts="bb:i386, bb:x32", breaks="bb:any (<< 1)"), p("bb"))
+    assert names(choose("aa bb", suite)) == "aa bb"
+    for qualifier in ("", ":any", ":amd64"):
+        with pytest.raises(UnsatisfiableError, match="conflicts with"):
+            choose("aa bb", (p("aa", conflicts=f"bb{qualifier}"), p("bb")))
+
+
+def test_what_is_of_another_architecture_cannot_be_had(choose: Choose) -> None:
+    suite = (p("aa", depends="bb:i386 | cc"), p("bb"), p("cc"), p("dd", depends="bb:i386"))
+    assert names(choose("aa", suite)) == "aa cc"
+    with pytest.raises(UnsatisfiableError, match="bb:i386"):
+        choose("bb dd", suite)
+
+
+def test_choices_are_made_last(choose: Choose) -> None:
+    """What comes in for another reason is no alternative's loss, however late it comes."""
+    suite = (
+        p("aa", depends="bb | cc, dd"),
+        p("bb"),
+        p("cc"),
+        p("dd", depends="ee"),
+        p("ee", depends="cc"),
+    )
+    assert names(choose("aa", suite)) == "aa cc dd ee"
+
+
+def test_a_name_that_is_provided_too_is_a_choice(choose: Choose) -> None:
+    suite = (
+        p("aa", depends="bb, dd"),
+        p("bb"),
+        p("cc", provides="bb"),
+        p("dd", depends="cc"),
+        p("ff", depends="bb"),
+    )
+    assert names(choose("aa", suite)) == "aa cc dd"
+    assert names(choose("ff", suite)) == "bb ff"
+
+
+def test_a_package_is_not_asked_for_in_two_versions(choose: Choose) -> None:
+    with pytest.raises(UnsatisfiableError, match=r"aa \(= 1\) is asked for, but aa 2 is chosen"):
+        choose("aa aa=1", (p("aa", "1"), p("aa", "2")))
+
+
+ROOT = (
+    p("dpkg", essential="yes", depends="libc6"),
+    p("libc6"),
+    p("build-essential", depends="gcc"),
+    p("gcc", "12"),
+    p("gcc", "11"),
+    p("debhelper", provides="debhelper-compat (= 13)"),
+    p("fakeroot"),
+)
+
+
+def source(tmp_path: Path, **fields: str) -> SourceCandidate:
+    path = tmp_path / "sources.index"
+    text = source_paragraph("jq", "1.6-2", **fields)
+    build_index(io.BytesIO(text.encode()), SOURCES, path, "Sources")
+    with closing(OpenIndex(path, "s0", SOURCES)) as index:
+        (found,) = index.named("jq")
+    return found
+
+
+def test_the_root_of_a_build(indices: Open, tmp_path: Path) -> None:
+    suite = (
+        *ROOT,
+        p("aa", depends="libc6, bb"),
+        p("bb"),
+        p("cc"),
+        p("tests"),
+        p("strace", "1"),
+        p("strace", "2"),
+    )
+    wanted = source(
+        tmp_path,
+        build_depends="debhelper-compat (= 13), aa:native [linux-any], gone [hurd-any]",
+        build_depends_arch="tests <!nocheck>, cc <pkg.jq.more>",
+        build_depends_indep="gcc (>= 12)",
+    )
+    base, further = select_build(wanted, (), (), indices(suite))
+    assert names(base) == "build-essential debhelper dpkg fakeroot gcc libc6"
+    assert names(further) == "aa bb tests"
+    same, further = select_build(wanted, ("nocheck", "pkg.jq.more"), ("strace=1",), indices(suite))
+    assert same == base
+    assert names(further) == "aa bb cc strace"
+    assert further[-1].version == "1"
+
+
+def test_the_root_does_not_depend_on_what_is_built_in_it(indices: Open, tmp_path: Path) -> None:
+    """It is shared: a source that needs another version of it cannot be built there."""
+    suite = (*ROOT, p("gcc-any", depends="gcc (<< 12)"))
+    for wanted in ({"build_depends": "gcc (<< 12)"}, {"build_depends": "gcc-any"}):
+        with pytest.raises(UnsatisfiableError, match=r"needs gcc \(<< 12\), but gcc 12 is chosen"):
+            select_build(source(tmp_path, **wanted), (), (), indices(suite))
+    with pytest.raises(UnsatisfiableError, match=r"gcc \(= 11\) is asked for, but gcc 12 is"):
+        select_build(source(tmp_path), (), ("gcc=11",), indices(suite))
+
+
+def test_a_build_that_cannot_be_had_names_the_chain(indices: Open, tmp_path: Path) -> None:
+    suite = (*ROOT, p("aa", depends="bb (>= 2)"), p("bb", "1"))
+    with pytest.raises(UnsatisfiableError) as caught:
+        select_build(source(tmp_path, build_depends="aa"), (), (), indices(suite))
+    assert str(caught.value) == (
+        "debian:jq=1.6-2: what its build needs cannot be had: no suite has bb (>= 2); there is 1"
+    )
+    assert caught.value.details == ("src:jq is asked for", "src:jq needs aa", "aa needs bb (>= 2)")
+
+
+def test_build_conflicts(indices: Open, tmp_path: Path) -> None:
+    suite = (*ROOT, p("aa", depends="bb"), p("bb"))
+    relations = {"build_depends": "aa", "build_conflicts": "bb (<< 2) [amd64] <!pkg.jq.bb>"}
+    wanted = source(tmp_path, **relations)
+    with pytest.raises(UnsatisfiableError, match=r"src:jq 1\.6-2 conflicts with bb 1\.0"):
+        select_build(wanted, (), (), indices(suite))
+    assert names(select_build(wanted, ("pkg.jq.bb",), (), indices(suite))[1]) == "aa bb"
+
+
+def test_a_build_relation_that_cannot_be_read(indices: Open, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="not a package relation") as caught:
+        select_build(source(tmp_path, build_depends="aa <"), (), (), indices(ROOT))
+    assert caught.value.place == "debian:jq=1.6-2"
+
+
+def test_what_is_essential_in_one_suite_alone(indices: Open, tmp_path: Path) -> None:
+    found = indices((*ROOT, p("aa", essential="no")), (p("bb", essential="yes"),))
+    assert found.essential() == ("bb", "dpkg")
+    assert "bb" in names(select_build(source(tmp_path), (), (), found)[0])
+
+
+def test_run_time_needs_of_a_build_of_ours(indices: Open) -> None:
+    """Siblings are of the same build: never the archive's, whoever needs them."""
+    suite = (
+        p("libc6"),
+        p("perl"),
+        p("nginx", "1"),
+        p("nginx-common", "1"),
+        p("mod", depends="nginx (>= 1), nginx-abi-9, perl"),
+        p("other", provides="nginx-abi-9"),
+    )
+    fields = ["nginx-common (= 1.1+buildit1), libc6", "mod | nginx-gone"]
+    siblings = ("nginx", "nginx-common", "nginx-abi-9")
+    found = select_run("nginx", fields, indices(suite), siblings)
+    assert names(found) == "libc6 mod perl"
+    with pytest.raises(UnsatisfiableError) as caught:
+        select_run("nginx", ["gone"], indices(suite), siblings)
+    assert caught.value.details == ("nginx is asked for", "nginx needs gone")
+    with pytest.raises(IntegrityError, match="not a package relation"):
+        select_run("nginx", ["a b"], indices(suite), siblings)

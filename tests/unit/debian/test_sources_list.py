@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.debian.archive import AptSource, read_sources
+from buildit.debian.apt import AptSource, read_sources
 from buildit.errors import RecipeError
 
 pytestmark = pytest.mark.unit

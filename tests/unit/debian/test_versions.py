@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildit.debian.packages import debian_key
+from buildit.debian.relations import debian_key
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
