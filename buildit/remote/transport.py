@@ -49,12 +49,9 @@ class LocationError(FetchError):
     ) -> None:
         super().__init__(reason, place=url, hint=hint)
         self.reason = reason
-        self.transient = transient
-        self.absent = absent
-        self.wrong = wrong
-        self.retry_after = retry_after
-        self.unreachable = unreachable
-        self.refused = refused
+        self.transient, self.retry_after = transient, retry_after
+        self.absent, self.wrong = absent, wrong
+        self.unreachable, self.refused = unreachable, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +124,8 @@ def ssh_address(text: str) -> Ssh:
     """
     found = parse_ssh(text)
     if found is None:
-        raise LocationError(
-            text, "not a directory behind SSH", hint="write user@host/path or user@host:port//path"
-        )
+        hint = "write user@host/path or user@host:port//path"
+        raise LocationError(text, "not a directory behind SSH", hint=hint)
     return found
 
 
@@ -273,9 +269,8 @@ def parse_target(url: str) -> Target:
         raise LocationError(f"{url[:80]}…", f"URL is longer than {MAX_URL} characters")
     if not _VISIBLE.fullmatch(url):
         hint = "percent-encode the path; write a foreign host name in its xn-- form"
-        raise LocationError(
-            ascii(url)[1:-1], "URL has a space, a control or a non-ASCII character", hint=hint
-        )
+        reason = "URL has a space, a control or a non-ASCII character"
+        raise LocationError(ascii(url)[1:-1], reason, hint=hint)
     if "\\" in url:
         raise LocationError(url, "URL has a backslash", hint="percent-encode it as %5C")
     try:
@@ -287,9 +282,8 @@ def parse_target(url: str) -> Target:
     if parts.scheme not in ("http", "https"):
         raise LocationError(url, f"URL scheme {parts.scheme!r} is refused", hint="use https")
     if "@" in parts.netloc:
-        raise LocationError(
-            hide_credentials(url), "URL holds a user name", hint="serve it without credentials"
-        )
+        hint = "serve it without credentials"
+        raise LocationError(hide_credentials(url), "URL holds a user name", hint=hint)
     if reason := _refused_host(host):
         raise LocationError(url, reason)
     return Target(url, parts.scheme, host)
@@ -404,10 +398,8 @@ class Circuit:
         self._root = root
         self._warn = warn
         self._hides: bool | None = None
-        self._waited = 0.0
-        self._answers = 0
+        self._waited, self._answers, self._failures = 0.0, 0, 0
         self._lock = threading.Lock()
-        self._failures = 0
         self._broken: LocationError | None = None
 
     @property

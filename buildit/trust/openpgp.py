@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -260,7 +260,10 @@ def _packets(match: re.Match[bytes], block: str) -> bytes:
     if kind != block:
         raise IntegrityError(f"OpenPGP {kind.lower()} where a {block.lower()} is due")
     lines = [line.rstrip() for line in match[2].split(b"\n")]
-    body = list(_after_headers(lines))
+    blank = lines.index(b"") if b"" in lines else -1
+    if blank > 0 and not all(_HEADER.fullmatch(line) for line in lines[:blank]):
+        raise IntegrityError("damaged armor: something else stands where headers are due")
+    body = [line for line in lines[blank + 1 :] if line]
     checksum = b""
     if body and len(body[-1]) == 5 and body[-1].startswith(b"="):
         checksum = body.pop()[1:]
@@ -272,13 +275,6 @@ def _packets(match: re.Match[bytes], block: str) -> bytes:
     if checksum and stated != crc24(packets):
         raise IntegrityError(f"damaged armor of an OpenPGP {block.lower()}: wrong checksum")
     return packets
-
-
-def _after_headers(lines: list[bytes]) -> Iterator[bytes]:
-    blank = lines.index(b"") if b"" in lines else -1
-    if blank > 0 and not all(_HEADER.fullmatch(line) for line in lines[:blank]):
-        raise IntegrityError("damaged armor: something else stands where headers are due")
-    yield from (line for line in lines[blank + 1 :] if line)
 
 
 def check_clearsigned(message: bytes) -> None:

@@ -92,7 +92,7 @@ class Policy:
             with self._lock:
                 vote = self._vote(artifact, statement, signature, builder, repository)
                 votes = self._known(artifact.key)
-                decision = decide(vote, votes, self.trust.agreement)
+                reasons = decide(vote, votes, self.trust.agreement)
                 if not any((v.builder, v.artifact) == (builder, artifact) for v in votes):
                     votes.append(vote)
                     paper = _Paper(vote, statement, signature, repository)
@@ -101,11 +101,11 @@ class Policy:
             if unfit is not None:
                 reason = f"the build of {artifact.name} is of no use here: {unfit}"
                 hint = "nothing is wrong; another build is looked for, or it is built here"
-                raise IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint)
-            if not decision.accepted:
+                raise IntegrityError(reason, place=place, hint=hint)
+            if reasons:
                 reason = f"not enough builders say the same of {artifact.name}"
                 hint = "another builder is looked for, else it is built here"
-                raise Undecided(reason, place=place, hint=hint, details=decision.reasons)
+                raise Undecided(reason, place=place, hint=hint, details=reasons)
 
         return accept
 
@@ -142,8 +142,7 @@ class Policy:
             if vote is None:
                 reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
             else:
-                votes = self._known(found.artifact.key)
-                reasons = decide(vote, votes, self.trust.agreement).reasons
+                reasons = decide(vote, self._known(found.artifact.key), self.trust.agreement)
             reason = "; ".join(reasons) or None
             if reason is not None and found.path not in self._told:
                 self._told.add(found.path)
@@ -198,7 +197,9 @@ class Policy:
         """Whose vote a statement of the store is: its signature held when it came in, and whether
         its builder counts is asked anew. None: nobody's who counts."""
         if not origin:
-            return Vote(self._self_name(), builder, artifact)
+            # oneself as the allowed-signers file has it: one's other keys are no other person's
+            myself = next((self._person(key) for key in self._own_keys()), SELF)
+            return Vote(myself, builder, artifact)
         if builder == LOCAL:
             return Vote(NOBODY, builder, artifact) if self.trust.unsigned else None
         now = int(time.time())
@@ -241,18 +242,15 @@ class Policy:
         details: tuple[str, ...] = (said,)
         hint = "take it from another binhost, or let it be built here"
         if key is not None:
-            self._remember(key)
+            seen = self.store.cache(signers.SEEN) / f"{builder_name(key)}.pub"
+            if not seen.exists():
+                seen.write_text(public_line(key) + "\n")
             shown = key_fingerprint(key)
             details = (f"signed by {shown} (builder {builder_name(key)[:12]})", said)
             if key not in (line.public for line in self._allowed("")):
                 hint = f"if you know this key: buildit trust add {shown}"
         reason = f"the build of {artifact.name} is not trusted: {reason}"
         return IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint, details=details)
-
-    def _remember(self, key: bytes) -> None:
-        path = self.store.cache(signers.SEEN) / f"{builder_name(key)}.pub"
-        if not path.exists():
-            path.write_text(public_line(key) + "\n")
 
     def _allowed(self, repository: str) -> tuple[AllowedSigner, ...]:
         name = self.trust.signers_for(repository)
@@ -261,10 +259,6 @@ class Policy:
             own = tuple(AllowedSigner(SELF, key) for key in self._own_keys())
             self._lists[name] = (*own, *(signers.signers_of(Path(name)) if name else ()))
         return self._lists[name]
-
-    def _self_name(self) -> str:
-        """Oneself as the allowed-signers file has it: one's other keys are no other person's."""
-        return next((self._person(key) for key in self._own_keys()), SELF)
 
     def _person(self, public: bytes) -> str:
         """Who counts for a key, by all lists of the configuration together."""
@@ -303,16 +297,6 @@ class Vote:
     who: str
     builder: str
     artifact: Artifact
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """`accepted`, who agrees and who contradicts, and that in words where it is not."""
-
-    accepted: bool
-    agree: tuple[str, ...]
-    contradict: tuple[str, ...]
-    reasons: tuple[str, ...]
 
 
 def rule_for(name: str, rules: Sequence[TrustRule]) -> TrustRule:
@@ -407,8 +391,9 @@ def context(artifact: Artifact) -> Mapping[BuildKey, Mapping[str, Digest]]:
     return {key: dict(outputs) for key, outputs in artifact.resolved.items()}
 
 
-def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> Decision:
-    """Whether `candidate` may be taken, given the other verified votes about the same key.
+def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> tuple[str, ...]:
+    """Why `candidate` may not be taken, given the other verified votes about the same key; empty
+    where it may.
 
     A vote agrees where it names the same outputs. A re-stated artifact repeats what another build
     said, so it is nobody's independent vote: alone it is believed where one builder is enough. A
@@ -424,18 +409,8 @@ def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) 
         for vote in same
         if claim(vote.artifact) != wanted and context(vote.artifact) == context(candidate.artifact)
     )
-    enough = len(agree) >= rule.need or rule.need <= 1
-    reasons = _reasons(candidate, rule, agree, contradict) if not enough else ()
-    return Decision(enough, agree, contradict, reasons)
-
-
-def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))
-
-
-def _reasons(
-    candidate: Vote, rule: TrustRule, agree: tuple[str, ...], contradict: tuple[str, ...]
-) -> tuple[str, ...]:
+    if len(agree) >= rule.need or rule.need <= 1:
+        return ()
     name = candidate.artifact.name
     found = [
         f"the policy wants {rule.need} independent builders for {name} (rule {rule.match!r})",
@@ -446,3 +421,7 @@ def _reasons(
     if contradict:
         found.append(f"other bytes were built by: {', '.join(contradict)}")
     return tuple(found)
+
+
+def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))

@@ -37,9 +37,7 @@ from buildit.store.cas import Store
 from buildit.trust.policy import Accept, Undecided
 from buildit.trust.signers import UNSIGNED, Signer
 
-_RECORD_LIMIT = 64 << 20
-_CONTENTS_LIMIT = 256 << 20
-_LOG_LIMIT = 1 << 30
+_RECORD_LIMIT, _CONTENTS_LIMIT, _LOG_LIMIT = 64 << 20, 256 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +210,8 @@ class Binhost:
             statement = parse_statement(content, key)
             artifacts.check_name(Path(name), statement.builder, content)
             if statement.builder == LOCAL and not self.unsigned:
-                raise IntegrityError(
-                    "the statement is not signed",
-                    hint="have it pushed signed (`signing-key:`), or allow unsigned for this "
-                    "binhost",
-                )
+                hint = "have it pushed signed (`signing-key:`), or allow unsigned for this binhost"
+                raise IntegrityError("the statement is not signed", hint=hint)
             self.accept(content, signature, statement.builder)
         except IntegrityError as error:
             error.place = place  # where it lies helps more than what it is about
@@ -252,12 +247,8 @@ def _at_hand(store: Store, want: WantedBlob) -> bool:
 
 def _together(refusals: list[BuilditError]) -> BuilditError:
     first = refusals[0]
-    raised = type(first)(
-        first.message,
-        place=first.place,
-        hint=first.hint,
-        details=(*first.details, *(str(error) for error in refusals[1:])),
-    )
+    details = (*first.details, *(str(error) for error in refusals[1:]))
+    raised = type(first)(first.message, place=first.place, hint=first.hint, details=details)
     raised.__cause__ = first.__cause__
     return raised
 
@@ -360,13 +351,10 @@ class Push:
             hint = "set `signing-key:` and push again, or allow unsigned for this binhost"
             raise UsageError(reason, place=f"key {key}", hint=hint)
         if not unsigned:
-            raise UsageError(
-                f"nobody signed the build, which was taken from '{found.origin}': it is not yours "
-                "to sign",
-                place=f"key {key}",
-                hint="leave that repository out of the configuration and build again: then it is "
-                "built here",
-            )
+            taken = f"nobody signed the build, which was taken from '{found.origin}'"
+            again = "leave that repository out of the configuration and build again"
+            hint = f"{again}: then it is built here"
+            raise UsageError(f"{taken}: it is not yours to sign", place=f"key {key}", hint=hint)
         # Built here before there was a key: a user who publishes a build vouches for it.
         for one in unsigned[:1]:
             content = statement_bytes(one.artifact, builder)

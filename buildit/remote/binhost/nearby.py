@@ -80,7 +80,7 @@ class Nearby:
         for entry in builds_of(self.store, node.name)[-_CONSIDERED:]:
             yield entry.key, _LOCAL
         for host in self.hosts:
-            for key in _last(_listed(host, node.name)):
+            for key in list(dict.fromkeys(_listed(host, node.name)))[-_CONSIDERED:]:
                 yield key, f"'{host.name}'"
 
     def _record(self, key: BuildKey) -> str | None:
@@ -149,10 +149,6 @@ def _builds(host: Binhost, name: str) -> Mapping[BuildKey, tuple[str, ...]]:
     for key, builder in _LINK.findall((page or b"").decode("ascii", "replace")):
         found[key] = (*found.get(key, ()), *([builder] if builder else []))
     return found
-
-
-def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
-    return list(dict.fromkeys(keys))[-_CONSIDERED:]
 
 
 @dataclass(frozen=True, slots=True)

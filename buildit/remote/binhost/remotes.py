@@ -74,13 +74,9 @@ class Remotes:
         assert one.download is not None  # noqa: S101 - `repositories` leaves those out
         builders = self.policy.builders(one.name, unsigned=one.unsigned)
         if not builders and not isinstance(one.download, Directory):
-            self.report(
-                Notice(
-                    f"'{one.name}' is not asked: nobody's builds are trusted: "
-                    "`buildit trust add BUILDER.pub`, and `buildit why` says who signed",
-                    warning=True,
-                )
-            )
+            hint = "`buildit trust add BUILDER.pub`, and `buildit why` says who signed"
+            said = f"'{one.name}' is not asked: nobody's builds are trusted: {hint}"
+            self.report(Notice(said, warning=True))
         from buildit.remote.binhost.binhost import Binhost
 
         accept = self.policy.accepting(repository=one.name)
