@@ -30,7 +30,7 @@ from pathlib import Path
 
 from buildit.archive.compress import decompressed
 from buildit.archive.tar.admit import Budget
-from buildit.debian.packages import INDEX_FORMAT, Candidate, PackageIndex, build_index
+from buildit.debian.packages import INDEX_FORMAT, Indices, PackageIndex, build_index
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError
 from buildit.events import Reporter, silent
@@ -327,18 +327,13 @@ def check_release(release: Release, source: AptSource, now: int) -> None:
         reason = f"is of suite {release.codename!r} ({release.suite!r}), not of {source.suite!r}"
         raise IntegrityError(reason, place=place, hint="the mirror is broken: take another one")
     if source.check_date and release.date > now + CLOCK_SLACK:
-        raise IntegrityError(
-            f"was signed at {iso_time(release.date)}, which is in the future",
-            place=place,
-            hint="set this machine's clock",
-        )
+        reason = f"was signed at {iso_time(release.date)}, which is in the future"
+        raise IntegrityError(reason, place=place, hint="set this machine's clock")
     if source.check_valid_until and release.valid_until is not None and now > release.valid_until:
-        raise IntegrityError(
-            f"is valid until {iso_time(release.valid_until)}, which has passed",
-            place=place,
-            hint="the mirror is out of date: take another one; for a snapshot, say "
-            "Check-Valid-Until: no in its apt source",
-        )
+        reason = f"is valid until {iso_time(release.valid_until)}, which has passed"
+        way = "for a snapshot, say Check-Valid-Until: no in its apt source"
+        hint = f"the mirror is out of date: take another one; {way}"
+        raise IntegrityError(reason, place=place, hint=hint)
 
 
 def iso_time(seconds: int) -> str:
@@ -417,21 +412,6 @@ class _Ingest(io.BytesIO):
 
 
 @dataclass(frozen=True, slots=True)
-class Indices:
-    """What can be chosen from: all suites as one, earlier ones first where versions are equal, and
-    each suite's date (ISO 8601, UTC)."""
-
-    indices: tuple[PackageIndex, ...]
-    dates: Mapping[str, str]
-
-    def named(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.named(name))
-
-    def providing(self, name: str) -> tuple[Candidate, ...]:
-        return tuple(found for index in self.indices for found in index.providing(name))
-
-
-@dataclass(frozen=True, slots=True)
 class DebianArchive:
     """The archive as `sources` reach it; `keys` sign it; `now` in seconds since 1970.
 
@@ -493,7 +473,10 @@ class DebianArchive:
                 path = self._cached(index)
                 os.utime(path)
                 opened.append(stack.enter_context(closing(PackageIndex(path, index.suite))))
-            self._prune()
+            oldest = time.time() - KEEP_SECONDS
+            for path in self.cache.glob("*.index"):
+                if path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
             dates = {source.suite: iso_time(release.date) for source, release in releases}
             yield Indices(tuple(opened), dates)
 
@@ -522,7 +505,7 @@ class DebianArchive:
         raise _no_source(reasons, suite)
 
     def _cached(self, index: _Packages) -> Path:
-        return self.cache / f"{index.file.digest}.{INDEX_FORMAT}.index"
+        return self.cache / f"{index.digest}.{INDEX_FORMAT}.index"
 
     def _bring(self, missing: Sequence[_Packages]) -> None:
         """Fetch, verify and convert indices."""
@@ -532,26 +515,19 @@ class DebianArchive:
         fetcher = Fetcher(sink, self.transport, self.cache / "partial", reporter=self.reporter)
         fetcher.fetch_all([index.fetch for index in missing], 4)
         for index in missing:
-            packed = io.BytesIO(sink.blobs.pop(index.file.digest))
+            packed = io.BytesIO(sink.blobs.pop(index.digest))
             plain = decompressed(packed, Budget(total_bytes=MAX_INDEX), index.fetch.name)
-            stated = index.plain.digest if index.plain else None
-            build_index(plain, self._cached(index), index.fetch.name, stated)
-
-    def _prune(self) -> None:
-        oldest = time.time() - KEEP_SECONDS
-        for path in self.cache.glob("*.index"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            build_index(plain, self._cached(index), index.fetch.name, index.stated)
 
 
 @dataclass(frozen=True, slots=True)
 class _Packages:
-    """One Packages file: its packed form, and its plain one where the release states it."""
+    """One Packages file: its packed form, and the plain one's digest where the release has it."""
 
     suite: str
     fetch: Fetch
-    file: IndexFile
-    plain: IndexFile | None
+    digest: Digest
+    stated: Digest | None
 
 
 def _packages(source: AptSource, release: Release, component: str, arch: str) -> _Packages:
@@ -564,10 +540,10 @@ def _packages(source: AptSource, release: Release, component: str, arch: str) ->
         by_hash = f"{base}/{component}/binary-{arch}/by-hash/SHA256/{file.digest}"
         urls = ((by_hash,) if release.by_hash else ()) + (f"{base}/{name}{form}",)
         fetch = Fetch(f"{source.suite} {name}{form}", urls, file.digest, file.size)
-        return _Packages(source.suite, fetch, file, release.files.get(name))
-    raise UnsatisfiableError(
-        f"has no packages of {component} for {arch}", place=f"{base}", hint="check the architecture"
-    )
+        plain = release.files.get(name)
+        return _Packages(source.suite, fetch, file.digest, plain.digest if plain else None)
+    hint = "check the architecture"
+    raise UnsatisfiableError(f"has no packages of {component} for {arch}", place=base, hint=hint)
 
 
 def _components(source: AptSource, release: Release) -> tuple[str, ...]:
@@ -578,8 +554,6 @@ def _components(source: AptSource, release: Release) -> tuple[str, ...]:
 
 def _no_source(reasons: Sequence[str], suite: str = "") -> FetchError:
     what = f"has the suite {suite!r}" if suite else "is Debian's archive"
-    return FetchError(
-        f"no apt source of this machine {what}",
-        hint="add one: deb https://HOST/debian bookworm main, in /etc/apt/sources.list.d",
-        details=tuple(reasons),
-    )
+    hint = "add one: deb https://HOST/debian bookworm main, in /etc/apt/sources.list.d"
+    details = tuple(reasons)
+    return FetchError(f"no apt source of this machine {what}", hint=hint, details=details)

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from buildit.archive.streams import Readable
 from buildit.digest import Digest, is_hex64
@@ -104,9 +103,8 @@ class PackageIndex:
         try:
             rows = self._database.execute(query, {"name": name, "suite": self._suite}).fetchall()
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"the cached package index is damaged: {error}", hint="delete it, then run again"
-            ) from error
+            reason = f"the cached package index is damaged: {error}"
+            raise StoreError(reason, hint="delete it, then run again") from error
         return tuple(Candidate(*row) for row in rows)
 
 
@@ -295,15 +293,22 @@ def _relation(text: str) -> Relation:
 _PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3, "extra": 4}
 
 
-class Index(Protocol):
-    """What can be chosen from."""
+@dataclass(frozen=True, slots=True)
+class Indices:
+    """What can be chosen from: all suites as one, earlier ones first where versions are equal, and
+    each suite's date (ISO 8601, UTC)."""
 
-    def named(self, name: str) -> Sequence[Candidate]: ...
+    indices: tuple[PackageIndex, ...]
+    dates: Mapping[str, str]
 
-    def providing(self, name: str) -> Sequence[Candidate]: ...
+    def named(self, name: str) -> tuple[Candidate, ...]:
+        return tuple(found for index in self.indices for found in index.named(name))
+
+    def providing(self, name: str) -> tuple[Candidate, ...]:
+        return tuple(found for index in self.indices for found in index.providing(name))
 
 
-def select(wanted: Iterable[str], index: Index) -> tuple[DebRef, ...]:
+def select(wanted: Iterable[str], index: Indices) -> tuple[DebRef, ...]:
     """The closed set of packages named `name` or `name=version`, sorted by name.
 
     Raises:
@@ -316,7 +321,10 @@ def select(wanted: Iterable[str], index: Index) -> tuple[DebRef, ...]:
         selection.request(name, version)
     selection.close()
     selection.check_conflicts()
-    return tuple(_deb(selection.chosen[name]) for name in sorted(selection.chosen))
+    return tuple(
+        DebRef(one.name, one.version, one.arch, one.suite, one.path, one.size, one.digest)
+        for _, one in sorted(selection.chosen.items())
+    )
 
 
 def _request(text: str) -> tuple[str, str]:
@@ -326,16 +334,10 @@ def _request(text: str) -> tuple[str, str]:
     return name, version
 
 
-def _deb(found: Candidate) -> DebRef:
-    return DebRef(
-        found.name, found.version, found.arch, found.suite, found.path, found.size, found.digest
-    )
-
-
 class _Selection:
     """The set so far: what is chosen, who wanted it first, and whose relations are still open."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Indices) -> None:
         self.chosen: dict[str, Candidate] = {}
         self._index = index
         self._wanted_by: dict[str, tuple[str, str]] = {}
@@ -363,11 +365,9 @@ class _Selection:
             package = self.chosen[name]
             for group in _relations(package, package.conflicts, package.breaks):
                 for other in self._hit(group[0], package):
-                    raise UnsatisfiableError(
-                        f"{name} {package.version} conflicts with {other.name} {other.version}",
-                        details=(*self._chain(name), *self._chain(other.name)),
-                        hint="leave one of them out, or pin another version with name=version",
-                    )
+                    what = f"{name} {package.version} conflicts with {other.name} {other.version}"
+                    hint = "leave one of them out, or pin another version with name=version"
+                    raise self._unfit(what, hint, name, other.name)
 
     def _hit(self, relation: Relation, package: Candidate) -> Iterator[Candidate]:
         for other in self.chosen.values():
@@ -395,11 +395,9 @@ class _Selection:
         for relation in group:
             if relation.name in self.chosen:
                 chosen = self.chosen[relation.name]
-                raise UnsatisfiableError(
-                    f"{package.name} needs {text}, but {chosen.name} {chosen.version} is chosen",
-                    details=(*self._chain(package.name), *self._chain(chosen.name)),
-                    hint="pin versions that fit together with name=version, or update the indices",
-                )
+                what = f"{package.name} needs {text}, but {chosen.name} {chosen.version} is chosen"
+                hint = "pin versions that fit together with name=version, or update the indices"
+                raise self._unfit(what, hint, package.name, chosen.name)
         raise self._missing(group[0], package.name, text)
 
     def _had(self, relation: Relation) -> Candidate | None:
@@ -443,6 +441,10 @@ class _Selection:
         self._wanted_by[package.name] = (wanted_by, text)
         self._open.append(package)
 
+    def _unfit(self, what: str, hint: str, *names: str) -> UnsatisfiableError:
+        details = tuple(line for name in names for line in self._chain(name))
+        return UnsatisfiableError(what, hint=hint, details=details)
+
     def _chain(self, name: str) -> tuple[str, ...]:
         """Who wants it, from what was asked for down to it."""
         lines: list[str] = []
@@ -463,9 +465,8 @@ class _Selection:
         near = get_close_matches(relation.name, self._nearby(relation.name), 1)
         hint = f"did you mean {near[0]}?" if near else "check the name and the suites"
         chain = (*self._chain(wanted_by), f"{wanted_by} needs {text}") if wanted_by else ()
-        return UnsatisfiableError(
-            message, place=f"debian:{relation.name}", hint=hint, details=chain
-        )
+        place = f"debian:{relation.name}"
+        return UnsatisfiableError(message, place=place, hint=hint, details=chain)
 
     def _nearby(self, name: str) -> tuple[str, ...]:
         """Names that a slip of the finger turns into `name`, as far as the index has them."""

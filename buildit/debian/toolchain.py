@@ -110,11 +110,9 @@ def _check_placed(tree: Path, placed: Iterable[str]) -> None:
     """
     for path in placed:
         if not os.path.lexists(tree / path):
-            raise Vanished(
-                f"{path} was deleted while the tree was filled",
-                place=str(tree),
-                hint="run the same command again: it is filled anew",
-            )
+            what = f"{path} was deleted while the tree was filled"
+            hint = "run the same command again: it is filled anew"
+            raise Vanished(what, place=str(tree), hint=hint)
 
 
 def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[Entry]:
@@ -156,9 +154,8 @@ def _fix(root: Root, owners: Owners) -> None:
         try:
             root.symlink(link.target, link.path)
         except FileExistsError as error:
-            raise IntegrityError(
-                f"a package has {link.path!r} where a link to {link.target!r} is due"
-            ) from error
+            what = f"a package has {link.path!r} where a link to {link.target!r} is due"
+            raise IntegrityError(what) from error
         root.utime(link.path, link.mtime)
         owner = owners.get(f"usr/bin/{link.target}")
         if owner is not None and link.path.startswith("usr/bin/"):
@@ -172,7 +169,6 @@ def _fix(root: Root, owners: Owners) -> None:
 def _set_times(root: Root) -> None:
     """Directories last: each entry made in them changed their time."""
     directories = [path for path, status in root.walk() if stat.S_ISDIR(status.st_mode)]
-    for path in directories:
-        root.utime(path, YEAR_1980)
     root.chmod("", 0o755)
-    root.utime("", YEAR_1980)
+    for path in (*directories, ""):
+        root.utime(path, YEAR_1980)

@@ -7,8 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from buildit.debian.archive import Indices
-from buildit.debian.packages import PackageIndex, build_index, select
+from buildit.debian.packages import Indices, PackageIndex, build_index, select
 from buildit.errors import UnsatisfiableError
 from buildit.model.plan import DebRef
 from tests.debian_maker import paragraph as p
