@@ -9,15 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from buildit.archive.contents import TOPS, parse_contents
+from buildit.commands import sync
 from buildit.commands.accounts import account_entries, account_files
-from buildit.commands.sync import (
-    EPOCH,
-    Taken,
-    directories_task,
-    leading_nowhere,
-    some_paths,
-    sync_task,
-)
+from buildit.commands.sync import EPOCH, Taken
 from buildit.digest import BuildKey, Digest
 from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.make.layer import layer_task
@@ -102,9 +96,8 @@ class Stack:
         one = artifact.outputs.get(name)
         if one is not None and all(one.diff_id != layer.diff_id for layer in self.layers):
             title, kind = f"{artifact.name}-{artifact.version} ({name})", LayerKind.PACKAGE
-            self.layers.append(
-                Layer(one.diff_id, one.size, title, one.contents, kind, one.encodings)
-            )
+            layer = Layer(one.diff_id, one.size, title, one.contents, kind, one.encodings)
+            self.layers.append(layer)
 
     def add_links(self, members: Sequence[OutputRef]) -> None:
         """One layer below all others with the links that packages count on and none of them
@@ -138,7 +131,7 @@ class Stack:
         Raises:
             RecipeError, BuildError: it cannot lie there, or a file changed since it was read.
         """
-        task, entries, remarks = sync_task(taken, self.tree())
+        task, entries, remarks = sync.sync_task(taken, self.tree())
         self.lay(task, f"sync {taken.step.src}", entries)
         self.epoch = max(self.epoch, *(found.time for found in taken.nodes))
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
@@ -147,8 +140,10 @@ class Stack:
 
     def remark_links(self) -> None:
         """Say of synced links which lead nowhere in the whole image."""
-        if self._links and (nowhere := list(leading_nowhere(self._links, self.tree()))):
-            self.remarks.append(f"synced links lead nowhere in the image: {some_paths(nowhere)}")
+        if self._links and (nowhere := list(sync.leading_nowhere(self._links, self.tree()))):
+            self.remarks.append(
+                f"synced links lead nowhere in the image: {sync.some_paths(nowhere)}"
+            )
 
 
 def stack(
@@ -178,7 +173,7 @@ def stack(
                     made.add_accounts(plan, members)
                     accounts_done = True
             case DirectoriesStep():
-                task, entries = directories_task(step, made.tree())
+                task, entries = sync.directories_task(step, made.tree())
                 made.lay(task, "directories", entries)
             case SyncStep():
                 made.sync(next(synced))
@@ -221,13 +216,8 @@ def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[
     everything = [entry for _, entries in packages for entry in entries]
     paths = {entry.path for entry in everything}
     tops = {path.partition("/")[0] for path in paths}
-    present = {
-        entry.path
-        for is_deb, entries in packages
-        if is_deb
-        for entry in entries
-        if entry.path.startswith(f"{_PROGRAMS}/")
-    }
+    of_debs = (entry.path for is_deb, entries in packages if is_deb for entry in entries)
+    present = {path for path in of_debs if path.startswith(f"{_PROGRAMS}/")}
     # Directories of second rank that are there as such, or have something in them.
     parts = ((entry.path.split("/", 2), entry.kind) for entry in everything)
     second = {"/".join(p[:2]) for p, kind in parts if len(p) == 3 or kind is Kind.DIRECTORY}

@@ -23,6 +23,7 @@ from buildit.image.formats.table import check, format_of
 from buildit.model.globs import path_matcher
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
+    About,
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
@@ -74,9 +75,8 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     toolchain = pinned.toolchains[choice.toolchain]
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, opened = synced_accounts(options.directory, syncs)
-    keys = {
-        number: named_deb_task(one, pinned, toolchain, RULES).key for number, one in debs.items()
-    }
+    named = {n: named_deb_task(one, pinned, toolchain, RULES) for n, one in debs.items()}
+    keys = {number: task.key for number, task in named.items()}
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
     pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
     return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
@@ -177,9 +177,8 @@ def _section(
     old, nodes = choice.section, {node.name: node for node in made.values()}
     packages, sources, patches = [], [], []
     for name, one in sorted(choice.selection.chosen.items()):
-        digest = digest_bytes(
-            canonical(one.package.recipe.model_dump(mode="json", exclude_defaults=True))
-        )
+        recipe = one.package.recipe.model_dump(mode="json", exclude_defaults=True)
+        digest = digest_bytes(canonical(recipe))
         node, version = nodes[name], one.package.version
         packages.append(LockedPackage(name, version, digest, node.key, one.flag_texts()))
         sources += [LockedSource(name, each.digest, each.name) for each in node.inputs.sources]
@@ -207,16 +206,10 @@ def _about(container: Container, packages: list[Task]) -> Iterator[tuple[str, st
     names = container.variables
     yield f"{_OCI}title", names["name"]
     yield f"{_OCI}version", names["version"]
-    if names.get("author"):
-        yield f"{_OCI}authors", names["author"]
-    if len(packages) == 1:
-        for name, value in (
-            ("description", packages[0].about.description),
-            ("licenses", packages[0].about.license),
-            ("url", packages[0].about.homepage),
-        ):
-            if value:
-                yield _OCI + name, value
+    only = packages[0].about if len(packages) == 1 else About()
+    further = {"authors": names.get("author"), "description": only.description}
+    further |= {"licenses": only.license, "url": only.homepage}
+    yield from ((_OCI + name, value) for name, value in further.items() if value)
 
 
 def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
@@ -258,11 +251,8 @@ def _check_accounts(
                 raise wrong_at(step, message, hint, "users", name, "gid")
     try:
         account_files(
-            [*((n.name, u) for n in nodes for u in n.users()), *((ours, user) for user in users)],
-            [
-                *((n.name, g) for n in made.values() for g in n.groups()),
-                *((ours, group) for group in groups),
-            ],
+            [(n.name, u) for n in nodes for u in n.users()] + [(ours, user) for user in users],
+            [(n.name, g) for n in made.values() for g in n.groups()] + [(ours, g) for g in groups],
         )
     except RecipeError as error:
         last = [s for s in container.steps if s.spec.users or s.spec.groups]
@@ -313,10 +303,8 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
         at = ("directories", number)
         path = spec.path.strip("/")
         if not path:  # as tried: see `image.reading.SeenTree.shown`
-            message = (
-                "no image can say what / is like: engines make it themselves, docker with mode "
-                "0755 and podman with 0555, owned by 0:0"
-            )
+            message = "no image can say what / is like: engines make it themselves, docker with "
+            message += "mode 0755 and podman with 0555, owned by 0:0"
             hint = "leave it out; what lies in / can have any mode and owner"
             raise wrong_at(step, message, hint, *at, "path")
         if path in made:
@@ -391,10 +379,8 @@ def _app_remarks(app: App) -> Iterator[str]:
     """What looks like a habit of Dockerfiles that no image format honours."""
     for name, value in app.environment:
         if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
-            yield (
-                f"environment: {name} is {value!r} word for word, nothing fills in the variable; "
-                "write its value out"
-            )
+            what = f"environment: {name} is {value!r} word for word, nothing fills in the variable"
+            yield f"{what}; write its value out"
 
 
 def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tuple[str, ...]:

@@ -431,7 +431,7 @@ def lock(prepared: Prepared, report: Reporter) -> None:
         return
     write_lock(options.directory, pins.changed())
     if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
-        stamp.record_anew(options.question("plan"), prepared.lock_path)
+        stamp.renew(options.question("plan"), changed=[prepared.lock_path])
 
 
 def keep_plan(prepared: Prepared) -> None:
