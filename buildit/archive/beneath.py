@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from buildit.archive.tar.admit import path_bytes, shown
+from buildit.archive.admit import path_bytes, shown
 from buildit.errors import IntegrityError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from buildit.archive.admit import LARGER, OURS, REPACK, Budget, Remark, parent, refused, shown
 from buildit.archive.beneath import Root
 from buildit.archive.compress import AS_IT_IS, codec, decompressed
 from buildit.archive.contents import way
 from buildit.archive.streams import Prefixed, Readable, read_up_to
-from buildit.archive.tar.admit import LARGER, OURS, REPACK, Budget, Remark, parent, refused, shown
 from buildit.archive.tar.read import has_good_sum, read_tar
 from buildit.archive.tar.write import BLOCK
 from buildit.archive.zipread import is_zip, read_zip

@@ -17,17 +17,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, BinaryIO
 
+from buildit.archive.admit import Budget, Gate, Remark, link_text, member_path, over, refused, shown
 from buildit.archive.streams import Window
-from buildit.archive.tar.admit import (
-    Budget,
-    Gate,
-    Remark,
-    link_text,
-    member_path,
-    over,
-    refused,
-    shown,
-)
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
 _LOCAL = struct.Struct("<4s5H3L2H")

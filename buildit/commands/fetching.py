@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.archive.tar.admit import Budget
+from buildit.archive.admit import Budget
 from buildit.archive.unpack import Inspected, inspect_source
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes, digest_file

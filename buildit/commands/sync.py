@@ -17,9 +17,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.archive.tar.admit import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents

@@ -28,8 +28,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
-from buildit.archive.tar.admit import Budget
 from buildit.debian.packages import INDEX_FORMAT, Indices, PackageIndex, build_index
 from buildit.digest import Digest, digest_bytes, is_hex64
 from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError

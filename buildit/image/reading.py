@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest, digest_stream
 from buildit.image.merge import (

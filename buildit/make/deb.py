@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import Budget, parents
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError

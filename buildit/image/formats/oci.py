@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.compress import compress_layer
 from buildit.archive.streams import run_all
-from buildit.archive.tar.admit import shown
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.errors import BuilditError

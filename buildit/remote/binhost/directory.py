@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
 from buildit.archive.streams import run_all
-from buildit.archive.tar.admit import Budget
 from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
