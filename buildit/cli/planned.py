@@ -22,7 +22,7 @@ from buildit.cli.options import (
 )
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
-from buildit.commands.forecast import Forecast, State, forecast
+from buildit.commands.realise import Forecast, State, forecast
 from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of, with_synced
 from buildit.digest import key_uuid
 from buildit.errors import UsageError

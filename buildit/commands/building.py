@@ -242,14 +242,9 @@ class _Work:
 
         platform = PLATFORMS[self.prepared.plan.toolchain.platform]
         tree = starting.image_tree(rootfs, self.run.store.path, platform)
-        builds: list[Artifact] = []
-        debs: list[tuple[Artifact, str]] = []
-        for key, name in made.members:
-            if kind_of(self.tasks[key]).builds:
-                builds.append(self.done[key])
-            else:
-                debs.append((self.done[key], name))
-        waived = starting.waived_needs(builds)
+        builds = {key for key, _ in made.members if kind_of(self.tasks[key]).builds}
+        debs = [(self.done[key], name) for key, name in made.members if key not in builds]
+        waived = starting.waived_needs([self.done[key] for key in builds])
         for one in images:
             start = start_of(one)
             if start.program is not None:
@@ -329,22 +324,6 @@ MOST_LOSSES = 3
 """How often something may vanish in one run: more is a store that is deleted on purpose."""
 
 
-@dataclass(slots=True)
-class _Once:
-    """Reports on, but what a run says at its beginning only once, however often it begins."""
-
-    report: Reporter
-    again: bool = False
-    _said: list[Event] = field(default_factory=list)
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
-            if self.again and event in self._said:
-                return
-            self._said.append(event)
-        self.report(event)
-
-
 def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Reporter) -> _Made:
     """What `run` makes; begun again where the store was not whole, each time with the digests of
     all blobs that were lost so far.
@@ -354,9 +333,18 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
         Vanished: things vanish faster than they are made.
         BuilditError: what `run` raises.
     """
-    once = _Once(report)
     lost: set[Digest] = set()
     vanished = 0
+    said: list[Event] = []
+
+    def once(event: Event) -> None:
+        """Report on, but what a run says at its beginning only once, however often it begins."""
+        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
+            if (lost or vanished) and event in said:
+                return
+            said.append(event)
+        report(event)
+
     while True:
         try:
             return run(once, frozenset(lost))
@@ -370,7 +358,6 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
             if vanished > MOST_LOSSES:
                 raise
             once(Notice(f"{error}; it is made anew", warning=True))
-        once.again = True
 
 
 @contextmanager

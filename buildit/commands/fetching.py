@@ -170,9 +170,8 @@ class InputFetcher:
 
         names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
         urls = (*self._near(names), *signature.urls)
-        armored = self.store.read(
-            self.downloads.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
-        )
+        want = Fetch(f"{source.name}.asc", urls, proves_itself=True)
+        armored = self.store.read(self.downloads.fetcher().fetch(want))
         try:
             verify_detached(self.store.sound(source.digest), armored, keys)
         except IntegrityError as error:

@@ -7,12 +7,11 @@ do the rest: the steps of the plan are typed, with every name resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
-from buildit.commands.assemble import image
+from buildit.commands.assemble import Ids, account_files, app_with_ids, image, synced_accounts
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
 from buildit.commands.rules import RULES
@@ -136,13 +135,11 @@ def container_plan(
     )
 
 
-def _declared(tasks: Iterable[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
+def _declared(tasks: Collection[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
     """The accounts of packages, and over them those of the container."""
-    return Ids(
-        {user.name: user for one in tasks for user in one.users()} | {u.name: u for u in users},
-        {group.name: group for one in tasks for group in one.groups()}
-        | {group.name: group for group in groups},
-    )
+    every_user = [*(user for one in tasks for user in one.users()), *users]
+    every_group = [*(group for one in tasks for group in one.groups()), *groups]
+    return Ids({user.name: user for user in every_user}, {one.name: one for one in every_group})
 
 
 def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:

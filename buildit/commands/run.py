@@ -143,11 +143,8 @@ class Downloads:
             listed = self.lists.get("debian")
             if listed:
                 suites = ("bookworm", "bookworm-updates", "bookworm-security")
-                sources = tuple(
-                    AptSource(uri.rstrip("/"), suite, ("main",))
-                    for uri in listed
-                    for suite in suites
-                )
+                each = ((uri.rstrip("/"), suite) for uri in listed for suite in suites)
+                sources = tuple(AptSource(uri, suite, ("main",)) for uri, suite in each)
             else:
                 found = read_sources()
                 sources = found.usable

@@ -118,9 +118,8 @@ def check_starts(
         there = f" ({', '.join(near)} is there)" if near else ""
         hint = f"correct `exec`{there}, or add the package that brings what is missing: "
         hint += "`- package: {debian: NAME}`"
-        raise RecipeError(
-            f"the image runs {program}, but {problem}", place=place or None, hint=hint
-        )
+        message = f"the image runs {program}, but {problem}"
+        raise RecipeError(message, place=place or None, hint=hint)
 
 
 def _alike(tree: ImageTree, program: str) -> tuple[str, ...]:
