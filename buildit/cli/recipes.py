@@ -231,7 +231,6 @@ def source_lines(found: Iterable[Described]) -> Iterator[str]:
 
 
 def _source_plain(one: Described) -> dict[str, object]:
-    inside = to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))
     return {
         "name": one.name,
         "url": one.url or None,
@@ -239,7 +238,7 @@ def _source_plain(one: Described) -> dict[str, object]:
         "size": one.size,
         "unpack": one.inside is not None,
         "strip": _strip(one),
-        **inside,
+        **(to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))),
         "remarks": list(_remarks(one)),
     }
 

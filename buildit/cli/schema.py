@@ -46,8 +46,7 @@ def pkg_schema() -> Schema:
     laid = _Laid(definitions)
     embedded = laid.properties(definitions["EmbeddedPackage"])
     declared = embedded["properties"]["use"]
-    choice = {"$ref": f"{_REF}UseChoice"}
-    embedded["properties"]["use"] = {"anyOf": [choice, declared]}
+    embedded["properties"]["use"] = {"anyOf": [{"$ref": f"{_REF}UseChoice"}, declared]}
     definitions["EmbeddedPackage"] = {**embedded, "required": ["base"]}
     versions = definitions["TreePackage"]["properties"]["versions"]
     versions["additionalProperties"] = laid.value(versions["additionalProperties"])

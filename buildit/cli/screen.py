@@ -282,8 +282,7 @@ def known_error(error: BaseException) -> BuilditError | None:
         hint = "raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1"
         return StoreError(told, hint=hint)
     if isinstance(error, OSError) and error.errno in _THE_MACHINES:
-        named = isinstance(error.filename, str | bytes)
-        place = os.fsdecode(error.filename) if named else None
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         hint = "look at the permissions and the free space there; `buildit doctor` helps"
         return StoreError(error.strerror or "the file system refuses", place=place, hint=hint)
     return None

@@ -36,7 +36,7 @@ from buildit.model.plan import (
     User,
 )
 from buildit.model.tree import Entry, Kind, sort_key
-from buildit.plan.closure import closure, views_of
+from buildit.plan.tasks import closure, views_of
 from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
 

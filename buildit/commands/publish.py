@@ -21,7 +21,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Directory, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Task
-from buildit.plan.closure import closure, views_of
+from buildit.plan.tasks import closure, views_of
 from buildit.remote.binhost.binhost import Push
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.remotes import Remotes

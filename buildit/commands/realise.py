@@ -25,7 +25,7 @@ from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
-from buildit.plan.closure import runtime_needs, standing_for, views_of
+from buildit.plan.tasks import runtime_needs, standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -159,7 +159,7 @@ def realise(
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
 ) -> dict[BuildKey, Artifact]:
     """Artifacts of the roots and of all that was needed on the way; `done` is what is at hand
-    before, and grows by them. `views` is as in `plan.closure`.
+    before, and grows by them. `views` is as in `plan.tasks`.
 
     What `find` does not know and whose dependencies are all at hand is looked for by `cut_off`:
     another key may have the same inputs (early cut-off).

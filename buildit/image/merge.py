@@ -397,10 +397,8 @@ class Overlay:
             "move the file in its recipe's install step, or put the wanted version in place with a "
             "`sync` step after the packages"
         )
-        details = tuple(lines) if len(paths) > 1 else ()
-        return RecipeError(
-            f"layers clash at {lines[0]}", place=paths[0], hint=hint, details=details
-        )
+        told, details = f"layers clash at {lines[0]}", tuple(lines) if len(paths) > 1 else ()
+        return RecipeError(told, place=paths[0], hint=hint, details=details)
 
     def _sides(self, path: str) -> str:
         """What each layer has at a path: `a directory of x and a link to 'usr/lib' of y`."""

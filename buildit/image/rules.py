@@ -464,10 +464,9 @@ def check_tree(
         RecipeError: with what is wrong.
     """
     if program is not None and (problem := program_problem(program, find)):
+        problem = f"the image runs {program}, but {problem}"
         hint = "correct `exec`, or add the package that brings the program"
-        raise RecipeError(
-            f"the image runs {program}, but {problem}", place=place or None, hint=hint
-        )
+        raise RecipeError(problem, place=place or None, hint=hint)
     for what, path in directories:
         if problem := directory_problem(path, find):
             problem = f"the {what} {path} cannot be used: {problem}"

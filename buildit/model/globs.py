@@ -166,8 +166,7 @@ class _Automaton:
         elif word == "?":
             self._place((("[^/]", here + 1),))
         else:
-            one = _set(word) if word[1:] else re.escape(word)
-            self._place(((one, here + 1),))
+            self._place(((_set(word) if word[1:] else re.escape(word), here + 1),))
 
     def _place(self, signs: tuple[tuple[str, int], ...], skip: int = -1) -> None:
         steps = tuple((re.compile(sign, re.DOTALL), 1 << there) for sign, there in signs)

@@ -2,11 +2,15 @@
 
 A build's sysroot holds the transitive closure of its link dependencies (runtime and dev outputs:
 headers include headers, and the linker follows NEEDED) and of its tools (runtime outputs).
+
+And back: the runtime closure, which outputs an image needs so that its files find all that they
+load. Followed are the providers that each build really saw (recorded with the output), declared
+`run` dependencies, and what a .deb only loads with dlopen as the toolchain declares it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -14,8 +18,8 @@ from typing import TYPE_CHECKING
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
 from buildit.model import plan
-from buildit.model.artifact import RUNTIME
-from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolchain
+from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.plan import DebRef, Dependency, OutputRef, RunNeed, RunTime, Task, Toolchain
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
@@ -208,8 +212,7 @@ class _Graph:
             if role == "build":
                 further += [need.key for need in self.nodes[key].run_needs()]
             for one in further:
-                own = self.nodes[one].inputs.debs[:1]
-                if one not in seen and self.inside.isdisjoint(own):
+                if one not in seen and self.inside.isdisjoint(self.nodes[one].inputs.debs[:1]):
                     seen[one] = None
                     queue.append(one)
         return tuple(seen)
@@ -250,7 +253,7 @@ def _node(
     package, recipe = evaluated.package, evaluated.package.recipe
     toolchain = graph.pinned.toolchains[recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
-    canonical = [digest for digest, _ in gathered.patches]
+    canonical = (digest for digest, _ in gathered.patches)
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
     sources = [one.spec for one in evaluated.sources]
     keys = gathered.keys or ((),) * len(sources)
@@ -367,3 +370,82 @@ def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[
             graph.debs(wanted, toolchain)
             key = named_deb_task(wanted, graph.pinned, toolchain, graph.rules).key
         yield RunNeed(key, RUNTIME, "declared: run")
+
+
+# -- the runtime closure
+
+_NONE: Mapping[Digest, BuildKey] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """The members, dependencies first, and for each but the roots who needs it, for what."""
+
+    members: tuple[OutputRef, ...]
+    why: Mapping[OutputRef, tuple[OutputRef, str]]
+
+
+def closure(
+    roots: tuple[OutputRef, ...],
+    node: Callable[[BuildKey], Task],
+    obtain: Callable[[Task], Artifact],
+    views: Mapping[Digest, BuildKey] = _NONE,
+) -> Closure:
+    """The outputs that `roots` need at run time, themselves included.
+
+    The order is a function of names alone: a member follows all that it needs, siblings go by
+    name. `obtain` gives the artifact of a node that the closure reaches. `views` says which node
+    stands for a .deb, by the .deb's digest, where an image leaves files of it out.
+    """
+    order: list[OutputRef] = []
+    why: dict[OutputRef, tuple[OutputRef, str]] = {}
+    seen: set[OutputRef] = set()
+    # An explicit stack: a chain of dependencies may be deeper than Python's recursion.
+    stack: list[tuple[OutputRef, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        member, done = stack.pop()
+        if done:
+            order.append(member)
+        if done or member in seen:
+            continue
+        seen.add(member)
+        stack.append((member, True))
+        key, output = member
+        needs = {
+            (standing_for(node(needed), views), name): need
+            for (needed, name), need in runtime_needs(node(key), output, obtain(node(key))).items()
+        }
+        for needed in sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True):
+            # Only what is not reached yet: so the chain of reasons leads to a root, in no circle.
+            if needed not in seen:
+                if needed not in roots:
+                    why.setdefault(needed, (member, needs[needed]))
+                stack.append((needed, False))
+    return Closure(tuple(order), why)
+
+
+def views_of(nodes: Iterable[Task]) -> dict[Digest, BuildKey]:
+    """The nodes that leave files out of their .deb, by its digest."""
+    return {node.subject: node.key for node in nodes if node.subject and node.partial}
+
+
+def standing_for(node: Task, views: Mapping[Digest, BuildKey]) -> BuildKey:
+    """The task that an image takes for another one: its view, where there is one."""
+    return views.get(node.subject, node.key) if node.subject else node.key
+
+
+def runtime_needs(node: Task, output: str, artifact: Artifact) -> dict[OutputRef, str]:
+    """The outputs that one needs, as its build saw or declared it, each with its reason."""
+    found = artifact.outputs.get(output)
+    if found is None:
+        return {}
+    seen = [(provider, need) for need, provider in sorted(found.providers.items())]
+    seen += [(provider, "declared: run") for provider in found.run]
+    needs: dict[OutputRef, str] = {}
+    for provider, why in seen:
+        key, _, name = provider.partition(":")
+        needs.setdefault((BuildKey(key) if key else node.key, name), why)
+    for need in node.outputs[output].needs if output in node.outputs else ():
+        needs.setdefault((need.key, need.output), need.why)
+    needs.pop((node.key, output), None)
+    return needs

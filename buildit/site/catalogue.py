@@ -21,8 +21,8 @@ from buildit.model.atom import Version
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Task
 from buildit.model.tree import Kind
-from buildit.plan.closure import closure, views_of
 from buildit.plan.lock import parse_lock
+from buildit.plan.tasks import closure, views_of
 from buildit.remote.binhost.protocols import Views
 from buildit.store.artifacts import lookup, split_statement_name
 from buildit.store.attest import SIZE_LIMIT, parse_statement

@@ -231,8 +231,7 @@ class Trees:
             self.disk.faults.reach("tree-publish")
             work.rename(path)
         except BaseException as error:
-            errors = (error, error.__cause__)
-            gone = any(isinstance(one, FileNotFoundError) for one in errors)
+            gone = any(isinstance(one, FileNotFoundError) for one in (error, error.__cause__))
             gone = gone or not (work.is_dir() or os.path.lexists(path))
             with suppress(OSError):
                 remove_tree(work)

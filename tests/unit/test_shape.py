@@ -402,7 +402,7 @@ def test_the_back_half_imports_nothing_heavy() -> None:
 
 
 def test_the_pure_core_needs_the_standard_library_only() -> None:
-    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "plan.tasks", "digest")
+    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.tasks", "digest")
     assert sorted(loaded_by(*(f"buildit.{name}" for name in rooms)) & set(HEAVY)) == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from buildit.digest import BuildKey, digest_bytes
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import OutputRef, RunNeed, RunTime, Task
-from buildit.plan.closure import Closure, closure, views_of
+from buildit.plan.tasks import Closure, closure, views_of
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
