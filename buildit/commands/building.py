@@ -8,7 +8,7 @@ fetches or builds what it misses. Whatever is sound stays as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -39,7 +39,6 @@ from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.platform import PLATFORMS
 from buildit.store.blobs import CorruptBlob
-from buildit.store.cas import Store
 from buildit.store.disk import Vanished
 from buildit.trust.policy import unused
 
@@ -147,12 +146,24 @@ def _push(
 def _at_work(
     prepared: Prepared, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> Iterator[_Work]:
+    """What a run works with. Where a blob turns out to be corrupt, all that is at hand for the plan
+    is looked at, so that one more beginning is enough; and it is said whose it is.
+
+    Raises:
+        CorruptBlob: as it came, with a name for people.
+    """
     plan = prepared.plan
     with run_of(prepared, report) as run:
         place = place_of(plan, run.store, run.config.limits, report, stop)
         work = _Work(prepared, run, Tasks(plan), place, lost)
-        with rechecking(plan, run.store, work.done):
+        try:
             yield work
+        except CorruptBlob as error:
+            names = _made_blobs(work.done.values())
+            for digest in names:
+                run.store.recheck(digest)
+            named = _input_blobs(plan) | names
+            raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,36 +371,16 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
             once(Notice(f"{error}; it is made anew", warning=True))
 
 
-@contextmanager
-def rechecking(
-    plan: ContainerPlan, store: Store, done: Mapping[BuildKey, Artifact]
-) -> Iterator[None]:
-    """Where a blob turns out to be corrupt, look at all that is at hand (`done`) for the plan, so
-    that one more beginning is enough; and say whose it is.
-
-    Raises:
-        CorruptBlob: as it came, with a name for people.
-    """
-    try:
-        yield
-    except CorruptBlob as error:
-        names: dict[Digest, str] = {}
-        for artifact in done.values():
-            names |= _made_blobs(artifact)
-        for digest in names:
-            store.recheck(digest)
-        named = _input_blobs(plan) | names
-        raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
-
-
-def _made_blobs(artifact: Artifact) -> dict[Digest, str]:
-    """What people call the blobs of an artifact."""
-    label = f"{artifact.name}-{artifact.version}"
-    found = {artifact.record: f"the record of {label}"}
-    for name, output in artifact.outputs.items():
-        found[output.contents] = f"the list of the files of {label} ({name})"
-        for digest in (output.diff_id, *(form.digest for form in output.encodings)):
-            found[digest] = f"the layer of {label} ({name})"
+def _made_blobs(artifacts: Iterable[Artifact]) -> dict[Digest, str]:
+    """What people call the blobs of artifacts."""
+    found: dict[Digest, str] = {}
+    for artifact in artifacts:
+        label = f"{artifact.name}-{artifact.version}"
+        found[artifact.record] = f"the record of {label}"
+        for name, output in artifact.outputs.items():
+            found[output.contents] = f"the list of the files of {label} ({name})"
+            digests = (output.diff_id, *(form.digest for form in output.encodings))
+            found |= dict.fromkeys(digests, f"the layer of {label} ({name})")
     return found
 
 

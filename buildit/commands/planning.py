@@ -362,14 +362,14 @@ def app_of(container: Container) -> App | None:
 
 def _places(container: Container) -> dict[str, str]:
     """Where the app's `user` and `group` were written, by those names."""
-    found: dict[str, str] = {}
+    app: dict[str, str] = {}
+    user: dict[str, str] = {}
     for step in container.steps:
         if step.spec.app is not None:
-            found |= {key: written_at(step.node, "app", key) for key in ("user", "group")}
-    for step in container.steps:
+            app = {key: written_at(step.node, "app", key) for key in ("user", "group")}
         if step.spec.user is not None:
-            found["user"] = written_at(step.node, "user")
-    return found
+            user = {"user": written_at(step.node, "user")}
+    return app | user
 
 
 def _app_remarks(app: App) -> Iterator[str]:

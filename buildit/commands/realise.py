@@ -148,6 +148,11 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
     )
 
 
+def _unfit(at_hand: AtHand, artifact: Artifact) -> str | None:
+    """Why an artifact is not taken beside what is at hand; None where it is."""
+    return None if agrees(artifact, at_hand) else "built against other dependencies"
+
+
 def realise(
     nodes: Mapping[BuildKey, Task],
     roots: tuple[OutputRef, ...],
@@ -329,10 +334,8 @@ class _Ways:
     def find(self, task: Task, at_hand: AtHand) -> Artifact | None:
         """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
 
-        def suits(artifact: Artifact) -> str | None:
-            return None if agrees(artifact, at_hand) else "built against other dependencies"
-
         store, policy, report = self.place.store, self.remotes.policy, self.place.report
+        suits = partial(_unfit, at_hand)
         if task.key not in self.labels:
             store.pin([task.key])
         found = examine(store, task.key, suits, policy.doubts)
@@ -397,11 +400,8 @@ class _Ways:
             who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
             report(events.Notice(f"{task.label}: waiting for {who}, which builds it"))
 
-        def suits(artifact: Artifact) -> str | None:
-            return None if agrees(artifact, at_hand) else "another"
-
         with store.key_lock(task.key, waiting, place.stop):
-            again = examine(store, task.key, suits, policy.doubts)
+            again = examine(store, task.key, partial(_unfit, at_hand), policy.doubts)
             if isinstance(again, Found):
                 return again.artifact
             found = self.cut_off(task, at_hand)
@@ -489,16 +489,13 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
     binhosts: dict[BuildKey, str] = {}
 
     def find(node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
-        def suits(artifact: Artifact) -> str | None:
-            return None if agrees(artifact, at_hand) else "built against others"
-
-        found = lookup(store, node.key, suits, remotes.policy.doubts)
+        found = lookup(store, node.key, partial(_unfit, at_hand), remotes.policy.doubts)
         if found is not None:
             return found
         for host in remotes.binhosts():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
-                    if suits(claim.artifact) is None:
+                    if agrees(claim.artifact, at_hand):
                         binhosts[node.key] = host.name
                         return claim.artifact
         return None

@@ -63,12 +63,8 @@ class Own:
 
     def has(self, path: str) -> bool:
         name = posixpath.basename(path)
-        return (
-            path == self.output
-            or name in _NAMES
-            or name.startswith(_LOCK_IN_WRITING)
-            or self.images.fullmatch(name) is not None
-        )
+        ours = path == self.output or name in _NAMES or name.startswith(_LOCK_IN_WRITING)
+        return ours or self.images.fullmatch(name) is not None
 
 
 def own_of(plan: ContainerPlan, output: Path) -> Own:

@@ -157,11 +157,8 @@ class Catalogue:
                 entries = (name for name in names if name.endswith(ENTRY_SUFFIX))
                 titles = {name.removesuffix(ENTRY_SUFFIX) for name in entries}
                 # Beside an entry lies the container's spec under its title, without entries.
-                further += [
-                    f"{directory}/{name}"
-                    for name in names
-                    if name not in titles and not name.endswith(_FILES) and _is_text(name)
-                ]
+                others = (name for name in names if name not in titles and _is_text(name))
+                further += [f"{directory}/{one}" for one in others if not one.endswith(_FILES)]
                 if titles or (PAGE in names and directory != "containers"):
                     found.append(self._container(directory, names, filter(_is_text, titles)))
             level = further
@@ -183,11 +180,9 @@ class Catalogue:
         order = sorted(titles, key=by_title, reverse=True)
         read = order[:MOST_ENTRIES]
         paths = [f"{directory}/{title}{ENTRY_SUFFIX}" for title in read]
-        contents = self.views.read(paths, INDEX_LIMIT)
+        found = [parse_index(ContainerEntry, one) for one in self.views.read(paths, INDEX_LIMIT)]
         entries = [
-            entry
-            for title, content in zip(read, contents, strict=True)
-            if (entry := parse_index(ContainerEntry, content)) is not None and entry.title == title
+            one for title, one in zip(read, found, strict=True) if one and one.title == title
         ]
         lists = [f"{directory}/{entry.title}.json" for entry in entries]
         pairs = zip(entries, self.views.read(lists, INDEX_LIMIT), strict=True)
@@ -260,12 +255,8 @@ class Catalogue:
 
     def details(self, packages: Sequence[CataloguePackage]) -> Iterator[PackageEntry]:
         """What earlier entries of containers said of the builds."""
-        paths = [
-            f"n/{one.directory}/{key}{DETAILS_SUFFIX}"
-            for one in packages
-            for key in one.shown
-            if f"{key}{DETAILS_SUFFIX}" in one.files
-        ]
+        names = ((one, f"{key}{DETAILS_SUFFIX}") for one in packages for key in one.shown)
+        paths = [f"n/{one.directory}/{name}" for one, name in names if name in one.files]
         for path, content in zip(paths, self.lasting(paths), strict=True):
             entry = parse_index(PackageEntry, content)
             if entry is not None and path.endswith(f"/{entry.key}{DETAILS_SUFFIX}"):
@@ -304,11 +295,8 @@ def _published(content: bytes | None, directory: str) -> tuple[PublishedFile, ..
         found = [(path, one["sha256"], one["size"]) for path, one in sorted(files)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ()
-    return tuple(
-        PublishedFile(path.removeprefix(prefix), digest, size)
-        for path, digest, size in found
-        if path.startswith(prefix) and _is_plain(path.removeprefix(prefix), digest, size)
-    )
+    ours = ((path.removeprefix(prefix), *rest) for path, *rest in found if path.startswith(prefix))
+    return tuple(PublishedFile(*one) for one in ours if _is_plain(*one))
 
 
 def _is_plain(path: str, digest: object, size: object) -> bool:
