@@ -280,7 +280,5 @@ def _checked(path: str) -> bytes:
 
 
 def _unsafe(path: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"refusing to use the path {shown(path)!r}: {reason}",
-        hint="nothing outside the tree was touched; check what put this path there",
-    )
+    hint = "nothing outside the tree was touched; check what put this path there"
+    return IntegrityError(f"refusing to use the path {shown(path)!r}: {reason}", hint=hint)

@@ -289,15 +289,13 @@ class _Piece:
         lines = lines_of(start.content)
         edits = [edit_of(hunk) for hunk in file.hunks]
         if file.action is Action.CREATE and file.crlf and not self._draft.keeps_crs:
-            edits = [edit_of(hunk, crs=False) for hunk in file.hunks]
-            self._draft.log.append("  (its CR LF are the patch's: left out)")
+            edits = self._without_crs(file)
         if file.hunks[0].old_start == 0 and start.content == b"".join(edits[0].new):
             raise Unusable("is there already", hint="upstream has it: remove it from the patch")
         placed = place_edits(lines, edits)
         if not placed.fits and file.crlf and b"\r\n" not in start.content:
-            edits = [edit_of(hunk, crs=False) for hunk in file.hunks]
+            edits = self._without_crs(file)
             placed = place_edits(lines, edits)
-            self._draft.log.append("  (its CR LF are the patch's: left out)")
         if not placed.fits:
             raise _hunks_refused(lines, edits, placed.places)
         for number, (edit, at) in enumerate(zip(edits, placed.places, strict=True), 1):
@@ -305,6 +303,10 @@ class _Piece:
                 moved = f"offset {at - edit.start} lines"
                 self._draft.log.append(f"  hunk #{number} at line {at} ({moved})")
         return b"".join(placed.lines)
+
+    def _without_crs(self, file: FilePatch) -> list[Edit]:
+        self._draft.log.append("  (its CR LF are the patch's: left out)")
+        return [edit_of(hunk, crs=False) for hunk in file.hunks]
 
 
 def _above(path: str) -> Iterator[str]:

@@ -243,10 +243,8 @@ def _git_section(text: PatchText, start: int) -> tuple[FilePatch | None, int]:
         # git shows no content of a file that goes, and its object name says which file is meant
         file, at = replace(file, binary=Binary(old, new, delta=False, data=b"")), at + 1
     elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
-        names = (
-            text.header_name(at, text.at(at)[4:])[0],
-            text.header_name(at + 1, text.at(at + 1)[4:])[0],
-        )
+        old_name, new_name = (text.header_name(line, text.at(line)[4:])[0] for line in (at, at + 1))
+        names = (old_name, new_name)
         at += 2
         if not _is_bare(text, at):
             hunks, end = _hunks(text, at)
@@ -319,9 +317,8 @@ def _mode(text: PatchText, at: int, digits: bytes) -> int:
         return form.SYMLINK
     if mode & ~0o777 != 0o100000:
         what = "a submodule" if digits == b"160000" else f"mode {digits.decode()}"
-        raise text.fail(
-            at, f"{what} in a patch", "only files (100644, 100755) and symlinks (120000) can change"
-        )
+        hint = "only files (100644, 100755) and symlinks (120000) can change"
+        raise text.fail(at, f"{what} in a patch", hint)
     return form.EXECUTABLE if mode & 0o100 else form.PLAIN_MODE
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 from buildit.archive.admit import member_path, parent, path_bytes, shown
 from buildit.archive.streams import Content, Writable, write_all
@@ -56,11 +57,8 @@ def write_tar(
             writer.add(entry)
             written.append(entry)
             continue
-        source = content(entry)
-        try:
+        with closing(content(entry)) as source:
             digest = writer.add_file(entry, source)
-        finally:
-            source.close()
         written.append(entry if entry.digest else _with_digest(entry, digest))
     writer.finish()
     return tuple(written)
