@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -90,11 +90,9 @@ class Transport(Protocol):
         Raises:
             LocationError: the location does not serve it.
         """
-        ...
 
     def close(self) -> None:
         """Let idle connections go."""
-        ...
 
 
 def local_path(url: str) -> Path | None:
@@ -163,12 +161,7 @@ class LocalTransport:
 class ClosedTransport:
     """The network of a run that asks no other machine: every request is refused by name."""
 
-    def get(
-        self,
-        url: str,
-        offset: int,  # noqa: ARG002  # the protocol's
-        cap: int,  # noqa: ARG002
-    ) -> AbstractContextManager[Response]:
+    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:  # noqa: ARG002  # the protocol's
         raise LocationError(url, "not asked (--offline)", hint="run once without --offline")
 
     def close(self) -> None:
@@ -375,6 +368,7 @@ class Patience:
     slow: float = 3.0
 
 
+@dataclass(slots=True)
 class Circuit:
     """A transport of one host; once the host has failed, everything fails at once.
 
@@ -382,39 +376,29 @@ class Circuit:
     would give up are, together. A host that never answered is waited for once. `tell` is called
     once. Some hosts refuse what they lack (object stores that list nothing): where `root`, a file
     that such a host has, is not refused, that is an absent file, which `warn` is told of once.
+    `broken` says why the host is left alone, and is None while it is not.
     """
 
-    def __init__(
-        self,
-        inner: Transport,
-        tell: Callable[[LocationError], None],
-        patience: Patience | None = None,
-        root: str = "",
-        warn: Callable[[LocationError], None] = lambda _: None,
-    ) -> None:
-        self._inner = inner
-        self._tell = tell
-        self._patience = patience or Patience()
-        self._root = root
-        self._warn = warn
-        self._hides: bool | None = None
-        self._waited, self._answers, self._failures = 0.0, 0, 0
-        self._lock = threading.Lock()
-        self._broken: LocationError | None = None
-
-    @property
-    def broken(self) -> LocationError | None:
-        """Why the host is left alone; None while it is not."""
-        return self._broken
+    inner: Transport
+    tell: Callable[[LocationError], None]
+    patience: Patience = Patience()
+    root: str = ""
+    warn: Callable[[LocationError], None] = lambda _: None
+    broken: LocationError | None = None
+    _hides: bool | None = None
+    _waited: float = 0.0
+    _answers: int = 0
+    _failures: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        if self._broken is not None:
-            raise LocationError(url, f"not asked again: {self._broken.reason}", unreachable=True)
+        if self.broken is not None:
+            raise LocationError(url, f"not asked again: {self.broken.reason}", unreachable=True)
         begun = time.monotonic()
         answered = False
         try:
-            with self._inner.get(url, offset, cap) as response:
+            with self.inner.get(url, offset, cap) as response:
                 answered = True
                 self._note(url, time.monotonic() - begun, None)
                 yield response
@@ -431,14 +415,14 @@ class Circuit:
     def _lacks(self, error: LocationError) -> bool:
         """Whether a file that is refused is one that is not there."""
         with self._lock:
-            if self._hides is None and self._root:
+            if self._hides is None and self.root:
                 try:
-                    with self._inner.get(self._root, 0, _ROOT_LIMIT):
+                    with self.inner.get(self.root, 0, _ROOT_LIMIT):
                         self._hides = True
                 except LocationError as root:
                     self._hides = root.absent
                 if self._hides:
-                    self._warn(error)
+                    self.warn(error)
             return bool(self._hides)
 
     def _note(self, url: str, seconds: float, failure: LocationError | None) -> None:
@@ -449,8 +433,8 @@ class Circuit:
         with self._lock:
             self._waited += seconds
             self._answers += failure is None
-            slow = self._waited >= self._patience.slow * max(self._answers, 1)
-            if not slow or (self._answers and self._waited < self._patience.waited):
+            slow = self._waited >= self.patience.slow * max(self._answers, 1)
+            if not slow or (self._answers and self._waited < self.patience.waited):
                 return
             average = self._waited / max(self._answers, 1)
             reason = f"too slow to be worth asking: {average:.0f} seconds for an answer"
@@ -461,13 +445,13 @@ class Circuit:
     def count(self, error: LocationError) -> None:
         """Take note of a failure, however it was met."""
         with self._lock:
-            if error.absent or error.wrong or self._broken is not None:
+            if error.absent or error.wrong or self.broken is not None:
                 return
             self._failures += 1
-            if not error.unreachable and self._failures < self._patience.failures:
+            if not error.unreachable and self._failures < self.patience.failures:
                 return
-            self._broken = error
-        self._tell(error)
+            self.broken = error
+        self.tell(error)
 
     def close(self) -> None:
-        self._inner.close()
+        self.inner.close()

@@ -117,14 +117,7 @@ def by_gpgv(
             argv += ["--", str(given), str(content.absolute())]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": home}
         try:
-            result = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=environment,
-                timeout=_VERIFYING,
-                check=False,
-            )
+            result = _run(argv, _VERIFYING, environment)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise IntegrityError(f"cannot verify a signature: {error}") from error
         status = result.stdout.decode("utf-8", "replace")
@@ -134,6 +127,14 @@ def by_gpgv(
         if status.count("[GNUPG:] PLAINTEXT ") > 1 or not text.is_file():
             raise IntegrityError("not one clear-signed OpenPGP message")
         return SignedText(text.read_bytes(), found)
+
+
+def _run(
+    argv: list[str], seconds: int, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=seconds, check=False
+    )
 
 
 def signers(status: str, *, expired_since: bool = False) -> tuple[str, ...]:
@@ -349,9 +350,7 @@ def is_signed(content: Path, signature: bytes, key: bytes) -> bool:
 def _gpg(fingerprint: str, *arguments: str) -> bytes:
     argv = ["gpg", "--batch", "--no-tty", "--no-auto-key-retrieve", *arguments]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SIGNING, check=False
-        )
+        done = _run(argv, _SIGNING)
     except FileNotFoundError:
         reason = "gpg is not installed, and signing-key names an OpenPGP key"
         hint = "apt-get install gnupg, or take gpg: out of signing-key"

@@ -195,7 +195,6 @@ class SigningKey(Protocol):
 
     def sign(self, data: bytes) -> bytes:
         """The signature in wire form. Raises UsageError when the key cannot be used."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +270,9 @@ def agent_keys(agent: Path) -> tuple[bytes, ...]:
         UsageError: it does not answer.
     """
     answer = Wire(_ask(agent, _IDENTITIES, b""))
-    keys: list[bytes] = []
-    for _ in range(min(answer.uint32(), 1000)):
-        keys.append(answer.string())
-        answer.string()
-    return tuple(keys)
+    count = min(answer.uint32(), 1000)
+    named = [(answer.string(), answer.string()) for _ in range(count)]  # with a comment each
+    return tuple(key for key, _ in named)
 
 
 class _LockedError(Exception):

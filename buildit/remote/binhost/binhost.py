@@ -195,9 +195,8 @@ class Binhost:
             return ranks.get(builder, len(ranks)), len(rest), name
 
         listed = self.remote.names((protocols.statement_path(key, ""),))[0]
-        yield from sorted(
-            (name for name in listed if artifacts.split_statement_name(name) is not None), key=order
-        )
+        names = (name for name in listed if artifacts.split_statement_name(name) is not None)
+        yield from sorted(names, key=order)
 
     def _claim(self, name: str, key: BuildKey) -> Claim | None:
         found = self.remote.of(((key, name),))[0]
@@ -330,14 +329,12 @@ class Push:
             artifact, builder = artifacts.read_statement(path, key)
             origin = artifacts.origin_of(path)
             said = Found(artifact, builder, path, origin)
-            if (
-                artifacts.incomplete(self.store, artifact) is not None
-                or self.believed(said) is not None
-            ):
+            if artifacts.incomplete(self.store, artifact) or self.believed(said) is not None:
                 continue
-            one = SignedStatement(
-                artifact, builder, artifacts.read_bounded(path, SIZE_LIMIT), _signature(path)
-            )
+            beside = artifacts.signature_path(path)
+            signature = artifacts.read_bounded(beside, SIZE_LIMIT) if beside.exists() else None
+            content = artifacts.read_bounded(path, SIZE_LIMIT)
+            one = SignedStatement(artifact, builder, content, signature)
             if builder == LOCAL and not self.unsigned:
                 unsigned += [] if origin else [one]
                 continue
@@ -433,27 +430,20 @@ class Push:
         artifact, store = one.artifact, self.store
         small = [artifact.record, *(output.contents for output in artifact.outputs.values())]
         small += [artifact.log] if artifact.log is not None else []
-        there = [
-            digest
-            for digest in small
-            if (store.size(digest) or protocols.MEMBER_LIMIT) < protocols.MEMBER_LIMIT
-        ]
+        limit = protocols.MEMBER_LIMIT
+        there = [digest for digest in small if (store.size(digest) or limit) < limit]
         pack = protocols.pack_of(store.read(digest) for digest in there)
         record = "" if artifact.restated is not None else store.read(artifact.record).decode()
-        return replace(
-            one, pack=pack, resolved=artifacts.resolved_of(artifact, record) if record else None
-        )
+        resolved = artifacts.resolved_of(artifact, record) if record else None
+        return replace(one, pack=pack, resolved=resolved)
 
     def _outgoing(self, digest: Digest, packed: Mapping[Digest, Path]) -> protocols.Outgoing | None:
         if digest in packed:
             path = packed[digest]
             return protocols.Outgoing(digest, path.stat().st_size, lambda: path.open("rb"))
-        size = self.store.size(digest)
-        return (
-            None
-            if size is None
-            else protocols.Outgoing(digest, size, lambda: self.store.checked(digest))
-        )
+        if (size := self.store.size(digest)) is None:
+            return None
+        return protocols.Outgoing(digest, size, lambda: self.store.checked(digest))
 
 
 def _essence(artifact: Artifact) -> object:
@@ -463,11 +453,6 @@ def _essence(artifact: Artifact) -> object:
         for name, one in artifact.outputs.items()
     }
     return outputs, {key: dict(used) for key, used in artifact.resolved.items()}, artifact.record
-
-
-def _signature(path: Path) -> bytes | None:
-    beside = artifacts.signature_path(path)
-    return artifacts.read_bounded(beside, SIZE_LIMIT) if beside.exists() else None
 
 
 def compress(

@@ -58,11 +58,9 @@ class Pipe(Protocol):
         Raises:
             LocationError: none came in time.
         """
-        ...
 
     def ended(self) -> LocationError:
         """Why the server went away, as far as it is known."""
-        ...
 
     def close(self) -> None: ...
 
@@ -72,8 +70,7 @@ class StatusError(Exception):
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
-        self.code = code
-        self.text = text
+        self.code, self.text = code, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,7 @@ class _Fields:
     """What an answer holds, read from the front."""
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
+        self._body, self._at = body, 0
 
     @property
     def ended(self) -> bool:
@@ -378,16 +374,15 @@ class Sftp:
         try:
             while left:
                 replies = self._exchange((READDIR, string(handle)) for _, handle in left)
-                going_on = [
-                    pair for pair, reply in zip(left, replies, strict=True) if not reply.ends
-                ]
-                for (at, _), reply in zip(left, replies, strict=True):
-                    found = [] if reply.ends else _listed(reply.fields(NAME))
+                pairs = zip(left, replies, strict=True)
+                more = [(pair, reply) for pair, reply in pairs if not reply.ends]
+                left = [pair for pair, _ in more]
+                for (at, _), reply in more:
+                    found = _listed(reply.fields(NAME))
                     letters += sum(map(len, found))
                     names[at].update(found)
                     if len(names[at]) > _MOST_NAMES or letters > _MOST_LETTERS:
                         raise StatusError(-1, f"{paths[at]} has too many names")
-                left = going_on
         finally:
             self._closed(handles)
         return [tuple(sorted(those - {".", ".."})) for those in names]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from buildit.errors import UsageError
 from buildit.home import home_of
@@ -81,20 +81,11 @@ def connect(account: Ssh, waits: Waits | None = None) -> Sftp:
         raise
 
 
-class _Channel(Protocol):
-    """What a socket and a channel of paramiko have in common."""
-
-    def settimeout(self, value: float | None, /) -> None: ...
-
-    def sendall(self, data: bytes, /) -> None: ...
-
-    def recv(self, size: int, /) -> bytes: ...
-
-
 class _Line:
-    """The two ways of a session; neither is ever waited for without a limit."""
+    """The two ways of a session, sockets or paramiko's channels, which behave as such; neither is
+    ever waited for without a limit."""
 
-    def __init__(self, account: Ssh, waits: Waits, out: _Channel, back: _Channel) -> None:
+    def __init__(self, account: Ssh, waits: Waits, out: socket.socket, back: socket.socket) -> None:
         self._account, self._waits = account, waits
         self._out, self._back = out, back
 
@@ -107,7 +98,7 @@ class _Line:
             return self._back.recv(_READ)
 
     @contextmanager
-    def _limited(self, channel: _Channel, *, patient: bool) -> Iterator[None]:
+    def _limited(self, channel: socket.socket, *, patient: bool) -> Iterator[None]:
         limit = self._waits.answer if patient else self._waits.first
         try:
             channel.settimeout(limit)
