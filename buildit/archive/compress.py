@@ -391,9 +391,8 @@ def _zstd_writer(stream: BinaryIO) -> BinaryIO:
         zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
     }
-    return zstd.ZstdFile(  # type: ignore[no-any-return, unused-ignore]
-        stream, "wb", options=options
-    )
+    writer: BinaryIO = zstd.ZstdFile(stream, "wb", options=options)
+    return writer
 
 
 LEVEL = 5

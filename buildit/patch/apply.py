@@ -220,7 +220,8 @@ class _Piece:
             ]
 
     def _section(self, number: int, file: FilePatch) -> None:
-        self._draft.log.append(f"{file.action.value} {_names(file)}")
+        names = file.new if file.old == file.new else f"{file.old} to {file.new}"
+        self._draft.log.append(f"{file.action.value} {names}")
         before = self._before(file)
         if file.action is Action.CREATE:
             self._targets.append((number, file))
@@ -312,10 +313,6 @@ class _Piece:
 def _above(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _names(file: FilePatch) -> str:
-    return file.new if file.old == file.new else f"{file.old} to {file.new}"
 
 
 def _check_kind(file: FilePatch, before: PatchedFile) -> None:
