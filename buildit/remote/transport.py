@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from buildit.files import NotRegularError, open_regular
 from buildit.model.config import Ssh, parse_ssh
 
 
+@dataclass(eq=False, repr=False)
 class LocationError(FetchError):
     """One location failed; another may serve the bytes.
 
@@ -34,24 +35,19 @@ class LocationError(FetchError):
     `unreachable` that its host cannot be talked to at all, `refused` that this file is not for us.
     """
 
-    def __init__(
-        self,
-        url: str,
-        reason: str,
-        *,
-        hint: str | None = None,
-        transient: bool = False,
-        absent: bool = False,
-        wrong: bool = False,
-        retry_after: float = 0.0,
-        unreachable: bool = False,
-        refused: bool = False,
-    ) -> None:
-        super().__init__(reason, place=url, hint=hint)
-        self.reason = reason
-        self.transient, self.retry_after = transient, retry_after
-        self.absent, self.wrong = absent, wrong
-        self.unreachable, self.refused = unreachable, refused
+    url: str
+    reason: str
+    _: KW_ONLY
+    hint: str | None = None
+    transient: bool = False
+    absent: bool = False
+    wrong: bool = False
+    retry_after: float = 0.0
+    unreachable: bool = False
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(self.reason, place=self.url, hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,8 @@ class Policy:
             return self._repeats_doubtful(found.artifact)
         with self._lock:
             vote = self._stored_vote(found)
-            if vote is None:
-                reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
-            else:
+            reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
+            if vote is not None:
                 reasons = decide(vote, self._known(found.artifact.key), self.trust.agreement)
             reason = "; ".join(reasons) or None
             if reason is not None and found.path not in self._told:
