@@ -163,8 +163,9 @@ def _explained(found: tuple[_Asked, ...]) -> Iterator[str]:
         yield from recipe_lines(one.node)
 
 
-def _recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, object]:
+def _recipe_plain(asked: _Asked) -> dict[str, object]:
     """A merged recipe as JSON data: each leaf with its path and place."""
+    package, demands = asked
     return {
         "name": package.name,
         "version": package.version,
@@ -189,9 +190,7 @@ def explain_verb(asked: Requested, package: str | None) -> None:
     pkg.yaml of a tree, PACKAGE is a version.
     """
     found = _recipes(asked.options, package)
-    give(
-        found, _explained, lambda all_: [_recipe_plain(*one) for one in all_], as_json=asked.as_json
-    )
+    give(found, _explained, lambda all_: [*map(_recipe_plain, all_)], as_json=asked.as_json)
 
 
 def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:

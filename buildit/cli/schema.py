@@ -372,9 +372,7 @@ def _map_kind(schema: Mapping[str, Any]) -> str:
 
 
 @click.command("schema", short_help="Print the JSON Schema of a file, or of all.")
-@click.argument(
-    "name", type=click.Choice(("pkg", "container", "config", "formats")), required=False
-)
+@click.argument("name", type=click.Choice((*SCHEMAS, "formats")), required=False)
 @click.option("--output", metavar="DIR", type=PATH, help="Write NAME.schema.json files there.")
 def schema_verb(name: str | None, output: Path | None) -> None:
     """Print the JSON Schema of a file, or of all; `formats` is the same as a page to read."""

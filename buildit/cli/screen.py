@@ -247,22 +247,18 @@ def error_lines(error: BuilditError) -> tuple[str, ...]:
 
 
 def error_plain(error: BuilditError) -> dict[str, object]:
-    """The error as JSON data; its details are whole."""
+    """The error as JSON data; its details are whole. `kind` is the nearest class of
+    `buildit.errors`: that of a module of its own is nobody's business."""
+    public = (one for one in type(error).__mro__ if one.__module__ == BuilditError.__module__)
     return {
         "event": "error",
-        "kind": _kind(error),
+        "kind": next(public).__name__,
         "exit": error.exit_code,
         "message": error.message,
         "place": error.place,
         "hint": error.hint,
         "details": list(error.details),
     }
-
-
-def _kind(error: BuilditError) -> str:
-    """The nearest class of `buildit.errors`: that of a module of its own is nobody's business."""
-    public = (one for one in type(error).__mro__ if one.__module__ == BuilditError.__module__)
-    return next(public).__name__
 
 
 def fail(error: BuilditError, stream: TextIO, *, as_json: bool) -> int:

@@ -201,8 +201,7 @@ def _members(entries: Iterable[Entry], number: int) -> Iterator[Member]:
                 said = f"a listing names {entry.target!r} as the file of a hard link, and lacks it"
                 hint = "run `buildit store verify`; it sets damaged objects aside"
                 raise IntegrityError(said, place=entry.path, hint=hint)
-            member = Member(replace(file.entry, path=entry.path), number, file.source)
-            files[entry.path] = member
+            files[entry.path] = member = replace(file, entry=replace(file.entry, path=entry.path))
         else:
             member = Member(entry, number, entry.path)
         yield member

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from buildit.archive.contents import EntryAt, way
 from buildit.errors import RecipeError
-from buildit.model.image import App, Architecture, Image, Port, Volume, architecture
+from buildit.model.image import SPELLINGS, App, Architecture, Image, Port, Volume
 from buildit.model.tree import Kind
 from buildit.recipe.leaf import LARGEST_ID, id_of
 
@@ -269,11 +269,11 @@ def machine(image: Image) -> Architecture:
     Raises:
         RecipeError: nothing is called so.
     """
-    try:
-        return architecture(image.arch)
-    except ValueError as error:
+    if image.arch not in SPELLINGS:
+        told = f"unknown architecture {image.arch!r}; known: {', '.join(sorted(SPELLINGS))}"
         hint = "set `arch` in the container's `vars`"
-        raise RecipeError(str(error), place=image.place or None, hint=hint) from error
+        raise RecipeError(told, place=image.place or None, hint=hint)
+    return SPELLINGS[image.arch]
 
 
 def file_reference(text: str) -> str:

@@ -200,9 +200,8 @@ class _Automaton:
 
 def _set(token: str) -> str:
     inverse = token[1] in "!^"
-    pieces = re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
     body = "".join(
         f"{re.escape(low)}-{re.escape(high)}" if low else re.escape(single)
-        for low, high, single in pieces
+        for low, high, single in re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
     )
     return f"(?!/)[{'^' if inverse else ''}{body}]"
