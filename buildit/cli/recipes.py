@@ -171,8 +171,9 @@ def _explained(found: tuple[_Asked, ...]) -> Iterator[str]:
         yield from recipe_lines(one.node)
 
 
-def _recipe_plain(package: Package | DebianBase, demands: tuple[Demand, ...]) -> dict[str, object]:
+def _recipe_plain(asked: _Asked) -> dict[str, object]:
     """A merged recipe as JSON data: each leaf with its path and place."""
+    package, demands = asked
     return {
         "name": package.name,
         "version": package.version,
@@ -197,9 +198,7 @@ def explain_verb(asked: Requested, package: str | None) -> None:
     pkg.yaml of a tree, PACKAGE is a version.
     """
     found = _recipes(asked.options, package)
-    give(
-        found, _explained, lambda all_: [_recipe_plain(*one) for one in all_], as_json=asked.as_json
-    )
+    give(found, _explained, lambda all_: [*map(_recipe_plain, all_)], as_json=asked.as_json)
 
 
 def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:
@@ -239,7 +238,6 @@ def source_lines(found: Iterable[Described]) -> Iterator[str]:
 
 
 def _source_plain(one: Described) -> dict[str, object]:
-    inside = to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))
     return {
         "name": one.name,
         "url": one.url or None,
@@ -247,7 +245,7 @@ def _source_plain(one: Described) -> dict[str, object]:
         "size": one.size,
         "unpack": one.inside is not None,
         "strip": _strip(one),
-        **inside,
+        **(to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))),
         "remarks": list(_remarks(one)),
     }
 

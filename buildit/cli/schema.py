@@ -55,8 +55,7 @@ def pkg_schema() -> Schema:
     laid = _Laid(definitions)
     embedded = laid.properties(definitions["EmbeddedPackage"])
     declared = embedded["properties"]["use"]
-    choice = {"$ref": f"{_REF}UseChoice"}
-    embedded["properties"]["use"] = {"anyOf": [choice, declared]}
+    embedded["properties"]["use"] = {"anyOf": [{"$ref": f"{_REF}UseChoice"}, declared]}
     definitions["EmbeddedPackage"] = {**embedded, "required": ["base"]}
     versions = definitions["TreePackage"]["properties"]["versions"]
     versions["additionalProperties"] = laid.value(versions["additionalProperties"])
@@ -396,9 +395,7 @@ def _map_kind(schema: Mapping[str, Any]) -> str:
 
 
 @click.command("schema", short_help="Print the JSON Schema of a file, or of all.")
-@click.argument(
-    "name", type=click.Choice(("pkg", "container", "config", "formats")), required=False
-)
+@click.argument("name", type=click.Choice((*SCHEMAS, "formats")), required=False)
 @click.option("--output", metavar="DIR", type=PATH, help="Write NAME.schema.json files there.")
 def schema_verb(name: str | None, output: Path | None) -> None:
     """Print the JSON Schema of a file, or of all; `formats` is the same as a page to read."""

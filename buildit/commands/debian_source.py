@@ -19,10 +19,9 @@ from buildit.errors import FetchError, UnsatisfiableError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.words import hint_of
 from buildit.plan.debian_source import PinnedDebianSource, WantedDebianSource, check_profiles
-from buildit.remote.fetch import Fetch
 
 if TYPE_CHECKING:
-    from buildit.debian.archive import Indices
+    from buildit.debian.packages import Candidate, Indices
     from buildit.debian.sources import SourceCandidate, SourceFile
 
 SOURCE = "source"
@@ -136,7 +135,7 @@ class _Asked:
                 source = sources.choose(wanted.name, self._version())
                 check_profiles(wanted, declared_profiles(source))
                 sources.check_files(source, lambda file: _had(file, source, downloads))
-            except UnsatisfiableError as error:
+            except (FetchError, UnsatisfiableError) as error:
                 error.place = wanted.place
                 raise
             dates = dict(sources.dates)
@@ -156,9 +155,9 @@ class _Asked:
                     raise UnsatisfiableError(
                         message, place=wanted.place, hint=hint_of(package, made)
                     )
-                texts = _depends(package, made, source, indices)
-                texts += tuple(map(_relation, wanted.run))
-                found = select_run(texts, made, indices)
+                texts, own = _runs_with(package, made, source, indices)
+                relations = (*texts, *map(_relation, wanted.run))
+                found = select_run(package, relations, indices, own)
                 debs = tuple(known.get(deb.name, deb) for deb in found)
                 request = self.run_request(dsc, package)
                 answers[f"{wanted.asker}/{package}"] = Answer(request, debs, dates)
@@ -211,37 +210,44 @@ def _file(file: SourceFile, source: SourceCandidate) -> DebRef:
 
 
 def _had(file: SourceFile, source: SourceCandidate, downloads: Downloads) -> bool:
-    """Bring a file of a source into the store; False where no place has it."""
-    if downloads.store.has(file.digest):
-        return True
-    likely = (f"{base}/{file.path}" for base in downloads.suite_bases(source.suite))
-    places = (*likely, f"mirror://debian/{file.path}")
-    try:
-        downloads.fetcher().fetch(Fetch(file.name, places, file.digest, file.size))
-    except FetchError:
-        return False
-    return True
+    """Whether the store or a mirror has a file of a source."""
+    from buildit.debian.archive import is_served
+
+    bases = (*downloads.suite_bases(source.suite), *downloads.mirrors("debian"))
+    urls = (f"{base}/{file.path}" for base in dict.fromkeys(bases))
+    return downloads.store.has(file.digest) or is_served(downloads.transport(), urls, file.size)
 
 
-def _depends(
+def _runs_with(
     package: str, made: tuple[str, ...], source: SourceCandidate, indices: Indices
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The Depends, as the archive has them, of a package and of those of the same source that it
-    depends on. What is built has the same, but for what patches and profiles change; where its
-    files need more, the maker says so."""
+    depends on; and all names that the source's own packages are known by.
+
+    What is built depends on the same, but for what patches and profiles change; where its files
+    need more, the maker says so.
+    """
     from buildit.debian.relations import parse_relations
+
+    def stanza(name: str) -> tuple[Candidate, ...]:
+        found = indices.named(name)
+        return tuple(one for one in found if one.version == source.version)[:1] or found[:1]
 
     texts: list[str] = []
     queue = [package]
     for name in queue:
-        found = indices.named(name)
-        own = [one for one in found if one.version == source.version] or found
-        fields = [text for one in own[:1] for text in (one.pre_depends, one.depends) if text]
+        fields = [t for one in stanza(name) for t in (one.pre_depends, one.depends) if t]
         texts += fields
         groups = (group for text in fields for group in parse_relations(text))
         names = (relation.name for group in groups for relation in group)
         queue += [one for one in dict.fromkeys(names) if one in made and one not in queue]
-    return tuple(texts)
+    provided = (
+        group[0].name
+        for name in made
+        for one in stanza(name)
+        for group in parse_relations(one.provides)
+    )
+    return tuple(texts), (*made, *provided)
 
 
 def _relation(name: str) -> str:

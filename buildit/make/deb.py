@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import Budget, parents
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
@@ -30,7 +30,7 @@ from buildit.model.globs import glob_of, path_matcher
 from buildit.model.plan import DebRef, Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
-from buildit.plan.deb import deb_task
+from buildit.plan.closure import deb_task
 from buildit.plan.identity import RuleInput, Rules, left_out
 from buildit.store.cas import Store
 

@@ -233,9 +233,8 @@ class _Reading:
                 yield WantedPatch(written, place.file, str(place), spec)
 
     def wanted(self) -> Iterator[WantedPackage]:
-        depends = self.recipe.depends
         for role in ("build", "link", "run"):
-            for number, item in enumerate(getattr(depends, role)):
+            for number, item in enumerate(getattr(self.recipe.depends, role)):
                 path = ("depends", role, number)
                 if isinstance(item, str):
                     yield wanted_package(role, item, self.place(*path))

@@ -2,6 +2,10 @@
 
 A build's sysroot holds the transitive closure of its link dependencies (runtime and dev outputs:
 headers include headers, and the linker follows NEEDED) and of its tools (runtime outputs).
+
+And back: the runtime closure, which outputs an image needs so that its files find all that they
+load. Followed are the providers that each build really saw (recorded with the output), declared
+`run` dependencies, and what a .deb only loads with dlopen as the toolchain declares it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolc
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
-from buildit.plan.deb import deb_task, needed
+from buildit.plan.closure import deb_task, needed
 from buildit.plan.debian_source import PinnedDebianSource, WantedDebianSource, source_task
 from buildit.plan.evaluate import Evaluated, WantedPackage, about_of, refs_of
 from buildit.plan.resolve import Selection
@@ -179,8 +183,7 @@ class _Graph:
             if role == "build":
                 further += [need.key for need in self.nodes[key].run_needs()]
             for one in further:
-                own = self.nodes[one].inputs.debs[:1]
-                if one not in seen and self.inside.isdisjoint(own):
+                if one not in seen and self.inside.isdisjoint(self.nodes[one].inputs.debs[:1]):
                     seen[one] = None
                     queue.append(one)
         return tuple(seen)
@@ -227,7 +230,7 @@ def _node(
     package, recipe = evaluated.package, evaluated.package.recipe
     toolchain = graph.pinned.toolchains[recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
-    canonical = [digest for digest, _ in gathered.patches]
+    canonical = (digest for digest, _ in gathered.patches)
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
     sources = [one.spec for one in evaluated.sources]
     keys = gathered.keys or ((),) * len(sources)
