@@ -53,14 +53,14 @@ def deb_task(
         record=record,
         platform=toolchain.platform,
         inputs=plan.Inputs(debs=group),
-        outputs={RUNTIME: RunTime(tuple(needed(identity.build_key(one)) for one in run))},
+        outputs={RUNTIME: RunTime(tuple(by_depends(identity.build_key(one)) for one in run))},
         about=plan.About(origin=deb.path),
         subject=deb.digest,
         partial=bool(without),
     )
 
 
-def needed(key: BuildKey) -> RunNeed:
+def by_depends(key: BuildKey) -> RunNeed:
     """What an output needs by its Depends."""
     return RunNeed(key, RUNTIME, "Depends")
 

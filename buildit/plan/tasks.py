@@ -22,7 +22,7 @@ from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolc
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
-from buildit.plan.closure import deb_task, needed
+from buildit.plan.closure import by_depends, deb_task
 from buildit.plan.debian_source import PinnedDebianSource, WantedDebianSource, source_task
 from buildit.plan.evaluate import Evaluated, WantedPackage, about_of, refs_of
 from buildit.plan.resolve import Selection
@@ -153,7 +153,7 @@ class _Graph:
                 keys += self.add_debs(inside, toolchain, ())
                 node = self.nodes[node.key]
                 others = (key for key in keys if self.nodes[key].subject != node.subject)
-                needs = dict.fromkeys((*node.run_needs(), *map(needed, others)))
+                needs = dict.fromkeys((*node.run_needs(), *map(by_depends, others)))
                 self.nodes[node.key] = replace(node, outputs={RUNTIME: RunTime(tuple(needs))})
         return keys
 
@@ -170,7 +170,8 @@ class _Graph:
         inside = [deb for deb in every if deb not in keys]
         keys |= dict(zip(inside, self.add_debs(inside, toolchain, ()), strict=True))
         return {
-            name: RunTime(tuple(needed(keys[deb]) for deb in debs)) for name, debs in wanted.items()
+            name: RunTime(tuple(by_depends(keys[deb]) for deb in debs))
+            for name, debs in wanted.items()
         }
 
     def reach(self, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
