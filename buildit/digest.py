@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, NewType
 
@@ -38,7 +37,7 @@ def digest_bytes(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
-def digest_stream(stream: BinaryIO | RawIOBase) -> Digest:
+def digest_stream(stream: BinaryIO) -> Digest:
     running = hashlib.sha256()
     while chunk := stream.read(CHUNK):
         running.update(chunk)

@@ -33,11 +33,12 @@ _VERBS = {
     for module, verbs in {
         "binhosts": "pages trust",
         "containers": "build push",
-        "machine": "doctor store verify",
+        "machine": "doctor store",
         "planned": "lock plan why",
         "recipes": "digest explain use",
         "schema": "schema",
         "show": "log shell show",
+        "verify": "verify",
     }.items()
     for verb in verbs.split()
 }

@@ -29,11 +29,19 @@ from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import size
-from buildit.store import names
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
 from buildit.store.disk import key_directory
-from buildit.store.names import SHORTEST_PREFIX, FailedBuild, NameEntry
+from buildit.store.names import (
+    SHORTEST_PREFIX,
+    FailedBuild,
+    NameEntry,
+    changed_at,
+    failures,
+    find,
+    find_failure,
+    named,
+)
 
 if TYPE_CHECKING:
     from buildit.make.build_directory import KeptJail
@@ -56,19 +64,19 @@ def find_key(store: Store, text: str) -> BuildKey:
     """
     beside = Path(text).parent.name
     if is_hex64(beside) and Path(text).is_file():
-        return names.find(store, beside)
+        return find(store, beside)
     if _KEY.fullmatch(text):
-        return names.find(store, text)
+        return find(store, text)
     builds: list[tuple[NameEntry | FailedBuild, Path]] = [
-        *((one, key_directory(store.root, one.key)) for one in names.named(store)),
-        *((one, one.log) for one in names.failures(store)),
+        *((one, key_directory(store.root, one.key)) for one in named(store)),
+        *((one, one.log) for one in failures(store)),
     ]
     fitting = [pair for pair in builds if text in spellings(pair[0].name, pair[0].version)]
-    called = sorted({one.name for one, _ in fitting})
-    if len(called) == 1:
-        return max((names.changed_at(path), one.key) for one, path in fitting)[1]
-    if called:
-        hint = f"say which: {', '.join(called)}"
+    names = sorted({one.name for one, _ in fitting})
+    if len(names) == 1:
+        return max((changed_at(path), one.key) for one, path in fitting)[1]
+    if names:
+        hint = f"say which: {', '.join(names)}"
         raise UsageError("packages of several categories are called so", place=text, hint=hint)
     hint = "see `buildit store list`"
     raise UsageError("no build in the store has this name or key", place=text, hint=hint)
@@ -81,8 +89,8 @@ def _failure_of(store: Store, text: str | None) -> FailedBuild | None:
         UsageError: nothing is called so, or nothing has failed.
     """
     if text is not None:
-        return names.find_failure(store, find_key(store, text))
-    found = names.failures(store)
+        return find_failure(store, find_key(store, text))
+    found = failures(store)
     if not found:
         hint = "name a build: see `buildit store list`"
         raise UsageError("no failed build is remembered", hint=hint)
@@ -99,7 +107,7 @@ def _found_build(store: Store, text: str) -> Found:
     found = examine(store, key)
     if isinstance(found, Found):
         return found
-    failure = names.find_failure(store, key)
+    failure = find_failure(store, key)
     if failure is not None:
         hint = f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`"
         raise UsageError(f"the build failed: {failure.message}", place=text, hint=hint)
@@ -280,7 +288,8 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
 def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
     """What a person who enters should know: where it failed, and what ran there."""
     yield failure.message
-    yield f"sources: /build/src  installed: /build/out  inputs: /input  (kept in {failure.work})"
+    installed = "installed: /build/out  " if kept.jail.cwd == "/build/src" else ""
+    yield f"sources: {kept.jail.cwd}  {installed}inputs: /input  (kept in {failure.work})"
     argv = kept.commands.get(failure.phase)
     if argv is None:
         return

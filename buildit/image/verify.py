@@ -93,7 +93,8 @@ def _reading(path: Path) -> Reading:
         return read_directory(path)
     except OSError as error:
         hint = "name an .aci file, an OCI layout or an unpacked directory"
-        raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
+        said = f"cannot be read: {error.strerror}"
+        raise UsageError(said, place=str(path), hint=hint) from error
     except BuilditError as error:
         return Reading("directory", "", None, (error.message,))
 

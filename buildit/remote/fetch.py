@@ -22,7 +22,14 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from buildit.archive.streams import run_all
 from buildit.digest import CHUNK, Digest
-from buildit.errors import FetchError, IntegrityError, Interrupted, RecipeError, StoreError
+from buildit.errors import (
+    BuilditError,
+    FetchError,
+    IntegrityError,
+    Interrupted,
+    RecipeError,
+    StoreError,
+)
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.remote import transport
 from buildit.remote.transport import LocationError, Response, Transport
@@ -173,11 +180,13 @@ class Partial:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._stream: BinaryIO = open(fd, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
-        self._hash, self.size = hashlib.sha256(), 0
+        self._hash = hashlib.sha256()
+        self.size = 0
 
     def rehash(self) -> int:
         """Hash what is there from byte 0; the number of bytes."""
-        self._hash, self.size = hashlib.sha256(), 0
+        self._hash = hashlib.sha256()
+        self.size = 0
         self._stream.seek(0)
         while chunk := self._stream.read(CHUNK):
             self._hash.update(chunk)
@@ -216,7 +225,8 @@ class Partial:
         fresh = _locked(self.path, os.O_CREAT | os.O_EXCL, replace=True)
         self._stream.close()
         self._stream = open(fresh, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
-        self._hash, self.size = hashlib.sha256(), 0
+        self._hash = hashlib.sha256()
+        self.size = 0
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -464,7 +474,7 @@ def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
     return reason
 
 
-def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> FetchError | IntegrityError:
+def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> BuilditError:
     details = tuple(f"{location}: {one.reason}" for location, one in failures.items())
     if not failures:
         return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")

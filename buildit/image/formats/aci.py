@@ -210,7 +210,8 @@ def _write(
     """
     with fresh.open("xb") as file:
         stored = _Hashing(file, hashlib.sha256())
-        with nullcontext(stored) if ACI.codec(image) == "none" else GzipWriter(stored) as packed:
+        plainly = ACI.codec(image) == "none"
+        with nullcontext(stored) if plainly else GzipWriter(stored) as packed:
             plain = _Hashing(packed, hashlib.sha512())
             tar = TarWriter(plain)
             content = canonical(manifest)

@@ -222,7 +222,8 @@ def emit_all(
             check_tree(start.program, start.directories, tree.find, image.place)
             target = output / output_name(image)
             fresh = together.enter_context(replacing_output(target))
-            emissions.append(replace(form.write(image, document, tree, blob, fresh), path=target))
+            written = form.write(image, document, tree, blob, fresh)
+            emissions.append(replace(written, path=target))
     return tuple(emissions)
 
 

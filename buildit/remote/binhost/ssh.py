@@ -291,15 +291,21 @@ class SshRemote(ReadOnly):
         except StatusError as error:
             raise _failed(self.account, error) from error
         except LocationError as error:
-            again = "when it answers, push again: what is there already is not sent again"
-            reason, hint = f"publishing failed: {error.reason}", error.hint or again
-            raise FetchError(reason, place=error.place, hint=hint) from error
+            raise FetchError(
+                f"publishing failed: {error.reason}",
+                place=error.place,
+                hint=error.hint
+                or "when it answers, push again: what is there already is not sent again",
+            ) from error
 
 
 def _failed(account: Ssh, error: StatusError) -> FetchError:
-    own = "on the server, let the account own that directory and all that is in it"
-    hint = f"{own}; look at its quota too"
-    return FetchError(f"the server refuses: {error.text}", place=str(account), hint=hint)
+    return FetchError(
+        f"the server refuses: {error.text}",
+        place=str(account),
+        hint="on the server, let the account own that directory and all that is in it; "
+        "look at its quota too",
+    )
 
 
 def _beside(one: SignedStatement, path: str) -> list[_File]:

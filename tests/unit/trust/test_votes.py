@@ -45,20 +45,22 @@ def test_the_first_rule_that_fits_holds(name: str, need: int) -> None:
 
 
 def test_one_is_enough_where_no_rule_says_more() -> None:
-    assert decide(vote("alice", name="app/x"), (), RULES) == ()
+    found = decide(vote("alice", name="app/x"), (), RULES)
+    assert (found.accepted, found.agree, found.reasons) == (True, ("alice",), ())
 
 
 def test_two_must_say_the_same() -> None:
     alone = decide(vote("alice"), (), RULES)
-    assert alone[0] == (
+    assert not alone.accepted
+    assert alone.reasons[0] == (
         "the policy wants 2 independent builders for dev-libs/pcre2 (rule 'dev-libs/*')"
     )
-    assert "1 said so: alice" in alone
-    assert not decide(vote("alice"), (vote("bob"),), RULES)
+    assert "1 said so: alice" in alone.reasons
+    assert decide(vote("alice"), (vote("bob"),), RULES).accepted
 
 
 def test_one_s_own_build_counts() -> None:
-    assert not decide(vote("alice"), (vote(SELF),), RULES)
+    assert decide(vote("alice"), (vote(SELF),), RULES).accepted
 
 
 @pytest.mark.parametrize(
@@ -72,31 +74,32 @@ def test_one_s_own_build_counts() -> None:
     ids=["the same person", "other bytes", "another key", "only repeats"],
 )
 def test_who_is_no_second_builder(second: Vote) -> None:
-    assert decide(vote("alice"), (second,), RULES)
+    assert not decide(vote("alice"), (second,), RULES).accepted
 
 
 def test_who_only_repeats_is_believed_where_one_is_enough() -> None:
     repeated = replace(artifact(name="app/x"), restated=OTHER_KEY)
-    assert not decide(Vote("alice", "k", repeated), (), RULES)
+    assert decide(Vote("alice", "k", repeated), (), RULES).accepted
     repeated = replace(artifact(), restated=OTHER_KEY)
     found = decide(Vote("alice", "k", repeated), (vote("bob"),), RULES)
-    assert "alice only repeats another build, which is no vote" in found
-    assert not decide(Vote("alice", "k", repeated), (vote("bob"), vote("carol")), RULES)
+    assert not found.accepted
+    assert "alice only repeats another build, which is no vote" in found.reasons
+    assert decide(Vote("alice", "k", repeated), (vote("bob"), vote("carol")), RULES).accepted
 
 
 def test_contradiction_is_named_and_does_not_veto() -> None:
     others = (vote("mallory", diff_id="b"), vote("bob"))
-    assert not decide(vote("alice"), others, RULES)
-    (*_, said) = decide(vote("alice"), others[:1], RULES)
-    assert said == "other bytes were built by: mallory"
+    found = decide(vote("alice"), others, RULES)
+    assert found.accepted
+    assert found.contradict == ("mallory",)
     found = decide(vote("mallory", diff_id="b"), (vote("alice"), vote("bob")), RULES)
-    assert "other bytes were built by: alice, bob" in found
+    assert not found.accepted
+    assert "other bytes were built by: alice, bob" in found.reasons
 
 
 def test_other_dependencies_are_no_contradiction() -> None:
     elsewhere = replace(artifact("b"), resolved={LIBRARY: {RUNTIME: Digest("8" * 64)}})
-    reasons = decide(vote("alice"), (Vote("bob", "k", elsewhere),), RULES)
-    assert not any("other bytes" in reason for reason in reasons)
+    assert decide(vote("alice"), (Vote("bob", "k", elsewhere),), RULES).contradict == ()
 
 
 def counted(*lines: str) -> int:
