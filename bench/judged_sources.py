@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
-from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import OLDEST, SETTLED, unpack_source
 from buildit.debian.apt import paragraphs, read_sources
 from buildit.digest import digest_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, NewType
 
@@ -37,7 +38,7 @@ def digest_bytes(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
-def digest_stream(stream: BinaryIO) -> Digest:
+def digest_stream(stream: BinaryIO | RawIOBase) -> Digest:
     running = hashlib.sha256()
     while chunk := stream.read(CHUNK):
         running.update(chunk)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from buildit.archive.tar.admit import path_bytes, shown
+from buildit.archive.admit import path_bytes, shown
 from buildit.errors import IntegrityError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -258,7 +258,8 @@ def _walked(held: int, path: bytes, flags: int, whole: str) -> int:
             if error.errno == errno.ENAMETOOLONG:
                 raise _unsafe(whole[:80], "it is longer than the system allows") from error
             # with O_DIRECTORY a link is "not a directory"
-            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(held, part):
+            refused = error.errno in (errno.ELOOP, errno.ENOTDIR)
+            if refused and stat.S_ISLNK(os.lstat(part, dir_fd=held).st_mode):
                 raise _unsafe(whole, "it goes through a symbolic link") from error
             raise
         finally:
@@ -266,10 +267,6 @@ def _walked(held: int, path: bytes, flags: int, whole: str) -> int:
                 os.close(held)
         held = deeper
     return held
-
-
-def _is_link(directory: int, name: bytes) -> bool:
-    return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
 
 
 def _checked(path: str) -> bytes:
@@ -280,7 +277,5 @@ def _checked(path: str) -> bytes:
 
 
 def _unsafe(path: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        f"refusing to use the path {shown(path)!r}: {reason}",
-        hint="nothing outside the tree was touched; check what put this path there",
-    )
+    hint = "nothing outside the tree was touched; check what put this path there"
+    return IntegrityError(f"refusing to use the path {shown(path)!r}: {reason}", hint=hint)

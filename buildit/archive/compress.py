@@ -34,8 +34,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
+from buildit.archive.admit import Budget, Remark, over, refused
 from buildit.archive.streams import Prefixed, Readable, Writable, read_up_to, submit, write_all
-from buildit.archive.tar.admit import Budget, Remark, over, refused
 from buildit.digest import CHUNK, Digest, digest_file, digest_stream
 from buildit.errors import IntegrityError
 
@@ -376,11 +376,9 @@ def confirm(path: Path, diff_id: Digest) -> tuple[Digest, int]:
     with path.open("rb") as stream, decompressed(stream, TRUSTED, f"layer {diff_id}") as reader:
         plain = digest_stream(reader)
     if plain != diff_id:
-        raise IntegrityError(
-            f"a compressed layer came back as other bytes, sha256 {plain[:12]}…",
-            place=f"layer {diff_id}",
-            hint="run `buildit store verify`; if the store is sound, suspect this machine's memory",
-        )
+        what = f"a compressed layer came back as other bytes, sha256 {plain[:12]}…"
+        hint = "run `buildit store verify`; if the store is sound, suspect this machine's memory"
+        raise IntegrityError(what, place=f"layer {diff_id}", hint=hint)
     return digest_file(path), path.stat().st_size
 
 
@@ -393,9 +391,8 @@ def _zstd_writer(stream: BinaryIO) -> BinaryIO:
         zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
     }
-    return zstd.ZstdFile(  # type: ignore[no-any-return, unused-ignore]
-        stream, "wb", options=options
-    )
+    writer: BinaryIO = zstd.ZstdFile(stream, "wb", options=options)
+    return writer
 
 
 LEVEL = 5

@@ -13,7 +13,7 @@ from functools import cache
 from operator import ge
 from typing import Any, TypeVar
 
-from buildit.archive.tar.admit import member_path, path_bytes
+from buildit.archive.admit import member_path, path_bytes
 from buildit.digest import Digest, canonical, digest_bytes, is_hex64
 from buildit.errors import IntegrityError
 from buildit.model.tree import MOST_LINKS, Entry, Kind, sort_key
@@ -50,10 +50,8 @@ def parse_contents(data: bytes) -> tuple[Entry, ...]:
         if len(value) != 2 or canonical(value) != data:
             raise ValueError("it is not in canonical form")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(
-            f"a listing of contents is damaged: {error}",
-            hint="run `buildit store verify`; it sets damaged objects aside",
-        ) from error
+        hint = "run `buildit store verify`; it sets damaged objects aside"
+        raise IntegrityError(f"a listing of contents is damaged: {error}", hint=hint) from error
     return entries
 
 

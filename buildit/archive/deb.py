@@ -11,19 +11,19 @@ The outer form of a .deb: an `ar` archive, read strictly. Source: deb(5), ar(5).
 
 from __future__ import annotations
 
-import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import BinaryIO
 
+from buildit.archive.admit import Budget, parent, refused, shown
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import TOPS, merged_path
 from buildit.archive.streams import Readable, Window, read_up_to
-from buildit.archive.tar.admit import Budget, refused, shown
 from buildit.archive.tar.read import read_tar
-from buildit.digest import CHUNK
+from buildit.digest import Digest, digest_stream
 from buildit.model.tree import Entry, Kind
 
 _CODEC = re.compile(r"\.(gz|xz|zst|bz2)$")
@@ -80,7 +80,7 @@ def read_deb(
             if earlier is None:
                 continue
             # Policy forbids such packages (Debian Policy 10.1): a second pass is a fine price
-            if content is None or _digest_of(deb, budget, name, earlier) != _sha256(content):
+            if content is None or _digest_of(deb, budget, name, earlier) != digest_stream(content):
                 reason = f"it and {shown(earlier)!r} are two files that meet in /usr"
                 raise refused(name, entry.path, reason, "take another version of the package")
 
@@ -110,24 +110,17 @@ def _part(
         raise refused(name, None, f"it is truncated: {wanted[0]} is missing")
 
 
-def _digest_of(deb: BinaryIO, budget: Budget, name: str, path: str) -> bytes | None:
+def _digest_of(deb: BinaryIO, budget: Budget, name: str, path: str) -> Digest | None:
     """The digest of one file of the package, whose stream is left where it is."""
     position = deb.tell()
     deb.seek(0)
     try:
         for entry, content in _part(deb, "data.tar", budget, name):
             if entry.path == path and entry.kind is Kind.FILE and content is not None:
-                return _sha256(content)
+                return digest_stream(content)
     finally:
         deb.seek(position)
     return None
-
-
-def _sha256(content: Window) -> bytes:
-    sha = hashlib.sha256()
-    while part := content.read(CHUNK):
-        sha.update(part)
-    return sha.digest()
 
 
 def read_ar(stream: Readable, name: str) -> Iterator[tuple[str, Window]]:
@@ -164,7 +157,8 @@ def merged_text(path: str, text: str) -> str:
     new = merged_path(old)
     if merged_path(path) == path and new == old:
         return text
-    return _relative(merged_path(path), new)
+    above = posixpath.relpath(f"/{parent(new)}", f"/{parent(merged_path(path))}")
+    return posixpath.normpath(f"{above}/{posixpath.basename(new)}")
 
 
 class _Merge:
@@ -188,10 +182,11 @@ class _Merge:
                 raise refused(self._name, path, reason)
             return None
         moved = _moved(entry)
-        if moved.kind is Kind.SYMLINK and _leads_to_itself(moved):
+        target = moved.target
+        if moved.kind is Kind.SYMLINK:
+            target = merged_path(_resolved(moved.path, target))
+        if target == moved.path:
             return None  # `lib/x -> /usr/lib/x` beside the file: one name now
-        if moved.kind is Kind.HARDLINK and moved.target == moved.path:
-            return None
         before = self._seen.setdefault(moved.path, moved)
         if before is moved:
             self._sources[moved.path] = path
@@ -219,26 +214,6 @@ def _moved(entry: Entry) -> Entry:
             return entry if path == entry.path else replace(entry, path=path)
 
 
-def _leads_to_itself(link: Entry) -> bool:
-    return merged_path(_resolved(link.path, link.target)) == link.path
-
-
 def _resolved(path: str, text: str) -> str:
     """Where a link's text leads by names alone, as in a chroot: `..` of the root is the root."""
-    parts = [] if text.startswith("/") else path.split("/")[:-1]
-    for part in text.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
-
-
-def _relative(path: str, target: str) -> str:
-    above, wanted = path.split("/")[:-1], target.split("/")
-    if not target:
-        return "/".join([".."] * len(above)) or "."
-    shared = 0
-    while shared < min(len(above), len(wanted) - 1) and above[shared] == wanted[shared]:
-        shared += 1
-    return "/".join([".."] * (len(above) - shared) + wanted[shared:])
+    return posixpath.normpath(posixpath.join("/", parent(path), text)).lstrip("/")

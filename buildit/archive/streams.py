@@ -16,7 +16,7 @@ from functools import partial
 from threading import Event, Lock
 from typing import Protocol, TypeVar
 
-from buildit.archive.tar.admit import refused
+from buildit.archive.admit import refused
 from buildit.digest import CHUNK, Digest
 from buildit.errors import Interrupted
 

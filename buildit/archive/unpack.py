@@ -15,16 +15,16 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from buildit.archive.admit import LARGER, OURS, REPACK, Budget, Remark, parent, refused, shown
 from buildit.archive.beneath import Root
 from buildit.archive.compress import AS_IT_IS, codec, decompressed
 from buildit.archive.contents import way
 from buildit.archive.streams import Prefixed, Readable, read_up_to
-from buildit.archive.tar.admit import LARGER, OURS, REPACK, Budget, Remark, parent, refused, shown
 from buildit.archive.tar.read import has_good_sum, read_tar
 from buildit.archive.tar.write import BLOCK
 from buildit.archive.zipread import is_zip, read_zip
@@ -213,12 +213,10 @@ class Writer:
         self._directories[path] = (0o755, self._unsaid)
 
     def _broken(self, path: str, error: OSError) -> BuilditError:
-        hint = "free some space, then run again" if error.errno == errno.ENOSPC else None
-        return StoreError(
-            f"cannot write {shown(path)!r}: {error.strerror}",
-            place=self.name,
-            hint=hint or "check the disk and its permissions, then run again",
-        )
+        full = error.errno == errno.ENOSPC
+        way = "free some space" if full else "check the disk and its permissions"
+        message = f"cannot write {shown(path)!r}: {error.strerror}"
+        return StoreError(message, place=self.name, hint=f"{way}, then run again")
 
 
 UNPACKER = "1"
@@ -278,10 +276,11 @@ def unpack_source(
     most = min(budget.entries, MANY + archive.stat().st_size // ENTRY)
     try:
         with archive.open("rb") as stream:
-            opened = open_members(stream, replace(budget, entries=most), place, remarks.add, single)
-            newest = _write(
-                opened, Writer(into, owner, place, remarks.add, OLDEST), strip, exclude, remarks
-            )
+            limits = replace(budget, entries=most)
+            kind, members = open_members(stream, limits, place, remarks.add, single)
+            strip = 0 if kind.startswith("file") else strip
+            writer = Writer(into, owner, place, remarks.add, OLDEST)
+            newest = _write(members, writer, strip, exclude, remarks)
     except BuilditError as error:
         if error.hint in (REPACK, LARGER):
             error.hint = _way(error)
@@ -317,8 +316,8 @@ def place_source(
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What a source holds: `kind` as `Opened` has it, `top` the directory that all members lie in
-    ("" where there is none), `newest` as SOURCE_DATE_EPOCH counts it."""
+    """What a source holds: `kind` as `open_members` has it, `top` the directory that all members
+    lie in ("" where there is none), `newest` as SOURCE_DATE_EPOCH counts it."""
 
     kind: str
     members: int
@@ -338,8 +337,8 @@ def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) ->
     tops: set[str] = set()
     members, newest = 0, OLDEST
     with archive.open("rb") as stream:
-        opened = open_members(stream, budget, place, remarks.add, single)
-        for entry, content in opened.members:
+        kind, opened = open_members(stream, budget, place, remarks.add, single)
+        for entry, content in opened:
             members += 1
             newest = max(newest, told_time(entry.mtime))
             first, below, _ = entry.path.partition("/")
@@ -347,43 +346,33 @@ def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) ->
             while content is not None and content.read(CHUNK):
                 pass
     top = tops.pop() if len(tops) == 1 else ""
-    return Inspected(opened.kind, members, top, newest, remarks.lines())
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a source turned out to be: `kind` is `tar`, `zip` or `file`; a file is its one member,
-    and not stripped."""
-
-    kind: str
-    members: Iterable[tuple[Entry, Readable | None]]
+    return Inspected(kind, members, top, newest, remarks.lines())
 
 
 def open_members(
     stream: BinaryIO, budget: Budget, place: str, remark: Callable[[str], None], single: str
-) -> Opened:
-    """The members of a source, told apart by its bytes.
+) -> tuple[str, Members]:
+    """What a source is, told apart by its bytes, and its members: `tar`, `zip` or `file`, which is
+    its own one member, and not stripped; `tar, gzip` where it is compressed.
 
     Raises (also while reading): as `unpack_source`.
     """
     magic = stream.read(_MAGIC)
     stream.seek(0)
     if is_zip(stream):
-        return Opened("zip", _scripts(read_zip(stream, budget, place, remark)))
+        return "zip", _scripts(read_zip(stream, budget, place, remark))
     how = codec(magic)
     plain = decompressed(stream, budget, place, remark)
     head = read_up_to(plain, BLOCK)
     whole = Prefixed(head, plain)
     if not single or (len(head) == BLOCK and has_good_sum(head)):
-        return Opened(f"tar, {how}" if how else "tar", read_tar(whole, budget, place, remark))
+        return f"tar, {how}" if how else "tar", read_tar(whole, budget, place, remark)
     name = without_codec(single) if how else single
     entry = Entry(name, Kind.FILE, 0o644, OLDEST)
-    return Opened(f"file, {how}" if how else "file", ((entry, whole),))
+    return f"file, {how}" if how else "file", ((entry, whole),)
 
 
-def _scripts(
-    members: Iterator[tuple[Entry, Readable | None]],
-) -> Iterator[tuple[Entry, Readable | None]]:
+def _scripts(members: Members) -> Members:
     """Files of a zip that has no modes run where they begin as a script does.
 
     A packer on Windows has no other way to say it, and `./configure` is to run.
@@ -398,16 +387,16 @@ def _scripts(
 
 
 def _write(
-    opened: Opened, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
+    members: Members, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
 ) -> int:
     """Write all members; their newest time, with those that strip drops."""
     left_out = {glob: path_matcher(glob) for glob in exclude}
     matched: set[str] = set()
-    top = Top(0 if opened.kind.startswith("file") else strip, writer.name)
+    top = Top(strip, writer.name)
     newest = OLDEST
     absent: set[str] = set()
     links: dict[str, Entry] = {}
-    for member, content in opened.members:
+    for member, content in members:
         if names := [glob for glob, matches in left_out.items() if matches(member.path)]:
             matched.update(names)
             absent.add(member.path)
@@ -430,9 +419,8 @@ def _write(
             remarks.add(f"exclude: {glob!r} names no member (paths are the archive's, unstripped)")
     for path, link in links.items():
         if way(path, links.get).escapes:
-            remarks.add(
-                f"link {shown(path)!r} leads to {shown(link.target)!r}, out of the source: kept"
-            )
+            leads = f"link {shown(path)!r} leads to {shown(link.target)!r}"
+            remarks.add(f"{leads}, out of the source: kept")
     writer.finish()
     return newest
 
@@ -509,11 +497,9 @@ class _Remarks:
         self._more = 0
 
     def add(self, text: str) -> None:
-        if text in self._said:
-            return
         if len(self._said) < _MOST_REMARKS:
             self._said[text] = None
-        else:
+        elif text not in self._said:
             self._more += 1
 
     def lines(self) -> tuple[str, ...]:

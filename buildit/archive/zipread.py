@@ -17,17 +17,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, BinaryIO
 
+from buildit.archive.admit import Budget, Gate, Remark, link_text, member_path, over, refused, shown
 from buildit.archive.streams import Window
-from buildit.archive.tar.admit import (
-    Budget,
-    Gate,
-    Remark,
-    link_text,
-    member_path,
-    over,
-    refused,
-    shown,
-)
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -104,7 +95,8 @@ def _read(
     archive: zipfile.ZipFile, budget: Budget, name: str, remark: Remark
 ) -> Iterator[tuple[Entry, Window | None]]:
     gate = Gate(budget, name, remark)
-    unknown = 0 if not any(map(_mode, archive.infolist())) else 0o644
+    modes = [_attributes(member) & 0o7777 for member in archive.infolist()]
+    unknown = 0o644 if any(modes) else 0
     total = packed = 0
     for member in archive.infolist():
         total += member.file_size
@@ -149,23 +141,18 @@ def _entry(
             raise ValueError("it replaces the root of the tree")
         if kind is Kind.DIRECTORY and member.file_size:
             raise ValueError("it is a directory and yet has content")
-        target = ""
-        if kind is Kind.SYMLINK:
-            target = link_text(content.read(budget.path_bytes + 1))
+        symlink = kind is Kind.SYMLINK
+        target = link_text(content.read(budget.path_bytes + 1)) if symlink else ""
         mtime = _mtime(member)
     except ValueError as error:
         raise refused(name, member.orig_filename, str(error)) from error
-    default = 0o755 if kind is Kind.DIRECTORY else unknown
+    mode = _attributes(member) & 0o7777 or (0o755 if kind is Kind.DIRECTORY else unknown)
     size = member.file_size if kind is Kind.FILE else 0
-    return Entry(path, kind, _mode(member) or default, mtime, size=size, target=target)
-
-
-def _mode(member: zipfile.ZipInfo) -> int:
-    """The Unix permissions of a member, 0 where it has none."""
-    return _attributes(member) & 0o7777
+    return Entry(path, kind, mode, mtime, size=size, target=target)
 
 
 def _attributes(member: zipfile.ZipInfo) -> int:
+    """The Unix type and permissions of a member, 0 where it has none."""
     return member.external_attr >> 16 if member.create_system in (_UNIX, _DARWIN) else 0
 
 

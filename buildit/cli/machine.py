@@ -1,4 +1,5 @@
-"""`doctor` and `store`: whether this machine can build, and what its store holds."""
+"""`doctor`, `store` and `verify`: whether this machine can build, what its store holds, and whether
+images hold the same tree."""
 
 from __future__ import annotations
 
@@ -11,10 +12,13 @@ from typing import Any
 
 import click
 
-from buildit.cli.options import JSON, own_store
+from buildit.cli.options import JSON, PATH, own_store, told_of
 from buildit.cli.screen import columns, give, printable
-from buildit.digest import key_uuid
+from buildit.codec import to_plain
+from buildit.commands.statement import kept_statement
 from buildit.errors import BuildError, BuilditError, IntegrityError
+from buildit.image.verify import Report
+from buildit.image.verify import verify as compare
 from buildit.model.words import counted, size
 from buildit.recipe.config import load_config
 from buildit.sandbox.probe import Level, Probed, probe
@@ -75,14 +79,7 @@ def _listing(store: Store) -> list[dict[str, Any]]:
         found.append((entry, _WHOLE if artifact else "not whole", bytes_))
     found += [(one, "failed", 0) for one in failures(store)]
     rows = [
-        {
-            "name": one.name,
-            "version": one.version,
-            "key": one.key,
-            "uuid": key_uuid(one.key),
-            "state": state,
-            "size": bytes_,
-        }
+        {**told_of(one.name, one.version, one.key, state), "size": bytes_}
         for one, state, bytes_ in found
     ]
     return sorted(rows, key=lambda row: (row["name"], row["version"], row["key"]))
@@ -99,8 +96,7 @@ def _listing_lines(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 def _verified_lines(found: StoreCheck) -> tuple[str, ...]:
     rows = [(fault.remedy.value, fault.path, fault.reason) for fault in found.faults]
     blobs, statements = counted(found.blobs, "blob"), counted(found.statements, "statement")
-    read = f"{blobs} ({size(found.size)}) and {statements} read"
-    return (*columns(rows), read)
+    return (*columns(rows), f"{blobs} ({size(found.size)}) and {statements} read")
 
 
 def _garbage_lines(found: Garbage, *, dry_run: bool) -> tuple[str, ...]:
@@ -156,3 +152,49 @@ def _gc(dry_run: bool, as_json: bool) -> None:
     with own_store() as (opened, _):
         found = garbage(opened) if dry_run else collect(opened, waiting=waiting)
     give(found, partial(_garbage_lines, dry_run=dry_run), as_json=as_json)
+
+
+def report_lines(found: Report) -> tuple[str, ...]:
+    """A row for each image, its problems below the table; equal trees are said to be so."""
+    rows = [("image", "format", "entries", "tree")]
+    for image in found.images:
+        tree = f"sha256:{image.root}" if image.root else "unreadable"
+        rows.append((str(image.path), image.format, str(image.entries), tree))
+    problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
+    same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
+    return (*columns(rows), *map(printable, problems), *same)
+
+
+def report_plain(found: Report) -> dict[str, object]:
+    images = [{**to_plain(one), "statement": kept_statement(one.path)} for one in found.images]
+    return {"passed": found.passed(), "images": images, "differences": found.differences}
+
+
+def raise_for_report(found: Report) -> None:
+    """Fail where an image is not valid or the trees differ.
+
+    Raises:
+        IntegrityError: so it is; the details are the differences.
+    """
+    if found.passed():
+        return
+    if found.differences:
+        told = f"the images hold different trees: {len(found.differences)} differences"
+        hint, first = "each line says how the other image differs from this one", found.images[0]
+        raise IntegrityError(told, place=str(first.path), hint=hint, details=found.differences)
+    count = counted(sum(len(image.problems) for image in found.images), "problem")
+    hint = "build them again: what they are made from is in the store"
+    raise IntegrityError(f"not all images are what they should be: {count}", hint=hint)
+
+
+@click.command("verify", short_help="Read images, and prove that they hold the same tree.")
+@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1)
+@JSON
+def verify_verb(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Read images to their last byte, and prove that all of them hold the same tree.
+
+    A PATH is an .aci file, an OCI layout, or an unpacked directory.
+    """
+    found = compare(paths)
+    give(found, report_lines, report_plain, as_json=as_json)
+    raise_for_report(found)

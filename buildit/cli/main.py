@@ -33,12 +33,11 @@ _VERBS = {
     for module, verbs in {
         "binhosts": "pages trust",
         "containers": "build push",
-        "machine": "doctor store",
+        "machine": "doctor store verify",
         "planned": "lock plan why",
         "recipes": "digest explain use",
         "schema": "schema",
         "show": "log shell show",
-        "verify": "verify",
     }.items()
     for verb in verbs.split()
 }

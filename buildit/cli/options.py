@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from buildit.cli.screen import PlainScreen, on_screen
+from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, silent
 from buildit.model.words import guess
@@ -132,6 +133,11 @@ def own_store(report: Reporter = silent) -> Iterator[tuple[Store, Config]]:
         report(Notice(remark, warning=True))
     with Store.open(settings.store) as store:
         yield store, settings
+
+
+def told_of(name: str, version: str, key: BuildKey, state: str) -> dict[str, Any]:
+    """A build as JSON data: what it is, and where or how it is."""
+    return {"name": name, "version": version, "key": key, "uuid": key_uuid(key), "state": state}
 
 
 def spellings(name: str, version: str) -> tuple[str, ...]:

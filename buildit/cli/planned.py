@@ -9,20 +9,11 @@ from pathlib import Path
 
 import click
 
-from buildit.cli.options import (
-    DIR,
-    DISCOVER,
-    LOCKED,
-    OFFLINE,
-    USE,
-    Requested,
-    of_container,
-    spellings,
-    unknown_package,
-)
+from buildit.cli import options
+from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, USE, Requested
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
-from buildit.commands.forecast import Forecast, State, forecast
+from buildit.commands.realise import Forecast, State, forecast
 from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of, with_synced
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
@@ -92,8 +83,7 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
 
 
 def _about(node: Task, state: State) -> dict[str, object]:
-    about = {"name": node.name, "version": node.version, "key": node.key}
-    return {**about, "uuid": key_uuid(node.key), "state": state.value}
+    return options.told_of(node.name, node.version, node.key, state.value)
 
 
 def announce(prepared: Prepared, report: Reporter) -> None:
@@ -113,7 +103,7 @@ def announce(prepared: Prepared, report: Reporter) -> None:
 
 
 @click.command("plan", short_help="Say what a build of DIR would do, and why.")
-@of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
+@options.of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
 def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     with asked.screen() as screen:
@@ -139,7 +129,7 @@ def split_words(words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
 
 
 def relock(
-    options: Options, words: tuple[str, ...], report: Reporter, *, update: bool
+    given: Options, words: tuple[str, ...], report: Reporter, *, update: bool
 ) -> dict[str, object]:
     """Write the lock of a container; `words` are its directory, if first, and what may move.
 
@@ -154,7 +144,7 @@ def relock(
         hint = f"name one, or let it move: buildit lock --update {names[0]}"
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
-    asked = replace(options, directory=directory, update=chosen)
+    asked = replace(given, directory=directory, update=chosen)
     prepared = with_synced(prepare(asked, report))
     _check_names(names, prepared.pins.section, directory)
     lock(prepared, report)
@@ -173,7 +163,7 @@ def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> N
 
 
 @click.command("lock", short_help="Write DIR/buildit.lock; with --update, move what is remote.")
-@of_container(USE, LOCKED, OFFLINE)
+@options.of_container(USE, LOCKED, OFFLINE)
 @click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
 @click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
 def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
@@ -228,7 +218,7 @@ def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | Non
         chosen = tuple(one for one in packages if _is_called(wanted, one.node))
         if len(chosen) != 1:
             names = tuple(one.node.name for one in packages)
-            raise unknown_package(wanted, names, plan.directory)
+            raise options.unknown_package(wanted, names, plan.directory)
     hosts = tuple(remotes.binhosts())
     nearby = Nearby(store, hosts, {node.key: node.label for node in plan.tasks})
     for one in chosen:
@@ -240,7 +230,7 @@ def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | Non
 
 
 def _is_called(word: str, node: Task) -> bool:
-    return word in (*spellings(node.name, node.version), node.key, key_uuid(node.key))
+    return word in (*options.spellings(node.name, node.version), node.key, key_uuid(node.key))
 
 
 def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
@@ -267,7 +257,7 @@ def _why_plain(one: Why) -> dict[str, object]:
 
 
 @click.command("why", short_help="Say why packages of DIR would be built, not reused.")
-@of_container(USE, LOCKED, OFFLINE, DISCOVER)
+@options.of_container(USE, LOCKED, OFFLINE, DISCOVER)
 @click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
 def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.
@@ -276,9 +266,8 @@ def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     names, and what differs (a flag, a patch, a dependency, the toolchain). Builds nothing.
     """
     directory, wanted = _asked_about(words)
-    options = replace(asked.options, directory=directory)
     with asked.screen() as screen:
-        prepared = prepare(options, screen)
+        prepared = prepare(replace(asked.options, directory=directory), screen)
         with run_of(prepared, screen) as run:
             found = tuple(_whys(prepared.plan, run.store, run.remotes, wanted))
     give(found, why_lines, lambda all_: [*map(_why_plain, all_)], as_json=asked.as_json)

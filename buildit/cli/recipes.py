@@ -28,7 +28,7 @@ from buildit.plan.evaluate import Evaluated, declared_flags
 from buildit.plan.resolve import Demand
 from buildit.recipe.config import load_config
 from buildit.recipe.container import CONTAINER_FILE
-from buildit.recipe.package import Package
+from buildit.recipe.package import DebianBase, Package
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence, leaves, shown_place
 from buildit.recipe.yaml.read import load_yaml
@@ -40,7 +40,7 @@ _PLAIN = re.compile(
     r"(?!---|\.\.\.|-$|- )[A-Za-z0-9_./$-](?:[A-Za-z0-9 _./$@+=,;()!<>~^*%-]|:(?! |$))*"
 )
 
-_Asked = tuple[Package, tuple[Demand, ...]]
+_Asked = tuple[Package | DebianBase, tuple[Demand, ...]]
 """A merged recipe, and who asks for it."""
 
 
@@ -68,23 +68,30 @@ def _recipes(options: Options, wanted: str | None) -> tuple[_Asked, ...]:
         return ((_alone(directory, wanted), ()),)
     choice = _chosen(options)
     demands = choice.selection.demands
-    known = {name: (one.package, demands[name]) for name, one in choice.selection.chosen.items()}
+    known: dict[str, _Asked] = {
+        name: (one.package, demands[name]) for name, one in choice.selection.chosen.items()
+    }
+    sources: dict[str, _Asked] = {
+        one.asker: (one.base, ()) for one in choice.roots.sources.values()
+    }
     if wanted is None:
-        return tuple(known[name] for name in dict.fromkeys(choice.roots.names.values()))
-    fitting = [name for name in known if wanted in (name, name.rpartition("/")[2])]
+        own = {name: known[name] for name in choice.roots.names.values()}
+        return (*own.values(), *sources.values())
+    known |= sources
+    fitting = [name for name in known if wanted in (name, *re.split("[/:]", name)[1:])]
     if len(fitting) != 1:
         raise unknown_package(wanted, tuple(known), shown_place(directory))
     return (known[fitting[0]],)
 
 
-def _alone(directory: Path, wanted: str | None) -> Package:
+def _alone(directory: Path, wanted: str | None) -> Package | DebianBase:
     """The package of a directory that no container is needed for."""
     whole, place = Path(os.path.abspath(directory)), shown_place(directory)
     trees = load_config(directory).config.trees
     catalog = Catalog((whole.parent.parent, *trees, *shipped_trees()))
     node = load_yaml(directory / PACKAGE_FILE)
     if isinstance(node, Mapping) and node.get("base") is not None:
-        return catalog.embed(directory, place)
+        return catalog.debian_base(directory, place) or catalog.embed(directory, place)
     name = f"{whole.parent.name}/{whole.name}"
     versions = catalog.versions(name, place)
     version = Version.parse(wanted, place=place) if wanted else versions[0]
@@ -158,13 +165,15 @@ def _scalar(text: str) -> str:
 def _explained(found: tuple[_Asked, ...]) -> Iterator[str]:
     for number, (one, demands) in enumerate(found):
         yield from [""] * (number > 0)
-        yield f"# {one.name}-{one.version}, from {one.origin}"
+        version = f"-{one.version}" if one.version else ""
+        yield f"# {one.name}{version}, from {one.origin}"
         yield from (f"# asked for: {demand}" for demand in demands)
         yield from recipe_lines(one.node)
 
 
-def _recipe_plain(package: Package, demands: tuple[Demand, ...]) -> dict[str, object]:
+def _recipe_plain(asked: _Asked) -> dict[str, object]:
     """A merged recipe as JSON data: each leaf with its path and place."""
+    package, demands = asked
     return {
         "name": package.name,
         "version": package.version,
@@ -189,9 +198,7 @@ def explain_verb(asked: Requested, package: str | None) -> None:
     pkg.yaml of a tree, PACKAGE is a version.
     """
     found = _recipes(asked.options, package)
-    give(
-        found, _explained, lambda all_: [_recipe_plain(*one) for one in all_], as_json=asked.as_json
-    )
+    give(found, _explained, lambda all_: [*map(_recipe_plain, all_)], as_json=asked.as_json)
 
 
 def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:
@@ -231,7 +238,6 @@ def source_lines(found: Iterable[Described]) -> Iterator[str]:
 
 
 def _source_plain(one: Described) -> dict[str, object]:
-    inside = to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))
     return {
         "name": one.name,
         "url": one.url or None,
@@ -239,7 +245,7 @@ def _source_plain(one: Described) -> dict[str, object]:
         "size": one.size,
         "unpack": one.inside is not None,
         "strip": _strip(one),
-        **inside,
+        **(to_plain(one.inside) or dict.fromkeys(("kind", "members", "top", "newest"))),
         "remarks": list(_remarks(one)),
     }
 

@@ -26,7 +26,14 @@ from buildit.model.atom import VERSION
 from buildit.recipe import leaf
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
-from buildit.recipe.package import EmbeddedPackage, Recipe, ToolchainPackage, TreePackage, UseChoice
+from buildit.recipe.package import (
+    DebianSourcePackage,
+    EmbeddedPackage,
+    Recipe,
+    ToolchainPackage,
+    TreePackage,
+    UseChoice,
+)
 from buildit.recipe.schema import Model
 from buildit.recipe.template.template import DEFAULT_NAMES, FILTERS
 
@@ -41,29 +48,35 @@ _NAMES: Schema = {"type": "array", "items": {"type": ["string", "number", "boole
 
 def pkg_schema() -> Schema:
     """pkg.yaml: of a tree, beside a container (it has a base), or a toolchain."""
-    made = _schema(TreePackage | EmbeddedPackage | ToolchainPackage | UseChoice)
+    made = _schema(
+        TreePackage | EmbeddedPackage | DebianSourcePackage | ToolchainPackage | UseChoice
+    )
     definitions: Schema = made["$defs"]
     laid = _Laid(definitions)
     embedded = laid.properties(definitions["EmbeddedPackage"])
     declared = embedded["properties"]["use"]
-    choice = {"$ref": f"{_REF}UseChoice"}
-    embedded["properties"]["use"] = {"anyOf": [choice, declared]}
+    embedded["properties"]["use"] = {"anyOf": [{"$ref": f"{_REF}UseChoice"}, declared]}
     definitions["EmbeddedPackage"] = {**embedded, "required": ["base"]}
     versions = definitions["TreePackage"]["properties"]["versions"]
     versions["additionalProperties"] = laid.value(versions["additionalProperties"])
+    roots = ("DebianSourcePackage", "EmbeddedPackage", "ToolchainPackage", "TreePackage")
     return _mapped(
         {
             "$schema": DIALECT,
             "title": "pkg.yaml",
             "type": "object",
             "if": {"required": ["base"]},
-            "then": {"$ref": f"{_REF}EmbeddedPackage"},
+            "then": {
+                "if": {"properties": {"base": {"pattern": "^debian:"}}},
+                "then": {"$ref": f"{_REF}DebianSourcePackage"},
+                "else": {"$ref": f"{_REF}EmbeddedPackage"},
+            },
             "else": {
                 "if": {"properties": {"style": {"const": "toolchain"}}, "required": ["style"]},
                 "then": {"$ref": f"{_REF}ToolchainPackage"},
                 "else": {"$ref": f"{_REF}TreePackage"},
             },
-            "$defs": _used(definitions, ("EmbeddedPackage", "ToolchainPackage", "TreePackage")),
+            "$defs": _used(definitions, roots),
         },
         _templated,
     )
@@ -237,7 +250,14 @@ def _used(definitions: Schema, roots: tuple[str, ...]) -> Schema:
 
 _SECTIONS: Mapping[str, tuple[type[Model], ...]] = {
     "container.yaml": (StepSpec,),
-    "pkg.yaml": (EmbeddedPackage, UseChoice, TreePackage, Recipe, ToolchainPackage),
+    "pkg.yaml": (
+        EmbeddedPackage,
+        DebianSourcePackage,
+        UseChoice,
+        TreePackage,
+        Recipe,
+        ToolchainPackage,
+    ),
     ".buildit-config.yaml": (ConfigSpec,),
 }
 """The models whose keys stand in the place of `<!-- NAME -->` in the page."""
@@ -254,6 +274,8 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
         (leaf.PACKAGE_NAME, "category/name"),
+        (leaf.DEBIAN_PACKAGE, "debian:NAME"),
+        (leaf.VERSION_SUFFIX, "version suffix"),
         (r"/.*", "absolute path"),
         (r"(?:sha256:)?[0-9a-f]{64}", "SHA-256"),
         (r"(?:https?|mirror)://.+", "URL"),
@@ -373,9 +395,7 @@ def _map_kind(schema: Mapping[str, Any]) -> str:
 
 
 @click.command("schema", short_help="Print the JSON Schema of a file, or of all.")
-@click.argument(
-    "name", type=click.Choice(("pkg", "container", "config", "formats")), required=False
-)
+@click.argument("name", type=click.Choice((*SCHEMAS, "formats")), required=False)
 @click.option("--output", metavar="DIR", type=PATH, help="Write NAME.schema.json files there.")
 def schema_verb(name: str | None, output: Path | None) -> None:
     """Print the JSON Schema of a file, or of all; `formats` is the same as a page to read."""

@@ -247,22 +247,18 @@ def error_lines(error: BuilditError) -> tuple[str, ...]:
 
 
 def error_plain(error: BuilditError) -> dict[str, object]:
-    """The error as JSON data; its details are whole."""
+    """The error as JSON data; its details are whole. `kind` is the nearest class of
+    `buildit.errors`: that of a module of its own is nobody's business."""
+    public = (one for one in type(error).__mro__ if one.__module__ == BuilditError.__module__)
     return {
         "event": "error",
-        "kind": _kind(error),
+        "kind": next(public).__name__,
         "exit": error.exit_code,
         "message": error.message,
         "place": error.place,
         "hint": error.hint,
         "details": list(error.details),
     }
-
-
-def _kind(error: BuilditError) -> str:
-    """The nearest class of `buildit.errors`: that of a module of its own is nobody's business."""
-    public = (one for one in type(error).__mro__ if one.__module__ == BuilditError.__module__)
-    return next(public).__name__
 
 
 def fail(error: BuilditError, stream: TextIO, *, as_json: bool) -> int:
@@ -282,8 +278,7 @@ def known_error(error: BaseException) -> BuilditError | None:
         hint = "raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1"
         return StoreError(told, hint=hint)
     if isinstance(error, OSError) and error.errno in _THE_MACHINES:
-        named = isinstance(error.filename, str | bytes)
-        place = os.fsdecode(error.filename) if named else None
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         hint = "look at the permissions and the free space there; `buildit doctor` helps"
         return StoreError(error.strerror or "the file system refuses", place=place, hint=hint)
     return None

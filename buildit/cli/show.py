@@ -29,19 +29,11 @@ from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import size
+from buildit.store import names
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
 from buildit.store.disk import key_directory
-from buildit.store.names import (
-    SHORTEST_PREFIX,
-    FailedBuild,
-    NameEntry,
-    changed_at,
-    failures,
-    find,
-    find_failure,
-    named,
-)
+from buildit.store.names import SHORTEST_PREFIX, FailedBuild, NameEntry
 
 if TYPE_CHECKING:
     from buildit.make.build_directory import KeptJail
@@ -64,19 +56,19 @@ def find_key(store: Store, text: str) -> BuildKey:
     """
     beside = Path(text).parent.name
     if is_hex64(beside) and Path(text).is_file():
-        return find(store, beside)
+        return names.find(store, beside)
     if _KEY.fullmatch(text):
-        return find(store, text)
+        return names.find(store, text)
     builds: list[tuple[NameEntry | FailedBuild, Path]] = [
-        *((one, key_directory(store.root, one.key)) for one in named(store)),
-        *((one, one.log) for one in failures(store)),
+        *((one, key_directory(store.root, one.key)) for one in names.named(store)),
+        *((one, one.log) for one in names.failures(store)),
     ]
     fitting = [pair for pair in builds if text in spellings(pair[0].name, pair[0].version)]
-    names = sorted({one.name for one, _ in fitting})
-    if len(names) == 1:
-        return max((changed_at(path), one.key) for one, path in fitting)[1]
-    if names:
-        hint = f"say which: {', '.join(names)}"
+    called = sorted({one.name for one, _ in fitting})
+    if len(called) == 1:
+        return max((names.changed_at(path), one.key) for one, path in fitting)[1]
+    if called:
+        hint = f"say which: {', '.join(called)}"
         raise UsageError("packages of several categories are called so", place=text, hint=hint)
     hint = "see `buildit store list`"
     raise UsageError("no build in the store has this name or key", place=text, hint=hint)
@@ -89,8 +81,8 @@ def _failure_of(store: Store, text: str | None) -> FailedBuild | None:
         UsageError: nothing is called so, or nothing has failed.
     """
     if text is not None:
-        return find_failure(store, find_key(store, text))
-    found = failures(store)
+        return names.find_failure(store, find_key(store, text))
+    found = names.failures(store)
     if not found:
         hint = "name a build: see `buildit store list`"
         raise UsageError("no failed build is remembered", hint=hint)
@@ -107,7 +99,7 @@ def _found_build(store: Store, text: str) -> Found:
     found = examine(store, key)
     if isinstance(found, Found):
         return found
-    failure = find_failure(store, key)
+    failure = names.find_failure(store, key)
     if failure is not None:
         hint = f"see `buildit log {key[:12]}`, or enter it: `buildit shell {key[:12]}`"
         raise UsageError(f"the build failed: {failure.message}", place=text, hint=hint)

@@ -8,7 +8,7 @@ fetches or builds what it misses. Whatever is sound stays as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -39,7 +39,6 @@ from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.platform import PLATFORMS
 from buildit.store.blobs import CorruptBlob
-from buildit.store.cas import Store
 from buildit.store.disk import Vanished
 from buildit.trust.policy import unused
 
@@ -147,12 +146,24 @@ def _push(
 def _at_work(
     prepared: Prepared, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> Iterator[_Work]:
+    """What a run works with. Where a blob turns out to be corrupt, all that is at hand for the plan
+    is looked at, so that one more beginning is enough; and it is said whose it is.
+
+    Raises:
+        CorruptBlob: as it came, with a name for people.
+    """
     plan = prepared.plan
     with run_of(prepared, report) as run:
         place = place_of(plan, run.store, run.config.limits, report, stop)
         work = _Work(prepared, run, Tasks(plan), place, lost)
-        with rechecking(plan, run.store, work.done):
+        try:
             yield work
+        except CorruptBlob as error:
+            names = _made_blobs(work.done.values())
+            for digest in names:
+                run.store.recheck(digest)
+            named = _input_blobs(plan) | names
+            raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +253,9 @@ class _Work:
 
         platform = PLATFORMS[self.prepared.plan.toolchain.platform]
         tree = starting.image_tree(rootfs, self.run.store.path, platform)
-        builds: list[Artifact] = []
-        debs: list[tuple[Artifact, str]] = []
-        for key, name in made.members:
-            if kind_of(self.tasks[key]).builds:
-                builds.append(self.done[key])
-            else:
-                debs.append((self.done[key], name))
-        waived = starting.waived_needs(builds)
+        builds = {key for key, _ in made.members if kind_of(self.tasks[key]).builds}
+        debs = [(self.done[key], name) for key, name in made.members if key not in builds]
+        waived = starting.waived_needs([self.done[key] for key in builds])
         for one in images:
             start = start_of(one)
             if start.program is not None:
@@ -299,6 +305,7 @@ class _Work:
         names += self.done  # with the .debs that the image loads, which are not among the nodes
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
+        names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]
         add_root(self.run.store, self.prepared.lock_path.parent.resolve() / "buildit.lock", names)
 
     def keep_outputs(self) -> None:
@@ -329,22 +336,6 @@ MOST_LOSSES = 3
 """How often something may vanish in one run: more is a store that is deleted on purpose."""
 
 
-@dataclass(slots=True)
-class _Once:
-    """Reports on, but what a run says at its beginning only once, however often it begins."""
-
-    report: Reporter
-    again: bool = False
-    _said: list[Event] = field(default_factory=list)
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
-            if self.again and event in self._said:
-                return
-            self._said.append(event)
-        self.report(event)
-
-
 def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Reporter) -> _Made:
     """What `run` makes; begun again where the store was not whole, each time with the digests of
     all blobs that were lost so far.
@@ -354,9 +345,18 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
         Vanished: things vanish faster than they are made.
         BuilditError: what `run` raises.
     """
-    once = _Once(report)
     lost: set[Digest] = set()
     vanished = 0
+    said: list[Event] = []
+
+    def once(event: Event) -> None:
+        """Report on, but what a run says at its beginning only once, however often it begins."""
+        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
+            if (lost or vanished) and event in said:
+                return
+            said.append(event)
+        report(event)
+
     while True:
         try:
             return run(once, frozenset(lost))
@@ -370,39 +370,18 @@ def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Rep
             if vanished > MOST_LOSSES:
                 raise
             once(Notice(f"{error}; it is made anew", warning=True))
-        once.again = True
 
 
-@contextmanager
-def rechecking(
-    plan: ContainerPlan, store: Store, done: Mapping[BuildKey, Artifact]
-) -> Iterator[None]:
-    """Where a blob turns out to be corrupt, look at all that is at hand (`done`) for the plan, so
-    that one more beginning is enough; and say whose it is.
-
-    Raises:
-        CorruptBlob: as it came, with a name for people.
-    """
-    try:
-        yield
-    except CorruptBlob as error:
-        names: dict[Digest, str] = {}
-        for artifact in done.values():
-            names |= _made_blobs(artifact)
-        for digest in names:
-            store.recheck(digest)
-        named = _input_blobs(plan) | names
-        raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
-
-
-def _made_blobs(artifact: Artifact) -> dict[Digest, str]:
-    """What people call the blobs of an artifact."""
-    label = f"{artifact.name}-{artifact.version}"
-    found = {artifact.record: f"the record of {label}"}
-    for name, output in artifact.outputs.items():
-        found[output.contents] = f"the list of the files of {label} ({name})"
-        for digest in (output.diff_id, *(form.digest for form in output.encodings)):
-            found[digest] = f"the layer of {label} ({name})"
+def _made_blobs(artifacts: Iterable[Artifact]) -> dict[Digest, str]:
+    """What people call the blobs of artifacts."""
+    found: dict[Digest, str] = {}
+    for artifact in artifacts:
+        label = f"{artifact.name}-{artifact.version}"
+        found[artifact.record] = f"the record of {label}"
+        for name, output in artifact.outputs.items():
+            found[output.contents] = f"the list of the files of {label} ({name})"
+            digests = (output.diff_id, *(form.digest for form in output.encodings))
+            found |= dict.fromkeys(digests, f"the layer of {label} ({name})")
     return found
 
 
@@ -416,5 +395,5 @@ def _input_blobs(plan: ContainerPlan) -> dict[Digest, str]:
 
 
 def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
-    further = (deb for node in plan.tasks for deb in node.inputs.debs)
+    further = (deb for node in plan.tasks for deb in node.inputs.every_deb())
     return {deb.digest: deb for deb in (*plan.toolchain.debs, *further)}

@@ -7,7 +7,7 @@ and give the same errors. Nothing is fetched and nothing is written.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from buildit.model.globs import path_matcher
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.words import hint_of
+from buildit.plan.debian_source import WantedDebianSource, wanted_source
 from buildit.plan.evaluate import Evaluated, WantedPackage, written_at
 from buildit.plan.lock import Lock, Section
 from buildit.plan.resolve import Demand, Selection, resolve
@@ -33,7 +34,7 @@ from buildit.recipe.container import (
     check_settled,
     load_container,
 )
-from buildit.recipe.package import ToolchainPackage
+from buildit.recipe.package import DebianBase, ToolchainPackage
 from buildit.recipe.trees import Catalog
 
 NO_TOOLCHAIN = "toolchain/debian-12"
@@ -47,12 +48,14 @@ def wrong_at(step: LoadedStep, message: str, hint: str, *path: str | int) -> Rec
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What the package steps ask for, in step order; `debs` are those of Debian's, by step."""
+    """What the package steps ask for, in step order; `debs` are those of Debian's, `sources` what
+    is built of Debian's source packages, both by step."""
 
     demands: tuple[Demand, ...]
     names: Mapping[int, str]
     origins: Mapping[int, str]
     debs: Mapping[int, WantedPackage]
+    sources: Mapping[int, WantedDebianSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +163,21 @@ def _roots(container: Container, catalog: Catalog) -> Roots:
     names: dict[int, str] = {}
     origins: dict[int, str] = {}
     debs: dict[int, WantedPackage] = {}
+    sources: dict[int, WantedDebianSource] = {}
     first: dict[str, WantedPackage] = {}
     for number, step in enumerate(container.steps):
         match step.spec.package:
-            case EmbeddedPackageStep(path=path):
-                package = catalog.embed(_beneath(container, path, step), path, step.place)
-                atom = Atom(package.name)
+            case EmbeddedPackageStep(path=path, packages=packages):
+                directory = _beneath(container, path, step)
                 origins[number] = path
+                if base := catalog.debian_base(directory, path):
+                    sources[number] = _source(base, packages, sources.values(), step)
+                    continue
+                if packages:
+                    message = f"{path} is no Debian source package, and has no binary packages"
+                    hint = "leave `packages:` out"
+                    raise wrong_at(step, message, hint, "package", "packages")
+                atom = Atom(catalog.embed(directory, path, step.place).name)
             case AtomPackageStep(atom=text):
                 atom = Atom.parse(text, place=step.place)
                 origins[number] = text
@@ -183,7 +194,21 @@ def _roots(container: Container, catalog: Catalog) -> Roots:
                 continue
         demands.append(Demand(atom, (), step.place))
         names[number] = atom.name
-    return Roots(tuple(demands), names, origins, debs)
+    return Roots(tuple(demands), names, origins, debs, sources)
+
+
+def _source(
+    base: DebianBase,
+    packages: tuple[str, ...],
+    others: Iterable[WantedDebianSource],
+    step: LoadedStep,
+) -> WantedDebianSource:
+    wanted = wanted_source(base, packages)
+    if wanted.name in [other.name for other in others]:
+        message = f"a second step takes the Debian source {wanted.name}"
+        hint = "name all of its binary packages in one step: `packages: […]`"
+        raise wrong_at(step, message, hint, "package")
+    return wanted
 
 
 def _deb(spec: DebianPackageStep, step: LoadedStep) -> WantedPackage:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildit.archive.tar.admit import Budget
+from buildit.archive.admit import Budget
 from buildit.archive.unpack import Inspected, inspect_source
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes, digest_file
@@ -111,9 +111,8 @@ class InputFetcher:
             if isinstance(error, FetchError) and error.place in debs:
                 gone = f"the locked {error.place} is gone from every mirror"
                 hint = "take a newer one: `buildit lock --update toolchain`, then build again"
-                raise FetchError(
-                    gone, place=error.place, hint=hint, details=error.details
-                ) from error
+                place, details = error.place, error.details
+                raise FetchError(gone, place=place, hint=hint, details=details) from error
             raise
 
     def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
@@ -170,9 +169,8 @@ class InputFetcher:
 
         names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
         urls = (*self._near(names), *signature.urls)
-        armored = self.store.read(
-            self.downloads.fetcher().fetch(Fetch(f"{source.name}.asc", urls, proves_itself=True))
-        )
+        want = Fetch(f"{source.name}.asc", urls, proves_itself=True)
+        armored = self.store.read(self.downloads.fetcher().fetch(want))
         try:
             verify_detached(self.store.sound(source.digest), armored, keys)
         except IntegrityError as error:
@@ -195,10 +193,10 @@ def toolchain_owners(
     """
     from buildit.debian.toolchain import fill, read_owners
 
-    tree = store.named_tree(
-        toolchain.identity, lambda directory: fill(directory, toolchain, store.sound, stop)
-    )
-    return read_owners(tree)
+    def make(directory: Path) -> None:
+        fill(directory, toolchain, store.sound, stop)
+
+    return read_owners(store.named_tree(toolchain.identity, make))
 
 
 # -- a new source: its digest, its size and what it holds

@@ -54,8 +54,8 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         FetchError, IntegrityError, UnsatisfiableError: they had to be chosen and could not be.
     """
     name, debian = choice.toolchain, choice.chroot.debian
-    request = _digest((*debian.suites, "", *debian.packages))
-    locked = _locked(choice, name, request)
+    request = request_digest((*debian.suites, "", *debian.packages))
+    locked = locked_answer(choice, name, request)
     answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
     run = {deb: tuple(names) for deb, names in debian.run.items()}
     identity = toolchain_identity(answer.debs)
@@ -65,8 +65,8 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     suites = tuple(sorted({deb.suite for deb in known.values()}))
     for wanted in _wanted_debs(choice, known):
         asker = f"debian:{wanted}"
-        request = _digest((wanted, "depends", "", *sorted(known)))
-        locked = _locked(choice, asker, request)
+        request = request_digest((wanted, "depends", "", *sorted(known)))
+        locked = locked_answer(choice, asker, request)
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None
@@ -107,11 +107,11 @@ def _answer(
         return Answer(request, select(packages, indices), dict(indices.dates))
 
 
-def _digest(request: tuple[str, ...]) -> Digest:
+def request_digest(request: tuple[str, ...]) -> Digest:
     return digest_bytes(canonical(list(request)))
 
 
-def _locked(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] | None:
+def locked_answer(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] | None:
     """The locked answer, where the same was asked and it may not move."""
     section = choice.section
     if choice.options.moves("toolchain", asker) or section.requests.get(asker) != request:
@@ -179,17 +179,7 @@ def local_inputs(
         FetchError: a patch at a URL is not pinned and cannot be fetched.
     """
     store = downloads.store
-    looked: list[Path] = []
-    patches: list[tuple[Digest, Digest | None]] = []
-    for patch in evaluated.patches:
-        if "://" in patch.written:
-            patches.append(_pin_patch(choice, downloads, evaluated.package.name, patch))
-            continue
-        directory = Path(patch.declared_in).parent
-        path = directory / patch.written
-        looked.append(path)
-        data = _read(directory, patch.written, patch.place)
-        patches.append((store.put_bytes(_canonical_patch(data, shown_place(path), patch)), None))
+    patches, looked = local_patches(choice, evaluated.package.name, evaluated.patches, downloads)
     keys = []
     for source in evaluated.sources:
         directory = Path(source.declared_in).parent
@@ -197,7 +187,32 @@ def local_inputs(
         looked += [directory / key for key in named]
         keys.append(tuple(store.put_bytes(_read(directory, key, source.place)) for key in named))
     files, walked = _files(evaluated.package.directories, store)
-    return LocalInputs(tuple(patches), files, tuple(keys)), (*looked, *walked)
+    return LocalInputs(patches, files, tuple(keys)), (*looked, *walked)
+
+
+def local_patches(
+    choice: Choice, package: str, wanted: Iterable[WantedPatch], downloads: Downloads
+) -> tuple[tuple[tuple[Digest, Digest | None], ...], list[Path]]:
+    """The canonical digest of each patch, and that of the bytes that were read of a URL; and the
+    paths that were looked at.
+
+    Raises:
+        RecipeError, IntegrityError, FetchError: as `local_inputs`.
+    """
+    looked: list[Path] = []
+    patches: list[tuple[Digest, Digest | None]] = []
+    for patch in wanted:
+        if "://" in patch.written:
+            patches.append(_pin_patch(choice, downloads, package, patch))
+            continue
+        directory = Path(patch.declared_in).parent
+        path = directory / patch.written
+        looked.append(path)
+        content = _canonical_patch(
+            _read(directory, patch.written, patch.place), shown_place(path), patch
+        )
+        patches.append((downloads.store.put_bytes(content), None))
+    return tuple(patches), looked
 
 
 def _read(directory: Path, path: str, place: str) -> bytes:

@@ -7,14 +7,14 @@ do the rest: the steps of the plan are typed, with every name resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
-from buildit.commands.assemble import image
+from buildit.commands.assemble import Ids, account_files, app_with_ids, image, synced_accounts
 from buildit.commands.choose import Choice, choose, wrong_at
-from buildit.commands.pins import Answer, dates_of, local_inputs, pin_debs
+from buildit.commands.debian_source import pin_source
+from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
 from buildit.digest import BuildKey, canonical, digest_bytes
@@ -23,6 +23,7 @@ from buildit.image.formats.table import check, format_of
 from buildit.model.globs import path_matcher
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
+    About,
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
@@ -64,19 +65,27 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     """
     choice = choose(options, loaded)
     chosen, container, debs = choice.selection.chosen, choice.container, choice.roots.debs
-    consulted = [*choice.consulted]
+    consulted: list[Path] = [*choice.consulted]
     inputs = {}
     for name, one in chosen.items():
         inputs[name], looked = local_inputs(choice, one, downloads)
         consulted += looked
     pinned, answers = pin_debs(choice, downloads)
-    made = tasks(choice.selection, inputs, pinned, choice.target, RULES, tuple(debs.values()))
     toolchain = pinned.toolchains[choice.toolchain]
+    sources = []
+    for wanted in choice.roots.sources.values():
+        kept, further = pin_source(choice, wanted, downloads, toolchain)
+        answers = {**answers, **further}
+        patches, read = local_patches(choice, wanted.asker, wanted.patches, downloads)
+        consulted += read
+        inputs[wanted.asker] = LocalInputs(patches)
+        sources.append((wanted, kept, tuple(digest for digest, _ in patches)))
+    asked = tuple(debs.values())
+    made = tasks(choice.selection, inputs, pinned, choice.target, RULES, asked, sources)
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, opened = synced_accounts(options.directory, syncs)
-    keys = {
-        number: named_deb_task(one, pinned, toolchain, RULES).key for number, one in debs.items()
-    }
+    named = {n: named_deb_task(one, pinned, toolchain, RULES) for n, one in debs.items()}
+    keys = {number: task.key for number, task in named.items()}
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
     pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
     return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
@@ -100,7 +109,8 @@ def container_plan(
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
     ids = _declared(made.values(), users, groups)
-    reached = [keys[name] for name in roots.names.values()]
+    named = [*roots.names.values(), *(one.asker for one in roots.sources.values())]
+    reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
     if app is not None:
@@ -108,6 +118,9 @@ def container_plan(
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
+        elif number in roots.sources:
+            key = keys[roots.sources[number].asker]
+            steps.append(PackageStep(key, roots.origins[number], tuple(made[key].outputs)))
         elif number in debs:
             steps.append(PackageStep(debs[number], roots.origins[number]))
         elif step.spec.sync is not None:
@@ -129,20 +142,18 @@ def container_plan(
         app=app,
         users=users,
         groups=groups,
-        about=tuple(_about(container, [made[keys[name]] for name in roots.names.values()])),
+        about=tuple(_about(container, [made[key] for key in reached])),
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
         remarks=() if app is None else tuple(_app_remarks(app)),
     )
 
 
-def _declared(tasks: Iterable[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
+def _declared(tasks: Collection[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
     """The accounts of packages, and over them those of the container."""
-    return Ids(
-        {user.name: user for one in tasks for user in one.users()} | {u.name: u for u in users},
-        {group.name: group for one in tasks for group in one.groups()}
-        | {group.name: group for group in groups},
-    )
+    every_user = [*(user for one in tasks for user in one.users()), *users]
+    every_group = [*(group for one in tasks for group in one.groups()), *groups]
+    return Ids({user.name: user for user in every_user}, {one.name: one for one in every_group})
 
 
 def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
@@ -177,13 +188,20 @@ def _section(
     old, nodes = choice.section, {node.name: node for node in made.values()}
     packages, sources, patches = [], [], []
     for name, one in sorted(choice.selection.chosen.items()):
-        digest = digest_bytes(
-            canonical(one.package.recipe.model_dump(mode="json", exclude_defaults=True))
-        )
+        recipe = one.package.recipe.model_dump(mode="json", exclude_defaults=True)
+        digest = digest_bytes(canonical(recipe))
         node, version = nodes[name], one.package.version
         packages.append(LockedPackage(name, version, digest, node.key, one.flag_texts()))
         sources += [LockedSource(name, each.digest, each.name) for each in node.inputs.sources]
         digests = zip(one.patches, inputs[name].patches, strict=True)
+        patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
+    for wanted in choice.roots.sources.values():
+        name, node = wanted.asker, nodes[wanted.asker]
+        digest = digest_bytes(
+            canonical(wanted.base.recipe.model_dump(mode="json", exclude_defaults=True))
+        )
+        packages.append(LockedPackage(name, node.version, digest, node.key))
+        digests = zip(wanted.patches, inputs[name].patches, strict=True)
         patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
     keys = {node.key for node in nodes.values()}
     kept = {package.name for package in old.packages if package.key in keys}
@@ -207,16 +225,10 @@ def _about(container: Container, packages: list[Task]) -> Iterator[tuple[str, st
     names = container.variables
     yield f"{_OCI}title", names["name"]
     yield f"{_OCI}version", names["version"]
-    if names.get("author"):
-        yield f"{_OCI}authors", names["author"]
-    if len(packages) == 1:
-        for name, value in (
-            ("description", packages[0].about.description),
-            ("licenses", packages[0].about.license),
-            ("url", packages[0].about.homepage),
-        ):
-            if value:
-                yield _OCI + name, value
+    only = packages[0].about if len(packages) == 1 else About()
+    further = {"authors": names.get("author"), "description": only.description}
+    further |= {"licenses": only.license, "url": only.homepage}
+    yield from ((_OCI + name, value) for name, value in further.items() if value)
 
 
 def _said(container: Container, key: str) -> tuple[tuple[str, str], ...]:
@@ -258,11 +270,8 @@ def _check_accounts(
                 raise wrong_at(step, message, hint, "users", name, "gid")
     try:
         account_files(
-            [*((n.name, u) for n in nodes for u in n.users()), *((ours, user) for user in users)],
-            [
-                *((n.name, g) for n in made.values() for g in n.groups()),
-                *((ours, group) for group in groups),
-            ],
+            [(n.name, u) for n in nodes for u in n.users()] + [(ours, user) for user in users],
+            [(n.name, g) for n in made.values() for g in n.groups()] + [(ours, g) for g in groups],
         )
     except RecipeError as error:
         last = [s for s in container.steps if s.spec.users or s.spec.groups]
@@ -313,10 +322,8 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
         at = ("directories", number)
         path = spec.path.strip("/")
         if not path:  # as tried: see `image.reading.SeenTree.shown`
-            message = (
-                "no image can say what / is like: engines make it themselves, docker with mode "
-                "0755 and podman with 0555, owned by 0:0"
-            )
+            message = "no image can say what / is like: engines make it themselves, docker with "
+            message += "mode 0755 and podman with 0555, owned by 0:0"
             hint = "leave it out; what lies in / can have any mode and owner"
             raise wrong_at(step, message, hint, *at, "path")
         if path in made:
@@ -377,24 +384,22 @@ def app_of(container: Container) -> App | None:
 
 def _places(container: Container) -> dict[str, str]:
     """Where the app's `user` and `group` were written, by those names."""
-    found: dict[str, str] = {}
+    app: dict[str, str] = {}
+    user: dict[str, str] = {}
     for step in container.steps:
         if step.spec.app is not None:
-            found |= {key: written_at(step.node, "app", key) for key in ("user", "group")}
-    for step in container.steps:
+            app = {key: written_at(step.node, "app", key) for key in ("user", "group")}
         if step.spec.user is not None:
-            found["user"] = written_at(step.node, "user")
-    return found
+            user = {"user": written_at(step.node, "user")}
+    return app | user
 
 
 def _app_remarks(app: App) -> Iterator[str]:
     """What looks like a habit of Dockerfiles that no image format honours."""
     for name, value in app.environment:
         if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
-            yield (
-                f"environment: {name} is {value!r} word for word, nothing fills in the variable; "
-                "write its value out"
-            )
+            what = f"environment: {name} is {value!r} word for word, nothing fills in the variable"
+            yield f"{what}; write its value out"
 
 
 def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tuple[str, ...]:

@@ -120,10 +120,8 @@ def check_publishing(
     for one in targets(remotes):
         check_secrets(plan, one)
         found = [examine(remotes.store, key) for key in keys or ()]
-        own = keys is None or any(
-            isinstance(f, Found) and f.builder == LOCAL and not f.origin for f in found
-        )
-        if own and not one.unsigned and remotes.policy.signer().sign is None:
+        own = [f for f in found if isinstance(f, Found) and f.builder == LOCAL and not f.origin]
+        if (keys is None or own) and not one.unsigned and remotes.policy.signer().sign is None:
             message = f"what is built here is not signed, and '{one.name}' takes only what is"
             hint = "set `signing-key: ~/.ssh/id_ed25519` in .buildit-config.yaml; "
             raise UsageError(message, hint=f"{hint}`ssh-keygen -t ed25519` makes one")
@@ -180,7 +178,7 @@ def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
     for node in plan.tasks:
         yield from (source.digest for source in node.inputs.sources)
         yield from (patch.digest for patch in node.inputs.patches)
-        yield from (deb.digest for deb in node.inputs.debs)
+        yield from (deb.digest for deb in node.inputs.every_deb())
 
 
 @dataclass(frozen=True, slots=True)

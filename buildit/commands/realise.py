@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +24,10 @@ from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
-from buildit.model.plan import ContainerPlan, OutputRef, Task, Toolchain
+from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
 from buildit.plan.closure import runtime_needs, standing_for, views_of
 from buildit.remote.binhost.remotes import Remotes
-from buildit.store.artifacts import Found, examine
+from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
@@ -52,6 +54,10 @@ can give futures. The artifact is committed where it can be found; the future ha
 
 _NO_VIEWS: Mapping[Digest, BuildKey] = {}
 
+_SHOWN = 3
+CONSIDERED = 3
+"""Of the latest builds; each look costs the sandboxed build of a small package some percent."""
+
 
 class Tasks(Mapping[BuildKey, Task]):
     """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for."""
@@ -63,7 +69,7 @@ class Tasks(Mapping[BuildKey, Task]):
     def __getitem__(self, key: BuildKey) -> Task:
         if key not in self._known and self._toolchain is not None:
             from buildit.commands.rules import RULES
-            from buildit.plan.tasks import deb_task
+            from buildit.plan.closure import deb_task
 
             toolchain, self._toolchain = self._toolchain, None
             made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)
@@ -142,6 +148,11 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
     )
 
 
+def _unfit(at_hand: AtHand, artifact: Artifact) -> str | None:
+    """Why an artifact is not taken beside what is at hand; None where it is."""
+    return None if agrees(artifact, at_hand) else "built against other dependencies"
+
+
 def realise(
     nodes: Mapping[BuildKey, Task],
     roots: tuple[OutputRef, ...],
@@ -153,7 +164,7 @@ def realise(
     views: Mapping[Digest, BuildKey] = _NO_VIEWS,
 ) -> dict[BuildKey, Artifact]:
     """Artifacts of the roots and of all that was needed on the way; `done` is what is at hand
-    before, and grows by them. `views` is as in `plan.closure`.
+    before, and grows by them. `views` is as in `plan.tasks`.
 
     What `find` does not know and whose dependencies are all at hand is looked for by `cut_off`:
     another key may have the same inputs (early cut-off).
@@ -323,10 +334,8 @@ class _Ways:
     def find(self, task: Task, at_hand: AtHand) -> Artifact | None:
         """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
 
-        def suits(artifact: Artifact) -> str | None:
-            return None if agrees(artifact, at_hand) else "built against other dependencies"
-
         store, policy, report = self.place.store, self.remotes.policy, self.place.report
+        suits = partial(_unfit, at_hand)
         if task.key not in self.labels:
             store.pin([task.key])
         found = examine(store, task.key, suits, policy.doubts)
@@ -382,8 +391,6 @@ class _Ways:
 
     def make(self, task: Task, at_hand: AtHand) -> Artifact:
         """Make one task and commit it; runs in a thread of its own."""
-        from buildit.commands.forecast import reason
-
         place, policy = self.place, self.remotes.policy
         store, report = place.store, place.report
 
@@ -393,11 +400,8 @@ class _Ways:
             who = f"another buildit (pid {pid[0]})" if pid else "another buildit"
             report(events.Notice(f"{task.label}: waiting for {who}, which builds it"))
 
-        def suits(artifact: Artifact) -> str | None:
-            return None if agrees(artifact, at_hand) else "another"
-
         with store.key_lock(task.key, waiting, place.stop):
-            again = examine(store, task.key, suits, policy.doubts)
+            again = examine(store, task.key, partial(_unfit, at_hand), policy.doubts)
             if isinstance(again, Found):
                 return again.artifact
             found = self.cut_off(task, at_hand)
@@ -431,3 +435,135 @@ def keep(artifact: Artifact, store: Store, policy: Policy, report: events.Report
         whose = "this machine" if signer.builder == LOCAL else signer.builder[:12]
         what = f"its outputs differ from those that {whose} built before"
         report(events.Notice(f"{artifact.name} is not reproducible: {what}", warning=True))
+
+
+# -- what a build would do and why, by looking only: nothing is built, fetched or written
+
+
+class State(StrEnum):
+    """Where the artifact of a package would come from."""
+
+    STORE = "store"
+    BINHOST = "binhost"
+    BUILD = "build"
+    UNPACK = "unpack"
+    PERHAPS = "perhaps"
+    """A .deb that is unpacked where a file of one beside it turns out to need it."""
+    UNNEEDED = "unneeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One package: `why` is the reason of a build, or the name of the binhost."""
+
+    node: Task
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A file that would be fetched; its size in bytes is only known of a .deb."""
+
+    name: str
+    digest: Digest
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    packages: tuple[Outlook, ...]
+    fetches: tuple[Lacking, ...]
+
+
+def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
+    """Look around for every package of the plan, dependencies first.
+
+    Of binhosts only statements are read, and judged as a build would.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    nodes = {node.key: node for node in plan.tasks}
+    labels = {node.key: node.label for node in plan.tasks}
+    binhosts: dict[BuildKey, str] = {}
+
+    def find(node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
+        found = lookup(store, node.key, partial(_unfit, at_hand), remotes.policy.doubts)
+        if found is not None:
+            return found
+        for host in remotes.binhosts():
+            with suppress(BuilditError):
+                for claim in host.claims(node.key):
+                    if agrees(claim.artifact, at_hand):
+                        binhosts[node.key] = host.name
+                        return claim.artifact
+        return None
+
+    state = look_around(nodes, plan.roots, find, LookedUp())
+    missing = [node for node in plan.tasks if node.key in state.missing]
+    perhaps = {d.digest for t in missing for d in t.inputs.every_deb() if d.digest != t.subject}
+
+    def outlook(node: Task) -> Outlook:
+        if node.key in state.missing:
+            if not kind_of(node).builds:
+                return Outlook(node, State.UNPACK)
+            return Outlook(node, State.BUILD, reason(node, store, labels))
+        if node.key in binhosts:
+            return Outlook(node, State.BINHOST, binhosts[node.key])
+        if node.key in state.found:
+            return Outlook(node, State.STORE)
+        return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
+
+    return Forecast(tuple(map(outlook, plan.tasks)), tuple(_fetches(missing, plan, store)))
+
+
+def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lacking]:
+    """As `commands.fetching` would: sources, patches at URLs, .debs, a toolchain to build in."""
+    wanted: dict[Digest, Lacking] = {}
+    debs: list[DebRef] = []
+    for node in missing:
+        wanted |= {one.digest: Lacking(one.name, one.digest) for one in node.inputs.sources}
+        wanted |= {one.digest: Lacking(one.url, one.digest) for one in node.inputs.patches}
+        debs += node.inputs.every_deb()
+    if missing and not store.trees.is_whole(store.root / "trees" / plan.toolchain.identity):
+        debs += plan.toolchain.debs
+    for deb in debs:
+        wanted[deb.digest] = Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)
+    return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
+
+
+def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
+    """`first build`, or what changed since the closest of the latest builds, most telling first.
+
+    `labels` are the keys of the plan.
+    """
+    from buildit.plan.nearness import told_differences
+    from buildit.remote.binhost.nearby import Nearby
+    from buildit.store.names import latest_builds
+
+    if not kind_of(node).builds:
+        return "unpacked for the first time"
+    label = Nearby(store, (), labels).label
+    closest: tuple[str, ...] | None = None
+    for entry in latest_builds(store, node.name, CONSIDERED):
+        if entry.key == node.key:
+            continue
+        try:
+            artifact = lookup(store, entry.key)
+            if artifact is None:
+                continue
+            old = store.read(artifact.record).decode()
+            found = told_differences(old, node.record, label, node.about.patch_names())
+        except (BuilditError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if closest is None or len(found) < len(closest):
+            closest = found
+        if len(closest) == 1:
+            break  # no other is closer
+    if closest is None:
+        return "first build"
+    if not closest:
+        return "its artifact is incomplete"
+    rest = len(closest) - _SHOWN
+    return ", ".join(closest[:_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

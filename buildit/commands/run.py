@@ -144,11 +144,8 @@ class Downloads:
             listed = self.lists.get("debian")
             if listed:
                 suites = ("bookworm", "bookworm-updates", "bookworm-security")
-                sources = tuple(
-                    AptSource(uri.rstrip("/"), suite, ("main",))
-                    for uri in listed
-                    for suite in suites
-                )
+                each = ((uri.rstrip("/"), suite) for uri in listed for suite in suites)
+                sources = tuple(AptSource(uri, suite, ("main",)) for uri, suite in each)
             else:
                 found = read_sources()
                 sources = found.usable
@@ -432,7 +429,7 @@ def lock(prepared: Prepared, report: Reporter) -> None:
         return
     write_lock(options.directory, pins.changed())
     if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
-        stamp.record_anew(options.question("plan"), prepared.lock_path)
+        stamp.renew(options.question("plan"), changed=[prepared.lock_path])
 
 
 def keep_plan(prepared: Prepared) -> None:

@@ -44,19 +44,14 @@ def directory() -> Path:
     """
     from pathlib import Path
 
-    return Path(_directory())
-
-
-def _directory() -> str:
-    store = os.environ.get("BUILDIT_STORE") or os.path.join(
-        cache_of(os.environ) or os.devnull, "buildit"
-    )
-    return os.path.join(store, "cache", "stamps")
+    return Path(stamp_path(""))
 
 
 def stamp_path(file_name: str) -> str:
     """The path of a stamp."""
-    return os.path.join(_directory(), file_name)
+    store = os.environ.get("BUILDIT_STORE")
+    store = store or os.path.join(cache_of(os.environ) or os.devnull, "buildit")
+    return os.path.join(store, "cache", "stamps", file_name)
 
 
 @cache
@@ -143,12 +138,10 @@ def made(paths: Iterable[Path]) -> list[list[Any]]:
 
 def unchanged(rows: Iterable[list[Any]]) -> bool:
     """Whether every path is as it was recorded."""
-    for path, seen, digest in rows:
-        if _look(path) != seen:
-            return False
-        if digest is not None and _digest(path) != digest:
-            return False
-    return True
+    return all(
+        _look(path) == seen and (digest is None or _digest(path) == digest)
+        for path, seen, digest in rows
+    )
 
 
 def image_parts(image: Path) -> list[Path]:
@@ -205,22 +198,17 @@ def files_of(file_name: str) -> list[list[Any]] | None:
     return found if isinstance(found, list) else None
 
 
-def renew(file_name: str, result: dict[str, Any]) -> None:
-    """Keep another result under a question whose files are as they were."""
-    files = files_of(file_name)
-    if files is not None:
-        write(file_name, files, result)
-
-
-def record_anew(file_name: str, path: Path) -> None:
-    """Keep a result although one of its files changed: this process did that, and knows why."""
-    with suppress(ValueError, KeyError, TypeError):
-        [row] = record([path])
-        files = [row if each[0] == row[0] else each for each in files_of(file_name) or ()]
-        if files:
-            write(file_name, files, _kept(file_name)["result"])
+def renew(
+    file_name: str, result: dict[str, Any] | None = None, changed: Iterable[Path] = ()
+) -> None:
+    """Keep another result under a question whose files are as they were; or the same one although
+    some of its files `changed`: this process did that, and knows why."""
+    with suppress(ValueError, LookupError, TypeError):
+        stamp, now = _kept(file_name), {row[0]: row for row in record(changed)}
+        files = [now.get(row[0], row) for row in stamp["files"]]
+        write(file_name, files, stamp["result"] if result is None else result)
 
 
 def forget(file_name: str) -> None:
     with suppress(OSError):
-        (directory() / file_name).unlink()
+        os.unlink(stamp_path(file_name))

@@ -118,9 +118,8 @@ def check_starts(
         there = f" ({', '.join(near)} is there)" if near else ""
         hint = f"correct `exec`{there}, or add the package that brings what is missing: "
         hint += "`- package: {debian: NAME}`"
-        raise RecipeError(
-            f"the image runs {program}, but {problem}", place=place or None, hint=hint
-        )
+        message = f"the image runs {program}, but {problem}"
+        raise RecipeError(message, place=place or None, hint=hint)
 
 
 def _alike(tree: ImageTree, program: str) -> tuple[str, ...]:
@@ -177,6 +176,7 @@ class _Start:
         return next((path for path in found if self.tree.file(path)), name)
 
     def _elf(self, file: str, elf: Elf) -> str:
+        """Why a program would not start: its loader, its machine, its libraries."""
         if elf.interp and self.tree.file(elf.interp) is None:
             if f"interp:{elf.interp}" not in self.waived:
                 return f"the loader of /{file}, {elf.interp}, does not exist in it"
@@ -185,22 +185,17 @@ class _Start:
         if elf.machine != machine:
             is_i386 = elf.machine.number == _I386 and machine.number == 62
             return "" if is_i386 else f"/{file} is a program for {elf.machine}"
-        return self._libraries(file, elf)
-
-    def _libraries(self, file: str, elf: Elf) -> str:
         paths = self.environment.get("LD_LIBRARY_PATH", "").split(":")
         first = [path.strip("/") for path in paths if path.startswith("/")]
         system = self.tree.system(first)
         elves = self._reached(file, elf, system)
         for lacking in unmet(elves, self.tree.file, system):
             need = f"soname:{lacking.soname}"
-            if need not in self.waived and not self._cached(lacking.soname):
+            # A cache of the loader's own, which is not read, may name what lies elsewhere.
+            cached = _CACHE in self.tree.members and lacking.soname in self.tree.names
+            if need not in self.waived and not cached:
                 return f"/{lacking.path} needs {described(need)}, which is not in it"
         return ""
-
-    def _cached(self, soname: str) -> bool:
-        """Whether a cache of the loader's own may name the library; it is not read."""
-        return _CACHE in self.tree.members and soname in self.tree.names
 
     def _reached(self, file: str, elf: Elf, system: Sequence[str]) -> dict[str, Elf]:
         """The file and all libraries that it may load, however deep."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.model.image import Emission
-from buildit.model.plan import ContainerPlan, OutputRef, Task
+from buildit.model.plan import ContainerPlan, DebRef, OutputRef, SourceRef, Task
 
 _FORMAT = "1"
 
@@ -31,18 +31,18 @@ def packages_about(tasks: Iterable[Task]) -> list[dict[str, object]]:
             "license": task.about.license,
             "patches": to_plain(task.about.patches),
             "sources": [
-                *(
-                    {"name": one.name, "sha256": one.digest, "places": list(one.urls)}
-                    for one in task.inputs.sources
-                ),
-                *(
-                    {"name": deb.name, "sha256": deb.digest, "places": [deb.path]}
-                    for deb in task.inputs.debs[:1]
-                ),
+                {"name": one.name, "sha256": one.digest, "places": places}
+                for one, places in _fetched(task)
             ],
         }
         for task in tasks
     ]
+
+
+def _fetched(task: Task) -> list[tuple[SourceRef | DebRef, list[str]]]:
+    """What a task is made from, with the places of each."""
+    sources = [(one, list(one.urls)) for one in task.inputs.sources]
+    return [*sources, *((deb, [deb.path]) for deb in task.inputs.debs[:1])]
 
 
 def image_statement(

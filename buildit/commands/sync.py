@@ -12,14 +12,14 @@ import posixpath
 import re
 import stat
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.archive.tar.admit import shown
 from buildit.digest import Digest, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
@@ -63,12 +63,8 @@ class Own:
 
     def has(self, path: str) -> bool:
         name = posixpath.basename(path)
-        return (
-            path == self.output
-            or name in _NAMES
-            or name.startswith(_LOCK_IN_WRITING)
-            or self.images.fullmatch(name) is not None
-        )
+        ours = path == self.output or name in _NAMES or name.startswith(_LOCK_IN_WRITING)
+        return ours or self.images.fullmatch(name) is not None
 
 
 def own_of(plan: ContainerPlan, output: Path) -> Own:
@@ -108,12 +104,10 @@ class Taken:
     nodes: tuple[SyncedBefore, ...]
     remarks: tuple[str, ...] = ()
 
-    def is_directory(self) -> bool:
-        return self.nodes[0].kind is Kind.DIRECTORY
-
     def name(self, found: SyncedBefore) -> str:
         """Where a node goes as the step says it, whatever links the image has on the way."""
-        named = destination(self.step.dest, self.step.src, self.is_directory())
+        is_directory = self.nodes[0].kind is Kind.DIRECTORY
+        named = destination(self.step.dest, self.step.src, is_directory)
         return posixpath.join(named, found.relative) if found.relative else named
 
 
@@ -166,9 +160,7 @@ class _Walk:
         self._root = root
         self._step = step
         self._own = own
-        self._excluded: list[tuple[str, Callable[[str], bool]]] = [
-            (glob, path_matcher(glob, place=step.place)) for glob in step.exclude
-        ]
+        self._excluded = [(glob, path_matcher(glob, place=step.place)) for glob in step.exclude]
         self._skipped: set[str] = set()
         self._inodes: dict[tuple[int, int], SyncedBefore] = {}
         self.left_out: list[str] = []
@@ -178,7 +170,8 @@ class _Walk:
 
     def nodes(self) -> list[SyncedBefore]:
         step, src = self._step, self._source()
-        if src and (self._own.has(src) or _within(src, self._own.output)):
+        output = self._own.output
+        if src and (self._own.has(src) or (output and src.startswith(f"{output}/"))):
             what = "is not for an image: it changes with every build or commit"
             raise _wrong(step.place, f"{step.src!r} {what}", "sync what it is made from")
         first = self._node("", src, self._root.lstat(src))
@@ -242,15 +235,12 @@ class _Walk:
                 self.matched.add(glob)
                 return True
         usual = posixpath.basename(source) == _USUAL_OUTPUT and stat.S_ISDIR(status.st_mode)
-        if self._own.has(source) or (usual and self._holds_images(source)):
+        # of another run, which was told another place or stood elsewhere
+        names = self._root.listdir(source) if usual else []
+        if self._own.has(source) or (names and all(map(self._own.images.fullmatch, names))):
             self.left_out.append(relative)
             return True
         return False
-
-    def _holds_images(self, source: str) -> bool:
-        """An output directory of another run, which was told another place or stood elsewhere."""
-        names = self._root.listdir(source)
-        return bool(names) and all(map(self._own.images.fullmatch, names))
 
     def _node(self, relative: str, source: str, status: os.stat_result) -> SyncedBefore:
         mode, step = status.st_mode, self._step
@@ -271,10 +261,6 @@ class _Walk:
             if first is not found:
                 return replace(found, kind=Kind.HARDLINK, target=first.relative)
         return found
-
-
-def _within(path: str, directory: str) -> bool:
-    return bool(directory) and path.startswith(f"{directory}/")
 
 
 def _read(root: Root, found: SyncedBefore, bare: list[str]) -> SyncedBefore:
@@ -324,9 +310,8 @@ def _remarks(walk: _Walk, taken: Taken) -> Iterator[str]:
 
 
 def _modes(found: Sequence[SyncedBefore]) -> str:
-    return some_paths(
-        [f"{each.relative or each.source} ({each.mode & 0o7777:04o})" for each in found]
-    )
+    modes = (f"{one.relative or one.source} ({one.mode & 0o7777:04o})" for one in found)
+    return some_paths([*modes])
 
 
 def some_paths(paths: Sequence[str], most: int = _SHOWN) -> str:
@@ -502,9 +487,8 @@ class _Placing:
         if lower is None or lower.kind is not Kind.SYMLINK:
             return False
         found = way(path, self._tree.get)
-        return not found.through and (
-            found.end == "" or _is_directory(self._tree.get(found.end or ""))
-        )
+        there = found.end == "" or _is_directory(self._tree.get(found.end or ""))
+        return there and not found.through
 
     def _clash(self, found: SyncedBefore, path: str, what: str) -> RecipeError:
         kind = {Kind.DIRECTORY: "directory", Kind.SYMLINK: "link"}.get(found.kind, "file")
@@ -520,11 +504,8 @@ class _Placing:
             yield f"links of the image are replaced: {some_paths(self._replaced)}"
         if self._changed:
             yield f"directories of the image become {mode}: {some_paths(self._changed)}"
-        hidden = [
-            f"/{path}"
-            for path, entry in self.entries.items()
-            if entry.kind is not Kind.DIRECTORY and path.split("/")[0] in _MOUNTED
-        ]
+        files = (path for path, entry in self.entries.items() if not _is_directory(entry))
+        hidden = [f"/{path}" for path in files if path.split("/")[0] in _MOUNTED]
         if hidden:
             yield f"engines mount over what lies in /proc, /dev and /sys: {some_paths(hidden)}"
 

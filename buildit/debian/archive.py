@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
-from buildit.archive.tar.admit import Budget
 from buildit.debian.apt import AptSource, paragraphs
 from buildit.debian.index import INDEX_FORMAT, OpenIndex, Table, build_index
 from buildit.debian.packages import PACKAGES, Indices

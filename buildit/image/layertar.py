@@ -36,10 +36,9 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
         if entry.kind is Kind.FILE:
             starts[entry.path] = at
             at += -(-entry.size // BLOCK) * BLOCK
-    if at + len(END) != layer.size:
-        said = (
-            f"the layer of {layer.title} has {layer.size} bytes, its contents say {at + len(END)}"
-        )
+    at += len(END)
+    if at != layer.size:
+        said = f"the layer of {layer.title} has {layer.size} bytes, its contents say {at}"
         hint = "run `buildit store verify`: it sets damaged objects aside"
         raise IntegrityError(said, place=layer.diff_id, hint=hint)
     return starts

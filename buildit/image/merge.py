@@ -201,8 +201,7 @@ def _members(entries: Iterable[Entry], number: int) -> Iterator[Member]:
                 said = f"a listing names {entry.target!r} as the file of a hard link, and lacks it"
                 hint = "run `buildit store verify`; it sets damaged objects aside"
                 raise IntegrityError(said, place=entry.path, hint=hint)
-            member = Member(replace(file.entry, path=entry.path), number, file.source)
-            files[entry.path] = member
+            files[entry.path] = member = replace(file, entry=replace(file.entry, path=entry.path))
         else:
             member = Member(entry, number, entry.path)
         yield member
@@ -397,10 +396,8 @@ class Overlay:
             "move the file in its recipe's install step, or put the wanted version in place with a "
             "`sync` step after the packages"
         )
-        details = tuple(lines) if len(paths) > 1 else ()
-        return RecipeError(
-            f"layers clash at {lines[0]}", place=paths[0], hint=hint, details=details
-        )
+        told, details = f"layers clash at {lines[0]}", tuple(lines) if len(paths) > 1 else ()
+        return RecipeError(told, place=paths[0], hint=hint, details=details)
 
     def _sides(self, path: str) -> str:
         """What each layer has at a path: `a directory of x and a link to 'usr/lib' of y`."""

@@ -15,19 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest, digest_stream
-from buildit.image.merge import (
-    GENERATED,
-    LayerChange,
-    Member,
-    MergedTree,
-    directories_above,
-    linked,
-)
+from buildit.image import merge
+from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree
 from buildit.model.tree import Entry, Kind
 
 FOREIGN = Budget(ratio=100_000, depth=256)
@@ -68,7 +62,7 @@ class SeenTree:
         change = replace(change, entries=tuple(self._whole(change.entries)))
         above = {
             path: tree.get(path.rpartition("/")[0])
-            for path in directories_above(entry.path for entry in change.entries)
+            for path in merge.directories_above(entry.path for entry in change.entries)
         }
         laid = self.merged.lay(change)
         own = {entry.path for entry in change.entries}
@@ -118,7 +112,7 @@ class SeenTree:
             more = len(found) - PROBLEMS_SHOWN
             self.problems += found[:PROBLEMS_SHOWN]
             self.problems += [f"and {more} more such paths"] if more > 0 else []
-        return tuple(member.entry for member in linked(self.merged.tree))
+        return tuple(member.entry for member in merge.linked(self.merged.tree))
 
     def shown(self, path: str) -> Entry | None:
         """What an overlay file system shows at a path.

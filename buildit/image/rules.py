@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from buildit.archive.contents import EntryAt, way
 from buildit.errors import RecipeError
-from buildit.model.image import App, Architecture, Image, Port, Volume, architecture
+from buildit.model.image import SPELLINGS, App, Architecture, Image, Port, Volume
 from buildit.model.tree import Kind
 from buildit.recipe.leaf import LARGEST_ID, id_of
 
@@ -269,11 +269,11 @@ def machine(image: Image) -> Architecture:
     Raises:
         RecipeError: nothing is called so.
     """
-    try:
-        return architecture(image.arch)
-    except ValueError as error:
+    if image.arch not in SPELLINGS:
+        told = f"unknown architecture {image.arch!r}; known: {', '.join(sorted(SPELLINGS))}"
         hint = "set `arch` in the container's `vars`"
-        raise RecipeError(str(error), place=image.place or None, hint=hint) from error
+        raise RecipeError(told, place=image.place or None, hint=hint)
+    return SPELLINGS[image.arch]
 
 
 def file_reference(text: str) -> str:
@@ -464,10 +464,9 @@ def check_tree(
         RecipeError: with what is wrong.
     """
     if program is not None and (problem := program_problem(program, find)):
+        problem = f"the image runs {program}, but {problem}"
         hint = "correct `exec`, or add the package that brings the program"
-        raise RecipeError(
-            f"the image runs {program}, but {problem}", place=place or None, hint=hint
-        )
+        raise RecipeError(problem, place=place or None, hint=hint)
     for what, path in directories:
         if problem := directory_problem(path, find):
             problem = f"the {what} {path} cannot be used: {problem}"

@@ -93,8 +93,7 @@ def _reading(path: Path) -> Reading:
         return read_directory(path)
     except OSError as error:
         hint = "name an .aci file, an OCI layout or an unpacked directory"
-        said = f"cannot be read: {error.strerror}"
-        raise UsageError(said, place=str(path), hint=hint) from error
+        raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
     except BuilditError as error:
         return Reading("directory", "", None, (error.message,))
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
-from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import OLDEST, Unpacked, place_source, unpack_source
 from buildit.digest import CHUNK, Digest, canonical
 from buildit.errors import (

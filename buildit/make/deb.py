@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable
-from buildit.archive.tar.admit import Budget, parents
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
@@ -31,8 +31,8 @@ from buildit.model.globs import glob_of, path_matcher
 from buildit.model.plan import DebRef, Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.model.tree import Entry, Kind
+from buildit.plan.closure import deb_task
 from buildit.plan.identity import RuleInput, Rules, left_out
-from buildit.plan.tasks import deb_task
 from buildit.store.cas import Store
 
 RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}

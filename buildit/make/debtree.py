@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
 from buildit.archive.streams import Readable, run_all
-from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import Digest
 from buildit.errors import Interrupted, StoreError

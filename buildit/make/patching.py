@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from buildit.archive.admit import parents
 from buildit.archive.beneath import Root
-from buildit.archive.tar.admit import parents
 from buildit.archive.unpack import SETTLED
 from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted
 from buildit.patch.apply import (

@@ -112,23 +112,15 @@ def _refused(text: str, end: int, place: str | None) -> RecipeError:
 
 def _sort_key(match: re.Match[str]) -> SortKey:
     first, *rest = match["numbers"].split(".")
+    # A further number with a leading zero compares as text without trailing zeros, below every one
+    # without (PMS 3.3, algorithm 3.3): so one tuple order covers the rule's mixed case too.
+    further = tuple((0, n.rstrip("0"), 0) if n[0] == "0" else (1, "", int(n)) for n in rest)
     suffixes = [
         (_SUFFIX_RANK[name], int(number or "0"))
         for name, number in re.findall(r"_([a-z]+)([0-9]*)", match["suffixes"])
     ]
-    further, ended = tuple(map(_component, rest)), (*suffixes, _NO_MORE_SUFFIXES)
-    return int(first), further, match["letter"], ended, int(match["revision"] or "0")
-
-
-def _component(number: str) -> Component:
-    """A further number as a key: with a leading zero it compares as text without trailing zeros.
-
-    PMS 3.3, algorithm 3.3. Such a text is below every number without a leading zero, so that one
-    tuple order covers the rule's mixed case too.
-    """
-    if number.startswith("0"):
-        return (0, number.rstrip("0"), 0)
-    return (1, "", int(number))
+    ended, revision = (*suffixes, _NO_MORE_SUFFIXES), int(match["revision"] or "0")
+    return int(first), further, match["letter"], ended, revision
 
 
 def is_version(text: str) -> bool:

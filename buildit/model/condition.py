@@ -16,17 +16,8 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from buildit.errors import RecipeError, UnsatisfiableError
-from buildit.model.use import (
-    CHOICE,
-    DEFAULT,
-    FLAG_NAME,
-    Flag,
-    FlagValue,
-    Setting,
-    flag_text,
-    flag_values,
-    unknown_flag_hint,
-)
+from buildit.model import use
+from buildit.model.use import CHOICE, DEFAULT, FLAG_NAME, Flag, FlagValue, Setting
 
 _DEEPEST = 32
 _LONGEST = 4096
@@ -152,7 +143,7 @@ def check_flags(
         flag, value, choices = test.flag, test.value, declared.get(test.flag)
         if choices is None:
             told = f"{flag!r}, which is not declared"
-            hint = unknown_flag_hint(flag, declared)
+            hint = use.unknown_flag_hint(flag, declared)
         elif choices and value not in choices:
             wrong = f"no choice {value!r}" if isinstance(value, str) else "no on and off"
             told = f"{flag!r}, which has {wrong}"
@@ -424,14 +415,14 @@ def check_required(
         UnsatisfiableError: `message` and `place` name the first broken rule; `details` hold the
             rules in words, the values with their origins and the smallest repairs.
     """
-    flags = flag_values(settings)
+    flags = use.flag_values(settings)
     broken = [wanted for wanted in requirements if not holds(wanted.rule, flags)]
     if not broken:
         return
     details = [f"rule: {rule_words(wanted.rule)} ({wanted.origin})" for wanted in broken]
     names = dict.fromkeys(test.flag for wanted in broken for test in mentioned(wanted.rule))
     details += [
-        f"{flag_text(name, settings[name].value)} ({settings[name].origin})" for name in names
+        f"{use.flag_text(name, settings[name].value)} ({settings[name].origin})" for name in names
     ]
     repairs = smallest_repairs([wanted.rule for wanted in requirements], declared, settings)
     if repairs:
@@ -453,7 +444,7 @@ def smallest_repairs(
     first, then the order of declaration. Exhaustive for 16 switches; with more, the search ends
     after 65536 tries and what it has not found by then counts as none.
     """
-    flags = dict(flag_values(settings))
+    flags = dict(use.flag_values(settings))
     related = _entangled(rules, flags)
     others: dict[str, list[tuple[str, FlagValue]]] = {
         name: [(name, value) for value in flag.choices or (True, False) if value != flags[name]]

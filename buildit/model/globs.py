@@ -166,8 +166,7 @@ class _Automaton:
         elif word == "?":
             self._place((("[^/]", here + 1),))
         else:
-            one = _set(word) if word[1:] else re.escape(word)
-            self._place(((one, here + 1),))
+            self._place(((_set(word) if word[1:] else re.escape(word), here + 1),))
 
     def _place(self, signs: tuple[tuple[str, int], ...], skip: int = -1) -> None:
         steps = tuple((re.compile(sign, re.DOTALL), 1 << there) for sign, there in signs)
@@ -201,9 +200,8 @@ class _Automaton:
 
 def _set(token: str) -> str:
     inverse = token[1] in "!^"
-    pieces = re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
     body = "".join(
         f"{re.escape(low)}-{re.escape(high)}" if low else re.escape(single)
-        for low, high, single in pieces
+        for low, high, single in re.findall(r"(.)-(.)|(.)", token[1 + inverse : -1], re.DOTALL)
     )
     return f"(?!/)[{'^' if inverse else ''}{body}]"

@@ -5,7 +5,6 @@ One `Image` is one `image` step of a container. The emitters of `buildit.image` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -100,7 +99,7 @@ class App:
 class Image:
     """One image to emit.
 
-    `layers` are bottom first. `arch` is any spelling that `architecture` knows. `epoch` is the
+    `layers` are bottom first. `arch` is one of `SPELLINGS`. `epoch` is the
     time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `about` is
     what the container and its packages say of it, by OCI's names
     (`org.opencontainers.image.licenses`); `labels` and `annotations` are the user's own.
@@ -167,22 +166,8 @@ ARCHITECTURES = (
     Architecture("riscv64", None, "riscv64", None, "riscv64"),
 )
 
-_SPELLINGS: Mapping[str, Architecture] = {
-    name: machine for machine in ARCHITECTURES for name in machine.spellings()
-}
-
-
-def architecture(name: str) -> Architecture:
-    """The machine that an unambiguous spelling of any world names.
-
-    Raises:
-        ValueError: no machine, or more than one, is called so.
-    """
-    try:
-        return _SPELLINGS[name]
-    except KeyError:
-        known = ", ".join(sorted(_SPELLINGS))
-        raise ValueError(f"unknown architecture {name!r}; known: {known}") from None
+SPELLINGS = {name: machine for machine in ARCHITECTURES for name in machine.spellings()}
+"""Each machine by every name that means it and no other, in any world."""
 
 
 @dataclass(frozen=True, slots=True)

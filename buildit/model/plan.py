@@ -99,6 +99,11 @@ class Inputs:
     chroot: tuple[tuple[DebRef, ...], ...] = ()
     beside: tuple[DebRef, ...] = ()
 
+    def every_deb(self) -> tuple[DebRef, ...]:
+        """All .debs that it is made from, or that its needs are looked for in."""
+        rooted = (deb for tree in self.chroot for deb in tree)
+        return tuple(dict.fromkeys((*self.debs, *rooted, *self.beside)))
+
 
 @dataclass(frozen=True, slots=True)
 class User:

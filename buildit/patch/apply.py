@@ -17,19 +17,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from buildit.patch.form import (
-    EXECUTABLE,
-    SYMLINK,
-    Action,
-    Binary,
-    FilePatch,
-    Hunk,
-    Malformed,
-    Patch,
-    delta_result,
-    is_absent,
-    is_object,
-)
+from buildit.patch import form
+from buildit.patch.form import Action, Binary, FilePatch, Hunk, Malformed, Patch
 
 REBASE = "rebase the patch on this version; nothing is applied with fuzz"
 REAL_PATH = "name a regular file: the one that the link leads to, by its real path"
@@ -231,7 +220,8 @@ class _Piece:
             ]
 
     def _section(self, number: int, file: FilePatch) -> None:
-        self._draft.log.append(f"{file.action.value} {_names(file)}")
+        names = file.new if file.old == file.new else f"{file.old} to {file.new}"
+        self._draft.log.append(f"{file.action.value} {names}")
         before = self._before(file)
         if file.action is Action.CREATE:
             self._targets.append((number, file))
@@ -284,12 +274,12 @@ class _Piece:
         start = before or PatchedFile(b"")
         mode, link = start.mode, start.link
         if file.action is Action.CREATE:
-            link = file.new_mode == SYMLINK
-            mode = 0o755 if file.new_mode == EXECUTABLE else 0o644
+            link = file.new_mode == form.SYMLINK
+            mode = 0o755 if file.new_mode == form.EXECUTABLE else 0o644
         elif before is not None and (file.hunks or file.binary or file.action is Action.DELETE):
             _check_kind(file, before)
         if file.new_mode is not None and file.action is not Action.CREATE and not link:
-            mode = mode | 0o111 if file.new_mode == EXECUTABLE else mode & ~0o111
+            mode = mode | 0o111 if file.new_mode == form.EXECUTABLE else mode & ~0o111
         if file.binary is not None:
             return PatchedFile(_patched_binary(file, file.binary, before), mode, link)
         return PatchedFile(self._patched(file, start), mode, link)
@@ -300,15 +290,13 @@ class _Piece:
         lines = lines_of(start.content)
         edits = [edit_of(hunk) for hunk in file.hunks]
         if file.action is Action.CREATE and file.crlf and not self._draft.keeps_crs:
-            edits = [edit_of(hunk, crs=False) for hunk in file.hunks]
-            self._draft.log.append("  (its CR LF are the patch's: left out)")
+            edits = self._without_crs(file)
         if file.hunks[0].old_start == 0 and start.content == b"".join(edits[0].new):
             raise Unusable("is there already", hint="upstream has it: remove it from the patch")
         placed = place_edits(lines, edits)
         if not placed.fits and file.crlf and b"\r\n" not in start.content:
-            edits = [edit_of(hunk, crs=False) for hunk in file.hunks]
+            edits = self._without_crs(file)
             placed = place_edits(lines, edits)
-            self._draft.log.append("  (its CR LF are the patch's: left out)")
         if not placed.fits:
             raise _hunks_refused(lines, edits, placed.places)
         for number, (edit, at) in enumerate(zip(edits, placed.places, strict=True), 1):
@@ -317,28 +305,28 @@ class _Piece:
                 self._draft.log.append(f"  hunk #{number} at line {at} ({moved})")
         return b"".join(placed.lines)
 
+    def _without_crs(self, file: FilePatch) -> list[Edit]:
+        self._draft.log.append("  (its CR LF are the patch's: left out)")
+        return [edit_of(hunk, crs=False) for hunk in file.hunks]
+
 
 def _above(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
 
 
-def _names(file: FilePatch) -> str:
-    return file.new if file.old == file.new else f"{file.old} to {file.new}"
-
-
 def _check_kind(file: FilePatch, before: PatchedFile) -> None:
     meant = file.old_mode if file.action is Action.DELETE else file.new_mode
-    if before.link and meant != SYMLINK and (file.hunks or file.binary):
+    if before.link and meant != form.SYMLINK and (file.hunks or file.binary):
         target = before.content.decode(errors="replace")
         raise Unusable(f"is a symlink to {target!r}", hint=REAL_PATH)
-    if not before.link and meant == SYMLINK:
+    if not before.link and meant == form.SYMLINK:
         raise Unusable("is no symlink, which the patch changes", hint=OTHER_FILE)
 
 
 def _patched_binary(file: FilePatch, binary: Binary, before: PatchedFile | None) -> bytes:
     content = before.content if before is not None else b""
-    known = is_absent(binary.old_object) if before is None else _is(binary.old_object, content)
+    known = form.is_absent(binary.old_object) if before is None else _is(binary.old_object, content)
     if not known:
         if _is(binary.new_object, content) and file.action is Action.CHANGE:
             raise Unusable("has the new content already", hint="upstream has it: remove it")
@@ -347,17 +335,17 @@ def _patched_binary(file: FilePatch, binary: Binary, before: PatchedFile | None)
     if not binary.delta:
         return binary.data
     try:
-        made = delta_result(binary.data, content)
+        made = form.delta_result(binary.data, content)
     except Malformed as error:
         raise Unusable(f"the binary delta does not fit: {error}", hint=OTHER_FILE) from error
-    if not is_object(binary.new_object, made):
+    if not form.is_object(binary.new_object, made):
         reason = f"the binary delta does not make the file {binary.new_object[:12]}"
         raise Unusable(reason, hint="regenerate the patch")
     return made
 
 
 def _is(named: str, content: bytes) -> bool:
-    return not is_absent(named) and is_object(named, content)
+    return not form.is_absent(named) and form.is_object(named, content)
 
 
 def _hunks_refused(
@@ -533,9 +521,9 @@ def why_misfit(lines: Sequence[bytes], edit: Edit) -> tuple[str, str]:
     return _difference(lines, edit), REBASE
 
 
-def _alike(lines: Sequence[bytes], edit: Edit, form: Callable[[bytes], bytes]) -> bool:
-    old = replace(edit, old=tuple(map(form, edit.old)), new=())
-    return bool(old.old) and place_edits(tuple(map(form, lines)), [old]).fits
+def _alike(lines: Sequence[bytes], edit: Edit, shape: Callable[[bytes], bytes]) -> bool:
+    old = replace(edit, old=tuple(map(shape, edit.old)), new=())
+    return bool(old.old) and place_edits(tuple(map(shape, lines)), [old]).fits
 
 
 def _squeezed(line: bytes) -> bytes:

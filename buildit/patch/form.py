@@ -27,6 +27,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -132,11 +133,8 @@ def settled(pieces: Iterable[Sequence[FilePatch]]) -> Patch:
     Once one section of a piece needs git's header (a mode, a rename, a symlink, an empty file, a
     binary), all get one: a header without hunks would swallow a plain section after it.
     """
-    settled_pieces = []
-    for piece in pieces:
-        git = any(map(_needs_header, piece))
-        settled_pieces.append(tuple(_settled_file(file, git) for file in piece))
-    return Patch(tuple(settled_pieces))
+    told = ((piece, any(map(_needs_header, piece))) for piece in pieces)
+    return Patch(tuple(tuple(_settled_file(file, git) for file in piece) for piece, git in told))
 
 
 def _needs_header(file: FilePatch) -> bool:
@@ -170,7 +168,10 @@ def _section(file: FilePatch) -> Iterator[bytes]:
         yield b"diff --git %s %s\n" % (old, new)
         yield from _extended_header(file)
     if file.binary is not None:
-        yield from _binary(file.binary)
+        word, data = b"delta" if file.binary.delta else b"literal", file.binary.data
+        yield b"GIT binary patch\n%s %d\n" % (word, len(data))
+        yield from rows(data)
+        yield b"\n"
     end = b"\r\n" if file.crlf else b"\n"
     if file.hunks:
         yield b"--- %s%s" % (b"/dev/null" if file.action is Action.CREATE else old, end)
@@ -179,13 +180,6 @@ def _section(file: FilePatch) -> Iterator[bytes]:
         counts = (hunk.old_start, hunk.old_count, hunk.new_start, hunk.new_count)
         yield b"@@ -%d,%d +%d,%d @@%s" % (*counts, end)
         yield hunk.body
-
-
-def _binary(binary: Binary) -> Iterator[bytes]:
-    word = b"delta" if binary.delta else b"literal"
-    yield b"GIT binary patch\n%s %d\n" % (word, len(binary.data))
-    yield from rows(binary.data)
-    yield b"\n"
 
 
 def _extended_header(file: FilePatch) -> Iterator[bytes]:
@@ -279,10 +273,8 @@ class Commits:
 
 def _moment(text: bytes) -> datetime | None:
     for form in _DATES:
-        try:
+        with suppress(ValueError):
             return datetime.strptime(text.decode("ascii", "replace"), form)  # noqa: DTZ007 - has %z
-        except ValueError:
-            continue
     return None
 
 

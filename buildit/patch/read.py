@@ -11,25 +11,8 @@ import re
 from dataclasses import dataclass, replace
 
 from buildit.errors import RecipeError
-from buildit.patch.form import (
-    EXECUTABLE,
-    MAX_CONTENT,
-    PLAIN_MODE,
-    SYMLINK,
-    Action,
-    Binary,
-    Commits,
-    FilePatch,
-    Hunk,
-    Malformed,
-    Patch,
-    delta_result,
-    inflated_rows,
-    is_absent,
-    is_object,
-    settled,
-    split_pieces,
-)
+from buildit.patch import form
+from buildit.patch.form import Action, Binary, FilePatch, Hunk, Malformed, Patch
 from buildit.patch.names import NULL_NAME, PatchText, is_absence
 
 MOST_PATCH_BYTES = 64 << 20
@@ -104,7 +87,7 @@ def parse_canonical(data: bytes, name: str) -> Patch:
 
 def _parsed(data: bytes, name: str, strip: int) -> Patch:
     text = PatchText(name, tuple(data.removeprefix(_MARK).removesuffix(b"\n").split(b"\n")), strip)
-    commits = Commits()
+    commits = form.Commits()
     at, reader = 0, _Prose()
     while at < len(text.lines):
         line = text.at(at)
@@ -121,21 +104,21 @@ def _parsed(data: bytes, name: str, strip: int) -> Patch:
             file, at = None, at + 1
         if file is not None:
             commits.add(file)
-    pieces = split_pieces(commits.oldest_first())
+    pieces = form.split_pieces(commits.oldest_first())
     if not pieces:
         raise _no_patch(text)
     _check_content(text, pieces)
     for piece in pieces:
         text.check_links(piece)
-    return settled(pieces)
+    return form.settled(pieces)
 
 
 def _check_content(text: PatchText, pieces: list[list[FilePatch]]) -> None:
-    left = MAX_CONTENT
+    left = form.MAX_CONTENT
     for file in (file for piece in pieces for file in piece):
         left -= len(file.binary.data) if file.binary is not None else 0
         if left < 0:
-            message = f"more than {MAX_CONTENT >> 20} MiB of binary changes in one patch"
+            message = f"more than {form.MAX_CONTENT >> 20} MiB of binary changes in one patch"
             raise text.fail(file.line - 1, message, "make them source files")
 
 
@@ -255,15 +238,13 @@ def _git_section(text: PatchText, start: int) -> tuple[FilePatch | None, int]:
         file = replace(file, binary=binary)
     elif _DIFFER.match(text.at(at)[:_LONGEST_LINE]):
         old, new = file.objects
-        if file.action is not Action.DELETE or len(old) < 7 or not new or not is_absent(new):
+        if file.action is not Action.DELETE or len(old) < 7 or not new or not form.is_absent(new):
             raise text.fail(at, f"this is {_NO_CONTENT}, not a unified diff", _WRITE)
         # git shows no content of a file that goes, and its object name says which file is meant
         file, at = replace(file, binary=Binary(old, new, delta=False, data=b"")), at + 1
     elif text.at(at).startswith(b"--- ") and text.at(at + 1).startswith(b"+++ "):
-        names = (
-            text.header_name(at, text.at(at)[4:])[0],
-            text.header_name(at + 1, text.at(at + 1)[4:])[0],
-        )
+        old_name, new_name = (text.header_name(line, text.at(line)[4:])[0] for line in (at, at + 1))
+        names = (old_name, new_name)
         at += 2
         if not _is_bare(text, at):
             hunks, end = _hunks(text, at)
@@ -284,12 +265,12 @@ def _check_git(text: PatchText, start: int, file: FilePatch) -> None:
         _check_whole(text, start, file.action, file.hunks)
         named = file.objects[0 if file.action is Action.DELETE else 1]
         without = named and not file.hunks and file.binary is None
-        if without and not is_object(named, b"") and not is_absent(named):
+        if without and not form.is_object(named, b"") and not form.is_absent(named):
             hint = "write it with `git diff --binary`, without --irreversible-delete"
             raise text.fail(start, f"a {_WORDS[file.action]} file without its lines", hint)
     elif (old is None) != (new is None):
         raise text.fail(start, "`old mode` and `new mode` go together", _REGENERATE)
-    elif old != new and SYMLINK in (old, new):
+    elif old != new and form.SYMLINK in (old, new):
         message = "a file that becomes a symlink in one section"
         raise text.fail(start, message, "delete it and create it anew")
 
@@ -332,14 +313,13 @@ def _mode(text: PatchText, at: int, digits: bytes) -> int:
     mode = int(digits, 8) if digits.strip(b"01234567") == b"" else 0
     if len(digits) == 5:
         mode = 0o100000 | mode & 0o7777
-    if mode == SYMLINK:
-        return SYMLINK
+    if mode == form.SYMLINK:
+        return form.SYMLINK
     if mode & ~0o777 != 0o100000:
         what = "a submodule" if digits == b"160000" else f"mode {digits.decode()}"
-        raise text.fail(
-            at, f"{what} in a patch", "only files (100644, 100755) and symlinks (120000) can change"
-        )
-    return EXECUTABLE if mode & 0o100 else PLAIN_MODE
+        hint = "only files (100644, 100755) and symlinks (120000) can change"
+        raise text.fail(at, f"{what} in a patch", hint)
+    return form.EXECUTABLE if mode & 0o100 else form.PLAIN_MODE
 
 
 def _git_paths(
@@ -457,8 +437,8 @@ def _binary(text: PatchText, start: int, old: str, new: str) -> tuple[Binary, in
     at, found = start + 1, []
     while delta := _DELTA.fullmatch(text.at(at)):
         is_delta, size = delta[1] == b"delta", int(delta[2])
-        if size > MAX_CONTENT:
-            message = f"a binary change of more than {MAX_CONTENT >> 20} MiB"
+        if size > form.MAX_CONTENT:
+            message = f"a binary change of more than {form.MAX_CONTENT >> 20} MiB"
             raise text.fail(at, message, "make it a source file")
         first, at = at + 1, at + 1
         while _BASE85.fullmatch(text.at(at)):
@@ -466,9 +446,9 @@ def _binary(text: PatchText, start: int, old: str, new: str) -> tuple[Binary, in
         if at == first or text.at(at):
             raise text.fail(at, "malformed base85 in a binary change", _REGENERATE)
         try:
-            data = inflated_rows([text.at(row) for row in range(first, at)], size)
+            data = form.inflated_rows([text.at(row) for row in range(first, at)], size)
             if is_delta:
-                delta_result(data, None)
+                form.delta_result(data, None)
         except Malformed as error:
             message = f"a damaged binary change: {error}"
             raise text.fail(first - 1, message, _REGENERATE) from error
@@ -478,7 +458,7 @@ def _binary(text: PatchText, start: int, old: str, new: str) -> tuple[Binary, in
         raise text.fail(at, "`literal N` or `delta N` expected", _REGENERATE)
     forward = found[0]
     # an object name is that of the content, an absent file's of none
-    named = is_object(new, forward.data) or (is_absent(new) and not forward.data)
+    named = form.is_object(new, forward.data) or (form.is_absent(new) and not forward.data)
     if not forward.delta and not named:
         message = "the content of a binary change is not what its index line names"
         raise text.fail(start, message, _REGENERATE)

@@ -1,7 +1,9 @@
-"""The runtime closure: which outputs an image needs so that its files find all that they load.
+"""What makers and images ask of a plan, without the typed recipe: the task of a .deb, and the
+runtime closure. Pure.
 
-Followed are the providers that each build really saw (recorded with the output), declared `run`
-dependencies, and what a .deb only loads with dlopen as the toolchain declares it.
+The closure is which outputs an image needs so that its files find all that they load. Followed are
+the providers that each build really saw (recorded with the output), declared `run` dependencies,
+and what a .deb only loads with dlopen as the toolchain declares it.
 """
 
 from __future__ import annotations
@@ -10,10 +12,57 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from buildit.digest import BuildKey, Digest
-from buildit.model.artifact import Artifact
-from buildit.model.plan import OutputRef, Task
+from buildit.model import plan
+from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.plan import DebRef, OutputRef, RunNeed, RunTime, Task, Toolchain
+from buildit.plan import identity
 
 _NONE: Mapping[Digest, BuildKey] = {}
+
+
+def deb_task(
+    deb: DebRef,
+    toolchain: Toolchain,
+    beside: tuple[DebRef, ...],
+    rules: identity.Rules,
+    without: tuple[str, ...] = (),
+) -> Task:
+    """The task of a Debian binary package, unpacked and split.
+
+    `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
+    the toolchain. What its files do not say that they load is declared by the toolchain (`run`).
+    `without` are globs of what is left out.
+    """
+    others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
+    group = (deb, *others)
+
+    def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
+        digests = tuple(sorted(other.digest for other in near if other != one))
+        made = identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
+        return identity.record_text(made)
+
+    loaded = toolchain.run.get(deb.name, ())
+    run = [recorded(one, group) for one in others if one.name in loaded]
+    run += [recorded(one, ()) for one in toolchain.debs if one.name in loaded]
+    record = recorded(deb, group, without)
+    return Task(
+        key=identity.build_key(record),
+        kind=identity.DEBIAN,
+        name=f"debian:{deb.name}",
+        version=deb.version,
+        record=record,
+        platform=toolchain.platform,
+        inputs=plan.Inputs(debs=group),
+        outputs={RUNTIME: RunTime(tuple(needed(identity.build_key(one)) for one in run))},
+        about=plan.About(origin=deb.path),
+        subject=deb.digest,
+        partial=bool(without),
+    )
+
+
+def needed(key: BuildKey) -> RunNeed:
+    """What an output needs by its Depends."""
+    return RunNeed(key, RUNTIME, "Depends")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +103,7 @@ def closure(
             (standing_for(node(needed), views), name): need
             for (needed, name), need in runtime_needs(node(key), output, obtain(node(key))).items()
         }
-        ordered = sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True)
-        for needed in ordered:
+        for needed in sorted(needs, key=lambda m: (node(m[0]).name, m[1], m[0]), reverse=True):
             # Only what is not reached yet: so the chain of reasons leads to a root, in no circle.
             if needed not in seen:
                 if needed not in roots:

@@ -6,19 +6,27 @@ names the line that the user wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.model import condition, use
 from buildit.model.atom import Atom
 from buildit.model.globs import path_matcher
-from buildit.model.plan import Group, User
+from buildit.model.plan import About, Group, PatchAbout, PatchRef, User
 from buildit.model.words import name_of
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
 from buildit.recipe.leaf import id_of
-from buildit.recipe.package import OutputSpec, Package, PatchSpec, Recipe, SourceSpec
+from buildit.recipe.package import (
+    DebianSourcePackage,
+    OutputSpec,
+    Package,
+    PatchSpec,
+    Recipe,
+    SourceSpec,
+)
 from buildit.recipe.yaml.node import Node, follow
 
 
@@ -82,6 +90,24 @@ class Evaluated:
 
     def flag_texts(self) -> tuple[str, ...]:
         return tuple(sorted(use.assignment_text(n, v) for n, v in self.flags.items()))
+
+
+def about_of(
+    origin: str, said: Recipe | DebianSourcePackage, patches: Iterable[WantedPatch]
+) -> About:
+    """What a recipe says to people."""
+    applied = (
+        PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
+        for one in patches
+    )
+    texts = said.description or "", said.homepage or "", said.license or ""
+    return About(origin, *texts, tuple(applied))
+
+
+def refs_of(patches: Iterable[WantedPatch], digests: Iterable[Digest]) -> tuple[PatchRef, ...]:
+    """Those patches that lie at URLs; `digests` are canonical, in the patches' order."""
+    pairs = zip(patches, digests, strict=True)
+    return tuple(PatchRef(p.written, d, p.spec.strip) for p, d in pairs if "://" in p.written)
 
 
 def written_at(node: Node, *path: str | int) -> str:
@@ -207,9 +233,8 @@ class _Reading:
                 yield WantedPatch(written, place.file, str(place), spec)
 
     def wanted(self) -> Iterator[WantedPackage]:
-        depends = self.recipe.depends
         for role in ("build", "link", "run"):
-            for number, item in enumerate(getattr(depends, role)):
+            for number, item in enumerate(getattr(self.recipe.depends, role)):
                 path = ("depends", role, number)
                 if isinstance(item, str):
                     yield wanted_package(role, item, self.place(*path))

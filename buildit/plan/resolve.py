@@ -99,8 +99,7 @@ def resolve(
     settled = (replace(d, atom=d.atom.settled({}, place=d.place)) for d in roots)
     asked = tuple(sorted(settled, key=lambda demand: demand.order))
     offer = _Offer(packages, flags, preferred)
-    straight = _straight(asked, offer)
-    return straight or _newest(asked, offer, _searched(asked, offer))
+    return _straight(asked, offer) or _newest(asked, offer, _searched(asked, offer))
 
 
 @dataclass(slots=True)

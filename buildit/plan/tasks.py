@@ -2,6 +2,10 @@
 
 A build's sysroot holds the transitive closure of its link dependencies (runtime and dev outputs:
 headers include headers, and the linker follows NEEDED) and of its tools (runtime outputs).
+
+And back: the runtime closure, which outputs an image needs so that its files find all that they
+load. Followed are the providers that each build really saw (recorded with the output), declared
+`run` dependencies, and what a .deb only loads with dlopen as the toolchain declares it.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
@@ -19,12 +22,12 @@ from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolc
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
+from buildit.plan.closure import deb_task, needed
+from buildit.plan.debian_source import PinnedDebianSource, WantedDebianSource, source_task
+from buildit.plan.evaluate import Evaluated, WantedPackage, about_of, refs_of
+from buildit.plan.resolve import Selection
 from buildit.plan.steps import Step, environment, reads_use, steps
-
-if TYPE_CHECKING:  # the back half makes nodes of .debs, and must not import the typed recipe
-    from buildit.plan.evaluate import Evaluated, WantedPackage, WantedPatch
-    from buildit.plan.resolve import Selection
-    from buildit.recipe.package import Package, SourceSpec
+from buildit.recipe.package import SourceSpec
 
 DEV = "dev"
 DEB_OUTPUTS: tuple[str, ...] = (RUNTIME, DEV)
@@ -66,50 +69,6 @@ class Pinned:
             hint = "run `buildit lock --update`"
             raise UnsatisfiableError(f"{name} is not locked", place=wanted.place, hint=hint)
         return self.debs[name]
-
-
-def deb_task(
-    deb: DebRef,
-    toolchain: Toolchain,
-    beside: tuple[DebRef, ...],
-    rules: identity.Rules,
-    without: tuple[str, ...] = (),
-) -> Task:
-    """The task of a Debian binary package, unpacked and split.
-
-    `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
-    the toolchain. What its files do not say that they load is declared by the toolchain (`run`).
-    `without` are globs of what is left out.
-    """
-    others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
-    group = (deb, *others)
-
-    def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
-        digests = tuple(sorted(other.digest for other in near if other != one))
-        made = identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
-        return identity.record_text(made)
-
-    loaded = toolchain.run.get(deb.name, ())
-    run = [recorded(one, group) for one in others if one.name in loaded]
-    run += [recorded(one, ()) for one in toolchain.debs if one.name in loaded]
-    record = recorded(deb, group, without)
-    return Task(
-        key=identity.build_key(record),
-        kind=identity.DEBIAN,
-        name=f"debian:{deb.name}",
-        version=deb.version,
-        record=record,
-        platform=toolchain.platform,
-        inputs=plan.Inputs(debs=group),
-        outputs={RUNTIME: RunTime(tuple(_depends(identity.build_key(one)) for one in run))},
-        about=plan.About(origin=deb.path),
-        subject=deb.digest,
-        partial=bool(without),
-    )
-
-
-def _depends(key: BuildKey) -> RunNeed:
-    return RunNeed(key, RUNTIME, "Depends")
 
 
 def named_deb_task(
@@ -194,9 +153,25 @@ class _Graph:
                 keys += self.add_debs(inside, toolchain, ())
                 node = self.nodes[node.key]
                 others = (key for key in keys if self.nodes[key].subject != node.subject)
-                needs = dict.fromkeys((*node.run_needs(), *map(_depends, others)))
+                needs = dict.fromkeys((*node.run_needs(), *map(needed, others)))
                 self.nodes[node.key] = replace(node, outputs={RUNTIME: RunTime(tuple(needs))})
         return keys
+
+    def depends(
+        self, wanted: Mapping[str, tuple[DebRef, ...]], toolchain: Toolchain
+    ) -> dict[str, RunTime]:
+        """Add the .debs that the outputs of a build need by their Depends; those needs.
+
+        All of them were chosen together, so that one .deb is one task.
+        """
+        every = tuple(dict.fromkeys(deb for debs in wanted.values() for deb in debs))
+        further = _further(every, toolchain)
+        keys = dict(zip(further, self.add_debs(further, toolchain, further), strict=True))
+        inside = [deb for deb in every if deb not in keys]
+        keys |= dict(zip(inside, self.add_debs(inside, toolchain, ()), strict=True))
+        return {
+            name: RunTime(tuple(needed(keys[deb]) for deb in debs)) for name, debs in wanted.items()
+        }
 
     def reach(self, start: BuildKey, role: str) -> tuple[BuildKey, ...]:
         """`start` and what it needs in turn: to be linked against, or to run as a tool; without
@@ -208,8 +183,7 @@ class _Graph:
             if role == "build":
                 further += [need.key for need in self.nodes[key].run_needs()]
             for one in further:
-                own = self.nodes[one].inputs.debs[:1]
-                if one not in seen and self.inside.isdisjoint(own):
+                if one not in seen and self.inside.isdisjoint(self.nodes[one].inputs.debs[:1]):
                     seen[one] = None
                     queue.append(one)
         return tuple(seen)
@@ -222,10 +196,12 @@ def tasks(
     platform: Platform,
     rules: identity.Rules,
     asked: tuple[WantedPackage, ...] = (),
+    sources: Iterable[tuple[WantedDebianSource, PinnedDebianSource, tuple[Digest, ...]]] = (),
 ) -> dict[BuildKey, Task]:
     """The nodes of all chosen packages in topological order, .debs before who needs them.
 
-    `asked` are the Debian packages that the container names itself.
+    `asked` are the Debian packages that the container names itself, `sources` the Debian source
+    packages, each with what is pinned and the canonical digests of its patches.
 
     Raises:
         UnsatisfiableError: a Debian package is not pinned.
@@ -240,6 +216,10 @@ def tasks(
     toolchain = next(iter(pinned.toolchains.values()))
     for wanted in asked:
         graph.debs(wanted, toolchain)
+    for source, kept, digests in sources:
+        run = graph.depends(kept.run, toolchain)
+        node = source_task(source, kept, digests, run, toolchain, platform, rules)
+        graph.nodes[node.key] = node
     return graph.nodes
 
 
@@ -250,7 +230,7 @@ def _node(
     package, recipe = evaluated.package, evaluated.package.recipe
     toolchain = graph.pinned.toolchains[recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
-    canonical = [digest for digest, _ in gathered.patches]
+    canonical = (digest for digest, _ in gathered.patches)
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
     sources = [one.spec for one in evaluated.sources]
     keys = gathered.keys or ((),) * len(sources)
@@ -284,28 +264,14 @@ def _node(
         inputs=plan.Inputs(
             dependencies=dependencies,
             sources=tuple(map(_source, sources, keys)),
-            patches=tuple(
-                plan.PatchRef(patch.written, digest, patch.spec.strip)
-                for patch, digest in patches
-                if "://" in patch.written
-            ),
+            patches=refs_of(evaluated.patches, canonical),
             blobs=gathered.blobs(),
             waivers=tuple(plan.Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
         ),
         outputs={RUNTIME: RunTime(needs, evaluated.users, evaluated.groups)},
-        about=_about(package, evaluated.patches),
+        about=about_of(package.origin, recipe, evaluated.patches),
     )
     return node, linked
-
-
-def _about(package: Package, patches: tuple[WantedPatch, ...]) -> plan.About:
-    said = package.recipe
-    applied = (
-        plan.PatchAbout(one.written, one.spec.description, one.spec.fixes, one.spec.upstream or "")
-        for one in patches
-    )
-    description, homepage = said.description or "", said.homepage or ""
-    return plan.About(package.origin, description, homepage, said.license or "", tuple(applied))
 
 
 def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...], dict[str, str]]:

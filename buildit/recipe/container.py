@@ -28,6 +28,8 @@ class EmbeddedPackageStep(Model):
     """Says so."""
     path: schema.Line
     """Its directory, such as ./pkgs/nginx."""
+    packages: tuple[schema.Line, ...] = ()
+    """Of a Debian source package: which of its binary packages the image takes."""
 
 
 class AtomPackageStep(Model):

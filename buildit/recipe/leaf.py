@@ -234,6 +234,18 @@ identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a d
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
 account_name = _named(ACCOUNT, "the name of a user or group")
 
+DEBIAN_PACKAGE = (
+    r"debian:[a-z0-9][a-z0-9+.-]+(?:=[0-9A-Za-z.+~:-]+)?"  # Debian Policy 5.6.1, 5.6.12
+)
+VERSION_SUFFIX = r"[+~][A-Za-z0-9.+~]{1,63}"
+
+debian_package = _named(
+    DEBIAN_PACKAGE, "a Debian package", "write debian:nginx, or debian:nginx=1.22.1-9+deb12u9"
+)
+version_suffix = _named(
+    VERSION_SUFFIX, "the end of a Debian version", "begin it with + or ~, as in +buildit1"
+)
+
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)[^#]*(?:#.*)?", re.DOTALL)
 _HOST = re.compile(

@@ -259,6 +259,40 @@ class EmbeddedPackage(Recipe):
     """The version of the result, where it is not the base's."""
 
 
+class DebianDepends(Model):
+    """Debian packages beyond those that the source itself asks for."""
+
+    build: tuple[schema.DebianPackage, ...] = ()
+    """For its chroot."""
+    run: tuple[schema.DebianPackage, ...] = ()
+    """For an image with what it gives."""
+
+
+class DebianSourcePackage(Model):
+    """`pkg.yaml` beside a container, with a Debian source package as base."""
+
+    base: schema.DebianPackage
+    """`debian:NAME`, or `debian:NAME=VERSION`."""
+    description: schema.Text | None = None
+    """What the package is."""
+    homepage: schema.Url | None = None
+    """Its page."""
+    license: schema.Line | None = None
+    """An SPDX expression."""
+    author: schema.Line | None = None
+    """Who wrote this recipe."""
+    patches: dict[str, schema.TextOrMap[schema.Line, PatchSpec]] = Field(default_factory=dict)
+    """Path or URL of each patch -> what it does; applied in order, on top of Debian's."""
+    use: UseChoice = UseChoice()
+    """Build profiles and options that the source declares: `with: [check]`, `without: [doc]`."""
+    configure: tuple[schema.Line, ...] = ()
+    """Appended to what debian/rules gives to the program's own configure step."""
+    version_suffix: schema.VersionSuffix | None = None
+    """What the version of the .debs has after Debian's; `+buildit1` where something changed."""
+    depends: DebianDepends = DebianDepends()
+    """Debian packages beyond those of its debian/control."""
+
+
 class ToolchainDebian(Model):
     """The .debs that a chroot is made of."""
 
@@ -279,6 +313,19 @@ class ToolchainPackage(Model):
     """Says that this is a toolchain."""
     debian: ToolchainDebian
     """The set."""
+
+
+@dataclass(frozen=True, slots=True)
+class DebianBase:
+    """A package beside a container whose base is a Debian source package. `name` is Debian's,
+    `version` empty where the newest will do; `node` is the document that `recipe` was read from."""
+
+    name: str
+    version: str
+    origin: str
+    recipe: DebianSourcePackage
+    node: Mapping
+    directory: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,10 @@ LabelName = Annotated[str, AfterValidator(leaf.is_line), _SOME_STRING]
 """The name of a label or annotation (image-spec annotations.md)."""
 AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
+DebianPackage = Annotated[str, AfterValidator(leaf.debian_package), _pattern(leaf.DEBIAN_PACKAGE)]
+"""`debian:NAME`, with `=VERSION` where it matters."""
+VersionSuffix = Annotated[str, AfterValidator(leaf.version_suffix), _pattern(leaf.VERSION_SUFFIX)]
+"""What stands after Debian's version: `+buildit1`."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
 """Where bytes may come from: `https://`, `http://` or `mirror://NAME/path`."""
 Url = Annotated[str, AfterValidator(leaf.web_url), _pattern("https?://.+")]

@@ -20,7 +20,14 @@ from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.atom import Version, parse_name, suggested_name
 from buildit.model.use import Assignment, FlagLayer, parse_assignment
 from buildit.model.words import nearest
-from buildit.recipe.package import EmbeddedPackage, Package, Recipe, ToolchainPackage
+from buildit.recipe.package import (
+    DebianBase,
+    DebianSourcePackage,
+    EmbeddedPackage,
+    Package,
+    Recipe,
+    ToolchainPackage,
+)
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import render_tree
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, shown_place
@@ -161,6 +168,23 @@ class Catalog:
             raise package.node.error(message, hint)
         return first
 
+    def debian_base(self, directory: Path, origin: str) -> DebianBase | None:
+        """Read the package beside a container where its base is a Debian source package.
+
+        Raises:
+            RecipeError: its document is wrong.
+        """
+        document = self._document(directory)
+        base = document.get("base") if document else None
+        if document is None or not isinstance(base, Scalar) or not base.text.startswith(_DEBIAN):
+            return None
+        name, _, version = base.text.removeprefix(_DEBIAN).partition("=")
+        node = document
+        for key, value in document.items:
+            node = node.having(key.text, render_tree(value, {"name": name}))
+        recipe = parse(node, DebianSourcePackage)
+        return DebianBase(name, version, origin, recipe, node, str(directory))
+
     def versions(self, name: str, place: str) -> tuple[Version, ...]:
         """The versions of a package, newest first.
 
@@ -245,10 +269,12 @@ class Catalog:
         place = str(base.place)
         if base.text.startswith(("./", "../")):
             return self._chain(Path(os.path.normpath(directory / base.text)), below, place)
-        if base.text.startswith(("debian:", "gentoo:")):
-            kind = base.text.split(":")[0]
-            hint = "base it on a package of the tree, or take the binary: `package: {debian: …}`"
-            raise base.error(f"this buildit cannot build from a {kind} source package yet", hint)
+        if base.text.startswith(_DEBIAN):
+            hint = "let the container's own package begin with it; it takes patches and options"
+            raise base.error("a Debian source package cannot be the base of a base", hint)
+        if base.text.startswith("gentoo:"):
+            hint = "base it on a package of the tree, or on debian:NAME"
+            raise base.error("this buildit cannot build from a gentoo source package yet", hint)
         name, version = parse_name(base.text, place=place)
         tree_directory, document = self._find(name, place)
         known = _versions(document)
@@ -285,6 +311,9 @@ class Catalog:
                 raise node.error("expected keys such as `description:`")
             self._documents[path] = node
         return self._documents[path]
+
+
+_DEBIAN = "debian:"
 
 
 def _laid(base: Mapping, over: Node, document: Mapping) -> Mapping:

@@ -22,14 +22,7 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from buildit.archive.streams import run_all
 from buildit.digest import CHUNK, Digest
-from buildit.errors import (
-    BuilditError,
-    FetchError,
-    IntegrityError,
-    Interrupted,
-    RecipeError,
-    StoreError,
-)
+from buildit.errors import FetchError, IntegrityError, Interrupted, RecipeError, StoreError
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.remote import transport
 from buildit.remote.transport import LocationError, Response, Transport
@@ -180,13 +173,11 @@ class Partial:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._stream: BinaryIO = open(fd, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self._hash, self.size = hashlib.sha256(), 0
 
     def rehash(self) -> int:
         """Hash what is there from byte 0; the number of bytes."""
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self._hash, self.size = hashlib.sha256(), 0
         self._stream.seek(0)
         while chunk := self._stream.read(CHUNK):
             self._hash.update(chunk)
@@ -225,8 +216,7 @@ class Partial:
         fresh = _locked(self.path, os.O_CREAT | os.O_EXCL, replace=True)
         self._stream.close()
         self._stream = open(fresh, "r+b", buffering=0)  # noqa: SIM115  # close() ends it
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self._hash, self.size = hashlib.sha256(), 0
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -474,7 +464,7 @@ def _wrong(expected: Digest, got: Digest, head: bytes) -> str:
     return reason
 
 
-def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> BuilditError:
+def _failed(want: Fetch, failures: Mapping[str, LocationError]) -> FetchError | IntegrityError:
     details = tuple(f"{location}: {one.reason}" for location, one in failures.items())
     if not failures:
         return FetchError("no location is known", place=want.name, hint="give it a url or a mirror")

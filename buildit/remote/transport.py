@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from buildit.files import NotRegularError, open_regular
 from buildit.model.config import Ssh, parse_ssh
 
 
+@dataclass(eq=False, repr=False)
 class LocationError(FetchError):
     """One location failed; another may serve the bytes.
 
@@ -34,27 +35,19 @@ class LocationError(FetchError):
     `unreachable` that its host cannot be talked to at all, `refused` that this file is not for us.
     """
 
-    def __init__(
-        self,
-        url: str,
-        reason: str,
-        *,
-        hint: str | None = None,
-        transient: bool = False,
-        absent: bool = False,
-        wrong: bool = False,
-        retry_after: float = 0.0,
-        unreachable: bool = False,
-        refused: bool = False,
-    ) -> None:
-        super().__init__(reason, place=url, hint=hint)
-        self.reason = reason
-        self.transient = transient
-        self.absent = absent
-        self.wrong = wrong
-        self.retry_after = retry_after
-        self.unreachable = unreachable
-        self.refused = refused
+    url: str
+    reason: str
+    _: KW_ONLY
+    hint: str | None = None
+    transient: bool = False
+    absent: bool = False
+    wrong: bool = False
+    retry_after: float = 0.0
+    unreachable: bool = False
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(self.reason, place=self.url, hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +86,9 @@ class Transport(Protocol):
         Raises:
             LocationError: the location does not serve it.
         """
-        ...
 
     def close(self) -> None:
         """Let idle connections go."""
-        ...
 
 
 def local_path(url: str) -> Path | None:
@@ -127,9 +118,8 @@ def ssh_address(text: str) -> Ssh:
     """
     found = parse_ssh(text)
     if found is None:
-        raise LocationError(
-            text, "not a directory behind SSH", hint="write user@host/path or user@host:port//path"
-        )
+        hint = "write user@host/path or user@host:port//path"
+        raise LocationError(text, "not a directory behind SSH", hint=hint)
     return found
 
 
@@ -167,12 +157,7 @@ class LocalTransport:
 class ClosedTransport:
     """The network of a run that asks no other machine: every request is refused by name."""
 
-    def get(
-        self,
-        url: str,
-        offset: int,  # noqa: ARG002  # the protocol's
-        cap: int,  # noqa: ARG002
-    ) -> AbstractContextManager[Response]:
+    def get(self, url: str, offset: int, cap: int) -> AbstractContextManager[Response]:  # noqa: ARG002  # the protocol's
         raise LocationError(url, "not asked (--offline)", hint="run once without --offline")
 
     def close(self) -> None:
@@ -273,9 +258,8 @@ def parse_target(url: str) -> Target:
         raise LocationError(f"{url[:80]}…", f"URL is longer than {MAX_URL} characters")
     if not _VISIBLE.fullmatch(url):
         hint = "percent-encode the path; write a foreign host name in its xn-- form"
-        raise LocationError(
-            ascii(url)[1:-1], "URL has a space, a control or a non-ASCII character", hint=hint
-        )
+        reason = "URL has a space, a control or a non-ASCII character"
+        raise LocationError(ascii(url)[1:-1], reason, hint=hint)
     if "\\" in url:
         raise LocationError(url, "URL has a backslash", hint="percent-encode it as %5C")
     try:
@@ -287,9 +271,8 @@ def parse_target(url: str) -> Target:
     if parts.scheme not in ("http", "https"):
         raise LocationError(url, f"URL scheme {parts.scheme!r} is refused", hint="use https")
     if "@" in parts.netloc:
-        raise LocationError(
-            hide_credentials(url), "URL holds a user name", hint="serve it without credentials"
-        )
+        hint = "serve it without credentials"
+        raise LocationError(hide_credentials(url), "URL holds a user name", hint=hint)
     if reason := _refused_host(host):
         raise LocationError(url, reason)
     return Target(url, parts.scheme, host)
@@ -381,6 +364,7 @@ class Patience:
     slow: float = 3.0
 
 
+@dataclass(slots=True)
 class Circuit:
     """A transport of one host; once the host has failed, everything fails at once.
 
@@ -388,41 +372,29 @@ class Circuit:
     would give up are, together. A host that never answered is waited for once. `tell` is called
     once. Some hosts refuse what they lack (object stores that list nothing): where `root`, a file
     that such a host has, is not refused, that is an absent file, which `warn` is told of once.
+    `broken` says why the host is left alone, and is None while it is not.
     """
 
-    def __init__(
-        self,
-        inner: Transport,
-        tell: Callable[[LocationError], None],
-        patience: Patience | None = None,
-        root: str = "",
-        warn: Callable[[LocationError], None] = lambda _: None,
-    ) -> None:
-        self._inner = inner
-        self._tell = tell
-        self._patience = patience or Patience()
-        self._root = root
-        self._warn = warn
-        self._hides: bool | None = None
-        self._waited = 0.0
-        self._answers = 0
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._broken: LocationError | None = None
-
-    @property
-    def broken(self) -> LocationError | None:
-        """Why the host is left alone; None while it is not."""
-        return self._broken
+    inner: Transport
+    tell: Callable[[LocationError], None]
+    patience: Patience = Patience()
+    root: str = ""
+    warn: Callable[[LocationError], None] = lambda _: None
+    broken: LocationError | None = None
+    _hides: bool | None = None
+    _waited: float = 0.0
+    _answers: int = 0
+    _failures: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def get(self, url: str, offset: int, cap: int) -> Iterator[Response]:
-        if self._broken is not None:
-            raise LocationError(url, f"not asked again: {self._broken.reason}", unreachable=True)
+        if self.broken is not None:
+            raise LocationError(url, f"not asked again: {self.broken.reason}", unreachable=True)
         begun = time.monotonic()
         answered = False
         try:
-            with self._inner.get(url, offset, cap) as response:
+            with self.inner.get(url, offset, cap) as response:
                 answered = True
                 self._note(url, time.monotonic() - begun, None)
                 yield response
@@ -439,14 +411,14 @@ class Circuit:
     def _lacks(self, error: LocationError) -> bool:
         """Whether a file that is refused is one that is not there."""
         with self._lock:
-            if self._hides is None and self._root:
+            if self._hides is None and self.root:
                 try:
-                    with self._inner.get(self._root, 0, _ROOT_LIMIT):
+                    with self.inner.get(self.root, 0, _ROOT_LIMIT):
                         self._hides = True
                 except LocationError as root:
                     self._hides = root.absent
                 if self._hides:
-                    self._warn(error)
+                    self.warn(error)
             return bool(self._hides)
 
     def _note(self, url: str, seconds: float, failure: LocationError | None) -> None:
@@ -457,8 +429,8 @@ class Circuit:
         with self._lock:
             self._waited += seconds
             self._answers += failure is None
-            slow = self._waited >= self._patience.slow * max(self._answers, 1)
-            if not slow or (self._answers and self._waited < self._patience.waited):
+            slow = self._waited >= self.patience.slow * max(self._answers, 1)
+            if not slow or (self._answers and self._waited < self.patience.waited):
                 return
             average = self._waited / max(self._answers, 1)
             reason = f"too slow to be worth asking: {average:.0f} seconds for an answer"
@@ -469,13 +441,13 @@ class Circuit:
     def count(self, error: LocationError) -> None:
         """Take note of a failure, however it was met."""
         with self._lock:
-            if error.absent or error.wrong or self._broken is not None:
+            if error.absent or error.wrong or self.broken is not None:
                 return
             self._failures += 1
-            if not error.unreachable and self._failures < self._patience.failures:
+            if not error.unreachable and self._failures < self.patience.failures:
                 return
-            self._broken = error
-        self._tell(error)
+            self.broken = error
+        self.tell(error)
 
     def close(self) -> None:
-        self._inner.close()
+        self.inner.close()

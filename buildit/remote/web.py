@@ -20,12 +20,9 @@ from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
-import requests.utils
 import urllib3
-import urllib3.connection
-import urllib3.connectionpool
-import urllib3.exceptions
+from requests import adapters, utils
+from urllib3 import connection, connectionpool, exceptions
 
 from buildit.remote import transport
 from buildit.remote.transport import LocationError, Response, WebLimits
@@ -34,10 +31,12 @@ AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 """Where Debian's ca-certificates are."""
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 """Variables that name other ones, as requests, curl and OpenSSL have it."""
+_UNTOUCHED = ("retries", "redirect", "preload_content", "decode_content", "assert_same_host")
+"""What urllib3 is not to do by itself; a proxy's pool is of the proxy, another host."""
 _READ = 1 << 18
 _DRAINED = 16 << 10
 """Bytes of an answer that is of no use and yet read, so that its connection can be kept."""
-_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_ERRORS = (requests.RequestException, exceptions.HTTPError, OSError)
 
 
 class _LinkLocalError(OSError):
@@ -102,10 +101,10 @@ class _Answer(http.client.HTTPResponse):
 
 
 def _guarded(
-    pool: type[urllib3.connectionpool.HTTPConnectionPool],
-    parent: type[urllib3.connection.HTTPConnection],
+    pool: type[connectionpool.HTTPConnectionPool],
+    parent: type[connection.HTTPConnection],
     limits: WebLimits,
-) -> type[urllib3.connectionpool.HTTPConnectionPool]:
+) -> type[connectionpool.HTTPConnectionPool]:
     class Connection(parent):  # type: ignore[misc, valid-type]  # a class given at run time
         response_class = partial(_Answer, limits)
 
@@ -113,7 +112,7 @@ def _guarded(
             try:
                 super().connect()
             except TimeoutError as error:  # of the TLS handshake: it belongs to connecting
-                raise urllib3.exceptions.ConnectTimeoutError(self, "no handshake") from error
+                raise exceptions.ConnectTimeoutError(self, "no handshake") from error
             peer = self.sock.getpeername() if self.sock is not None else ("",)
             if transport.is_link_local(str(peer[0])):
                 self.close()
@@ -122,13 +121,11 @@ def _guarded(
     return type("Pool", (pool,), {"ConnectionCls": Connection})
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
+class _Adapter(adapters.HTTPAdapter):
     def __init__(self, limits: WebLimits) -> None:
-        plain, secure = urllib3.connectionpool, urllib3.connection
-        self._pools = {
-            "http": _guarded(plain.HTTPConnectionPool, secure.HTTPConnection, limits),
-            "https": _guarded(plain.HTTPSConnectionPool, secure.HTTPSConnection, limits),
-        }
+        plain = connectionpool.HTTPConnectionPool, connection.HTTPConnection
+        secure = connectionpool.HTTPSConnectionPool, connection.HTTPSConnection
+        self._pools = {"http": _guarded(*plain, limits), "https": _guarded(*secure, limits)}
         super().__init__(pool_connections=1000, pool_maxsize=16)  # a pool is kept for the run
 
     def init_poolmanager(self, *sizes: Any, **options: Any) -> None:  # noqa: ANN401
@@ -202,17 +199,9 @@ class WebTransport:
             query = f"?{parts.query}" if parts.query else ""
             path = url if by_proxy else "/" + parts.path.lstrip("/") + query
             timeout = urllib3.Timeout(self._limits.connect, self._limits.window)
-            answer = pool.urlopen(
-                "GET",
-                path,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,  # a proxy's pool is of the proxy
-                timeout=timeout,
-                preload_content=False,
-                decode_content=False,
-            )
+            options: dict[str, Any] = {"headers": headers, "timeout": timeout}
+            options |= dict.fromkeys(_UNTOUCHED, False)
+            answer = pool.urlopen("GET", path, **options)
         except _ERRORS as error:
             raise _translated(target.url, error) from error
         return cast("urllib3.HTTPResponse", answer)
@@ -222,7 +211,7 @@ class WebTransport:
         has it, which takes long to find out."""
         if server not in self._pools:
             request = requests.Request("GET", url).prepare()
-            proxies = requests.utils.get_environ_proxies(url)
+            proxies = utils.get_environ_proxies(url)
             adapter, verify = self._adapter, self._authorities
             pool = adapter.get_connection_with_tls_context(request, verify, proxies)
             adapter.cert_verify(pool, url, verify, None)  # type: ignore[no-untyped-call]
@@ -233,7 +222,7 @@ class WebTransport:
 
 def _proxy(url: str) -> str:
     """The proxy that the environment has for this URL, without its password; "" for none."""
-    found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    found = utils.select_proxy(url, utils.get_environ_proxies(url))
     return transport.hide_credentials(found) if found else ""
 
 
@@ -335,19 +324,19 @@ def _translated(url: str, error: BaseException) -> LocationError:
         return LocationError(shown, str(local), unreachable=True)
     last = str(causes[-1]) or type(causes[-1]).__name__
     reason, hint = "", ""
-    if found(socket.gaierror, urllib3.exceptions.NameResolutionError) is not None:
+    if found(socket.gaierror, exceptions.NameResolutionError) is not None:
         reason, hint = "host name does not resolve", "check the name and DNS"
     elif found(ConnectionRefusedError) is not None:
         reason = "connection refused"
-    elif found(urllib3.exceptions.ConnectTimeoutError) is not None:
+    elif found(exceptions.ConnectTimeoutError) is not None:
         reason = "timed out while connecting"
-    elif found(urllib3.exceptions.ProxyError) is not None:
+    elif found(exceptions.ProxyError) is not None:
         reason = last
     if reason and (proxy := _proxy(url)):
         hint = f"check {urlsplit(url).scheme}_proxy, or name the host in no_proxy"
         reason = f"the proxy {proxy}: {reason}"
     if reason:
         return LocationError(shown, reason, hint=hint or None, unreachable=True)
-    if found(TimeoutError, urllib3.exceptions.TimeoutError) is not None:
+    if found(TimeoutError, exceptions.TimeoutError) is not None:
         return LocationError(shown, "timed out while waiting for an answer", transient=True)
     return LocationError(shown, f"connection failed: {last}", transient=True)

@@ -54,6 +54,8 @@ SUMS_SUFFIX = ".sha256"
 """After a title: what `sha256sum -c` takes, of all that is published of it."""
 DEEPEST_NAME = 8
 """Directories below `containers/`: a container's name may be a path."""
+_FILES = (".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS_SUFFIX)
+"""Ends of what is surely no directory with containers, and need not be asked for."""
 MOST_ENTRIES = 12
 """Entries of one container that are read, newest first; of older ones only the titles are shown."""
 
@@ -129,11 +131,8 @@ class CataloguePackage:
         return list(self.versions)[:MOST_BUILDS]
 
     def index(self, builds: Mapping[BuildKey, IndexedBuild]) -> NameIndex:
-        return NameIndex(
-            self.name,
-            tuple(builds[key] for key in self.shown if key in builds),
-            tuple(self.versions.items())[MOST_BUILDS:],
-        )
+        shown = tuple(builds[key] for key in self.shown if key in builds)
+        return NameIndex(self.name, shown, tuple(self.versions.items())[MOST_BUILDS:])
 
     def listed(self) -> NameIndex:
         """The name and the versions alone, as lists show them."""
@@ -155,15 +154,11 @@ class Catalogue:
         for _ in range(DEEPEST_NAME):
             further: list[str] = []
             for directory, names in zip(level, self.views.names(level), strict=True):
-                titles = {
-                    name.removesuffix(ENTRY_SUFFIX) for name in names if name.endswith(ENTRY_SUFFIX)
-                }
+                entries = (name for name in names if name.endswith(ENTRY_SUFFIX))
+                titles = {name.removesuffix(ENTRY_SUFFIX) for name in entries}
                 # Beside an entry lies the container's spec under its title, without entries.
-                further += [
-                    f"{directory}/{name}"
-                    for name in names
-                    if name not in titles and not _is_file(name) and _is_text(name)
-                ]
+                others = (name for name in names if name not in titles and _is_text(name))
+                further += [f"{directory}/{one}" for one in others if not one.endswith(_FILES)]
                 if titles or (PAGE in names and directory != "containers"):
                     found.append(self._container(directory, names, filter(_is_text, titles)))
             level = further
@@ -184,13 +179,10 @@ class Catalogue:
 
         order = sorted(titles, key=by_title, reverse=True)
         read = order[:MOST_ENTRIES]
-        contents = self.views.read(
-            [f"{directory}/{title}{ENTRY_SUFFIX}" for title in read], INDEX_LIMIT
-        )
+        paths = [f"{directory}/{title}{ENTRY_SUFFIX}" for title in read]
+        found = [parse_index(ContainerEntry, one) for one in self.views.read(paths, INDEX_LIMIT)]
         entries = [
-            entry
-            for title, content in zip(read, contents, strict=True)
-            if (entry := parse_index(ContainerEntry, content)) is not None and entry.title == title
+            one for title, one in zip(read, found, strict=True) if one and one.title == title
         ]
         lists = [f"{directory}/{entry.title}.json" for entry in entries]
         pairs = zip(entries, self.views.read(lists, INDEX_LIMIT), strict=True)
@@ -207,9 +199,8 @@ class Catalogue:
         names = self.views.names
         categories = [f"n/{name}" for name in names(["n"])[0] if _is_directory(name)]
         below = zip(categories, names(categories), strict=True)
-        directories = [
-            f"{where}/{name}" for where, rest in below for name in rest if _is_directory(name)
-        ]
+        inner = ((where, name) for where, rest in below for name in rest if _is_directory(name))
+        directories = [f"{where}/{name}" for where, name in inner]
         listed = dict(zip(directories, names(directories), strict=True))
         paths = [
             f"{where}/{name}"
@@ -247,17 +238,16 @@ class Catalogue:
         first: dict[BuildKey, Artifact] = {}
         outputs: dict[BuildKey, tuple[IndexedOutput, ...]] = {}
         said: dict[BuildKey, list[Attestation]] = {}
-        for (key, builder, name, signature), content in zip(
-            files, self.lasting(paths, SIZE_LIMIT), strict=True
-        ):
+        contents = self.lasting(paths, SIZE_LIMIT)
+        for (key, builder, name, signature), content in zip(files, contents, strict=True):
             artifact = _artifact(content, key, builder)
             if artifact is None:
                 continue
             same = outputs_of(first.setdefault(key, artifact)) == outputs_of(artifact)
             if same:
                 outputs[key] = _outputs(artifact, outputs.get(key, ()))
-            attestation = Attestation(builder, name, signature, same, artifact.restated)
-            said.setdefault(key, []).append(attestation)
+            told = Attestation(builder, name, signature, same, artifact.restated)
+            said.setdefault(key, []).append(told)
         return {
             key: IndexedBuild(key, one.version, one.platform, outputs[key], tuple(said[key]))
             for key, one in first.items()
@@ -265,12 +255,8 @@ class Catalogue:
 
     def details(self, packages: Sequence[CataloguePackage]) -> Iterator[PackageEntry]:
         """What earlier entries of containers said of the builds."""
-        paths = [
-            f"n/{one.directory}/{key}{DETAILS_SUFFIX}"
-            for one in packages
-            for key in one.shown
-            if f"{key}{DETAILS_SUFFIX}" in one.files
-        ]
+        names = ((one, f"{key}{DETAILS_SUFFIX}") for one in packages for key in one.shown)
+        paths = [f"n/{one.directory}/{name}" for one, name in names if name in one.files]
         for path, content in zip(paths, self.lasting(paths), strict=True):
             entry = parse_index(PackageEntry, content)
             if entry is not None and path.endswith(f"/{entry.key}{DETAILS_SUFFIX}"):
@@ -309,11 +295,8 @@ def _published(content: bytes | None, directory: str) -> tuple[PublishedFile, ..
         found = [(path, one["sha256"], one["size"]) for path, one in sorted(files)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ()
-    return tuple(
-        PublishedFile(path.removeprefix(prefix), digest, size)
-        for path, digest, size in found
-        if path.startswith(prefix) and _is_plain(path.removeprefix(prefix), digest, size)
-    )
+    ours = ((path.removeprefix(prefix), *rest) for path, *rest in found if path.startswith(prefix))
+    return tuple(PublishedFile(*one) for one in ours if _is_plain(*one))
 
 
 def _is_plain(path: str, digest: object, size: object) -> bool:
@@ -350,11 +333,6 @@ def _is_directory(name: str) -> bool:
 def _is_text(name: str) -> bool:
     """Whether it can be written as UTF-8."""
     return not any("\ud800" <= one <= "\udfff" for one in name)
-
-
-def _is_file(name: str) -> bool:
-    """Whether it is surely no directory with containers: those need not be asked for."""
-    return name.endswith((".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS_SUFFIX))
 
 
 # -- the entry of a container that was built

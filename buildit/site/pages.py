@@ -197,9 +197,8 @@ class _Pages:
         builders = set(self._builders())
         for at in range(0, len(seen.shown), PAGES_AT_ONCE):
             group = seen.shown[at : at + PAGES_AT_ONCE]
-            builds = self.catalogue.builds(
-                {key: seen.statements[key] for one in group for key in one.shown}
-            )
+            keys = [key for one in group for key in one.shown]
+            builds = self.catalogue.builds({key: seen.statements[key] for key in keys})
             public = dict(self._keys_of(builds.values(), builders))
             builders |= {Path(path).stem for path in public}
             known = {entry.key: entry for entry in self.catalogue.details(group)} | details

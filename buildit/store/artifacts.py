@@ -364,9 +364,8 @@ def resolved_of(artifact: Artifact, record: str) -> Digest | None:
 
 def pointed_to(root: Path, resolved: Digest) -> Iterator[BuildKey]:
     """The keys that the entries of a store, or of a binhost that is a directory, point to."""
-    directory = root / RESOLVED / resolved[:2] / resolved
     with suppress(OSError):
-        for path in sorted(directory.iterdir()):
+        for path in sorted((root / RESOLVED / resolved[:2] / resolved).iterdir()):
             if path.suffix == ".json" and is_builder(path.stem) and (key := _read(path)):
                 yield key
 

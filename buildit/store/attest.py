@@ -96,8 +96,7 @@ def stated_key(content: bytes) -> BuildKey:
         IntegrityError: it says none.
     """
     try:
-        definition = json.loads(content)["predicate"]["buildDefinition"]
-        key = definition["externalParameters"]["key"]
+        key = json.loads(content)["predicate"]["buildDefinition"]["externalParameters"]["key"]
     except (ValueError, TypeError, KeyError, RecursionError):
         key = None
     if not isinstance(key, str) or not is_hex64(key):
@@ -106,11 +105,8 @@ def stated_key(content: bytes) -> BuildKey:
 
 
 def _refuse(place: str, reason: str) -> NoReturn:
-    raise IntegrityError(
-        f"the attestation is refused: {reason}",
-        place=place,
-        hint="build it anew, or take it from another binhost; use a newer buildit if its maker did",
-    )
+    hint = "build it anew, or take it from another binhost; use a newer buildit if its maker did"
+    raise IntegrityError(f"the attestation is refused: {reason}", place=place, hint=hint)
 
 
 # -- the document, by the names of in-toto and SLSA

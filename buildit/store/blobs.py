@@ -201,11 +201,9 @@ class _Checked(io.RawIOBase):
         try:
             count = self._source.readinto(view)  # type: ignore[attr-defined]
         except OSError as error:
-            reason, hint = (
-                f"the blob cannot be read: {error.strerror}",
-                "run `buildit store verify`",
-            )
-            raise StoreError(reason, place=f"sha256:{self._digest}", hint=hint) from None
+            reason = f"the blob cannot be read: {error.strerror}"
+            place, hint = f"sha256:{self._digest}", "run `buildit store verify`"
+            raise StoreError(reason, place=place, hint=hint) from None
         if count == 0 and len(view) > 0 and self._hash.hexdigest() != self._digest:
             self._on_corrupt()
             raise CorruptBlob(self._digest)

@@ -20,22 +20,9 @@ from typing import BinaryIO
 
 from buildit.digest import CHUNK, BuildKey, Digest, digest_bytes, digest_file, digest_stream
 from buildit.files import open_regular
+from buildit.store import disk as steps
 from buildit.store.blobs import Batch, CorruptBlob, Pending, Sink, checked_stream
-from buildit.store.disk import (
-    BLOBS,
-    STORE_DIRECTORIES,
-    Disk,
-    Faults,
-    Vanished,
-    has_size,
-    located,
-    make_directory,
-    prepare_store,
-    remove_tree,
-    store_error,
-    sync_directory,
-    token,
-)
+from buildit.store.disk import Disk, located, make_directory, token
 from buildit.store.locks import Lease, Waiting, exclusive, passing, quietly, reclaim, shared
 from buildit.store.trees import Trees
 
@@ -46,7 +33,7 @@ class Store:
     def __init__(self, root: Path, disk: Disk) -> None:
         self.root = root
         self.disk = disk
-        self.blobs = root / BLOBS
+        self.blobs = root / steps.BLOBS
         self.trees = Trees(root, disk)
         self.tell: Callable[[str], None] = quietly
         """Hears what is mended on the way, in one line."""
@@ -60,8 +47,8 @@ class Store:
         Raises:
             StoreError: another format, an unsafe owner or mode, or the file system refuses.
         """
-        disk = Disk(Faults.wanted(os.environ))
-        return cls(prepare_store(root, disk), disk)
+        disk = Disk(steps.Faults.wanted(os.environ))
+        return cls(steps.prepare_store(root, disk), disk)
 
     def close(self) -> None:
         """Remove this process's scratch space and end its lease (after a kill: the next start)."""
@@ -104,9 +91,9 @@ class Store:
         except FileNotFoundError:
             hint = "run the build again: it is fetched or built anew"
             what = "the blob is not in the store"
-            raise Vanished(what, place=f"sha256:{digest}", hint=hint) from None
+            raise steps.Vanished(what, place=f"sha256:{digest}", hint=hint) from None
         except OSError as error:
-            raise store_error(error, self.path(digest)) from None
+            raise steps.store_error(error, self.path(digest)) from None
 
     def checked(self, digest: Digest) -> BinaryIO:
         """The blob as a sequential stream that raises at its end where the bytes are wrong.
@@ -204,7 +191,7 @@ class Store:
             StoreError: the disk is full or refuses.
         """
         with located(path):
-            if not has_size(path, len(content)):
+            if not steps.has_size(path, len(content)):
                 make_directory(path.parent)
                 self.put_file(subject, path, content, sync=False)
 
@@ -226,7 +213,7 @@ class Store:
         """Whether somebody deleted a part of the store while it is open here."""
         with self._guard:
             held = self._lease is None or self._lease.is_named()
-        return not held or not all((self.root / name).is_dir() for name in STORE_DIRECTORIES)
+        return not held or not all((self.root / name).is_dir() for name in steps.STORE_DIRECTORIES)
 
     def pin(self, names: Iterable[str]) -> None:
         """Keep keys, digests and trees from being collected while this process runs.
@@ -252,7 +239,7 @@ class Store:
             StoreError: something inside belongs to another user, or is a mount point.
         """
         with located(path):
-            remove_tree(path)
+            steps.remove_tree(path)
 
     def cache(self, name: str) -> Path:
         """A directory for what may be deleted at any time, such as partial downloads."""
@@ -400,6 +387,6 @@ def set_aside(path: Path, store: Store) -> Path | None:
         with suppress(FileNotFoundError):
             path.rename(aside)
             with suppress(OSError):
-                sync_directory(path.parent)
+                steps.sync_directory(path.parent)
             return aside
     return None

@@ -193,23 +193,21 @@ class Disk:
         self.faults.reach(f"{subject}-publish")
         os.rename(source, destination)
 
-    def publish_once(self, subject: str, source: Path, destination: Path) -> bool:
-        """Give a complete file its name unless the name is taken; False where it is."""
+    def publish_once(self, subject: str, source: Path, destination: Path) -> None:
+        """Give a complete file its name unless the name is taken: then it stays where it is."""
         self.faults.reach(f"{subject}-publish")
         try:
             os.link(source, destination, follow_symlinks=False)
         except FileExistsError:
-            return False
+            return
         except OSError as error:
             # A file system without hard links (some FUSE, SMB): test, then rename.
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            if os.path.lexists(destination):
-                return False
-            source.rename(destination)
-            return True
-        source.unlink()
-        return True
+            if not os.path.lexists(destination):
+                source.rename(destination)
+        else:
+            source.unlink()
 
     def sync_directory(self, subject: str, path: Path) -> None:
         self.faults.reach(f"{subject}-directory")

@@ -183,8 +183,7 @@ class Lease:
 
     def prefix(self, purpose: str) -> str:
         """What all names of `entry` begin with; whoever needs thousands adds a token to each."""
-        safe = _UNSAFE.sub("-", purpose)[:80]
-        return f"{self.root / 'tmp' / self.name}.{safe}."
+        return f"{self.root / 'tmp' / self.name}.{_UNSAFE.sub('-', purpose)[:80]}."
 
     def pin(self, names: Iterable[str]) -> None:
         text = "".join(f"{name}\n" for name in names).encode()

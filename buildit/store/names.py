@@ -120,8 +120,7 @@ def find(store: Store, text: str) -> BuildKey:
     names = {name for place in places if place.is_dir() for name in os.listdir(place)}
     keys = sorted(BuildKey(one) for one in names if is_hex64(one) and one.startswith(prefix))
     if not keys:
-        what = "no build in the store has this key"
-        raise UsageError(what, place=text, hint=f"see {listed}")
+        raise UsageError("no build in the store has this key", place=text, hint=f"see {listed}")
     if len(keys) > 1:
         what = f"{len(keys)} builds have a key that begins so"
         details = tuple(f"{key_uuid(key)}  {key}" for key in keys[:8])

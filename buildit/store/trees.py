@@ -31,16 +31,8 @@ from pathlib import Path
 from buildit.digest import is_hex64
 from buildit.errors import StoreError
 from buildit.model.tree import YEAR_1980
-from buildit.store.disk import (
-    DIRECTORY_MODE,
-    Disk,
-    Vanished,
-    hand_over,
-    listed,
-    make_directory,
-    remove_tree,
-    sync_file_system,
-)
+from buildit.store import disk as steps
+from buildit.store.disk import Disk, make_directory, remove_tree, sync_file_system
 from buildit.store.locks import Lease, passing
 
 SEAL = ".seal"
@@ -96,7 +88,7 @@ def _lines(tree: Path) -> Iterator[tuple[str, int, bytes]]:
     top = os.fspath(tree)
     while pending:
         below = pending.pop()
-        with listed(f"{top}/{below}") as listing:
+        with steps.listed(f"{top}/{below}") as listing:
             entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         for entry in entries:
             path = f"{below}{entry.name}"
@@ -224,22 +216,21 @@ class Trees:
         try:
             self.disk.faults.reach("tree-fill")
             fill(work)
-            work.chmod(DIRECTORY_MODE)
-            hand_over(work)
+            work.chmod(steps.DIRECTORY_MODE)
+            steps.hand_over(work)
             os.utime(work, (ROOT_MTIME, ROOT_MTIME))
             sealed = seal(work)
             self.disk.faults.reach("tree-publish")
             work.rename(path)
         except BaseException as error:
-            errors = (error, error.__cause__)
-            gone = any(isinstance(one, FileNotFoundError) for one in errors)
+            gone = any(isinstance(one, FileNotFoundError) for one in (error, error.__cause__))
             gone = gone or not (work.is_dir() or os.path.lexists(path))
             with suppress(OSError):
                 remove_tree(work)
             if gone and isinstance(error, OSError | StoreError):
                 what = "a tree was deleted while it was filled"
                 hint = "run the same command again: it is filled anew"
-                raise Vanished(what, place=str(path), hint=hint) from error
+                raise steps.Vanished(what, place=str(path), hint=hint) from error
             raise
         self._keep(_sealed(path), sealed.text(), lease)
         if not boot():

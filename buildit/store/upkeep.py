@@ -20,18 +20,9 @@ from pathlib import Path
 from buildit.codec import CodecError, decode, encode
 from buildit.digest import BuildKey, Digest, digest_bytes, digest_file, is_hex64
 from buildit.errors import IntegrityError, StoreError
-from buildit.store import artifacts
+from buildit.store import artifacts, disk
 from buildit.store.cas import Store, set_aside
-from buildit.store.disk import (
-    CONSTANT_FILES,
-    READ_ONLY,
-    STORE_DIRECTORIES,
-    key_directory,
-    located,
-    make_directory,
-    put_constant,
-    remove_tree,
-)
+from buildit.store.disk import key_directory, located, make_directory, remove_tree
 from buildit.store.locks import Waiting, exclusive, quietly, reclaim, running
 from buildit.store.names import entry_paths
 from buildit.store.trees import SEAL
@@ -98,14 +89,14 @@ def _aside(store: Store, path: Path, reason: str) -> Fault:
 
 
 def _check_layout(store: Store) -> Iterator[Fault]:
-    for name in STORE_DIRECTORIES:
+    for name in disk.STORE_DIRECTORIES:
         if not (store.root / name).is_dir():
             make_directory(store.root / name)
             yield _fault(store, store.root / name, "missing", Remedy.REPAIRED)
-    for name, content in CONSTANT_FILES.items():
+    for name, content in disk.CONSTANT_FILES.items():
         path = store.root / name
         if not path.is_file() or path.read_bytes() != content:
-            put_constant(store.root, store.disk, name, content)
+            disk.put_constant(store.root, store.disk, name, content)
             yield _fault(store, path, "missing or changed", Remedy.REPAIRED)
 
 
@@ -130,8 +121,8 @@ def _check_blob(store: Store, path: Path) -> Iterator[Fault]:
         return
     if reason:
         yield _aside(store, path, reason)
-    elif stat.S_IMODE(status.st_mode) != READ_ONLY:
-        path.chmod(READ_ONLY)
+    elif stat.S_IMODE(status.st_mode) != disk.READ_ONLY:
+        path.chmod(disk.READ_ONLY)
         mode = stat.S_IMODE(status.st_mode)
         yield _fault(store, path, f"its mode was {mode:04o}, not 0444", Remedy.REPAIRED)
     elif status.st_nlink != 1:
@@ -319,21 +310,19 @@ def _find(store: Store, keep: frozenset[str]) -> Garbage:
         found = sorted(directory.iterdir()) if directory.is_dir() else ()
         return tuple(path for path in found if path.name not in named and is_old(path))
 
-    alive = [root.names for root in roots(store)]
-    named = keep.union(*(lease.pins for lease in leases), *alive)
+    named = keep.union(*(one.pins for one in leases), *(one.names for one in roots(store)))
     found = sorted((store.root / "k").glob("??/*"))
     keys = {BuildKey(path.name): path for path in found if is_hex64(path.name)}
     gone = tuple(key for key, path in keys.items() if key not in named and is_old(path))
     marked = named.union(*(_spoken_of(store, key) for key in keys.keys() - {*gone}))
     blobs = sorted(Digest(name) for name in os.listdir(store.blobs) if is_hex64(name))
     blobs = [one for one in blobs if one not in marked and is_old(store.path(one))]
-    trees = sorted((store.root / "trees").iterdir())
     return Garbage(
         keys=gone,
         blobs=tuple(blobs),
         trees=tuple(
             path
-            for path in trees
+            for path in sorted((store.root / "trees").iterdir())
             if path.suffix not in (".ok", SEAL) and path.name not in marked and is_old(_aged(path))
         ),
         failures=unnamed("logs/failed"),

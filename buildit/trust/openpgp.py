@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -117,14 +117,7 @@ def by_gpgv(
             argv += ["--", str(given), str(content.absolute())]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": home}
         try:
-            result = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=environment,
-                timeout=_VERIFYING,
-                check=False,
-            )
+            result = _run(argv, _VERIFYING, environment)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise IntegrityError(f"cannot verify a signature: {error}") from error
         status = result.stdout.decode("utf-8", "replace")
@@ -134,6 +127,14 @@ def by_gpgv(
         if status.count("[GNUPG:] PLAINTEXT ") > 1 or not text.is_file():
             raise IntegrityError("not one clear-signed OpenPGP message")
         return SignedText(text.read_bytes(), found)
+
+
+def _run(
+    argv: list[str], seconds: int, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=seconds, check=False
+    )
 
 
 def signers(status: str, *, expired_since: bool = False) -> tuple[str, ...]:
@@ -260,7 +261,10 @@ def _packets(match: re.Match[bytes], block: str) -> bytes:
     if kind != block:
         raise IntegrityError(f"OpenPGP {kind.lower()} where a {block.lower()} is due")
     lines = [line.rstrip() for line in match[2].split(b"\n")]
-    body = list(_after_headers(lines))
+    blank = lines.index(b"") if b"" in lines else -1
+    if blank > 0 and not all(_HEADER.fullmatch(line) for line in lines[:blank]):
+        raise IntegrityError("damaged armor: something else stands where headers are due")
+    body = [line for line in lines[blank + 1 :] if line]
     checksum = b""
     if body and len(body[-1]) == 5 and body[-1].startswith(b"="):
         checksum = body.pop()[1:]
@@ -272,13 +276,6 @@ def _packets(match: re.Match[bytes], block: str) -> bytes:
     if checksum and stated != crc24(packets):
         raise IntegrityError(f"damaged armor of an OpenPGP {block.lower()}: wrong checksum")
     return packets
-
-
-def _after_headers(lines: list[bytes]) -> Iterator[bytes]:
-    blank = lines.index(b"") if b"" in lines else -1
-    if blank > 0 and not all(_HEADER.fullmatch(line) for line in lines[:blank]):
-        raise IntegrityError("damaged armor: something else stands where headers are due")
-    yield from (line for line in lines[blank + 1 :] if line)
 
 
 def check_clearsigned(message: bytes) -> None:
@@ -353,9 +350,7 @@ def is_signed(content: Path, signature: bytes, key: bytes) -> bool:
 def _gpg(fingerprint: str, *arguments: str) -> bytes:
     argv = ["gpg", "--batch", "--no-tty", "--no-auto-key-retrieve", *arguments]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SIGNING, check=False
-        )
+        done = _run(argv, _SIGNING)
     except FileNotFoundError:
         reason = "gpg is not installed, and signing-key names an OpenPGP key"
         hint = "apt-get install gnupg, or take gpg: out of signing-key"

@@ -12,6 +12,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,16 +32,8 @@ from buildit.trust.ssh import NAMESPACE, builder_name, claimed_key, key_fingerpr
 
 Accept = Callable[[bytes, "bytes | None", str], None]
 """Judge a statement (bytes, signature or None, builder); raises where it is not trusted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Paper:
-    """A statement that a binhost served and whose signature held."""
-
-    vote: Vote
-    statement: bytes
-    signature: bytes | None
-    repository: str
+_Signed = tuple[bytes, "bytes | None"]
+"""A statement and its signature, as a binhost serves them."""
 
 
 @dataclass(slots=True)
@@ -51,7 +44,7 @@ class Policy:
     store: Store
     report: Reporter
     _votes: dict[BuildKey, list[Vote]] = field(default_factory=dict)
-    _papers: dict[BuildKey, list[_Paper]] = field(default_factory=dict)
+    _held: dict[BuildKey, list[tuple[Vote, _Signed, str]]] = field(default_factory=dict)
     _told: set[Path] = field(default_factory=set)
     _lists: dict[str, tuple[AllowedSigner, ...]] = field(default_factory=dict)
     _signer: Signer | None = None
@@ -90,22 +83,22 @@ class Policy:
         def accept(statement: bytes, signature: bytes | None, builder: str) -> None:
             artifact = parse_statement(statement, stated_key(statement)).artifact
             with self._lock:
-                vote = self._vote(artifact, statement, signature, builder, repository)
+                signed = statement, signature
+                vote = self._vote(artifact, signed, builder, repository)
                 votes = self._known(artifact.key)
-                decision = decide(vote, votes, self.trust.agreement)
+                reasons = decide(vote, votes, self.trust.agreement)
                 if not any((v.builder, v.artifact) == (builder, artifact) for v in votes):
                     votes.append(vote)
-                    paper = _Paper(vote, statement, signature, repository)
-                    self._papers.setdefault(artifact.key, []).append(paper)
+                    self._held.setdefault(artifact.key, []).append((vote, signed, repository))
             unfit, place = suits(artifact), f"key {artifact.key[:12]}"
             if unfit is not None:
                 reason = f"the build of {artifact.name} is of no use here: {unfit}"
                 hint = "nothing is wrong; another build is looked for, or it is built here"
-                raise IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint)
-            if not decision.accepted:
+                raise IntegrityError(reason, place=place, hint=hint)
+            if reasons:
                 reason = f"not enough builders say the same of {artifact.name}"
                 hint = "another builder is looked for, else it is built here"
-                raise Undecided(reason, place=place, hint=hint, details=decision.reasons)
+                raise Undecided(reason, place=place, hint=hint, details=reasons)
 
         return accept
 
@@ -117,14 +110,11 @@ class Policy:
         """
         if rule_for(taken.name, self.trust.agreement).need <= 1:
             return
-        for paper in self._papers.get(taken.key, ()):
-            vote = paper.vote
+        for vote, signed, repository in self._held.get(taken.key, ()):
             if claim(vote.artifact) == claim(taken):
-                signed = (paper.statement, paper.signature)
-                origin = paper.repository or artifacts.ELSEWHERE
-                artifacts.place_statement(
-                    self.store, vote.artifact, vote.builder, *signed, origin=origin
-                )
+                said = (vote.artifact, vote.builder, *signed)
+                origin = repository or artifacts.ELSEWHERE
+                artifacts.place_statement(self.store, *said, origin=origin)
 
     def doubts(self, found: Found) -> str | None:
         """Why a build that lies in the store, and came from elsewhere, would not be taken today;
@@ -138,12 +128,10 @@ class Policy:
         if not found.origin:
             return self._repeats_doubtful(found.artifact)
         with self._lock:
-            vote = self._stored_vote(found.artifact, found.builder, found.origin)
-            if vote is None:
-                reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
-            else:
-                votes = self._known(found.artifact.key)
-                reasons = decide(vote, votes, self.trust.agreement).reasons
+            vote = self._stored_vote(found)
+            reasons: tuple[str, ...] = (f"builder {found.builder[:12]} is not trusted now",)
+            if vote is not None:
+                reasons = decide(vote, self._known(found.artifact.key), self.trust.agreement)
             reason = "; ".join(reasons) or None
             if reason is not None and found.path not in self._told:
                 self._told.add(found.path)
@@ -154,15 +142,12 @@ class Policy:
     def _repeats_doubtful(self, artifact: Artifact) -> str | None:
         if artifact.restated is None:
             return None
-        reasons = []
-        for path in statement_paths(self.store.root, artifact.restated):
-            try:
-                before, builder = read_statement(path, artifact.restated)
-            except IntegrityError:
-                continue
-            if claim(before) == claim(artifact):
-                reasons.append(self.doubts(Found(before, builder, path, origin_of(path))))
-        return reasons[0] if reasons and None not in reasons else None
+        repeated = [
+            self.doubts(before)
+            for before in self._stored(artifact.restated)
+            if claim(before.artifact) == claim(artifact)
+        ]
+        return repeated[0] if repeated and None not in repeated else None
 
     def compare(self, built: Artifact) -> None:
         """Report where others built other bytes from the same inputs as this own build."""
@@ -182,40 +167,39 @@ class Policy:
         return self._votes[key]
 
     def _stored_votes(self, key: BuildKey) -> Iterator[Vote]:
-        for path in statement_paths(self.store.root, key):
-            try:
-                artifact, builder = read_statement(path, key)
-            except IntegrityError:
-                continue
-            origin = origin_of(path)
-            if not origin and artifacts.incomplete(self.store, artifact) is not None:
+        for found in self._stored(key):
+            if not found.origin and artifacts.incomplete(self.store, found.artifact) is not None:
                 continue  # what it said was lost, and is not known to be so any more
-            vote = self._stored_vote(artifact, builder, origin)
+            vote = self._stored_vote(found)
             if vote is not None:
                 yield vote
 
-    def _stored_vote(self, artifact: Artifact, builder: str, origin: str) -> Vote | None:
+    def _stored(self, key: BuildKey) -> Iterator[Found]:
+        """The statements about a key in the store that can be read."""
+        for path in statement_paths(self.store.root, key):
+            with suppress(IntegrityError):
+                artifact, builder = read_statement(path, key)
+                yield Found(artifact, builder, path, origin_of(path))
+
+    def _stored_vote(self, found: Found) -> Vote | None:
         """Whose vote a statement of the store is: its signature held when it came in, and whether
         its builder counts is asked anew. None: nobody's who counts."""
-        if not origin:
-            return Vote(self._self_name(), builder, artifact)
+        artifact, builder = found.artifact, found.builder
+        if not found.origin:
+            # oneself as the allowed-signers file has it: one's other keys are no other person's
+            myself = next((self._person(key) for key in self._own_keys()), SELF)
+            return Vote(myself, builder, artifact)
         if builder == LOCAL:
             return Vote(NOBODY, builder, artifact) if self.trust.unsigned else None
         now = int(time.time())
-        for line in self._allowed(origin):
+        for line in self._allowed(found.origin):
             covers = line.covers(NAMESPACE) and line.counts_at(now)
             if covers and builder_name(line.public) == builder:
                 return Vote(self._person(line.public), builder, artifact)
         return None
 
-    def _vote(
-        self,
-        artifact: Artifact,
-        statement: bytes,
-        signature: bytes | None,
-        builder: str,
-        repository: str,
-    ) -> Vote:
+    def _vote(self, artifact: Artifact, signed: _Signed, builder: str, repository: str) -> Vote:
+        statement, signature = signed
         if builder == LOCAL and signature is None:
             # Only a repository with `unsigned: yes` lets these come this far.
             return Vote(NOBODY, builder, artifact)
@@ -241,18 +225,15 @@ class Policy:
         details: tuple[str, ...] = (said,)
         hint = "take it from another binhost, or let it be built here"
         if key is not None:
-            self._remember(key)
+            seen = self.store.cache(signers.SEEN) / f"{builder_name(key)}.pub"
+            if not seen.exists():
+                seen.write_text(public_line(key) + "\n")
             shown = key_fingerprint(key)
             details = (f"signed by {shown} (builder {builder_name(key)[:12]})", said)
             if key not in (line.public for line in self._allowed("")):
                 hint = f"if you know this key: buildit trust add {shown}"
         reason = f"the build of {artifact.name} is not trusted: {reason}"
         return IntegrityError(reason, place=f"key {artifact.key[:12]}", hint=hint, details=details)
-
-    def _remember(self, key: bytes) -> None:
-        path = self.store.cache(signers.SEEN) / f"{builder_name(key)}.pub"
-        if not path.exists():
-            path.write_text(public_line(key) + "\n")
 
     def _allowed(self, repository: str) -> tuple[AllowedSigner, ...]:
         name = self.trust.signers_for(repository)
@@ -261,10 +242,6 @@ class Policy:
             own = tuple(AllowedSigner(SELF, key) for key in self._own_keys())
             self._lists[name] = (*own, *(signers.signers_of(Path(name)) if name else ()))
         return self._lists[name]
-
-    def _self_name(self) -> str:
-        """Oneself as the allowed-signers file has it: one's other keys are no other person's."""
-        return next((self._person(key) for key in self._own_keys()), SELF)
 
     def _person(self, public: bytes) -> str:
         """Who counts for a key, by all lists of the configuration together."""
@@ -303,16 +280,6 @@ class Vote:
     who: str
     builder: str
     artifact: Artifact
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """`accepted`, who agrees and who contradicts, and that in words where it is not."""
-
-    accepted: bool
-    agree: tuple[str, ...]
-    contradict: tuple[str, ...]
-    reasons: tuple[str, ...]
 
 
 def rule_for(name: str, rules: Sequence[TrustRule]) -> TrustRule:
@@ -407,8 +374,9 @@ def context(artifact: Artifact) -> Mapping[BuildKey, Mapping[str, Digest]]:
     return {key: dict(outputs) for key, outputs in artifact.resolved.items()}
 
 
-def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> Decision:
-    """Whether `candidate` may be taken, given the other verified votes about the same key.
+def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) -> tuple[str, ...]:
+    """Why `candidate` may not be taken, given the other verified votes about the same key; empty
+    where it may.
 
     A vote agrees where it names the same outputs. A re-stated artifact repeats what another build
     said, so it is nobody's independent vote: alone it is believed where one builder is enough. A
@@ -424,18 +392,8 @@ def decide(candidate: Vote, others: Sequence[Vote], rules: Sequence[TrustRule]) 
         for vote in same
         if claim(vote.artifact) != wanted and context(vote.artifact) == context(candidate.artifact)
     )
-    enough = len(agree) >= rule.need or rule.need <= 1
-    reasons = _reasons(candidate, rule, agree, contradict) if not enough else ()
-    return Decision(enough, agree, contradict, reasons)
-
-
-def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))
-
-
-def _reasons(
-    candidate: Vote, rule: TrustRule, agree: tuple[str, ...], contradict: tuple[str, ...]
-) -> tuple[str, ...]:
+    if len(agree) >= rule.need or rule.need <= 1:
+        return ()
     name = candidate.artifact.name
     found = [
         f"the policy wants {rule.need} independent builders for {name} (rule {rule.match!r})",
@@ -446,3 +404,7 @@ def _reasons(
     if contradict:
         found.append(f"other bytes were built by: {', '.join(contradict)}")
     return tuple(found)
+
+
+def _people(votes: Iterable[Vote]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(vote.who for vote in votes if vote.who != NOBODY))

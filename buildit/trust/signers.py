@@ -150,12 +150,10 @@ def signers_of(path: Path) -> tuple[AllowedSigner, ...]:
         if len(text) > LARGEST_LIST:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     except (OSError, UnicodeDecodeError, IntegrityError) as error:
-        raise RecipeError(
-            f"the allowed-signers file cannot be read: {error}",
-            place=str(path),
-            hint="name an OpenSSH allowed-signers file in `trust: {allowed-signers: …}`, or make "
-            "it: buildit trust add KEYFILE",
-        ) from error
+        reason = f"the allowed-signers file cannot be read: {error}"
+        name = "name an OpenSSH allowed-signers file in `trust: {allowed-signers: …}`"
+        hint = f"{name}, or make it: buildit trust add KEYFILE"
+        raise RecipeError(reason, place=str(path), hint=hint) from error
     return parse_allowed_signers(text, str(path))
 
 
@@ -168,15 +166,9 @@ def parse_allowed_signers(text: str, place: str) -> tuple[AllowedSigner, ...]:
     """
     # As ssh-keygen reads it: what other programs take for the end of a line is part of a comment,
     # and must not begin a line that trusts one more key.
-    lines = (
-        (number, line.lstrip(" \t").rstrip(_BLANKS))
-        for number, line in enumerate(text.split("\n"), 1)
-    )
-    return tuple(
-        _parse_line(line, f"{place}:{number}:1")
-        for number, line in lines
-        if line and not line.startswith("#")
-    )
+    lines = (line.lstrip(" \t").rstrip(_BLANKS) for line in text.split("\n"))
+    numbered = ((f"{place}:{number}:1", line) for number, line in enumerate(lines, 1))
+    return tuple(_parse_line(line, at) for at, line in numbered if line and line[0] != "#")
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -205,10 +197,8 @@ def _parse_line(line: str, place: str) -> AllowedSigner:
     principals, second, rest = fields[1].strip('"'), fields[2], fields[3]
     _check_principals(principals, place)
     options: dict[str, str | None] = {}
-    if second not in ssh.KEY_TYPES and "=" not in second and second.lower() != "cert-authority":
-        rest = f"{second} {rest}"  # a key type that parse_public shall name
-    elif second in ssh.KEY_TYPES:
-        rest = f"{second} {rest}"
+    if second in ssh.KEY_TYPES or ("=" not in second and second.lower() != "cert-authority"):
+        rest = f"{second} {rest}"  # where it is no key type, parse_public shall name it
     else:
         options = _parse_options(second, place)
     try:
@@ -380,10 +370,9 @@ def _key(store: Store, what: str) -> tuple[bytes, str]:
             one for one in _seen(store) if one.fingerprint == what or one.builder.startswith(what)
         ]
         if len(fitting) != 1:
-            raise UsageError(
-                f"{'no' if not fitting else 'more than one'} key that was seen is called {what}",
-                hint="name a public key file; see `buildit trust`",
-            )
+            count = "more than one" if fitting else "no"
+            hint = "name a public key file; see `buildit trust`"
+            raise UsageError(f"{count} key that was seen is called {what}", hint=hint)
         return parse_public(Path(fitting[0].source).read_text("utf-8")), ""
     try:
         with open_regular(Path(what), follow=True) as stream:
@@ -405,9 +394,8 @@ def _key(store: Store, what: str) -> tuple[bytes, str]:
 def _principal(who: str | None, comment: str, public: bytes) -> str:
     if who is not None:
         if not _PRINCIPAL.fullmatch(who):
-            raise UsageError(
-                f"{who!r} cannot name a builder", hint="write a mail address, as ssh-keygen does"
-            )
+            hint = "write a mail address, as ssh-keygen does"
+            raise UsageError(f"{who!r} cannot name a builder", hint=hint)
         return who
     return comment if _PRINCIPAL.fullmatch(comment) else f"builder-{builder_name(public)[:12]}"
 

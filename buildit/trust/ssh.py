@@ -103,9 +103,8 @@ def parse_public(line: str) -> bytes:
     """
     fields = line.split()
     if len(fields) < 2:
-        raise IntegrityError(
-            "not an OpenSSH public key", hint="it is one line: ssh-ed25519 AAAA… whose"
-        )
+        hint = "it is one line: ssh-ed25519 AAAA… whose"
+        raise IntegrityError("not an OpenSSH public key", hint=hint)
     try:
         public = base64.b64decode(fields[1], validate=True)
     except ValueError as error:  # binascii.Error too; a letter that is not ASCII is the plain one
@@ -128,9 +127,8 @@ def key_type(public: bytes) -> str:
     """
     name = Wire(public).text()
     if name not in KEY_TYPES:
-        raise IntegrityError(
-            f"SSH key type {name!r} is not supported", hint=f"use {ED25519}: ssh-keygen -t ed25519"
-        )
+        hint = f"use {ED25519}: ssh-keygen -t ed25519"
+        raise IntegrityError(f"SSH key type {name!r} is not supported", hint=hint)
     return name
 
 
@@ -172,9 +170,8 @@ def check_by_key(public: bytes, signature: bytes, data: bytes) -> None:
             case _:
                 raise ValueError(f"type {kind}")
     except InvalidSignature as error:
-        raise IntegrityError(
-            "bad SSH signature: the bytes are not those that were signed"
-        ) from error
+        reason = "bad SSH signature: the bytes are not those that were signed"
+        raise IntegrityError(reason) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise IntegrityError(f"SSH key cannot be used: {error}") from error
 
@@ -198,7 +195,6 @@ class SigningKey(Protocol):
 
     def sign(self, data: bytes) -> bytes:
         """The signature in wire form. Raises UsageError when the key cannot be used."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +270,9 @@ def agent_keys(agent: Path) -> tuple[bytes, ...]:
         UsageError: it does not answer.
     """
     answer = Wire(_ask(agent, _IDENTITIES, b""))
-    keys: list[bytes] = []
-    for _ in range(min(answer.uint32(), 1000)):
-        keys.append(answer.string())
-        answer.string()
-    return tuple(keys)
+    count = min(answer.uint32(), 1000)
+    named = [(answer.string(), answer.string()) for _ in range(count)]  # with a comment each
+    return tuple(key for key, _ in named)
 
 
 class _LockedError(Exception):
@@ -303,9 +297,8 @@ def _read(path: Path) -> bytes:
             return stream.read(_LARGEST_KEY)
     except (OSError, IntegrityError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message
-        raise UsageError(
-            f"SSH key cannot be read: {reason}", place=str(path), hint=_MAKE_ONE
-        ) from error
+        reason = f"SSH key cannot be read: {reason}"
+        raise UsageError(reason, place=str(path), hint=_MAKE_ONE) from error
 
 
 def _public(path: Path, text: bytes) -> bytes:
@@ -330,9 +323,8 @@ def _load(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the li
     except (ValueError, UnsupportedAlgorithm) as error:
         if "password" in str(error).lower():
             raise _LockedError from error
-        raise UsageError(
-            f"not an SSH private key: {error}", place=str(path), hint=_MAKE_ONE
-        ) from error
+        reason = f"not an SSH private key: {error}"
+        raise UsageError(reason, place=str(path), hint=_MAKE_ONE) from error
 
 
 def _ask(agent: Path, codes: tuple[int, int], body: bytes) -> bytes:

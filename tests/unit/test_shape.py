@@ -74,6 +74,7 @@ SEAMS = (
     *("__main__", "cli"),  # a verb imports what it needs
     *("commands.building", "commands.realise", "commands.run"),
     *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
+    "commands.debian_source",
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
     *("remote.binhost.remotes", "remote.fetch"),  # the remotes, by their addresses
@@ -402,7 +403,7 @@ def test_the_back_half_imports_nothing_heavy() -> None:
 
 
 def test_the_pure_core_needs_the_standard_library_only() -> None:
-    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "plan.tasks", "digest")
+    rooms = ("model.plan", "plan.identity", "plan.lock", "plan.closure", "digest")
     assert sorted(loaded_by(*(f"buildit.{name}" for name in rooms)) & set(HEAVY)) == []
 
 

@@ -52,7 +52,7 @@ class Said:
     kinds: bytes = b""
 
 
-def pax_records(data: bytes, *, lenient: bool) -> dict[bytes, bytes]:
+def header_records(data: bytes, *, lenient: bool) -> dict[bytes, bytes]:
     """The records of an extended header, each keyword once.
 
     In a `lenient` reading the last of a keyword counts, as POSIX has it, but the numbers of a
@@ -116,7 +116,7 @@ def with_records(said: Said, records: Mapping[bytes, bytes], *, lenient: bool) -
         size=_decimal(records, b"size", _MOST_SIZE),
         uid=_decimal(records, b"uid", _MOST_ID),
         gid=_decimal(records, b"gid", _MOST_ID),
-        mtime=pax_time(records[b"mtime"], lenient) if b"mtime" in records else said.mtime,
+        mtime=seconds(records[b"mtime"], lenient) if b"mtime" in records else said.mtime,
         sparse=sparse,
         xattrs={key.decode("utf-8", "surrogateescape"): value for key, value in xattrs.items()},
     )
@@ -184,7 +184,7 @@ def _decimal(records: Mapping[bytes, bytes], key: bytes, most: int) -> int | Non
     return int(text)
 
 
-def pax_time(text: bytes, lenient: bool) -> int:
+def seconds(text: bytes, lenient: bool) -> int:
     """Seconds since 1970, rounded down.
 
     Raises:
@@ -210,10 +210,6 @@ class Map:
     pieces: tuple[tuple[int, int], ...]
     size: int
 
-    @property
-    def stored(self) -> int:
-        return sum(size for _, size in self.pieces)
-
 
 def sparse_map(
     header: bytes, records: Mapping[bytes, bytes], stream: Readable, stored: int
@@ -234,7 +230,7 @@ def sparse_map(
         text = records.get(b"map", b"")
         numbers = [_number_of(part) for part in text.split(b",")] if text else []
         sparse = _map(numbers, _number_of(records.get(b"size", b"")))
-    if sparse.stored != stored - taken:
+    if sum(size for _, size in sparse.pieces) != stored - taken:
         raise ValueError("the map of a sparse file does not fit its size")
     return sparse, taken
 

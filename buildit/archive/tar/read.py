@@ -11,30 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from buildit.archive.admit import Budget, Gate, Remark, link_text, member_path, over, refused, shown
 from buildit.archive.streams import Readable, Window, read_up_to
-from buildit.archive.tar.admit import (
-    Budget,
-    Gate,
-    Remark,
-    link_text,
-    member_path,
-    over,
-    refused,
-    shown,
-)
-from buildit.archive.tar.pax import (
-    Expanded,
-    Map,
-    Said,
-    checked_id,
-    checked_size,
-    checked_time,
-    number,
-    pax_records,
-    pax_time,
-    sparse_map,
-    with_records,
-)
+from buildit.archive.tar import pax
+from buildit.archive.tar.pax import Said, checked_size, number
 from buildit.archive.tar.write import BLOCK
 from buildit.digest import CHUNK
 from buildit.model.tree import Entry, Kind
@@ -69,7 +49,7 @@ class _Found:
 
     entry: Entry
     stored: int
-    zeros: Map | None = None
+    zeros: pax.Map | None = None
     left_out: str = ""
 
 
@@ -121,7 +101,7 @@ def read_tar(
             absent.discard(entry.path)
             content = stored
             if found.zeros is not None:
-                content = Window(Expanded(stored, found.zeros), entry.size, name, entry.path)
+                content = Window(pax.Expanded(stored, found.zeros), entry.size, name, entry.path)
             yield entry, content if entry.kind is Kind.FILE else None
             content.drain()
         stored.drain()
@@ -135,11 +115,9 @@ def _admitted(gate: Gate, entry: Entry) -> Entry:
     path = gate.through_links(entry.path)
     entry = replace(entry, path=path) if path != entry.path else entry
     if entry.kind is Kind.HARDLINK:
-        text = gate.symlink_text(entry.target)
+        text = gate.link_texts.get(entry.target)
         if text is not None:
-            entry = Entry(
-                entry.path, Kind.SYMLINK, entry.mode, entry.mtime, entry.uid, entry.gid, target=text
-            )
+            entry = replace(entry, kind=Kind.SYMLINK, target=text, xattrs={})
     gate.admit(entry)
     return entry
 
@@ -239,7 +217,8 @@ class _Headers:
         kinds = said.kinds + kind
         if kind == b"x":
             said = replace(said, mtime=self._mtime, kinds=kinds)
-            return with_records(said, pax_records(data, lenient=lenient), lenient=lenient)
+            records = pax.header_records(data, lenient=lenient)
+            return pax.with_records(said, records, lenient=lenient)
         if not data.endswith(b"\0") or b"\0" in data[:-1] or len(data) < 2:
             raise ValueError("a GNU long name is not one text that ends in NUL")
         if kind == b"L":
@@ -249,12 +228,12 @@ class _Headers:
     def _global(self, data: bytes) -> None:
         """Refuse records that change all members; git writes the commit as a comment."""
         lenient = self._remark is not None
-        records = pax_records(data, lenient=lenient)
+        records = pax.header_records(data, lenient=lenient)
         for key in records:
             if key not in (_OF_ALL if lenient else (b"comment",)):
                 raise ValueError(f"a global PAX header sets {ascii(key)[1:]} for all members")
         if b"mtime" in records:
-            self._mtime = pax_time(records[b"mtime"], lenient)
+            self._mtime = pax.seconds(records[b"mtime"], lenient)
 
     def _description(self, header: bytes, most: int) -> bytes:
         size = checked_size(number(header[124:136]))
@@ -275,11 +254,11 @@ def _found(header: bytes, said: Said, stream: Readable, name: str, remark: Remar
     Raises:
         IntegrityError: with the member's name as far as it is known.
     """
-    for pax, gnu, what in (
+    for record, gnu, what in (
         (said.path, said.long_name, "name the same member"),
         (said.linkpath, said.long_link, "give the same member's link"),
     ):
-        if pax is not None and gnu is not None:
+        if record is not None and gnu is not None:
             raise refused(name, None, f"PAX and GNU headers {what}")
     raw = said.path if said.path is not None else said.long_name
     if raw is None:
@@ -316,13 +295,13 @@ def _member(
         raise ValueError(f"it is a {kind} and yet has {stored} bytes of content")
     mtime, uid, gid = number(header[136:148]), 0, 0
     if remark is None:
-        mtime = checked_time(mtime)
+        mtime = pax.checked_time(mtime)
         # where a PAX record gives an owner, libarchive leaves what it likes in the header
-        uid = checked_id(number(header[108:116])) if said.uid is None else said.uid
-        gid = checked_id(number(header[116:124])) if said.gid is None else said.gid
+        uid = pax.checked_id(number(header[108:116])) if said.uid is None else said.uid
+        gid = pax.checked_id(number(header[116:124])) if said.gid is None else said.gid
     zeros, taken = None, 0
     if kind is Kind.FILE:
-        zeros, taken = sparse_map(header, said.sparse, stream, stored)
+        zeros, taken = pax.sparse_map(header, said.sparse, stream, stored)
     entry = Entry(
         path=path,
         kind=kind,

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
+from buildit.archive.admit import member_path, parent, path_bytes, shown
 from buildit.archive.streams import Content, Writable, write_all
-from buildit.archive.tar.admit import member_path, parent, path_bytes, shown
 from buildit.digest import CHUNK, Digest
 from buildit.errors import BuildError
 from buildit.model.tree import Entry, Kind, sort_key
@@ -56,11 +57,8 @@ def write_tar(
             writer.add(entry)
             written.append(entry)
             continue
-        source = content(entry)
-        try:
+        with closing(content(entry)) as source:
             digest = writer.add_file(entry, source)
-        finally:
-            source.close()
         written.append(entry if entry.digest else _with_digest(entry, digest))
     writer.finish()
     return tuple(written)
@@ -212,19 +210,14 @@ def _check_values(entry: Entry, raw: bytes) -> None:
 
 def _unfit(entry: Entry, reason: str) -> BuildError:
     where = shown(parent(entry.path)) or "the top of the tree"
-    return BuildError(
-        f"cannot pack: {reason}",
-        place=shown(entry.path),
-        hint=f"change what the build leaves in {where}",
-    )
+    hint = f"change what the build leaves in {where}"
+    return BuildError(f"cannot pack: {reason}", place=shown(entry.path), hint=hint)
 
 
 def _changed(entry: Entry, reason: str) -> BuildError:
-    return BuildError(
-        f"the file changed while it was packed: {reason}",
-        place=shown(entry.path),
-        hint="check that nothing still writes to the tree, then build again",
-    )
+    message = f"the file changed while it was packed: {reason}"
+    hint = "check that nothing still writes to the tree, then build again"
+    return BuildError(message, place=shown(entry.path), hint=hint)
 
 
 def header_blocks(entry: Entry, prefix: bytes) -> bytes:
@@ -240,10 +233,7 @@ def header_blocks(entry: Entry, prefix: bytes) -> bytes:
     fits = uid <= _OCTAL7 and gid <= _OCTAL7 and size <= _OCTAL11 and 0 <= mtime <= _OCTAL11
     if split and linked and fits and not entry.xattrs:  # ustar says it all: nearly always
         return _block(split, _TYPES[entry.kind], (entry.mode, uid, gid, size, mtime), target)
-    records = [
-        (b"SCHILY.xattr." + key.encode("utf-8", "surrogateescape"), value)
-        for key, value in entry.xattrs.items()
-    ]
+    records = [(b"SCHILY.xattr." + path_bytes(key), value) for key, value in entry.xattrs.items()]
     numbers = {b"uid": uid, b"gid": gid, b"size": size, b"mtime": mtime}
     for keyword, value in numbers.items():
         if not 0 <= value <= (_OCTAL7 if keyword in (b"uid", b"gid") else _OCTAL11):
@@ -251,12 +241,8 @@ def header_blocks(entry: Entry, prefix: bytes) -> bytes:
             numbers[keyword] = 0
     records += [] if linked else [(b"linkpath", target)]
     records += [] if split else [(b"path", name)]
-    block = _block(
-        split or (b"", _plain(name)),
-        _TYPES[entry.kind],
-        (entry.mode, *numbers.values()),
-        target if linked else _plain(target),
-    )
+    split, target = split or (b"", _plain(name)), target if linked else _plain(target)
+    block = _block(split, _TYPES[entry.kind], (entry.mode, *numbers.values()), target)
     return _extended(sorted(records)) + block
 
 
@@ -265,11 +251,8 @@ def _extended(records: list[tuple[bytes, bytes]]) -> bytes:
     if any(key in (b"path", b"linkpath") and not _utf8(value) for key, value in records):
         records.insert(0, (b"hdrcharset", b"BINARY"))
     data = b"".join(_record(key, value) for key, value in records)
-    return _block((b"", _PAX_NAME), b"x", (0o644, 0, 0, len(data), 0), b"") + _padded(data)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK)
+    block = _block((b"", _PAX_NAME), b"x", (0o644, 0, 0, len(data), 0), b"")
+    return block + data + bytes(-len(data) % BLOCK)
 
 
 def _record(key: bytes, value: bytes) -> bytes:

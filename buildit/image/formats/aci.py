@@ -210,8 +210,7 @@ def _write(
     """
     with fresh.open("xb") as file:
         stored = _Hashing(file, hashlib.sha256())
-        plainly = ACI.codec(image) == "none"
-        with nullcontext(stored) if plainly else GzipWriter(stored) as packed:
+        with nullcontext(stored) if ACI.codec(image) == "none" else GzipWriter(stored) as packed:
             plain = _Hashing(packed, hashlib.sha512())
             tar = TarWriter(plain)
             content = canonical(manifest)

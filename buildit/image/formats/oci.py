@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.compress import compress_layer
 from buildit.archive.streams import run_all
-from buildit.archive.tar.admit import shown
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.errors import BuilditError
@@ -94,12 +94,11 @@ def _start(config: Document) -> Start:
     start = section.get("WorkingDir")
     starts = [("working directory", start)] if start else []
     user, _, group_name = str(section.get("User") or "").partition(":")
-    accounts = [("user", user), ("group", group_name)]
     return Start(
         words[0] if words and words[0].startswith("/") else None,
         dict(pair.split("=", 1) for pair in section.get("Env") or ()),
         (*starts, *(("volume", path) for path in section.get("Volumes") or ())),
-        tuple((kind, name) for kind, name in accounts if name),
+        tuple((kind, name) for kind, name in (("user", user), ("group", group_name)) if name),
     )
 
 
@@ -209,8 +208,7 @@ def group(sizes: Sequence[int], budget: int = LAYER_BUDGET) -> tuple[range, ...]
         raise ValueError(f"a budget of {budget} layers holds no image")
     groups = [(size, range(index, index + 1)) for index, size in enumerate(sizes)]
     while len(groups) > budget:
-        pairs = range(len(groups) - 1)
-        first = min(pairs, key=lambda at: groups[at][0] + groups[at + 1][0])
+        first = min(range(len(groups) - 1), key=lambda at: groups[at][0] + groups[at + 1][0])
         (size, numbers), (next_size, next_numbers) = groups[first : first + 2]
         merged = (size + next_size, range(numbers.start, next_numbers.stop))
         groups[first : first + 2] = [merged]
@@ -362,10 +360,9 @@ def config_problems(document: object, platform: Mapping[str, object]) -> tuple[s
     """
     if not isinstance(document, dict):
         return ("the document must be an object",)
-    kept = {key: value for key, value in document.items() if key not in OF_LAYERS}
     return (
         *(f"{key}: is made from the layers; leave it out" for key in OF_LAYERS if key in document),
-        *_document("", kept),
+        *_document("", {key: one for key, one in document.items() if key not in OF_LAYERS}),
         *(
             f"{key}: {document[key]!r} is not the container's, {platform[key]!r}"
             for key in ("architecture", "os", "variant")

@@ -222,8 +222,7 @@ def emit_all(
             check_tree(start.program, start.directories, tree.find, image.place)
             target = output / output_name(image)
             fresh = together.enter_context(replacing_output(target))
-            written = form.write(image, document, tree, blob, fresh)
-            emissions.append(replace(written, path=target))
+            emissions.append(replace(form.write(image, document, tree, blob, fresh), path=target))
     return tuple(emissions)
 
 

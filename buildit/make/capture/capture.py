@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
+from buildit.archive.admit import parents
 from buildit.archive.streams import Content
-from buildit.archive.tar.admit import parents
 from buildit.errors import BuildError
 from buildit.make.capture.checks import (
     Finding,

@@ -37,9 +37,7 @@ from buildit.store.cas import Store
 from buildit.trust.policy import Accept, Undecided
 from buildit.trust.signers import UNSIGNED, Signer
 
-_RECORD_LIMIT = 64 << 20
-_CONTENTS_LIMIT = 256 << 20
-_LOG_LIMIT = 1 << 30
+_RECORD_LIMIT, _CONTENTS_LIMIT, _LOG_LIMIT = 64 << 20, 256 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +195,8 @@ class Binhost:
             return ranks.get(builder, len(ranks)), len(rest), name
 
         listed = self.remote.names((protocols.statement_path(key, ""),))[0]
-        yield from sorted(
-            (name for name in listed if artifacts.split_statement_name(name) is not None), key=order
-        )
+        names = (name for name in listed if artifacts.split_statement_name(name) is not None)
+        yield from sorted(names, key=order)
 
     def _claim(self, name: str, key: BuildKey) -> Claim | None:
         found = self.remote.of(((key, name),))[0]
@@ -212,11 +209,8 @@ class Binhost:
             statement = parse_statement(content, key)
             artifacts.check_name(Path(name), statement.builder, content)
             if statement.builder == LOCAL and not self.unsigned:
-                raise IntegrityError(
-                    "the statement is not signed",
-                    hint="have it pushed signed (`signing-key:`), or allow unsigned for this "
-                    "binhost",
-                )
+                hint = "have it pushed signed (`signing-key:`), or allow unsigned for this binhost"
+                raise IntegrityError("the statement is not signed", hint=hint)
             self.accept(content, signature, statement.builder)
         except IntegrityError as error:
             error.place = place  # where it lies helps more than what it is about
@@ -252,12 +246,8 @@ def _at_hand(store: Store, want: WantedBlob) -> bool:
 
 def _together(refusals: list[BuilditError]) -> BuilditError:
     first = refusals[0]
-    raised = type(first)(
-        first.message,
-        place=first.place,
-        hint=first.hint,
-        details=(*first.details, *(str(error) for error in refusals[1:])),
-    )
+    details = (*first.details, *(str(error) for error in refusals[1:]))
+    raised = type(first)(first.message, place=first.place, hint=first.hint, details=details)
     raised.__cause__ = first.__cause__
     return raised
 
@@ -339,14 +329,12 @@ class Push:
             artifact, builder = artifacts.read_statement(path, key)
             origin = artifacts.origin_of(path)
             said = Found(artifact, builder, path, origin)
-            if (
-                artifacts.incomplete(self.store, artifact) is not None
-                or self.believed(said) is not None
-            ):
+            if artifacts.incomplete(self.store, artifact) or self.believed(said) is not None:
                 continue
-            one = SignedStatement(
-                artifact, builder, artifacts.read_bounded(path, SIZE_LIMIT), _signature(path)
-            )
+            beside = artifacts.signature_path(path)
+            signature = artifacts.read_bounded(beside, SIZE_LIMIT) if beside.exists() else None
+            content = artifacts.read_bounded(path, SIZE_LIMIT)
+            one = SignedStatement(artifact, builder, content, signature)
             if builder == LOCAL and not self.unsigned:
                 unsigned += [] if origin else [one]
                 continue
@@ -360,13 +348,10 @@ class Push:
             hint = "set `signing-key:` and push again, or allow unsigned for this binhost"
             raise UsageError(reason, place=f"key {key}", hint=hint)
         if not unsigned:
-            raise UsageError(
-                f"nobody signed the build, which was taken from '{found.origin}': it is not yours "
-                "to sign",
-                place=f"key {key}",
-                hint="leave that repository out of the configuration and build again: then it is "
-                "built here",
-            )
+            taken = f"nobody signed the build, which was taken from '{found.origin}'"
+            again = "leave that repository out of the configuration and build again"
+            hint = f"{again}: then it is built here"
+            raise UsageError(f"{taken}: it is not yours to sign", place=f"key {key}", hint=hint)
         # Built here before there was a key: a user who publishes a build vouches for it.
         for one in unsigned[:1]:
             content = statement_bytes(one.artifact, builder)
@@ -445,27 +430,20 @@ class Push:
         artifact, store = one.artifact, self.store
         small = [artifact.record, *(output.contents for output in artifact.outputs.values())]
         small += [artifact.log] if artifact.log is not None else []
-        there = [
-            digest
-            for digest in small
-            if (store.size(digest) or protocols.MEMBER_LIMIT) < protocols.MEMBER_LIMIT
-        ]
+        limit = protocols.MEMBER_LIMIT
+        there = [digest for digest in small if (store.size(digest) or limit) < limit]
         pack = protocols.pack_of(store.read(digest) for digest in there)
         record = "" if artifact.restated is not None else store.read(artifact.record).decode()
-        return replace(
-            one, pack=pack, resolved=artifacts.resolved_of(artifact, record) if record else None
-        )
+        resolved = artifacts.resolved_of(artifact, record) if record else None
+        return replace(one, pack=pack, resolved=resolved)
 
     def _outgoing(self, digest: Digest, packed: Mapping[Digest, Path]) -> protocols.Outgoing | None:
         if digest in packed:
             path = packed[digest]
             return protocols.Outgoing(digest, path.stat().st_size, lambda: path.open("rb"))
-        size = self.store.size(digest)
-        return (
-            None
-            if size is None
-            else protocols.Outgoing(digest, size, lambda: self.store.checked(digest))
-        )
+        if (size := self.store.size(digest)) is None:
+            return None
+        return protocols.Outgoing(digest, size, lambda: self.store.checked(digest))
 
 
 def _essence(artifact: Artifact) -> object:
@@ -475,11 +453,6 @@ def _essence(artifact: Artifact) -> object:
         for name, one in artifact.outputs.items()
     }
     return outputs, {key: dict(used) for key, used in artifact.resolved.items()}, artifact.record
-
-
-def _signature(path: Path) -> bytes | None:
-    beside = artifacts.signature_path(path)
-    return artifacts.read_bounded(beside, SIZE_LIMIT) if beside.exists() else None
 
 
 def compress(

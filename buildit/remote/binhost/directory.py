@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
 from buildit.archive.streams import run_all
-from buildit.archive.tar.admit import Budget
 from buildit.digest import CHUNK, BuildKey, Digest
 from buildit.errors import BuildError, FetchError, IntegrityError
 from buildit.events import Fetching, Reporter, silent
@@ -130,20 +130,18 @@ class ReadOnly:
                 raise _translated(error) from error
             if want.optional:
                 return False
-            raise FetchError(
-                "the binhost has the statement, but not all that it names",
-                place=self.address.url(protocols.blob_path(want.digest)),
-                hint="have it pushed again: what is missing is added",
-            ) from None
+            reason = "the binhost has the statement, but not all that it names"
+            place = self.address.url(protocols.blob_path(want.digest))
+            hint = "have it pushed again: what is missing is added"
+            raise FetchError(reason, place=place, hint=hint) from None
         return True
 
     # -- plain
 
     def _plain(self, want: WantedBlob, into: _Into) -> None:
         if want.size is None or want.size < LARGE:
-            fetch.retried(
-                partial(self._direct, want, into), fetch.ATTEMPTS, into.abort, longest=5.0
-            )
+            work = partial(self._direct, want, into)
+            fetch.retried(work, fetch.ATTEMPTS, into.abort, longest=5.0)
             return
         with fetch.open_partial(into.store.cache("partial"), want.digest) as file:
             self._fill(file, (want.digest, want.size), want.label, into)

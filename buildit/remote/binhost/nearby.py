@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
@@ -80,7 +81,7 @@ class Nearby:
         for entry in builds_of(self.store, node.name)[-_CONSIDERED:]:
             yield entry.key, _LOCAL
         for host in self.hosts:
-            for key in _last(_listed(host, node.name)):
+            for key in list(dict.fromkeys(_listed(host, node.name)))[-_CONSIDERED:]:
                 yield key, f"'{host.name}'"
 
     def _record(self, key: BuildKey) -> str | None:
@@ -91,16 +92,15 @@ class Nearby:
 
     def _read(self, key: BuildKey) -> Iterator[str]:
         digest = Digest(key)
-        asked = (_remote(host, key) for host in self.hosts)
-        for content in chain((self._stored(digest),), asked):
-            if content is not None and digest_bytes(content) == digest:
-                yield content.decode("utf-8", "replace")
-
-    def _stored(self, digest: Digest) -> bytes | None:
-        try:
-            return self.store.read(digest) if self.store.has(digest) else None
-        except BuilditError:
-            return None
+        path = f"blobs/sha256/{key}"
+        reads: list[Callable[[], bytes | None]]
+        reads = [partial(self.store.read, digest)] if self.store.has(digest) else []
+        reads += [partial(host.read, path, _RECORD_LIMIT) for host in self.hosts]
+        for read in reads:
+            with suppress(BuilditError):
+                content = read()
+                if content is not None and digest_bytes(content) == digest:
+                    yield content.decode("utf-8", "replace")
 
     def label(self, key: BuildKey) -> str:
         """`category/name-version` of a key of the plan or of a record at hand; else its digits."""
@@ -112,13 +112,6 @@ class Nearby:
             return f"{found['name']}-{found['version']}"
         except (ValueError, KeyError, TypeError):
             return key[:12]
-
-
-def _remote(host: Binhost, key: BuildKey) -> bytes | None:
-    try:
-        return host.read(f"blobs/sha256/{key}", _RECORD_LIMIT)
-    except BuilditError:
-        return None
 
 
 def _listed(host: Binhost, name: str) -> list[BuildKey]:
@@ -149,10 +142,6 @@ def _builds(host: Binhost, name: str) -> Mapping[BuildKey, tuple[str, ...]]:
     for key, builder in _LINK.findall((page or b"").decode("ascii", "replace")):
         found[key] = (*found.get(key, ()), *([builder] if builder else []))
     return found
-
-
-def _last(keys: Iterable[BuildKey]) -> list[BuildKey]:
-    return list(dict.fromkeys(keys))[-_CONSIDERED:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +220,7 @@ def _candidates(
     for key in artifacts.pointed_to(sources.store.root, resolved):
         found = artifacts.examine(sources.store, key, suits, sources.believed)
         if isinstance(found, Found):
-            yield found, "the local store"
+            yield found, _LOCAL
     for host in sources.hosts:
         for key in dict.fromkeys(_entries(host, resolved)):
             try:

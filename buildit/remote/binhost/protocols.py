@@ -81,7 +81,6 @@ class Blobs(Protocol):
         Raises:
             FetchError, StoreError: the place cannot be read.
         """
-        ...
 
     def get(self, wanted: Sequence[WantedBlob], store: Store, batch: Batch) -> int:
         """Bring blobs into a batch of a store, each compared with its name; how many came. What was
@@ -92,7 +91,6 @@ class Blobs(Protocol):
             FetchError: one cannot be read, or is missing and not optional.
             StoreError: the store cannot be written.
         """
-        ...
 
     def put(self, blobs: Sequence[Outgoing], progress: Progress) -> None:
         """Send blobs; one is there whole or not at all.
@@ -100,7 +98,6 @@ class Blobs(Protocol):
         Raises:
             FetchError, StoreError: the place cannot be written.
         """
-        ...
 
 
 class Statements(Protocol):
@@ -113,12 +110,10 @@ class Statements(Protocol):
             FetchError: one cannot be read.
             IntegrityError: one is larger than a statement can be.
         """
-        ...
 
     def add(self, statements: Sequence[SignedStatement]) -> list[str]:
         """Publish statements whose blobs are there, each with its pack; where those are that
         contradict another, which stays. One that is there already gets this signature."""
-        ...
 
 
 class Views(Protocol):
@@ -126,7 +121,6 @@ class Views(Protocol):
 
     def names(self, directories: Sequence[str]) -> list[tuple[str, ...]]:
         """What is in each directory, sorted; nothing where there is none, or it is not listed."""
-        ...
 
     def read(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
         """Files of at most `limit` bytes; None where there is none, or a larger one.
@@ -134,7 +128,6 @@ class Views(Protocol):
         Raises:
             FetchError, StoreError: one cannot be read.
         """
-        ...
 
     def write(self, path: str, content: bytes | Path) -> None:
         """Give bytes, or those of a file, their name, replacing what has it.
@@ -142,7 +135,6 @@ class Views(Protocol):
         Raises:
             FetchError, StoreError: the place cannot be written.
         """
-        ...
 
 
 class Remote(Blobs, Statements, Views, Protocol):

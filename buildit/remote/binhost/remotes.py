@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,13 +75,9 @@ class Remotes:
         assert one.download is not None  # noqa: S101 - `repositories` leaves those out
         builders = self.policy.builders(one.name, unsigned=one.unsigned)
         if not builders and not isinstance(one.download, Directory):
-            self.report(
-                Notice(
-                    f"'{one.name}' is not asked: nobody's builds are trusted: "
-                    "`buildit trust add BUILDER.pub`, and `buildit why` says who signed",
-                    warning=True,
-                )
-            )
+            hint = "`buildit trust add BUILDER.pub`, and `buildit why` says who signed"
+            said = f"'{one.name}' is not asked: nobody's builds are trusted: {hint}"
+            self.report(Notice(said, warning=True))
         from buildit.remote.binhost.binhost import Binhost
 
         accept = self.policy.accepting(repository=one.name)
@@ -112,18 +109,18 @@ class Remotes:
         if one.name not in self._circuits:
             from buildit.remote.transport import Circuit
 
-            def telling(what: str) -> Callable[[LocationError], None]:
-                def tell(error: LocationError) -> None:
-                    hint = f"; {error.hint}" if error.hint else ""
-                    said = f"'{one.name}' {what}: {error.reason} ({error.place}){hint}"
-                    self.report(Notice(said, warning=True))
-
-                return tell
+            def tell(what: str, error: LocationError) -> None:
+                hint = f"; {error.hint}" if error.hint else ""
+                said = f"'{one.name}' {what}: {error.reason} ({error.place}){hint}"
+                self.report(Notice(said, warning=True))
 
             assert one.download is not None  # noqa: S101 - `repositories` leaves those out
-            root, refuses = one.download.url(FORMAT_FILE), telling("refuses what it may lack")
-            way = self._transport(one.download)
-            self._circuits[one.name] = Circuit(way, telling("is left out"), None, root, refuses)
+            left_out, refuses = (
+                partial(tell, "is left out"),
+                partial(tell, "refuses what it may lack"),
+            )
+            way, root = self._transport(one.download), one.download.url(FORMAT_FILE)
+            self._circuits[one.name] = Circuit(way, left_out, root=root, warn=refuses)
         return self._circuits[one.name]
 
     def _transport(self, address: Address) -> Transport:

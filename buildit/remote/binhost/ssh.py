@@ -291,21 +291,15 @@ class SshRemote(ReadOnly):
         except StatusError as error:
             raise _failed(self.account, error) from error
         except LocationError as error:
-            raise FetchError(
-                f"publishing failed: {error.reason}",
-                place=error.place,
-                hint=error.hint
-                or "when it answers, push again: what is there already is not sent again",
-            ) from error
+            again = "when it answers, push again: what is there already is not sent again"
+            reason, hint = f"publishing failed: {error.reason}", error.hint or again
+            raise FetchError(reason, place=error.place, hint=hint) from error
 
 
 def _failed(account: Ssh, error: StatusError) -> FetchError:
-    return FetchError(
-        f"the server refuses: {error.text}",
-        place=str(account),
-        hint="on the server, let the account own that directory and all that is in it; "
-        "look at its quota too",
-    )
+    own = "on the server, let the account own that directory and all that is in it"
+    hint = f"{own}; look at its quota too"
+    return FetchError(f"the server refuses: {error.text}", place=str(account), hint=hint)
 
 
 def _beside(one: SignedStatement, path: str) -> list[_File]:

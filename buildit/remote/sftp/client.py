@@ -58,11 +58,9 @@ class Pipe(Protocol):
         Raises:
             LocationError: none came in time.
         """
-        ...
 
     def ended(self) -> LocationError:
         """Why the server went away, as far as it is known."""
-        ...
 
     def close(self) -> None: ...
 
@@ -72,8 +70,7 @@ class StatusError(Exception):
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
-        self.code = code
-        self.text = text
+        self.code, self.text = code, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,7 @@ class _Fields:
     """What an answer holds, read from the front."""
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
+        self._body, self._at = body, 0
 
     @property
     def ended(self) -> bool:
@@ -152,9 +148,8 @@ class _Reply:
         if not found:
             raise StatusError(-1, "the server's answer is cut short")
         if len(found) > most:
-            raise StatusError(
-                -1, f"the server answers {len(found)} bytes where {most} were asked for"
-            )
+            reason = f"the server answers {len(found)} bytes where {most} were asked for"
+            raise StatusError(-1, reason)
         return found
 
     def done(self) -> None:
@@ -200,12 +195,11 @@ class Sftp:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._in = bytearray()
-        self._out = bytearray()
+        self._in, self._out = bytearray(), bytearray()
         self._last = 0
         self._replies: dict[int, _Reply] = {}
         self._waited_for: set[int] = set()
-        self._dropped: set[int] = set()
+        self._dropped: set[int] = set()  # whose answers are of no use any more
         self._changes = False
         self._extensions: Mapping[bytes, bytes] = {}
         self._extensions = self._greet()
@@ -249,10 +243,6 @@ class Sftp:
             out, self._out = self._out, bytearray()
             self._pipe.send(bytes(out), patient=self._changes)
 
-    def _drop(self, numbers: Iterable[int]) -> None:
-        """These answers are of no use any more."""
-        self._dropped.update(numbers)
-
     def _answer(self, number: int) -> _Reply:
         """The answer to one request; those of others that come first are kept."""
         self._flush()
@@ -289,11 +279,9 @@ class Sftp:
     def _garbled(self) -> LocationError:
         said = _PRINTED.match(self._in)
         if said and not self._extensions:
-            return LocationError(
-                "sftp",
-                f"the server's shell prints text before SFTP begins: {said[0].decode()!r}",
-                hint="make its start-up files (.bashrc) silent for shells that are not interactive",
-            )
+            reason = f"the server's shell prints text before SFTP begins: {said[0].decode()!r}"
+            hint = "make its start-up files (.bashrc) silent for shells that are not interactive"
+            return LocationError("sftp", reason, hint=hint)
         return LocationError("sftp", "the server does not speak SFTP")
 
     def _greet(self) -> Mapping[bytes, bytes]:
@@ -386,16 +374,15 @@ class Sftp:
         try:
             while left:
                 replies = self._exchange((READDIR, string(handle)) for _, handle in left)
-                going_on = [
-                    pair for pair, reply in zip(left, replies, strict=True) if not reply.ends
-                ]
-                for (at, _), reply in zip(left, replies, strict=True):
-                    found = [] if reply.ends else _listed(reply.fields(NAME))
+                pairs = zip(left, replies, strict=True)
+                more = [(pair, reply) for pair, reply in pairs if not reply.ends]
+                left = [pair for pair, _ in more]
+                for (at, _), reply in more:
+                    found = _listed(reply.fields(NAME))
                     letters += sum(map(len, found))
                     names[at].update(found)
                     if len(names[at]) > _MOST_NAMES or letters > _MOST_LETTERS:
                         raise StatusError(-1, f"{paths[at]} has too many names")
-                left = going_on
         finally:
             self._closed(handles)
         return [tuple(sorted(those - {".", ".."})) for those in names]
@@ -468,8 +455,8 @@ class Sftp:
                     # a short answer (draft, 6.4): the rest of the piece is asked for anew
                     number = ask(start, size)
         finally:
-            self._drop(number for number, _, _ in under_way)
-            self._drop((self._ask(CLOSE, handle),))
+            self._dropped.update(number for number, _, _ in under_way)
+            self._dropped.add(self._ask(CLOSE, handle))
             self._flush()
 
     def write(self, path: str, source: BinaryIO, offset: int) -> Iterator[int]:
@@ -496,7 +483,7 @@ class Sftp:
             if _FSYNC in self._extensions:
                 self._one(EXTENDED, string(_FSYNC), handle).done()
         finally:
-            self._drop(under_way)
+            self._dropped.update(under_way)
             number = self._ask(CLOSE, handle)
         self._answer(number).done()
 

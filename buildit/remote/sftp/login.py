@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from buildit.errors import UsageError
 from buildit.home import home_of
@@ -81,24 +81,13 @@ def connect(account: Ssh, waits: Waits | None = None) -> Sftp:
         raise
 
 
-class _Channel(Protocol):
-    """What a socket and a channel of paramiko have in common."""
-
-    def settimeout(self, value: float | None, /) -> None: ...
-
-    def sendall(self, data: bytes, /) -> None: ...
-
-    def recv(self, size: int, /) -> bytes: ...
-
-
 class _Line:
-    """The two ways of a session; neither is ever waited for without a limit."""
+    """The two ways of a session, sockets or paramiko's channels, which behave as such; neither is
+    ever waited for without a limit."""
 
-    def __init__(self, account: Ssh, waits: Waits, out: _Channel, back: _Channel) -> None:
-        self._account = account
-        self._waits = waits
-        self._out = out
-        self._back = back
+    def __init__(self, account: Ssh, waits: Waits, out: socket.socket, back: socket.socket) -> None:
+        self._account, self._waits = account, waits
+        self._out, self._back = out, back
 
     def send(self, data: bytes, *, patient: bool) -> None:
         with self._limited(self._out, patient=patient):
@@ -109,7 +98,7 @@ class _Line:
             return self._back.recv(_READ)
 
     @contextmanager
-    def _limited(self, channel: _Channel, *, patient: bool) -> Iterator[None]:
+    def _limited(self, channel: socket.socket, *, patient: bool) -> Iterator[None]:
         limit = self._waits.answer if patient else self._waits.first
         try:
             channel.settimeout(limit)
@@ -173,12 +162,9 @@ class _Ssh(_Line):
             )
         except OSError as error:
             self._let_go()
-            raise LocationError(
-                account.shown,
-                f"{program[0]} cannot be started: {error.strerror}",
-                hint="install openssh-client, or correct BUILDIT_SSH",
-                unreachable=True,
-            ) from error
+            reason = f"{program[0]} cannot be started: {error.strerror}"
+            hint = "install openssh-client, or correct BUILDIT_SSH"
+            raise LocationError(account.shown, reason, hint=hint, unreachable=True) from error
         finally:
             for theirs in (stdin, stdout, stderr):
                 theirs.close()
@@ -255,10 +241,8 @@ def _host_key(account: Ssh, said: str) -> LocationError:
     scan = f"ssh-keyscan {port}{account.host} >> ~/.ssh/known_hosts"
     reason = f"the host key of {account.known_as} is not known ({keys})"
     if "IDENTIFICATION HAS CHANGED" in said:
-        reason = (
-            f"the host key of {account.known_as} has changed (now {keys}): somebody may stand in "
-            "between"
-        )
+        changed = f"the host key of {account.known_as} has changed (now {keys})"
+        reason = f"{changed}: somebody may stand in between"
         scan = f"ssh-keygen -R {name} && {scan}"
     compare = "compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the server"
     hint = f"{compare}; if it is right: {scan}"
@@ -293,9 +277,8 @@ class _Paramiko(_Line):
             import paramiko
         except ImportError as error:
             hint = "install openssh-client (better), or: pip install 'buildit[ssh]'"
-            raise LocationError(
-                account.shown, "neither ssh nor paramiko is here", hint=hint, unreachable=True
-            ) from error
+            reason = "neither ssh nor paramiko is here"
+            raise LocationError(account.shown, reason, hint=hint, unreachable=True) from error
         self._client = paramiko.SSHClient()
         try:
             channel = _logged_in(self._client, account, waits)
@@ -313,15 +296,14 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
 
     class Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # paramiko has no types
         def missing_host_key(self, _client: object, _name: str, key: paramiko.PKey) -> None:
-            raise why_ssh_ended(
-                account, f"No host key is known {key_fingerprint(key.asbytes())}", 255
-            )
+            said = f"No host key is known {key_fingerprint(key.asbytes())}"
+            raise why_ssh_ended(account, said, 255)
 
     home = home_of(os.environ)
     if home is None:
-        reason = account.shown
+        reason = "there is no home directory, and so no known host"
         hint = "set HOME to where .ssh/known_hosts is"
-        raise LocationError(reason, "there is no home directory, and so no known host", hint=hint)
+        raise LocationError(account.shown, reason, hint=hint)
     revoked = _know(client, Path(home, ".ssh/known_hosts"))
     client.set_missing_host_key_policy(Refuse())
     try:
@@ -337,12 +319,9 @@ def _logged_in(client: paramiko.SSHClient, account: Ssh, waits: Waits) -> parami
         if transport is None:
             raise why_ssh_ended(account, "", None)
         if transport.get_remote_server_key().asbytes() in revoked:
-            raise LocationError(
-                account.shown,
-                f"the host key of {account.known_as} is revoked in ~/.ssh/known_hosts",
-                hint="somebody may stand in between: ask whoever runs the server",
-                unreachable=True,
-            )
+            reason = f"the host key of {account.known_as} is revoked in ~/.ssh/known_hosts"
+            hint = "somebody may stand in between: ask whoever runs the server"
+            raise LocationError(account.shown, reason, hint=hint, unreachable=True)
         channel = transport.open_session(window_size=8 << 20)
         channel.settimeout(waits.answer)
         channel.invoke_subsystem("sftp")

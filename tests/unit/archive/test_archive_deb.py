@@ -13,10 +13,10 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
 from buildit.archive.deb import merged_text, read_control, read_deb
-from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import unpack_entries
 from buildit.errors import IntegrityError
 from buildit.model.tree import Entry

@@ -14,8 +14,8 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
-from buildit.archive.tar.admit import Budget
 from buildit.errors import BuildError, IntegrityError
 from tests.scale import examples
 

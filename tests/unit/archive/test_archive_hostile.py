@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
-from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.archive.unpack import unpack_source
 from buildit.errors import BuildError, BuilditError, IntegrityError

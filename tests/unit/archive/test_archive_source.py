@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from buildit.archive import unpack
+from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
-from buildit.archive.tar.admit import Budget
 from buildit.archive.unpack import LATEST, OLDEST, SETTLED, Unpacked, place_source, unpack_source
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.model.tree import Entry

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from buildit.archive.tar.admit import OURS
+from buildit.archive.admit import OURS
 from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import write_tar
 from buildit.digest import Digest, digest_bytes

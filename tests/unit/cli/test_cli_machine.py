@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.machine import finding_lines, findings_plain, raise_for_findings
+from buildit.cli.machine import (
+    finding_lines,
+    findings_plain,
+    raise_for_findings,
+    raise_for_report,
+    report_lines,
+    report_plain,
+)
 from buildit.cli.main import stopping
-from buildit.cli.verify import raise_for_report, report_lines, report_plain
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, IntegrityError
 from buildit.image.verify import Report, Verified

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.commands.accounts import account_entries, account_files
+from buildit.commands.assemble import account_entries, account_files
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.model.plan import Group, User

@@ -25,7 +25,7 @@ from buildit.events import Building, Event, Notice, Packaging, Reporter, silent
 from buildit.image.verify import read_oci
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.plan import Task
-from buildit.plan.tasks import deb_task
+from buildit.plan.closure import deb_task
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.upkeep import collect, roots

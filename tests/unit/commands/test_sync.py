@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildit.archive.admit import Budget
 from buildit.archive.contents import parse_contents
-from buildit.archive.tar.admit import Budget
 from buildit.archive.tar.read import read_tar
 from buildit.commands.sync import (
     EPOCH,

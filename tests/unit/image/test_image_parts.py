@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from buildit.codec import from_plain, to_plain
 from buildit.digest import Digest
 from buildit.errors import RecipeError
+from buildit.image import rules
 from buildit.image.formats.aci import aci_app, manifest_problems
 from buildit.image.formats.oci import app_section
 from buildit.image.formats.table import output_name
 from buildit.image.rules import AC_IDENTIFIER, ac_identifier, ac_name, check_app, check_tree, tag
 from buildit.model.artifact import Encoding
-from buildit.model.image import ARCHITECTURES, App, Layer, Port, Volume, architecture, image_digest
+from buildit.model.image import ARCHITECTURES, SPELLINGS, App, Layer, Port, Volume, image_digest
 from tests import appc
 from tests.unit.image.samples import app, directory, file, image, link
 
@@ -31,10 +32,10 @@ def test_every_spelling_names_one_machine() -> None:
     spellings = [name for machine in ARCHITECTURES for name in set(machine.spellings())]
     assert len(spellings) == len(set(spellings))
     for machine in ARCHITECTURES:
-        assert {architecture(name) for name in machine.spellings()} == {machine}
+        assert {SPELLINGS[name] for name in machine.spellings()} == {machine}
     for unknown in ("arm", "ppc64", "", "AMD64"):
-        with pytest.raises(ValueError, match="unknown architecture"):
-            architecture(unknown)
+        with pytest.raises(RecipeError, match="unknown architecture"):
+            rules.machine(replace(image((LAYER,), "oci"), arch=unknown))
 
 
 def test_the_image_digest_covers_what_decides_the_bytes() -> None:

@@ -13,7 +13,7 @@ from buildit.make.deb import RUN_LINKS, Debs, leave_out, link_run_directories, u
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind
-from buildit.plan.tasks import deb_task
+from buildit.plan.closure import deb_task
 from buildit.store.cas import Store
 from tests.debian_maker import make_deb
 

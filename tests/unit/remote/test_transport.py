@@ -97,7 +97,9 @@ def test_a_host_that_refuses_what_it_lacks_is_told_of_once(root: bytes | Locatio
     warned: list[LocationError] = []
     served = {"https://h/format": root, "https://h/there": b"x"}
     served |= {f"https://h/{number}": REFUSED for number in range(9)}
-    circuit = Circuit(FakeTransport(served), told.append, None, "https://h/format", warned.append)
+    circuit = Circuit(
+        FakeTransport(served), told.append, root="https://h/format", warn=warned.append
+    )
     for number in range(9):
         with pytest.raises(LocationError, match="403") as caught:
             read_small(circuit, f"https://h/{number}", 10)
@@ -109,7 +111,7 @@ def test_a_host_that_refuses_what_it_lacks_is_told_of_once(root: bytes | Locatio
 def test_a_host_that_refuses_its_root_too_is_left_alone() -> None:
     told: list[LocationError] = []
     served: dict[str, bytes | LocationError] = {"https://h/format": REFUSED, "https://h/x": REFUSED}
-    circuit = Circuit(FakeTransport(served), told.append, None, "https://h/format")
+    circuit = Circuit(FakeTransport(served), told.append, root="https://h/format")
     for _ in range(9):
         with pytest.raises(LocationError) as caught:
             read_small(circuit, "https://h/x", 10)

@@ -111,9 +111,8 @@ LARGER = "check where it comes from: no archive that this reader is for is that 
 
 def over(archive: str, limit: str, value: int, what: str) -> BuildError:
     """The error of a limit that was exceeded; it names the limit as `Budget` does."""
-    return BuildError(
-        f"the archive exceeds the limit {limit} = {value} ({what})", place=archive, hint=LARGER
-    )
+    message = f"the archive exceeds the limit {limit} = {value} ({what})"
+    return BuildError(message, place=archive, hint=LARGER)
 
 
 class Gate:
@@ -126,7 +125,7 @@ class Gate:
         self._count = 0
         self._kinds: dict[str, Kind] = {}
         self._parents: set[str] = set()
-        self._texts: dict[str, str] = {}
+        self.link_texts: dict[str, str] = {}  # of the symbolic links that were admitted
         self._known_parent = ""
 
     def admit(self, entry: Entry) -> None:
@@ -143,9 +142,9 @@ class Gate:
         self._limits(entry)
         self._shape(entry)
         self._kinds[entry.path] = entry.kind
-        self._texts.pop(entry.path, None)
+        self.link_texts.pop(entry.path, None)
         if entry.kind is Kind.SYMLINK:
-            self._texts[entry.path] = entry.target
+            self.link_texts[entry.path] = entry.target
 
     def count(self, path: str) -> None:
         """Count a member, of whatever kind.
@@ -163,14 +162,14 @@ class Gate:
         By names alone, and only where the link's text is relative and has no `..`: it cannot lead
         out. Any other path comes back as it is, and `admit` refuses it.
         """
-        if self._remark is None or not self._texts:
+        if self._remark is None or not self.link_texts:
             return path
         gone = path
         for _ in range(MOST_LINKS):
-            link = next((above for above in parents(gone) if above in self._texts), None)
+            link = next((above for above in parents(gone) if above in self.link_texts), None)
             if link is None:
                 break
-            parts = self._texts[link].split("/")
+            parts = self.link_texts[link].split("/")
             if parts[0] == "" or ".." in parts:
                 return path
             above = [part for part in (*link.split("/")[:-1], *parts) if part not in ("", ".")]
@@ -178,10 +177,6 @@ class Gate:
         if gone != path:
             self._remark(f"member {shown(path)!r} lies below a link: it is {shown(gone)!r}")
         return gone
-
-    def symlink_text(self, path: str) -> str | None:
-        """The text of the link at a path that was admitted; None where it is no link."""
-        return self._texts.get(path)
 
     def _limits(self, entry: Entry) -> None:
         budget = self._budget
@@ -206,10 +201,8 @@ class Gate:
             self._remark(f"member {shown(path)!r} is there again: the later one counts")
         if parent(path) != self._known_parent:
             self._ancestors(path)
-        if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in (
-            Kind.FILE,
-            Kind.HARDLINK,
-        ):
+        files = (Kind.FILE, Kind.HARDLINK)
+        if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in files:
             reason = f"it is a hard link to {shown(entry.target)!r}, which is no earlier file"
             raise refused(self._archive, path, reason)
 
