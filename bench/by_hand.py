@@ -20,6 +20,7 @@ from buildit.commands.fetching import toolchain_owners
 from buildit.commands.run import Options, prepare
 from buildit.events import silent
 from buildit.make.build_directory import BuildDirectory
+from buildit.make.patching import patched_time
 from buildit.model.config import Config
 from buildit.model.plan import Task
 from buildit.plan.identity import BuildInputs, read_record
@@ -70,7 +71,7 @@ def _timed(
         "SOURCE_DATE_EPOCH": str(epoch),
     }
     if record.patches:
-        room.patch(record, node.about.patch_names(), epoch)
+        room.patch(record.patches, node.about.patch_names(), patched_time(epoch))
     used, begun = _cpu(), time.perf_counter()
     outcome = run(
         room.jail(env),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.errors import RecipeError
-from buildit.make.patching import PatchToApply, Refused, apply_patches
+from buildit.make.patching import PatchToApply, Refused, apply_patches, patched_time
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 
@@ -242,7 +242,9 @@ def patched(base: State, root: Path, patch: bytes) -> list[str]:
     lay_out(base, root)
     try:
         with Root.open(root) as tree:
-            apply_patches(tree, [PatchToApply(canonical)], NEWEST, None, lambda _: None)
+            apply_patches(
+                tree, [PatchToApply(canonical)], patched_time(NEWEST), None, lambda _: None
+            )
         return listing(root)
     finally:
         shutil.rmtree(root)

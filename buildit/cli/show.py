@@ -280,7 +280,8 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
 def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
     """What a person who enters should know: where it failed, and what ran there."""
     yield failure.message
-    yield f"sources: /build/src  installed: /build/out  inputs: /input  (kept in {failure.work})"
+    installed = "installed: /build/out  " if kept.jail.cwd == "/build/src" else ""
+    yield f"sources: {kept.jail.cwd}  {installed}inputs: /input  (kept in {failure.work})"
     argv = kept.commands.get(failure.phase)
     if argv is None:
         return

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from buildit.archive.contents import MERGED_LINKS, MERGED_USR
+from buildit.archive.scripts import HOSTS, NSSWITCH
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
@@ -60,12 +61,8 @@ TREE_DIRECTORIES = tuple(_PATHS.split())
 
 TREE_FILES: Mapping[str, str] = {
     "etc/group": "root:x:0:\nbuild:x:1000:\nnogroup:x:65534:\n",
-    # a line for each name: the first of a line is the canonical one, which `hostname -f` says
-    "etc/hosts": "127.0.0.1 localhost\n127.0.0.1 buildit\n::1 localhost\n::1 buildit\n",
-    "etc/nsswitch.conf": (
-        "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\n"
-        "protocols: files\nnetworks: files\nethers: files\nrpc: files\n"
-    ),
+    "etc/hosts": HOSTS,
+    "etc/nsswitch.conf": NSSWITCH,
     "etc/passwd": (
         "root:x:0:0:root:/root:/bin/sh\n"
         "build:x:1000:1000:build:/build:/bin/sh\n"

@@ -8,34 +8,22 @@ it: `debian.fixups.toolchain_identity` is its name.
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
-from buildit.archive.deb import read_deb
-from buildit.archive.streams import Readable, run_all
 from buildit.archive.unpack import unpack_entries
 from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
-from buildit.errors import IntegrityError, Interrupted, StoreError
-from buildit.model.plan import DebRef, Toolchain
+from buildit.errors import IntegrityError, StoreError
+from buildit.make.debtree import Filling, set_times
+from buildit.model.plan import Toolchain
 from buildit.model.tree import YEAR_1980, Entry, Kind
-from buildit.store.disk import Vanished
 
-WORKERS = 2
-"""Threads: decoding xz and writing files both leave the interpreter to others."""
 OWNERS = "usr/share/buildit/owners"
 """In the tree: what each .deb brought, `path<tab>name` a line, sorted; a directory's path ends in a
 slash, a link's line in a third word, its text. Of a shared directory the first .deb by name."""
-_Members = Iterator[tuple[Entry, Readable | None]]
-"""The entries of an archive, each with its bytes where it is a file."""
-
 
 Owned = tuple[str, Entry]
 """What one path of a filled tree is, as far as a closure asks: its .deb's name, and the entry's
@@ -60,18 +48,13 @@ def fill(
         Interrupted: `stop` was set.
     """
     stop = threading.Event() if stop is None else stop
-    # the largest first, so that both threads end at about the same time
-    debs = sorted(toolchain.debs, key=lambda deb: (-deb.size, deb.digest))
-    works = [partial(_unpack, tree, deb, blob(deb.digest), stop) for deb in debs]
-    unpacked = zip(debs, run_all(works, WORKERS), strict=True)
     owners: Owners = {}
-    for deb, found in sorted(unpacked, key=lambda pair: pair[0].name):
+    for deb, found in Filling(tree, blob, enters_tree, stop).unpack(toolchain.debs):
         for entry in found:
             owners.setdefault(entry.path, (deb.name, entry))
-    _check_placed(tree, owners)
     with Root.open(tree) as root:
         _fix(root, owners)
-        _set_times(root)
+        set_times(root)
 
 
 def read_owners(tree: Path) -> Mapping[str, Owned]:
@@ -102,49 +85,6 @@ def _line(owned: Owned) -> str:
     return f"{entry.path}{slash}\t{name}{target}\n"
 
 
-def _check_placed(tree: Path, placed: Iterable[str]) -> None:
-    """Half a minute is time enough for a cleaner of temporary directories to delete a file.
-
-    Raises:
-        Vanished: a file that was unpacked is gone.
-    """
-    for path in placed:
-        if not os.path.lexists(tree / path):
-            what = f"{path} was deleted while the tree was filled"
-            hint = "run the same command again: it is filled anew"
-            raise Vanished(what, place=str(tree), hint=hint)
-
-
-def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[Entry]:
-    """Unpack one .deb; what it brought."""
-    name = f"{deb.name} {deb.version}"
-    found: list[Entry] = []
-    try:
-        packed = path.open("rb")
-    except OSError as error:
-        raise StoreError(f"cannot be read: {error.strerror}", place=name) from error
-    with packed, Root.open(tree) as root:
-        unpack_entries(_chosen(read_deb(packed, Budget(), name), found, stop), root, name)
-    return found
-
-
-def _chosen(members: _Members, found: list[Entry], stop: threading.Event) -> _Members:
-    for entry, content in members:
-        if stop.is_set():
-            raise Interrupted("unpacking was interrupted")
-        if enters_tree(entry.path):
-            found.append(entry)
-            yield _normal(entry), content
-
-
-def _normal(entry: Entry) -> Entry:
-    """Modes that depend on nothing but whether it can be run; the same for shared directories."""
-    if entry.kind is Kind.DIRECTORY:
-        return replace(entry, mode=0o755, mtime=YEAR_1980)
-    runs = entry.mode & 0o111
-    return replace(entry, mode=0o755 if runs else 0o644)
-
-
 def _fix(root: Root, owners: Owners) -> None:
     directories = (Entry(path, Kind.DIRECTORY, 0o755, YEAR_1980) for path in TREE_DIRECTORIES)
     unpack_entries(((entry, None) for entry in directories), root)
@@ -164,11 +104,3 @@ def _fix(root: Root, owners: Owners) -> None:
     for path, text in files.items():
         content = io.BytesIO(text.encode("utf-8", "surrogateescape"))
         unpack_entries([(Entry(path, Kind.FILE, 0o644, YEAR_1980), content)], root)
-
-
-def _set_times(root: Root) -> None:
-    """Directories last: each entry made in them changed their time."""
-    directories = [path for path, status in root.walk() if stat.S_ISDIR(status.st_mode)]
-    root.chmod("", 0o755)
-    for path in (*directories, ""):
-        root.utime(path, YEAR_1980)

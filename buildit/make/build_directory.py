@@ -34,17 +34,22 @@ from buildit.make.advice import advice, notes
 from buildit.make.capture.normalise import Watched
 from buildit.make.patching import PatchToApply, apply_patches
 from buildit.model.config import Limits
-from buildit.model.plan import SourceRef
-from buildit.plan.identity import BuildInputs, SourceInput
-from buildit.plan.steps import DESTINATION_DIRECTORY, Step
+from buildit.model.plan import SourceRef, Task
+from buildit.plan.identity import BuildInputs, PatchInput, SourceInput
+from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, SOURCE_DIRECTORY
 from buildit.sandbox.jail import Bind, Jail
 from buildit.sandbox.limits import RESERVE
 from buildit.sandbox.run import Outcome, end_of, printable_output, run
+from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.disk import host_owner, make_directory
+from buildit.store.disk import Vanished, host_owner, make_directory
+from buildit.store.names import FailedBuild, forget_failure, keep_failure
 
 TAIL_LINES = 25
 _TAIL_BYTES = 256 << 10
+
+TREES = "trees"
+"""Where, in the store, the trees of a root are."""
 
 OUT = "build/out"
 """Where, in the work directory, the build's `DESTINATION_DIRECTORY` is."""
@@ -72,6 +77,7 @@ STRIP = "strip"
 """The phase between the install step and packing."""
 
 _JAIL = "jail.json"
+_BINDS = (Bind("build", BUILD_DIRECTORY, writable=True), Bind("input", "/input"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ class KeptJail:
 
 @dataclass(frozen=True, slots=True)
 class BuildDirectory:
-    """One build's directory `work` and the names of the trees that its root is made of."""
+    """One build's directory `work`, the names of the trees that its root is made of, where its
+    phases begin, and what they see of `work`."""
 
     work: Path
     trees: Path
@@ -92,6 +99,8 @@ class BuildDirectory:
     label: str
     limits: Limits
     stop: threading.Event
+    cwd: str = SOURCE_DIRECTORY
+    binds: tuple[Bind, ...] = _BINDS
 
     @contextmanager
     def installed(self) -> Iterator[Watched]:
@@ -122,18 +131,17 @@ class BuildDirectory:
             BuildError: an archive exceeds a limit.
             StoreError: the disk is full.
         """
-        for name in ("build/src", "build/out", "build/home", "input/patches", "input/files"):
+        for name in ("build/src", "build/out", "build/home", "input/files"):
             make_directory(self.work / name)
         (self.work / "logs").mkdir()
         names = {source.digest: source for source in named}
         found = [self._unpack(s, store, names.get(s.digest)) for s in record.sources]
         self.note("sources", [line for one in found for line in one.remarks])
-        for number, patch in enumerate(record.patches):
-            _place(store, patch.digest, self._patch(number), executable=False)
+        self.place_patches(record.patches, store)
         for file in record.files:
             target = self.work / "input" / "files" / file.path
             make_directory(target.parent)
-            _place(store, file.digest, target, executable=file.executable)
+            place_blob(store, file.digest, target, executable=file.executable)
         self._own(record)
         return max((one.newest for one in found), default=OLDEST)
 
@@ -194,11 +202,17 @@ class BuildDirectory:
             os.chown(place, *owner, follow_symlinks=False)
 
     def jail(self, env: dict[str, str]) -> Jail:
-        binds = (Bind("build", "/build", writable=True), Bind("input", "/input"))
-        return Jail(self.lowers, binds, env, cwd="/build/src")
+        return Jail(self.lowers, self.binds, env, cwd=self.cwd)
 
-    def patch(self, record: BuildInputs, names: Sequence[str], newest: int) -> None:
-        """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
+    def place_patches(self, patches: Sequence[PatchInput], store: Store) -> None:
+        """Lay out the patches beneath the directory that a build sees as /input."""
+        make_directory(self.work / "input" / "patches")
+        for number, patch in enumerate(patches):
+            place_blob(store, patch.digest, self._patch(number))
+
+    def patch(self, patches: Sequence[PatchInput], names: Sequence[str], time: int) -> None:
+        """Apply all patches to the tree of `cwd`; `names` is what the user calls them, `time` what
+        the files that they touch get.
 
         Raises:
             Refused: one does not apply; the message names it, the file and the hunk.
@@ -213,13 +227,13 @@ class BuildDirectory:
                 log.write(f"{line}\n")
 
             wanted = []
-            for number, patch in enumerate(record.patches):
+            for number, patch in enumerate(patches):
                 name = names[number] if number < len(names) else f"#{number + 1}"
                 content = self._patch(number).read_bytes()
                 wanted.append(PatchToApply(content, patch.strip, name))
             try:
-                with Root.open(self.work) as work, work.inner("build/src") as tree:
-                    apply_patches(tree, wanted, newest, host_owner(), say)
+                with Root.open(self.work) as work, work.inner(self.cwd.lstrip("/")) as tree:
+                    apply_patches(tree, wanted, time, host_owner(), say)
             except OSError as error:
                 text = f"cannot write a patched file: {error.strerror}"
                 hint = "check the disk, its space and its permissions, then run again"
@@ -294,10 +308,16 @@ class BuildDirectory:
                 while chunk := stream.read(CHUNK):
                     write(chunk)
 
-    def keep_jail(self, env: Mapping[str, str], steps: Sequence[Step]) -> None:
-        """Note the jail in the work directory, outside of what the build itself can write."""
-        commands = {step.phase.value: list(step.argv) for step in steps}
-        facts = {"commands": commands, "env": dict(env), "lowers": list(self.lowers)}
+    def keep_jail(self, env: Mapping[str, str], commands: Mapping[str, Sequence[str]]) -> None:
+        """Note the jail in the work directory, outside of what the build itself can write, with the
+        command of each phase."""
+        facts = {
+            "binds": [[one.source, one.dest, one.writable] for one in self.binds],
+            "commands": {name: list(argv) for name, argv in commands.items()},
+            "cwd": self.cwd,
+            "env": dict(env),
+            "lowers": list(self.lowers),
+        }
         (self.work / _JAIL).write_bytes(canonical(facts))
 
     def read_jail(self) -> KeptJail:
@@ -311,14 +331,73 @@ class BuildDirectory:
             env = {str(name): str(value) for name, value in facts["env"].items()}
             lowers = tuple(map(str, facts["lowers"]))
             commands = {name: tuple(map(str, argv)) for name, argv in facts["commands"].items()}
+            binds = tuple(Bind(str(a), str(b), bool(w)) for a, b, w in facts["binds"])
+            room = replace(self, lowers=lowers, binds=binds, cwd=str(facts["cwd"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             text = "the build failed before its sandbox was made: there is nothing to enter"
             hint = f"see `buildit log`; what is left of it is in {self.work}"
             raise UsageError(text, place=self.label, hint=hint) from error
-        return KeptJail(replace(self, lowers=lowers).jail(env), commands)
+        return KeptJail(room.jail(env), commands)
 
 
-def _place(store: Store, digest: Digest, target: Path, *, executable: bool) -> None:
+def place_blob(store: Store, digest: Digest, target: Path, *, executable: bool = False) -> None:
+    """Copy a blob to a path that is not there yet, with mode 0644 or 0755."""
     with store.checked(digest) as source, target.open("xb") as copy:
         shutil.copyfileobj(source, copy, CHUNK)
     target.chmod(0o755 if executable else 0o644)
+
+
+# -- a build that fails
+
+
+@dataclass(slots=True)
+class Course:
+    """How far a build has come: the name of its phase."""
+
+    phase: str = ""
+
+
+@contextmanager
+def kept_where_it_fails(task: Task, room: BuildDirectory, store: Store) -> Iterator[Course]:
+    """Keep log and tree of a build that fails, for `log` and `shell`; forget an earlier failure of
+    one that does not.
+
+    Raises:
+        Vanished: what it needs of the store was deleted meanwhile.
+        BuilditError: what was raised inside, with a place.
+    """
+    course = Course()
+    try:
+        yield course
+    except (Interrupted, CorruptBlob, StoreError):
+        raise  # not the recipe's fault; and where the disk is full, nothing is kept
+    except OSError:
+        _check_place(store, room.work, ())
+        raise
+    except BuilditError as error:
+        _check_place(store, room.work, room.lowers)
+        error.place = error.place or task.label
+        log = room.work / "log"
+        with log.open("wb") as stream:
+            room.write_log(stream.write)
+            stream.write(f"=== {error}\n".encode("utf-8", "replace"))
+        failed = FailedBuild(
+            task.key, task.name, task.version, course.phase, str(error), log, room.work
+        )
+        keep_failure(store, failed)
+        raise
+    forget_failure(store, task.key)
+
+
+def _check_place(store: Store, work: Path, trees: Sequence[str]) -> None:
+    """Tell a build that failed from one whose place in the store was taken away under it.
+
+    Raises:
+        Vanished: its directory is gone, or a tree that it saw is not what was unpacked.
+    """
+    places = [store.root / TREES / tree for tree in trees]
+    bad = [place for place in places if not store.trees.is_as_sealed(place)]
+    if bad or not work.is_dir() or store.lost():
+        text = "what a build needs of the store was deleted or changed under it"
+        hint = "run the same command again: it is made anew"
+        raise Vanished(text, place=str(bad[0] if bad else work), hint=hint)

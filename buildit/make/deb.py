@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
@@ -21,14 +22,14 @@ from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import RecipeError
-from buildit.make.capture.capture import CAPTURE, capture, split_outputs, told
+from buildit.make.capture.capture import CAPTURE, Installed, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME
 from buildit.model.globs import glob_of, path_matcher
 from buildit.model.plan import DebRef, Inputs, Task, Toolchain
-from buildit.model.platform import PLATFORMS
+from buildit.model.platform import PLATFORMS, Platform
 from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.plan.identity import RuleInput, Rules, left_out
@@ -55,37 +56,76 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         IntegrityError, BuildError, StoreError, Interrupted: as `makers.make_task`.
     """
     del at_hand
-    out = work / "out"
-    out.mkdir()
+    platform = PLATFORMS[task.platform]
+    with (
+        place.store.seekable(task.inputs.debs[0].digest) as deb,
+        captured(
+            deb, work / "out", platform, task.label, place.stop, left_out(task.record)
+        ) as unpacked,
+    ):
+        installed = unpacked.installed
+        found = installed.providers(lambda: place.debs().around(task))
+        place.warn(task, told(unpacked.lost))
+        lines = installed.told()
+        text = unmet_text(installed.needs, found)
+        text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
+        with place.store.batch() as batch:
+            log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
+            outputs = installed.pack(found, batch)
+            return Made(outputs, put_record(task, batch), unpacked.epoch, log)
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedDeb:
+    """A .deb as outputs, not packed yet: its latest time, and what no output has of it."""
+
+    installed: Installed
+    epoch: int
+    lost: tuple[Change, ...]
+
+
+@contextmanager
+def captured(
+    deb: BinaryIO,
+    out: Path,
+    platform: Platform,
+    label: str,
+    stop: threading.Event,
+    without: Iterable[str] = (),
+    *,
+    keep_nothing: bool = False,
+) -> Iterator[UnpackedDeb]:
+    """Unpack a .deb into the new directory `out`, less what globs say (`without`), and split it.
+
+    Raises:
+        IntegrityError: it is damaged.
+        RecipeError: a glob matches nothing.
+        BuildError, StoreError, Interrupted: as `makers.make_task`.
+    """
+    out.mkdir(parents=True)
     members: list[Entry] = []
 
     def noted(found: tuple[Entry, Readable | None]) -> tuple[Entry, Readable | None]:
         members.append(found[0])
         return found
 
-    with place.store.seekable(task.inputs.debs[0].digest) as deb, Root.open(out) as into:
-        unpack_entries(map(noted, read_deb(deb, Budget(), task.label)), into, task.label)
-        gone = leave_out(into, left_out(task.record), task.label) | link_run_directories(into)
+    with Root.open(out) as into:
+        unpack_entries(map(noted, read_deb(deb, Budget(), label)), into, label)
+        gone = leave_out(into, without, label) | link_run_directories(into)
     members = [entry for entry in members if entry.path not in gone]
     epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
-    platform = PLATFORMS[task.platform]
     with Root.open(out) as plain:
-        tree = Watched(plain, place.stop)
+        tree = Watched(plain, stop)
         # its sticky directories are its declaration; no set-id bit reaches a disk
         sticky = (one for one in members if one.kind is Kind.DIRECTORY and one.mode & 0o1000)
         modes = ((glob_of(one.path), f"{one.mode & 0o1777:04o}") for one in sticky)
         rules = [RuleInput(glob, mode, "", ()) for glob, mode in modes]
-        installed = capture(tree, rules, (), epoch, platform, task.label)
-        found = installed.providers(lambda: place.debs().around(task))
+        installed = capture(tree, rules, (), epoch, platform, label)
         lost = tuple(_lost(members))
-        place.warn(task, told(lost))
-        lines = replace(installed, changes=(*installed.changes, *lost)).told()
-        text = unmet_text(installed.needs, found)
-        text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
-        with place.store.batch() as batch:
-            log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
-            outputs = installed.pack(found, batch)
-            return Made(outputs, put_record(task, batch), epoch, log)
+        changes = (*installed.changes, *lost)
+        # what is read again when it is packed is not to stay in memory with that of others
+        tree = Watched(plain, stop, {}, [0]) if keep_nothing else tree
+        yield UnpackedDeb(replace(installed, changes=changes, tree=tree), epoch, lost)
 
 
 def _lost(members: Sequence[Entry]) -> list[Change]:
@@ -142,7 +182,20 @@ class Debs:
         named, *beside = node.inputs.debs
         if not beside:
             return self.below()
-        group = tuple(sorted(node.inputs.debs, key=lambda deb: deb.digest))
+        sight, keys_of = self._grouped(node.inputs.debs)
+        return replace(sight, hidden=f"{keys_of[named.digest]}:")
+
+    def beside(self, debs: Sequence[DebRef]) -> Sight:
+        """What something that is none of them sees of .debs that were chosen together, and of the
+        toolchain.
+
+        Raises:
+            IntegrityError, StoreError: one of them is damaged or missing.
+        """
+        return self._grouped(debs)[0] if debs else self.below()
+
+    def _grouped(self, debs: Sequence[DebRef]) -> tuple[Sight, Mapping[Digest, BuildKey]]:
+        group = tuple(sorted(debs, key=lambda deb: deb.digest))
         name = frozenset(deb.digest for deb in group)
         with self._lock:
             if name not in self._sights:
@@ -154,8 +207,7 @@ class Debs:
                     for output, entries in self._outputs(deb).items()
                 ]
                 self._sights[name] = dependencies_sight(visible, self.below()), keys
-            sight, keys_of = self._sights[name]
-        return replace(sight, hidden=f"{keys_of[named.digest]}:")
+            return self._sights[name]
 
     def _outputs(self, deb: DebRef) -> Mapping[str, tuple[Entry, ...]]:
         if deb.digest not in self._listings:

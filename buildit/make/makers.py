@@ -93,6 +93,7 @@ class TaskKind:
 MAKERS: dict[str, TaskKind] = {
     "package": TaskKind("buildit.make.package", builds=True),
     "debian": TaskKind("buildit.make.deb", scripts=True),
+    "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
     **dict.fromkeys(
         ("sync", "accounts", "directories", "links"), TaskKind("buildit.make.layer", shared=False)
     ),

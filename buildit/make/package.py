@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey
-from buildit.errors import BuilditError, Interrupted, StoreError, UnsatisfiableError
+from buildit.errors import UnsatisfiableError
 from buildit.events import PhaseStarted
-from buildit.make.build_directory import STRIP, BuildDirectory
+from buildit.make.build_directory import STRIP, TREES, BuildDirectory, kept_where_it_fails
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
 from buildit.make.capture.elf import (
@@ -35,6 +35,7 @@ from buildit.make.capture.elf import (
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
 from buildit.make.capture.normalise import InstalledTree, bounded
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.make.patching import patched_time
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Inputs, Task, Toolchain
@@ -42,12 +43,10 @@ from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import BuildInputs, read_record
 from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, Phase, script
-from buildit.store.blobs import Batch, CorruptBlob
+from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.disk import Vanished, make_directory
-from buildit.store.names import FailedBuild, forget_failure, keep_failure
+from buildit.store.disk import make_directory
 
-TREES = "trees"
 _SHOWN = 20
 
 
@@ -72,80 +71,43 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         BuildError, UnsatisfiableError, StoreError, Interrupted: as `makers.make_task`.
         Vanished: what it needs of the store was deleted meanwhile.
     """
-    try:
-        return _made(task, at_hand, place, work)
-    except OSError:
-        _check_place(place.store, work, ())
-        raise
-
-
-def _made(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     record = read_record(task.record)
     lowers = _lowers(task, at_hand, place.store)
     names = dict.fromkeys(lower.tree for lower in lowers.values())
     trees = (*names, place.toolchain.identity)
     above = place.store.root / TREES
     room = BuildDirectory(work, above, trees, task.label, place.limits, place.stop)
-    phase = ""
-    try:
+    with kept_where_it_fails(task, room, place.store) as course:
         epoch = room.lay_out(record, place.store, task.inputs.sources)
         room.note("sysroot", _covered(lowers.values(), place.debs().owners))
-        phase = "patch"
+        course.phase = "patch"
         env = environment_of(record, epoch)
-        room.keep_jail(env, record.steps)
+        room.keep_jail(env, {step.phase.value: step.argv for step in record.steps})
         if record.patches:
             place.report(PhaseStarted(task.key, task.label, "patch"))
-            room.patch(record, task.about.patch_names(), epoch)
+            room.patch(record.patches, task.about.patch_names(), patched_time(epoch))
         for step in record.steps:
-            phase = step.phase.value
-            place.report(PhaseStarted(task.key, task.label, phase))
-            place.warn(task, room.phase(phase, step.argv, env))
-        phase = Phase.INSTALL.value
+            course.phase = step.phase.value
+            place.report(PhaseStarted(task.key, task.label, course.phase))
+            place.warn(task, room.phase(course.phase, step.argv, env))
+        course.phase = Phase.INSTALL.value
         if record.strip:
             with room.installed() as tree, readable():
                 machine = machine_of(PLATFORMS[task.platform])
                 stripping = to_strip(tree, machine, place.limits)
                 if stripping.files:
-                    phase = STRIP
-                    place.report(PhaseStarted(task.key, task.label, phase))
+                    course.phase = STRIP
+                    place.report(PhaseStarted(task.key, task.label, course.phase))
                     put_lists(stripping, work / "input")
                     room.phase(STRIP, strip_argv(stripping), env)
-                    phase = Phase.INSTALL.value
+                    course.phase = Phase.INSTALL.value
                 restore_modes(tree, stripping)
         place.report(PhaseStarted(task.key, task.label, "pack"))
         with place.store.batch() as batch:
             outputs = _capture(task, record, room, lowers, epoch, place, batch)
             with batch.ingest() as sink:
                 room.write_log(sink.write)
-                made = Made(outputs, put_record(task, batch), epoch, sink.commit())
-    except (Interrupted, CorruptBlob, StoreError):
-        raise  # not the recipe's fault; and where the disk is full, nothing is kept
-    except BuilditError as error:
-        _check_place(place.store, work, trees)
-        error.place = error.place or task.label
-        log = work / "log"
-        with log.open("wb") as stream:
-            room.write_log(stream.write)
-            stream.write(f"=== {error}\n".encode("utf-8", "replace"))
-        failed = FailedBuild(task.key, task.name, task.version, phase, str(error), log, work)
-        keep_failure(place.store, failed)
-        raise
-    forget_failure(place.store, task.key)
-    return made
-
-
-def _check_place(store: Store, work: Path, trees: Sequence[str]) -> None:
-    """Tell a build that failed from one whose place in the store was taken away under it.
-
-    Raises:
-        Vanished: its directory is gone, or a tree that it saw is not what was unpacked.
-    """
-    places = [store.root / TREES / tree for tree in trees]
-    bad = [place for place in places if not store.trees.is_as_sealed(place)]
-    if bad or not work.is_dir() or store.lost():
-        text = "what a build needs of the store was deleted or changed under it"
-        hint = "run the same command again: it is made anew"
-        raise Vanished(text, place=str(bad[0] if bad else work), hint=hint)
+                return Made(outputs, put_record(task, batch), epoch, sink.commit())
 
 
 def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, str], Lower]:

@@ -44,9 +44,10 @@ class PatchToApply:
 
 
 class Refused(BuildError):  # noqa: N818 - what happened
-    """A patch that does not apply."""
+    """A patch that does not apply; `already` is it, where the tree has its change already."""
 
     hint: str
+    already: Patch | None = None
 
 
 def patched_time(newest: int) -> int:
@@ -62,11 +63,11 @@ def patched_time(newest: int) -> int:
 def apply_patches(
     root: Root,
     patches: Sequence[PatchToApply],
-    newest: int,
+    time: int,
     owner: tuple[int, int] | None,
     log: Callable[[str], object],
 ) -> None:
-    """Apply patches in turn to the tree; `newest` is the latest time of a file in it.
+    """Apply patches in turn to the tree; all files that they touch get one `time`.
 
     Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given. What `log`
     raises comes up as it is.
@@ -82,7 +83,7 @@ def apply_patches(
             for line in done.log:
                 log(line)
             _check_places(root, done.files)
-            _Writer(root, patched_time(newest), owner).write(done)
+            _Writer(root, time, owner).write(done)
         except Misfit as misfit:
             for problem in misfit.problems:
                 log(f"  {problem}")
@@ -247,7 +248,9 @@ def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         reason = f"is already applied: {files[0].new}{more} has its change"
         hint = "upstream has it: remove it from `patches:`"
-        return Refused(f"the patch {wanted.name} {reason}", hint=hint)
+        refused = Refused(f"the patch {wanted.name} {reason}", hint=hint)
+        refused.already = patch
+        return refused
     first, *others = misfit.problems
     missing = [problem.path for problem in misfit.problems if problem.missing]
     hint = (missing and _strip_hint(root, patch, wanted.strip, missing)) or first.hint

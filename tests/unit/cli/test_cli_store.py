@@ -19,7 +19,6 @@ from buildit.make.build_directory import BuildDirectory
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
-from buildit.plan.steps import Phase, Step
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.disk import key_directory
@@ -75,7 +74,7 @@ def fail(store: Store, build: BuildKey) -> None:
     log.write_bytes(b"=== check\nno\n")
     room = BuildDirectory(work, store.root / "trees", (digest_bytes(b"tree"),), "x", Limits(), STOP)
     script = "\n".join(f"line {number}" for number in range(60))
-    room.keep_jail({"PATH": "/usr/bin"}, (Step(Phase.CHECK, ("sh", "-c", script)),))
+    room.keep_jail({"PATH": "/usr/bin"}, {"check": ("sh", "-c", script)})
     message = "sys-libs/zlib-1.3: check failed with status 1"
     keep_failure(store, FailedBuild(build, "sys-libs/zlib", "1.3", "check", message, log, work))
 

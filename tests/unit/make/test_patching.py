@@ -39,7 +39,7 @@ def apply(root: Path, *patches: bytes, strip: int = 1) -> list[str]:
         for number, text in enumerate(patches)
     ]
     with Root.open(root) as opened:
-        apply_patches(opened, wanted, NEWEST, None, log.append)
+        apply_patches(opened, wanted, patched_time(NEWEST), None, log.append)
     return log
 
 
@@ -354,10 +354,9 @@ def test_a_stop_inside_of_a_patch_is_no_refusal(tmp_path: Path) -> None:
         if not line.startswith("==>"):
             raise Interrupted("the build was interrupted")
 
+    wanted = [PatchToApply(canonical_bytes(parse_patch(GOOD, "p")))]
     with Root.open(tree(tmp_path)) as opened, pytest.raises(Interrupted):
-        apply_patches(
-            opened, [PatchToApply(canonical_bytes(parse_patch(GOOD, "p")))], NEWEST, None, say
-        )
+        apply_patches(opened, wanted, NEWEST, None, say)
     assert snapshot(tmp_path / "tree") == {"file": b"one\ntwo\n"}
 
 

@@ -1,0 +1,335 @@
+"""The root in which a Debian source package is built: exact .debs and what their scripts would do.
+
+Three trees of one overlay, the top first: `fix` (what depends on all of them), the addition of this
+source, and the base that all sources share. Each has the files of its .debs and, as dpkg would
+leave it below /var/lib/dpkg, their control members; `fix` is made of what is in the others, without
+a process for any .deb. Any change here, to a byte or a rule, raises `ROOT`. The rules, each of
+which some package needs (DEBIAN §2):
+
+1. `/etc/dpkg/origins/default`: without it dpkg-buildflags says nothing, and a package is built
+   without optimisation and hardening, in silence.
+2. The database of dpkg, whole: `status` in `fix`, `info/` in the trees; for dh_shlibdeps,
+   dpkg-checkbuilddeps and .buildinfo. Lists have the paths that the .debs have, not merged.
+3. The links of update-alternatives, and `/bin/sh`.
+4. `/etc/passwd` and `/etc/group` of base-passwd's masters, and the user of the build.
+5. The root catalogs of XML and SGML.
+6. `/etc/hosts` with the sandbox's own name, `/etc/nsswitch.conf` with files only.
+7. The bundle of certificates, and their links.
+8. `/etc/mtab`, `/var/run`, `/var/lock`, the links of a merged /usr, and directories.
+9. Nothing of manuals, translations, lintian, nor documentation but `copyright`.
+
+Left out on purpose, as no build needed it: byte code, caches of icons and fonts, `ld.so.cache`,
+initial configuration. All files are 0644 or 0755 and directories 0755, without set-id.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.archive.beneath import Root
+from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
+from buildit.archive.deb import read_control
+from buildit.archive.scripts import (
+    HOSTS,
+    NSSWITCH,
+    Alternative,
+    Delegation,
+    alternatives,
+    chosen_links,
+    delegations,
+    xml_catalog,
+)
+from buildit.archive.unpack import unpack_entries
+from buildit.digest import Digest, canonical, digest_bytes
+from buildit.errors import IntegrityError
+from buildit.make.debtree import Filling, set_times
+from buildit.model.plan import DebRef
+from buildit.model.tree import YEAR_1980, Entry, Kind
+from buildit.store.cas import Store
+
+ROOT = "1"
+"""The version of the rules above; part of the key of all that is built from a Debian source."""
+
+DPKG = "var/lib/dpkg"
+INFO = f"{DPKG}/info"
+"""Where the files of dpkg's database are, in a root."""
+_UNWANTED = re.compile(
+    r"usr/share/(?:(?:info|lintian|locale|man)/.*|doc/(?:[^/]+/)*(?!copyright)[^/]*)"
+)
+_DIRECTORIES = """
+    build dev etc/alternatives etc/dpkg/origins etc/xml home input mnt opt proc root run srv sys tmp
+    usr/local/bin usr/local/lib var/cache var/lib/dpkg/info var/lib/dpkg/triggers
+    var/lib/dpkg/updates var/log var/tmp
+"""
+_USER = "build:x:1000:1000:build:/build/home:/bin/sh\n"
+_GROUP = "build:x:1000:\n"
+_MASTERS = "usr/share/base-passwd"
+_CERTIFICATES = "usr/share/ca-certificates"
+_LINKS: Mapping[str, str] = {
+    "etc/dpkg/origins/default": "debian",
+    "etc/mtab": "../proc/self/mounts",
+    "var/lock": "../run/lock",
+    "var/run": "../run",
+}
+
+
+def enters_root(path: str) -> bool:
+    """Whether a package's file or directory enters the root."""
+    return _UNWANTED.fullmatch(path) is None
+
+
+# -- the database of dpkg
+
+
+def info_name(control: bytes) -> str:
+    """How files of a package below `info/` begin: NAME, or NAME:ARCH where it may be there for
+    several architectures (dpkg's `pkg_infodb`)."""
+    fields = control_fields(control)
+    same = fields.get("multi-arch") == "same"
+    return f"{fields['package']}:{fields['architecture']}" if same else fields["package"]
+
+
+def control_fields(control: bytes) -> dict[str, str]:
+    """The one-line fields of a paragraph, their names in lower case."""
+    lines = control.decode("utf-8", "replace").splitlines()
+    said = (line.partition(":") for line in lines if line[:1].strip())
+    return {name.lower(): value.strip() for name, _, value in said}
+
+
+def status_paragraph(control: bytes, conffiles: bytes) -> bytes:
+    """A package's paragraph of `status`: as its control file, installed; ends in a blank line.
+
+    No digest of a conffile is known, which dpkg writes as `newconffile`.
+    """
+    first, _, rest = control.strip(b"\n").partition(b"\n")
+    names = [line.strip() for line in conffiles.splitlines() if line.strip()]
+    # `remove-on-upgrade /etc/x` (deb-conffiles(5)) is of a file that is not there
+    names = [b" %s newconffile\n" % name for name in names if name.startswith(b"/")]
+    said = b"".join((b"Conffiles:\n", *names)) if names else b""
+    return b"%s\nStatus: install ok installed\n%s\n%s\n" % (first, rest, said)
+
+
+def info_files(members: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:
+    """What dpkg has of a package below `info/`; `names` are its paths as the .deb has them."""
+    stem = info_name(members["control"])
+    found = {f"{stem}.{name}": text for name, text in members.items() if name != "control"}
+    lines = "".join(("/.\n", *(f"/{name}\n" for name in names)))
+    return {**found, f"{stem}.list": lines.encode("utf-8", "surrogateescape")}
+
+
+def merged_status(parts: Iterable[bytes]) -> bytes:
+    """Several `status` files as one, by package."""
+    every = (one for part in parts for one in part.split(b"\n\n") if one.strip())
+    return b"".join(one.strip(b"\n") + b"\n\n" for one in sorted(every))
+
+
+# -- trees of .debs
+
+
+def tree_name(debs: Iterable[DebRef], prefix: str) -> str:
+    """The name of the tree of these .debs; only their digests count, not their order."""
+    digests = sorted({deb.digest for deb in debs})
+    return f"{prefix}-{_digest(digests)}"
+
+
+def _digest(what: Sequence[str]) -> Digest:
+    record = {"scheme": "buildit-root-1", "of": [*what], "root": ROOT, "merged-usr": MERGED_USR}
+    return digest_bytes(canonical(record))
+
+
+def fill_tree(
+    tree: Path, debs: Iterable[DebRef], blob: Callable[[Digest], Path], stop: threading.Event
+) -> None:
+    """Unpack .debs and their control members into the empty directory `tree`.
+
+    Raises:
+        IntegrityError, StoreError, Vanished, Interrupted: as `debtree.Filling.unpack`.
+    """
+    status: dict[str, bytes] = {}
+
+    def control(deb: DebRef, path: Path, names: list[str]) -> None:
+        with path.open("rb") as packed:
+            members = read_control(packed, f"{deb.name} {deb.version}")
+        status[deb.name] = status_paragraph(members["control"], members.get("conffiles", b""))
+        with Root.open(tree) as root:
+            _put(
+                root, {f"{INFO}/{name}": text for name, text in info_files(members, names).items()}
+            )
+
+    Filling(tree, blob, enters_root, stop).unpack(debs, control)
+    with Root.open(tree) as root:
+        _put(root, {f"{DPKG}/status": merged_status(status.values())})
+        set_times(root)
+
+
+def _put(root: Root, files: Mapping[str, bytes]) -> None:
+    for path, text in files.items():
+        unpack_entries([(Entry(path, Kind.FILE, 0o644, YEAR_1980), io.BytesIO(text))], root)
+
+
+# -- what depends on all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """Trees of .debs as one, the top first."""
+
+    trees: tuple[Root, ...]
+
+    def exists(self, path: str) -> bool:
+        """Whether a path of a running system, with or without a leading slash, is there."""
+        return any(_has(tree, merged_path(path.lstrip("/"))) for tree in self.trees)
+
+    def read(self, path: str) -> bytes:
+        """A file; empty where there is none."""
+        for tree in self.trees:
+            if _has(tree, path):
+                with tree.open_file(path) as stream:
+                    return stream.read()
+        return b""
+
+    def listed(self, directory: str) -> tuple[str, ...]:
+        """The names in a directory, sorted bytewise."""
+        found: set[str] = set()
+        for tree in self.trees:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found.update(tree.listdir(directory))
+        return tuple(sorted(found, key=lambda name: name.encode("utf-8", "surrogateescape")))
+
+    def statuses(self) -> Iterator[bytes]:
+        for tree in self.trees:
+            with tree.open_file(f"{DPKG}/status") as stream:
+                yield stream.read()
+
+
+def _has(tree: Root, path: str) -> bool:
+    try:
+        tree.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, IntegrityError):
+        return False
+    return True
+
+
+REMAINDER = "usr/share/buildit/not-understood"
+"""In the `fix` tree: lines of scripts that ask for what a rule does, and that it does not read."""
+
+
+def fix_tree(tree: Path, trees: Sequence[Path]) -> None:
+    """Fill the empty directory `tree` with what the rules add to the trees below it."""
+    with ExitStack() as opened:
+        below = Below(tuple(opened.enter_context(Root.open(one)) for one in trees))
+        root = opened.enter_context(Root.open(tree))
+        names = _DIRECTORIES.split()
+        every = (Entry(path, Kind.DIRECTORY, 0o755, YEAR_1980) for path in names)
+        unpack_entries(((entry, None) for entry in every), root)
+        links, lost = _links(below)
+        _put(root, _files(below))
+        _put(root, {REMAINDER: "".join(f"{line}\n" for line in lost).encode()})
+        for path, target in sorted(links.items()):
+            link = Entry(path, Kind.SYMLINK, 0o777, YEAR_1980, target=target)
+            unpack_entries([(link, None)], root)
+        set_times(root)
+
+
+def _links(below: Below) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Path -> text of each link, and the lines of scripts that were not understood."""
+    found = {one.path: one.target for one in MERGED_LINKS if below.exists(one.target)}
+    found |= _LINKS
+    every: list[Alternative] = []
+    lost: list[str] = []
+    for name, script in _postinsts(below):
+        known, unknown = alternatives(name, script)
+        every += known
+        lost += [f"{name}: update-alternatives --install {line}" for line in unknown]
+    for link, (name, path) in chosen_links(every, below.exists).items():
+        if not below.exists(link):
+            found[merged_path(link.lstrip("/"))] = f"/etc/alternatives/{name}"
+            found[f"etc/alternatives/{name}"] = path
+    shells = [one for one in ("dash", "bash") if below.exists(f"usr/bin/{one}")]
+    if shells and not below.exists("usr/bin/sh"):
+        found["usr/bin/sh"] = shells[0]
+    for path in _certificates(below):
+        pem = path.rpartition("/")[2].removesuffix(".crt")
+        found[f"etc/ssl/certs/{pem}.pem"] = f"/{path}"
+    return found, tuple(lost)
+
+
+def _postinsts(below: Below) -> Iterator[tuple[str, str]]:
+    for name in below.listed(INFO):
+        if name.endswith(".postinst"):
+            script = below.read(f"{INFO}/{name}").decode("utf-8", "surrogateescape")
+            yield name.removesuffix(".postinst").partition(":")[0], script
+
+
+def _certificates(below: Below) -> list[str]:
+    names = below.listed(f"{_CERTIFICATES}/mozilla")
+    return [f"{_CERTIFICATES}/mozilla/{name}" for name in names if name.endswith(".crt")]
+
+
+def _files(below: Below) -> dict[str, bytes]:
+    every: list[Delegation] = []
+    for _, script in _postinsts(below):
+        every += delegations(script)
+    found = {
+        "etc/hosts": HOSTS.encode(),
+        "etc/nsswitch.conf": NSSWITCH.encode(),
+        f"{DPKG}/status": merged_status(below.statuses()),
+        f"{INFO}/format": b"1\n",
+        "etc/passwd": accounts(below.read(f"{_MASTERS}/passwd.master"), _USER),
+        "etc/group": accounts(below.read(f"{_MASTERS}/group.master"), _GROUP),
+    }
+    found |= {f"{DPKG}/{name}": b"" for name in ("available", "diversions", "statoverride")}
+    if every:
+        found["etc/xml/catalog"] = xml_catalog(every).encode()
+    if sgml := [name for name in below.listed("etc/sgml") if name.endswith(".cat")]:
+        found["etc/sgml/catalog"] = "".join(f'CATALOG "/etc/sgml/{n}"\n' for n in sgml).encode()
+    if certificates := _certificates(below):
+        texts = (below.read(path) for path in certificates)
+        whole = b"".join(text if text.endswith(b"\n") else text + b"\n" for text in texts)
+        found["etc/ssl/certs/ca-certificates.crt"] = whole
+    return found
+
+
+def accounts(master: bytes, user: str) -> bytes:
+    """A file of accounts: a master of base-passwd, whose passwords are `*`, and the build's own."""
+    return master.replace(b":*:", b":x:") + user.encode()
+
+
+# -- all of it, in a store
+
+
+def root_trees(
+    store: Store, chroot: Sequence[Sequence[DebRef]], stop: threading.Event
+) -> tuple[str, ...]:
+    """The names of the trees of a root, the top first, each filled where the store lacks it;
+    `chroot` has the .debs of each, the lowest first.
+
+    Raises:
+        IntegrityError, StoreError, Vanished, Interrupted: as `debtree.Filling.unpack`.
+    """
+    names, paths = [], []
+    for number, debs in enumerate(chroot):
+        if debs:
+            name = tree_name(debs, ADDITION if number else BASE)
+            fill = _filler(debs, store, stop)
+            paths.append(store.named_tree(name, fill))
+            names.append(name)
+    names.reverse()
+    paths.reverse()
+    fix = f"{FIX}-{_digest(names)}"
+    store.named_tree(fix, lambda tree: fix_tree(tree, paths))
+    return (fix, *names)
+
+
+BASE, ADDITION, FIX = "root-base", "root-more", "root-fix"
+"""How the names of trees begin."""
+
+
+def _filler(debs: Sequence[DebRef], store: Store, stop: threading.Event) -> Callable[[Path], None]:
+    return lambda tree: fill_tree(tree, debs, store.sound, stop)
