@@ -231,7 +231,7 @@ def _node(
     package, recipe = evaluated.package, evaluated.package.recipe
     toolchain = graph.pinned.toolchains[recipe.toolchain]
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
-    canonical = (digest for digest, _ in gathered.patches)
+    canonical = [digest for digest, _ in gathered.patches]
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
     sources = [one.spec for one in evaluated.sources]
     keys = gathered.keys or ((),) * len(sources)
