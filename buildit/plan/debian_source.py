@@ -172,7 +172,8 @@ def source_task(
 ) -> Task:
     """The task. `patches` are canonical digests in their order, `run` what the outputs that the
     image takes need besides."""
-    beside = {deb.digest: deb for debs in pinned.run.values() for deb in debs}
+    further = (deb for debs in pinned.run.values() for deb in debs if deb not in toolchain.debs)
+    beside = {deb.digest: deb for deb in further}
     chroot = (pinned.base, pinned.further)
     strips = [patch.spec.strip for patch in wanted.patches]
     inputs = identity.DebianSourceInputs(
