@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SOURCE = "source"
 """The architecture of a source's files in the lock (dpkg-architecture(1) calls it so, too)."""
 _NOT_OBVIOUS = ("-dbg", "-dev", "-doc")
+_PARTS = ("base", "build", "run")
 
 
 def pin_source(
@@ -52,8 +53,8 @@ def pin_source(
         for asker, answer in answers.items()
         if asker.startswith(prefix)
     }
-    base, further = (answers[asked.chroot(part)].debs for part in ("base", "build"))
-    return PinnedDebianSource(files[0].version, files, base, further, run), answers
+    base, further, beside = (answers[asked.chroot(part)].debs for part in _PARTS)
+    return PinnedDebianSource(files[0].version, files, base, further, run, beside), answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class _Asked:
     toolchain: Toolchain
 
     def chroot(self, part: str) -> str:
-        """Who asks for a part of the chroot."""
+        """Who asks for a part of the chroot, or for all that its packages need to run."""
         return f"chroot:{self.wanted.name}/{part}"
 
     def source_request(self) -> Digest:
@@ -77,9 +78,13 @@ class _Asked:
 
     def run_request(self, dsc: Digest, package: str) -> Digest:
         how = "named" if self.wanted.packages else "obvious"
+        return request_digest((self.beside_request(dsc), package, how))
+
+    def beside_request(self, dsc: Digest) -> Digest:
+        unusual = (one for one in self.wanted.packages if one.endswith(_NOT_OBVIOUS))
         known = sorted(deb.name for deb in self.toolchain.debs)
-        profiles = (*self.wanted.profiles, "", *self.wanted.run, "")
-        return request_digest((dsc, package, how, *profiles, *known))
+        asked = (*self.wanted.profiles, "", *self.wanted.run, "", *unusual, "")
+        return request_digest((dsc, *asked, *known))
 
     @property
     def _suites(self) -> tuple[str, ...]:
@@ -100,6 +105,7 @@ class _Asked:
             return None
         dsc = files[0].digest
         requests = {self.chroot(part): self.chroot_request(dsc) for part in ("base", "build")}
+        requests[self.chroot("run")] = self.beside_request(dsc)
         prefix = f"{wanted.asker}/"
         packages = wanted.packages or tuple(
             package
@@ -113,7 +119,8 @@ class _Asked:
         answers = {wanted.asker: Answer(self.source_request(), files)}
         for asker, request in requests.items():
             debs = locked_answer(self.choice, asker, request)
-            if debs is None or (asker.startswith(prefix) and self._outdated(debs)):
+            runs = asker not in (self.chroot("base"), self.chroot("build"))
+            if debs is None or (runs and self._outdated(debs)):
                 return None
             answers[asker] = Answer(request, debs)
         return answers
@@ -125,7 +132,7 @@ class _Asked:
 
     def chosen(self, downloads: Downloads) -> dict[str, Answer]:
         """What the archive has."""
-        from buildit.debian.select import select_build, select_run
+        from buildit.debian.select import select_build
         from buildit.debian.sources import declared_profiles
 
         wanted, arch = self.wanted, self.choice.target.debian
@@ -148,20 +155,45 @@ class _Asked:
             answers |= self._chroot_of(
                 dsc, lambda: select_build(source, wanted.profiles, wanted.build, indices), dates
             )
-            known = {deb.name: deb for deb in self.toolchain.debs}
-            for package in wanted.packages or (self._obvious(made),):
-                if package not in made:
-                    message = f"the Debian source {source.name} makes no package {package!r}"
-                    raise UnsatisfiableError(
-                        message, place=wanted.place, hint=hint_of(package, made)
-                    )
-                texts, own = _runs_with(package, made, source, indices)
-                relations = (*texts, *map(_relation, wanted.run))
-                found = select_run(package, relations, indices, own)
-                debs = tuple(known.get(deb.name, deb) for deb in found)
-                request = self.run_request(dsc, package)
-                answers[f"{wanted.asker}/{package}"] = Answer(request, debs, dates)
+            answers |= self._running(dsc, source, made, indices)
         return answers
+
+    def _running(
+        self, dsc: Digest, source: SourceCandidate, made: tuple[str, ...], indices: Indices
+    ) -> dict[str, Answer]:
+        """What the packages of a source need to run: each that is taken, and all together.
+
+        Raises:
+            UnsatisfiableError: one that is taken is none of the source's, or cannot be had.
+        """
+        from buildit.debian.select import select_run
+
+        wanted, known = self.wanted, {deb.name: deb for deb in self.toolchain.debs}
+        taken = wanted.packages or (self._obvious(made),)
+        if unknown := [one for one in taken if one not in made]:
+            message = f"the Debian source {source.name} makes no package {unknown[0]!r}"
+            hint = hint_of(unknown[0], made)
+            raise UnsatisfiableError(message, place=wanted.place, hint=hint)
+        answers: dict[str, Answer] = {}
+        beside: dict[str, DebRef] = {}
+        usual = (one for one in made if not one.endswith(_NOT_OBVIOUS))
+        for package in sorted({*usual, *taken}):
+            texts, own = _runs_with(package, made, source, indices)
+            relations = (*texts, *map(_relation, wanted.run))
+            try:
+                found = select_run(package, relations, indices, own)
+            except UnsatisfiableError:
+                if package in taken:
+                    raise
+                continue  # nobody takes it
+            debs = tuple(known.get(deb.name, deb) for deb in found)
+            beside |= {deb.name: deb for deb in debs}
+            if package in taken:
+                request = self.run_request(dsc, package)
+                answers[f"{wanted.asker}/{package}"] = Answer(request, debs, indices.dates)
+        every = tuple(beside[name] for name in sorted(beside))
+        request = self.beside_request(dsc)
+        return answers | {self.chroot("run"): Answer(request, every, indices.dates)}
 
     def _chroot_of(
         self,

@@ -151,7 +151,8 @@ class PinnedDebianSource:
 
     `files` are the .dsc and what it names, `base` and `further` the .debs of the chroot: what all
     sources share, and what this one needs beyond. `run` maps each binary package that the image
-    takes to the .debs of its Depends, without those of the same source.
+    takes to the .debs of its Depends, without those of the same source; `beside` has those of all
+    its packages, so that the key does not change with what an image takes.
     """
 
     version: str
@@ -159,6 +160,7 @@ class PinnedDebianSource:
     base: tuple[DebRef, ...]
     further: tuple[DebRef, ...]
     run: Mapping[str, tuple[DebRef, ...]]
+    beside: tuple[DebRef, ...]
 
 
 def source_task(
@@ -172,8 +174,7 @@ def source_task(
 ) -> Task:
     """The task. `patches` are canonical digests in their order, `run` what the outputs that the
     image takes need besides."""
-    further = (deb for debs in pinned.run.values() for deb in debs if deb not in toolchain.debs)
-    beside = {deb.digest: deb for deb in further}
+    beside = {deb.digest: deb for deb in pinned.beside if deb not in toolchain.debs}
     chroot = (pinned.base, pinned.further)
     strips = [patch.spec.strip for patch in wanted.patches]
     inputs = identity.DebianSourceInputs(

@@ -157,16 +157,14 @@ class _Graph:
                 self.nodes[node.key] = replace(node, outputs={RUNTIME: RunTime(tuple(needs))})
         return keys
 
-    def depends(
-        self, wanted: Mapping[str, tuple[DebRef, ...]], toolchain: Toolchain
-    ) -> dict[str, RunTime]:
-        """Add the .debs that the outputs of a build need by their Depends; those needs.
+    def depends(self, pinned: PinnedDebianSource, toolchain: Toolchain) -> dict[str, RunTime]:
+        """Add the .debs that the outputs of a Debian source need by their Depends; those needs.
 
         All of them were chosen together, so that one .deb is one task.
         """
-        every = tuple(dict.fromkeys(deb for debs in wanted.values() for deb in debs))
-        further = _further(every, toolchain)
+        further, wanted = _further(pinned.beside, toolchain), pinned.run
         keys = dict(zip(further, self.add_debs(further, toolchain, further), strict=True))
+        every = dict.fromkeys(deb for debs in wanted.values() for deb in debs)
         inside = [deb for deb in every if deb not in keys]
         keys |= dict(zip(inside, self.add_debs(inside, toolchain, ()), strict=True))
         return {
@@ -218,7 +216,7 @@ def tasks(
     for wanted in asked:
         graph.debs(wanted, toolchain)
     for source, kept, digests in sources:
-        run = graph.depends(kept.run, toolchain)
+        run = graph.depends(kept, toolchain)
         node = source_task(source, kept, digests, run, toolchain, platform, rules)
         graph.nodes[node.key] = node
     return graph.nodes
