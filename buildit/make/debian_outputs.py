@@ -91,7 +91,7 @@ def put_outputs(
             place.warn(task, (f"{deb.name}: {line}" for line in told(deb.lost)))
         room.note(CAPTURE, [f"{deb.name}: {line}" for deb in debs for line in deb.installed.told()])
         found = _providers(debs, lambda: place.debs().beside(task.inputs.beside), platform)
-        refuse_unmet(debs, found, _owners(room), task.label)
+        refuse_unmet(_taken(task, debs), found, _owners(room), task.label)
         room.note("needs", tuple(_unmet(debs, found)))
         outputs = {DEBS: _put_debs(above, debs, batch)}
         for deb in debs:
@@ -193,6 +193,17 @@ def _lacking(deb: BuiltDeb, found: Mapping[str, Mapping[str, str]]) -> Iterator[
     for need, files in deb.installed.needs[RUNTIME].wanted.items():
         if need not in found[deb.name]:
             yield from ((need, file) for file in files)
+
+
+def _taken(task: Task, debs: Sequence[BuiltDeb]) -> list[BuiltDeb]:
+    """Those that the image takes, as far as that is known, and what they depend on; else all."""
+    named = {one.name for one in debs} & set(task.outputs)
+    taken = [one for one in debs if one.name in (named or {deb.name for deb in debs})]
+    by_name = {one.name: one for one in debs}
+    for one in taken:
+        others = (by_name[name] for name in siblings_of(one, debs))
+        taken += [other for other in others if other not in taken]
+    return taken
 
 
 def _unmet(debs: Sequence[BuiltDeb], found: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 Three trees of one overlay, the top first: `fix` (what depends on all of them), the addition of this
 source, and the base that all sources share. Each has the files of its .debs and, as dpkg would
 leave it below /var/lib/dpkg, their control members; `fix` is made of what is in the others, without
-a process for any .deb. Any change here, to a byte or a rule, raises `ROOT`. The rules, each of
+a process for any .deb. Any change here, to a byte or a rule, raises `CHROOT`. The rules, each of
 which some package needs (DEBIAN §2):
 
 1. `/etc/dpkg/origins/default`: without it dpkg-buildflags says nothing, and a package is built
@@ -51,10 +51,8 @@ from buildit.errors import IntegrityError
 from buildit.make.debtree import Filling, set_times
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
+from buildit.plan.identity import CHROOT
 from buildit.store.cas import Store
-
-ROOT = "1"
-"""The version of the rules above; part of the key of all that is built from a Debian source."""
 
 DPKG = "var/lib/dpkg"
 INFO = f"{DPKG}/info"
@@ -139,7 +137,7 @@ def tree_name(debs: Iterable[DebRef], prefix: str) -> str:
 
 
 def _digest(what: Sequence[str]) -> Digest:
-    record = {"scheme": "buildit-root-1", "of": [*what], "root": ROOT, "merged-usr": MERGED_USR}
+    record = {"scheme": "buildit-root-1", "of": [*what], "chroot": CHROOT, "merged-usr": MERGED_USR}
     return digest_bytes(canonical(record))
 
 

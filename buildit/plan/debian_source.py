@@ -20,8 +20,6 @@ from buildit.plan.evaluate import WantedPatch, about_of, refs_of, written_at
 from buildit.recipe.package import DebianBase, PatchSpec
 from buildit.recipe.yaml.node import follow
 
-CHROOT = "1"
-"""Version of the fix-ups of the chroot of a Debian source, and of what runs in it; in the key."""
 OWN_SUFFIX = "+buildit1"
 """After the version of .debs that are not as Debian's source gives them."""
 DEFAULT_OPTIONS = ("noautodbgsym", "nocheck")
@@ -191,7 +189,7 @@ def source_task(
         debs=tuple(sorted({deb.digest for debs in chroot for deb in debs})),
         beside=tuple(sorted(beside)),
         toolchain=toolchain.identity,
-        chroot=CHROOT,
+        chroot=identity.CHROOT,
         rules=rules,
     )
     record = identity.record_text(inputs.record())

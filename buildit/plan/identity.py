@@ -27,6 +27,9 @@ DEBIAN_SOURCE = "debian-source"
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
 
+CHROOT = "1"
+"""Version of the fix-ups of the chroot of a Debian source, and of what runs in it; in the key."""
+
 _RESOLVED_DOMAIN = b"buildit-resolved-1\n"
 """Before what a resolved key is taken of: it can never be a key, nor the digest of a blob."""
 

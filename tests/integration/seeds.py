@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from buildit.digest import is_hex64
 from tests.integration.program import STRANGER, Program, install
 from tests.integration.world import Project, make_project, sources
 
@@ -85,7 +86,8 @@ def plant(root: Path) -> Seed:
             dates.append(f"{line}\n")
         elif words[0] not in _OF_PACKAGES:
             pins.append(line)
-    trees = [path for path in (program.store / "trees").iterdir() if (path / "usr/bin/cc").exists()]
+    every = [path for path in (program.store / "trees").iterdir() if is_hex64(path.name)]
+    trees = [path for path in every if (path / "usr/bin/cc").exists()]
     (toolchain,) = (path.name for path in trees)
     return Seed(
         root, program, project, out, distfiles, "\n".join(pins) + "\n", "".join(dates), toolchain
