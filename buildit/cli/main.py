@@ -32,6 +32,7 @@ _VERBS = {
     verb: module
     for module, verbs in {
         "binhosts": "pages trust",
+        "check": "check",
         "containers": "build push",
         "machine": "doctor store verify",
         "planned": "lock plan why",

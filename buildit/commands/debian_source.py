@@ -77,11 +77,11 @@ class _Asked:
         return request_digest((dsc, *self._suites, "", *wanted.profiles, "", *wanted.build))
 
     def run_request(self, dsc: Digest, package: str) -> Digest:
-        how = "named" if self.wanted.packages else "obvious"
+        how = "named" if self.wanted.named else "".join(self.wanted.packages) or "obvious"
         return request_digest((self.beside_request(dsc), package, how))
 
     def beside_request(self, dsc: Digest) -> Digest:
-        unusual = (one for one in self.wanted.packages if one.endswith(_NOT_OBVIOUS))
+        unusual = (one for one in self.wanted.named if one.endswith(_NOT_OBVIOUS))
         known = sorted(deb.name for deb in self.toolchain.debs)
         asked = (*self.wanted.profiles, "", *self.wanted.run, "", *unusual, "")
         return request_digest((dsc, *asked, *known))
@@ -107,7 +107,7 @@ class _Asked:
         requests = {self.chroot(part): self.chroot_request(dsc) for part in ("base", "build")}
         requests[self.chroot("run")] = self.beside_request(dsc)
         prefix = f"{wanted.asker}/"
-        packages = wanted.packages or tuple(
+        packages = wanted.named or tuple(
             package
             for asker, request in section.requests.items()
             if asker.startswith(prefix)
@@ -169,14 +169,14 @@ class _Asked:
         from buildit.debian.select import select_run
 
         wanted, known = self.wanted, {deb.name: deb for deb in self.toolchain.debs}
-        taken = wanted.packages or (self._obvious(made),)
+        usual = tuple(one for one in made if not one.endswith(_NOT_OBVIOUS))
+        taken = wanted.named or (usual if wanted.packages else (self._obvious(made),))
         if unknown := [one for one in taken if one not in made]:
             message = f"the Debian source {source.name} makes no package {unknown[0]!r}"
             hint = hint_of(unknown[0], made)
             raise UnsatisfiableError(message, place=wanted.place, hint=hint)
         answers: dict[str, Answer] = {}
         beside: dict[str, DebRef] = {}
-        usual = (one for one in made if not one.endswith(_NOT_OBVIOUS))
         for package in sorted({*usual, *taken}):
             texts, own = _runs_with(package, made, source, indices)
             relations = (*texts, *map(_relation, wanted.run))

@@ -20,6 +20,8 @@ from buildit.plan.evaluate import WantedPatch, about_of, refs_of, written_at
 from buildit.recipe.package import DebianBase, PatchSpec
 from buildit.recipe.yaml.node import follow
 
+ALL = "*"
+"""Of `packages:`: all but those with headers, documentation or debug symbols."""
 OWN_SUFFIX = "+buildit1"
 """After the version of .debs that are not as Debian's source gives them."""
 DEFAULT_OPTIONS = ("noautodbgsym", "nocheck")
@@ -52,6 +54,11 @@ class WantedDebianSource:
     @property
     def name(self) -> str:
         return self.base.name
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The packages that are taken by name; none where it is the obvious one, or all (`*`)."""
+        return () if self.packages == (ALL,) else self.packages
 
     @property
     def asker(self) -> str:
