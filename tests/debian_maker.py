@@ -29,10 +29,18 @@ def _tar(members: Sequence[tarfile.TarInfo], contents: Mapping[str, bytes]) -> b
     return lzma.compress(buffer.getvalue())
 
 
-def make_deb(name: str, files: Mapping[str, str | bytes], *, mode: int = 0o644) -> bytes:
+def make_deb(
+    name: str,
+    files: Mapping[str, str | bytes],
+    *,
+    mode: int = 0o644,
+    fields: str = "",
+    **control: str,
+) -> bytes:
     """A .deb: path -> content; a text that begins with `->` is a symbolic link; `…/` a directory.
 
-    Paths in a `bin` directory are programs.
+    Paths in a `bin` directory are programs. `fields` are further lines of its control file, what
+    else is given are further control members by name: `postinst="…"`.
     """
     members: list[tarfile.TarInfo] = []
     contents: dict[str, bytes] = {}
@@ -48,14 +56,16 @@ def make_deb(name: str, files: Mapping[str, str | bytes], *, mode: int = 0o644) 
             contents[member.name] = content.encode() if isinstance(content, str) else content
             member.size = len(contents[member.name])
         members.append(member)
-    control = tarfile.TarInfo("./control")
-    fields = f"Package: {name}\nVersion: 1\nArchitecture: amd64\n".encode()
-    control.size = len(fields)
+    first = f"Package: {name}\nVersion: 1\nArchitecture: amd64\n{fields}"
+    said = {f"./{key}": text.encode() for key, text in {"control": first, **control}.items()}
+    controls = [tarfile.TarInfo(key) for key in said]
+    for one in controls:
+        one.size = len(said[one.name])
     return b"!<arch>\n" + b"".join(
         _ar_member(member, content)
         for member, content in (
             ("debian-binary", b"2.0\n"),
-            ("control.tar.xz", _tar([control], {"./control": fields})),
+            ("control.tar.xz", _tar(controls, said)),
             ("data.tar.xz", _tar(members, contents)),
         )
     )

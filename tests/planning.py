@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+from typing import Literal
 
 from buildit.commands.planning import PlannedContainer, make_plan
 from buildit.commands.run import LOCK_FILE, Options, opened_run
@@ -37,12 +38,14 @@ def deb(name: str, version: str = "1.0-1", asked: str = "") -> DebRef:
 
 
 def locked(
+    how: Literal["run", "depends"] = "run",
     toolchain: tuple[DebRef, ...] = (deb("gcc"), deb("libc6"), deb("libgcc-s1")),
     **further: tuple[DebRef, ...],
 ) -> Section:
-    """A section with a toolchain, and for each .deb that is asked for it with its Depends."""
+    """A section with a toolchain, and for each .deb that is asked for it with its Depends: by an
+    image alone (`run`), or by a build."""
     known = sorted(one.name for one in toolchain)
-    requests = {f"debian:{name}": _request(name, "depends", "", *known) for name in further}
+    requests = {f"debian:{name}": _request(name, how, "", *known) for name in further}
     requests["toolchain/debian-12"] = _request("bookworm", "", "libc6", "gcc")
     debs = {f"debian:{name}": listed for name, listed in further.items()}
     debs["toolchain/debian-12"] = toolchain

@@ -156,6 +156,8 @@ TOPS = ("bin", "lib", "lib32", "lib64", "sbin")
 TOP_LINKS = frozenset((*TOPS, "libx32"))
 """Names of links into /usr that a merged tree may have, whoever made it."""
 
+RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
+"""As `sys-apps/baselayout` has them, too."""
 MERGED_LINKS = tuple(Entry(top, Kind.SYMLINK, 0o777, target=f"usr/{top}") for top in TOPS)
 """What a tree needs beside merged packages, less those whose target it does not have."""
 

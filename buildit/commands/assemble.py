@@ -6,14 +6,16 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
 from buildit.archive.beneath import Root
-from buildit.archive.contents import TOPS, parse_contents
+from buildit.archive.contents import RUN_LINKS, TOPS, parse_contents
 from buildit.commands import sync
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import BuildKey, Digest, digest_bytes
@@ -22,20 +24,29 @@ from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import account_problems
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
-from buildit.model.artifact import RUNTIME, Artifact
+from buildit.model.accounts import (
+    BASE_USERS,
+    NOTHING,
+    AlternativeLink,
+    Declared,
+    Group,
+    User,
+    group_id,
+    united,
+    user_id,
+)
+from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, Layer, LayerKind
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
-    Group,
     ImageStep,
     OutputRef,
     PackageStep,
     SyncStep,
     Task,
-    User,
 )
-from buildit.model.tree import Entry, Kind, sort_key
+from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
 from buildit.plan.closure import closure, views_of
 from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
@@ -43,6 +54,7 @@ from buildit.store.cas import Store
 _PROGRAMS = "usr/bin"
 PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
+ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 Obtain = Callable[[Task], Artifact]
 TaskOf = Callable[[BuildKey], Task]
 
@@ -119,19 +131,27 @@ class Stack:
             for node, name in nodes
             if (output := self.obtain(node).outputs.get(name)) is not None
         ]
-        links = tuple(missing_links(packages))
+        offered = [one for each in self._outputs(members) for one in each.declared.alternatives]
+        links = tuple(missing_links(packages, offered))
         if links:
             entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
             self.lay(layer_task("links", entries), "links of merged /usr", entries)
+
+    def _outputs(self, members: Sequence[OutputRef]) -> Iterator[Output]:
+        artifacts = ((self.obtain(self.node(key)), name) for key, name in members)
+        return (one.outputs[name] for one, name in artifacts if name in one.outputs)
 
     def add_accounts(self, plan: ContainerPlan, members: Sequence[OutputRef]) -> None:
         """One layer with /etc/passwd and /etc/group, over the packages that declare the
         accounts."""
         nodes, ours = [self.node(key) for key, _ in members], "container.yaml"
-        files = account_files(
-            [(n.name, user) for n in nodes for user in n.users()] + [(ours, u) for u in plan.users],
-            [(n.name, one) for n in nodes for one in n.groups()] + [(ours, g) for g in plan.groups],
-        )
+        users = [(n.name, user) for n in nodes for user in n.users()]
+        users += [(ours, user) for user in plan.users]
+        groups = [(n.name, one) for n in nodes for one in n.groups()]
+        groups += [(ours, group) for group in plan.groups]
+        found = reduce(united, (one.declared for one in self._outputs(members)), NOTHING)
+        check_borrowed(plan.borrowed, found)
+        files = account_files(*with_debians(users, groups, found))
         if files:
             entries = account_entries(files, self.tree(), EPOCH)
             self.lay(layer_task("accounts", entries, files), "users and groups", entries)
@@ -167,7 +187,7 @@ def stack(
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
-    made, views = Stack(store, node, obtain), views_of(plan.tasks)
+    made, views = Stack(store, node, obtain), views_of((*plan.tasks, *plan.views))
     members = closure(plan.roots, node, obtain, views).members
     made.add_links(members)
     accounts_done = not plan.roots
@@ -214,12 +234,15 @@ def image(
     )
 
 
-def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[Entry]:
+def missing_links(
+    packages: Sequence[tuple[bool, Sequence[Entry]]], alternatives: Sequence[AlternativeLink] = ()
+) -> Iterator[Entry]:
     """The links for an image of these packages, in the order of layers.
 
     Each package says whether it is a .deb, and what it has. `/lib64` and its like are made where
     /usr has such a directory and no package has anything of that name; `/usr/bin/awk` and its like
-    (`debian.fixups.ALTERNATIVES`) where a .deb has the program.
+    (`debian.fixups.ALTERNATIVES`) where a .deb has the program; of `alternatives` of one name the
+    one with the highest priority; `/var/run` where something is in /run (Debian Policy 9.1.4).
     """
     from buildit.debian.fixups import links
 
@@ -232,7 +255,19 @@ def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[
     parts = ((entry.path.split("/", 2), entry.kind) for entry in everything)
     second = {"/".join(p[:2]) for p, kind in parts if len(p) == 3 or kind is Kind.DIRECTORY}
     present |= second & {f"usr/{top}" for top in TOPS}
-    for link in sorted(links(present), key=sort_key):
+    chosen: dict[str, AlternativeLink] = {}
+    for one in sorted(alternatives, key=lambda one: (one.priority, one.target)):
+        chosen[one.link] = one
+    made = {
+        one.link: Entry(one.link, Kind.SYMLINK, 0o777, YEAR_1980, target=f"/{one.target}")
+        for one in chosen.values()
+    }
+    in_run = (one.path for is_deb, entries in packages if is_deb for one in entries)
+    if any(path.startswith("run/") for path in in_run):
+        for path, target in RUN_LINKS.items():
+            made[path] = Entry(path, Kind.SYMLINK, 0o777, YEAR_1980, target=target)
+    made = {**{link.path: link for link in links(present)}, **made}
+    for link in sorted(made.values(), key=sort_key):
         if link.path not in paths and link.path not in tops:
             yield link
 
@@ -242,24 +277,41 @@ def missing_links(packages: Sequence[tuple[bool, Sequence[Entry]]]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The accounts that owners of files and the app may name."""
+    """The accounts that owners of files and the app may name.
+
+    Where the image has packages of Debian's, other names have the ids that these always give them:
+    they are noted in `borrowed`, and looked for when the packages are at hand."""
 
     users: Mapping[str, User] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
+    borrowed: set[tuple[str, str]] | None = None
 
     def user(self, text: str) -> tuple[int | None, int | None]:
         """uid and first gid of a user's name or number; root is 0 everywhere."""
         number = 0 if text == "root" else id_of(text)
         found = self.users.get(text)
+        if found is None and number is None and self._borrows("user", text):
+            return user_id(text), own_gid(text)
         return (found.uid, found.gid) if found else (number, number)
 
     def group(self, text: str) -> int | None:
         found = self.groups.get(text)
-        return found.gid if found else 0 if text == "root" else id_of(text)
+        number = 0 if text == "root" else id_of(text)
+        if found is None and number is None and self._borrows("group", text):
+            return group_id(text)
+        return found.gid if found else number
+
+    def _borrows(self, kind: str, name: str) -> bool:
+        if self.borrowed is None or not re.fullmatch(ACCOUNT_NAME, name):
+            return False
+        self.borrowed.add((kind, name))
+        return True
 
     def own_group(self, uid: int) -> int | None:
         """The first gid of the user with this number, where there is one."""
         own = {user.gid for user in self.users.values() if user.uid == uid}
+        names = {name for kind, name in self.borrowed or () if kind == "user"}
+        own |= {own_gid(name) for name in names if user_id(name) == uid}
         return min(own) if len(own) == 1 else 0 if uid == 0 else None
 
     def names(self) -> str:
@@ -267,7 +319,52 @@ class Ids:
 
     def over(self, below: Ids) -> Ids:
         """These where a name is in both."""
-        return Ids({**below.users, **self.users}, {**below.groups, **self.groups})
+        users, groups = {**below.users, **self.users}, {**below.groups, **self.groups}
+        return Ids(users, groups, below.borrowed if self.borrowed is None else self.borrowed)
+
+
+def own_gid(name: str) -> int:
+    """The group that a package's user is taken to have: base-passwd's, or the one of its name."""
+    return BASE_USERS[name].gid if name in BASE_USERS else group_id(name)
+
+
+def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None:
+    """Refuse names that Debian's packages turned out not to declare, or otherwise.
+
+    Raises:
+        RecipeError: with what they declare.
+    """
+    users = {user.name: user for user in found.users}
+    groups = {group.name for group in found.groups}
+    for kind, name in sorted(borrowed):
+        known = users if kind == "user" else groups
+        if name not in known:
+            message = f"the container names the {kind} {name!r}, whom none of its packages declares"
+            hint = f"declare it in a `{kind}s` step; the packages have {', '.join(sorted(known))}"
+            raise RecipeError(message, hint=hint if known else hint.partition(";")[0])
+        if kind == "user" and users[name].gid != own_gid(name):
+            message = f"the user {name!r} has the group {users[name].gid}, not one of its own"
+            hint = f"name the group too: `{name}:{users[name].gid}`, or `group:` of the app"
+            raise RecipeError(message, hint=hint)
+
+
+def with_debians(
+    users: list[tuple[str, User]], groups: list[tuple[str, Group]], found: Declared
+) -> tuple[list[tuple[str, User]], list[tuple[str, Group]]]:
+    """The accounts of packages and the container, with those that Debian's packages declare. What
+    the others say of one with the same ids counts; root is not declared."""
+    own_users = {(user.name, user.uid, user.gid) for _, user in users}
+    own_groups = {(group.name, group.gid) for _, group in groups}
+    debian = "Debian's packages"
+    more_users = [
+        (debian, user)
+        for user in found.users
+        if (user.name, user.uid, user.gid) not in own_users and user.uid
+    ]
+    more_groups = [
+        (debian, group) for group in found.groups if (group.name, group.gid) not in own_groups
+    ]
+    return users + more_users, groups + more_groups
 
 
 def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.commands.run import LOCK_FILE, Options, read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
+from buildit.model.plan import DebView
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.words import hint_of
@@ -35,6 +36,7 @@ from buildit.recipe.container import (
     load_container,
 )
 from buildit.recipe.package import DebianBase, ToolchainPackage
+from buildit.recipe.slices import Slices, sliced
 from buildit.recipe.trees import Catalog
 
 NO_TOOLCHAIN = "toolchain/debian-12"
@@ -61,7 +63,8 @@ class Roots:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A container and what is chosen for it. `lock` is as it lies there; `consulted` are all files
-    that were looked at, whether they are there or not."""
+    that were looked at, whether they are there or not. `sliced` is what an image takes of Debian's
+    packages that it does not name, where that is not all."""
 
     options: Options
     container: Container
@@ -72,6 +75,7 @@ class Choice:
     chroot: ToolchainPackage
     lock: Lock
     consulted: tuple[Path, ...]
+    sliced: Mapping[str, DebView] = field(default_factory=dict)
 
     @property
     def section(self) -> Section:
@@ -95,7 +99,8 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     container = load_container(directory)
     target = _target(container)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
-    roots = _roots(container, catalog)
+    slices = catalog.slices()
+    roots = _roots(container, catalog, slices)
     lock = read_lock(directory)
     locked = lock.section(str(target)).packages
     preferred = {one.name: one.version for one in locked if not options.moves(one.name)}
@@ -109,7 +114,12 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     chroot = catalog.toolchain(toolchain, container.file)
     own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
     consulted = (*own, *loaded.consulted, *catalog.consulted)
-    return Choice(options, container, target, roots, selection, toolchain, chroot, lock, consulted)
+    views = {
+        name: DebView(sliced=globs) for name in slices if (globs := sliced(slices, name, None, ""))
+    }
+    return Choice(
+        options, container, target, roots, selection, toolchain, chroot, lock, consulted, views
+    )
 
 
 def _said(selection: Selection) -> dict[str, dict[str, str]]:
@@ -153,7 +163,7 @@ def _target(container: Container) -> Platform:
     return target
 
 
-def _roots(container: Container, catalog: Catalog) -> Roots:
+def _roots(container: Container, catalog: Catalog, slices: Slices) -> Roots:
     """What the package steps ask for.
 
     Raises:
@@ -182,12 +192,13 @@ def _roots(container: Container, catalog: Catalog) -> Roots:
                 atom = Atom.parse(text, place=step.place)
                 origins[number] = text
             case DebianPackageStep() as spec:
-                debs[number] = one = _deb(spec, step)
+                debs[number] = one = _deb(spec, step, slices)
                 origins[number] = f"debian:{spec.debian}"
                 before = first.setdefault(spec.debian.partition("=")[0], one)
-                if sorted({*before.without}) != sorted({*one.without}):
+                if _as_set(before.view) != _as_set(one.view):
                     message = f"debian:{spec.debian} is asked for twice, and without other files"
-                    hint = f"give both the same `without`; the first is at {before.place}"
+                    hint = "give both the same `without`, `slices` and `set-id`; the first is at "
+                    hint += before.place
                     raise wrong_at(step, message, hint)
                 continue
             case _:
@@ -211,11 +222,17 @@ def _source(
     return wanted
 
 
-def _deb(spec: DebianPackageStep, step: LoadedStep) -> WantedPackage:
+def _as_set(view: DebView) -> tuple[object, ...]:
+    return {*view.without}, {*view.sliced}, view.keep_set_id
+
+
+def _deb(spec: DebianPackageStep, step: LoadedStep, slices: Slices) -> WantedPackage:
     for number, glob in enumerate(spec.without):
         path_matcher(glob, place=written_at(step.node, "package", "without", number))
     all_of_it = spec.closure == "depends"
-    return WantedPackage("run", None, spec.debian, step.place, all_of_it, spec.without)
+    left_out = sliced(slices, spec.debian.partition("=")[0], spec.slices, step.place)
+    view = DebView(spec.without, left_out, spec.set_id == "keep")
+    return WantedPackage("run", None, spec.debian, step.place, all_of_it, view)
 
 
 def _beneath(container: Container, path: str, step: LoadedStep) -> Path:

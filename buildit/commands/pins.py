@@ -63,14 +63,15 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     answers = {name: answer}
     known = {deb.name: deb for deb in toolchain.debs}
     suites = tuple(sorted({deb.suite for deb in known.values()}))
-    for wanted in _wanted_debs(choice, known):
+    for wanted, in_image in _wanted_debs(choice, known).items():
         asker = f"debian:{wanted}"
-        request = request_digest((wanted, "depends", "", *sorted(known)))
+        how = "run" if in_image else "depends"
+        request = request_digest((wanted, how, "", *sorted(known)))
         locked = locked_answer(choice, asker, request)
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None
-        answer = _answer(choice, downloads, request, locked, (wanted,), suites)
+        answer = _answer(choice, downloads, request, locked, (wanted,), suites, in_image=in_image)
         # Those that the toolchain has as it has them.
         debs = tuple(known.get(deb.name, deb) for deb in answer.debs)
         answers[asker] = replace(answer, debs=debs)
@@ -78,16 +79,17 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     return Pinned({name: toolchain}, debs_of), answers
 
 
-def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Iterable[str]:
+def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Mapping[str, bool]:
     """Each Debian package whose Depends are to be known, once: those beyond the toolchain, and
-    those that an image takes with their Depends."""
+    those that an image takes with their Depends; and whether only images take it."""
     needed = (wanted for one in choice.selection.chosen.values() for wanted in one.wanted)
     debs = [one for one in needed if one.atom is None] + [*choice.roots.debs.values()]
-    return dict.fromkeys(
-        one.debian
-        for one in debs
-        if (one.role == "run" and one.depends) or one.debian.partition("=")[0] not in known
-    )
+    found: dict[str, bool] = {}
+    for one in debs:
+        runs = one.role == "run"
+        if (runs and one.depends) or one.debian.partition("=")[0] not in known:
+            found[one.debian] = found.get(one.debian, True) and runs
+    return found
 
 
 def _answer(
@@ -97,14 +99,19 @@ def _answer(
     locked: tuple[DebRef, ...] | None,
     packages: tuple[str, ...],
     suites: tuple[str, ...],
+    *,
+    in_image: bool = False,
 ) -> Answer:
-    """What is locked for a request, else what the indices have for it."""
+    """What is locked for a request, else what the indices have for it; for an image alone without
+    what only maintainer scripts use."""
     if locked is not None:
         return Answer(request, locked)
-    from buildit.debian.select import select
+    from buildit.debian.select import SCRIPTS_ONLY, select
 
+    names = {text.partition("=")[0] for text in packages}
+    ignoring = SCRIPTS_ONLY - names if in_image else ()
     with downloads.debian().open_indices(suites, choice.target.debian) as indices:
-        return Answer(request, select(packages, indices), dict(indices.dates))
+        return Answer(request, select(packages, indices, ignoring), dict(indices.dates))
 
 
 def request_digest(request: tuple[str, ...]) -> Digest:

@@ -20,6 +20,7 @@ from buildit.commands.run import Downloads, Options, Pins
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
+from buildit.model.accounts import Group, User
 from buildit.model.globs import path_matcher
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
@@ -27,17 +28,15 @@ from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
-    Group,
     ImageStep,
     PackageStep,
     SyncStep,
     Task,
     Toolchain,
-    User,
 )
 from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
-from buildit.plan.tasks import LocalInputs, named_deb_task, tasks
+from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import AppSpec, Container, DirectorySpec, LoadedStep, SyncSpec
 
@@ -108,7 +107,8 @@ def container_plan(
     keys = {node.name: key for key, node in made.items()}
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
-    ids = _declared(made.values(), users, groups)
+    borrowed: set[tuple[str, str]] | None = set() if debs or roots.sources else None
+    ids = replace(_declared(made.values(), users, groups), borrowed=borrowed)
     named = [*roots.names.values(), *(one.asker for one in roots.sources.values())]
     reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
@@ -137,6 +137,7 @@ def container_plan(
         arch=names.get("arch", target.arch),
         toolchain=toolchain,
         tasks=tuple(made.values()),
+        views=sliced_tasks(made.values(), toolchain, choice.sliced, RULES),
         steps=tuple(steps),
         images=_images(container),
         app=app,
@@ -146,6 +147,7 @@ def container_plan(
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
         remarks=() if app is None else tuple(_app_remarks(app)),
+        borrowed=tuple(sorted(borrowed or ())),
     )
 
 

@@ -167,7 +167,7 @@ def built_keys(
         hint = f"build it first: buildit {plan.directory}"
         raise UsageError(f"{node.label} is not in the store", place=plan.directory, hint=hint)
 
-    members = closure(plan.roots, node, at_hand, views_of(plan.tasks)).members
+    members = closure(plan.roots, node, at_hand, views_of((*plan.tasks, *plan.views))).members
     others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 

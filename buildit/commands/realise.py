@@ -64,7 +64,7 @@ class Tasks(Mapping[BuildKey, Task]):
 
     def __init__(self, plan: ContainerPlan) -> None:
         self._toolchain: Toolchain | None = plan.toolchain
-        self._known = {task.key: task for task in plan.tasks}
+        self._known = {task.key: task for task in (*plan.tasks, *plan.views)}
 
     def __getitem__(self, key: BuildKey) -> Task:
         if key not in self._known and self._toolchain is not None:
@@ -277,7 +277,7 @@ def obtain_all(
         def made(task: Task, at_hand: AtHand) -> Future[Artifact]:
             return submit(pool, partial(ways.make, task, at_hand))
 
-        views = views_of(plan.tasks)
+        views = views_of((*plan.tasks, *plan.views))
         realise(tasks, plan.roots, ways.find, prepare, made, ways.cut_off, done, views)
 
 

@@ -26,15 +26,28 @@ BUILD_ROOT = ("build-essential", "debhelper", "fakeroot")
 _PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3, "extra": 4}
 
 
-def select(wanted: Iterable[str], index: Indices) -> tuple[DebRef, ...]:
-    """The closed set of packages named `name` or `name=version`, sorted by name.
+_SCRIPTS_ONLY = """
+    adduser apparmor cdebconf debconf debconf-2.0 dpkg init-system-helpers install-info lsb-base
+    opensysusers runit-helper systemd-standalone-sysusers systemd-standalone-tmpfiles
+    systemd-sysusers systemd-tmpfiles sysuser-helper sysvinit-utils ucf update-inetd
+"""
+SCRIPTS_ONLY = frozenset(_SCRIPTS_ONLY.split())
+"""Packages that are in Depends for maintainer scripts and init systems. In an image no script of a
+package runs, so it takes them only where somebody names them."""
+
+
+def select(
+    wanted: Iterable[str], index: Indices, ignoring: Collection[str] = ()
+) -> tuple[DebRef, ...]:
+    """The closed set of packages named `name` or `name=version`, sorted by name; relations to the
+    names of `ignoring` are taken as met.
 
     Raises:
         UnsatisfiableError: a package is missing, cannot be had in the version needed, or conflicts
             with another; the chains say who wants it.
         IntegrityError: the index has a relation that cannot be read.
     """
-    selection = _Selection(index)
+    selection = _Selection(index, frozenset(ignoring))
     selection.request_all(wanted)
     selection.close()
     return selection.debs()

@@ -1,4 +1,5 @@
-"""The maker of `debian`: unpack a .deb, without its scripts, and split it like what is built.
+"""The maker of `debian`: unpack a .deb, do by rules what its scripts would have done (none runs),
+and split it like what is built.
 
 A .deb is a node like any other, but its neighbours are known before they are unpacked: what it
 needs is looked for in the .debs that were chosen with it and in those of the toolchain. They are
@@ -7,6 +8,7 @@ listed once in a run.
 
 from __future__ import annotations
 
+import io
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,30 +19,37 @@ from typing import BinaryIO
 
 from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
-from buildit.archive.deb import read_deb
+from buildit.archive.contents import RUN_LINKS
+from buildit.archive.deb import read_control, read_deb
 from buildit.archive.streams import Readable
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
-from buildit.errors import RecipeError
+from buildit.errors import IntegrityError, RecipeError
 from buildit.make.capture.capture import CAPTURE, Installed, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched
+from buildit.make.debian_root import control_fields
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.make.scripts.apply import Attributes, apply_rules
+from buildit.make.scripts.read import script_rules
+from buildit.make.scripts.state import ScriptRules
+from buildit.model.accounts import BASE_GROUPS, BASE_USERS, Declared, Group, united
 from buildit.model.artifact import RUNTIME
-from buildit.model.globs import glob_of, path_matcher
-from buildit.model.plan import DebRef, Inputs, Task, Toolchain
+from buildit.model.globs import path_matcher
+from buildit.model.plan import WHOLE, DebRef, DebView, Inputs, Task, Toolchain
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.model.tree import Entry, Kind
+from buildit.model.words import counted
 from buildit.plan.closure import deb_task
-from buildit.plan.identity import RuleInput, Rules, left_out
+from buildit.plan.identity import Rules, deb_view
 from buildit.store.cas import Store
 
-RUN_LINKS: Mapping[str, str] = {"var/lock": "../run/lock", "var/run": "../run"}
-"""As `sys-apps/baselayout` has them, too."""
-
 _UNMET = "needs that neither its Depends nor the toolchain provide:\n"
-_NO_SET_ID = "set-id bit of the .deb left out"
+_NO_SET_ID = "set-id bit left out, `set-id: keep` in its package step keeps it"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
+SCRIPT_RULES = "maintainer scripts, by rules"
+_LARGEST_SETTING = 1 << 20
+STATUS = "var/lib/dpkg/status.d"
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:
@@ -60,28 +69,44 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     with (
         place.store.seekable(task.inputs.debs[0].digest) as deb,
         captured(
-            deb, work / "out", platform, task.label, place.stop, left_out(task.record)
+            deb, work / "out", platform, task.label, place.stop, deb_view(task.record)
         ) as unpacked,
     ):
         installed = unpacked.installed
         found = installed.providers(lambda: place.debs().around(task))
-        place.warn(task, told(unpacked.lost))
+        place.warn(task, (*told(unpacked.lost), *unpacked.remainder_told(task.name)))
         lines = installed.told()
         text = unmet_text(installed.needs, found)
         text += "".join(f"{line}\n" for line in (f"=== {CAPTURE}", *lines)) if lines else ""
+        said = unpacked.scripts.said
+        text += "".join(f"{line}\n" for line in (f"=== {SCRIPT_RULES}", *said)) if said else ""
         with place.store.batch() as batch:
             log = batch.put_bytes(text.encode("utf-8", "surrogateescape")) if text else None
             outputs = installed.pack(found, batch)
+            outputs[RUNTIME] = replace(outputs[RUNTIME], declared=unpacked.declared)
             return Made(outputs, put_record(task, batch), unpacked.epoch, log)
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackedDeb:
-    """A .deb as outputs, not packed yet: its latest time, and what no output has of it."""
+    """A .deb as outputs, not packed yet: its latest time, what no output has of it, and what stands
+    for its scripts; `declared` are the accounts and alternatives of its runtime part."""
 
     installed: Installed
     epoch: int
     lost: tuple[Change, ...]
+    scripts: ScriptRules
+    declared: Declared
+
+    def remainder_told(self, name: str) -> Iterator[str]:
+        """One line for what rules left over of the scripts of `name`."""
+        first, *others = self.scripts.remainder or (None,)
+        if first is not None:
+            more = f", and {counted(len(others), 'more line')}" if others else ""
+            yield (
+                f"its scripts do what no rule covers: {first.said}{more} "
+                f"(`buildit explain {name}` lists all)"
+            )
 
 
 @contextmanager
@@ -91,11 +116,11 @@ def captured(
     platform: Platform,
     label: str,
     stop: threading.Event,
-    without: Iterable[str] = (),
+    view: DebView = WHOLE,
     *,
     keep_nothing: bool = False,
 ) -> Iterator[UnpackedDeb]:
-    """Unpack a .deb into the new directory `out`, less what globs say (`without`), and split it.
+    """Unpack a .deb into the new directory `out`, as far as `view` takes it, and split it.
 
     Raises:
         IntegrityError: it is damaged.
@@ -110,30 +135,81 @@ def captured(
         return found
 
     with Root.open(out) as into:
+        control = read_control(deb, label)
+        deb.seek(0)
         unpack_entries(map(noted, read_deb(deb, Budget(), label)), into, label)
-        gone = leave_out(into, without, label) | link_run_directories(into)
-    members = [entry for entry in members if entry.path not in gone]
+        gone = leave_out(into, view.sliced, label, must=False)
+        gone |= leave_out(into, view.without, label) | link_run_directories(into)
+        members = [entry for entry in members if entry.path not in gone]
+        name = control_fields(control["control"]).get("package", "")
+        scripts = rules_of(name, control, members, into)
+        attributes, accounts, lost = attributes_of(members)
+        apply_rules(scripts.rules, into, attributes)
+        put_status(control["control"], name, into)
     epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
     with Root.open(out) as plain:
         tree = Watched(plain, stop)
-        # its sticky directories are its declaration; no set-id bit reaches a disk
-        sticky = (one for one in members if one.kind is Kind.DIRECTORY and one.mode & 0o1000)
-        modes = ((glob_of(one.path), f"{one.mode & 0o1777:04o}") for one in sticky)
-        rules = [RuleInput(glob, mode, "", ()) for glob, mode in modes]
+        rules = tuple(attributes.file_rules(keep_set_id=view.keep_set_id))
         installed = capture(tree, rules, (), epoch, platform, label)
-        lost = tuple(_lost(members))
+        lost += [] if view.keep_set_id else [Change(_NO_SET_ID, p) for p in attributes.set_ids()]
         changes = (*installed.changes, *lost)
         # what is read again when it is packed is not to stay in memory with that of others
         tree = Watched(plain, stop, {}, [0]) if keep_nothing else tree
-        yield UnpackedDeb(replace(installed, changes=changes, tree=tree), epoch, lost)
+        whole = replace(installed, changes=changes, tree=tree)
+        declared = united(scripts.declared, accounts)
+        yield UnpackedDeb(whole, epoch, tuple(lost), scripts, declared)
 
 
-def _lost(members: Sequence[Entry]) -> list[Change]:
-    """Set-id bits and owners of a .deb's files: no artifact has them without a declaration."""
-    plain = [entry for entry in members if entry.kind in (Kind.FILE, Kind.DIRECTORY)]
-    bits = [Change(_NO_SET_ID, entry.path) for entry in plain if entry.mode & 0o6000]
-    owners = [Change(_NO_OWNER, entry.path) for entry in plain if entry.uid or entry.gid]
-    return bits + owners
+def rules_of(
+    name: str, control: Mapping[str, bytes], members: Sequence[Entry], tree: Root
+) -> ScriptRules:
+    """The rules of a package that is unpacked in `tree`."""
+
+    def read(path: str) -> str:
+        try:
+            with tree.open_file(path) as stream:
+                return stream.read(_LARGEST_SETTING).decode("utf-8", "replace")
+        except (OSError, IntegrityError):  # not there, or a link
+            return ""
+
+    return script_rules(name, control, {one.path: one.kind for one in members}, read)
+
+
+def attributes_of(members: Sequence[Entry]) -> tuple[Attributes, Declared, list[Change]]:
+    """Modes and owners of a .deb's files that a disk of ours does not have, the accounts of these
+    owners, and the owners that are none's: only base-passwd's ids are the same everywhere (Debian
+    Policy 9.2.2)."""
+    found, accounts, lost = Attributes(), Declared(), []
+    users = {user.uid: user for user in BASE_USERS.values()}
+    groups = {gid: Group(name, gid) for name, gid in BASE_GROUPS.items()}
+    for one in members:
+        if one.kind not in (Kind.FILE, Kind.DIRECTORY):
+            continue
+        if one.mode & 0o7000:
+            found.modes[one.path] = one.mode
+            found.directories |= {one.path} if one.kind is Kind.DIRECTORY else set()
+        if not one.uid and not one.gid:
+            continue
+        if one.uid not in users or one.gid not in groups:
+            lost.append(Change(_NO_OWNER, one.path))
+            continue
+        found.owners[one.path] = one.uid, one.gid
+        own = (users[one.uid],) if one.uid else ()
+        gids = {gid: None for gid in (one.gid, *(user.gid for user in own)) if gid}
+        accounts = united(accounts, Declared(own, tuple(groups[gid] for gid in gids)))
+    return found, accounts, lost
+
+
+def put_status(control: bytes, name: str, tree: Root) -> None:
+    """What tells scanners of the package: its control paragraph, one file a package, as images
+    without dpkg have it (dpkg's own `status` is the same paragraphs in one file, of which two
+    layers could not each bring a part)."""
+    text = control.strip(b"\n") + b"\n"
+    entry = Entry(f"{STATUS}/{name}", Kind.FILE, 0o644, size=len(text))
+    for path in reversed(list(parents(entry.path))):
+        with suppress(FileExistsError):
+            tree.mkdir(path)
+    unpack_entries([(entry, io.BytesIO(text))], tree)
 
 
 # -- what lies around a .deb
@@ -221,23 +297,25 @@ class Debs:
         return self._listings[deb.digest]
 
 
-def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
+def leave_out(tree: Root, globs: Sequence[str], label: str, *, must: bool = True) -> frozenset[str]:
     """Remove what the globs match, directories with all in them, and directories emptied by it;
-    the paths that are gone.
+    the paths that are gone. Each `must` match something; what fits one that
+    begins with `!` stays.
 
     Raises:
         RecipeError: a glob is malformed or matches nothing.
     """
     paths = [path for path, _ in tree.walk()]
     gone: set[str] = set()
-    for glob in globs:
+    kept = [path_matcher(glob[1:]) for glob in globs if glob.startswith("!")]
+    for glob in (glob for glob in globs if not glob.startswith("!")):
         matches = path_matcher(glob)
         matched = {path for path in paths if matches(path)}
-        if not matched:
+        if not matched and must:
             text = f"`without: [{glob}]` matches no file of {label}"
             hint = "correct it; `buildit show --files` and the package's own list name the files"
             raise RecipeError(text, place=label, hint=hint)
-        gone |= matched
+        gone |= {path for path in matched if not any(stays(path) for stays in kept)}
     gone |= {path for path in paths if any(above in gone for above in parents(path))}
     emptied = {above for path in gone for above in parents(path)}
     for path in sorted({*gone, *emptied}, reverse=True):

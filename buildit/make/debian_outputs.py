@@ -27,6 +27,7 @@ from buildit.make.deb import captured
 from buildit.make.debian_root import INFO, Below, control_fields
 from buildit.make.layer import put_layer
 from buildit.make.makers import BuildPlace
+from buildit.model.accounts import NOTHING, Declared
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.plan import Task
 from buildit.model.platform import PLATFORMS, Platform
@@ -50,6 +51,8 @@ class BuiltDeb:
     installed: Installed
     epoch: int
     lost: tuple[Change, ...] = ()
+    left: tuple[str, ...] = ()
+    declared: Declared = NOTHING
 
     @property
     def name(self) -> str:
@@ -88,7 +91,7 @@ def put_outputs(
             hint = "see `buildit log`; a profile may leave all of them out"
             raise BuildError(text, place=task.label, hint=hint)
         for deb in debs:
-            place.warn(task, (f"{deb.name}: {line}" for line in told(deb.lost)))
+            place.warn(task, (f"{deb.name}: {line}" for line in (*told(deb.lost), *deb.left)))
         room.note(CAPTURE, [f"{deb.name}: {line}" for deb in debs for line in deb.installed.told()])
         found = _providers(debs, lambda: place.debs().beside(task.inputs.beside), platform)
         refuse_unmet(_taken(task, debs), found, _owners(room), task.label)
@@ -97,7 +100,9 @@ def put_outputs(
         for deb in debs:
             for name, output in deb.packed().pack(found, batch).items():
                 run = siblings_of(deb, debs) if name == deb.name else ()
-                outputs[name] = replace(output, run=tuple(f":{one}" for one in run))
+                declared = deb.declared if name == deb.name else NOTHING
+                run_of = tuple(f":{one}" for one in run)
+                outputs[name] = replace(output, run=run_of, declared=declared)
         return outputs, max(deb.epoch for deb in debs)
 
 
@@ -118,7 +123,8 @@ def _built(
         out = room.work / "unpacked" / name
         unpacked = captured(stream, out, platform, name, room.stop, keep_nothing=True)
         found = opened.enter_context(unpacked)
-    return BuiltDeb(file, fields, found.installed, found.epoch, found.lost)
+    left = tuple(found.remainder_told(name))
+    return BuiltDeb(file, fields, found.installed, found.epoch, found.lost, left, found.declared)
 
 
 def _put_debs(above: Root, debs: Sequence[BuiltDeb], batch: Batch) -> Output:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from buildit.digest import BuildKey, Digest
+from buildit.model.accounts import NOTHING, Declared
 
 RUNTIME = "runtime"
 """The output that images take; the others are `dev`, `doc`, `locale`, `debug`."""
@@ -30,6 +31,7 @@ class Output:
     `providers` says for each of them which output the build saw it in: `<key>:<output>`, or
     `:<output>` for a sibling of the same build. `run` are outputs that this one needs at run time
     although no file says so, as its own build declared them, named like providers and sorted.
+    `declared` are accounts and alternatives that making it revealed, as it does of a .deb.
     """
 
     diff_id: Digest
@@ -39,6 +41,7 @@ class Output:
     providers: Mapping[str, str] = field(default_factory=dict)
     encodings: tuple[Encoding, ...] = ()
     run: tuple[str, ...] = ()
+    declared: Declared = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

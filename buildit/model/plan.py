@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from buildit.digest import BuildKey, Digest
+from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
 
@@ -62,6 +63,20 @@ class DebRef:
 
 
 @dataclass(frozen=True, slots=True)
+class DebView:
+    """What a task takes of a .deb: all of its files but those that globs of `without` match, each
+    of which matches something, and of `sliced`, which may match nothing and where `!glob` says what
+    stays; set-id bits where they are kept."""
+
+    without: tuple[str, ...] = ()
+    sliced: tuple[str, ...] = ()
+    keep_set_id: bool = False
+
+
+WHOLE = DebView()
+
+
+@dataclass(frozen=True, slots=True)
 class Dependency:
     """A dependency as a task sees it: the outputs of another task that lie in its sysroot."""
 
@@ -103,23 +118,6 @@ class Inputs:
         """All .debs that it is made from, or that its needs are looked for in."""
         rooted = (deb for tree in self.chroot for deb in tree)
         return tuple(dict.fromkeys((*self.debs, *rooted, *self.beside)))
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    name: str
-    uid: int
-    gid: int
-    home: str = "/nonexistent"
-    shell: str = "/usr/sbin/nologin"
-    comment: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    name: str
-    gid: int
-    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +286,9 @@ class ContainerPlan:
     """A container, ready to realise. `tasks` are in topological order, dependencies first.
 
     `about` is what the container and its packages say of its images, by OCI's names; `labels` and
-    `annotations` are the user's. `remarks` are for the user to see.
+    `annotations` are the user's. `remarks` are for the user to see. `borrowed` are (user or group,
+    name) that the container names and only Debian's packages can declare. `views` stand for .debs
+    that the image does not take as a whole, if it reaches them.
     """
 
     directory: str
@@ -308,6 +308,8 @@ class ContainerPlan:
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
+    borrowed: tuple[tuple[str, str], ...] = ()
+    views: tuple[Task, ...] = ()
 
     @property
     def platform(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from buildit.digest import BuildKey, Digest
 from buildit.model import plan
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.plan import DebRef, OutputRef, RunNeed, RunTime, Task, Toolchain
+from buildit.model.plan import WHOLE, DebRef, DebView, OutputRef, RunNeed, RunTime, Task, Toolchain
 from buildit.plan import identity
 
 _NONE: Mapping[Digest, BuildKey] = {}
@@ -25,26 +25,26 @@ def deb_task(
     toolchain: Toolchain,
     beside: tuple[DebRef, ...],
     rules: identity.Rules,
-    without: tuple[str, ...] = (),
+    view: DebView = WHOLE,
 ) -> Task:
     """The task of a Debian binary package, unpacked and split.
 
     `beside` are the further .debs that were chosen with it: what it needs is found in them, or in
     the toolchain. What its files do not say that they load is declared by the toolchain (`run`).
-    `without` are globs of what is left out.
+    `view` is what is taken of it.
     """
     others = tuple(sorted((d for d in beside if d != deb), key=lambda d: d.digest))
     group = (deb, *others)
 
-    def recorded(one: DebRef, near: tuple[DebRef, ...], without: tuple[str, ...] = ()) -> str:
+    def recorded(one: DebRef, near: tuple[DebRef, ...], view: DebView = WHOLE) -> str:
         digests = tuple(sorted(other.digest for other in near if other != one))
-        made = identity.deb_record(one.digest, toolchain.identity, digests, rules, without)
+        made = identity.deb_record(one.digest, toolchain.identity, digests, rules, view)
         return identity.record_text(made)
 
     loaded = toolchain.run.get(deb.name, ())
     run = [recorded(one, group) for one in others if one.name in loaded]
     run += [recorded(one, ()) for one in toolchain.debs if one.name in loaded]
-    record = recorded(deb, group, without)
+    record = recorded(deb, group, view)
     return Task(
         key=identity.build_key(record),
         kind=identity.DEBIAN,
@@ -56,7 +56,7 @@ def deb_task(
         outputs={RUNTIME: RunTime(tuple(by_depends(identity.build_key(one)) for one in run))},
         about=plan.About(origin=deb.path),
         subject=deb.digest,
-        partial=bool(without),
+        partial=view != WHOLE,
     )
 
 

@@ -196,7 +196,7 @@ def source_task(
         debs=tuple(sorted({deb.digest for debs in chroot for deb in debs})),
         beside=tuple(sorted(beside)),
         toolchain=toolchain.identity,
-        chroot=identity.CHROOT,
+        chroot=f"{identity.CHROOT}.{identity.MAINTAINER_RULES}",
         rules=rules,
     )
     record = identity.record_text(inputs.record())

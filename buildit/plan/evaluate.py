@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.model import condition, use
+from buildit.model.accounts import Group, User
 from buildit.model.atom import Atom
 from buildit.model.globs import path_matcher
-from buildit.model.plan import About, Group, PatchAbout, PatchRef, User
+from buildit.model.plan import WHOLE, About, DebView, PatchAbout, PatchRef
 from buildit.model.words import name_of
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase
@@ -34,8 +35,7 @@ from buildit.recipe.yaml.node import Node, follow
 class WantedPackage:
     """One dependency: `atom` of a tree package, or the name (with `=version`) of a .deb.
 
-    Of a .deb: `depends` is whether an image takes its Depends with it, `without` are globs of its
-    files that are left out.
+    Of a .deb: `depends` is whether an image takes its Depends with it, `view` what it takes of it.
     """
 
     role: str
@@ -43,7 +43,7 @@ class WantedPackage:
     debian: str
     place: str
     depends: bool = True
-    without: tuple[str, ...] = ()
+    view: DebView = WHOLE
 
 
 @dataclass(frozen=True, slots=True)

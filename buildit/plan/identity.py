@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
-from buildit.model.plan import Dependency
+from buildit.model.plan import WHOLE, DebView, Dependency
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.plan.steps import Phase, Step
 
@@ -23,6 +23,10 @@ PACKAGE = "package"
 DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 """Kinds of tasks, and the `type` of their records."""
+
+MAINTAINER_RULES = "1"
+"""Version of what a .deb's outputs have besides its files: its entry for scanners, what rules do in
+the place of its scripts, slices. In the records of .debs alone: what is built is not touched."""
 
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
@@ -244,27 +248,36 @@ def deb_record(
     toolchain: Digest,
     beside: tuple[Digest, ...],
     rules: Rules,
-    without: tuple[str, ...] = (),
+    view: DebView = WHOLE,
 ) -> dict[str, object]:
     """The record of an unpacked Debian binary package.
 
-    `toolchain` and `beside` are where the providers of what it needs are looked for. `without` are
-    the globs of what is left out of it; their order does not count.
+    `toolchain` and `beside` are where the providers of what it needs are looked for. `view` is what
+    is taken of it; the order of globs does not count.
     """
     return {
-        **({"without": sorted(set(without))} if without else {}),
+        **({"without": sorted(set(view.without))} if view.without else {}),
+        **({"sliced": sorted(set(view.sliced))} if view.sliced else {}),
+        **({"set-id": "keep"} if view.keep_set_id else {}),
         "scheme": SCHEME,
         "type": DEBIAN,
         "sha256": sha256,
         "toolchain": toolchain,
         "beside": list(beside),
-        "rules": {"deb": rules.deb, "splitter": rules.splitter, "normaliser": rules.normaliser},
+        "rules": {
+            "deb": rules.deb,
+            "splitter": rules.splitter,
+            "normaliser": rules.normaliser,
+            "scripts": MAINTAINER_RULES,
+        },
     }
 
 
-def left_out(record: str) -> tuple[str, ...]:
-    """The globs of what the record of a .deb leaves out, sorted."""
-    return tuple(json.loads(record).get("without", ()))
+def deb_view(record: str) -> DebView:
+    """What the record of a .deb takes of it, globs sorted."""
+    data = json.loads(record)
+    globs = tuple(data.get("without", ())), tuple(data.get("sliced", ()))
+    return DebView(*globs, keep_set_id="set-id" in data)
 
 
 def record_text(record: Mapping[str, object]) -> str:

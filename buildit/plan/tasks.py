@@ -18,7 +18,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
 from buildit.model import plan
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import DebRef, Dependency, RunNeed, RunTime, Task, Toolchain
+from buildit.model.plan import DebRef, DebView, Dependency, RunNeed, RunTime, Task, Toolchain
 from buildit.model.platform import Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
@@ -87,14 +87,14 @@ def named_deb_task(
             message = f"the toolchain has {name} {own.version}, not {version}"
             hint = "leave the version out; `buildit lock --update toolchain` takes newer ones"
             raise UnsatisfiableError(message, place=wanted.place, hint=hint)
-        return deb_task(own, toolchain, (), rules, wanted.without)
+        return deb_task(own, toolchain, (), rules, wanted.view)
     listed = pinned.listed(wanted)
     found = next((deb for deb in listed if deb.name == name), None)
     if found is None:
         message = f"debian:{name} is the name of no package, but what others provide"
         hint = f"name one that does; with {name} come {', '.join(d.name for d in listed[:9])}"
         raise UnsatisfiableError(message, place=wanted.place, hint=hint)
-    return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.without)
+    return deb_task(found, toolchain, _further(listed, toolchain), rules, wanted.view)
 
 
 def _further(listed: tuple[DebRef, ...], toolchain: Toolchain) -> tuple[DebRef, ...]:
@@ -220,6 +220,22 @@ def tasks(
         node = source_task(source, kept, digests, run, toolchain, platform, rules)
         graph.nodes[node.key] = node
     return graph.nodes
+
+
+def sliced_tasks(
+    nodes: Iterable[Task],
+    toolchain: Toolchain,
+    sliced: Mapping[str, DebView],
+    rules: identity.Rules,
+) -> tuple[Task, ...]:
+    """What stands in an image for .debs of the toolchain and of these nodes that it does not take
+    as a whole, where no node is a part already; `sliced` says by name what it takes."""
+    debs = [node for node in nodes if node.kind == identity.DEBIAN]
+    done = {node.subject for node in debs if node.partial}
+    beside = {node.inputs.debs[0]: node.inputs.debs for node in debs}
+    around = dict.fromkeys(toolchain.debs, ()) | beside
+    wanted = (d for d in around if d.name in sliced and d.digest not in done)
+    return tuple(deb_task(d, toolchain, around[d], rules, sliced[d.name]) for d in wanted)
 
 
 def _node(

@@ -48,6 +48,11 @@ class DebianPackageStep(Model):
     """What comes with it: its Depends, or only what its files are seen to need."""
     without: tuple[schema.Line, ...] = ()
     """Globs of its files that stay out of the image: `usr/bin/rrsync`, `usr/share/doc/**`."""
+    slices: tuple[schema.Line, ...] | None = None
+    """The shares of it that are taken, as pkgs/debian/slices.yaml names them: `[core, gconv]`; by
+    default those that are `on` there."""
+    set_id: Literal["keep"] | None = None
+    """`keep` leaves its programs' set-id bits, which let others act as their owner."""
 
 
 def _package_kind(value: object) -> str:

@@ -29,6 +29,7 @@ from buildit.recipe.package import (
     ToolchainPackage,
 )
 from buildit.recipe.schema import parse
+from buildit.recipe.slices import Slices, read_slices
 from buildit.recipe.template.render import render_tree
 from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, shown_place
 from buildit.recipe.yaml.read import load_yaml
@@ -224,6 +225,14 @@ class Catalog:
             hint = "a toolchain has `style: toolchain` and a set of .debs in `debian:`"
             raise document.error(f"{name} is no toolchain", hint)
         return parse(document, ToolchainPackage)
+
+    def slices(self) -> Slices:
+        """The shares of Debian's packages that images take or leave.
+
+        Raises:
+            RecipeError: a table of a tree is wrong.
+        """
+        return read_slices(self.trees, self.consulted)
 
     def _package(self, chain: _Chain, origin: str) -> Package:
         variables = {"name": chain.name.rpartition("/")[2], "version": chain.version}

@@ -356,7 +356,7 @@ def container_entry(
         found = lookup(store, one.key)
         return found or Artifact(one.key, one.name, one.version, one.platform, {}, Digest(""))
 
-    members = closure(plan.roots, node, obtain, views_of(plan.tasks)).members
+    members = closure(plan.roots, node, obtain, views_of((*plan.tasks, *plan.views))).members
     inside = list(dict.fromkeys(key for key, output in members if output == RUNTIME))
     others = [one.key for one in plan.tasks if one.key not in inside]
     packages = []

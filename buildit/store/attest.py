@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from buildit.codec import CodecError, decode, from_plain, to_plain
 from buildit.digest import BuildKey, Digest, canonical, is_hex64
 from buildit.errors import IntegrityError
+from buildit.model.accounts import Declared, Group, User
 from buildit.model.artifact import Artifact, Output
 
 LOCAL = "local"
@@ -29,6 +30,7 @@ BUILDER_ID = "urn:buildit:builder:"
 SIZE_LIMIT = 16 << 20
 """Bytes of a statement; one that names 50 000 dependencies has about 15 MB."""
 
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _OUTPUT_NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,127}")
 _CODECS = ("gzip", "zstd")
 _MAX_SIZE = 1 << 62
@@ -145,7 +147,11 @@ def _document(artifact: Artifact, builder: str) -> dict[str, Any]:
         "buildit_epoch": artifact.epoch,
         # Some only where they say something: statements without them keep their bytes.
         "buildit_outputs": {
-            name: {field: value for field, value in one.items() if field != "run" or value}
+            name: {
+                field: value
+                for field, value in one.items()
+                if field not in ("run", "declared") or getattr(artifact.outputs[name], field)
+            }
             for name, one in outputs.items()
         },
     }
@@ -230,6 +236,7 @@ def _check_output(output: Output) -> None:
         key, colon, name = provider.partition(":")
         if not colon or (key and not is_hex64(key)) or not _OUTPUT_NAME.fullmatch(name):
             raise ValueError(f"{provider!r:.160} is not a provider")
+    _check_declared(output.declared)
     for need in output.providers:
         if need not in output.needs:
             raise ValueError(f"{need!r:.80} has a provider but is not needed")
@@ -237,3 +244,21 @@ def _check_output(output: Output) -> None:
         _check_count(encoding.size, "size")
         if encoding.codec not in _CODECS:
             raise ValueError(f"{encoding.codec!r:.80} is not a codec")
+
+
+def _check_declared(declared: Declared) -> None:
+    named: tuple[User | Group, ...] = (*declared.users, *declared.groups)
+    names = [one.name for one in named]
+    names += [member for group in declared.groups for member in group.members]
+    for name in names:
+        if not _ACCOUNT.fullmatch(name):
+            raise ValueError(f"{name!r:.80} is not an account's name")
+    numbers = [number for user in declared.users for number in (user.uid, user.gid)]
+    for number in (*numbers, *(group.gid for group in declared.groups)):
+        if not 0 <= number < 1 << 31:
+            raise ValueError("an account has no id")
+    for one in declared.alternatives:
+        for path in (one.link, one.target):
+            parts = path.split("/")
+            if not path.isprintable() or not all(parts) or {".", ".."} & {*parts}:
+                raise ValueError(f"{path!r:.80} is not a path")

@@ -25,19 +25,18 @@ from buildit.commands.sync import Own, dated, take
 from buildit.digest import digest_bytes
 from buildit.image.merge import merge
 from buildit.image.verify import verify
+from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App
 from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     DirectoryToMake,
-    Group,
     ImageStep,
     PackageStep,
     SyncStep,
     Task,
     Toolchain,
-    User,
 )
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.plan.identity import build_key, record_text

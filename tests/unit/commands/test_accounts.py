@@ -5,7 +5,7 @@ import pytest
 from buildit.commands.assemble import account_entries, account_files
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
-from buildit.model.plan import Group, User
+from buildit.model.accounts import Group, User
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit

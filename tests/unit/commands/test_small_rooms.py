@@ -25,19 +25,18 @@ from buildit.commands.sync import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError
 from buildit.events import silent
+from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Config, Limits, SigningKeys, TrustRule
 from buildit.model.image import App, Port, Volume
 from buildit.model.plan import (
     ContainerPlan,
-    Group,
     ImageStep,
     PackageStep,
     RunTime,
     SyncStep,
     Task,
     Toolchain,
-    User,
 )
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from buildit.archive.beneath import Root
+from buildit.archive.contents import RUN_LINKS
 from buildit.commands.rules import RULES
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import RecipeError
 from buildit.make.capture.needs import Needs, Sight
-from buildit.make.deb import RUN_LINKS, Debs, leave_out, link_run_directories, unmet_text
+from buildit.make.deb import Debs, leave_out, link_run_directories, unmet_text
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import DebRef, Toolchain
 from buildit.model.tree import Entry, Kind

@@ -14,7 +14,7 @@ from buildit.digest import BuildKey, digest_bytes
 from buildit.errors import RecipeError, UnsatisfiableError
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import ContainerPlan, PackageStep, Task
-from buildit.plan.identity import build_key, left_out
+from buildit.plan.identity import build_key, deb_view
 from tests.planning import LOCKED, TOOLCHAIN, Checkout, checkout, deb, locked
 
 pytestmark = pytest.mark.unit
@@ -108,11 +108,11 @@ def other_modes(project: Checkout) -> None:
 
 
 def newer_deb(project: Checkout) -> None:
-    project.lock(locked((deb("gcc", "2.0-1"), deb("libc6"), deb("libgcc-s1"))))
+    project.lock(locked("run", (deb("gcc", "2.0-1"), deb("libc6"), deb("libgcc-s1"))))
 
 
 def reordered_debs(project: Checkout) -> None:
-    project.lock(locked((deb("libgcc-s1"), deb("libc6"), deb("gcc"))))
+    project.lock(locked("run", (deb("libgcc-s1"), deb("libc6"), deb("gcc"))))
 
 
 SAME: dict[str, Edit] = {
@@ -342,7 +342,7 @@ def test_what_is_left_out_of_a_deb_is_in_its_key(project: Checkout) -> None:
     plan = asking(project, "{debian: m4, without: [usr/bin/a, usr/bin/b]}")
     assert first(plan).key in keys
     node = first(plan)
-    assert left_out(node.record) == ("usr/bin/a", "usr/bin/b")
+    assert deb_view(node.record).without == ("usr/bin/a", "usr/bin/b")
     assert runs(plan, "m4") == {"libsigsegv2"}
 
 
@@ -382,7 +382,7 @@ def test_a_version_that_the_toolchain_has_not_is_refused(project: Checkout) -> N
 
 
 def test_the_tools_of_a_library_are_no_inputs_of_its_dependents(project: Checkout) -> None:
-    project.lock(locked(m4=(deb("m4"),), tk=(deb("tk"),)))
+    project.lock(locked(m4=(deb("m4"),), tk=(deb("tk"),), how="depends"))
     project.write("pkgs/x/tool/pkg.yaml", LIB)
     depends = "depends: {build: [debian:m4, x/tool], link: [debian:tk]}\n"
     project.write("pkgs/lib/z/pkg.yaml", LIB + depends)
@@ -396,7 +396,7 @@ def test_a_tool_that_is_linked_too_comes_with_its_headers(project: Checkout) -> 
 
 
 def test_a_further_deb_comes_from_the_lock_with_those_beside_it(project: Checkout) -> None:
-    project.lock(locked(m4=(deb("libsigsegv2"), deb("m4"))))
+    project.lock(locked(m4=(deb("libsigsegv2"), deb("m4")), how="depends"))
     before = project.key("x/app")
     recipe("depends:\n", "depends:\n  build: [debian:m4]\n")(project)
     assert names(project, "x/app")["debian:m4"] == ("dev", RUNTIME)
@@ -416,13 +416,13 @@ def test_the_key_of_a_deb_follows_the_deb_and_those_beside_it(project: Checkout)
         (deb("m4"), deb("libsigsegv2")),
         (deb("m4"), deb("libsigsegv2", "2")),
     ):
-        project.lock(locked(m4=debs))
+        project.lock(locked(m4=debs, how="depends"))
         keys.add(node_of(project, "debian:m4").key)
     assert len(keys) == 4
 
 
 def test_a_package_may_come_from_debian(project: Checkout) -> None:
-    project.lock(locked(**{"nginx=1.22": (deb("nginx", "1.22"),)}))
+    project.lock(locked("run", **{"nginx=1.22": (deb("nginx", "1.22"),)}))
     project.write(
         "container/container.yaml",
         "- vars: {name: web, version: 1.0}\n- package: {debian: nginx=1.22}\n",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.model.accounts import AlternativeLink, Declared, Group, User
 from buildit.model.artifact import Artifact, Encoding, Output
 from buildit.store.attest import LOCAL, SIZE_LIMIT, parse_statement, stated_key, statement_bytes
 from tests.scale import examples
@@ -132,6 +133,22 @@ def test_the_bytes_are_golden() -> None:
     assert digest_bytes(content) == GOLDEN
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        Declared((User("a:b", 1, 1),)),
+        Declared((User("a", -1, 1),)),
+        Declared((), (Group("a", 1, ("b\nc",)),)),
+        Declared((), (), (AlternativeLink("../x", "usr/bin/b", 5),)),
+        Declared((), (), (AlternativeLink("usr/bin/x", "", 5),)),
+    ],
+)
+def test_what_no_account_file_could_hold_is_refused(declared: Declared) -> None:
+    outputs = {**SAMPLE.outputs, "runtime": replace(SAMPLE.outputs["runtime"], declared=declared)}
+    with pytest.raises(ValueError, match=r"account|path"):
+        statement_bytes(replace(SAMPLE, outputs=outputs), LOCAL)
+
+
 def test_the_order_of_maps_changes_nothing() -> None:
     turned = replace(SAMPLE, outputs={name: SAMPLE.outputs[name] for name in ("doc", "runtime")})
     assert statement_bytes(turned, LOCAL) == statement_bytes(SAMPLE, LOCAL)
@@ -142,18 +159,29 @@ def test_a_statement_about_another_key_is_refused() -> None:
         parse_statement(statement_bytes(SAMPLE, LOCAL), BuildKey("2" * 64))
 
 
+DECLARED = Declared(
+    (User("redis", 200, 200),),
+    (Group("redis", 200),),
+    (AlternativeLink("usr/bin/a", "usr/bin/b", 5),),
+)
+
+
 @pytest.mark.parametrize("model", [Artifact, Output, Encoding])
 def test_every_field_is_in_the_statement(model: type[Artifact | Output | Encoding]) -> None:
     """A field that the models gain must be carried: the sample sets every one."""
     holders: dict[type, Any] = {
         Artifact: replace(SAMPLE, restated=BuildKey("9" * 64)),
         Output: replace(
-            SAMPLE.outputs["runtime"], encodings=SAMPLE.outputs["doc"].encodings, run=(":doc",)
+            SAMPLE.outputs["runtime"],
+            encodings=SAMPLE.outputs["doc"].encodings,
+            run=(":doc",),
+            declared=DECLARED,
         ),
         Encoding: SAMPLE.outputs["doc"].encodings[0],
     }
     assert all(getattr(holders[model], field.name) for field in fields(model))
-    for artifact in (SAMPLE, holders[Artifact]):
+    outputs = {**SAMPLE.outputs, "runtime": holders[Output]}
+    for artifact in (SAMPLE, holders[Artifact], replace(SAMPLE, outputs=outputs)):
         assert parse_statement(statement_bytes(artifact, LOCAL), KEY).artifact == artifact
 
 
