@@ -11,8 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from buildit.model.config import Limits
-from buildit.sandbox.filter import FILTERED
-from buildit.sandbox.jail import ENVIRONMENT, PROGRAM_PATH, drop_root
+from buildit.sandbox.jail import ENVIRONMENT, FILTERED, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import opened_group
 from buildit.store.disk import HOST_ID, host_owner
 
