@@ -179,8 +179,7 @@ def leave_out(tree: Root, globs: Iterable[str], label: str) -> frozenset[str]:
     paths = [path for path, _ in tree.walk()]
     gone: set[str] = set()
     for glob in globs:
-        matches = path_matcher(glob)
-        matched = {path for path in paths if matches(path)}
+        matched = set(filter(path_matcher(glob), paths))
         if not matched:
             text = f"`without: [{glob}]` matches no file of {label}"
             hint = "correct it; `buildit show --files` and the package's own list name the files"

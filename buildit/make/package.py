@@ -24,14 +24,7 @@ from buildit.events import PhaseStarted
 from buildit.make.build_directory import STRIP, BuildDirectory
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
-from buildit.make.capture.elf import (
-    ELF_MAGIC,
-    Machine,
-    MalformedElf,
-    described_size,
-    machine_of,
-    read_elf,
-)
+from buildit.make.capture.elf import Machine, MalformedElf, described_size, machine_of, read_elf
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
 from buildit.make.capture.normalise import InstalledTree, bounded
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
@@ -346,7 +339,7 @@ def _how(path: str, stream: BinaryIO, machine: Machine) -> str:
     head = stream.read(8)
     if head == AR_MAGIC and _STATIC.fullmatch(path):
         return "archive"
-    if not head.startswith(ELF_MAGIC) or path.startswith("usr/lib/debug/"):
+    if path.startswith("usr/lib/debug/"):
         return ""
     with suppress(MalformedElf):
         elf = read_elf(stream)

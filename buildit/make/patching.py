@@ -49,16 +49,6 @@ class Refused(BuildError):  # noqa: N818 - what happened
     hint: str
 
 
-def patched_time(newest: int) -> int:
-    """The time of all files that patches touch, where the newest of the sources has `newest`.
-
-    One time, so that make(1) remakes nothing where a file and what is generated from it are both
-    patched; later than any other (none is later than SETTLED), so that it remakes what was not
-    patched too.
-    """
-    return min(newest, SETTLED) + 1
-
-
 def apply_patches(
     root: Root,
     patches: Sequence[PatchToApply],
@@ -68,8 +58,10 @@ def apply_patches(
 ) -> None:
     """Apply patches in turn to the tree; `newest` is the latest time of a file in it.
 
-    Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given. What `log`
-    raises comes up as it is.
+    All that patches touch gets one time, so that make(1) remakes nothing where a file and what is
+    generated from it are both patched; later than any other (none is later than SETTLED), so that
+    it remakes what was not patched too. Files that are made get mode 0644 or 0755, and `owner`
+    (uid, gid) where it is given. What `log` raises comes up as it is.
 
     Raises:
         Refused: one does not apply; of it nothing is written.
@@ -82,7 +74,7 @@ def apply_patches(
             for line in done.log:
                 log(line)
             _check_places(root, done.files)
-            _Writer(root, patched_time(newest), owner).write(done)
+            _Writer(root, min(newest, SETTLED) + 1, owner).write(done)
         except Misfit as misfit:
             for problem in misfit.problems:
                 log(f"  {problem}")

@@ -54,16 +54,13 @@ class Machine:
         return f"{self.bits}-bit {name}"
 
 
-_MACHINES = {
-    "amd64": Machine(64, little=True, number=62),
-    "arm64": Machine(64, little=True, number=183),
-}
+_NUMBERS = {"amd64": 62, "arm64": 183}
 _MACHINE_NAMES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF"}
 
 
 def machine_of(platform: Platform) -> Machine:
     """What programs for a platform are built for."""
-    return _MACHINES[platform.arch]
+    return Machine(64, little=True, number=_NUMBERS[platform.arch])
 
 
 @dataclass(frozen=True, slots=True)

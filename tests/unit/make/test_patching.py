@@ -9,7 +9,7 @@ import pytest
 
 from buildit.archive.beneath import Root
 from buildit.errors import Interrupted
-from buildit.make.patching import PatchToApply, Refused, apply_patches, patched_time
+from buildit.make.patching import PatchToApply, Refused, apply_patches
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 
@@ -233,7 +233,7 @@ def test_all_files_that_patches_touch_get_one_later_time(tmp_path: Path) -> None
     )
     apply(root, text, b"--- /dev/null\n+++ b/d/new\n@@ -0,0 +1 @@\n+n\n")
     times = {name: (root / name).stat().st_mtime_ns for name in (*files, "d/new", "d")}
-    patched = patched_time(NEWEST) * 10**9
+    patched = (NEWEST + 1) * 10**9
     assert patched > NEWEST * 10**9
     assert times.pop("Makefile.in") == (NEWEST - 5) * 10**9
     assert set(times.values()) == {patched}
