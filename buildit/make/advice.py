@@ -152,11 +152,7 @@ _LINES: Sequence[_Rule] = (
             """steps: {install: 'make install PREFIX="$DESTDIR/usr"'}, or patch it"""
         ),
     ),
-    (
-        r"Could not detect Ninja|unable to find a build program .*Ninja",
-        "the chroot has no program ninja",
-        _add(PROGRAMS["ninja"]),
-    ),
+    (r"Could not detect Ninja|unable to find a build program .*Ninja", *_absent("ninja")),
     (r"Backend '(?P<name>[A-Za-z0-9_]+)[.A-Za-z0-9_:]*' is not available", _of_python, ""),
     (r"No module named '?(?P<name>[A-Za-z0-9_]+)", _of_python, ""),
     (r"Can't locate (?P<name>[A-Za-z0-9_/]+)\.pm in @INC", _of_perl, ""),

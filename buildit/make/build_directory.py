@@ -201,7 +201,7 @@ class BuildDirectory:
         """Apply all patches; `names` is what the user calls them, `newest` the sources' epoch.
 
         Raises:
-            Refused: one does not apply; the message names it, the file and the hunk.
+            BuildError: one does not apply; the message names it, the file and the hunk.
             StoreError: the disk is full.
             Interrupted: `stop` was set.
         """

@@ -336,8 +336,7 @@ def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: Stri
 
 
 def _how(path: str, stream: BinaryIO, machine: Machine) -> str:
-    head = stream.read(8)
-    if head == AR_MAGIC and _STATIC.fullmatch(path):
+    if stream.read(len(AR_MAGIC)) == AR_MAGIC and _STATIC.fullmatch(path):
         return "archive"
     if path.startswith("usr/lib/debug/"):
         return ""
@@ -345,8 +344,7 @@ def _how(path: str, stream: BinaryIO, machine: Machine) -> str:
         elf = read_elf(stream)
         if elf is None or elf.machine != machine or elf.type not in (_PROGRAM, _SHARED):
             return ""
-        end = described_size(stream)
-        if end is None:
+        if (end := described_size(stream)) is None:
             return ""
         stream.seek(end)
         rest = stream.read((4 << 10) + 1)

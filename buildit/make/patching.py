@@ -43,12 +43,6 @@ class PatchToApply:
     name: str = ""
 
 
-class Refused(BuildError):  # noqa: N818 - what happened
-    """A patch that does not apply."""
-
-    hint: str
-
-
 def apply_patches(
     root: Root,
     patches: Sequence[PatchToApply],
@@ -64,7 +58,7 @@ def apply_patches(
     (uid, gid) where it is given. What `log` raises comes up as it is.
 
     Raises:
-        Refused: one does not apply; of it nothing is written.
+        BuildError: one does not apply; of it nothing is written.
         OSError: the disk is full or broken.
     """
     for number, wanted in enumerate(patches):
@@ -84,7 +78,7 @@ def apply_patches(
         except BuilditError as error:
             hint = error.hint or "see `buildit shell`"
             reason = f"the patch {wanted.name} does not apply: {error.message}"
-            raise Refused(reason, hint=hint) from error
+            raise BuildError(reason, hint=hint) from error
 
 
 def _read(root: Root, path: str) -> PatchedFile | None:
@@ -232,20 +226,20 @@ class _Writer:
             self.root.chown(path, *self.owner)
 
 
-def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
+def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> BuildError:
     patch = parse_canonical(wanted.canonical, "the patch")
     if misfit.already:
         files = patch.files
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         reason = f"is already applied: {files[0].new}{more} has its change"
         hint = "upstream has it: remove it from `patches:`"
-        return Refused(f"the patch {wanted.name} {reason}", hint=hint)
+        return BuildError(f"the patch {wanted.name} {reason}", hint=hint)
     first, *others = misfit.problems
     missing = [problem.path for problem in misfit.problems if problem.missing]
     hint = (missing and _strip_hint(root, patch, wanted.strip, missing)) or first.hint
     details = tuple(map(str, misfit.problems)) if others else ()
     reason = f"the patch {wanted.name} does not apply: {first}"
-    return Refused(reason, hint=hint, details=details)
+    return BuildError(reason, hint=hint, details=details)
 
 
 def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) -> str:

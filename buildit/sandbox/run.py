@@ -261,8 +261,6 @@ class LogFile:
     same twice leaves the same log.
     """
 
-    __slots__ = ("_fd", "_half", "written")
-
     def __init__(self, path: Path, limit: int) -> None:
         """Create or empty the file. `limit` is in bytes, at least 2.
 

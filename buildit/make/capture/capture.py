@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
@@ -240,11 +240,10 @@ def needed_at_run_time(
 
 
 def _linkable(stream: BinaryIO) -> bool:
-    try:
+    with suppress(MalformedElf):
         elf = read_elf(stream)
-    except MalformedElf:
-        return False
-    return elf is not None and elf.type == _RELOCATABLE and elf.machine.number != _BPF
+        return elf is not None and elf.type == _RELOCATABLE and elf.machine.number != _BPF
+    return False
 
 
 def split_outputs(
@@ -300,7 +299,7 @@ def moves(
     entries: Iterable[Entry],
     outputs: Mapping[str, Sequence[Entry]],
     recipe_rules: Sequence[OutputInput] = (),
-) -> tuple[Change, ...]:
+) -> Iterator[Change]:
     """What splitting did that the author of a recipe may not have meant.
 
     Not the usual headers, libraries and documents: what lies deeper, as data or plugins of some
@@ -308,21 +307,18 @@ def moves(
     """
     own = _compiled(recipe_rules)
     linked = {entry.path for entry in entries if entry.kind is Kind.HARDLINK}
-    found = []
     for name, parts in outputs.items():
         for entry in parts:
             directory = entry.path.rpartition("/")[0]
             if entry.kind is Kind.FILE and entry.path in linked:
-                what = "hard link made a file: another output has the rest"
-                found.append(Change(what, entry.path))
+                yield Change("hard link made a file: another output has the rest", entry.path)
             if name != DEV or not _PRIVATE.fullmatch(entry.path) or _first(own, entry.path):
                 continue
             meant = _LINK_DIRECTORY.fullmatch(directory) or entry.path.startswith("usr/include/")
             config = entry.kind is Kind.FILE and directory == "usr/bin"
             if not meant and not config and entry.kind is not Kind.DIRECTORY:
                 keep = "outputs: {runtime: [%s]}"
-                found.append(Change("put in `dev`, which images lack", entry.path, keep, loud=True))
-    return tuple(found)
+                yield Change("put in `dev`, which images lack", entry.path, keep, loud=True)
 
 
 def claims(recipe_rules: Sequence[OutputInput]) -> Callable[[str], bool]:

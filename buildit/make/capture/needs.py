@@ -96,8 +96,6 @@ def is_kernels(path: str) -> bool:
 class Listing:
     """The paths of one or more outputs, looked up as a running system would: through symlinks."""
 
-    __slots__ = ("_entries",)
-
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries = {entry.path: entry for entry in entries}
 
