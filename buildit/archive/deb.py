@@ -21,7 +21,7 @@ from typing import BinaryIO
 from buildit.archive.admit import Budget, parent, refused, shown
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import TOPS, merged_path
-from buildit.archive.streams import Readable, Window, read_up_to
+from buildit.archive.streams import Members, Readable, Window, read_up_to
 from buildit.archive.tar.read import read_tar
 from buildit.digest import Digest, digest_stream
 from buildit.model.tree import Entry, Kind
@@ -31,9 +31,7 @@ _MAGIC = b"!<arch>\n"
 _HEADER = 60
 
 
-def read_deb(
-    deb: BinaryIO, budget: Budget, name: str = "package"
-) -> Iterator[tuple[Entry, Readable | None]]:
+def read_deb(deb: BinaryIO, budget: Budget, name: str = "package") -> Members:
     """The files of a package, /usr merged; no maintainer script is read. `deb` is seekable.
 
     Paths are unique among what is not a directory; parents may be missing. Modes and owners are

@@ -16,7 +16,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import TOPS, parse_contents
 from buildit.commands import sync
 from buildit.commands.sync import EPOCH, Taken, some_paths
-from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import account_problems
@@ -36,7 +36,7 @@ from buildit.model.plan import (
     User,
 )
 from buildit.model.tree import Entry, Kind, sort_key
-from buildit.plan.tasks import closure, views_of
+from buildit.plan.tasks import TaskOf, closure, views_of
 from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
 
@@ -44,7 +44,6 @@ _PROGRAMS = "usr/bin"
 PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
 Obtain = Callable[[Task], Artifact]
-TaskOf = Callable[[BuildKey], Task]
 
 
 @dataclass(slots=True)

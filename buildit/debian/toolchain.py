@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.deb import read_deb
-from buildit.archive.streams import Readable, run_all
+from buildit.archive.streams import Members, run_all
 from buildit.archive.unpack import unpack_entries
 from buildit.debian.fixups import TREE_DIRECTORIES, TREE_FILES, enters_tree, links
 from buildit.digest import Digest
@@ -33,9 +33,6 @@ WORKERS = 2
 OWNERS = "usr/share/buildit/owners"
 """In the tree: what each .deb brought, `path<tab>name` a line, sorted; a directory's path ends in a
 slash, a link's line in a third word, its text. Of a shared directory the first .deb by name."""
-_Members = Iterator[tuple[Entry, Readable | None]]
-"""The entries of an archive, each with its bytes where it is a file."""
-
 
 Owned = tuple[str, Entry]
 """What one path of a filled tree is, as far as a closure asks: its .deb's name, and the entry's
@@ -128,7 +125,7 @@ def _unpack(tree: Path, deb: DebRef, path: Path, stop: threading.Event) -> list[
     return found
 
 
-def _chosen(members: _Members, found: list[Entry], stop: threading.Event) -> _Members:
+def _chosen(members: Members, found: list[Entry], stop: threading.Event) -> Members:
     for entry, content in members:
         if stop.is_set():
             raise Interrupted("unpacking was interrupted")

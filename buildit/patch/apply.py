@@ -489,11 +489,8 @@ class _Search:
 
     def _fits(self, edit: Edit, at: int) -> bool:
         self._work += len(edit.old)
-        return (
-            self._work < _MOST_WORK
-            and at > 0
-            and self._lines[at - 1 : at - 1 + len(edit.old)] == edit.old
-        )
+        there = self._lines[at - 1 : at - 1 + len(edit.old)]
+        return self._work < _MOST_WORK and at > 0 and there == edit.old
 
 
 _SHOWN = 60

@@ -375,6 +375,7 @@ def _run(graph: _Graph, evaluated: Evaluated, toolchain: Toolchain) -> Iterator[
 # -- the runtime closure
 
 _NONE: Mapping[Digest, BuildKey] = {}
+TaskOf = Callable[[BuildKey], Task]
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +388,7 @@ class Closure:
 
 def closure(
     roots: tuple[OutputRef, ...],
-    node: Callable[[BuildKey], Task],
+    node: TaskOf,
     obtain: Callable[[Task], Artifact],
     views: Mapping[Digest, BuildKey] = _NONE,
 ) -> Closure:

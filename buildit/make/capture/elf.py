@@ -82,6 +82,15 @@ class Elf:
     interp: str = ""
     dlopen: tuple[tuple[str, ...], ...] = ()
 
+    def directories(self, path: str) -> tuple[str, ...]:
+        """The directories of DT_RUNPATH or DT_RPATH in a tree, `$ORIGIN` replaced, no leading
+        slash, for this file at a path of it.
+
+        Those that the loader would not take (relative, of an unknown token) are left out.
+        """
+        expanded = (expanded_path(path, directory) for directory in self.runpath)
+        return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
+
 
 class _Segment(NamedTuple):
     kind: int
@@ -304,7 +313,7 @@ def _loaded(
         path, above = waiting.popleft()
         seen.add(path)
         elf = elves[path]
-        own = private_directories(path, elf)
+        own = elf.directories(path)
         beyond = tuple(dict.fromkeys((*_rpath(path, elf), *above)))
         directories = own if elf.runpath and not elf.inherited else beyond
         for name in elf.needed:
@@ -323,16 +332,7 @@ def _loaded(
 
 
 def _rpath(path: str, elf: Elf) -> tuple[str, ...]:
-    return private_directories(path, elf) if elf.inherited else ()
-
-
-def private_directories(path: str, elf: Elf) -> tuple[str, ...]:
-    """The directories of DT_RUNPATH or DT_RPATH in a tree, `$ORIGIN` replaced, no leading slash.
-
-    Those that the loader would not take (relative, of an unknown token) are left out.
-    """
-    expanded = (expanded_path(path, directory) for directory in elf.runpath)
-    return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
+    return elf.directories(path) if elf.inherited else ()
 
 
 def expanded_path(path: str, text: str) -> str:

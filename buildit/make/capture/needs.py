@@ -30,7 +30,6 @@ from buildit.make.capture.elf import (
     MalformedElf,
     expanded_path,
     machine_of,
-    private_directories,
     read_elf,
     unmet,
 )
@@ -179,7 +178,7 @@ class _Scan:
 
     def _elf(self, path: str, elf: Elf) -> None:
         self.elves[path] = elf
-        directories = private_directories(path, elf)
+        directories = elf.directories(path)
         for name in elf.needed:
             if "/" in name:
                 self.want(f"path:{expanded_path(path, name) or name}", path)

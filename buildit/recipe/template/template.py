@@ -197,21 +197,12 @@ def _many(value: Value, if_none: str = "") -> Sequence[Value]:
     return value
 
 
+_NAMED = (_first, _int, _items, _join, _last, _length, _lower, _replace, _tojson, _trim, _upper)
 FILTERS: Mapping[str, Callable[..., Value]] = {
     "count": _length,
-    "first": _first,
-    "int": _int,
-    "items": _items,
-    "join": _join,
-    "last": _last,
-    "length": _length,
-    "lower": _lower,
-    "replace": _replace,
-    "tojson": _tojson,
-    "trim": _trim,
-    "upper": _upper,
+    **{one.__name__.removeprefix("_"): one for one in _NAMED},
 }
-"""What stands behind `|`, but for `DEFAULT`."""
+"""What stands behind `|`, but for `DEFAULT`; each has the name of its function."""
 
 DEFAULT_NAMES = ("default", "d")
 """Two names of the one filter that takes a name which is not defined."""
