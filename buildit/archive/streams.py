@@ -119,10 +119,6 @@ class Content(Protocol):
     def close(self) -> None: ...
 
 
-Members = Iterator[tuple[Entry, Readable | None]]
-"""The entries of an archive in its order, each with its bytes where it is a file."""
-
-
 def read_up_to(stream: Readable, size: int) -> bytes:
     """Read `size` bytes, fewer only at the end of the stream."""
     first = stream.read(size) or b""
@@ -184,6 +180,10 @@ class Window(io.RawIOBase):
         while self.remaining:
             self.read(CHUNK)
         self.close()
+
+
+Members = Iterator[tuple[Entry, Window | None]]
+"""The entries of an archive in its order, each with its bytes where it is a file."""
 
 
 class Prefixed:

@@ -24,7 +24,7 @@ from buildit.archive.admit import LARGER, OURS, REPACK, Budget, Remark, parent, 
 from buildit.archive.beneath import Root
 from buildit.archive.compress import AS_IT_IS, codec, decompressed
 from buildit.archive.contents import way
-from buildit.archive.streams import Members, Prefixed, Readable, read_up_to
+from buildit.archive.streams import Prefixed, Readable, read_up_to
 from buildit.archive.tar.read import has_good_sum, read_tar
 from buildit.archive.tar.write import BLOCK
 from buildit.archive.zipread import is_zip, read_zip
@@ -33,6 +33,9 @@ from buildit.errors import BuilditError, RecipeError, StoreError
 from buildit.model.globs import path_matcher
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import without_codec
+
+Members = Iterable[tuple[Entry, Readable | None]]
+"""Entries in archive order, each with its bytes where it is a file."""
 
 _HOLE = bytes(CHUNK)  # whole chunks of zeros take no room on the disk
 _REASONS = {
@@ -55,9 +58,7 @@ def unpack_layer(layer: BinaryIO, into: Root) -> None:
     unpack_entries(read_tar(layer, OURS, "layer"), into, "layer")
 
 
-def unpack_entries(
-    members: Iterable[tuple[Entry, Readable | None]], into: Root, name: str = "archive"
-) -> None:
+def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
     """Unpack entries of any reader with their modes, without set-id, and times.
 
     Raises:
@@ -361,7 +362,7 @@ def open_members(
         return f"tar, {how}" if how else "tar", read_tar(whole, budget, place, remark)
     name = without_codec(single) if how else single
     entry = Entry(name, Kind.FILE, 0o644, OLDEST)
-    return f"file, {how}" if how else "file", iter(((entry, whole),))
+    return f"file, {how}" if how else "file", ((entry, whole),)
 
 
 def _scripts(members: Members) -> Members:

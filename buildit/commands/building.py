@@ -267,14 +267,13 @@ class _Work:
                 message = f"the output directory cannot be made: {error.strerror}"
                 hint = "name another one with --output"
                 raise StoreError(message, place=str(output), hint=hint) from error
-        for one in wanted:
-            # Before the image: a signature that lies there is of other bytes than are about to.
-            path = paths[one.format]
-            path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
-            if lost := added(path, tag(one.version), last_identifier(path)):
-                what = f"{path.name} is made anew, without {', '.join(lost)}"
-                self.place.report(Notice(what, warning=True))
-        if wanted:
+            for one in wanted:
+                # Before the image: a signature that lies there is of other bytes than are about to.
+                path = paths[one.format]
+                path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
+                if lost := added(path, tag(one.version), last_identifier(path)):
+                    what = f"{path.name} is made anew, without {', '.join(lost)}"
+                    self.place.report(Notice(what, warning=True))
             try:
                 made = emit_all(wanted, store.path, output, rootfs)
             except CorruptBlob as error:

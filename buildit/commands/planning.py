@@ -276,13 +276,11 @@ def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int
 
 def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
-    dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
+    dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
     owner, place = _owner(spec.owner, step, ids, "sync"), step.place
-    return SyncStep(
-        spec.src, spec.dest, spec.recursive, mode, *owner, place, dir_mode, spec.exclude
-    )
+    return SyncStep(spec.src, spec.dest, spec.recursive, mode, *owner, place, dirmode, spec.exclude)
 
 
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:

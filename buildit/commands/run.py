@@ -23,7 +23,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
-from buildit.recipe.yaml.node import read_text
+from buildit.recipe.yaml.node import read_text, shown_place
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
@@ -255,8 +255,7 @@ def read_lock(directory: Path) -> Lock:
     path = directory / LOCK_FILE
     if not os.path.lexists(path):
         return Lock()
-    file = os.path.relpath(path)
-    shown = str(path) if file.startswith("..") else file
+    shown = shown_place(path)
     return parse_lock(read_text(path, shown, _LARGEST), shown)
 
 

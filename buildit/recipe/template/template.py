@@ -315,10 +315,8 @@ class _Run:
             case nodes.Test():
                 return self._tested(node, names, depth + 1)
             case nodes.CondExpr():
-                branch = node.expr1 if self.value(node.test, names, depth + 1) else node.expr2
-                return (
-                    Undefined(node) if branch is None else self.any_value(branch, names, depth + 1)
-                )
+                part = node.expr1 if self.value(node.test, names, depth + 1) else node.expr2
+                return Undefined(node) if part is None else self.any_value(part, names, depth + 1)
             case _:
                 return self._combined(node, names, depth + 1)
 
