@@ -34,7 +34,7 @@ from buildit.model.globs import path_matcher
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import without_codec
 
-Members = Iterable[tuple[Entry, Readable | None]]
+AnyMembers = Iterable[tuple[Entry, Readable | None]]
 """Entries in archive order, each with its bytes where it is a file."""
 
 _HOLE = bytes(CHUNK)  # whole chunks of zeros take no room on the disk
@@ -58,7 +58,7 @@ def unpack_layer(layer: BinaryIO, into: Root) -> None:
     unpack_entries(read_tar(layer, OURS, "layer"), into, "layer")
 
 
-def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
+def unpack_entries(members: AnyMembers, into: Root, name: str = "archive") -> None:
     """Unpack entries of any reader with their modes, without set-id, and times.
 
     Raises:
@@ -344,7 +344,7 @@ def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) ->
 
 def open_members(
     stream: BinaryIO, budget: Budget, place: str, remark: Callable[[str], None], single: str
-) -> tuple[str, Members]:
+) -> tuple[str, AnyMembers]:
     """What a source is, told apart by its bytes, and its members: `tar`, `zip` or `file`, which is
     its own one member, and not stripped; `tar, gzip` where it is compressed.
 
@@ -365,7 +365,7 @@ def open_members(
     return f"file, {how}" if how else "file", ((entry, whole),)
 
 
-def _scripts(members: Members) -> Members:
+def _scripts(members: AnyMembers) -> AnyMembers:
     """Files of a zip that has no modes run where they begin as a script does.
 
     A packer on Windows has no other way to say it, and `./configure` is to run.
@@ -380,7 +380,7 @@ def _scripts(members: Members) -> Members:
 
 
 def _write(
-    members: Members, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
+    members: AnyMembers, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
 ) -> int:
     """Write all members; their newest time, with those that strip drops."""
     left_out = {glob: path_matcher(glob) for glob in exclude}
