@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.errors import RecipeError
-from buildit.make.patching import PatchToApply, Refused, apply_patches, patched_time
+from buildit.errors import BuildError, RecipeError
+from buildit.make.patching import PatchToApply, apply_patches, patched_time
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 
@@ -236,7 +236,7 @@ def patched(base: State, root: Path, patch: bytes) -> list[str]:
     """The tree after the patch phase.
 
     Raises:
-        RecipeError, Refused: the patch is no patch, or does not apply.
+        RecipeError, BuildError: the patch is no patch, or does not apply.
     """
     canonical = canonical_bytes(parse_patch(patch, "p.patch"))
     lay_out(base, root)
@@ -399,7 +399,7 @@ def _one(
             continue
         try:
             got = patched(history.states[0], root / "tree", patch)
-        except (RecipeError, Refused) as error:
+        except (RecipeError, BuildError) as error:
             hidden = not export.binary and hides_binary(patch) and "its content" in str(error)
             broken = "-B" in export.argv and git_refuses(history.states[0], root / "tree", patch)
             if hidden or broken:
@@ -415,7 +415,7 @@ def _one(
             keep(root, number, export.name, patch)
     try:
         where = differs(history, root)
-    except (RecipeError, Refused) as error:
+    except (RecipeError, BuildError) as error:
         where = repr(error)
     if where:
         figures.wrong.append(f"h{number} diff -ruN: {where}")

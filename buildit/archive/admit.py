@@ -71,11 +71,9 @@ def shown(path: str) -> str:
     return text if text.isprintable() and text.isascii() else ascii(text)[1:-1]
 
 
-def refused(
-    archive: str, member: str | None, reason: str, hint: str | None = None
-) -> IntegrityError:
+def refused(archive: str, path: str | None, reason: str, hint: str | None = None) -> IntegrityError:
     """The error of every archive that is not read: place is the archive, then the member."""
-    message = reason if member is None else f"member {shown(member)!r} is refused: {reason}"
+    message = reason if path is None else f"member {shown(path)!r} is refused: {reason}"
     return IntegrityError(message, place=archive, hint=hint or REPACK)
 
 

@@ -190,9 +190,7 @@ class Way:
     escapes: bool = False
 
 
-def way(
-    path: str, entry_at: EntryAt, merged: Mapping[str, str] = _NOTHING, *, last: bool = True
-) -> Way:
+def way(path: str, get: EntryAt, merged: Mapping[str, str] = _NOTHING, *, last: bool = True) -> Way:
     """Walk a path; `merged` are links of the root that are taken for granted. Without `last`, a
     link that the path itself names, with nothing after it, is not followed."""
     rest = path.split("/")[::-1]
@@ -213,7 +211,7 @@ def way(
             continue
         at.append(part)
         here = "/".join(at)
-        entry = entry_at(here)
+        entry = get(here)
         if entry is None:
             missing = missing or here
             continue
@@ -229,5 +227,5 @@ def way(
         elif entry.kind is not Kind.DIRECTORY and rest:
             through = through or here
     end = "/".join(at)
-    named = named or not end or entry_at(end) is not None
+    named = named or not end or get(end) is not None
     return Way(tuple(links), end, named, missing, through, escapes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, Lock
@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 from buildit.archive.admit import refused
 from buildit.digest import CHUNK, Digest
 from buildit.errors import Interrupted
+from buildit.model.tree import Entry
 
 _T = TypeVar("_T")
 
@@ -179,6 +180,10 @@ class Window(io.RawIOBase):
         while self.remaining:
             self.read(CHUNK)
         self.close()
+
+
+Members = Iterator[tuple[Entry, Window | None]]
+"""The entries of an archive in its order, each with its bytes where it is a file."""
 
 
 class Prefixed:

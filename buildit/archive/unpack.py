@@ -16,7 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,7 @@ from buildit.model.globs import path_matcher
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import without_codec
 
-Members = Iterable[tuple[Entry, Readable | None]]
+AnyMembers = Iterable[tuple[Entry, Readable | None]]
 """Entries in archive order, each with its bytes where it is a file."""
 
 _HOLE = bytes(CHUNK)  # whole chunks of zeros take no room on the disk
@@ -58,7 +58,7 @@ def unpack_layer(layer: BinaryIO, into: Root) -> None:
     unpack_entries(read_tar(layer, OURS, "layer"), into, "layer")
 
 
-def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
+def unpack_entries(members: AnyMembers, into: Root, name: str = "archive") -> None:
     """Unpack entries of any reader with their modes, without set-id, and times.
 
     Raises:
@@ -71,6 +71,7 @@ def unpack_entries(members: Members, into: Root, name: str = "archive") -> None:
     writer.finish()
 
 
+@dataclass(slots=True)
 class Writer:
     """Writes entries beneath a root; directories get their mode and time when all is in them.
 
@@ -79,21 +80,13 @@ class Writer:
     `unsaid` is the time of directories that no entry speaks of.
     """
 
-    def __init__(
-        self,
-        into: Root,
-        owner: tuple[int, int] | None,
-        name: str,
-        remark: Remark | None = None,
-        unsaid: int = 0,
-    ) -> None:
-        self._into = into
-        self._owner = owner
-        self.name = name
-        self._remark = remark
-        self._unsaid = unsaid
-        self._own: set[str] = set()
-        self._directories: dict[str, tuple[int, int] | None] = {"": None}
+    into: Root
+    owner: tuple[int, int] | None
+    name: str
+    remark: Remark | None = None
+    unsaid: int = 0
+    _own: set[str] = field(default_factory=set)
+    _directories: dict[str, tuple[int, int] | None] = field(default_factory=lambda: {"": None})
 
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
@@ -116,21 +109,21 @@ class Writer:
                 continue
             try:
                 mode, mtime = wanted
-                self._into.utime(path, mtime)
-                self._into.chmod(path, mode)
+                self.into.utime(path, mtime)
+                self.into.chmod(path, mode)
             except OSError as error:
                 raise self._broken(path, error) from error
 
     def _place(self, entry: Entry, content: Readable | None) -> None:
-        if self._remark is None:
+        if self.remark is None:
             self._node(entry, content)
             return
         if entry.kind is Kind.DIRECTORY and entry.path not in self._directories:
-            self._make_room(entry, self._remark)
+            self._make_room(entry, self.remark)
         try:
             self._node(entry, content)
         except FileExistsError:  # before a byte of its content was read
-            self._make_room(entry, self._remark)
+            self._make_room(entry, self.remark)
             self._node(entry, content)
         self._own.add(entry.path)
 
@@ -138,14 +131,14 @@ class Writer:
         """Remove what is in an entry's place; never what a link there leads to."""
         path = entry.path
         try:
-            there = self._into.lstat(path)
+            there = self.into.lstat(path)
         except FileNotFoundError:
             return
         if stat.S_ISDIR(there.st_mode):
             if entry.kind is Kind.DIRECTORY:
                 return
             try:
-                self._into.rmdir(path)
+                self.into.rmdir(path)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -153,12 +146,12 @@ class Writer:
                 raise refused(self.name, path, reason) from error
             self._directories.pop(path, None)
         else:
-            self._into.unlink(path)
+            self.into.unlink(path)
         if path not in self._own:
             remark(f"{shown(path)!r} replaces that of an earlier source")
 
     def _node(self, entry: Entry, content: Readable | None) -> None:
-        into, path = self._into, entry.path
+        into, path = self.into, entry.path
         match entry.kind:
             case Kind.DIRECTORY:
                 self._ensure(path)
@@ -170,16 +163,16 @@ class Writer:
             case Kind.SYMLINK:
                 into.symlink(entry.target, path)
                 into.utime(path, entry.mtime)
-                if self._owner is not None:
-                    into.chown(path, *self._owner)
+                if self.owner is not None:
+                    into.chown(path, *self.owner)
             case Kind.HARDLINK:
                 into.link(entry.target, path)
 
     def _file(self, entry: Entry, content: Readable) -> None:
-        fd = self._into.create(entry.path, entry.mode & _PERMISSIONS)
+        fd = self.into.create(entry.path, entry.mode & _PERMISSIONS)
         try:
-            if self._owner is not None:
-                os.fchown(fd, *self._owner)
+            if self.owner is not None:
+                os.fchown(fd, *self.owner)
             end, hole = 0, False
             while part := content.read(CHUNK):
                 end += len(part)
@@ -200,17 +193,17 @@ class Writer:
             return
         self._ensure(parent(path))
         try:
-            self._into.mkdir(path, 0o700)
+            self.into.mkdir(path, 0o700)
         except FileExistsError:
             # a directory of an earlier source stays as that source left it
-            self._into.listdir(path)
-            there = self._into.lstat(path)
+            self.into.listdir(path)
+            there = self.into.lstat(path)
             was = (stat.S_IMODE(there.st_mode), int(there.st_mtime))
-            self._directories[path] = was if self._remark is not None else None
+            self._directories[path] = was if self.remark is not None else None
             return
-        if self._owner is not None:
-            self._into.chown(path, *self._owner)
-        self._directories[path] = (0o755, self._unsaid)
+        if self.owner is not None:
+            self.into.chown(path, *self.owner)
+        self._directories[path] = (0o755, self.unsaid)
 
     def _broken(self, path: str, error: OSError) -> BuilditError:
         full = error.errno == errno.ENOSPC
@@ -351,7 +344,7 @@ def inspect_source(archive: Path, *, place: str, single: str, budget: Budget) ->
 
 def open_members(
     stream: BinaryIO, budget: Budget, place: str, remark: Callable[[str], None], single: str
-) -> tuple[str, Members]:
+) -> tuple[str, AnyMembers]:
     """What a source is, told apart by its bytes, and its members: `tar`, `zip` or `file`, which is
     its own one member, and not stripped; `tar, gzip` where it is compressed.
 
@@ -372,7 +365,7 @@ def open_members(
     return f"file, {how}" if how else "file", ((entry, whole),)
 
 
-def _scripts(members: Members) -> Members:
+def _scripts(members: AnyMembers) -> AnyMembers:
     """Files of a zip that has no modes run where they begin as a script does.
 
     A packer on Windows has no other way to say it, and `./configure` is to run.
@@ -387,7 +380,7 @@ def _scripts(members: Members) -> Members:
 
 
 def _write(
-    members: Members, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
+    members: AnyMembers, writer: Writer, strip: int, exclude: tuple[str, ...], remarks: _Remarks
 ) -> int:
     """Write all members; their newest time, with those that strip drops."""
     left_out = {glob: path_matcher(glob) for glob in exclude}
@@ -462,12 +455,10 @@ class Top:
 
     def _elsewhere(self, why: str, fits: int, globs: str) -> RecipeError:
         dropped = "top directory" if self._strip == 1 else f"upper {self._strip} directories"
-        return RecipeError(
-            f"`strip: {self._strip}` drops the {dropped} of all members, but {why}",
-            place=self._place,
-            hint=f"write `strip: {fits}` for this source, with `directory: NAME` where it shall lie"
-            f" in one of its own; or leave such members out: `exclude: {globs}`",
-        )
+        hint = f"write `strip: {fits}` for this source, with `directory: NAME` where it shall lie "
+        hint += f"in one of its own; or leave such members out: `exclude: {globs}`"
+        message = f"`strip: {self._strip}` drops the {dropped} of all members, but {why}"
+        return RecipeError(message, place=self._place, hint=hint)
 
 
 def _rest(path: str, strip: int) -> str:

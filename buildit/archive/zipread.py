@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import IO, BinaryIO
 
 from buildit.archive.admit import Budget, Gate, Remark, link_text, member_path, over, refused, shown
-from buildit.archive.streams import Window
+from buildit.archive.streams import Members, Window
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -39,9 +39,7 @@ def is_zip(stream: BinaryIO) -> bool:
     return magic in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def read_zip(
-    stream: BinaryIO, budget: Budget, name: str, remark: Remark
-) -> Iterator[tuple[Entry, Window | None]]:
+def read_zip(stream: BinaryIO, budget: Budget, name: str, remark: Remark) -> Members:
     """The members of a zip, as `read_tar` gives those of a tar; the stream must be seekable.
 
     Where no member has a Unix mode, a file has mode 0: its bytes may say whether it is a script.
@@ -91,9 +89,7 @@ class _Bytes:
             return self._content.read(size)
 
 
-def _read(
-    archive: zipfile.ZipFile, budget: Budget, name: str, remark: Remark
-) -> Iterator[tuple[Entry, Window | None]]:
+def _read(archive: zipfile.ZipFile, budget: Budget, name: str, remark: Remark) -> Members:
     gate = Gate(budget, name, remark)
     modes = [_attributes(member) & 0o7777 for member in archive.infolist()]
     unknown = 0o644 if any(modes) else 0

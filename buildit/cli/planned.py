@@ -14,7 +14,7 @@ from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, USE, Requested
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
 from buildit.commands.realise import Forecast, State, forecast
-from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of, with_synced
+from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
@@ -107,7 +107,7 @@ def announce(prepared: Prepared, report: Reporter) -> None:
 def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     with asked.screen() as screen:
-        prepared = with_synced(prepare(asked.options, screen))
+        prepared = prepare(asked.options, screen).with_synced()
         for remark in prepared.plan.remarks:
             screen(Notice(remark))
         announce(prepared, screen)
@@ -145,7 +145,7 @@ def relock(
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(given, directory=directory, update=chosen)
-    prepared = with_synced(prepare(asked, report))
+    prepared = prepare(asked, report).with_synced()
     _check_names(names, prepared.pins.section, directory)
     lock(prepared, report)
     return {"lock": str(directory / LOCK_FILE), "changes": list(prepared.pins.moved())}

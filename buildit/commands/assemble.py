@@ -18,7 +18,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import RUN_LINKS, TOPS, parse_contents
 from buildit.commands import sync
 from buildit.commands.sync import EPOCH, Taken, some_paths
-from buildit.digest import BuildKey, Digest, digest_bytes
+from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import account_problems
@@ -47,7 +47,7 @@ from buildit.model.plan import (
     Task,
 )
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
-from buildit.plan.closure import closure, views_of
+from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
 
@@ -56,7 +56,6 @@ PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
 ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 Obtain = Callable[[Task], Artifact]
-TaskOf = Callable[[BuildKey], Task]
 
 
 @dataclass(slots=True)

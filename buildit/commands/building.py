@@ -14,17 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
-from buildit.commands.run import (
-    Options,
-    Prepared,
-    Run,
-    keep_plan,
-    lock,
-    prepare,
-    run_of,
-    with_synced,
-    write_lock,
-)
+from buildit.commands.run import Options, Prepared, Run, lock, prepare, run_of, write_lock
 from buildit.commands.statement import image_statement, keep_image, kept_emission, last_identifier
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
@@ -67,7 +57,7 @@ def _build(
         report(Processing(origin, plan.platform, key))
     for remark in plan.remarks:
         report(Notice(remark))
-    prepared = with_synced(prepared)
+    prepared = prepared.with_synced()
     lock(prepared, report)
     _check_rules(prepared, report)
     with _at_work(prepared, report, stop, lost) as work:
@@ -85,7 +75,7 @@ def _build(
             if not (options.use or options.locked):
                 work.keep_outputs()
             # Last: a run that finds the plan kept does none of this again.
-            keep_plan(prepared)
+            prepared.keep_plan()
         if publishes:
             work.publish(emissions)
     return emissions
@@ -130,7 +120,7 @@ def _push(
 ) -> tuple[Published, ...]:
     from buildit.commands.publish import built_keys, check_publishing, targets
 
-    prepared = with_synced(prepare(options, report))
+    prepared = prepare(options, report).with_synced()
     lock(prepared, report)
     with _at_work(prepared, report, stop, lost) as work:
         plan, remotes = prepared.plan, work.run.remotes
@@ -268,10 +258,7 @@ class _Work:
         untouched."""
         output, store = self.prepared.options.output, self.run.store
         paths = {one.format: output / output_name(one) for one in images}
-        at_hand = {
-            one.format: kept_emission(paths[one.format], one.format, image_digest(one))
-            for one in images
-        }
+        at_hand = {one.format: kept_emission(paths[one.format], one) for one in images}
         wanted = [one for one in images if at_hand[one.format] is None]
         if wanted:
             try:
@@ -280,14 +267,13 @@ class _Work:
                 message = f"the output directory cannot be made: {error.strerror}"
                 hint = "name another one with --output"
                 raise StoreError(message, place=str(output), hint=hint) from error
-        for one in wanted:
-            # Before the image: a signature that lies there is of other bytes than are about to.
-            path = paths[one.format]
-            path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
-            if lost := added(path, tag(one.version), last_identifier(path)):
-                what = f"{path.name} is made anew, without {', '.join(lost)}"
-                self.place.report(Notice(what, warning=True))
-        if wanted:
+            for one in wanted:
+                # Before the image: a signature that lies there is of other bytes than are about to.
+                path = paths[one.format]
+                path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
+                if lost := added(path, tag(one.version), last_identifier(path)):
+                    what = f"{path.name} is made anew, without {', '.join(lost)}"
+                    self.place.report(Notice(what, warning=True))
             try:
                 made = emit_all(wanted, store.path, output, rootfs)
             except CorruptBlob as error:

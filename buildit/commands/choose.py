@@ -109,7 +109,7 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     if container.pending:
         first, container = container, load_container(directory, _said(selection))
         check_settled(first, container)
-    _check_flags(options.use, container, selection.chosen)
+    _check_use(options.use, container, selection.chosen)
     toolchain = _toolchain(selection, container.file)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
@@ -264,9 +264,7 @@ def _outer_flags(
     return flags
 
 
-def _check_flags(
-    use: tuple[str, ...], container: Container, chosen: Mapping[str, Evaluated]
-) -> None:
+def _check_use(use: tuple[str, ...], container: Container, chosen: Mapping[str, Evaluated]) -> None:
     """Refuse a flag for every package that no package declares (it is misspelt), and flags for a
     package that the container does not have.
 

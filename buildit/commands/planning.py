@@ -40,9 +40,7 @@ from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import AppSpec, Container, DirectorySpec, LoadedStep, SyncSpec
 
-_PORT = re.compile(
-    r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<protocol>tcp|udp|sctp))?"
-)
+_PORT = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<kind>tcp|udp|sctp))?")
 _VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
 
 
@@ -282,17 +280,10 @@ def _check_accounts(
 
 
 def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]]:
-    users = [
-        User(name, spec.uid, spec.gid, spec.home, spec.shell, spec.comment)
-        for step in container.steps
-        for name, spec in (step.spec.users or {}).items()
-    ]
-    groups = [
-        Group(name, spec.gid, spec.members)
-        for step in container.steps
-        for name, spec in (step.spec.groups or {}).items()
-    ]
-    return tuple(users), tuple(groups)
+    users = (one for step in container.steps for one in (step.spec.users or {}).items())
+    groups = (one for step in container.steps for one in (step.spec.groups or {}).items())
+    made = (User(name, one.uid, one.gid, one.home, one.shell, one.comment) for name, one in users)
+    return tuple(made), tuple(Group(name, one.gid, one.members) for name, one in groups)
 
 
 def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int, int]:
@@ -309,13 +300,11 @@ def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int
 
 def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
-    dir_mode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
+    dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    uid, gid = _owner(spec.owner, step, ids, "sync")
-    return SyncStep(
-        spec.src, spec.dest, spec.recursive, mode, uid, gid, step.place, dir_mode, spec.exclude
-    )
+    owner, place = _owner(spec.owner, step, ids, "sync"), step.place
+    return SyncStep(spec.src, spec.dest, spec.recursive, mode, *owner, place, dirmode, spec.exclude)
 
 
 def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
@@ -431,7 +420,7 @@ def _port(text: str, step: LoadedStep, number: int) -> Port:
     if match is None or not 1 <= int(match["number"]) <= 65535:
         hint = "write 443, 443/tcp or https=443/tcp"
         raise wrong_at(step, f"not a port: {text!r}", hint, "app", "ports", number)
-    return Port(int(match["number"]), match["protocol"] or "tcp", match["name"])
+    return Port(int(match["number"]), match["kind"] or "tcp", match["name"])
 
 
 def _volume(text: str, step: LoadedStep, number: int) -> Volume:

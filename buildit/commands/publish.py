@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Directory, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Task
-from buildit.plan.closure import closure, views_of
+from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.remote.binhost.binhost import Push
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.remotes import Remotes
@@ -55,7 +55,7 @@ class Published:
 
 def publish(
     plan: ContainerPlan,
-    node: Callable[[BuildKey], Task],
+    node: TaskOf,
     remotes: Remotes,
     openpgp: str = "",
     emissions: Sequence[Emission] = (),
@@ -148,9 +148,7 @@ def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
                 raise UsageError(message, place=str(path), hint=hint)
 
 
-def built_keys(
-    plan: ContainerPlan, node: Callable[[BuildKey], Task], remotes: Remotes
-) -> tuple[BuildKey, ...]:
+def built_keys(plan: ContainerPlan, node: TaskOf, remotes: Remotes) -> tuple[BuildKey, ...]:
     """Members of the runtime closure, then tools and headers that the store has, each once.
 
     Raises:
@@ -186,7 +184,7 @@ class _Work:
     """One container for one repository."""
 
     plan: ContainerPlan
-    node: Callable[[BuildKey], Task]
+    node: TaskOf
     keys: Sequence[BuildKey]
     emissions: Sequence[Emission]
     repository: Repository

@@ -23,7 +23,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Config
 from buildit.model.plan import ContainerPlan
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
-from buildit.recipe.yaml.node import read_text
+from buildit.recipe.yaml.node import read_text, shown_place
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
@@ -256,8 +256,7 @@ def read_lock(directory: Path) -> Lock:
     path = directory / LOCK_FILE
     if not os.path.lexists(path):
         return Lock()
-    file = os.path.relpath(path)
-    shown = str(path) if file.startswith("..") else file
+    shown = shown_place(path)
     return parse_lock(read_text(path, shown, _LARGEST), shown)
 
 
@@ -304,6 +303,31 @@ class Prepared:
     @property
     def lock_path(self) -> Path:
         return self.options.directory / LOCK_FILE
+
+    def with_synced(self) -> Prepared:
+        """With what the sync steps take, every file read once, and the lock that dates it.
+
+        A file that the lock does not have has the time of now. Nothing is written.
+
+        Raises:
+            RecipeError: something cannot be synced.
+        """
+        plan, pins = self.plan, self.pins
+        steps = plan.takes
+        if not steps and not pins.section.synced:
+            return self
+        own = own_of(plan, self.options.output)
+        found = [take(Path(plan.directory), step, own) for step in steps]
+        taken, times = dated(found, pins.section.synced, int(time.time()))
+        pins = replace(pins, section=replace(pins.section, synced=times))
+        return replace(self, pins=pins, taken=taken)
+
+    def keep_plan(self) -> None:
+        """Leave a stamp, so that the next run need not plan while no file changes."""
+        if self.rows:
+            rows = [*self.rows, *stamp.record([self.lock_path])]
+            result = {"plan": to_plain(self.plan), "settings": self.settings.plain()}
+            stamp.write(self.options.question("plan"), rows, result)
 
 
 @contextmanager
@@ -385,25 +409,6 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     return Prepared(options, made.plan, kept, made.pins, fresh=True, rows=tuple(rows))
 
 
-def with_synced(prepared: Prepared) -> Prepared:
-    """With what the sync steps take, every file read once, and the lock that dates it.
-
-    A file that the lock does not have has the time of now. Nothing is written.
-
-    Raises:
-        RecipeError: something cannot be synced.
-    """
-    plan, pins = prepared.plan, prepared.pins
-    steps = plan.takes
-    if not steps and not pins.section.synced:
-        return prepared
-    own = own_of(plan, prepared.options.output)
-    found = [take(Path(plan.directory), step, own) for step in steps]
-    taken, times = dated(found, pins.section.synced, int(time.time()))
-    pins = replace(pins, section=replace(pins.section, synced=times))
-    return replace(prepared, pins=pins, taken=taken)
-
-
 def lock(prepared: Prepared, report: Reporter) -> None:
     """Write the lock where it changed, or refuse under `--locked`.
 
@@ -430,11 +435,3 @@ def lock(prepared: Prepared, report: Reporter) -> None:
     write_lock(options.directory, pins.changed())
     if not prepared.fresh and lines:  # only times of synced files: the plan is as it was
         stamp.renew(options.question("plan"), changed=[prepared.lock_path])
-
-
-def keep_plan(prepared: Prepared) -> None:
-    """Leave a stamp, so that the next run need not plan while no file changes."""
-    if prepared.rows:
-        rows = [*prepared.rows, *stamp.record([prepared.lock_path])]
-        result = {"plan": to_plain(prepared.plan), "settings": prepared.settings.plain()}
-        stamp.write(prepared.options.question("plan"), rows, result)

@@ -198,15 +198,13 @@ def files_of(file_name: str) -> list[list[Any]] | None:
     return found if isinstance(found, list) else None
 
 
-def renew(
-    file_name: str, result: dict[str, Any] | None = None, changed: Iterable[Path] = ()
-) -> None:
+def renew(file_name: str, new: dict[str, Any] | None = None, changed: Iterable[Path] = ()) -> None:
     """Keep another result under a question whose files are as they were; or the same one although
     some of its files `changed`: this process did that, and knows why."""
     with suppress(ValueError, LookupError, TypeError):
         stamp, now = _kept(file_name), {row[0]: row for row in record(changed)}
         files = [now.get(row[0], row) for row in stamp["files"]]
-        write(file_name, files, stamp["result"] if result is None else result)
+        write(file_name, files, stamp["result"] if new is None else new)
 
 
 def forget(file_name: str) -> None:

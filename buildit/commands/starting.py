@@ -20,25 +20,8 @@ from buildit.image.layertar import Contents
 from buildit.image.merge import Member, Rootfs
 from buildit.image.output import BlobPath
 from buildit.image.rules import program_problem
-from buildit.make.capture.elf import (
-    ELF_MAGIC,
-    Elf,
-    MalformedElf,
-    machine_of,
-    private_directories,
-    read_elf,
-    unmet,
-)
-from buildit.make.capture.needs import (
-    LINE_BYTES,
-    described,
-    fault,
-    interpreters,
-    is_meant,
-    library_directories,
-    looks,
-    needs_of,
-)
+from buildit.make.capture import needs
+from buildit.make.capture.elf import ELF_MAGIC, Elf, MalformedElf, machine_of, read_elf, unmet
 from buildit.model.artifact import Artifact
 from buildit.model.image import LayerKind
 from buildit.model.platform import Platform
@@ -85,7 +68,7 @@ class ImageTree:
     def system(self, first: Sequence[str]) -> tuple[str, ...]:
         """Where a loader looks without being told by a file; `first` is LD_LIBRARY_PATH."""
         lib = f"lib/{self.platform.triplet}"
-        return (*first, *library_directories(self.platform), lib, *_LOADERS)
+        return (*first, *needs.library_directories(self.platform), lib, *_LOADERS)
 
     def open(self, path: str) -> BinaryIO:
         """The content of a file."""
@@ -146,8 +129,8 @@ class _Start:
         if file is None or depth > _DEEPEST:
             return f"{program} is a script whose interpreter is a script, {_DEEPEST} times over"
         with self.tree.open(file) as stream:
-            head = stream.read(LINE_BYTES)
-            if is_meant(head):
+            head = stream.read(needs.LINE_BYTES)
+            if needs.is_meant(head):
                 return self._script(head, depth)
             if not head.startswith(ELF_MAGIC):
                 return f"{program} is neither an ELF program nor a script that begins with `#!`"
@@ -158,10 +141,10 @@ class _Start:
         return "" if elf is None else self._elf(file, elf)
 
     def _script(self, head: bytes, depth: int) -> str:
-        reason, _ = fault(head)
+        reason, _ = needs.fault(head)
         if reason:
             return reason
-        for number, name in enumerate(interpreters(head)):
+        for number, name in enumerate(needs.interpreters(head)):
             written = name.encode("utf-8", "surrogateescape") in head
             started = name if written or not number else self._searched(name)  # env has a PATH
             problem = self.problem(started, depth + 1)
@@ -194,7 +177,7 @@ class _Start:
             # A cache of the loader's own, which is not read, may name what lies elsewhere.
             cached = _CACHE in self.tree.members and lacking.soname in self.tree.names
             if need not in self.waived and not cached:
-                return f"/{lacking.path} needs {described(need)}, which is not in it"
+                return f"/{lacking.path} needs {needs.described(need)}, which is not in it"
         return ""
 
     def _reached(self, file: str, elf: Elf, system: Sequence[str]) -> dict[str, Elf]:
@@ -203,7 +186,7 @@ class _Start:
         directories: dict[str, None] = {}
         queue = [file]
         for path in queue:
-            directories |= dict.fromkeys(private_directories(path, elves[path]))
+            directories |= dict.fromkeys(elves[path].directories(path))
             for name in elves[path].needed:
                 for place in (*directories, *system):
                     found = self.tree.file(f"{place}/{name}")
@@ -237,7 +220,7 @@ def remarks(tree: ImageTree, members: Sequence[tuple[Artifact, str]]) -> Iterato
     for artifact, name in members:
         one = artifact.outputs.get(name)
         unmet_needs = [need for need in one.needs if need not in one.providers] if one else []
-        lacking = [described(need) for need in unmet_needs if not tree.gives(need, ())]
+        lacking = [needs.described(need) for need in unmet_needs if not tree.gives(need, ())]
         if lacking:
             debs.append(f"{artifact.name}: {shortened(lacking)}")
     if debs:
@@ -270,8 +253,8 @@ def _lacking_of_synced(tree: ImageTree) -> Iterator[str]:
         synced = layers[member.layer].kind is LayerKind.STEP
         if not synced or entry.kind is not Kind.FILE or not entry.mode & 0o111:
             continue
-        looked = looks((entry,), lambda one: tree.open(one.path))
-        needs = needs_of((entry,), looked, tree.platform)
-        for need in needs.wanted:
-            if not tree.gives(need, needs.directories.get(need, ())):
-                yield f"/{path} needs {described(need)}, which is nowhere in the image"
+        looked = needs.looks((entry,), lambda one: tree.open(one.path))
+        found = needs.needs_of((entry,), looked, tree.platform)
+        for need in found.wanted:
+            if not tree.gives(need, found.directories.get(need, ())):
+                yield f"/{path} needs {needs.described(need)}, which is nowhere in the image"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildit.codec import to_plain
 from buildit.commands import stamp
-from buildit.model.image import Emission
+from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, SourceRef, Task
 
 _FORMAT = "1"
@@ -80,12 +80,12 @@ def keep_image(emission: Emission, image: str, statement: Mapping[str, object]) 
         stamp.renew(name, result)
 
 
-def kept_emission(path: Path, format_name: str, image: str) -> Emission | None:
+def kept_emission(path: Path, image: Image) -> Emission | None:
     """What lies at a path, where it was made of this image and is untouched."""
     kept = stamp.read(_question(path))
-    if kept is None or kept.get("image") != image:
+    if kept is None or kept.get("image") != image_digest(image):
         return None
-    return Emission(path, format_name, kept["digest"], kept["identifier"], tuple(kept["notices"]))
+    return Emission(path, image.format, kept["digest"], kept["identifier"], tuple(kept["notices"]))
 
 
 def last_identifier(path: Path) -> str:

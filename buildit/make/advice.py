@@ -34,12 +34,7 @@ PROGRAMS: Mapping[str, str] = {
 }
 """The .debs of Debian 12 that have programs which builds call, where it is not the toolchain."""
 
-MODULES: Mapping[str, str] = {
-    "flit_core": "flit",
-    "poetry": "python3-poetry-core",
-    "sphinx": "python3-sphinx",
-    "yaml": "python3-yaml",
-}
+MODULES: Mapping[str, str] = {"flit_core": "flit", "poetry": "python3-poetry-core"}
 """Python's modules whose .deb is not python3-MODULE."""
 
 _OURS = "buildit: "
@@ -71,12 +66,10 @@ def notes(log: Iterable[str]) -> tuple[str, ...]:
 def _first(rules: Sequence[_Rule], texts: Iterable[str]) -> Advice | None:
     for text in texts:
         for pattern, answer, hint in rules:
-            found = re.search(pattern, text)
-            if found is None:
-                continue
-            if not isinstance(answer, str):
-                return answer(found["name"])
-            return answer % found.groupdict(), hint % found.groupdict()
+            if found := re.search(pattern, text):
+                if not isinstance(answer, str):
+                    return answer(found["name"])
+                return answer % found.groupdict(), hint % found.groupdict()
     return None
 
 
@@ -159,11 +152,7 @@ _LINES: Sequence[_Rule] = (
             """steps: {install: 'make install PREFIX="$DESTDIR/usr"'}, or patch it"""
         ),
     ),
-    (
-        r"Could not detect Ninja|unable to find a build program .*Ninja",
-        "the chroot has no program ninja",
-        _add(PROGRAMS["ninja"]),
-    ),
+    (r"Could not detect Ninja|unable to find a build program .*Ninja", *_absent("ninja")),
     (r"Backend '(?P<name>[A-Za-z0-9_]+)[.A-Za-z0-9_:]*' is not available", _of_python, ""),
     (r"No module named '?(?P<name>[A-Za-z0-9_]+)", _of_python, ""),
     (r"Can't locate (?P<name>[A-Za-z0-9_/]+)\.pm in @INC", _of_perl, ""),

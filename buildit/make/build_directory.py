@@ -215,7 +215,7 @@ class BuildDirectory:
         the files that they touch get.
 
         Raises:
-            Refused: one does not apply; the message names it, the file and the hunk.
+            BuildError: one does not apply; the message names it, the file and the hunk.
             StoreError: the disk is full.
             Interrupted: `stop` was set.
         """

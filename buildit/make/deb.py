@@ -27,7 +27,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, RecipeError
 from buildit.make.capture.capture import CAPTURE, Installed, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
-from buildit.make.capture.normalise import Change, Watched
+from buildit.make.capture.normalise import Change, Watched, open_content
 from buildit.make.debian_root import control_fields
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.scripts.apply import Attributes, apply_rules
@@ -155,7 +155,7 @@ def captured(
         changes = (*installed.changes, *lost)
         # what is read again when it is packed is not to stay in memory with that of others
         tree = Watched(plain, stop, {}, [0]) if keep_nothing else tree
-        whole = replace(installed, changes=changes, tree=tree)
+        whole = replace(installed, changes=changes, open=lambda one: open_content(tree, one.path))
         declared = united(scripts.declared, accounts)
         yield UnpackedDeb(whole, epoch, tuple(lost), scripts, declared)
 

@@ -24,14 +24,7 @@ from buildit.events import PhaseStarted
 from buildit.make.build_directory import STRIP, TREES, BuildDirectory, kept_where_it_fails
 from buildit.make.capture.capture import CAPTURE, capture, readable
 from buildit.make.capture.checks import refuse_unprovided
-from buildit.make.capture.elf import (
-    ELF_MAGIC,
-    Machine,
-    MalformedElf,
-    described_size,
-    machine_of,
-    read_elf,
-)
+from buildit.make.capture.elf import Machine, MalformedElf, described_size, machine_of, read_elf
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
 from buildit.make.capture.normalise import InstalledTree, bounded
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
@@ -305,17 +298,15 @@ def _open_up(tree: InstalledTree, path: str, mode: int, wanted: int, found: Stri
 
 
 def _how(path: str, stream: BinaryIO, machine: Machine) -> str:
-    head = stream.read(8)
-    if head == AR_MAGIC and _STATIC.fullmatch(path):
+    if stream.read(len(AR_MAGIC)) == AR_MAGIC and _STATIC.fullmatch(path):
         return "archive"
-    if not head.startswith(ELF_MAGIC) or path.startswith("usr/lib/debug/"):
+    if path.startswith("usr/lib/debug/"):
         return ""
     with suppress(MalformedElf):
         elf = read_elf(stream)
         if elf is None or elf.machine != machine or elf.type not in (_PROGRAM, _SHARED):
             return ""
-        end = described_size(stream)
-        if end is None:
+        if (end := described_size(stream)) is None:
             return ""
         stream.seek(end)
         rest = stream.read((4 << 10) + 1)

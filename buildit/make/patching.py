@@ -69,11 +69,13 @@ def apply_patches(
 ) -> None:
     """Apply patches in turn to the tree; all files that they touch get one `time`.
 
-    Files that are made get mode 0644 or 0755, and `owner` (uid, gid) where it is given. What `log`
-    raises comes up as it is.
+    All that patches touch gets one time, so that make(1) remakes nothing where a file and what is
+    generated from it are both patched; later than any other (none is later than SETTLED), so that
+    it remakes what was not patched too. Files that are made get mode 0644 or 0755, and `owner`
+    (uid, gid) where it is given. What `log` raises comes up as it is.
 
     Raises:
-        Refused: one does not apply; of it nothing is written.
+        BuildError: one does not apply; of it nothing is written.
         OSError: the disk is full or broken.
     """
     for number, wanted in enumerate(patches):
@@ -93,7 +95,7 @@ def apply_patches(
         except BuilditError as error:
             hint = error.hint or "see `buildit shell`"
             reason = f"the patch {wanted.name} does not apply: {error.message}"
-            raise Refused(reason, hint=hint) from error
+            raise BuildError(reason, hint=hint) from error
 
 
 def _read(root: Root, path: str) -> PatchedFile | None:
@@ -241,7 +243,7 @@ class _Writer:
             self.root.chown(path, *self.owner)
 
 
-def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
+def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> BuildError:
     patch = parse_canonical(wanted.canonical, "the patch")
     if misfit.already:
         files = patch.files
@@ -256,7 +258,7 @@ def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
     hint = (missing and _strip_hint(root, patch, wanted.strip, missing)) or first.hint
     details = tuple(map(str, misfit.problems)) if others else ()
     reason = f"the patch {wanted.name} does not apply: {first}"
-    return Refused(reason, hint=hint, details=details)
+    return BuildError(reason, hint=hint, details=details)
 
 
 def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) -> str:

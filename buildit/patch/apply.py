@@ -298,7 +298,7 @@ class _Piece:
             edits = self._without_crs(file)
             placed = place_edits(lines, edits)
         if not placed.fits:
-            raise _hunks_refused(lines, edits, placed.places)
+            raise _refused(lines, edits, placed.places)
         for number, (edit, at) in enumerate(zip(edits, placed.places, strict=True), 1):
             if at is not None and at != edit.start:
                 moved = f"offset {at - edit.start} lines"
@@ -348,9 +348,7 @@ def _is(named: str, content: bytes) -> bool:
     return not form.is_absent(named) and form.is_object(named, content)
 
 
-def _hunks_refused(
-    lines: tuple[bytes, ...], edits: list[Edit], places: tuple[int | None, ...]
-) -> Unusable:
+def _refused(lines: tuple[bytes, ...], edits: list[Edit], places: Sequence[int | None]) -> Unusable:
     reasons, hints = [], []
     for number, (edit, at) in enumerate(zip(edits, places, strict=True), 1):
         if at is None:
@@ -489,11 +487,8 @@ class _Search:
 
     def _fits(self, edit: Edit, at: int) -> bool:
         self._work += len(edit.old)
-        return (
-            self._work < _MOST_WORK
-            and at > 0
-            and self._lines[at - 1 : at - 1 + len(edit.old)] == edit.old
-        )
+        there = self._lines[at - 1 : at - 1 + len(edit.old)]
+        return self._work < _MOST_WORK and at > 0 and there == edit.old
 
 
 _SHOWN = 60

@@ -45,6 +45,8 @@ NEXT_PIECE = b"From %s\n" % (b"0" * 40)
 
 _BARE_NAME = re.compile(rb"[A-Za-z0-9._+,=@%:~/-]+")
 _ESCAPES = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
+_SPELLED = {byte: b"%c" % byte if 32 <= byte < 127 else b"\\%03o" % byte for byte in range(256)}
+_SPELLED |= {byte: b"\\" + letter for byte, letter in _ESCAPES.items()}
 
 
 class Action(StrEnum):
@@ -203,13 +205,7 @@ def _quoted(prefix: bytes, path: str) -> bytes:
     name = prefix + path.encode("utf-8", "surrogateescape")
     if _BARE_NAME.fullmatch(name):
         return name
-    parts = (
-        b"\\" + _ESCAPES[byte]
-        if byte in _ESCAPES
-        else (b"%c" % byte if 32 <= byte < 127 else b"\\%03o" % byte)
-        for byte in name
-    )
-    return b'"' + b"".join(parts) + b'"'
+    return b'"%b"' % b"".join(_SPELLED[byte] for byte in name)
 
 
 _COMMIT = re.compile(

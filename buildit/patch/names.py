@@ -20,9 +20,8 @@ _ESCAPE = re.compile(rb"\\([0-3][0-7]{2}|.)")
 _CONTROL = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13}
 _ISO_STAMP = rb"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?(?: ?([+-]\d{4}))?"
 _LONG_STAMP = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d \d{4} [+-]\d{4}")
-_BLANK_STAMP = re.compile(
-    rb"[ ]+(?:" + _ISO_STAMP + rb"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} .*\d{4})$"
-)
+_DAY_STAMP = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} .*\d{4}"
+_BLANK_STAMP = re.compile(rb"[ ]+(?:%b|%b)$" % (_ISO_STAMP, _DAY_STAMP))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from buildit.model.plan import WHOLE, DebRef, DebView, OutputRef, RunNeed, RunTi
 from buildit.plan import identity
 
 _NONE: Mapping[Digest, BuildKey] = {}
+TaskOf = Callable[[BuildKey], Task]
 
 
 def deb_task(
@@ -75,7 +76,7 @@ class Closure:
 
 def closure(
     roots: tuple[OutputRef, ...],
-    node: Callable[[BuildKey], Task],
+    node: TaskOf,
     obtain: Callable[[Task], Artifact],
     views: Mapping[Digest, BuildKey] = _NONE,
 ) -> Closure:

@@ -24,7 +24,7 @@ from buildit.model import config as model
 from buildit.model.globs import fits_some
 from buildit.model.use import Assignment, FlagLayer, parse_assignment
 from buildit.recipe import schema
-from buildit.recipe.leaf import LeafError
+from buildit.recipe.leaf import HOST_NAME, LeafError
 from buildit.recipe.schema import Model, parse, spelled
 from buildit.recipe.yaml.node import Mapping as Keys
 from buildit.recipe.yaml.node import Scalar, follow, shown_place
@@ -38,7 +38,7 @@ Scheme = Literal["ssh", "https", "file", "oci"]
 _WORDS = "use letters, digits . _ -"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # A host may not begin with a dash: it is an argument of ssh (CVE-2023-51385).
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+_HOST = rf"{HOST_NAME}(?::[0-9]{{1,5}})?"
 _PLACES = {
     "ssh": (rf"(?:[a-z_][a-z0-9_.-]*@)?{_HOST}/.*", "user@host/path"),
     "https": (rf"(?:https://)?{_HOST}(?:/[!-~]*)?", "host/path"),
@@ -126,10 +126,8 @@ class TrustRuleSpec(Model):
         if not fits_some(self.match):
             hint = "write a glob over category/name, such as `dev-libs/*`, or over `debian:name`; "
             hint += "categories are lower case, and there are no {braces}"
-            message = (
-                f"match: no package can be called {self.match!r}: the rule would guard nothing"
-            )
-            raise LeafError(message, hint)
+            said = f"match: no package can be called {self.match!r}: the rule would guard nothing"
+            raise LeafError(said, hint)
         return self
 
 
@@ -320,10 +318,9 @@ def _home(environ: Mapping[str, str]) -> Path | None:
 
 
 def _homeless(what: str) -> UsageError:
-    return UsageError(
-        f"{what}, and there is none: HOME is not set, and user {os.getuid()} has no passwd entry",
-        hint="set HOME, or BUILDIT_STORE for the store and an absolute path for all else",
-    )
+    hint = "set HOME, or BUILDIT_STORE for the store and an absolute path for all else"
+    why = f"HOME is not set, and user {os.getuid()} has no passwd entry"
+    return UsageError(f"{what}, and there is none: {why}", hint=hint)
 
 
 def _users_file(home: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -389,9 +386,7 @@ class _Merge:
         specs = source.spec.all_repositories if source else ()
         if source and source.shipped and source.home is None:
             # Nobody asked for a place below the home.
-            specs = tuple(
-                spec for spec in specs if not any(map(_BELOW_HOME.match, spec.directories))
-            )
+            specs = tuple(one for one in specs if not any(map(_BELOW_HOME.match, one.directories)))
         remarks: list[str] = []
         use, package_use = self.use()
         return model.Config(

@@ -61,7 +61,6 @@ def _package_kind(value: object) -> str:
     return next((f"<{key}>" for key in ("atom", "debian") if key in keys), "<embedded>")
 
 
-PackageItem = EmbeddedPackageStep | AtomPackageStep | DebianPackageStep
 PackageStepSpec = Annotated[
     Annotated[EmbeddedPackageStep, Tag("<embedded>")]
     | Annotated[AtomPackageStep, Tag("<atom>")]

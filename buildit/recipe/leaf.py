@@ -224,11 +224,8 @@ ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"  # what Debian's useradd(8) takes
 
 _VARIABLE = "the name of a variable"
 
-version = _named(
-    f"(?!.{{129}})(?:{VERSION})",
-    "a version such as 1.22.1",
-    "write numbers and dots, then a letter, _rc1, _p1 or -r1",
-)
+_FORM = "write numbers and dots, then a letter, _rc1, _p1 or -r1"
+version = _named(f"(?!.{{129}})(?:{VERSION})", "a version such as 1.22.1", _FORM)
 flag_name = _named(FLAG, "the name of a USE flag")
 identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a digit first")
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
@@ -248,9 +245,8 @@ version_suffix = _named(
 
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)[^#]*(?:#.*)?", re.DOTALL)
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
-)
+HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{HOST_NAME}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 def _url(*schemes: str) -> Callable[[str], str]:

@@ -174,7 +174,7 @@ Size = Annotated[int, _from_text(leaf.parse_size), _number_or(leaf.SIZE)]
 Duration = Annotated[int, _from_text(leaf.parse_duration), _number_or(leaf.DURATION)]
 """Seconds: `90s`, `2h`."""
 
-SCALAR, SEQUENCE, MAPPING = "<text>", "<list>", "<mapping>"
+SCALAR, LIST, MAPPING = "<text>", "<list>", "<mapping>"
 """Tags of the kinds of a node, for unions such as a patch's description or its details: only the
 branch of the written kind is tried, so that its errors are the only ones reported."""
 
@@ -182,7 +182,7 @@ branch of the written kind is tried, so that its errors are the only ones report
 def _kind_of(value: object) -> str:
     if isinstance(value, str | int | bool | float):
         return SCALAR
-    return SEQUENCE if isinstance(value, list | tuple) else MAPPING
+    return LIST if isinstance(value, list | tuple) else MAPPING
 
 
 BY_KIND = pydantic.Discriminator(_kind_of)
@@ -190,13 +190,11 @@ BY_KIND = pydantic.Discriminator(_kind_of)
 T = TypeVar("T")
 _U = TypeVar("_U")
 TextOrMap = Annotated[Annotated[T, Tag(SCALAR)] | Annotated[_U, Tag(MAPPING)], BY_KIND]
-TextOrList = Annotated[Annotated[T, Tag(SCALAR)] | Annotated[tuple[T, ...], Tag(SEQUENCE)], BY_KIND]
-ListOrMap = Annotated[
-    Annotated[tuple[T, ...], Tag(SEQUENCE)] | Annotated[_U, Tag(MAPPING)], BY_KIND
-]
+TextOrList = Annotated[Annotated[T, Tag(SCALAR)] | Annotated[tuple[T, ...], Tag(LIST)], BY_KIND]
+ListOrMap = Annotated[Annotated[tuple[T, ...], Tag(LIST)] | Annotated[_U, Tag(MAPPING)], BY_KIND]
 
 _SHOWN = 10
-_KINDS = {SCALAR: "text", SEQUENCE: "a list", MAPPING: "a mapping"}
+_KINDS = {SCALAR: "text", LIST: "a list", MAPPING: "a mapping"}
 _EXPECTED = {
     "string_type": "text",
     "tuple_type": "a list",

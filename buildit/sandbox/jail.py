@@ -21,10 +21,12 @@ uid. The same socket carries the word to begin, and bubblewrap's report.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import socket
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +35,6 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.errors import BuildError, IntegrityError
-from buildit.sandbox.filter import filter_program
 from buildit.store.disk import HOST_ID, host_owner
 
 STAGE = "/tmp"  # noqa: S108  a mount point that every host has
@@ -99,10 +100,6 @@ class Jail:
         for name, value in self.env.items():
             if _VARIABLE.fullmatch(name) is None or "\0" in value:
                 raise BuildError(f"not an environment variable: {name!r}")
-
-    def mount_points(self) -> set[str]:
-        """Paths that the root must have, relative to it; the skeleton supplies what trees lack."""
-        return {"dev", "proc", "tmp", self.cwd[1:], *(bind.dest[1:] for bind in self.binds)}
 
 
 def overlays(lowers: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -213,10 +210,6 @@ exit
 _EXIT = re.compile(rb'"exit-code": *(\d+)')
 
 
-QUIET = _STAGE.replace("INPUT", "/dev/null")
-TERMINAL = _STAGE.replace("INPUT", "&1")
-
-
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where a run lies on the host: `common` is the nearest directory above both."""
@@ -282,26 +275,30 @@ def _check_reachable(places: Places) -> None:
 
 
 def chain(
-    jail: Jail, places: Places, bwrap: Sequence[str], *, script: str, words: Sequence[str]
+    jail: Jail, command: Sequence[str], places: Places, ulimits: Sequence[str], terminal: bool
 ) -> tuple[str, ...]:
-    """The command line of a whole chain; `bwrap` is bubblewrap's argv, `script` QUIET or TERMINAL.
+    """The command line of a whole chain; without input, or on the caller's terminal.
 
-    `words` are the number of processes, then pairs for `ulimit`.
+    `ulimits` are the number of processes, then pairs for `ulimit`.
     """
-    processes, *limits = words
+    processes, *limits = ulimits
     work = places.common / places.work
     plain = {bind.dest[1:] for bind in jail.binds if (work / bind.source).is_file()}
-    directories = {*jail.mount_points(), *map(os.path.dirname, plain)} - plain - {""}
+    # what the root must have; the skeleton supplies what trees lack
+    points = {"dev", "proc", "tmp", jail.cwd[1:], *(bind.dest[1:] for bind in jail.binds)}
+    directories = {*points, *map(os.path.dirname, plain)} - plain - {""}
     mounts = [word for pair in overlays(jail.lowers) for word in pair]
     # /proc has to be of the new pid namespace: bubblewrap opens /proc/PID/ns of its child
     # subprocess leaves what the caller ignores (nohup, `trap ''`) or blocks as it is, and a shell
     # may not undo it (POSIX, 2.11 Signals); `env --default-signal` does both, for every signal
     argv = ["env", "--default-signal", *drop_root(), "setarch", "-R"]
     argv += ["unshare", "--user", "--map-root-user", "--mount-proc", "--pid", "--fork"]
+    script = _STAGE.replace("INPUT", "&1" if terminal else "/dev/null")
     argv += ["sh", "-c", script, "buildit-stage", places.work, places.trees, processes]
     argv.append(_filter_words())
     for paths in (directories, plain):
         argv.append(" ".join(f"skeleton/{path}" for path in sorted(paths)))
+    bwrap = bwrap_argv(jail, command, terminal=terminal)
     return (*argv, *limits, "--", *mounts, "--", *bwrap)
 
 
@@ -406,7 +403,80 @@ def started(argv: Sequence[str], cwd: Path, output: int, *, session: bool) -> It
 
 
 def undead(pid: int) -> BuildError:
-    return BuildError(
-        f"killed processes of the build did not end within {GRACE:.0f} s",
-        hint=f"look at process {pid} and its children: ps -o pid,stat,wchan,args -g {pid}",
-    )
+    hint = f"look at process {pid} and its children: ps -o pid,stat,wchan,args -g {pid}"
+    return BuildError(f"killed processes of the build did not end within {GRACE:.0f} s", hint=hint)
+
+
+# -- the system call filter of every sandbox: a classic BPF program, assembled by hand
+#
+# Namespaces already hide the host. The filter takes away what is not in a namespace (kernel keys,
+# the kernel log, vsock, the terminal's input queue) and the kernel interfaces that no build needs
+# and attackers like (THREATS.md, E1-E3). See seccomp(2), linux/filter.h, linux/audit.h.
+
+# struct seccomp_data: int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6]
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # low halves of the arguments: both are little-endian
+_LOAD, _JEQ, _JGE, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_X32 = 0x40000000  # the bit of x32's numbers, which would pass by a list of x86_64's
+
+_FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK; no vsock, packet, alg …
+_TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+
+# Of every call the numbers on x86_64 and on aarch64; since 424 they are the same.
+ABSENT: Mapping[str, tuple[int, int]] = {
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
+    "userfaultfd": (323, 282), "perf_event_open": (298, 241), "lookup_dcookie": (212, 18),
+    "fanotify_init": (300, 262),
+}  # fmt: skip
+REFUSED: Mapping[str, tuple[int, int | None]] = {
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "quotactl_fd": (443, 443), "syslog": (103, 116),
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "setns": (308, 268),
+    "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "acct": (163, 89), "quotactl": (179, 60),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "open_by_handle_at": (304, 265),
+    "iopl": (172, None), "ioperm": (173, None),
+}  # fmt: skip
+
+
+# its AUDIT_ARCH, the numbers of socket and ioctl, and its place in the lists
+FILTERED = {"x86_64": (0xC000003E, 41, 16, 0), "aarch64": (0xC00000B7, 198, 29, 1)}
+
+
+def filter_program(machine: str) -> bytes:
+    """The filter for a machine (`os.uname().machine`) as bubblewrap's `--seccomp` reads it.
+
+    Programs of the machine's other architectures (i386, x32, arm) find no system call at all.
+
+    Raises:
+        BuildError: no filter is known for this machine.
+    """
+    if machine not in FILTERED:
+        hint = f"build on one of: {', '.join(sorted(FILTERED))}"
+        raise BuildError(f"sandboxes are not known for the machine {machine!r}", hint=hint)
+    audit, socket_number, ioctl_number, place = FILTERED[machine]
+    refused, absent = _answer(errno.EPERM), _answer(errno.ENOSYS)
+    code = [_op(_LOAD, _ARCH), _op(_JEQ, audit, 1, 0), absent]
+    code += [_op(_LOAD, _NR), _op(_JGE, _X32, 0, 1), absent]
+    for listed, answer in ((ABSENT, absent), (REFUSED, refused)):
+        for number in sorted(filter(None, (numbers[place] for numbers in listed.values()))):
+            code += [_op(_JEQ, number, 0, 1), answer]
+    request = [word for one in _TERMINAL for word in (_op(_JEQ, one, 0, 1), refused)]
+    family = [word for one in _FAMILIES for word in (_op(_JEQ, one, 0, 1), _op(_RETURN, _ALLOW))]
+    requests = [_op(_LOAD, _ARG1), *request, _op(_RETURN, _ALLOW)]
+    families = [_op(_LOAD, _ARG0), *family, _answer(errno.EAFNOSUPPORT)]
+    for number, rules in ((ioctl_number, requests), (socket_number, families)):
+        code += [_op(_JEQ, number, 0, len(rules)), *rules]
+    return b"".join([*code, _op(_RETURN, _ALLOW)])
+
+
+def _answer(code: int) -> bytes:
+    return _op(_RETURN, _ERRNO | code)
+
+
+def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    """One `struct sock_filter`: code, jumps relative to the next instruction, constant."""
+    return struct.pack("<HBBI", code, yes, no, value)

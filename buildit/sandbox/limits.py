@@ -181,19 +181,14 @@ def _configure(group: CGroup, limits: Limits) -> None:
 
 
 def _put(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never create: on a plain directory it fails
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
+    with path.open("r+b", 0) as file:  # never create: on a plain directory it fails
+        file.write(text.encode())
 
 
 def _counter(path: Path, name: str) -> int:
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
-            key, _, value = line.partition(" ")
-            if key == name:
-                return int(value)
+        counters = dict(line.partition(" ")[::2] for line in path.read_text().splitlines())
+        return int(counters.get(name, 0))
     return 0
 
 
@@ -229,29 +224,35 @@ class HardLimits:
         hard = (resource.getrlimit(kind)[1] for kind in kinds)
         return cls(*(None if most == resource.RLIM_INFINITY else most for most in hard))
 
+    def ulimits(self, limits: Limits) -> list[str]:
+        """How many processes, then pairs for the shell's `ulimit -X N`: the same inside whatever
+        the caller's are.
 
-def rlimit_words(limits: Limits, hard: HardLimits) -> list[str]:
-    """Pairs for the shell's `ulimit -X N`: the same inside whatever the caller's are.
+        A group's limit on processes lies below the rlimit, since only a group can tell of it.
+        Files and stack: 1024 and 8 MiB, which a build may raise to 4096 and 64 MiB (gcc does). A
+        hard limit of the caller that lies below ours stays: it cannot be raised.
+        """
+        files = _least(4096, self.files)
+        stack = _least(64 << 20, self.stack)
+        pairs = {
+            "c": 0,
+            "l": _least(64 << 10, self.locked_bytes) >> 10,  # KiB
+            "Sn": min(1024, files),
+            "Hn": files,
+            "Ss": min(8 << 10, stack >> 10),  # KiB
+            "Hs": stack >> 10,
+            "f": _least(-(-limits.disk_bytes // 512) * 512, self.file_bytes) // 512,
+            "t": _or_unlimited(self.cpu_seconds, 1),
+            "d": _or_unlimited(self.data_bytes, 1 << 10),
+            "m": _or_unlimited(self.resident_bytes, 1 << 10),
+            "v": _or_unlimited(self.address_bytes, 1 << 10),
+        }
+        processes = _least(limits.processes + 2 * _SLACK, self.processes)
+        return [str(processes), *(str(word) for pair in pairs.items() for word in pair)]
 
-    Files and stack: 1024 and 8 MiB, which a build may raise to 4096 and 64 MiB (gcc does). A hard
-    limit of the caller that lies below ours stays: it cannot be raised.
-    """
-    files = _least(4096, hard.files)
-    stack = _least(64 << 20, hard.stack)
-    pairs = {
-        "c": 0,
-        "l": _least(64 << 10, hard.locked_bytes) >> 10,  # KiB
-        "Sn": min(1024, files),
-        "Hn": files,
-        "Ss": min(8 << 10, stack >> 10),  # KiB
-        "Hs": stack >> 10,
-        "f": _least(-(-limits.disk_bytes // 512) * 512, hard.file_bytes) // 512,
-        "t": _or_unlimited(hard.cpu_seconds, 1),
-        "d": _or_unlimited(hard.data_bytes, 1 << 10),
-        "m": _or_unlimited(hard.resident_bytes, 1 << 10),
-        "v": _or_unlimited(hard.address_bytes, 1 << 10),
-    }
-    return [word for letter, value in pairs.items() for word in (letter, str(value))]
+    def address_limit(self, limits: Limits) -> int:
+        """Bytes of address space that each process may have where no group bounds the memory."""
+        return _least(limits.memory_bytes, self.address_bytes)
 
 
 def _least(ours: int, hard: int | None) -> int:
@@ -263,19 +264,9 @@ def _or_unlimited(hard: int | None, unit: int) -> int | str:
     return "unlimited" if hard is None else hard // unit
 
 
-def process_limit(limits: Limits, hard: HardLimits) -> int:
-    """The rlimit on processes; a group's limit lies below it, since only a group can tell of it."""
-    return _least(limits.processes + 2 * _SLACK, hard.processes)
-
-
-def address_limit(limits: Limits, hard: HardLimits) -> int:
-    """Bytes of address space that each process may have where no group bounds the memory."""
-    return _least(limits.memory_bytes, hard.address_bytes)
-
-
 # -- what is counted from outside
 
-LimitWatch = Callable[[], str | None]
+Watch = Callable[[], str | None]
 """Names the limit that is exceeded now, or None."""
 
 _DEPTH = 200  # deeper directories are not counted (an open descriptor each), only the free space
@@ -365,22 +356,13 @@ class DiskWatch:
         return "disk" if self._used > self.limit else None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What a process and all its descendants use: `pids`, parents first, and their `threads`.
+def tree_use(pid: int) -> tuple[Sequence[int], int, int, int]:
+    """What a process and all its descendants use: their pids, parents first, how many threads, the
+    resident bytes that one process alone has, and an upper bound of the bytes of files and of
+    shared memory that they map.
 
-    `memory` are resident bytes that one process alone has; `mapped` bounds from above the bytes of
-    files and of shared memory that they map.
+    Sums over /proc (proc(5), `stat` and `statm`); processes that end meanwhile count nothing.
     """
-
-    pids: tuple[int, ...]
-    threads: int
-    memory: int
-    mapped: int
-
-
-def tree_use(pid: int) -> Use:
-    """Sum over /proc (proc(5), `stat` and `statm`); processes that end meanwhile count nothing."""
     parents: dict[int, list[int]] = {}
     threads: dict[int, int] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -395,7 +377,7 @@ def tree_use(pid: int) -> Use:
         _, resident, shared, *_ = map(int, _proc(str(each), "statm").split() or "000")
         memory += (resident - shared) * _PAGE_BYTES
         mapped += shared * _PAGE_BYTES
-    return Use(tuple(pids), sum(threads.get(each, 0) for each in pids), memory, mapped)
+    return pids, sum(threads.get(each, 0) for each in pids), memory, mapped
 
 
 def _proc(pid: str, name: str) -> str:
@@ -473,10 +455,10 @@ class TreeWatch:
         now = time.monotonic()
         if now < self._next:
             return None
-        use = tree_use(self.pid)
-        left = self.limits.memory_bytes - use.memory
-        over = left < 0 or shared_memory(use.pids, use.mapped, left) > left
+        pids, threads, memory, mapped = tree_use(self.pid)
+        left = self.limits.memory_bytes - memory
+        over = left < 0 or shared_memory(pids, mapped, left) > left
         self._next = now + max(0.2, 20 * (time.monotonic() - now))
         if over:
             return "memory"
-        return "processes" if use.threads >= self.limits.processes else None
+        return "processes" if threads >= self.limits.processes else None

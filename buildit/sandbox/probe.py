@@ -11,12 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from buildit.model.config import Limits
-from buildit.sandbox.filter import FILTERED
-from buildit.sandbox.jail import ENVIRONMENT, PROGRAM_PATH, drop_root
+from buildit.sandbox.jail import ENVIRONMENT, FILTERED, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import opened_group
 from buildit.store.disk import HOST_ID, host_owner
-
-_SYSCTL = Path("/proc/sys")
 
 
 class Level(StrEnum):
@@ -118,7 +115,7 @@ def _namespaces(_: Path) -> Iterator[Probed]:
     problem = _ran(*drop_root(), *_UNSHARE, ":")[1]
     allowed = "allowed" if host_owner() is None else f"allowed; builds run as uid {HOST_ID}"
     hint = "allow user namespaces: in a container, --security-opt seccomp=unconfined"
-    hint, good = forbidden(_SYSCTL) or hint, None if problem else allowed
+    hint, good = forbidden(Path("/proc/sys")) or hint, None if problem else allowed
     yield _found("user namespaces", good, f"forbidden here ({problem})", hint)
     if not problem:
         problem = _ran(*drop_root(), *_UNSHARE, _OVERLAY)[1]

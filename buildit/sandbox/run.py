@@ -18,33 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
-from buildit.sandbox.jail import (
-    GRACE,
-    QUIET,
-    TERMINAL,
-    Jail,
-    Lifeline,
-    bwrap_argv,
-    chain,
-    prepare_places,
-    started,
-    undead,
-)
-from buildit.sandbox.limits import (
-    CGroup,
-    DiskWatch,
-    HardLimits,
-    LimitWatch,
-    TreeWatch,
-    address_limit,
-    opened_group,
-    process_limit,
-    rlimit_words,
-)
+from buildit.sandbox.jail import GRACE, Jail, Lifeline, chain, prepare_places, started, undead
+from buildit.sandbox.limits import CGroup, DiskWatch, HardLimits, TreeWatch, Watch, opened_group
 from buildit.sandbox.probe import why_not
 
 _TICK = 0.05  # seconds between looks at the stop event and the limits
@@ -88,14 +66,15 @@ def run(
         StoreError: the log cannot be written, or the chroot has no shell.
         Interrupted: `stop` was set.
     """
-    words = _words(limits)
     places = prepare_places(jail, work, trees)
+    line = chain(jail, command, places, HardLimits.current().ulimits(limits), terminal=False)
+    source, sink = os.pipe2(os.O_CLOEXEC)
     with (
+        open(source, "rb", 0) as read_end,
+        open(sink, "wb", 0) as write_end,
         opened_group(limits) as group,
         _log(log, limits.log_bytes) as kept,
-        _piped() as (read_end, write_end),
     ):
-        line = chain(jail, places, bwrap_argv(jail, command), script=QUIET, words=words)
         with started(line, places.common, write_end.fileno(), session=True) as life:
             write_end.close()
             writable = tuple(work / bind.source for bind in jail.binds if bind.writable)
@@ -125,14 +104,15 @@ def shell(
         UsageError: there is no terminal.
         BuildError: the sandbox could not be set up.
     """
-    words = _words(limits)
     places = prepare_places(jail, work, trees)
-    bwrap = bwrap_argv(jail, command, terminal=True)
-    with _terminal() as terminal, opened_group(limits) as group:
-        line = chain(jail, places, bwrap, script=TERMINAL, words=words)
-        with started(line, places.common, terminal, session=False) as life:
-            _confine(life, group, limits)
-            life.process.wait()
+    line = chain(jail, command, places, HardLimits.current().ulimits(limits), terminal=True)
+    with (
+        _terminal() as terminal,
+        opened_group(limits) as group,
+        started(line, places.common, terminal, session=False) as life,
+    ):
+        _confine(life, group, limits)
+        life.process.wait()
     status = life.status
     if status is None:
         raise BuildError("the sandbox could not be set up or was killed", hint=why_not())
@@ -141,11 +121,6 @@ def shell(
 
 def _signal(status: int) -> int | None:
     return status - 128 if status - 128 in signal.valid_signals() else None
-
-
-def _words(limits: Limits) -> list[str]:
-    hard = HardLimits.current()
-    return [str(process_limit(limits, hard)), *rlimit_words(limits, hard)]
 
 
 @dataclass(slots=True)
@@ -157,7 +132,7 @@ class _Follow:
     kept: LogFile
     limits: Limits
     stop: threading.Event
-    looks: Sequence[LimitWatch]
+    looks: Sequence[Watch]
     limit: str | None = None
     stopped: bool = False
     _begun: float = field(default_factory=time.monotonic)
@@ -214,7 +189,7 @@ class _Follow:
         self._deadline = self._deadline or now + GRACE
 
 
-def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> LimitWatch:
+def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> Watch:
     """Put the chain under its limits and let it begin; what looks at them from now on."""
     if group is not None:
         with contextlib.suppress(OSError):
@@ -223,7 +198,7 @@ def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> LimitWatch
                 group.add(process)
             life.begin(None)
             return group.exceeded
-    life.begin(address_limit(limits, HardLimits.current()))
+    life.begin(HardLimits.current().address_limit(limits))
     return TreeWatch(life.process.pid, limits)
 
 
@@ -234,14 +209,6 @@ def _log(path: Path, limit: int) -> Iterator[LogFile]:
             yield kept
     except OSError as error:
         raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
-
-
-@contextlib.contextmanager
-def _piped() -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The ends of a pipe, to read from and to write to."""
-    source, sink = os.pipe2(os.O_CLOEXEC)
-    with open(source, "rb", 0) as read_end, open(sink, "wb", 0) as write_end:
-        yield read_end, write_end
 
 
 @contextlib.contextmanager
@@ -268,11 +235,9 @@ _NOT_RUN = re.compile(r"bwrap: execvp (?P<program>.*): (?P<reason>[^:]+)")
 def _not_started(life: Lifeline, log: Path, program: str) -> BuilditError:
     """Why the command never ran; `program` is its first word."""
     if life.process.returncode == 128 + signal.SIGKILL:
-        return BuildError(
-            "the sandbox was killed from outside",
-            hint="look for the kernel's out-of-memory killer: dmesg | tail",
-        )
-    lines = last_lines(log, 6)
+        hint = "look for the kernel's out-of-memory killer: dmesg | tail"
+        return BuildError("the sandbox was killed from outside", hint=hint)
+    lines = tuple(printable_output(line) for line in end_of(log, 64 << 10)[-6:])
     not_run = _NOT_RUN.fullmatch(lines[-1]) if lines else None
     if not_run is None or not_run["program"] != program:
         return BuildError("the sandbox could not be set up", hint=why_not(), details=lines)
@@ -295,8 +260,6 @@ class LogFile:
     Bytes are stored raw and nothing with a time or a name in it is added: a build that writes the
     same twice leaves the same log.
     """
-
-    __slots__ = ("_fd", "_half", "written")
 
     def __init__(self, path: Path, limit: int) -> None:
         """Create or empty the file. `limit` is in bytes, at least 2.
@@ -351,8 +314,3 @@ def end_of(path: Path, size: int) -> list[bytes]:
             return stream.read().splitlines()
     except FileNotFoundError:
         return []
-
-
-def last_lines(path: Path, count: int) -> tuple[str, ...]:
-    """The last lines of a log, printable; at most 64 KiB are read. Empty where there is none."""
-    return tuple(printable_output(line) for line in end_of(path, 64 << 10)[-count:])

@@ -23,7 +23,7 @@ from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact
 from buildit.model.config import Trust, TrustRule
 from buildit.store import artifacts
-from buildit.store.artifacts import Found, Suits, origin_of, read_statement, statement_paths
+from buildit.store.artifacts import Found, origin_of, read_statement, statement_paths
 from buildit.store.attest import LOCAL, parse_statement, stated_key
 from buildit.store.cas import Store
 from buildit.trust import signers
@@ -73,12 +73,9 @@ class Policy:
         names = [builder_name(line.public) for line in self._allowed(repository)]
         return tuple(dict.fromkeys((*names, *([LOCAL] if unsigned else []))))
 
-    def accepting(self, suits: Suits = artifacts.anything, repository: str = "") -> Accept:
-        """What a binhost asks before it takes anything of a statement.
-
-        `suits` says whether the artifact fits what is at hand: it is asked first, since nothing
-        need be fetched of one that does not. `repository` may have signers of its own.
-        """
+    def accepting(self, repository: str = "") -> Accept:
+        """What a binhost asks before it takes anything of a statement; `repository` may have
+        signers of its own."""
 
         def accept(statement: bytes, signature: bytes | None, builder: str) -> None:
             artifact = parse_statement(statement, stated_key(statement)).artifact
@@ -90,12 +87,8 @@ class Policy:
                 if not any((v.builder, v.artifact) == (builder, artifact) for v in votes):
                     votes.append(vote)
                     self._held.setdefault(artifact.key, []).append((vote, signed, repository))
-            unfit, place = suits(artifact), f"key {artifact.key[:12]}"
-            if unfit is not None:
-                reason = f"the build of {artifact.name} is of no use here: {unfit}"
-                hint = "nothing is wrong; another build is looked for, or it is built here"
-                raise IntegrityError(reason, place=place, hint=hint)
             if reasons:
+                place = f"key {artifact.key[:12]}"
                 reason = f"not enough builders say the same of {artifact.name}"
                 hint = "another builder is looked for, else it is built here"
                 raise Undecided(reason, place=place, hint=hint, details=reasons)

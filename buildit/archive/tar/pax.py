@@ -27,9 +27,7 @@ _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _PIECES = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _CHARSETS = (b"ISO-IR 10646 2000 UTF-8", b"BINARY")
-_IGNORED = frozenset(
-    (b"atime", b"ctime", b"uname", b"gname", b"comment", b"charset", b"path", b"linkpath")
-)
+_IGNORED = frozenset(b"atime ctime uname gname comment charset path linkpath".split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from buildit.archive.admit import Budget, Gate, Remark, link_text, member_path, over, refused, shown
-from buildit.archive.streams import Readable, Window, read_up_to
+from buildit.archive.streams import Members, Readable, Window, read_up_to
 from buildit.archive.tar import pax
 from buildit.archive.tar.pax import Said, checked_size, number
 from buildit.archive.tar.write import BLOCK
@@ -60,7 +60,7 @@ def read_tar(
     remark: Remark | None = None,
     *,
     root: bool = False,
-) -> Iterator[tuple[Entry, Window | None]]:
+) -> Members:
     """The members of a plain tar, each with its bytes where it is a file.
 
     A member's bytes are readable until the next member is asked for. Entries have normal paths
@@ -267,50 +267,48 @@ def _found(header: bytes, said: Said, stream: Readable, name: str, remark: Remar
         prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
         raw = prefix + b"/" + raw if prefix else raw
     try:
-        return _member(header, said, raw, stream, remark)
+        return _entry(header, said, raw, stream, remark)
     except ValueError as error:
         text = raw.decode("utf-8", "surrogateescape")
         raise refused(name, text or None, str(error)) from error
 
 
-def _member(
-    header: bytes, said: Said, raw: bytes, stream: Readable, remark: Remark | None
-) -> _Found:
+def _entry(block: bytes, said: Said, raw: bytes, stream: Readable, remark: Remark | None) -> _Found:
     """With a listener a member is taken as GNU tar takes it; owners are nothing's matter then, as
     no source keeps them."""
-    flag = header[156:157]
+    flag = block[156:157]
     if remark is not None:
         raw = _relative(said.sparse.get(b"name", raw), "member names", remark)
         if flag in _LEFT_OUT:
             left_out = Entry(member_path(raw), Kind.FILE, 0, 0)
-            return _Found(left_out, checked_size(number(header[124:136])), None, _LEFT_OUT[flag])
-    kind = _kind(header, said, raw, remark)
+            return _Found(left_out, checked_size(number(block[124:136])), None, _LEFT_OUT[flag])
+    kind = _kind(block, said, raw, remark)
     path = member_path(raw)
     if not path and kind is not Kind.DIRECTORY:
         raise ValueError("it replaces the root of the tree")
     # POSIX and GNU: the size of a link or directory announces no bytes, but for GNU's list of names
     announces = kind is Kind.FILE or flag == b"D"
-    stored = _size(header, said) if announces or remark is None else 0
+    stored = _size(block, said) if announces or remark is None else 0
     if stored and not announces:
         raise ValueError(f"it is a {kind} and yet has {stored} bytes of content")
-    mtime, uid, gid = number(header[136:148]), 0, 0
+    mtime, uid, gid = number(block[136:148]), 0, 0
     if remark is None:
         mtime = pax.checked_time(mtime)
-        # where a PAX record gives an owner, libarchive leaves what it likes in the header
-        uid = pax.checked_id(number(header[108:116])) if said.uid is None else said.uid
-        gid = pax.checked_id(number(header[116:124])) if said.gid is None else said.gid
+        # where a PAX record gives an owner, libarchive leaves what it likes in the block
+        uid = pax.checked_id(number(block[108:116])) if said.uid is None else said.uid
+        gid = pax.checked_id(number(block[116:124])) if said.gid is None else said.gid
     zeros, taken = None, 0
     if kind is Kind.FILE:
-        zeros, taken = pax.sparse_map(header, said.sparse, stream, stored)
+        zeros, taken = pax.sparse_map(block, said.sparse, stream, stored)
     entry = Entry(
         path=path,
         kind=kind,
-        mode=number(header[100:108]) & 0o7777,
+        mode=number(block[100:108]) & 0o7777,
         mtime=mtime if said.mtime is None else said.mtime,
         uid=uid,
         gid=gid,
         size=(zeros.size if zeros else stored) if kind is Kind.FILE else 0,
-        target=_target(header, said, kind, remark),
+        target=_target(block, said, kind, remark),
         xattrs=said.xattrs,
     )
     return _Found(entry, stored - taken, zeros)

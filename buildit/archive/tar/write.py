@@ -264,11 +264,9 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %b=%b\n" % (length, key, value)
 
 
-def _block(
-    name: tuple[bytes, bytes], kind: bytes, numbers: tuple[int, ...], target: bytes
-) -> bytes:
-    """`name` is prefix and name, `numbers` are mode, uid, gid, size and mtime."""
-    before = name[1].ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+def _block(name: tuple[bytes, bytes], kind: bytes, meta: tuple[int, ...], target: bytes) -> bytes:
+    """`name` is prefix and name, `meta` are mode, uid, gid, size and mtime."""
+    before = name[1].ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % meta
     linked = kind + target.ljust(100, b"\0")
     after = b"%bustar\x0000%b%b%b" % (linked, bytes(64), _ZERO_DEVICES, name[0].ljust(167, b"\0"))
     checksum = sum(before) + sum(after) + 8 * 0x20

@@ -10,30 +10,17 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from buildit.archive.admit import parents
 from buildit.archive.streams import Content
 from buildit.errors import BuildError
-from buildit.make.capture.checks import (
-    Finding,
-    Subject,
-    contained,
-    findings,
-    refuse_errors,
-    yaml_path,
-)
+from buildit.make.capture.checks import Finding, Subject, contained, findings, refuse, yaml_path
 from buildit.make.capture.elf import MalformedElf, read_elf
-from buildit.make.capture.needs import Look, Needs, Sight, looks, needs_of, providers
-from buildit.make.capture.normalise import (
-    UNLESS_SAID,
-    Change,
-    InstalledTree,
-    normalised,
-    open_content,
-)
+from buildit.make.capture.needs import Look, Needs, Open, Sight, looks, needs_of, providers
+from buildit.make.capture.normalise import LIMITS, Change, InstalledTree, normalised, open_content
 from buildit.make.layer import put_layer
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
@@ -54,13 +41,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What the package `label` installed in `tree`: entries by output, what each needs, and what is
-    not as it was installed.
+    """What the package `label` installed: entries by output, what each needs, and what is not as it
+    was installed.
 
-    `declared` are the paths whose mode the recipe gives, `looked` what the content of files says.
+    `open` gives the content of a file, `declared` are the paths whose mode the recipe gives,
+    `looked` what the content of files says.
     """
 
-    tree: InstalledTree
+    open: Open
     platform: Platform
     label: str
     outputs: Mapping[str, tuple[Entry, ...]]
@@ -68,9 +56,6 @@ class Installed:
     changes: tuple[Change, ...]
     declared: frozenset[str]
     looked: Mapping[str, Look]
-
-    def open(self, entry: Entry) -> BinaryIO:
-        return open_content(self.tree, entry.path)
 
     def refuse_empty(self, output_rules: Sequence[OutputInput]) -> None:
         """Refuse a package of nothing, unless `outputs: {runtime: {optional: yes}}` says it is
@@ -106,17 +91,17 @@ class Installed:
             looked = {path: self.looked[path] for path in files if path in self.looked}
             facts = name, entries, self.open, looked, self.platform, _BUILD_PATHS, self.declared
             found += findings(Subject(*facts), waivers)
-        refuse_errors(self.label, found)
+        refuse(self.label, found)
         return tuple(found)
 
     def providers(self, beyond: Callable[[], Sight]) -> dict[str, dict[str, str]]:
         """Providers by output; `beyond` is what the build saw besides what it installed: listing
         that is for what needs something."""
-        found: dict[str, dict[str, str]] = {name: {} for name in self.needs}
-        for name, needs in self.needs.items():
-            if needs.wanted:
-                found[name] = providers(needs, name, self.outputs, beyond(), self.platform)
-        return found
+        outputs, platform = self.outputs, self.platform
+        return {
+            name: providers(needs, name, outputs, beyond(), platform) if needs.wanted else {}
+            for name, needs in self.needs.items()
+        }
 
     def pack(self, found: Mapping[str, Mapping[str, str]], batch: Batch) -> dict[str, Output]:
         """Write each output as one layer, and its contents; `found` are the providers."""
@@ -137,7 +122,7 @@ def capture(
     epoch: int,
     platform: Platform,
     label: str,
-    limits: Limits = UNLESS_SAID,
+    limits: Limits = LIMITS,
 ) -> Installed:
     """Look at what was installed, without packing anything; `label` is the package.
 
@@ -157,7 +142,9 @@ def capture(
     looked = looks((entry for entries in outputs.values() for entry in entries), content)
     needs = {name: needs_of(entries, looked, platform) for name, entries in outputs.items()}
     changes = sorted((*found.changes, *moves(found.entries, outputs, output_rules)))
-    return Installed(tree, platform, label, outputs, needs, tuple(changes), found.declared, looked)
+    return Installed(
+        content, platform, label, outputs, needs, tuple(changes), found.declared, looked
+    )
 
 
 @contextmanager
@@ -253,11 +240,10 @@ def needed_at_run_time(
 
 
 def _linkable(stream: BinaryIO) -> bool:
-    try:
+    with suppress(MalformedElf):
         elf = read_elf(stream)
-    except MalformedElf:
-        return False
-    return elf is not None and elf.type == _RELOCATABLE and elf.machine.number != _BPF
+        return elf is not None and elf.type == _RELOCATABLE and elf.machine.number != _BPF
+    return False
 
 
 def split_outputs(
@@ -313,7 +299,7 @@ def moves(
     entries: Iterable[Entry],
     outputs: Mapping[str, Sequence[Entry]],
     recipe_rules: Sequence[OutputInput] = (),
-) -> tuple[Change, ...]:
+) -> Iterator[Change]:
     """What splitting did that the author of a recipe may not have meant.
 
     Not the usual headers, libraries and documents: what lies deeper, as data or plugins of some
@@ -321,21 +307,18 @@ def moves(
     """
     own = _compiled(recipe_rules)
     linked = {entry.path for entry in entries if entry.kind is Kind.HARDLINK}
-    found = []
     for name, parts in outputs.items():
         for entry in parts:
             directory = entry.path.rpartition("/")[0]
             if entry.kind is Kind.FILE and entry.path in linked:
-                what = "hard link made a file: another output has the rest"
-                found.append(Change(what, entry.path))
+                yield Change("hard link made a file: another output has the rest", entry.path)
             if name != DEV or not _PRIVATE.fullmatch(entry.path) or _first(own, entry.path):
                 continue
             meant = _LINK_DIRECTORY.fullmatch(directory) or entry.path.startswith("usr/include/")
             config = entry.kind is Kind.FILE and directory == "usr/bin"
             if not meant and not config and entry.kind is not Kind.DIRECTORY:
                 keep = "outputs: {runtime: [%s]}"
-                found.append(Change("put in `dev`, which images lack", entry.path, keep, loud=True))
-    return tuple(found)
+                yield Change("put in `dev`, which images lack", entry.path, keep, loud=True)
 
 
 def claims(recipe_rules: Sequence[OutputInput]) -> Callable[[str], bool]:

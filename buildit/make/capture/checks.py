@@ -10,7 +10,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import BinaryIO
 
@@ -45,11 +44,6 @@ _OTHER_MODE = "install it with another mode"
 _SEARCHABLE = re.compile(r"/usr/lib(?:/|$)|/usr/lib64(?:/|$)|/opt/")
 
 
-class Severity(StrEnum):
-    ERROR = "error"
-    WARNING = "warning"
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`id` never changes its meaning; `path` is in the tree; `hint` is the next step.
@@ -58,7 +52,6 @@ class Finding:
     """
 
     id: str
-    severity: Severity
     path: str
     message: str
     hint: str
@@ -105,12 +98,11 @@ def findings(checked: Subject, waivers: Sequence[Waiver] = ()) -> tuple[Finding,
     """
     left: list[Finding] = []
     for rule, check in CHECKS.items():
-        severity = Severity.WARNING if rule in _WARNINGS else Severity.ERROR
         covers = _accepted(rule, waivers)
         for entry in checked.entries:
             declared = f"{{path: {yaml_path(entry.path)}, mode: {entry.mode:05o}}}"
             left += (
-                Finding(rule, severity, entry.path, *found, declared if check in _MODES else "")
+                Finding(rule, entry.path, *found, declared if check in _MODES else "")
                 for found in check(checked, entry)
                 if not covers(entry.path)
             )
@@ -123,13 +115,13 @@ def _accepted(rule: str, waivers: Sequence[Waiver]) -> Callable[[str], bool]:
     return lambda path: any(matches(path) for matches in globs)
 
 
-def refuse_errors(package: str, found: Sequence[Finding]) -> None:
-    """Stop at findings that are errors.
+def refuse(package: str, found: Sequence[Finding]) -> None:
+    """Stop at findings that are errors: all but those of `WARNINGS`.
 
     Raises:
         BuildError: with every error as a detail, and the first one's next step as hint.
     """
-    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    errors = [finding for finding in found if finding.id not in WARNINGS]
     if errors:
         first = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -352,5 +344,5 @@ CHECKS: Mapping[str, Callable[[Subject, Entry], Breaches]] = {
     "name": _name,
     "archive-times": archive_times,
 }
-_WARNINGS = ("build-path", "archive-times")
+WARNINGS = ("build-path", "archive-times")
 _MODES = (set_id, sticky, world_writable)

@@ -54,16 +54,13 @@ class Machine:
         return f"{self.bits}-bit {name}"
 
 
-_MACHINES = {
-    "amd64": Machine(64, little=True, number=62),
-    "arm64": Machine(64, little=True, number=183),
-}
+_NUMBERS = {"amd64": 62, "arm64": 183}
 _MACHINE_NAMES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF"}
 
 
 def machine_of(platform: Platform) -> Machine:
     """What programs for a platform are built for."""
-    return _MACHINES[platform.arch]
+    return Machine(64, little=True, number=_NUMBERS[platform.arch])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,15 @@ class Elf:
     inherited: bool = False
     interp: str = ""
     dlopen: tuple[tuple[str, ...], ...] = ()
+
+    def directories(self, path: str) -> tuple[str, ...]:
+        """The directories of DT_RUNPATH or DT_RPATH in a tree, `$ORIGIN` replaced, no leading
+        slash, for this file at a path of it.
+
+        Those that the loader would not take (relative, of an unknown token) are left out.
+        """
+        expanded = (expanded_path(path, directory) for directory in self.runpath)
+        return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
 
 
 class _Segment(NamedTuple):
@@ -307,7 +313,7 @@ def _loaded(
         path, above = waiting.popleft()
         seen.add(path)
         elf = elves[path]
-        own = private_directories(path, elf)
+        own = elf.directories(path)
         beyond = tuple(dict.fromkeys((*_rpath(path, elf), *above)))
         directories = own if elf.runpath and not elf.inherited else beyond
         for name in elf.needed:
@@ -326,16 +332,7 @@ def _loaded(
 
 
 def _rpath(path: str, elf: Elf) -> tuple[str, ...]:
-    return private_directories(path, elf) if elf.inherited else ()
-
-
-def private_directories(path: str, elf: Elf) -> tuple[str, ...]:
-    """The directories of DT_RUNPATH or DT_RPATH in a tree, `$ORIGIN` replaced, no leading slash.
-
-    Those that the loader would not take (relative, of an unknown token) are left out.
-    """
-    expanded = (expanded_path(path, directory) for directory in elf.runpath)
-    return tuple(dict.fromkeys(directory.lstrip("/") for directory in expanded if directory))
+    return elf.directories(path) if elf.inherited else ()
 
 
 def expanded_path(path: str, text: str) -> str:

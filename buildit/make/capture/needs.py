@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import BinaryIO
 
 from buildit.archive.contents import TOPS, way
@@ -29,7 +30,6 @@ from buildit.make.capture.elf import (
     MalformedElf,
     expanded_path,
     machine_of,
-    private_directories,
     read_elf,
     unmet,
 )
@@ -95,19 +95,8 @@ def is_kernels(path: str) -> bool:
 class Listing:
     """The paths of one or more outputs, looked up as a running system would: through symlinks."""
 
-    __slots__ = ("_entries",)
-
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._entries = {entry.path: entry for entry in entries}
-
-    def at(self, path: str) -> Entry | None:
-        """The entry of this very name, without a leading slash."""
-        return self._entries.get(path)
-
-    def find(self, path: str) -> Entry | None:
-        """The file or directory that a path means, None where it leads out of the listing."""
-        resolved = self.resolved(path)
-        return None if resolved is None else self._entries.get(resolved)
 
     def resolved(self, path: str) -> str | None:
         """The path behind all symlinks that the listing holds; `/bin` and the like are in /usr.
@@ -189,7 +178,7 @@ class _Scan:
 
     def _elf(self, path: str, elf: Elf) -> None:
         self.elves[path] = elf
-        directories = private_directories(path, elf)
+        directories = elf.directories(path)
         for name in elf.needed:
             if "/" in name:
                 self.want(f"path:{expanded_path(path, name) or name}", path)
@@ -390,29 +379,22 @@ def _started(argument: str) -> tuple[str, str]:
 
 def _words(text: str) -> tuple[str, ...]:
     """As `env -S` splits it: blanks, quotes and backslashes as in a shell, `#` begins a comment."""
-    words = []
-    for found in _WORD.findall(text):
-        if found.startswith("#"):
-            break
-        words.append(_UNQUOTED.sub(lambda match: match[1] or "", found))
-    return tuple(words)
+    words = takewhile(lambda word: not word.startswith("#"), _WORD.findall(text))
+    return tuple(_UNQUOTED.sub(lambda match: match[1] or "", word) for word in words)
 
 
 def _first_program(words: Sequence[str]) -> tuple[str, str]:
     """The first word that is no option of env, no value of one and no assignment."""
-    at = 0
-    options = True
-    while at < len(words):
-        word = words[at]
+    options, left = True, iter(words)
+    for word in left:
         if options and word == "--":
             options = False
         elif options and word.startswith("-"):
             # `-u NAME`, `--unset NAME`, and clusters such as `-iu NAME`
-            taking = word in _WITH_VALUE or re.fullmatch(r"-[iv0]*[uCa]", word)
-            at += 1 if taking else 0
+            if word in _WITH_VALUE or re.fullmatch(r"-[iv0]*[uCa]", word):
+                next(left, None)
         elif "=" in word:
             options = False
         else:
             return word, ""
-        at += 1
     return "", "env is given no program to start"

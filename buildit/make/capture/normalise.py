@@ -33,13 +33,11 @@ _DEEPEST = 256  # directories in each other; unpackers and file systems get on w
 _LONGEST = 3500  # bytes of a path: of the kernel's 4096, engines need some for an image's place
 
 _INDEX = "index of all info pages left out: every package would own it"
+_TIMES = "Perl's log of installations left out: it has times"
 _DROPPED = (
     (path_matcher("usr/lib*/**/*.la"), "libtool archive left out"),
     (path_matcher("usr/share/info/dir"), _INDEX),
-    (
-        path_matcher("usr/lib*/**/perllocal.pod"),
-        "Perl's log of installations left out: it has times",
-    ),
+    (path_matcher("usr/lib*/**/perllocal.pod"), _TIMES),
     (path_matcher("usr/lib*/**/.packlist"), "Perl's list of installed files left out"),
 )
 _LIBTOOL = re.compile(r"usr/lib(?:64|/[^/]+-linux-[^/]+)?/[^/]+\.la")
@@ -176,7 +174,7 @@ class Change:
     loud: bool = False
 
 
-UNLESS_SAID = Limits()
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,7 @@ def normalised(
     *,
     place: str = "",
     claimed: Callable[[str], bool] = lambda _: False,
-    limits: Limits = UNLESS_SAID,
+    limits: Limits = LIMITS,
 ) -> Normalised:
     """The entries of what a build installed, their times all `epoch` (seconds).
 

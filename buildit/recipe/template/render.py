@@ -144,9 +144,7 @@ class _UnfitError(ValueError):
 
 def _loads(text: str) -> Json:
     try:
-        value: Json = json.loads(
-            text, parse_constant=_refuse, parse_float=_number, parse_int=_whole
-        )
+        value: Json = json.loads(text, parse_constant=_deny, parse_float=_number, parse_int=_whole)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise _UnfitError(f"this is not JSON: {error.msg}", error.pos) from error
@@ -158,7 +156,7 @@ def _loads(text: str) -> Json:
     return value
 
 
-def _refuse(name: str) -> NoReturn:
+def _deny(name: str) -> NoReturn:
     raise _UnfitError(f"this is not JSON: {name} is no number there")
 
 

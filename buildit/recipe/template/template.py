@@ -197,21 +197,12 @@ def _many(value: Value, if_none: str = "") -> Sequence[Value]:
     return value
 
 
+_NAMED = (_first, _int, _items, _join, _last, _length, _lower, _replace, _tojson, _trim, _upper)
 FILTERS: Mapping[str, Callable[..., Value]] = {
     "count": _length,
-    "first": _first,
-    "int": _int,
-    "items": _items,
-    "join": _join,
-    "last": _last,
-    "length": _length,
-    "lower": _lower,
-    "replace": _replace,
-    "tojson": _tojson,
-    "trim": _trim,
-    "upper": _upper,
+    **{one.__name__.removeprefix("_"): one for one in _NAMED},
 }
-"""What stands behind `|`, but for `DEFAULT`."""
+"""What stands behind `|`, but for `DEFAULT`; each has the name of its function."""
 
 DEFAULT_NAMES = ("default", "d")
 """Two names of the one filter that takes a name which is not defined."""
@@ -324,10 +315,8 @@ class _Run:
             case nodes.Test():
                 return self._tested(node, names, depth + 1)
             case nodes.CondExpr():
-                branch = node.expr1 if self.value(node.test, names, depth + 1) else node.expr2
-                return (
-                    Undefined(node) if branch is None else self.any_value(branch, names, depth + 1)
-                )
+                part = node.expr1 if self.value(node.test, names, depth + 1) else node.expr2
+                return Undefined(node) if part is None else self.any_value(part, names, depth + 1)
             case _:
                 return self._combined(node, names, depth + 1)
 

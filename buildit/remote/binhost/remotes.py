@@ -80,7 +80,7 @@ class Remotes:
             self.report(Notice(said, warning=True))
         from buildit.remote.binhost.binhost import Binhost
 
-        accept = self.policy.accepting(repository=one.name)
+        accept = self.policy.accepting(one.name)
         remote = self._readable(one, one.download)
         return Binhost(one.name, remote, accept, builders, one.unsigned, self._once)
 

@@ -11,7 +11,7 @@ import pytest
 
 from buildit.cli.screen import BUG, DETAIL_LINES, bug, error_lines, error_plain, fail, known_error
 from buildit.errors import BuildError, BuilditError, Interrupted, RecipeError, StoreError
-from buildit.make.patching import Refused
+from buildit.files import NotRegularError
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +67,7 @@ def test_json_has_all_of_it() -> None:
 
 
 def test_the_kind_is_one_of_the_documented_ones() -> None:
-    assert error_plain(Refused("no"))["kind"] == "BuildError"
+    assert error_plain(NotRegularError(Path("no"), 0))["kind"] == "IntegrityError"
 
 
 def test_interrupts_and_full_disks_are_no_bugs() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.errors import BuildError
-from buildit.sandbox.jail import Bind, Jail, bwrap_argv, overlays
+from buildit.sandbox.jail import Bind, Jail, Places, bwrap_argv, chain, overlays
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -77,8 +78,10 @@ def test_the_command_is_never_read_as_options(command: Sequence[str]) -> None:
     assert argv[-len(command) - 1 :] == ["--", *command]
 
 
-def test_mount_points_cover_the_binds_and_the_working_directory() -> None:
-    assert JAIL.mount_points() == {"dev", "proc", "tmp", "build", "build/src", "files"}
+def test_mount_points_cover_the_binds_and_the_working_directory(tmp_path: Path) -> None:
+    words = chain(JAIL, ["x"], Places(tmp_path, ".", "."), ["1"], terminal=False)
+    points = sorted({"dev", "proc", "tmp", "build", "build/src", "files"})
+    assert " ".join(f"skeleton/{point}" for point in points) in words
 
 
 OPTIONS = "ro,xino=on,lowerdir="

@@ -14,12 +14,9 @@ from buildit.sandbox.limits import (
     HardLimits,
     Hierarchy,
     TreeWatch,
-    address_limit,
     disk_use,
     hierarchies,
     open_group_in,
-    process_limit,
-    rlimit_words,
     tree_use,
 )
 from buildit.sandbox.probe import forbidden
@@ -118,20 +115,20 @@ def test_the_kernels_counters_name_the_limit(tmp_path: Path, version: int) -> No
 
 def test_rlimits_are_the_same_on_every_host_that_allows_them() -> None:
     limits = Limits(disk_bytes=1000)
-    words = rlimit_words(limits, HardLimits())
-    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    words = HardLimits().ulimits(limits)
+    pairs = dict(zip(words[1::2], words[2::2], strict=True))
     expected = {"c": "0", "l": "64", "Sn": "1024", "Hn": "4096", "f": "2"}
     expected |= dict.fromkeys("tdmv", "unlimited")
     assert pairs == expected | {"Ss": "8192", "Hs": "65536"}
-    assert rlimit_words(limits, HardLimits(20000, 1 << 30)) == words
+    assert HardLimits(20000, 1 << 30).ulimits(limits) == words
 
 
 def test_rlimits_are_never_above_what_may_be_handed_down() -> None:
-    words = rlimit_words(Limits(), HardLimits(files=512, stack=4 << 20))
-    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    words = HardLimits(files=512, stack=4 << 20).ulimits(Limits())
+    pairs = dict(zip(words[1::2], words[2::2], strict=True))
     assert (pairs["Sn"], pairs["Hn"]) == ("512", "512")
     assert (pairs["Ss"], pairs["Hs"]) == ("4096", "4096")
-    assert process_limit(Limits(processes=10), HardLimits()) > 10
+    assert int(HardLimits().ulimits(Limits(processes=10))[0]) > 10
 
 
 def test_a_callers_hard_limit_below_ours_is_taken() -> None:
@@ -144,14 +141,14 @@ def test_a_callers_hard_limit_below_ours_is_taken() -> None:
         cpu_seconds=77,
         processes=100,
     )
-    words = rlimit_words(Limits(), hard)
-    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    words = hard.ulimits(Limits())
+    pairs = dict(zip(words[1::2], words[2::2], strict=True))
     expected = {"f": "10000", "v": str(3 << 20), "d": str(2 << 20), "m": str(1 << 20)}
     assert expected | {"l": "16", "t": "77"} == {name: pairs[name] for name in "fvdmlt"}
-    assert process_limit(Limits(), hard) == 100
-    assert address_limit(Limits(), hard) == hard.address_bytes
-    assert address_limit(Limits(memory_bytes=1 << 20), hard) == 1 << 20
-    assert address_limit(Limits(memory_bytes=1 << 20), HardLimits()) == 1 << 20
+    assert words[0] == "100"
+    assert hard.address_limit(Limits()) == hard.address_bytes
+    assert hard.address_limit(Limits(memory_bytes=1 << 20)) == 1 << 20
+    assert HardLimits().address_limit(Limits(memory_bytes=1 << 20)) == 1 << 20
 
 
 def test_disk_use_counts_files_but_follows_nothing(tmp_path: Path) -> None:
@@ -191,10 +188,10 @@ def test_the_disk_watch_reports_once_over_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_process_and_its_children_are_counted() -> None:
-    use = tree_use(os.getpid())
-    assert use.threads >= 1
-    assert use.memory > 1 << 20
-    assert tree_use(4194399).threads == 0
+    _, threads, memory, _ = tree_use(os.getpid())
+    assert threads >= 1
+    assert memory > 1 << 20
+    assert tree_use(4194399)[1] == 0
     assert TreeWatch(os.getpid(), Limits())() is None
     assert TreeWatch(os.getpid(), Limits(memory_bytes=1))() == "memory"
     assert TreeWatch(os.getpid(), Limits(processes=1))() == "processes"

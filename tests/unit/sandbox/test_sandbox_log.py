@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from buildit.sandbox.run import LogFile, last_lines, printable_output
+from buildit.sandbox.run import LogFile, end_of, printable_output
 from tests.scale import examples
 
 pytestmark = pytest.mark.unit
@@ -65,6 +65,6 @@ def test_printable_by_example() -> None:
 
 def test_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert last_lines(log, 3) == ()
+    assert end_of(log, 3) == []
     log.write_bytes(b"x" * 200_000 + b"\none\n\x1btwo\n")
-    assert last_lines(log, 2) == ("one", "\\x1btwo")
+    assert end_of(log, 64 << 10)[-2:] == [b"one", b"\x1btwo"]
