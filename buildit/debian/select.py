@@ -174,22 +174,27 @@ class _Selection:
         self._check_conflicts()
 
     def _check_conflicts(self) -> None:
-        for name in sorted(self.chosen):
-            package = self.chosen[name]
+        called: dict[str, list[Candidate]] = {}
+        for name, package in sorted(self.chosen.items()):
+            provided = _relations(package, package.provides)
+            for also in {name, *(group[0].name for group in provided)}:
+                called.setdefault(also, []).append(package)
+        for name, package in sorted(self.chosen.items()):
             for group in _relations(package, package.conflicts, package.breaks):
-                for other in self._hit(group[0], package):
+                for other in called.get(group[0].name, ()):
+                    if not self._hits(group[0], package, other):
+                        continue
                     what = f"{name} {package.version} conflicts with {other.name} {other.version}"
                     hint = "leave one of them out, or pin another version with name=version"
                     raise self._unfit(what, hint, name, other.name)
 
-    def _hit(self, relation: Relation, package: Candidate) -> Iterator[Candidate]:
-        if not self._is_own(relation):
-            return
-        for other in self.chosen.values():
-            real = other.name == relation.name and relation.admits(other.version)
-            # Policy 7.6.1: nobody conflicts with what it provides itself
-            if other.name != package.name and (real or _provides(other, relation)):
-                yield other
+    def _hits(self, relation: Relation, package: Candidate, other: Candidate) -> bool:
+        """Whether a package conflicts with another by a relation of that one's name, or of one that
+        it provides; nobody conflicts with what it provides itself (Policy 7.6.1)."""
+        if not self._is_own(relation) or other.name == package.name:
+            return False
+        real = other.name == relation.name and relation.admits(other.version)
+        return real or _provides(other, relation)
 
     def _is_own(self, relation: Relation) -> bool:
         """Whether it is about packages of the index's architecture; there are no others."""
