@@ -72,6 +72,7 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
                 **_about(one.node, one.state),
                 "origin": one.node.about.origin,
                 "why": one.why,
+                "directories": list(one.node.directories),
                 "dependencies": to_plain(one.node.inputs.dependencies),
                 "run": [need.key for need in one.node.run_needs()],
                 "record": json.loads(one.node.record),

@@ -279,6 +279,8 @@ _PATTERNS: Mapping[str, str] = {
         (r"/.*", "absolute path"),
         (r"(?:sha256:)?[0-9a-f]{64}", "SHA-256"),
         (r"(?:https?|mirror)://.+", "URL"),
+        (r"(?:https|ssh|file)://.+", "URL"),
+        (leaf.COMMIT, "commit"),
         (r"https?://.+", "URL"),
     )
 }

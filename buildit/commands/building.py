@@ -292,6 +292,10 @@ class _Work:
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
         names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]
+        if chroots := [node.inputs.chroot for node in plan.tasks if node.inputs.chroot]:
+            from buildit.make.debian_root import root_names
+
+            names += [root_names(chroot)[-1] for chroot in chroots]  # the base: all share it
         add_root(self.run.store, self.prepared.lock_path.parent.resolve() / "buildit.lock", names)
 
     def keep_outputs(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from buildit.archive.admit import Budget
 from buildit.archive.unpack import Inspected, inspect_source
 from buildit.commands.run import Downloads
+from buildit.commands.sources import bring_commit
 from buildit.digest import Digest, digest_bytes, digest_file
 from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice
@@ -63,6 +64,7 @@ class InputFetcher:
             text = f"Fetching {len(fetched)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
             self.downloads.report(Notice(text))
         self._fetch(missing, nodes)
+        self._fetch_commits(one for node in nodes for one in node.inputs.sources)
         for node in nodes:
             for source in node.inputs.sources:
                 self._check_signature(source, node.label)
@@ -81,6 +83,7 @@ class InputFetcher:
         """
         sources = [one for node in nodes for one in node.inputs.sources if one.digest in lost]
         self._fetch(self._missing(sources, [deb for deb in debs if deb.digest in lost]), nodes)
+        self._fetch_commits(sources)
         for node in nodes:
             for patch in node.inputs.patches:
                 if patch.digest in lost:
@@ -92,7 +95,8 @@ class InputFetcher:
         def lacks(digest: Digest) -> bool:
             return bool(digest) and not self.store.has(digest)
 
-        wants = {one.digest: self._source(one) for one in sources if lacks(one.digest)}
+        archives = (one for one in sources if not (one.git or one.path) and lacks(one.digest))
+        wants = {one.digest: self._source(one) for one in archives}
         wants |= {deb.digest: self._deb(deb) for deb in debs if lacks(deb.digest)}
         return list(wants.values())
 
@@ -127,7 +131,8 @@ class InputFetcher:
         return tuple(str(place) for place in places if place.is_file())
 
     def _source(self, source: SourceRef) -> Fetch:
-        urls = (*self._earlier((source.name, source.digest), source.digest), *source.urls)
+        urls = self._earlier((source.name, source.digest), source.digest)
+        urls += () if source.git else source.urls
         return Fetch(source.name, urls, source.digest, None)
 
     def _deb(self, deb: DebRef) -> Fetch:
@@ -136,14 +141,25 @@ class InputFetcher:
         urls = (*self._earlier((name,), deb.digest), *likely, f"mirror://debian/{deb.path}")
         return Fetch(name, urls, deb.digest, deb.size)
 
+    def _fetch_commits(self, sources: Iterable[SourceRef]) -> None:
+        """The tars of git sources: from where all sources may be, else made by git."""
+        for source in sources:
+            if source.git is None or self.store.has(source.digest):
+                continue
+            if not self._found_near(source.name, self._source(source).urls, source.digest):
+                bring_commit(self.downloads, source)
+
+    def _found_near(self, name: str, places: tuple[str, ...], digest: Digest) -> bool:
+        """Whether one of the first places has it: one that does not is no error."""
+        with suppress(FetchError, IntegrityError):
+            return bool(places and self.downloads.fetcher().fetch(Fetch(name, places, digest)))
+        return False
+
     def _patch(self, patch: PatchRef) -> None:
         if self.store.has(patch.digest):
             return
-        places = self._earlier((), patch.digest)
-        if places:
-            with suppress(FetchError, IntegrityError):
-                self.downloads.fetcher().fetch(Fetch(patch.url, places, patch.digest))
-                return
+        if self._found_near(patch.url, self._earlier((), patch.digest), patch.digest):
+            return
         fetched = self.downloads.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
         canonical = canonical_bytes(parsed)

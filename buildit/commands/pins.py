@@ -18,15 +18,17 @@ from pathlib import Path
 from buildit.archive.beneath import Root
 from buildit.commands.choose import Choice
 from buildit.commands.run import Downloads
+from buildit.commands.sources import pin_commit, pin_directory
 from buildit.debian.fixups import toolchain_identity
 from buildit.digest import CHUNK, Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError, RecipeError
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import DebRef, SourceRef, Toolchain
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch
 from buildit.plan.identity import FileInput
 from buildit.plan.tasks import LocalInputs, Pinned
+from buildit.recipe.package import GitSpec, PathSpec
 from buildit.recipe.yaml.node import shown_place
 from buildit.store.cas import Store
 
@@ -187,14 +189,26 @@ def local_inputs(
     """
     store = downloads.store
     patches, looked = local_patches(choice, evaluated.package.name, evaluated.patches, downloads)
-    keys = []
-    for source in evaluated.sources:
-        directory = Path(source.declared_in).parent
-        named = source.spec.signature.keys_ if source.spec.signature else ()
+    keys: list[tuple[Digest, ...]] = []
+    pinned: dict[int, SourceRef] = {}
+    for number, source in enumerate(evaluated.sources):
+        spec, directory = source.spec, Path(source.declared_in).parent
+        if isinstance(spec, GitSpec):
+            pinned[number] = pin_commit(
+                choice, downloads, evaluated.package.name, source.place, spec
+            )
+            keys.append(())
+            continue
+        if isinstance(spec, PathSpec):
+            pinned[number], walked = pin_directory(choice, downloads.store, source, spec)
+            looked += walked
+            keys.append(())
+            continue
+        named = spec.signature.keys_ if spec.signature else ()
         looked += [directory / key for key in named]
         keys.append(tuple(store.put_bytes(_read(directory, key, source.place)) for key in named))
     files, walked = _files(evaluated.package.directories, store)
-    return LocalInputs(patches, files, tuple(keys)), (*looked, *walked)
+    return LocalInputs(patches, files, tuple(keys), pinned), (*looked, *walked)
 
 
 def local_patches(

@@ -17,6 +17,7 @@ from buildit.commands.debian_source import pin_source
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
+from buildit.commands.sources import locked_commits
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
@@ -35,7 +36,7 @@ from buildit.model.plan import (
     Toolchain,
 )
 from buildit.plan.evaluate import written_at
-from buildit.plan.lock import LockedPackage, LockedPatch, LockedSource, Section
+from buildit.plan.lock import LockedCommit, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import AppSpec, Container, DirectorySpec, LoadedStep, SyncSpec
@@ -164,7 +165,7 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
             a package, nor the container, nor a synced file (`synced`) declares.
     """
     ids = synced.over(_declared(plan.tasks, plan.users, plan.groups))
-    remarks = list(plan.remarks)
+    remarks = [f"not for release: {told}" for told in plan.unreleased()] + [*plan.remarks]
     for step in plan.images:
         wanted = image(plan, step)
         form = format_of(wanted)
@@ -187,12 +188,15 @@ def _section(
     """What the lock will say of this platform."""
     old, nodes = choice.section, {node.name: node for node in made.values()}
     packages, sources, patches = [], [], []
+    commits: list[LockedCommit] = []
     for name, one in sorted(choice.selection.chosen.items()):
         recipe = one.package.recipe.model_dump(mode="json", exclude_defaults=True)
         digest = digest_bytes(canonical(recipe))
         node, version = nodes[name], one.package.version
         packages.append(LockedPackage(name, version, digest, node.key, one.flag_texts()))
-        sources += [LockedSource(name, each.digest, each.name) for each in node.inputs.sources]
+        archives = (each for each in node.inputs.sources if not each.path)
+        sources += [LockedSource(name, each.digest, each.name) for each in archives]
+        commits += locked_commits(name, node.inputs.sources)
         digests = zip(one.patches, inputs[name].patches, strict=True)
         patches += [LockedPatch(name, *pair, patch.written) for patch, pair in digests]
     for wanted in choice.roots.sources.values():
@@ -211,6 +215,7 @@ def _section(
         indices=dates_of(choice, answers),
         packages=tuple(packages),
         sources=tuple(sources),
+        commits=tuple(commits),
         patches=tuple(patches),
         outputs={name: digest for name, digest in old.outputs.items() if name[0] in kept},
         synced=old.synced,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.commands.run import RELEASE
 from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
@@ -117,6 +118,9 @@ def check_publishing(
         FetchError: a place cannot be reached, or refuses.
         StoreError: a directory cannot be written.
     """
+    if told := plan.unreleased():
+        message = "a directory of this machine is for work: what is built from it is not published"
+        raise UsageError(message, place=plan.directory, hint=RELEASE, details=told)
     for one in targets(remotes):
         check_secrets(plan, one)
         found = [examine(remotes.store, key) for key in keys or ()]

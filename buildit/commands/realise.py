@@ -342,7 +342,7 @@ class _Ways:
         if isinstance(found, Found):
             report(events.Reused(task.key, task.label, LOCAL_STORE))
             return found.artifact
-        for host in self.remotes.binhosts():
+        for host in () if task.directories else self.remotes.binhosts():
             try:
                 artifact = host.pull(task.key, store, suits)
             except (Interrupted, StoreError, CorruptBlob):
@@ -365,7 +365,7 @@ class _Ways:
     def cut_off(self, task: Task, at_hand: AtHand) -> Artifact | None:
         """An artifact whose dependencies had other keys and the same bytes, said of this task's
         key (DESIGN 3, early cut-off); None where no place knows one, or not all are at hand."""
-        if not task.inputs.dependencies:
+        if not task.inputs.dependencies or task.directories:
             return None
         from buildit.remote.binhost.nearby import Repetitions, cut_off
 
@@ -492,7 +492,7 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
         found = lookup(store, node.key, partial(_unfit, at_hand), remotes.policy.doubts)
         if found is not None:
             return found
-        for host in remotes.binhosts():
+        for host in () if node.directories else remotes.binhosts():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
                     if agrees(claim.artifact, at_hand):

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 LOCK_FILE = "buildit.lock"
 
+RELEASE = "name a release (`url:`) or a commit (`git:`) as its source in the place of `path:`"
+"""What helps where something is only for work."""
+
 _LARGEST = 64 << 20
 """Bytes of a lock: a line of about 120 for each synced file."""
 
@@ -415,10 +418,16 @@ def lock(prepared: Prepared, report: Reporter) -> None:
     It says what the files say: flags of the command line hold for one run and are never written.
 
     Raises:
-        UnsatisfiableError: `--locked`, and something would move; the details say what.
+        UnsatisfiableError: `--locked`, and something would move; the details say what. Or a package
+            is built from a directory of this machine.
         StoreError: the lock cannot be written.
     """
     options, pins = prepared.options, prepared.pins
+    if options.locked and (told := prepared.plan.unreleased()):
+        message = (
+            "what is locked can be built again anywhere, and directories of this machine cannot"
+        )
+        raise UnsatisfiableError(message, place=prepared.plan.directory, hint=RELEASE, details=told)
     lines = pins.moved()
     if lines and options.locked:
         place = str(prepared.lock_path)

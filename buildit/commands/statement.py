@@ -41,7 +41,7 @@ def packages_about(tasks: Iterable[Task]) -> list[dict[str, object]]:
 
 def _fetched(task: Task) -> list[tuple[SourceRef | DebRef, list[str]]]:
     """What a task is made from, with the places of each."""
-    sources = [(one, list(one.urls)) for one in task.inputs.sources]
+    sources = [(one, list(one.places)) for one in task.inputs.sources]
     return [*sources, *((deb, [deb.path]) for deb in task.inputs.debs[:1])]
 
 

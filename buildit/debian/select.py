@@ -3,14 +3,13 @@ package is built, or of what .debs of one's own need at run time.
 
 Depends and Pre-Depends are followed, Recommends are not, Essential implies nothing. The highest
 version of all suites wins; of alternatives the first that can be had, one that is chosen already
-before all. What leaves a choice (alternatives, and names that some package provides) is looked at
-once all that does not is in, as most choices are made by then. There is no backtracking: a set that
-does not fit is an error with both chains.
+before all. The order is apt's, so that the choices are mostly its own: what a package needs is
+followed to its end before the next is looked at, alternatives after what leaves no choice. There is
+no backtracking: a set that does not fit is an error with both chains.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
@@ -126,7 +125,7 @@ class _Selection:
         self._ignoring = ignoring
         self._wanted_by: dict[str, tuple[str, str]] = {}
         self._pinned: dict[str, str] = {}
-        self._open: deque[Candidate] = deque()
+        self._open: list[tuple[Candidate, Iterator[tuple[Relation, ...]]]] = []
 
     def request_all(self, wanted: Iterable[str]) -> None:
         for name, version in sorted(_request(text) for text in wanted):
@@ -164,39 +163,38 @@ class _Selection:
 
     def close(self) -> None:
         """Choose until nothing is open, and see that it fits together."""
-        choices: deque[tuple[Candidate, tuple[Relation, ...]]] = deque()
-        while self._open or choices:
-            if not self._open:
-                self._satisfy(*choices.popleft())
-                continue
-            package = self._open.popleft()
-            for group in _relations(package, package.pre_depends, package.depends):
-                if self._leaves_choice(group):
-                    choices.append((package, group))
-                else:
-                    self._satisfy(package, group)
+        self._open.reverse()
+        while self._open:
+            package, groups = self._open[-1]
+            group = next(groups, None)
+            if group is None:
+                self._open.pop()
+            elif not any(self._is_satisfied(relation) for relation in group):
+                self._satisfy(group, package)  # what it chooses is followed next
         self._check_conflicts()
 
-    def _leaves_choice(self, group: tuple[Relation, ...]) -> bool:
-        return len(group) > 1 or bool(self._index.providing(group[0].name))
-
     def _check_conflicts(self) -> None:
-        for name in sorted(self.chosen):
-            package = self.chosen[name]
+        called: dict[str, list[Candidate]] = {}
+        for name, package in sorted(self.chosen.items()):
+            provided = _relations(package, package.provides)
+            for also in {name, *(group[0].name for group in provided)}:
+                called.setdefault(also, []).append(package)
+        for name, package in sorted(self.chosen.items()):
             for group in _relations(package, package.conflicts, package.breaks):
-                for other in self._hit(group[0], package):
+                for other in called.get(group[0].name, ()):
+                    if not self._hits(group[0], package, other):
+                        continue
                     what = f"{name} {package.version} conflicts with {other.name} {other.version}"
                     hint = "leave one of them out, or pin another version with name=version"
                     raise self._unfit(what, hint, name, other.name)
 
-    def _hit(self, relation: Relation, package: Candidate) -> Iterator[Candidate]:
-        if not self._is_own(relation):
-            return
-        for other in self.chosen.values():
-            real = other.name == relation.name and relation.admits(other.version)
-            # Policy 7.6.1: nobody conflicts with what it provides itself
-            if other.name != package.name and (real or _provides(other, relation)):
-                yield other
+    def _hits(self, relation: Relation, package: Candidate, other: Candidate) -> bool:
+        """Whether a package conflicts with another by a relation of that one's name, or of one that
+        it provides; nobody conflicts with what it provides itself (Policy 7.6.1)."""
+        if not self._is_own(relation) or other.name == package.name:
+            return False
+        real = other.name == relation.name and relation.admits(other.version)
+        return real or _provides(other, relation)
 
     def _is_own(self, relation: Relation) -> bool:
         """Whether it is about packages of the index's architecture; there are no others."""
@@ -215,9 +213,7 @@ class _Selection:
             for found in self._index.providing(relation.name)
         )
 
-    def _satisfy(self, package: Candidate, group: tuple[Relation, ...]) -> None:
-        if any(self._is_satisfied(relation) for relation in group):
-            return
+    def _satisfy(self, group: tuple[Relation, ...], package: Candidate) -> None:
         text = " | ".join(map(str, group))
         for relation in group:
             found = self._had(relation)
@@ -274,7 +270,8 @@ class _Selection:
             return
         self.chosen[package.name] = package
         self._wanted_by[package.name] = (wanted_by, text)
-        self._open.append(package)
+        groups = _relations(package, package.pre_depends, package.depends)
+        self._open.append((package, iter(sorted(groups, key=lambda group: len(group) > 1))))
 
     def _unfit(self, what: str, hint: str, *names: str) -> UnsatisfiableError:
         details = tuple(line for name in names for line in self._chain(name))

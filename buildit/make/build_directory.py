@@ -165,8 +165,8 @@ class BuildDirectory:
                 else:
                     found = place_source(archive, into, source.name, place=place, owner=owner)
         except BuilditError as error:
-            if named is not None and named.urls:
-                error.details = (*error.details, f"source: {named.urls[0]}")
+            if named is not None and named.places:
+                error.details = (*error.details, f"source: {named.places[0]}")
             raise
         return replace(found, remarks=tuple(f"{name}: {line}" for line in found.remarks))
 

@@ -30,6 +30,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from buildit.archive.beneath import Root
@@ -49,10 +50,12 @@ from buildit.archive.unpack import unpack_entries
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.make.debtree import Filling, set_times
+from buildit.make.scripts.certificates import certificate_files
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.plan.identity import CHROOT
 from buildit.store.cas import Store
+from buildit.store.upkeep import prune_trees
 
 DPKG = "var/lib/dpkg"
 INFO = f"{DPKG}/info"
@@ -68,7 +71,7 @@ _DIRECTORIES = """
 _USER = "build:x:1000:1000:build:/build/home:/bin/sh\n"
 _GROUP = "build:x:1000:\n"
 _MASTERS = "usr/share/base-passwd"
-_CERTIFICATES = "usr/share/ca-certificates"
+_CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _LINKS: Mapping[str, str] = {
     "etc/dpkg/origins/default": "debian",
     "etc/mtab": "../proc/self/mounts",
@@ -130,10 +133,25 @@ def merged_status(parts: Iterable[bytes]) -> bytes:
 # -- trees of .debs
 
 
-def tree_name(debs: Iterable[DebRef], prefix: str) -> str:
+BASE, ADDITION, FIX = "root-base", "root-more", "root-fix"
+"""How the names of trees begin."""
+
+MOST, UNUSED = 16, 14 * 86400.0
+"""How many additions a store keeps besides those in use, and for how many seconds after their last
+use: of a desktop's packages one has 500 MB. The base stays."""
+
+
+def root_names(chroot: Sequence[Sequence[DebRef]]) -> tuple[str, ...]:
+    """The names of the trees of a root, the top first."""
+    names = [tree_name(debs, bool(number)) for number, debs in enumerate(chroot) if debs]
+    names.reverse()
+    return (f"{FIX}-{_digest(names)}", *names)
+
+
+def tree_name(debs: Iterable[DebRef], is_addition: bool) -> str:
     """The name of the tree of these .debs; only their digests count, not their order."""
     digests = sorted({deb.digest for deb in debs})
-    return f"{prefix}-{_digest(digests)}"
+    return f"{ADDITION if is_addition else BASE}-{_digest(digests)}"
 
 
 def _digest(what: Sequence[str]) -> Digest:
@@ -252,9 +270,7 @@ def _links(below: Below) -> tuple[dict[str, str], tuple[str, ...]]:
     shells = [one for one in ("dash", "bash") if below.exists(f"usr/bin/{one}")]
     if shells and not below.exists("usr/bin/sh"):
         found["usr/bin/sh"] = shells[0]
-    for path in _certificates(below):
-        pem = path.rpartition("/")[2].removesuffix(".crt")
-        found[f"etc/ssl/certs/{pem}.pem"] = f"/{path}"
+    found |= {path: what for path, what in _certificates(below) if isinstance(what, str)}
     return found, tuple(lost)
 
 
@@ -265,9 +281,11 @@ def _postinsts(below: Below) -> Iterator[tuple[str, str]]:
             yield name.removesuffix(".postinst").partition(":")[0], script
 
 
-def _certificates(below: Below) -> list[str]:
-    names = below.listed(f"{_CERTIFICATES}/mozilla")
-    return [f"{_CERTIFICATES}/mozilla/{name}" for name in names if name.endswith(".crt")]
+def _certificates(below: Below) -> Iterator[tuple[str, bytes | str]]:
+    for tree in below.trees:
+        if _has(tree, _CERTIFICATES):
+            yield from certificate_files(tree)
+            return
 
 
 def _files(below: Below) -> dict[str, bytes]:
@@ -287,10 +305,7 @@ def _files(below: Below) -> dict[str, bytes]:
         found["etc/xml/catalog"] = xml_catalog(every).encode()
     if sgml := [name for name in below.listed("etc/sgml") if name.endswith(".cat")]:
         found["etc/sgml/catalog"] = "".join(f'CATALOG "/etc/sgml/{n}"\n' for n in sgml).encode()
-    if certificates := _certificates(below):
-        texts = (below.read(path) for path in certificates)
-        whole = b"".join(text if text.endswith(b"\n") else text + b"\n" for text in texts)
-        found["etc/ssl/certs/ca-certificates.crt"] = whole
+    found |= {path: what for path, what in _certificates(below) if isinstance(what, bytes)}
     return found
 
 
@@ -311,23 +326,14 @@ def root_trees(
     Raises:
         IntegrityError, StoreError, Vanished, Interrupted: as `debtree.Filling.unpack`.
     """
-    names, paths = [], []
-    for number, debs in enumerate(chroot):
-        if debs:
-            name = tree_name(debs, ADDITION if number else BASE)
-            fill = _filler(debs, store, stop)
-            paths.append(store.named_tree(name, fill))
-            names.append(name)
-    names.reverse()
-    paths.reverse()
-    fix = f"{FIX}-{_digest(names)}"
-    store.named_tree(fix, lambda tree: fix_tree(tree, paths))
+    fix, *names = root_names(chroot)
+    store.pin((fix, *names))
+    of_debs = {tree_name(debs, bool(number)): debs for number, debs in enumerate(chroot)}
+    filled = [partial(fill_tree, debs=of_debs[n], blob=store.sound, stop=stop) for n in names]
+    paths = [store.named_tree(name, fill) for name, fill in zip(names, filled, strict=True)]
+    paths.insert(0, store.named_tree(fix, partial(fix_tree, trees=paths)))
+    for path in paths:
+        store.trees.touch(path)
+    for prefix in (ADDITION, FIX):
+        prune_trees(store, prefix, MOST, UNUSED)
     return (fix, *names)
-
-
-BASE, ADDITION, FIX = "root-base", "root-more", "root-fix"
-"""How the names of trees begin."""
-
-
-def _filler(debs: Sequence[DebRef], store: Store, stop: threading.Event) -> Callable[[Path], None]:
-    return lambda tree: fill_tree(tree, debs, store.sound, stop)

@@ -27,6 +27,7 @@ from buildit.make.capture.checks import refuse_unprovided
 from buildit.make.capture.elf import Machine, MalformedElf, described_size, machine_of, read_elf
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
 from buildit.make.capture.normalise import InstalledTree, bounded
+from buildit.make.incremental import kept_sources
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import patched_time
 from buildit.model.artifact import RUNTIME, Output
@@ -79,28 +80,29 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         if record.patches:
             place.report(PhaseStarted(task.key, task.label, "patch"))
             room.patch(record.patches, task.about.patch_names(), patched_time(epoch))
-        for step in record.steps:
-            course.phase = step.phase.value
-            place.report(PhaseStarted(task.key, task.label, course.phase))
-            place.warn(task, room.phase(course.phase, step.argv, env))
-        course.phase = Phase.INSTALL.value
-        if record.strip:
-            with room.installed() as tree, readable():
-                machine = machine_of(PLATFORMS[task.platform])
-                stripping = to_strip(tree, machine, place.limits)
-                if stripping.files:
-                    course.phase = STRIP
-                    place.report(PhaseStarted(task.key, task.label, course.phase))
-                    put_lists(stripping, work / "input")
-                    room.phase(STRIP, strip_argv(stripping), env)
-                    course.phase = Phase.INSTALL.value
-                restore_modes(tree, stripping)
-        place.report(PhaseStarted(task.key, task.label, "pack"))
-        with place.store.batch() as batch:
-            outputs = _capture(task, record, room, lowers, epoch, place, batch)
-            with batch.ingest() as sink:
-                room.write_log(sink.write)
-                return Made(outputs, put_record(task, batch), epoch, sink.commit())
+        with kept_sources(task, room, place.store):
+            for step in record.steps:
+                course.phase = step.phase.value
+                place.report(PhaseStarted(task.key, task.label, course.phase))
+                place.warn(task, room.phase(course.phase, step.argv, env))
+            course.phase = Phase.INSTALL.value
+            if record.strip:
+                with room.installed() as tree, readable():
+                    machine = machine_of(PLATFORMS[task.platform])
+                    stripping = to_strip(tree, machine, place.limits)
+                    if stripping.files:
+                        course.phase = STRIP
+                        place.report(PhaseStarted(task.key, task.label, course.phase))
+                        put_lists(stripping, work / "input")
+                        room.phase(STRIP, strip_argv(stripping), env)
+                        course.phase = Phase.INSTALL.value
+                    restore_modes(tree, stripping)
+            place.report(PhaseStarted(task.key, task.label, "pack"))
+            with place.store.batch() as batch:
+                outputs = _capture(task, record, room, lowers, epoch, place, batch)
+                with batch.ingest() as sink:
+                    room.write_log(sink.write)
+                    return Made(outputs, put_record(task, batch), epoch, sink.commit())
 
 
 def _lowers(task: Task, at_hand: AtHand, store: Store) -> dict[tuple[BuildKey, str], Lower]:

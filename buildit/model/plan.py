@@ -31,13 +31,36 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class GitRef:
+    """What is taken of a git repository: a commit (40 hex digits, "" where only the tag is known),
+    by a tag where there is one ("" for none), with or without its submodules."""
+
+    commit: str
+    tag: str = ""
+    submodules: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class SourceRef:
-    """A source archive: the name and places are for fetching, the digest is its identity."""
+    """A source archive: the name and places are for fetching, the digest is its identity.
+
+    With `git`, `urls` are repositories, and the archive is the canonical tar of the commit. With
+    `path`, an absolute one of this machine, it is that of a directory, which planning made.
+    """
 
     name: str
     digest: Digest
     urls: tuple[str, ...]
     signature: Signature | None = None
+    git: GitRef | None = None
+    path: str = ""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it is, for people and bills of materials (SPDX 2.3, 7.7: `git+https://…@COMMIT`)."""
+        if self.git is None:
+            return self.urls
+        return tuple(f"git+{url}@{self.git.commit or self.git.tag}" for url in self.urls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +212,11 @@ class Task:
     def label(self) -> str:
         return f"{self.name}-{self.version}"
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The directories of this machine that it is built from: for work, never for release."""
+        return tuple(source.path for source in self.inputs.sources if source.path)
+
     def run_needs(self) -> tuple[RunNeed, ...]:
         """Those of all its outputs."""
         return tuple(need for output in self.outputs.values() for need in output.needs)
@@ -337,6 +365,19 @@ class ContainerPlan:
     def takes(self) -> tuple[SyncStep, ...]:
         """What the steps take of the project, in their order."""
         return tuple(step for step in self.steps if isinstance(step, SyncStep))
+
+    def unreleased(self) -> tuple[str, ...]:
+        """The tasks that are built from directories of this machine, and those that depend on them,
+        in words."""
+        found: dict[BuildKey, str] = {}
+        for task in self.tasks:
+            needs = (*(d.key for d in task.inputs.dependencies), *(n.key for n in task.run_needs()))
+            through = next((key for key in needs if key in found), None)
+            if task.directories:
+                found[task.key] = f"{task.label} is built from {', '.join(task.directories)}"
+            elif through is not None:
+                found[task.key] = f"{task.label} depends on {self.task(through).label}"
+        return tuple(found.values())
 
     def task(self, key: BuildKey) -> Task:
         return next(task for task in self.tasks if task.key == key)

@@ -22,9 +22,11 @@ from buildit.plan.steps import Phase
 from buildit.recipe.leaf import id_of
 from buildit.recipe.package import (
     DebianSourcePackage,
+    GitSpec,
     OutputSpec,
     Package,
     PatchSpec,
+    PathSpec,
     Recipe,
     SourceSpec,
 )
@@ -58,7 +60,7 @@ class WantedPatch:
 
 @dataclass(frozen=True, slots=True)
 class WantedSource:
-    spec: SourceSpec
+    spec: SourceSpec | GitSpec | PathSpec
     declared_in: str
     place: str
 
@@ -215,10 +217,16 @@ class _Reading:
     def sources(self) -> Iterator[WantedSource]:
         for number, spec in enumerate(self.recipe.sources):
             node, _, _ = follow(self.package.node, ("sources", number))
-            if not spec.unpack and spec.exclude:
+            if isinstance(spec, GitSpec):
+                if spec.commit is None and spec.tag is None:
+                    hint = "write `commit:`, 40 hex digits, or `tag:`, which the lock pins"
+                    raise node.error("neither a commit nor a tag is named", hint)
+            elif isinstance(spec, PathSpec):
+                pass
+            elif not spec.unpack and spec.exclude:
                 message = "`exclude` is for archives, and this source is not unpacked"
                 raise node.error(message, "leave out `exclude:` or `unpack: no`")
-            if not (spec.name or name_of(spec.url)):
+            elif not (spec.name or name_of(spec.url)):
                 raise node.error(f"the URL {spec.url} names no file", "write its `name:` too")
             for glob in spec.exclude:
                 path_matcher(glob, place=str(node.place))

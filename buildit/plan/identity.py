@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -38,10 +38,16 @@ _RESOLVED_DOMAIN = b"buildit-resolved-1\n"
 """Before what a resolved key is taken of: it can never be a key, nor the digest of a blob."""
 
 
+_LATER = {"later": True}
+"""Of a field that came after the first keys: written only where it has another value than its
+default, so that they stay."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceInput:
     """`name` is that of the file where one may be made: with `unpack` off, or if it is no archive;
-    "" where its name says that it can only be an archive."""
+    "" where its name says that it can only be an archive. What is `local` is built where it was
+    built before, so that its build is no other's."""
 
     digest: Digest
     directory: str
@@ -49,6 +55,7 @@ class SourceInput:
     name: str = ""
     unpack: bool = True
     exclude: tuple[str, ...] = ()
+    local: bool = field(default=False, metadata=_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +213,12 @@ def _written(value: Any) -> Any:  # noqa: ANN401 - JSON data of text, lists and 
         return f"{value.os}/{value.arch}/{value.baseline}"
     kind: Any = type(value)
     if is_dataclass(value):
-        return {key: _written(getattr(value, name)) for name, key, _ in _fields(kind)}
+        later = _later(kind)
+        return {
+            key: _written(one)
+            for name, key, _ in _fields(kind)
+            if (one := getattr(value, name)) != later.get(name, one) or name not in later
+        }
     if isinstance(value, tuple):
         return [_written(one) for one in value]
     if isinstance(value, bool):
@@ -221,9 +233,10 @@ def _read(kind: Any, data: Any) -> Any:  # noqa: ANN401 - what `_written` gave o
             raise ValueError(f"{data!r} is no platform")
         return found
     if isinstance(kind, type) and is_dataclass(kind):
-        if {key for _, key, _ in _fields(kind)} != set(data):
+        known = [one for one in _fields(kind) if one[1] in data or one[0] not in _later(kind)]
+        if {key for _, key, _ in known} != set(data):
             raise ValueError(f"{kind.__name__} of {', '.join(data)}")
-        return kind(**{name: _read(hint, data[key]) for name, key, hint in _fields(kind)})
+        return kind(**{name: _read(hint, data[key]) for name, key, hint in known})
     if get_origin(kind) is tuple:
         return tuple(_read(get_args(kind)[0], one) for one in data)
     if kind is bool:
@@ -241,6 +254,12 @@ def _fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
     words = {"digest": "sha256"}
     hints = get_type_hints(kind).items()
     return tuple((name, words.get(name, name.replace("_", "-")), hint) for name, hint in hints)
+
+
+@cache
+def _later(kind: type) -> Mapping[str, object]:
+    """The defaults of the fields that came later."""
+    return {one.name: one.default for one in fields(kind) if one.metadata == _LATER}
 
 
 def deb_record(

@@ -4,6 +4,7 @@
     buildit-lock 1
     [linux/amd64]
     deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/….deb 2758000 <sha256>
+    git libs/greet https://example.org/greet.git <tag or -> <yes or no> <commit> <sha256>
     index bookworm 2026-05-16T09:30:11Z
     output www-servers/nginx runtime <diff_id>
     package www-servers/nginx 1.22.1 <recipe digest> <key> +ipv6 -selinux
@@ -56,6 +57,19 @@ class LockedSource:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedCommit:
+    """What a git source of a package was: `tag` is "" where the recipe names the commit; `digest`
+    of the canonical tar, which depends on whether `submodules` are in it."""
+
+    package: str
+    url: str
+    tag: str
+    submodules: bool
+    commit: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class LockedPatch:
     """`canonical` is what is applied and hashed; `raw` of the bytes fetched, None for files."""
 
@@ -85,6 +99,7 @@ class Section:
     patches: tuple[LockedPatch, ...] = ()
     outputs: Mapping[tuple[str, str], Digest] = field(default_factory=dict)
     synced: Mapping[tuple[str, Digest], int] = field(default_factory=dict)
+    commits: tuple[LockedCommit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +132,9 @@ def _rows(section: Section) -> Iterator[tuple[str, ...]]:
     for one in section.packages:
         yield "package", one.name, one.version, one.recipe, one.key, *one.flags
     yield from (("source", one.package, one.digest, one.name) for one in section.sources)
+    for git in section.commits:
+        with_modules = "yes" if git.submodules else "no"
+        yield "git", git.package, git.url, git.tag or "-", with_modules, git.commit, git.digest
     for patch in section.patches:
         yield "patch", patch.package, patch.canonical, patch.raw or "-", patch.name
     yield from (("output", *name, diff_id) for name, diff_id in section.outputs.items())
@@ -157,8 +175,25 @@ def _raw(text: str) -> Digest | None:
     return None if text == "-" else _digest(text)
 
 
+def _tag(text: str) -> str:
+    return "" if text == "-" else text
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+def _commit(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{40}", text) is None:
+        raise ValueError(text)
+    return text
+
+
 _RECORDS: Mapping[str, tuple[int, tuple[Callable[[str], object], ...]]] = {
     "deb": (2, (str, str, str, str, str, str, _size, _digest)),
+    "git": (0, (str, str, _tag, _yes, _commit, _digest)),
     "index": (1, (str, str)),
     "output": (2, (str, str, _digest)),
     "package": (1, (str, str, _digest, _digest)),  # and flags
@@ -240,6 +275,7 @@ class _Records:
             indices=dict(rows["index"]),
             packages=tuple(LockedPackage(*row) for row in rows["package"]),
             sources=tuple(LockedSource(*row) for row in rows["source"]),
+            commits=tuple(LockedCommit(*row) for row in rows["git"]),
             patches=tuple(LockedPatch(*row) for row in rows["patch"]),
             outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
             synced={(name, digest): moment for name, digest, moment in rows["synced"]},
@@ -254,6 +290,10 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
         named = ({d.name: f"{d.version} ({d.digest[:12]})" for d in each} for each in debs)
         lines += _moved(f"{asker}: ", *named)
     lines += _moved_packages(old, new)
+    tagged = (
+        {f"{c.package} {c.url} {c.tag}": c.commit for c in s.commits if c.tag} for s in (old, new)
+    )
+    lines += _moved("tag of ", *tagged)
     sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
     patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))
     for prefix, rows in (("source of ", sources), ("patch of ", patches)):

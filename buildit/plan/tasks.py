@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import cast
 
 from buildit.digest import BuildKey, Digest
 from buildit.errors import UnsatisfiableError
@@ -39,16 +40,19 @@ class LocalInputs:
     """The digests of a package's own files; their bytes are blobs of the store.
 
     `patches` are (canonical digest, raw digest of a URL's bytes or None), as `Evaluated.patches`.
-    `keys` are, for each source, the OpenPGP keys that may have signed it.
+    `keys` are, for each source, the OpenPGP keys that may have signed it. `pinned` are those
+    sources, by number, whose digest the recipe need not say.
     """
 
     patches: tuple[tuple[Digest, Digest | None], ...] = ()
     files: tuple[identity.FileInput, ...] = ()
     keys: tuple[tuple[Digest, ...], ...] = ()
+    pinned: Mapping[int, plan.SourceRef] = field(default_factory=dict)
 
     def blobs(self) -> tuple[Digest, ...]:
         patches, files = (digest for digest, _ in self.patches), (one.digest for one in self.files)
-        return tuple(dict.fromkeys(chain(patches, files, *self.keys)))
+        made = (ref.digest for ref in self.pinned.values() if ref.path)
+        return tuple(dict.fromkeys(chain(patches, files, *self.keys, made)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,15 +251,14 @@ def _node(
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
     canonical = [digest for digest, _ in gathered.patches]
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
-    sources = [one.spec for one in evaluated.sources]
-    keys = gathered.keys or ((),) * len(sources)
+    sources = tuple(_sources(evaluated, gathered))
     phases, variables = _phases(evaluated, platform)
     inputs = identity.BuildInputs(
         name=package.name,
         version=package.version,
         build_platform=platform,
         target_platform=platform,
-        sources=tuple(map(_input, sources)),
+        sources=tuple(one for one, _ in sources),
         patches=tuple(identity.PatchInput(digest, patch.spec.strip) for patch, digest in patches),
         files=gathered.files,
         steps=phases,
@@ -278,7 +281,7 @@ def _node(
         platform=str(platform),
         inputs=plan.Inputs(
             dependencies=dependencies,
-            sources=tuple(map(_source, sources, keys)),
+            sources=tuple(ref for _, ref in sources),
             patches=refs_of(evaluated.patches, canonical),
             blobs=gathered.blobs(),
             waivers=tuple(plan.Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
@@ -301,8 +304,24 @@ def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...],
     return made, variables
 
 
+def _sources(
+    evaluated: Evaluated, gathered: LocalInputs
+) -> Iterator[tuple[identity.SourceInput, plan.SourceRef]]:
+    """What can change the tree of each source, and where it comes from."""
+    for number, one in enumerate(evaluated.sources):
+        ref = gathered.pinned.get(number)
+        if ref is not None:
+            local = bool(ref.path)
+            exclude = () if local else one.spec.exclude  # what a directory excludes is not in it
+            kept = (ref.digest, one.spec.directory, 0, "", True, exclude, local)
+            yield identity.SourceInput(*kept), ref
+            continue
+        spec = cast("SourceSpec", one.spec)
+        yield _input(spec), _source(spec, gathered.keys[number] if gathered.keys else ())
+
+
 def _input(spec: SourceSpec) -> identity.SourceInput:
-    """What can change the tree: a file's own name only where a file of that name can be made."""
+    """Of an archive or file: its own name only where a file of that name can be made."""
     name = spec.name or name_of(spec.url)
     if not spec.unpack:
         return identity.SourceInput(spec.sha256, spec.directory, 0, name, unpack=False)

@@ -166,6 +166,19 @@ def relative_path(value: str) -> str:
     return "/".join(_parts(value)) or "."
 
 
+def work_directory(value: str) -> str:
+    """A directory of this machine: absolute, or from the file that names it, also upwards.
+
+    Raises:
+        LeafError: it is not a path.
+    """
+    if value.startswith("~"):
+        hint = "write a path relative to this file, or an absolute one"
+        raise LeafError(f"'~' has no meaning here: {value!r}", hint)
+    _parts("/".join(part for part in is_line(value).split("/") if part != "..") or ".")
+    return value
+
+
 def file_name(value: str) -> str:
     """The name of a file, one part of a path.
 
@@ -274,6 +287,73 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
 web_url = _url("https", "http")
 source_url = _url("https", "http", "mirror")
+
+_REPOSITORY = re.compile(r"(https|ssh|file)://([^/?#]*)(/[^?#]+)")
+_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*@")
+_SCP = re.compile(r"([A-Za-z0-9_.-]+@)?([A-Za-z0-9.-]+):([^/:\s]\S*)")
+
+
+def git_url(value: str) -> str:
+    """The URL of a git repository: https, ssh (with a user name or without) or file.
+
+    Raises:
+        LeafError: it is something else.
+    """
+    match = _REPOSITORY.fullmatch(value)
+    if match is None:
+        scp = _SCP.fullmatch(value)
+        hint = "write https://HOST/PATH, ssh://git@HOST/PATH or file:///PATH"
+        if scp is not None and "://" not in value:
+            hint = f"write ssh://{scp[1] or ''}{scp[2]}/{scp[3]}"
+        raise LeafError(f"expected the URL of a git repository, found {_written(value)}", hint)
+    scheme, host, path = match.groups()
+    if not all(33 <= ord(char) <= 126 for char in value):
+        hint = "write it as %XX, in a host name as xn--…"
+        raise LeafError(f"a URL holds a space or a character beyond ASCII: {value!r}", hint)
+    login = _LOGIN.match(host) if scheme == "ssh" else None
+    bare = host[login.end() :] if login else host
+    if "@" in bare:
+        raise LeafError("a URL may not carry a password or token", "keep them in ~/.netrc")
+    if bool(bare) == (scheme == "file") or (bare and not _HOST.fullmatch(bare)):
+        raise LeafError(f"the URL has no usable host name: {value!r}")
+    if ".." in path.split("/"):
+        raise LeafError(f"a URL may not contain '..': {value!r}")
+    return value
+
+
+COMMIT = r"[0-9a-f]{40}"
+
+
+def commit_id(value: str) -> str:
+    """The id of a git commit.
+
+    Raises:
+        LeafError: it is a short one, or none.
+    """
+    if re.fullmatch(COMMIT, value) is None:
+        hint = "print it: git rev-parse 'NAME^{commit}'; a tag goes into `tag:`"
+        if re.fullmatch(COMMIT, value.lower()):
+            hint = f"write it in lower case: {value.lower()}"
+        raise LeafError(f"expected a commit of 40 hex digits, found {_written(value)}", hint)
+    return value
+
+
+_TAG = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+./@-]*")
+
+
+def tag_name(value: str) -> str:
+    """The name of a git tag (git-check-ref-format(1)), without `refs/tags/`.
+
+    Raises:
+        LeafError: git could have no such tag, or its name is of another form.
+    """
+    name = value.removeprefix("refs/tags/")
+    parts = name.split("/")
+    unfit = any(part.startswith(".") or part.endswith((".lock", ".")) for part in parts)
+    if not _TAG.fullmatch(name) or unfit or ".." in name or "" in parts:
+        hint = "git ls-remote --tags URL lists those of a repository"
+        raise LeafError(f"expected the name of a git tag, found {_written(value)}", hint)
+    return name
 
 
 SIZE = r"[0-9]{1,12} *[KMGT]?(?:i?B)?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from buildit.model.use import FlagLayer
 from buildit.recipe import schema
@@ -45,6 +45,49 @@ class SourceSpec(Model):
     """Where to unpack, below the source directory."""
     signature: SignatureSpec | None = None
     """Checked before the source is used for the first time."""
+
+
+class GitSpec(Model):
+    """A commit of a git repository, taken as an archive without a top directory."""
+
+    git: schema.GitUrl
+    """Where upstream has the repository."""
+    mirrors: tuple[schema.GitUrl, ...] = ()
+    """Further repositories with the commit, tried in order."""
+    commit: schema.CommitId | None = None
+    """The commit; with a `tag`, where the tag must be."""
+    tag: schema.TagName | None = None
+    """A tag; without a `commit`, the lock pins the one that it is at."""
+    sha256: schema.Sha256 | None = None
+    """SHA-256 of the commit's canonical tar, as `buildit.lock` has it, which pins it otherwise."""
+    submodules: schema.OnOff = True
+    """`no` leaves the directories of submodules empty."""
+    exclude: tuple[schema.Line, ...] = ()
+    """Globs of paths to leave out."""
+    directory: schema.RelativePath = "."
+    """Where to unpack, below the source directory."""
+
+
+class PathSpec(Model):
+    """A directory of this machine, for work: built where it was built before, never published.
+
+    `.git` and what git ignores are left out.
+    """
+
+    path: schema.WorkDirectory
+    """The directory, from this file: `../src`."""
+    exclude: tuple[schema.Line, ...] = ()
+    """Globs of paths to leave out."""
+    directory: schema.RelativePath = "."
+    """Where to unpack, below the source directory."""
+
+
+AnySource = Annotated[
+    Annotated[GitSpec, Tag("<git>")]
+    | Annotated[PathSpec, Tag("<path>")]
+    | Annotated[SourceSpec, Tag("<url>")],
+    schema.by_key(GitSpec, PathSpec, SourceSpec),
+]
 
 
 class PatchSpec(Model):
@@ -198,8 +241,8 @@ class Recipe(Model):
     """Who wrote this recipe."""
     toolchain: schema.Line = "toolchain/debian-12"
     """The set of .debs that the chroot is made of."""
-    sources: tuple[SourceSpec, ...] = ()
-    """Upstream archives, unpacked in order."""
+    sources: tuple[AnySource, ...] = ()
+    """Upstream archives, commits and directories, unpacked in order."""
     patches: dict[str, schema.TextOrMap[schema.Line, PatchSpec]] = Field(default_factory=dict)
     """Path or URL of each patch -> what it does; applied in order."""
     use: dict[schema.FlagName, FlagSpec] = Field(default_factory=dict)

@@ -145,6 +145,8 @@ Mode = Annotated[int, _from_text(leaf.parse_mode), _number_or(leaf.MODE)]
 Sha256 = Annotated[Digest, AfterValidator(leaf.sha256), _pattern("(?:sha256:)?[0-9a-f]{64}")]
 RelativePath = Annotated[str, AfterValidator(leaf.relative_path), _STRING]
 """A path beneath the directory of the file that names it."""
+WorkDirectory = Annotated[str, AfterValidator(leaf.work_directory), _STRING]
+"""A directory of this machine, also outside of the project."""
 FileName = Annotated[str, AfterValidator(leaf.file_name), _STRING]
 """The name of a file, without a directory."""
 ImagePath = Annotated[str, AfterValidator(leaf.image_path), _pattern("/.*")]
@@ -168,6 +170,12 @@ VersionSuffix = Annotated[str, AfterValidator(leaf.version_suffix), _pattern(lea
 """What stands after Debian's version: `+buildit1`."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]
 """Where bytes may come from: `https://`, `http://` or `mirror://NAME/path`."""
+GitUrl = Annotated[str, AfterValidator(leaf.git_url), _pattern("(?:https|ssh|file)://.+")]
+"""A git repository: `https://…`, `ssh://git@…` or `file:///…`."""
+CommitId = Annotated[str, AfterValidator(leaf.commit_id), _pattern(leaf.COMMIT)]
+"""A git commit, 40 hex digits."""
+TagName = Annotated[str, AfterValidator(leaf.tag_name), _ANY_SCALAR]
+"""A git tag."""
 Url = Annotated[str, AfterValidator(leaf.web_url), _pattern("https?://.+")]
 Size = Annotated[int, _from_text(leaf.parse_size), _number_or(leaf.SIZE)]
 """Bytes: `512M`, `2GiB`."""
@@ -186,6 +194,21 @@ def _kind_of(value: object) -> str:
 
 
 BY_KIND = pydantic.Discriminator(_kind_of)
+
+
+def by_key(*models: type[Model]) -> pydantic.Discriminator:
+    """Tells mappings apart by the first key of each model, which is also its tag; the last model is
+    for all others."""
+
+    def tag(value: object) -> str:
+        for model in models[:-1]:
+            key = model.keys()[0]
+            if isinstance(value, model) or (isinstance(value, Map) and key in value):
+                return f"<{key}>"
+        return f"<{models[-1].keys()[0]}>"
+
+    return pydantic.Discriminator(tag)
+
 
 T = TypeVar("T")
 _U = TypeVar("_U")

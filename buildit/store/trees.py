@@ -173,6 +173,11 @@ class Trees:
             return kept is not None and (seal(path) == kept if whole else look(path) == kept.looks)
         return False
 
+    def touch(self, path: Path) -> None:
+        """Say that a tree was used now: its mark bears its age."""
+        with suppress(OSError):
+            os.utime(_mark(path))
+
     def set_aside(self, path: Path, lease: Lease) -> Path | None:
         """Take a tree out of use; returns where it waits to be removed, None where there is none.
 

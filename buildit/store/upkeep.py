@@ -24,7 +24,7 @@ from buildit.store import artifacts, disk
 from buildit.store.cas import Store, set_aside
 from buildit.store.disk import key_directory, located, make_directory, remove_tree
 from buildit.store.locks import Waiting, exclusive, quietly, reclaim, running
-from buildit.store.names import entry_paths
+from buildit.store.names import changed_at, entry_paths
 from buildit.store.trees import SEAL
 
 
@@ -330,6 +330,30 @@ def _find(store: Store, keep: frozenset[str]) -> Garbage:
         roots=tuple(path for path, root in _roots(store) if not os.path.lexists(root.anchor)),
         size=sum(store.size(digest) or 0 for digest in blobs),
     )
+
+
+def prune_trees(store: Store, prefix: str, most: int, unused: float) -> tuple[str, ...]:
+    """Remove trees whose names begin with `prefix` but for the `most` that were used last, and
+    those that were not used for `unused` seconds; never one that a living process pinned. Which
+    went. A tree that is needed again is filled again.
+
+    Raises:
+        StoreError: the file system refuses.
+    """
+    with located(store.root):
+        places = (store.root / "trees").glob(f"{prefix}-*.ok")
+        used = {path.with_suffix(""): changed_at(path) for path in places}
+        newest = sorted(used, key=lambda path: (-used[path], path))
+        oldest = time.time_ns() - int(unused * 1e9)
+        doomed = [path for path in newest if path in newest[most:] or used[path] < oldest]
+        if not doomed:
+            return ()
+        pinned = frozenset().union(*(lease.pins for lease in running(store.root)))
+        gone = [path for path in doomed if path.name not in pinned]
+        for path in gone:
+            if aside := store.trees.set_aside(path, store.lease()):
+                remove_tree(aside)
+    return tuple(path.name for path in gone)
 
 
 def _aged(tree: Path) -> Path:

@@ -62,7 +62,10 @@ ONLY_IN = {
     "elftools": (),
     "click": ("cli.*",),
     "rich": ("cli.*",),
-    "subprocess": ("sandbox.jail", "sandbox.probe", "trust.openpgp", "remote.sftp.login"),
+    "subprocess": (
+        *("sandbox.jail", "sandbox.probe", "trust.openpgp", "remote.sftp.login"),
+        "remote.git.program",
+    ),
     "tarfile": (),
     "zipfile": ("archive.zipread",),
     "unittest": (),
@@ -74,7 +77,7 @@ SEAMS = (
     *("__main__", "cli"),  # a verb imports what it needs
     *("commands.building", "commands.realise", "commands.run"),
     *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
-    "commands.debian_source",
+    *("commands.debian_source", "commands.sources"),
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
     *("remote.binhost.remotes", "remote.fetch"),  # the remotes, by their addresses

@@ -193,8 +193,8 @@ def test_what_is_of_another_architecture_cannot_be_had(choose: Choose) -> None:
         choose("bb dd", suite)
 
 
-def test_choices_are_made_last(choose: Choose) -> None:
-    """What comes in for another reason is no alternative's loss, however late it comes."""
+def test_what_leaves_no_choice_is_followed_first(choose: Choose) -> None:
+    """An alternative that comes in for another reason of the same package is taken."""
     suite = (
         p("aa", depends="bb | cc, dd"),
         p("bb"),
@@ -205,16 +205,18 @@ def test_choices_are_made_last(choose: Choose) -> None:
     assert names(choose("aa", suite)) == "aa cc dd ee"
 
 
-def test_a_name_that_is_provided_too_is_a_choice(choose: Choose) -> None:
+def test_a_need_is_followed_to_its_end_before_the_next(choose: Choose) -> None:
+    """As apt does: what is provided two steps away makes a later need superfluous."""
     suite = (
-        p("aa", depends="bb, dd"),
+        p("aa", depends="dd, bb"),
         p("bb"),
         p("cc", provides="bb"),
-        p("dd", depends="cc"),
-        p("ff", depends="bb"),
+        p("dd", depends="ee | bb"),
+        p("ee", depends="cc"),
+        p("ff", depends="bb, dd"),
     )
-    assert names(choose("aa", suite)) == "aa cc dd"
-    assert names(choose("ff", suite)) == "bb ff"
+    assert names(choose("aa", suite)) == "aa cc dd ee"
+    assert names(choose("ff", suite)) == "bb dd ff"
 
 
 def test_a_package_is_not_asked_for_in_two_versions(choose: Choose) -> None:

@@ -134,13 +134,17 @@ def test_files_that_scripts_and_signatures_name_are_there(package: Package) -> N
     directory = Path(package.directories[-1])
     for name in re.findall(r"\$FILES/([\w.-]+)", scripts(evaluate(package, ()))):
         assert (directory / "files" / name).is_file()
-    for source in package.recipe.sources:
+    for source in archives(package):
         for key in source.signature.keys_ if source.signature else ():
             assert "BEGIN PGP PUBLIC KEY" in (directory / key).read_text()
 
 
+def archives(package: Package) -> list[SourceSpec]:
+    return [source for source in package.recipe.sources if isinstance(source, SourceSpec)]
+
+
 def sources() -> list[SourceSpec]:
-    return [source for package in PACKAGES for source in package.recipe.sources]
+    return [source for package in PACKAGES for source in archives(package)]
 
 
 def test_each_source_has_a_place_that_debian_serves() -> None:

@@ -12,6 +12,7 @@ from buildit.model.plan import DebRef
 from buildit.plan.lock import (
     HEADER,
     Lock,
+    LockedCommit,
     LockedPackage,
     LockedPatch,
     LockedSource,
@@ -68,6 +69,18 @@ SECTIONS = st.builds(
         st.builds(LockedPatch, TEXTS, DIGESTS, st.none() | DIGESTS, TEXTS), max_size=2
     ).map(tuple),
     outputs=st.dictionaries(st.tuples(TEXTS, TEXTS), DIGESTS, max_size=2),
+    commits=st.lists(
+        st.builds(
+            LockedCommit,
+            TEXTS,
+            TEXTS,
+            TEXTS.filter(lambda text: text != "-"),
+            st.booleans(),
+            DIGESTS.map(lambda digest: digest[:40]),
+            DIGESTS,
+        ),
+        max_size=2,
+    ).map(tuple),
     synced=st.dictionaries(st.tuples(PATHS, DIGESTS), st.integers(0, 2**33), max_size=3),
 )  # fmt: skip
 
@@ -82,6 +95,7 @@ def order_less(section: Section) -> Section:
         tuple(sorted(section.sources, key=repr)),
         tuple(sorted(section.patches, key=repr)),
         section.outputs,
+        commits=tuple(sorted(section.commits, key=repr)),
     )
 
 
@@ -173,6 +187,8 @@ GOOD = f"package a/b 1 {H} {H}"
         ([HEADER, "[p]", f"deb t n v a s p 1_0 {H}"], 3, "not a lock record"),
         ([HEADER, "[p]", f"deb t n v a s p {H}"], 3, "not a lock record"),
         ([HEADER, "[p]", f"source  {H} n x"], 3, "not a lock record"),
+        ([HEADER, "[p]", f"git a/b https://x/y - maybe {'0' * 40} {H}"], 3, "not a lock record"),
+        ([HEADER, "[p]", f"git a/b https://x/y - yes {'0' * 7} {H}"], 3, "not a lock record"),
         ([HEADER, "[p]", "index bookworm"], 3, "not a lock record"),
         ([HEADER, "[p]", "future record"], 3, "not a lock record"),
         ([HEADER, "[p]", GOOD, "", "#", f"package a/b 2 {H} {H}"], 6, "second record of package"),

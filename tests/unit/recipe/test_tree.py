@@ -7,7 +7,7 @@ import pytest
 from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
 from buildit.model.atom import Version
 from buildit.plan.evaluate import evaluate
-from buildit.recipe.package import Package
+from buildit.recipe.package import Package, Recipe, SourceSpec
 from buildit.recipe.trees import DEEPEST_CHAIN, Catalog
 from buildit.recipe.yaml.node import leaves
 from tests.planning import TOOLCHAIN, Checkout
@@ -76,9 +76,13 @@ def test_a_version_is_laid_over_what_all_share(project: Checkout) -> None:
     assert (old.name, old.version) == ("www-servers/nginx", "1.22.1")
 
 
+def urls(recipe: Recipe) -> list[str]:
+    return [source.url for source in recipe.sources if isinstance(source, SourceSpec)]
+
+
 def test_name_and_version_fill_templates_but_never_scripts(project: Checkout) -> None:
     recipe = of_tree(project, "1.22.1").recipe
-    assert recipe.sources[0].url == "https://example.org/nginx-1.22.1.tgz"
+    assert urls(recipe) == ["https://example.org/nginx-1.22.1.tgz"]
     assert recipe.steps.install == "echo {{ not a template }}"
 
 
@@ -173,7 +177,7 @@ def test_a_base_names_a_version_in_any_spelling(project: Checkout) -> None:
 def test_it_may_have_a_version_of_its_own(project: Checkout) -> None:
     found = embedded(project, "base: www-servers/nginx-1.22.1\nversion: 1.22.1-r7\n")
     assert found.version == "1.22.1-r7"
-    assert found.recipe.sources[0].url == "https://example.org/nginx-1.22.1-r7.tgz"
+    assert urls(found.recipe) == ["https://example.org/nginx-1.22.1-r7.tgz"]
 
 
 def test_a_chain_of_embedded_packages(project: Checkout) -> None:

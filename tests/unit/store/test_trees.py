@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from buildit.errors import IntegrityError, StoreError
 from buildit.model.tree import Entry, Kind
 from buildit.store.cas import Store
 from buildit.store.trees import _SETTLED, ROOT_MTIME, boot
+from buildit.store.upkeep import prune_trees
 from tests.unit.store.build import leftovers
 
 pytestmark = pytest.mark.unit
@@ -133,3 +135,27 @@ def test_threads_that_want_one_tree_fill_it_once(store: Store) -> None:
 def test_a_tree_name_cannot_lead_elsewhere(store: Store, name: str) -> None:
     with pytest.raises(ValueError, match="not a tree's name"):
         store.named_tree(name, lambda _: None)
+
+
+def test_trees_that_are_not_used_are_pruned(store: Store) -> None:
+    """The last used stay, and what a living process holds; others of another kind are not asked."""
+
+    def fill(tree: Path) -> None:
+        (tree / "file").write_text("x")
+
+    now = time.time()
+    for number in range(6):
+        path = store.named_tree(f"more-{number}", fill)
+        used = now - 1000 * number
+        os.utime(path.with_name(f"{path.name}.ok"), (used, used))
+    base = store.named_tree("base-0", fill)
+    os.utime(base.with_name("base-0.ok"), (0, 0))
+    store.pin(["more-5"])
+    assert prune_trees(store, "more", 9, 1e6) == ()
+    assert prune_trees(store, "more", 3, 1500) == ("more-2", "more-3", "more-4")
+    left = sorted(path.name for path in (store.root / "trees").iterdir() if path.is_dir())
+    assert left == ["base-0", "more-0", "more-1", "more-5"]
+    store.trees.touch(base)
+    assert prune_trees(store, "base", 1, 60) == ()
+    store.close()
+    assert leftovers(store.root) == []
