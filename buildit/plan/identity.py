@@ -292,6 +292,15 @@ def deb_record(
     }
 
 
+def former_deb_key(record: str) -> BuildKey:
+    """The key that the .deb of a record had before there were `MAINTAINER_RULES`."""
+    data = json.loads(record)
+    data["rules"].pop("scripts", None)
+    data.pop("sliced", None)
+    data.pop("set-id", None)
+    return build_key(record_text(data))
+
+
 def deb_view(record: str) -> DebView:
     """What the record of a .deb takes of it, globs sorted."""
     data = json.loads(record)
