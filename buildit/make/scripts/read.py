@@ -169,5 +169,5 @@ def _unit(state: ScriptState, path: str) -> None:
             state.directory(at)
             if made or values.get(f"{key}DirectoryMode"):
                 state.rule("mode", at, values.get(f"{key}DirectoryMode", "0755"))
-            if user != "root":
+            if user != "root" and key != "Configuration":
                 state.rule("owner", at, state.named(f"{user}:{group}"))
