@@ -49,8 +49,11 @@ def sample() -> list[Job]:
     return [job for job in JOBS if job.name in names]
 
 
-TWELVE = ("nginx", "apache2", "haproxy", "redis-server", "memcached", "mosquitto", "dnsmasq")
-TWELVE += ("openssh-server", "postgresql-15", "chrony", "git", "ca-certificates")
+_TWELVE = """
+    nginx apache2 haproxy redis-server memcached mosquitto dnsmasq openssh-server postgresql-15
+    chrony git ca-certificates
+"""
+TWELVE = tuple(_TWELVE.split())
 """Servers that answer and tools that do something: what their scripts would have made is there."""
 
 
