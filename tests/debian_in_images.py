@@ -113,8 +113,9 @@ def served(job: Job, image: Path) -> str:
     name = f"oci:{image}:{tag['org.opencontainers.image.ref.name']}"
     with podman() as engine:
         try:
-            server = engine.start("try", name, "--tmpfs", "/tmp")
-        except AssertionError as error:
+            loaded = engine.load(name, "localhost/try:1")
+            server = engine.start("try", loaded, "--tmpfs", "/tmp")
+        except (AssertionError, subprocess.CalledProcessError) as error:
             return f"start: {str(error)[-300:].strip()}"
         answer = ""
         end = time.monotonic() + _SECONDS
