@@ -21,7 +21,9 @@ from buildit.commands.choose import Choice, choose, shipped_trees
 from buildit.commands.fetching import Described, describe
 from buildit.commands.run import Options, opened_run
 from buildit.errors import UsageError
+from buildit.make.scripts.state import ScriptRules
 from buildit.model.atom import Version
+from buildit.model.plan import DebRef
 from buildit.model.use import flag_text
 from buildit.model.words import name_of, yaml_word
 from buildit.plan.evaluate import Evaluated, declared_flags
@@ -188,6 +190,39 @@ def _recipe_plain(asked: _Asked) -> dict[str, object]:
     }
 
 
+_DEBIAN = "debian:"
+_Rules = tuple[DebRef, ScriptRules]
+
+
+def _sources(options: Options) -> frozenset[str]:
+    """What the container builds from Debian's sources: these have a recipe."""
+    if not (options.directory / CONTAINER_FILE).exists():
+        return frozenset()
+    return frozenset(one.asker for one in _chosen(options).roots.sources.values())
+
+
+def _rules(asked: Requested, package: str, *, alone: bool) -> _Rules:
+    from buildit.commands import explaining
+
+    of = explaining.lone_deb_rules if alone else explaining.deb_rules
+    with on_screen(as_json=asked.as_json) as screen:
+        return of(asked.options, package.removeprefix(_DEBIAN), screen)
+
+
+def _rules_lines(found: _Rules) -> Iterator[str]:
+    deb, rules = found
+    yield f"{_DEBIAN}{deb.name}-{deb.version}"
+    yield from (f"  {printable(line)}" for line in rules.said)
+    if not rules.said:
+        yield "  its scripts do nothing that an image needs"
+
+
+def _rules_plain(found: _Rules) -> dict[str, object]:
+    deb, rules = found
+    said = {"rules": rules.rules, "declared": rules.declared, "remainder": rules.remainder}
+    return {"name": deb.name, "version": deb.version, **{k: to_plain(v) for k, v in said.items()}}
+
+
 @click.command("explain", short_help="Show the merged recipe of PACKAGE, each value with its line.")
 @of_container(DIR, USE)
 @click.argument("package", required=False)
@@ -196,7 +231,16 @@ def explain_verb(asked: Requested, package: str | None) -> None:
 
     DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
     pkg.yaml of a tree, PACKAGE is a version.
+
+    Of debian:NAME, in the place of PACKAGE or of DIR: what stands for the scripts of a Debian
+    package, and what of them is left over.
     """
+    alone = not package and not asked.options.directory.exists()
+    wanted = str(asked.options.directory) if alone else package or ""
+    if wanted.startswith(_DEBIAN) and (alone or wanted not in _sources(asked.options)):
+        rules = _rules(asked, wanted, alone=alone)
+        give(rules, _rules_lines, _rules_plain, as_json=asked.as_json)
+        return
     found = _recipes(asked.options, package)
     give(found, _explained, lambda all_: [*map(_recipe_plain, all_)], as_json=asked.as_json)
 

@@ -347,21 +347,36 @@ def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None
             raise RecipeError(message, hint=hint)
 
 
+_EVERYWHERE = (BASE_USERS["root"], BASE_USERS["nobody"])
+
+
 def with_debians(
     users: list[tuple[str, User]], groups: list[tuple[str, Group]], found: Declared
 ) -> tuple[list[tuple[str, User]], list[tuple[str, Group]]]:
     """The accounts of packages and the container, with those that Debian's packages declare. What
-    the others say of one with the same ids counts; root is not declared."""
+    the others say of one with the same ids counts; root and nobody come with them."""
     own_users = {(user.name, user.uid, user.gid) for _, user in users}
     own_groups = {(group.name, group.gid) for _, group in groups}
     debian = "Debian's packages"
+    gids = {group.gid for _, group in groups}
+    if found:  # as every Debian system has them; no package asks for them
+        base = [one for one in _EVERYWHERE if one.uid not in {user.uid for _, user in users}]
+        users, groups = [*users], [*groups]
+        users += [(debian, user) for user in base]
+        groups += [
+            (debian, Group(name, gid))
+            for name, gid in (("root", 0), ("nogroup", 65534))
+            if gid not in gids
+        ]
     more_users = [
         (debian, user)
         for user in found.users
-        if (user.name, user.uid, user.gid) not in own_users and user.uid
+        if (user.name, user.uid, user.gid) not in own_users and user not in _EVERYWHERE
     ]
     more_groups = [
-        (debian, group) for group in found.groups if (group.name, group.gid) not in own_groups
+        (debian, group)
+        for group in found.groups
+        if (group.name, group.gid) not in own_groups and group.gid not in (0, 65534)
     ]
     return users + more_users, groups + more_groups
 

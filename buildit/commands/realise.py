@@ -26,6 +26,7 @@ from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
 from buildit.plan.closure import runtime_needs, standing_for, views_of
+from buildit.plan.identity import DEBIAN, former_deb_key
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -60,11 +61,15 @@ CONSIDERED = 3
 
 
 class Tasks(Mapping[BuildKey, Task]):
-    """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for."""
+    """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for.
+
+    A .deb is also known by the key that it had before rules stood for its scripts: packages that
+    were built then, and whose keys are the same today, name it so."""
 
     def __init__(self, plan: ContainerPlan) -> None:
         self._toolchain: Toolchain | None = plan.toolchain
         self._known = {task.key: task for task in (*plan.tasks, *plan.views)}
+        self._former: dict[BuildKey, BuildKey] = {}
 
     def __getitem__(self, key: BuildKey) -> Task:
         if key not in self._known and self._toolchain is not None:
@@ -74,7 +79,9 @@ class Tasks(Mapping[BuildKey, Task]):
             toolchain, self._toolchain = self._toolchain, None
             made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)
             self._known = {**self._known, **{t.key: t for t in made if t.key not in self._known}}
-        return self._known[key]
+            debs = (task for task in self._known.values() if task.kind == DEBIAN)
+            self._former = {former_deb_key(task.record): task.key for task in debs}
+        return self._known[self._former.get(key, key)]
 
     def __iter__(self) -> Iterator[BuildKey]:
         return iter(self._known)

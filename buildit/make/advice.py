@@ -99,6 +99,21 @@ def _of_perl(path: str) -> Advice:
     return f"the chroot's perl has no module {path.replace('/', '::')}", _add(deb)
 
 
+def _of_go(path: str) -> Advice:
+    """The Debian Go Packaging Team's policy, "Naming Conventions": the host without its end."""
+    host, *parts = path.lower().replace("_", "-").split("/")
+    host = {"google.golang.org": "google", "golang.org": "golang"}.get(
+        host, host.rpartition(".")[0]
+    )
+    deb = "-".join(("golang", host, *parts[:2], "dev"))
+    return f"the Go package {path} is neither in vendor/ nor in the chroot", _add(deb)
+
+
+def _of_rust(name: str) -> Advice:
+    deb = f"librust-{name.lower().replace('_', '-')}-dev"
+    return f"the crate {name} is neither in vendor/ nor in the chroot", _add(deb)
+
+
 _Rule = tuple[str, "str | Callable[[str], Advice]", str]
 """A pattern, reason and hint with `%(name)s` of its groups, or what makes both of the name."""
 
@@ -114,9 +129,11 @@ _OUTSIDE = (
 _OWNER = "(?:cannot change ownership|changing ownership|cannot change owner|chown|chgrp)"
 _ACCOUNT = r"(?P<what>user|group):? [\"'`‘](?P<name>[^\"'`’]+)"  # noqa: RUF001 - as above
 
+_REASONS = "/.* is a device|go.mod requires .*?|no go.mod says .*?|the build left no program .*?"
+
 _TOGETHER: Sequence[_Rule] = (
     # of plan.steps
-    (r"(?m)^buildit: (?P<reason>/.* is a device): (?P<hint>.*)$", "%(reason)s", "%(hint)s"),
+    (rf"(?m)^buildit: (?P<reason>{_REASONS}): (?P<hint>.*)$", "%(reason)s", "%(hint)s"),
     # of python3-build
     (r"ERROR Missing dependencies:\n\t(?P<name>[A-Za-z0-9_.-]+)", _of_python, ""),
 )
@@ -155,6 +172,8 @@ _LINES: Sequence[_Rule] = (
     (r"Could not detect Ninja|unable to find a build program .*Ninja", *_absent("ninja")),
     (r"Backend '(?P<name>[A-Za-z0-9_]+)[.A-Za-z0-9_:]*' is not available", _of_python, ""),
     (r"No module named '?(?P<name>[A-Za-z0-9_]+)", _of_python, ""),
+    (r"cannot find package \"(?P<name>[A-Za-z0-9_.~/-]+)\" in any of", _of_go, ""),
+    (r"no matching package named `(?P<name>[A-Za-z0-9_-]+)` found", _of_rust, ""),
     (r"Can't locate (?P<name>[A-Za-z0-9_/]+)\.pm in @INC", _of_perl, ""),
 )
 _ENDS: Sequence[_Rule] = (

@@ -21,7 +21,7 @@ from buildit.archive.admit import Budget, parents
 from buildit.archive.beneath import Root
 from buildit.archive.contents import RUN_LINKS
 from buildit.archive.deb import read_control, read_deb
-from buildit.archive.streams import Readable
+from buildit.archive.streams import Readable, read_up_to
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, RecipeError
@@ -49,6 +49,7 @@ _NO_SET_ID = "set-id bit left out, `set-id: keep` in its package step keeps it"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
 SCRIPT_RULES = "maintainer scripts, by rules"
 _LARGEST_SETTING = 1 << 20
+_SETTINGS = ("etc/", "usr/lib/systemd/", "usr/lib/sysusers.d/", "usr/lib/tmpfiles.d/")
 STATUS = "var/lib/dpkg/status.d"
 
 
@@ -167,12 +168,31 @@ def rules_of(
 
     def read(path: str) -> str:
         try:
+            if not path.startswith(_SETTINGS):
+                return ""
             with tree.open_file(path) as stream:
                 return stream.read(_LARGEST_SETTING).decode("utf-8", "replace")
         except (OSError, IntegrityError):  # not there, or a link
             return ""
 
     return script_rules(name, control, {one.path: one.kind for one in members}, read)
+
+
+def rules_inside(deb: BinaryIO, name: str) -> ScriptRules:
+    """The rules of a package that is not unpacked.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    control = read_control(deb, name)
+    deb.seek(0)
+    kinds: dict[str, Kind] = {}
+    texts: dict[str, str] = {}
+    for entry, content in read_deb(deb, Budget(), name):
+        kinds[entry.path] = entry.kind
+        if content is not None and entry.path.startswith(_SETTINGS):
+            texts[entry.path] = read_up_to(content, _LARGEST_SETTING).decode("utf-8", "replace")
+    return script_rules(name, control, kinds, lambda path: texts.get(path, ""))
 
 
 def attributes_of(members: Sequence[Entry]) -> tuple[Attributes, Declared, list[Change]]:

@@ -189,9 +189,8 @@ def _configured(
 def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> None:
     """Apply the user's patches to Debian's tree, and write what the version's suffix says."""
     with Root.open(room.work) as work, work.inner(room.cwd.lstrip("/")) as tree:
-        newest = int(max(status.st_mtime for _, status in tree.walk()))
         try:
-            room.patch(record.patches, task.about.patch_names(), newest)
+            room.patch(record.patches, task.about.patch_names(), _patched_time(tree))
         except Refused as refused:
             if refused.already and (held := holder(refused.already, _series(tree))):
                 refused.message += f"; Debian has it in debian/patches/{held}"
@@ -208,6 +207,15 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
             tree.utime("debian/changelog", int(status.st_mtime))
             if (owner := host_owner()) is not None:
                 tree.chown("debian/changelog", *owner)
+
+
+def _patched_time(tree: Root) -> int:
+    """The time of all files that the user's patches touch: that which dpkg-source gave to those of
+    Debian's series, as if they were of it, so that make(1) remakes nothing where a file and what is
+    generated from it are patched; where there is no series, later than any other."""
+    files = {path: status for path, status in tree.walk() if stat.S_ISREG(status.st_mode)}
+    newest = max(int(one.st_mtime) for path, one in files.items() if not path.startswith(".pc/"))
+    return newest if ".pc/applied-patches" in files else newest + 1
 
 
 def _series(tree: Root) -> Mapping[str, bytes]:

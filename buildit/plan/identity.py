@@ -24,7 +24,7 @@ DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 """Kinds of tasks, and the `type` of their records."""
 
-MAINTAINER_RULES = "1"
+MAINTAINER_RULES = "2"
 """Version of what a .deb's outputs have besides its files: its entry for scanners, what rules do in
 the place of its scripts, slices. In the records of .debs alone: what is built is not touched."""
 
@@ -290,6 +290,15 @@ def deb_record(
             "scripts": MAINTAINER_RULES,
         },
     }
+
+
+def former_deb_key(record: str) -> BuildKey:
+    """The key that the .deb of a record had before there were `MAINTAINER_RULES`."""
+    data = json.loads(record)
+    data["rules"].pop("scripts", None)
+    data.pop("sliced", None)
+    data.pop("set-id", None)
+    return build_key(record_text(data))
 
 
 def deb_view(record: str) -> DebView:

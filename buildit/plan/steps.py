@@ -194,6 +194,81 @@ read in the Makefiles:
 """
 
 
+_GO = r"""
+export GOCACHE="$SRC/.buildit/cache" GOPROXY=off GOSUMDB=off GOTOOLCHAIN=local
+export CGO_CFLAGS="$CFLAGS" CGO_CXXFLAGS="$CXXFLAGS" CGO_LDFLAGS="$LDFLAGS"
+mkdir -p .buildit/bin
+if [ "$#" = 0 ]; then set -- ./...; fi
+set -- -p "$JOBS" -trimpath -buildvcs=false -ldflags=-buildid= -o "$SRC/.buildit/bin/" "$@"
+if [ -f go.mod ] && [ -f vendor/modules.txt ]; then
+  exec go build -mod=vendor "$@"
+elif [ -f go.mod ] && ! grep -Eq '^[[:space:]]*require[[:space:](]' go.mod; then
+  exec go build "$@"
+fi
+module=${GO_IMPORT_PATH:-}
+if [ -z "$module" ] && [ -f go.mod ]; then
+  module=$(sed -n 's/^module[[:space:]]*"\{0,1\}\([^"[:space:]]*\).*/\1/p' go.mod)
+fi
+if [ -z "$module" ]; then
+  echo "buildit: no go.mod says what this module is called: environment: {GO_IMPORT_PATH: …}"
+  exit 1
+elif [ ! -d /usr/share/gocode/src ] && [ ! -d vendor ]; then
+  echo "buildit: go.mod requires modules, and a build has no network: add the result of" \
+    "'go mod vendor' as a source with directory: vendor, or Debian's packages of them," \
+    "as depends: {build: [debian:golang-github-…-dev]}"
+  exit 1
+fi
+export GO111MODULE=off GOPATH="$SRC/.buildit/path:/usr/share/gocode"
+rm -rf .buildit/path
+mkdir -p ".buildit/path/src/$module"
+tar --exclude=./.buildit -cf - . | tar -xf - -C ".buildit/path/src/$module"
+cd ".buildit/path/src/$module"
+exec go build "$@"
+"""
+"""Module mode where everything is there: vendored, or nothing is required. Else with GOPATH, as
+Debian's packages of libraries are laid out (`/usr/share/gocode`, dh_golang(1)).
+
+What `-trimpath` leaves out: paths, and the flags of cgo. `-buildid=` takes a digest of the tools'
+own build ids out of the program.
+"""
+
+_INSTALL_PROGRAMS = r"""
+found=
+for file in "$1"/*; do
+  case $file in *.so | *.d | *.rlib | *.a) continue ;; esac
+  if [ ! -f "$file" ] || [ ! -x "$file" ]; then continue; fi
+  install -D -m 0755 "$file" "$DESTDIR/usr/bin/${file##*/}"
+  found=yes
+done
+if [ -z "$found" ]; then
+  echo "buildit: the build left no program in $1: is it a library? Write steps: {install: …}"
+  exit 1
+fi
+"""
+
+_CARGO = r"""
+export CARGO_HOME="$HOME/.cargo" CARGO_TARGET_DIR="$SRC/.buildit" CARGO_NET_OFFLINE=true
+export RUSTFLAGS="--remap-path-prefix=$SRC=. --remap-path-prefix=$HOME=home ${RUSTFLAGS:-}"
+mkdir -p "$CARGO_HOME"
+crates=
+if [ -d vendor ]; then
+  crates=$SRC/vendor
+elif [ -d /usr/share/cargo/registry ]; then
+  crates=/usr/share/cargo/registry
+  rm -f Cargo.lock
+fi
+if [ -n "$crates" ]; then
+  printf '[source.crates-io]\nreplace-with = "here"\n[source.here]\ndirectory = "%s"\n' "$crates" \
+    >"$CARGO_HOME/config.toml"
+fi
+if [ ! -f Cargo.lock ]; then cargo generate-lockfile --offline; fi
+exec cargo build --release --frozen -j "$JOBS" "$@"
+"""
+"""Of the crates in `vendor/`, as `cargo vendor` leaves them and as Cargo.lock has them; else of
+Debian's packages (`librust-*-dev`), whose versions are not those of Cargo.lock, so it is made anew
+(as dh-cargo does)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """How sources of a kind are built: a script for each phase, and what the phases of `takes` get
@@ -259,6 +334,14 @@ STYLES: Mapping[str, Style] = {
             Phase.INSTALL: "export DEB_PYTHON_INSTALL_LAYOUT=deb\n"
             'python3 -m installer --prefix /usr --destdir "$DESTDIR" .buildit/*.whl',
         },
+        takes=(Phase.COMPILE,),
+    ),
+    "go": Style(
+        {Phase.COMPILE: _GO, Phase.INSTALL: f"set -- .buildit/bin{_INSTALL_PROGRAMS}"},
+        takes=(Phase.COMPILE,),
+    ),
+    "cargo": Style(
+        {Phase.COMPILE: _CARGO, Phase.INSTALL: f"set -- .buildit/release{_INSTALL_PROGRAMS}"},
         takes=(Phase.COMPILE,),
     ),
     "custom": Style({}),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from buildit.errors import UsageError
 from buildit.recipe import schema
@@ -55,17 +55,11 @@ class DebianPackageStep(Model):
     """`keep` leaves its programs' set-id bits, which let others act as their owner."""
 
 
-def _package_kind(value: object) -> str:
-    keys = value if isinstance(value, dict) else {}
-    # No tag may be a key: `recipe.schema` follows an error's location by keys.
-    return next((f"<{key}>" for key in ("atom", "debian") if key in keys), "<embedded>")
-
-
 PackageStepSpec = Annotated[
-    Annotated[EmbeddedPackageStep, Tag("<embedded>")]
+    Annotated[EmbeddedPackageStep, Tag("<type>")]
     | Annotated[AtomPackageStep, Tag("<atom>")]
     | Annotated[DebianPackageStep, Tag("<debian>")],
-    Discriminator(_package_kind),
+    schema.by_key(AtomPackageStep, DebianPackageStep, EmbeddedPackageStep),
 ]
 
 

@@ -225,7 +225,7 @@ class WaiverSpec(Model):
     """Why it is right here."""
 
 
-StyleName = Literal["autotools", "cmake", "meson", "make", "python", "custom"]
+StyleName = Literal["autotools", "cmake", "meson", "make", "python", "go", "cargo", "custom"]
 
 
 class Recipe(Model):

@@ -197,8 +197,9 @@ BY_KIND = pydantic.Discriminator(_kind_of)
 
 
 def by_key(*models: type[Model]) -> pydantic.Discriminator:
-    """Tells mappings apart by the first key of each model, which is also its tag; the last model is
-    for all others."""
+    """Tells mappings apart by the first key of each model; the last model is for all others. That
+    key in `<>` is the tag: no tag may be a key, as `_finding` follows an error's location by keys.
+    """
 
     def tag(value: object) -> str:
         for model in models[:-1]:

@@ -1,6 +1,6 @@
 """Debian's packages in images and as build tools; what an image needs so that its program starts.
 
-The whole table of packages is `python -m bench.debs`; here a sample of it is drawn by the commit.
+The whole table is `python -m tests.debian_in_images`; here a sample of it is drawn by the commit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.debs import COMMON, Job, run_in, try_out
+from tests.debian_in_images import JOBS, Job, run_in, try_out
 from tests.integration.compare import tree
 from tests.integration.refusing import RECIPE, refusal
 from tests.integration.seeds import Seed
@@ -46,7 +46,25 @@ def sample() -> list[Job]:
     )
     chosen = random.Random(done.stdout)
     names = {"tzdata", *chosen.sample(QUICK, 2)}
-    return [job for job in COMMON if job.name in names]
+    return [job for job in JOBS if job.name in names]
+
+
+_TWELVE = """
+    nginx apache2 haproxy redis-server memcached mosquitto dnsmasq openssh-server postgresql-15
+    chrony git ca-certificates
+"""
+TWELVE = tuple(_TWELVE.split())
+"""Servers that answer and tools that do something: what their scripts would have made is there."""
+
+
+@pytest.mark.parametrize("name", TWELVE)
+def test_what_servers_need_of_their_scripts_is_in_the_image(
+    name: str, seed: Seed, here: Path
+) -> None:
+    (job,) = (job for job in JOBS if job.name == name)
+    program = seed.program
+    outcome = try_out(job, here, (program.python, "-m", "buildit"), program.env, seed.lock)
+    assert outcome.error == ""
 
 
 @pytest.mark.parametrize("job", sample(), ids=lambda job: job.name)

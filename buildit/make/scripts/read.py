@@ -23,7 +23,7 @@ from buildit.make.scripts.effects import answered
 from buildit.make.scripts.instead import INSTEAD
 from buildit.make.scripts.shell import NotShell
 from buildit.make.scripts.state import ScriptRules, ScriptState, TextOf, inside
-from buildit.make.scripts.walk import UNKNOWN, Walk
+from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Walk
 from buildit.model.tree import Kind
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {"preinst": ("install",), "postinst": ("configure", "")}
@@ -148,14 +148,29 @@ def _tmpfiles(state: ScriptState, path: str) -> None:
             state.attributes(at, mode.lstrip("~:"), user, group)
 
 
+def _before_start(state: ScriptState, line: str) -> None:
+    """What a unit does to directories before each start (systemd.service(5), ExecStartPre=)."""
+    try:
+        words = tuple(shlex.split(line.lstrip("-+!@:")))
+    except ValueError:
+        return
+    name = posixpath.basename(words[0]) if words else ""
+    if name in ("mkdir", "chown", "chmod", "install") and not any("%" in one for one in words):
+        answered(state, ShellCommand((name, *words[1:]), 0))
+
+
 def _unit(state: ScriptState, path: str) -> None:
     """The directories that systemd makes before a service starts, in /run, /var/lib, …"""
     values: dict[str, str] = {}
+    before: list[str] = []
     state.script, state.line = posixpath.basename(path), 0
     for line in state.read(path).replace("\\\n", " ").split("\n"):
         key, equals, value = line.partition("=")
         if equals and not line.startswith(("#", ";")):
             values[key.strip()] = value.strip()
+            before += [value.strip()] if key.strip() == "ExecStartPre" else []
+    for line in before:
+        _before_start(state, line)
     user = values.get("User", "root")
     group = values.get("Group") or (user if user in state.groups or user in state.users else "")
     if values.get("DynamicUser", "no") in ("yes", "true", "1"):
@@ -169,5 +184,5 @@ def _unit(state: ScriptState, path: str) -> None:
             state.directory(at)
             if made or values.get(f"{key}DirectoryMode"):
                 state.rule("mode", at, values.get(f"{key}DirectoryMode", "0755"))
-            if user != "root":
+            if user != "root" and key != "Configuration":
                 state.rule("owner", at, state.named(f"{user}:{group}"))

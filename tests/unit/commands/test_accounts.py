@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.commands.assemble import account_entries, account_files
+from buildit.commands.assemble import (
+    GROUP,
+    PASSWD,
+    account_entries,
+    account_files,
+    check_borrowed,
+    with_debians,
+)
 from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
-from buildit.model.accounts import Group, User
+from buildit.model.accounts import Declared, Group, User
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit
@@ -107,3 +114,37 @@ def test_what_contradicts_itself_is_refused(
         account_files(users, groups)
     assert caught.value.message == message
     assert caught.value.hint
+
+
+def test_accounts_of_debians_packages_join_the_others() -> None:
+    """With root and nobody; what the container says of one with the same ids counts."""
+    redis = User("redis", 200, 200)
+    mine = User("redis", 200, 200, home="/srv")
+    found = Declared((redis,), (Group("redis", 200),))
+    users, groups = with_debians([("container.yaml", mine)], [], found)
+    files = account_files(users, groups)
+    assert files[PASSWD].decode().split("\n") == [
+        "root:x:0:0:root:/root:/bin/bash",
+        "redis:x:200:200::/srv:/usr/sbin/nologin",
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin",
+        "",
+    ]
+    assert files[GROUP].decode() == "root:x:0:\nredis:x:200:\nnogroup:x:65534:\n"
+    assert with_debians([], [], Declared()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("borrowed", "message"),
+    [
+        (("user", "reddis"), "names the user 'reddis', whom none"),
+        (("group", "adm"), "names the group 'adm', whom none"),
+        (("user", "proftpd"), "has the group 65534, not one of its own"),
+    ],
+)
+def test_a_name_that_no_package_declares_is_refused(
+    borrowed: tuple[str, str], message: str
+) -> None:
+    found = Declared((User("redis", 200, 200), User("proftpd", 213, 65534)))
+    check_borrowed([("user", "redis")], found)
+    with pytest.raises(RecipeError, match=message):
+        check_borrowed([borrowed], found)

@@ -27,6 +27,18 @@ MISSING = [
     ("ERROR Backend 'setuptools.build_meta' is not available.", 1, "debian:python3-setuptools"),
     ("ERROR Missing dependencies:\n\twheel", 1, "debian:python3-wheel"),
     ("ERROR: Could not detect Ninja v1.8.2 or newer", 1, "debian:ninja-build"),
+    ("sh: 12: exec: go: not found", 127, "debian:golang-go"),
+    (
+        'main.go:5:2: cannot find package "github.com/BurntSushi/toml" in any of:',
+        1,
+        "debian:golang-github-burntsushi-toml-dev",
+    ),
+    (
+        'x.go:5:2: cannot find package "golang.org/x/sys/unix" in any of:',
+        1,
+        "debian:golang-golang-x-sys-dev",
+    ),
+    ("error: no matching package named `serde_json` found", 101, "debian:librust-serde-json-dev"),
     ("Can't locate XML/Parser.pm in @INC (you may need to", 2, "debian:libxml-parser-perl"),
 ]
 
@@ -53,6 +65,8 @@ OTHERS = [
     ("cc1: error: /tmp/x.s: No space left on device", 1, "TMPDIR"),
     ("buildit: there is no ./configure in the sources", 127, "style:"),
     ("buildit: /null is a device: leave it out", 1, "leave it out"),
+    ("buildit: go.mod requires modules, and a build has no network: add it", 1, "add it"),
+    ("buildit: the build left no program in .buildit/bin: is it a library?", 1, "is it a library?"),
     (
         (
             "install: cannot create regular file '/usr/local/bin/tool': No such file or directory\n"

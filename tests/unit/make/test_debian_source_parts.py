@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from buildit.archive.beneath import Root
 from buildit.errors import BuildError
 from buildit.make.capture.capture import Installed
 from buildit.make.debian_configure import NOTES, problem, shim
 from buildit.make.debian_outputs import BuiltDeb, siblings_of
+from buildit.make.debian_source import _patched_time
 from buildit.make.debian_tree import changelog_entry, holder, source_directory
 from buildit.patch.read import parse_patch
 
@@ -206,3 +208,17 @@ def test_what_a_deb_wants_of_the_same_build() -> None:
     every = [core, light, other, common]
     assert siblings_of(other, every) == ("x-common", "x-core", "x-light")
     assert siblings_of(common, every) == ()
+
+
+# -- times
+
+
+def test_patched_files_are_as_new_as_those_of_debians_series(tmp_path: Path) -> None:
+    for path, time in (("configure.ac", 500), ("a/upstream.c", 100), (".pc/made-now", 900)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("x")
+        os.utime(tmp_path / path, (time, time))
+    with Root.open(tmp_path) as tree:
+        assert _patched_time(tree) == 501, "no series: later than any other"
+        (tmp_path / ".pc/applied-patches").write_text("fix.patch\n")
+        assert _patched_time(tree) == 500

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,20 @@ from buildit.commands.rules import RULES
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import RecipeError
 from buildit.make.capture.needs import Needs, Sight
-from buildit.make.deb import Debs, leave_out, link_run_directories, unmet_text
+from buildit.make.deb import (
+    STATUS,
+    Debs,
+    attributes_of,
+    captured,
+    leave_out,
+    link_run_directories,
+    rules_inside,
+    unmet_text,
+)
+from buildit.model.accounts import User, user_id
 from buildit.model.artifact import RUNTIME
-from buildit.model.plan import DebRef, Toolchain
+from buildit.model.plan import DebRef, DebView, Toolchain
+from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.store.cas import Store
@@ -132,3 +145,50 @@ def test_the_run_directories_of_base_files_become_links(tmp_path: Path) -> None:
     assert (tmp_path / "var/lock/mine").is_dir()
     recipe = (Path(__file__).parents[3] / "pkgs/sys-apps/baselayout/pkg.yaml").read_text()
     assert all(f"ln -s {target} {path}\n" in recipe for path, target in RUN_LINKS.items())
+
+
+POSTINST = """#!/bin/sh
+adduser --system --group --no-create-home --home /var/lib/x xd
+install -d -o xd -g adm -m 2750 /var/lib/x
+cp /usr/share/x.conf /etc/x.conf
+chmod 4755 /usr/bin/x
+frobnicate
+"""
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_deb_has_what_its_scripts_would_have_made(tmp_path: Path, keeps: bool) -> None:
+    files = {"usr/bin/x": "x", "usr/share/x.conf": "a = 1\n"}
+    content = make_deb("x", files, fields="Source: xs\n", postinst=POSTINST)
+    view = DebView(keep_set_id=keeps)
+    out, stop = tmp_path / "out", threading.Event()
+    with captured(io.BytesIO(content), out, PLATFORMS["linux/amd64"], "x", stop, view) as found:
+        entries = {one.path: one for one in found.installed.outputs[RUNTIME]}
+        status = (out / STATUS / "x").read_text()
+    assert status == "Package: x\nVersion: 1\nArchitecture: amd64\nSource: xs\n"
+    uid = user_id("xd")
+    state = entries["var/lib/x"]
+    assert (state.kind, state.mode, state.uid, state.gid) == (Kind.DIRECTORY, 0o2750, uid, 4)
+    assert entries["etc/x.conf"].digest == entries["usr/share/x.conf"].digest
+    assert entries["usr/bin/x"].mode == (0o4755 if keeps else 0o755)
+    assert found.declared.users == (User("xd", uid, uid, "/var/lib/x"),)
+    assert {group.name: group.gid for group in found.declared.groups} == {"adm": 4, "xd": uid}
+    assert [one.said for one in found.scripts.remainder] == ["postinst:6: frobnicate"]
+    (said,) = found.remainder_told("debian:x")
+    assert "postinst:6: frobnicate (`buildit explain debian:x`" in said
+    assert [change.path for change in found.lost] == ([] if keeps else ["usr/bin/x"])
+    assert rules_inside(io.BytesIO(content), "x").said == found.scripts.said
+
+
+def test_owners_that_are_the_same_everywhere_are_kept() -> None:
+    members = [
+        Entry("var/mail", Kind.DIRECTORY, 0o2775, gid=8),
+        Entry("var/www", Kind.DIRECTORY, 0o755, uid=33, gid=33),
+        Entry("srv", Kind.DIRECTORY, 0o755, uid=1234),
+    ]
+    attributes, accounts, lost = attributes_of(members)
+    assert attributes.owners == {"var/mail": (0, 8), "var/www": (33, 33)}
+    assert attributes.modes == {"var/mail": 0o2775}
+    assert [user.name for user in accounts.users] == ["www-data"]
+    assert [group.name for group in accounts.groups] == ["mail", "www-data"]
+    assert [change.path for change in lost] == ["srv"]

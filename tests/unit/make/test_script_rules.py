@@ -226,6 +226,7 @@ def test_systemds_files_count() -> None:
             ),
             "usr/lib/systemd/system/x.service": (
                 "[Service]\nUser=foo\nGroup=foo\nStateDirectory=foo\nStateDirectoryMode=0700\n"
+                "ExecStartPre=-/bin/mkdir -m 740 -p /run/pre\nExecStartPre=/usr/bin/boom\n"
             ),
         },
     )
@@ -233,6 +234,8 @@ def test_systemds_files_count() -> None:
         User("foo", user_id("foo"), group_id("foo"), "/var/lib/foo", comment="The foo"),
     )
     assert said(found) == [
+        "directory /run/pre",
+        "mode /run/pre 740",
         "directory /var/lib/foo",
         "mode /var/lib/foo 0700",
         "owner /var/lib/foo foo:foo",

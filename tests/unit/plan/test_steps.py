@@ -83,6 +83,107 @@ def test_a_missing_tool_is_the_shells_word(tmp_path: Path, style: str) -> None:
     assert f"debian:{'python3' if style == 'python' else style}]" in said[1]
 
 
+def built_by(style: str, directory: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """The compile phase, where go and cargo only say what they are asked."""
+    tools = directory / "tools"
+    tools.mkdir()
+    for name in ("go", "cargo"):
+        text = '#!/bin/sh\necho "$(pwd): $*"\nenv | grep -E "^(GO|CARGO|RUST)" | sort\n'
+        (tools / name).write_text(
+            f"{text}if [ -f $CARGO_HOME/config.toml ]; then cat $CARGO_HOME/*; fi"
+        )
+        (tools / name).chmod(0o755)
+    source = directory / "src"
+    given = {"PATH": f"{tools}:{os.environ['PATH']}", "SRC": str(source), "JOBS": "3"}
+    given |= {name: f"-of-{name}" for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
+    given |= {"HOME": str(directory), "CARGO_HOME": f"{directory}/.cargo", **env}
+    argv = steps(style, AMD64, ("./cmd/x",), {})[0].argv
+    return subprocess.run(argv, check=False, cwd=source, env=given, capture_output=True, text=True)
+
+
+FLAGS = "-p 3 -trimpath -buildvcs=false -ldflags=-buildid= -o"
+
+
+def test_go_builds_what_is_vendored_or_needs_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    (source / "vendor").mkdir(parents=True)
+    (source / "go.mod").write_text("module example.org/x\n\nrequire example.org/y v1.0.0\n")
+    (source / "vendor/modules.txt").write_text("")
+    said = built_by("go", tmp_path).stdout
+    assert f"{source}: build -mod=vendor {FLAGS} {source}/.buildit/bin/ ./cmd/x\n" in said
+    assert "GOPROXY=off" in said
+    (source / "vendor/modules.txt").unlink()
+    (source / "go.mod").write_text("module example.org/x\n")
+    shutil.rmtree(tmp_path / "tools")
+    assert f"{source}: build {FLAGS}" in built_by("go", tmp_path).stdout
+
+
+def test_go_without_vendored_modules_is_built_under_its_name(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    (source / "vendor").mkdir(parents=True)
+    (source / "a.go").write_text("")
+    (source / "go.mod").write_text('module "example.org/x"\nrequire (\n\texample.org/y v1.0.0\n)\n')
+    said = built_by("go", tmp_path).stdout
+    path = f"{source}/.buildit/path"
+    assert f"{path}/src/example.org/x: build {FLAGS} {source}/.buildit/bin/ ./cmd/x\n" in said
+    assert "GO111MODULE=off" in said
+    assert f"GOPATH={path}:/usr/share/gocode" in said
+    assert (source / ".buildit/path/src/example.org/x/a.go").exists()
+    assert not (source / ".buildit/path/src/example.org/x/.buildit").exists()
+
+
+def test_go_says_what_it_lacks(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    done = built_by("go", tmp_path)
+    said = advice(done.returncode, done.stdout.splitlines())
+    assert said is not None
+    assert "GO_IMPORT_PATH" in said[1]
+    shutil.rmtree(tmp_path / "tools")
+    (source / "go.mod").write_text("module example.org/x\nrequire example.org/y v1.0.0\n")
+    done = built_by("go", tmp_path)
+    said = advice(done.returncode, done.stdout.splitlines())
+    if not Path("/usr/share/gocode/src").exists():
+        assert said is not None
+        assert "directory: vendor" in said[1]
+
+
+def test_cargo_builds_of_vendored_crates(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    (source / "vendor").mkdir(parents=True)
+    (source / "Cargo.lock").write_text("")
+    said = built_by("cargo", tmp_path).stdout
+    assert f"{source}: build --release --frozen -j 3 ./cmd/x\n" in said
+    assert "generate-lockfile" not in said
+    assert f'replace-with = "here"\n[source.here]\ndirectory = "{source}/vendor"' in said
+    assert f"RUSTFLAGS=--remap-path-prefix={source}=." in said
+
+
+@pytest.mark.parametrize("style", ["go", "cargo"])
+def test_programs_are_installed_and_libraries_are_not(tmp_path: Path, style: str) -> None:
+    argv = steps(style, AMD64, (), {})[1].argv
+    made = tmp_path / (".buildit/bin" if style == "go" else ".buildit/release")
+    made.mkdir(parents=True)
+    env = {"PATH": os.environ["PATH"], "DESTDIR": str(tmp_path / "out")}
+
+    def install() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, check=False, cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+
+    (made / "libx.so").write_text("")
+    (made / "libx.so").chmod(0o755)
+    (made / "notes.d").write_text("")
+    done = install()
+    said = advice(done.returncode, done.stdout.splitlines())
+    assert said is not None
+    assert "left no program" in said[0]
+    (made / "tool").write_text("")
+    (made / "tool").chmod(0o755)
+    assert install().returncode == 0
+    assert [path.name for path in (tmp_path / "out/usr/bin").iterdir()] == ["tool"]
+
+
 SHOW = """
 all:
 \t@echo "[$(CC)] [$(CFLAGS)] [$(LDFLAGS)] [$(CXX)]"

@@ -1,0 +1,56 @@
+"""What stands for the maintainer scripts of a .deb, before any image is built with it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from buildit.commands.fetching import InputFetcher
+from buildit.commands.run import Options, prepare, run_of
+from buildit.errors import UsageError
+from buildit.events import Reporter
+from buildit.make.deb import rules_inside
+from buildit.make.scripts.state import ScriptRules
+from buildit.model.plan import ContainerPlan, DebRef
+from buildit.model.words import hint_of
+
+_PREFIX = "debian:"
+
+
+def deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, ScriptRules]:
+    """The .deb called `name` in the container of `options.directory`, or of its toolchain, and its
+    rules; it is fetched where the store lacks it.
+
+    Raises:
+        UsageError: the container has none of that name.
+        BuilditError: as `prepare`; it cannot be fetched, or is damaged.
+    """
+    prepared = prepare(options, report)
+    plan = prepared.plan
+    known = _debs(plan)
+    if name not in known:
+        message = f"{_PREFIX}{name} is no .deb of this container"
+        raise UsageError(message, place=plan.directory, hint=hint_of(name, sorted(known)))
+    deb = known[name]
+    with run_of(prepared, report) as run:
+        if not run.store.has(deb.digest):
+            fetcher = InputFetcher(run.store, run.remotes, run.downloads, run.config.distfiles)
+            fetcher.bring_again(frozenset({deb.digest}), (), (deb,))
+        with run.store.seekable(deb.digest) as stream:
+            return deb, rules_inside(stream, name)
+
+
+def lone_deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, ScriptRules]:
+    """The same of a .deb that no container is needed for, by `name` or `name=version`."""
+    with tempfile.TemporaryDirectory(prefix="buildit-explain-") as directory:
+        text = f"- vars: {{name: x, version: '1'}}\n- package: {{debian: {name}, closure: files}}\n"
+        Path(directory, "container.yaml").write_text(text, "utf-8")
+        asked = replace(options, directory=Path(directory))
+        return deb_rules(asked, name.partition("=")[0], report)
+
+
+def _debs(plan: ContainerPlan) -> dict[str, DebRef]:
+    """Every .deb of a plan by its name, those of the toolchain too."""
+    nodes = (deb for task in plan.tasks for deb in task.inputs.debs)
+    return {deb.name: deb for deb in (*plan.toolchain.debs, *nodes)}

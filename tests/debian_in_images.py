@@ -1,0 +1,255 @@
+"""Common Debian packages in images of their own: each is built, unpacked, started, and does a job.
+
+`python -m tests.debian_in_images` runs the whole table (`debian_in_images.yaml`) and writes
+docs/debian-packages.md; names choose some of it. Tools run by bubblewrap in what umoci unpacks,
+with the image's files as the only ones; servers run by podman, as their image says, and are asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from tests.engines import Container, podman
+
+TOP = Path(__file__).resolve().parent.parent
+PAGE = TOP / "docs" / "debian-packages.md"
+_LACKS = re.compile(r"not in the image, though files of Debian's packages name it: (.*)")
+_CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}
+_SECONDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Packages of one image, what is run in it, and a pattern of what that prints or answers."""
+
+    packages: tuple[str, ...]
+    run: tuple[str, ...] = ()
+    prints: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    serve: tuple[str, ...] = ()
+    user: str = "0"
+    port: int = 0
+    ask: str = ""
+    hex: bool = False
+    udp: bool = False
+    curl: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.packages[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`error` is empty where the image was built, and the job did what it should."""
+
+    job: Job
+    error: str
+    debs: int = 0
+    size: int = 0
+    lacks: str = ""
+    seconds: float = 0.0
+
+
+def _jobs() -> tuple[Job, ...]:
+    rows = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+    lists = ({key: tuple(row.get(key, ())) for key in ("packages", "run", "serve")} for row in rows)
+    return tuple(Job(**{**row, **listed}) for row, listed in zip(rows, lists, strict=True))
+
+
+JOBS = _jobs()
+
+
+def try_out(
+    job: Job,
+    room: Path,
+    program: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    lock: str = "",
+) -> Outcome:
+    """Build the image of a job in the empty directory `room` with a buildit, and run the job.
+
+    `environment` is the buildit's, else this program's own; `lock` what the lock holds before.
+    """
+    started = time.monotonic()
+    box = room / "box"
+    box.mkdir()
+    steps = [f"- package: {{debian: {name}}}" for name in job.packages]
+    app: dict[str, object] = {"exec": list(job.run or job.serve), "user": job.user}
+    app |= {"environment": dict(job.environment)} if job.environment else {}
+    named = f"- vars: {{name: try, version: '1', author: {job.name.replace('.', '-')}}}"
+    lines = [named, *steps, f"- app: {json.dumps(app)}", "- image: {type: oci}"]
+    (box / "container.yaml").write_text("\n".join(lines) + "\n")
+    if lock:
+        (box / "buildit.lock").write_text(lock)
+    built = _run([*program, "build", str(box), "--output", str(room / "out")], 1800, environment)
+    said = built.stdout + built.stderr
+    if built.returncode:
+        text = next((line for line in said.splitlines() if "error:" in line), said[-300:])
+        return Outcome(job, f"build: {text}", seconds=time.monotonic() - started)
+    image = next((room / "out").glob("*.oci"))
+    manifest = _document(image, json.loads((image / "index.json").read_text())["manifests"][0])
+    debs = sum(1 for line in (box / "buildit.lock").read_text().splitlines() if _is_deb(line))
+    lacks = next((match[1] for match in map(_LACKS.search, said.splitlines()) if match), "")
+    error = served(job, image) if job.serve else _started(job, image, room)
+    size = sum(layer["size"] for layer in manifest["layers"])
+    return Outcome(job, error, debs, size, lacks.partition(" (`")[0], time.monotonic() - started)
+
+
+def served(job: Job, image: Path) -> str:
+    """Start an image as it says, and ask it; why it is not right, or nothing."""
+    tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
+    name = f"oci:{image}:{tag['org.opencontainers.image.ref.name']}"
+    with podman() as engine:
+        try:
+            loaded = engine.load(name, "localhost/try:1")
+            server = engine.start("try", loaded, "--tmpfs", "/tmp")
+        except (AssertionError, subprocess.CalledProcessError) as error:
+            return f"start: {str(error)[-300:].strip()}"
+        answer = ""
+        end = time.monotonic() + _SECONDS
+        while time.monotonic() < end and not re.search(job.prints, answer, re.DOTALL):
+            if server.pid == 0:
+                return f"it ended: {server.logs()[-300:].strip()}"
+            answer = _answer(job, server)
+            time.sleep(0.2)
+        if re.search(job.prints, answer, re.DOTALL):
+            return ""
+        return f"answer {answer[:200]!r}: {server.logs()[-300:].strip()}"
+
+
+_ASK = """
+import socket, sys
+port, udp, text = int(sys.argv[1]), sys.argv[2] == "True", bytes.fromhex(sys.argv[3])
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+one.settimeout(5)
+one.connect(("127.0.0.1", port))
+one.send(text) if text else None
+sys.stdout.write(one.recv(4096).hex())
+"""
+
+
+def _answer(job: Job, server: Container) -> str:
+    if job.curl:
+        return server.curl("-i", job.curl).stdout
+    asked = job.ask if job.hex else job.ask.encode().hex()
+    words = ("nsenter", "-t", str(server.pid), "-n", sys.executable, "-c", _ASK)
+    done = _run([*words, str(job.port), str(job.udp), asked], 20)
+    found = done.stdout if done.returncode == 0 else ""
+    return found if job.hex else bytes.fromhex(found).decode("utf-8", "replace")
+
+
+def _is_deb(line: str) -> bool:
+    return line.startswith("deb debian:")
+
+
+def _document(image: Path, descriptor: Mapping[str, str]) -> dict[str, list[dict[str, int]]]:
+    path = image / "blobs" / descriptor["digest"].replace(":", "/")
+    document: dict[str, list[dict[str, int]]] = json.loads(path.read_text())
+    return document
+
+
+def _started(job: Job, image: Path, room: Path) -> str:
+    """Run the job where only the image's files are; why it is not right, or nothing."""
+    done = run_in(image, room / "bundle", job.run, job.environment)
+    said = done.stdout + done.stderr
+    return "" if re.search(job.prints, said) else f"rc {done.returncode}: {said[-300:].strip()}"
+
+
+def run_in(
+    image: Path, bundle: Path, argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there."""
+    tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
+    name = f"{image}:{tag['org.opencontainers.image.ref.name']}"
+    unpacked = _run(["umoci", "raw", "unpack", "--rootless", "--image", name, str(bundle)], 600)
+    if unpacked.returncode:
+        return unpacked
+    for directory in ("proc", "dev", "tmp"):
+        (bundle / directory).mkdir(exist_ok=True)
+    words = ["bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--tmpfs", "/tmp", "--unshare-all", "--clearenv", "--die-with-parent"]
+    for key, value in {**_CLEAN, **(environment or {})}.items():
+        words += ["--setenv", key, value]
+    return _run([*words, "--", *argv], 120)
+
+
+def _run(
+    argv: Sequence[str], limit: int, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=limit,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def row(one: Outcome) -> str:
+    """What the page says of one job."""
+    return (
+        f"| {' + '.join(one.job.packages)} | {one.debs} | {one.size / 1e6:.0f} "
+        f"| {_shown(one.error) or 'yes'} | {one.lacks or '-'} |"
+    )
+
+
+def _shown(error: str) -> str:
+    """An error in one line of a table."""
+    return " ".join(error.replace("|", "/").split())[:160]
+
+
+def page(rows: Iterable[str]) -> str:
+    """The table for docs."""
+    rows = list(rows)
+    good = sum("| yes |" in row for row in rows)
+    head = (
+        "# Debian packages in images\n\n"
+        "Written by `python -m tests.debian_in_images`: each package in an image of its own, and\n"
+        "what `tests/debian_in_images.yaml` asks of it: servers answer, interpreters import,\n"
+        "tools do a small job. `.debs` counts what the lock pins.\n\n"
+        f"{good} of {len(rows)} enter an image and do their job.\n\n"
+        "| package | .debs | MB | does its job | said to be lacking |\n|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    """Run the table, or renew some rows of it; 1 where something does not run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.debian_in_images", description=__doc__)
+    parser.add_argument("names", nargs="*", help="packages of the table; all without any")
+    parser.add_argument("--buildit", default=f"{sys.executable} -m buildit")
+    asked = parser.parse_args(argv)
+    table = JOBS
+    bad = False
+    for job in (one for one in table if not asked.names or one.name in asked.names):
+        with tempfile.TemporaryDirectory(prefix="debs-") as name:
+            one = try_out(job, Path(name), asked.buildit.split())
+        said = f"{job.name}: {one.error or 'ok'} ({one.seconds:.0f} s) {one.lacks}"
+        sys.stdout.write(f"{said}\n")
+        sys.stdout.flush()
+        bad |= bool(one.error)
+        known = PAGE.read_text().splitlines() if PAGE.exists() else []
+        rows = {line.split(" | ")[0].removeprefix("| "): line for line in known if "| " in line}
+        rows[" + ".join(job.packages)] = row(one)
+        titles = (" + ".join(one.packages) for one in table)
+        PAGE.write_text(page(rows[title] for title in titles if title in rows))
+    return int(bad)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
