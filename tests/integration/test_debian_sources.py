@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.debs import run_in
+from tests.debian_in_images import run_in
 from tests.integration.refusing import RECIPE, UNSATISFIABLE, refusal
 from tests.integration.seeds import Seed
 from tests.integration.world import write
