@@ -125,6 +125,7 @@ class Archive:
     by_hash: bool = True
     components: str = "main"
     packages: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bytes:
@@ -150,13 +151,17 @@ class Archive:
 
     def urls(self) -> dict[str, bytes]:
         """All that a mirror serves."""
-        name = "main/binary-amd64/Packages"
-        files = {name: self.plain, f"{name}.xz": lzma.compress(self.plain)}
+        plain = {
+            "main/binary-amd64/Packages": self.plain,
+            "main/source/Sources": "\n".join(self.sources).encode(),
+        }
+        packed = {f"{name}.xz": lzma.compress(content) for name, content in plain.items()}
         base = f"{self.uri}/dists/{self.codename}"
-        served = {f"{base}/InRelease": clearsigned(self.release(files), self.key)}
-        packed = files[f"{name}.xz"]
-        served[f"{base}/{name}.xz"] = packed
-        if self.by_hash:
-            digest = hashlib.sha256(packed).hexdigest()
-            served[f"{base}/main/binary-amd64/by-hash/SHA256/{digest}"] = packed
+        release = self.release(plain | packed)
+        served = {f"{base}/InRelease": clearsigned(release, self.key)}
+        for name, content in packed.items():
+            served[f"{base}/{name}"] = content
+            if self.by_hash:
+                digest = hashlib.sha256(content).hexdigest()
+                served[f"{base}/{name.rpartition('/')[0]}/by-hash/SHA256/{digest}"] = content
         return served

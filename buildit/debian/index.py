@@ -87,8 +87,9 @@ def _read(
 
 
 def _joined(value: str, joint: str) -> str:
-    lines = (" ".join(line.split()) for line in value.split("\n"))
-    return joint.join(line for line in lines if line)
+    if "\n" not in value:
+        return value.rstrip()
+    return joint.join(filter(None, map(str.strip, value.split("\n"))))
 
 
 def build_index(
@@ -130,8 +131,9 @@ def _fill(
         except ValueError as error:
             raise IntegrityError(str(error), place=place) from error
         cursor = database.execute(insert, tuple(row.values()))
-        pairs = ((name, cursor.lastrowid) for name in sorted(also))
-        database.executemany("INSERT INTO also VALUES (?, ?)", pairs)
+        if also:
+            pairs = [(name, cursor.lastrowid) for name in sorted(also)]
+            database.executemany("INSERT INTO also VALUES (?, ?)", pairs)
     database.executescript("""
         CREATE INDEX kept_name ON kept (package);
         CREATE INDEX also_name ON also (name);

@@ -116,7 +116,7 @@ def _files(text: str, directory: str) -> tuple[SourceFile, ...]:
         if not good or not _FILE.fullmatch(words[2]):
             raise ValueError(f"not a file of a source package: {line[:80]!r}")
         files.append(SourceFile(f"{directory}/{words[2]}", int(words[1]), Digest(words[0])))
-    return tuple(sorted(files, key=lambda file: (not file.name.endswith(".dsc"), file.name)))
+    return tuple(files)
 
 
 def _row(line: str) -> MadePackage:
@@ -135,7 +135,7 @@ def _binaries(row: Fields) -> set[str]:
     name, version, directory = row["package"], row["version"], row["directory"]
     debian_key(version)
     files = _files(row["checksums-sha256"], directory)
-    scripts = [file for file in files if file.name.endswith(".dsc")]
+    scripts = [file for file in files if file.path.endswith(".dsc")]
     good = DEB_NAME.fullmatch(name) and _POOL.fullmatch(directory) and ".." not in directory
     if not good or len(scripts) != 1 or any(len(line.split()) < 4 for line in _rows_of(row)):
         raise ValueError(f"source package {name[:60]!r} {version[:60]!r} is malformed")
@@ -148,6 +148,7 @@ def _rows_of(row: Fields) -> list[str]:
 
 def _made(*values: str) -> SourceCandidate:
     row, suite = dict(zip(_FIELDS, values[:-1], strict=True)), values[-1]
+    files = _files(row["checksums-sha256"], row["directory"])
     packages = tuple(map(_row, _rows_of(row)))
     if not packages:  # a source of before 2014
         packages = tuple(MadePackage(name) for name in sorted(_binaries(row)))
@@ -156,7 +157,7 @@ def _made(*values: str) -> SourceCandidate:
         version=row["version"],
         suite=suite,
         format=row["format"],
-        files=_files(row["checksums-sha256"], row["directory"]),
+        files=tuple(sorted(files, key=lambda file: (not file.name.endswith(".dsc"), file.name))),
         packages=packages,
         build_depends=_field(row, BUILD_DEPENDS),
         build_conflicts=_field(row, BUILD_CONFLICTS),

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from buildit.debian.apt import read_sources
-from buildit.debian.archive import DebianArchive, archive_keys, fetch_release
+from buildit.debian.archive import DebianArchive, archive_keys, fetch_release, is_served
 from buildit.debian.fixups import toolchain_identity
-from buildit.debian.select import select
+from buildit.debian.select import select, select_build
+from buildit.debian.sources import SourceFile
 from buildit.debian.toolchain import fill, read_owners
 from buildit.digest import digest_file
+from buildit.errors import FetchError
 from buildit.model.plan import DebRef, Toolchain
 from buildit.recipe.trees import Catalog
 from buildit.remote.fetch import Fetch, Fetcher
@@ -54,6 +56,25 @@ def debs(archive: DebianArchive) -> tuple[DebRef, ...]:
     with archive.open_indices(package.debian.suites, "amd64") as indices:
         assert set(indices.dates) == set(package.debian.suites)
         return select(package.debian.packages, indices)
+
+
+def test_the_root_of_a_build_and_a_hole(archive: DebianArchive, transport: Transport) -> None:
+    """A version whose files no place has is not built, nor another one instead of it."""
+    with archive.open_sources(SUITES) as sources, archive.open_indices(SUITES, "amd64") as indices:
+        tini = sources.choose("tini")
+        base, further = select_build(tini, (), (), indices)
+        assert {"dpkg", "gcc", "make", "debhelper", "fakeroot"} <= {deb.name for deb in base}
+        assert {"cmake"} <= {deb.name for deb in further}
+        assert not {deb.name for deb in base} & {deb.name for deb in further}
+        bases = archive.bases()
+
+        def exists(file: SourceFile) -> bool:
+            return is_served(transport, [f"{base}/{file.path}" for base in bases], file.size)
+
+        sources.check_files(tini, exists)
+        gone = replace(tini.files[0], path=f"{tini.files[0].path}.gone")
+        with pytest.raises(FetchError, match=r"tini_0\.19\.0-1\.dsc\.gone"):
+            sources.check_files(replace(tini, files=(gone, *tini.files[1:])), exists)
 
 
 @pytest.fixture(scope="module")

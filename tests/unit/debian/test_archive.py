@@ -13,7 +13,7 @@ from buildit.debian.apt import AptSource
 from buildit.debian.archive import KEEP_SECONDS, DebianArchive
 from buildit.debian.select import select
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
-from tests.debian_maker import NOW, Archive, paragraph
+from tests.debian_maker import NOW, Archive, paragraph, source_paragraph
 from tests.fakes import FakeTransport
 from tests.openpgp_maker import Key, clearsigned
 
@@ -56,6 +56,41 @@ def test_choosing_over_suites(tmp_path: Path) -> None:
         ("aa", "1.0", "bookworm"),
         ("bb", "2", "bookworm-security"),
     ]
+
+
+def test_sources_over_suites(tmp_path: Path) -> None:
+    main = replace(MAIN, sources=(source_paragraph("jq", "1.6-2"), source_paragraph("tini")))
+    security = replace(SECURITY, sources=(source_paragraph("jq", "1.6-3"),))
+    archive = debian(tmp_path, transport(main, security))
+    with archive.open_sources(("bookworm", "bookworm-security")) as sources:
+        found = [(one.name, one.version, one.suite) for one in map(sources.choose, ("jq", "tini"))]
+        assert sources.dates == dict.fromkeys(
+            ("bookworm", "bookworm-security"), "2026-07-11T10:16:37Z"
+        )
+    assert found == [("jq", "1.6-3", "bookworm-security"), ("tini", "1.0-1", "bookworm")]
+
+
+def test_empty_indices_of_both_kinds_have_one_digest(tmp_path: Path) -> None:
+    archive = debian(tmp_path, transport(replace(MAIN, packages=(), sources=())))
+    for _ in range(2):
+        with (
+            archive.open_indices(("bookworm",), "amd64") as indices,
+            archive.open_sources(("bookworm",)) as sources,
+        ):
+            assert indices.named("aa") == ()
+            with pytest.raises(UnsatisfiableError, match="no suite has such a source package"):
+                sources.choose("aa")
+
+
+def test_a_release_is_verified_once_a_run(tmp_path: Path) -> None:
+    served = transport(MAIN)
+    archive = debian(tmp_path, served)
+    for _ in range(2):
+        with archive.open_indices(("bookworm",), "amd64"), archive.open_sources(("bookworm",)):
+            pass
+    urls = [url.rpartition("/")[2] for url, _ in served.asked]
+    assert urls.count("InRelease") == 1
+    assert len(urls) == 3
 
 
 def test_the_second_time_only_releases_are_fetched(tmp_path: Path) -> None:
