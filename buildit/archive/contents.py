@@ -229,3 +229,15 @@ def way(path: str, get: EntryAt, merged: Mapping[str, str] = _NOTHING, *, last: 
     end = "/".join(at)
     named = named or not end or get(end) is not None
     return Way(tuple(links), end, named, missing, through, escapes)
+
+
+# -- files of a chroot that no package has
+
+HOSTS = "127.0.0.1 localhost\n127.0.0.1 buildit\n::1 localhost\n::1 buildit\n"
+"""A line for each name: the first of a line is the canonical one, which `hostname -f` says."""
+
+NSSWITCH = (
+    "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\n"
+    "protocols: files\nnetworks: files\nethers: files\nrpc: files\n"
+)
+"""Files only: a build has no network."""

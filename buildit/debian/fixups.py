@@ -21,8 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from buildit.archive.contents import MERGED_LINKS, MERGED_USR
-from buildit.archive.scripts import HOSTS, NSSWITCH
+from buildit.archive.contents import HOSTS, MERGED_LINKS, MERGED_USR, NSSWITCH
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind

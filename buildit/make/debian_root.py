@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -34,23 +35,17 @@ from functools import partial
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
+from buildit.archive.contents import HOSTS, MERGED_LINKS, MERGED_USR, NSSWITCH, merged_path
 from buildit.archive.deb import read_control
-from buildit.archive.scripts import (
-    HOSTS,
-    NSSWITCH,
-    Alternative,
-    Delegation,
-    alternatives,
-    chosen_links,
-    delegations,
-    xml_catalog,
-)
 from buildit.archive.unpack import unpack_entries
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.make.debtree import Filling, set_times
 from buildit.make.scripts.certificates import certificate_files
+from buildit.make.scripts.instead import ROOT
+from buildit.make.scripts.read import script_rules
+from buildit.make.scripts.registered import chosen_links, xml_catalog
+from buildit.make.scripts.state import ScriptRules
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.plan.identity import CHROOT
@@ -202,6 +197,14 @@ class Below:
         """Whether a path of a running system, with or without a leading slash, is there."""
         return any(_has(tree, merged_path(path.lstrip("/"))) for tree in self.trees)
 
+    def kind(self, path: str) -> Kind:
+        """What a path is; a file where it is left out."""
+        for tree in self.trees:
+            if _has(tree, path):
+                mode = tree.lstat(path).st_mode
+                return _KINDS.get(stat.S_IFMT(mode), Kind.FILE)
+        return Kind.FILE
+
     def read(self, path: str) -> bytes:
         """A file; empty where there is none."""
         for tree in self.trees:
@@ -232,6 +235,7 @@ def _has(tree: Root, path: str) -> bool:
     return True
 
 
+_KINDS = {stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 REMAINDER = "usr/share/buildit/not-understood"
 """In the `fix` tree: lines of scripts that ask for what a rule does, and that it does not read."""
 
@@ -244,25 +248,21 @@ def fix_tree(tree: Path, trees: Sequence[Path]) -> None:
         names = _DIRECTORIES.split()
         every = (Entry(path, Kind.DIRECTORY, 0o755, YEAR_1980) for path in names)
         unpack_entries(((entry, None) for entry in every), root)
-        links, lost = _links(below)
-        _put(root, _files(below))
-        _put(root, {REMAINDER: "".join(f"{line}\n" for line in lost).encode()})
+        scripts = {name: _registered(below, name) for name in _registering(below)}
+        links = _links(below, scripts.values())
+        _put(root, _files(below, scripts.values()))
+        _put(root, {REMAINDER: _remainder(scripts)})
         for path, target in sorted(links.items()):
             link = Entry(path, Kind.SYMLINK, 0o777, YEAR_1980, target=target)
             unpack_entries([(link, None)], root)
         set_times(root)
 
 
-def _links(below: Below) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Path -> text of each link, and the lines of scripts that were not understood."""
+def _links(below: Below, scripts: Iterable[ScriptRules]) -> dict[str, str]:
+    """Path -> text of each link."""
     found = {one.path: one.target for one in MERGED_LINKS if below.exists(one.target)}
     found |= _LINKS
-    every: list[Alternative] = []
-    lost: list[str] = []
-    for name, script in _postinsts(below):
-        known, unknown = alternatives(name, script)
-        every += known
-        lost += [f"{name}: update-alternatives --install {line}" for line in unknown]
+    every = (one for script in scripts for one in script.alternatives)
     for link, (name, path) in chosen_links(every, below.exists).items():
         if not below.exists(link):
             found[merged_path(link.lstrip("/"))] = f"/etc/alternatives/{name}"
@@ -270,15 +270,43 @@ def _links(below: Below) -> tuple[dict[str, str], tuple[str, ...]]:
     shells = [one for one in ("dash", "bash") if below.exists(f"usr/bin/{one}")]
     if shells and not below.exists("usr/bin/sh"):
         found["usr/bin/sh"] = shells[0]
-    found |= {path: what for path, what in _certificates(below) if isinstance(what, str)}
-    return found, tuple(lost)
+    return found | {path: what for path, what in _certificates(below) if isinstance(what, str)}
 
 
-def _postinsts(below: Below) -> Iterator[tuple[str, str]]:
+_REGISTERS = re.compile(rb"update-(alternatives|xmlcatalog)\b")
+
+
+def _registering(below: Below) -> Iterator[str]:
+    """The packages, as `info/` names them, whose postinst registers something."""
     for name in below.listed(INFO):
-        if name.endswith(".postinst"):
-            script = below.read(f"{INFO}/{name}").decode("utf-8", "surrogateescape")
-            yield name.removesuffix(".postinst").partition(":")[0], script
+        if name.endswith(".postinst") and _REGISTERS.search(below.read(f"{INFO}/{name}")):
+            yield name.removesuffix(".postinst")
+
+
+def _registered(below: Below, stem: str) -> ScriptRules:
+    """What the scripts of a package come to, those too that an image does without."""
+    names = below.read(f"{INFO}/{stem}.list").decode("utf-8", "surrogateescape").split("\n")
+    paths = (merged_path(name.lstrip("/")) for name in names if name not in ("", "/."))
+    kinds = {path: below.kind(path) for path in paths}
+    members = ("preinst", "postinst", "templates")
+    control = {one: text for one in members if (text := below.read(f"{INFO}/{stem}.{one}"))}
+
+    def read(path: str) -> str:
+        is_file = kinds.get(path) is Kind.FILE
+        return below.read(path).decode("utf-8", "replace") if is_file else ""
+
+    return script_rules(stem.partition(":")[0], control, kinds, read, ROOT)
+
+
+def _remainder(scripts: Mapping[str, ScriptRules]) -> bytes:
+    """A line for each command that registers something, or script, that was not understood."""
+    lines = (
+        f"{stem.partition(':')[0]}: {one.said}\n"
+        for stem, found in scripts.items()
+        for one in found.remainder
+        if ":" not in one.place or one.text.startswith("update-alternatives --install")
+    )
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _certificates(below: Below) -> Iterator[tuple[str, bytes | str]]:
@@ -288,10 +316,8 @@ def _certificates(below: Below) -> Iterator[tuple[str, bytes | str]]:
             return
 
 
-def _files(below: Below) -> dict[str, bytes]:
-    every: list[Delegation] = []
-    for _, script in _postinsts(below):
-        every += delegations(script)
+def _files(below: Below, scripts: Iterable[ScriptRules]) -> dict[str, bytes]:
+    every = [one for script in scripts for one in script.catalogs]
     found = {
         "etc/hosts": HOSTS.encode(),
         "etc/nsswitch.conf": NSSWITCH.encode(),

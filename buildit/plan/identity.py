@@ -31,7 +31,7 @@ the place of its scripts, slices. In the records of .debs alone: what is built i
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
 
-CHROOT = "1"
+CHROOT = "2"
 """Version of the fix-ups of the chroot of a Debian source, and of what runs in it; in the key."""
 
 _RESOLVED_DOMAIN = b"buildit-resolved-1\n"

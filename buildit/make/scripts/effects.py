@@ -6,7 +6,9 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
+from buildit.make.scripts.registered import DELEGATES, Alternative, Delegation, Slave
 from buildit.make.scripts.state import ScriptState, inside, is_base
 from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Told
 from buildit.model.accounts import BASE_GROUPS, BASE_USERS, AlternativeLink
@@ -335,21 +337,37 @@ def _alternatives(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if word not in ("--quiet", "--force")]
     if operands[:1] != ["--install"]:
         return "" if operands[:1] in (["--remove"], ["--auto"], ["--remove-all"]) else "not literal"
-    if len(operands) < 5 or not operands[4].isdigit():
+    if len(operands) < 5 or not re.fullmatch(r"-?[0-9]+", operands[4]):
         return "not literal"
-    priority = int(operands[4])
-    pairs = [(operands[1], operands[3])]
+    slaves = []
     rest = operands[5:]
     while rest[:1] == ["--slave"] and len(rest) >= 4:
-        if inside(rest[3]) in state.kinds:
-            pairs.append((rest[1], rest[3]))
+        slaves.append(Slave(*rest[1:4]))
         rest = rest[4:]
+    link, name, path, priority = *operands[1:4], int(operands[4])
+    state.alternatives.append(Alternative(link, name, path, priority, tuple(slaves)))
+    if priority < 0:
+        return "a last resort: where you want it, write the link in `symlinks`"
+    pairs = [(link, path), *((s.link, s.path) for s in slaves if inside(s.path) in state.kinds)]
     for link, target in pairs:
         found = AlternativeLink(inside(link), inside(target), priority)
-        known = state.alternatives.get(found.link)
+        known = state.links.get(found.link)
         if found.link not in state.kinds and (known is None or known.priority < priority):
-            state.alternatives[found.link] = found
+            state.links[found.link] = found
     return ""
+
+
+def _xml_catalog(state: ScriptState, words: Sequence[str]) -> str:
+    """`--add --type KIND --id START --local CATALOG` (update-xmlcatalog(8)); what it says of the
+    catalogs between is not needed."""
+    said = dict(pairwise(words))
+    kind, start, local = (said.get(f"--{name}", "") for name in ("type", "id", "local"))
+    if "--add" not in words or not local:
+        return ""
+    if kind not in DELEGATES or not start or not local.startswith("/"):
+        return "not literal"
+    state.catalogs.append(Delegation(kind, start, local))
+    return "an image has no catalog of all its packages: bring /etc/xml/catalog"
 
 
 def _setcap(state: ScriptState, words: Sequence[str]) -> str:
@@ -390,6 +408,7 @@ _EFFECTS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
     "ln": _ln,
     "touch": _touch,
     "update-alternatives": _alternatives,
+    "update-xmlcatalog": _xml_catalog,
     "setcap": _setcap,
 }
 _OURS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {

@@ -120,3 +120,14 @@ INSTEAD: Mapping[str, str] = {
 }
 """By package: what is walked instead of its scripts; empty where an image needs nothing of them.
 `certificates`, `keys` and `needs` are words of ours: see `_OURS`."""
+
+ROOT: Mapping[str, str] = {
+    "xz-utils": """
+        for name in cat more less diff cmp grep egrep fgrep; do
+            S="$S --slave /usr/bin/lz$name lz$name /usr/bin/xz$name"
+        done
+        S="--slave /usr/bin/unlzma unlzma /usr/bin/unxz $S"
+        update-alternatives --install /usr/bin/lzma lzma /usr/bin/xz 20 $S
+    """
+}
+"""The same where a source is built: there the links of all packages are made."""

@@ -37,12 +37,16 @@ _SYSTEMD = {
 
 
 def script_rules(
-    name: str, control: Mapping[str, bytes], kinds: Mapping[str, Kind], read: TextOf
+    name: str,
+    control: Mapping[str, bytes],
+    kinds: Mapping[str, Kind],
+    read: TextOf,
+    instead: Mapping[str, str] = INSTEAD,
 ) -> ScriptRules:
     """The rules of a package; `kinds` has its paths, merged and without a leading slash."""
     state = ScriptState(dict(kinds), read, _defaults(control.get("templates", b"")))
-    if name in INSTEAD:
-        _walk(state, "buildit", INSTEAD[name], SCRIPTS["postinst"], name)
+    if name in instead:
+        _walk(state, "buildit", instead[name], SCRIPTS["postinst"], name)
     else:
         for script, arguments in SCRIPTS.items():
             text = control.get(script, b"")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from buildit.archive.contents import merged_path
+from buildit.make.scripts.registered import Alternative, Delegation
 from buildit.make.scripts.walk import Walk
 from buildit.model.accounts import (
     BASE_GROUPS,
@@ -58,11 +59,14 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class ScriptRules:
-    """All of one package."""
+    """All of one package; `alternatives` and `catalogs` are what it registers, for who makes a root
+    of all its packages."""
 
     rules: tuple[ScriptRule, ...]
     declared: Declared
     remainder: tuple[Remainder, ...]
+    alternatives: tuple[Alternative, ...] = ()
+    catalogs: tuple[Delegation, ...] = ()
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -89,7 +93,9 @@ class ScriptState:
     rules: list[ScriptRule] = field(default_factory=list)
     users: dict[str, User] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
-    alternatives: dict[str, AlternativeLink] = field(default_factory=dict)
+    links: dict[str, AlternativeLink] = field(default_factory=dict)
+    alternatives: list[Alternative] = field(default_factory=list)
+    catalogs: list[Delegation] = field(default_factory=list)
     remainder: dict[tuple[str, str], Remainder] = field(default_factory=dict)
     script: str = ""
     line: int = 0
@@ -104,9 +110,11 @@ class ScriptState:
         declared = Declared(
             tuple(self.users[name] for name in sorted(self.users)),
             tuple(groups[name] for name in sorted(groups)),
-            tuple(self.alternatives[link] for link in sorted(self.alternatives)),
+            tuple(self.links[link] for link in sorted(self.links)),
         )
-        return ScriptRules(rules, declared, tuple(self.remainder.values()))
+        remainder = tuple(self.remainder.values())
+        registered = tuple(self.alternatives), tuple(self.catalogs)
+        return ScriptRules(rules, declared, remainder, *registered)
 
     @property
     def place(self) -> str:

@@ -88,12 +88,13 @@ BASE = {
     "gcc": make_deb(
         "gcc",
         {"usr/bin/gcc": "compiler", "usr/share/man/man1/gcc.1.gz": "manual"},
-        postinst="update-alternatives --install /usr/bin/cc cc /usr/bin/gcc 20\n"
-        "update-alternatives --install $a $b $c 1\n",
+        postinst="#!/bin/sh\nupdate-alternatives --install /usr/bin/cc cc /usr/bin/gcc 20\n"
+        "update-alternatives --install /usr/bin/$(seek) $(seek) 1\n",
     ),
     "libc6": make_deb(
         "libc6", {"lib/libc.so.6": "library"}, fields="Multi-Arch: same\n", shlibs="libc 6 libc6\n"
     ),
+    "perl": make_deb("perl", {}, postinst="#!/usr/bin/perl\nsystem 'update-alternatives';\n"),
     "sgml": make_deb("sgml", {"etc/sgml/b.cat": "", "etc/sgml/a.cat": ""}),
 }
 MORE = {
@@ -107,12 +108,13 @@ MORE = {
     "tcc": make_deb(
         "tcc",
         {"usr/bin/tcc": "another"},
-        postinst="update-alternatives --install /usr/bin/cc cc /usr/bin/tcc 30\n",
+        postinst="#!/bin/sh\nupdate-alternatives --install /usr/bin/cc cc /usr/bin/tcc 30\n",
     ),
     "docbook": make_deb(
         "docbook",
         {"usr/share/xml/catalog.xml": "<catalog/>"},
-        postinst="update-xmlcatalog --add --type public --id X --local /usr/share/xml/catalog.xml",
+        postinst="#!/bin/sh\nupdate-xmlcatalog --add --type public --id X "
+        "--local /usr/share/xml/catalog.xml",
     ),
 }
 
@@ -156,7 +158,10 @@ def test_what_scripts_would_have_done(store: Store) -> None:
         'CATALOG "/etc/sgml/a.cat"\nCATALOG "/etc/sgml/b.cat"\n'
     )
     assert 'publicIdStartString="X"' in seen(trees, "etc/xml/catalog").read_text()
-    assert seen(trees, REMAINDER).read_text() == ("gcc: update-alternatives --install $a $b $c 1\n")
+    assert seen(trees, REMAINDER).read_text() == (
+        "gcc: postinst:3: update-alternatives --install '/usr/bin/…' '…' 1 (not literal)\n"
+        "perl: postinst: #!/usr/bin/perl (no shell script)\n"
+    )
     assert not any((tree / "usr/share/man").exists() for tree in trees)
 
 
