@@ -171,8 +171,8 @@ class _Work:
     def fetching(self) -> InputFetcher:
         from buildit.commands.fetching import InputFetcher
 
-        run, config = self.run, self.run.config
-        return InputFetcher(run.store, run.remotes, run.downloads, config.distfiles, config.jobs)
+        run = self.run
+        return InputFetcher(run.store, run.downloads, run.config.jobs)
 
     def obtain(self) -> None:
         """Obtain what the images are made of."""

@@ -67,8 +67,7 @@ def check_source(
     done: dict[BuildKey, Artifact] = {}
 
     def fetching() -> InputFetcher:
-        config = run.config
-        return InputFetcher(run.store, run.remotes, run.downloads, config.distfiles, config.jobs)
+        return InputFetcher(run.store, run.downloads, run.config.jobs)
 
     begun = time.monotonic()
     obtain_all(Tasks(plan), plan, place, run.remotes, fetching, run.config.jobs, done)

@@ -8,6 +8,7 @@ mirror has.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ class _Asked:
             try:
                 source = sources.choose(wanted.name, self._version())
                 check_profiles(wanted, declared_profiles(source))
-                sources.check_files(source, lambda file: _had(file, source, downloads))
+                sources.check_files(source, lambda file: is_had(file, source.suite, downloads))
             except (FetchError, UnsatisfiableError) as error:
                 error.place = wanted.place
                 raise
@@ -241,13 +242,24 @@ def _file(file: SourceFile, source: SourceCandidate) -> DebRef:
     return DebRef(file.name, version, SOURCE, suite, file.path, file.size, file.digest)
 
 
-def _had(file: SourceFile, source: SourceCandidate, downloads: Downloads) -> bool:
-    """Whether the store or a mirror has a file of a source."""
+def is_had(file: SourceFile, suite: str, downloads: Downloads) -> bool:
+    """Whether the store, `distfiles/`, a binhost or a mirror has a file of a source of
+    a suite.
+
+    Raises:
+        FetchError: none has it, and a mirror could not be asked.
+    """
     from buildit.debian.archive import is_served
 
-    bases = (*downloads.suite_bases(source.suite), *downloads.mirrors("debian"))
+    if downloads.store.has(file.digest):
+        return True
+    earlier, asked = downloads.earlier((file.name, file.digest), file.digest), downloads.transport()
+    with suppress(FetchError):  # a binhost that cannot be asked is left out, which is said
+        if is_served(asked, earlier, file.size):
+            return True
+    bases = (*downloads.suite_bases(suite), *downloads.mirrors("debian"))
     urls = (f"{base}/{file.path}" for base in dict.fromkeys(bases))
-    return downloads.store.has(file.digest) or is_served(downloads.transport(), urls, file.size)
+    return is_served(asked, urls, file.size)
 
 
 def _runs_with(

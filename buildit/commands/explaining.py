@@ -35,7 +35,7 @@ def deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, Sc
     deb = known[name]
     with run_of(prepared, report) as run:
         if not run.store.has(deb.digest):
-            fetcher = InputFetcher(run.store, run.remotes, run.downloads, run.config.distfiles)
+            fetcher = InputFetcher(run.store, run.downloads)
             fetcher.bring_again(frozenset({deb.digest}), (), (deb,))
         with run.store.seekable(deb.digest) as stream:
             return deb, rules_inside(stream, name)

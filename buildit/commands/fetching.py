@@ -26,8 +26,7 @@ from buildit.model.tree import Entry
 from buildit.model.words import name_of, names_archive
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
-from buildit.remote.binhost.remotes import Remotes
-from buildit.remote.fetch import BINHOST_SCHEME, LARGEST_DOWNLOAD, Fetch, plain_http
+from buildit.remote.fetch import LARGEST_DOWNLOAD, Fetch, plain_http
 from buildit.store.cas import Store
 
 _URL = re.compile(r"(?:https?|mirror)://", re.IGNORECASE)
@@ -35,12 +34,10 @@ _URL = re.compile(r"(?:https?|mirror)://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class InputFetcher:
-    """Brings what nodes need into the store; `distfiles` are directories that are asked first."""
+    """Brings what nodes need into the store."""
 
     store: Store
-    remotes: Remotes
     downloads: Downloads
-    distfiles: tuple[str, ...] = ()
     jobs: int = 1
 
     def bring(self, nodes: tuple[Task, ...], toolchain: Toolchain) -> None:
@@ -119,26 +116,19 @@ class InputFetcher:
                 raise FetchError(gone, place=place, hint=hint, details=details) from error
             raise
 
-    def _earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
-        """Where to look first: files of `distfiles/` that have one of the names, then binhosts;
-        one that lacks a blob costs one small question."""
-        hosts = self.remotes.repositories()
-        places = (f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
-        return (*self._near(names), *places)
-
-    def _near(self, names: Iterable[str]) -> tuple[str, ...]:
-        places = [Path(one) / name for one in self.distfiles for name in names if name]
-        return tuple(str(place) for place in places if place.is_file())
-
     def _source(self, source: SourceRef) -> Fetch:
-        urls = self._earlier((source.name, source.digest), source.digest)
+        urls = self.downloads.earlier((source.name, source.digest), source.digest)
         urls += () if source.git else source.urls
         return Fetch(source.name, urls, source.digest, None)
 
     def _deb(self, deb: DebRef) -> Fetch:
         name = deb.path.rpartition("/")[2]
         likely = tuple(f"{base}/{deb.path}" for base in self.downloads.suite_bases(deb.suite))
-        urls = (*self._earlier((name,), deb.digest), *likely, f"mirror://debian/{deb.path}")
+        urls = (
+            *self.downloads.earlier((name,), deb.digest),
+            *likely,
+            f"mirror://debian/{deb.path}",
+        )
         return Fetch(name, urls, deb.digest, deb.size)
 
     def _fetch_commits(self, sources: Iterable[SourceRef]) -> None:
@@ -158,7 +148,7 @@ class InputFetcher:
     def _patch(self, patch: PatchRef) -> None:
         if self.store.has(patch.digest):
             return
-        if self._found_near(patch.url, self._earlier((), patch.digest), patch.digest):
+        if self._found_near(patch.url, self.downloads.earlier((), patch.digest), patch.digest):
             return
         fetched = self.downloads.fetcher().fetch(Fetch(patch.url, (patch.url,), proves_itself=True))
         parsed = parse_patch(self.store.read(fetched), patch.url, strip=patch.strip)
@@ -184,7 +174,7 @@ class InputFetcher:
         from buildit.trust.openpgp import verify_detached
 
         names = dict.fromkeys(url.rpartition("/")[2] for url in signature.urls)
-        urls = (*self._near(names), *signature.urls)
+        urls = (*self.downloads.near(names), *signature.urls)
         want = Fetch(f"{source.name}.asc", urls, proves_itself=True)
         armored = self.store.read(self.downloads.fetcher().fetch(want))
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,13 +77,14 @@ class Options:
 @dataclass(slots=True)
 class Downloads:
     """Where sources, patches and .debs come from; opened on first use. `lists` are the mirror
-    lists of the configuration, `binhosts` serves `binhost://` URLs. `offline` leaves only paths of
-    this machine."""
+    lists of the configuration, `remotes` its binhosts, `distfiles` directories that are asked
+    first. `offline` leaves only paths of this machine."""
 
     lists: Mapping[str, tuple[str, ...]]
     store: Store
     report: Reporter
-    binhosts: Callable[[], Transport]
+    remotes: Remotes
+    distfiles: tuple[str, ...] = ()
     offline: bool = False
     _transport: Transport | None = None
     _archive: DebianArchive | None = None
@@ -96,7 +97,7 @@ class Downloads:
             from buildit.remote.transport import ClosedTransport, LocalTransport, SchemeTransport
 
             web = ClosedTransport if self.offline else web_transport
-            ways = {"file": LocalTransport, "binhost": self.binhosts}
+            ways = {"file": LocalTransport, "binhost": self.remotes.transport}
             self._transport = SchemeTransport(ways | {"https": web, "http": web})
         return self._transport
 
@@ -105,6 +106,20 @@ class Downloads:
 
         partials = self.store.cache("partial")
         return Fetcher(self.store, self.transport(), partials, self.mirrors, self.report)
+
+    def earlier(self, names: Iterable[str], digest: Digest) -> tuple[str, ...]:
+        """Where to look first: files of `distfiles/` that have one of the names, then binhosts;
+        one that lacks a blob costs one small question."""
+        from buildit.remote.fetch import BINHOST_SCHEME
+
+        hosts = self.remotes.repositories()
+        places = (f"{BINHOST_SCHEME}{one.name}/blobs/sha256/{digest}" for one in hosts)
+        return (*self.near(names), *places)
+
+    def near(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The files of `distfiles/` that have one of the names."""
+        places = [Path(one) / name for one in self.distfiles for name in names if name]
+        return tuple(str(place) for place in places if place.is_file())
 
     def mirrors(self, name: str) -> tuple[str, ...]:
         """The base URLs of a mirror list; `debian` is built in: the machine's own apt sources.
@@ -183,7 +198,7 @@ def opened_run(
     """The parts of a run; nothing is asked for yet. `offline` leaves only paths of this machine."""
     policy = Policy(config.trust, store, report)
     remotes = Remotes(config.repositories, policy, store, report, offline)
-    downloads = Downloads(config.mirrors, store, report, remotes.transport, offline)
+    downloads = Downloads(config.mirrors, store, report, remotes, config.distfiles, offline)
     try:
         yield Run(config, store, remotes, downloads)
     finally:

@@ -49,7 +49,7 @@ def fetching(store: Store, distfiles: Path) -> InputFetcher:
         distfiles=(str(distfiles),),
     )
     with opened_run(settings, store, silent, offline=True) as run:
-        return InputFetcher(store, run.remotes, run.downloads, settings.distfiles)
+        return InputFetcher(store, run.downloads)
 
 
 def brought(store: Store, *debs: DebRef) -> list[str]:

@@ -127,7 +127,7 @@ def test_another_commit_in_the_recipe_is_not_the_locked_one(
 def bring(store: Store, source: SourceRef, distfiles: Path) -> None:
     config = Config(store.root, 1, distfiles=(str(distfiles),))
     with opened_run(config, store, silent, offline=True) as run:
-        desk = InputFetcher(store, run.remotes, run.downloads, config.distfiles)
+        desk = InputFetcher(store, run.downloads)
         desk._fetch_commits([source])
 
 

@@ -72,7 +72,7 @@ def obtained(plan: ContainerPlan, store: Store, said: list[Event]) -> dict[Build
     done: dict[BuildKey, Artifact] = {}
     place = place_of(plan, store, Limits(), said.append, threading.Event())
     with opened_run(Config(store.root, 1), store, said.append, offline=True) as run:
-        fetching = partial(InputFetcher, store, run.remotes, run.downloads)
+        fetching = partial(InputFetcher, store, run.downloads)
         obtain_all(Tasks(plan), plan, place, run.remotes, fetching, 1, done)
     return done
 
