@@ -74,7 +74,7 @@ class DebianBuilds:
                 for one in indices.named(package)[:1]
                 for text in (one.pre_depends, one.depends)
             ]
-            found = select_run(name, texts, indices, made)
+            found = select_run(name, source.version, texts, indices, made)
         base = tuple(chroot(base))
         known = {deb.name for deb in self.toolchain.debs}
         beside = tuple(deb for deb in found if deb.name not in known)

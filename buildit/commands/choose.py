@@ -39,8 +39,8 @@ from buildit.recipe.package import DebianBase, ToolchainPackage
 from buildit.recipe.slices import Slices, sliced
 from buildit.recipe.trees import Catalog
 
-NO_TOOLCHAIN = "toolchain/debian-12"
-"""What a container without packages of its own is made with."""
+USUAL_TOOLCHAIN = "toolchain/debian-12"
+"""What a container is made with that does not say it."""
 
 
 def wrong_at(step: LoadedStep, message: str, hint: str, *path: str | int) -> RecipeError:
@@ -110,7 +110,7 @@ def choose(options: Options, loaded: Loaded) -> Choice:
         first, container = container, load_container(directory, _said(selection))
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)
-    toolchain = _toolchain(selection, container.file)
+    toolchain = _toolchain(container, roots, selection)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
     consulted = (*own, *loaded.consulted, *catalog.consulted)
@@ -135,14 +135,24 @@ def _said(selection: Selection) -> dict[str, dict[str, str]]:
     }
 
 
-def _toolchain(selection: Selection, place: str) -> str:
-    named = {one.package.recipe.toolchain: one for one in selection.chosen.values()}
+def _toolchain(container: Container, roots: Roots, selection: Selection) -> str:
+    """The one toolchain of a container: what its steps or its packages name, else the usual one.
+
+    Raises:
+        UnsatisfiableError: they name several.
+    """
+    steps = ((step.spec.toolchain, step.place) for step in container.steps)
+    chosen = (one.package for one in selection.chosen.values())
+    recipes = ((one.recipe.toolchain, one.name) for one in chosen)
+    bases = (one.base for one in roots.sources.values())
+    sources = ((one.recipe.toolchain, one.origin) for one in bases)
+    named = {name: who for name, who in (*recipes, *sources, *steps) if name is not None}
     if len(named) > 1:
-        first, second, *_ = (f"{one.package.name} ({name})" for name, one in sorted(named.items()))
+        first, second, *_ = (f"{who} ({name})" for name, who in sorted(named.items()))
         message = f"one container, two toolchains: {first} and {second}"
         hint = "an image has one glibc: let all its packages name the same `toolchain:`"
-        raise UnsatisfiableError(message, place=place, hint=hint)
-    return next(iter(named), NO_TOOLCHAIN)
+        raise UnsatisfiableError(message, place=container.file, hint=hint)
+    return next(iter(named), USUAL_TOOLCHAIN)
 
 
 def shipped_trees() -> tuple[Path, ...]:

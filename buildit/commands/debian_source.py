@@ -182,7 +182,7 @@ class _Asked:
             texts, own = _runs_with(package, made, source, indices)
             relations = (*texts, *map(_relation, wanted.run))
             try:
-                found = select_run(package, relations, indices, own)
+                found = select_run(package, source.version, relations, indices, own)
             except UnsatisfiableError:
                 if package in taken:
                     raise

@@ -64,7 +64,6 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     toolchain = Toolchain(name, str(choice.target), identity, answer.debs, run)
     answers = {name: answer}
     known = {deb.name: deb for deb in toolchain.debs}
-    suites = tuple(sorted({deb.suite for deb in known.values()}))
     for wanted, in_image in _wanted_debs(choice, known).items():
         asker = f"debian:{wanted}"
         how = "run" if in_image else "depends"
@@ -73,12 +72,14 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None
-        answer = _answer(choice, downloads, request, locked, (wanted,), suites, in_image=in_image)
+        answer = _answer(
+            choice, downloads, request, locked, (wanted,), debian.suites, in_image=in_image
+        )
         # Those that the toolchain has as it has them.
         debs = tuple(known.get(deb.name, deb) for deb in answer.debs)
         answers[asker] = replace(answer, debs=debs)
     debs_of = {asker: answer.debs for asker, answer in answers.items() if asker != name}
-    return Pinned({name: toolchain}, debs_of), answers
+    return Pinned(toolchain, debs_of), answers
 
 
 def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Mapping[str, bool]:

@@ -69,7 +69,7 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         inputs[name], looked = local_inputs(choice, one, downloads)
         consulted += looked
     pinned, answers = pin_debs(choice, downloads)
-    toolchain = pinned.toolchains[choice.toolchain]
+    toolchain = pinned.toolchain
     sources = []
     for wanted in choice.roots.sources.values():
         kept, further = pin_source(choice, wanted, downloads, toolchain)

@@ -141,14 +141,13 @@ class Downloads:
         return listed_mirrors({"debian": (), **lists})(name)
 
     def suite_bases(self, suite: str) -> tuple[str, ...]:
-        """Where the packages of a suite most likely are: the machine's own sources of it.
+        """Where the packages of a suite most likely are.
 
         A digest pins what is fetched, so who serves it is not checked here.
         """
-        if self.offline:
-            return ()
-        sources = self.debian().sources
-        return tuple(dict.fromkeys(one.uri for one in sources if one.suite == suite))
+        from buildit.debian.archive import likely_bases
+
+        return () if self.offline else likely_bases(self.debian().sources, suite)
 
     def debian(self) -> DebianArchive:
         """Debian's archive as the machine's apt sources, or `mirrors: debian`, reach it."""

@@ -1,8 +1,8 @@
 """Debian's archive through the machine's own apt sources, and its verified indices.
 
 `mirror://debian/…` means the sources whose signed release says `Origin: Debian`. A suite that the
-machine does not use itself is looked for below the same places, so that a Debian 12 toolchain can
-be chosen on a later Debian too. The archives that are named for `deb` have the source packages too.
+machine does not use itself is looked for below the same places, so that a toolchain of Debian 12 or
+13 can be chosen on any Debian. The archives that are named for `deb` have the source packages too.
 
 An archive's signed list of indices (InRelease) is verified, checked, then read. The rules are
 apt-secure(8)'s, narrowed: only the archive keys in `keys/` count, the suite must be the one asked
@@ -48,6 +48,8 @@ KEEP_SECONDS = 30 * 24 * 3600
 MAX_INDEX = 1 << 30
 """Largest plain Packages file in bytes; bookworm's has 47 MB."""
 _FORMS = (".xz", ".gz", "")
+_MAIN, _SECURITY = "/debian", "/debian-security"
+"""How the URIs of Debian's two archives end on its mirrors."""
 _T = TypeVar("_T")
 
 
@@ -97,6 +99,29 @@ def fetch_release(
     release = read_release(message, keys, url)
     check_release(release, source, now)
     return release
+
+
+def beside(sources: Iterable[AptSource], suite: str) -> Iterator[AptSource]:
+    """Where a suite may be that no source names: below each of them, as a mirror has all suites;
+    before, for security updates, in the `…/debian-security` that mirrors have beside `…/debian`.
+
+    Only where to look: whose suite it is, its signature says.
+    """
+    listed = [replace(source, suite=suite, components=("main",)) for source in sources]
+    if suite.endswith("-security"):
+        for one in listed:
+            if one.uri.endswith(_MAIN):
+                yield replace(one, uri=f"{one.uri}-security")
+    yield from listed
+
+
+def likely_bases(sources: Iterable[AptSource], suite: str) -> tuple[str, ...]:
+    """The URIs below which a suite's packages most likely are: those of the sources that name it,
+    else those of Debian's mirrors by their names."""
+    known = tuple(sources)
+    named = [one.uri for one in known if one.suite == suite]
+    others = (one.uri for one in beside(known, suite) if one.uri.endswith((_MAIN, _SECURITY)))
+    return tuple(dict.fromkeys(named or others))
 
 
 def inrelease_url(source: AptSource) -> str:
@@ -310,11 +335,8 @@ class DebianArchive:
 
     def _verified(self, suite: str) -> tuple[AptSource, Release]:
         own = [source for source in self.sources if source.suite == suite]
-        others = {
-            source.uri: replace(source, suite=suite, components=("main",))
-            for source in self.sources
-            if all(source.uri != one.uri for one in own)
-        }
+        tried = {source.uri for source in own}
+        others = {one.uri: one for one in beside(self.sources, suite) if one.uri not in tried}
         reasons: list[str] = []
         for source in (*own, *others.values()):
             try:
@@ -385,7 +407,9 @@ def _components(source: AptSource, release: Release) -> tuple[str, ...]:
 
 def _no_source(reasons: Sequence[str], suite: str = "") -> FetchError:
     what = f"has the suite {suite!r}" if suite else "is Debian's archive"
-    hint = "add one: deb https://HOST/debian bookworm main, in /etc/apt/sources.list.d"
+    part = _SECURITY if suite.endswith("-security") else _MAIN
+    line = f"deb https://HOST{part} {suite or 'bookworm'} main"
+    hint = f"add one: {line}, in /etc/apt/sources.list.d"
     details = tuple(reasons)
     return FetchError(f"no apt source of this machine {what}", hint=hint, details=details)
 

@@ -1,6 +1,7 @@
 """What maintainer scripts would have done for a chroot, as data, and the name of its tree; pure.
 
-Any change here, to a byte, a mode or a rule, raises `FIXUPS`.
+Any change here, to a byte, a mode or a rule, raises `FIXUPS`; but not a program in `ALTERNATIVES`
+that no .deb had before (automake-1.17 of Debian 13).
 
 1. `bin sbin lib lib32 lib64` are links to `usr/…` (merged /usr), where that exists.
 2. `cc c++ c89 c99 awk nawk`, …: the link that update-alternatives would have made, to
@@ -48,8 +49,8 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
     "sh": ("dash", "bash"),
     "yacc": ("bison.yacc", "byacc"),
     "lex": ("flex",),
-    "automake": ("automake-1.16",),
-    "aclocal": ("aclocal-1.16",),
+    "automake": ("automake-1.16", "automake-1.17"),
+    "aclocal": ("aclocal-1.16", "aclocal-1.17"),
     "fakeroot": ("fakeroot-sysv", "fakeroot-tcp"),
     "faked": ("faked-sysv", "faked-tcp"),
 }

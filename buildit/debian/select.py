@@ -88,12 +88,12 @@ def select_build(
 
 
 def select_run(
-    name: str, relations: Iterable[str], index: Indices, ignoring: Collection[str]
+    name: str, version: str, relations: Iterable[str], index: Indices, ignoring: Collection[str]
 ) -> tuple[DebRef, ...]:
     """The closed set of .debs for the run-time relations (texts of Depends and Pre-Depends) of a
-    .deb of one's own, `name`; sorted by name. The names of `ignoring`, its siblings of the same
-    build and what they provide, are there in whatever version they are built in, and never come
-    from the index.
+    .deb of one's own, `name` in `version`; sorted by name. The names of `ignoring`, its siblings of
+    the same build and what they provide, are there in whatever version they are built in, and never
+    come from the index.
 
     Raises:
         UnsatisfiableError: as `select`.
@@ -104,7 +104,7 @@ def select_run(
         needs = tuple(group for text in relations for group in parse_relations(text))
     except ValueError as error:
         raise IntegrityError(str(error), place=name) from error
-    selection.require(name, "", needs, ())
+    selection.require(name, version, needs, ())
     selection.close()
     return selection.debs()
 

@@ -57,9 +57,9 @@ class LocalInputs:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """What the lock pins beyond packages: toolchains by name, further .debs by what asked."""
+    """What the lock pins beyond packages: the toolchain, further .debs by what asked."""
 
-    toolchains: Mapping[str, Toolchain]
+    toolchain: Toolchain
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
 
     def listed(self, wanted: WantedPackage) -> tuple[DebRef, ...]:
@@ -209,14 +209,13 @@ def tasks(
     Raises:
         UnsatisfiableError: a Debian package is not pinned.
     """
-    inside = (deb for toolchain in pinned.toolchains.values() for deb in toolchain.debs)
-    graph = _Graph(pinned, rules, frozenset(inside))
+    toolchain = pinned.toolchain
+    graph = _Graph(pinned, rules, frozenset(toolchain.debs))
     for name, evaluated in selection.chosen.items():
         node, linked = _node(graph, evaluated, gathered[name], platform)
         graph.nodes[node.key] = node
         graph.beside[node.key] = linked
         graph.by_name[name] = node.key
-    toolchain = next(iter(pinned.toolchains.values()))
     for wanted in asked:
         graph.debs(wanted, toolchain)
     for source, kept, digests in sources:
@@ -247,7 +246,7 @@ def _node(
 ) -> tuple[Task, tuple[BuildKey, ...]]:
     """A package's node, and the keys of those that it is linked against."""
     package, recipe = evaluated.package, evaluated.package.recipe
-    toolchain = graph.pinned.toolchains[recipe.toolchain]
+    toolchain = graph.pinned.toolchain
     dependencies, linked = _sysroot(graph, evaluated, toolchain)
     canonical = [digest for digest, _ in gathered.patches]
     patches = tuple(zip(evaluated.patches, canonical, strict=True))

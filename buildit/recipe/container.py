@@ -163,6 +163,9 @@ class StepSpec(Model):
     """Files of the project."""
     use: schema.ListOrMap[schema.Line, UseSpec] | None = None
     """Flags for the packages of this container."""
+    toolchain: schema.Line | None = None
+    """The set of .debs that all of it is built with, and whose suites Debian's packages are of:
+    `toolchain/debian-13`. Without it, and where no package names one, `toolchain/debian-12`."""
     env: dict[schema.VariableName, schema.MaybeEmpty] | None = None
     """Environment of the app."""
     user: Annotated[Annotated[schema.Line, Tag(schema.SCALAR)], schema.BY_KIND] | None = None
@@ -303,12 +306,13 @@ def check_settled(first: Container, second: Container) -> None:
     """Refuse a container whose choice of packages depends on the packages that were chosen.
 
     Raises:
-        RecipeError: a `package` or `use` step, or the platform, is another one now.
+        RecipeError: a `package`, `use` or `toolchain` step, or the platform, is another one now.
     """
     message = f"{_PACKAGES!r} is not known before the packages are chosen"
     for before, after in zip(first.steps, second.steps, strict=True):
-        if (before.spec.package, before.spec.use) != (after.spec.package, after.spec.use):
-            hint = "`package` and `use` steps cannot ask for it; write the value out"
+        was, now = before.spec, after.spec
+        if (was.package, was.use, was.toolchain) != (now.package, now.use, now.toolchain):
+            hint = "`package`, `use` and `toolchain` steps cannot ask for it; write the value out"
             raise after.node.error(message, hint)
     for name in ("os", "arch"):
         if first.variables.get(name) != second.variables.get(name):

@@ -239,8 +239,8 @@ class Recipe(Model):
     """An SPDX expression."""
     author: schema.Line | None = None
     """Who wrote this recipe."""
-    toolchain: schema.Line = "toolchain/debian-12"
-    """The set of .debs that the chroot is made of."""
+    toolchain: schema.Line | None = None
+    """The set of .debs that the chroot is made of; without it the container's."""
     sources: tuple[AnySource, ...] = ()
     """Upstream archives, commits and directories, unpacked in order."""
     patches: dict[str, schema.TextOrMap[schema.Line, PatchSpec]] = Field(default_factory=dict)
@@ -334,6 +334,9 @@ class DebianSourcePackage(Model):
     """What the version of the .debs has after Debian's; `+buildit1` where something changed."""
     depends: DebianDepends = DebianDepends()
     """Debian packages beyond those of its debian/control."""
+    toolchain: schema.Line | None = None
+    """The set of .debs whose suites the source and its Build-Depends are of; without it the
+    container's."""
 
 
 class ToolchainDebian(Model):

@@ -42,7 +42,7 @@ GOOD = {
 BAD = {
     "no directory": ("", ()),
     "another machine": ("- vars: {arch: riscv64}\n- package: {atom: app/tool-1.0}\n", ()),
-    "two toolchains": ("- package: {atom: app/tool-2.1}\n- package: {atom: dev/lib}\n", ()),
+    "two toolchains": ("- package: {atom: app/tool-2.1}\n- toolchain: toolchain/debian-12\n", ()),
     "no such toolchain": ("- package: {atom: dev/other}\n", ()),
     "a conflict": ("- package: {atom: '<app/tool-2.1'}\n- package: {atom: dev/lib-2.0}\n", ()),
     "a flag of nobody": ("- package: {atom: app/tool-1.0}\n- use: [zip]\n", ()),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildit.debian.apt import AptSource
-from buildit.debian.archive import KEEP_SECONDS, DebianArchive
+from buildit.debian.archive import KEEP_SECONDS, DebianArchive, likely_bases
 from buildit.debian.select import select
 from buildit.errors import FetchError, IntegrityError, UnsatisfiableError
 from tests.debian_maker import NOW, Archive, paragraph, source_paragraph
@@ -160,6 +160,32 @@ def test_a_suite_that_the_machine_does_not_use_is_looked_for(tmp_path: Path) -> 
     archive = debian(tmp_path, transport(MAIN, SECURITY), [trixie, later])
     with archive.open_indices(("bookworm-security", "bookworm"), "amd64") as indices:
         assert [one.version for one in indices.named("bb")] == ["2", "1"]
+
+
+def test_security_updates_are_looked_for_beside_the_archive(tmp_path: Path) -> None:
+    """A machine may name one suite of Debian's, and none of its security archive."""
+    trixie = AptSource(MAIN.uri, "trixie", ("main",))
+    archive = debian(tmp_path, transport(MAIN, SECURITY), [trixie])
+    with archive.open_indices(("bookworm-security", "bookworm"), "amd64") as indices:
+        assert [one.version for one in indices.named("bb")] == ["2", "1"]
+    node = AptSource(FOREIGN.uri, "nodistro", ("main",))
+    known = [node, source(MAIN), source(SECURITY)]
+    assert likely_bases(known, "bookworm") == (MAIN.uri,)
+    assert likely_bases(known, "trixie") == (MAIN.uri, SECURITY.uri)
+    assert likely_bases(known, "trixie-security") == (SECURITY.uri, MAIN.uri)
+    assert likely_bases([trixie], "trixie-security") == (SECURITY.uri, MAIN.uri)
+
+
+def test_security_updates_beside_the_archive_are_verified(tmp_path: Path) -> None:
+    forged = replace(SECURITY, key=Key(9))
+    with (
+        pytest.raises(FetchError, match="has the suite 'bookworm-security'") as caught,
+        debian(tmp_path, transport(MAIN, forged), [source(MAIN)]).open_indices(
+            ("bookworm-security",), "amd64"
+        ),
+    ):
+        pass
+    assert "/debian-security bookworm-security main" in (caught.value.hint or "")
 
 
 def test_no_source_has_the_suite(tmp_path: Path) -> None:

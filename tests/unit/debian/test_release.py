@@ -102,5 +102,5 @@ def test_fetching_one() -> None:
 
 def test_the_shipped_keys_are_public_keys() -> None:
     keys = archive_keys()
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert all(dearmor(key, "PUBLIC KEY BLOCK") for key in keys)

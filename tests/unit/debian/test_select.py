@@ -322,10 +322,18 @@ def test_run_time_needs_of_a_build_of_ours(indices: Open) -> None:
     )
     fields = ["nginx-common (= 1.1+buildit1), libc6", "mod | nginx-gone"]
     siblings = ("nginx", "nginx-common", "nginx-abi-9")
-    found = select_run("nginx", fields, indices(suite), siblings)
+    found = select_run("nginx", "1.1+buildit1", fields, indices(suite), siblings)
     assert names(found) == "libc6 mod perl"
     with pytest.raises(UnsatisfiableError) as caught:
-        select_run("nginx", ["gone"], indices(suite), siblings)
+        select_run("nginx", "1.1+buildit1", ["gone"], indices(suite), siblings)
     assert caught.value.details == ("nginx is asked for", "nginx needs gone")
     with pytest.raises(IntegrityError, match="not a package relation"):
-        select_run("nginx", ["a b"], indices(suite), siblings)
+        select_run("nginx", "1.1+buildit1", ["a b"], indices(suite), siblings)
+
+
+def test_what_breaks_older_versions_of_a_build_of_ours(indices: Open) -> None:
+    suite = (p("libc6"), p("init", breaks="chrony (<< 4.1)"))
+    found = select_run("chrony", "4.6-3", ["libc6, init"], indices(suite), ("chrony",))
+    assert names(found) == "init libc6"
+    with pytest.raises(UnsatisfiableError, match=r"init 1\.0 conflicts with chrony 4\.0"):
+        select_run("chrony", "4.0", ["libc6, init"], indices(suite), ("chrony",))

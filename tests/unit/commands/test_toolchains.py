@@ -1,0 +1,101 @@
+"""Which toolchain a container is made with: one, whoever names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from buildit.commands.choose import Choice, choose
+from buildit.commands.run import Options
+from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
+from buildit.model.config import Config
+from buildit.recipe.config import Loaded
+from tests.planning import TOOLCHAIN, Checkout, checkout
+
+pytestmark = pytest.mark.unit
+
+LIB = "description: A library\nversions: {1.0: {}}\n"
+TWELVE, THIRTEEN = "toolchain/debian-12", "toolchain/debian-13"
+NEWER = f"toolchain: {THIRTEEN}\n"
+STEP = f"- {NEWER}"
+OF_TREE = "- package: {atom: dev/lib}\n"
+OF_DEBIAN = "- package: {debian: jq}\n"
+EMBEDDED = "- package: {type: embedded, path: ./mine}\n"
+
+
+def chosen(root: Path, steps: str, mine: str = "") -> Choice:
+    made: Checkout = checkout(root)
+    made.write(
+        f"pkgs/{THIRTEEN}/pkg.yaml", TOOLCHAIN.replace("[bookworm]", "[trixie, trixie-security]")
+    )
+    made.write("pkgs/dev/lib/pkg.yaml", LIB)
+    made.write("pkgs/dev/user/pkg.yaml", LIB + "depends: {link: [dev/lib]}\n")
+    if mine:
+        made.write("container/mine/pkg.yaml", mine)
+    made.write("container/container.yaml", "- vars: {name: web, version: 1}\n" + steps)
+    return choose(Options(made.container), Loaded(Config(root / "store", 1, (root / "pkgs",)), ()))
+
+
+@pytest.mark.parametrize(
+    ("steps", "mine", "expected"),
+    [
+        ("", "", TWELVE),
+        (OF_TREE + OF_DEBIAN, "", TWELVE),
+        (STEP, "", THIRTEEN),
+        (STEP + OF_DEBIAN, "", THIRTEEN),
+        (OF_TREE + STEP, "", THIRTEEN),
+        (STEP + STEP + EMBEDDED, f"base: dev/lib-1.0\n{NEWER}", THIRTEEN),
+        (EMBEDDED, f"base: dev/user-1.0\n{NEWER}", THIRTEEN),
+        (EMBEDDED, f"base: debian:tini\n{NEWER}", THIRTEEN),
+        (EMBEDDED + STEP, "base: debian:tini\n", THIRTEEN),
+        (EMBEDDED, "base: debian:tini\n", TWELVE),
+    ],
+)
+def test_who_names_it_names_it_for_all(
+    tmp_path: Path, steps: str, mine: str, expected: str
+) -> None:
+    found = chosen(tmp_path, steps, mine)
+    suites = {TWELVE: ("bookworm",), THIRTEEN: ("trixie", "trixie-security")}
+    assert (found.toolchain, found.chroot.debian.suites) == (expected, suites[expected])
+
+
+@pytest.mark.parametrize(
+    ("steps", "mine", "second"),
+    [
+        (EMBEDDED, "base: debian:tini\n", "container.yaml:4:3"),
+        (EMBEDDED, "base: dev/lib-1.0\n", "container.yaml:4:3"),
+        (EMBEDDED, f"base: debian:tini\n{NEWER}", "./mine"),
+        (EMBEDDED, f"base: dev/lib-1.0\n{NEWER}", "dev/lib"),
+    ],
+)
+def test_one_container_one_release(tmp_path: Path, steps: str, mine: str, second: str) -> None:
+    older = f"- toolchain: {TWELVE}\n"
+    both = older + steps + ("" if NEWER in mine else STEP)
+    with pytest.raises(UnsatisfiableError, match="one container, two toolchains") as caught:
+        chosen(tmp_path, both, mine)
+    first = "container.yaml:2:3"
+    assert f"{first} ({TWELVE}) and " in caught.value.message
+    assert f"{second} ({THIRTEEN})" in caught.value.message
+    assert (caught.value.hint or "").startswith("an image has one glibc")
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("- toolchain: toolchain/debian-31\n", "did you mean toolchain/debian-13"),
+        ("- toolchain: dev/lib\n", "dev/lib is no toolchain"),
+        ("- toolchain: [toolchain/debian-13]\n", "container.yaml:2:14"),
+    ],
+)
+def test_what_is_no_toolchain(tmp_path: Path, step: str, said: str) -> None:
+    with pytest.raises(BuilditError) as caught:
+        chosen(tmp_path, step)
+    assert said in f"{caught.value} {caught.value.hint}"
+
+
+def test_it_is_known_before_the_packages_are(tmp_path: Path) -> None:
+    asks = "- toolchain: \"toolchain/debian-{{ packages['dev/lib'].version }}\"\n"
+    with pytest.raises(RecipeError, match="is not known before") as caught:
+        chosen(tmp_path, OF_TREE + asks)
+    assert "`toolchain` steps" in (caught.value.hint or "")
