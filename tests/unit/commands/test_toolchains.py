@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from buildit.commands.choose import Choice, choose
-from buildit.commands.run import Options
+from buildit.commands.pins import pin_debs
+from buildit.commands.run import Options, opened_run
+from buildit.debian.apt import AptSource
+from buildit.debian.archive import DebianArchive
 from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
+from buildit.events import silent
 from buildit.model.config import Config
 from buildit.recipe.config import Loaded
+from buildit.store.cas import Store
+from tests.debian_maker import NOW, Archive, paragraph
+from tests.fakes import FakeTransport
 from tests.planning import TOOLCHAIN, Checkout, checkout
 
 pytestmark = pytest.mark.unit
@@ -24,8 +31,9 @@ OF_DEBIAN = "- package: {debian: jq}\n"
 EMBEDDED = "- package: {type: embedded, path: ./mine}\n"
 
 
-def chosen(root: Path, steps: str, mine: str = "") -> Choice:
+def chosen(root: Path, steps: str, mine: str = "", toolchain: str = TOOLCHAIN) -> Choice:
     made: Checkout = checkout(root)
+    made.write(f"pkgs/{TWELVE}/pkg.yaml", toolchain)
     made.write(
         f"pkgs/{THIRTEEN}/pkg.yaml", TOOLCHAIN.replace("[bookworm]", "[trixie, trixie-security]")
     )
@@ -99,3 +107,27 @@ def test_it_is_known_before_the_packages_are(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not known before") as caught:
         chosen(tmp_path, OF_TREE + asks)
     assert "`toolchain` steps" in (caught.value.hint or "")
+
+
+def test_all_suites_of_the_toolchain_count(tmp_path: Path) -> None:
+    """Though none of the toolchain's own .debs is of the security archive."""
+    first = Archive(packages=tuple(paragraph(name) for name in ("gcc", "jq", "libc6")))
+    second = Archive(
+        uri=f"{first.uri}-security",
+        codename="bookworm-security",
+        packages=(paragraph("jq", "1.0+deb12u1"),),
+    )
+    served = FakeTransport({**first.urls(), **second.urls()})
+    sources = [AptSource(first.uri, first.codename, ("main",))]
+    archive = DebianArchive(sources, served, tmp_path / "cache", [first.key.armored], NOW)
+    both = TOOLCHAIN.replace("[bookworm]", "[bookworm, bookworm-security]")
+    asked = chosen(tmp_path, OF_DEBIAN, toolchain=both)
+    with (
+        Store.open(tmp_path / "store") as store,
+        opened_run(Config(tmp_path / "store", 1, ()), store, silent) as run,
+    ):
+        run.downloads._archive = archive
+        pinned, answers = pin_debs(asked, run.downloads)
+    assert {deb.suite for deb in pinned.toolchain.debs} == {"bookworm"}
+    (jq,) = answers["debian:jq"].debs
+    assert (jq.version, jq.suite) == ("1.0+deb12u1", "bookworm-security")
