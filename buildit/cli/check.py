@@ -11,6 +11,7 @@ from buildit.cli.options import JSON, Invocation
 from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.check_source import CheckedSource, check_source
+from buildit.commands.choose import USUAL_TOOLCHAIN
 from buildit.commands.run import opened_run
 from buildit.errors import UsageError
 from buildit.make.debian_compare import Reason
@@ -34,9 +35,15 @@ def _lines(found: CheckedSource) -> Iterator[str]:
 
 @click.command("check", short_help="Compare the build of a Debian source with Debian's .debs.")
 @click.argument("source", metavar="debian:NAME[=VERSION]")
+@click.option(
+    "--toolchain",
+    metavar="NAME",
+    default=USUAL_TOOLCHAIN,
+    help="Says which release of Debian: toolchain/debian-13.",
+)
 @JSON
 @click.pass_obj
-def check_verb(invocation: Invocation, source: str, as_json: bool) -> None:
+def check_verb(invocation: Invocation, source: str, toolchain: str, as_json: bool) -> None:
     """Build a Debian source package as it is, and compare with Debian's own .debs, bit for bit.
 
     Where one differs, the reason is named, and what differs.
@@ -50,5 +57,5 @@ def check_verb(invocation: Invocation, source: str, as_json: bool) -> None:
         Store.open(loaded.config.store) as store,
         opened_run(loaded.config, store, screen) as run,
     ):
-        found = check_source(source, loaded, run, screen, invocation.stop)
+        found = check_source(source, toolchain, loaded, run, screen, invocation.stop)
     give(found, _lines, to_plain, as_json=as_json)

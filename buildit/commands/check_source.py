@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _CONTAINER = """\
 - vars: {name: check, version: 1}
+- toolchain: %s
 - package: {type: embedded, path: ./source, packages: ["*"]}
 - image: {type: oci}
 """
@@ -46,9 +48,10 @@ class CheckedSource:
 
 
 def check_source(
-    base: str, loaded: Loaded, run: Run, report: Reporter, stop: threading.Event
+    base: str, toolchain: str, loaded: Loaded, run: Run, report: Reporter, stop: threading.Event
 ) -> CheckedSource:
-    """Build `debian:NAME[=VERSION]` without a change, and compare each .deb with the archive's.
+    """Build `debian:NAME[=VERSION]`, of the release of Debian that the toolchain is of, without a
+    change, and compare each .deb with the archive's.
 
     Raises:
         RecipeError, UnsatisfiableError: there is no such source, or a file of it is nowhere.
@@ -57,7 +60,7 @@ def check_source(
     with tempfile.TemporaryDirectory(prefix="buildit-check-") as name:
         directory = Path(name)
         (directory / "source").mkdir()
-        (directory / "container.yaml").write_text(_CONTAINER)
+        (directory / "container.yaml").write_text(_CONTAINER % json.dumps(toolchain))
         (directory / "source" / "pkg.yaml").write_text(f"base: {base}\n")
         plan = make_plan(Options(directory), loaded, run.downloads).plan
     (key,) = (key for _, key in plan.names)
