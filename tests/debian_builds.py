@@ -1,14 +1,25 @@
-"""Real Debian source packages, chosen from this machine's apt sources and built in a store."""
+"""Real Debian source packages, chosen from this machine's apt sources and built in a store.
+
+`python -m tests.debian_builds` has `buildit check` build those of `debian_builds.yaml`, in that
+order, and compare them with Debian's own .debs; docs/debian-sources.md has what came of it. Names
+choose some, `--minutes` says how long another is begun.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
 
 from buildit.commands.fetching import toolchain_owners
 from buildit.commands.rules import RULES
@@ -178,3 +189,116 @@ def debian_builds(store: Store, cache: Path) -> Iterator[DebianBuilds]:
             debs = select(package.debian.packages, indices)
         toolchain = Toolchain("toolchain/debian-12", str(_AMD64), toolchain_identity(debs), debs)
         yield DebianBuilds(store, archive, Fetcher(store, transport, cache / "partial"), toolchain)
+
+
+# -- the table
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "debian-sources.md"
+_HOLE = "no place has"
+_HEAD = """\
+# Debian sources
+
+Written by `python -m tests.debian_builds`: each source of `tests/debian_builds.yaml`, in the
+version that is locked there, built by `buildit check debian:NAME=VERSION` as it is, without its
+tests, and compared with Debian's own .debs bit for bit. The seconds are those of fetching, of
+laying out the chroot and of the build; .debs and MB what was built.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one source: `told` is what differs, or what its error is; `seconds` is 0 where
+    it was in the store already."""
+
+    name: str
+    version: str
+    told: str
+    seconds: float = 0.0
+    debs: int = 0
+    same: int = 0
+    size: int = 0
+
+    @property
+    def line(self) -> str:
+        if not self.debs:
+            return f"| {self.name} | {self.version} | {self.told} |"
+        figures = f"{self.seconds:.0f} | {self.debs} | {self.size / 1e6:.1f}"
+        told = f"{self.same} of {self.debs}: {self.told}" if self.told else "identical"
+        return f"| {self.name} | {self.version} | {figures} | {told} |"
+
+
+def checked_row(name: str, version: str, code: int, out: str, err: str) -> Row:
+    """What `buildit check --json` said of a source."""
+    if code:
+        last = next((line for line in reversed(err.splitlines()) if '"error"' in line), "{}")
+        said = json.loads(last)
+        message, details = said.get("message", ""), said.get("details", ())
+        if _HOLE in message:
+            message = f"{_HOLE} {', '.join(path.rpartition('/')[2] for path in details)}"
+        return Row(name, version, _one_line(message) or f"exit code {code}")
+    found = json.loads(out)
+    reasons: dict[str, list[str]] = {}
+    for deb in found["debs"]:
+        reasons.setdefault(deb["reason"], []).append(deb["name"])
+    same = len(reasons.pop("identical", ()))
+    told = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+    debs = len(found["debs"])
+    return Row(name, version, _one_line(told), found["seconds"], debs, same, found["size"])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())[:300]
+
+
+def page(lines: Sequence[str]) -> str:
+    """The page of these rows."""
+    built = [line for line in lines if line.count("|") > 5]
+    holes = [line for line in lines if _HOLE in line]
+    failed = [line for line in lines if line not in built and line not in holes]
+    whole = sum(line.endswith("| identical |") for line in built)
+    parts = [
+        _HEAD,
+        f"{len(built)} were built, {whole} of them with every .deb identical to Debian's.\n",
+        "| source | version | seconds | .debs | MB | like Debian's |\n|---|---|---|---|---|---|",
+        *built,
+    ]
+    for title, rows in (
+        ("Not built", failed),
+        ("Holes: the index lists what no mirror has", holes),
+    ):
+        if rows:
+            parts += [f"\n## {title}\n\n| source | version | said |\n|---|---|---|", *rows]
+    return "\n".join(parts) + "\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build the table, or some of it; 1 where a source that is there cannot be built."""
+    parser = argparse.ArgumentParser(prog="python -m tests.debian_builds", description=__doc__)
+    parser.add_argument("names", nargs="*", help="sources of the table; all without any")
+    parser.add_argument("--buildit", default=f"{sys.executable} -m buildit")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    asked = parser.parse_args(argv)
+    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    table: dict[str, str] = yaml.load(text, yaml.BaseLoader)  # 1.22 is no number
+    end = time.monotonic() + asked.minutes * 60
+    bad = False
+    for name, version in table.items():
+        if (asked.names and name not in asked.names) or time.monotonic() > end:
+            continue
+        words = [*asked.buildit.split(), "check", f"debian:{name}={version}", "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        row = checked_row(name, version, done.returncode, done.stdout, done.stderr)
+        sys.stdout.write(f"{row.line}\n")
+        sys.stdout.flush()
+        bad |= not row.debs and _HOLE not in row.told
+        known = PAGE.read_text("utf-8").splitlines() if PAGE.exists() else []
+        lines = {line.split(" | ")[0].removeprefix("| "): line for line in known if "| " in line}
+        if not (row.debs and row.seconds < 1 and lines.get(name, "").count("|") > 5):
+            lines[name] = row.line
+        PAGE.write_text(page([lines[one] for one in table if one in lines]), "utf-8")
+    return int(bad)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

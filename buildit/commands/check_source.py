@@ -16,6 +16,7 @@ from buildit.commands.planning import make_plan
 from buildit.commands.realise import Tasks, obtain_all, place_of
 from buildit.commands.run import Options, Run
 from buildit.digest import BuildKey
+from buildit.errors import BuilditError
 from buildit.events import Reporter, Started
 from buildit.make.debian_compare import ComparedDeb, compare_debs
 from buildit.make.debian_outputs import DEBS
@@ -62,7 +63,12 @@ def check_source(
         (directory / "source").mkdir()
         (directory / "container.yaml").write_text(_CONTAINER % json.dumps(toolchain))
         (directory / "source" / "pkg.yaml").write_text(f"base: {base}\n")
-        plan = make_plan(Options(directory), loaded, run.downloads).plan
+        try:
+            plan = make_plan(Options(directory), loaded, run.downloads).plan
+        except BuilditError as error:
+            if directory.name in (error.place or ""):  # no file of the user's
+                error.place = base
+            raise
     (key,) = (key for _, key in plan.names)
     task = plan.task(key)
     report(Started(task.label))
