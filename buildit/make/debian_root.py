@@ -273,14 +273,16 @@ def _links(below: Below, scripts: Iterable[ScriptRules]) -> dict[str, str]:
     return found | {path: what for path, what in _certificates(below) if isinstance(what, str)}
 
 
-_REGISTERS = re.compile(rb"update-(alternatives|xmlcatalog)\b")
+_REGISTERS = re.compile(r"update-(alternatives|xmlcatalog)\b")
 
 
 def _registering(below: Below) -> Iterator[str]:
     """The packages, as `info/` names them, whose postinst registers something."""
     for name in below.listed(INFO):
-        if name.endswith(".postinst") and _REGISTERS.search(below.read(f"{INFO}/{name}")):
-            yield name.removesuffix(".postinst")
+        if name.endswith(".postinst"):
+            script = below.read(f"{INFO}/{name}").decode("utf-8", "replace")
+            if _REGISTERS.search(script):
+                yield name.removesuffix(".postinst")
 
 
 def _registered(below: Below, stem: str) -> ScriptRules:
@@ -304,7 +306,7 @@ def _remainder(scripts: Mapping[str, ScriptRules]) -> bytes:
         f"{stem.partition(':')[0]}: {one.said}\n"
         for stem, found in scripts.items()
         for one in found.remainder
-        if ":" not in one.place or one.text.startswith("update-alternatives --install")
+        if ":" not in one.place or (one.why == "not literal" and _REGISTERS.match(one.text))
     )
     return "".join(lines).encode("utf-8", "surrogateescape")
 

@@ -91,6 +91,13 @@ BASE = {
         postinst="#!/bin/sh\nupdate-alternatives --install /usr/bin/cc cc /usr/bin/gcc 20\n"
         "update-alternatives --install /usr/bin/$(seek) $(seek) 1\n",
     ),
+    "ed": make_deb(
+        "ed",
+        {"bin/ed": "editor"},
+        postinst="#!/bin/sh\nupdate-alternatives --install /usr/bin/editor editor /bin/ed -100\n"
+        "update-xmlcatalog --add --type $(kind) --id X --local /usr/share/xml/ed.xml\n"
+        "chown $(whom) /srv\n",
+    ),
     "libc6": make_deb(
         "libc6", {"lib/libc.so.6": "library"}, fields="Multi-Arch: same\n", shlibs="libc 6 libc6\n"
     ),
@@ -147,6 +154,7 @@ def test_what_scripts_would_have_done(store: Store) -> None:
     assert os.readlink(seen(trees, "etc/dpkg/origins/default")) == "debian"
     assert os.readlink(seen(trees, "usr/bin/cc")) == "/etc/alternatives/cc"
     assert os.readlink(seen(trees, "etc/alternatives/cc")) == "/usr/bin/tcc"
+    assert os.readlink(seen(trees, "etc/alternatives/editor")) == "/bin/ed"
     assert os.readlink(seen(trees, "lib")) == "usr/lib"
     assert os.readlink(seen(trees, "usr/bin/sh")) == "dash"
     assert os.readlink(seen(trees, "var/run")) == "../run"
@@ -159,6 +167,8 @@ def test_what_scripts_would_have_done(store: Store) -> None:
     )
     assert 'publicIdStartString="X"' in seen(trees, "etc/xml/catalog").read_text()
     assert seen(trees, REMAINDER).read_text() == (
+        "ed: postinst:3: update-xmlcatalog --add --type '…' --id X --local "
+        "/usr/share/xml/ed.xml (not literal)\n"
         "gcc: postinst:3: update-alternatives --install '/usr/bin/…' '…' 1 (not literal)\n"
         "perl: postinst: #!/usr/bin/perl (no shell script)\n"
     )
