@@ -282,11 +282,18 @@ class _Records:
         )
 
 
+_LISTED = 3
+"""How many .debs of one that asks for the first time are listed by name."""
+
+
 def changes(old: Section, new: Section) -> tuple[str, ...]:
     """What moves between two sections, in words; outputs do not count, they follow."""
     lines: list[str] = []
     for asker in sorted({*old.debs, *new.debs}):
-        debs = (section.debs.get(asker, ()) for section in (old, new))
+        debs = [section.debs.get(asker, ()) for section in (old, new)]
+        if asker not in old.requests and len(debs[1]) > _LISTED:
+            lines.append(f"{asker}: {len(debs[1])} Debian packages are new")
+            continue
         named = ({d.name: f"{d.version} ({d.digest[:12]})" for d in each} for each in debs)
         lines += _moved(f"{asker}: ", *named)
     lines += _moved_packages(old, new)
