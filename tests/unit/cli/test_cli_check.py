@@ -78,3 +78,11 @@ def test_what_is_no_source_of_debians_is_refused(
     assert (said.code, said.out, asked) == (2, "", [])
     assert f"{name} is no Debian source package" in said.err
     assert "write buildit check debian:jq" in said.err
+
+
+def test_what_is_wrong_is_at_what_the_user_wrote(command: Command) -> None:
+    said = command("check", "debian:ti ni")
+    assert said.code == 2
+    assert said.err.splitlines()[0] == (
+        "buildit: error: debian:ti ni: base: expected a Debian package, found 'debian:ti ni'"
+    )
