@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from buildit.digest import is_hex64
 from tests.integration.program import STRANGER, Program, install
 from tests.integration.world import Project, make_project, sources
 
@@ -86,9 +86,8 @@ def plant(root: Path) -> Seed:
             dates.append(f"{line}\n")
         elif words[0] not in _OF_PACKAGES:
             pins.append(line)
-    every = [path for path in (program.store / "trees").iterdir() if is_hex64(path.name)]
-    trees = [path for path in every if (path / "usr/bin/cc").exists()]
-    (toolchain,) = (path.name for path in trees)
+    planned = program.run("plan", str(project.box), "--json").good().out
+    toolchain = json.loads(planned)["toolchain"]["identity"]
     return Seed(
         root, program, project, out, distfiles, "\n".join(pins) + "\n", "".join(dates), toolchain
     )
