@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,7 +21,7 @@ from buildit.events import Reporter, Started
 from buildit.make.debian_compare import ComparedDeb, compare_debs
 from buildit.make.debian_outputs import DEBS
 from buildit.model.artifact import Artifact
-from buildit.model.plan import Task
+from buildit.model.plan import PackageStep, Task
 from buildit.recipe.config import Loaded
 from buildit.remote.fetch import Fetch
 
@@ -70,6 +70,8 @@ def check_source(
                 error.place = base
             raise
     (key,) = (key for _, key in plan.names)
+    # all that is asked for: a source may make -dev packages alone, which no image takes unasked
+    plan = replace(plan, steps=(PackageStep(key, base, (DEBS,)),))
     task = plan.task(key)
     report(Started(task.label))
     place = place_of(plan, run.store, run.config.limits, report, stop)
