@@ -20,7 +20,6 @@ from buildit.errors import BuildError, BuilditError, IntegrityError
 from buildit.image.verify import Report
 from buildit.image.verify import verify as compare
 from buildit.model.words import counted, size
-from buildit.recipe.config import load_config
 from buildit.sandbox.probe import Level, Probed, probe
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
@@ -59,6 +58,8 @@ def raise_for_findings(found: Sequence[Probed]) -> None:
 @JSON
 def doctor_verb(as_json: bool) -> None:
     """Look at everything that builds need of this machine, with the remedy of what is wrong."""
+    from buildit.recipe.config import load_config
+
     found = probe(load_config(Path()).config.store)
     give(found, finding_lines, findings_plain, as_json=as_json)
     raise_for_findings(found)

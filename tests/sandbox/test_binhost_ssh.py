@@ -510,7 +510,7 @@ TALKERS = {
     "chatter": ("while :; do echo still there >&2; sleep 0.1; done", "no answer for 1 sec"),
     "flood": ("yes some text >&2", "no answer for 1 sec"),
     "no end": ("yes some text >&2 & exec >&-; exec sleep 1000", "connection was lost"),
-    "left behind": ("timeout 20 yes some text >&2 & exit 255", "some text|was lost"),
+    "left behind": ("timeout 20 yes some text >&2 & exit 255", "ssh: some text$|was lost"),
 }
 
 

@@ -183,8 +183,11 @@ class _Ssh(_Line):
         code = self._process.poll()
         self._kill()
         if self._listener.ident is not None:
-            self._listener.join(0.2)  # what it left behind might go on talking
-        return why_ssh_ended(self._account, self._said.decode("utf-8", "replace"), code)
+            self._listener.join(0.2)
+        said = self._said
+        if self._listener.is_alive():  # what it left behind goes on talking: no half line is quoted
+            said = said[: said.rfind(b"\n") + 1] or said
+        return why_ssh_ended(self._account, said.decode("utf-8", "replace"), code)
 
     def close(self) -> None:
         for way in self._ours[:2]:
