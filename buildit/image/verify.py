@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
@@ -17,7 +17,9 @@ from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.formats import aci, oci
+from buildit.image.formats.archives import MANIFEST
 from buildit.image.formats.table import Document
+from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
 from buildit.image.rules import no_constant, program_problem
 from buildit.model.tree import Entry, Kind
@@ -87,15 +89,30 @@ def verify(paths: Sequence[Path]) -> Report:
 def _reading(path: Path) -> Reading:
     try:
         if not path.is_dir():
-            return read_aci(path)
+            return _reading_file(path)
         if (path / "oci-layout").exists():
             return read_oci(path)
         return read_directory(path)
     except OSError as error:
-        hint = "name an .aci file, an OCI layout or an unpacked directory"
+        hint = "name an image, in a file or a directory, or an unpacked tree"
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
     except BuilditError as error:
         return Reading("directory", "", None, (error.message,))
+
+
+def _reading_file(path: Path) -> Reading:
+    """By what it holds, and by its name only where that says nothing: an ACI without its manifest
+    is a faulty ACI, not a tree."""
+    if path.suffix == ".aci":
+        return read_aci(path)
+    with path.open("rb") as stream:
+        packed = Packed.of(stream, path) if is_tar(stream) else None
+        names = packed.files if packed is not None else ()
+        if packed is not None and "oci-layout" in names:
+            return _read_layout("oci-archive", _Layout(packed.open))
+        if packed is not None and MANIFEST in names:
+            return read_docker(packed)
+    return read_aci(path) if "manifest" in names else read_rootfs(path)
 
 
 def _differences(first: Reading, other: Reading) -> Iterator[str]:
@@ -128,7 +145,6 @@ def _shown(name: str, value: object) -> str:
 # -- App Container images
 
 _MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
-_USTAR_AT = 257
 
 
 def read_aci(path: Path) -> Reading:
@@ -140,9 +156,9 @@ def read_aci(path: Path) -> Reading:
     problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
     with path.open("rb") as stream:
         # appc tools tell the compression by these magics, and know no other.
-        head = stream.read(_USTAR_AT + 5)
+        head = stream.read(6)
         stream.seek(0)
-        if not head.startswith(_MAGICS) and head[_USTAR_AT:] != b"ustar":
+        if not head.startswith(_MAGICS) and not is_tar(stream):
             problems.append("it is neither a tar nor compressed with gzip, bzip2 or xz")
         budget = budget_of(os.fstat(stream.fileno()).st_size)
         try:
@@ -222,9 +238,9 @@ _SUFFIXES = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
 
 @dataclass(slots=True)
 class _Layout:
-    """An open layout and what was found wrong with it."""
+    """The files of a layout, opened by their paths in it, and what was found wrong with it."""
 
-    root: Root
+    open: Callable[[str], BufferedReader]
     problems: list[str] = field(default_factory=list)
     inflated: int = 0
     """Bytes that its layers had so far, unpacked."""
@@ -232,7 +248,7 @@ class _Layout:
     @contextmanager
     def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:
         try:
-            with open(self.root.open_read(path), "rb") as stream:
+            with self.open(path) as stream:
                 yield stream
         except OSError as error:
             reason = f"{path} cannot be read: {error.strerror}"
@@ -272,26 +288,33 @@ def read_oci(path: Path) -> Reading:
     Raises:
         OSError: the directory cannot be opened.
     """
-    identifier = ""
     with Root.open(path) as root:
-        layout = _Layout(root)
-        try:
-            described = _described(layout)
-            blob_place(described, "manifest")
-            identifier = str(described["digest"])
-            manifest = _object(layout.blob(described, "manifest"), "manifest")
-            tree = _image(layout, manifest, described)
-        except BuilditError as error:
-            return Reading("oci", identifier, None, (*layout.problems, error.message))
+        return _read_layout("oci", _Layout(lambda name: open(root.open_read(name), "rb")))
+
+
+def _read_layout(form: str, layout: _Layout) -> Reading:
+    identifier = ""
+    try:
+        described = _described(layout)
+        blob_place(described, "manifest")
+        identifier = str(described["digest"])
+        manifest = _object(layout.blob(described, "manifest"), "manifest")
+        tree = _image(layout, manifest, described)
+    except BuilditError as error:
+        return Reading(form, identifier, None, (*layout.problems, error.message))
     entries = tree.entries()
-    return Reading("oci", identifier, entries, (*layout.problems, *tree.problems))
+    return Reading(form, identifier, entries, (*layout.problems, *tree.problems))
+
+
+def _json(content: bytes, what: str) -> object:
+    try:
+        return json.loads(content, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"the {what} is not JSON: {error}") from error
 
 
 def _object(content: bytes, what: str) -> Document:
-    try:
-        value = json.loads(content, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"the {what} is not JSON: {error}") from error
+    value = _json(content, what)
     if not isinstance(value, dict):
         raise IntegrityError(f"the {what} is not an object")
     return value
@@ -327,18 +350,29 @@ def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree
     if not isinstance(named, dict) or named.get("mediaType") != oci.CONFIG_TYPE:
         raise IntegrityError("the manifest names no image config")
     config = _object(layout.blob(named, "config"), "config")
+    layers = _objects(manifest, "layers", "manifest")
+    diff_ids = _diff_ids(config, len(layers))
+    _check_config(layout, config, described, len(layers))
+    tree = SeenTree()
+    for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
+        what = f"layer {number}"
+        suffix = str(descriptor.get("mediaType")).removeprefix(oci.LAYER_TYPE)
+        if suffix not in ("", *_SUFFIXES):
+            raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
+        stored = _Stored(blob_place(descriptor, what), diff_id, suffix, descriptor)
+        tree.lay(_layer(layout, stored, what))
+    return tree
+
+
+def _diff_ids(config: Document, layers: int) -> list[object]:
+    """What a config says of each of so many layers; raises IntegrityError where it does not."""
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list):
         raise IntegrityError("the config has no list `rootfs.diff_ids`")
-    layers = _objects(manifest, "layers", "manifest")
-    if len(layers) != len(diff_ids):
-        raise IntegrityError(f"{len(layers)} layers, but {len(diff_ids)} diff_ids")
-    _check_config(layout, config, described, len(layers))
-    tree = SeenTree()
-    for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
-        tree.lay(_layer(layout, descriptor, diff_id, f"layer {number}"))
-    return tree
+    if layers != len(diff_ids):
+        raise IntegrityError(f"{layers} layers, but {len(diff_ids)} diff_ids")
+    return diff_ids
 
 
 def _check_config(layout: _Layout, config: Document, described: Document, layers: int) -> None:
@@ -357,25 +391,88 @@ def _check_config(layout: _Layout, config: Document, described: Document, layers
             layout.problems.append("config: the history does not tell of as many layers")
 
 
-def _layer(layout: _Layout, descriptor: Document, diff_id: object, what: str) -> list[Entry]:
-    suffix = str(descriptor.get("mediaType")).removeprefix(oci.LAYER_TYPE)
-    if suffix not in ("", *_SUFFIXES):
-        raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where a layer lies, and what is said of it; None where the format says nothing."""
+
+    place: str
+    diff_id: object
+    suffix: str | None = None
+    descriptor: Document | None = None
+
+
+def _layer(layout: _Layout, said: _Stored, what: str) -> list[Entry]:
     wrong = f"{what} is not of the digest and size that name it"
-    with layout.opened(blob_place(descriptor, what), what) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size != descriptor.get("size"):
+    with layout.opened(said.place, what) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        if said.descriptor is not None and size != said.descriptor.get("size"):
             raise IntegrityError(wrong)
         magic = stream.peek(6)[:6]
-        if next((one for one, each in _SUFFIXES.items() if magic.startswith(each)), "") != suffix:
+        found = next((one for one, each in _SUFFIXES.items() if magic.startswith(each)), "")
+        if said.suffix not in (None, found):
             layout.problems.append(f"{what} is not compressed as its media type says")
         stored = Hashed(stream, "sha256")
         with decompressed(stored, budget_of(size, layout.inflated), what) as unpacked:
             plain = Hashed(unpacked, "sha256")
             entries = [entry for entry, _ in read_entries(plain, what)]
-            if f"sha256:{plain.digest()}" != diff_id:
+            if f"sha256:{plain.digest()}" != said.diff_id:
                 layout.problems.append(f"{what} is not of its diff_id")
             layout.inflated += plain.size
-        if f"sha256:{stored.digest()}" != descriptor["digest"] or stored.size != size:
+        digest = f"sha256:{stored.digest()}"
+        if said.descriptor is not None and (digest, size) != (
+            said.descriptor["digest"],
+            stored.size,
+        ):
             layout.problems.append(wrong)
     return entries
+
+
+# -- what `docker save` writes (moby, image/spec/v1.2), and trees in one tar
+
+
+def read_docker(packed: Packed) -> Reading:
+    """Read all of a docker archive that holds one image."""
+    identifier = ""
+    layout = _Layout(packed.open)
+    try:
+        images = _json(layout.document(MANIFEST), MANIFEST)
+        if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], dict):
+            raise IntegrityError(f"{MANIFEST} does not name one image")
+        image: Document = images[0]
+        name, layers = image.get("Config"), image.get("Layers")
+        if not isinstance(name, str) or not isinstance(layers, list):
+            raise IntegrityError(f"{MANIFEST} names no config and layers")
+        content = layout.document(name)
+        identifier = oci_digest(digest_bytes(content))
+        if is_hex64(name.removesuffix(".json")) and name != f"{identifier[7:]}.json":
+            layout.problems.append("the config is not of the digest that names it")
+        config = _object(content, "config")
+        diff_ids = _diff_ids(config, len(layers))
+        _check_config(layout, config, {}, len(layers))
+        tree = SeenTree()
+        for number, (place, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
+            tree.lay(_layer(layout, _Stored(str(place), diff_id), f"layer {number}"))
+    except BuilditError as error:
+        return Reading("docker-archive", identifier, None, (*layout.problems, error.message))
+    entries = tree.entries()
+    return Reading("docker-archive", identifier, entries, (*layout.problems, *tree.problems))
+
+
+def read_rootfs(path: Path) -> Reading:
+    """Read all of a tree that is one tar, plain or compressed; its identifier is the plain one's.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            with decompressed(stream, budget_of(size), str(path)) as unpacked:
+                plain = Hashed(unpacked, "sha256")
+                tree = SeenTree()
+                tree.lay([entry for entry, _ in read_entries(plain, path.name)])
+                identifier = f"sha256:{plain.digest()}"
+        except BuilditError as error:
+            return Reading("rootfs", "", None, (error.message,))
+    return Reading("rootfs", identifier, tree.entries(stacked=False), tuple(tree.problems))

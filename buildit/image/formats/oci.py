@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +28,7 @@ from buildit.image import output, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
-from buildit.model.image import App, Emission, Health, Image
+from buildit.model.image import App, Architecture, Emission, Health, Image
 from buildit.store.blobs import checked_stream
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -36,11 +37,11 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 SUFFIXES = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
-_BLOBS = "blobs/sha256"
+LAYOUT_BLOBS = "blobs/sha256"
 _DIRECTORIES = "directories, as the whole image has them"
 
 
-def _config(image: Image) -> dict[str, Any]:
+def config_of(image: Image) -> dict[str, Any]:
     """The image config (image-spec config.md) without what describes the layers.
 
     Raises:
@@ -88,7 +89,7 @@ def _healthcheck(health: Health) -> dict[str, object]:
     return {"Test": ["CMD", *health.exec], **found}
 
 
-def _start(config: Document) -> Start:
+def section_start(config: Document) -> Start:
     section = config.get("config") or {}
     words = [*(section.get("Entrypoint") or []), *(section.get("Cmd") or [])]
     start = section.get("WorkingDir")
@@ -102,10 +103,10 @@ def _start(config: Document) -> Start:
     )
 
 
-def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
-    """All documents of the layout; a media type is always written, so that nothing is guessed."""
+def whole_config(image: Image, config: Document, layers: Sequence[LayerBlob]) -> bytes:
+    """The config document with what describes the layers; docker's archives have it, too."""
     created = rules.rfc3339(image.epoch)
-    encoded = canonical(
+    return canonical(
         {
             **config,
             "rootfs": {"type": "layers", "diff_ids": [oci_digest(one.diff_id) for one in layers]},
@@ -114,13 +115,24 @@ def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
             ],
         }
     )
+
+
+def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
+    """Its tag is the version: umoci allows no colon in it."""
+    return layout_plan(image, config, layers, rules.tag(image.version))
+
+
+def layout_plan(image: Image, config: Document, layers: Sequence[LayerBlob], ref_name: str) -> Plan:
+    """All documents of a layout whose index calls the image `ref_name`; a media type is always
+    written, so that nothing is guessed."""
+    encoded = whole_config(image, config, layers)
     manifest = canonical(_manifest(image, encoded, layers))
     digest = digest_bytes(manifest)
     documents = {
-        f"{_BLOBS}/{digest_bytes(encoded)}": encoded,
-        f"{_BLOBS}/{digest}": manifest,
+        f"{LAYOUT_BLOBS}/{digest_bytes(encoded)}": encoded,
+        f"{LAYOUT_BLOBS}/{digest}": manifest,
         "oci-layout": canonical(LAYOUT),
-        "index.json": canonical(_index(image, config, manifest)),
+        "index.json": canonical(_index(image, config, manifest, ref_name)),
     }
     return Plan(documents, tuple(layers), digest)
 
@@ -145,15 +157,15 @@ def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[
     }
 
 
-def _index(image: Image, config: Document, manifest: bytes) -> dict[str, object]:
-    """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag (umoci allows
-    no colon in it), containerd's own name what ctr and podman call a loaded image."""
+def _index(image: Image, config: Document, manifest: bytes, ref_name: str) -> dict[str, object]:
+    """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag, containerd's
+    own name what ctr and podman call a loaded image."""
     descriptor = {
         **_descriptor(MANIFEST_TYPE, digest_bytes(manifest), len(manifest)),
         "platform": {**_platform(image), "os": config["os"]},
         "annotations": {
             "io.containerd.image.name": rules.reference(image),
-            "org.opencontainers.image.ref.name": rules.tag(image.version),
+            "org.opencontainers.image.ref.name": ref_name,
         },
     }
     return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]}
@@ -183,12 +195,24 @@ def _write(
 class LayerPlace:
     """Where layers come from, the directory they go to, and how they lie there.
 
-    `codec` is none, gzip or zstd.
+    `codec` is none, gzip or zstd. With `kept`, a blob that the store has stays where it is.
     """
 
     store: output.BlobPath
     directory: Path
     codec: str
+    kept: bool = False
+
+    def opened(self, layer: LayerBlob) -> BufferedReader:
+        """The blob of a layer that was written, or kept.
+
+        Raises:
+            StoreError, CorruptBlob: as `output.open_blob`.
+        """
+        made = self.directory / layer.digest
+        if made.exists():
+            return made.open("rb")
+        return open(output.open_blob(self.store, layer.digest, layer.size, layer.title), "rb")
 
 
 LAYER_BUDGET = 100
@@ -248,7 +272,8 @@ def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
     forms += [(each.codec, each.digest, each.size) for each in layer.encodings]
     for codec, digest, size in forms:
         if codec == place.codec and (codec == "none" or place.store(digest).exists()):
-            output.copy_blob(place.store, digest, size, layer.title, place.directory / digest)
+            if not place.kept:
+                output.copy_blob(place.store, digest, size, layer.title, place.directory / digest)
             return LayerBlob(layer.diff_id, digest, size, layer.title)
     descriptor = output.open_blob(place.store, layer.diff_id, layer.size, layer.title)
     with checked_stream(open(descriptor, "rb"), layer.diff_id, lambda: None) as source:
@@ -462,13 +487,18 @@ _document = rules.object_of(
 )
 
 
+def spelling(kind: Architecture) -> str:
+    """A machine in file names, as OCI's platforms have it."""
+    return kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}"
+
+
 OCI = Format(
     name="oci",
     title="an OCI image",
     codecs=tuple(SUFFIXES),
-    spelling=lambda kind: kind.oci if kind.oci != "arm" else f"arm{kind.oci_variant}",
-    check=_config,
-    start=_start,
+    spelling=spelling,
+    check=config_of,
+    start=section_start,
     plan=_plan,
     write=_write,
     stem=rules.file_reference,

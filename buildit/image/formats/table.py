@@ -69,7 +69,8 @@ class Format:
     it with layers; `write` makes the image at a path that does not exist yet.
 
     `codecs` are what `compress` takes, the first is the format's own; `title` and `only` are of the
-    message that refuses others. `empty` is whether an image may have no layers. `spelling` is a
+    message that refuses others. `suffix` ends file names, the name where it is empty, and `endings`
+    what follows it by codec. `empty` is whether an image may have no layers. `spelling` is a
     machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
     what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
     whether App Container discovery finds it, `directory` whether it is one and no file.
@@ -86,6 +87,8 @@ class Format:
     stem: Callable[[str], str] = str
     unspoken: Callable[[Image], Iterator[str]] = lambda _: iter(())
     only: str = ""
+    suffix: str = ""
+    endings: Mapping[str, str] = field(default_factory=dict)
     empty: bool = False
     signed: bool = False
     discovered: bool = False
@@ -116,7 +119,31 @@ def _oci() -> Format:
     return OCI
 
 
-FORMATS: Mapping[str, Callable[[], Format]] = {"aci": _aci, "oci": _oci}
+def _oci_archive() -> Format:
+    from buildit.image.formats.archives import OCI_ARCHIVE
+
+    return OCI_ARCHIVE
+
+
+def _docker_archive() -> Format:
+    from buildit.image.formats.archives import DOCKER_ARCHIVE
+
+    return DOCKER_ARCHIVE
+
+
+def _rootfs() -> Format:
+    from buildit.image.formats.rootfs import ROOTFS
+
+    return ROOTFS
+
+
+FORMATS: Mapping[str, Callable[[], Format]] = {
+    "aci": _aci,
+    "oci": _oci,
+    "oci-archive": _oci_archive,
+    "docker-archive": _docker_archive,
+    "rootfs": _rootfs,
+}
 
 
 def is_discovered(name: str) -> bool:
@@ -139,13 +166,14 @@ def format_of(image: Image) -> Format:
 
 
 def output_name(image: Image) -> str:
-    """`NAME-VERSION-OS-ARCH.FORMAT`, with `-` for each `/` of the name.
+    """`NAME-VERSION-OS-ARCH.SUFFIX`, with `-` for each `/` of the name.
 
     The architecture is spelt as the format does, so that App Container's simple discovery finds
     the file (appc spec discovery.md of 0.6, "Simple Discovery").
 
     Raises:
-        RecipeError: name, version or os cannot be part of a file name, or the format is unknown.
+        RecipeError: name, version or os cannot be part of a file name, or the format or the codec
+            is unknown.
     """
     form = format_of(image)
     parts = {"name": image.name.replace("/", "-"), "version": image.version, "os": image.os}
@@ -154,7 +182,7 @@ def output_name(image: Image) -> str:
             hint = f"set `{part_name}` in `vars`: letters and digits, then also . _ + ~ : @ -"
             raise _refused(image, f"{part_name} {part!r} cannot be part of a file name", hint)
     stem = form.stem("-".join((*parts.values(), form.spelling(machine(image)))))
-    name = f"{stem}.{form.name}"
+    name = f"{stem}.{form.suffix or form.name}{form.endings.get(form.codec(image), '')}"
     if len(name) > NAME_MAX - len("..partial") - 8:
         message = f"the output's name has {len(name)} bytes, more than a file system takes"
         raise _refused(image, message, "shorten `name` or `version` in `vars`")

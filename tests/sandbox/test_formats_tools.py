@@ -1,0 +1,103 @@
+"""Every format in every tool that takes it: the words and the status of the program that runs, and
+the name that the tool shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildit.image.verify import verify
+from tests.engines import docker, podman
+from tests.sandbox.test_images import odd_image, run, shell_image, tool
+from tests.unit.image.samples import BlobDirectory, emit
+
+pytestmark = pytest.mark.sandbox
+
+SAID = ("synced buildit /tmp\n", 7)
+NAME = "localhost/shell:1.0-p1"
+START = ("/bin/sh", "-c", 'read word < /etc/greeting; echo "$word $NAME $PWD"; exit 7')
+"""What a tree alone does not say of its start."""
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobDirectory:
+    (tmp_path / "blobs").mkdir()
+    return BlobDirectory(tmp_path / "blobs")
+
+
+def made(blobs: BlobDirectory, form: str, out: Path, compress: str = "") -> Path:
+    return emit(shell_image(blobs, format=form, compress=compress), blobs, out).path
+
+
+@pytest.mark.parametrize(
+    ("form", "compress"),
+    [("oci-archive", ""), ("oci-archive", "gzip"), ("oci-archive", "zstd"), ("docker-archive", "")],
+)
+def test_podman_loads(form: str, compress: str, blobs: BlobDirectory, tmp_path: Path) -> None:
+    path = made(blobs, form, tmp_path / "out", compress)
+    with podman() as program:
+        run(*program.argv, "load", "--quiet", "--input", path)
+        shown = json.loads(run(*program.argv, "images", "--format", "json"))
+        done = program.run(NAME)
+    assert [name for each in shown for name in each["Names"]] == [NAME]
+    assert (done.stdout, done.returncode) == SAID, done.stderr
+
+
+def test_docker_loads(blobs: BlobDirectory, tmp_path: Path) -> None:
+    path = made(blobs, "docker-archive", tmp_path / "out")
+    tree = made(blobs, "rootfs", tmp_path / "out", "gzip")
+    with docker() as program:
+        run(*program.argv, "load", "--quiet", "--input", path)
+        names = run(*program.argv, "images", "--format", "{{.Repository}}:{{.Tag}}")
+        done = program.run(NAME)
+        run(*program.argv, "import", tree, "tree:1")
+        told = ("--user", "1000:0", "--env", "NAME=buildit", "--workdir", "/tmp", "tree:1")
+        of_tree = program.run(*told, *START)
+    assert names.split() == [NAME]
+    assert (done.stdout, done.returncode) == SAID, done.stderr
+    assert (of_tree.stdout, of_tree.returncode) == SAID, of_tree.stderr
+
+
+def test_podman_runs_a_tree(blobs: BlobDirectory, tmp_path: Path) -> None:
+    tree = made(blobs, "rootfs", tmp_path / "out")
+    with podman() as program:
+        run(*program.argv, "import", "--quiet", tree, "tree:1")
+        told = ("--user", "1000:0", "--env", "NAME=buildit", "--workdir", "/tmp", "tree:1")
+        done = program.run(*told, *START)
+    assert (done.stdout, done.returncode) == SAID, done.stderr
+
+
+@pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
+def test_skopeo_reads_archives(form: str, blobs: BlobDirectory, tmp_path: Path) -> None:
+    skopeo = tool("skopeo")
+    layout = emit(odd_image(blobs, ""), blobs, tmp_path / "out")
+    archive = emit(replace(odd_image(blobs, ""), format=form), blobs, tmp_path / "out")
+    seen = json.loads(run(skopeo, "inspect", f"{form}:{archive.path}"))
+    assert seen["Created"] == "2023-11-14T22:13:20Z"
+    copy = tmp_path / "copy"
+    run(skopeo, "copy", "--insecure-policy", f"{form}:{archive.path}", f"oci:{copy}:x")
+    assert verify((layout.path, archive.path, copy)).passed()
+    if form == "oci-archive":
+        assert seen["Digest"] == archive.identifier == layout.identifier
+    else:
+        config = run(skopeo, "inspect", "--raw", f"{form}:{archive.path}")
+        assert json.loads(config)["config"]["digest"] == archive.identifier
+
+
+def test_gnu_tar_unpacks_the_tree(blobs: BlobDirectory, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("unpacking with owners needs root")
+    wanted = odd_image(blobs, "")
+    tree = emit(replace(wanted, format="rootfs", compress="zstd"), blobs, tmp_path / "out").path
+    layout = emit(wanted, blobs, tmp_path / "out").path
+    root = tmp_path / "unpacked"
+    root.mkdir()
+    attributes = ("--xattrs", "--xattrs-include=*", "--numeric-owner")
+    subprocess.run(["tar", "-C", root, *attributes, "-xpf", tree], check=True)
+    report = verify((layout, tree, root))
+    assert report.passed(), report
