@@ -352,15 +352,16 @@ TRUSTED = Budget(total_bytes=1 << 60, entries=1 << 40, depth=4096, ratio=1 << 40
 
 
 def compress_layer(source: BinaryIO, diff_id: Digest, codec: str, out: Path) -> tuple[Digest, int]:
-    """Compress a layer's tar into a new file; its digest and size in bytes. `codec`: gzip, zstd.
+    """Compress a layer's tar into a new file; its digest and size in bytes. `codec` is gzip, zstd
+    or xz.
 
     Raises:
         IntegrityError: what decompresses from the file is not the layer.
         OSError: the file cannot be written.
     """
-    start: Callable[[BinaryIO], BinaryIO | GzipWriter]
-    start = GzipWriter if codec == "gzip" else _zstd_writer
-    with out.open("xb") as stream, closing(start(stream)) as writer:
+    starts: Mapping[str, Callable[[BinaryIO], BinaryIO | lzma.LZMAFile | GzipWriter]]
+    starts = {"gzip": GzipWriter, "zstd": _zstd_writer, "xz": _xz_writer}
+    with out.open("xb") as stream, closing(starts[codec](stream)) as writer:
         while chunk := source.read(CHUNK):
             writer.write(chunk)
     out.chmod(0o644)
@@ -393,6 +394,13 @@ def _zstd_writer(stream: BinaryIO) -> BinaryIO:
     }
     writer: BinaryIO = zstd.ZstdFile(stream, "wb", options=options)
     return writer
+
+
+def _xz_writer(stream: BinaryIO) -> lzma.LZMAFile:
+    """One block with xz's own settings, which liblzma has kept for years; in one thread."""
+    import lzma
+
+    return lzma.LZMAFile(stream, "wb", check=lzma.CHECK_CRC64, preset=6)
 
 
 LEVEL = 5

@@ -145,10 +145,10 @@ def unchanged(rows: Iterable[list[Any]]) -> bool:
 
 
 def image_parts(image: Path) -> list[Path]:
-    """What of an emitted image is looked at: the file, or the index and the blobs of a layout."""
+    """What of an emitted image is looked at: the file, or all files of the directory."""
     if not image.is_dir():
         return [image]
-    return [image / "index.json", *(image / "blobs" / "sha256").iterdir()]
+    return [one for one in sorted(image.rglob("*")) if not one.is_dir()]
 
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:

@@ -124,6 +124,11 @@ def add_members(tar: TarWriter, rootfs: Rootfs, blob: BlobPath, below: str = "")
             raise CorruptBlob(layer.diff_id, f"{member.source!r} in the layer of {layer.title}")
 
 
+def file_entry(path: str, size: int, mtime: int) -> Entry:
+    """A plain file of root's in an archive of ours."""
+    return Entry(path, Kind.FILE, 0o644, mtime=mtime, size=size)
+
+
 def write_tree(target: Path, fill: Callable[[TarWriter], None]) -> tuple[Digest, int]:
     """Write a tar of what `fill` puts into it, a new file; its digest and size in bytes.
 

@@ -18,6 +18,7 @@ from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.formats import aci, oci
 from buildit.image.formats.archives import MANIFEST
+from buildit.image.formats.lxc import META, TREE
 from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
@@ -92,6 +93,8 @@ def _reading(path: Path) -> Reading:
             return _reading_file(path)
         if (path / "oci-layout").exists():
             return read_oci(path)
+        if (path / META).exists():
+            return read_lxc(path)
         return read_directory(path)
     except OSError as error:
         hint = "name an image, in a file or a directory, or an unpacked tree"
@@ -457,6 +460,17 @@ def read_docker(packed: Packed) -> Reading:
         return Reading("docker-archive", identifier, None, (*layout.problems, error.message))
     entries = tree.entries()
     return Reading("docker-archive", identifier, entries, (*layout.problems, *tree.problems))
+
+
+def read_lxc(path: Path) -> Reading:
+    """Read the tree of the pair of archives that LXC and LXD take.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    reading = read_rootfs(path / TREE)
+    whole = b"".join((path / name).read_bytes() for name in (META, TREE))
+    return replace(reading, format="lxc", identifier=oci_digest(digest_bytes(whole)))
 
 
 def read_rootfs(path: Path) -> Reading:

@@ -135,7 +135,7 @@ class DirectorySpec(Model):
 class ImageSpec(Model):
     """An image to emit."""
 
-    type: Literal["aci", "oci", "oci-archive", "docker-archive", "rootfs"]
+    type: Literal["aci", "oci", "oci-archive", "docker-archive", "rootfs", "lxc"]
     """Its format."""
     content: schema.Text | None = None
     """The raw manifest of the format, a template over `vars`, instead of what `app` gives."""

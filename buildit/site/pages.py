@@ -30,7 +30,7 @@ from urllib.parse import quote, urlsplit
 from buildit.digest import BuildKey, canonical, is_hex64, key_uuid
 from buildit.errors import IntegrityError, UsageError
 from buildit.events import Reporter
-from buildit.image.formats.table import is_directory, is_discovered
+from buildit.image.formats.table import command_of, is_discovered
 from buildit.model.config import Directory, Https, Repository, Trust
 from buildit.model.words import counted, size
 from buildit.remote.binhost.protocols import Views
@@ -547,12 +547,12 @@ def _fetching(site: Site, index: ContainerIndex, entry: ContainerEntry) -> list[
     listed = quote(f"{entry.title}{SUMS_SUFFIX}", errors="replace")
     depth = len([part for part in place.split("/")[3:] if part])
     signed = [one.file for one in entry.images if f"{one.file}.asc" in index.files]
-    layouts = [one.file for one in entry.images if is_directory(one.format) and not one.digest]
+    starts = [command_of(one.format, one.file, entry.name) for one in entry.images]
     return [
         f"curl -fsSO {place}{listed}",
         f"cut -c67- {listed} |",
         f"    wget -qxnH --cut-dirs={depth} -B {place} -i -",
         f"sha256sum --quiet -c {listed}",
         *(f"gpg --verify {shlex.quote(f'{file}.asc')} {shlex.quote(file)}" for file in signed),
-        *(f"podman run --rm {shlex.quote(f'oci:{file}')}" for file in layouts),
+        *filter(None, starts),
     ]

@@ -101,3 +101,30 @@ def test_gnu_tar_unpacks_the_tree(blobs: BlobDirectory, tmp_path: Path) -> None:
     subprocess.run(["tar", "-C", root, *attributes, "-xpf", tree], check=True)
     report = verify((layout, tree, root))
     assert report.passed(), report
+
+
+def test_lxc_creates_and_executes(blobs: BlobDirectory, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("lxc-create as root")
+    tool("lxc-execute")
+    image = made(blobs, "lxc", tmp_path / "out")
+    place, empty = tmp_path / "lxc", tmp_path / "empty.conf"
+    place.mkdir()
+    empty.write_text("lxc.net.0.type = empty\n")
+    pair = ("--metadata", image / "meta.tar.xz", "--fstree", image / "rootfs.tar.xz")
+    run("lxc-create", "-P", place, "-n", "one", "-f", empty, "-t", "local", "--", *pair)
+    done = subprocess.run(
+        ["lxc-execute", "-P", str(place), "-n", "one"], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == SAID, done.stderr
+    unpacked = tmp_path / "rootfs"
+    unpacked.mkdir()
+    run("tar", "-C", unpacked, "--numeric-owner", "-xpJf", image / "rootfs.tar.xz")
+    own = ["-f", str(image / "config"), "-s", f"lxc.rootfs.path=dir:{unpacked}"]
+    done = subprocess.run(
+        ["lxc-execute", "-P", str(place), "-n", "two", *own],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == SAID, done.stderr

@@ -16,7 +16,7 @@ from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.image import rules
 from buildit.image.formats import oci
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan
-from buildit.image.layertar import write_tree
+from buildit.image.layertar import file_entry, write_tree
 from buildit.image.merge import Rootfs, directories_above
 from buildit.image.output import BlobPath
 from buildit.model.image import Emission, Image
@@ -77,7 +77,7 @@ def _writer(
             for path in sorted(names | directories_above(names)):
                 if path in plan.documents:
                     content = plan.documents[path]
-                    tar.add_file(_file(path, len(content), image), io.BytesIO(content))
+                    tar.add_file(file_entry(path, len(content), image.epoch), io.BytesIO(content))
                 elif path in layers:
                     _add_layer(tar, path, layers[path], image, place)
                 else:
@@ -96,13 +96,9 @@ def _add_layer(
     tar: TarWriter, path: str, layer: LayerBlob, image: Image, place: oci.LayerPlace
 ) -> None:
     with place.opened(layer) as stream:
-        digest = tar.add_file(_file(path, layer.size, image), stream)
+        digest = tar.add_file(file_entry(path, layer.size, image.epoch), stream)
     if digest != layer.digest:
         raise CorruptBlob(layer.digest, f"the layer of {layer.title}")
-
-
-def _file(path: str, size: int, image: Image) -> Entry:
-    return Entry(path, Kind.FILE, 0o644, mtime=image.epoch, size=size)
 
 
 OCI_ARCHIVE = Format(
@@ -116,6 +112,7 @@ OCI_ARCHIVE = Format(
     write=_writer(_oci_plan, _oci_member),
     stem=rules.file_reference,
     suffix="oci.tar",
+    command="podman run --rm oci-archive:{file}",
 )
 DOCKER_ARCHIVE = Format(
     name="docker-archive",
@@ -129,4 +126,5 @@ DOCKER_ARCHIVE = Format(
     stem=rules.file_reference,
     only=": docker load takes plain layers",
     suffix="docker.tar",
+    command="docker load --input {file}",
 )

@@ -502,5 +502,5 @@ OCI = Format(
     plan=_plan,
     write=_write,
     stem=rules.file_reference,
-    directory=True,
+    command="podman run --rm oci:{file}",
 )

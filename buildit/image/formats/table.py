@@ -7,6 +7,7 @@ store's blobs; other targets (an archive for docker, a registry) are other ways 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -73,7 +74,8 @@ class Format:
     what follows it by codec. `empty` is whether an image may have no layers. `spelling` is a
     machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
     what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
-    whether App Container discovery finds it, `directory` whether it is one and no file.
+    whether App Container discovery finds it. `command`
+    is a line of shell that brings one to run, with `{file}` and `{name}`, both quoted.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Format:
     empty: bool = False
     signed: bool = False
     discovered: bool = False
-    directory: bool = False
+    command: str = ""
 
     def codec(self, image: Image) -> str:
         """How the image is compressed.
@@ -137,12 +139,19 @@ def _rootfs() -> Format:
     return ROOTFS
 
 
+def _lxc() -> Format:
+    from buildit.image.formats.lxc import LXC
+
+    return LXC
+
+
 FORMATS: Mapping[str, Callable[[], Format]] = {
     "aci": _aci,
     "oci": _oci,
     "oci-archive": _oci_archive,
     "docker-archive": _docker_archive,
     "rootfs": _rootfs,
+    "lxc": _lxc,
 }
 
 
@@ -151,9 +160,11 @@ def is_discovered(name: str) -> bool:
     return name in FORMATS and FORMATS[name]().discovered
 
 
-def is_directory(name: str) -> bool:
-    """Whether images of the format of this name are directories."""
-    return name in FORMATS and FORMATS[name]().directory
+def command_of(name: str, file: str, title: str) -> str:
+    """The line of shell that brings a published image of the format of this name to run; empty
+    where there is none. `title` is a word that it may be called by."""
+    command = FORMATS[name]().command if name in FORMATS else ""
+    return command.format(file=shlex.quote(file), name=shlex.quote(title))
 
 
 def format_of(image: Image) -> Format:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from buildit.errors import RecipeError
+from buildit.image.formats.table import format_of
 from buildit.image.verify import verify
+from buildit.model.image import App
 from tests.unit.image.samples import BlobDirectory, emit, image, nginx_layers
 
 pytestmark = pytest.mark.unit
@@ -27,6 +29,7 @@ EVERY = (
     ("rootfs", ""),
     ("rootfs", "gzip"),
     ("rootfs", "zstd"),
+    ("lxc", ""),
     ("aci", ""),
 )
 
@@ -48,6 +51,12 @@ def test_the_same_image_gives_the_same_bytes(
     wanted = replace(image(nginx_layers(blobs), form), compress=compress)
     first, second = (emit(wanted, blobs, tmp_path / name) for name in "ab")
     assert replace(first, path=second.path) == second
+    if form == "lxc":
+        names = ("config", "meta.tar.xz", "rootfs.tar.xz")
+        assert sorted(one.name for one in first.path.iterdir()) == [*names]
+        pair = [b"".join((one.path / n).read_bytes() for n in names[1:]) for one in (first, second)]
+        assert pair[0] == pair[1]
+        assert first.digest == hashlib.sha256(pair[0]).hexdigest()
     if first.path.is_file():
         content = first.path.read_bytes()
         assert content == second.path.read_bytes()
@@ -88,7 +97,16 @@ def test_file_names(blobs: BlobDirectory, tmp_path: Path) -> None:
         emit(replace(image(layers, form), compress=codec), blobs, tmp_path / form / codec).path.name
         for form, codec in EVERY
     }
-    ends = ("oci", "oci.tar", "docker.tar", "rootfs.tar", "rootfs.tar.gz", "rootfs.tar.zst", "aci")
+    ends = (
+        "oci",
+        "oci.tar",
+        "docker.tar",
+        "rootfs.tar",
+        "rootfs.tar.gz",
+        "rootfs.tar.zst",
+        "lxc",
+        "aci",
+    )
     assert {name.partition("amd64.")[2] for name in names} == set(ends)
 
 
@@ -106,6 +124,41 @@ def test_what_a_format_cannot_be(
     with pytest.raises(RecipeError, match=message):
         emit(wanted, blobs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def lxc_lines(text: bytes) -> list[str]:
+    return [line for line in text.decode().splitlines() if not line.startswith("#")]
+
+
+def test_lxc_is_told_how_to_start(blobs: BlobDirectory, tmp_path: Path) -> None:
+    app = App(
+        ("/bin/sh", "-c", 'echo "a\\b"'),
+        user="7",
+        own_group="8",
+        environment=(("A", "b c"),),
+        working_directory="/tmp",
+        stop_signal="SIGQUIT",
+    )
+    wanted = replace(image(nginx_layers(blobs), "lxc"), app=app)
+    own = lxc_lines((emit(wanted, blobs, tmp_path).path / "config").read_bytes())
+    assert {
+        r"""lxc.execute.cmd = '"/bin/sh" "-c" 'echo "a\b"''""",
+        "lxc.environment = A=b c",
+        "lxc.init.uid = 7",
+        "lxc.init.gid = 8",
+        "lxc.init.cwd = /tmp",
+        "lxc.signal.halt = SIGQUIT",
+        "lxc.arch = x86_64",
+        "lxc.rootfs.path = dir:/var/lib/lxc/nginx-production/rootfs",
+    } <= set(own)
+    assert not any("lxc.init.cmd" in line for line in own)
+    assert [one for one in format_of(wanted).unspoken(wanted) if "lxc-execute" in one]
+    both = replace(wanted, app=replace(app, exec=("/bin/echo", "'\"")))
+    with pytest.raises(RecipeError, match="both kinds of quotes"):
+        emit(both, blobs, tmp_path)
+    broken = replace(wanted, app=replace(app, environment=(("A", "b\nlxc.include = /x"),)))
+    with pytest.raises(RecipeError, match=r"lxc\.environment cannot hold a line break"):
+        emit(broken, blobs, tmp_path)
 
 
 def changed(path: Path, name: str, content: bytes | None) -> None:

@@ -334,7 +334,7 @@ def test_the_commands_that_fetch_a_container_are_words_of_a_shell() -> None:
     assert sums(SPEC) == "".join(f"{one.digest}  {one.path}\n" for one in SPEC)
     evil = replace(OCI, file="$(touch x).oci")
     box = replace(BOX, entries=(replace(ENTRY, images=(evil,)),))
-    assert "&#39;oci:$(touch x).oci&#39;" in container_page(SITE, box, frozenset())
+    assert "oci:&#39;$(touch x).oci&#39;" in container_page(SITE, box, frozenset())
     assert "curl" not in container_page(Site("here"), BOX, frozenset())
 
 
