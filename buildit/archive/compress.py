@@ -383,6 +383,16 @@ def confirm(path: Path, diff_id: Digest) -> tuple[Digest, int]:
     return digest_file(path), path.stat().st_size
 
 
+def zstd_block(block: bytes, level: int) -> bytes:
+    """One frame that says its size, without a checksum."""
+    try:
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        from backports import zstd
+    packed: bytes = zstd.compress(block, level)
+    return packed
+
+
 def _zstd_writer(stream: BinaryIO) -> BinaryIO:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]

@@ -135,12 +135,12 @@ class DirectorySpec(Model):
 class ImageSpec(Model):
     """An image to emit."""
 
-    type: Literal["aci", "oci", "oci-archive", "docker-archive", "rootfs", "lxc"]
+    type: Literal["aci", "oci", "oci-archive", "docker-archive", "rootfs", "lxc", "squashfs"]
     """Its format."""
     content: schema.Text | None = None
     """The raw manifest of the format, a template over `vars`, instead of what `app` gives."""
-    compress: Literal["none", "gzip", "zstd"] | None = None
-    """How layers (oci, oci-archive) or the whole file (aci, rootfs) are compressed."""
+    compress: Literal["none", "gzip", "zstd", "xz"] | None = None
+    """How layers (oci, oci-archive), blocks (squashfs) or the whole file are compressed."""
 
 
 class UseSpec(Model):

@@ -18,24 +18,24 @@ from buildit.image.output import BlobPath
 from buildit.model.image import Emission, Image
 
 
-def _check(image: Image) -> Document:
+def check_tree_only(image: Image) -> Document:
     """A tree has no document.
 
     Raises:
         RecipeError: the user wrote one.
     """
     if image.content:
-        message = "a root file system has no manifest that `content` could be"
+        message = "a tree of files has no manifest that `content` could be"
         raise RecipeError(message, place=image.place or None, hint="leave `content` out")
     return {}
 
 
-def _unspoken(image: Image) -> Iterator[str]:
+def without_app(image: Image) -> Iterator[str]:
     if image.app is not None:
-        yield "the root file system holds no `app`: who starts it says which program"
+        yield f"the {image.format} image holds no `app`: who starts it says which program"
 
 
-def _plan(_: Image, _document: Document, _layers: Sequence[LayerBlob] = ()) -> Plan:
+def no_documents(_: Image, _document: Document, _layers: Sequence[LayerBlob] = ()) -> Plan:
     return Plan({})
 
 
@@ -77,11 +77,11 @@ ROOTFS = Format(
     title="a root file system",
     codecs=("none", "gzip", "zstd"),
     spelling=oci.spelling,
-    check=_check,
+    check=check_tree_only,
     start=lambda _: Start(),
-    plan=_plan,
+    plan=no_documents,
     write=_write,
-    unspoken=_unspoken,
+    unspoken=without_app,
     stem=rules.file_reference,
     suffix="rootfs.tar",
     endings={"gzip": ".gz", "zstd": ".zst"},

@@ -139,6 +139,12 @@ def _rootfs() -> Format:
     return ROOTFS
 
 
+def _squashfs() -> Format:
+    from buildit.image.formats.squashfs import SQUASHFS
+
+    return SQUASHFS
+
+
 def _lxc() -> Format:
     from buildit.image.formats.lxc import LXC
 
@@ -152,6 +158,7 @@ FORMATS: Mapping[str, Callable[[], Format]] = {
     "docker-archive": _docker_archive,
     "rootfs": _rootfs,
     "lxc": _lxc,
+    "squashfs": _squashfs,
 }
 
 

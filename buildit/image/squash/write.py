@@ -1,0 +1,426 @@
+"""A squashfs of a tree, written front to back but for the superblock: data, fragments, tables.
+
+The same tree gives the same bytes: blocks are cut at fixed sizes and stored in the order of paths,
+whoever compresses them; files of the same content are stored once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO, Protocol
+
+from buildit.archive.streams import Readable, read_up_to, submit
+from buildit.digest import Digest
+from buildit.errors import BuildError
+from buildit.image.squash import layout as form
+from buildit.model.tree import Entry, Kind
+
+
+class Source(Readable, Protocol):
+    """The bytes of a file; `close` may refuse what was read."""
+
+    def close(self) -> None: ...
+
+
+Open = Callable[[Entry], Source]
+Compress = Callable[[bytes], bytes]
+
+_PAD = 4096
+"""The kernel reads images in pages, and loop devices in whole sectors."""
+_SUPPORTED = 0xFFFFFFFF
+_ZSTD = 9
+_THREADS = 2
+
+
+def compressor(codec: str) -> Compress | None:
+    """What compresses one block: gzip, xz or zstd; None for none."""
+    if codec == "none":
+        return None
+    if codec == "gzip":
+        return lambda block: zlib.compress(block, 9)
+    if codec == "xz":
+        import lzma
+
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": form.BLOCK_SIZE}]
+        return lambda block: lzma.compress(block, check=lzma.CHECK_CRC32, filters=filters)
+    from buildit.archive.compress import zstd_block
+
+    return lambda block: zstd_block(block, _ZSTD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where the content of a file lies: whole blocks from `start`, and a share of a fragment."""
+
+    start: int
+    sizes: tuple[int, ...]
+    fragment: int = form.NOTHING
+    offset: int = 0
+
+
+class _Metadata:
+    """A table in metadata blocks; a record is found by the start of its block and its offset."""
+
+    def __init__(self, compress: Compress | None) -> None:
+        self._compress = compress
+        self._open = bytearray()
+        self.stored = bytearray()
+        self.starts: list[int] = []
+
+    def at(self) -> tuple[int, int]:
+        return len(self.stored), len(self._open)
+
+    def add(self, record: bytes) -> tuple[int, int]:
+        place = self.at()
+        self._open += record
+        while len(self._open) >= form.METADATA:
+            self._end(self._open[: form.METADATA])
+            del self._open[: form.METADATA]
+        return place
+
+    def _end(self, block: bytes | bytearray) -> None:
+        self.starts.append(len(self.stored))
+        packed = bytes(block) if self._compress is None else self._compress(bytes(block))
+        plain = self._compress is None or len(packed) >= len(block)
+        packed = bytes(block) if plain else packed
+        size = len(packed) | (form.PLAIN_METADATA if plain else 0)
+        self.stored += size.to_bytes(2, "little") + packed
+
+    def finish(self) -> bytearray:
+        if self._open:
+            self._end(self._open)
+            self._open.clear()
+        return self.stored
+
+
+@dataclass(slots=True)
+class _Data:
+    """Blocks of files, compressed by a few threads and written in their order."""
+
+    out: BinaryIO
+    compress: Compress | None
+    pool: ThreadPoolExecutor
+    at: int = form.SUPERBLOCK.size
+    fragments: list[tuple[int, int]] = field(default_factory=list)
+    _tails: bytearray = field(default_factory=bytearray)
+    _known: dict[Digest, _Stored] = field(default_factory=dict)
+
+    def known(self, entry: Entry) -> _Stored | None:
+        """Where the same content lies already."""
+        return None if entry.digest is None else self._known.get(entry.digest)
+
+    def store(self, entry: Entry, content: Source) -> _Stored:
+        """The content of a file; a short end goes into a fragment with those of others."""
+        start, sizes = self.at, []
+        pending: deque[tuple[bytes, Future[bytes]]] = deque()
+        whole, rest = divmod(entry.size, form.BLOCK_SIZE)
+        for _ in range(whole):
+            block = read_up_to(content, form.BLOCK_SIZE)
+            pending.append((block, submit(self.pool, partial(self._packed, block))))
+            if len(pending) > 2 * _THREADS:
+                sizes.append(self._written(*pending.popleft()))
+        sizes += [self._written(*one) for one in pending]
+        stored = _Stored(start, tuple(sizes))
+        if rest:
+            tail = read_up_to(content, rest)
+            if len(self._tails) + len(tail) > form.BLOCK_SIZE:
+                self.end_fragment()
+            stored = _Stored(start, tuple(sizes), len(self.fragments), len(self._tails))
+            self._tails += tail
+        if entry.digest is not None:
+            self._known[entry.digest] = stored
+        return stored
+
+    def end_fragment(self) -> None:
+        if self._tails:
+            block, start = bytes(self._tails), self.at
+            self._tails.clear()
+            self.fragments.append((start, self._put(block, self._packed(block))))
+
+    def _packed(self, block: bytes) -> bytes:
+        return block if self.compress is None else self.compress(block)
+
+    def _written(self, block: bytes, packed: Future[bytes]) -> int:
+        if not any(block):
+            packed.cancel()
+            return 0  # a hole
+        return self._put(block, packed.result())
+
+    def _put(self, block: bytes, packed: bytes) -> int:
+        plain = self.compress is None or len(packed) >= len(block)
+        chosen = block if plain else packed
+        self.out.write(chosen)
+        self.at += len(chosen)
+        return len(chosen) | (form.PLAIN_DATA if plain else 0)
+
+
+@dataclass(slots=True)
+class _Node:
+    """A directory with what is in it, by name."""
+
+    entry: Entry
+    number: int
+    names: list[tuple[bytes, _Node | str]] = field(default_factory=list)
+
+
+class _Tables:
+    """Inodes, listings, ids and attributes."""
+
+    def __init__(self, compress: Compress | None) -> None:
+        self.compress = compress
+        self.inodes, self.listings = _Metadata(compress), _Metadata(compress)
+        self.values, self.sets = _Metadata(compress), _Metadata(compress)
+        self.ids: dict[int, int] = {}
+        self._known: dict[tuple[tuple[str, bytes], ...], int] = {}
+
+    def head(self, kind: int, entry: Entry, number: int) -> bytes:
+        for uid in (entry.uid, entry.gid):
+            self.ids.setdefault(uid, len(self.ids))
+        owners = self.ids[entry.uid], self.ids[entry.gid]
+        return form.INODE.pack(kind, entry.mode, *owners, entry.mtime, number)
+
+    def attributes(self, entry: Entry) -> int:
+        """The number of the attributes of an entry.
+
+        Raises:
+            BuildError: one has a prefix that squashfs has no number for.
+        """
+        if not entry.xattrs:
+            return form.NOTHING
+        pairs = tuple(sorted(entry.xattrs.items()))
+        if pairs not in self._known:
+            place, size = self.values.at(), 0
+            for name, value in pairs:
+                record = _attribute(entry.path, name, value)
+                self.values.add(record)
+                size += len(record)
+            self._known[pairs] = len(self._known)
+            self.sets.add(form.ATTRIBUTES.pack(place[0] << 16 | place[1], len(pairs), size))
+        return self._known[pairs]
+
+    @property
+    def attributed(self) -> int:
+        return len(self._known)
+
+
+def _attribute(path: str, name: str, value: bytes) -> bytes:
+    for number, prefix in enumerate(form.PREFIXES):
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix).encode()
+            head = number.to_bytes(2, "little") + len(rest).to_bytes(2, "little")
+            return head + rest + form.WORD.pack(len(value)) + value
+    message = f"squashfs cannot hold the attribute {name!r}"
+    raise BuildError(message, place=path, hint="leave it out, or take another format")
+
+
+def write_squashfs(
+    entries: Sequence[Entry], content: Open, epoch: int, codec: str, out: BinaryIO
+) -> None:
+    """Write a tree, in `sort_key` order without its root, to a file that can be sought. The root is
+    0755, 0:0, of the time `epoch`; hard links name an earlier file.
+
+    Raises:
+        BuildError: a time, name or attribute is none of squashfs, or an error of `content`.
+    """
+    compress = compressor(codec)
+    tables = _Tables(compress)
+    out.write(bytes(form.SUPERBLOCK.size))
+    with ThreadPoolExecutor(_THREADS, "squashfs") as pool:
+        data = _Data(out, compress, pool)
+        writer = _Writer(entries, content, data, tables, epoch)
+        root = writer.write()
+    data.end_fragment()
+    _finish(out, data, tables, writer.numbers, root, epoch, codec)
+
+
+@dataclass(slots=True)
+class _Writer:
+    entries: Sequence[Entry]
+    content: Open
+    data: _Data
+    tables: _Tables
+    epoch: int
+    numbers: int = 0
+    _links: dict[str, int] = field(default_factory=dict)
+    _made: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Of each file and link: block and offset of its inode, its number and basic type."""
+
+    def write(self) -> int:
+        """All data and inodes; where the root's is."""
+        for entry in self.entries:
+            if not 0 <= entry.mtime <= _SUPPORTED:
+                message = f"squashfs has times from 1970 to 2106, not {entry.mtime}"
+                raise BuildError(message, place=entry.path, hint="take another format")
+            if entry.kind is Kind.HARDLINK:
+                self._links[entry.target] = self._links.get(entry.target, 1) + 1
+        self.numbers = sum(entry.kind is not Kind.HARDLINK for entry in self.entries) + 1
+        root = self._tree()
+        block, offset = self._directory(root, self.numbers + 1)
+        return block << 16 | offset
+
+    def _tree(self) -> _Node:
+        """Directories, and the data and inodes of all else; numbers in the order of paths."""
+        root = _Node(Entry("", Kind.DIRECTORY, 0o755, mtime=self.epoch), 1)
+        nodes = {"": root}
+        number = 1
+        for entry in self.entries:
+            parent, _, name = entry.path.rpartition("/")
+            encoded = name.encode("utf-8", "surrogateescape")
+            if entry.kind is Kind.HARDLINK:
+                nodes[parent].names.append((encoded, entry.target))
+                continue
+            number += 1
+            if entry.kind is Kind.DIRECTORY:
+                node = nodes[entry.path] = _Node(entry, number)
+                nodes[parent].names.append((encoded, node))
+                continue
+            nodes[parent].names.append((encoded, entry.path))
+            if entry.kind is Kind.SYMLINK:
+                place = self._symlink(entry, number)
+            else:
+                place = self._file(entry, number)
+            self._made[entry.path] = place
+        return root
+
+    def _file(self, entry: Entry, number: int) -> tuple[int, int, int, int]:
+        stored = self.data.known(entry)
+        if stored is None:
+            with closing(self.content(entry)) as content:
+                stored = self.data.store(entry, content)
+        links, attributes = self._links.get(entry.path, 1), self.tables.attributes(entry)
+        large = max(entry.size, stored.start) > 0xFFFFFFFF
+        sizes = b"".join(map(form.WORD.pack, stored.sizes))
+        if links == 1 and attributes == form.NOTHING and not large and 0 not in stored.sizes:
+            head = self.tables.head(form.FILE, entry, number)
+            of_file = (stored.start, stored.fragment, stored.offset, entry.size)
+            place = self.tables.inodes.add(head + form.BASIC_FILE.pack(*of_file) + sizes)
+        else:
+            head = self.tables.head(form.FILE + form.EXTENDED, entry, number)
+            holes = stored.sizes.count(0) * form.BLOCK_SIZE
+            share = (stored.fragment, stored.offset, attributes)
+            of_file = (stored.start, entry.size, holes, links, *share)  # type: ignore[assignment]
+            place = self.tables.inodes.add(head + form.EXTENDED_FILE.pack(*of_file) + sizes)
+        return *place, number, form.FILE
+
+    def _symlink(self, entry: Entry, number: int) -> tuple[int, int, int, int]:
+        target, attributes = entry.target.encode("utf-8", "surrogateescape"), b""
+        kind = form.SYMLINK
+        if entry.xattrs:
+            kind += form.EXTENDED
+            attributes = form.WORD.pack(self.tables.attributes(entry))
+        head = self.tables.head(kind, entry, number)
+        record = head + form.LINK.pack(1, len(target)) + target + attributes
+        return *self.tables.inodes.add(record), number, form.SYMLINK
+
+    def _directory(self, root: _Node, above: int) -> tuple[int, int]:
+        """The listings and inodes of a directory and of all below it, those below first."""
+        order: list[tuple[_Node, int]] = []
+        queue = [(root, above)]
+        while queue:
+            node, parent = queue.pop()
+            order.append((node, parent))
+            queue += [(one, node.number) for _, one in node.names if isinstance(one, _Node)]
+        places: dict[int, tuple[int, int]] = {}
+        for node, parent in reversed(order):
+            rows = sorted(self._rows(node, places))
+            place, size = self._listing(rows)
+            places[node.number] = self._directory_inode(node, parent, place, size)
+        return places[root.number]
+
+    def _rows(
+        self, node: _Node, places: dict[int, tuple[int, int]]
+    ) -> Iterator[tuple[bytes, int, int, int, int]]:
+        for name, one in node.names:
+            if isinstance(one, _Node):
+                yield name, *places[one.number], one.number, form.DIRECTORY
+            else:
+                yield name, *self._made[one]
+
+    def _listing(self, rows: list[tuple[bytes, int, int, int, int]]) -> tuple[tuple[int, int], int]:
+        """Names in the order of their bytes, those with inodes of one block together."""
+        place, size, at = self.tables.listings.at(), 0, 0
+        while at < len(rows):
+            _, block, _, base, _ = rows[at]
+            end = at
+            while (
+                end < len(rows)
+                and end - at < form.MOST_NAMES
+                and rows[end][1] == block
+                and -0x8000 <= rows[end][3] - base <= 0x7FFF
+            ):
+                end += 1
+            record = form.LISTING.pack(end - at - 1, block, base)
+            for name, _, offset, number, kind in rows[at:end]:
+                record += form.NAME.pack(offset, number - base, kind, len(name) - 1) + name
+            self.tables.listings.add(record)
+            size += len(record)
+            at = end
+        return place, size
+
+    def _directory_inode(
+        self, node: _Node, parent: int, place: tuple[int, int], size: int
+    ) -> tuple[int, int]:
+        links = 2 + sum(isinstance(one, _Node) for _, one in node.names)
+        attributes, (block, offset) = self.tables.attributes(node.entry), place
+        if attributes == form.NOTHING and size + 3 <= 0xFFFF:
+            head = self.tables.head(form.DIRECTORY, node.entry, node.number)
+            record = form.BASIC_DIRECTORY.pack(block, links, size + 3, offset, parent)
+        else:
+            head = self.tables.head(form.DIRECTORY + form.EXTENDED, node.entry, node.number)
+            of_listing = (links, size + 3, block, parent, 0, offset, attributes)
+            record = form.EXTENDED_DIRECTORY.pack(*of_listing)
+        return self.tables.inodes.add(head + record)
+
+
+def _finish(
+    out: BinaryIO, data: _Data, tables: _Tables, inodes: int, root: int, epoch: int, codec: str
+) -> None:
+    """The tables behind the data, and the superblock before it."""
+    at = data.at
+    begins = []
+    for table in (tables.inodes, tables.listings):
+        begins.append(at)
+        at += out.write(table.finish())
+
+    def indexed(records: Sequence[bytes]) -> int:
+        """A table that an index of its blocks leads to; where the index is."""
+        nonlocal at
+        table = _Metadata(tables.compress)
+        for record in records:
+            table.add(record)
+        start = at
+        at += out.write(table.finish())
+        index = at
+        at += out.write(b"".join(form.LONG.pack(start + one) for one in table.starts))
+        return index
+
+    fragments = [form.FRAGMENT.pack(*one, 0) for one in data.fragments]
+    fragment_table = indexed(fragments) if fragments else form.NO_TABLE
+    ids = indexed([form.WORD.pack(one) for one in tables.ids])
+    attribute_table, flags = form.NO_TABLE, form.DUPLICATES
+    if tables.attributed:
+        values = at
+        at += out.write(tables.values.finish())
+        start = at
+        at += out.write(tables.sets.finish())
+        attribute_table = at
+        at += out.write(form.ATTRIBUTE_TABLE.pack(values, tables.attributed, 0))
+        at += out.write(b"".join(form.LONG.pack(start + one) for one in tables.sets.starts))
+    else:
+        flags |= form.NO_ATTRIBUTES
+    if tables.compress is None:
+        flags |= form.PLAIN
+    out.write(bytes(-at % _PAD))
+    out.seek(0)
+    head = (form.MAGIC, inodes, epoch, form.BLOCK_SIZE, len(data.fragments))
+    log = form.BLOCK_SIZE.bit_length() - 1
+    kind = form.COMPRESSORS.get(codec, form.COMPRESSORS["gzip"])
+    version = (kind, log, flags, len(tables.ids), 4, 0)
+    places = (root, at, ids, attribute_table, *begins, fragment_table, form.NO_TABLE)
+    out.write(form.SUPERBLOCK.pack(*head, *version, *places))
