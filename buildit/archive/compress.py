@@ -393,6 +393,16 @@ def zstd_block(block: bytes, level: int) -> bytes:
     return packed
 
 
+def unpack_zstd_block(block: bytes, most: int) -> bytes:
+    """What a frame holds, up to `most` bytes of it."""
+    try:
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        from backports import zstd
+    content: bytes = zstd.ZstdDecompressor().decompress(block, most)
+    return content
+
+
 def _zstd_writer(stream: BinaryIO) -> BinaryIO:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]

@@ -14,7 +14,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
-from buildit.digest import Digest, digest_bytes, is_hex64, oci_digest
+from buildit.digest import Digest, digest_bytes, digest_stream, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.formats import aci, oci
 from buildit.image.formats.archives import MANIFEST
@@ -23,6 +23,8 @@ from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
 from buildit.image.rules import no_constant, program_problem
+from buildit.image.squash.layout import MAGIC
+from buildit.image.squash.read import read_squashfs
 from buildit.model.tree import Entry, Kind
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")
@@ -109,6 +111,8 @@ def _reading_file(path: Path) -> Reading:
     if path.suffix == ".aci":
         return read_aci(path)
     with path.open("rb") as stream:
+        if stream.peek(4)[:4] == MAGIC.to_bytes(4, "little"):
+            return read_squash(path)
         packed = Packed.of(stream, path) if is_tar(stream) else None
         names = packed.files if packed is not None else ()
         if packed is not None and "oci-layout" in names:
@@ -471,6 +475,23 @@ def read_lxc(path: Path) -> Reading:
     reading = read_rootfs(path / TREE)
     whole = b"".join((path / name).read_bytes() for name in (META, TREE))
     return replace(reading, format="lxc", identifier=oci_digest(digest_bytes(whole)))
+
+
+def read_squash(path: Path) -> Reading:
+    """Read all of a squashfs; its identifier is the digest of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        identifier = oci_digest(digest_stream(stream))
+        most = budget_of(stream.tell()).total_bytes
+        tree = SeenTree()
+        try:
+            tree.lay(list(read_squashfs(stream, most)))
+        except BuilditError as error:
+            return Reading("squashfs", identifier, None, (error.message,))
+    return Reading("squashfs", identifier, tree.entries(stacked=False), tuple(tree.problems))
 
 
 def read_rootfs(path: Path) -> Reading:

@@ -128,3 +128,24 @@ def test_lxc_creates_and_executes(blobs: BlobDirectory, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.stdout, done.returncode) == SAID, done.stderr
+
+
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "xz", "none"])
+def test_the_kernel_and_unsquashfs_see_the_tree(
+    codec: str, blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting and unpacking with owners need root")
+    unsquashfs = tool("unsquashfs")
+    wanted = odd_image(blobs, "")
+    image = emit(replace(wanted, format="squashfs", compress=codec), blobs, tmp_path / "out").path
+    tree = emit(replace(wanted, format="rootfs", compress=""), blobs, tmp_path / "out").path
+    run(unsquashfs, "-quiet", "-d", tmp_path / "unpacked", image)
+    place = tmp_path / "mounted"
+    place.mkdir()
+    run("mount", "-o", "loop,ro", image, place)
+    try:
+        report = verify((tree, image, tmp_path / "unpacked", place))
+    finally:
+        run("umount", place)
+    assert report.passed(), report

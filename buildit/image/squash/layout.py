@@ -12,7 +12,7 @@ the version; root, bytes used, and where tables begin: ids, attributes, inodes, 
 fragments, export."""
 COMPRESSORS = {"gzip": 1, "xz": 4, "zstd": 6}
 NO_TABLE = 0xFFFFFFFFFFFFFFFF
-NOTHING = 0xFFFFFFFF
+NO_INDEX = 0xFFFFFFFF
 """No fragment, and no attributes."""
 METADATA = 8192
 """Bytes of tables in one metadata block; it is stored behind its size in two bytes."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO, Protocol
 
+from buildit.archive.compress import zstd_block
 from buildit.archive.streams import Readable, read_up_to, submit
 from buildit.digest import Digest
 from buildit.errors import BuildError
@@ -28,7 +29,7 @@ class Source(Readable, Protocol):
     def close(self) -> None: ...
 
 
-Open = Callable[[Entry], Source]
+OpenSource = Callable[[Entry], Source]
 Compress = Callable[[bytes], bytes]
 
 _PAD = 4096
@@ -49,8 +50,6 @@ def compressor(codec: str) -> Compress | None:
 
         filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": form.BLOCK_SIZE}]
         return lambda block: lzma.compress(block, check=lzma.CHECK_CRC32, filters=filters)
-    from buildit.archive.compress import zstd_block
-
     return lambda block: zstd_block(block, _ZSTD)
 
 
@@ -60,7 +59,7 @@ class _Stored:
 
     start: int
     sizes: tuple[int, ...]
-    fragment: int = form.NOTHING
+    fragment: int = form.NO_INDEX
     offset: int = 0
 
 
@@ -192,7 +191,7 @@ class _Tables:
             BuildError: one has a prefix that squashfs has no number for.
         """
         if not entry.xattrs:
-            return form.NOTHING
+            return form.NO_INDEX
         pairs = tuple(sorted(entry.xattrs.items()))
         if pairs not in self._known:
             place, size = self.values.at(), 0
@@ -220,7 +219,7 @@ def _attribute(path: str, name: str, value: bytes) -> bytes:
 
 
 def write_squashfs(
-    entries: Sequence[Entry], content: Open, epoch: int, codec: str, out: BinaryIO
+    entries: Sequence[Entry], content: OpenSource, epoch: int, codec: str, out: BinaryIO
 ) -> None:
     """Write a tree, in `sort_key` order without its root, to a file that can be sought. The root is
     0755, 0:0, of the time `epoch`; hard links name an earlier file.
@@ -242,7 +241,7 @@ def write_squashfs(
 @dataclass(slots=True)
 class _Writer:
     entries: Sequence[Entry]
-    content: Open
+    content: OpenSource
     data: _Data
     tables: _Tables
     epoch: int
@@ -296,7 +295,7 @@ class _Writer:
         links, attributes = self._links.get(entry.path, 1), self.tables.attributes(entry)
         large = max(entry.size, stored.start) > 0xFFFFFFFF
         sizes = b"".join(map(form.WORD.pack, stored.sizes))
-        if links == 1 and attributes == form.NOTHING and not large and 0 not in stored.sizes:
+        if links == 1 and attributes == form.NO_INDEX and not large and 0 not in stored.sizes:
             head = self.tables.head(form.FILE, entry, number)
             of_file = (stored.start, stored.fragment, stored.offset, entry.size)
             place = self.tables.inodes.add(head + form.BASIC_FILE.pack(*of_file) + sizes)
@@ -368,7 +367,7 @@ class _Writer:
     ) -> tuple[int, int]:
         links = 2 + sum(isinstance(one, _Node) for _, one in node.names)
         attributes, (block, offset) = self.tables.attributes(node.entry), place
-        if attributes == form.NOTHING and size + 3 <= 0xFFFF:
+        if attributes == form.NO_INDEX and size + 3 <= 0xFFFF:
             head = self.tables.head(form.DIRECTORY, node.entry, node.number)
             record = form.BASIC_DIRECTORY.pack(block, links, size + 3, offset, parent)
         else:

@@ -30,6 +30,10 @@ EVERY = (
     ("rootfs", "gzip"),
     ("rootfs", "zstd"),
     ("lxc", ""),
+    ("squashfs", ""),
+    ("squashfs", "gzip"),
+    ("squashfs", "xz"),
+    ("squashfs", "none"),
     ("aci", ""),
 )
 
@@ -105,6 +109,7 @@ def test_file_names(blobs: BlobDirectory, tmp_path: Path) -> None:
         "rootfs.tar.gz",
         "rootfs.tar.zst",
         "lxc",
+        "squashfs",
         "aci",
     )
     assert {name.partition("amd64.")[2] for name in names} == set(ends)
