@@ -1,5 +1,4 @@
-"""`doctor`, `store` and `verify`: whether this machine can build, what its store holds, and whether
-images hold the same tree."""
+"""`doctor` and `store`: whether this machine can build, and what its store holds."""
 
 from __future__ import annotations
 
@@ -12,13 +11,9 @@ from typing import Any
 
 import click
 
-from buildit.cli.options import JSON, PATH, own_store, told_of
+from buildit.cli.options import JSON, own_store, told_of
 from buildit.cli.screen import columns, give, printable
-from buildit.codec import to_plain
-from buildit.commands.statement import kept_statement
 from buildit.errors import BuildError, BuilditError, IntegrityError
-from buildit.image.verify import Report
-from buildit.image.verify import verify as compare
 from buildit.model.words import counted, size
 from buildit.sandbox.probe import Level, Probed, probe
 from buildit.store.artifacts import lookup
@@ -153,49 +148,3 @@ def _gc(dry_run: bool, as_json: bool) -> None:
     with own_store() as (opened, _):
         found = garbage(opened) if dry_run else collect(opened, waiting=waiting)
     give(found, partial(_garbage_lines, dry_run=dry_run), as_json=as_json)
-
-
-def report_lines(found: Report) -> tuple[str, ...]:
-    """A row for each image, its problems below the table; equal trees are said to be so."""
-    rows = [("image", "format", "entries", "tree")]
-    for image in found.images:
-        tree = f"sha256:{image.root}" if image.root else "unreadable"
-        rows.append((str(image.path), image.format, str(image.entries), tree))
-    problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
-    same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
-    return (*columns(rows), *map(printable, problems), *same)
-
-
-def report_plain(found: Report) -> dict[str, object]:
-    images = [{**to_plain(one), "statement": kept_statement(one.path)} for one in found.images]
-    return {"passed": found.passed(), "images": images, "differences": found.differences}
-
-
-def raise_for_report(found: Report) -> None:
-    """Fail where an image is not valid or the trees differ.
-
-    Raises:
-        IntegrityError: so it is; the details are the differences.
-    """
-    if found.passed():
-        return
-    if found.differences:
-        told = f"the images hold different trees: {len(found.differences)} differences"
-        hint, first = "each line says how the other image differs from this one", found.images[0]
-        raise IntegrityError(told, place=str(first.path), hint=hint, details=found.differences)
-    count = counted(sum(len(image.problems) for image in found.images), "problem")
-    hint = "build them again: what they are made from is in the store"
-    raise IntegrityError(f"not all images are what they should be: {count}", hint=hint)
-
-
-@click.command("verify", short_help="Read images, and prove that they hold the same tree.")
-@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1)
-@JSON
-def verify_verb(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Read images to their last byte, and prove that all of them hold the same tree.
-
-    A PATH is an .aci file, an OCI layout, or an unpacked directory.
-    """
-    found = compare(paths)
-    give(found, report_lines, report_plain, as_json=as_json)
-    raise_for_report(found)

@@ -61,14 +61,14 @@ class Report:
 
 
 def verify(paths: Sequence[Path]) -> Report:
-    """Read OCI layouts, ACIs and unpacked directories to their last byte, and compare them.
+    """Read images and unpacked directories to their last byte, and compare their trees.
 
     Raises:
         UsageError: no path is given, or one cannot be read.
     """
     if not paths:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
-    readings = [_reading(path) for path in paths]
+    readings = [read_image(path) for path in paths]
     images = tuple(
         Verified(
             path,
@@ -89,7 +89,12 @@ def verify(paths: Sequence[Path]) -> Report:
     return Report(images, differences)
 
 
-def _reading(path: Path) -> Reading:
+def read_image(path: Path) -> Reading:
+    """Read all of an image of any format, or of an unpacked tree.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
         if not path.is_dir():
             return _reading_file(path)

@@ -1,4 +1,4 @@
-"""doctor's findings, comparisons of images, and signals."""
+"""doctor's findings, and signals."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from buildit.cli.machine import (
-    finding_lines,
-    findings_plain,
-    raise_for_findings,
-    raise_for_report,
-    report_lines,
-    report_plain,
-)
+from buildit.cli.machine import finding_lines, findings_plain, raise_for_findings
 from buildit.cli.main import stopping
-from buildit.digest import digest_bytes
-from buildit.errors import BuildError, IntegrityError
-from buildit.image.verify import Report, Verified
+from buildit.errors import BuildError
 from buildit.sandbox.probe import Level, Probed
 
 pytestmark = pytest.mark.unit
@@ -50,34 +41,6 @@ def test_only_what_stops_builds_fails() -> None:
     raise_for_findings(FINDINGS[:2])
     with pytest.raises(BuildError, match="builds cannot run here: bwrap"):
         raise_for_findings(FINDINGS)
-
-
-def image(name: str, tree: str, *problems: str) -> Verified:
-    return Verified(Path(name), "oci", "sha256:x", digest_bytes(tree.encode()), 7, problems)
-
-
-def test_equal_images_are_said_to_be_equal() -> None:
-    found = Report((image("a.aci", "t"), image("b.oci", "t")), ())
-    raise_for_report(found)
-    lines = report_lines(found)
-    assert lines[1].split() == ["a.aci", "oci", "7", f"sha256:{digest_bytes(b't')}"]
-    assert lines[-1] == "All hold the same tree."
-    assert report_plain(found)["passed"] is True
-
-
-def test_different_images_fail_with_their_differences() -> None:
-    found = Report((image("a", "t"), image("b", "u")), ("b: 'etc/x' is missing",))
-    with pytest.raises(IntegrityError, match="1 differences") as caught:
-        raise_for_report(found)
-    assert caught.value.details == found.differences
-    assert "All hold" not in report_lines(found)[-1]
-
-
-def test_a_broken_image_fails_alone() -> None:
-    found = Report((image("a", "t", "bad \x1b[1mlabel"),), ())
-    assert report_lines(found)[-1] == "a: bad ?[1mlabel"
-    with pytest.raises(IntegrityError, match=r"be: 1 problem$"):
-        raise_for_report(found)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
