@@ -13,10 +13,11 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -138,6 +139,15 @@ class _Adapter(adapters.HTTPAdapter):
         return manager
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer; the names of `headers` are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class WebTransport:
     """Connections that are kept, shared by all threads."""
 
@@ -172,10 +182,37 @@ class WebTransport:
             answer.close()
             answer.release_conn()
 
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | BinaryIO | None = None,
+        cap: int = 1 << 20,
+    ) -> Reply:
+        """One request, whose answer is of at most `cap` bytes; a redirect is an answer too. The
+        length of a `body` that is a stream is among the `headers`.
+
+        Raises:
+            LocationError: the host cannot be talked to, or answers with more.
+        """
+        target = transport.parse_target(url)
+        answer = self._ask(target, method, headers, body)
+        original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
+        original.pace.body()
+        try:
+            total = _count(answer.headers.get("Content-Length", "")) if method != "HEAD" else None
+            transport.check_cap(url, total or 0, cap)
+            content = b"".join(_chunks(url, answer, original.pace, 0, total, cap))
+        finally:
+            answer.close()
+            answer.release_conn()
+        return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, content)
+
     def _follow(self, target: transport.Target, offset: int) -> urllib3.HTTPResponse:
         first = target.url
         for _ in range(self._limits.redirects + 1):
-            answer = self._ask(target, offset)
+            answer = self._ask(target, "GET", {"Range": f"bytes={offset}-"} if offset else {})
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             location = answer.headers.get("Location", "")
@@ -185,13 +222,17 @@ class WebTransport:
             target = transport.redirect(target, location)
         raise LocationError(first, f"more than {self._limits.redirects} redirects")
 
-    def _ask(self, target: transport.Target, offset: int) -> urllib3.HTTPResponse:
+    def _ask(
+        self,
+        target: transport.Target,
+        method: str,
+        more: Mapping[str, str],
+        body: bytes | BinaryIO | None = None,
+    ) -> urllib3.HTTPResponse:
         """One answer. Past requests' sessions: those read ~/.netrc, keep cookies between unrelated
         servers, and read the body of a redirect, whole and unpacked (THREATS F2)."""
         # identity: the bytes of the file, not of some transport's compression of it
-        headers = {"User-Agent": "buildit", "Accept": "*/*", "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        headers = {"User-Agent": "buildit", "Accept": "*/*", "Accept-Encoding": "identity", **more}
         try:
             url = target.url.partition("#")[0]
             parts = urlsplit(url)
@@ -201,7 +242,7 @@ class WebTransport:
             timeout = urllib3.Timeout(self._limits.connect, self._limits.window)
             options: dict[str, Any] = {"headers": headers, "timeout": timeout}
             options |= dict.fromkeys(_UNTOUCHED, False)
-            answer = pool.urlopen("GET", path, **options)
+            answer = pool.urlopen(method, path, body=body, **options)
         except _ERRORS as error:
             raise _translated(target.url, error) from error
         return cast("urllib3.HTTPResponse", answer)

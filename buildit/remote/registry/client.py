@@ -1,0 +1,374 @@
+"""One repository of an OCI registry (distribution-spec 1.1): blobs, manifests, tags, referrers.
+
+Credentials go to the configured host, and to the realm of tokens that it names where that is https
+(or this machine, as the host is); never with a redirect to another host. Plain HTTP is spoken to
+this machine alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+from buildit.digest import canonical, digest_bytes, oci_digest
+from buildit.errors import IntegrityError
+from buildit.remote.registry.login import Login, login_of
+from buildit.remote.registry.reference import Reference
+from buildit.remote.transport import LocationError, is_loopback, parse_target, redirect
+from buildit.remote.web import Reply
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+_DOCKER = "application/vnd.docker.distribution"
+MANIFESTS = (MANIFEST, INDEX, f"{_DOCKER}.manifest.v2+json", f"{_DOCKER}.manifest.list.v2+json")
+LARGEST_MANIFEST = 4 << 20
+"""Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
+_REDIRECTS = 5
+_PAGES = 1000
+_CHALLENGE = re.compile(r"""([a-zA-Z]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))""")
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE")
+"""What OpenSSL says where a server does not speak TLS at all."""
+
+
+class Web(Protocol):
+    """What sends one request: `remote.web.WebTransport`."""
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | BinaryIO | None = None,
+        cap: int = ...,
+    ) -> Reply: ...
+
+
+@dataclass(slots=True)
+class Registry:
+    """A repository at a reference. Thread-safe; `login` is asked for once, when the host wants one.
+
+    Every method raises LocationError where the host cannot be talked to, refuses, or answers with
+    what the specification does not have.
+    """
+
+    web: Web
+    at: Reference
+    login: Callable[[Reference], Login | None] = lambda at: login_of(at, os.environ)
+    _base: str = ""
+    _authorization: str = ""
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    # -- blobs
+
+    def has_blob(self, digest: str) -> int | None:
+        """The size of a blob in bytes, None where it is not there."""
+        reply = self._ask("HEAD", f"blobs/{digest}", good=(200, 404))
+        return int(reply.headers.get("content-length", "0")) if reply.status == 200 else None
+
+    def blob(self, digest: str, cap: int) -> bytes:
+        """A small blob, compared with its name.
+
+        Raises:
+            IntegrityError: it has other bytes.
+        """
+        content = self._ask("GET", f"blobs/{digest}", cap=cap).content
+        return self._compared(content, digest)
+
+    def put_blob(
+        self, digest: str, size: int, opened: Callable[[], BinaryIO], mount_from: str = ""
+    ) -> bool:
+        """Bring a blob there, by a mount from another repository of the host where that has it;
+        whether its bytes were sent."""
+        query = {"mount": digest, "from": mount_from} if mount_from else {}
+        begun = self._ask("POST", "blobs/uploads/", query, good=(201, 202))
+        if begun.status == 201:
+            return False
+        place = begun.headers.get("location", "")
+        if not place:
+            raise self._odd("an upload has no location")
+        url = urljoin(f"{self._root()}/{self.at.name}/blobs/uploads/", place)
+        joint = "&" if urlsplit(url).query else "?"
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+
+        def sent() -> Reply:
+            with opened() as stream:
+                return self._sent(
+                    "PUT", f"{url}{joint}{urlencode({'digest': digest})}", headers, stream
+                )
+
+        self._checked(self._authorized(sent), "PUT", (201,))
+        return True
+
+    # -- manifests
+
+    def manifest(self, target: str, accept: Sequence[str] = MANIFESTS) -> tuple[bytes, str] | None:
+        """The bytes of a manifest and its media type, by tag or digest; None where there is none.
+
+        Raises:
+            IntegrityError: it is not of the digest that was asked for.
+        """
+        headers = {"Accept": ", ".join(accept)}
+        path = f"manifests/{target}"
+        reply = self._ask("GET", path, headers=headers, good=(200, 404), cap=LARGEST_MANIFEST)
+        if reply.status == 404:
+            return None
+        if target.startswith("sha256:"):
+            self._compared(reply.content, target)
+        return reply.content, reply.headers.get("content-type", "").partition(";")[0]
+
+    def put_manifest(self, content: bytes, media_type: str, target: str) -> bool:
+        """Put a manifest under a tag or its digest; whether the registry keeps it with its subject.
+
+        Raises:
+            IntegrityError: the registry has stored other bytes.
+        """
+        reply = self._ask(
+            "PUT",
+            f"manifests/{target}",
+            headers={"Content-Type": media_type},
+            body=content,
+            good=(201,),
+        )
+        digest = oci_digest(digest_bytes(content))
+        stored = reply.headers.get("docker-content-digest", digest)
+        if stored != digest:
+            message = f"the registry stores the manifest {digest} as {stored}"
+            hint = "it changes what it is given: ask whoever runs it"
+            raise IntegrityError(message, place=str(self.at), hint=hint)
+        return "oci-subject" in reply.headers
+
+    def tags(self) -> list[str]:
+        """All tags; none where there is no such repository."""
+        found: list[str] = []
+        path = "tags/list?n=1000"
+        for _ in range(_PAGES):
+            reply = self._ask("GET", path, good=(200, 404), cap=LARGEST_MANIFEST)
+            if reply.status == 404:
+                return found
+            more = self._object(reply.content).get("tags") or []
+            found += [str(one) for one in more]
+            following = re.match(r"<([^>]+)>;\s*rel=\"?next", reply.headers.get("link", ""))
+            if following is None:
+                return found
+            query = urlsplit(following[1]).query
+            path = f"tags/list?{query}"
+        raise self._odd("its list of tags has no end")
+
+    # -- what speaks about a manifest (distribution-spec, "Listing Referrers")
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """The descriptors of what names a manifest as its subject, by the API, else by the tag that
+        clients keep where there is none."""
+        reply = self._ask("GET", f"referrers/{digest}", good=(200, 404), cap=LARGEST_MANIFEST)
+        if reply.status == 200:
+            return self._listed(reply.content)
+        kept = self.manifest(fallback_tag(digest), (INDEX,))
+        return [] if kept is None else self._listed(kept[0])
+
+    def add_referrer(self, content: bytes, subject: str) -> None:
+        """Put a manifest with a subject, listed for clients where the registry does not do so."""
+        document = json.loads(content)
+        digest = oci_digest(digest_bytes(content))
+        if self.put_manifest(content, MANIFEST, digest):
+            return
+        tag = fallback_tag(subject)
+        kept = self.manifest(tag, (INDEX,))
+        listed = [] if kept is None else self._listed(kept[0])
+        config = document.get("config", {}).get("mediaType", "")
+        descriptor = {
+            "mediaType": MANIFEST,
+            "digest": digest,
+            "size": len(content),
+            "artifactType": document.get("artifactType") or config,
+            **({"annotations": document["annotations"]} if document.get("annotations") else {}),
+        }
+        others = [one for one in listed if one.get("digest") != digest]
+        if len(others) < len(listed):
+            return
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*others, descriptor]}
+        self.put_manifest(canonical(index), INDEX, tag)
+
+    def _listed(self, content: bytes) -> list[dict[str, Any]]:
+        manifests = self._object(content).get("manifests")
+        if not isinstance(manifests, list):
+            raise self._odd("a list of referrers is no index")
+        return [one for one in manifests if isinstance(one, dict)]
+
+    # -- requests
+
+    def _root(self) -> str:
+        """`https://HOST/v2`; for this machine http, where it does not speak TLS."""
+        with self._lock:
+            if not self._base:
+                self._base = self._reached()
+        return self._base
+
+    def _reached(self) -> str:
+        secure = f"https://{self.at.host}/v2"
+        if not is_loopback(parse_target(secure).host):
+            return secure
+        try:
+            self.web.send("GET", f"{secure}/", {})
+        except LocationError as error:
+            if not any(word in error.reason.upper().replace(" ", "_") for word in _NO_TLS):
+                raise
+            return f"http://{self.at.host}/v2"
+        return secure
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        good: Sequence[int] = (200,),
+        cap: int = 1 << 20,
+    ) -> Reply:
+        url = f"{self._root()}/{self.at.name}/{path}"
+        url += f"?{urlencode(query)}" if query else ""
+        own = dict(headers or {})
+        reply = self._authorized(lambda: self._sent(method, url, own, body, cap))
+        return self._checked(reply, method, good)
+
+    def _sent(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | BinaryIO | None = None,
+        cap: int = 1 << 20,
+    ) -> Reply:
+        """One request, and where it is redirected to: without our login on another host."""
+        target = parse_target(url)
+        ours = urlsplit(self._root()).netloc
+        for _ in range(_REDIRECTS + 1):
+            own = {"Authorization": self._authorization} if self._authorization else {}
+            known = own if urlsplit(target.url).netloc == ours else {}
+            self._allowed(target.url)
+            reply = self.web.send(method, target.url, {**headers, **known}, body, cap)
+            if reply.status not in (301, 302, 303, 307, 308) or method not in ("GET", "HEAD"):
+                return reply
+            target = redirect(target, reply.headers.get("location", ""))
+        raise self._odd(f"more than {_REDIRECTS} redirects")
+
+    def _allowed(self, url: str) -> None:
+        """Raises LocationError where a URL of the registry's leads to plain HTTP, but for one of
+        this machine on this machine."""
+        parts = parse_target(url)
+        if parts.scheme == "https":
+            return
+        here = is_loopback(parse_target(f"https://{self.at.host}/").host)
+        if not (here and is_loopback(parts.host)):
+            reason = f"leads to plain HTTP: {url}"
+            raise LocationError(str(self.at), reason, hint="let it be served by https")
+
+    def _authorized(self, send: Callable[[], Reply]) -> Reply:
+        """What `send` gives, after a login where the host asks for one."""
+        reply = send()
+        if reply.status != 401:
+            return reply
+        with self._lock:
+            self._authorization = self._authorize(reply.headers.get("www-authenticate", ""))
+        return send()
+
+    def _authorize(self, challenge: str) -> str:
+        """What the host wants to see (RFC 6750; distribution's token specification)."""
+        scheme, _, rest = challenge.partition(" ")
+        said = {name.lower(): quoted or plain for name, quoted, plain in _CHALLENGE.findall(rest)}
+        login = self.login(self.at)
+        if scheme.lower() == "basic":
+            if login is None or not login.user:
+                raise self._no_login()
+            return login.basic()
+        if scheme.lower() != "bearer" or "realm" not in said:
+            raise self._odd(f"it asks for a login of a kind that is not known: {scheme[:40]!r}")
+        self._allowed(said["realm"])
+        query = [(name, said[name]) for name in ("service", "scope") if name in said]
+        wanted = f"repository:{self.at.name}:pull,push"
+        query = [(n, wanted if n == "scope" else v) for n, v in query] or [("scope", wanted)]
+        if login is not None and not login.user:
+            form = [("grant_type", "refresh_token"), ("refresh_token", login.secret), *query]
+            form.append(("client_id", "buildit"))
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            reply = self.web.send("POST", said["realm"], headers, urlencode(form).encode())
+        else:
+            headers = {} if login is None else {"Authorization": login.basic()}
+            joint = "&" if urlsplit(said["realm"]).query else "?"
+            url = f"{said['realm']}{joint}{urlencode(query, quote_via=quote)}"
+            reply = self.web.send("GET", url, headers)
+        if reply.status in (401, 403):
+            raise self._no_login() if login is None else self._refused(reply)
+        self._checked(reply, "GET", (200,))
+        found = self._object(reply.content)
+        token = found.get("token") or found.get("access_token")
+        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise self._odd("its realm gives no token")
+        return f"Bearer {token}"
+
+    # -- answers
+
+    def _checked(self, reply: Reply, method: str, good: Sequence[int]) -> Reply:
+        if reply.status in good:
+            return reply
+        if reply.status == 401 and not self._authorization:
+            raise self._no_login()
+        if reply.status in (401, 403):
+            raise self._refused(reply)
+        said = "; ".join(self._errors(reply.content)) or f"HTTP {reply.status}"
+        transient = reply.status == 429 or reply.status >= 500
+        reason = f"the registry refuses to {_DOES.get(method, 'answer')}: {said}"
+        raise LocationError(str(self.at), reason, transient=transient, absent=reply.status == 404)
+
+    def _errors(self, content: bytes) -> Iterator[str]:
+        """What a registry says of what is wrong (distribution-spec, "Error Codes")."""
+        with suppress(ValueError, RecursionError, AttributeError, TypeError):
+            for one in json.loads(content)["errors"]:
+                yield f"{one.get('code', '?')}: {one.get('message', '')}"[:200].rstrip(": ")
+
+    def _object(self, content: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise self._odd(f"it answers with no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise self._odd("it answers with no object of JSON")
+        return found
+
+    def _compared(self, content: bytes, digest: str) -> bytes:
+        actual = oci_digest(digest_bytes(content))
+        if actual != digest:
+            message = f"the registry serves other bytes: {actual} instead of {digest}"
+            hint = "it is broken, or somebody stands in between"
+            raise IntegrityError(message, place=str(self.at), hint=hint)
+        return content
+
+    def _no_login(self) -> LocationError:
+        hint = f"log in: podman login {self.at.host} (or docker login)"
+        return LocationError(str(self.at), "the registry wants a login", hint=hint)
+
+    def _refused(self, reply: Reply) -> LocationError:
+        said = "; ".join(self._errors(reply.content)) or f"HTTP {reply.status}"
+        hint = f"log in as somebody who may: podman login {self.at.host}"
+        return LocationError(str(self.at), f"the login is refused: {said}", hint=hint, refused=True)
+
+    def _odd(self, reason: str) -> LocationError:
+        hint = "is it a registry of images? It does not speak the OCI distribution API"
+        return LocationError(str(self.at), reason, hint=hint)
+
+
+_DOES = {"HEAD": "serve it", "GET": "serve it", "PUT": "take it", "POST": "take it"}
+
+
+def fallback_tag(digest: str) -> str:
+    """Where clients list the referrers of a digest themselves (distribution-spec, "Referrers Tag
+    Schema")."""
+    return digest.replace(":", "-", 1)

@@ -1,0 +1,69 @@
+"""Names in a registry: `oci://HOST[:PORT]/NAME[:TAG|@DIGEST]` (distribution-spec, "Pulling
+manifests"; distribution's reference grammar)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from buildit.errors import UsageError
+
+SCHEME = "oci://"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_PART}(?:/{_PART})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A repository of a registry, and a tag or a digest (`sha256:…`) in it, or neither.
+
+    `host` may have a port.
+    """
+
+    host: str
+    name: str
+    tag: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        mark = f"@{self.digest}" if self.digest else f":{self.tag}" if self.tag else ""
+        return f"{SCHEME}{self.host}/{self.name}{mark}"
+
+    @property
+    def target(self) -> str:
+        """What a manifest is asked for by."""
+        return self.digest or self.tag
+
+    def by_digest(self, digest: str) -> Reference:
+        return replace(self, tag="", digest=digest)
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a reference.
+
+    Raises:
+        UsageError: it is none, with what is wrong.
+    """
+    hint = "write oci://HOST/NAME:TAG, such as oci://registry.example.org/web/nginx:1.22.1"
+    if not text.startswith(SCHEME):
+        raise UsageError("a registry is named by oci://", place=text, hint=hint)
+    host, slash, rest = text.removeprefix(SCHEME).partition("/")
+    if _HOST.fullmatch(host) is None or not slash:
+        raise UsageError(f"{host!r} is no host of a registry", place=text, hint=hint)
+    rest, _, digest = rest.partition("@")
+    name, colon, tag = rest.partition(":")
+    if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME:
+        allowed = "lower-case letters and digits, with . _ - between them, parts behind /"
+        raise UsageError(f"{name!r} is no name of a registry: {allowed}", place=text, hint=hint)
+    if colon and _TAG.fullmatch(tag) is None:
+        allowed = "letters, digits and . _ -, at most 128"
+        raise UsageError(f"{tag!r} is no tag: {allowed}", place=text, hint=hint)
+    if digest and _DIGEST.fullmatch(digest) is None:
+        raise UsageError(f"{digest!r} is no digest: sha256: and 64 digits", place=text, hint=hint)
+    return Reference(host, name, tag, digest)
