@@ -15,8 +15,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from buildit.archive.admit import path_bytes, shown
 from buildit.errors import IntegrityError
@@ -82,7 +83,7 @@ class Root:
             raise _unsafe(path, "it is not a regular file")
         return fd
 
-    def open_file(self, path: str) -> BinaryIO:
+    def open_file(self, path: str) -> BufferedReader:
         """The same as a stream.
 
         Raises:

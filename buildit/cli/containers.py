@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,15 @@ from buildit.commands import building, stamp
 from buildit.commands.realise import LOCAL_STORE
 from buildit.commands.run import Options
 from buildit.commands.sync import own_of, watched
-from buildit.errors import BuilditError
+from buildit.errors import BuilditError, UsageError
 from buildit.image.output import recipe
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan
-from buildit.model.words import size
+from buildit.model.words import counted, size
 from buildit.store.disk import BLOBS, key_directory
 
 if TYPE_CHECKING:
+    from buildit.commands.images import PushedImage
     from buildit.commands.publish import Published
 
 LOCK = "buildit.lock"
@@ -180,9 +182,44 @@ def _pushed_lines(done: Sequence[Published]) -> Iterator[str]:
 
 @click.command("push", short_help="Publish the packages, the spec and the images of DIR.")
 @options.of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
+@click.argument("registry", metavar="[oci://HOST/NAME[:TAG]]", required=False)
 @click.pass_obj
-def push_verb(invocation: Invocation, asked: Requested) -> None:
-    """Publish the packages, the spec and the images of DIR; build it first."""
+def push_verb(invocation: Invocation, asked: Requested, registry: str | None) -> None:
+    """Publish the packages, the spec and the images of DIR; build it first.
+
+    With oci://HOST/NAME[:TAG], bring its OCI image to that registry; DIR may then be an image, too.
+    """
+    if registry is not None:
+        with asked.screen() as screen:
+            found = _to_registry(invocation, asked, registry, screen)
+        give(found, _registry_lines, as_json=asked.as_json)
+        return
     with asked.screen() as screen:
         done = building.push(asked.options, screen, invocation.stop)
     give(done, _pushed_lines, as_json=asked.as_json)
+
+
+def _to_registry(
+    invocation: Invocation, asked: Requested, named: str, report: events.Reporter
+) -> PushedImage:
+    from buildit.commands.images import push_image
+    from buildit.remote.registry.client import Registry
+    from buildit.remote.registry.reference import parse_reference
+    from buildit.remote.web import WebTransport
+
+    to, path = parse_reference(named), asked.options.directory
+    if path.is_dir() and not (path / "oci-layout").exists():
+        emissions = building.build(asked.options, report, invocation.stop)
+        images = [one.path for one in emissions if one.format in ("oci", "oci-archive")]
+        if not images:
+            hint = "add `- image: {type: oci}` to container.yaml"
+            raise UsageError("the container has no OCI image", place=str(path), hint=hint)
+        path = images[0]
+    if asked.options.offline:
+        raise UsageError("a registry is not asked with --offline", place=named)
+    with closing(WebTransport()) as web:
+        return push_image(path, to, Registry(web, to))
+
+
+def _registry_lines(done: PushedImage) -> Iterator[str]:
+    yield f"{done.reference}  {done.tag}, {counted(done.blobs, 'new blob')}, {size(done.sent)}"

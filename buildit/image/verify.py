@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from io import BufferedReader
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import root_digest
 from buildit.archive.streams import Readable
@@ -20,9 +17,18 @@ from buildit.image.formats import aci, oci
 from buildit.image.formats.archives import MANIFEST
 from buildit.image.formats.lxc import META, TREE
 from buildit.image.formats.table import Document
+from buildit.image.layout import (
+    Layout,
+    blob_place,
+    described_of,
+    json_object,
+    json_objects,
+    json_of,
+    opened_layout,
+)
 from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
-from buildit.image.rules import no_constant, program_problem
+from buildit.image.rules import program_problem
 from buildit.image.squash.layout import MAGIC
 from buildit.image.squash.read import read_squashfs
 from buildit.model.tree import Entry, Kind
@@ -121,7 +127,7 @@ def _reading_file(path: Path) -> Reading:
         packed = Packed.of(stream, path) if is_tar(stream) else None
         names = packed.files if packed is not None else ()
         if packed is not None and "oci-layout" in names:
-            return _read_layout("oci-archive", _Layout(packed.open))
+            return _read_layout("oci-archive", Layout(packed.open))
         if packed is not None and MANIFEST in names:
             return read_docker(packed)
     return read_aci(path) if "manifest" in names else read_rootfs(path)
@@ -244,54 +250,7 @@ def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> li
 # Every blob is read and hashed to its end, every layer's diff_id is checked, and no path leaves the
 # layout, whatever links somebody put into it.
 
-_DOCUMENT_MOST = 4 << 20
 _SUFFIXES = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
-
-
-@dataclass(slots=True)
-class _Layout:
-    """The files of a layout, opened by their paths in it, and what was found wrong with it."""
-
-    open: Callable[[str], BufferedReader]
-    problems: list[str] = field(default_factory=list)
-    inflated: int = 0
-    """Bytes that its layers had so far, unpacked."""
-
-    @contextmanager
-    def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:
-        try:
-            with self.open(path) as stream:
-                yield stream
-        except OSError as error:
-            reason = f"{path} cannot be read: {error.strerror}"
-            raise IntegrityError(f"{what}: {reason}" if what else reason) from error
-
-    def document(self, path: str) -> bytes:
-        """Raises IntegrityError where the file is missing or absurdly large."""
-        with self.opened(path) as stream:
-            content = stream.read(_DOCUMENT_MOST + 1)
-        if len(content) > _DOCUMENT_MOST:
-            raise IntegrityError(f"{path} is larger than {_DOCUMENT_MOST} bytes")
-        return content
-
-    def blob(self, descriptor: Document, what: str) -> bytes:
-        content = self.document(blob_place(descriptor, what))
-        actual = oci_digest(digest_bytes(content))
-        if actual != descriptor["digest"] or len(content) != descriptor.get("size"):
-            self.problems.append(f"the {what} is not of the digest and size that name it")
-        return content
-
-
-def blob_place(descriptor: Document, what: str) -> str:
-    """Where a descriptor's blob lies; only SHA-256, only 64 hex digits, before it is a path.
-
-    Raises:
-        IntegrityError: the digest is something else.
-    """
-    algorithm, _, hexdigits = str(descriptor.get("digest")).partition(":")
-    if algorithm != "sha256" or not is_hex64(hexdigits):
-        raise IntegrityError(f"the {what}'s digest {descriptor.get('digest')!r} is not SHA-256")
-    return f"blobs/sha256/{hexdigits}"
 
 
 def read_oci(path: Path) -> Reading:
@@ -300,17 +259,17 @@ def read_oci(path: Path) -> Reading:
     Raises:
         OSError: the directory cannot be opened.
     """
-    with Root.open(path) as root:
-        return _read_layout("oci", _Layout(lambda name: open(root.open_read(name), "rb")))
+    with opened_layout(path) as layout:
+        return _read_layout("oci", layout)
 
 
-def _read_layout(form: str, layout: _Layout) -> Reading:
+def _read_layout(form: str, layout: Layout) -> Reading:
     identifier = ""
     try:
-        described = _described(layout)
+        described = described_of(layout)
         blob_place(described, "manifest")
         identifier = str(described["digest"])
-        manifest = _object(layout.blob(described, "manifest"), "manifest")
+        manifest = json_object(layout.blob(described, "manifest"), "manifest")
         tree = _image(layout, manifest, described)
     except BuilditError as error:
         return Reading(form, identifier, None, (*layout.problems, error.message))
@@ -318,42 +277,7 @@ def _read_layout(form: str, layout: _Layout) -> Reading:
     return Reading(form, identifier, entries, (*layout.problems, *tree.problems))
 
 
-def _json(content: bytes, what: str) -> object:
-    try:
-        return json.loads(content, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"the {what} is not JSON: {error}") from error
-
-
-def _object(content: bytes, what: str) -> Document:
-    value = _json(content, what)
-    if not isinstance(value, dict):
-        raise IntegrityError(f"the {what} is not an object")
-    return value
-
-
-def _objects(owner: Document, key: str, what: str) -> Sequence[Document]:
-    members = owner.get(key)
-    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
-        raise IntegrityError(f"the {what} has no list of objects `{key}`")
-    return members
-
-
-def _described(layout: _Layout) -> Document:
-    """The one image manifest that the index names."""
-    mark = _object(layout.document("oci-layout"), "oci-layout file")
-    if mark.get("imageLayoutVersion") != oci.LAYOUT["imageLayoutVersion"]:
-        layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
-    index = _object(layout.document("index.json"), "index")
-    if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
-        layout.problems.append("index.json: is no image index")
-    manifests = _objects(index, "manifests", "index")
-    if len(manifests) != 1 or manifests[0].get("mediaType") != oci.MANIFEST_TYPE:
-        raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
-    return manifests[0]
-
-
-def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree:
+def _image(layout: Layout, manifest: Document, described: Document) -> SeenTree:
     if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", oci.MANIFEST_TYPE) != (
         oci.MANIFEST_TYPE
     ):
@@ -361,8 +285,8 @@ def _image(layout: _Layout, manifest: Document, described: Document) -> SeenTree
     named = manifest.get("config")
     if not isinstance(named, dict) or named.get("mediaType") != oci.CONFIG_TYPE:
         raise IntegrityError("the manifest names no image config")
-    config = _object(layout.blob(named, "config"), "config")
-    layers = _objects(manifest, "layers", "manifest")
+    config = json_object(layout.blob(named, "config"), "config")
+    layers = json_objects(manifest, "layers", "manifest")
     diff_ids = _diff_ids(config, len(layers))
     _check_config(layout, config, described, len(layers))
     tree = SeenTree()
@@ -387,7 +311,7 @@ def _diff_ids(config: Document, layers: int) -> list[object]:
     return diff_ids
 
 
-def _check_config(layout: _Layout, config: Document, described: Document, layers: int) -> None:
+def _check_config(layout: Layout, config: Document, described: Document, layers: int) -> None:
     platform = described.get("platform")
     if not isinstance(platform, dict | None):
         layout.problems.append("index.json: the platform is no object")
@@ -413,7 +337,7 @@ class _Stored:
     descriptor: Document | None = None
 
 
-def _layer(layout: _Layout, said: _Stored, what: str) -> list[Entry]:
+def _layer(layout: Layout, said: _Stored, what: str) -> list[Entry]:
     wrong = f"{what} is not of the digest and size that name it"
     with layout.opened(said.place, what) as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -446,9 +370,9 @@ def _layer(layout: _Layout, said: _Stored, what: str) -> list[Entry]:
 def read_docker(packed: Packed) -> Reading:
     """Read all of a docker archive that holds one image."""
     identifier = ""
-    layout = _Layout(packed.open)
+    layout = Layout(packed.open)
     try:
-        images = _json(layout.document(MANIFEST), MANIFEST)
+        images = json_of(layout.document(MANIFEST), MANIFEST)
         if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], dict):
             raise IntegrityError(f"{MANIFEST} does not name one image")
         image: Document = images[0]
@@ -459,7 +383,7 @@ def read_docker(packed: Packed) -> Reading:
         identifier = oci_digest(digest_bytes(content))
         if is_hex64(name.removesuffix(".json")) and name != f"{identifier[7:]}.json":
             layout.problems.append("the config is not of the digest that names it")
-        config = _object(content, "config")
+        config = json_object(content, "config")
         diff_ids = _diff_ids(config, len(layers))
         _check_config(layout, config, {}, len(layers))
         tree = SeenTree()

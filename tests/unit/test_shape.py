@@ -65,6 +65,7 @@ ONLY_IN = {
     "subprocess": (
         *("sandbox.jail", "sandbox.probe", "trust.openpgp", "remote.sftp.login"),
         "remote.git.program",
+        "remote.registry.login",
     ),
     "tarfile": (),
     "zipfile": ("archive.zipread",),

@@ -24,10 +24,15 @@ from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError, is_loopback, parse_target, redirect
 from buildit.remote.web import Reply
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
+IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = "application/vnd.docker.distribution"
-MANIFESTS = (MANIFEST, INDEX, f"{_DOCKER}.manifest.v2+json", f"{_DOCKER}.manifest.list.v2+json")
+MANIFEST_TYPES = (
+    IMAGE_MANIFEST,
+    IMAGE_INDEX,
+    f"{_DOCKER}.manifest.v2+json",
+    f"{_DOCKER}.manifest.list.v2+json",
+)
 LARGEST_MANIFEST = 4 << 20
 """Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
 _REDIRECTS = 5
@@ -37,7 +42,7 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEX
 """What OpenSSL says where a server does not speak TLS at all."""
 
 
-class Web(Protocol):
+class Sender(Protocol):
     """What sends one request: `remote.web.WebTransport`."""
 
     def send(
@@ -58,7 +63,7 @@ class Registry:
     what the specification does not have.
     """
 
-    web: Web
+    web: Sender
     at: Reference
     login: Callable[[Reference], Login | None] = lambda at: login_of(at, os.environ)
     _base: str = ""
@@ -108,7 +113,9 @@ class Registry:
 
     # -- manifests
 
-    def manifest(self, target: str, accept: Sequence[str] = MANIFESTS) -> tuple[bytes, str] | None:
+    def manifest(
+        self, target: str, accept: Sequence[str] = MANIFEST_TYPES
+    ) -> tuple[bytes, str] | None:
         """The bytes of a manifest and its media type, by tag or digest; None where there is none.
 
         Raises:
@@ -145,18 +152,18 @@ class Registry:
         return "oci-subject" in reply.headers
 
     def tags(self) -> list[str]:
-        """All tags; none where there is no such repository."""
+        """All tags, sorted; none where there is no such repository."""
         found: list[str] = []
         path = "tags/list?n=1000"
         for _ in range(_PAGES):
             reply = self._ask("GET", path, good=(200, 404), cap=LARGEST_MANIFEST)
             if reply.status == 404:
-                return found
+                return []
             more = self._object(reply.content).get("tags") or []
             found += [str(one) for one in more]
             following = re.match(r"<([^>]+)>;\s*rel=\"?next", reply.headers.get("link", ""))
             if following is None:
-                return found
+                return sorted(found)
             query = urlsplit(following[1]).query
             path = f"tags/list?{query}"
         raise self._odd("its list of tags has no end")
@@ -169,21 +176,21 @@ class Registry:
         reply = self._ask("GET", f"referrers/{digest}", good=(200, 404), cap=LARGEST_MANIFEST)
         if reply.status == 200:
             return self._listed(reply.content)
-        kept = self.manifest(fallback_tag(digest), (INDEX,))
+        kept = self.manifest(fallback_tag(digest), (IMAGE_INDEX,))
         return [] if kept is None else self._listed(kept[0])
 
     def add_referrer(self, content: bytes, subject: str) -> None:
         """Put a manifest with a subject, listed for clients where the registry does not do so."""
         document = json.loads(content)
         digest = oci_digest(digest_bytes(content))
-        if self.put_manifest(content, MANIFEST, digest):
+        if self.put_manifest(content, IMAGE_MANIFEST, digest):
             return
         tag = fallback_tag(subject)
-        kept = self.manifest(tag, (INDEX,))
+        kept = self.manifest(tag, (IMAGE_INDEX,))
         listed = [] if kept is None else self._listed(kept[0])
         config = document.get("config", {}).get("mediaType", "")
         descriptor = {
-            "mediaType": MANIFEST,
+            "mediaType": IMAGE_MANIFEST,
             "digest": digest,
             "size": len(content),
             "artifactType": document.get("artifactType") or config,
@@ -192,8 +199,8 @@ class Registry:
         others = [one for one in listed if one.get("digest") != digest]
         if len(others) < len(listed):
             return
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*others, descriptor]}
-        self.put_manifest(canonical(index), INDEX, tag)
+        index = {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [*others, descriptor]}
+        self.put_manifest(canonical(index), IMAGE_INDEX, tag)
 
     def _listed(self, content: bytes) -> list[dict[str, Any]]:
         manifests = self._object(content).get("manifests")

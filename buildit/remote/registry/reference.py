@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from buildit.errors import UsageError
 
-SCHEME = "oci://"
+OCI_SCHEME = "oci://"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -33,7 +33,7 @@ class Reference:
 
     def __str__(self) -> str:
         mark = f"@{self.digest}" if self.digest else f":{self.tag}" if self.tag else ""
-        return f"{SCHEME}{self.host}/{self.name}{mark}"
+        return f"{OCI_SCHEME}{self.host}/{self.name}{mark}"
 
     @property
     def target(self) -> str:
@@ -51,9 +51,9 @@ def parse_reference(text: str) -> Reference:
         UsageError: it is none, with what is wrong.
     """
     hint = "write oci://HOST/NAME:TAG, such as oci://registry.example.org/web/nginx:1.22.1"
-    if not text.startswith(SCHEME):
+    if not text.startswith(OCI_SCHEME):
         raise UsageError("a registry is named by oci://", place=text, hint=hint)
-    host, slash, rest = text.removeprefix(SCHEME).partition("/")
+    host, slash, rest = text.removeprefix(OCI_SCHEME).partition("/")
     if _HOST.fullmatch(host) is None or not slash:
         raise UsageError(f"{host!r} is no host of a registry", place=text, hint=hint)
     rest, _, digest = rest.partition("@")

@@ -1,0 +1,122 @@
+"""The documents of an OCI layout, in a directory or in one file; every path and size is checked
+before it is followed (image-spec image-layout.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+
+from buildit.archive.beneath import Root
+from buildit.digest import digest_bytes, is_hex64, oci_digest
+from buildit.errors import IntegrityError
+from buildit.image.formats import oci
+from buildit.image.formats.table import Document
+from buildit.image.packed import Packed, is_tar
+from buildit.image.rules import no_constant
+
+LARGEST_INDEX_BYTES = 4 << 20
+"""Bytes of an index, a manifest or a config."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """The files of a layout, opened by their paths in it, and what was found wrong with it."""
+
+    open: Callable[[str], BufferedReader]
+    problems: list[str] = field(default_factory=list)
+    inflated: int = 0
+    """Bytes that its layers had so far, unpacked."""
+
+    @contextmanager
+    def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:
+        try:
+            with self.open(path) as stream:
+                yield stream
+        except OSError as error:
+            reason = f"{path} cannot be read: {error.strerror}"
+            raise IntegrityError(f"{what}: {reason}" if what else reason) from error
+
+    def document(self, path: str) -> bytes:
+        """Raises IntegrityError where the file is missing or absurdly large."""
+        with self.opened(path) as stream:
+            content = stream.read(LARGEST_INDEX_BYTES + 1)
+        if len(content) > LARGEST_INDEX_BYTES:
+            raise IntegrityError(f"{path} is larger than {LARGEST_INDEX_BYTES} bytes")
+        return content
+
+    def blob(self, descriptor: Document, what: str) -> bytes:
+        content = self.document(blob_place(descriptor, what))
+        actual = oci_digest(digest_bytes(content))
+        if actual != descriptor["digest"] or len(content) != descriptor.get("size"):
+            self.problems.append(f"the {what} is not of the digest and size that name it")
+        return content
+
+
+def blob_place(descriptor: Document, what: str) -> str:
+    """Where a descriptor's blob lies; only SHA-256, only 64 hex digits, before it is a path.
+
+    Raises:
+        IntegrityError: the digest is something else.
+    """
+    algorithm, _, hexdigits = str(descriptor.get("digest")).partition(":")
+    if algorithm != "sha256" or not is_hex64(hexdigits):
+        raise IntegrityError(f"the {what}'s digest {descriptor.get('digest')!r} is not SHA-256")
+    return f"blobs/sha256/{hexdigits}"
+
+
+def json_of(content: bytes, what: str) -> object:
+    try:
+        return json.loads(content, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"the {what} is not JSON: {error}") from error
+
+
+def json_object(content: bytes, what: str) -> Document:
+    value = json_of(content, what)
+    if not isinstance(value, dict):
+        raise IntegrityError(f"the {what} is not an object")
+    return value
+
+
+def json_objects(owner: Document, key: str, what: str) -> Sequence[Document]:
+    members = owner.get(key)
+    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
+        raise IntegrityError(f"the {what} has no list of objects `{key}`")
+    return members
+
+
+def described_of(layout: Layout) -> Document:
+    """The one image manifest that the index names."""
+    mark = json_object(layout.document("oci-layout"), "oci-layout file")
+    if mark.get("imageLayoutVersion") != oci.LAYOUT["imageLayoutVersion"]:
+        layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
+    index = json_object(layout.document("index.json"), "index")
+    if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
+        layout.problems.append("index.json: is no image index")
+    manifests = json_objects(index, "manifests", "index")
+    if len(manifests) != 1 or manifests[0].get("mediaType") != oci.MANIFEST_TYPE:
+        raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
+    return manifests[0]
+
+
+@contextmanager
+def opened_layout(path: Path) -> Iterator[Layout]:
+    """The layout in a directory or in a plain tar.
+
+    Raises:
+        OSError: it cannot be opened.
+        IntegrityError: the file is no tar.
+    """
+    if path.is_dir():
+        with Root.open(path) as root:
+            yield Layout(root.open_file)
+        return
+    with path.open("rb") as stream:
+        if not is_tar(stream):
+            raise IntegrityError("it is neither an OCI layout nor a plain tar of one")
+        yield Layout(Packed.of(stream, path).open)
