@@ -33,12 +33,13 @@ from buildit.model.plan import Inputs, Task, Toolchain
 from buildit.plan.identity import DebianSourceInputs, read_source_record
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.sandbox.jail import Bind
+from buildit.store.cas import Store
 from buildit.store.disk import host_owner, make_directory
 
 PLACE = f"{BUILD_DIRECTORY}/reproducible-path"
 """Where Debian's own builders build; DEBIAN §3."""
 
-_BINDS = (
+BINDS = (
     Bind("build", BUILD_DIRECTORY, writable=True),
     Bind("input", "/input"),
     Bind("run", "/run", writable=True),
@@ -80,10 +81,10 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     place.report(PhaseStarted(task.key, task.label, "unpack"))
     lowers = root_trees(place.store, task.inputs.chroot, place.stop)
     above = place.store.root / TREES
-    top = BuildDirectory(work, above, lowers, task.label, place.limits, place.stop, PLACE, _BINDS)
+    top = BuildDirectory(work, above, lowers, task.label, place.limits, place.stop, PLACE, BINDS)
     room = replace(top, cwd=f"{PLACE}/{source_directory(record.name, record.version)}")
     with kept_where_it_fails(task, room, place.store) as course:
-        _lay_out(task, record, place, work)
+        lay_out_source(record, top, place.store)
         remainder = (above / lowers[0] / REMAINDER).read_text("utf-8", "surrogateescape")
         room.note("chroot", remainder.splitlines())
         env = dpkg_environment(record)
@@ -115,20 +116,25 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
                 return Made(outputs, put_record(task, batch), epoch, sink.commit())
 
 
-def _lay_out(task: Task, record: DebianSourceInputs, place: BuildPlace, work: Path) -> None:
+def lay_out_source(record: DebianSourceInputs, room: BuildDirectory, store: Store) -> None:
+    """Make the directories of a build, and lay out its .dsc, files, patches and shim.
+
+    Raises:
+        IntegrityError: the .dsc names a file that would lie elsewhere.
+    """
+    work = room.work
     for name in _MADE:
         make_directory(work / name)
     (work / "logs").mkdir()
     for file in record.files:
         if "/" in file.name or file.name.startswith("."):
-            raise IntegrityError(f"{file.name!r} is no file of a source package", place=task.label)
-        place_blob(place.store, file.digest, work / "input" / file.name)
+            raise IntegrityError(f"{file.name!r} is no file of a source package", place=room.label)
+        place_blob(store, file.digest, work / "input" / file.name)
     if record.configure:
         (work / _SHIM).mkdir()
         (work / _SHIM / SHIM).write_text(shim(record.configure), "utf-8")
         (work / _SHIM / SHIM).chmod(0o755)
-    room = BuildDirectory(work, work, (), task.label, place.limits, place.stop)
-    room.place_patches(record.patches, place.store)
+    room.place_patches(record.patches, store)
     if (owner := host_owner()) is not None:
         for path in (work / "input", *(work / "input").rglob("*"), *(work / one for one in _MADE)):
             os.chown(path, *owner, follow_symlinks=False)
