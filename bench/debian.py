@@ -17,7 +17,7 @@ from buildit.archive.deb import read_control
 from buildit.model.plan import DebRef
 
 ROOT_LIMIT, BUILD_LIMIT = 0.5, 1.05
-SOURCE = "chrony=4.3-2+deb12u1"
+SOURCE = "chrony"
 CONTAINER = """\
 - vars: {name: debian, version: 1}
 - package: {type: embedded, path: ./mine}
