@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -108,7 +108,7 @@ class DebianBuilds:
             debs=tuple(sorted({deb.digest for deb in (*base, *further)})),
             beside=tuple(sorted(deb.digest for deb in beside)),
             toolchain=self.toolchain.identity,
-            chroot=identity.CHROOT,
+            chroot=f"{identity.CHROOT}.{identity.MAINTAINER_RULES}",
             rules=RULES,
         )
         text = identity.record_text(record.record())
@@ -294,8 +294,9 @@ def main(argv: Sequence[str]) -> int:
         bad |= not row.debs and _HOLE not in row.told
         known = PAGE.read_text("utf-8").splitlines() if PAGE.exists() else []
         lines = {line.split(" | ")[0].removeprefix("| "): line for line in known if "| " in line}
-        if not (row.debs and row.seconds < 1 and lines.get(name, "").count("|") > 5):
-            lines[name] = row.line
+        if row.debs and row.seconds < 1 and lines.get(name, "").count("|") > 5:
+            row = replace(row, seconds=float(lines[name].split("|")[3]))  # when it was built
+        lines[name] = row.line
         PAGE.write_text(page([lines[one] for one in table if one in lines]), "utf-8")
     return int(bad)
 

@@ -7,9 +7,12 @@ build (.buildinfo) is asked for. Pure: of two sets of streams.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -146,6 +149,10 @@ _VERSION = re.compile(r"\((?:>=|=|<<|>>|<=) ([^)]*)\)")
 _PATHS = re.compile(rb"/(?:build|tmp|<<PKGBUILDDIR>>)(?:/[A-Za-z0-9._+~-]+){1,2}")
 _OURS = b"/build/reproducible-path"
 _DEBHELPER = re.compile(rb"# Automatically added by (dh_[a-z]+/[0-9][^\s]*)")
+_CONTROL = "DEBIAN/control"
+_SIZE = re.compile(rb"^Installed-Size: .*\n", re.MULTILINE)
+_CHANGELOG = re.compile(r"usr/share/doc/[^/]+/changelog\.Debian\.gz")
+_TRIMMED = b"\n# Older entries have been removed from this changelog.\n"
 _AGE = re.compile(
     r"DEBIAN/(?:md5sums|triggers|conffiles|(?:pre|post)(?:inst|rm)|shlibs|symbols)"
     r"|usr/share/(?:doc/[^/]+/(?:changelog|NEWS|README)[^/]*|man/.*|lintian/.*|info/.*)"
@@ -201,9 +208,28 @@ def _older_builder(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
         own, their = (_DEBHELPER.findall(one.control.get(name, b"")) for one in (mine, other))
         if own != their and their:
             return Reason.OLDER_BUILDER, f"{path} is of {their[0].decode('ascii', 'replace')}"
-    if all(_AGE.fullmatch(path) for path in paths):
-        return Reason.OLDER_BUILDER, f"{paths[0]} is as another debhelper makes it"
+    logs = tuple(path for path in paths if _CHANGELOG.fullmatch(path))
+    trimmed, whole = mine.files(logs), other.files(logs)
+    for path in logs:
+        if _TRIMMED in _plain(trimmed.get(path)) and _TRIMMED not in _plain(whole.get(path)):
+            return Reason.OLDER_BUILDER, f"{path} has all entries, as debhelper left them once"
+    rest = [path for path in paths if path != _CONTROL or not _same_but_size(mine, other)]
+    if rest and all(_AGE.fullmatch(path) for path in rest):
+        return Reason.OLDER_BUILDER, f"{rest[0]} is as another debhelper makes it"
     return None
+
+
+def _plain(packed: bytes | None) -> bytes:
+    """What is in a file of gzip; nothing where it is none."""
+    with suppress(OSError, EOFError, zlib.error):
+        return gzip.open(io.BytesIO(packed or b"")).read(_MOST)
+    return b""
+
+
+def _same_but_size(mine: _Deb, other: _Deb) -> bool:
+    """Whether the control files are the same but for the size, which follows from other files."""
+    texts = (_SIZE.sub(b"", one.control["control"]) for one in (mine, other))
+    return len({*texts}) == 1
 
 
 def _debug_data(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:

@@ -23,7 +23,7 @@ from buildit.archive.beneath import Root
 from buildit.errors import BuildError, BuilditError, IntegrityError
 from buildit.events import PhaseStarted
 from buildit.make.build_directory import TREES, BuildDirectory, kept_where_it_fails, place_blob
-from buildit.make.debian_configure import NOTES, SHIM, problem, shim
+from buildit.make.debian_configure import NOTES, SHIM, calls_nothing, not_used, problem, shim
 from buildit.make.debian_outputs import put_outputs
 from buildit.make.debian_root import REMAINDER, root_trees
 from buildit.make.debian_tree import changelog_entry, holder, source_directory
@@ -94,7 +94,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         course.phase = "unpack"
         top.phase("unpack", unpack, env)
         top.keep_jail(env, {"build": build})
-        if record.patches or record.suffix:
+        if record.patches or record.suffix or record.configure:
             course.phase = "patch"
             place.report(PhaseStarted(task.key, task.label, course.phase))
             _change(task, record, room)
@@ -193,7 +193,12 @@ def _configured(
 
 
 def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> None:
-    """Apply the user's patches to Debian's tree, and write what the version's suffix says."""
+    """Apply the user's patches to Debian's tree, and write what the version's suffix says.
+
+    Raises:
+        Refused: a patch does not fit.
+        RecipeError: nothing will use the switches of `configure:`.
+    """
     with Root.open(room.work) as work, work.inner(room.cwd.lstrip("/")) as tree:
         try:
             room.patch(record.patches, task.about.patch_names(), _patched_time(tree))
@@ -202,6 +207,10 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
                 refused.message += f"; Debian has it in debian/patches/{held}"
                 refused.hint = "remove it from `patches:`"
             raise
+        if record.configure:
+            with tree.open_file("debian/rules") as stream:
+                if calls_nothing(stream.read().decode("utf-8", "replace")):
+                    raise not_used(room.label)
         if record.suffix:
             with tree.open_file("debian/changelog") as stream:
                 text = stream.read().decode("utf-8", "surrogateescape")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 
@@ -29,6 +30,10 @@ def test_packages_that_only_one_side_has() -> None:
         ComparedDeb("x", Reason.ABSENT),
         ComparedDeb("y", Reason.NOT_BUILT),
     )
+
+
+LOG = "usr/share/doc/x/changelog.Debian.gz"
+TRIMMED = b"x (1)\n\n# Older entries have been removed from this changelog.\n"
 
 
 def elf(code: bytes, build_id: bytes) -> bytes:
@@ -84,6 +89,24 @@ def elf(code: bytes, build_id: bytes) -> bytes:
             make_deb("x", {"usr/share/doc/x/changelog.gz": "whole"}),
             Reason.OLDER_BUILDER,
             "usr/share/doc/x/changelog.gz",
+        ),
+        (
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 2\n"),
+            make_deb("x", {"usr/share/man/x.gz": "b"}, fields="Installed-Size: 3\n"),
+            Reason.OLDER_BUILDER,
+            "usr/share/man/x.gz",
+        ),
+        (
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 2\n"),
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 3\n"),
+            Reason.UNEXPLAINED,
+            "",
+        ),
+        (
+            make_deb("x", {LOG: gzip.compress(TRIMMED), "usr/bin/x": "of another compiler"}),
+            make_deb("x", {LOG: gzip.compress(b"x (1)\nx (0)\n"), "usr/bin/x": "of theirs"}),
+            Reason.OLDER_BUILDER,
+            f"{LOG} has all entries",
         ),
         (
             make_deb("x", {"a.html": "<a>"}),

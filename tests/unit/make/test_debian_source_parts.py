@@ -12,7 +12,7 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.errors import BuildError
 from buildit.make.capture.capture import Installed
-from buildit.make.debian_configure import NOTES, problem, shim
+from buildit.make.debian_configure import NOTES, calls_nothing, problem, shim
 from buildit.make.debian_outputs import BuiltDeb, siblings_of
 from buildit.make.debian_source import _patched_time
 from buildit.make.debian_tree import changelog_entry, holder, source_directory
@@ -54,6 +54,24 @@ def test_an_entry_for_what_was_changed() -> None:
     assert "A Person" not in entry
     with pytest.raises(BuildError, match="does not begin with an entry"):
         changelog_entry("nonsense\n", "+x")
+
+
+DH = "%:\n\tdh $@\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "nothing"),
+    [
+        (DH, False),
+        (f"{DH}override_dh_auto_configure:\n\tdh_auto_configure -- --with-x\n", False),
+        (f"{DH}override_dh_auto_configure-arch:\n\t./configure\n", False),
+        ("include /usr/share/cdbs/1/class/autotools.mk\n", False),
+        (f"{DH}# dh_auto_configure\noverride_dh_auto_configure: flavours\n", True),
+        ("include /usr/share/dpkg/default.mk\nbuild:\n\tdh_testdir\n\t./configure\n", True),
+    ],
+)
+def test_rules_that_never_configure_with_debhelper(rules: str, nothing: bool) -> None:
+    assert calls_nothing(rules) is nothing
 
 
 PATCH = b"--- a/f\n+++ b/f\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"
