@@ -272,6 +272,13 @@ def page(lines: Sequence[str]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def locked_versions() -> dict[str, str]:
+    """The sources of the table with their versions, in its order."""
+    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
+    table: dict[str, str] = yaml.load(text, yaml.BaseLoader)  # 1.22 is no number
+    return table
+
+
 def main(argv: Sequence[str]) -> int:
     """Build the table, or some of it; 1 where a source that is there cannot be built."""
     parser = argparse.ArgumentParser(prog="python -m tests.debian_builds", description=__doc__)
@@ -279,8 +286,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--buildit", default=f"{sys.executable} -m buildit")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     asked = parser.parse_args(argv)
-    text = Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    table: dict[str, str] = yaml.load(text, yaml.BaseLoader)  # 1.22 is no number
+    table = locked_versions()
     end = time.monotonic() + asked.minutes * 60
     bad = False
     for name, version in table.items():
