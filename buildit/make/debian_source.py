@@ -26,7 +26,7 @@ from buildit.make.build_directory import TREES, BuildDirectory, kept_where_it_fa
 from buildit.make.debian_configure import NOTES, SHIM, calls_nothing, not_used, problem, shim
 from buildit.make.debian_outputs import put_outputs
 from buildit.make.debian_root import REMAINDER, root_trees
-from buildit.make.debian_tree import changelog_entry, holder, source_directory
+from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import Refused
 from buildit.model.plan import Inputs, Task, Toolchain
@@ -130,6 +130,11 @@ def lay_out_source(record: DebianSourceInputs, room: BuildDirectory, store: Stor
         if "/" in file.name or file.name.startswith("."):
             raise IntegrityError(f"{file.name!r} is no file of a source package", place=room.label)
         place_blob(store, file.digest, work / "input" / file.name)
+    dsc, *others = record.files
+    listed = {file.name: file.digest for file in others}
+    if wrong := dsc_misfit((work / "input" / dsc.name).read_bytes(), listed):
+        hint = "the archive contradicts itself: name another mirror in the apt sources"
+        raise IntegrityError(f"{dsc.name} {wrong}", place=room.label, hint=hint)
     if record.configure:
         (work / _SHIM).mkdir()
         (work / _SHIM / SHIM).write_text(shim(record.configure), "utf-8")
@@ -203,9 +208,13 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
         try:
             room.patch(record.patches, task.about.patch_names(), _patched_time(tree))
         except Refused as refused:
-            if refused.already and (held := holder(refused.already, _series(tree))):
+            series = _series(tree)
+            if refused.already and (held := holder(refused.already, series)):
                 refused.message += f"; Debian has it in debian/patches/{held}"
                 refused.hint = "remove it from `patches:`"
+            elif by := changers(refused.paths, series):
+                refused.message += f"; Debian changes that file in debian/patches/{', '.join(by)}"
+                refused.hint = "write the patch for the tree in which Debian's series is applied"
             raise
         if record.configure:
             with tree.open_file("debian/rules") as stream:

@@ -123,6 +123,16 @@ def test_the_highest_version_or_the_one_asked_for(sources: Opened) -> None:
     )
 
 
+def test_a_format_that_nobody_unpacks_here(sources: Opened) -> None:
+    odd = p("odd", "1-1").replace("3.0 (quilt)", "3.0 (git)")
+    opened = sources((odd, p("odd", "0-1")))
+    with pytest.raises(UnsatisfiableError, match=r"format '3\.0 \(git\)' is none of") as error:
+        opened.choose("odd")
+    assert error.value.place == "debian:odd=1-1"
+    assert "3.0 (quilt)" in error.value.hint
+    assert opened.choose("odd", "0-1").format == "3.0 (quilt)"
+
+
 def test_what_is_kept_for_others_alone_is_not_chosen(sources: Opened) -> None:
     kept = p("jq", "2", extra_source_only="yes", binary="jq, libjq9")
     assert sources((p("jq", "1"), kept)).choose("jq").version == "1"

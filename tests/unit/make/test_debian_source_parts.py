@@ -15,7 +15,7 @@ from buildit.make.capture.capture import Installed
 from buildit.make.debian_configure import NOTES, calls_nothing, problem, shim
 from buildit.make.debian_outputs import BuiltDeb, siblings_of
 from buildit.make.debian_source import _patched_time
-from buildit.make.debian_tree import changelog_entry, holder, source_directory
+from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
@@ -82,6 +82,29 @@ def test_who_holds_a_change() -> None:
     series = {"series": b"fix.patch\n", "fix.patch": b"Description\n" + PATCH, "other": b"+four\n"}
     assert holder(patch, series) == "fix.patch"
     assert holder(patch, {"other": b"+four\n"}) == ""
+
+
+def test_which_of_debians_patches_change_a_file() -> None:
+    texts = {"fix.patch": b"Description\n" + PATCH, "g.patch": PATCH.replace(b"/f", b"/g")}
+    series = {"series": b"# ours\ng.patch -p1\nfix.patch\n", "unused.patch": PATCH, **texts}
+    assert changers(["f"], series) == ("fix.patch",)
+    assert changers(["g", "f"], series) == ("g.patch", "fix.patch")
+    assert changers(["f"], {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a_1.orig.tar.gz": "a" * 64}, ""),
+        ({"a_1.orig.tar.gz": "b" * 64}, "names a_1.orig.tar.gz with another digest than the ar"),
+        ({"b_1.orig.tar.gz": "a" * 64}, "names a_1.orig.tar.gz, which the archive's index does "),
+    ],
+)
+def test_a_dsc_is_of_the_files_that_the_index_lists(files: dict[str, str], told: str) -> None:
+    line = f" {'a' * 64} 12 a_1.orig.tar.gz\n"
+    dsc = f"Format: 1.0\nChecksums-Sha256:\n{line}Files:\n {'c' * 32} 12 a_1.orig.tar.gz\n"
+    found = dsc_misfit(dsc.encode(), files)
+    assert found.startswith(told) if told else not found
 
 
 # -- switches, by the program itself
