@@ -153,10 +153,16 @@ class _Asked:
         made = source.made(arch, wanted.profiles)
         with archive.open_indices(self._suites, arch) as indices:
             dates = dict(indices.dates)
-            answers |= self._chroot_of(
-                dsc, lambda: select_build(source, wanted.profiles, wanted.build, indices), dates
-            )
-            answers |= self._running(dsc, source, made, indices)
+            try:
+                answers |= self._chroot_of(
+                    dsc, lambda: select_build(source, wanted.profiles, wanted.build, indices), dates
+                )
+                answers |= self._running(dsc, source, made, indices)
+            except UnsatisfiableError as error:
+                if error.place != wanted.place:
+                    error.message = f"{error.place}: {error.message}"
+                error.place = wanted.place
+                raise
         return answers
 
     def _running(

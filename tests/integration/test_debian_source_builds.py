@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -99,6 +100,12 @@ def test_a_patch_that_debian_has_is_named_with_its_file(builds: DebianBuilds) ->
     with pytest.raises(Refused, match="already applied") as refused:
         builds.make(task)
     assert f"Debian has it in debian/patches/{name}" in refused.value.message
+    other = re.sub(rb"(?m)^ (?=\S)", b" not ", patch)
+    task, _ = builds.task(*JQ, patches={"patches/mine.patch": other}, suffix="+buildit1")
+    with pytest.raises(Refused, match="does not apply") as refused:
+        builds.make(task)
+    assert "Debian changes that file in debian/patches/" in refused.value.message
+    assert name in refused.value.message.rpartition("debian/patches/")[2]
 
 
 def test_a_patched_source_has_a_version_of_its_own(builds: DebianBuilds) -> None:

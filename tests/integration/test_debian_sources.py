@@ -122,6 +122,20 @@ def test_root_and_an_ordinary_user_build_the_same(seed: Seed, here: Path) -> Non
             "the Debian source tini makes no package 'tinny'",
             "'tini'",
         ),
+        (
+            "base: debian:zlib\n",
+            "",
+            UNSATISFIABLE,
+            "pkgs/tini/pkg.yaml:1:7: the Debian source zlib makes ",
+            "name those that the image takes, `packages: […]`: ",
+        ),
+        (
+            "base: debian:tini\ndepends: {build: [debian:libldap-devv]}\n",
+            "",
+            UNSATISFIABLE,
+            "pkg.yaml:1:7: debian:tini=0.19.0-1: what its build needs cannot be had: no suite has ",
+            "libldap-dev?",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_said_with_what_can(

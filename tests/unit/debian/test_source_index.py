@@ -129,7 +129,7 @@ def test_a_format_that_nobody_unpacks_here(sources: Opened) -> None:
     with pytest.raises(UnsatisfiableError, match=r"format '3\.0 \(git\)' is none of") as error:
         opened.choose("odd")
     assert error.value.place == "debian:odd=1-1"
-    assert "3.0 (quilt)" in error.value.hint
+    assert "3.0 (quilt)" in str(error.value.hint)
     assert opened.choose("odd", "0-1").format == "3.0 (quilt)"
 
 
