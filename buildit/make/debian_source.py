@@ -120,7 +120,7 @@ def lay_out_source(record: DebianSourceInputs, room: BuildDirectory, store: Stor
     """Make the directories of a build, and lay out its .dsc, files, patches and shim.
 
     Raises:
-        IntegrityError: the .dsc names a file that would lie elsewhere.
+        IntegrityError: a file would lie elsewhere, or the .dsc names others than the record.
     """
     work = room.work
     for name in _MADE:
