@@ -200,9 +200,14 @@ def _started(job: Job, image: Path, room: Path) -> tuple[str, str]:
 
 
 def run_in(
-    image: Path, bundle: Path, argv: Sequence[str], environment: Mapping[str, str] | None = None
+    image: Path,
+    bundle: Path,
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    watch: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there."""
+    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there;
+    `watch` is a command such as strace that runs another."""
     tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
     name = f"{image}:{tag['org.opencontainers.image.ref.name']}"
     unpacked = _run(["umoci", "raw", "unpack", "--rootless", "--image", name, str(bundle)], 600)
@@ -210,7 +215,7 @@ def run_in(
         return unpacked
     for directory in ("proc", "dev", "tmp"):
         (bundle / directory).mkdir(exist_ok=True)
-    words = ["bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
+    words = [*watch, "bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
     words += ["--tmpfs", "/tmp", "--unshare-all", "--clearenv", "--die-with-parent"]
     for key, value in {**_CLEAN, **(environment or {})}.items():
         words += ["--setenv", key, value]

@@ -49,7 +49,13 @@ _NO_SET_ID = "set-id bit left out, `set-id: keep` in its package step keeps it"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
 SCRIPT_RULES = "maintainer scripts, by rules"
 _LARGEST_SETTING = 1 << 20
-_SETTINGS = ("etc/", "usr/lib/systemd/", "usr/lib/sysusers.d/", "usr/lib/tmpfiles.d/")
+_SETTINGS = (
+    "etc/",
+    "usr/lib/systemd/",
+    "usr/lib/sysusers.d/",
+    "usr/lib/tmpfiles.d/",
+    "usr/share/pam",
+)
 STATUS = "var/lib/dpkg/status.d"
 
 

@@ -24,7 +24,7 @@ DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 """Kinds of tasks, and the `type` of their records."""
 
-MAINTAINER_RULES = "2"
+MAINTAINER_RULES = "3"
 """Version of what a .deb's outputs have besides its files: its entry for scanners, what rules do in
 the place of its scripts, slices. In the records of .debs alone: what is built is not touched."""
 

@@ -6,6 +6,7 @@ The whole table is `python -m tests.debian_in_images`; here a sample of it is dr
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -121,6 +122,45 @@ def test_a_synced_program_that_cannot_start_is_refused(
     assert said in found.message
     assert "the image runs /srv/x, but" in found.message
     assert not list((here / "out").glob("*")) if (here / "out").exists() else True
+
+
+PROGRAMS = """
+    TZ=Europe/Berlin date; LC_ALL=C.UTF-8 ls -l /; getent passwd root || true
+    printf '\\351' | iconv -f latin1 -t utf-8; printf x | iconv -f cp1252 -t utf-16
+    python3 -c 'import ctypes, locale, time; locale.setlocale(0, ""); print(time.ctime())'
+"""
+
+
+def test_no_default_of_slices_leaves_out_what_a_program_opens(seed: Seed, here: Path) -> None:
+    """Programs run in an image with whole packages; nothing that they open is missing in the image
+    as it is by default. That the watch sees such a file, a rare character set shows."""
+    names = ("tzdata", "coreutils", "dash", "libc-bin", "python3-minimal")
+    steps = "".join(f"- package: {{debian: {name}}}\n" for name in names)
+    images = {}
+    write(here, {"whole/.buildit-config.yaml": "trees: [./tree]\nrepositories: []\n"})
+    write(here, {"whole/tree/debian/slices.yaml": "packages: {libc6: {}, tzdata: {}}\n"})
+    for name in ("whole", "default"):
+        box = container(seed, here / name, f"{steps}- image: {{type: oci}}\n")
+        (images[name],) = (
+            seed.program.run(str(box), "--output", str(here / name / "out")).good().images()
+        )
+    gone = set(tree(images["whole"])) - set(tree(images["default"]))
+    assert len([path for path in gone if "/gconv/" in path]) > 200
+
+    def opened(name: str, script: str) -> set[str]:
+        watch = ["strace", "-f", "-qq", "-z", "-e", "trace=%file", "-o", str(here / name)]
+        shell = ["/bin/sh", "-ec", script]
+        done = run_in(images["whole"], here / f"{name}-bundle", shell, watch=watch)
+        assert done.returncode == 0, done.stderr
+        paths = re.findall(r'"(/[^"]+)"', (here / name).read_text())
+        return {re.sub("^(s?bin|lib(32|64)?)/", r"usr/\1/", path.strip("/")) for path in paths}
+
+    programs = opened("usual", PROGRAMS)
+    assert {"usr/bin/date", "usr/share/zoneinfo/Europe/Berlin"} <= programs
+    assert any(path.endswith("gconv/ISO8859-1.so") for path in programs)
+    assert programs & gone == set()
+    rare = opened("rare", "printf x | iconv -f IBM037 -t utf-8")
+    assert {path.rpartition("/")[2] for path in rare & gone} == {"IBM037.so"}
 
 
 MESON = {

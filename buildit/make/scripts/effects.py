@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from buildit.make.scripts.pam import PROFILES, STACKS, TEMPLATES, pam_stack, parsed_profile
 from buildit.make.scripts.registered import DELEGATES, Alternative, Delegation, Slave
 from buildit.make.scripts.state import ScriptState, inside, is_base
 from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Told
@@ -370,6 +371,24 @@ def _xml_catalog(state: ScriptState, words: Sequence[str]) -> str:
     return "an image has no catalog of all its packages: bring /etc/xml/catalog"
 
 
+def _pam(state: ScriptState, words: Sequence[str]) -> str:
+    """pam-auth-update(8) of the package that has the templates: with its own profiles."""
+    if "--remove" in words:
+        return ""
+    profiles = [path for path in sorted(state.kinds) if path.startswith(f"{PROFILES}/")]
+    templates = {one: f"{TEMPLATES}/common-{one}" for one in STACKS}
+    if not {*templates.values()} <= {*state.kinds}:
+        return (
+            "/etc/pam.d/common-* are libpam-runtime's alone: bring them with this profile's lines"
+        )
+    every = [parsed_profile(state.read(path)) for path in profiles]
+    for stack, template in templates.items():
+        state.rule(
+            "write", f"etc/pam.d/common-{stack}", pam_stack(state.read(template), stack, every)
+        )
+    return ""
+
+
 def _setcap(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if not word.startswith("-")]
     if len(operands) != 2:
@@ -409,6 +428,7 @@ _EFFECTS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
     "touch": _touch,
     "update-alternatives": _alternatives,
     "update-xmlcatalog": _xml_catalog,
+    "pam-auth-update": _pam,
     "setcap": _setcap,
 }
 _OURS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
@@ -493,8 +513,9 @@ def _id(state: ScriptState, words: Sequence[str]) -> Told:
 
 
 def _dpkg(state: ScriptState, words: Sequence[str]) -> Told:
-    del state
     match list(words):
+        case ["--print-architecture"] if state.walked:
+            return True, state.walked.variables["DPKG_MAINTSCRIPT_ARCH"]
         case ["--compare-versions", "", operator, _]:
             # dpkg(1): an empty version is before any, for the words with `-nl` after any
             return operator in ("lt", "le", "ne", "ge-nl", "gt-nl"), ""

@@ -48,10 +48,14 @@ def script_rules(
     if name in instead:
         _walk(state, "buildit", instead[name], SCRIPTS["postinst"], name)
     else:
+        said = re.search(
+            rb"^Architecture: *([a-z0-9-]+)", control.get("control", b""), re.MULTILINE
+        )
+        architecture = said[1].decode() if said and said[1] != b"all" else UNKNOWN
         for script, arguments in SCRIPTS.items():
             text = control.get(script, b"")
             if re.match(rb"#!\s*\S*(sh|bash)\b", text):
-                _walk(state, script, text.decode("utf-8", "replace"), arguments, name)
+                _walk(state, script, text.decode("utf-8", "replace"), arguments, name, architecture)
             elif text:
                 state.left(
                     script, text.split(b"\n")[0].decode("utf-8", "replace"), "no shell script"
@@ -80,13 +84,18 @@ def _defaults(templates: bytes) -> dict[str, str]:
 
 
 def _walk(
-    state: ScriptState, script: str, text: str, arguments: tuple[str, ...], name: str
+    state: ScriptState,
+    script: str,
+    text: str,
+    arguments: tuple[str, ...],
+    name: str,
+    architecture: str = UNKNOWN,
 ) -> None:
     state.script, state.line = script, 0
     variables = {
         "DPKG_MAINTSCRIPT_NAME": script,
         "DPKG_MAINTSCRIPT_PACKAGE": name,
-        "DPKG_MAINTSCRIPT_ARCH": UNKNOWN,
+        "DPKG_MAINTSCRIPT_ARCH": architecture,
     }
     state.walked = Walk(partial(answered, state), arguments, variables)
     try:

@@ -40,8 +40,10 @@ class ScriptRule:
 
     @property
     def said(self) -> str:
-        what = f" -R {self.value}" if self.recursive else f" {self.value}" if self.value else ""
-        return f"{self.kind} /{self.path}{what.rstrip()}"
+        value, lines = self.value.rstrip(), self.value.count("\n")
+        value = f"({lines} lines)" if lines > 1 else value
+        what = f" -R {value}" if self.recursive else f" {value}" if value else ""
+        return f"{self.kind} /{self.path}{what}"
 
 
 @dataclass(frozen=True, slots=True)

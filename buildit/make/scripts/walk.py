@@ -198,6 +198,9 @@ class Walk:
                 if equals:
                     self.variables[key] = value
             return True
+        if name == "read":
+            self.variables.update(dict.fromkeys(arguments, UNKNOWN))
+            return None
         if name == "set":
             if arguments[:1] == ["--"]:
                 self.arguments = tuple(arguments[1:])
@@ -286,7 +289,9 @@ class Walk:
 
     def _variable(self, name: str) -> str:
         if name.isdigit() and name != "0":
-            return self.arguments[int(name) - 1] if int(name) <= len(self.arguments) else ""
+            if int(name) <= len(self.arguments):
+                return self.arguments[int(name) - 1]
+            return UNKNOWN if UNKNOWN in self.arguments else ""
         if name in "@*":
             return " ".join(self.arguments)
         if name == "#":
