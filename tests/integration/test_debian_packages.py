@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.debian_in_images import JOBS, Job, run_in, try_out
-from tests.integration.compare import tree
+from tests.integration.compare import content, tree
 from tests.integration.refusing import RECIPE, refusal
 from tests.integration.seeds import Seed
 from tests.integration.world import archive, sha256, write
@@ -92,6 +92,35 @@ def test_what_is_left_out_of_a_package_is_not_in_the_image(seed: Seed, here: Pat
     assert {"lib64", "lib", "bin"} <= paths
     done = run_in(image, here / "bundle", ["/bin/tini", "--version"])
     assert done.stdout.startswith("tini version")
+
+
+def test_scanners_see_each_deb_by_its_true_name(seed: Seed, here: Path) -> None:
+    """dpkg-query reads the entries as its own database; dpkg-deb says what the .debs say."""
+    box = container(seed, here, "- package: {debian: tini}\n- image: {type: oci}\n")
+    (image,) = seed.program.run(str(box), "--output", str(here / "out")).good().images()
+    place = "var/lib/dpkg/status.d/"
+    names = {path.removeprefix(place) for path in tree(image) if path.startswith(place)}
+    database = here / "dpkg"
+    (database / "updates").mkdir(parents=True)
+    (database / "info").mkdir()
+    entries = (content(image, place + name).decode() for name in sorted(names))
+    text = "".join(f"{one}Status: install ok installed\n\n" for one in entries)
+    (database / "status").write_text(text)
+    shown = "${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\\n"
+
+    def said(*words: str) -> set[str]:
+        done = subprocess.run([*words], capture_output=True, check=True, text=True)
+        return {*done.stdout.splitlines()}
+
+    read = said("dpkg-query", f"--admindir={database}", "-W", f"--showformat={shown}")
+    debs = [line.split(" ") for line in (box / "buildit.lock").read_text().splitlines()]
+    blobs = [seed.program.store / "blobs/sha256" / w[8] for w in debs if w[0] == "deb"]
+    true = {
+        one for blob in blobs for one in said("dpkg-deb", "-W", f"--showformat={shown}", str(blob))
+    }
+    assert read == {one for one in true if one.split(" ")[0] in names}
+    assert {one.split(" ")[0] for one in read} == names >= {"tini", "libc6", "gcc-12-base"}
+    assert any(one.startswith("libc6 ") and " glibc " in one for one in read)
 
 
 def test_an_own_program_runs_without_a_base_layout(seed: Seed, here: Path) -> None:

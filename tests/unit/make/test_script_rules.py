@@ -216,6 +216,27 @@ def test_alternatives_keep_their_priorities() -> None:
     ]
 
 
+def test_a_priority_follows_from_the_architecture_of_the_package() -> None:
+    """OpenJDK takes one off its own for a foreign architecture."""
+    script = """
+        if [ "$DPKG_MAINTSCRIPT_ARCH" != $(dpkg --print-architecture) ]; then
+            p=$(expr $p - 1)
+        fi
+        update-alternatives --install /usr/bin/x x /usr/bin/y ${p:-17}
+    """
+    control = {"control": b"Package: x\nArchitecture: arm64\n", "postinst": b"#!/bin/sh\n"}
+    control["postinst"] += script.encode()
+    found = script_rules("x", control, {"usr/bin/y": Kind.FILE}, lambda _: "")
+    assert [one.priority for one in found.declared.alternatives] == [17]
+    assert found.remainder == ()
+
+
+def test_what_is_read_is_not_known() -> None:
+    """As dh_usrlocal's lines are."""
+    script = "while read line; do set -- $line; mkdir $1; chmod $2 $1; done <<E\n/a 1\nE\n"
+    assert [one.why for one in rules(script).remainder] == ["not literal", "not literal"]
+
+
 def test_systemds_files_count() -> None:
     found = rules(
         "",
