@@ -199,7 +199,8 @@ class Sources:
                 return _unpackable(one)
         have = dict.fromkeys(f"{one.version} ({one.suite})" for one in found)
         message = f"no suite has the source package in this version; there is {', '.join(have)}"
-        hint = f"write base: {found[0].place}, or leave the version out for the highest"
+        hint = f"write base: {found[0].place}, or leave the version out for the highest; that of "
+        hint += "another release of Debian comes with its toolchain (`toolchain:`)"
         raise UnsatisfiableError(message, place=f"debian:{name}={version}", hint=hint)
 
     def check_files(self, source: SourceCandidate, exists: Callable[[SourceFile], bool]) -> None:

@@ -119,7 +119,8 @@ def test_the_highest_version_or_the_one_asked_for(sources: Opened) -> None:
     assert caught.value.place == "debian:jq=2"
     assert "there is 1.10 (s1), 1.10~rc1 (s0), 1.6-2 (s0), 1.6-2 (s1)" in caught.value.message
     assert caught.value.hint == (
-        "write base: debian:jq=1.10, or leave the version out for the highest"
+        "write base: debian:jq=1.10, or leave the version out for the highest; that of another "
+        "release of Debian comes with its toolchain (`toolchain:`)"
     )
 
 
