@@ -100,8 +100,9 @@ def _told_of_pointers(name: str, paths: Sequence[str]) -> str:
 
 
 def _nowhere(ref: GitRef, name: str, failures: dict[str, PlaceFailed]) -> BuilditError:
-    details = tuple(f"{url}: {one.reason}" for url, one in failures.items())
     moved = next((one for one in failures.values() if one.wrong), None)
+    told = failures.items()
+    details = tuple(f"{url}: {one.reason}" for url, one in told if one is not moved)
     if moved is not None:
         return IntegrityError(moved.reason, place=name, hint=moved.hint, details=details)
     what = f"the commit {ref.commit}" if ref.commit else f"the tag {ref.tag!r}"
@@ -192,8 +193,8 @@ def _tagged(repository: _Repository, ref: GitRef) -> str:
     if ref.commit and found != ref.commit:
         raise PlaceFailed(
             f"the tag {ref.tag!r} has moved: it was at commit {ref.commit}, and is at {found} now",
-            "find out from upstream why; if the new commit is right: `buildit lock --update` with "
-            "the name of the package",
+            "find out from upstream why; if the new commit is right, write it in the recipe, or "
+            "where the lock pins it: `buildit lock --update` with the name of the package",
             wrong=True,
         )
     return found
