@@ -168,7 +168,7 @@ def _pack(path: Path, size: int) -> None:
         for _ in range(size >> 20):
             out.write(noise.read(1 << 20))
     half = path.with_suffix(".half")
-    argv = ["dpkg-deb", "-Zxz", "-z0", "--build", str(tree), str(half)]
+    argv = ["dpkg-deb", "-Znone", "--build", str(tree), str(half)]
     done = subprocess.run(argv, capture_output=True, check=False)
     if done.returncode != 0:
         raise BenchError(done.stderr.decode("utf-8", "replace"))
