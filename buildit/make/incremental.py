@@ -5,7 +5,8 @@ one tree for a package and its directories; what a failed build left is taken fr
 build gets it with the files that changed since written anew: to make(1) they are newer than what
 was made of them. What nobody changed stays as the last build left it. Where anything else of the
 record is another (flags, steps, dependencies, the toolchain) a build begins from the beginning, as
-no rule of make would see it.
+no rule of make would see it; so it does after one that was killed, by Ctrl-C or a limit: a file
+that was cut short is newer than what it is made of, and make would take it for whole.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes, digest_stream
-from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
-from buildit.make.build_directory import BuildDirectory
+from buildit.errors import BuildError, IntegrityError
+from buildit.make.build_directory import BuildDirectory, PhaseFailed
 from buildit.model.plan import Task
 from buildit.model.words import counted, some
-from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from buildit.store.disk import host_owner, make_directory, remove_tree
 from buildit.store.locks import passing
@@ -60,10 +60,7 @@ def kept_sources(task: Task, room: BuildDirectory, store: Store) -> Iterator[Non
         room.note("incremental", [kept.take(room, listing)])
         try:
             yield
-        except (Interrupted, CorruptBlob, StoreError):
-            kept.give(room, listing)
-            raise
-        except BuilditError:
+        except PhaseFailed:
             kept.remember(listing, task.key)  # the whole tree is kept, for `shell`
             raise
         kept.give(room, listing)
@@ -97,8 +94,7 @@ class _Kept:
         # Whatever comes now, what is kept is good for no other build.
         self._state.unlink(missing_ok=True)
         if before is None or tree is None:
-            if self._tree.exists():
-                remove_tree(self._tree)
+            remove_tree(self._tree)
             return "everything is built, as the first time, or because more than files changed"
         os.rename(room.work / _SOURCES, room.work / _FRESH)
         os.rename(tree, room.work / _SOURCES)
@@ -135,8 +131,7 @@ class _Kept:
     def give(self, room: BuildDirectory, listing: _Listing) -> None:
         """Keep what the phases left."""
         with suppress(FileNotFoundError):  # a build may remove everything
-            if self._tree.exists():
-                remove_tree(self._tree)
+            remove_tree(self._tree)
             os.rename(room.work / _SOURCES, self._tree)
             self.remember(listing)
 
