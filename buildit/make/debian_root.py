@@ -3,8 +3,9 @@
 Three trees of one overlay, the top first: `fix` (what depends on all of them), the addition of this
 source, and the base that all sources share. Each has the files of its .debs and, as dpkg would
 leave it below /var/lib/dpkg, their control members; `fix` is made of what is in the others, without
-a process for any .deb. Any change here, to a byte or a rule, raises `CHROOT`. The rules, each of
-which some package needs (DEBIAN §2):
+a process for any .deb. Any change here, to a byte or a rule, raises `CHROOT`; one to how scripts
+are read, `MAINTAINER_RULES`, which is in the name of `fix`. The rules, each of which some package
+needs (DEBIAN §2):
 
 1. `/etc/dpkg/origins/default`: without it dpkg-buildflags says nothing, and a package is built
    without optimisation and hardening, in silence.
@@ -48,7 +49,7 @@ from buildit.make.scripts.registered import chosen_links, xml_catalog
 from buildit.make.scripts.state import ScriptRules
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
-from buildit.plan.identity import CHROOT
+from buildit.plan.identity import CHROOT, MAINTAINER_RULES
 from buildit.store.cas import Store
 from buildit.store.upkeep import prune_trees
 
@@ -140,7 +141,7 @@ def root_names(chroot: Sequence[Sequence[DebRef]]) -> tuple[str, ...]:
     """The names of the trees of a root, the top first."""
     names = [tree_name(debs, bool(number)) for number, debs in enumerate(chroot) if debs]
     names.reverse()
-    return (f"{FIX}-{_digest(names)}", *names)
+    return (f"{FIX}-{_digest([MAINTAINER_RULES, *names])}", *names)
 
 
 def tree_name(debs: Iterable[DebRef], is_addition: bool) -> str:

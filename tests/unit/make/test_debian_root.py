@@ -209,6 +209,15 @@ def test_many_sources_leave_few_additions_and_the_base(
     ]
 
 
+def test_what_is_made_of_scripts_is_of_the_rules_for_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = roots(store, BASE, MORE)
+    monkeypatch.setattr("buildit.make.debian_root.MAINTAINER_RULES", "next")
+    after = roots(store, BASE, MORE)
+    assert (before[0] != after[0], before[1:]) == (True, after[1:])
+
+
 def test_the_order_of_debs_is_nothing(store: Store) -> None:
     turned = dict(reversed(BASE.items()))
     assert roots(store, BASE, MORE) == roots(store, turned, MORE)
