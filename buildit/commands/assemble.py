@@ -25,6 +25,7 @@ from buildit.image.rules import account_problems
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.accounts import (
+    ACCOUNT_NAME,
     BASE_USERS,
     NOTHING,
     AlternativeLink,
@@ -53,7 +54,6 @@ from buildit.store.cas import Store
 
 PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
-ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 Obtain = Callable[[Task], Artifact]
 
 

@@ -151,7 +151,7 @@ def captured(
         name = control_fields(control["control"]).get("package", "")
         scripts = rules_of(name, control, members, into)
         attributes, accounts, lost = attributes_of(members)
-        apply_rules(scripts.rules, into, attributes)
+        scripts = scripts.without(apply_rules(scripts.rules, into, attributes))
         put_status(control["control"], name, into)
     epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
     with Root.open(out) as plain:

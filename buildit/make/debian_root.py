@@ -42,7 +42,7 @@ from buildit.archive.unpack import unpack_entries
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.make.debtree import Filling, set_times
-from buildit.make.scripts.certificates import certificate_files
+from buildit.make.scripts.certificates import SHIPPED, certificate_files
 from buildit.make.scripts.instead import ROOT
 from buildit.make.scripts.read import script_rules
 from buildit.make.scripts.registered import chosen_links, xml_catalog
@@ -67,7 +67,6 @@ _DIRECTORIES = """
 _USER = "build:x:1000:1000:build:/build/home:/bin/sh\n"
 _GROUP = "build:x:1000:\n"
 _MASTERS = "usr/share/base-passwd"
-_CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _LINKS: Mapping[str, str] = {
     "etc/dpkg/origins/default": "debian",
     "etc/mtab": "../proc/self/mounts",
@@ -314,7 +313,7 @@ def _remainder(scripts: Mapping[str, ScriptRules]) -> bytes:
 
 def _certificates(below: Below) -> Iterator[tuple[str, bytes | str]]:
     for tree in below.trees:
-        if _has(tree, _CERTIFICATES):
+        if _has(tree, SHIPPED):
             yield from certificate_files(tree)
             return
 

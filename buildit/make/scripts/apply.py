@@ -52,17 +52,24 @@ class Attributes:
         return sorted(path for path in found if path not in self.directories)
 
 
-def apply_rules(rules: Iterable[ScriptRule], tree: Root, found: Attributes) -> None:
-    """Do each rule in turn; what has to do with modes and owners goes into `found`.
-
-    A path that lies below a link or a file is left alone: what a package links to may be another's.
+def apply_rules(
+    rules: Iterable[ScriptRule], tree: Root, found: Attributes
+) -> tuple[ScriptRule, ...]:
+    """Do each rule in turn; what has to do with modes and owners goes into `found`. Those that were
+    not done: a path that lies below a link or a file is left alone, as what a package links to may
+    be another's.
 
     Raises:
         OSError: the disk is full or fails.
     """
+    left = []
     for rule in rules:
-        with suppress(FileExistsError, NotADirectoryError, IntegrityError):
-            _apply(rule, tree, found)
+        try:
+            with suppress(FileExistsError):
+                _apply(rule, tree, found)
+        except (NotADirectoryError, IntegrityError):
+            left.append(rule)
+    return tuple(left)
 
 
 def _apply(rule: ScriptRule, tree: Root, found: Attributes) -> None:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from buildit.make.scripts.certificates import SHIPPED
 from buildit.make.scripts.pam import PROFILES, STACKS, TEMPLATES, pam_stack, parsed_profile
 from buildit.make.scripts.registered import DELEGATES, Alternative, Delegation, Slave
 from buildit.make.scripts.state import ScriptState, inside, is_base
@@ -346,6 +347,9 @@ def _alternatives(state: ScriptState, words: Sequence[str]) -> str:
         slaves.append(Slave(*rest[1:4]))
         rest = rest[4:]
     link, name, path, priority = *operands[1:4], int(operands[4])
+    paths = (link, path, *(one for each in slaves for one in (each.link, each.path)))
+    if not all(one.startswith("/") and one.isprintable() and inside(one) for one in paths):
+        return "not literal"
     state.alternatives.append(Alternative(link, name, path, priority, tuple(slaves)))
     if priority < 0:
         return "a last resort: where you want it, write the link in `symlinks`"
@@ -403,6 +407,8 @@ def _nothing(state: ScriptState, words: Sequence[str]) -> str:
 
 def _certificates(state: ScriptState, words: Sequence[str]) -> str:
     del words
+    if not any(path.startswith(f"{SHIPPED}/") for path in state.kinds):
+        return "the package's certificates are left out"
     state.rule("certificates", "etc/ssl/certs")
     return ""
 

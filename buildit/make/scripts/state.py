@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from buildit.archive.contents import merged_path
 from buildit.make.scripts.registered import Alternative, Delegation
 from buildit.make.scripts.walk import Walk
 from buildit.model.accounts import (
+    ACCOUNT_NAME,
     BASE_GROUPS,
     BASE_USERS,
     AlternativeLink,
@@ -69,6 +70,12 @@ class ScriptRules:
     remainder: tuple[Remainder, ...]
     alternatives: tuple[Alternative, ...] = ()
     catalogs: tuple[Delegation, ...] = ()
+
+    def without(self, undone: Collection[ScriptRule]) -> ScriptRules:
+        """The same with rules that could not be done left over."""
+        left = (Remainder(one.place, one.said, "it lies below a link or file") for one in undone)
+        rules = tuple(one for one in self.rules if one not in undone)
+        return replace(self, rules=rules, remainder=(*self.remainder, *left))
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -141,6 +148,8 @@ class ScriptState:
     # -- accounts
 
     def user(self, name: str, group: str, home: str, shell: str, comment: str) -> None:
+        if not self._is_account(name) or not self._is_account(group):
+            return
         if name in BASE_USERS:
             self.users[name] = BASE_USERS[name]
         else:
@@ -152,8 +161,17 @@ class ScriptState:
             self.group(next(one for one, gid in BASE_GROUPS.items() if gid == own))
 
     def group(self, name: str, *members: str) -> None:
+        if not all(map(self._is_account, (name, *members))):
+            return
         known = self.groups.get(name, Group(name, group_id(name)))
         self.groups[name] = replace(known, members=(*known.members, *members))
+
+    def _is_account(self, name: str) -> bool:
+        """Whether it is the name of an account; what is none is left over."""
+        if re.fullmatch(ACCOUNT_NAME, name):
+            return True
+        self.left(self.place, name, "not the name of a user or group")
+        return False
 
     def named(self, owner: str) -> str:
         """`user:group` with the accounts of base-passwd in it declared, or "" where it is not

@@ -20,6 +20,7 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 """Stands in a word for what is not known."""
 _MOST_STEPS = 20_000
 _DEEPEST = 40
+_LONGEST = 1 << 16  # characters of a variable
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=", re.DOTALL)
 _BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9@*#?!$-])(.*)", re.DOTALL)
@@ -67,8 +68,13 @@ class Walk:
         Raises:
             NotShell: it cannot be read.
         """
-        with suppress(_Exit):
-            self._walk(parsed(text))
+        try:
+            with suppress(_Exit):
+                self._walk(parsed(text))
+        except RecursionError as error:
+            raise NotShell(
+                "it has more within one another than a maintainer script should"
+            ) from error
 
     def _walk(self, node: Syntax) -> bool | None:
         self._steps += 1
@@ -169,7 +175,7 @@ class Walk:
         while words and (match := _ASSIGNMENT.match(words[0])):
             value = " ".join(self.expand(words.pop(0)[match.end() :], split=False))
             if all(map(_ASSIGNMENT.match, words)):
-                self.variables[match[1]] = value
+                self.variables[match[1]] = value if len(value) <= _LONGEST else UNKNOWN
         expanded = tuple(one for word in words for one in self.expand(word))
         writes = tuple(
             (operator, " ".join(self.expand(word)))

@@ -180,12 +180,17 @@ def test_a_line_becomes_rules(line: str, done: list[str]) -> None:
         ("cat >> /etc/y <<E\nx\nE", "not literal"),
         ("sed -i s/a/b/ /etc/x", ""),
         ("if", "it cannot be read"),
+        ("$(" * 4000, "more within one another"),
+        ("a=x\n" + "a=$a$a\n" * 60 + "chmod $a /etc/x", "not literal"),
+        ("adduser --system 'a b'", "not the name of a user or group"),
+        ("update-alternatives --install / x /usr/bin/x 1", "not literal"),
     ],
 )
 def test_what_no_rule_covers_is_said_by_its_line(line: str, why: str) -> None:
     (left,) = rules(line, "etc/x").remainder
     assert why in left.said
-    assert left.place in ("postinst:3", "postinst")
+    assert left.place in ("postinst:3", "postinst", "postinst:64")
+    assert left.place in ("postinst:3", "postinst") or "$a$a" in line
 
 
 def test_what_cannot_be_known_is_walked_both_ways() -> None:
@@ -271,6 +276,8 @@ def test_a_package_of_the_table_is_not_walked() -> None:
     control = {"postinst": b"#!/bin/sh\nfrobnicate\n"}
     assert script_rules("libc6", control, {}, lambda _: "").remainder == ()
     assert "libc6" in INSTEAD
+    (left,) = script_rules("ca-certificates", control, {}, lambda _: "").remainder
+    assert left.why == "the package's certificates are left out"
     assert all(parsed(text) for text in INSTEAD.values())
     assert not RUNNING & {"adduser", "chown", "cp", "ln", "mkdir", "mv", "ucf"}
 
@@ -322,7 +329,13 @@ def test_a_rule_never_leads_out_of_the_tree(tmp_path: Path) -> None:
     (inner / "var").symlink_to(outer)
     found = rules("mkdir /var/x; touch /var/y; ln -s a /var/z; touch /../../w")
     with Root.open(inner) as tree:
-        apply_rules(found.rules, tree, Attributes())
+        undone = apply_rules(found.rules, tree, Attributes())
+    found = found.without(undone)
+    assert said(found) == ["write /w"]
+    assert [one.said for one in found.remainder] == [
+        f"postinst:3: {rule} (it lies below a link or file)"
+        for rule in ("directory /var/x", "write /var/y", "link /var/z a")
+    ]
     assert list(outer.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
