@@ -45,7 +45,7 @@ from buildit.plan.identity import Rules, deb_view
 from buildit.store.cas import Store
 
 _UNMET = "needs that neither its Depends nor the toolchain provide:\n"
-_NO_SET_ID = "set-id bit left out, `set-id: keep` in its package step keeps it"
+_NO_SET_ID = "set-id bit left out, `package: {debian: …, set-id: keep}` keeps that of Debian's .deb"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
 SCRIPT_RULES = "maintainer scripts, by rules"
 _LARGEST_SETTING = 1 << 20

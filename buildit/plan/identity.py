@@ -26,7 +26,8 @@ DEBIAN_SOURCE = "debian-source"
 
 MAINTAINER_RULES = "3"
 """Version of what a .deb's outputs have besides its files: its entry for scanners, what rules do in
-the place of its scripts, slices. In the records of .debs alone: what is built is not touched."""
+the place of its scripts, slices. In the records of .debs and of Debian's sources (`chroot`), whose
+outputs and roots are made by them too; what is built by steps is not touched."""
 
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
