@@ -125,7 +125,7 @@ def _attribute(rule: ScriptRule, path: str, tree: Root, found: Attributes) -> No
 
 def _number(name: str, number_of: Callable[[str], int]) -> int:
     text = name.removeprefix("#")
-    return int(text) if text.isdigit() else number_of(name)
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else number_of(name)
 
 
 def new_mode(text: str, before: int, *, directory: bool) -> int:

@@ -6,6 +6,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from buildit.make.scripts.certificates import SHIPPED
@@ -34,6 +35,7 @@ RUNNING = frozenset(_RUNNING.split())
 """Commands that look at a system, or that concern one that runs; what `sysusers` and `tmpfiles`
 make is read from their files."""
 
+_LONGEST = 4096  # characters of a path, with its end (PATH_MAX)
 _CHANGES = {"find": ("-exec", "-execdir"), "sed": ("-i", "--in-place")}
 _KEYS = {"ssh-keygen", "make-ssl-cert", "rndc-confgen", "nsd-control-setup", "openssl"}
 _WITHOUT = "makes keys, which an image must not share: make them at the first start"
@@ -71,7 +73,7 @@ def answered(state: ScriptState, command: ShellCommand) -> Told:
             state.left(state.place, shlex.join(command.words), _WITHOUT if name in _KEYS else "")
         return None, UNKNOWN
     text = shlex.join(command.words).replace(UNKNOWN, "…")
-    if not command.known:
+    if not command.known or any(len(word) > _LONGEST for word in words):
         state.left(state.place, text, "not literal")
     else:
         why = effect(state, words)
@@ -209,14 +211,10 @@ def _chown(state: ScriptState, words: Sequence[str]) -> str:
 
 
 def _chgrp(state: ScriptState, words: Sequence[str]) -> str:
-    return (
-        _chown(
-            state,
-            [word if word.startswith("-") else f":{word}" for word in words[:1]] + [*words[1:]],
-        )
-        if words and not words[0].startswith("-")
-        else _chown(state, [words[0], f":{words[1]}", *words[2:]])
-    )
+    options, operands = _parsed("chgrp", words)
+    if len(operands) < 2:
+        return "not literal"
+    return _on_paths(state, "owner", state.named(f":{operands[0]}"), operands[1:], options)
 
 
 def _chmod(state: ScriptState, words: Sequence[str]) -> str:
@@ -244,8 +242,8 @@ def _on_paths(
 
 
 def _fits(path: str, glob: str) -> bool:
-    pattern = "".join("[^/]*" if sign == "*" else re.escape(sign) for sign in glob)
-    return re.fullmatch(pattern, path) is not None
+    parts, patterns = path.split("/"), glob.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _statoverride(state: ScriptState, words: Sequence[str]) -> str:
@@ -339,7 +337,7 @@ def _alternatives(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if word not in ("--quiet", "--force")]
     if operands[:1] != ["--install"]:
         return "" if operands[:1] in (["--remove"], ["--auto"], ["--remove-all"]) else "not literal"
-    if len(operands) < 5 or not re.fullmatch(r"-?[0-9]+", operands[4]):
+    if len(operands) < 5 or not re.fullmatch(r"-?[0-9]{1,9}", operands[4]):
         return "not literal"
     slaves = []
     rest = operands[5:]
@@ -451,6 +449,8 @@ def _test(state: ScriptState, words: Sequence[str]) -> Told:
     words = [*words]
     if words[-1:] == ["]"]:
         words.pop()
+    if len(words) > 100:
+        return None, ""
     return _tested(state, words), ""
 
 

@@ -27,6 +27,7 @@ from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Walk
 from buildit.model.tree import Kind
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {"preinst": ("install",), "postinst": ("configure", "")}
+_LARGEST = 1 << 18  # bytes of a script; Debian's largest has a fifth of it
 _SYSTEMD = {
     "Runtime": "run",
     "State": "var/lib",
@@ -54,7 +55,9 @@ def script_rules(
         architecture = said[1].decode() if said and said[1] != b"all" else UNKNOWN
         for script, arguments in SCRIPTS.items():
             text = control.get(script, b"")
-            if re.match(rb"#!\s*\S*(sh|bash)\b", text):
+            if len(text) > _LARGEST:
+                state.left(script, f"{len(text)} bytes", "longer than a maintainer script is")
+            elif re.match(rb"#!\s*\S*(sh|bash)\b", text):
                 _walk(state, script, text.decode("utf-8", "replace"), arguments, name, architecture)
             elif text:
                 state.left(
@@ -122,7 +125,7 @@ def _sysusers(state: ScriptState, path: str) -> None:
     for kind, name, *rest in (words for words in _lines(state, path) if len(words) > 1):
         number, comment, home, shell = (*rest, *["-"] * 4)[:4]
         given = number.partition(":")[2]
-        if kind[0] == "u":
+        if kind[:1] == "u":
             home = "/" if home == "-" else home
             shell = "/usr/sbin/nologin" if shell == "-" else shell
             state.user(
@@ -132,9 +135,9 @@ def _sysusers(state: ScriptState, path: str) -> None:
                 shell,
                 comment.strip("-"),
             )
-        elif kind[0] == "g":
+        elif kind[:1] == "g":
             state.group(name)
-        elif kind[0] == "m":
+        elif kind[:1] == "m":
             state.group(number, name)
 
 
@@ -142,7 +145,7 @@ def _tmpfiles(state: ScriptState, path: str) -> None:
     for kind, target, *rest in (words for words in _lines(state, path) if len(words) > 1):
         mode, user, group, _, argument = (*rest, *["-"] * 5)[:5]
         at = inside(target)
-        if "%" in target or "*" in target or kind[0] not in "dDfFLCzev":
+        if "%" in target or "*" in target or not kind or kind[0] not in "dDfFLCzev":
             continue  # removals, devices, quotas and ages: a running system's
         if kind[0] == "L":
             state.link(at, argument if argument != "-" else f"/usr/share/factory/{at}")

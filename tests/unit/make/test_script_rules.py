@@ -355,3 +355,36 @@ def test_a_rule_never_leads_out_of_the_tree(tmp_path: Path) -> None:
 )
 def test_a_mode_is_what_chmod_makes_of_it(text: str, before: int, after: int) -> None:
     assert new_mode(text, before, directory=False) == after
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("(" * 5000 + "a" + ")" * 5000, "line 3: commands are too deep in others"),
+        ("x=" + '"$(' * 3000 + "a" + ')"' * 3000, "line 3: expansions are too deep in others"),
+        ("mkdir " + "${a:-" * 3000 + "b" + "}" * 3000, "line 3: expansions are too deep in others"),
+        ("x=abc\n" + "x=$x$x\n" * 40, "it takes more steps than a maintainer script should"),
+        ("f() { f $1 $1$1 $1$1; }\nf a", "it takes more steps than a maintainer script should"),
+        ('set -- a\n' + 'set -- "$@" "$@"\n' * 40, "it takes more steps"),
+        ("x=" + "a" * 9000 + "\nmkdir /${x%b*c}", "held against more than a name"),
+        ("case x in a", "'' in the place of ')'"),
+        ("cat <", "'<' has no file"),
+        ("#" * 300_000, "longer than a maintainer script should be"),
+        ("mkdir -p /srv" + "/a" * 9000, "not literal"),
+        ("update-alternatives --install /usr/bin/x x /usr/bin/y " + "9" * 5000, "not literal"),
+        ("chgrp -R", "not literal"),
+    ],
+)
+def test_what_no_maintainer_script_does_is_left_and_ends_soon(script: str, why: str) -> None:
+    (left,) = rules(script).remainder
+    assert why in left.said
+
+
+def test_many_conditions_are_not_decided_and_words_may_be_empty() -> None:
+    assert said(rules("[ " + "a -o " * 5000 + "b ] && mkdir /srv/x")) == ["directory /srv/x"]
+    conf = {"usr__lib__tmpfiles.d__x.conf": "'' /a 0755\n", "usr__lib__sysusers.d__x.conf": "'' a"}
+    assert not rules("", **conf).rules
+
+
+def test_numbers_that_are_no_ids_are_names() -> None:
+    assert said(rules("chgrp -v ² /etc/x", "etc/x")) == ["owner /etc/x :²"]
