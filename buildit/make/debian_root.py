@@ -64,6 +64,7 @@ _DIRECTORIES = """
     usr/local/bin usr/local/lib var/cache var/lib/dpkg/info var/lib/dpkg/triggers
     var/lib/dpkg/updates var/log var/tmp
 """
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{,200}")
 _USER = "build:x:1000:1000:build:/build/home:/bin/sh\n"
 _GROUP = "build:x:1000:\n"
 _MASTERS = "usr/share/base-passwd"
@@ -87,8 +88,22 @@ def info_name(control: bytes) -> str:
     """How files of a package below `info/` begin: NAME, or NAME:ARCH where it may be there for
     several architectures (dpkg's `pkg_infodb`)."""
     fields = control_fields(control)
-    same = fields.get("multi-arch") == "same"
-    return f"{fields['package']}:{fields['architecture']}" if same else fields["package"]
+    name, same = package_name(fields), fields.get("multi-arch") == "same"
+    return f"{name}:{fields.get('architecture', 'all')}" if same else name
+
+
+def package_name(fields: Mapping[str, str], place: str = "") -> str:
+    """The name of a package, by its control fields.
+
+    Raises:
+        IntegrityError: it is none that a package can have (Debian Policy 5.6.1).
+    """
+    name = fields.get("package", "")
+    if not _PACKAGE.fullmatch(name):
+        message = f"its control file names no package: {name[:60]!r}"
+        hint = "take another version of the package, or the .deb from another place"
+        raise IntegrityError(message, place=place, hint=hint)
+    return name
 
 
 def control_fields(control: bytes) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -52,24 +53,43 @@ class Attributes:
         return sorted(path for path in found if path not in self.directories)
 
 
+_NOT_HERE = {
+    errno.ENOENT: "its file is not there",
+    errno.ENOTDIR: "it lies below a file or link",
+    errno.EISDIR: "it is a directory",
+    errno.ENAMETOOLONG: "no file has a name as long",
+    errno.EINVAL: "no file can be called so",
+}
+
+
 def apply_rules(
     rules: Iterable[ScriptRule], tree: Root, found: Attributes
-) -> tuple[ScriptRule, ...]:
-    """Do each rule in turn; what has to do with modes and owners goes into `found`. Those that were
-    not done: a path that lies below a link or a file is left alone, as what a package links to may
-    be another's.
+) -> dict[ScriptRule, str]:
+    """Do each rule in turn; what has to do with modes and owners goes into `found`.
+
+    What cannot be done is given back, with the reason: a path that lies below a link or a file is left alone, as
+    what a package links to may be another's.
 
     Raises:
         OSError: the disk is full or fails.
     """
-    left = []
+    left: dict[ScriptRule, str] = {}
     for rule in rules:
+        why = ""
         try:
             with suppress(FileExistsError):
                 _apply(rule, tree, found)
-        except (NotADirectoryError, IntegrityError):
-            left.append(rule)
-    return tuple(left)
+        except IntegrityError as error:
+            why = error.message
+        except ValueError:  # a NUL in it
+            why = _NOT_HERE[errno.EINVAL]
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            why = _NOT_HERE[error.errno]
+        if why:
+            left[rule] = why
+    return left
 
 
 def _apply(rule: ScriptRule, tree: Root, found: Attributes) -> None:

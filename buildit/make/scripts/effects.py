@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
+from buildit.errors import RecipeError
+from buildit.make.capture.normalise import encoded_capabilities
 from buildit.make.scripts.certificates import SHIPPED
 from buildit.make.scripts.pam import PROFILES, STACKS, TEMPLATES, pam_stack, parsed_profile
 from buildit.make.scripts.registered import DELEGATES, Alternative, Delegation, Slave
@@ -154,6 +156,7 @@ def _adduser(state: ScriptState, words: Sequence[str]) -> str:
     comment = options.get("gecos", options.get("comment", "")).replace(":", " ")
     fresh = name not in state.users and name not in BASE_USERS
     state.user(name, group, home, options.get("shell", "/usr/sbin/nologin"), comment)
+    fresh = fresh and name in state.users
     if fresh and "no-create-home" not in options and home.startswith("/"):
         at = inside(home)
         if at and not home.startswith("/nonexistent") and at not in state.kinds:
@@ -395,6 +398,10 @@ def _setcap(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if not word.startswith("-")]
     if len(operands) != 2:
         return "not literal"
+    try:
+        encoded_capabilities(operands[0].split(), place=state.place)
+    except RecipeError as error:
+        return error.message
     return _on_paths(state, "capabilities", operands[0], [operands[1]], {})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from buildit.archive.contents import merged_path
@@ -23,6 +23,8 @@ from buildit.model.accounts import (
 )
 from buildit.model.tree import Kind
 
+_FIELD = re.compile(r"[^:\x00-\x1f\x7f]*")
+"""What a comment, home or shell can be in passwd(5)."""
 TextOf = Callable[[str], str]
 """The text of one of the package's files, empty where it has none of that path."""
 
@@ -71,9 +73,9 @@ class ScriptRules:
     alternatives: tuple[Alternative, ...] = ()
     catalogs: tuple[Delegation, ...] = ()
 
-    def without(self, undone: Collection[ScriptRule]) -> ScriptRules:
-        """The same with rules that could not be done left over."""
-        left = (Remainder(one.place, one.said, "it lies below a link or file") for one in undone)
+    def without(self, undone: Mapping[ScriptRule, str]) -> ScriptRules:
+        """The same with rules that could not be done, for these reasons, left over."""
+        left = (Remainder(one.place, one.said[:100], why) for one, why in undone.items())
         rules = tuple(one for one in self.rules if one not in undone)
         return replace(self, rules=rules, remainder=(*self.remainder, *left))
 
@@ -150,6 +152,10 @@ class ScriptState:
     def user(self, name: str, group: str, home: str, shell: str, comment: str) -> None:
         if not self._is_account(name) or not self._is_account(group):
             return
+        fields = (comment, home, shell)
+        if not all(map(_FIELD.fullmatch, fields)):
+            self.left(self.place, name, f"{fields!r} cannot be in /etc/passwd")
+            return
         if name in BASE_USERS:
             self.users[name] = BASE_USERS[name]
         else:
@@ -224,6 +230,8 @@ class ScriptState:
         return ""
 
     def link(self, at: str, target: str) -> str:
+        if at in _RUN:
+            return ""  # of /var/run and /var/lock: base-files has them
         if self.kinds.get(at) in (None, Kind.SYMLINK):
             self.parents(at)
             self.rule("link", at, target)
@@ -233,6 +241,9 @@ class ScriptState:
 
 _BASE = "etc home opt root run srv tmp usr usr/bin usr/lib usr/sbin usr/share var var/backups"
 _BASE += " var/cache var/lib var/local var/log var/mail var/opt var/spool var/tmp dev proc sys"
+
+
+_RUN = ("run", "run/lock")
 
 
 def is_base(path: str) -> bool:

@@ -19,7 +19,7 @@ from buildit.make.scripts.shell import Compound, NotShell, Simple, Syntax, parse
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 """Stands in a word for what is not known."""
 _MOST_STEPS = 20_000
-"""Of one script: a command is one, and so are 256 characters of words. Debian's longest takes 400."""
+"""Of one script: a command is one, as are 256 characters of words. Debian's longest take 400."""
 _DEEPEST = 40
 _LONGEST = 1 << 16  # characters of a variable
 _LONGEST_FITTED = 4096  # characters of a word that a pattern is held against, and of the pattern

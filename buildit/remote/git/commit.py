@@ -485,7 +485,8 @@ def _tree_items(content: bytes, name: str) -> Iterator[_Item]:
         path = os.fsdecode(content[blank + 1 : end])
         if path in ("", ".", "..") or "/" in path or path.lower() == ".git":
             raise _unfit(name, f"it has a file named {shown(path)!r}")
-        yield _Item(content[at:blank].decode("ascii", "replace"), path, oid.hex())
+        mode = content[at:blank].decode("ascii", "replace").lstrip("0")  # old programs wrote 040000
+        yield _Item(mode, path, oid.hex())
         at = end + 21
 
 

@@ -365,11 +365,11 @@ def test_a_mode_is_what_chmod_makes_of_it(text: str, before: int, after: int) ->
         ("mkdir " + "${a:-" * 3000 + "b" + "}" * 3000, "line 3: expansions are too deep in others"),
         ("x=abc\n" + "x=$x$x\n" * 40, "it takes more steps than a maintainer script should"),
         ("f() { f $1 $1$1 $1$1; }\nf a", "it takes more steps than a maintainer script should"),
-        ('set -- a\n' + 'set -- "$@" "$@"\n' * 40, "it takes more steps"),
+        ("set -- a\n" + 'set -- "$@" "$@"\n' * 40, "it takes more steps"),
         ("x=" + "a" * 9000 + "\nmkdir /${x%b*c}", "held against more than a name"),
         ("case x in a", "'' in the place of ')'"),
         ("cat <", "'<' has no file"),
-        ("#" * 300_000, "longer than a maintainer script should be"),
+        ("#" * 300_000, "longer than a maintainer script is"),
         ("mkdir -p /srv" + "/a" * 9000, "not literal"),
         ("update-alternatives --install /usr/bin/x x /usr/bin/y " + "9" * 5000, "not literal"),
         ("chgrp -R", "not literal"),
@@ -382,9 +382,39 @@ def test_what_no_maintainer_script_does_is_left_and_ends_soon(script: str, why: 
 
 def test_many_conditions_are_not_decided_and_words_may_be_empty() -> None:
     assert said(rules("[ " + "a -o " * 5000 + "b ] && mkdir /srv/x")) == ["directory /srv/x"]
-    conf = {"usr__lib__tmpfiles.d__x.conf": "'' /a 0755\n", "usr__lib__sysusers.d__x.conf": "'' a"}
+    odd = "'' /a 0755\nL /var/lock - - - - ../run/lock\n"  # which leads to itself
+    conf = {"usr__lib__tmpfiles.d__x.conf": odd, "usr__lib__sysusers.d__x.conf": "'' a"}
     assert not rules("", **conf).rules
 
 
 def test_numbers_that_are_no_ids_are_names() -> None:
     assert said(rules("chgrp -v ² /etc/x", "etc/x")) == ["owner /etc/x :²"]
+
+
+def test_accounts_and_capabilities_that_cannot_be_are_left() -> None:
+    found = rules(
+        "adduser --system 'a:b'; adduser --system --home /x:y c; addgroup --system 'd,e'\n"
+        "setcap cap_foo=ep /usr/bin/x; setcap cap_chown=xyz /usr/bin/x",
+        "usr/bin/x",
+    )
+    assert not found.rules
+    assert not found.declared
+    assert len(found.remainder) == 5
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (f"mkdir /srv/{'a' * 300}", "no file has a name as long"),
+        ("touch /etc/x/a", "it lies below a file or link"),
+        ("touch /srv/l/a", "it goes through a symbolic link"),
+    ],
+)
+def test_a_rule_that_cannot_be_done_is_given_back(tmp_path: Path, script: str, why: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/x").write_text("")
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/l").symlink_to("/tmp")
+    with Root.open(tmp_path) as tree:
+        (left,) = apply_rules(rules(script, "etc/x", "srv/").rules, tree, Attributes())
+    assert why in left.said
