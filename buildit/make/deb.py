@@ -28,7 +28,7 @@ from buildit.errors import IntegrityError, RecipeError
 from buildit.make.capture.capture import CAPTURE, Installed, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched, open_content
-from buildit.make.debian_root import control_fields, package_name
+from buildit.make.debian_root import control_fields, control_name
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.scripts.apply import Attributes, apply_rules
 from buildit.make.scripts.read import script_rules
@@ -148,7 +148,7 @@ def captured(
         gone = leave_out(into, view.sliced, label, must=False)
         gone |= leave_out(into, view.without, label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
-        name = package_name(control_fields(control["control"]), label)
+        name = control_name(control_fields(control["control"]), label)
         scripts = rules_of(name, control, members, into)
         attributes, accounts, lost = attributes_of(members)
         scripts = scripts.without(apply_rules(scripts.rules, into, attributes))

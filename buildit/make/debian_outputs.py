@@ -24,7 +24,7 @@ from buildit.make.capture.capture import CAPTURE, Installed, told
 from buildit.make.capture.needs import Sight, described, providers
 from buildit.make.capture.normalise import Change
 from buildit.make.deb import captured
-from buildit.make.debian_root import INFO, Below, control_fields, package_name
+from buildit.make.debian_root import INFO, Below, control_fields, control_name
 from buildit.make.layer import put_layer
 from buildit.make.makers import BuildPlace
 from buildit.model.accounts import NOTHING, Declared
@@ -115,7 +115,7 @@ def _built(
 ) -> BuiltDeb:
     with above.open_file(file) as stream:
         fields = control_fields(read_control(stream, file)["control"])
-        name = package_name(fields, file)
+        name = control_name(fields, file)
         if name == DEBS:
             raise BuildError(f"{name!r} can be no output", place=file)
         if (room.work / "unpacked" / name).exists():

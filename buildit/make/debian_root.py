@@ -88,11 +88,11 @@ def info_name(control: bytes) -> str:
     """How files of a package below `info/` begin: NAME, or NAME:ARCH where it may be there for
     several architectures (dpkg's `pkg_infodb`)."""
     fields = control_fields(control)
-    name, same = package_name(fields), fields.get("multi-arch") == "same"
+    name, same = control_name(fields), fields.get("multi-arch") == "same"
     return f"{name}:{fields.get('architecture', 'all')}" if same else name
 
 
-def package_name(fields: Mapping[str, str], place: str = "") -> str:
+def control_name(fields: Mapping[str, str], place: str = "") -> str:
     """The name of a package, by its control fields.
 
     Raises:
