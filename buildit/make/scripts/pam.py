@@ -38,7 +38,7 @@ def pam_stack(template: str, stack: str, profiles: Sequence[_Profile]) -> str:
     """The text of /etc/pam.d/common-STACK; of `profiles` those that are on by default count, by
     their priority."""
     chosen = [one for one in profiles if one.get("Default") == "yes"]
-    chosen.sort(key=lambda one: -int(one.get("Priority", "0")))
+    chosen.sort(key=_priority, reverse=True)
     lines, skips = [], False
     for line in template.splitlines():
         skips = skips and line not in _ENDS
@@ -47,6 +47,11 @@ def pam_stack(template: str, stack: str, profiles: Sequence[_Profile]) -> str:
             lines += _block(_BLOCKS[line], stack, chosen)
             skips = True
     return "".join(f"{line}\n" for line in lines)
+
+
+def _priority(profile: _Profile) -> int:
+    text = profile.get("Priority", "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _block(block: str, stack: str, profiles: Sequence[_Profile]) -> Iterator[str]:
