@@ -55,7 +55,7 @@ class Attributes:
 
 _NOT_HERE = {
     errno.ENOENT: "its file is not there",
-    errno.ENOTDIR: "it lies below a file or link",
+    errno.ENOTDIR: "it lies below a link or file",
     errno.EISDIR: "it is a directory",
     errno.ENAMETOOLONG: "no file has a name as long",
     errno.EINVAL: "no file can be called so",
@@ -67,8 +67,8 @@ def apply_rules(
 ) -> dict[ScriptRule, str]:
     """Do each rule in turn; what has to do with modes and owners goes into `found`.
 
-    What cannot be done is given back, with the reason: a path that lies below a link or a file is left alone, as
-    what a package links to may be another's.
+    What cannot be done is given back, with the reason: a path that lies below a link or a file is
+    left alone, as what a package links to may be another's.
 
     Raises:
         OSError: the disk is full or fails.
@@ -79,8 +79,8 @@ def apply_rules(
         try:
             with suppress(FileExistsError):
                 _apply(rule, tree, found)
-        except IntegrityError as error:
-            why = error.message
+        except IntegrityError:
+            why = _NOT_HERE[errno.ENOTDIR]
         except ValueError:  # a NUL in it
             why = _NOT_HERE[errno.EINVAL]
         except OSError as error:

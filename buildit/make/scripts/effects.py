@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import pairwise
 
 from buildit.errors import RecipeError
@@ -206,18 +207,11 @@ def _usermod(state: ScriptState, words: Sequence[str]) -> str:
     return "changes an account"
 
 
-def _chown(state: ScriptState, words: Sequence[str]) -> str:
+def _chown(state: ScriptState, words: Sequence[str], prefix: str = "") -> str:
     options, operands = _parsed("chown", words)
     if len(operands) < 2:
         return "not literal"
-    return _on_paths(state, "owner", state.named(operands[0]), operands[1:], options)
-
-
-def _chgrp(state: ScriptState, words: Sequence[str]) -> str:
-    options, operands = _parsed("chgrp", words)
-    if len(operands) < 2:
-        return "not literal"
-    return _on_paths(state, "owner", state.named(f":{operands[0]}"), operands[1:], options)
+    return _on_paths(state, "owner", state.named(prefix + operands[0]), operands[1:], options)
 
 
 def _chmod(state: ScriptState, words: Sequence[str]) -> str:
@@ -429,7 +423,7 @@ _EFFECTS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
     "deluser": _nothing,
     "delgroup": _nothing,
     "chown": _chown,
-    "chgrp": _chgrp,
+    "chgrp": partial(_chown, prefix=":"),
     "chmod": _chmod,
     "mkdir": _mkdir,
     "install": _install,

@@ -70,13 +70,8 @@ class Walk:
         Raises:
             NotShell: it cannot be read.
         """
-        try:
-            with suppress(_Exit):
-                self._walk(parsed(text))
-        except RecursionError as error:
-            raise NotShell(
-                "it has more within one another than a maintainer script should"
-            ) from error
+        with suppress(_Exit):
+            self._walk(parsed(text))
 
     def _spend(self, steps: int) -> None:
         self._steps += steps

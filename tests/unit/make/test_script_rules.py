@@ -180,7 +180,7 @@ def test_a_line_becomes_rules(line: str, done: list[str]) -> None:
         ("cat >> /etc/y <<E\nx\nE", "not literal"),
         ("sed -i s/a/b/ /etc/x", ""),
         ("if", "it cannot be read"),
-        ("$(" * 4000, "more within one another"),
+        ("$(" * 4000, "too deep in others"),
         ("a=x\n" + "a=$a$a\n" * 60 + "chmod $a /etc/x", "not literal"),
         ("adduser --system 'a b'", "not the name of a user or group"),
         ("update-alternatives --install / x /usr/bin/x 1", "not literal"),
@@ -363,7 +363,7 @@ def test_a_mode_is_what_chmod_makes_of_it(text: str, before: int, after: int) ->
         ("(" * 5000 + "a" + ")" * 5000, "line 3: commands are too deep in others"),
         ("x=" + '"$(' * 3000 + "a" + ')"' * 3000, "line 3: expansions are too deep in others"),
         ("mkdir " + "${a:-" * 3000 + "b" + "}" * 3000, "line 3: expansions are too deep in others"),
-        ("x=abc\n" + "x=$x$x\n" * 40, "it takes more steps than a maintainer script should"),
+        ("x=abc\n" + "x=$x$x\n" * 40 + "mkdir /$x", "not literal"),
         ("f() { f $1 $1$1 $1$1; }\nf a", "it takes more steps than a maintainer script should"),
         ("set -- a\n" + 'set -- "$@" "$@"\n' * 40, "it takes more steps"),
         ("x=" + "a" * 9000 + "\nmkdir /${x%b*c}", "held against more than a name"),
@@ -406,8 +406,8 @@ def test_accounts_and_capabilities_that_cannot_be_are_left() -> None:
     ("script", "why"),
     [
         (f"mkdir /srv/{'a' * 300}", "no file has a name as long"),
-        ("touch /etc/x/a", "it lies below a file or link"),
-        ("touch /srv/l/a", "it goes through a symbolic link"),
+        ("touch /etc/x/a", "it lies below a link or file"),
+        ("touch /srv/l/a", "it lies below a link or file"),
     ],
 )
 def test_a_rule_that_cannot_be_done_is_given_back(tmp_path: Path, script: str, why: str) -> None:
@@ -416,5 +416,6 @@ def test_a_rule_that_cannot_be_done_is_given_back(tmp_path: Path, script: str, w
     (tmp_path / "srv").mkdir()
     (tmp_path / "srv/l").symlink_to("/tmp")
     with Root.open(tmp_path) as tree:
-        (left,) = apply_rules(rules(script, "etc/x", "srv/").rules, tree, Attributes())
-    assert why in left.said
+        assert [
+            *apply_rules(rules(script, "etc/x", "srv/").rules, tree, Attributes()).values()
+        ] == [why]
