@@ -245,6 +245,33 @@ def _debug_data(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
     return None
 
 
+_TEXT = re.compile(rb"[\x20-\x7e]{6,200}")
+_NUMBERED = re.compile(rb"\d+(?:\.\d+)+[\w.+~-]*")
+_VARIES = re.compile(rb"\d+|\b[A-Z][a-z]{2}\b")  # numbers, months
+
+
+def _versions(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
+    """Where programs say what they were built with: `Built with OpenSSL 3.0.17 1 Jul 2025`."""
+    theirs = other.files(paths)
+    for path, content in mine.files(paths).items():
+        own, their = (_numbered(one) for one in (content, theirs.get(path, b"")))
+        for said in own.keys() & their.keys():
+            if _release(own[said]) > _release(their[said]):
+                pair = (text.decode().strip() for text in (own[said], their[said]))
+                return Reason.NEWER_DEPENDENCY, f"{path} has {', not '.join(map(repr, pair))}"
+    return None
+
+
+def _numbered(content: bytes) -> dict[bytes, bytes]:
+    """The texts with a version, by what is in them but numbers."""
+    texts = (text for text in _TEXT.findall(content) if _NUMBERED.search(text))
+    return {_VARIES.sub(b"#", text): text for text in texts}
+
+
+def _release(text: bytes) -> list[list[int]]:
+    return [[int(one) for one in re.findall(rb"\d+", found)] for found in _NUMBERED.findall(text)]
+
+
 _IDENTITY = (b".note.gnu.build-id", b".gnu_debuglink")
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -271,4 +298,4 @@ def _sections(elf: bytes) -> dict[bytes, bytes]:
     return found
 
 
-_RULES = (_bin_nmu, _build_path, _newer_depends, _network, _older_builder, _debug_data)
+_RULES = (_bin_nmu, _build_path, _newer_depends, _network, _older_builder, _debug_data, _versions)

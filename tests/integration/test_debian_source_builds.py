@@ -36,6 +36,17 @@ PATCH = b"""\
 \x20
 """
 
+OVERRIDE = b"""\
+--- a/debian/rules
++++ b/debian/rules
+@@ -4,3 +4,5 @@
+\x20
+ %:
+ \tdh $@
++override_dh_auto_configure:
++\tmkdir obj && cd obj && cmake ..
+"""
+
 
 @pytest.fixture(scope="module")
 def builds(seed: Seed) -> Iterator[DebianBuilds]:
@@ -84,6 +95,14 @@ def test_a_misspelt_switch_ends_the_build_before_it_compiles(builds: DebianBuild
         builds.make(task)
     assert e.value.hint == "did you mean --with-oniguruma?"
     assert builds.phases[-1] == "build"
+
+
+def test_switches_that_nothing_will_use_are_refused_before_the_build(builds: DebianBuilds) -> None:
+    patches = {"patches/rules.patch": OVERRIDE}
+    task, _ = builds.task(*TINI, patches=patches, configure=("-DX=1",), suffix="+buildit1")
+    with pytest.raises(RecipeError, match="does not call dh_auto_configure"):
+        builds.make(task)
+    assert builds.phases[-1] == "patch"
 
 
 def test_a_patch_that_debian_has_is_named_with_its_file(builds: DebianBuilds) -> None:

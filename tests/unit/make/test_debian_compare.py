@@ -109,6 +109,18 @@ def elf(code: bytes, build_id: bytes) -> bytes:
             f"{LOG} has all entries",
         ),
         (
+            make_deb("x", {"x": elf(b"\0with TLS 3.0.22 7 Oct 2026\0", b"one")}),
+            make_deb("x", {"x": elf(b"\0with TLS 3.0.17 1 Jul 2025\0", b"two")}),
+            Reason.NEWER_DEPENDENCY,
+            "x has 'with TLS 3.0.22 7 Oct 2026', not 'with TLS 3.0.17 1 Jul 2025'",
+        ),
+        (
+            make_deb("x", {"x": elf(b"\0on 7 Oct 2026 1.0\0", b"one")}),
+            make_deb("x", {"x": elf(b"\0on 1 Jul 2025 1.0\0", b"two")}),
+            Reason.UNEXPLAINED,
+            "",
+        ),
+        (
             make_deb("x", {"a.html": "<a>"}),
             make_deb("x", {"a.html": '<a class="reference external" href="https://…">'}),
             Reason.NETWORK,
