@@ -12,6 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from buildit.archive.contents import merged_path
+from buildit.archive.deb import read_control
+from buildit.debian.fixups import ALTERNATIVES
+from buildit.make.scripts.instead import ROOT
+from buildit.make.scripts.read import script_rules
+from buildit.make.scripts.registered import Alternative, chosen_links
 from tests.debian_in_images import JOBS, Job, run_in, try_out
 from tests.integration.compare import content, tree
 from tests.integration.refusing import RECIPE, refusal
@@ -121,6 +127,24 @@ def test_scanners_see_each_deb_by_its_true_name(seed: Seed, here: Path) -> None:
     assert read == {one for one in true if one.split(" ")[0] in names}
     assert {one.split(" ")[0] for one in read} == names >= {"tini", "libc6", "gcc-12-base"}
     assert any(one.startswith("libc6 ") and " glibc " in one for one in read)
+
+
+def test_links_of_the_toolchain_are_those_that_its_packages_register(seed: Seed) -> None:
+    """Its short table, a part of every key, says what update-alternatives would."""
+    top = seed.program.store / "trees" / seed.toolchain
+    lines = [line.split(" ") for line in seed.lock.splitlines()]
+    registered: list[Alternative] = []
+    for words in (words for words in lines if words[0] == "deb"):
+        with (seed.program.store / "blobs/sha256" / words[8]).open("rb") as deb:
+            control = read_control(deb, words[2])
+        registered += script_rules(words[2], control, {}, lambda _: "", ROOT).alternatives
+    chosen = chosen_links(registered, lambda path: (top / merged_path(path[1:])).exists())
+    said = {name: Path(path).name for name, path in chosen.values() if name in ALTERNATIVES}
+    made = {name: top / "usr/bin" / name for name in ALTERNATIVES}
+    assert said == {name: at.readlink().name for name, at in made.items() if name in said}
+    assert {"awk", "c++", "cc", "fakeroot"} <= {*said}
+    # of Debian's, `faked` and `sh` are no alternatives
+    assert {name for name, at in made.items() if at.is_symlink()} - {*said} <= {"faked", "sh"}
 
 
 def test_an_own_program_runs_without_a_base_layout(seed: Seed, here: Path) -> None:

@@ -86,7 +86,9 @@ def answered(state: ScriptState, command: ShellCommand) -> Told:
 
 
 def _on_nothing(state: ScriptState, name: str, words: Sequence[str]) -> bool:
-    """Whether a command is about files that a first installation does not have."""
+    """Whether a command is about files that a first installation, or an image, does not have."""
+    if any(word.endswith("/py_compile.py") or word == "rtupdate" for word in words):
+        return True  # byte code: Python compiles without it
     if name not in ("mv", "sed", "find", "ed", "dd"):
         return False
     paths = [word for word in words if word.startswith("/") and UNKNOWN not in word]

@@ -173,6 +173,10 @@ def _before_start(state: ScriptState, line: str) -> None:
     name = posixpath.basename(words[0]) if words else ""
     if name in ("mkdir", "chown", "chmod", "install") and not any("%" in one for one in words):
         answered(state, ShellCommand((name, *words[1:]), 0))
+    elif words and words[0].startswith(("/usr/lib", "/usr/share/")):  # a helper, not a mere check
+        state.left(
+            state.place, line, "systemd does it before each start; so must what the image runs"
+        )
 
 
 def _unit(state: ScriptState, path: str) -> None:
@@ -180,6 +184,10 @@ def _unit(state: ScriptState, path: str) -> None:
     values: dict[str, str] = {}
     before: list[str] = []
     state.script, state.line = posixpath.basename(path), 0
+    for at in ("run", "var/log"):  # of base-files: a service's sockets and logs are in them
+        if at not in state.kinds:
+            state.rule("directory", at)
+            state.kinds[at] = Kind.DIRECTORY
     for line in state.read(path).replace("\\\n", " ").split("\n"):
         key, equals, value = line.partition("=")
         if equals and not line.startswith(("#", ";")):

@@ -253,6 +253,7 @@ def test_systemds_files_count() -> None:
             "usr/lib/systemd/system/x.service": (
                 "[Service]\nUser=foo\nGroup=foo\nStateDirectory=foo\nStateDirectoryMode=0700\n"
                 "ExecStartPre=-/bin/mkdir -m 740 -p /run/pre\nExecStartPre=/usr/bin/boom\n"
+                "ExecStartPre=-/usr/libexec/x-helper key\n"
             ),
         },
     )
@@ -260,6 +261,8 @@ def test_systemds_files_count() -> None:
         User("foo", user_id("foo"), group_id("foo"), "/var/lib/foo", comment="The foo"),
     )
     assert said(found) == [
+        "directory /run",
+        "directory /var/log",
         "directory /run/pre",
         "mode /run/pre 740",
         "directory /var/lib/foo",
@@ -270,6 +273,7 @@ def test_systemds_files_count() -> None:
         "owner /run/foo foo:foo",
         "link /etc/l /etc/t",
     ]
+    assert [one.text for one in found.remainder] == ["-/usr/libexec/x-helper key"]
 
 
 def test_a_package_of_the_table_is_not_walked() -> None:
