@@ -147,7 +147,7 @@ def test_a_package_in_the_version_that_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "message", "hint"),
     [
-        ("{debian: qj}", "no suite has a package qj", "did you mean jq?"),
+        ("{debian: jqq}", "no suite has a package jqq", "did you mean jq?"),
         ("{debian: jq, version: 2}", "no suite has jq (= 2)", "write jq=1.0+deb12u1"),
         ("{debian: jq=1.0, version: 1.0}", "has a version already", "leave one"),
         ("{debian: jq, version: -1}", "a version of a Debian package", "write it whole"),
