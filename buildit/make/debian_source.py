@@ -30,6 +30,7 @@ from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, hold
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import Refused
 from buildit.model.plan import Inputs, Task, Toolchain
+from buildit.model.tree import YEAR_1980
 from buildit.plan.identity import DebianSourceInputs, read_source_record
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.sandbox.jail import Bind
@@ -216,13 +217,12 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
                 refused.message += f"; Debian changes that file in debian/patches/{', '.join(by)}"
                 refused.hint = "write the patch for the tree in which Debian's series is applied"
             raise
-        if record.configure:
-            with tree.open_file("debian/rules") as stream:
-                if calls_nothing(stream.read().decode("utf-8", "replace")):
-                    raise not_used(room.label)
+        if record.configure and calls_nothing(
+            must_read(tree, "debian/rules").decode("utf-8", "replace")
+        ):
+            raise not_used(room.label)
         if record.suffix:
-            with tree.open_file("debian/changelog") as stream:
-                text = stream.read().decode("utf-8", "surrogateescape")
+            text = must_read(tree, "debian/changelog").decode("utf-8", "surrogateescape")
             entry = changelog_entry(text, record.suffix)
             status = tree.lstat("debian/changelog")
             tree.unlink("debian/changelog")
@@ -233,12 +233,27 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
                 tree.chown("debian/changelog", *owner)
 
 
+def must_read(tree: Root, path: str) -> bytes:
+    """A file that every Debian source has (Debian Policy 4.4 and 4.9).
+
+    Raises:
+        BuildError: it is not there, or is a link.
+    """
+    try:
+        with tree.open_file(path) as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError, IntegrityError) as error:
+        hint = "is it removed by a patch? Every Debian source has it as a plain file"
+        raise BuildError(f"{path} is missing, or is no file", hint=hint) from error
+
+
 def _patched_time(tree: Root) -> int:
     """The time of all files that the user's patches touch: that which dpkg-source gave to those of
     Debian's series, as if they were of it, so that make(1) remakes nothing where a file and what is
     generated from it are patched; where there is no series, later than any other."""
     files = {path: status for path, status in tree.walk() if stat.S_ISREG(status.st_mode)}
-    newest = max(int(one.st_mtime) for path, one in files.items() if not path.startswith(".pc/"))
+    times = (int(one.st_mtime) for path, one in files.items() if not path.startswith(".pc/"))
+    newest = max(times, default=YEAR_1980)
     return newest if ".pc/applied-patches" in files else newest + 1
 
 

@@ -14,8 +14,9 @@ from buildit.errors import BuildError
 from buildit.make.capture.capture import Installed
 from buildit.make.debian_configure import NOTES, calls_nothing, problem, shim
 from buildit.make.debian_outputs import BuiltDeb, siblings_of
-from buildit.make.debian_source import _patched_time
+from buildit.make.debian_source import _patched_time, must_read
 from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
+from buildit.model.tree import YEAR_1980
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
@@ -263,3 +264,12 @@ def test_patched_files_are_as_new_as_those_of_debians_series(tmp_path: Path) -> 
         assert _patched_time(tree) == 501, "no series: later than any other"
         (tmp_path / ".pc/applied-patches").write_text("fix.patch\n")
         assert _patched_time(tree) == 500
+
+
+def test_a_tree_without_what_every_source_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "changelog").symlink_to("/etc/hostname")
+    with Root.open(tmp_path) as tree:
+        assert _patched_time(tree) == YEAR_1980 + 1
+        for path in ("changelog", "debian/changelog", "changelog/x"):
+            with pytest.raises(BuildError, match="is missing, or is no file"):
+                must_read(tree, path)
