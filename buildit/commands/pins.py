@@ -57,7 +57,7 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     """
     name, debian = choice.toolchain, choice.chroot.debian
     request = request_digest((*debian.suites, "", *debian.packages))
-    locked = locked_answer(choice, name, request)
+    locked = locked_answer(choice, name, request) or None  # no rows: somebody took them out
     answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
     run = {deb: tuple(names) for deb, names in debian.run.items()}
     identity = toolchain_identity(answer.debs)
@@ -68,7 +68,7 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         asker = f"debian:{wanted}"
         how = "run" if in_image else "depends"
         request = request_digest((wanted, how, "", *sorted(known)))
-        locked = locked_answer(choice, asker, request)
+        locked = locked_answer(choice, asker, request) or None
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None

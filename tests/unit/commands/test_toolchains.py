@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from buildit.debian.archive import DebianArchive
 from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
 from buildit.events import silent
 from buildit.model.config import Config
+from buildit.plan.lock import Lock, Section
 from buildit.plan.tasks import Pinned
 from buildit.recipe.config import Loaded
 from buildit.store.cas import Store
@@ -111,7 +113,9 @@ def test_it_is_known_before_the_packages_are(tmp_path: Path) -> None:
     assert "`toolchain` steps" in (caught.value.hint or "")
 
 
-def pinned(tmp_path: Path, steps: str) -> tuple[Pinned, Mapping[str, Answer]]:
+def pinned(
+    tmp_path: Path, steps: str, locked: Section | None = None
+) -> tuple[Pinned, Mapping[str, Answer]]:
     """What is chosen from two suites, none of the toolchain's own .debs being of the second."""
     first = Archive(packages=tuple(paragraph(name) for name in ("gcc", "jq", "libc6")))
     second = Archive(
@@ -123,7 +127,8 @@ def pinned(tmp_path: Path, steps: str) -> tuple[Pinned, Mapping[str, Answer]]:
     sources = [AptSource(first.uri, first.codename, ("main",))]
     archive = DebianArchive(sources, served, tmp_path / "cache", [first.key.armored], NOW)
     both = TOOLCHAIN.replace("[bookworm]", "[bookworm, bookworm-security]")
-    asked = chosen(tmp_path, steps, toolchain=both)
+    lock = Lock({"linux/amd64": locked or Section()})
+    asked = replace(chosen(tmp_path, steps, toolchain=both), lock=lock)
     with (
         Store.open(tmp_path / "store") as store,
         opened_run(Config(tmp_path / "store", 1, ()), store, silent) as run,
@@ -137,6 +142,13 @@ def test_all_suites_of_the_toolchain_count(tmp_path: Path) -> None:
     assert {deb.suite for deb in found.toolchain.debs} == {"bookworm"}
     (jq,) = answers["debian:jq"].debs
     assert (jq.version, jq.suite) == ("1.0+deb12u1", "bookworm-security")
+
+
+def test_a_lock_whose_rows_were_taken_out_is_chosen_anew(tmp_path: Path) -> None:
+    _, first = pinned(tmp_path / "first", OF_DEBIAN)
+    requests = {asker: answer.request for asker, answer in first.items()}
+    _, again = pinned(tmp_path / "again", OF_DEBIAN, Section(requests=requests))
+    assert again == first
 
 
 def test_a_package_in_the_version_that_is_named(tmp_path: Path) -> None:
