@@ -239,8 +239,8 @@ def missing_links(
 
     Each package says whether it is a .deb, and what it has. `/lib64` and its like are made where
     /usr has such a directory and no package has anything of that name; of `alternatives` of one
-    name the one with the highest priority; `/var/run` where a .deb has something in /run (Debian
-    Policy 9.1.4).
+    name the one with the highest priority of those that are there; `/var/run` where a .deb has
+    something in /run (Debian Policy 9.1.4).
     """
     everything = [entry for _, entries in packages for entry in entries]
     paths = {entry.path for entry in everything}
@@ -250,7 +250,7 @@ def missing_links(
     second = {"/".join(p[:2]) for p, kind in parts if len(p) == 3 or kind is Kind.DIRECTORY}
     merged = second & {f"usr/{top}" for top in TOPS}
     chosen: dict[str, AlternativeLink] = {}
-    for one in sorted(alternatives, key=lambda one: (one.priority, one.target)):
+    for one in sorted(alternatives, key=lambda x: (x.target in paths, x.priority, x.target)):
         chosen[one.link] = one
     made = {
         one.link: Entry(one.link, Kind.SYMLINK, 0o777, YEAR_1980, target=f"/{one.target}")

@@ -39,10 +39,9 @@ RUNNING = frozenset(_RUNNING.split())
 make is read from their files."""
 
 _LONGEST = 4096  # characters of a path, with its end (PATH_MAX)
-_CHANGES = {"find": ("-exec", "-execdir"), "sed": ("-i", "--in-place")}
+_CHANGES = {"find": ("-exec", "-execdir"), "sed": ("-i", "--in-place"), "xargs": ("chown", "chgrp")}
 _KEYS = {"ssh-keygen", "make-ssl-cert", "rndc-confgen", "nsd-control-setup", "openssl"}
 _WITHOUT = "makes keys, which an image must not share: make them at the first start"
-
 
 _OPTIONS = {
     "adduser": "home shell uid gid ingroup gecos comment firstuid lastuid conf",

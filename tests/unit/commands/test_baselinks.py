@@ -59,5 +59,7 @@ def test_of_alternatives_the_highest_priority_is_linked() -> None:
     both = package("usr/bin/mawk", "usr/bin/gawk", deb=True)
     made = {one.path: one.target for one in missing_links([both], (gawk, mawk))}
     assert made == {"bin": "usr/bin", "usr/bin/awk": "/usr/bin/gawk"}
+    left_out = [*missing_links([package("usr/bin/mawk", deb=True)], (gawk, mawk))]
+    assert left_out[-1].target == "/usr/bin/mawk"
     assert links(both) == {"bin": "usr/bin"}
     assert not [*missing_links([package("usr/bin/awk"), package("bin/x")], (gawk,))]

@@ -179,6 +179,7 @@ def test_a_line_becomes_rules(line: str, done: list[str]) -> None:
         ("adduser --home /home/joe joe", "a user who logs in"),
         ("cat >> /etc/y <<E\nx\nE", "not literal"),
         ("sed -i s/a/b/ /etc/x", ""),
+        ("find /etc -user 0 -print0 | xargs -0 -r chown foo", ""),
         ("if", "it cannot be read"),
         ("$(" * 4000, "too deep in others"),
         ("a=x\n" + "a=$a$a\n" * 60 + "chmod $a /etc/x", "not literal"),
