@@ -28,7 +28,7 @@ from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
 from buildit.model.tree import Kind
 from buildit.plan.closure import runtime_needs, standing_for, views_of
-from buildit.plan.identity import DEBIAN, deb_view, former_deb_key
+from buildit.plan.identity import DEBIAN, deb_view, former_deb_keys
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -65,7 +65,7 @@ CONSIDERED = 3
 class Tasks(Mapping[BuildKey, Task]):
     """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for.
 
-    A .deb is also known by the key that it had before rules stood for its scripts: packages that
+    A .deb is also known by the keys that it had under earlier rules for its scripts: packages that
     were built then, and whose keys are the same today, name it so."""
 
     def __init__(self, plan: ContainerPlan) -> None:
@@ -82,7 +82,7 @@ class Tasks(Mapping[BuildKey, Task]):
             made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)
             self._known = {**self._known, **{t.key: t for t in made if t.key not in self._known}}
             debs = (task for task in self._known.values() if task.kind == DEBIAN)
-            self._former = {former_deb_key(task.record): task.key for task in debs}
+            self._former = {old: task.key for task in debs for old in former_deb_keys(task.record)}
         return self._known[self._former.get(key, key)]
 
     def __iter__(self) -> Iterator[BuildKey]:
