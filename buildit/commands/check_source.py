@@ -65,7 +65,7 @@ def check_source(
         directory = Path(name)
         (directory / "source").mkdir()
         (directory / "container.yaml").write_text(_CONTAINER % json.dumps(toolchain))
-        (directory / "source" / "pkg.yaml").write_text(f"base: {base}\n")
+        (directory / "source" / "pkg.yaml").write_text(f"base: {json.dumps(base)}\n")
         try:
             options = Options(directory)
             suites = choose(options, loaded).chroot.debian.suites
