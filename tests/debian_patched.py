@@ -17,12 +17,13 @@ from tests.debian_builds import locked_versions
 from tests.debian_in_images import TOP, Job, Outcome, read_jobs, run_table, shown
 
 PAGE = TOP / "docs" / "debian-patched.md"
+_WRONG = "not as it should"
 _HEAD = """\
 # Debian sources, patched
 
 Written by `python -m tests.debian_patched`: each source of `tests/debian_patched.yaml` with a patch
 on top of Debian's own series, in an image that was started and asked. The seconds are those of
-fetching, of the chroot, of the build, of the image and of the answer, on two cores.
+fetching, of the chroot, of the build, of the image and of the answer, on two busy cores.
 """
 
 
@@ -40,15 +41,20 @@ def row(one: Outcome) -> str:
     answer = bytes.fromhex(one.answer) if job.hex else one.answer.encode()
     text = answer.decode("ascii", "replace") if answer.isascii() else answer.hex()
     printable = "".join(char if char.isprintable() else " " for char in text)
-    told = shown(printable) or f"not as it should: {shown(one.error)}"
+    told = shown(printable) or f"{_WRONG}: {shown(one.error)}"
     version = job.source.partition("=")[2]
     return f"| {job.name} | {version} | {one.seconds:.0f} | {shown(asked)} | {told} |"
 
 
 def page(rows: Iterable[str]) -> str:
     """The page for docs."""
+    rows, total = list(rows), len(jobs())
+    good = sum(_WRONG not in line for line in rows)
+    said = (
+        f"{good} of {total} answered with what their patch says; what has no row was not run yet.\n"
+    )
     head = "| source | version | seconds | asked | answer |\n|---|---|---|---|---|"
-    return "\n".join((_HEAD, head, *rows)) + "\n"
+    return "\n".join((_HEAD, said, head, *rows)) + "\n"
 
 
 def main(argv: Sequence[str]) -> int:
