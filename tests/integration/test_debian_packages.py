@@ -211,9 +211,11 @@ def test_no_default_of_slices_leaves_out_what_a_program_opens(seed: Seed, here: 
     programs = opened("usual", PROGRAMS)
     assert {"usr/bin/date", "usr/share/zoneinfo/Europe/Berlin"} <= programs
     assert any(path.endswith("gconv/ISO8859-1.so") for path in programs)
-    assert programs & gone == set()
+    # what is read because it lies in a directory, and names the tables that are left out with it
+    listed = {path for path in gone if path.endswith("/gconv-modules-extra.conf")}
+    assert programs & gone <= listed
     rare = opened("rare", "printf x | iconv -f IBM037 -t utf-8")
-    assert {path.rpartition("/")[2] for path in rare & gone} == {"IBM037.so"}
+    assert {path.rpartition("/")[2] for path in rare & gone - listed} == {"IBM037.so"}
 
 
 MESON = {

@@ -79,6 +79,14 @@ INSTEAD: Mapping[str, str] = {
         chown privoxy:adm /var/log/privoxy
         chmod 750 /var/log/privoxy
     """,
+    "proftpd-core": """
+        adduser --system --home /run/proftpd --no-create-home --ingroup nogroup proftpd
+        adduser --system --home /srv/ftp ftp
+        for c in proftpd modules sql ldap tls virtuals sftp geoip snmp; do
+            cp /usr/share/proftpd/templates/$c.conf /etc/proftpd/$c.conf
+        done
+        chmod 600 /etc/proftpd/sql.conf /etc/proftpd/ldap.conf
+    """,
     "vsftpd": """
         adduser --system --home /srv/ftp ftp
         mkdir -p /var/run/vsftpd/empty
