@@ -38,10 +38,9 @@ def row(one: Outcome) -> str:
     """What the page says of one job."""
     job = one.job
     asked = f"GET {job.curl}" if job.curl else job.asked or job.ask or shlex.join(job.run)
-    answer = bytes.fromhex(one.answer) if job.hex else one.answer.encode()
-    text = answer.decode("ascii", "replace") if answer.isascii() else answer.hex()
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    told = shown(printable) or f"{_WRONG}: {shown(one.error)}"
+    text = bytes.fromhex(one.answer).decode("latin-1") if job.hex else one.answer
+    told = one.answer if job.hex and not text.isprintable() else text
+    told = shown(told) or f"{_WRONG}: {shown(one.error)}"
     version = job.source.partition("=")[2]
     return f"| {job.name} | {version} | {one.seconds:.0f} | {shown(asked)} | {told} |"
 
