@@ -43,6 +43,7 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     serve: tuple[str, ...] = ()
     user: str = "0"
+    group: str = ""
     port: int = 0
     ask: str = ""
     hex: bool = False
@@ -61,6 +62,7 @@ class Job:
     def files(self) -> Mapping[str, str]:
         """What the container's directory holds, by path."""
         app: dict[str, object] = {"exec": list(self.run or self.serve), "user": self.user}
+        app |= {"group": self.group} if self.group else {}
         app |= {"environment": dict(self.environment)} if self.environment else {}
         files, lines = {}, [f"- vars: {{name: try, version: '1', author: {_plain(self.name)}}}"]
         if self.source:

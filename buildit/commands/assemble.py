@@ -341,7 +341,8 @@ def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None
             raise RecipeError(message, hint=hint if known else hint.partition(";")[0])
         if kind == "user" and users[name].gid != own_gid(name):
             message = f"the user {name!r} has the group {users[name].gid}, not one of its own"
-            hint = f"name the group too: `{name}:{users[name].gid}`, or `group:` of the app"
+            gid = users[name].gid
+            hint = f"name the group too: `group: {gid}` of the app, `{name}:{gid}` of an owner"
             raise RecipeError(message, hint=hint)
 
 

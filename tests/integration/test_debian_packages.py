@@ -180,7 +180,7 @@ def test_a_synced_program_that_cannot_start_is_refused(
 PROGRAMS = """
     TZ=Europe/Berlin date; LC_ALL=C.UTF-8 ls -l /; getent passwd root || true
     printf '\\351' | iconv -f latin1 -t utf-8; printf x | iconv -f cp1252 -t utf-16
-    python3 -c 'import ctypes, locale, time; locale.setlocale(0, ""); print(time.ctime())'
+    python3 -c 'import codecs, time; print(codecs.encode("x", "utf-16"), time.ctime())'
 """
 
 
