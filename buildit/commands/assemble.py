@@ -341,8 +341,7 @@ def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None
             raise RecipeError(message, hint=hint if known else hint.partition(";")[0])
         if kind == "user" and users[name].gid != own_gid(name):
             message = f"the user {name!r} has the group {users[name].gid}, not one of its own"
-            gid = users[name].gid
-            hint = f"name the group too: `group: {gid}` of the app, `{name}:{gid}` of an owner"
+            hint = f"write numbers: {users[name].uid} for the user, {users[name].gid} for the group"
             raise RecipeError(message, hint=hint)
 
 
