@@ -35,6 +35,7 @@ class Reason(StrEnum):
     BUILD_PATH = "build path"
     OLDER_BUILDER = "older builder"
     NEWER_DEPENDENCY = "newer dependency"
+    DEBUG_DATA = "debug data alone: code and data of the programs are the same"
     NETWORK = "their builder had the network"
     UNEXPLAINED = "not explained"
 
@@ -234,14 +235,14 @@ def _same_but_size(mine: _Deb, other: _Deb) -> bool:
 
 def _debug_data(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
     """Where code and data of all programs are the same, and only what identifies their debug data
-    differs, it is the debug data that does: it has the headers of what they were built with."""
+    differs, it is the debug data that does: it has paths, the compiler's switches, and the headers
+    of what they were built with."""
     own, their = mine.files(paths), other.files(paths)
     rest = [path for path in paths if not _AGE.fullmatch(path)]
     if rest and all(path in own and path in their for path in rest):
         pairs = [(_sections(own[path]), _sections(their[path])) for path in rest]
         if all(one and one == two for one, two in pairs):
-            told = "their code is the same, the debug data beside it is of other headers"
-            return Reason.NEWER_DEPENDENCY, f"{rest[0]}: {told}"
+            return Reason.DEBUG_DATA, f"{rest[0]} differs in what names its debug data"
     return None
 
 
@@ -272,7 +273,7 @@ def _release(text: bytes) -> list[list[int]]:
     return [[int(one) for one in re.findall(rb"\d+", found)] for found in _NUMBERED.findall(text)]
 
 
-_IDENTITY = (b".note.gnu.build-id", b".gnu_debuglink")
+_IDENTITY = (b".note.gnu.build-id", b".gnu_debuglink", b".gnu_debugaltlink")
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _NOBITS = 8  # SHT_NOBITS (gABI 4): it has no bytes in the file

@@ -36,12 +36,12 @@ LOG = "usr/share/doc/x/changelog.Debian.gz"
 TRIMMED = b"x (1)\n\n# Older entries have been removed from this changelog.\n"
 
 
-def elf(code: bytes, build_id: bytes) -> bytes:
+def elf(code: bytes, build_id: bytes, section: bytes = b".note.gnu.build-id") -> bytes:
     """A file of 64 bits with two sections and their names."""
-    names = b"\0.text\0.note.gnu.build-id\0.shstrtab\0"
+    names = b"\0.text\0" + section + b"\0.shstrtab\0"
     body = code + build_id + names
     rows = [(0, 0, 0, 0), (1, 1, 64, len(code)), (7, 7, 64 + len(code), len(build_id))]
-    rows.append((26, 3, 64 + len(code) + len(build_id), len(names)))
+    rows.append((8 + len(section), 3, 64 + len(code) + len(build_id), len(names)))
     table = b"".join(
         struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, at, size, 0, 0, 1, 0)
         for name, kind, at, size in rows
@@ -69,8 +69,14 @@ def elf(code: bytes, build_id: bytes) -> bytes:
         (
             make_deb("x", {"usr/bin/x": elf(b"code", b"one")}),
             make_deb("x", {"usr/bin/x": elf(b"code", b"two")}),
-            Reason.NEWER_DEPENDENCY,
-            "usr/bin/x: their code is the same",
+            Reason.DEBUG_DATA,
+            "usr/bin/x differs in what names its debug data",
+        ),
+        (
+            make_deb("x", {"usr/bin/x": elf(b"code", b"one", b".gnu_debugaltlink")}),
+            make_deb("x", {"usr/bin/x": elf(b"code", b"two", b".gnu_debugaltlink")}),
+            Reason.DEBUG_DATA,
+            "usr/bin/x differs in what names its debug data",
         ),
         (
             make_deb("x", {"usr/bin/x": elf(b"code", b"one")}),
