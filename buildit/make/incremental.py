@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,14 +27,16 @@ from buildit.make.build_directory import BuildDirectory, PhaseFailed
 from buildit.model.plan import Task
 from buildit.model.words import counted, some
 from buildit.store.cas import Store
-from buildit.store.disk import host_owner, make_directory, remove_tree
-from buildit.store.locks import passing
+from buildit.store.disk import held, host_owner, make_directory, remove_tree
+from buildit.store.locks import open_lock, passing, try_lock
 from buildit.store.names import find_failure, forget_failure
 
 _SOURCES = "build/src"
 _FRESH = "fresh"
 """Where, in the work directory, sources lie that are to be laid into what was kept."""
 _ASIDE = "aside"
+_UNUSED = 30 * 24 * 3600
+"""Seconds that a tree is kept which no build uses."""
 
 _Listing = Mapping[str, str]
 """Of each path of a tree, what it is: `d`, `l` and the target, or the mode and digest of a file."""
@@ -64,6 +67,21 @@ def kept_sources(task: Task, room: BuildDirectory, store: Store) -> Iterator[Non
             kept.remember(listing, task.key)  # the whole tree is kept, for `shell`
             raise
         kept.give(room, listing)
+    _forget_unused(kept.place)
+
+
+def _forget_unused(mine: Path) -> None:
+    """Remove what no build has used for a month, and none uses now."""
+    oldest = time.time() - _UNUSED
+    for place in mine.parent.iterdir():
+        with suppress(OSError):  # it is another's at this moment
+            if place == mine or not place.is_dir() or place.stat().st_mtime >= oldest:
+                continue
+            lock = place.with_suffix(".lock")
+            with held(open_lock(lock)) as fd:
+                if try_lock(fd):
+                    remove_tree(place)
+                    lock.unlink(missing_ok=True)
 
 
 def _rest(record: str) -> Digest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from buildit.make.incremental import kept_sources
 from buildit.model.config import Limits
 from buildit.model.plan import Inputs, SourceRef, Task
 from buildit.store.cas import Store
+from buildit.store.locks import passing
 
 pytestmark = pytest.mark.unit
 
@@ -68,6 +71,20 @@ def test_what_a_build_left_is_there_for_the_next(store: Store) -> None:
     assert build(store) == ["main.c", "main.o"]
     assert build(store, error=PhaseFailed("status 1")) == ["main.c", "main.o"]
     assert build(store) == ["main.c", "main.o"]
+
+
+def test_what_nobody_uses_for_a_month_goes(store: Store) -> None:
+    around = store.cache("incremental")
+    for name, days in (("old", 31), ("new", 29), ("used", 31)):
+        (around / name / "src").mkdir(parents=True)
+        then = time.time() - days * 24 * 3600
+        os.utime(around / name, (then, then))
+    with passing(around / "used.lock"):
+        build(store)
+    left = {path.name for path in around.iterdir() if path.is_dir()}
+    assert {"new", "used"} < left
+    assert "old" not in left
+    assert [path.name for path in around.iterdir() if path.suffix] == []
 
 
 @pytest.mark.parametrize("error", [Interrupted("x"), BuildError("it used more memory")])
