@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import (
     binhosts,
     cold_graph,
+    debian,
     emitting,
     imports,
     machine,
@@ -34,9 +35,11 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P3": (no_op.measure, 15),
     "P4": (emitting.measure, 9),
     "P5": (synced.measure, 11),
+    "P7": (debian.root, 5),
     "P8": (binhosts.pulling, 5),
     "P9": (binhosts.pushing, 5),
     "P10": (memory.measure, 1),
+    "P12": (debian.build, 3),
     "imports": (imports.verbs, 5),
 }
 """Each with the rounds that it gets where nothing else is asked for."""

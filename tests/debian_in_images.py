@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,44 +31,78 @@ _SECONDS = 40
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Packages of one image, what is run in it, and a pattern of what that prints or answers."""
+    """Packages of one image, what is run in it, and a pattern of what that prints or answers.
 
-    packages: tuple[str, ...]
+    `source` is a Debian source package, with its version, that is built with the text `patch`; of
+    it the image takes `taken`, else the obvious one. `asked` says in words what `ask` is.
+    """
+
+    packages: tuple[str, ...] = ()
     run: tuple[str, ...] = ()
     prints: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     serve: tuple[str, ...] = ()
     user: str = "0"
+    group: str = ""
     port: int = 0
     ask: str = ""
     hex: bool = False
     udp: bool = False
     curl: str = ""
+    asked: str = ""
+    source: str = ""
+    patch: str = ""
+    taken: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        return self.packages[0]
+        return self.source.partition("=")[0] or self.packages[0]
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """What the container's directory holds, by path."""
+        app: dict[str, object] = {"exec": list(self.run or self.serve), "user": self.user}
+        app |= {"group": self.group} if self.group else {}
+        app |= {"environment": dict(self.environment)} if self.environment else {}
+        files, lines = {}, [f"- vars: {{name: try, version: '1', author: {_plain(self.name)}}}"]
+        if self.source:
+            embedded = {"type": "embedded", "path": "./pkg", "packages": list(self.taken)}
+            lines.append(f"- package: {json.dumps({k: v for k, v in embedded.items() if v})}")
+            base = f"base: debian:{self.source}\npatches: {{ours.patch: Says whose it is}}\n"
+            files = {"pkg/pkg.yaml": base, "pkg/ours.patch": self.patch}
+        lines += [f"- package: {{debian: {name}}}" for name in self.packages]
+        lines += [f"- app: {json.dumps(app)}", "- image: {type: oci}", ""]
+        return {**files, "container.yaml": "\n".join(lines)}
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "-")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`error` is empty where the image was built, and the job did what it should."""
+    """`error` is empty where the image was built, and the job did what it should: `answer` is what
+    its pattern found."""
 
     job: Job
     error: str
+    answer: str = ""
     debs: int = 0
     size: int = 0
     lacks: str = ""
     seconds: float = 0.0
 
 
-def _jobs() -> tuple[Job, ...]:
-    rows = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
-    lists = ({key: tuple(row.get(key, ())) for key in ("packages", "run", "serve")} for row in rows)
-    return tuple(Job(**{**row, **listed}) for row, listed in zip(rows, lists, strict=True))
+def read_jobs(table: Path) -> tuple[Job, ...]:
+    """The jobs of a file, in its order."""
+    keys = ("packages", "run", "serve", "taken")
+    return tuple(
+        Job(**{**row, **{key: tuple(row.get(key, ())) for key in keys}})
+        for row in yaml.safe_load(table.read_text("utf-8"))
+    )
 
 
-JOBS = _jobs()
+JOBS = read_jobs(Path(__file__).with_suffix(".yaml"))
 
 
 def try_out(
@@ -85,12 +119,9 @@ def try_out(
     started = time.monotonic()
     box = room / "box"
     box.mkdir()
-    steps = [f"- package: {{debian: {name}}}" for name in job.packages]
-    app: dict[str, object] = {"exec": list(job.run or job.serve), "user": job.user}
-    app |= {"environment": dict(job.environment)} if job.environment else {}
-    named = f"- vars: {{name: try, version: '1', author: {job.name.replace('.', '-')}}}"
-    lines = [named, *steps, f"- app: {json.dumps(app)}", "- image: {type: oci}"]
-    (box / "container.yaml").write_text("\n".join(lines) + "\n")
+    for path, text in job.files.items():
+        (box / path).parent.mkdir(exist_ok=True)
+        (box / path).write_text(text)
     if lock:
         (box / "buildit.lock").write_text(lock)
     built = _run([*program, "build", str(box), "--output", str(room / "out")], 1800, environment)
@@ -102,13 +133,15 @@ def try_out(
     manifest = _document(image, json.loads((image / "index.json").read_text())["manifests"][0])
     debs = sum(1 for line in (box / "buildit.lock").read_text().splitlines() if _is_deb(line))
     lacks = next((match[1] for match in map(_LACKS.search, said.splitlines()) if match), "")
-    error = served(job, image) if job.serve else _started(job, image, room)
-    size = sum(layer["size"] for layer in manifest["layers"])
-    return Outcome(job, error, debs, size, lacks.partition(" (`")[0], time.monotonic() - started)
+    told, error = _served(job, image) if job.serve else _started(job, image, room)
+    found = re.search(job.prints, told, re.DOTALL)
+    size, lacks = sum(layer["size"] for layer in manifest["layers"]), lacks.partition(" (`")[0]
+    took = time.monotonic() - started
+    return Outcome(job, "" if found else error, found[0] if found else "", debs, size, lacks, took)
 
 
-def served(job: Job, image: Path) -> str:
-    """Start an image as it says, and ask it; why it is not right, or nothing."""
+def _served(job: Job, image: Path) -> tuple[str, str]:
+    """Start an image as it says, and ask it: what it answers, and what to say if that is wrong."""
     tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
     name = f"oci:{image}:{tag['org.opencontainers.image.ref.name']}"
     with podman() as engine:
@@ -116,17 +149,15 @@ def served(job: Job, image: Path) -> str:
             loaded = engine.load(name, "localhost/try:1")
             server = engine.start("try", loaded, "--tmpfs", "/tmp")
         except (AssertionError, subprocess.CalledProcessError) as error:
-            return f"start: {str(error)[-300:].strip()}"
+            return "", f"start: {str(error)[-300:].strip()}"
         answer = ""
         end = time.monotonic() + _SECONDS
         while time.monotonic() < end and not re.search(job.prints, answer, re.DOTALL):
             if server.pid == 0:
-                return f"it ended: {server.logs()[-300:].strip()}"
+                return "", f"it ended: {server.logs()[-300:].strip()}"
             answer = _answer(job, server)
             time.sleep(0.2)
-        if re.search(job.prints, answer, re.DOTALL):
-            return ""
-        return f"answer {answer[:200]!r}: {server.logs()[-300:].strip()}"
+        return answer, f"answer {answer[:200]!r}: {server.logs()[-300:].strip()}"
 
 
 _ASK = """
@@ -136,7 +167,9 @@ one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if udp else socket.SOCK_ST
 one.settimeout(5)
 one.connect(("127.0.0.1", port))
 one.send(text) if text else None
-sys.stdout.write(one.recv(4096).hex())
+while got := one.recv(4096):
+    sys.stdout.write(got.hex())
+    one.settimeout(0.5)
 """
 
 
@@ -146,7 +179,7 @@ def _answer(job: Job, server: Container) -> str:
     asked = job.ask if job.hex else job.ask.encode().hex()
     words = ("nsenter", "-t", str(server.pid), "-n", sys.executable, "-c", _ASK)
     done = _run([*words, str(job.port), str(job.udp), asked], 20)
-    found = done.stdout if done.returncode == 0 else ""
+    found = done.stdout
     return found if job.hex else bytes.fromhex(found).decode("utf-8", "replace")
 
 
@@ -160,17 +193,23 @@ def _document(image: Path, descriptor: Mapping[str, str]) -> dict[str, list[dict
     return document
 
 
-def _started(job: Job, image: Path, room: Path) -> str:
-    """Run the job where only the image's files are; why it is not right, or nothing."""
+def _started(job: Job, image: Path, room: Path) -> tuple[str, str]:
+    """Run the job where only the image's files are: what it says, and what to say if that is
+    wrong."""
     done = run_in(image, room / "bundle", job.run, job.environment)
     said = done.stdout + done.stderr
-    return "" if re.search(job.prints, said) else f"rc {done.returncode}: {said[-300:].strip()}"
+    return said, f"rc {done.returncode}: {said[-300:].strip()}"
 
 
 def run_in(
-    image: Path, bundle: Path, argv: Sequence[str], environment: Mapping[str, str] | None = None
+    image: Path,
+    bundle: Path,
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    watch: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there."""
+    """Unpack an OCI layout with umoci into the new directory `bundle`, and run a program there;
+    `watch` is a command such as strace that runs another."""
     tag = json.loads((image / "index.json").read_text())["manifests"][0]["annotations"]
     name = f"{image}:{tag['org.opencontainers.image.ref.name']}"
     unpacked = _run(["umoci", "raw", "unpack", "--rootless", "--image", name, str(bundle)], 600)
@@ -178,7 +217,7 @@ def run_in(
         return unpacked
     for directory in ("proc", "dev", "tmp"):
         (bundle / directory).mkdir(exist_ok=True)
-    words = ["bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
+    words = [*watch, "bwrap", "--bind", str(bundle), "/", "--proc", "/proc", "--dev", "/dev"]
     words += ["--tmpfs", "/tmp", "--unshare-all", "--clearenv", "--die-with-parent"]
     for key, value in {**_CLEAN, **(environment or {})}.items():
         words += ["--setenv", key, value]
@@ -204,13 +243,13 @@ def row(one: Outcome) -> str:
     """What the page says of one job."""
     return (
         f"| {' + '.join(one.job.packages)} | {one.debs} | {one.size / 1e6:.0f} "
-        f"| {_shown(one.error) or 'yes'} | {one.lacks or '-'} |"
+        f"| {shown(one.error) or 'yes'} | {one.lacks or '-'} |"
     )
 
 
-def _shown(error: str) -> str:
-    """An error in one line of a table."""
-    return " ".join(error.replace("|", "/").split())[:160]
+def shown(text: str) -> str:
+    """An error or an answer in one line of a table."""
+    return " ".join(text.replace("|", "/").split())[:160]
 
 
 def page(rows: Iterable[str]) -> str:
@@ -228,27 +267,44 @@ def page(rows: Iterable[str]) -> str:
     return head + "\n".join(rows) + "\n"
 
 
-def main(argv: list[str]) -> int:
-    """Run the table, or renew some rows of it; 1 where something does not run."""
-    parser = argparse.ArgumentParser(prog="python -m tests.debian_in_images", description=__doc__)
-    parser.add_argument("names", nargs="*", help="packages of the table; all without any")
+def run_table(
+    argv: Sequence[str],
+    parser: argparse.ArgumentParser,
+    jobs: Sequence[Job],
+    path: Path,
+    row: Callable[[Outcome], str],
+    page: Callable[[Iterable[str]], str],
+) -> int:
+    """Run jobs, and renew their rows on the page at `path`; 1 where something does not run.
+
+    Each row begins with the title of its job.
+    """
+    parser.add_argument("names", nargs="*", help="some of the table; all without any")
     parser.add_argument("--buildit", default=f"{sys.executable} -m buildit")
     asked = parser.parse_args(argv)
-    table = JOBS
     bad = False
-    for job in (one for one in table if not asked.names or one.name in asked.names):
+    for job in (one for one in jobs if not asked.names or one.name in asked.names):
         with tempfile.TemporaryDirectory(prefix="debs-") as name:
             one = try_out(job, Path(name), asked.buildit.split())
-        said = f"{job.name}: {one.error or 'ok'} ({one.seconds:.0f} s) {one.lacks}"
+        said = f"{job.name}: {one.error or one.answer} ({one.seconds:.0f} s) {one.lacks}"
         sys.stdout.write(f"{said}\n")
         sys.stdout.flush()
         bad |= bool(one.error)
-        known = PAGE.read_text().splitlines() if PAGE.exists() else []
-        rows = {line.split(" | ")[0].removeprefix("| "): line for line in known if "| " in line}
-        rows[" + ".join(job.packages)] = row(one)
-        titles = (" + ".join(one.packages) for one in table)
-        PAGE.write_text(page(rows[title] for title in titles if title in rows))
+        known = path.read_text().splitlines() if path.exists() else []
+        rows = {_title(line): line for line in (*known, row(one)) if "| " in line}
+        titles = (_title(row(Outcome(one, ""))) for one in jobs)
+        path.write_text(page(rows[title] for title in titles if title in rows))
     return int(bad)
+
+
+def _title(line: str) -> str:
+    return line.split(" | ", maxsplit=1)[0].removeprefix("| ")
+
+
+def main(argv: list[str]) -> int:
+    """Run the table, or renew some rows of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.debian_in_images", description=__doc__)
+    return run_table(argv, parser, JOBS, PAGE, row, page)
 
 
 if __name__ == "__main__":

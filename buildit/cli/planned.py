@@ -52,13 +52,19 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
         (one.node.label, key_uuid(one.node.key), _STATES[one.state][0].format(one.why))
         for one in found.packages
     ]
+    kept = [
+        printable(f"  /{path} ({mode:04o}) of {one.node.label}")
+        for one in found.packages
+        for path, mode in one.set_ids
+    ]
     debs = [one.size for one in found.fetches if one.size is not None]
     fetched = [f"To fetch: {counted(len(found.fetches), 'file')}"] if found.fetches else []
     fetched += [printable(f"  {one.name}") for one in found.fetches if one.size is None]
     if debs:
         fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(debs))})")
     head = f"{plan.label} for {plan.platform}: {counted(len(plan.tasks), 'package')}"
-    return (printable(head), *columns(rows, "  "), *fetched)
+    kept = ["Set-id bits are kept:", *kept] if kept else []
+    return (printable(head), *columns(rows, "  "), *kept, *fetched)
 
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
@@ -75,6 +81,7 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
                 "directories": list(one.node.directories),
                 "dependencies": to_plain(one.node.inputs.dependencies),
                 "run": [need.key for need in one.node.run_needs()],
+                "set_ids": {path: f"{mode:04o}" for path, mode in one.set_ids},
                 "record": json.loads(one.node.record),
             }
             for one in found.packages

@@ -275,6 +275,8 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.ACCOUNT, "account"),
         (leaf.PACKAGE_NAME, "category/name"),
         (leaf.DEBIAN_PACKAGE, "debian:NAME"),
+        (leaf.DEBIAN_NAME, "Debian package"),
+        (leaf.DEBIAN_VERSION, "Debian version"),
         (leaf.VERSION_SUFFIX, "version suffix"),
         (r"/.*", "absolute path"),
         (r"(?:sha256:)?[0-9a-f]{64}", "SHA-256"),

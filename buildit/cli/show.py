@@ -267,6 +267,7 @@ def room_of(failure: FailedBuild, store: Store, limits: Limits) -> tuple[Path, K
         raise UsageError("no tree of the build was kept", place=label, hint="see `buildit log`")
     room = BuildDirectory(failure.work, store.root / "trees", (), label, limits, threading.Event())
     kept = room.read_jail()
+    store.pin(kept.jail.lowers)  # no other buildit prunes them while somebody looks around
     for name in kept.jail.lowers:
         if is_hex64(name) and store.has(parse_digest(name)):
             store.tree(parse_digest(name))  # that of a layer, which can be unpacked again

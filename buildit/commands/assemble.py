@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from buildit.archive.beneath import Root
-from buildit.archive.contents import RUN_LINKS, TOPS, parse_contents
+from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents
 from buildit.commands import sync
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest, digest_bytes
@@ -25,6 +25,7 @@ from buildit.image.rules import account_problems
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.accounts import (
+    ACCOUNT_NAME,
     BASE_USERS,
     NOTHING,
     AlternativeLink,
@@ -51,10 +52,8 @@ from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
 
-_PROGRAMS = "usr/bin"
 PASSWD, GROUP = "etc/passwd", "etc/group"
 _LARGEST_FILE = 1 << 20
-ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 Obtain = Callable[[Task], Artifact]
 
 
@@ -239,23 +238,19 @@ def missing_links(
     """The links for an image of these packages, in the order of layers.
 
     Each package says whether it is a .deb, and what it has. `/lib64` and its like are made where
-    /usr has such a directory and no package has anything of that name; `/usr/bin/awk` and its like
-    (`debian.fixups.ALTERNATIVES`) where a .deb has the program; of `alternatives` of one name the
-    one with the highest priority; `/var/run` where something is in /run (Debian Policy 9.1.4).
+    /usr has such a directory and no package has anything of that name; of `alternatives` of one
+    name the one with the highest priority of those that are there; `/var/run` where a .deb has
+    something in /run (Debian Policy 9.1.4).
     """
-    from buildit.debian.fixups import links
-
     everything = [entry for _, entries in packages for entry in entries]
     paths = {entry.path for entry in everything}
     tops = {path.partition("/")[0] for path in paths}
-    of_debs = (entry.path for is_deb, entries in packages if is_deb for entry in entries)
-    present = {path for path in of_debs if path.startswith(f"{_PROGRAMS}/")}
     # Directories of second rank that are there as such, or have something in them.
     parts = ((entry.path.split("/", 2), entry.kind) for entry in everything)
     second = {"/".join(p[:2]) for p, kind in parts if len(p) == 3 or kind is Kind.DIRECTORY}
-    present |= second & {f"usr/{top}" for top in TOPS}
+    merged = second & {f"usr/{top}" for top in TOPS}
     chosen: dict[str, AlternativeLink] = {}
-    for one in sorted(alternatives, key=lambda one: (one.priority, one.target)):
+    for one in sorted(alternatives, key=lambda x: (x.target in paths, x.priority, x.target)):
         chosen[one.link] = one
     made = {
         one.link: Entry(one.link, Kind.SYMLINK, 0o777, YEAR_1980, target=f"/{one.target}")
@@ -265,7 +260,10 @@ def missing_links(
     if any(path.startswith("run/") for path in in_run):
         for path, target in RUN_LINKS.items():
             made[path] = Entry(path, Kind.SYMLINK, 0o777, YEAR_1980, target=target)
-    made = {**{link.path: link for link in links(present)}, **made}
+    for link in MERGED_LINKS:
+        if link.target in merged:
+            target = link.target
+            made[link.path] = Entry(link.path, Kind.SYMLINK, 0o777, YEAR_1980, target=target)
     for link in sorted(made.values(), key=sort_key):
         if link.path not in paths and link.path not in tops:
             yield link
@@ -343,7 +341,7 @@ def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None
             raise RecipeError(message, hint=hint if known else hint.partition(";")[0])
         if kind == "user" and users[name].gid != own_gid(name):
             message = f"the user {name!r} has the group {users[name].gid}, not one of its own"
-            hint = f"name the group too: `{name}:{users[name].gid}`, or `group:` of the app"
+            hint = f"write numbers: {users[name].uid} for the user, {users[name].gid} for the group"
             raise RecipeError(message, hint=hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import threading
 import time
@@ -11,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from buildit.commands.choose import choose
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.planning import make_plan
 from buildit.commands.realise import Tasks, obtain_all, place_of
 from buildit.commands.run import Options, Run
+from buildit.debian.relations import debian_key
 from buildit.digest import BuildKey
 from buildit.errors import BuilditError
 from buildit.events import Reporter, Started
@@ -62,9 +65,11 @@ def check_source(
         directory = Path(name)
         (directory / "source").mkdir()
         (directory / "container.yaml").write_text(_CONTAINER % json.dumps(toolchain))
-        (directory / "source" / "pkg.yaml").write_text(f"base: {base}\n")
+        (directory / "source" / "pkg.yaml").write_text(f"base: {json.dumps(base)}\n")
         try:
-            plan = make_plan(Options(directory), loaded, run.downloads).plan
+            options = Options(directory)
+            suites = choose(options, loaded).chroot.debian.suites
+            plan = make_plan(options, loaded, run.downloads).plan
         except BuilditError as error:
             if directory.name in (error.place or ""):  # no file of the user's
                 error.place = base
@@ -85,7 +90,7 @@ def check_source(
     took = time.monotonic() - begun
     with ExitStack() as opened:
         ours = _built(done[key], run, opened)
-        theirs = _archived(task, sorted(ours), run, opened)
+        theirs = _archived(task, sorted(ours), suites, run, opened)
         size = sum(stream.seek(0, 2) for stream in ours.values())
         found = compare_debs(ours, theirs)
     return CheckedSource(task.name, task.version, found, took, size)
@@ -98,9 +103,10 @@ def _built(artifact: Artifact, run: Run, opened: ExitStack) -> dict[str, BinaryI
     return {one.name.partition("_")[0]: opened.enter_context(one.open("rb")) for one in files}
 
 
-def _archived(task: Task, packages: list[str], run: Run, opened: ExitStack) -> dict[str, BinaryIO]:
+def _archived(
+    task: Task, packages: list[str], suites: tuple[str, ...], run: Run, opened: ExitStack
+) -> dict[str, BinaryIO]:
     """The archive's .debs of the same version, a binNMU's too, opened, by package."""
-    suites = tuple(dict.fromkeys(deb.suite for tree in task.inputs.chroot for deb in tree))
     with run.downloads.debian().open_indices(suites, task.platform.rpartition("/")[2]) as indices:
         listed = {name: _same(task.version, indices.named(name)) for name in packages}
     wanted = {name: one for name, one in listed.items() if one is not None}
@@ -117,5 +123,8 @@ def _archived(task: Task, packages: list[str], run: Run, opened: ExitStack) -> d
 
 
 def _same(version: str, found: tuple[Candidate, ...]) -> Candidate | None:
-    rebuilt = (one for one in found if one.version.startswith(f"{version}+b"))
-    return next((one for one in found if one.version == version), next(rebuilt, None))
+    """The package of this version, else the last rebuild of it."""
+    same = (one for one in found if re.sub(r"\+b\d+$", "", one.version) == version)
+    return max(
+        same, key=lambda one: (one.version == version, debian_key(one.version)), default=None
+    )

@@ -203,7 +203,7 @@ def _roots(container: Container, catalog: Catalog, slices: Slices) -> Roots:
                 origins[number] = text
             case DebianPackageStep() as spec:
                 debs[number] = one = _deb(spec, step, slices)
-                origins[number] = f"debian:{spec.debian}"
+                origins[number] = f"debian:{one.debian}"
                 before = first.setdefault(spec.debian.partition("=")[0], one)
                 if _as_set(before.view) != _as_set(one.view):
                     message = f"debian:{spec.debian} is asked for twice, and without other files"
@@ -237,12 +237,17 @@ def _as_set(view: DebView) -> tuple[object, ...]:
 
 
 def _deb(spec: DebianPackageStep, step: LoadedStep, slices: Slices) -> WantedPackage:
+    name, equals, _ = spec.debian.partition("=")
+    if equals and spec.version is not None:
+        message = f"debian:{spec.debian} has a version already"
+        raise wrong_at(step, message, "leave one of the two out", "package", "version")
+    wanted = spec.debian if spec.version is None else f"{name}={spec.version}"
     for number, glob in enumerate(spec.without):
         path_matcher(glob, place=written_at(step.node, "package", "without", number))
     all_of_it = spec.closure == "depends"
-    left_out = sliced(slices, spec.debian.partition("=")[0], spec.slices, step.place)
+    left_out = sliced(slices, name, spec.slices, step.place)
     view = DebView(spec.without, left_out, spec.set_id == "keep")
-    return WantedPackage("run", None, spec.debian, step.place, all_of_it, view)
+    return WantedPackage("run", None, wanted, step.place, all_of_it, view)
 
 
 def _beneath(container: Container, path: str, step: LoadedStep) -> Path:

@@ -120,6 +120,8 @@ class _Asked:
         answers = {wanted.asker: Answer(self.source_request(), files)}
         for asker, request in requests.items():
             debs = locked_answer(self.choice, asker, request)
+            if asker == self.chroot("base"):
+                debs = debs or None  # a base without rows: somebody took them out
             runs = asker not in (self.chroot("base"), self.chroot("build"))
             if debs is None or (runs and self._outdated(debs)):
                 return None
@@ -153,10 +155,16 @@ class _Asked:
         made = source.made(arch, wanted.profiles)
         with archive.open_indices(self._suites, arch) as indices:
             dates = dict(indices.dates)
-            answers |= self._chroot_of(
-                dsc, lambda: select_build(source, wanted.profiles, wanted.build, indices), dates
-            )
-            answers |= self._running(dsc, source, made, indices)
+            try:
+                answers |= self._chroot_of(
+                    dsc, lambda: select_build(source, wanted.profiles, wanted.build, indices), dates
+                )
+                answers |= self._running(dsc, source, made, indices)
+            except UnsatisfiableError as error:
+                if error.place != wanted.place:
+                    error.message = f"{error.place}: {error.message}"
+                error.place = wanted.place
+                raise
         return answers
 
     def _running(
@@ -206,7 +214,7 @@ class _Asked:
         askers, request = (self.chroot("base"), self.chroot("build")), self.chroot_request(dsc)
         moves = self.choice.options.moves(self.wanted.asker)
         locked = [None if moves else locked_answer(self.choice, one, request) for one in askers]
-        if None in locked:
+        if None in locked or not locked[0]:
             locked = list(choose())
         pairs = zip(askers, locked, strict=True)
         return {asker: Answer(request, debs or (), dates) for asker, debs in pairs}

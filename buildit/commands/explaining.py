@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.run import Options, prepare, run_of
-from buildit.errors import UsageError
+from buildit.errors import BuilditError, UsageError
 from buildit.events import Reporter
 from buildit.make.deb import rules_inside
 from buildit.make.scripts.state import ScriptRules
@@ -44,10 +45,16 @@ def deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, Sc
 def lone_deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, ScriptRules]:
     """The same of a .deb that no container is needed for, by `name` or `name=version`."""
     with tempfile.TemporaryDirectory(prefix="buildit-explain-") as directory:
-        text = f"- vars: {{name: x, version: '1'}}\n- package: {{debian: {name}, closure: files}}\n"
+        text = f"{{debian: {json.dumps(name)}, closure: files}}"
+        text = f"- vars: {{name: x, version: '1'}}\n- package: {text}\n"
         Path(directory, "container.yaml").write_text(text, "utf-8")
         asked = replace(options, directory=Path(directory))
-        return deb_rules(asked, name.partition("=")[0], report)
+        try:
+            return deb_rules(asked, name.partition("=")[0], report)
+        except BuilditError as error:
+            if directory in (error.place or ""):  # no file of the user's
+                error.place = f"{_PREFIX}{name}"
+            raise
 
 
 def _debs(plan: ContainerPlan) -> dict[str, DebRef]:

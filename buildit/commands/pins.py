@@ -21,7 +21,7 @@ from buildit.commands.run import Downloads
 from buildit.commands.sources import pin_commit, pin_directory
 from buildit.debian.fixups import toolchain_identity
 from buildit.digest import CHUNK, Digest, canonical, digest_bytes
-from buildit.errors import FetchError, IntegrityError, RecipeError
+from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError
 from buildit.model.plan import DebRef, SourceRef, Toolchain
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
@@ -57,24 +57,28 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     """
     name, debian = choice.toolchain, choice.chroot.debian
     request = request_digest((*debian.suites, "", *debian.packages))
-    locked = locked_answer(choice, name, request)
+    locked = locked_answer(choice, name, request) or None  # no rows: somebody took them out
     answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
     run = {deb: tuple(names) for deb, names in debian.run.items()}
     identity = toolchain_identity(answer.debs)
     toolchain = Toolchain(name, str(choice.target), identity, answer.debs, run)
     answers = {name: answer}
     known = {deb.name: deb for deb in toolchain.debs}
-    for wanted, in_image in _wanted_debs(choice, known).items():
+    for wanted, (in_image, place) in _wanted_debs(choice, known).items():
         asker = f"debian:{wanted}"
         how = "run" if in_image else "depends"
         request = request_digest((wanted, how, "", *sorted(known)))
-        locked = locked_answer(choice, asker, request)
+        locked = locked_answer(choice, asker, request) or None
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None
-        answer = _answer(
-            choice, downloads, request, locked, (wanted,), debian.suites, in_image=in_image
-        )
+        try:
+            answer = _answer(
+                choice, downloads, request, locked, (wanted,), debian.suites, in_image=in_image
+            )
+        except UnsatisfiableError as error:
+            error.place = place
+            raise
         # Those that the toolchain has as it has them.
         debs = tuple(known.get(deb.name, deb) for deb in answer.debs)
         answers[asker] = replace(answer, debs=debs)
@@ -82,16 +86,18 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     return Pinned(toolchain, debs_of), answers
 
 
-def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Mapping[str, bool]:
+def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Mapping[str, tuple[bool, str]]:
     """Each Debian package whose Depends are to be known, once: those beyond the toolchain, and
-    those that an image takes with their Depends; and whether only images take it."""
+    those that an image takes with their Depends; whether only images take it, and where it is
+    written first."""
     needed = (wanted for one in choice.selection.chosen.values() for wanted in one.wanted)
     debs = [one for one in needed if one.atom is None] + [*choice.roots.debs.values()]
-    found: dict[str, bool] = {}
+    found: dict[str, tuple[bool, str]] = {}
     for one in debs:
         runs = one.role == "run"
         if (runs and one.depends) or one.debian.partition("=")[0] not in known:
-            found[one.debian] = found.get(one.debian, True) and runs
+            in_image, place = found.get(one.debian, (True, one.place))
+            found[one.debian] = in_image and runs, place
     return found
 
 

@@ -35,6 +35,7 @@ from buildit.model.plan import (
     Task,
     Toolchain,
 )
+from buildit.plan.debian_source import check_siblings
 from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedCommit, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
@@ -83,6 +84,8 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
     synced, opened = synced_accounts(options.directory, syncs)
     named = {n: named_deb_task(one, pinned, toolchain, RULES) for n, one in debs.items()}
+    places = [(one.place, named[number].inputs.debs[0]) for number, one in debs.items()]
+    check_siblings(choice.roots.sources.values(), places)
     keys = {number: task.key for number, task in named.items()}
     plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
     pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit import events
+from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
+from buildit.model.tree import Kind
 from buildit.plan.closure import runtime_needs, standing_for, views_of
-from buildit.plan.identity import DEBIAN, former_deb_key
+from buildit.plan.identity import DEBIAN, deb_view, former_deb_keys
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -63,7 +65,7 @@ CONSIDERED = 3
 class Tasks(Mapping[BuildKey, Task]):
     """The tasks of a plan, in its order, and the .debs of its toolchain, once one is asked for.
 
-    A .deb is also known by the key that it had before rules stood for its scripts: packages that
+    A .deb is also known by the keys that it had under earlier rules for its scripts: packages that
     were built then, and whose keys are the same today, name it so."""
 
     def __init__(self, plan: ContainerPlan) -> None:
@@ -80,7 +82,7 @@ class Tasks(Mapping[BuildKey, Task]):
             made = (deb_task(deb, toolchain, (), RULES) for deb in toolchain.debs)
             self._known = {**self._known, **{t.key: t for t in made if t.key not in self._known}}
             debs = (task for task in self._known.values() if task.kind == DEBIAN)
-            self._former = {former_deb_key(task.record): task.key for task in debs}
+            self._former = {old: task.key for task in debs for old in former_deb_keys(task.record)}
         return self._known[self._former.get(key, key)]
 
     def __iter__(self) -> Iterator[BuildKey]:
@@ -461,11 +463,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """One package: `why` is the reason of a build, or the name of the binhost."""
+    """One package: `why` is the reason of a build, or the name of the binhost; `set_ids` are the
+    files of a .deb that keeps these bits, with their modes."""
 
     node: Task
     state: State
     why: str = ""
+    set_ids: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,10 +523,20 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
         if node.key in binhosts:
             return Outlook(node, State.BINHOST, binhosts[node.key])
         if node.key in state.found:
-            return Outlook(node, State.STORE)
+            return Outlook(node, State.STORE, set_ids=_set_ids(node, state.found, store))
         return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
 
     return Forecast(tuple(map(outlook, plan.tasks)), tuple(_fetches(missing, plan, store)))
+
+
+def _set_ids(node: Task, found: AtHand, store: Store) -> tuple[tuple[str, int], ...]:
+    """Only where its package step says `set-id: keep` a .deb has any."""
+    if node.kind != DEBIAN or not deb_view(node.record).keep_set_id:
+        return ()
+    outputs = found[node.key].outputs.values()
+    every = (parse_contents(store.read(one.contents)) for one in outputs)
+    files = (one for entries in every for one in entries if one.kind is Kind.FILE)
+    return tuple((one.path, one.mode) for one in files if one.mode & 0o6000)
 
 
 def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lacking]:

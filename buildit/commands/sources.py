@@ -157,8 +157,23 @@ def pin_directory(
         message = f"path: {shown_place(top)} cannot be read: {at}{reason}"
         hint = "make it a directory of files that may be read, or name what is not in `exclude:`"
         raise RecipeError(message, place=source.place, hint=hint) from error
-    looked = [top, *(top / entry.path for entry in entries), top / ".git/index"]
-    return SourceRef(top.name, digest, (), path=str(top)), looked
+    looked = {*_looked(top, is_taken), *(top / entry.path for entry in entries)}
+    return SourceRef(top.name, digest, (), path=str(top)), sorted(looked)
+
+
+def _looked(top: Path, is_taken: Callable[[str], bool]) -> Iterator[Path]:
+    """What decides what is taken of a directory, besides that itself: each directory in it, as
+    something may appear in one of which nothing is taken yet; what git looks at."""
+    for directory, below, _ in os.walk(top):
+        at = Path(directory)
+        below[:] = [name for name in below if is_taken(str((at / name).relative_to(top)))]
+        yield at
+    above = (top, *top.parents)
+    for number, one in enumerate(above):
+        if os.path.lexists(one / ".git"):
+            yield from (one / ".git/index", one / ".git/info/exclude")
+            yield from (each / ".gitignore" for each in above[: number + 1])
+            return
 
 
 def _taken(

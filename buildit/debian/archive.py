@@ -257,7 +257,8 @@ class DebianArchive:
     """What was verified once holds for all that is chosen in one run."""
 
     def bases(self) -> tuple[str, ...]:
-        """The URIs of Debian's archive among the sources, in their order.
+        """The URIs of Debian's archive among the sources, in their order, and those of its security
+        updates that no source names.
 
         Times are not checked: a digest pins whatever is fetched from there.
 
@@ -280,7 +281,9 @@ class DebianArchive:
                 reasons.append(str(error))
         if not found:
             raise _no_source(reasons)
-        return tuple(found)
+        known = (source for source in self.sources if source.uri in found)
+        further = (one.uri for one in beside(known, "-security"))
+        return tuple(dict.fromkeys((*found, *further)))
 
     @contextmanager
     def open_indices(self, suites: Sequence[str], arch: str) -> Iterator[Indices]:

@@ -61,6 +61,7 @@ _RELATION = (
 )
 _BINARY = re.compile(_RELATION)
 _BUILD = re.compile(_RELATION + r"(?:\[([^\[\]]*)\]\s*)?((?:<[^<>]*>\s*)*)")
+_LONGEST_RELATION = 2048  # characters of one package with all that is said of it
 _TESTS: Mapping[str, Callable[[VersionKey, VersionKey], bool]] = {
     "<<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -198,7 +199,7 @@ def _alternatives(text: str) -> Iterator[list[str]]:
 
 
 def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:
-    found = pattern.fullmatch(text)
+    found = pattern.fullmatch(text) if len(text) <= _LONGEST_RELATION else None
     if found is None:
         raise ValueError(f"not a package relation: {text.strip()[:80]!r}")
     return found

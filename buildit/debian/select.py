@@ -113,6 +113,10 @@ def _request(text: str) -> tuple[str, str]:
     name, equals, version = text.partition("=")
     if not name or (equals and not version):
         raise UnsatisfiableError(f"not a Debian package: {text!r}", hint="write name or name=1.0")
+    try:
+        debian_key(version or "0")
+    except ValueError as error:
+        raise UnsatisfiableError(f"{name}: {error}", hint="write name or name=1.0") from error
     return name, version
 
 
@@ -290,12 +294,15 @@ class _Selection:
         named = self._index.named(relation.name)
         text = text or str(relation)
         if named:
-            have = ", ".join(sorted({one.version for one in named}, key=debian_key))
-            message = f"no suite has {text}; there is {have}"
+            have = sorted({one.version for one in named}, key=debian_key)
+            message = f"no suite has {text}; there is {', '.join(have)}"
+            hint = f"write {relation.name}={have[-1]}, or leave the version out"
+            if wanted_by:
+                hint = "the suites do not fit together: is one missing in the apt sources?"
         else:
             message = f"no suite has a package {text}"
-        near = get_close_matches(relation.name, self._nearby(relation.name), 1)
-        hint = f"did you mean {near[0]}?" if near else "check the name and the suites"
+            near = get_close_matches(relation.name, self._nearby(relation.name), 1)
+            hint = f"did you mean {near[0]}?" if near else "check the name and the suites"
         chain = (*self._chain(wanted_by), f"{wanted_by} needs {text}") if wanted_by else ()
         place = f"debian:{relation.name}"
         return UnsatisfiableError(message, place=place, hint=hint, details=chain)

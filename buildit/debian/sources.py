@@ -30,6 +30,8 @@ _FIELDS = (
     *("package", "version", "format", "directory", "checksums-sha256", "binary", "package-list"),
     *("architecture", *BUILD_DEPENDS, *BUILD_CONFLICTS, "extra-source-only"),
 )
+SOURCE_FORMATS = ("1.0", "3.0 (native)", "3.0 (quilt)")
+"""Of source packages (dpkg-source(1)), as far as Debian's archive has them."""
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~%:-]*")
 _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~%/-]*")
 
@@ -186,19 +188,19 @@ class Sources:
         that are kept for others' sake alone (`Extra-Source-Only`) cannot be chosen.
 
         Raises:
-            UnsatisfiableError: no suite has it; the nearest names, or the versions, are said.
+            UnsatisfiableError: no suite has it; the nearest names, or the versions, are said. Or
+                its format is none that we have unpacked.
         """
         found = self._offered(name)
         if not found:
             raise self._unknown(name)
-        if not version:
-            return found[0]
         for one in found:
-            if one.version == version:
-                return one
+            if version in ("", one.version):
+                return _unpackable(one)
         have = dict.fromkeys(f"{one.version} ({one.suite})" for one in found)
         message = f"no suite has the source package in this version; there is {', '.join(have)}"
-        hint = f"write base: {found[0].place}, or leave the version out for the highest"
+        hint = f"write base: {found[0].place}, or leave the version out for the highest; that of "
+        hint += "another release of Debian comes with its toolchain (`toolchain:`)"
         raise UnsatisfiableError(message, place=f"debian:{name}={version}", hint=hint)
 
     def check_files(self, source: SourceCandidate, exists: Callable[[SourceFile], bool]) -> None:
@@ -236,6 +238,14 @@ class Sources:
         near = get_close_matches(name, names, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "check the name and the suites"
         return UnsatisfiableError("no suite has such a source package", place=place, hint=hint)
+
+
+def _unpackable(source: SourceCandidate) -> SourceCandidate:
+    if source.format in SOURCE_FORMATS:
+        return source
+    message = f"its source format {source.format!r} is none of those that can be built"
+    hint = f"these can be: {', '.join(SOURCE_FORMATS)}; name a version in one of them"
+    raise UnsatisfiableError(message, place=source.place, hint=hint)
 
 
 def missing_files(

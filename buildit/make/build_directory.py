@@ -80,6 +80,10 @@ _JAIL = "jail.json"
 _BINDS = (Bind("build", BUILD_DIRECTORY, writable=True), Bind("input", "/input"))
 
 
+class PhaseFailed(BuildError):  # noqa: N818 - what happened
+    """A phase ended by itself, with a status: nothing that it wrote was cut short."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeptJail:
     """What was run where: the jail, and the command of each phase."""
@@ -247,7 +251,8 @@ class BuildDirectory:
         """Run one phase; what a step of ours had to say to the user about it.
 
         Raises:
-            BuildError: it ended with another status than 0, or exceeded a limit.
+            PhaseFailed: it ended with another status than 0.
+            BuildError: it was killed, or exceeded a limit.
             StoreError: the store's disk is nearly full.
         """
         log, jail = self._log(name), self.jail(env)
@@ -293,7 +298,9 @@ class BuildDirectory:
         elif lacks := advice(outcome.status, tail):
             reason, next_step = lacks
             message, hint = f"{name} failed: {reason}", f"{next_step}; see `buildit log`"
-        return BuildError(message, place=self.label, hint=hint, details=tail)
+        killed = outcome.signal is not None or outcome.limit is not None
+        error = BuildError if killed else PhaseFailed
+        return error(message, place=self.label, hint=hint, details=tail)
 
     def _free(self) -> int:
         state = os.statvfs(self.work)

@@ -28,7 +28,7 @@ from buildit.errors import IntegrityError, RecipeError
 from buildit.make.capture.capture import CAPTURE, Installed, capture, split_outputs, told
 from buildit.make.capture.needs import Needs, Sight, Visible, dependencies_sight, described
 from buildit.make.capture.normalise import Change, Watched, open_content
-from buildit.make.debian_root import control_fields
+from buildit.make.debian_root import control_fields, control_name
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.scripts.apply import Attributes, apply_rules
 from buildit.make.scripts.read import script_rules
@@ -45,11 +45,17 @@ from buildit.plan.identity import Rules, deb_view
 from buildit.store.cas import Store
 
 _UNMET = "needs that neither its Depends nor the toolchain provide:\n"
-_NO_SET_ID = "set-id bit left out, `set-id: keep` in its package step keeps it"
+_NO_SET_ID = "set-id bit left out, `package: {debian: …, set-id: keep}` keeps that of Debian's .deb"
 _NO_OWNER = "owner of the .deb left out, it is 0:0"
 SCRIPT_RULES = "maintainer scripts, by rules"
 _LARGEST_SETTING = 1 << 20
-_SETTINGS = ("etc/", "usr/lib/systemd/", "usr/lib/sysusers.d/", "usr/lib/tmpfiles.d/")
+_SETTINGS = (
+    "etc/",
+    "usr/lib/systemd/",
+    "usr/lib/sysusers.d/",
+    "usr/lib/tmpfiles.d/",
+    "usr/share/pam",
+)
 STATUS = "var/lib/dpkg/status.d"
 
 
@@ -142,10 +148,10 @@ def captured(
         gone = leave_out(into, view.sliced, label, must=False)
         gone |= leave_out(into, view.without, label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
-        name = control_fields(control["control"]).get("package", "")
+        name = control_name(control_fields(control["control"]), label)
         scripts = rules_of(name, control, members, into)
         attributes, accounts, lost = attributes_of(members)
-        apply_rules(scripts.rules, into, attributes)
+        scripts = scripts.without(apply_rules(scripts.rules, into, attributes))
         put_status(control["control"], name, into)
     epoch = max((entry.mtime for entry in members if entry.kind is Kind.FILE), default=0)
     with Root.open(out) as plain:

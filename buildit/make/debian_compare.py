@@ -7,9 +7,12 @@ build (.buildinfo) is asked for. Pure: of two sets of streams.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ class Reason(StrEnum):
     BUILD_PATH = "build path"
     OLDER_BUILDER = "older builder"
     NEWER_DEPENDENCY = "newer dependency"
+    DEBUG_DATA = "debug data alone: code and data of the programs are the same"
     NETWORK = "their builder had the network"
     UNEXPLAINED = "not explained"
 
@@ -146,6 +150,10 @@ _VERSION = re.compile(r"\((?:>=|=|<<|>>|<=) ([^)]*)\)")
 _PATHS = re.compile(rb"/(?:build|tmp|<<PKGBUILDDIR>>)(?:/[A-Za-z0-9._+~-]+){1,2}")
 _OURS = b"/build/reproducible-path"
 _DEBHELPER = re.compile(rb"# Automatically added by (dh_[a-z]+/[0-9][^\s]*)")
+_CONTROL = "DEBIAN/control"
+_SIZE = re.compile(rb"^Installed-Size: .*\n", re.MULTILINE)
+_CHANGELOG = re.compile(r"usr/share/doc/[^/]+/changelog\.Debian\.gz")
+_TRIMMED = b"\n# Older entries have been removed from this changelog.\n"
 _AGE = re.compile(
     r"DEBIAN/(?:md5sums|triggers|conffiles|(?:pre|post)(?:inst|rm)|shlibs|symbols)"
     r"|usr/share/(?:doc/[^/]+/(?:changelog|NEWS|README)[^/]*|man/.*|lintian/.*|info/.*)"
@@ -201,25 +209,71 @@ def _older_builder(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
         own, their = (_DEBHELPER.findall(one.control.get(name, b"")) for one in (mine, other))
         if own != their and their:
             return Reason.OLDER_BUILDER, f"{path} is of {their[0].decode('ascii', 'replace')}"
-    if all(_AGE.fullmatch(path) for path in paths):
-        return Reason.OLDER_BUILDER, f"{paths[0]} is as another debhelper makes it"
+    logs = tuple(path for path in paths if _CHANGELOG.fullmatch(path))
+    trimmed, whole = mine.files(logs), other.files(logs)
+    for path in logs:
+        if _TRIMMED in _plain(trimmed.get(path)) and _TRIMMED not in _plain(whole.get(path)):
+            return Reason.OLDER_BUILDER, f"{path} has all entries, as debhelper left them once"
+    rest = [path for path in paths if path != _CONTROL or not _same_but_size(mine, other)]
+    if rest and all(_AGE.fullmatch(path) for path in rest):
+        return Reason.OLDER_BUILDER, f"{rest[0]} is as another debhelper makes it"
     return None
+
+
+def _plain(packed: bytes | None) -> bytes:
+    """What is in a file of gzip; nothing where it is none."""
+    with suppress(OSError, EOFError, zlib.error):
+        return gzip.open(io.BytesIO(packed or b"")).read(_MOST)
+    return b""
+
+
+def _same_but_size(mine: _Deb, other: _Deb) -> bool:
+    """Whether the control files are the same but for the size, which follows from other files."""
+    texts = (_SIZE.sub(b"", one.control["control"]) for one in (mine, other))
+    return len({*texts}) == 1
 
 
 def _debug_data(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
     """Where code and data of all programs are the same, and only what identifies their debug data
-    differs, it is the debug data that does: it has the headers of what they were built with."""
+    differs, it is the debug data that does: it has paths, the compiler's switches, and the headers
+    of what they were built with."""
     own, their = mine.files(paths), other.files(paths)
     rest = [path for path in paths if not _AGE.fullmatch(path)]
     if rest and all(path in own and path in their for path in rest):
         pairs = [(_sections(own[path]), _sections(their[path])) for path in rest]
         if all(one and one == two for one, two in pairs):
-            told = "their code is the same, the debug data beside it is of other headers"
-            return Reason.NEWER_DEPENDENCY, f"{rest[0]}: {told}"
+            return Reason.DEBUG_DATA, f"{rest[0]} differs in what names its debug data"
     return None
 
 
-_IDENTITY = (b".note.gnu.build-id", b".gnu_debuglink")
+_TEXT = re.compile(rb"[\x20-\x7e]{6,200}")
+_NUMBERED = re.compile(rb"\d+(?:\.\d+)+[\w.+~-]*")
+_VARIES = re.compile(rb"\d+|\b[A-Z][a-z]{2}\b")  # numbers, months
+
+
+def _versions(mine: _Deb, other: _Deb, paths: tuple[str, ...]) -> _Found:
+    """Where programs say what they were built with: `Built with OpenSSL 3.0.17 1 Jul 2025`."""
+    theirs = other.files(paths)
+    for path, content in mine.files(paths).items():
+        own, their = (_numbered(one) for one in (content, theirs.get(path, b"")))
+        for said in own.keys() & their.keys():
+            if _release(own[said]) > _release(their[said]):
+                pair = (text.decode().strip() for text in (own[said], their[said]))
+                return Reason.NEWER_DEPENDENCY, f"{path} has {', not '.join(map(repr, pair))}"
+    return None
+
+
+def _numbered(content: bytes) -> dict[bytes, bytes]:
+    """The texts with a version, by what is in them but numbers."""
+    texts = (text for text in _TEXT.findall(content) if _NUMBERED.search(text))
+    return {_VARIES.sub(b"#", text): text for text in texts}
+
+
+def _release(text: bytes) -> list[list[int]]:
+    return [[int(one) for one in re.findall(rb"\d+", found)] for found in _NUMBERED.findall(text)]
+
+
+_IDENTITY = (b".note.gnu.build-id", b".gnu_debuglink", b".gnu_debugaltlink")
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _NOBITS = 8  # SHT_NOBITS (gABI 4): it has no bytes in the file
@@ -245,4 +299,4 @@ def _sections(elf: bytes) -> dict[bytes, bytes]:
     return found
 
 
-_RULES = (_bin_nmu, _build_path, _newer_depends, _network, _older_builder, _debug_data)
+_RULES = (_bin_nmu, _build_path, _newer_depends, _network, _older_builder, _debug_data, _versions)

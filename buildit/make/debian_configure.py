@@ -102,13 +102,33 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda found: f"[{found[0]}]", text)
 
 
+def not_used(label: str) -> RecipeError:
+    """What is said where nothing calls the program."""
+    text = "`configure:` was not used: debian/rules does not call dh_auto_configure"
+    hint = "give the switches to debian/rules itself, by a patch"
+    return RecipeError(text, place=label, hint=hint)
+
+
+_INCLUDES = re.compile(r"^\s*-?s?include\s+(?!/usr/share/dpkg/)", re.MULTILINE)
+_OVERRIDES = re.compile(r"^override_dh_auto_configure\s*:", re.MULTILINE)
+_TARGET = re.compile(r"(?:override|execute_before|execute_after)_dh_auto_configure")
+_DH = re.compile(r"(?<![\w./-])dh\b(?![-_.])")
+
+
+def calls_nothing(rules: str) -> bool:
+    """Whether it can be read from a debian/rules that nothing will call the program: it does not
+    itself, and dh(1), where it calls that, is told to do something else in its place."""
+    text = re.sub(r"^\s*#.*", "", rules, flags=re.MULTILINE)
+    if _INCLUDES.search(text) or SHIM in _TARGET.sub("", text):
+        return False
+    return bool(_OVERRIDES.search(text)) or not _DH.search(text)
+
+
 def problem(notes: Mapping[str, bytes], switches: Sequence[str], label: str) -> BuilditError | None:
     """What is wrong with the switches, by the files that the program left in `NOTES`; None where
     nothing is."""
     if "called" not in notes:
-        text = "`configure:` was not used: debian/rules does not call dh_auto_configure"
-        hint = "give the switches to debian/rules itself, by a patch"
-        return RecipeError(text, place=label, hint=hint)
+        return not_used(label)
     texts = {name: text.decode("utf-8", "replace") for name, text in notes.items()}
     unknown = texts.get("unknown", "").splitlines()
     if said := _MESON.search(texts.get("output", "")):

@@ -24,7 +24,7 @@ from buildit.make.capture.capture import CAPTURE, Installed, told
 from buildit.make.capture.needs import Sight, described, providers
 from buildit.make.capture.normalise import Change
 from buildit.make.deb import captured
-from buildit.make.debian_root import INFO, Below, control_fields
+from buildit.make.debian_root import INFO, Below, control_fields, control_name
 from buildit.make.layer import put_layer
 from buildit.make.makers import BuildPlace
 from buildit.model.accounts import NOTHING, Declared
@@ -37,7 +37,6 @@ from buildit.store.blobs import Batch
 DEBS = "debs"
 """The output that holds the .debs."""
 
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
 _FILE = re.compile(r"(?![^_]*-dbgsym_).*\.deb")
 
@@ -116,9 +115,13 @@ def _built(
 ) -> BuiltDeb:
     with above.open_file(file) as stream:
         fields = control_fields(read_control(stream, file)["control"])
-        name = fields.get("package", "")
-        if not _PACKAGE.fullmatch(name) or name == DEBS:
+        name = control_name(fields, file)
+        if name == DEBS:
             raise BuildError(f"{name!r} can be no output", place=file)
+        if (room.work / "unpacked" / name).exists():
+            message = f"it is another .deb of the package {name}, which the build made already"
+            hint = "debian/rules must not leave two: remove one by a patch"
+            raise BuildError(message, place=file, hint=hint)
         stream.seek(0)
         out = room.work / "unpacked" / name
         unpacked = captured(stream, out, platform, name, room.stop, keep_nothing=True)

@@ -3,8 +3,9 @@
 Three trees of one overlay, the top first: `fix` (what depends on all of them), the addition of this
 source, and the base that all sources share. Each has the files of its .debs and, as dpkg would
 leave it below /var/lib/dpkg, their control members; `fix` is made of what is in the others, without
-a process for any .deb. Any change here, to a byte or a rule, raises `CHROOT`. The rules, each of
-which some package needs (DEBIAN §2):
+a process for any .deb. Any change here, to a byte or a rule, raises `CHROOT`; one to how scripts
+are read, `MAINTAINER_RULES`, which is in the name of `fix`. The rules, each of which some package
+needs (DEBIAN §2):
 
 1. `/etc/dpkg/origins/default`: without it dpkg-buildflags says nothing, and a package is built
    without optimisation and hardening, in silence.
@@ -41,14 +42,14 @@ from buildit.archive.unpack import unpack_entries
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.make.debtree import Filling, set_times
-from buildit.make.scripts.certificates import certificate_files
+from buildit.make.scripts.certificates import SHIPPED, certificate_files
 from buildit.make.scripts.instead import ROOT
 from buildit.make.scripts.read import script_rules
 from buildit.make.scripts.registered import chosen_links, xml_catalog
 from buildit.make.scripts.state import ScriptRules
 from buildit.model.plan import DebRef
 from buildit.model.tree import YEAR_1980, Entry, Kind
-from buildit.plan.identity import CHROOT
+from buildit.plan.identity import CHROOT, MAINTAINER_RULES
 from buildit.store.cas import Store
 from buildit.store.upkeep import prune_trees
 
@@ -63,10 +64,10 @@ _DIRECTORIES = """
     usr/local/bin usr/local/lib var/cache var/lib/dpkg/info var/lib/dpkg/triggers
     var/lib/dpkg/updates var/log var/tmp
 """
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{,200}")
 _USER = "build:x:1000:1000:build:/build/home:/bin/sh\n"
 _GROUP = "build:x:1000:\n"
 _MASTERS = "usr/share/base-passwd"
-_CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _LINKS: Mapping[str, str] = {
     "etc/dpkg/origins/default": "debian",
     "etc/mtab": "../proc/self/mounts",
@@ -87,8 +88,22 @@ def info_name(control: bytes) -> str:
     """How files of a package below `info/` begin: NAME, or NAME:ARCH where it may be there for
     several architectures (dpkg's `pkg_infodb`)."""
     fields = control_fields(control)
-    same = fields.get("multi-arch") == "same"
-    return f"{fields['package']}:{fields['architecture']}" if same else fields["package"]
+    name, same = control_name(fields), fields.get("multi-arch") == "same"
+    return f"{name}:{fields.get('architecture', 'all')}" if same else name
+
+
+def control_name(fields: Mapping[str, str], place: str = "") -> str:
+    """The name of a package, by its control fields.
+
+    Raises:
+        IntegrityError: it is none that a package can have (Debian Policy 5.6.1).
+    """
+    name = fields.get("package", "")
+    if not _PACKAGE.fullmatch(name):
+        message = f"its control file names no package: {name[:60]!r}"
+        hint = "take another version of the package, or the .deb from another place"
+        raise IntegrityError(message, place=place, hint=hint)
+    return name
 
 
 def control_fields(control: bytes) -> dict[str, str]:
@@ -140,7 +155,7 @@ def root_names(chroot: Sequence[Sequence[DebRef]]) -> tuple[str, ...]:
     """The names of the trees of a root, the top first."""
     names = [tree_name(debs, bool(number)) for number, debs in enumerate(chroot) if debs]
     names.reverse()
-    return (f"{FIX}-{_digest(names)}", *names)
+    return (f"{FIX}-{_digest([MAINTAINER_RULES, *names])}", *names)
 
 
 def tree_name(debs: Iterable[DebRef], is_addition: bool) -> str:
@@ -313,7 +328,7 @@ def _remainder(scripts: Mapping[str, ScriptRules]) -> bytes:
 
 def _certificates(below: Below) -> Iterator[tuple[str, bytes | str]]:
     for tree in below.trees:
-        if _has(tree, _CERTIFICATES):
+        if _has(tree, SHIPPED):
             yield from certificate_files(tree)
             return
 

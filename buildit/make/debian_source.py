@@ -23,22 +23,24 @@ from buildit.archive.beneath import Root
 from buildit.errors import BuildError, BuilditError, IntegrityError
 from buildit.events import PhaseStarted
 from buildit.make.build_directory import TREES, BuildDirectory, kept_where_it_fails, place_blob
-from buildit.make.debian_configure import NOTES, SHIM, problem, shim
+from buildit.make.debian_configure import NOTES, SHIM, calls_nothing, not_used, problem, shim
 from buildit.make.debian_outputs import put_outputs
 from buildit.make.debian_root import REMAINDER, root_trees
-from buildit.make.debian_tree import changelog_entry, holder, source_directory
+from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import Refused
 from buildit.model.plan import Inputs, Task, Toolchain
+from buildit.model.tree import YEAR_1980
 from buildit.plan.identity import DebianSourceInputs, read_source_record
 from buildit.plan.steps import BUILD_DIRECTORY
 from buildit.sandbox.jail import Bind
+from buildit.store.cas import Store
 from buildit.store.disk import host_owner, make_directory
 
 PLACE = f"{BUILD_DIRECTORY}/reproducible-path"
 """Where Debian's own builders build; DEBIAN §3."""
 
-_BINDS = (
+BINDS = (
     Bind("build", BUILD_DIRECTORY, writable=True),
     Bind("input", "/input"),
     Bind("run", "/run", writable=True),
@@ -80,10 +82,10 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     place.report(PhaseStarted(task.key, task.label, "unpack"))
     lowers = root_trees(place.store, task.inputs.chroot, place.stop)
     above = place.store.root / TREES
-    top = BuildDirectory(work, above, lowers, task.label, place.limits, place.stop, PLACE, _BINDS)
+    top = BuildDirectory(work, above, lowers, task.label, place.limits, place.stop, PLACE, BINDS)
     room = replace(top, cwd=f"{PLACE}/{source_directory(record.name, record.version)}")
     with kept_where_it_fails(task, room, place.store) as course:
-        _lay_out(task, record, place, work)
+        lay_out_source(record, top, place.store)
         remainder = (above / lowers[0] / REMAINDER).read_text("utf-8", "surrogateescape")
         room.note("chroot", remainder.splitlines())
         env = dpkg_environment(record)
@@ -93,7 +95,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         course.phase = "unpack"
         top.phase("unpack", unpack, env)
         top.keep_jail(env, {"build": build})
-        if record.patches or record.suffix:
+        if record.patches or record.suffix or record.configure:
             course.phase = "patch"
             place.report(PhaseStarted(task.key, task.label, course.phase))
             _change(task, record, room)
@@ -115,20 +117,30 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
                 return Made(outputs, put_record(task, batch), epoch, sink.commit())
 
 
-def _lay_out(task: Task, record: DebianSourceInputs, place: BuildPlace, work: Path) -> None:
+def lay_out_source(record: DebianSourceInputs, room: BuildDirectory, store: Store) -> None:
+    """Make the directories of a build, and lay out its .dsc, files, patches and shim.
+
+    Raises:
+        IntegrityError: a file would lie elsewhere, or the .dsc names others than the record.
+    """
+    work = room.work
     for name in _MADE:
         make_directory(work / name)
     (work / "logs").mkdir()
     for file in record.files:
         if "/" in file.name or file.name.startswith("."):
-            raise IntegrityError(f"{file.name!r} is no file of a source package", place=task.label)
-        place_blob(place.store, file.digest, work / "input" / file.name)
+            raise IntegrityError(f"{file.name!r} is no file of a source package", place=room.label)
+        place_blob(store, file.digest, work / "input" / file.name)
+    dsc, *others = record.files
+    listed = {file.name: file.digest for file in others}
+    if wrong := dsc_misfit((work / "input" / dsc.name).read_bytes(), listed):
+        hint = "the archive contradicts itself: name another mirror in the apt sources"
+        raise IntegrityError(f"{dsc.name} {wrong}", place=room.label, hint=hint)
     if record.configure:
         (work / _SHIM).mkdir()
         (work / _SHIM / SHIM).write_text(shim(record.configure), "utf-8")
         (work / _SHIM / SHIM).chmod(0o755)
-    room = BuildDirectory(work, work, (), task.label, place.limits, place.stop)
-    room.place_patches(record.patches, place.store)
+    room.place_patches(record.patches, store)
     if (owner := host_owner()) is not None:
         for path in (work / "input", *(work / "input").rglob("*"), *(work / one for one in _MADE)):
             os.chown(path, *owner, follow_symlinks=False)
@@ -187,18 +199,30 @@ def _configured(
 
 
 def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> None:
-    """Apply the user's patches to Debian's tree, and write what the version's suffix says."""
+    """Apply the user's patches to Debian's tree, and write what the version's suffix says.
+
+    Raises:
+        Refused: a patch does not fit.
+        RecipeError: nothing will use the switches of `configure:`.
+    """
     with Root.open(room.work) as work, work.inner(room.cwd.lstrip("/")) as tree:
         try:
             room.patch(record.patches, task.about.patch_names(), _patched_time(tree))
         except Refused as refused:
-            if refused.already and (held := holder(refused.already, _series(tree))):
+            series = _series(tree)
+            if refused.already and (held := holder(refused.already, series)):
                 refused.message += f"; Debian has it in debian/patches/{held}"
                 refused.hint = "remove it from `patches:`"
+            elif by := changers(refused.paths, series):
+                refused.message += f"; Debian changes that file in debian/patches/{', '.join(by)}"
+                refused.hint = "write the patch for the tree in which Debian's series is applied"
             raise
+        if record.configure and calls_nothing(
+            must_read(tree, "debian/rules").decode("utf-8", "replace")
+        ):
+            raise not_used(room.label)
         if record.suffix:
-            with tree.open_file("debian/changelog") as stream:
-                text = stream.read().decode("utf-8", "surrogateescape")
+            text = must_read(tree, "debian/changelog").decode("utf-8", "surrogateescape")
             entry = changelog_entry(text, record.suffix)
             status = tree.lstat("debian/changelog")
             tree.unlink("debian/changelog")
@@ -209,12 +233,27 @@ def _change(task: Task, record: DebianSourceInputs, room: BuildDirectory) -> Non
                 tree.chown("debian/changelog", *owner)
 
 
+def must_read(tree: Root, path: str) -> bytes:
+    """A file that every Debian source has (Debian Policy 4.4 and 4.9).
+
+    Raises:
+        BuildError: it is not there, or is a link.
+    """
+    try:
+        with tree.open_file(path) as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError, IntegrityError) as error:
+        hint = "is it removed by a patch? Every Debian source has it as a plain file"
+        raise BuildError(f"{path} is missing, or is no file", hint=hint) from error
+
+
 def _patched_time(tree: Root) -> int:
     """The time of all files that the user's patches touch: that which dpkg-source gave to those of
     Debian's series, as if they were of it, so that make(1) remakes nothing where a file and what is
     generated from it are patched; where there is no series, later than any other."""
     files = {path: status for path, status in tree.walk() if stat.S_ISREG(status.st_mode)}
-    newest = max(int(one.st_mtime) for path, one in files.items() if not path.startswith(".pc/"))
+    times = (int(one.st_mtime) for path, one in files.items() if not path.startswith(".pc/"))
+    newest = max(times, default=YEAR_1980)
     return newest if ".pc/applied-patches" in files else newest + 1
 
 

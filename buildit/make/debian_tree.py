@@ -6,7 +6,7 @@ Sources: Debian Policy 4.4 and 5.6.12, deb-changelog(5), deb-version(7).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from buildit.errors import BuildError
 from buildit.patch.form import Patch
@@ -51,6 +51,28 @@ def holder(patch: Patch, series: Mapping[str, bytes]) -> str:
 
 
 _HALF = 0.5
+_CHANGED = re.compile(rb"^(?:---|\+\+\+) [^/\s]+/([^\t\r\n]+)", re.MULTILINE)
+_LISTED = re.compile(rb"^ ([0-9a-f]{64}) \d+ (\S+)$", re.MULTILINE)
+
+
+def changers(paths: Iterable[str], series: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Which of Debian's patches that are applied change one of these files, in their order."""
+    files = {path.encode("utf-8", "surrogateescape") for path in paths}
+    lines = (line.split() for line in series.get("series", b"").decode("utf-8").splitlines())
+    names = [words[0] for words in lines if words and not words[0].startswith("#")]
+    return tuple(one for one in names if files.intersection(_CHANGED.findall(series.get(one, b""))))
+
+
+def dsc_misfit(dsc: bytes, files: Mapping[str, str]) -> str:
+    """What a .dsc says of its files (dsc(5), Checksums-Sha256) that is not so; "" where it fits.
+    `files` are those that the archive's index lists, digests by name."""
+    for digest, written in _LISTED.findall(dsc):
+        name = written.decode("utf-8", "replace")
+        if name not in files:
+            return f"names {name}, which the archive's index does not list"
+        if files[name] != digest.decode():
+            return f"names {name} with another digest than the archive's index"
+    return ""
 
 
 def _added(patch: Patch) -> frozenset[bytes]:

@@ -5,7 +5,8 @@ one tree for a package and its directories; what a failed build left is taken fr
 build gets it with the files that changed since written anew: to make(1) they are newer than what
 was made of them. What nobody changed stays as the last build left it. Where anything else of the
 record is another (flags, steps, dependencies, the toolchain) a build begins from the beginning, as
-no rule of make would see it.
+no rule of make would see it; so it does after one that was killed, by Ctrl-C or a limit: a file
+that was cut short is newer than what it is made of, and make would take it for whole.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,20 +22,21 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes, digest_stream
-from buildit.errors import BuildError, BuilditError, IntegrityError, Interrupted, StoreError
-from buildit.make.build_directory import BuildDirectory
+from buildit.errors import BuildError, IntegrityError
+from buildit.make.build_directory import BuildDirectory, PhaseFailed
 from buildit.model.plan import Task
 from buildit.model.words import counted, some
-from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
-from buildit.store.disk import host_owner, make_directory, remove_tree
-from buildit.store.locks import passing
+from buildit.store.disk import held, host_owner, make_directory, remove_tree
+from buildit.store.locks import open_lock, passing, try_lock
 from buildit.store.names import find_failure, forget_failure
 
 _SOURCES = "build/src"
 _FRESH = "fresh"
 """Where, in the work directory, sources lie that are to be laid into what was kept."""
 _ASIDE = "aside"
+_UNUSED = 30 * 24 * 3600
+"""Seconds that a tree is kept which no build uses."""
 
 _Listing = Mapping[str, str]
 """Of each path of a tree, what it is: `d`, `l` and the target, or the mode and digest of a file."""
@@ -60,13 +63,25 @@ def kept_sources(task: Task, room: BuildDirectory, store: Store) -> Iterator[Non
         room.note("incremental", [kept.take(room, listing)])
         try:
             yield
-        except (Interrupted, CorruptBlob, StoreError):
-            kept.give(room, listing)
-            raise
-        except BuilditError:
+        except PhaseFailed:
             kept.remember(listing, task.key)  # the whole tree is kept, for `shell`
             raise
         kept.give(room, listing)
+    _forget_unused(kept.place)
+
+
+def _forget_unused(mine: Path) -> None:
+    """Remove what no build has used for a month, and none uses now."""
+    oldest = time.time() - _UNUSED
+    for place in mine.parent.iterdir():
+        with suppress(OSError):  # it is another's at this moment
+            if place == mine or not place.is_dir() or place.stat().st_mtime >= oldest:
+                continue
+            lock = place.with_suffix(".lock")
+            with held(open_lock(lock)) as fd:
+                if try_lock(fd):
+                    remove_tree(place)
+                    lock.unlink(missing_ok=True)
 
 
 def _rest(record: str) -> Digest:
@@ -97,8 +112,7 @@ class _Kept:
         # Whatever comes now, what is kept is good for no other build.
         self._state.unlink(missing_ok=True)
         if before is None or tree is None:
-            if self._tree.exists():
-                remove_tree(self._tree)
+            remove_tree(self._tree)
             return "everything is built, as the first time, or because more than files changed"
         os.rename(room.work / _SOURCES, room.work / _FRESH)
         os.rename(tree, room.work / _SOURCES)
@@ -135,8 +149,7 @@ class _Kept:
     def give(self, room: BuildDirectory, listing: _Listing) -> None:
         """Keep what the phases left."""
         with suppress(FileNotFoundError):  # a build may remove everything
-            if self._tree.exists():
-                remove_tree(self._tree)
+            remove_tree(self._tree)
             os.rename(room.work / _SOURCES, self._tree)
             self.remember(listing)
 

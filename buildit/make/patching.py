@@ -44,10 +44,12 @@ class PatchToApply:
 
 
 class Refused(BuildError):  # noqa: N818 - what happened
-    """A patch that does not apply; `already` is it, where the tree has its change already."""
+    """A patch that does not apply to `paths`; `already` is it, where the tree has its change
+    already."""
 
     hint: str
     already: Patch | None = None
+    paths: tuple[str, ...] = ()
 
 
 def patched_time(newest: int) -> int:
@@ -243,7 +245,7 @@ class _Writer:
             self.root.chown(path, *self.owner)
 
 
-def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> BuildError:
+def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> Refused:
     patch = parse_canonical(wanted.canonical, "the patch")
     if misfit.already:
         files = patch.files
@@ -258,7 +260,9 @@ def _refused(root: Root, wanted: PatchToApply, misfit: Misfit) -> BuildError:
     hint = (missing and _strip_hint(root, patch, wanted.strip, missing)) or first.hint
     details = tuple(map(str, misfit.problems)) if others else ()
     reason = f"the patch {wanted.name} does not apply: {first}"
-    return BuildError(reason, hint=hint, details=details)
+    refused = Refused(reason, hint=hint, details=details)
+    refused.paths = tuple(dict.fromkeys(problem.path for problem in misfit.problems))
+    return refused
 
 
 def _strip_hint(root: Root, patch: Patch, strip: int, missing: Sequence[str]) -> str:

@@ -150,6 +150,25 @@ def check_profiles(wanted: WantedDebianSource, declared: Iterable[str]) -> None:
             raise RecipeError(message, place=place, hint=hint)
 
 
+def check_siblings(
+    sources: Iterable[WantedDebianSource], named: Iterable[tuple[str, DebRef]]
+) -> None:
+    """Refuse a .deb of the archive, named at a place, where its source is built here: packages of
+    one source depend on each other in one exact version.
+
+    Raises:
+        RecipeError: at the place.
+    """
+    built = {one.name: one for one in sources}
+    for place, deb in named:
+        directory = deb.path.rpartition("/")[0].rpartition("/")[2]  # pool/main/n/nginx/NAME_….deb
+        one = built.get(directory)
+        if one is not None:
+            message = f"debian:{deb.name} is of the source {one.name}, which {one.place} builds"
+            hint = f"take it from that build: `packages: [{deb.name}, …]` in the step of {one.name}"
+            raise RecipeError(message, place=place, hint=hint)
+
+
 @dataclass(frozen=True, slots=True)
 class PinnedDebianSource:
     """What the lock says of a Debian source package.

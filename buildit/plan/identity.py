@@ -8,7 +8,7 @@ artifact, so that a miss can be explained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -24,9 +24,10 @@ DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 """Kinds of tasks, and the `type` of their records."""
 
-MAINTAINER_RULES = "2"
+MAINTAINER_RULES = "3"
 """Version of what a .deb's outputs have besides its files: its entry for scanners, what rules do in
-the place of its scripts, slices. In the records of .debs alone: what is built is not touched."""
+the place of its scripts, slices. In the records of .debs and of Debian's sources (`chroot`), whose
+outputs and roots are made by them too; what is built by steps is not touched."""
 
 SCHEME = "1"
 """Raised when the meaning of a record changes; two schemes never share a key."""
@@ -292,13 +293,17 @@ def deb_record(
     }
 
 
-def former_deb_key(record: str) -> BuildKey:
-    """The key that the .deb of a record had before there were `MAINTAINER_RULES`."""
+def former_deb_keys(record: str) -> Iterator[BuildKey]:
+    """The keys that the .deb of a record had under earlier `MAINTAINER_RULES`, and before there
+    were any: packages whose keys did not change meanwhile name it by them."""
     data = json.loads(record)
+    for number in range(1, int(MAINTAINER_RULES)):
+        data["rules"]["scripts"] = str(number)
+        yield build_key(record_text(data))
     data["rules"].pop("scripts", None)
     data.pop("sliced", None)
     data.pop("set-id", None)
-    return build_key(record_text(data))
+    yield build_key(record_text(data))
 
 
 def deb_view(record: str) -> DebView:

@@ -42,8 +42,10 @@ class AtomPackageStep(Model):
 class DebianPackageStep(Model):
     """A Debian binary package, unpacked; none of its scripts runs."""
 
-    debian: schema.Line
+    debian: schema.DebianName
     """Its name, with `=version` where it matters."""
+    version: schema.DebianVersion | None = None
+    """The same as `=version`."""
     closure: Literal["depends", "files"] = "depends"
     """What comes with it: its Depends, or only what its files are seen to need."""
     without: tuple[schema.Line, ...] = ()

@@ -244,13 +244,20 @@ identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a d
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
 account_name = _named(ACCOUNT, "the name of a user or group")
 
-DEBIAN_PACKAGE = (
-    r"debian:[a-z0-9][a-z0-9+.-]+(?:=[0-9A-Za-z.+~:-]+)?"  # Debian Policy 5.6.1, 5.6.12
-)
+# Debian Policy 5.6.12 (an epoch, and no hyphen at the end) and 5.6.1
+DEBIAN_VERSION = r"(?:[0-9]{1,9}:)?[0-9A-Za-z](?:[0-9A-Za-z.+~-]{0,198}[0-9A-Za-z.+~])?"
+DEBIAN_NAME = rf"[a-z0-9][a-z0-9+.-]{{1,198}}(?:={DEBIAN_VERSION})?"
+DEBIAN_PACKAGE = f"debian:{DEBIAN_NAME}"
 VERSION_SUFFIX = r"[+~][A-Za-z0-9.+~]{1,63}"
 
 debian_package = _named(
     DEBIAN_PACKAGE, "a Debian package", "write debian:nginx, or debian:nginx=1.22.1-9+deb12u9"
+)
+debian_name = _named(
+    DEBIAN_NAME, "the name of a Debian package", "write nginx, or nginx=1.22.1-9+deb12u9"
+)
+debian_version = _named(
+    DEBIAN_VERSION, "a version of a Debian package", "write it whole, such as 1.22.1-9+deb12u9"
 )
 version_suffix = _named(
     VERSION_SUFFIX, "the end of a Debian version", "begin it with + or ~, as in +buildit1"

@@ -166,6 +166,10 @@ AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.AC
 """The name of a user or group."""
 DebianPackage = Annotated[str, AfterValidator(leaf.debian_package), _pattern(leaf.DEBIAN_PACKAGE)]
 """`debian:NAME`, with `=VERSION` where it matters."""
+DebianName = Annotated[str, AfterValidator(leaf.debian_name), _pattern(leaf.DEBIAN_NAME)]
+"""`NAME` of a Debian package, with `=VERSION` where it matters."""
+DebianVersion = Annotated[str, AfterValidator(leaf.debian_version), _number_or(leaf.DEBIAN_VERSION)]
+"""The whole version of a Debian package."""
 VersionSuffix = Annotated[str, AfterValidator(leaf.version_suffix), _pattern(leaf.VERSION_SUFFIX)]
 """What stands after Debian's version: `+buildit1`."""
 SourceUrl = Annotated[str, AfterValidator(leaf.source_url), _pattern("(?:https?|mirror)://.+")]

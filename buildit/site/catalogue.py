@@ -39,6 +39,7 @@ from buildit.store.names import (
     NameIndex,
     PackageEntry,
     is_part,
+    name_at,
     name_place,
     parse_index,
     parse_name_entry,
@@ -123,7 +124,7 @@ class CataloguePackage:
 
     @property
     def name(self) -> str:
-        return self.directory.removeprefix("local/")
+        return name_at(self.directory)
 
     @property
     def shown(self) -> list[BuildKey]:

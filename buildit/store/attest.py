@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from buildit.codec import CodecError, decode, from_plain, to_plain
 from buildit.digest import BuildKey, Digest, canonical, is_hex64
 from buildit.errors import IntegrityError
-from buildit.model.accounts import Declared, Group, User
+from buildit.model.accounts import ACCOUNT_NAME, Declared, Group, User
 from buildit.model.artifact import Artifact, Output
 
 LOCAL = "local"
@@ -30,7 +30,6 @@ BUILDER_ID = "urn:buildit:builder:"
 SIZE_LIMIT = 16 << 20
 """Bytes of a statement; one that names 50 000 dependencies has about 15 MB."""
 
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _OUTPUT_NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,127}")
 _CODECS = ("gzip", "zstd")
 _MAX_SIZE = 1 << 62
@@ -251,7 +250,7 @@ def _check_declared(declared: Declared) -> None:
     names = [one.name for one in named]
     names += [member for group in declared.groups for member in group.members]
     for name in names:
-        if not _ACCOUNT.fullmatch(name):
+        if not re.fullmatch(ACCOUNT_NAME, name):
             raise ValueError(f"{name!r:.80} is not an account's name")
     numbers = [number for user in declared.users for number in (user.uid, user.gid)]
     for number in (*numbers, *(group.gid for group in declared.groups)):

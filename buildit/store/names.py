@@ -1,7 +1,7 @@
 """Keys by prefix, and the index of names: for people only, and derived from the statements.
 
-`n/<category>/<name>/<key>.json` names one key; an entry may be missing, empty (it is not synced) or
-stale, and nothing breaks.
+`n/<category>/<name>/<key>.json` names one key, but for .debs of Debian's; an entry may be missing,
+empty (it is not synced) or stale, and nothing breaks.
 
 A binhost says of itself as data: `n/<category>/<name>/index.json` has all builds of one name: what
 is there, whose statements say so, and what the package's page shows. It is a view of statements and
@@ -135,10 +135,20 @@ def name_directory(root: Path, name: str) -> Path | None:
 
 
 def name_place(name: str) -> str | None:
-    """A package's directory below `n/`, `category/name`; None where its name cannot be one."""
-    category, _, rest = name.rpartition("/")
+    """A package's directory below `n/`, `category/name`; None where its name cannot be one. That of
+    a Debian source package is of the category `debian-source`."""
+    category, _, rest = name.replace(*_SOURCE).rpartition("/")
     parts = (category or "local", rest)
     return f"{parts[0]}/{rest}" if all(map(is_part, parts)) else None
+
+
+def name_at(place: str) -> str:
+    """The name whose directory below `n/` a place is."""
+    return place.removeprefix("local/").replace(_SOURCE[1], _SOURCE[0])
+
+
+_SOURCE = ("debian-source:", "debian-source/")
+"""How names of Debian's source packages begin, and their places."""
 
 
 def is_part(name: str) -> bool:

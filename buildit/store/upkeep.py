@@ -334,8 +334,8 @@ def _find(store: Store, keep: frozenset[str]) -> Garbage:
 
 def prune_trees(store: Store, prefix: str, most: int, unused: float) -> tuple[str, ...]:
     """Remove trees whose names begin with `prefix` but for the `most` that were used last, and
-    those that were not used for `unused` seconds; never one that a living process pinned. Which
-    went. A tree that is needed again is filled again.
+    those that were not used for `unused` seconds; never one that a living process pinned before it
+    looked for it. Which went. A tree that is needed again is filled again.
 
     Raises:
         StoreError: the file system refuses.
@@ -348,11 +348,12 @@ def prune_trees(store: Store, prefix: str, most: int, unused: float) -> tuple[st
         doomed = [path for path in newest if path in newest[most:] or used[path] < oldest]
         if not doomed:
             return ()
-        pinned = frozenset().union(*(lease.pins for lease in running(store.root)))
-        gone = [path for path in doomed if path.name not in pinned]
-        for path in gone:
-            if aside := store.trees.set_aside(path, store.lease()):
-                remove_tree(aside)
+        with store.collecting():
+            pinned = frozenset().union(*(lease.pins for lease in running(store.root)))
+            gone = [path for path in doomed if path.name not in pinned]
+            aside = [store.trees.set_aside(path, store.lease()) for path in gone]
+        for path in filter(None, aside):
+            remove_tree(path)
     return tuple(path.name for path in gone)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -33,6 +34,17 @@ PATCH = b"""\
  #define _GNU_SOURCE
 +const char *const patched_by = "a sysadmin was here";
 \x20
+"""
+
+OVERRIDE = b"""\
+--- a/debian/rules
++++ b/debian/rules
+@@ -4,3 +4,5 @@
+\x20
+ %:
+ \tdh $@
++override_dh_auto_configure:
++\tmkdir obj && cd obj && cmake ..
 """
 
 
@@ -85,6 +97,14 @@ def test_a_misspelt_switch_ends_the_build_before_it_compiles(builds: DebianBuild
     assert builds.phases[-1] == "build"
 
 
+def test_switches_that_nothing_will_use_are_refused_before_the_build(builds: DebianBuilds) -> None:
+    patches = {"patches/rules.patch": OVERRIDE}
+    task, _ = builds.task(*TINI, patches=patches, configure=("-DX=1",), suffix="+buildit1")
+    with pytest.raises(RecipeError, match="does not call dh_auto_configure"):
+        builds.make(task)
+    assert builds.phases[-1] == "patch"
+
+
 def test_a_patch_that_debian_has_is_named_with_its_file(builds: DebianBuilds) -> None:
     task, source = builds.task(*JQ)
     (packed,) = [one for one in source.files if one.name.endswith(".debian.tar.xz")]
@@ -99,6 +119,12 @@ def test_a_patch_that_debian_has_is_named_with_its_file(builds: DebianBuilds) ->
     with pytest.raises(Refused, match="already applied") as refused:
         builds.make(task)
     assert f"Debian has it in debian/patches/{name}" in refused.value.message
+    other = re.sub(rb"(?m)^ (?=\S)", b" not ", patch)
+    task, _ = builds.task(*JQ, patches={"patches/mine.patch": other}, suffix="+buildit1")
+    with pytest.raises(Refused, match="does not apply") as refused:
+        builds.make(task)
+    assert "Debian changes that file in debian/patches/" in refused.value.message
+    assert name in refused.value.message.rpartition("debian/patches/")[2]
 
 
 def test_a_patched_source_has_a_version_of_its_own(builds: DebianBuilds) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.debian_in_images import run_in
+from tests.integration.compare import first_difference
 from tests.integration.refusing import RECIPE, UNSATISFIABLE, refusal
 from tests.integration.seeds import Seed
 from tests.integration.world import write
@@ -62,6 +66,24 @@ def test_a_patched_source_is_built_runs_and_is_found_again(seed: Seed, here: Pat
     assert "tini" in shown
 
 
+def test_root_and_an_ordinary_user_build_the_same(seed: Seed, here: Path) -> None:
+    """Somebody else, who lays out the chroot himself; only what is fetched is shared."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    box, out = container(seed, here, PATCHED), here / "out"
+    seed.program.run(str(box), "--output", str(out)).good()
+    own = seed.strangers_place(here / "own")
+    shutil.copytree(seed.program.store / "blobs", own / "store" / "blobs")
+    shutil.copytree(box, own / "box")
+    subprocess.run(["chown", "-R", "--no-dereference", "65534:65534", own], check=True)
+    program = seed.program.as_stranger(own).with_store(own / "store")
+    done = program.run(str(own / "box"), "--output", str(own / "out"), "--offline").good()
+    assert "debian-source:tini-0.19.0-1+buildit1: built in" in done.err
+    assert first_difference(out, own / "out") is None
+    locks = [(one / "buildit.lock").read_text() for one in (box, own / "box")]
+    assert locks[0] == locks[1], "the digests of all outputs are in it"
+
+
 @pytest.mark.parametrize(
     ("recipe", "further", "code", "message", "hint"),
     [
@@ -99,6 +121,20 @@ def test_a_patched_source_is_built_runs_and_is_found_again(seed: Seed, here: Pat
             UNSATISFIABLE,
             "the Debian source tini makes no package 'tinny'",
             "'tini'",
+        ),
+        (
+            "base: debian:zlib\n",
+            "",
+            UNSATISFIABLE,
+            "pkgs/tini/pkg.yaml:1:7: the Debian source zlib makes ",
+            "name those that the image takes, `packages: […]`: ",
+        ),
+        (
+            "base: debian:tini\ndepends: {build: [debian:libldap-devv]}\n",
+            "",
+            UNSATISFIABLE,
+            "pkg.yaml:1:7: debian:tini=0.19.0-1: what its build needs cannot be had: no suite has ",
+            "libldap-dev?",
         ),
     ],
 )

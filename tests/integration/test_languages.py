@@ -1,157 +1,147 @@
-"""Styles `go` and `cargo`: offline, of Debian's libraries or of `vendor/`; twice the same bytes."""
+"""Styles `go` and `cargo`: offline, of Debian's libraries and of `vendor/`; twice the same bytes.
+
+A language is one container of two programs, in one store: its compiler is half a gigabyte. Rust is
+built where all is tried, with `BUILDIT_TEST_WHOLE=1`.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from pathlib import Path
 
+import pytest
+
+from tests.debian_in_images import run_in
+from tests.integration.compare import first_difference
 from tests.integration.seeds import Seed
 from tests.integration.world import archive, sha256, write
+from tests.scale import WHOLE
+
+pytestmark = pytest.mark.sandbox
 
 CONTAINER = """\
-- vars: {{name: tongue, version: 1}}
-- package: {{atom: misc/{name}}}
-- app: {{exec: [/usr/bin/{name}]}}
-- image: {{type: oci}}
-"""
-TOML = """\
-description: A TOML validator, of Debian's mirror
-license: MIT
-versions:
-  1.2.0:
-    sources:
-      - url: mirror://debian/pool/main/g/golang-toml/golang-toml_1.2.0.orig.tar.xz
-        sha256: 6d2c4df3fafa85b6d1437f1963dcd8a72e49cd167ed46fe950b309ca13ed3b50
-depends: {build: [debian:golang-go]}
-style: go
-configure: [./cmd/tomlv]
+- vars: {name: tongue, version: 1}
+- package: {atom: misc/ours}
+- package: {atom: misc/vendored}
+- image: {type: oci}
 """
 GO = {
-    "go.mod": "module example.org/keys\n\ngo 1.19\n\nrequire github.com/BurntSushi/toml v1.0.0\n",
+    "go.mod": "module example.org/NAME\n\ngo 1.19\n\nrequire github.com/rivo/uniseg v0.4.2\n",
     "main.go": """\
 package main
 
 import (
-	"fmt"
-	"example.org/keys/inner"
-	"github.com/BurntSushi/toml"
+	"example.org/NAME/inner"
+	"github.com/rivo/uniseg"
 )
 
-func main() {
-	var found map[string]any
-	if _, err := toml.Decode(inner.Text, &found); err != nil { panic(err) }
-	fmt.Println("greeting:", found["greeting"])
-}
+func main() { println(inner.Text, uniseg.GraphemeClusterCount("good day")) }
 """,
-    "inner/inner.go": 'package inner\n\nconst Text = "greeting = \\"good day\\""\n',
+    "inner/inner.go": 'package inner\n\nconst Text = "signs:"\n',
 }
-VENDORED = {
-    "modules.txt": "# github.com/BurntSushi/toml v1.0.0\n## explicit\ngithub.com/BurntSushi/toml\n",
-    "github.com/BurntSushi/toml/toml.go": """\
-package toml
-
-func Decode(text string, into *map[string]any) (int, error) {
-	*into = map[string]any{"greeting": "vendored"}
-	return 0, nil
-}
-""",
+GO_VENDORED = {
+    "modules.txt": "# github.com/rivo/uniseg v0.4.2\n## explicit; go 1.18\n"
+    "github.com/rivo/uniseg\n",
+    "github.com/rivo/uniseg/count.go": "package uniseg\n\n"
+    "func GraphemeClusterCount(text string) int { return 1000 + len(text) }\n",
 }
 RUST = {
-    "Cargo.toml": '[package]\nname = "digits"\nversion = "1.0.0"\nedition = "2021"\n\n'
+    "Cargo.toml": '[package]\nname = "NAME"\nversion = "1.0.0"\nedition = "2021"\n\n'
     '[dependencies]\nitoa = "1"\n',
     "src/main.rs": "fn main() { let mut b = itoa::Buffer::new(); "
     'println!("{} of {}", b.format(42u64), file!()); }\n',
 }
-CRATE = {
-    ".cargo-checksum.json": '{"files": {}}',
-    "Cargo.toml": '[package]\nname = "itoa"\nversion = "1.0.9"\n',
-    "src/lib.rs": "pub struct Buffer; impl Buffer { pub fn new() -> Self { Buffer } "
+RUST_VENDORED = {
+    "itoa/.cargo-checksum.json": '{"files": {}}',
+    "itoa/Cargo.toml": '[package]\nname = "itoa"\nversion = "1.0.9"\n',
+    "itoa/src/lib.rs": "pub struct Buffer; impl Buffer { pub fn new() -> Self { Buffer } "
     'pub fn format(&mut self, n: u64) -> String { format!("vendored {n}") } }\n',
 }
 
+LANGUAGES = [
+    pytest.param(
+        "go",
+        ("debian:golang-go", "debian:golang-github-rivo-uniseg-dev"),
+        GO,
+        GO_VENDORED,
+        ("signs: 8\n", "signs: 1008\n"),
+        id="go",
+    ),
+    pytest.param(
+        "cargo",
+        ("debian:cargo", "debian:librust-itoa-dev"),
+        RUST,
+        RUST_VENDORED,
+        ("42 of src/main.rs\n", "vendored 42 of src/main.rs\n"),
+        id="rust",
+    ),
+]
 
-def recipe(name: str, style: str, depends: str, *archives: tuple[str, str, bytes]) -> str:
+
+def recipe(style: str, depends: str, sources: dict[str, bytes]) -> str:
     listed = "".join(
-        f"      - {{url: https://example.org/{file}, sha256: {sha256(data)}, directory: {into}}}\n"
-        for file, into, data in archives
+        f"      - {{url: https://example.org/{name}.tar.gz, sha256: {sha256(data)}, "
+        f"directory: {'vendor' if name == 'libraries' else '.'}}}\n"
+        for name, data in sources.items()
     )
     return (
-        f"description: {name}\nlicense: MIT\nversions:\n  1.0:\n    sources:\n{listed}"
+        f"description: A program\nlicense: MIT\nversions:\n  1.0:\n    sources:\n{listed}"
         f"depends: {{build: [{depends}]}}\nstyle: {style}\n"
     )
 
 
-def ran(seed: Seed, here: Path, name: str, text: str, **archives: bytes) -> bytes:
-    """Build it twice, in two places, by more jobs and by one; what the program prints."""
-    digests, image = [], here
-    for turn in ("first", "second"):
-        top = here / turn
-        write(
-            top,
-            {
-                ".buildit-config.yaml": f"trees: [{seed.project.root}/tree, ./tree]\n"
-                "repositories: []\n",
-                f"tree/misc/{name}/pkg.yaml": text,
-                "box/container.yaml": CONTAINER.format(name=name),
-            },
-        )
-        box = top / "box"
-        (box / "distfiles").mkdir()
-        for file in seed.distfiles.iterdir():
-            (box / "distfiles" / file.name).symlink_to(file)
-        for stem, data in archives.items():
-            (box / "distfiles" / f"{stem}.tar.gz").write_bytes(data)
-        lock = here / "first/box/buildit.lock"
-        (box / "buildit.lock").write_text(lock.read_text() if lock.exists() else seed.lock)
-        program = seed.program.with_store(seed.new_store(top))
-        if turn == "second":
-            program = program.started_by("taskset", "1")
-        program.run(str(box), "--output", str(top / "out"), timeout=1500).good()
-        (image,) = (top / "out").iterdir()
-        digests.append((image / "index.json").read_bytes())
-    assert digests[0] == digests[1]
-    subprocess.run(
-        ["umoci", "unpack", "--rootless", "--image", f"{image}:1", str(here / "root")],
-        check=True,
-        capture_output=True,
+def project(
+    seed: Seed, top: Path, style: str, tools: tuple[str, str], files: dict[str, str], vendor: bytes
+) -> Path:
+    """A program `ours` of Debian's library, the second of `tools`, and one that is `vendored`."""
+    ours, vendored = (
+        archive(f"{name}-1", {path: text.replace("NAME", name) for path, text in files.items()})
+        for name in ("ours", "vendored")
     )
-    jail = ["bwrap", "--unshare-all", "--bind", str(here / "root/rootfs"), "/", f"/usr/bin/{name}"]
-    done = subprocess.run(jail, capture_output=True, check=False)
-    return done.stdout + done.stderr
-
-
-def test_a_go_program_of_debians_mirror(seed: Seed, here: Path) -> None:
-    assert b"tomlv toml-file" in ran(seed, here, "tomlv", TOML)
-
-
-def test_go_with_debians_libraries(seed: Seed, here: Path) -> None:
-    source = archive("keys-1", GO)
-    depends = "debian:golang-go, debian:golang-github-burntsushi-toml-dev"
-    text = recipe("keys", "go", depends, ("keys.tar.gz", ".", source))
-    assert ran(seed, here, "keys", text, keys=source) == b"greeting: good day\n"
-
-
-def test_go_with_a_vendor_archive(seed: Seed, here: Path) -> None:
-    source, vendor = archive("keys-1", GO), archive("vendor", VENDORED)
-    files = ("keys.tar.gz", ".", source), ("vendor.tar.gz", "vendor", vendor)
-    text = recipe("keys", "go", "debian:golang-go", *files)
-    assert ran(seed, here, "keys", text, keys=source, vendor=vendor) == b"greeting: vendored\n"
-
-
-def test_rust_with_debians_libraries(seed: Seed, here: Path) -> None:
-    source = archive("digits-1", RUST)
-    text = recipe(
-        "digits", "cargo", "debian:cargo, debian:librust-itoa-dev", ("digits.tar.gz", ".", source)
+    with_vendor = {"vendored": vendored, "libraries": vendor}
+    write(
+        top,
+        {
+            ".buildit-config.yaml": f"trees: [{seed.project.root}/tree, ./tree]\n"
+            "repositories: []\n",
+            "tree/misc/ours/pkg.yaml": recipe(style, ", ".join(tools), {"ours": ours}),
+            "tree/misc/vendored/pkg.yaml": recipe(style, tools[0], with_vendor),
+            "box/container.yaml": CONTAINER,
+            "box/buildit.lock": seed.lock,
+        },
     )
-    assert ran(seed, here, "digits", text, digits=source) == b"42 of src/main.rs\n"
+    distfiles = top / "box/distfiles"
+    distfiles.mkdir()
+    for file in seed.distfiles.iterdir():
+        (distfiles / file.name).symlink_to(file)
+    for name, data in (("ours", ours), *with_vendor.items()):
+        (distfiles / f"{name}.tar.gz").write_bytes(data)
+    return top / "box"
 
 
-def test_rust_with_a_vendor_archive(seed: Seed, here: Path) -> None:
-    source, vendor = (
-        archive("digits-1", RUST),
-        archive("vendor", {f"itoa/{p}": t for p, t in CRATE.items()}),
-    )
-    files = ("digits.tar.gz", ".", source), ("vendor.tar.gz", "vendor", vendor)
-    text = recipe("digits", "cargo", "debian:cargo", *files)
-    printed = ran(seed, here, "digits", text, digits=source, vendor=vendor)
-    assert printed == b"vendored 42 of src/main.rs\n"
+@pytest.mark.parametrize(
+    ("style", "tools", "files", "vendor", "printed"), LANGUAGES if WHOLE else LANGUAGES[:1]
+)
+def test_offline_and_twice_the_same_bytes(
+    seed: Seed,
+    here: Path,
+    style: str,
+    tools: tuple[str, str],
+    files: dict[str, str],
+    vendor: dict[str, str],
+    printed: tuple[str, str],
+) -> None:
+    """The second time by one job, in other work directories, nothing of the first at hand."""
+    box = project(seed, here, style, tools, files, archive("vendor", vendor))
+    program = seed.program.with_store(seed.new_store(here))
+    for jobs in ("2", "1"):
+        done = program.run(str(box), "--output", str(here / jobs), "--jobs", jobs).good()
+        assert all(f"misc/{name}-1.0: built in" in done.err for name in ("ours", "vendored"))
+        for said in program.store.glob("k/*/*/local.json"):
+            if b'"name":"misc/' in said.read_bytes():
+                shutil.rmtree(said.parent)
+    assert first_difference(here / "2", here / "1") is None
+    (image,) = (here / "1").iterdir()
+    for name, text in zip(("ours", "vendored"), printed, strict=True):
+        ran = run_in(image, here / name, [f"/usr/bin/{name}"])
+        assert ran.stdout + ran.stderr == text

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from buildit.patch.read import parse_patch
+from tests import debian_patched
 from tests.debian_builds import checked_row, page
+from tests.debian_in_images import Outcome
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +61,15 @@ def test_holes_are_counted_apart() -> None:
     holes = text.index("## Holes")
     assert built < failed < text.index("| bash |") < holes < text.index("| gosu |")
     assert "## " not in page([ALIKE.line])
+
+
+def test_what_is_patched_is_locked_and_what_was_answered_is_shown() -> None:
+    table = {job.name: job for job in debian_patched.jobs()}
+    assert all(parse_patch(job.patch.encode(), name, strip=1) for name, job in table.items())
+    served = replace(table["dnsmasq"], source="dnsmasq=1-1")
+    found = debian_patched.row(Outcome(served, "", answer=b"x-ours".hex(), seconds=2))
+    assert found == "| dnsmasq | 1-1 | 2 | DNS: CH TXT version.bind | x-ours |"
+    assert debian_patched.row(Outcome(served, "it | ended")).endswith("it should: it / ended |")
+    files = served.files
+    assert files["pkg/pkg.yaml"].startswith("base: debian:dnsmasq=1-1\npatches: {ours.patch: ")
+    assert '"packages": ["dnsmasq-base"]' in files["container.yaml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -52,17 +53,43 @@ class Attributes:
         return sorted(path for path in found if path not in self.directories)
 
 
-def apply_rules(rules: Iterable[ScriptRule], tree: Root, found: Attributes) -> None:
+_NOT_HERE = {
+    errno.ENOENT: "its file is not there",
+    errno.ENOTDIR: "it lies below a link or file",
+    errno.EISDIR: "it is a directory",
+    errno.ENAMETOOLONG: "no file has a name as long",
+    errno.EINVAL: "no file can be called so",
+}
+
+
+def apply_rules(
+    rules: Iterable[ScriptRule], tree: Root, found: Attributes
+) -> dict[ScriptRule, str]:
     """Do each rule in turn; what has to do with modes and owners goes into `found`.
 
-    A path that lies below a link or a file is left alone: what a package links to may be another's.
+    What cannot be done is given back, with the reason: a path that lies below a link or a file is
+    left alone, as what a package links to may be another's.
 
     Raises:
         OSError: the disk is full or fails.
     """
+    left: dict[ScriptRule, str] = {}
     for rule in rules:
-        with suppress(FileExistsError, NotADirectoryError, IntegrityError):
-            _apply(rule, tree, found)
+        why = ""
+        try:
+            with suppress(FileExistsError):
+                _apply(rule, tree, found)
+        except IntegrityError:
+            why = _NOT_HERE[errno.ENOTDIR]
+        except ValueError:  # a NUL in it
+            why = _NOT_HERE[errno.EINVAL]
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            why = _NOT_HERE[error.errno]
+        if why:
+            left[rule] = why
+    return left
 
 
 def _apply(rule: ScriptRule, tree: Root, found: Attributes) -> None:
@@ -118,7 +145,7 @@ def _attribute(rule: ScriptRule, path: str, tree: Root, found: Attributes) -> No
 
 def _number(name: str, number_of: Callable[[str], int]) -> int:
     text = name.removeprefix("#")
-    return int(text) if text.isdigit() else number_of(name)
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else number_of(name)
 
 
 def new_mode(text: str, before: int, *, directory: bool) -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from buildit.archive.beneath import Root
 
-_SHIPPED, _PLACE = "usr/share/ca-certificates/mozilla", "etc/ssl/certs"
+SHIPPED, _PLACE = "usr/share/ca-certificates/mozilla", "etc/ssl/certs"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _STRINGS = (0x0C, 0x13, 0x14, 0x16, 0x1A, 0x1C, 0x1E)
 """UTF8, Printable, Teletex, IA5, Visible, Universal and BMP strings (X.680, 8.4)."""
@@ -21,14 +21,14 @@ _ENCODINGS = {0x1E: "utf-16-be", 0x1C: "utf-32-be", 0x14: "latin-1"}
 def certificate_files(tree: Root) -> Iterator[tuple[str, bytes | str]]:
     """Paths with a file's content, or with a link's text. Sorted by name, in C order; each
     certificate ends with a newline."""
-    names = sorted(name for name in tree.listdir(_SHIPPED) if name.endswith(".crt"))
+    names = sorted(name for name in tree.listdir(SHIPPED) if name.endswith(".crt"))
     bundle, hashes = b"", set()
     for name in names:
-        with tree.open_file(f"{_SHIPPED}/{name}") as stream:
+        with tree.open_file(f"{SHIPPED}/{name}") as stream:
             content = stream.read().rstrip(b"\n") + b"\n"
         bundle += content
         link = re.sub(r"[ (),]", "_", name.removesuffix(".crt")) + ".pem"
-        yield f"{_PLACE}/{link}", f"/{_SHIPPED}/{name}"
+        yield f"{_PLACE}/{link}", f"/{SHIPPED}/{name}"
         found = _PEM.search(content)
         with suppress(ValueError, IndexError):
             if found is not None:

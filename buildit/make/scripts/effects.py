@@ -6,8 +6,14 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from itertools import pairwise
 
+from buildit.errors import RecipeError
+from buildit.make.capture.normalise import encoded_capabilities
+from buildit.make.scripts.certificates import SHIPPED
+from buildit.make.scripts.pam import PROFILES, STACKS, TEMPLATES, pam_stack, parsed_profile
 from buildit.make.scripts.registered import DELEGATES, Alternative, Delegation, Slave
 from buildit.make.scripts.state import ScriptState, inside, is_base
 from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Told
@@ -32,10 +38,10 @@ RUNNING = frozenset(_RUNNING.split())
 """Commands that look at a system, or that concern one that runs; what `sysusers` and `tmpfiles`
 make is read from their files."""
 
-_CHANGES = {"find": ("-exec", "-execdir"), "sed": ("-i", "--in-place")}
+_LONGEST = 4096  # characters of a path, with its end (PATH_MAX)
+_CHANGES = {"find": ("-exec", "-execdir"), "sed": ("-i", "--in-place"), "xargs": ("chown", "chgrp")}
 _KEYS = {"ssh-keygen", "make-ssl-cert", "rndc-confgen", "nsd-control-setup", "openssl"}
 _WITHOUT = "makes keys, which an image must not share: make them at the first start"
-
 
 _OPTIONS = {
     "adduser": "home shell uid gid ingroup gecos comment firstuid lastuid conf",
@@ -69,7 +75,7 @@ def answered(state: ScriptState, command: ShellCommand) -> Told:
             state.left(state.place, shlex.join(command.words), _WITHOUT if name in _KEYS else "")
         return None, UNKNOWN
     text = shlex.join(command.words).replace(UNKNOWN, "…")
-    if not command.known:
+    if not command.known or any(len(word) > _LONGEST for word in words):
         state.left(state.place, text, "not literal")
     else:
         why = effect(state, words)
@@ -79,7 +85,9 @@ def answered(state: ScriptState, command: ShellCommand) -> Told:
 
 
 def _on_nothing(state: ScriptState, name: str, words: Sequence[str]) -> bool:
-    """Whether a command is about files that a first installation does not have."""
+    """Whether a command is about files that a first installation, or an image, does not have."""
+    if any(word.endswith("/py_compile.py") or word == "rtupdate" for word in words):
+        return True  # byte code: Python compiles without it
     if name not in ("mv", "sed", "find", "ed", "dd"):
         return False
     paths = [word for word in words if word.startswith("/") and UNKNOWN not in word]
@@ -150,6 +158,7 @@ def _adduser(state: ScriptState, words: Sequence[str]) -> str:
     comment = options.get("gecos", options.get("comment", "")).replace(":", " ")
     fresh = name not in state.users and name not in BASE_USERS
     state.user(name, group, home, options.get("shell", "/usr/sbin/nologin"), comment)
+    fresh = fresh and name in state.users
     if fresh and "no-create-home" not in options and home.startswith("/"):
         at = inside(home)
         if at and not home.startswith("/nonexistent") and at not in state.kinds:
@@ -199,22 +208,11 @@ def _usermod(state: ScriptState, words: Sequence[str]) -> str:
     return "changes an account"
 
 
-def _chown(state: ScriptState, words: Sequence[str]) -> str:
+def _chown(state: ScriptState, words: Sequence[str], prefix: str = "") -> str:
     options, operands = _parsed("chown", words)
     if len(operands) < 2:
         return "not literal"
-    return _on_paths(state, "owner", state.named(operands[0]), operands[1:], options)
-
-
-def _chgrp(state: ScriptState, words: Sequence[str]) -> str:
-    return (
-        _chown(
-            state,
-            [word if word.startswith("-") else f":{word}" for word in words[:1]] + [*words[1:]],
-        )
-        if words and not words[0].startswith("-")
-        else _chown(state, [words[0], f":{words[1]}", *words[2:]])
-    )
+    return _on_paths(state, "owner", state.named(prefix + operands[0]), operands[1:], options)
 
 
 def _chmod(state: ScriptState, words: Sequence[str]) -> str:
@@ -242,8 +240,8 @@ def _on_paths(
 
 
 def _fits(path: str, glob: str) -> bool:
-    pattern = "".join("[^/]*" if sign == "*" else re.escape(sign) for sign in glob)
-    return re.fullmatch(pattern, path) is not None
+    parts, patterns = path.split("/"), glob.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _statoverride(state: ScriptState, words: Sequence[str]) -> str:
@@ -337,7 +335,7 @@ def _alternatives(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if word not in ("--quiet", "--force")]
     if operands[:1] != ["--install"]:
         return "" if operands[:1] in (["--remove"], ["--auto"], ["--remove-all"]) else "not literal"
-    if len(operands) < 5 or not re.fullmatch(r"-?[0-9]+", operands[4]):
+    if len(operands) < 5 or not re.fullmatch(r"-?[0-9]{1,9}", operands[4]):
         return "not literal"
     slaves = []
     rest = operands[5:]
@@ -345,6 +343,9 @@ def _alternatives(state: ScriptState, words: Sequence[str]) -> str:
         slaves.append(Slave(*rest[1:4]))
         rest = rest[4:]
     link, name, path, priority = *operands[1:4], int(operands[4])
+    paths = (link, path, *(one for each in slaves for one in (each.link, each.path)))
+    if not all(one.startswith("/") and one.isprintable() and inside(one) for one in paths):
+        return "not literal"
     state.alternatives.append(Alternative(link, name, path, priority, tuple(slaves)))
     if priority < 0:
         return "a last resort: where you want it, write the link in `symlinks`"
@@ -370,10 +371,32 @@ def _xml_catalog(state: ScriptState, words: Sequence[str]) -> str:
     return "an image has no catalog of all its packages: bring /etc/xml/catalog"
 
 
+def _pam(state: ScriptState, words: Sequence[str]) -> str:
+    """pam-auth-update(8) of the package that has the templates: with its own profiles."""
+    if "--remove" in words:
+        return ""
+    profiles = [path for path in sorted(state.kinds) if path.startswith(f"{PROFILES}/")]
+    templates = {one: f"{TEMPLATES}/common-{one}" for one in STACKS}
+    if not {*templates.values()} <= {*state.kinds}:
+        return (
+            "/etc/pam.d/common-* are libpam-runtime's alone: bring them with this profile's lines"
+        )
+    every = [parsed_profile(state.read(path)) for path in profiles]
+    for stack, template in templates.items():
+        state.rule(
+            "write", f"etc/pam.d/common-{stack}", pam_stack(state.read(template), stack, every)
+        )
+    return ""
+
+
 def _setcap(state: ScriptState, words: Sequence[str]) -> str:
     operands = [word for word in words if not word.startswith("-")]
     if len(operands) != 2:
         return "not literal"
+    try:
+        encoded_capabilities(operands[0].split(), place=state.place)
+    except RecipeError as error:
+        return error.message
     return _on_paths(state, "capabilities", operands[0], [operands[1]], {})
 
 
@@ -384,6 +407,8 @@ def _nothing(state: ScriptState, words: Sequence[str]) -> str:
 
 def _certificates(state: ScriptState, words: Sequence[str]) -> str:
     del words
+    if not any(path.startswith(f"{SHIPPED}/") for path in state.kinds):
+        return "the package's certificates are left out"
     state.rule("certificates", "etc/ssl/certs")
     return ""
 
@@ -399,7 +424,7 @@ _EFFECTS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
     "deluser": _nothing,
     "delgroup": _nothing,
     "chown": _chown,
-    "chgrp": _chgrp,
+    "chgrp": partial(_chown, prefix=":"),
     "chmod": _chmod,
     "mkdir": _mkdir,
     "install": _install,
@@ -409,6 +434,7 @@ _EFFECTS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
     "touch": _touch,
     "update-alternatives": _alternatives,
     "update-xmlcatalog": _xml_catalog,
+    "pam-auth-update": _pam,
     "setcap": _setcap,
 }
 _OURS: Mapping[str, Callable[[ScriptState, Sequence[str]], str]] = {
@@ -425,6 +451,8 @@ def _test(state: ScriptState, words: Sequence[str]) -> Told:
     words = [*words]
     if words[-1:] == ["]"]:
         words.pop()
+    if len(words) > 100:
+        return None, ""
     return _tested(state, words), ""
 
 
@@ -493,8 +521,9 @@ def _id(state: ScriptState, words: Sequence[str]) -> Told:
 
 
 def _dpkg(state: ScriptState, words: Sequence[str]) -> Told:
-    del state
     match list(words):
+        case ["--print-architecture"] if state.walked:
+            return True, state.walked.variables["DPKG_MAINTSCRIPT_ARCH"]
         case ["--compare-versions", "", operator, _]:
             # dpkg(1): an empty version is before any, for the words with `-nl` after any
             return operator in ("lt", "le", "ne", "ge-nl", "gt-nl"), ""

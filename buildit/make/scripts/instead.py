@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _NOTHING = """
-    base-files base-passwd bash dash debconf libc6 libc-bin libpam-runtime login mawk passwd
-    perl-base procps sysvinit-utils tzdata udev systemd util-linux
+    base-files base-passwd dash debconf libc6 libc-bin login passwd perl-base procps
+    sysvinit-utils tzdata udev systemd util-linux
 """
-"""What their scripts do belongs to an installed system, or to the links that we make."""
+"""What their scripts do belongs to an installed system."""
 
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(_NOTHING.split(), ""),
+    "bash": "update-alternatives --install /usr/bin/sh sh /usr/bin/bash 1",
     "ca-certificates": "certificates",
     "fontconfig": "mkdir /var/cache/fontconfig",
     "memcached": "adduser --system --group --home /nonexistent --no-create-home memcache",
@@ -77,6 +78,14 @@ INSTEAD: Mapping[str, str] = {
         ucf /usr/share/privoxy/config /etc/privoxy/config
         chown privoxy:adm /var/log/privoxy
         chmod 750 /var/log/privoxy
+    """,
+    "proftpd-core": """
+        adduser --system --home /run/proftpd --no-create-home --ingroup nogroup proftpd
+        adduser --system --home /srv/ftp ftp
+        for c in proftpd modules sql ldap tls virtuals sftp geoip snmp; do
+            cp /usr/share/proftpd/templates/$c.conf /etc/proftpd/$c.conf
+        done
+        chmod 600 /etc/proftpd/sql.conf /etc/proftpd/ldap.conf
     """,
     "vsftpd": """
         adduser --system --home /srv/ftp ftp

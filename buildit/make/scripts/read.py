@@ -27,6 +27,7 @@ from buildit.make.scripts.walk import UNKNOWN, ShellCommand, Walk
 from buildit.model.tree import Kind
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {"preinst": ("install",), "postinst": ("configure", "")}
+_LARGEST = 1 << 18  # bytes of a script; Debian's largest has a fifth of it
 _SYSTEMD = {
     "Runtime": "run",
     "State": "var/lib",
@@ -48,10 +49,16 @@ def script_rules(
     if name in instead:
         _walk(state, "buildit", instead[name], SCRIPTS["postinst"], name)
     else:
+        said = re.search(
+            rb"^Architecture: *([a-z0-9-]+)", control.get("control", b""), re.MULTILINE
+        )
+        architecture = said[1].decode() if said and said[1] != b"all" else UNKNOWN
         for script, arguments in SCRIPTS.items():
             text = control.get(script, b"")
-            if re.match(rb"#!\s*\S*(sh|bash)\b", text):
-                _walk(state, script, text.decode("utf-8", "replace"), arguments, name)
+            if len(text) > _LARGEST:
+                state.left(script, f"{len(text)} bytes", "longer than a maintainer script is")
+            elif re.match(rb"#!\s*\S*(sh|bash)\b", text):
+                _walk(state, script, text.decode("utf-8", "replace"), arguments, name, architecture)
             elif text:
                 state.left(
                     script, text.split(b"\n")[0].decode("utf-8", "replace"), "no shell script"
@@ -80,13 +87,18 @@ def _defaults(templates: bytes) -> dict[str, str]:
 
 
 def _walk(
-    state: ScriptState, script: str, text: str, arguments: tuple[str, ...], name: str
+    state: ScriptState,
+    script: str,
+    text: str,
+    arguments: tuple[str, ...],
+    name: str,
+    architecture: str = UNKNOWN,
 ) -> None:
     state.script, state.line = script, 0
     variables = {
         "DPKG_MAINTSCRIPT_NAME": script,
         "DPKG_MAINTSCRIPT_PACKAGE": name,
-        "DPKG_MAINTSCRIPT_ARCH": UNKNOWN,
+        "DPKG_MAINTSCRIPT_ARCH": architecture,
     }
     state.walked = Walk(partial(answered, state), arguments, variables)
     try:
@@ -113,7 +125,7 @@ def _sysusers(state: ScriptState, path: str) -> None:
     for kind, name, *rest in (words for words in _lines(state, path) if len(words) > 1):
         number, comment, home, shell = (*rest, *["-"] * 4)[:4]
         given = number.partition(":")[2]
-        if kind[0] == "u":
+        if kind[:1] == "u":
             home = "/" if home == "-" else home
             shell = "/usr/sbin/nologin" if shell == "-" else shell
             state.user(
@@ -123,9 +135,9 @@ def _sysusers(state: ScriptState, path: str) -> None:
                 shell,
                 comment.strip("-"),
             )
-        elif kind[0] == "g":
+        elif kind[:1] == "g":
             state.group(name)
-        elif kind[0] == "m":
+        elif kind[:1] == "m":
             state.group(number, name)
 
 
@@ -133,7 +145,7 @@ def _tmpfiles(state: ScriptState, path: str) -> None:
     for kind, target, *rest in (words for words in _lines(state, path) if len(words) > 1):
         mode, user, group, _, argument = (*rest, *["-"] * 5)[:5]
         at = inside(target)
-        if "%" in target or "*" in target or kind[0] not in "dDfFLCzev":
+        if "%" in target or "*" in target or not kind or kind[0] not in "dDfFLCzev":
             continue  # removals, devices, quotas and ages: a running system's
         if kind[0] == "L":
             state.link(at, argument if argument != "-" else f"/usr/share/factory/{at}")
@@ -161,6 +173,10 @@ def _before_start(state: ScriptState, line: str) -> None:
     name = posixpath.basename(words[0]) if words else ""
     if name in ("mkdir", "chown", "chmod", "install") and not any("%" in one for one in words):
         answered(state, ShellCommand((name, *words[1:]), 0))
+    elif words and words[0].startswith(("/usr/lib", "/usr/share/")):  # a helper, not a mere check
+        state.left(
+            state.place, line, "systemd does it before each start; so must what the image runs"
+        )
 
 
 def _unit(state: ScriptState, path: str) -> None:
@@ -168,6 +184,10 @@ def _unit(state: ScriptState, path: str) -> None:
     values: dict[str, str] = {}
     before: list[str] = []
     state.script, state.line = posixpath.basename(path), 0
+    for at in ("run", "var/log"):  # of base-files: a service's sockets and logs are in them
+        if at not in state.kinds:
+            state.rule("directory", at)
+            state.kinds[at] = Kind.DIRECTORY
     for line in state.read(path).replace("\\\n", " ").split("\n"):
         key, equals, value = line.partition("=")
         if equals and not line.startswith(("#", ";")):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _OPERATORS = re.compile(r"&&|\|\||;;|>>|<<-?|>&|<&|&>|>\||[;&|()<>]")
 _RESERVED = ("then", "else", "elif", "fi", "do", "done", "esac", "}")
 _REDIRECTIONS = ("<", ">", ">>", "<<", "<<-", ">&", "<&", "&>", ">|")
+_DEEPEST = 40
+"""Commands within commands, and expansions within expansions; Debian's scripts have six."""
 
 
 class NotShell(ValueError):  # noqa: N818 - what it is not
@@ -80,8 +82,10 @@ def _word_end(script: str, at: int, line: int) -> int:
     return at
 
 
-def piece_end(script: str, at: int, line: int) -> int:
+def piece_end(script: str, at: int, line: int, above: int = 0) -> int:
     """Behind one character of a word, quoted text or expansion."""
+    if above > _DEEPEST:
+        raise NotShell(f"line {line}: expansions are too deep in others")
     char = script[at]
     if char == "\\":
         return at + 2
@@ -90,7 +94,7 @@ def piece_end(script: str, at: int, line: int) -> int:
     if char == '"':
         at += 1
         while at < len(script) and script[at] != '"':
-            at = piece_end(script, at, line) if script[at] in "\\$`" else at + 1
+            at = piece_end(script, at, line, above + 1) if script[at] in "\\$`" else at + 1
         return _closed(script, '"', at, line)
     if char == "`":
         at += 1
@@ -102,7 +106,7 @@ def piece_end(script: str, at: int, line: int) -> int:
         depth, at = 1, at + 2
         while at < len(script):
             if script[at] in "\\'\"`" or script.startswith(("$(", "${"), at):
-                at = piece_end(script, at, line)
+                at = piece_end(script, at, line, above + 1)
                 continue
             depth += {"(": close == ")", close: -1}.get(script[at], 0)
             at += 1
@@ -146,9 +150,10 @@ Syntax = Simple | Compound
 class _Parser:
     tokens: list[_Token]
     at: int = 0
+    depth: int = 0
 
     def _peek(self) -> _Token:
-        return self.tokens[self.at]
+        return self.tokens[min(self.at, len(self.tokens) - 1)]
 
     def _take(self, *texts: str) -> bool:
         token = self._peek()
@@ -202,6 +207,14 @@ class _Parser:
         return Compound("not", (found,)) if negated else found
 
     def _command(self) -> Syntax:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise NotShell(f"line {self._peek().line}: commands are too deep in others")
+        found = self._one_command()
+        self.depth -= 1
+        return found
+
+    def _one_command(self) -> Syntax:
         token = self._peek()
         compound = {"if": self._if, "case": self._case, "for": self._for}.get(token.text)
         if compound is not None:
@@ -231,6 +244,8 @@ class _Parser:
                 return found
             operator = self._peek().text
             self.at += 1
+            if self._peek().kind != "word":
+                raise NotShell(f"line {token.line}: {operator!r} has no file")
             found.append((operator if token.kind == "op" else "2", self._peek().text))
             self.at += 1
 

@@ -11,6 +11,7 @@ from buildit.archive.contents import merged_path
 from buildit.make.scripts.registered import Alternative, Delegation
 from buildit.make.scripts.walk import Walk
 from buildit.model.accounts import (
+    ACCOUNT_NAME,
     BASE_GROUPS,
     BASE_USERS,
     AlternativeLink,
@@ -22,6 +23,8 @@ from buildit.model.accounts import (
 )
 from buildit.model.tree import Kind
 
+_FIELD = re.compile(r"[^:\x00-\x1f\x7f]*")
+"""What a comment, home or shell can be in passwd(5)."""
 TextOf = Callable[[str], str]
 """The text of one of the package's files, empty where it has none of that path."""
 
@@ -40,8 +43,10 @@ class ScriptRule:
 
     @property
     def said(self) -> str:
-        what = f" -R {self.value}" if self.recursive else f" {self.value}" if self.value else ""
-        return f"{self.kind} /{self.path}{what.rstrip()}"
+        value, lines = self.value.rstrip(), self.value.count("\n")
+        value = f"({lines} lines)" if lines > 1 else value
+        what = f" -R {value}" if self.recursive else f" {value}" if value else ""
+        return f"{self.kind} /{self.path}{what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,12 @@ class ScriptRules:
     remainder: tuple[Remainder, ...]
     alternatives: tuple[Alternative, ...] = ()
     catalogs: tuple[Delegation, ...] = ()
+
+    def without(self, undone: Mapping[ScriptRule, str]) -> ScriptRules:
+        """The same with rules that could not be done, for these reasons, left over."""
+        left = (Remainder(one.place, one.said[:100], why) for one, why in undone.items())
+        rules = tuple(one for one in self.rules if one not in undone)
+        return replace(self, rules=rules, remainder=(*self.remainder, *left))
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -139,6 +150,12 @@ class ScriptState:
     # -- accounts
 
     def user(self, name: str, group: str, home: str, shell: str, comment: str) -> None:
+        if not self._is_account(name) or not self._is_account(group):
+            return
+        fields = (comment, home, shell)
+        if not all(map(_FIELD.fullmatch, fields)):
+            self.left(self.place, name, f"{fields!r} cannot be in /etc/passwd")
+            return
         if name in BASE_USERS:
             self.users[name] = BASE_USERS[name]
         else:
@@ -150,8 +167,17 @@ class ScriptState:
             self.group(next(one for one, gid in BASE_GROUPS.items() if gid == own))
 
     def group(self, name: str, *members: str) -> None:
+        if not all(map(self._is_account, (name, *members))):
+            return
         known = self.groups.get(name, Group(name, group_id(name)))
         self.groups[name] = replace(known, members=(*known.members, *members))
+
+    def _is_account(self, name: str) -> bool:
+        """Whether it is the name of an account; what is none is left over."""
+        if re.fullmatch(ACCOUNT_NAME, name):
+            return True
+        self.left(self.place, name, "not the name of a user or group")
+        return False
 
     def named(self, owner: str) -> str:
         """`user:group` with the accounts of base-passwd in it declared, or "" where it is not
@@ -204,6 +230,8 @@ class ScriptState:
         return ""
 
     def link(self, at: str, target: str) -> str:
+        if at in _RUN:
+            return ""  # of /var/run and /var/lock: base-files has them
         if self.kinds.get(at) in (None, Kind.SYMLINK):
             self.parents(at)
             self.rule("link", at, target)
@@ -213,6 +241,9 @@ class ScriptState:
 
 _BASE = "etc home opt root run srv tmp usr usr/bin usr/lib usr/sbin usr/share var var/backups"
 _BASE += " var/cache var/lib var/local var/log var/mail var/opt var/spool var/tmp dev proc sys"
+
+
+_RUN = ("run", "run/lock")
 
 
 def is_base(path: str) -> bool:

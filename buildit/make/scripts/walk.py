@@ -19,7 +19,10 @@ from buildit.make.scripts.shell import Compound, NotShell, Simple, Syntax, parse
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 """Stands in a word for what is not known."""
 _MOST_STEPS = 20_000
+"""Of one script: a command is one, as are 256 characters of words. Debian's longest take 400."""
 _DEEPEST = 40
+_LONGEST = 1 << 16  # characters of a variable
+_LONGEST_FITTED = 4096  # characters of a word that a pattern is held against, and of the pattern
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=", re.DOTALL)
 _BRACED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9@*#?!$-])(.*)", re.DOTALL)
@@ -70,10 +73,13 @@ class Walk:
         with suppress(_Exit):
             self._walk(parsed(text))
 
-    def _walk(self, node: Syntax) -> bool | None:
-        self._steps += 1
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
         if self._steps > _MOST_STEPS or self._depth > _DEEPEST:
             raise NotShell("it takes more steps than a maintainer script should")
+
+    def _walk(self, node: Syntax) -> bool | None:
+        self._spend(1)
         self._depth += 1
         try:
             return self._simple(node) if isinstance(node, Simple) else self._compound(node)
@@ -160,7 +166,7 @@ class Walk:
                 self._perhaps(body)
                 continue
             for pattern in patterns:
-                if fnmatchcase(word, " ".join(self.expand(pattern))):
+                if _fits(word, " ".join(self.expand(pattern))):
                     return self._walk(body)
         return None if UNKNOWN in word else True
 
@@ -169,7 +175,7 @@ class Walk:
         while words and (match := _ASSIGNMENT.match(words[0])):
             value = " ".join(self.expand(words.pop(0)[match.end() :], split=False))
             if all(map(_ASSIGNMENT.match, words)):
-                self.variables[match[1]] = value
+                self.variables[match[1]] = value if len(value) <= _LONGEST else UNKNOWN
         expanded = tuple(one for word in words for one in self.expand(word))
         writes = tuple(
             (operator, " ".join(self.expand(word)))
@@ -198,6 +204,9 @@ class Walk:
                 if equals:
                     self.variables[key] = value
             return True
+        if name == "read":
+            self.variables.update(dict.fromkeys(arguments, UNKNOWN))
+            return None
         if name == "set":
             if arguments[:1] == ["--"]:
                 self.arguments = tuple(arguments[1:])
@@ -253,6 +262,7 @@ class Walk:
                 text, any_of_it = text + piece, True
         if any_of_it or not split:
             fields.append(text)
+        self._spend((sum(map(len, fields)) + 8 * len(fields)) // 256)
         return fields
 
     def _quoted(self, text: str) -> str:
@@ -286,7 +296,9 @@ class Walk:
 
     def _variable(self, name: str) -> str:
         if name.isdigit() and name != "0":
-            return self.arguments[int(name) - 1] if int(name) <= len(self.arguments) else ""
+            if int(name) <= len(self.arguments):
+                return self.arguments[int(name) - 1]
+            return UNKNOWN if UNKNOWN in self.arguments else ""
         if name in "@*":
             return " ".join(self.arguments)
         if name == "#":
@@ -326,11 +338,17 @@ class Walk:
         return self.run(ShellCommand(words, tree.parts[0].line))[1] if words else UNKNOWN
 
 
+def _fits(text: str, pattern: str) -> bool:
+    if max(len(text), len(pattern)) > _LONGEST_FITTED:
+        raise NotShell("a pattern is held against more than a name")
+    return fnmatchcase(text, pattern)
+
+
 def _trimmed(value: str, operator: str, pattern: str) -> str:
     """Without a prefix (`#`) or suffix (`%`) that a pattern fits, the shortest or the longest."""
     sizes = range(len(value) + 1)
     for size in sizes if len(operator) == 1 else reversed(sizes):
         part = value[:size] if operator[0] == "#" else value[len(value) - size :]
-        if fnmatchcase(part, pattern):
+        if _fits(part, pattern):
             return value[size:] if operator[0] == "#" else value[: len(value) - size]
     return value

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,10 +23,10 @@ from buildit.archive.streams import Window
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
-from buildit.events import Fetching, LocationFailed, Reporter
+from buildit.events import Fetching, LocationFailed, Notice, Reporter
 from buildit.model.plan import GitRef
 from buildit.model.tree import Entry, Kind, sort_key
-from buildit.model.words import guess
+from buildit.model.words import counted, guess, some
 from buildit.remote.git.program import PlaceFailed, run_git, start_git
 from buildit.store.cas import Store
 
@@ -37,6 +38,10 @@ _DEEPEST = 16
 _MOST_SUBMODULES = 1000
 _LARGEST_OBJECT = 64 << 20
 """Bytes of a tree, a commit, a `.gitmodules` or the text of a link."""
+
+_POINTER, _LARGEST_POINTER = b"version https://git-lfs.", 1024
+"""How what stands for a file of LFS begins, and that it is shorter than so many bytes (the
+specification of LFS)."""
 
 _WANTED = "refs/buildit/wanted"
 _SHALLOW = ("unadvertised object", "does not support shallow", "filtering not recognized")
@@ -77,6 +82,8 @@ def pack_commit(
                 packing = _Packing(work, name, ref.submodules, opened)
                 made = packing.pack(url, ref, store)
                 report(Fetching(name, packing.written, packing.written, done=True))
+                if packing.pointers:
+                    report(Notice(_told_of_pointers(name, packing.pointers), warning=True))
                 return made
         except PlaceFailed as error:
             failures[url] = error
@@ -85,9 +92,17 @@ def pack_commit(
     raise _nowhere(ref, name, failures)
 
 
+def _told_of_pointers(name: str, paths: Sequence[str]) -> str:
+    text = f"{name}: {counted(len(paths), 'file')} of Git LFS: the source has the pointers, not "
+    return (
+        f"{text}their content ({some(paths, 3)}); a build that needs it takes it as another source"
+    )
+
+
 def _nowhere(ref: GitRef, name: str, failures: dict[str, PlaceFailed]) -> BuilditError:
-    details = tuple(f"{url}: {one.reason}" for url, one in failures.items())
     moved = next((one for one in failures.values() if one.wrong), None)
+    told = failures.items()
+    details = tuple(f"{url}: {one.reason}" for url, one in told if one is not moved)
     if moved is not None:
         return IntegrityError(moved.reason, place=name, hint=moved.hint, details=details)
     what = f"the commit {ref.commit}" if ref.commit else f"the tag {ref.tag!r}"
@@ -102,6 +117,7 @@ _HINTS = {
     "Host key verification": "connect to it once by hand, `ssh HOST`, and compare its key",
     "ermission denied": "may this user read it? Ask `ssh HOST`; for https, ~/.netrc",
     "could not read Username": "it asks who you are: is it private (~/.netrc), or gone?",
+    'Protocol "http"': "it sends on to http://, over which nothing is fetched: name its https URL",
     "dubious ownership": "it belongs to another user: run as its owner, or clone it",
 }
 """By words of git and ssh: what would help."""
@@ -177,8 +193,8 @@ def _tagged(repository: _Repository, ref: GitRef) -> str:
     if ref.commit and found != ref.commit:
         raise PlaceFailed(
             f"the tag {ref.tag!r} has moved: it was at commit {ref.commit}, and is at {found} now",
-            "find out from upstream why; if the new commit is right: `buildit lock --update` with "
-            "the name of the package",
+            "find out from upstream why; if the new commit is right, write it in the recipe, or "
+            "where the lock pins it: `buildit lock --update` with the name of the package",
             wrong=True,
         )
     return found
@@ -328,6 +344,7 @@ class _Packing:
     opened: ExitStack
     written: int = 0
     nodes: list[_Node] = field(default_factory=list)
+    pointers: list[str] = field(default_factory=list)
     repositories: int = 0
     time: int = 0
 
@@ -429,7 +446,11 @@ class _Packing:
             left -= size
             if left < 0:
                 raise _unfit(self.name, "it has more bytes than a source may")
-            content = Window(stream, size, self.name, node.entry.path)
+            content: Window | BytesIO = Window(stream, size, self.name, node.entry.path)
+            if size < _LARGEST_POINTER:
+                content = BytesIO(content.read())
+                if content.getvalue().startswith(_POINTER):
+                    self.pointers.append(shown(node.entry.path))
             writer.add_file(replace(node.entry, size=size), content)
             stream.read(1)
         writer.finish()
@@ -464,7 +485,8 @@ def _tree_items(content: bytes, name: str) -> Iterator[_Item]:
         path = os.fsdecode(content[blank + 1 : end])
         if path in ("", ".", "..") or "/" in path or path.lower() == ".git":
             raise _unfit(name, f"it has a file named {shown(path)!r}")
-        yield _Item(content[at:blank].decode("ascii", "replace"), path, oid.hex())
+        mode = content[at:blank].decode("ascii", "replace").lstrip("0")  # old programs wrote 040000
+        yield _Item(mode, path, oid.hex())
         at = end + 21
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from buildit.archive.admit import shown
 from buildit.errors import FetchError
 from buildit.remote.fetch import LARGEST_DOWNLOAD
+from buildit.remote.sftp.login import ssh_program
 
 _KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK"),
@@ -24,18 +26,17 @@ _KEPT = (
 """What git sees of the caller's environment: how to reach places, and `~/.netrc`."""
 
 _SSH = (
-    "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes -oForwardAgent=no -oClearAllForwardings=yes"
+    " -oBatchMode=yes -oStrictHostKeyChecking=yes -oForwardAgent=no -oClearAllForwardings=yes"
     " -oPermitLocalCommand=no -oConnectTimeout=20 -oServerAliveInterval=15 -oServerAliveCountMax=4"
 )
 _ENVIRONMENT = {
-    "GIT_ASKPASS": "false",
+    "GIT_ASKPASS": "",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_SSH_COMMAND": _SSH,
     "GIT_SSH_VARIANT": "ssh",
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
@@ -60,7 +61,8 @@ class PlaceFailed(Exception):  # noqa: N818 - no error yet: another place may do
 
 def _environment(protocols: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, **_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": protocols}
+    ssh = shlex.join(ssh_program(os.environ)) + _SSH
+    return {**kept, **_ENVIRONMENT, "GIT_SSH_COMMAND": ssh, "GIT_ALLOW_PROTOCOL": protocols}
 
 
 def _argv(*words: str) -> list[str]:

@@ -72,6 +72,8 @@ def test_version(command: Command) -> None:
         (("lock", "here", "openssl"), "'here' is not the directory of a container"),
         (("build", "nowhere"), "nowhere is not a directory"),
         (("explain", "."), "container.yaml: there is no container.yaml in ."),
+        (("explain", "debian:jq, x: y"), "debian:jq, x: y: debian: expected the name of a Debian"),
+        (("check", "debian:jq: ["), "debian:jq: [: base: expected a Debian package, found"),
         (("verify",), "nothing to verify"),
         (("verify", "nowhere.aci"), "nowhere.aci: cannot be read: No such file or directory"),
         (("show", "nginx"), "nginx: no build in the store has this name or key"),

@@ -31,6 +31,7 @@ from buildit.model.plan import (
     About,
     ContainerPlan,
     DebRef,
+    DebView,
     Dependency,
     Inputs,
     PackageStep,
@@ -40,6 +41,7 @@ from buildit.model.plan import (
     Task,
     Toolchain,
 )
+from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section
 from buildit.remote.binhost.remotes import Remotes
@@ -100,9 +102,9 @@ PLAN = ContainerPlan(
 )
 
 
-def build(store: Store, one: Task) -> Artifact:
+def build(store: Store, one: Task, *entries: Entry) -> Artifact:
     layer = f"layer of {one.key}".encode()
-    output = Output(store.put_bytes(layer), len(layer), store.put_bytes(contents_blob(())))
+    output = Output(store.put_bytes(layer), len(layer), store.put_bytes(contents_blob(entries)))
     artifact = Artifact(
         key=one.key,
         name=one.name,
@@ -207,6 +209,23 @@ def test_a_changed_flag_is_the_reason(store: Store) -> None:
     build(store, node("sys-libs/zlib", use="static"))
     first = looked(PLAN, store).packages[0]
     assert first.why not in ("", "first build")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_set_id_files_of_debs_are_listed(store: Store, keeps: bool) -> None:
+    sudo = deb("sudo")
+    task = deb_task(sudo, TOOLS, (sudo,), RULES, DebView(keep_set_id=keeps))
+    mode = 0o4755 if keeps else 0o755
+    build(
+        store,
+        task,
+        Entry("usr/bin/sudo", Kind.FILE, mode, digest=TOOLS.identity),
+        Entry("run", Kind.DIRECTORY, 0o2755),
+    )
+    plan = replace(PLAN, tasks=(task,), steps=(PackageStep(task.key, "debian:sudo"),))
+    lines = plan_lines(plan, looked(plan, store))[2:]
+    said = ("Set-id bits are kept:", "  /usr/bin/sudo (4755) of debian:sudo-1")
+    assert lines == (said if keeps else ())
 
 
 def test_a_plan_as_json_has_the_records(store: Store) -> None:

@@ -22,6 +22,7 @@ from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.store.disk import key_directory
+from buildit.store.locks import running
 from buildit.store.names import FailedBuild, find_failure, keep_failure
 from tests.unit.cli.conftest import Command
 
@@ -219,6 +220,8 @@ def test_a_failed_build_keeps_its_jail(filled: Command) -> None:
             room_of(failure, store, Limits())
         (store.root / "trees" / digest_bytes(b"tree")).mkdir()
         work, kept = room_of(failure, store, Limits())
+        pinned = {name for one in running(store.root) for name in one.pins}
+        assert {*kept.jail.lowers} <= pinned, "others prune and collect meanwhile"
         assert (work, dict(kept.jail.env)) == (failure.work, {"PATH": "/usr/bin"})
         assert kept.jail.lowers == (digest_bytes(b"tree"),)
         lines = list(introduction(failure, kept))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from buildit.commands.assemble import missing_links
+from buildit.model.accounts import AlternativeLink
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit
@@ -49,16 +50,16 @@ def test_nothing_is_made_over_what_a_package_has_of_that_name() -> None:
     assert links(package("usr/bin/x", "usr/lib/y", "lib/odd/file")) == {"bin": "usr/bin"}
 
 
-def test_what_update_alternatives_would_make_for_programs_of_debs() -> None:
-    """As in the toolchain: mawk's .deb has no `awk`, yet scripts name it."""
-    mawk, bash = package("usr/bin/mawk", deb=True), package("usr/bin/bash", deb=True)
-    assert links(mawk, bash) == {
-        "bin": "usr/bin",
-        "usr/bin/awk": "mawk",
-        "usr/bin/nawk": "mawk",
-        "usr/bin/sh": "bash",
-    }
-    dash = package("usr/bin/dash", "usr/bin/sh->dash", deb=True)
-    assert links(dash, bash) == {"bin": "usr/bin"}
-    assert links(package("usr/bin/mawk")) == {"bin": "usr/bin"}
-    assert links(mawk, package("usr/bin/awk", "usr/bin/nawk")) == {"bin": "usr/bin"}
+def test_of_alternatives_the_highest_priority_is_linked() -> None:
+    """What scripts register is the only word on names such as `awk`."""
+    mawk, gawk = (
+        AlternativeLink("usr/bin/awk", "usr/bin/mawk", 5),
+        AlternativeLink("usr/bin/awk", "usr/bin/gawk", 10),
+    )
+    both = package("usr/bin/mawk", "usr/bin/gawk", deb=True)
+    made = {one.path: one.target for one in missing_links([both], (gawk, mawk))}
+    assert made == {"bin": "usr/bin", "usr/bin/awk": "/usr/bin/gawk"}
+    left_out = [*missing_links([package("usr/bin/mawk", deb=True)], (gawk, mawk))]
+    assert left_out[-1].target == "/usr/bin/mawk"
+    assert links(both) == {"bin": "usr/bin"}
+    assert not [*missing_links([package("usr/bin/awk"), package("bin/x")], (gawk,))]

@@ -152,6 +152,12 @@ def test_a_change_is_seen_although_a_plan_was_kept(project: Checkout) -> None:
     consulted = {str(path) for path in project.plan().consulted}
     source = project.root / "src"
     assert {str(source / one) for one in ("", "Makefile", "sub", "sub/main.c")} <= consulted
+    (project.root / "src/empty/deep").mkdir()
+    Upstream(project.root).git("init", "--quiet", "--template=")
+    consulted = {str(path) for path in project.plan().consulted}
+    assert {str(source / one) for one in ("empty/deep", ".gitignore")} <= consulted
+    assert {str(project.root / one) for one in (".git/index", ".gitignore")} <= consulted
+    assert str(project.root / ".git") not in consulted
 
 
 def test_it_is_no_release(project: Checkout) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildit.commands.choose import Choice, choose
-from buildit.commands.pins import pin_debs
+from buildit.commands.pins import Answer, pin_debs
 from buildit.commands.run import Options, opened_run
 from buildit.debian.apt import AptSource
 from buildit.debian.archive import DebianArchive
 from buildit.errors import BuilditError, RecipeError, UnsatisfiableError
 from buildit.events import silent
 from buildit.model.config import Config
+from buildit.plan.lock import Lock, Section
+from buildit.plan.tasks import Pinned
 from buildit.recipe.config import Loaded
 from buildit.store.cas import Store
 from tests.debian_maker import NOW, Archive, paragraph
@@ -109,8 +113,10 @@ def test_it_is_known_before_the_packages_are(tmp_path: Path) -> None:
     assert "`toolchain` steps" in (caught.value.hint or "")
 
 
-def test_all_suites_of_the_toolchain_count(tmp_path: Path) -> None:
-    """Though none of the toolchain's own .debs is of the security archive."""
+def pinned(
+    tmp_path: Path, steps: str, locked: Section | None = None
+) -> tuple[Pinned, Mapping[str, Answer]]:
+    """What is chosen from two suites, none of the toolchain's own .debs being of the second."""
     first = Archive(packages=tuple(paragraph(name) for name in ("gcc", "jq", "libc6")))
     second = Archive(
         uri=f"{first.uri}-security",
@@ -121,13 +127,50 @@ def test_all_suites_of_the_toolchain_count(tmp_path: Path) -> None:
     sources = [AptSource(first.uri, first.codename, ("main",))]
     archive = DebianArchive(sources, served, tmp_path / "cache", [first.key.armored], NOW)
     both = TOOLCHAIN.replace("[bookworm]", "[bookworm, bookworm-security]")
-    asked = chosen(tmp_path, OF_DEBIAN, toolchain=both)
+    lock = Lock({"linux/amd64": locked or Section()})
+    asked = replace(chosen(tmp_path, steps, toolchain=both), lock=lock)
     with (
         Store.open(tmp_path / "store") as store,
         opened_run(Config(tmp_path / "store", 1, ()), store, silent) as run,
     ):
         run.downloads._archive = archive
-        pinned, answers = pin_debs(asked, run.downloads)
-    assert {deb.suite for deb in pinned.toolchain.debs} == {"bookworm"}
+        return pin_debs(asked, run.downloads)
+
+
+def test_all_suites_of_the_toolchain_count(tmp_path: Path) -> None:
+    found, answers = pinned(tmp_path, OF_DEBIAN)
+    assert {deb.suite for deb in found.toolchain.debs} == {"bookworm"}
     (jq,) = answers["debian:jq"].debs
     assert (jq.version, jq.suite) == ("1.0+deb12u1", "bookworm-security")
+
+
+def test_a_lock_whose_rows_were_taken_out_is_chosen_anew(tmp_path: Path) -> None:
+    _, first = pinned(tmp_path / "first", OF_DEBIAN)
+    requests = {asker: answer.request for asker, answer in first.items()}
+    _, again = pinned(tmp_path / "again", OF_DEBIAN, Section(requests=requests))
+    assert again == first
+
+
+def test_a_package_in_the_version_that_is_named(tmp_path: Path) -> None:
+    _, answers = pinned(tmp_path, "- package: {debian: jq, version: 1.0}\n")
+    assert [one.version for one in answers["debian:jq=1.0"].debs] == ["1.0"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message", "hint"),
+    [
+        ("{debian: jqq}", "no suite has a package jqq", "did you mean jq?"),
+        ("{debian: jq, version: 2}", "no suite has jq (= 2)", "write jq=1.0+deb12u1"),
+        ("{debian: jq=1.0, version: 1.0}", "has a version already", "leave one"),
+        ("{debian: jq, version: -1}", "a version of a Debian package", "write it whole"),
+        ("{debian: 'debian:jq'}", "the name of a Debian package", "write nginx"),
+    ],
+)
+def test_what_is_no_debian_package_is_said_where_it_is_written(
+    tmp_path: Path, step: str, message: str, hint: str
+) -> None:
+    with pytest.raises(BuilditError) as caught:
+        pinned(tmp_path, f"- package: {step}\n")
+    assert "container.yaml:2:" in (caught.value.place or "")
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")

@@ -88,7 +88,18 @@ def test_profiles_that_are_named_in_either_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["a <b", "a [amd64", "a [x] (>= 1)", "a <b> [amd64]", "A", "a <<!b>>", "a (1)", "a b"]
+    "field",
+    [
+        "a <b",
+        "a [amd64",
+        "a [x] (>= 1)",
+        "a <b> [amd64]",
+        "A",
+        "a <<!b>>",
+        "a (1)",
+        "a b",
+        "a" + " " * 300_000 + "b",
+    ],
 )
 def test_what_is_no_relation(field: str) -> None:
     with pytest.raises(ValueError, match="not a package relation"):

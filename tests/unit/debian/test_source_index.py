@@ -119,8 +119,19 @@ def test_the_highest_version_or_the_one_asked_for(sources: Opened) -> None:
     assert caught.value.place == "debian:jq=2"
     assert "there is 1.10 (s1), 1.10~rc1 (s0), 1.6-2 (s0), 1.6-2 (s1)" in caught.value.message
     assert caught.value.hint == (
-        "write base: debian:jq=1.10, or leave the version out for the highest"
+        "write base: debian:jq=1.10, or leave the version out for the highest; that of another "
+        "release of Debian comes with its toolchain (`toolchain:`)"
     )
+
+
+def test_a_format_that_nobody_unpacks_here(sources: Opened) -> None:
+    odd = p("odd", "1-1").replace("3.0 (quilt)", "3.0 (git)")
+    opened = sources((odd, p("odd", "0-1")))
+    with pytest.raises(UnsatisfiableError, match=r"format '3\.0 \(git\)' is none of") as error:
+        opened.choose("odd")
+    assert error.value.place == "debian:odd=1-1"
+    assert "3.0 (quilt)" in str(error.value.hint)
+    assert opened.choose("odd", "0-1").format == "3.0 (quilt)"
 
 
 def test_what_is_kept_for_others_alone_is_not_chosen(sources: Opened) -> None:

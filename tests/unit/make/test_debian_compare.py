@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 
@@ -31,12 +32,16 @@ def test_packages_that_only_one_side_has() -> None:
     )
 
 
-def elf(code: bytes, build_id: bytes) -> bytes:
+LOG = "usr/share/doc/x/changelog.Debian.gz"
+TRIMMED = b"x (1)\n\n# Older entries have been removed from this changelog.\n"
+
+
+def elf(code: bytes, build_id: bytes, section: bytes = b".note.gnu.build-id") -> bytes:
     """A file of 64 bits with two sections and their names."""
-    names = b"\0.text\0.note.gnu.build-id\0.shstrtab\0"
+    names = b"\0.text\0" + section + b"\0.shstrtab\0"
     body = code + build_id + names
     rows = [(0, 0, 0, 0), (1, 1, 64, len(code)), (7, 7, 64 + len(code), len(build_id))]
-    rows.append((26, 3, 64 + len(code) + len(build_id), len(names)))
+    rows.append((8 + len(section), 3, 64 + len(code) + len(build_id), len(names)))
     table = b"".join(
         struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, at, size, 0, 0, 1, 0)
         for name, kind, at, size in rows
@@ -64,8 +69,14 @@ def elf(code: bytes, build_id: bytes) -> bytes:
         (
             make_deb("x", {"usr/bin/x": elf(b"code", b"one")}),
             make_deb("x", {"usr/bin/x": elf(b"code", b"two")}),
-            Reason.NEWER_DEPENDENCY,
-            "usr/bin/x: their code is the same",
+            Reason.DEBUG_DATA,
+            "usr/bin/x differs in what names its debug data",
+        ),
+        (
+            make_deb("x", {"usr/bin/x": elf(b"code", b"one", b".gnu_debugaltlink")}),
+            make_deb("x", {"usr/bin/x": elf(b"code", b"two", b".gnu_debugaltlink")}),
+            Reason.DEBUG_DATA,
+            "usr/bin/x differs in what names its debug data",
         ),
         (
             make_deb("x", {"usr/bin/x": elf(b"code", b"one")}),
@@ -84,6 +95,36 @@ def elf(code: bytes, build_id: bytes) -> bytes:
             make_deb("x", {"usr/share/doc/x/changelog.gz": "whole"}),
             Reason.OLDER_BUILDER,
             "usr/share/doc/x/changelog.gz",
+        ),
+        (
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 2\n"),
+            make_deb("x", {"usr/share/man/x.gz": "b"}, fields="Installed-Size: 3\n"),
+            Reason.OLDER_BUILDER,
+            "usr/share/man/x.gz",
+        ),
+        (
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 2\n"),
+            make_deb("x", {"usr/share/man/x.gz": "a"}, fields="Installed-Size: 3\n"),
+            Reason.UNEXPLAINED,
+            "",
+        ),
+        (
+            make_deb("x", {LOG: gzip.compress(TRIMMED), "usr/bin/x": "of another compiler"}),
+            make_deb("x", {LOG: gzip.compress(b"x (1)\nx (0)\n"), "usr/bin/x": "of theirs"}),
+            Reason.OLDER_BUILDER,
+            f"{LOG} has all entries",
+        ),
+        (
+            make_deb("x", {"x": elf(b"\0with TLS 3.0.22 7 Oct 2026\0", b"one")}),
+            make_deb("x", {"x": elf(b"\0with TLS 3.0.17 1 Jul 2025\0", b"two")}),
+            Reason.NEWER_DEPENDENCY,
+            "x has 'with TLS 3.0.22 7 Oct 2026', not 'with TLS 3.0.17 1 Jul 2025'",
+        ),
+        (
+            make_deb("x", {"x": elf(b"\0on 7 Oct 2026 1.0\0", b"one")}),
+            make_deb("x", {"x": elf(b"\0on 1 Jul 2025 1.0\0", b"two")}),
+            Reason.UNEXPLAINED,
+            "",
         ),
         (
             make_deb("x", {"a.html": "<a>"}),

@@ -194,6 +194,30 @@ def test_sources_share_the_base(store: Store) -> None:
     assert len(roots(store, BASE, {})) == 2, "nothing beyond the base"
 
 
+def test_many_sources_leave_few_additions_and_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildit.make.debian_root.MOST", 2)
+    for number in range(5):
+        name = f"more{number}"
+        with Store.open(tmp_path / "one") as store:
+            found = roots(store, BASE, {name: make_deb(name, {f"usr/lib/{name}": ""})})
+            assert all(path.is_dir() for path in found)
+    left = [path.name for path in (tmp_path / "one/trees").iterdir() if path.is_dir()]
+    assert sorted(name.rpartition("-")[0] for name in left) == [
+        *("root-base", "root-fix", "root-fix", "root-more", "root-more")
+    ]
+
+
+def test_what_is_made_of_scripts_is_of_the_rules_for_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = roots(store, BASE, MORE)
+    monkeypatch.setattr("buildit.make.debian_root.MAINTAINER_RULES", "next")
+    after = roots(store, BASE, MORE)
+    assert (before[0] != after[0], before[1:]) == (True, after[1:])
+
+
 def test_the_order_of_debs_is_nothing(store: Store) -> None:
     turned = dict(reversed(BASE.items()))
     assert roots(store, BASE, MORE) == roots(store, turned, MORE)

@@ -12,10 +12,11 @@ import pytest
 from buildit.archive.beneath import Root
 from buildit.errors import BuildError
 from buildit.make.capture.capture import Installed
-from buildit.make.debian_configure import NOTES, problem, shim
+from buildit.make.debian_configure import NOTES, calls_nothing, problem, shim
 from buildit.make.debian_outputs import BuiltDeb, siblings_of
-from buildit.make.debian_source import _patched_time
-from buildit.make.debian_tree import changelog_entry, holder, source_directory
+from buildit.make.debian_source import _patched_time, must_read
+from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
+from buildit.model.tree import YEAR_1980
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
@@ -56,6 +57,24 @@ def test_an_entry_for_what_was_changed() -> None:
         changelog_entry("nonsense\n", "+x")
 
 
+DH = "%:\n\tdh $@\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "nothing"),
+    [
+        (DH, False),
+        (f"{DH}override_dh_auto_configure:\n\tdh_auto_configure -- --with-x\n", False),
+        (f"{DH}override_dh_auto_configure-arch:\n\t./configure\n", False),
+        ("include /usr/share/cdbs/1/class/autotools.mk\n", False),
+        (f"{DH}# dh_auto_configure\noverride_dh_auto_configure: flavours\n", True),
+        ("include /usr/share/dpkg/default.mk\nbuild:\n\tdh_testdir\n\t./configure\n", True),
+    ],
+)
+def test_rules_that_never_configure_with_debhelper(rules: str, nothing: bool) -> None:
+    assert calls_nothing(rules) is nothing
+
+
 PATCH = b"--- a/f\n+++ b/f\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"
 
 
@@ -64,6 +83,29 @@ def test_who_holds_a_change() -> None:
     series = {"series": b"fix.patch\n", "fix.patch": b"Description\n" + PATCH, "other": b"+four\n"}
     assert holder(patch, series) == "fix.patch"
     assert holder(patch, {"other": b"+four\n"}) == ""
+
+
+def test_which_of_debians_patches_change_a_file() -> None:
+    texts = {"fix.patch": b"Description\n" + PATCH, "g.patch": PATCH.replace(b"/f", b"/g")}
+    series = {"series": b"# ours\ng.patch -p1\nfix.patch\n", "unused.patch": PATCH, **texts}
+    assert changers(["f"], series) == ("fix.patch",)
+    assert changers(["g", "f"], series) == ("g.patch", "fix.patch")
+    assert changers(["f"], {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a_1.orig.tar.gz": "a" * 64}, ""),
+        ({"a_1.orig.tar.gz": "b" * 64}, "names a_1.orig.tar.gz with another digest than the ar"),
+        ({"b_1.orig.tar.gz": "a" * 64}, "names a_1.orig.tar.gz, which the archive's index does "),
+    ],
+)
+def test_a_dsc_is_of_the_files_that_the_index_lists(files: dict[str, str], told: str) -> None:
+    line = f" {'a' * 64} 12 a_1.orig.tar.gz\n"
+    dsc = f"Format: 1.0\nChecksums-Sha256:\n{line}Files:\n {'c' * 32} 12 a_1.orig.tar.gz\n"
+    found = dsc_misfit(dsc.encode(), files)
+    assert found.startswith(told) if told else not found
 
 
 # -- switches, by the program itself
@@ -222,3 +264,12 @@ def test_patched_files_are_as_new_as_those_of_debians_series(tmp_path: Path) -> 
         assert _patched_time(tree) == 501, "no series: later than any other"
         (tmp_path / ".pc/applied-patches").write_text("fix.patch\n")
         assert _patched_time(tree) == 500
+
+
+def test_a_tree_without_what_every_source_has_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "changelog").symlink_to("/etc/hostname")
+    with Root.open(tmp_path) as tree:
+        assert _patched_time(tree) == YEAR_1980 + 1
+        for path in ("changelog", "debian/changelog", "changelog/x"):
+            with pytest.raises(BuildError, match="is missing, or is no file"):
+                must_read(tree, path)

@@ -10,7 +10,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import RUN_LINKS
 from buildit.commands.rules import RULES
 from buildit.digest import Digest, digest_bytes
-from buildit.errors import RecipeError
+from buildit.errors import IntegrityError, RecipeError
 from buildit.make.capture.needs import Needs, Sight
 from buildit.make.deb import (
     STATUS,
@@ -178,6 +178,18 @@ def test_a_deb_has_what_its_scripts_would_have_made(tmp_path: Path, keeps: bool)
     assert "postinst:6: frobnicate (`buildit explain debian:x`" in said
     assert [change.path for change in found.lost] == ([] if keeps else ["usr/bin/x"])
     assert rules_inside(io.BytesIO(content), "x").said == found.scripts.said
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../../../evil", "a\0b", "a" * 300])
+def test_a_deb_whose_control_names_no_package_is_refused(tmp_path: Path, name: str) -> None:
+    deb = io.BytesIO(make_deb("x", {"etc/x": "x"}, control=f"Package: {name}\n"))
+    platform, stop = PLATFORMS["linux/amd64"], threading.Event()
+    with (
+        pytest.raises(IntegrityError, match="names no package") as caught,
+        captured(deb, tmp_path / "out", platform, "debian:x-1", stop),
+    ):
+        pass
+    assert caught.value.place == "debian:x-1"
 
 
 def test_owners_that_are_the_same_everywhere_are_kept() -> None:

@@ -179,13 +179,19 @@ def test_a_line_becomes_rules(line: str, done: list[str]) -> None:
         ("adduser --home /home/joe joe", "a user who logs in"),
         ("cat >> /etc/y <<E\nx\nE", "not literal"),
         ("sed -i s/a/b/ /etc/x", ""),
+        ("find /etc -user 0 -print0 | xargs -0 -r chown foo", ""),
         ("if", "it cannot be read"),
+        ("$(" * 4000, "too deep in others"),
+        ("a=x\n" + "a=$a$a\n" * 60 + "chmod $a /etc/x", "not literal"),
+        ("adduser --system 'a b'", "not the name of a user or group"),
+        ("update-alternatives --install / x /usr/bin/x 1", "not literal"),
     ],
 )
 def test_what_no_rule_covers_is_said_by_its_line(line: str, why: str) -> None:
     (left,) = rules(line, "etc/x").remainder
     assert why in left.said
-    assert left.place in ("postinst:3", "postinst")
+    assert left.place in ("postinst:3", "postinst", "postinst:64")
+    assert left.place in ("postinst:3", "postinst") or "$a$a" in line
 
 
 def test_what_cannot_be_known_is_walked_both_ways() -> None:
@@ -216,6 +222,27 @@ def test_alternatives_keep_their_priorities() -> None:
     ]
 
 
+def test_a_priority_follows_from_the_architecture_of_the_package() -> None:
+    """OpenJDK takes one off its own for a foreign architecture."""
+    script = """
+        if [ "$DPKG_MAINTSCRIPT_ARCH" != $(dpkg --print-architecture) ]; then
+            p=$(expr $p - 1)
+        fi
+        update-alternatives --install /usr/bin/x x /usr/bin/y ${p:-17}
+    """
+    control = {"control": b"Package: x\nArchitecture: arm64\n", "postinst": b"#!/bin/sh\n"}
+    control["postinst"] += script.encode()
+    found = script_rules("x", control, {"usr/bin/y": Kind.FILE}, lambda _: "")
+    assert [one.priority for one in found.declared.alternatives] == [17]
+    assert found.remainder == ()
+
+
+def test_what_is_read_is_not_known() -> None:
+    """As dh_usrlocal's lines are."""
+    script = "while read line; do set -- $line; mkdir $1; chmod $2 $1; done <<E\n/a 1\nE\n"
+    assert [one.why for one in rules(script).remainder] == ["not literal", "not literal"]
+
+
 def test_systemds_files_count() -> None:
     found = rules(
         "",
@@ -227,6 +254,7 @@ def test_systemds_files_count() -> None:
             "usr/lib/systemd/system/x.service": (
                 "[Service]\nUser=foo\nGroup=foo\nStateDirectory=foo\nStateDirectoryMode=0700\n"
                 "ExecStartPre=-/bin/mkdir -m 740 -p /run/pre\nExecStartPre=/usr/bin/boom\n"
+                "ExecStartPre=-/usr/libexec/x-helper key\n"
             ),
         },
     )
@@ -234,6 +262,8 @@ def test_systemds_files_count() -> None:
         User("foo", user_id("foo"), group_id("foo"), "/var/lib/foo", comment="The foo"),
     )
     assert said(found) == [
+        "directory /run",
+        "directory /var/log",
         "directory /run/pre",
         "mode /run/pre 740",
         "directory /var/lib/foo",
@@ -244,12 +274,15 @@ def test_systemds_files_count() -> None:
         "owner /run/foo foo:foo",
         "link /etc/l /etc/t",
     ]
+    assert [one.text for one in found.remainder] == ["-/usr/libexec/x-helper key"]
 
 
 def test_a_package_of_the_table_is_not_walked() -> None:
     control = {"postinst": b"#!/bin/sh\nfrobnicate\n"}
     assert script_rules("libc6", control, {}, lambda _: "").remainder == ()
     assert "libc6" in INSTEAD
+    (left,) = script_rules("ca-certificates", control, {}, lambda _: "").remainder
+    assert left.why == "the package's certificates are left out"
     assert all(parsed(text) for text in INSTEAD.values())
     assert not RUNNING & {"adduser", "chown", "cp", "ln", "mkdir", "mv", "ucf"}
 
@@ -301,7 +334,13 @@ def test_a_rule_never_leads_out_of_the_tree(tmp_path: Path) -> None:
     (inner / "var").symlink_to(outer)
     found = rules("mkdir /var/x; touch /var/y; ln -s a /var/z; touch /../../w")
     with Root.open(inner) as tree:
-        apply_rules(found.rules, tree, Attributes())
+        undone = apply_rules(found.rules, tree, Attributes())
+    found = found.without(undone)
+    assert said(found) == ["write /w"]
+    assert [one.said for one in found.remainder] == [
+        f"postinst:3: {rule} (it lies below a link or file)"
+        for rule in ("directory /var/x", "write /var/y", "link /var/z a")
+    ]
     assert list(outer.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
@@ -321,3 +360,67 @@ def test_a_rule_never_leads_out_of_the_tree(tmp_path: Path) -> None:
 )
 def test_a_mode_is_what_chmod_makes_of_it(text: str, before: int, after: int) -> None:
     assert new_mode(text, before, directory=False) == after
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("(" * 5000 + "a" + ")" * 5000, "line 3: commands are too deep in others"),
+        ("x=" + '"$(' * 3000 + "a" + ')"' * 3000, "line 3: expansions are too deep in others"),
+        ("mkdir " + "${a:-" * 3000 + "b" + "}" * 3000, "line 3: expansions are too deep in others"),
+        ("x=abc\n" + "x=$x$x\n" * 40 + "mkdir /$x", "not literal"),
+        ("f() { f $1 $1$1 $1$1; }\nf a", "it takes more steps than a maintainer script should"),
+        ("set -- a\n" + 'set -- "$@" "$@"\n' * 40, "it takes more steps"),
+        ("x=" + "a" * 9000 + "\nmkdir /${x%b*c}", "held against more than a name"),
+        ("case x in a", "'' in the place of ')'"),
+        ("cat <", "'<' has no file"),
+        ("#" * 300_000, "longer than a maintainer script is"),
+        ("mkdir -p /srv" + "/a" * 9000, "not literal"),
+        ("update-alternatives --install /usr/bin/x x /usr/bin/y " + "9" * 5000, "not literal"),
+        ("chgrp -R", "not literal"),
+    ],
+)
+def test_what_no_maintainer_script_does_is_left_and_ends_soon(script: str, why: str) -> None:
+    (left,) = rules(script).remainder
+    assert why in left.said
+
+
+def test_many_conditions_are_not_decided_and_words_may_be_empty() -> None:
+    assert said(rules("[ " + "a -o " * 5000 + "b ] && mkdir /srv/x")) == ["directory /srv/x"]
+    odd = "'' /a 0755\nL /var/lock - - - - ../run/lock\n"  # which leads to itself
+    conf = {"usr__lib__tmpfiles.d__x.conf": odd, "usr__lib__sysusers.d__x.conf": "'' a"}
+    assert not rules("", **conf).rules
+
+
+def test_numbers_that_are_no_ids_are_names() -> None:
+    assert said(rules("chgrp -v ² /etc/x", "etc/x")) == ["owner /etc/x :²"]
+
+
+def test_accounts_and_capabilities_that_cannot_be_are_left() -> None:
+    found = rules(
+        "adduser --system 'a:b'; adduser --system --home /x:y c; addgroup --system 'd,e'\n"
+        "setcap cap_foo=ep /usr/bin/x; setcap cap_chown=xyz /usr/bin/x",
+        "usr/bin/x",
+    )
+    assert not found.rules
+    assert not found.declared
+    assert len(found.remainder) == 5
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (f"mkdir /srv/{'a' * 300}", "no file has a name as long"),
+        ("touch /etc/x/a", "it lies below a link or file"),
+        ("touch /srv/l/a", "it lies below a link or file"),
+    ],
+)
+def test_a_rule_that_cannot_be_done_is_given_back(tmp_path: Path, script: str, why: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/x").write_text("")
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/l").symlink_to("/tmp")
+    with Root.open(tmp_path) as tree:
+        assert [
+            *apply_rules(rules(script, "etc/x", "srv/").rules, tree, Attributes()).values()
+        ] == [why]

@@ -15,6 +15,7 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.model.plan import Dependency
 from buildit.model.platform import PLATFORMS, Platform
+from buildit.plan import identity
 from buildit.plan.identity import (
     BuildInputs,
     FileInput,
@@ -25,6 +26,7 @@ from buildit.plan.identity import (
     SourceInput,
     build_key,
     deb_record,
+    former_deb_keys,
     read_record,
     record_text,
 )
@@ -238,3 +240,17 @@ def test_only_different_records_have_differences(first: BuildInputs, second: Bui
         assert found == ()
     else:
         assert found
+
+
+def test_a_deb_is_known_by_the_keys_of_earlier_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was built with a .deb names it by the key of that day, and has the same key today."""
+
+    def record() -> str:
+        return record_text(deb_record(digest("x"), digest("y"), (), RULES))
+
+    former = set(former_deb_keys(record()))
+    for number in range(1, int(identity.MAINTAINER_RULES)):
+        with monkeypatch.context() as patched:
+            patched.setattr(identity, "MAINTAINER_RULES", str(number))
+            assert build_key(record()) in former
+    assert build_key(record()) not in former

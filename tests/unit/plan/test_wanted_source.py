@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from buildit.plan.debian_source import (
     PinnedDebianSource,
     WantedDebianSource,
     check_profiles,
+    check_siblings,
     source_task,
     wanted_source,
 )
@@ -161,3 +163,13 @@ def test_the_key_does_not_change_with_what_an_image_takes(tmp_path: Path) -> Non
     text = "base: debian:jq\n"
     one = made(wanted(tmp_path, text, "jq"))
     assert made(wanted(tmp_path, text, "jq", "libjq1")).key == one.key
+
+
+def test_packages_of_a_source_that_is_built_come_from_no_archive(tmp_path: Path) -> None:
+    asked = wanted(tmp_path, "base: debian:jq\n")
+    check_siblings([asked], [("here:1", deb("jq"))])
+    sibling = replace(deb("libjq1"), path="pool/main/j/jq/libjq1_1_amd64.deb")
+    with pytest.raises(RecipeError, match="debian:libjq1 is of the source jq, which ") as error:
+        check_siblings([asked], [("here:1", sibling)])
+    assert error.value.place == "here:1"
+    assert "packages: [libjq1, …]" in str(error.value.hint)

@@ -272,6 +272,17 @@ def test_a_name_that_comes_twice_is_refused(store: Store, greet: Upstream) -> No
     assert "twice" in failing(IntegrityError, store, GitRef(commit), greet.url).message
 
 
+def test_modes_with_a_zero_before_them_are_the_same(store: Store, greet: Upstream) -> None:
+    """As some old programs wrote them; git takes them."""
+    below = bytes.fromhex(greet.git("rev-parse", "HEAD:src"))
+    usual, old = (tree(greet, mode + b" src\0" + below) for mode in (b"40000", b"040000"))
+    for commit in (usual, old):
+        greet.git("update-ref", f"refs/heads/{commit}", commit)
+    digests = {packed(store, GitRef(commit), greet.url).digest for commit in (usual, old)}
+    assert usual != old
+    assert len(digests) == 1
+
+
 def test_a_tree_that_multiplies_is_refused(store: Store, greet: Upstream) -> None:
     """A "git bomb": ten trees deep, each with ten times the one below, is 10^10 files."""
     below, mode = bytes.fromhex(greet.git("rev-parse", "HEAD:configure")), b"100644"

@@ -23,7 +23,16 @@ from buildit.store.artifacts import (
 )
 from buildit.store.attest import LOCAL, statement_bytes
 from buildit.store.cas import Store
-from buildit.store.names import FailedBuild, find, find_failure, forget_failure, keep_failure, named
+from buildit.store.names import (
+    FailedBuild,
+    find,
+    find_failure,
+    forget_failure,
+    keep_failure,
+    name_at,
+    name_place,
+    named,
+)
 from buildit.store.upkeep import check_store
 from tests.unit.store.build import add_artifact, key, leftovers
 
@@ -221,13 +230,15 @@ def test_an_ambiguous_prefix_lists_the_keys(store: Store) -> None:
 
 
 def test_the_name_index(store: Store) -> None:
-    for name in ("www-servers/nginx", "nginx", "../../etc/x", "a/b/c", "/etc/x", "..", "x/.."):
+    known = ["debian-source:nginx", "nginx", "www-servers/nginx"]
+    for name in (*known, "debian:nginx", "../../etc/x", "a/b/c", "/etc/x", "..", "x/.."):
         commit(store, add_artifact(store, name))
-    assert [entry.name for entry in named(store)] == ["nginx", "www-servers/nginx"]
+    assert [entry.name for entry in named(store)] == known
+    assert [name_at(name_place(name) or "") for name in known] == known
     garbled = next((store.root / "n" / "www-servers" / "nginx").iterdir())
     garbled.chmod(0o644)
     garbled.write_bytes(b"{")
-    assert [entry.name for entry in named(store)] == ["nginx"]
+    assert [entry.name for entry in named(store)] == known[:2]
 
 
 def test_a_failure_keeps_log_and_tree(store: Store) -> None:

@@ -159,3 +159,16 @@ def test_trees_that_are_not_used_are_pruned(store: Store) -> None:
     assert prune_trees(store, "base", 1, 60) == ()
     store.close()
     assert leftovers(store.root) == []
+
+
+def test_a_tree_that_is_pinned_while_others_are_pruned_stays(store: Store) -> None:
+    """Who pins before it looks has what it found, as with a collection."""
+    path = store.named_tree("more-0", lambda tree: (tree / "file").touch())
+    os.utime(path.with_name("more-0.ok"), (0, 0))
+    pruning = threading.Thread(target=prune_trees, args=(store, "more", 9, 60))
+    with store.publishing():
+        pruning.start()
+        pruning.join(0.2)
+        store.lease().pin(["more-0"])
+    pruning.join()
+    assert store.trees.is_whole(path)
