@@ -48,6 +48,9 @@ from tests.fakes import default_transport
 SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 _PKGS = Path(__file__).parents[1] / "pkgs"
 _AMD64 = PLATFORMS["linux/amd64"]
+_Debs = tuple[DebRef, ...]
+_Choice = tuple[SourceCandidate, _Debs, _Debs, _Debs]
+"""A source, the base and the rest of its chroot, and what its packages need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,24 @@ class DebianBuilds:
     archive: DebianArchive
     fetcher: Fetcher
     toolchain: Toolchain
+    bases: tuple[str, ...]
     phases: list[str] = field(default_factory=list)
+    _chosen: dict[tuple[str, str, tuple[str, ...]], _Choice] = field(default_factory=dict)
+
+    def _choose(self, name: str, version: str, packages: Sequence[str]) -> _Choice:
+        with self.archive.open_sources(SUITES) as sources:
+            source = sources.choose(name, version)
+        with self.archive.open_indices(SUITES, "amd64") as indices:
+            base, further = select_build(source, (), (), indices)
+            made = source.made("amd64", ())
+            texts = [
+                text
+                for package in packages or made
+                for one in indices.named(package)[:1]
+                for text in (one.pre_depends, one.depends)
+            ]
+            found = select_run(name, source.version, texts, indices, made)
+        return source, tuple(base), tuple(further), tuple(found)
 
     def task(
         self,
@@ -74,18 +94,10 @@ class DebianBuilds:
     ) -> tuple[Task, SourceCandidate]:
         """The task of a source, all that it needs in the store; `packages` are looked at for what
         the outputs need, all where none is named. `chroot` changes what its base is."""
-        with self.archive.open_sources(SUITES) as sources:
-            source = sources.choose(name, version)
-        with self.archive.open_indices(SUITES, "amd64") as indices:
-            base, further = select_build(source, (), (), indices)
-            made = source.made("amd64", ())
-            texts = [
-                text
-                for package in packages or made
-                for one in indices.named(package)[:1]
-                for text in (one.pre_depends, one.depends)
-            ]
-            found = select_run(name, source.version, texts, indices, made)
+        asked = name, version, tuple(packages)
+        if asked not in self._chosen:
+            self._chosen[asked] = self._choose(*asked)
+        source, base, further, found = self._chosen[asked]
         base = tuple(chroot(base))
         known = {deb.name for deb in self.toolchain.debs}
         beside = tuple(deb for deb in found if deb.name not in known)
@@ -172,7 +184,7 @@ class DebianBuilds:
         self.fetcher.fetch_all([one for one in fetches if not self._has(one)], 8)
 
     def urls(self, path: str) -> tuple[str, ...]:
-        return tuple(f"{base}/{path}" for base in self.archive.bases())
+        return tuple(f"{base}/{path}" for base in self.bases)
 
     def _has(self, want: Fetch) -> bool:
         return want.digest is not None and self.store.has(Digest(want.digest))
@@ -188,7 +200,8 @@ def debian_builds(store: Store, cache: Path) -> Iterator[DebianBuilds]:
         with archive.open_indices(SUITES, "amd64") as indices:
             debs = select(package.debian.packages, indices)
         toolchain = Toolchain("toolchain/debian-12", str(_AMD64), toolchain_identity(debs), debs)
-        yield DebianBuilds(store, archive, Fetcher(store, transport, cache / "partial"), toolchain)
+        fetcher = Fetcher(store, transport, cache / "partial")
+        yield DebianBuilds(store, archive, fetcher, toolchain, archive.bases())
 
 
 # -- the table

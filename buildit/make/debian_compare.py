@@ -35,7 +35,7 @@ class Reason(StrEnum):
     BUILD_PATH = "build path"
     OLDER_BUILDER = "older builder"
     NEWER_DEPENDENCY = "newer dependency"
-    DEBUG_DATA = "debug data alone: code and data of the programs are the same"
+    DEBUG_DATA = "debug data alone"
     NETWORK = "their builder had the network"
     UNEXPLAINED = "not explained"
 

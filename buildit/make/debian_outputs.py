@@ -93,7 +93,7 @@ def put_outputs(
             place.warn(task, (f"{deb.name}: {line}" for line in (*told(deb.lost), *deb.left)))
         room.note(CAPTURE, [f"{deb.name}: {line}" for deb in debs for line in deb.installed.told()])
         found = _providers(debs, lambda: place.debs().beside(task.inputs.beside), platform)
-        refuse_unmet(_taken(task, debs), found, _owners(room), task.label)
+        place.warn(task, refuse_unmet(_taken(task, debs), found, _owners(room), task.label))
         room.note("needs", tuple(_unmet(debs, found)))
         outputs = {DEBS: _put_debs(above, debs, batch)}
         for deb in debs:
@@ -226,22 +226,29 @@ def refuse_unmet(
     found: Mapping[str, Mapping[str, str]],
     owners: Callable[[str], str],
     label: str,
-) -> None:
+) -> tuple[str, ...]:
     """Refuse programs and libraries that need a library which nothing provides. Other needs are
-    no errors: Debian has scripts for interpreters that it only recommends. `owners` says which .deb
-    of the chroot has a soname.
+    no errors: Debian has scripts for interpreters that it only recommends. Nor are libraries of a
+    package that is only recommended or suggested (a plug-in's): these are told. `owners` says
+    which .deb of the chroot has a soname.
 
     Raises:
         UnsatisfiableError: it names the file, the library, and what to write.
     """
-    missing = [
-        (deb.name, file, need)
-        for deb in debs
-        for need, file in _lacking(deb, found)
-        if need.startswith("soname:")
-    ]
+    missing, told = [], []
+    for deb in debs:
+        optional = _optional(deb)
+        for need, file in _lacking(deb, found):
+            kind, _, soname = need.partition(":")
+            if kind != "soname":
+                continue
+            owner = owners(soname)
+            if owner in optional:
+                told.append(f"{deb.name}: /{file} needs {described(need)} of {owner}, left out")
+            else:
+                missing.append((deb.name, file, need))
     if not missing:
-        return
+        return tuple(told)
     name, file, need = missing[0]
     owner = owners(need.partition(":")[2])
     text = f"nothing provides {described(need)}, which /{file} of {name} needs"
@@ -249,6 +256,12 @@ def refuse_unmet(
     hint = hint or "write the .deb that has it: `depends: {run: [debian:NAME]}`"
     details = tuple(f"{name}: /{file}: {described(need)}" for name, file, need in missing)
     raise UnsatisfiableError(text, place=label, hint=hint, details=details)
+
+
+def _optional(deb: BuiltDeb) -> frozenset[str]:
+    """What a .deb recommends or suggests, by name."""
+    texts = (deb.fields.get(field, "") for field in ("recommends", "suggests"))
+    return frozenset(name for text in texts for group in _relations(text) for name in group)
 
 
 def _owners(room: BuildDirectory) -> Callable[[str], str]:

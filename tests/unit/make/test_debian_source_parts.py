@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from buildit.archive.beneath import Root
-from buildit.errors import BuildError
+from buildit.errors import BuildError, UnsatisfiableError
 from buildit.make.capture.capture import Installed
+from buildit.make.capture.needs import Look, Needs
 from buildit.make.debian_configure import NOTES, calls_nothing, problem, shim
-from buildit.make.debian_outputs import BuiltDeb, siblings_of
+from buildit.make.debian_outputs import BuiltDeb, refuse_unmet, siblings_of
 from buildit.make.debian_source import _patched_time, must_read
 from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
-from buildit.model.tree import YEAR_1980
+from buildit.model.artifact import RUNTIME
+from buildit.model.platform import PLATFORMS
+from buildit.model.tree import YEAR_1980, Entry
 from buildit.patch.read import parse_patch
 
 pytestmark = pytest.mark.unit
@@ -273,3 +278,30 @@ def test_a_tree_without_what_every_source_has_is_refused(tmp_path: Path) -> None
         for path in ("changelog", "debian/changelog", "changelog/x"):
             with pytest.raises(BuildError, match="is missing, or is no file"):
                 must_read(tree, path)
+
+
+def no_file(entry: Entry) -> BinaryIO:
+    raise FileNotFoundError(entry.path)
+
+
+def test_a_library_that_nothing_provides_is_refused_unless_debian_only_recommends_it() -> None:
+    """iproute2's plug-in for ATM needs libatm1, which it recommends; a patch that brings a new
+    library into a program is another matter."""
+    wanted = {"soname:libatm.so.1": ("usr/lib/tc/q_atm.so",), "/usr/bin/python3": ("usr/bin/x",)}
+    deb = built("iproute2", recommends="libatm1 (>= 2.4), other | libx")
+    needs = {RUNTIME: Needs(wanted)}
+    empty: dict[str, Look] = {}
+    seen = Installed(no_file, PLATFORMS["linux/amd64"], "x", {}, needs, (), frozenset(), empty)
+    deb = replace(deb, installed=seen)
+    owners = {"libatm.so.1": "libatm1"}
+    found: dict[str, dict[str, str]] = {"iproute2": {}}
+    told = refuse_unmet([deb], found, lambda one: owners.get(one, ""), "x")
+    assert told == (
+        "iproute2: /usr/lib/tc/q_atm.so needs the library libatm.so.1 of libatm1, left out",
+    )
+    owners["libatm.so.1"] = "libnew1"
+    with pytest.raises(
+        UnsatisfiableError, match=r"nothing provides the library libatm\.so\.1"
+    ) as e:
+        refuse_unmet([deb], found, lambda one: owners.get(one, ""), "x")
+    assert "debian:libnew1" in str(e.value.hint)
