@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from buildit.commands.choose import choose
+from buildit.commands.explaining import made_up
 from buildit.commands.fetching import InputFetcher
 from buildit.commands.planning import make_plan
 from buildit.commands.realise import Tasks, obtain_all, place_of
 from buildit.commands.run import Options, Run
 from buildit.debian.relations import debian_key
 from buildit.digest import BuildKey
-from buildit.errors import BuilditError
 from buildit.events import Reporter, Started
 from buildit.make.debian_compare import ComparedDeb, compare_debs
 from buildit.make.debian_outputs import DEBS
@@ -61,19 +59,12 @@ def check_source(
         RecipeError, UnsatisfiableError: there is no such source, or a file of it is nowhere.
         BuilditError: it cannot be built.
     """
-    with tempfile.TemporaryDirectory(prefix="buildit-check-") as name:
-        directory = Path(name)
-        (directory / "source").mkdir()
-        (directory / "container.yaml").write_text(_CONTAINER % json.dumps(toolchain))
-        (directory / "source" / "pkg.yaml").write_text(f"base: {json.dumps(base)}\n")
-        try:
-            options = Options(directory)
-            suites = choose(options, loaded).chroot.debian.suites
-            plan = make_plan(options, loaded, run.downloads).plan
-        except BuilditError as error:
-            if directory.name in (error.place or ""):  # no file of the user's
-                error.place = base
-            raise
+    container = _CONTAINER % json.dumps(toolchain)
+    files = {"container.yaml": container, "source/pkg.yaml": f"base: {json.dumps(base)}\n"}
+    with made_up(files, base) as directory:
+        options = Options(directory)
+        suites = choose(options, loaded).chroot.debian.suites
+        plan = make_plan(options, loaded, run.downloads).plan
     (key,) = (key for _, key in plan.names)
     # all that is asked for: a source may make -dev packages alone, which no image takes unasked
     plan = replace(plan, steps=(PackageStep(key, base, (DEBS,)),))

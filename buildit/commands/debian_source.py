@@ -119,14 +119,17 @@ class _Asked:
         requests |= {f"{prefix}{package}": self.run_request(dsc, package) for package in packages}
         answers = {wanted.asker: Answer(self.source_request(), files)}
         for asker, request in requests.items():
-            debs = locked_answer(self.choice, asker, request)
-            if asker == self.chroot("base"):
-                debs = debs or None  # a base without rows: somebody took them out
+            debs = self._locked(asker, request)
             runs = asker not in (self.chroot("base"), self.chroot("build"))
             if debs is None or (runs and self._outdated(debs)):
                 return None
             answers[asker] = Answer(request, debs)
         return answers
+
+    def _locked(self, asker: str, request: Digest) -> tuple[DebRef, ...] | None:
+        """Of all that is asked only the base always has rows."""
+        base = self.chroot("base")
+        return locked_answer(self.choice, asker, request, empty=asker != base)
 
     def _outdated(self, debs: Iterable[DebRef]) -> bool:
         """Whether the toolchain has moved on to other versions of some."""
@@ -213,8 +216,8 @@ class _Asked:
         """The .debs of the chroot: what is locked for the same Build-Depends stays."""
         askers, request = (self.chroot("base"), self.chroot("build")), self.chroot_request(dsc)
         moves = self.choice.options.moves(self.wanted.asker)
-        locked = [None if moves else locked_answer(self.choice, one, request) for one in askers]
-        if None in locked or not locked[0]:
+        locked = [None if moves else self._locked(one, request) for one in askers]
+        if None in locked:
             locked = list(choose())
         pairs = zip(askers, locked, strict=True)
         return {asker: Answer(request, debs or (), dates) for asker, debs in pairs}

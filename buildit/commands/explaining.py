@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,16 +46,26 @@ def deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, Sc
 
 def lone_deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRef, ScriptRules]:
     """The same of a .deb that no container is needed for, by `name` or `name=version`."""
-    with tempfile.TemporaryDirectory(prefix="buildit-explain-") as directory:
-        text = f"{{debian: {json.dumps(name)}, closure: files}}"
-        text = f"- vars: {{name: x, version: '1'}}\n- package: {text}\n"
-        Path(directory, "container.yaml").write_text(text, "utf-8")
-        asked = replace(options, directory=Path(directory))
+    step = f"{{debian: {json.dumps(name)}, closure: files}}"
+    text = f"- vars: {{name: x, version: '1'}}\n- package: {step}\n"
+    with made_up({"container.yaml": text}, f"{_PREFIX}{name}") as directory:
+        return deb_rules(replace(options, directory=directory), name.partition("=")[0], report)
+
+
+@contextmanager
+def made_up(files: Mapping[str, str], asked: str) -> Iterator[Path]:
+    """A container of these files, by their paths, where the user wrote none; an error at one of
+    them is at what was `asked`, as none is the user's."""
+    with tempfile.TemporaryDirectory(prefix="buildit-asked-") as name:
+        directory = Path(name)
+        for path, text in files.items():
+            (directory / path).parent.mkdir(exist_ok=True)
+            (directory / path).write_text(text, "utf-8")
         try:
-            return deb_rules(asked, name.partition("=")[0], report)
+            yield directory
         except BuilditError as error:
-            if directory in (error.place or ""):  # no file of the user's
-                error.place = f"{_PREFIX}{name}"
+            if directory.name in (error.place or ""):
+                error.place = asked
             raise
 
 

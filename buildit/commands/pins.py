@@ -57,7 +57,7 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
     """
     name, debian = choice.toolchain, choice.chroot.debian
     request = request_digest((*debian.suites, "", *debian.packages))
-    locked = locked_answer(choice, name, request) or None  # no rows: somebody took them out
+    locked = locked_answer(choice, name, request)
     answer = _answer(choice, downloads, request, locked, debian.packages, debian.suites)
     run = {deb: tuple(names) for deb, names in debian.run.items()}
     identity = toolchain_identity(answer.debs)
@@ -68,7 +68,7 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         asker = f"debian:{wanted}"
         how = "run" if in_image else "depends"
         request = request_digest((wanted, how, "", *sorted(known)))
-        locked = locked_answer(choice, asker, request) or None
+        locked = locked_answer(choice, asker, request)
         # Not where the toolchain has moved on to other versions.
         if locked is not None and any(known.get(deb.name, deb) != deb for deb in locked):
             locked = None
@@ -127,12 +127,16 @@ def request_digest(request: tuple[str, ...]) -> Digest:
     return digest_bytes(canonical(list(request)))
 
 
-def locked_answer(choice: Choice, asker: str, request: Digest) -> tuple[DebRef, ...] | None:
-    """The locked answer, where the same was asked and it may not move."""
+def locked_answer(
+    choice: Choice, asker: str, request: Digest, *, empty: bool = False
+) -> tuple[DebRef, ...] | None:
+    """The locked answer, where the same was asked and it may not move. One without rows, which
+    somebody took out, is none, unless it may be `empty`."""
     section = choice.section
     if choice.options.moves("toolchain", asker) or section.requests.get(asker) != request:
         return None
-    return section.debs.get(asker, ())
+    debs = section.debs.get(asker, ())
+    return debs if debs or empty else None
 
 
 def dates_of(choice: Choice, answers: Mapping[str, Answer]) -> Mapping[str, str]:

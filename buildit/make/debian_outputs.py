@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import cast
 
 from buildit.archive.beneath import Root
@@ -246,15 +247,14 @@ def refuse_unmet(
             if owner in optional:
                 told.append(f"{deb.name}: /{file} needs {described(need)} of {owner}, left out")
             else:
-                missing.append((deb.name, file, need))
+                missing.append((deb.name, file, need, owner))
     if not missing:
         return tuple(told)
-    name, file, need = missing[0]
-    owner = owners(need.partition(":")[2])
+    name, file, need, owner = missing[0]
     text = f"nothing provides {described(need)}, which /{file} of {name} needs"
     hint = f"its .deb is {owner}: write `depends: {{run: [debian:{owner}]}}`" if owner else ""
     hint = hint or "write the .deb that has it: `depends: {run: [debian:NAME]}`"
-    details = tuple(f"{name}: /{file}: {described(need)}" for name, file, need in missing)
+    details = tuple(f"{name}: /{file}: {described(need)}" for name, file, need, _ in missing)
     raise UnsatisfiableError(text, place=label, hint=hint, details=details)
 
 
@@ -267,6 +267,7 @@ def _optional(deb: BuiltDeb) -> frozenset[str]:
 def _owners(room: BuildDirectory) -> Callable[[str], str]:
     """Which package of the chroot has a library, by the lists of dpkg; "" where none has."""
 
+    @cache
     def owner(soname: str) -> str:
         with ExitStack() as opened:
             trees = (opened.enter_context(Root.open(room.trees / one)) for one in room.lowers)

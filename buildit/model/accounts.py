@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
-"""The name of a user or group of Debian's packages, which have dots and capitals as well."""
+ACCOUNT_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?"
+"""The name of a user or group of Debian's packages, which have dots and capitals as well; a dollar
+ends that of a machine (useradd(8))."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,10 +93,9 @@ def pack_commit(
 
 
 def _told_of_pointers(name: str, paths: Sequence[str]) -> str:
-    text = f"{name}: {counted(len(paths), 'file')} of Git LFS: the source has the pointers, not "
-    return (
-        f"{text}their content ({some(paths, 3)}); a build that needs it takes it as another source"
-    )
+    files = f"{counted(len(paths), 'file')} of Git LFS"
+    text = f"{name}: {files}: the source has the pointers, not their content ({some(paths, 3)})"
+    return f"{text}; a build that needs it takes it as another source"
 
 
 def _nowhere(ref: GitRef, name: str, failures: dict[str, PlaceFailed]) -> BuilditError:

@@ -149,6 +149,14 @@ def test_what_no_account_file_could_hold_is_refused(declared: Declared) -> None:
         statement_bytes(replace(SAMPLE, outputs=outputs), LOCAL)
 
 
+def test_a_machine_has_an_account_too() -> None:
+    """As Samba's: useradd(8) takes a dollar at the end."""
+    declared = Declared((User("Debian-host.1$", 400, 400),))
+    outputs = {**SAMPLE.outputs, "runtime": replace(SAMPLE.outputs["runtime"], declared=declared)}
+    content = statement_bytes(replace(SAMPLE, outputs=outputs), LOCAL)
+    assert parse_statement(content, SAMPLE.key).artifact.outputs["runtime"].declared == declared
+
+
 def test_the_order_of_maps_changes_nothing() -> None:
     turned = replace(SAMPLE, outputs={name: SAMPLE.outputs[name] for name in ("doc", "runtime")})
     assert statement_bytes(turned, LOCAL) == statement_bytes(SAMPLE, LOCAL)
