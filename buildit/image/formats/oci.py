@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BufferedReader
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,7 @@ from buildit.image import output, rules
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
-from buildit.model.image import App, Architecture, Emission, Health, Image
+from buildit.model.image import App, Architecture, Emission, Health, Image, Layer, LayerKind
 from buildit.store.blobs import checked_stream
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -219,24 +220,41 @@ LAYER_BUDGET = 100
 """Layers in an emitted image. overlayfs and the container stores stop at 127 or so."""
 
 
-def group(sizes: Sequence[int], budget: int = LAYER_BUDGET) -> tuple[range, ...]:
+_VERSION = re.compile(r"-[0-9].*?(?= \(|$)")
+"""What follows a package's name in the title of its layer."""
+_ALONE = 64
+"""Above the class of any size."""
+
+
+def group(layers: Sequence[Layer], budget: int = LAYER_BUDGET) -> tuple[range, ...]:
     """Ranges of layer numbers, each one emitted layer; at most `budget` of them.
 
-    While there are too many, the two neighbours that are smallest together become one; of equal
-    pairs, the lowest. `sizes` are bytes.
+    Where there are too many, the places between two layers compete for being a cut: first those
+    beside a layer of a step or of `from`, then those beside a large package, in steps of 16 times
+    the size; among equals, by the hash of the name below, without its version. So the rank of a
+    place is a matter of its two layers alone. A changed package changes its own group and no other,
+    as long as its size stays in its class; one that comes or goes moves two cuts elsewhere at most.
 
     Raises:
         ValueError: the budget is below 1.
     """
     if budget < 1:
         raise ValueError(f"a budget of {budget} layers holds no image")
-    groups = [(size, range(index, index + 1)) for index, size in enumerate(sizes)]
-    while len(groups) > budget:
-        first = min(range(len(groups) - 1), key=lambda at: groups[at][0] + groups[at + 1][0])
-        (size, numbers), (next_size, next_numbers) = groups[first : first + 2]
-        merged = (size + next_size, range(numbers.start, next_numbers.stop))
-        groups[first : first + 2] = [merged]
-    return tuple(numbers for _, numbers in groups)
+    cuts = [*range(1, len(layers))]
+    if len(layers) > budget:
+        classes = [_class(each) for each in layers]
+        cuts.sort(key=lambda at: (-max(classes[at - 1 : at + 1]), _draw(layers[at - 1])))
+        cuts = sorted(cuts[: budget - 1])
+    bounds = [0, *cuts, len(layers)] if layers else []
+    return tuple(range(*pair) for pair in pairwise(bounds))
+
+
+def _class(layer: Layer) -> int:
+    return layer.size.bit_length() // 4 if layer.kind is LayerKind.PACKAGE else _ALONE
+
+
+def _draw(layer: Layer) -> Digest:
+    return digest_bytes(_VERSION.sub("", layer.title).encode())
 
 
 def write_layers(
@@ -251,7 +269,7 @@ def write_layers(
     """
     layers = rootfs.layers
     # One layer is kept free for the directories.
-    groups = group([layer.size for layer in layers], max(1, budget - 1))
+    groups = group(layers, max(1, budget - 1))
     # The same layers twice are one blob.
     names = [tuple(layer.diff_id for layer in layers[part.start : part.stop]) for part in groups]
     once = dict(zip(names, groups, strict=True))

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import IntegrityError, RecipeError
-from buildit.image.formats.oci import group
 from buildit.image.merge import GENERATED, LayerChange, MergedTree, Rootfs, linked, merge
 from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind, sort_key
@@ -322,17 +321,3 @@ def told_of(tree: MergedTree) -> dict[str, Entry]:
     """All but directories that no layer brings."""
     found = tree.tree.items()
     return {path: member.entry for path, member in found if member.layer != GENERATED}
-
-
-@given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 45))
-def test_groups_hold_all_layers_in_order_within_the_budget(sizes: list[int], budget: int) -> None:
-    groups = group(sizes, budget)
-    assert [number for numbers in groups for number in numbers] == list(range(len(sizes)))
-    assert len(groups) == min(budget, len(sizes))
-
-
-def test_the_smallest_neighbours_are_grouped() -> None:
-    assert group([9, 1, 1, 9, 2, 2], 4) == (range(1), range(1, 3), range(3, 4), range(4, 6))
-    assert group([5, 5, 5], 2) == (range(2), range(2, 3))
-    with pytest.raises(ValueError, match="budget"):
-        group([1], 0)
