@@ -203,12 +203,18 @@ def _to_registry(
     invocation: Invocation, asked: Requested, named: str, report: events.Reporter
 ) -> PushedImage:
     from buildit.commands.images import push_image
+    from buildit.recipe.config import load_config
     from buildit.remote.registry.client import Registry
     from buildit.remote.registry.reference import parse_reference
     from buildit.remote.web import WebTransport
+    from buildit.trust.signers import own_key
 
     to, path = parse_reference(named), asked.options.directory
-    if path.is_dir() and not (path / "oci-layout").exists():
+    of_container = path.is_dir() and not (path / "oci-layout").exists()
+    # an image may come from a stranger: what lies in it says nothing of keys
+    settings = load_config(path if of_container else Path()).config
+    key = own_key(settings.trust.keys)
+    if of_container:
         emissions = building.build(asked.options, report, invocation.stop)
         images = [one.path for one in emissions if one.format in ("oci", "oci-archive")]
         if not images:
@@ -218,8 +224,18 @@ def _to_registry(
     if asked.options.offline:
         raise UsageError("a registry is not asked with --offline", place=named)
     with closing(WebTransport()) as web:
-        return push_image(path, to, Registry(web, to))
+        done = push_image(path, to, Registry(web, to), key)
+    if key is None:
+        hint = "name your SSH key in .buildit-config.yaml: signing-key: ~/.ssh/id_ed25519"
+        report(events.Notice(f"the image is not signed; {hint}"))
+    elif not done.signature:
+        what = "cosign cannot verify it: only Ed25519 keys and ECDSA keys of 256 bits can be"
+        report(events.Notice(f"the statement is signed, but {what}"))
+    return done
 
 
 def _registry_lines(done: PushedImage) -> Iterator[str]:
-    yield f"{done.reference}  {done.tag}, {counted(done.blobs, 'new blob')}, {size(done.sent)}"
+    new = f"{counted(done.blobs, 'new blob')}, {size(done.sent)}"
+    said = [(done.statement, "statement"), (done.signature, "signature")]
+    more = "".join(f", {what}" for digest, what in said if digest)
+    yield f"{done.reference}  {done.tag}, {new}{more}"

@@ -1,4 +1,6 @@
-"""Images that were emitted, brought to a registry (distribution-spec 1.1)."""
+"""Images that were emitted, brought to a registry (distribution-spec 1.1), with what is said of
+them: the image's statement, and the signatures of OpenSSH and of cosign over it and over its digest
+(docs/adr/0016)."""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.archive.streams import run_all
+from buildit.commands.statement import kept_statement
+from buildit.digest import canonical
 from buildit.errors import IntegrityError, UsageError
 from buildit.image.formats.table import Document
 from buildit.image.layout import (
@@ -19,10 +23,28 @@ from buildit.image.layout import (
     opened_layout,
 )
 from buildit.image.rules import tag
+from buildit.remote.registry.client import IMAGE_MANIFEST
+from buildit.remote.registry.referrers import (
+    COSIGN_ARTIFACT,
+    COSIGN_PAYLOAD,
+    EMPTY,
+    EMPTY_MEDIA,
+    SSHSIG_MEDIA,
+    STATEMENT_MEDIA,
+    artifact,
+    cosign_payload,
+    cosign_tag,
+    image_attestation,
+    signed_layer,
+    titled,
+    with_layer,
+)
+from buildit.trust.ssh import plain_signature, sign
 
 if TYPE_CHECKING:
     from buildit.remote.registry.client import Registry
     from buildit.remote.registry.reference import Reference
+    from buildit.trust.ssh import SigningKey
 
 _AT_ONCE = 4
 """Blobs that are sent at one time."""
@@ -31,12 +53,15 @@ _AT_ONCE = 4
 @dataclass(frozen=True, slots=True)
 class PushedImage:
     """What a push did: `reference` names the image by its digest, `sent` counts bytes, `blobs` what
-    the registry did not have."""
+    the registry did not have. `statement` and `signature` are the digests of the manifests of the
+    image's statement and of cosign's signature, empty where there is none."""
 
     reference: Reference
     tag: str
     blobs: int
     sent: int
+    statement: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +71,17 @@ class _Blob:
     place: str
 
 
-def push_image(path: Path, to: Reference, registry: Registry) -> PushedImage:
+def push_image(
+    path: Path, to: Reference, registry: Registry, key: SigningKey | None = None
+) -> PushedImage:
     """Send an OCI image, in a directory or an archive, to a repository: only the blobs that it
-    lacks, then the manifest under its digest and its tag. Digests stay what they are.
+    lacks, then the manifest under its digest, what is said of it, signed by `key`, and its tag
+    last, so that nobody finds it half made. Digests stay what they are.
 
     `to` has a tag, or the image's version becomes it.
 
     Raises:
-        UsageError: `to` has a digest, or there is no image.
+        UsageError: `to` has a digest, there is no image, or the key cannot be used.
         IntegrityError: the image is not what it says, or the registry stores something else.
         FetchError: the registry cannot be talked to, or refuses.
     """
@@ -76,10 +104,49 @@ def push_image(path: Path, to: Reference, registry: Registry) -> PushedImage:
         error.place = error.place or str(path)
         raise
     digest, named = str(described["digest"]), to.tag or _tag(described)
-    for target in (digest, named):
-        registry.put_manifest(manifest, str(described["mediaType"]), target)
+    media_type = str(described["mediaType"])
+    registry.put_manifest(manifest, media_type, digest)
+    subject = {"mediaType": media_type, "digest": digest, "size": len(manifest)}
+    statement = _stated(registry, subject, kept_statement(path), key)
+    signature = "" if key is None else _signed(registry, subject, key)
+    registry.put_manifest(manifest, media_type, named)
     new = [size for size in sent if size is not None]
-    return PushedImage(to.by_digest(digest), named, len(new), sum(new))
+    return PushedImage(to.by_digest(digest), named, len(new), sum(new), statement, signature)
+
+
+def _stated(
+    registry: Registry, subject: Document, statement: Document | None, key: SigningKey | None
+) -> str:
+    """Put the statement of an image, with what `ssh-keygen -Y verify` reads."""
+    if statement is None:
+        return ""
+    content = image_attestation(statement, subject["digest"])
+    layers = [titled(registry.put_bytes(content, STATEMENT_MEDIA), "statement.json")]
+    if key is not None:
+        signature = sign(content, key).encode()
+        layers.append(titled(registry.put_bytes(signature, SSHSIG_MEDIA), "statement.json.sig"))
+    config = registry.put_bytes(EMPTY, EMPTY_MEDIA)
+    document = artifact(STATEMENT_MEDIA, config, layers, subject)
+    return registry.add_referrer(canonical(document), subject["digest"])
+
+
+def _signed(registry: Registry, subject: Document, key: SigningKey) -> str:
+    """Put what `cosign verify` reads, as a referrer and by the tag that it looks at first, beside
+    other people's signatures."""
+    payload = cosign_payload(f"{registry.at.host}/{registry.at.name}", subject["digest"])
+    signature = plain_signature(key.public, key.sign(payload))
+    if signature is None:
+        return ""
+    layer = signed_layer(registry.put_bytes(payload, COSIGN_PAYLOAD), signature)
+    config = registry.put_bytes(EMPTY, COSIGN_ARTIFACT)
+    document = artifact(COSIGN_ARTIFACT, config, [layer], subject)
+    digest = registry.add_referrer(canonical(document), subject["digest"])
+
+    def one_more(kept: Document | None) -> Document | None:
+        return with_layer(kept, document, layer)
+
+    registry.amend(cosign_tag(subject["digest"]), IMAGE_MANIFEST, one_more)
+    return digest
 
 
 def _blobs(manifest: Document) -> tuple[_Blob, ...]:

@@ -31,7 +31,8 @@ _HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _LONGEST_SIGNATURE = 1 << 16
 """Of a signature file, in characters."""
 ED25519, RSA = "ssh-ed25519", "ssh-rsa"
-KEY_TYPES = (ED25519, RSA, *(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)))
+_ECDSA = "ecdsa-sha2-nistp"
+KEY_TYPES = (ED25519, RSA, *(f"{_ECDSA}{bits}" for bits in (256, 384, 521)))
 
 _LEAST_RSA_BITS = 2048
 _LARGEST_KEY = 1 << 20
@@ -182,6 +183,22 @@ def _ecdsa(bits: int) -> ec.ECDSA:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return ec.ECDSA({256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[bits])
+
+
+def plain_signature(public: bytes, signature: bytes) -> bytes | None:
+    """A signature in wire form as X.509 has it (RFC 8410; RFC 3279, 2.2.3), for those who know no
+    SSH; None of a key whose hash they do not take: Ed25519 has none, others want SHA-256."""
+    wire = Wire(signature)
+    wire.string()
+    value = wire.string()
+    if key_type(public) == ED25519:
+        return value
+    if key_type(public) != f"{_ECDSA}256":
+        return None
+    from cryptography.hazmat.primitives.asymmetric import utils
+
+    pair = Wire(value)
+    return utils.encode_dss_signature(pair.number(), pair.number())
 
 
 # -- private keys: in files, and held by an agent

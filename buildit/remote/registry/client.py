@@ -7,6 +7,7 @@ this machine alone.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from buildit.digest import canonical, digest_bytes, oci_digest
@@ -23,6 +25,9 @@ from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError, is_loopback, parse_target, redirect
 from buildit.remote.web import Reply
+
+if TYPE_CHECKING:
+    from buildit.image.formats.table import Document
 
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -37,6 +42,9 @@ LARGEST_MANIFEST = 4 << 20
 """Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
 _REDIRECTS = 5
 _PAGES = 1000
+_AMENDED = 5
+"""How often a manifest is written again that others write, too."""
+_NEXT = re.compile(r"<([^>]+)>;\s*rel=\"?next")
 _CHALLENGE = re.compile(r"""([a-zA-Z]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))""")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE")
 """What OpenSSL says where a server does not speak TLS at all."""
@@ -75,7 +83,12 @@ class Registry:
     def has_blob(self, digest: str) -> int | None:
         """The size of a blob in bytes, None where it is not there."""
         reply = self._ask("HEAD", f"blobs/{digest}", good=(200, 404))
-        return int(reply.headers.get("content-length", "0")) if reply.status == 200 else None
+        if reply.status == 404:
+            return None
+        length = reply.headers.get("content-length", "")
+        if re.fullmatch("[0-9]{1,18}", length) is None:
+            raise self._odd(f"it says no size of the blob {digest}")
+        return int(length)
 
     def blob(self, digest: str, cap: int) -> bytes:
         """A small blob, compared with its name.
@@ -85,6 +98,13 @@ class Registry:
         """
         content = self._ask("GET", f"blobs/{digest}", cap=cap).content
         return self._compared(content, digest)
+
+    def put_bytes(self, content: bytes, media_type: str) -> Document:
+        """Bring a small blob there, unless it is; its descriptor."""
+        digest = oci_digest(digest_bytes(content))
+        if self.has_blob(digest) is None:
+            self.put_blob(digest, len(content), partial(io.BytesIO, content))
+        return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
     def put_blob(
         self, digest: str, size: int, opened: Callable[[], BinaryIO], mount_from: str = ""
@@ -154,40 +174,31 @@ class Registry:
     def tags(self) -> list[str]:
         """All tags, sorted; none where there is no such repository."""
         found: list[str] = []
-        path = "tags/list?n=1000"
-        for _ in range(_PAGES):
-            reply = self._ask("GET", path, good=(200, 404), cap=LARGEST_MANIFEST)
-            if reply.status == 404:
-                return []
-            more = self._object(reply.content).get("tags") or []
+        for page in self._pages("tags/list", "n=1000"):
+            more = page.get("tags") or []
+            if not isinstance(more, list):
+                raise self._odd("its list of tags is none")
             found += [str(one) for one in more]
-            following = re.match(r"<([^>]+)>;\s*rel=\"?next", reply.headers.get("link", ""))
-            if following is None:
-                return sorted(found)
-            query = urlsplit(following[1]).query
-            path = f"tags/list?{query}"
-        raise self._odd("its list of tags has no end")
+        return sorted(set(found))
 
     # -- what speaks about a manifest (distribution-spec, "Listing Referrers")
 
-    def referrers(self, digest: str) -> list[dict[str, Any]]:
+    def referrers(self, digest: str) -> list[Document]:
         """The descriptors of what names a manifest as its subject, by the API, else by the tag that
         clients keep where there is none."""
-        reply = self._ask("GET", f"referrers/{digest}", good=(200, 404), cap=LARGEST_MANIFEST)
-        if reply.status == 200:
-            return self._listed(reply.content)
-        kept = self.manifest(fallback_tag(digest), (IMAGE_INDEX,))
-        return [] if kept is None else self._listed(kept[0])
+        pages = list(self._pages(f"referrers/{digest}"))
+        if not pages:
+            kept = self.manifest(fallback_tag(digest), (IMAGE_INDEX,))
+            pages = [] if kept is None else [self._object(kept[0])]
+        return [one for page in pages for one in self._listed(page)]
 
-    def add_referrer(self, content: bytes, subject: str) -> None:
-        """Put a manifest with a subject, listed for clients where the registry does not do so."""
+    def add_referrer(self, content: bytes, subject: str) -> str:
+        """Put a manifest with a subject, listed for clients where the registry does not do so; its
+        digest."""
         document = json.loads(content)
         digest = oci_digest(digest_bytes(content))
         if self.put_manifest(content, IMAGE_MANIFEST, digest):
-            return
-        tag = fallback_tag(subject)
-        kept = self.manifest(tag, (IMAGE_INDEX,))
-        listed = [] if kept is None else self._listed(kept[0])
+            return digest
         config = document.get("config", {}).get("mediaType", "")
         descriptor = {
             "mediaType": IMAGE_MANIFEST,
@@ -196,19 +207,61 @@ class Registry:
             "artifactType": document.get("artifactType") or config,
             **({"annotations": document["annotations"]} if document.get("annotations") else {}),
         }
-        others = [one for one in listed if one.get("digest") != digest]
-        if len(others) < len(listed):
-            return
-        index = {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [*others, descriptor]}
-        self.put_manifest(canonical(index), IMAGE_INDEX, tag)
 
-    def _listed(self, content: bytes) -> list[dict[str, Any]]:
-        manifests = self._object(content).get("manifests")
+        def listed(kept: Document | None) -> Document | None:
+            others = [] if kept is None else self._listed(kept)
+            if any(one.get("digest") == digest for one in others):
+                return None
+            manifests = [*others, descriptor]
+            return {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": manifests}
+
+        self.amend(fallback_tag(subject), IMAGE_INDEX, listed)
+        return digest
+
+    def amend(
+        self, tag: str, media_type: str, change: Callable[[Document | None], Document | None]
+    ) -> None:
+        """Put what `change` makes of the manifest under a tag (None where there is none), until it
+        makes None of it: somebody else may write at the same time, and a registry knows no locks.
+        """
+        for _ in range(_AMENDED):
+            kept = self.manifest(tag, (media_type,))
+            wanted = change(None if kept is None else self._object(kept[0]))
+            if wanted is None:
+                return
+            content = canonical(wanted)
+            if len(content) > LARGEST_MANIFEST:
+                raise self._odd(f"its manifest {tag} is full")
+            self.put_manifest(content, media_type, tag)
+        reason = f"its manifest {tag} is written by others, too, and does not keep what is added"
+        raise LocationError(str(self.at), reason, hint="try again in a moment", transient=True)
+
+    def _listed(self, index: Document) -> list[Document]:
+        manifests = index.get("manifests")
         if not isinstance(manifests, list):
             raise self._odd("a list of referrers is no index")
         return [one for one in manifests if isinstance(one, dict)]
 
     # -- requests
+
+    def _pages(self, path: str, query: str = "") -> Iterator[Document]:
+        """The pages of a list (distribution-spec, "Listing Tags"), of which a link names the next;
+        none where the registry has no such list."""
+        seen: set[str] = set()
+        for _ in range(_PAGES):
+            asked = f"{path}?{query}" if query else path
+            reply = self._ask("GET", asked, good=(200, 404), cap=LARGEST_MANIFEST)
+            if reply.status == 404:
+                return
+            yield self._object(reply.content)
+            following = _NEXT.match(reply.headers.get("link", ""))
+            if following is None:
+                return
+            seen.add(query)
+            query = urlsplit(following[1]).query
+            if query in seen:
+                raise self._odd(f"its list {path} leads back to itself")
+        raise self._odd(f"its list {path} has no end")
 
     def _root(self) -> str:
         """`https://HOST/v2`; for this machine http, where it does not speak TLS."""
