@@ -37,6 +37,8 @@ _UNTOUCHED = ("retries", "redirect", "preload_content", "decode_content", "asser
 _READ = 1 << 18
 _DRAINED = 16 << 10
 """Bytes of an answer that is of no use and yet read, so that its connection can be kept."""
+_LARGEST_REFUSAL = 1 << 20
+"""Bytes of what a host says where it does not serve a file."""
 _ERRORS = (requests.RequestException, exceptions.HTTPError, OSError)
 
 
@@ -169,18 +171,27 @@ class WebTransport:
         if answer.status == 416 and offset:
             answer.close()  # the partial file is longer than the whole: start again
             answer, offset = self._follow(transport.parse_target(url), 0), 0
-        original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
-        pace = original.pace
-        pace.body()
-        try:
+        with _body(answer) as pace:
             _check_status(url, answer)
-            start, total = _extent(url, answer, offset)
-            transport.check_cap(url, total or 0, cap)
-            chunks = _chunks(url, answer, pace, start, total, cap)
-            yield Response(chunks, start, total, pace.end)
-        finally:
-            answer.close()
-            answer.release_conn()
+            yield _response(url, answer, pace, offset, cap)
+
+    @contextmanager
+    def stream(
+        self, url: str, headers: Mapping[str, str], offset: int, cap: int
+    ) -> Iterator[Response | Reply]:
+        """As `get`, by one request with these headers: what gives no bytes, such as a redirect or a
+        refusal, is the answer.
+
+        Raises:
+            LocationError: the host cannot be talked to, or serves more than `cap` bytes.
+        """
+        ranged = {"Range": f"bytes={offset}-"} if offset else {}
+        answer = self._ask(transport.parse_target(url), "GET", {**headers, **ranged})
+        with _body(answer) as pace:
+            if answer.status in (200, 206):
+                yield _response(url, answer, pace, offset, cap)
+            else:
+                yield _reply(url, answer, pace, _LARGEST_REFUSAL)
 
     def send(
         self,
@@ -198,16 +209,8 @@ class WebTransport:
         """
         target = transport.parse_target(url)
         answer = self._ask(target, method, headers, body)
-        original = cast("_Answer", answer._original_response)  # noqa: SLF001  # as requests does
-        original.pace.body()
-        try:
-            total = _count(answer.headers.get("Content-Length", "")) if method != "HEAD" else None
-            transport.check_cap(url, total or 0, cap)
-            content = b"".join(_chunks(url, answer, original.pace, 0, total, cap))
-        finally:
-            answer.close()
-            answer.release_conn()
-        return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, content)
+        with _body(answer) as pace:
+            return _reply(url, answer, pace, cap, bodiless=method == "HEAD")
 
     def _follow(self, target: transport.Target, offset: int) -> urllib3.HTTPResponse:
         first = target.url
@@ -259,6 +262,35 @@ class WebTransport:
             by_proxy = not adapter.request_url(request, proxies).startswith("/")
             self._pools[server] = cast("urllib3.HTTPConnectionPool", pool), by_proxy
         return self._pools[server]
+
+
+@contextmanager
+def _body(answer: urllib3.HTTPResponse) -> Iterator[_Paced]:
+    """What watches over the body of an answer, whose connection is given back at the end."""
+    pace = cast("_Answer", answer._original_response).pace  # noqa: SLF001  # as requests does
+    pace.body()
+    try:
+        yield pace
+    finally:
+        answer.close()
+        answer.release_conn()
+
+
+def _response(
+    url: str, answer: urllib3.HTTPResponse, pace: _Paced, offset: int, cap: int
+) -> Response:
+    start, total = _extent(url, answer, offset)
+    transport.check_cap(url, total or 0, cap)
+    return Response(_chunks(url, answer, pace, start, total, cap), start, total, pace.end)
+
+
+def _reply(
+    url: str, answer: urllib3.HTTPResponse, pace: _Paced, cap: int, *, bodiless: bool = False
+) -> Reply:
+    total = None if bodiless else _count(answer.headers.get("Content-Length", ""))
+    transport.check_cap(url, total or 0, cap)
+    content = b"".join(_chunks(url, answer, pace, 0, total, cap))
+    return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, content)
 
 
 def _proxy(url: str) -> str:

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -23,7 +23,7 @@ from buildit.digest import canonical, digest_bytes, oci_digest
 from buildit.errors import IntegrityError
 from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference
-from buildit.remote.transport import LocationError, is_loopback, parse_target, redirect
+from buildit.remote.transport import LocationError, Response, is_loopback, parse_target, redirect
 from buildit.remote.web import Reply
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ MANIFEST_TYPES = (
 LARGEST_MANIFEST = 4 << 20
 """Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
 _REDIRECTS = 5
+_REDIRECTED = (301, 302, 303, 307, 308)
 _PAGES = 1000
 _AMENDED = 5
 """How often a manifest is written again that others write, too."""
@@ -61,6 +62,10 @@ class Sender(Protocol):
         body: bytes | BinaryIO | None = None,
         cap: int = ...,
     ) -> Reply: ...
+
+    def stream(
+        self, url: str, headers: Mapping[str, str], offset: int, cap: int
+    ) -> AbstractContextManager[Response | Reply]: ...
 
 
 @dataclass(slots=True)
@@ -105,6 +110,31 @@ class Registry:
         if self.has_blob(digest) is None:
             self.put_blob(digest, len(content), partial(io.BytesIO, content))
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+    @contextmanager
+    def open_blob(self, digest: str, offset: int, cap: int) -> Iterator[Response]:
+        """The bytes of a blob from `offset` on, at most `cap` in all; the caller compares them with
+        the name."""
+        target, asked = parse_target(f"{self._root()}/{self.at.name}/blobs/{digest}"), False
+        for _ in range(_REDIRECTS + 3):
+            self._allowed(target.url)
+            with self.web.stream(target.url, self._login_for(target.url), offset, cap) as answer:
+                if isinstance(answer, Response):
+                    yield answer
+                    return
+            if answer.status == 401 and not asked:
+                asked = True
+                with self._lock:
+                    self._authorization = self._authorize(
+                        answer.headers.get("www-authenticate", "")
+                    )
+            elif answer.status == 416 and offset:
+                offset = 0  # what we have is longer than the whole: start again
+            elif answer.status in _REDIRECTED:
+                target = redirect(target, answer.headers.get("location", ""))
+            else:
+                self._checked(answer, "GET", ())
+        raise self._odd(f"more than {_REDIRECTS} redirects")
 
     def put_blob(
         self, digest: str, size: int, opened: Callable[[], BinaryIO], mount_from: str = ""
@@ -309,16 +339,19 @@ class Registry:
     ) -> Reply:
         """One request, and where it is redirected to: without our login on another host."""
         target = parse_target(url)
-        ours = urlsplit(self._root()).netloc
         for _ in range(_REDIRECTS + 1):
-            own = {"Authorization": self._authorization} if self._authorization else {}
-            known = own if urlsplit(target.url).netloc == ours else {}
             self._allowed(target.url)
+            known = self._login_for(target.url)
             reply = self.web.send(method, target.url, {**headers, **known}, body, cap)
-            if reply.status not in (301, 302, 303, 307, 308) or method not in ("GET", "HEAD"):
+            if reply.status not in _REDIRECTED or method not in ("GET", "HEAD"):
                 return reply
             target = redirect(target, reply.headers.get("location", ""))
         raise self._odd(f"more than {_REDIRECTS} redirects")
+
+    def _login_for(self, url: str) -> dict[str, str]:
+        """What is shown to a host: to no other than the configured one anything."""
+        ours = urlsplit(self._root()).netloc == urlsplit(url).netloc
+        return {"Authorization": self._authorization} if ours and self._authorization else {}
 
     def _allowed(self, url: str) -> None:
         """Raises LocationError where a URL of the registry's leads to plain HTTP, but for one of
@@ -413,7 +446,7 @@ class Registry:
 
     def _no_login(self) -> LocationError:
         hint = f"log in: podman login {self.at.host} (or docker login)"
-        return LocationError(str(self.at), "the registry wants a login", hint=hint)
+        return LocationError(str(self.at), "the registry wants a login", hint=hint, refused=True)
 
     def _refused(self, reply: Reply) -> LocationError:
         said = "; ".join(self._errors(reply.content)) or f"HTTP {reply.status}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.remote.registry.client import Registry
 from buildit.remote.registry.login import Login
 from buildit.remote.registry.reference import Reference, parse_reference
-from buildit.remote.transport import LocationError
+from buildit.remote.transport import LocationError, Response
 from buildit.remote.web import Reply
 
 pytestmark = pytest.mark.unit
@@ -46,6 +47,16 @@ class FakeWeb:
             body.read()
         left = self.answers[words]
         return left.pop(0) if len(left) > 1 else left[0]
+
+    @contextmanager
+    def stream(
+        self, url: str, headers: Mapping[str, str], offset: int, cap: int
+    ) -> Iterator[Response | Reply]:
+        found = self.send("GET", url, headers, cap=cap)
+        if found.status != 200:
+            yield found
+            return
+        yield Response(iter((found.content[offset:],)), offset, len(found.content), lambda: None)
 
 
 def reply(status: int, content: object = b"", **headers: str) -> Reply:
