@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "chromium"
-WAIT = 30.0
+WAIT = 90.0
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",  # as root it has none

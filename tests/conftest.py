@@ -8,10 +8,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from typing import Any
 
 import hypothesis
 import pytest
 
+from tests import workers
 from tests.scale import examples
 
 # How long one example takes says how busy the machine is, not whether the code is right.
@@ -46,6 +48,15 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = workers.in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return workers.scheduler(config, log)
 
 
 def pytest_collection_finish() -> None:

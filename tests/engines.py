@@ -98,7 +98,7 @@ class Container:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def answers(self, *words: str, seconds: float = 30) -> Container:
+    def answers(self, *words: str, seconds: float = 90) -> Container:
         """This, once curl with `words` gets an answer."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -128,7 +128,11 @@ def podman() -> Iterator[Engine]:
     with tempfile.TemporaryDirectory(prefix="podman-", dir="/tmp") as name:
         root = Path(name)
         own = ("--root", str(root / "root"), "--runroot", str(root / "run"))
-        argv = ("podman", *own, "--tmpdir", str(root / "tmp"), "--runtime", "runc")
+        # its locks too, which all podmans of the machine have in common by default: a new storage
+        # frees the locks of the others
+        (root / "containers.conf").write_text('[engine]\nlock_type = "file"\n')
+        start = ("env", f"CONTAINERS_CONF={root}/containers.conf", "podman")
+        argv = (*start, *own, "--tmpdir", str(root / "tmp"), "--runtime", "runc")
         try:
             yield Engine(argv, root)
         finally:
@@ -153,7 +157,7 @@ def docker(storage: str = "overlay2") -> Iterator[Engine]:
         argv = ("docker", "--host", f"unix://{root}/socket")
         with (root / "log").open("wb") as log, _daemon(root, storage, log) as process:
             engine = Engine(argv, root)
-            end = time.monotonic() + 60
+            end = time.monotonic() + 120
             while subprocess.run([*argv, "info"], capture_output=True, check=False).returncode:
                 said = (root / "log").read_text()
                 assert process.poll() is None, f"dockerd ended at once: {said}"

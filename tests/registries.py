@@ -66,7 +66,7 @@ def registry(root: Path, *, secure: bool = True) -> Iterator[Served]:
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         assert process.poll() is None, log.read_text()
         try:

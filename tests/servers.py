@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -9,18 +10,23 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 SFTP = "internal-sftp"
 """Without the login shell, whose start-up files are nothing to these tests."""
-WAIT = 10.0
+WAIT = 60.0
+_PORTS = itertools.count(os.getpid() * 37)
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody has: below those that the kernel gives to clients, and
+    in another order in each process, so that no two tests choose the same."""
+    while True:
+        port = 11_000 + next(_PORTS) % 20_000
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.integration.program import STRANGER, Program, install
 from tests.integration.world import Project, make_project, sources
+from tests.workers import made_once, worker
 
 VARIABLE = "BUILDIT_TEST_STORE"
 """A directory for the first store that is kept between sessions; without it, a temporary one."""
@@ -57,6 +58,18 @@ class Seed:
             subprocess.run(["cp", "-al", source, store / "trees"], check=True)
         return store
 
+    def copied(self, root: Path) -> Seed:
+        """The same with a first store, sources and a home of its own; the rest is only read."""
+        first, distfiles, home = root / "first", root / "distfiles", root / "home"
+        first.mkdir()
+        home.mkdir()
+        subprocess.run(["cp", "-al", self.distfiles, distfiles], check=True)
+        for part in self.program.store.iterdir():
+            links = ["-l"] if part.name == "trees" else []
+            subprocess.run(["cp", "-a", *links, part, first], check=True)
+        program = self.program.with_store(first).with_env(HOME=str(home))
+        return replace(self, root=root, program=program, distfiles=distfiles)
+
     def strangers_place(self, root: Path) -> Path:
         """A directory that belongs to an ordinary user."""
         root.mkdir(parents=True, exist_ok=True)
@@ -95,8 +108,14 @@ def plant(root: Path) -> Seed:
 
 @pytest.fixture(scope="session")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
+    """Where several workers run the tests, one plants it and each has a copy."""
     with place("seed") as root:
-        yield plant(root)
+        if worker() is None:
+            yield plant(root)
+            return
+        common = tmp_path_factory.getbasetemp().parent / "seed"
+        with made_once(common, lambda: plant(_new("first")), lambda made: _gone(made.root)) as made:
+            yield made.copied(root)
 
 
 @pytest.fixture
@@ -109,11 +128,20 @@ def here() -> Iterator[Path]:
 @contextmanager
 def place(word: str) -> Iterator[Path]:
     """A directory with a name of its own, which is searched for afterwards."""
-    root = Path(f"/tmp/buildit-{word}-{os.getpid()}-{os.urandom(4).hex()}")
-    root.mkdir(mode=0o755)
-    root.chmod(0o755)
+    root = _new(word)
     try:
         yield root
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", root], check=False, stderr=subprocess.DEVNULL)
-        shutil.rmtree(root, ignore_errors=True)
+        _gone(root)
+
+
+def _new(word: str) -> Path:
+    root = Path(f"/tmp/buildit-{word}-{os.getpid()}-{os.urandom(4).hex()}")
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    return root
+
+
+def _gone(root: Path) -> None:
+    subprocess.run(["chmod", "-R", "u+rwX", root], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(root, ignore_errors=True)

@@ -74,7 +74,7 @@ def test_failing_build(seed: Seed, here: Path, program: Program) -> None:
     [
         pytest.param("sleep 600", "time: 3s", "limits: time", id="time"),
         pytest.param(
-            "perl -e '$x = \"x\" x 3e8; sleep 60'", "memory: 128M", "limits: memory", id="memory"
+            "perl -e '$x = \"x\" x 3e8; sleep 600'", "memory: 128M", "limits: memory", id="memory"
         ),
         pytest.param(
             "perl -e 'fork while 1'", "processes: 40", "limits: processes", id="processes"
@@ -87,7 +87,7 @@ def test_limit(
     project = doing(seed.new_project(here / "project"), script, limits)
     begun = time.monotonic()
     found = refused(program, project, BUILD)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300
     assert "app/notes-2.1" in found.message
     assert word in f"{found.message}\n{found.details}", found
     if word in found.message:
@@ -109,7 +109,7 @@ def test_log_without_end_is_cut(seed: Seed, here: Path, program: Program) -> Non
 
 
 def wait_for(process: subprocess.Popen[str], path: Path, what: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         if any(path.glob(what)):
             return
@@ -129,11 +129,11 @@ def test_interrupted(seed: Seed, here: Path, program: Program, number: signal.Si
             wait_for(process, program.store / "tmp", "*/build/src/mark")
             begun = time.monotonic()
             process.send_signal(number)
-            outs, errs = process.communicate(timeout=60)
+            outs, errs = process.communicate(timeout=300)
         except BaseException:
             process.kill()
             raise
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     found = refusal(Done(process.returncode, outs, errs), INTERRUPTED)
     assert "interrupted" in found.message
     assert left_over(str(here)) == []

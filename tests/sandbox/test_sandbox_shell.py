@@ -29,7 +29,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
-    def expect(self, text: bytes, seconds: float = 20.0) -> None:
+    def expect(self, text: bytes, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while text not in self.seen:
             assert time.monotonic() < end, self.seen
@@ -47,7 +47,8 @@ def test_a_shell_with_job_control(sandbox: Sandbox) -> None:
     terminal = Terminal(sandbox, "bash", "--norc", "-i")
     terminal.type("echo in $((40+2)) $(id -u)\n")
     terminal.expect(b"in 42 1000")
-    terminal.type("sleep 1000; echo again $((40+3))\n")
+    terminal.type("echo before $((40+1)); sleep 1000; echo again $((40+3))\n")
+    terminal.expect(b"before 41")
     time.sleep(0.5)
     terminal.type("\x03")  # Ctrl-C ends the sleep, neither the shell nor buildit
     terminal.type("echo still $((40+4))\n")
@@ -76,5 +77,5 @@ def test_a_closed_terminal_ends_everything(sandbox: Sandbox) -> None:
 
 def test_no_terminal_is_said(sandbox: Sandbox) -> None:
     with sandbox.start("sh", terminal=True) as process:
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert sandbox.answer().error["kind"] == "UsageError"

@@ -73,12 +73,14 @@ class Answer:
 
 @dataclass
 class Sandbox:
-    """Sandboxes of one user, started through `argv`; `store` holds `trees` and `work`."""
+    """Sandboxes of one user, started through `argv`, as the processes `started`; `store` holds
+    `trees` and `work`."""
 
     store: Path
     argv: tuple[str, ...]
     env: Mapping[str, str]
     lowers: list[str] = field(default_factory=lambda: ["tiny"])
+    started: set[int] = field(default_factory=set)
     binds: list[dict[str, Any]] = field(
         default_factory=lambda: [{"source": "build", "dest": "/build", "writable": True}]
     )
@@ -105,13 +107,15 @@ class Sandbox:
         spec = self.spec(command, **more)
         (self.store / "answer.json").unlink(missing_ok=True)
         argv = [*self.argv, str(DRIVE), str(spec), str(self.store / "answer.json")]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             env=dict(self.env),
             cwd=self.store,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # no terminal, whoever runs the tests
         )
+        self.started.add(process.pid)
+        return process
 
     def answer(self) -> Answer:
         said = json.loads((self.store / "answer.json").read_text())
@@ -121,7 +125,7 @@ class Sandbox:
 
     def run(self, *command: str, **more: Any) -> Answer:
         with self.start(*command, **more) as process:
-            assert process.wait(60) == 0
+            assert process.wait(300) == 0
         return self.answer()
 
     def shell(self, script: str, **more: Any) -> Answer:
@@ -143,7 +147,7 @@ def living(token: str) -> list[int]:
     return found
 
 
-def wait_until_dead(token: str, seconds: float = 10.0) -> list[int]:
+def wait_until_dead(token: str, seconds: float = 60.0) -> list[int]:
     end = time.monotonic() + seconds
     while (left := living(token)) and time.monotonic() < end:
         time.sleep(0.01)
