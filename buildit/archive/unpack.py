@@ -43,7 +43,7 @@ _REASONS = {
     errno.ENOTDIR: "it lies below a file",
     errno.ENAMETOOLONG: "a name too long for the system",
 }
-_PERMISSIONS = 0o777  # set-id and sticky never reach a disk of ours
+_PERMISSIONS = 0o777  # set-id and sticky reach no disk of ours, but in an `exact` tree
 
 
 def unpack_layer(layer: BinaryIO, into: Root) -> None:
@@ -77,7 +77,8 @@ class Writer:
 
     `owner` (uid, gid) is given to all where it is set. With `remark` an entry replaces what is in
     its place, but for a directory that is not empty, and what an earlier writer left is told of.
-    `unsaid` is the time of directories that no entry speaks of.
+    `unsaid` is the time of directories that no entry speaks of. `exact` gives all that entries say
+    of themselves: owners, set-id and sticky bits, and the attributes of files.
     """
 
     into: Root
@@ -85,8 +86,10 @@ class Writer:
     name: str
     remark: Remark | None = None
     unsaid: int = 0
+    exact: bool = False
     _own: set[str] = field(default_factory=set)
     _directories: dict[str, tuple[int, int] | None] = field(default_factory=lambda: {"": None})
+    _owners: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
@@ -109,6 +112,8 @@ class Writer:
                 continue
             try:
                 mode, mtime = wanted
+                if path in self._owners:
+                    self.into.chown(path, *self._owners[path])
                 self.into.utime(path, mtime)
                 self.into.chmod(path, mode)
             except OSError as error:
@@ -155,7 +160,9 @@ class Writer:
         match entry.kind:
             case Kind.DIRECTORY:
                 self._ensure(path)
-                self._directories[path] = (entry.mode & _PERMISSIONS, entry.mtime)
+                self._directories[path] = (self._mode(entry), entry.mtime)
+                if self.exact:
+                    self._owners[path] = (entry.uid, entry.gid)
             case Kind.FILE if content is not None:
                 self._file(entry, content)
             case Kind.FILE:
@@ -163,16 +170,16 @@ class Writer:
             case Kind.SYMLINK:
                 into.symlink(entry.target, path)
                 into.utime(path, entry.mtime)
-                if self.owner is not None:
-                    into.chown(path, *self.owner)
+                if (owner := self._owner(entry)) is not None:
+                    into.chown(path, *owner)
             case Kind.HARDLINK:
                 into.link(entry.target, path)
 
     def _file(self, entry: Entry, content: Readable) -> None:
         fd = self.into.create(entry.path, entry.mode & _PERMISSIONS)
         try:
-            if self.owner is not None:
-                os.fchown(fd, *self.owner)
+            if (owner := self._owner(entry)) is not None:
+                os.fchown(fd, *owner)
             end, hole = 0, False
             while part := content.read(CHUNK):
                 end += len(part)
@@ -183,9 +190,19 @@ class Writer:
                     part = part[os.write(fd, part) :]
             if hole:
                 os.ftruncate(fd, end)  # what ends in a hole has its size from here
+            if self.exact:  # a change of the owner and a write take set-id and capabilities away
+                os.fchmod(fd, self._mode(entry))
+                for name, value in entry.xattrs.items():
+                    os.setxattr(fd, name, value)
             os.utime(fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
         finally:
             os.close(fd)
+
+    def _mode(self, entry: Entry) -> int:
+        return entry.mode if self.exact else entry.mode & _PERMISSIONS
+
+    def _owner(self, entry: Entry) -> tuple[int, int] | None:
+        return (entry.uid, entry.gid) if self.exact else self.owner
 
     def _ensure(self, path: str) -> None:
         """Make a directory and those above it; one that is there is taken, a link is not."""

@@ -119,4 +119,8 @@ def beneath(path: str) -> list[str]:
     found = [path]
     for directory, below, files in os.walk(path):
         found += [os.path.join(directory, name) for name in (*below, *files)]
+        if directory == path and "rootfs" in below:
+            below.remove(
+                "rootfs"
+            )  # `image.output.UNPACKED`: thousands of files, made from the rest
     return found

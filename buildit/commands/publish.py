@@ -18,6 +18,7 @@ from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
+from buildit.image.output import emitted_files
 from buildit.model.artifact import Artifact
 from buildit.model.config import Directory, Repository
 from buildit.model.image import Emission
@@ -298,8 +299,7 @@ def image_files(emissions: Sequence[Emission]) -> Iterator[tuple[str, Path]]:
     for emission in emissions:
         path = emission.path
         beside = path.with_name(f"{path.name}.asc")
-        found = sorted(path.rglob("*")) if path.is_dir() else [path, beside]
-        for one in found:
+        for one in (*emitted_files(path), beside):
             if one.is_file() and not one.is_symlink():
                 yield str(one.relative_to(path.parent)), one
 

@@ -145,10 +145,12 @@ def unchanged(rows: Iterable[list[Any]]) -> bool:
 
 
 def image_parts(image: Path) -> list[Path]:
-    """What of an emitted image is looked at: the file, or all files of the directory."""
-    if not image.is_dir():
-        return [image]
-    return [one for one in sorted(image.rglob("*")) if not one.is_dir()]
+    """What of an emitted image is looked at: the file, or all files of the directory; of a tree in
+    it, that it is there."""
+    from buildit.image.output import UNPACKED, emitted_files
+
+    tree = image / UNPACKED
+    return [*emitted_files(image), *([tree] if tree.is_dir() else [])]
 
 
 def write(file_name: str, rows: list[list[Any]], result: dict[str, Any]) -> None:

@@ -171,6 +171,23 @@ def replacing_output(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+UNPACKED = "rootfs"
+"""The directory of an image that holds its tree as files, laid down from what lies beside it."""
+
+
+def emitted_files(image: Path) -> tuple[Path, ...]:
+    """The files of an emitted image, sorted: the one that it is, or those of its directory, but for
+    the unpacked tree, which belongs to the machine that runs it. Links are left out."""
+    if not image.is_dir():
+        return (image,)
+    found = []
+    for above, below, names in os.walk(image):
+        if Path(above) == image and UNPACKED in below:
+            below.remove(UNPACKED)
+        found += [Path(above, name) for name in names]
+    return tuple(sorted(one for one in found if one.is_file() and not one.is_symlink()))
+
+
 def sync_tree(path: Path) -> None:
     """Make a file, or a directory with all that is in it, durable: few files one by one, many by
     one call for their file system (THREATS N4).

@@ -16,7 +16,9 @@ from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.formats import aci, oci
 from buildit.image.formats.archives import MANIFEST
 from buildit.image.formats.lxc import META, TREE
+from buildit.image.formats.nspawn import ARCHIVE, SETTINGS_FILE
 from buildit.image.formats.table import Document
+from buildit.image.laying import joined_digest
 from buildit.image.layout import (
     Layout,
     blob_place,
@@ -26,8 +28,17 @@ from buildit.image.layout import (
     json_of,
     opened_layout,
 )
+from buildit.image.output import UNPACKED
 from buildit.image.packed import Packed, is_tar
-from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_directory, read_entries
+from buildit.image.reading import (
+    PROBLEMS_SHOWN,
+    Hashed,
+    Reading,
+    SeenTree,
+    budget_of,
+    read_directory,
+    read_entries,
+)
 from buildit.image.rules import program_problem
 from buildit.image.squash.layout import MAGIC
 from buildit.image.squash.read import read_squashfs
@@ -74,7 +85,7 @@ def verify(paths: Sequence[Path]) -> Report:
     """
     if not paths:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
-    readings = [read_image(path) for path in paths]
+    readings = [with_unpacked(path, read_image(path)) for path in paths]
     images = tuple(
         Verified(
             path,
@@ -108,12 +119,29 @@ def read_image(path: Path) -> Reading:
             return read_oci(path)
         if (path / META).exists():
             return read_lxc(path)
+        if (path / SETTINGS_FILE).exists():
+            return read_nspawn(path)
         return read_directory(path)
     except OSError as error:
         hint = "name an image, in a file or a directory, or an unpacked tree"
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
     except BuilditError as error:
         return Reading("directory", "", None, (error.message,))
+
+
+def with_unpacked(path: Path, reading: Reading) -> Reading:
+    """With problems where an image has its tree as files too, and it is another one. Only root may
+    read all of it; for others it is left."""
+    if reading.format not in ("lxc", "nspawn") or os.geteuid() != 0:
+        return reading
+    if not (path / UNPACKED).is_dir():
+        return reading
+    unpacked = read_directory(path / UNPACKED)
+    found = [f"{UNPACKED}: {problem}" for problem in unpacked.problems]
+    found += [f"{UNPACKED}: {line}" for line in _differences(reading, unpacked)]
+    more = len(found) - PROBLEMS_SHOWN
+    told = found[:PROBLEMS_SHOWN] + ([f"{UNPACKED}: and {more} more paths"] if more > 0 else [])
+    return replace(reading, problems=(*reading.problems, *told))
 
 
 def _reading_file(path: Path) -> Reading:
@@ -402,8 +430,19 @@ def read_lxc(path: Path) -> Reading:
         OSError: one cannot be read.
     """
     reading = read_rootfs(path / TREE)
-    whole = b"".join((path / name).read_bytes() for name in (META, TREE))
-    return replace(reading, format="lxc", identifier=oci_digest(digest_bytes(whole)))
+    digest = joined_digest((path / META, path / TREE))
+    return replace(reading, format="lxc", identifier=oci_digest(digest))
+
+
+def read_nspawn(path: Path) -> Reading:
+    """Read the tree of an nspawn image.
+
+    Raises:
+        OSError: a file of it cannot be read.
+    """
+    reading = read_rootfs(path / ARCHIVE)
+    digest = joined_digest((path / SETTINGS_FILE, path / ARCHIVE))
+    return replace(reading, format="nspawn", identifier=oci_digest(digest))
 
 
 def read_squash(path: Path) -> Reading:

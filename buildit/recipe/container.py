@@ -137,7 +137,9 @@ class DirectorySpec(Model):
 class ImageSpec(Model):
     """An image to emit."""
 
-    type: Literal["aci", "oci", "oci-archive", "docker-archive", "rootfs", "lxc", "squashfs"]
+    type: Literal[
+        "aci", "oci", "oci-archive", "docker-archive", "rootfs", "lxc", "squashfs", "nspawn"
+    ]
     """Its format."""
     content: schema.Text | None = None
     """The raw manifest of the format, a template over `vars`, instead of what `app` gives."""

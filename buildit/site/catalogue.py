@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest, is_hex64
 from buildit.errors import BuilditError, IntegrityError, RecipeError
+from buildit.image.output import emitted_files
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.atom import Version
 from buildit.model.image import Emission
@@ -393,8 +394,7 @@ def libraries(contents: bytes) -> tuple[str, ...]:
 
 def _image(emission: Emission) -> ImageEntry:
     path = Path(emission.path)
-    parts = path.rglob("*") if path.is_dir() else (path,)
-    size = sum(part.stat().st_size for part in parts if part.is_file())
+    size = sum(part.stat().st_size for part in emitted_files(path))
     digest = "" if path.is_dir() else emission.digest
     return ImageEntry(path.name, emission.format, size, digest, emission.identifier)
 

@@ -13,7 +13,7 @@ import pytest
 
 from buildit.image.verify import verify
 from tests.engines import docker, podman
-from tests.sandbox.test_images import odd_image, run, shell_image, tool
+from tests.sandbox.test_images import SECONDS, odd_image, run, shell_image, tool
 from tests.unit.image.samples import BlobDirectory, emit
 
 pytestmark = pytest.mark.sandbox
@@ -117,17 +117,51 @@ def test_lxc_creates_and_executes(blobs: BlobDirectory, tmp_path: Path) -> None:
         ["lxc-execute", "-P", str(place), "-n", "one"], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.returncode) == SAID, done.stderr
-    unpacked = tmp_path / "rootfs"
-    unpacked.mkdir()
-    run("tar", "-C", unpacked, "--numeric-owner", "-xpJf", image / "rootfs.tar.xz")
-    own = ["-f", str(image / "config"), "-s", f"lxc.rootfs.path=dir:{unpacked}"]
-    done = subprocess.run(
-        ["lxc-execute", "-P", str(place), "-n", "two", *own],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert verify((image,)).passed()
+    own: list[str | Path] = [
+        "-f",
+        image / "config",
+        "-s",
+        f"lxc.rootfs.path=dir:{image / 'rootfs'}",
+    ]
+    done = ended("lxc-execute", "-P", place, "-n", "two", *own)
     assert (done.stdout, done.returncode) == SAID, done.stderr
+    # lxc-start gives 0 whatever the program gives, and takes no words with blanks from a config
+    words = ("--", *START)
+    done = ended("lxc-start", "-F", "-P", place, "-n", "three", *own, *words)
+    assert done.stdout.replace("\r\n", "\n") == SAID[0], done.stderr
+
+
+def ended(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """A program that ended by itself, however."""
+    words = [str(word) for word in argv]
+    return subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def test_nspawn_runs_the_tree_with_its_settings(blobs: BlobDirectory, tmp_path: Path) -> None:
+    """A copy: nspawn writes into the tree (var/log, etc/resolv.conf)."""
+    if os.geteuid() != 0:
+        pytest.skip("systemd-nspawn as root")
+    nspawn = tool("systemd-nspawn")
+    odd = emit(replace(odd_image(blobs, ""), format="nspawn"), blobs, tmp_path / "out").path
+    layout = emit(odd_image(blobs, ""), blobs, tmp_path / "out").path
+    assert verify((layout, odd)).passed()
+    (odd / "rootfs/etc/group").write_bytes(b"changed")
+    assert any("'etc/group'" in one for one in verify((odd,)).images[0].problems)
+    words = ("a b", "it's", 'say "x"', "back\\slash", "", "both ' and \"", "$HOME", "%n;#")
+    script = 'read word < /etc/greeting; echo "$word $NAME $PWD"; printf "<%s>" "$@"; exit 7'
+    plain = shell_image(blobs, format="nspawn")
+    assert plain.app is not None
+    environment = (("NAME", "build it's"),)
+    program = ("/bin/sh", "-c", script, "sh", *words)
+    app = replace(plain.app, exec=program, user="0", environment=environment)
+    image = emit(replace(plain, app=app), blobs, tmp_path / "shell").path
+    copy = tmp_path / "copy"
+    run("cp", "-a", image, copy)
+    flags = ("-q", "--register=no", "--keep-unit", "--console=pipe")
+    done = ended(nspawn, *flags, "-D", copy / "rootfs")
+    said = "synced build it's /tmp\n" + "".join(f"<{word}>" for word in words)
+    assert (done.stdout, done.returncode) == (said, 7), done.stderr
 
 
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "xz", "none"])

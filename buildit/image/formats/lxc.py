@@ -1,5 +1,5 @@
-"""LXC: the pair of archives that `lxc-create -t local` and LXD take, and a config to start from
-(lxc.container.conf(5); lxc-local(1), "metadata" and "fstree").
+"""LXC: the pair of archives that `lxc-create -t local` and LXD take, and a config beside the tree
+for lxc-start and lxc-execute (lxc.container.conf(5); lxc-local(1), "metadata" and "fstree").
 
 A config names its root file system by an absolute path, which no image can know: `config` names
 that of LXC's own place. The keys are those of LXC 3 and later.
@@ -7,7 +7,6 @@ that of LXC's own place. The keys are those of LXC 3 and later.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -15,15 +14,16 @@ from pathlib import Path
 
 from buildit.archive.compress import compress_layer
 from buildit.archive.tar.write import TarWriter
-from buildit.digest import CHUNK, Digest, canonical, oci_digest
+from buildit.digest import Digest, canonical, oci_digest
 from buildit.errors import RecipeError
 from buildit.image import rules
 from buildit.image.formats import oci
 from buildit.image.formats.rootfs import write_rootfs
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
 from buildit.image.layertar import file_entry, write_tree
+from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
 from buildit.image.merge import Rootfs
-from buildit.image.output import BlobPath, write_documents
+from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import App, Emission, Image
 
 META = "meta.tar.xz"
@@ -95,8 +95,12 @@ def _plan(image: Image, document: Document, _layers: Sequence[LayerBlob] = ()) -
     name = rules.file_reference(image.name.rpartition("/")[2])
     lines = "".join(f"{key} = {value}\n" for key, value in document["lines"])
     own = (
-        f"# {image.name} {image.version}: unpack {TREE} to the path below, or give another:\n"
-        f"# lxc-execute -n {name} -f config -s lxc.rootfs.path=dir:$PWD/rootfs\n"
+        f"# {image.name} {image.version}\n"
+        f"# As /var/lib/lxc/{name} this directory is a container for\n"
+        f"# lxc-start and lxc-execute; {UNPACKED}, where only an ordinary user built it, as root:\n"
+        f"# {unpacking(TREE)}\n"
+        "# Elsewhere give the path:\n"
+        f"# lxc-execute -n {name} -f config -s lxc.rootfs.path=dir:$PWD/{UNPACKED}\n"
         f"lxc.rootfs.path = dir:/var/lib/lxc/{name}/rootfs\n"
         f"lxc.uts.name = {name}\n"
         "lxc.net.0.type = empty\n"
@@ -152,12 +156,13 @@ def _write(
     tree, _ = write_rootfs(rootfs, image.epoch, blob, plain)
     _squeeze(plain, tree, fresh / TREE)
     write_documents(fresh, {"config": documents["config"]})
-    whole = hashlib.sha256((fresh / META).read_bytes())
-    with (fresh / TREE).open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            whole.update(chunk)
-    fingerprint = Digest(whole.hexdigest())
-    return Emission(fresh, image.format, fingerprint, oci_digest(fingerprint), rootfs.notices)
+    notices = rootfs.notices
+    if may_own(rootfs):
+        lay_tree(rootfs, image.epoch, blob, fresh / UNPACKED)
+    else:
+        notices += ("only root can lay down the LXC image's tree: its `config` says how",)
+    fingerprint = joined_digest((fresh / META, fresh / TREE))
+    return Emission(fresh, image.format, fingerprint, oci_digest(fingerprint), notices)
 
 
 def _squeeze(plain: Path, digest: Digest, target: Path) -> None:

@@ -151,6 +151,12 @@ def _lxc() -> Format:
     return LXC
 
 
+def _nspawn() -> Format:
+    from buildit.image.formats.nspawn import NSPAWN
+
+    return NSPAWN
+
+
 FORMATS: Mapping[str, Callable[[], Format]] = {
     "aci": _aci,
     "oci": _oci,
@@ -159,6 +165,7 @@ FORMATS: Mapping[str, Callable[[], Format]] = {
     "rootfs": _rootfs,
     "lxc": _lxc,
     "squashfs": _squashfs,
+    "nspawn": _nspawn,
 }
 
 

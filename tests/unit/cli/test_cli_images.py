@@ -44,7 +44,9 @@ def test_a_broken_image_fails_alone() -> None:
         raise_for_report(found)
 
 
-@pytest.mark.parametrize("form", ["aci", "docker-archive", "lxc", "oci", "rootfs", "squashfs"])
+@pytest.mark.parametrize(
+    "form", ["aci", "docker-archive", "lxc", "nspawn", "oci", "rootfs", "squashfs"]
+)
 def test_ls_lists_any_image(form: str, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     blobs = BlobDirectory(tmp_path / "blobs")

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 
 from buildit.errors import RecipeError
 from buildit.image.formats.table import format_of
+from buildit.image.output import emitted_files
 from buildit.image.verify import verify
-from buildit.model.image import App
+from buildit.model.image import App, Port
 from tests.unit.image.samples import BlobDirectory, emit, image, nginx_layers
 
 pytestmark = pytest.mark.unit
@@ -30,12 +32,16 @@ EVERY = (
     ("rootfs", "gzip"),
     ("rootfs", "zstd"),
     ("lxc", ""),
+    ("nspawn", ""),
     ("squashfs", ""),
     ("squashfs", "gzip"),
     ("squashfs", "xz"),
     ("squashfs", "none"),
     ("aci", ""),
 )
+
+PARTS = {"lxc": ("meta.tar.xz", "rootfs.tar.xz"), "nspawn": ("rootfs.nspawn", "rootfs.tar")}
+"""What the digest of an image that is a directory is of."""
 
 
 def test_all_formats_hold_one_tree(blobs: BlobDirectory, tmp_path: Path) -> None:
@@ -55,10 +61,15 @@ def test_the_same_image_gives_the_same_bytes(
     wanted = replace(image(nginx_layers(blobs), form), compress=compress)
     first, second = (emit(wanted, blobs, tmp_path / name) for name in "ab")
     assert replace(first, path=second.path) == second
-    if form == "lxc":
-        names = ("config", "meta.tar.xz", "rootfs.tar.xz")
-        assert sorted(one.name for one in first.path.iterdir()) == [*names]
-        pair = [b"".join((one.path / n).read_bytes() for n in names[1:]) for one in (first, second)]
+    if form in PARTS:
+        own = [one.name for one in emitted_files(first.path)]
+        assert own == sorted(own)
+        names = PARTS[form]
+        assert {*own} == {*names, "config"} if form == "lxc" else {*own} == {*names}
+        tree = (first.path / "rootfs").is_dir()
+        assert tree == (os.geteuid() == 0)
+        assert tree != any("only root can lay down" in one for one in first.notices)
+        pair = [b"".join((one.path / n).read_bytes() for n in names) for one in (first, second)]
         assert pair[0] == pair[1]
         assert first.digest == hashlib.sha256(pair[0]).hexdigest()
     if first.path.is_file():
@@ -109,6 +120,7 @@ def test_file_names(blobs: BlobDirectory, tmp_path: Path) -> None:
         "rootfs.tar.gz",
         "rootfs.tar.zst",
         "lxc",
+        "nspawn",
         "squashfs",
         "aci",
     )
@@ -120,6 +132,9 @@ def test_file_names(blobs: BlobDirectory, tmp_path: Path) -> None:
     [
         ("docker-archive", {"compress": "gzip"}, "docker load takes plain layers"),
         ("rootfs", {"content": "{}"}, "no manifest that `content` could be"),
+        ("nspawn", {"content": "{}"}, "no manifest that `content` could be"),
+        ("nspawn", {"app": App(("/bin/a", "b\nUser=root"))}, r"cannot hold 'b\\nUser=root'"),
+        ("nspawn", {"app": App(("/bin/a", "b\\"))}, "before a quote"),
     ],
 )
 def test_what_a_format_cannot_be(
@@ -214,3 +229,32 @@ def test_what_was_changed_is_told(blobs: BlobDirectory, tmp_path: Path) -> None:
     tree = emit(replace(image(layers, "rootfs"), compress="gzip"), blobs, tmp_path).path
     tree.write_bytes(gzip.compress(gzip.decompress(tree.read_bytes())[:-700]))
     assert "it has no end mark" in problems(tree)
+
+
+def test_nspawn_is_told_how_to_start(blobs: BlobDirectory, tmp_path: Path) -> None:
+    app = App(
+        exec=("/bin/sh", "-c", 'it\'s "one"'),
+        user="www-data",
+        group="adm",
+        own_group="www-data",
+        environment=(("A", "b c"),),
+        working_directory="/tmp",
+        ports=(Port(80), Port(53, "udp")),
+        stop_signal="SIGQUIT",
+    )
+    wanted = replace(image(nginx_layers(blobs), "nspawn"), app=app)
+    made = emit(wanted, blobs, tmp_path)
+    assert (made.path / "rootfs.nspawn").read_text().splitlines()[1:] == [
+        "[Exec]",
+        "ProcessTwo=yes",
+        """Parameters='/bin/sh' '-c' 'it'"'"'s "one"'""",
+        "Environment='A=b c'",
+        "User=www-data",
+        "WorkingDirectory=/tmp",
+        "KillSignal=SIGQUIT",
+    ]
+    assert any("`getent`, which is not in it" in one for one in made.notices)
+    assert list(format_of(wanted).unspoken(wanted)) == [
+        "the nspawn image runs with www-data's own groups: nspawn can name no other",
+        "the nspawn image publishes no port by itself: --network-veth --port=tcp:80 --port=udp:53",
+    ]
