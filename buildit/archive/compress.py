@@ -359,8 +359,8 @@ def compress_layer(source: BinaryIO, diff_id: Digest, codec: str, out: Path) -> 
         IntegrityError: what decompresses from the file is not the layer.
         OSError: the file cannot be written.
     """
-    starts: Mapping[str, Callable[[BinaryIO], BinaryIO | lzma.LZMAFile | GzipWriter]]
-    starts = {"gzip": GzipWriter, "zstd": _zstd_writer, "xz": _xz_writer}
+    starts: Mapping[str, Callable[[BinaryIO], BinaryIO | XzWriter | GzipWriter]]
+    starts = {"gzip": GzipWriter, "zstd": _zstd_writer, "xz": XzWriter}
     with out.open("xb") as stream, closing(starts[codec](stream)) as writer:
         while chunk := source.read(CHUNK):
             writer.write(chunk)
@@ -416,11 +416,67 @@ def _zstd_writer(stream: BinaryIO) -> BinaryIO:
     return writer
 
 
-def _xz_writer(stream: BinaryIO) -> lzma.LZMAFile:
-    """One block with xz's own settings, which liblzma has kept for years; in one thread."""
+XZ_PIECE = 4 << 20
+
+
+class XzWriter(io.RawIOBase):
+    """Compress what is written into `out` as streams of at most `XZ_PIECE` bytes behind each other
+    (xz-file-format.txt, 2, "Overall Structure of .xz File"), so that threads share the work and the
+    bytes do not depend on how many there are; `close` leaves `out` open.
+
+    Memory: some 60 MB for each thread, as the dictionary is no larger than a piece.
+    """
+
+    def __init__(self, out: Writable, *, threads: int = 2) -> None:
+        super().__init__()
+        self._out = out
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "xz")
+        self._pending: deque[Future[bytes]] = deque()
+        self._piece = bytearray()
+        self._begun = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, chunk: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+        view = memoryview(chunk).cast("B")
+        at = 0
+        while at < len(view):
+            part = view[at : at + XZ_PIECE - len(self._piece)]
+            self._piece += part
+            at += len(part)
+            if len(self._piece) == XZ_PIECE:
+                self._submit()
+        return len(view)
+
+    def _submit(self) -> None:
+        piece = bytes(self._piece)
+        self._piece.clear()
+        self._begun = True
+        self._pending.append(submit(self._pool, partial(_xz_stream, piece)))
+        while len(self._pending) > self._threads:
+            write_all(self._out, self._pending.popleft().result())
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if self._piece or not self._begun:
+                self._submit()
+            while self._pending:
+                write_all(self._out, self._pending.popleft().result())
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            super().close()
+
+
+def _xz_stream(piece: bytes) -> bytes:
+    """With xz's own settings, which liblzma has kept for years, but for the dictionary."""
     import lzma
 
-    return lzma.LZMAFile(stream, "wb", check=lzma.CHECK_CRC64, preset=6)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": XZ_PIECE}]
+    return lzma.compress(piece, check=lzma.CHECK_CRC64, filters=filters)
 
 
 LEVEL = 5

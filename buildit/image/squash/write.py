@@ -6,6 +6,7 @@ whoever compresses them; files of the same content are stored once.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,9 @@ _PAD = 4096
 """The kernel reads images in pages, and loop devices in whole sectors."""
 _SUPPORTED = 0xFFFFFFFF
 _ZSTD = 9
-_THREADS = 2
+_LONGEST_NAME = 256
+_THREADS = min(8, os.cpu_count() or 1)
+"""The bytes do not depend on it."""
 
 
 def compressor(codec: str) -> Compress | None:
@@ -53,14 +56,21 @@ def compressor(codec: str) -> Compress | None:
     return lambda block: zstd_block(block, _ZSTD)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Stored:
-    """Where the content of a file lies: whole blocks from `start`, and a share of a fragment."""
+    """Where the content of a file lies, once all data is written: whole blocks from `start`, and a
+    share of a fragment."""
 
-    start: int
-    sizes: tuple[int, ...]
+    start: int = 0
+    sizes: list[int] = field(default_factory=list)
     fragment: int = form.NO_INDEX
     offset: int = 0
+
+    def took(self, at: int, word: int) -> None:
+        """One more block."""
+        if not self.sizes:
+            self.start = at
+        self.sizes.append(word)
 
 
 class _Metadata:
@@ -99,6 +109,16 @@ class _Metadata:
 
 
 @dataclass(slots=True)
+class _Waiting:
+    """A block that a thread compresses, and who is to know where it lies, and its word."""
+
+    block: bytes
+    packed: Future[bytes]
+    told: Callable[[int, int], None]
+    hole: bool = False
+
+
+@dataclass(slots=True)
 class _Data:
     """Blocks of files, compressed by a few threads and written in their order."""
 
@@ -107,8 +127,10 @@ class _Data:
     pool: ThreadPoolExecutor
     at: int = form.SUPERBLOCK.size
     fragments: list[tuple[int, int]] = field(default_factory=list)
+    _begun: int = 0
     _tails: bytearray = field(default_factory=bytearray)
     _known: dict[Digest, _Stored] = field(default_factory=dict)
+    _waiting: deque[_Waiting] = field(default_factory=deque)
 
     def known(self, entry: Entry) -> _Stored | None:
         """Where the same content lies already."""
@@ -116,47 +138,53 @@ class _Data:
 
     def store(self, entry: Entry, content: Source) -> _Stored:
         """The content of a file; a short end goes into a fragment with those of others."""
-        start, sizes = self.at, []
-        pending: deque[tuple[bytes, Future[bytes]]] = deque()
+        stored = _Stored()
         whole, rest = divmod(entry.size, form.BLOCK_SIZE)
         for _ in range(whole):
             block = read_up_to(content, form.BLOCK_SIZE)
-            pending.append((block, submit(self.pool, partial(self._packed, block))))
-            if len(pending) > 2 * _THREADS:
-                sizes.append(self._written(*pending.popleft()))
-        sizes += [self._written(*one) for one in pending]
-        stored = _Stored(start, tuple(sizes))
+            self._put(block, stored.took, hole=not any(block))
         if rest:
             tail = read_up_to(content, rest)
             if len(self._tails) + len(tail) > form.BLOCK_SIZE:
-                self.end_fragment()
-            stored = _Stored(start, tuple(sizes), len(self.fragments), len(self._tails))
+                self._end_fragment()
+            stored.fragment, stored.offset = self._begun, len(self._tails)
             self._tails += tail
         if entry.digest is not None:
             self._known[entry.digest] = stored
         return stored
 
-    def end_fragment(self) -> None:
+    def _end_fragment(self) -> None:
+        block = bytes(self._tails)
+        self._tails.clear()
+        self._begun += 1
+        self._put(block, lambda at, word: self.fragments.append((at, word)))
+
+    def finish(self) -> None:
+        """Write what is left; then all places are known."""
         if self._tails:
-            block, start = bytes(self._tails), self.at
-            self._tails.clear()
-            self.fragments.append((start, self._put(block, self._packed(block))))
+            self._end_fragment()
+        while self._waiting:
+            self._write(self._waiting.popleft())
+
+    def _put(self, block: bytes, told: Callable[[int, int], None], *, hole: bool = False) -> None:
+        packed = submit(self.pool, partial(self._packed, b"" if hole else block))
+        self._waiting.append(_Waiting(block, packed, told, hole))
+        if len(self._waiting) > 4 * _THREADS:
+            self._write(self._waiting.popleft())
 
     def _packed(self, block: bytes) -> bytes:
         return block if self.compress is None else self.compress(block)
 
-    def _written(self, block: bytes, packed: Future[bytes]) -> int:
-        if not any(block):
-            packed.cancel()
-            return 0  # a hole
-        return self._put(block, packed.result())
-
-    def _put(self, block: bytes, packed: bytes) -> int:
-        plain = self.compress is None or len(packed) >= len(block)
-        chosen = block if plain else packed
+    def _write(self, one: _Waiting) -> None:
+        packed = one.packed.result()
+        if one.hole:
+            one.told(self.at, 0)
+            return
+        plain = self.compress is None or len(packed) >= len(one.block)
+        chosen = one.block if plain else packed
         self.out.write(chosen)
+        one.told(self.at, len(chosen) | (form.PLAIN_DATA if plain else 0))
         self.at += len(chosen)
-        return len(chosen) | (form.PLAIN_DATA if plain else 0)
 
 
 @dataclass(slots=True)
@@ -218,6 +246,10 @@ def _attribute(path: str, name: str, value: bytes) -> bytes:
     raise BuildError(message, place=path, hint="leave it out, or take another format")
 
 
+def _name(entry: Entry) -> bytes:
+    return entry.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
+
+
 def write_squashfs(
     entries: Sequence[Entry], content: OpenSource, epoch: int, codec: str, out: BinaryIO
 ) -> None:
@@ -234,7 +266,6 @@ def write_squashfs(
         data = _Data(out, compress, pool)
         writer = _Writer(entries, content, data, tables, epoch)
         root = writer.write()
-    data.end_fragment()
     _finish(out, data, tables, writer.numbers, root, epoch, codec)
 
 
@@ -247,6 +278,7 @@ class _Writer:
     epoch: int
     numbers: int = 0
     _links: dict[str, int] = field(default_factory=dict)
+    _stored: dict[str, _Stored] = field(default_factory=dict)
     _made: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     """Of each file and link: block and offset of its inode, its number and basic type."""
 
@@ -258,19 +290,34 @@ class _Writer:
                 raise BuildError(message, place=entry.path, hint="take another format")
             if entry.kind is Kind.HARDLINK:
                 self._links[entry.target] = self._links.get(entry.target, 1) + 1
+            if len(name := _name(entry)) > _LONGEST_NAME:
+                message = f"squashfs has names of up to {_LONGEST_NAME} bytes, not {len(name)}"
+                raise BuildError(message, place=entry.path, hint="take another format")
         self.numbers = sum(entry.kind is not Kind.HARDLINK for entry in self.entries) + 1
+        self._store()
         root = self._tree()
         block, offset = self._directory(root, self.numbers + 1)
         return block << 16 | offset
 
+    def _store(self) -> None:
+        """The data of all files."""
+        for entry in self.entries:
+            if entry.kind is not Kind.FILE:
+                continue
+            stored = self.data.known(entry)
+            if stored is None:
+                with closing(self.content(entry)) as content:
+                    stored = self.data.store(entry, content)
+            self._stored[entry.path] = stored
+        self.data.finish()
+
     def _tree(self) -> _Node:
-        """Directories, and the data and inodes of all else; numbers in the order of paths."""
+        """Directories, and the inodes of all else; numbers in the order of paths."""
         root = _Node(Entry("", Kind.DIRECTORY, 0o755, mtime=self.epoch), 1)
         nodes = {"": root}
         number = 1
         for entry in self.entries:
-            parent, _, name = entry.path.rpartition("/")
-            encoded = name.encode("utf-8", "surrogateescape")
+            parent, encoded = entry.path.rpartition("/")[0], _name(entry)
             if entry.kind is Kind.HARDLINK:
                 nodes[parent].names.append((encoded, entry.target))
                 continue
@@ -288,10 +335,7 @@ class _Writer:
         return root
 
     def _file(self, entry: Entry, number: int) -> tuple[int, int, int, int]:
-        stored = self.data.known(entry)
-        if stored is None:
-            with closing(self.content(entry)) as content:
-                stored = self.data.store(entry, content)
+        stored = self._stored[entry.path]
         links, attributes = self._links.get(entry.path, 1), self.tables.attributes(entry)
         large = max(entry.size, stored.start) > 0xFFFFFFFF
         sizes = b"".join(map(form.WORD.pack, stored.sizes))

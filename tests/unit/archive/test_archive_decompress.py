@@ -5,9 +5,11 @@ import contextlib
 import gzip
 import io
 import lzma
+import os
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from backports import zstd
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildit.archive.admit import Budget
-from buildit.archive.compress import decompressed
+from buildit.archive.compress import XZ_PIECE, XzWriter, decompressed
 from buildit.errors import BuildError, IntegrityError
 from tests.scale import examples
 
@@ -142,3 +144,19 @@ def test_zstd_skippable_frames_are_skipped() -> None:
 def test_a_raw_deflate_stream_is_plain_bytes() -> None:
     data = zlib.compress(b"x")
     assert plain(data) == data
+
+
+@pytest.mark.parametrize("size", [0, 1, XZ_PIECE, XZ_PIECE + 1, 3 * XZ_PIECE])
+def test_xz_has_the_same_bytes_in_any_number_of_threads(size: int) -> None:
+    content = (b"what is repeated " * 99 + os.urandom(64)) * (size // 1700 + 1)
+    made = set()
+    for threads in (1, 2, 5):
+        out = io.BytesIO()
+        with closing(XzWriter(out, threads=threads)) as writer:
+            for at in range(0, size, 1 << 20):
+                writer.write(content[at : min(size, at + (1 << 20))])
+        made.add(out.getvalue())
+    (packed,) = made
+    assert lzma.decompress(packed) == content[:size]
+    with decompressed(io.BytesIO(packed), Budget()) as plain:
+        assert plain.read() == content[:size]
