@@ -72,36 +72,38 @@ def _images(form: str, reference: str) -> Mapping[str, Way]:
     }
 
 
-def _trees(form: str, first: str) -> Mapping[str, Way]:
-    """What takes a tree, which `first` lays into `TREE`."""
+def _trees(form: str, first: str, tree: str = "TREE") -> Mapping[str, Way]:
+    """What takes a tree, which `first` lays into `TREE`, or lies in the image."""
 
     def test(name: str) -> str:
         return f"{TABLE}::{name}[{form}]"
 
     return {
-        "podman": Way("podman run --rootfs TREE PROGRAM", test("test_podman_runs_a_tree"), first),
+        "podman": Way(
+            f"podman run --rootfs {tree} PROGRAM", test("test_podman_runs_a_tree"), first
+        ),
         "docker": Way(
-            "tar -C TREE -c . | docker import - NAME:VERSION",
+            f"tar -C {tree} -c . | docker import - NAME:VERSION",
             test("test_docker_imports_a_tree"),
             first,
         ),
         "containerd": Way(
-            "ctr run --rm --rootfs TREE ID PROGRAM", test("test_containerd_runs_a_tree"), first
+            f"ctr run --rm --rootfs {tree} ID PROGRAM", test("test_containerd_runs_a_tree"), first
         ),
         "skopeo": Way(_NO_TREES),
         "umoci": Way("it reads layouts of OCI only"),
         "buildah": Way(
-            "buildah add $(buildah from scratch) TREE /", test("test_buildah_adds_a_tree"), first
+            f"buildah add $(buildah from scratch) {tree} /", test("test_buildah_adds_a_tree"), first
         ),
         "runc": Way("a bundle of its own: runc spec", test("test_runc_runs_a_tree"), first),
         "crun": Way("a bundle of its own: crun spec", test("test_crun_runs_a_tree"), first),
         "lxc": Way(
-            "lxc-execute -n NAME -s lxc.rootfs.path=dir:TREE -- PROGRAM",
+            f"lxc-execute -n NAME -s lxc.rootfs.path=dir:{tree} -- PROGRAM",
             test("test_lxc_runs_a_tree"),
             first,
         ),
         "nspawn": Way(
-            "systemd-nspawn -D TREE --as-pid2 PROGRAM", test("test_nspawn_runs_a_tree"), first
+            f"systemd-nspawn -D {tree} --as-pid2 PROGRAM", test("test_nspawn_runs_a_tree"), first
         ),
         "unsquashfs": Way(_SQUASHFS),
         "actool": Way(_ACI),
@@ -168,11 +170,17 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "docker": Way("docker import FILE NAME:VERSION", f"{TOOLS}::test_docker_loads"),
     },
     "lxc": {
-        **_trees("lxc", "tar -C TREE --numeric-owner -xpJf DIR/rootfs.tar.xz"),
+        **_trees("lxc", "", "DIR/rootfs"),
         "lxc": Way(
             "lxc-create -n NAME -t local -- --metadata DIR/meta.tar.xz --fstree DIR/rootfs.tar.xz; "
             "lxc-execute -n NAME",
             f"{TOOLS}::test_lxc_creates_and_executes",
+        ),
+    },
+    "nspawn": {
+        **_trees("nspawn", "", "DIR/rootfs"),
+        "nspawn": Way(
+            "systemd-nspawn -D DIR/rootfs", f"{TOOLS}::test_nspawn_runs_the_tree_with_its_settings"
         ),
     },
     "squashfs": {
@@ -197,7 +205,9 @@ docker and containerd of an archive; containerd of a layout, too. podman and bui
 take from a layout in a directory after that directory, whatever is in it: load an `oci-archive`
 where the name matters. umoci and skopeo know a layout's image by its tag, `VERSION`.
 
-A tree says nothing of its program, user and environment: who starts it tells them. systemd-nspawn
+A tree says nothing of its program, user and environment: who starts it tells them. That of `lxc`
+and `nspawn` images lies in `DIR/rootfs` where root made them, else in the archive beside it, to be
+unpacked first. systemd-nspawn writes into a tree: give it a copy where that matters. It
 asks `getent` in the tree for a user other than root. `lxc-create -t oci` loses the quotes in the
 words of `exec`; a script in the image has none to lose. umoci unpacks no layers of zstd.
 """

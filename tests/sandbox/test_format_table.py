@@ -79,13 +79,14 @@ def _bundle(form: str, reference: str, root: Path) -> Path:
 
 
 def _tree(form: str, path: Path, tree: Path, mounts: ExitStack) -> Path:
+    if form in ("lxc", "nspawn"):
+        return path / "rootfs"
     tree.mkdir()
     if form == "squashfs":
         run("mount", "-o", "loop,ro", path, tree)
         mounts.callback(run, "umount", tree)
         return tree
-    archive = path / "rootfs.tar.xz" if form == "lxc" else path
-    run("tar", "-C", tree, "--numeric-owner", "-xpf", archive)
+    run("tar", "-C", tree, "--numeric-owner", "-xpf", path)
     return tree / "rootfs" if form == "aci" else tree
 
 
@@ -318,7 +319,7 @@ def test_lxc_runs_a_tree(form: str, images: Images, tmp_path: Path) -> None:
     assert outcome([*start, *PROGRAM]) == SAID
 
 
-@pytest.mark.parametrize("form", [*WITH_DOCUMENTS, *TREES])
+@pytest.mark.parametrize("form", [*WITH_DOCUMENTS, *(form for form in TREES if form != "nspawn")])
 def test_nspawn_runs_a_tree(form: str, images: Images, tmp_path: Path) -> None:
     """As root: for others it asks `getent`, which the tree lacks."""
     tree = _writable(images.trees[form], tmp_path)  # it writes into it
