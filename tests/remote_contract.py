@@ -1,5 +1,6 @@
-"""What every remote must do, whatever it is: run for one in memory, a directory, a web server and a
-directory behind SSH. A web server takes nothing: what it serves is put there as into a directory.
+"""What every remote must do, whatever it is: run for one in memory, a directory, a web server, a
+directory behind SSH and a registry. A web server takes nothing: what it serves is put there as into
+a directory. A registry has statements and blobs, and no other files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.model.artifact import RUNTIME, Artifact
-from buildit.model.config import Https
+from buildit.model.config import Https, Oci
 from buildit.remote.binhost.binhost import Binhost, Push, Pushed, needed
 from buildit.remote.binhost.protocols import (
     MEMBER_LIMIT,
@@ -178,6 +179,11 @@ def a_statement_that_is_too_large_is_refused(there: There) -> None:
 
 def views_are_replaced(there: There) -> None:
     views = there.remote
+    if isinstance(views.address, Oci):
+        with pytest.raises(FetchError, match="a registry keeps no pages"):
+            views.write("index.html", b"")
+        assert there.reader.read(["index.html"], 100) == [None]
+        return
     assert there.reader.read(["n/a/b/index.json"], 100) == [None]
     views.write("n/a/b/index.json", b"first")
     (there.tmp / "page").write_bytes(b"second, longer")

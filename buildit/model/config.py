@@ -1,5 +1,5 @@
 """What the configuration says, one frozen value for each part of a run that is handed it, and where
-a binhost is: a directory of this machine, a web server, a directory behind SSH. Pure.
+a binhost is: a directory of this machine, a web server, a directory behind SSH, a registry. Pure.
 
 Only the use cases see `Config` as a whole; what lies below them gets the part that it needs.
 """
@@ -22,7 +22,15 @@ _SSH = re.compile(
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9])?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/(?P<path>[^\0\r\n]*))?"
 )
-_ANY = "write an absolute directory, https://host/path or ssh://user@host/path"
+_ANY = "write an absolute directory, https://host/path, ssh://user@host/path or oci://host/name"
+
+OCI_SCHEME = "oci://"
+OCI_HOST = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
+_OCI_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+OCI_NAME = re.compile(rf"(?=.{{1,255}}\Z){_OCI_PART}(?:/{_OCI_PART})*")
+"""The name of a repository in a registry (distribution-spec, "Pulling manifests")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +101,27 @@ class Ssh:
         return f"{root.rstrip('/')}/{path}" if root else path
 
 
-Address = Directory | Https | Ssh
+@dataclass(frozen=True, slots=True)
+class Oci:
+    """A repository of an OCI registry: its `host`, which may have a port, and its name there."""
+
+    host: str
+    name: str
+    kind: Literal["oci"] = "oci"
+
+    def __str__(self) -> str:
+        return f"{OCI_SCHEME}{self.host}/{self.name}"
+
+    def url(self, path: str) -> str:
+        """As `Directory.url`; the registry itself knows no such paths."""
+        return f"{self}/{path}"
+
+
+Address = Directory | Https | Ssh | Oci
 
 
 def parse_address(text: str) -> Address:
-    """An absolute path, an `https://` URL, or `ssh://user@host:port/path`.
+    """An absolute path, an `https://` URL, `ssh://user@host:port/path`, or `oci://host/name`.
 
     Raises:
         UsageError: it is something else.
@@ -106,6 +130,10 @@ def parse_address(text: str) -> Address:
         return Directory(text)
     if text.startswith("https://") and len(text) > len("https://"):
         return Https(text)
+    if text.startswith(OCI_SCHEME):
+        host, _, name = text.removeprefix(OCI_SCHEME).partition("/")
+        if OCI_HOST.fullmatch(host) and OCI_NAME.fullmatch(name):
+            return Oci(host, name)
     found = parse_ssh(text) if text.startswith("ssh://") else None
     if found is None:
         raise UsageError("not the address of a binhost", place=text, hint=_ANY)

@@ -42,7 +42,7 @@ _HOST = rf"{HOST_NAME}(?::[0-9]{{1,5}})?"
 _PLACES = {
     "ssh": (rf"(?:[a-z_][a-z0-9_.-]*@)?{_HOST}/.*", "user@host/path"),
     "https": (rf"(?:https://)?{_HOST}(?:/[!-~]*)?", "host/path"),
-    "oci": (rf"{_HOST}/[a-z0-9][a-z0-9._/-]*", "registry/name"),
+    "oci": (rf"(?:oci://)?{_HOST}/{model.OCI_NAME.pattern}", "registry/name"),
     "file": (r"[^\n]+", "a directory"),
 }
 
@@ -504,7 +504,7 @@ def _repository(source: _Source, spec: RepositorySpec, remarks: list[str]) -> mo
     return model.Repository(spec.name, download, upload, spec.unsigned, spec.secrets)
 
 
-_WAYS = {"download": ("file", "https", "ssh"), "upload": ("file", "ssh")}
+_WAYS = {"download": ("file", "https", "ssh", "oci"), "upload": ("file", "ssh", "oci")}
 """How a binhost can be reached; a web server takes nothing."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from buildit.errors import StoreError
 from buildit.events import Event, Notice, Reporter
-from buildit.model.config import Address, Directory, Https, Repository, Ssh
+from buildit.model.config import Address, Directory, Https, Oci, Repository, Ssh
 from buildit.store.cas import Store
 from buildit.store.disk import FORMAT_FILE
 from buildit.trust.policy import Policy
@@ -30,6 +30,8 @@ AT_ONCE = 8
 """Blobs that are taken from a web server at one time."""
 ANSWER = 10.0
 """Seconds that one may cost which takes connections and never answers."""
+COMMIT = 300.0
+"""Seconds that a registry may take to answer that it has what was sent."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Remotes:
     offline: bool = False
     _circuits: dict[str, Circuit] = field(default_factory=dict)
     _binhosts: dict[str, Binhost] = field(default_factory=dict)
-    _transports: dict[type[Address], Transport] = field(default_factory=dict)
+    _transports: dict[type[Address] | Oci, Transport] = field(default_factory=dict)
     _told: set[Notice] = field(default_factory=set)
 
     def repositories(self) -> Iterator[Repository]:
@@ -89,6 +91,12 @@ class Remotes:
 
         if isinstance(address, Directory):
             return DirectoryRemote(address, self.circuit(one), self._once)
+        if isinstance(address, Oci):
+            from buildit.remote.binhost.registry import RegistryRemote, RegistryTransport
+
+            reading = self._transport(address)
+            assert isinstance(reading, RegistryTransport)  # noqa: S101 - for mypy
+            return RegistryRemote(reading, self.circuit(one), self._once)
         jobs = AT_ONCE if isinstance(address, Https) else 1
         return ReadOnly(address, self.circuit(one), self._once, jobs)
 
@@ -124,8 +132,9 @@ class Remotes:
         return self._circuits[one.name]
 
     def _transport(self, address: Address) -> Transport:
-        """One per kind of address: connections are kept between requests."""
-        kind = type(address)
+        """One per kind of address, or per repository of a registry: connections are kept between
+        requests."""
+        kind = address if isinstance(address, Oci) else type(address)
         if kind not in self._transports:
             self._transports[kind] = _transport_to(kind)
         return self._transports[kind]
@@ -158,6 +167,13 @@ class Remotes:
                 there = SshRemote(address, transport, token, self.report)
                 there.prepare()
                 yield there
+        elif isinstance(address, Oci):
+            from buildit.remote.binhost.registry import RegistryRemote, registry_transport
+
+            with closing(registry_transport(address, CONNECT, COMMIT)) as reading:
+                pushed = RegistryRemote(reading, reading, self.report)
+                pushed.prepare()
+                yield pushed
         else:
             yield ReadOnly(address, transport, self.report, jobs=1)
 
@@ -205,7 +221,11 @@ class _ByName:
         """The remotes close what they opened."""
 
 
-def _transport_to(kind: type[Address]) -> Transport:
+def _transport_to(kind: type[Address] | Oci) -> Transport:
+    if isinstance(kind, Oci):
+        from buildit.remote.binhost.registry import registry_transport
+
+        return registry_transport(kind, CONNECT, ANSWER)
     if kind is Https:
         from buildit.remote.transport import WebLimits
         from buildit.remote.web import WebTransport

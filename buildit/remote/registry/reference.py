@@ -7,16 +7,10 @@ import re
 from dataclasses import dataclass, replace
 
 from buildit.errors import UsageError
+from buildit.model.config import OCI_HOST, OCI_NAME, OCI_SCHEME
 
-OCI_SCHEME = "oci://"
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_HOST = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
-)
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +48,11 @@ def parse_reference(text: str) -> Reference:
     if not text.startswith(OCI_SCHEME):
         raise UsageError("a registry is named by oci://", place=text, hint=hint)
     host, slash, rest = text.removeprefix(OCI_SCHEME).partition("/")
-    if _HOST.fullmatch(host) is None or not slash:
+    if OCI_HOST.fullmatch(host) is None or not slash:
         raise UsageError(f"{host!r} is no host of a registry", place=text, hint=hint)
     rest, _, digest = rest.partition("@")
     name, colon, tag = rest.partition(":")
-    if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME:
+    if OCI_NAME.fullmatch(name) is None:
         allowed = "lower-case letters and digits, with . _ - between them, parts behind /"
         raise UsageError(f"{name!r} is no name of a registry: {allowed}", place=text, hint=hint)
     if colon and _TAG.fullmatch(tag) is None:

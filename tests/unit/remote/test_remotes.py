@@ -20,6 +20,7 @@ from buildit.store.cas import Store
 from buildit.trust.signers import Signer
 from tests.fakes import MemoryRemote
 from tests.hosts import BUILDER, accept, directory, sign
+from tests.registries import MemoryRegistry, remembered
 from tests.remote_contract import CONTRACT, There, made, on_disk
 
 pytestmark = pytest.mark.unit
@@ -46,6 +47,12 @@ def test_one_in_memory(case: Callable[[There], None], tmp_path: Path) -> None:
             there, there.reading, there.files.__setitem__, there.files.__delitem__, asked, tmp_path
         )
     )
+
+
+@pytest.mark.parametrize("api", [False, True])
+@pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.__name__)
+def test_a_registry(case: Callable[[There], None], tmp_path: Path, api: bool) -> None:
+    case(remembered(MemoryRegistry(api), tmp_path))
 
 
 def test_a_pack_has_what_is_small_and_fits() -> None:
