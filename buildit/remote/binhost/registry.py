@@ -299,7 +299,7 @@ class RegistryRemote(ReadOnly):
 
     def _brought(self, content: bytes, media_type: str, title: str = "") -> Descriptor:
         found = manifests.described_bytes(media_type, content, title)
-        if self._known(digest_bytes(content)) is None:
+        if digest_bytes(content) not in self._there:
             opened = partial(io.BytesIO, content)
             _retried(partial(self._registry.put_blob, found["digest"], len(content), opened))
             self._there[digest_bytes(content)] = len(content)
