@@ -24,21 +24,18 @@ from buildit.digest import BuildKey, Digest, canonical, digest_bytes, is_hex64, 
 from buildit.image.rules import rfc3339
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.remote.registry.client import IMAGE_MANIFEST
+from buildit.remote.registry.referrers import EMPTY, EMPTY_MEDIA, STATEMENT_MEDIA, artifact
 from buildit.store.artifacts import split_statement_name
 from buildit.store.names import name_place
 
 Descriptor = dict[str, Any]
 """What a manifest says of a blob: media type, digest, size (image-spec descriptor.md)."""
 
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
-EMPTY = "application/vnd.oci.empty.v1+json"
-STATEMENT = "application/vnd.in-toto+json"
-SIGNATURE = "application/vnd.buildit.signature.v1"
-PACK_TYPE = "application/vnd.buildit.pack.v1"
-BLOBS_TYPE = "application/vnd.buildit.blobs.v1"
-ANY = "application/octet-stream"
-EMPTY_CONTENT = b"{}"
+CONFIG_MEDIA = "application/vnd.oci.image.config.v1+json"
+LAYER_MEDIA = "application/vnd.oci.image.layer.v1.tar"
+PACK_MEDIA = "application/vnd.buildit.pack.v1"
+BLOBS_MEDIA = "application/vnd.buildit.blobs.v1"
+ANY_MEDIA = "application/octet-stream"
 MOST_LISTED = 10_000
 """Blobs of one manifest, which has at most 4 MiB."""
 
@@ -146,27 +143,27 @@ def blob_at(path: str) -> Digest | None:
 # -- manifests
 
 
-def described(media_type: str, digest: Digest, size: int, title: str = "") -> Descriptor:
+def descriptor(media_type: str, digest: Digest, size: int, title: str = "") -> Descriptor:
     annotations = {"annotations": {_TITLE: title}} if title else {}
     return {"mediaType": media_type, "digest": oci_digest(digest), "size": size, **annotations}
 
 
-def described_bytes(media_type: str, content: bytes, title: str = "") -> Descriptor:
-    return described(media_type, digest_bytes(content), len(content), title)
+def descriptor_of(media_type: str, content: bytes, title: str = "") -> Descriptor:
+    return descriptor(media_type, digest_bytes(content), len(content), title)
 
 
-def image_outputs(artifact: Artifact) -> dict[str, Output]:
+def image_outputs(made: Artifact) -> dict[str, Output]:
     """The outputs that an image of an artifact has: that for run time, all where there is none."""
-    found = {name: one for name, one in artifact.outputs.items() if name == RUNTIME}
-    return found or dict(sorted(artifact.outputs.items()))
+    found = {name: one for name, one in made.outputs.items() if name == RUNTIME}
+    return found or dict(sorted(made.outputs.items()))
 
 
-def image_config(artifact: Artifact) -> bytes:
+def image_config(made: Artifact) -> bytes:
     """The image config (image-spec config.md): nothing is started, it is a part of an image."""
-    system, _, arch = artifact.platform.partition("/")
-    outputs = image_outputs(artifact)
-    created = rfc3339(artifact.epoch)
-    label = f"buildit: {artifact.name}-{artifact.version}"
+    system, _, arch = made.platform.partition("/")
+    outputs = image_outputs(made)
+    created = rfc3339(made.epoch)
+    label = f"buildit: {made.name}-{made.version}"
     return canonical(
         {
             "architecture": arch,
@@ -196,12 +193,12 @@ class StatementParts:
         return [one for one in found if one is not None]
 
 
-def annotations_of(artifact: Artifact, builder: str, parts: StatementParts) -> dict[str, str]:
+def annotations_of(made: Artifact, builder: str, parts: StatementParts) -> dict[str, str]:
     """What a tag says: whose statement about which key, and where its parts are."""
     found = {
-        _TITLE: artifact.name,
-        "org.opencontainers.image.version": artifact.version,
-        KEY_MARK: artifact.key,
+        _TITLE: made.name,
+        "org.opencontainers.image.version": made.version,
+        KEY_MARK: made.key,
         BUILDER_MARK: builder,
         STATEMENT_MARK: parts.statement["digest"],
     }
@@ -229,13 +226,13 @@ def statement_manifest(
     subject: bytes, parts: StatementParts, blobs: Sequence[Descriptor], marks: Mapping[str, str]
 ) -> bytes:
     """A statement as an OCI 1.1 referrer of its image, and the blobs that it names."""
-    return _listing(STATEMENT, [*parts.all, *blobs], marks, subject)
+    return _listing(STATEMENT_MEDIA, [*parts.all, *blobs], marks, subject)
 
 
 def blobs_manifest(blobs: Mapping[Digest, int]) -> bytes:
     """What keeps blobs from being removed as garbage."""
-    listed = [described(ANY, digest, size) for digest, size in sorted(blobs.items())]
-    return _listing(BLOBS_TYPE, listed, {})
+    listed = [descriptor(ANY_MEDIA, digest, size) for digest, size in sorted(blobs.items())]
+    return _listing(BLOBS_MEDIA, listed, {})
 
 
 def _listing(
@@ -244,16 +241,9 @@ def _listing(
     once: dict[str, Descriptor] = {}
     for one in blobs:
         once.setdefault(one["digest"], one)
-    document = {
-        "artifactType": kind,
-        "config": described_bytes(EMPTY, EMPTY_CONTENT),
-        "layers": [*once.values()],
-        "mediaType": IMAGE_MANIFEST,
-        "schemaVersion": 2,
-    }
-    document |= {"annotations": dict(annotations)} if annotations else {}
-    document |= {"subject": described_bytes(IMAGE_MANIFEST, subject)} if subject else {}
-    return canonical(document)
+    about = descriptor_of(IMAGE_MANIFEST, subject) if subject else None
+    document = artifact(kind, descriptor_of(EMPTY_MEDIA, EMPTY), [*once.values()], about)
+    return canonical({**document, **({"annotations": dict(annotations)} if annotations else {})})
 
 
 def marks_of(manifest: bytes) -> dict[str, str]:

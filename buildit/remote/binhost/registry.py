@@ -28,11 +28,12 @@ from buildit.remote.binhost.manifests import Descriptor, StatementParts
 from buildit.remote.binhost.protocols import Outgoing, SignedStatement
 from buildit.remote.registry.client import IMAGE_MANIFEST, Registry
 from buildit.remote.registry.reference import parse_reference
+from buildit.remote.registry.referrers import EMPTY, EMPTY_MEDIA, SSHSIG_MEDIA, STATEMENT_MEDIA
 from buildit.remote.transport import LocationError, Response, Transport, WebLimits, check_cap
 from buildit.remote.web import WebTransport
 from buildit.store.artifacts import entry_bytes
 
-AT_ONCE = 8
+REQUESTS = 8
 """Requests under way at one time, each on a connection that is kept."""
 _T = TypeVar("_T")
 
@@ -121,7 +122,7 @@ class RegistryRemote(ReadOnly):
     def __init__(
         self, reading: RegistryTransport, transport: Transport, report: Reporter = silent
     ) -> None:
-        super().__init__(reading.address, transport, report, jobs=AT_ONCE)
+        super().__init__(reading.address, transport, report, jobs=REQUESTS)
         self._reading = reading
         self._registry = reading.registry
         self._there: dict[Digest, int] = {}
@@ -135,7 +136,7 @@ class RegistryRemote(ReadOnly):
         Raises:
             FetchError: it cannot be reached, or refuses.
         """
-        content = manifests.EMPTY_CONTENT
+        content = EMPTY
         with self._publishing():  # whether we may write, only writing tells
             opened = partial(io.BytesIO, content)
             name = oci_digest(digest_bytes(content))
@@ -145,7 +146,7 @@ class RegistryRemote(ReadOnly):
 
     def missing(self, blobs: Mapping[Digest, int]) -> frozenset[Digest]:
         with self._publishing():
-            sizes = run_all([partial(self._size, digest) for digest in blobs], AT_ONCE)
+            sizes = run_all([partial(self._size, digest) for digest in blobs], REQUESTS)
         found = dict(zip(blobs, sizes, strict=True))
         missing = frozenset(one for one, size in blobs.items() if found[one] != size)
         self._there |= {one: size for one, size in blobs.items() if one not in missing}
@@ -155,7 +156,7 @@ class RegistryRemote(ReadOnly):
     def put(self, blobs: Sequence[Outgoing], progress: protocols.Progress) -> None:
         sent = _Sent(sum(blob.size for blob in blobs), progress)
         with self._publishing():
-            run_all([partial(self._put, blob, sent) for blob in blobs], AT_ONCE)
+            run_all([partial(self._put, blob, sent) for blob in blobs], REQUESTS)
             self._there |= {blob.digest: blob.size for blob in blobs}
             self._keep()
 
@@ -178,7 +179,7 @@ class RegistryRemote(ReadOnly):
 
     def _keep(self) -> None:
         """Refer to all blobs of this push: a registry removes what no manifest refers to."""
-        self._brought(manifests.EMPTY_CONTENT, manifests.EMPTY)
+        self._brought(EMPTY, EMPTY_MEDIA)
         digests = sorted(self._there)
         for at in range(0, len(digests), manifests.MOST_LISTED):
             group = digests[at : at + manifests.MOST_LISTED]
@@ -191,7 +192,7 @@ class RegistryRemote(ReadOnly):
 
     def add(self, statements: Sequence[SignedStatement]) -> list[str]:
         with self._publishing():
-            done = run_all([partial(self._add, one) for one in statements], AT_ONCE)
+            done = run_all([partial(self._add, one) for one in statements], REQUESTS)
         self._tags = None
         return [path for path in done if path]
 
@@ -200,7 +201,7 @@ class RegistryRemote(ReadOnly):
         parts, key = self._parts(one), one.artifact.key
         marks = manifests.annotations_of(one.artifact, one.builder, parts)
         layers = [self._layer(output) for output in manifests.image_outputs(one.artifact).values()]
-        config = self._brought(manifests.image_config(one.artifact), manifests.CONFIG)
+        config = self._brought(manifests.image_config(one.artifact), manifests.CONFIG_MEDIA)
         image = manifests.image_manifest(config, layers, marks)
         subject = oci_digest(digest_bytes(image))
         self._manifest(image, subject)
@@ -235,20 +236,20 @@ class RegistryRemote(ReadOnly):
         name = f"{one.builder}.json"
         signature, pack = one.signature, one.pack
         return StatementParts(
-            self._brought(one.content, manifests.STATEMENT, name),
-            self._brought(signature, manifests.SIGNATURE, f"{name}.sig") if signature else None,
-            self._brought(pack, manifests.PACK_TYPE) if pack else None,
+            self._brought(one.content, STATEMENT_MEDIA, name),
+            self._brought(signature, SSHSIG_MEDIA, f"{name}.sig") if signature else None,
+            self._brought(pack, manifests.PACK_MEDIA) if pack else None,
         )
 
     def _layer(self, output: Output) -> Descriptor:
         """A layer in the form that is there: compressed, as it went up, or plain."""
         forms = {
-            **{one.digest: f"{manifests.LAYER}+{one.codec}" for one in output.encodings},
-            output.diff_id: manifests.LAYER,
+            **{one.digest: f"{manifests.LAYER_MEDIA}+{one.codec}" for one in output.encodings},
+            output.diff_id: manifests.LAYER_MEDIA,
         }
         for digest, media_type in forms.items():
             if (size := self._known(digest)) is not None:
-                return manifests.described(media_type, digest, size)
+                return manifests.descriptor(media_type, digest, size)
         reason = f"the registry has lost the layer {oci_digest(output.diff_id)}"
         raise FetchError(reason, place=str(self.address), hint="push again")
 
@@ -261,7 +262,7 @@ class RegistryRemote(ReadOnly):
         named += [artifact.log] if artifact.log is not None else []
         for digest in (*named, *(digest for _, digest in artifact.materials)):
             if (size := self._known(digest)) is not None:
-                yield manifests.described(manifests.ANY, digest, size)
+                yield manifests.descriptor(manifests.ANY_MEDIA, digest, size)
 
     # -- names
 
@@ -298,7 +299,7 @@ class RegistryRemote(ReadOnly):
         return size
 
     def _brought(self, content: bytes, media_type: str, title: str = "") -> Descriptor:
-        found = manifests.described_bytes(media_type, content, title)
+        found = manifests.descriptor_of(media_type, content, title)
         if digest_bytes(content) not in self._there:
             opened = partial(io.BytesIO, content)
             _retried(partial(self._registry.put_blob, found["digest"], len(content), opened))

@@ -30,7 +30,7 @@ AT_ONCE = 8
 """Blobs that are taken from a web server at one time."""
 ANSWER = 10.0
 """Seconds that one may cost which takes connections and never answers."""
-COMMIT = 300.0
+STORED = 300.0
 """Seconds that a registry may take to answer that it has what was sent."""
 
 
@@ -170,7 +170,7 @@ class Remotes:
         elif isinstance(address, Oci):
             from buildit.remote.binhost.registry import RegistryRemote, registry_transport
 
-            with closing(registry_transport(address, CONNECT, COMMIT)) as reading:
+            with closing(registry_transport(address, CONNECT, STORED)) as reading:
                 pushed = RegistryRemote(reading, reading, self.report)
                 pushed.prepare()
                 yield pushed

@@ -65,17 +65,17 @@ def signed_layer(payload: Document, signature: bytes) -> Document:
 
 
 def artifact(
-    kind: str, config: Document, layers: Sequence[Document], subject: Document
+    kind: str, config: Document, layers: Sequence[Document], subject: Document | None
 ) -> Document:
-    """The manifest of an artifact of a type about `subject`."""
-    kept = {name: subject[name] for name in ("mediaType", "digest", "size")}
+    """The manifest of an artifact of a type, about `subject` where there is one."""
+    kept = {name: subject[name] for name in ("mediaType", "digest", "size")} if subject else None
     return {
         "schemaVersion": 2,
         "mediaType": IMAGE_MANIFEST,
         "artifactType": kind,
         "config": config,
         "layers": [*layers],
-        "subject": kept,
+        **({"subject": kept} if kept else {}),
     }
 
 
