@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.commands.registry import container_part, publish_container
 from buildit.commands.run import RELEASE
 from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
@@ -26,6 +27,7 @@ from buildit.model.plan import ContainerPlan, Task
 from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.remote.binhost.binhost import Push
 from buildit.remote.binhost.protocols import Remote
+from buildit.remote.binhost.registry import RegistryRemote
 from buildit.remote.binhost.remotes import Remotes
 from buildit.site.catalogue import ENTRY_SUFFIX, container_entry, flags_of
 from buildit.site.pages import PUBKEYS_FILE, refresh_pages, site_of
@@ -33,6 +35,7 @@ from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.names import index_bytes
 from buildit.trust.openpgp import public_key
+from buildit.trust.signers import own_key
 
 _LIST_LIMIT = 16 << 20
 _TICK = 0.1
@@ -80,8 +83,11 @@ def publish(
             work = _Work(plan, node, keys, emissions, one, remote, remotes)
             blobs, sent = work.packages()
             progress = _Progress(one.name, "container spec and image(s)", remotes.report)
-            files, more = work.images(progress)
-            work.pages(openpgp)
+            if isinstance(remote, RegistryRemote):
+                files, more = work.in_registry(remote, progress)
+            else:
+                files, more = work.images(progress)
+                work.pages(openpgp)
             progress.end(more)
         done.append(Published(one.name, str(one.upload), len(keys), blobs, files, sent + more))
     return tuple(done)
@@ -220,6 +226,15 @@ class _Work:
             remotes.report(Notice(f"{name}: {what}", warning=True))
         progress.end(done.sent)
         return done.blobs, done.sent
+
+    def in_registry(self, remote: RegistryRemote, progress: _Progress) -> tuple[int, int]:
+        """As `images`, where a registry has the container beside its packages, and no pages."""
+        plan = self.plan
+        files = [(one, dict(image_files([one]))) for one in self.emissions]
+        return publish_container(
+            *(plan, remote.beside(container_part(plan.name)), dict(spec_files(plan)), files),
+            *(own_key(self.remotes.policy.trust.keys), progress),
+        )
 
     def images(self, progress: _Progress) -> tuple[int, int]:
         """Counts of the files and of the bytes that were sent."""

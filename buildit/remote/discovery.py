@@ -235,7 +235,7 @@ def discover(wanted: Sought, transport: Transport) -> tuple[list[str], list[str]
 
 _EXAMPLE = "--discover=example.com/containers,push=True"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_DIRECT = ("/", "file:", "ssh:", "https:")
+_DIRECT = ("/", "file:", "ssh:", "https:", "oci:")
 _OVER_SSH = ("no place over SSH", "write ssh://user@host/path")
 _WEB = ("no web address", "write https://host/path")
 _SSH = re.compile(
@@ -292,6 +292,12 @@ def _address(location: str) -> Address:
     """
     if location.startswith(("/", "file:")):
         return Directory(_directory(location))
+    if location.startswith("oci:"):
+        try:
+            return parse_address(location)
+        except UsageError:
+            hint = "write oci://registry.example.org/name"
+            raise UsageError(f"{location!r} is no repository of a registry", hint=hint) from None
     secure = location.startswith("ssh:")
     said, hint = _OVER_SSH if secure else _WEB
     if not (_SSH if secure else _PATH_ALONE).fullmatch(location):

@@ -31,7 +31,7 @@ from buildit.digest import BuildKey, canonical, is_hex64, key_uuid
 from buildit.errors import IntegrityError, UsageError
 from buildit.events import Reporter
 from buildit.image.formats.table import command_of, is_discovered
-from buildit.model.config import Directory, Https, Repository, Trust
+from buildit.model.config import Directory, Https, Oci, Repository, Trust
 from buildit.model.words import counted, size
 from buildit.remote.binhost.protocols import Views
 from buildit.remote.binhost.remotes import Remotes
@@ -351,6 +351,9 @@ def repage(
         hint = "give the https:// address of the binhost's root, without a query"
         raise UsageError("not an address that pages can have", place=url, hint=hint)
     one = _repository(what, repositories)
+    if isinstance(one.upload, Oci):
+        hint = "clients list its tags; publish to a directory or over SSH where pages are wanted"
+        raise UsageError("a registry has no pages", place=str(one.upload), hint=hint)
     remotes = Remotes((one,), Policy(trust, store, report), store, report)
     try:
         with remotes.publishing(one) as remote:

@@ -25,7 +25,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice, Reporter, silent
 from buildit.model.artifact import RUNTIME, Artifact, Encoding, Output
-from buildit.model.config import Directory
+from buildit.model.config import Directory, Oci
 from buildit.remote.binhost import protocols
 from buildit.remote.binhost.protocols import Remote, SignedStatement, WantedBlob
 from buildit.remote.transport import LocationError
@@ -72,6 +72,11 @@ class Binhost:
     def lists(self) -> bool:
         """Whether what it has is listed for the asking: in a directory of this machine."""
         return isinstance(self.remote.address, Directory)
+
+    @property
+    def tagged(self) -> bool:
+        """Whether a list of tags says what it has, as a registry gives one."""
+        return isinstance(self.remote.address, Oci)
 
     def read(self, path: str, limit: int) -> bytes | None:
         """A small file below the binhost's root; None where there is none, or a larger one.

@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64
-from buildit.errors import BuilditError
+from buildit.errors import BuilditError, FetchError
 from buildit.make.makers import resolved_outputs
 from buildit.model.artifact import Artifact
 from buildit.model.plan import Task
 from buildit.plan.identity import resolved_key
 from buildit.plan.nearness import told_differences
 from buildit.remote.binhost.binhost import Binhost
+from buildit.remote.binhost.protocols import statement_path
 from buildit.store import artifacts
 from buildit.store.artifacts import Found, Suits
 from buildit.store.attest import is_builder
@@ -119,8 +120,8 @@ def _listed(host: Binhost, name: str) -> list[BuildKey]:
     place = name_place(name)
     if place is None:
         return []
-    if host.lists:
-        listed = host.remote.names((f"n/{place}",))[0]
+    if host.lists or host.tagged:
+        listed = _names(host, f"n/{place}")
         stems = (file.removesuffix(".json") for file in listed)
         return [BuildKey(stem) for stem in stems if is_hex64(stem)]
     return [*_builds(host, name)][::-1]
@@ -159,11 +160,27 @@ class Untrusted:
 def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted]:
     """Those of binhosts that are reached over a network; of a directory all were looked at."""
     for host in [one for one in hosts if not one.lists]:
-        builders = dict.fromkeys(_builds(host, node.name).get(node.key, ()))
+        builders = dict.fromkeys(_builders(host, node))
         for builder in [one for one in builders if one not in host.builders][:_ASKED]:
             refused = host.refusal(node.key, builder)
             if refused is not None and refused.details:
                 yield Untrusted(host.name, refused.details[0], refused.hint or refused.message)
+
+
+def _builders(host: Binhost, node: Task) -> Iterable[str]:
+    """Those who state something of a key, as a binhost says."""
+    if host.tagged:
+        names = _names(host, str(Path(statement_path(node.key, "")).parent))
+        return [name.removesuffix(".json") for name in names]
+    return _builds(host, node.name).get(node.key, ())
+
+
+def _names(host: Binhost, directory: str) -> tuple[str, ...]:
+    """What a binhost lists; nothing where it cannot be asked, which was told."""
+    try:
+        return host.remote.names((directory,))[0]
+    except FetchError:
+        return ()
 
 
 # -- early cut-off

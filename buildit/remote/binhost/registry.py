@@ -10,7 +10,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -129,6 +129,11 @@ class RegistryRemote(ReadOnly):
         """Blobs of this push that are there, with their size in bytes."""
         self._damaged: set[Digest] = set()
         self._tags: list[str] | None = None
+
+    def beside(self, part: str) -> Registry:
+        """The repository `part` below this one."""
+        at = self._registry.at
+        return replace(self._registry, at=replace(at, name=f"{at.name}/{part}"))
 
     def prepare(self) -> None:
         """Find out whether something can be published there.

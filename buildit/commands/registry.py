@@ -1,0 +1,84 @@
+"""A container in a registry that is a binhost: in a repository of its own, below that of the
+packages. Its OCI images are tags that any client pulls; its spec and all other images are
+artifacts, whose files `oras pull` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.archive.streams import run_all
+from buildit.commands.images import push_image
+from buildit.digest import canonical, digest_file, oci_digest
+from buildit.image.formats.table import Document
+from buildit.image.rules import file_reference, tag
+from buildit.model.image import Emission
+from buildit.model.plan import ContainerPlan
+from buildit.remote.registry.client import IMAGE_MANIFEST, Registry
+from buildit.remote.registry.referrers import EMPTY, EMPTY_MEDIA, artifact, titled
+
+if TYPE_CHECKING:
+    from buildit.trust.ssh import SigningKey
+
+SPEC_MEDIA = "application/vnd.buildit.container.v1"
+IMAGE_MEDIA = "application/vnd.buildit.image.v1"
+"""And `+` and the format, as `image: {type: …}` has it."""
+FILE_MEDIA = "application/octet-stream"
+_AT_ONCE = 4
+
+
+def container_part(name: str) -> str:
+    """A container's name as part of a repository's."""
+    parts = [file_reference(part) for part in name.split("/")]
+    return "/".join(part for part in parts if part) or "container"
+
+
+def publish_container(
+    plan: ContainerPlan,
+    there: Registry,
+    spec: Mapping[str, Path],
+    emissions: Sequence[tuple[Emission, Mapping[str, Path]]],
+    key: SigningKey | None,
+    progress: Callable[[int, int], None],
+) -> tuple[int, int]:
+    """Bring the files of a spec by their names, and images with theirs, to the container's own
+    repository; counts of the blobs and of the bytes that it did not have.
+
+    Raises:
+        FetchError: the registry cannot be talked to, or refuses.
+        IntegrityError: an image is not what it says.
+    """
+    version = tag(f"{plan.version}-{plan.os}-{plan.arch}")
+    sent = [_artifact(there, SPEC_MEDIA, f"{version}.container", spec)]
+    for emission, files in emissions:
+        if emission.format in ("oci", "oci-archive"):
+            done = push_image(emission.path, there.at, there, key)
+            sent.append((done.blobs, done.sent))
+        else:
+            named = f"{version}.{emission.format}"
+            sent.append(_artifact(there, f"{IMAGE_MEDIA}+{emission.format}", named, files))
+        progress(sum(size for _, size in sent), sum(size for _, size in sent))
+    return sum(count for count, _ in sent), sum(size for _, size in sent)
+
+
+def _artifact(there: Registry, kind: str, named: str, files: Mapping[str, Path]) -> tuple[int, int]:
+    """Files under one tag; counts of the blobs and of the bytes that the registry lacked."""
+    config = there.put_bytes(EMPTY, EMPTY_MEDIA)
+    works = [partial(_file, there, title, path) for title, path in sorted(files.items())]
+    found: Iterable[tuple[Document, int | None]] = run_all(works, _AT_ONCE)
+    layers = [descriptor for descriptor, _ in found]
+    there.put_manifest(canonical(artifact(kind, config, layers, None)), IMAGE_MANIFEST, named)
+    new = [size for _, size in found if size is not None]
+    return len(new), sum(new)
+
+
+def _file(there: Registry, title: str, path: Path) -> tuple[Document, int | None]:
+    digest, size = oci_digest(digest_file(path)), path.stat().st_size
+    new = there.has_blob(digest) is None
+    if new:
+        there.put_blob(digest, size, lambda: path.open("rb"))
+    descriptor = titled({"mediaType": FILE_MEDIA, "digest": digest, "size": size}, title)
+    return descriptor, size if new else None
