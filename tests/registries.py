@@ -4,6 +4,7 @@ want it; one in memory, without a network; and a binhost in one, as the remotes'
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -38,11 +39,31 @@ USER, PASSWORD = "ada", "a secret"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A registry that runs: `host` has its port, `storage` is where its blobs lie."""
+    """A registry that runs: `host` has its port, `storage` is where its blobs lie, `log` what it
+    says of requests."""
 
     host: str
     storage: Path
     certificates: Certificates | None
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    def collect_garbage(self) -> str:
+        """Have it remove what no manifest with a tag refers to; what it says."""
+        argv = ["docker-registry", "garbage-collect", "--delete-untagged"]
+        done = subprocess.run([*argv, f"{self.root}/config.yml"], check=True, capture_output=True)
+        return done.stdout.decode()
+
+    def authentication(self, home: Path) -> Path:
+        """What `podman login` would leave."""
+        home.mkdir(parents=True, exist_ok=True)
+        known = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        path = home / "auth.json"
+        path.write_text(json.dumps({"auths": {self.host: {"auth": known}}}))
+        return path
 
     def put_blob(self, digest: Digest, content: bytes) -> None:
         """Give a blob other bytes than its name says."""
@@ -80,7 +101,7 @@ def registry(root: Path, *, secure: bool = True) -> Iterator[Served]:
         process = subprocess.Popen([program, "serve", root / "config.yml"], stdout=log, stderr=log)
         try:
             _wait(port, process, root / "log")
-            yield Served(f"127.0.0.1:{port}", storage, made)
+            yield Served(f"127.0.0.1:{port}", storage, made, root)
         finally:
             process.terminate()
             process.wait(20)

@@ -57,11 +57,20 @@ def publish_container(
         if emission.format in ("oci", "oci-archive"):
             done = push_image(emission.path, there.at, there, key)
             sent.append((done.blobs, done.sent))
+            if done.statement:
+                _tag(there, done.statement, f"{version}.statement")
         else:
             named = f"{version}.{emission.format}"
             sent.append(_artifact(there, f"{IMAGE_MEDIA}+{emission.format}", named, files))
         progress(sum(size for _, size in sent), sum(size for _, size in sent))
     return sum(count for count, _ in sent), sum(size for _, size in sent)
+
+
+def _tag(there: Registry, digest: str, named: str) -> None:
+    """A registry that knows no referrers would remove as garbage what has no tag."""
+    found = there.manifest(digest)
+    if found is not None:
+        there.put_manifest(*found, named)
 
 
 def _artifact(there: Registry, kind: str, named: str, files: Mapping[str, Path]) -> tuple[int, int]:

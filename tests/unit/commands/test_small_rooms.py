@@ -122,6 +122,8 @@ def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
         "- {name: web, upload-type: https, upload-path: example.org, download-type: https,"
         " download-path: example.org/x}\n"
         "- {name: disk, upload-type: file, upload-path: d, unsigned: yes}\n"
+        "- {name: oci, upload-type: oci, upload-path: 'example.org:5000/a/b', download-type: oci,"
+        " download-path: example.org/a}\n"
         "mirrors: {debian: [https://example.org/debian]}\n"
         f"signing-key: [agent:SHA256:{'x' * 43}, gpg:{'ab' * 20}]\n"
         "trust: {packages: [{match: x/*, need: 2}]}\n"
@@ -141,8 +143,10 @@ def test_settings_survive_json_and_say_what_is_not_done(tmp_path: Path) -> None:
         ("/near", "ssh://user@example.org/x"),
         ("https://example.org/x", ""),
         ("", str(tmp_path / "d")),
+        ("oci://example.org/a", "oci://example.org:5000/a/b"),
     ]
-    assert config.remarks == ("repository web: upload over https is not possible; use file or ssh",)
+    (remark,) = config.remarks
+    assert remark.endswith("web: upload over https is not possible; use file or ssh or oci")
 
 
 def test_defaults_are_bounded(tmp_path: Path) -> None:
