@@ -26,7 +26,7 @@ TOP = Path(__file__).resolve().parent.parent
 PAGE = TOP / "docs" / "debian-packages.md"
 _LACKS = re.compile(r"not in the image, though files of Debian's packages name it: (.*)")
 _CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}
-_SECONDS = 40
+_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
