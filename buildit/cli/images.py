@@ -1,26 +1,44 @@
-"""`ls` and `verify`: what images hold, and whether they hold the same tree."""
+"""`ls`, `verify` and `pull`: what images hold, in files or in a registry, whether they hold the
+same tree, and how they come from there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_IFDIR, S_IFLNK, S_IFREG, filemode
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from buildit.cli.options import JSON, PATH
-from buildit.cli.screen import columns, give, printable
+from buildit.cli.options import JSON, PATH, own_store
+from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.reading import Reading
-from buildit.image.verify import Report, read_image
-from buildit.image.verify import verify as compare
+from buildit.image.verify import Report, compared, read_image, with_unpacked
+from buildit.model.platform import build_platform
 from buildit.model.tree import Kind
-from buildit.model.words import counted
+from buildit.model.words import counted, size
 
+if TYPE_CHECKING:
+    from buildit.commands.pull import PulledImage
+    from buildit.events import Reporter
+    from buildit.remote.registry.client import Registry
+    from buildit.store.cas import Store
+
+_T = TypeVar("_T")
+PLATFORM = click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    default=lambda: str(build_platform(os.uname().machine)),
+    show_default="this machine's",
+    help="Which image, where a registry has one for each of several platforms.",
+)
 _TYPES = {Kind.DIRECTORY: S_IFDIR, Kind.SYMLINK: S_IFLNK}
 
 
@@ -29,14 +47,16 @@ def report_lines(found: Report) -> tuple[str, ...]:
     rows = [("image", "format", "entries", "tree")]
     for image in found.images:
         tree = f"sha256:{image.root}" if image.root else "unreadable"
-        rows.append((str(image.path), image.format, str(image.entries), tree))
+        rows.append((image.path, image.format, str(image.entries), tree))
     problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
     same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
     return (*columns(rows), *map(printable, problems), *same)
 
 
 def report_plain(found: Report) -> dict[str, object]:
-    images = [{**to_plain(one), "statement": kept_statement(one.path)} for one in found.images]
+    images = [
+        {**to_plain(one), "statement": kept_statement(Path(one.path))} for one in found.images
+    ]
     return {"passed": found.passed(), "images": images, "differences": found.differences}
 
 
@@ -51,23 +71,88 @@ def raise_for_report(found: Report) -> None:
     if found.differences:
         told = f"the images hold different trees: {len(found.differences)} differences"
         hint, first = "each line says how the other image differs from this one", found.images[0]
-        raise IntegrityError(told, place=str(first.path), hint=hint, details=found.differences)
+        raise IntegrityError(told, place=first.path, hint=hint, details=found.differences)
     count = counted(sum(len(image.problems) for image in found.images), "problem")
     hint = "build them again: what they are made from is in the store"
     raise IntegrityError(f"not all images are what they should be: {count}", hint=hint)
 
 
+def _at_registry(
+    named: str, *, as_json: bool, work: Callable[[Registry, Store, Reporter], _T]
+) -> _T:
+    """What `work` makes of a reference, with the store and a screen."""
+    from buildit.remote.registry.client import Registry
+    from buildit.remote.registry.reference import parse_reference
+    from buildit.remote.web import WebTransport
+
+    at = parse_reference(named)
+    with (
+        on_screen(as_json=as_json) as screen,
+        own_store(screen) as (store, _),
+        closing(WebTransport()) as web,
+    ):
+        return work(Registry(web, at), store, screen)
+
+
+def _read(named: str, platform: str, *, as_json: bool, whole: bool = False) -> Reading:
+    """An image at a path or in a registry; `whole` with what an image has besides."""
+    if "://" not in named:
+        found = read_image(Path(named))
+        return with_unpacked(Path(named), found) if whole else found
+    from buildit.commands.pull import read_remote
+
+    return _at_registry(
+        named,
+        as_json=as_json,
+        work=lambda registry, store, report: read_remote(registry, platform, store, report),
+    )
+
+
 @click.command("verify", short_help="Read images, and prove that they hold the same tree.")
-@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1)
+@click.argument("paths", metavar="PATH|oci://HOST/NAME[:TAG]...", nargs=-1)
+@PLATFORM
 @JSON
-def verify_verb(paths: tuple[Path, ...], as_json: bool) -> None:
+def verify_verb(paths: tuple[str, ...], platform: str, as_json: bool) -> None:
     """Read images to their last byte, and prove that all of them hold the same tree.
 
-    A PATH is an image of any format, or an unpacked directory.
+    A PATH is an image of any format, or an unpacked directory; oci://HOST/NAME[:TAG] is one in a
+    registry.
     """
-    found = compare(paths)
+    found = compared([(name, _read(name, platform, as_json=as_json, whole=True)) for name in paths])
     give(found, report_lines, report_plain, as_json=as_json)
     raise_for_report(found)
+
+
+@click.command("pull", short_help="Bring an image from a registry, its digests as they are.")
+@click.argument("image", metavar="oci://HOST/NAME[:TAG]")
+@click.option(
+    "--output",
+    metavar="DIR",
+    type=PATH,
+    default=Path("out"),
+    show_default=True,
+    help="Where the image goes, as NAME-TAG-OS-ARCH.oci.",
+)
+@PLATFORM
+@JSON
+def pull_verb(image: str, output: Path, platform: str, as_json: bool) -> None:
+    """Bring an image from a registry, as an OCI layout of the very bytes that lie there.
+
+    Blobs that were read before are in the store and do not travel again.
+    """
+    from buildit.commands.pull import pull_image
+
+    done = _at_registry(
+        image,
+        as_json=as_json,
+        work=lambda registry, store, report: pull_image(registry, platform, store, output, report),
+    )
+    give(done, _pulled_lines, as_json=as_json)
+
+
+def _pulled_lines(done: PulledImage) -> Iterator[str]:
+    new = f"{counted(done.blobs, 'new blob')}, {size(done.received)}"
+    yield f"{done.path}  {done.reference}, {done.platform}, {new}"
 
 
 def entry_lines(found: Reading) -> Iterator[str]:
@@ -93,17 +178,18 @@ def entries_plain(found: Reading) -> dict[str, object]:
 
 
 @click.command("ls", short_help="List what an image holds.")
-@click.argument("image", type=PATH)
+@click.argument("image", metavar="IMAGE|oci://HOST/NAME[:TAG]")
+@PLATFORM
 @JSON
-def ls_verb(image: Path, as_json: bool) -> None:
+def ls_verb(image: str, platform: str, as_json: bool) -> None:
     """List every path of an image of any format, with mode, owner, size and time.
 
     All of it is read, and what `verify` finds wrong is told.
     """
-    found = read_image(image)
+    found = _read(image, platform, as_json=as_json)
     if found.entries is not None:
         give(found, entry_lines, entries_plain, as_json=as_json)
     if found.problems:
         first, *more = found.problems
         hint = "build it again: what it is made from is in the store"
-        raise IntegrityError(first, place=str(image), hint=hint, details=tuple(more))
+        raise IntegrityError(first, place=image, hint=hint, details=tuple(more))

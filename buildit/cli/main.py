@@ -34,7 +34,7 @@ _VERBS = {
         "binhosts": "pages trust",
         "check": "check",
         "containers": "build push",
-        "images": "ls verify",
+        "images": "ls pull verify",
         "machine": "doctor store",
         "planned": "lock plan why",
         "recipes": "digest explain use",

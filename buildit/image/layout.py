@@ -19,6 +19,8 @@ from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
 from buildit.image.rules import no_constant
 
+MANIFEST_TYPES = (oci.MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
+"""Of the manifest of one image: registries have Docker's too, which says the same."""
 LARGEST_INDEX_BYTES = 4 << 20
 """Bytes of an index, a manifest or a config."""
 
@@ -99,7 +101,7 @@ def described_of(layout: Layout) -> Document:
     if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
         layout.problems.append("index.json: is no image index")
     manifests = json_objects(index, "manifests", "index")
-    if len(manifests) != 1 or manifests[0].get("mediaType") != oci.MANIFEST_TYPE:
+    if len(manifests) != 1 or manifests[0].get("mediaType") not in MANIFEST_TYPES:
         raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
     return manifests[0]
 

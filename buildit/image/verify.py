@@ -49,13 +49,13 @@ _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "x
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One image that was read.
+    """One image that was read, at a path or in a registry.
 
     `root` is the root digest of its tree, None where the tree could not be read. `problems` are
     rules of its format that it breaks, and bytes that are not what they are named for.
     """
 
-    path: Path
+    path: str
     format: str
     identifier: str
     root: Digest | None
@@ -83,25 +83,33 @@ def verify(paths: Sequence[Path]) -> Report:
     Raises:
         UsageError: no path is given, or one cannot be read.
     """
-    if not paths:
+    return compared([(str(path), with_unpacked(path, read_image(path))) for path in paths])
+
+
+def compared(readings: Sequence[tuple[str, Reading]]) -> Report:
+    """What was read, each with the path or the reference that people know it by.
+
+    Raises:
+        UsageError: nothing was.
+    """
+    if not readings:
         raise UsageError("nothing to verify", hint="buildit verify out/NAME.aci out/NAME.oci")
-    readings = [with_unpacked(path, read_image(path)) for path in paths]
     images = tuple(
         Verified(
-            path,
+            name,
             each.format,
             each.identifier,
             None if each.entries is None else root_digest(each.entries),
             max(0, len(each.entries or ()) - 1),  # the root is none of them
             each.problems,
         )
-        for path, each in zip(paths, readings, strict=True)
+        for name, each in readings
     )
     differences = tuple(
-        f"{paths[number]}: {line}"
-        for number, reading in enumerate(readings)
+        f"{name}: {line}"
+        for number, (name, reading) in enumerate(readings)
         if images[number].root != images[0].root
-        for line in _differences(readings[0], reading)
+        for line in _differences(readings[0][1], reading)
     )
     return Report(images, differences)
 
@@ -155,7 +163,7 @@ def _reading_file(path: Path) -> Reading:
         packed = Packed.of(stream, path) if is_tar(stream) else None
         names = packed.files if packed is not None else ()
         if packed is not None and "oci-layout" in names:
-            return _read_layout("oci-archive", Layout(packed.open))
+            return read_layout("oci-archive", Layout(packed.open))
         if packed is not None and MANIFEST in names:
             return read_docker(packed)
     return read_aci(path) if "manifest" in names else read_rootfs(path)
@@ -279,6 +287,15 @@ def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> li
 # layout, whatever links somebody put into it.
 
 _SUFFIXES = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
+_DOCKER = "application/vnd.docker"
+CONFIGS = (oci.CONFIG_TYPE, f"{_DOCKER}.container.image.v1+json")
+LAYERS = {
+    **{oci.LAYER_TYPE + suffix: suffix for suffix in ("", *_SUFFIXES)},
+    f"{_DOCKER}.image.rootfs.diff.tar.gzip": "+gzip",
+    f"{_DOCKER}.image.rootfs.diff.tar": "",
+}
+"""Media types of layers and how those are compressed; registries have images of Docker's types
+(distribution, image manifest v2 schema 2), which hold the same."""
 
 
 def read_oci(path: Path) -> Reading:
@@ -288,10 +305,11 @@ def read_oci(path: Path) -> Reading:
         OSError: the directory cannot be opened.
     """
     with opened_layout(path) as layout:
-        return _read_layout("oci", layout)
+        return read_layout("oci", layout)
 
 
-def _read_layout(form: str, layout: Layout) -> Reading:
+def read_layout(form: str, layout: Layout) -> Reading:
+    """Read all of a layout, wherever its files come from; `form` is the format's name."""
     identifier = ""
     try:
         described = described_of(layout)
@@ -306,29 +324,30 @@ def _read_layout(form: str, layout: Layout) -> Reading:
 
 
 def _image(layout: Layout, manifest: Document, described: Document) -> SeenTree:
-    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", oci.MANIFEST_TYPE) != (
-        oci.MANIFEST_TYPE
+    described_as = described.get("mediaType")
+    if manifest.get("schemaVersion") != 2 or manifest.get("mediaType", described_as) != (
+        described_as
     ):
         layout.problems.append("the manifest is of another media type than its descriptor")
     named = manifest.get("config")
-    if not isinstance(named, dict) or named.get("mediaType") != oci.CONFIG_TYPE:
+    if not isinstance(named, dict) or named.get("mediaType") not in CONFIGS:
         raise IntegrityError("the manifest names no image config")
     config = json_object(layout.blob(named, "config"), "config")
     layers = json_objects(manifest, "layers", "manifest")
-    diff_ids = _diff_ids(config, len(layers))
+    diff_ids = diff_ids_of(config, len(layers))
     _check_config(layout, config, described, len(layers))
     tree = SeenTree()
     for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
         what = f"layer {number}"
-        suffix = str(descriptor.get("mediaType")).removeprefix(oci.LAYER_TYPE)
-        if suffix not in ("", *_SUFFIXES):
+        suffix = LAYERS.get(str(descriptor.get("mediaType")))
+        if suffix is None:
             raise IntegrityError(f"{what} is of media type {descriptor.get('mediaType')!r}")
         stored = _Stored(blob_place(descriptor, what), diff_id, suffix, descriptor)
         tree.lay(_layer(layout, stored, what))
     return tree
 
 
-def _diff_ids(config: Document, layers: int) -> list[object]:
+def diff_ids_of(config: Document, layers: int) -> list[object]:
     """What a config says of each of so many layers; raises IntegrityError where it does not."""
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -412,7 +431,7 @@ def read_docker(packed: Packed) -> Reading:
         if is_hex64(name.removesuffix(".json")) and name != f"{identifier[7:]}.json":
             layout.problems.append("the config is not of the digest that names it")
         config = json_object(content, "config")
-        diff_ids = _diff_ids(config, len(layers))
+        diff_ids = diff_ids_of(config, len(layers))
         _check_config(layout, config, {}, len(layers))
         tree = SeenTree()
         for number, (place, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):

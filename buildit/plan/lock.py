@@ -5,6 +5,7 @@
     [linux/amd64]
     deb toolchain/debian-12 libc6 2.36-9 amd64 bookworm pool/main/g/….deb 2758000 <sha256>
     git libs/greet https://example.org/greet.git <tag or -> <yes or no> <commit> <sha256>
+    image oci://registry.example.org/web/base:12 <digest of the platform's manifest>
     index bookworm 2026-05-16T09:30:11Z
     output www-servers/nginx runtime <diff_id>
     package www-servers/nginx 1.22.1 <recipe digest> <key> +ipv6 -selinux
@@ -88,7 +89,8 @@ class Section:
     the date of the index that they were chosen from.
     `outputs` maps (package, output) to the diff_id, once built. `synced` maps a file that a sync
     step brings, by where it goes and the digest of its content, to its time in seconds since 1970;
-    locks of older versions have none.
+    locks of older versions have none. `images` maps the reference of an image in a registry, as
+    `Reference` writes it, to the digest of this platform's manifest.
     """
 
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Section:
     outputs: Mapping[tuple[str, str], Digest] = field(default_factory=dict)
     synced: Mapping[tuple[str, Digest], int] = field(default_factory=dict)
     commits: tuple[LockedCommit, ...] = ()
+    images: Mapping[str, Digest] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def _rows(section: Section) -> Iterator[tuple[str, ...]]:
         for d in debs:
             yield "deb", asker, d.name, d.version, d.arch, d.suite, d.path, str(d.size), d.digest
     yield from (("request", *pair) for pair in section.requests.items())
+    yield from (("image", *pair) for pair in section.images.items())
     yield from (("index", *pair) for pair in section.indices.items())
     for one in section.packages:
         yield "package", one.name, one.version, one.recipe, one.key, *one.flags
@@ -194,6 +198,7 @@ def _commit(text: str) -> str:
 _RECORDS: Mapping[str, tuple[int, tuple[Callable[[str], object], ...]]] = {
     "deb": (2, (str, str, str, str, str, str, _size, _digest)),
     "git": (0, (str, str, _tag, _yes, _commit, _digest)),
+    "image": (1, (str, _digest)),
     "index": (1, (str, str)),
     "output": (2, (str, str, _digest)),
     "package": (1, (str, str, _digest, _digest)),  # and flags
@@ -278,6 +283,7 @@ class _Records:
             commits=tuple(LockedCommit(*row) for row in rows["git"]),
             patches=tuple(LockedPatch(*row) for row in rows["patch"]),
             outputs={(package, output): diff_id for package, output, diff_id in rows["output"]},
+            images=dict(rows["image"]),
             synced={(name, digest): moment for name, digest, moment in rows["synced"]},
         )
 
@@ -301,6 +307,7 @@ def changes(old: Section, new: Section) -> tuple[str, ...]:
         {f"{c.package} {c.url} {c.tag}": c.commit for c in s.commits if c.tag} for s in (old, new)
     )
     lines += _moved("tag of ", *tagged)
+    lines += _moved("image ", *({**section.images} for section in (old, new)))
     sources = ([(one, one.digest) for one in each.sources] for each in (old, new))
     patches = ([(one, one.canonical) for one in each.patches] for each in (old, new))
     for prefix, rows in (("source of ", sources), ("patch of ", patches)):

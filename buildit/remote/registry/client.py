@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = "application/vnd.docker.distribution"
-MANIFEST_TYPES = (
+_ACCEPTED = (
     IMAGE_MANIFEST,
     IMAGE_INDEX,
     f"{_DOCKER}.manifest.v2+json",
@@ -40,6 +40,8 @@ MANIFEST_TYPES = (
 )
 LARGEST_MANIFEST = 4 << 20
 """Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
+_HUB = dict.fromkeys(("docker.io", "index.docker.io"), "registry-1.docker.io")
+"""Who answers for a name that people write (distribution's reference package)."""
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
 _PAGES = 1000
@@ -163,9 +165,7 @@ class Registry:
 
     # -- manifests
 
-    def manifest(
-        self, target: str, accept: Sequence[str] = MANIFEST_TYPES
-    ) -> tuple[bytes, str] | None:
+    def manifest(self, target: str, accept: Sequence[str] = _ACCEPTED) -> tuple[bytes, str] | None:
         """The bytes of a manifest and its media type, by tag or digest; None where there is none.
 
         Raises:
@@ -301,7 +301,7 @@ class Registry:
         return self._base
 
     def _reached(self) -> str:
-        secure = f"https://{self.at.host}/v2"
+        secure = f"https://{_HUB.get(self.at.host, self.at.host)}/v2"
         if not is_loopback(parse_target(secure).host):
             return secure
         try:

@@ -11,6 +11,7 @@ from buildit.model.config import OCI_HOST, OCI_NAME, OCI_SCHEME
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DOCKER_SCHEME = "docker://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class Reference:
     digest: str = ""
 
     def __str__(self) -> str:
-        mark = f"@{self.digest}" if self.digest else f":{self.tag}" if self.tag else ""
-        return f"{OCI_SCHEME}{self.host}/{self.name}{mark}"
+        tag, digest = self.tag and f":{self.tag}", self.digest and f"@{self.digest}"
+        return f"{OCI_SCHEME}{self.host}/{self.name}{tag}{digest}"
 
     @property
     def target(self) -> str:
@@ -39,12 +40,14 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a reference.
+    """Read a reference, also as skopeo writes it: `docker://HOST/NAME`.
 
     Raises:
         UsageError: it is none, with what is wrong.
     """
     hint = "write oci://HOST/NAME:TAG, such as oci://registry.example.org/web/nginx:1.22.1"
+    if text.startswith(DOCKER_SCHEME):
+        text = OCI_SCHEME + text.removeprefix(DOCKER_SCHEME)
     if not text.startswith(OCI_SCHEME):
         raise UsageError("a registry is named by oci://", place=text, hint=hint)
     host, slash, rest = text.removeprefix(OCI_SCHEME).partition("/")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 def seen(name: str, tree: str, *problems: str) -> Verified:
-    return Verified(Path(name), "oci", "sha256:x", digest_bytes(tree.encode()), 7, problems)
+    return Verified(name, "oci", "sha256:x", digest_bytes(tree.encode()), 7, problems)
 
 
 def test_equal_images_are_said_to_be_equal() -> None:

@@ -45,6 +45,7 @@ FIXED = Section(
     ),
     outputs={("www-servers/nginx", "runtime"): digest_bytes(b"layer")},
     synced={("srv/a page.html", digest_bytes(b"page")): 1_700_000_000},
+    images={"oci://registry.example.org/web/base:12": digest_bytes(b"manifest")},
 )
 
 DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: Digest(f"{number:064x}"))
@@ -82,6 +83,7 @@ SECTIONS = st.builds(
         max_size=2,
     ).map(tuple),
     synced=st.dictionaries(st.tuples(PATHS, DIGESTS), st.integers(0, 2**33), max_size=3),
+    images=st.dictionaries(TEXTS, DIGESTS, max_size=2),
 )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ def order_less(section: Section) -> Section:
         tuple(sorted(section.patches, key=repr)),
         section.outputs,
         commits=tuple(sorted(section.commits, key=repr)),
+        images=section.images,
     )
 
 
@@ -124,6 +127,7 @@ def test_the_text_is_golden() -> None:
                 ("toolchain/debian-12", deb("libc6")),
             ]
         ),
+        f"image oci://registry.example.org/web/base:12 {digest(b'manifest')}",
         "index bookworm 2026-05-16T09:30:11Z",
         f"output www-servers/nginx runtime {digest(b'layer')}",
         (
