@@ -26,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request; `content` is its body, `odd` what tests do with it first."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece
     there: OddRegistry
     content: bytes = b""
 
@@ -49,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+        self.wfile.flush()
         return True
 
     def cut(self, status: int, content: bytes, length: int) -> bool:
@@ -171,11 +173,17 @@ def _errors(code: str) -> bytes:
     return canonical({"errors": [{"code": code, "message": "so it is"}]})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Clients hang up where they have heard enough."""
+
+
 @contextmanager
 def odd_registry() -> Iterator[OddRegistry]:
     there = OddRegistry()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Of", (Handler,), {"there": there}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Of", (Handler,), {"there": there}))
     there.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _WORDS = """
-    build check digest doctor explain lock log ls pages plan push schema shell show store trust
+    build check digest doctor explain lock log ls pages plan pull push schema shell show store trust
     use verify why
 """
 VERBS = frozenset(_WORDS.split())

@@ -23,7 +23,7 @@ from buildit.image.layout import (
     opened_layout,
 )
 from buildit.image.rules import tag
-from buildit.remote.registry.client import IMAGE_MANIFEST
+from buildit.remote.registry.client import IMAGE_MANIFEST, advised
 from buildit.remote.registry.referrers import (
     COSIGN_ARTIFACT,
     COSIGN_PAYLOAD,
@@ -88,6 +88,12 @@ def push_image(
     if to.digest:
         hint = "name a tag; the digest follows from the image"
         raise UsageError("an image cannot be pushed to a digest", place=str(to), hint=hint)
+    hint = "try again: blobs that are there are not sent again; or ask whoever runs it"
+    with advised(to, hint):
+        return _pushed(path, to, registry, key)
+
+
+def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | None) -> PushedImage:
     try:
         with opened_layout(path) as layout:
             described = described_of(layout)
@@ -165,7 +171,12 @@ def _blobs(manifest: Document) -> tuple[_Blob, ...]:
 
 def _brought(layout: Layout, blob: _Blob, registry: Registry) -> int | None:
     """Bytes that were sent; None where the registry had the blob."""
-    if registry.has_blob(blob.digest) is not None:
+    there = registry.has_blob(blob.digest)
+    if there is not None and there != blob.size:
+        reason = f"the registry has {there} bytes as {blob.digest}, which has {blob.size}"
+        hint = "its storage is damaged: ask whoever runs it"
+        raise IntegrityError(reason, place=str(registry.at), hint=hint)
+    if there is not None:
         return None
     registry.put_blob(blob.digest, blob.size, partial(layout.open, blob.place))
     return blob.size

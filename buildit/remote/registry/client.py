@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from buildit.digest import canonical, digest_bytes, oci_digest
-from buildit.errors import IntegrityError
+from buildit.errors import BuilditError, IntegrityError
 from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError, Response, is_loopback, parse_target, redirect
@@ -44,7 +44,8 @@ _HUB = dict.fromkeys(("docker.io", "index.docker.io"), "registry-1.docker.io")
 """Who answers for a name that people write (distribution's reference package)."""
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
-_PAGES = 1000
+_PAGES, _LONGEST_LIST = 1000, 64 << 20
+"""Where a list of tags or referrers ends in any case, in answers and in bytes."""
 _AMENDED = 5
 """How often a manifest is written again that others write, too."""
 _NEXT = re.compile(r"<([^>]+)>;\s*rel=\"?next")
@@ -277,16 +278,19 @@ class Registry:
     def _pages(self, path: str, query: str = "") -> Iterator[Document]:
         """The pages of a list (distribution-spec, "Listing Tags"), of which a link names the next;
         none where the registry has no such list."""
-        seen: set[str] = set()
+        seen, whole = set[str](), 0
         for _ in range(_PAGES):
             asked = f"{path}?{query}" if query else path
             reply = self._ask("GET", asked, good=(200, 404), cap=LARGEST_MANIFEST)
             if reply.status == 404:
                 return
             yield self._object(reply.content)
+            whole += len(reply.content)
             following = _NEXT.match(reply.headers.get("link", ""))
             if following is None:
                 return
+            if whole > _LONGEST_LIST:
+                break
             seen.add(query)
             query = urlsplit(following[1]).query
             if query in seen:
@@ -419,7 +423,11 @@ class Registry:
         said = "; ".join(self._errors(reply.content)) or f"HTTP {reply.status}"
         transient = reply.status == 429 or reply.status >= 500
         reason = f"the registry refuses to {_DOES.get(method, 'answer')}: {said}"
-        raise LocationError(str(self.at), reason, transient=transient, absent=reply.status == 404)
+        hint = "ask whoever runs it; its disk may be full" if transient else None
+        if reply.status == 413:
+            hint = "it, or a proxy before it, takes nothing so large: ask whoever runs it"
+        absent = reply.status == 404
+        raise LocationError(str(self.at), reason, hint=hint, transient=transient, absent=absent)
 
     def _errors(self, content: bytes) -> Iterator[str]:
         """What a registry says of what is wrong (distribution-spec, "Error Codes")."""
@@ -456,6 +464,16 @@ class Registry:
     def _odd(self, reason: str) -> LocationError:
         hint = "is it a registry of images? It does not speak the OCI distribution API"
         return LocationError(str(self.at), reason, hint=hint)
+
+
+@contextmanager
+def advised(at: Reference, hint: str) -> Iterator[None]:
+    """An error without a place or a next step gets these."""
+    try:
+        yield
+    except BuilditError as error:
+        error.place, error.hint = error.place or str(at), error.hint or hint
+        raise
 
 
 _DOES = {"HEAD": "serve it", "GET": "serve it", "PUT": "take it", "POST": "take it"}

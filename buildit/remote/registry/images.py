@@ -20,7 +20,7 @@ from buildit.image.layout import MANIFEST_TYPES, Layout, blob_place, json_object
 from buildit.image.reading import budget_of
 from buildit.image.verify import CONFIGS, LAYERS, diff_ids_of
 from buildit.remote.fetch import ATTEMPTS, LARGEST_DOWNLOAD, Abort, retried
-from buildit.remote.registry.client import IMAGE_INDEX, LARGEST_MANIFEST, Registry
+from buildit.remote.registry.client import IMAGE_INDEX, LARGEST_MANIFEST, Registry, advised
 from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError
 
@@ -36,6 +36,7 @@ _AT_ONCE = 4
 _LONGEST_PAUSE = 10.0
 _TICK = 0.1
 _SHOWN = 5
+_READ_HINT = "try again, or ask whoever runs it; what came whole is in the store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,12 @@ def find_image(
         LocationError: there is none, or the registry cannot be talked to.
         IntegrityError: it is not what its digest says, or no image.
     """
+    with advised(registry.at, _READ_HINT):
+        return _found(registry, platform, pinned(registry.at, images or {}))
+
+
+def _found(registry: Registry, platform: str, at: Reference) -> RemoteImage:
     named = registry.at
-    at = pinned(named, images or {})
     target, locked = at.target or "latest", at != named
     descriptor: Document = {}
     for _ in range(_DEEPEST):
@@ -190,7 +195,8 @@ def bring(
     missing = [one for one in blobs.values() if not store.has(one.digest)]
     abort = Abort()
     works = [partial(_received, image, one, registry, store, abort, report) for one in missing]
-    run_all(works, _AT_ONCE, abort.all)
+    with advised(image.at, _READ_HINT):
+        run_all(works, _AT_ONCE, abort.all)
     return len(missing), sum(one.size for one in missing)
 
 

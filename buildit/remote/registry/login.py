@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from buildit.errors import UsageError
 from buildit.home import home_of
@@ -125,29 +130,58 @@ def _of_helper(name: str, host: str, path: Path) -> Login | None:
         message = f"{name!r} is no name of a credential helper"
         raise UsageError(message, place=str(path), hint="letters, digits and - are")
     program = f"docker-credential-{name}"
+    hint = f"ask it yourself: echo {host} | {program} get; or log in without it"
     try:
-        done = subprocess.run(
-            [program, "get"],
-            input=host.encode(),
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-            env={**os.environ},
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = getattr(error, "strerror", None) or f"no answer for {_SECONDS} seconds"
-        message = f"{program} cannot be asked for the login of {host}: {reason}"
-        raise UsageError(
-            message, place=str(path), hint="install it, or log in without it"
-        ) from error
-    if done.returncode:
-        said = done.stdout.decode("utf-8", "replace").strip()
+        status, content = _asked(program, host)
+    except OSError as error:
+        message = f"{program} cannot be asked for the login of {host}: {error.strerror}"
+        hint = "install it, or log in without it"
+        raise UsageError(message, place=str(path), hint=hint) from error
+    if status:
+        said = content.decode("utf-8", "replace").strip()
         if "credentials not found" in said:
             return None
-        raise UsageError(f"{program} fails for {host}: {said[:200]}", place=str(path))
+        message = f"{program} fails for {host}: {said[:200]}"
+        raise UsageError(message, place=str(path), hint=hint)
     try:
-        found = json.loads(done.stdout[:_LARGEST])
-        user, secret = str(found["Username"]), str(found["Secret"])
+        found = json.loads(content)
+        user, secret = found["Username"], found["Secret"]
+        if not (isinstance(user, str) and isinstance(secret, str)):
+            raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{program} gives no login for {host}", place=str(path)) from error
+        message = f"{program} gives no login for {host}"
+        raise UsageError(message, place=str(path), hint=hint) from error
     return Login("" if user == "<token>" else user, secret)
+
+
+def _asked(program: str, host: str) -> tuple[int, bytes]:
+    """The exit status of a helper and what it says; it and its children are ended in time.
+
+    Raises:
+        OSError: it cannot be started, does not end, or says without end.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [program, "get"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, process_group=0
+    ) as process:
+        late = threading.Timer(_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        late.start()
+        try:
+            answer, question = cast("BinaryIO", process.stdout), cast("BinaryIO", process.stdin)
+            with suppress(BrokenPipeError):  # it need not read
+                question.write(host.encode())
+                question.close()
+            content = answer.read(_LARGEST + 1)
+            if len(content) <= _LARGEST:
+                process.wait()
+        finally:
+            in_time = late.is_alive()
+            late.cancel()
+            if process.returncode is None:  # its number is still its own
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    if not in_time:
+        raise OSError(errno.ETIMEDOUT, f"no answer for {_SECONDS} seconds")
+    if len(content) > _LARGEST:
+        raise OSError(errno.EFBIG, "it says too much")
+    return process.returncode, content

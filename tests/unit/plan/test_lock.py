@@ -253,6 +253,10 @@ def test_changes_are_said_in_words() -> None:
             "www-servers/nginx: version 1.22.1 -> 1.24.0; flags +ipv6 -selinux tls=openssl -> none "
             f"(key {package.key[:12]} -> {package.key[:12]})"
         ),
+        (
+            "image oci://registry.example.org/web/base:12 is no longer used "
+            f"(was {digest(b'manifest')})"
+        ),
         f"patch of www-servers/nginx https://x/y is no longer used (was {digest(b'd')[:12]})",
     )
 
