@@ -184,7 +184,8 @@ class MemoryRegistry:
         if self.dead:
             raise LocationError(url, "connection refused", unreachable=True)
         if status := self.fails(method, path):
-            return status, {}, b'{"errors": [{"code": "TESTED"}]}'
+            wanted = {"www-authenticate": 'Basic realm="tests"'} if status == 401 else {}
+            return status, wanted, b'{"errors": [{"code": "TESTED"}]}'
         kind, _, name = path.partition("/")
         if kind == "blobs":
             return self._blob(method, name, parse_qs(parts.query), content)

@@ -170,7 +170,7 @@ def untrusted_builds(node: Task, hosts: Iterable[Binhost]) -> Iterator[Untrusted
 def _builders(host: Binhost, node: Task) -> Iterable[str]:
     """Those who state something of a key, as a binhost says."""
     if host.tagged:
-        names = _names(host, str(Path(statement_path(node.key, "")).parent))
+        names = _names(host, statement_path(node.key, ""))
         return [name.removesuffix(".json") for name in names]
     return _builds(host, node.name).get(node.key, ())
 

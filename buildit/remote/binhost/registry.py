@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from buildit.archive.streams import run_all
 from buildit.digest import BuildKey, Digest, digest_bytes, is_hex64, oci_digest, parse_digest
-from buildit.errors import BuilditError, FetchError, IntegrityError
+from buildit.errors import FetchError, IntegrityError
 from buildit.events import Reporter, silent
 from buildit.model.artifact import Output
 from buildit.model.config import Oci
@@ -97,7 +97,7 @@ def registry_transport(address: Oci, connect: float, answer: float) -> RegistryT
 def _digest(url: str, text: str) -> Digest:
     try:
         return parse_digest(text)
-    except BuilditError as error:
+    except ValueError as error:
         raise LocationError(url, f"names a blob by {text[:80]!r}", wrong=True) from error
 
 
