@@ -22,6 +22,7 @@ from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import account_problems
+from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
 from buildit.model.accounts import (
@@ -39,6 +40,7 @@ from buildit.model.accounts import (
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import App, Image, Layer, LayerKind
 from buildit.model.plan import (
+    About,
     ContainerPlan,
     DirectoriesStep,
     ImageStep,
@@ -47,6 +49,7 @@ from buildit.model.plan import (
     SyncStep,
     Task,
 )
+from buildit.model.services import Init
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
 from buildit.plan.closure import TaskOf, closure, views_of
 from buildit.recipe.leaf import id_of
@@ -117,7 +120,9 @@ class Stack:
         one = artifact.outputs.get(name)
         if one is not None and all(one.diff_id != layer.diff_id for layer in self.layers):
             title, kind = f"{artifact.name}-{artifact.version} ({name})", LayerKind.PACKAGE
-            layer = Layer(one.diff_id, one.size, title, one.contents, kind, one.encodings)
+            called = artifact.name if name == RUNTIME else f"{artifact.name}/{name}"
+            whose = (called, artifact.version)
+            layer = Layer(one.diff_id, one.size, title, one.contents, kind, one.encodings, *whose)
             self.layers.append(layer)
 
     def add_links(self, members: Sequence[OutputRef]) -> None:
@@ -153,6 +158,21 @@ class Stack:
         if files:
             entries = account_entries(files, self.tree(), EPOCH)
             self.lay(layer_task("accounts", entries, files), "users and groups", entries)
+
+    def add_init(self, init: Init) -> None:
+        """One layer with the files that start and stop the services.
+
+        Raises:
+            RecipeError: the image lacks a program that they need, or has an init.
+        """
+        tree = self.tree()
+        check_init(init, tree)
+        made, texts = init_layer(init.services)
+        new = Entry("", Kind.DIRECTORY, 0o755, EPOCH)
+        entries = with_parents(made, tree, new, init.place)
+        self.lay(
+            layer_task("init", entries, texts, about=About(origin=init.place)), "init", entries
+        )
 
     def sync(self, taken: Taken) -> None:
         """Add the layer of a sync step; the image is as new as the newest file in it.
@@ -205,6 +225,8 @@ def stack(
                 made.lay(task, "directories", entries)
             case SyncStep():
                 made.sync(next(synced))
+    if plan.init is not None:
+        made.add_init(plan.init)
     made.remark_links()
     return made
 
@@ -229,6 +251,7 @@ def image(
         compress=step.compress,
         content=step.content,
         place=step.place,
+        split=step.split,
     )
 
 

@@ -22,12 +22,15 @@ from buildit.events import Emitted, Event, Notice, Packaging, Processing, Report
 from buildit.image.formats.oci import added
 from buildit.image.formats.table import emit_all, format_of, output_name, start_of
 from buildit.image.merge import Rootfs
+from buildit.image.output import parts_of
+from buildit.image.rendering import left_of
 from buildit.image.rules import tag
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.platform import PLATFORMS
+from buildit.model.services import Service
 from buildit.store.blobs import CorruptBlob
 from buildit.store.disk import Vanished
 from buildit.trust.policy import unused
@@ -222,7 +225,9 @@ class _Work:
             if format_of(one).signed and openpgp:
                 from buildit.trust.openpgp import sign_aci
 
-                sign_aci(emission.path, openpgp)
+                for path in (emission.path, *parts_of(emission.path)):
+                    if path.suffix == ".aci":
+                        sign_aci(path, openpgp)
             keep_image(emission, image_digest(one), image_statement(plan, members, emission))
         if emissions:
             first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
@@ -242,14 +247,20 @@ class _Work:
         from buildit.commands import starting
 
         platform = PLATFORMS[self.prepared.plan.toolchain.platform]
-        tree = starting.image_tree(rootfs, self.run.store.path, platform)
+        path = self.run.store.path
+        tree = starting.image_tree(rootfs, path, platform)
         builds = {key for key, _ in made.members if kind_of(self.tasks[key]).builds}
         debs = [(self.done[key], name) for key, name in made.members if key not in builds]
         waived = starting.waived_needs([self.done[key] for key in builds])
         for one in images:
             start = start_of(one)
             if start.program is not None:
-                starting.check_starts(tree, start.program, start.environment, waived, one.place)
+                seen = rootfs if not start.only else left_of(rootfs, start.only)
+                left = tree if seen is rootfs else starting.image_tree(seen, path, platform)
+                starting.check_starts(left, start.program, start.environment, waived, one.place)
+        for service, program, known in programs_of(self.prepared.plan):
+            who = f"the service {service.name}"
+            starting.check_starts(tree, program, known, waived, service.place, who)
         for remark in starting.remarks(tree, debs):
             self.place.report(Notice(remark, warning=True))
 
@@ -316,6 +327,15 @@ class _Work:
             self.fetching().bring_again(self.lost, plan.tasks, _debs(plan).values())
         openpgp = run.config.trust.keys.openpgp
         return publish(plan, self.tasks.named, run.remotes, openpgp, emissions)
+
+
+def programs_of(plan: ContainerPlan) -> Iterator[tuple[Service, str, dict[str, str]]]:
+    """What the services of a container start, and with what environment."""
+    environment = dict(plan.app.environment) if plan.app is not None else {}
+    for service in plan.init.services if plan.init is not None else ():
+        known = {**environment, **dict(service.environment)}
+        for words in (service.exec, service.ready.exec if service.ready is not None else ()):
+            yield from ((service, word, known) for word in words[:1])
 
 
 # -- what is corrupt in the store, or gone, is made anew

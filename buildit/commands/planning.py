@@ -6,7 +6,6 @@ do the rest: the steps of the plan are typed, with every name resolved.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,13 @@ from buildit.commands.debian_source import pin_source
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
+from buildit.commands.running import app_of, app_remarks, init_of, owner_of, places_of
 from buildit.commands.sources import locked_commits
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
 from buildit.model.globs import path_matcher
-from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -40,10 +39,7 @@ from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedCommit, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
-from buildit.recipe.container import AppSpec, Container, DirectorySpec, LoadedStep, SyncSpec
-
-_PORT = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<kind>tcp|udp|sctp))?")
-_VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
+from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ def container_plan(
     _check_accounts(container, reached, made, users, groups)
     app = app_of(container)
     if app is not None:
-        app = app_with_ids(app, synced.over(ids), _places(container))
+        app = app_with_ids(app, synced.over(ids), places_of(container))
     for number, step in enumerate(container.steps):
         if number in roots.names:
             steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
@@ -143,12 +139,13 @@ def container_plan(
         steps=tuple(steps),
         images=_images(container),
         app=app,
+        init=init_of(container, ids),
         users=users,
         groups=groups,
         about=tuple(_about(container, [made[key] for key in reached])),
         labels=_said(container, "labels"),
         annotations=_said(container, "annotations"),
-        remarks=() if app is None else tuple(_app_remarks(app)),
+        remarks=() if app is None else tuple(app_remarks(app)),
         borrowed=tuple(sorted(borrowed or ())),
     )
 
@@ -294,24 +291,12 @@ def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]
     return tuple(made), tuple(Group(name, one.gid, one.members) for name, one in groups)
 
 
-def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int, int]:
-    """Numbers of the owner that a step names at a path."""
-    user, _, group = text.partition(":")
-    uid, own_gid = ids.user(user)
-    gid = ids.group(group) if group else own_gid
-    if uid is None or gid is None:
-        message = f"no package and no `users` or `groups` step declares the owner {text!r}"
-        hint = f"declared: {ids.names()}; numbers do as well: 0:0"
-        raise wrong_at(step, message, hint, *path, "owner")
-    return uid, gid
-
-
 def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
     mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
     dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    owner, place = _owner(spec.owner, step, ids, "sync"), step.place
+    owner, place = owner_of(spec.owner, step, ids, "sync"), step.place
     return SyncStep(spec.src, spec.dest, spec.recursive, mode, *owner, place, dirmode, spec.exclude)
 
 
@@ -328,7 +313,7 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
         if path in made:
             message = f"the directory {spec.path} is there twice"
             raise wrong_at(step, message, "leave one of them out", *at, "path")
-        uid, gid = _owner(spec.owner, step, ids, *at)
+        uid, gid = owner_of(spec.owner, step, ids, *at)
         made[path] = DirectoryToMake(path, spec.mode, uid, gid, written_at(step.node, *at))
     return DirectoriesStep(tuple(made.values()), step.place)
 
@@ -339,101 +324,9 @@ def _images(container: Container) -> tuple[ImageStep, ...]:
         spec = step.spec.image
         if spec is None:
             continue
-        made = ImageStep(spec.type, step.content, spec.compress or "", step.place)
+        made = ImageStep(spec.type, step.content, spec.compress or "", step.place, spec.split)
         first = images.setdefault(made.format, made)
         if first is not made:
             message = f"a second image of type {made.format} would have the same file name"
             raise wrong_at(step, message, f"the first is at {first.place}; keep one of them")
     return tuple(images.values())
-
-
-# -- the app
-
-
-def app_of(container: Container) -> App | None:
-    """The app; None where the container has no `app` step.
-
-    Raises:
-        RecipeError: a port or volume is malformed, there are two apps, or `env` and `user` have no
-            app to belong to.
-    """
-    app: App | None = None
-    for step in container.steps:
-        if step.spec.app is not None:
-            if app is not None:
-                raise wrong_at(step, "a container has one app", "keep one `app` step")
-            app = _app(step.spec.app, step)
-    for step in container.steps:
-        spec = step.spec
-        if spec.app is not None or (spec.env is None and not spec.user and not spec.healthcheck):
-            continue
-        if app is None:
-            hint = "add an `app` step: {exec: …}"
-            raise wrong_at(step, "`env`, `user` and `healthcheck` need an app", hint)
-        if spec.env is not None:
-            app = replace(app, environment=tuple({**dict(app.environment), **spec.env}.items()))
-        if spec.user is not None:
-            app = replace(app, user=spec.user)
-        if (health := spec.healthcheck) is not None:
-            program = _program(health.exec, step, "healthcheck", "exec", 0)
-            times = (health.interval, health.timeout, health.retries, health.start)
-            app = replace(app, health=Health(program, *times))
-    return app
-
-
-def _places(container: Container) -> dict[str, str]:
-    """Where the app's `user` and `group` were written, by those names."""
-    app: dict[str, str] = {}
-    user: dict[str, str] = {}
-    for step in container.steps:
-        if step.spec.app is not None:
-            app = {key: written_at(step.node, "app", key) for key in ("user", "group")}
-        if step.spec.user is not None:
-            user = {"user": written_at(step.node, "user")}
-    return app | user
-
-
-def _app_remarks(app: App) -> Iterator[str]:
-    """What looks like a habit of Dockerfiles that no image format honours."""
-    for name, value in app.environment:
-        if re.search(rf"\$(?:{{)?(?:{re.escape(name)}|PATH)\b", value):
-            what = f"environment: {name} is {value!r} word for word, nothing fills in the variable"
-            yield f"{what}; write its value out"
-
-
-def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tuple[str, ...]:
-    """Raises RecipeError: the first word is not an absolute path."""
-    if not words[0].startswith("/"):
-        message = f"exec begins with {words[0]!r}, not with an absolute path"
-        name = words[0].rpartition("/")[2] or "program"
-        raise wrong_at(step, message, f"write where the program is: /usr/bin/{name}", *path)
-    return words
-
-
-def _app(spec: AppSpec, step: LoadedStep) -> App:
-    return App(
-        exec=_program(spec.exec, step, "app", "exec", 0),
-        user=spec.user,
-        group=spec.group,
-        environment=tuple(spec.environment.items()),
-        working_directory=spec.working_directory,
-        ports=tuple(_port(text, step, n) for n, text in enumerate(spec.ports)),
-        volumes=tuple(_volume(text, step, n) for n, text in enumerate(spec.volumes)),
-        stop_signal=spec.stop_signal,
-    )
-
-
-def _port(text: str, step: LoadedStep, number: int) -> Port:
-    match = _PORT.fullmatch(text)
-    if match is None or not 1 <= int(match["number"]) <= 65535:
-        hint = "write 443, 443/tcp or https=443/tcp"
-        raise wrong_at(step, f"not a port: {text!r}", hint, "app", "ports", number)
-    return Port(int(match["number"]), match["kind"] or "tcp", match["name"])
-
-
-def _volume(text: str, step: LoadedStep, number: int) -> Volume:
-    match = _VOLUME.fullmatch(text)
-    if match is None:
-        hint = "write /var/lib/x or data=/var/lib/x:ro"
-        raise wrong_at(step, f"not a volume: {text!r}", hint, "app", "volumes", number)
-    return Volume(match["path"], match["name"], match["ro"] is not None)

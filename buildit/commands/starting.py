@@ -87,8 +87,9 @@ def check_starts(
     environment: Mapping[str, str],
     waived: Collection[str],
     place: str,
+    who: str = "the image",
 ) -> None:
-    """Refuse an image whose program would not start.
+    """Refuse an image whose program would not start, which `who` runs.
 
     `waived` are needs that a package's recipe accepts as unmet: met by a volume, say.
 
@@ -101,7 +102,7 @@ def check_starts(
         there = f" ({', '.join(near)} is there)" if near else ""
         hint = f"correct `exec`{there}, or add the package that brings what is missing: "
         hint += "`- package: {debian: NAME}`"
-        message = f"the image runs {program}, but {problem}"
+        message = f"{who} runs {program}, but {problem}"
         raise RecipeError(message, place=place or None, hint=hint)
 
 

@@ -37,7 +37,7 @@ _SHOWN = 3
 _NAMES = frozenset({".git", ".buildit-config.yaml", "buildit.lock"})
 _LOCK_IN_WRITING = (".buildit.lock.new-", ".buildit.lock-")
 """As `files.replacing` names it, and as it was named before."""
-_SUFFIXES = r"(?:aci|aci\.asc|oci|oci\.tar|docker\.tar|lxc|rootfs\.tar|squashfs|nspawn)"
+_SUFFIXES = r"(?:aci|aci\.asc|aci\.d|oci|oci\.tar|docker\.tar|lxc|rootfs\.tar|squashfs|nspawn)"
 _USUAL_OUTPUT = "out"
 _WHITEOUT = ".wh."  # OCI image-spec layer.md, "Whiteouts"
 _DELETING = "names that begin with .wh. delete files in image layers"

@@ -141,9 +141,22 @@ def _copied(source: int, out: int, size: int) -> int:
     return done
 
 
+def parts_beside(image: Path) -> Path:
+    """The directory of the images that a split image depends on."""
+    return image.with_name(f"{image.name}.d")
+
+
+def parts_of(image: Path) -> tuple[Path, ...]:
+    """The images that a split image depends on, and their signatures."""
+    beside = parts_beside(image)
+    return tuple(sorted(beside.iterdir())) if beside.is_dir() else ()
+
+
 @contextmanager
-def replacing_output(target: Path) -> Iterator[Path]:
-    """Give a path that does not exist yet; what is made there becomes `target` at the end.
+def replacing_output(target: Path, *, parts: bool = False) -> Iterator[Path]:
+    """Give a path that does not exist yet; what is made there becomes `target` at the end. With
+    `parts`, what is made in the directory beside it does too, and first; without, what lies there
+    is gone.
 
     When the body raises, `target` stays as it was. A reader sees the old one or the new one, and
     with renameat2(2), nothing in between. Bytes and names are on the disk before it ends: an
@@ -162,7 +175,12 @@ def replacing_output(target: Path) -> Iterator[Path]:
     try:
         yield fresh
         sync_tree(fresh)
+        if parts:
+            sync_tree(parts_beside(fresh))
+            _exchange(parts_beside(fresh), parts_beside(target))
         _exchange(fresh, target)
+        if not parts:
+            _remove_parts(target)
         sync_directory(target.parent)
     except OSError as error:
         raise _unwritable(target, error) from error
@@ -176,16 +194,27 @@ UNPACKED = "rootfs"
 
 
 def emitted_files(image: Path) -> tuple[Path, ...]:
-    """The files of an emitted image, sorted: the one that it is, or those of its directory, but for
-    the unpacked tree, which belongs to the machine that runs it. Links are left out."""
+    """The files of an emitted image, sorted: the one that it is and those that it depends on, or
+    those of its directory, but for the unpacked tree, which belongs to the machine that runs it.
+    Links are left out."""
     if not image.is_dir():
-        return (image,)
+        return (image, *parts_of(image))
     found = []
     for above, below, names in os.walk(image):
         if Path(above) == image and UNPACKED in below:
             below.remove(UNPACKED)
         found += [Path(above, name) for name in names]
     return tuple(sorted(one for one in found if one.is_file() and not one.is_symlink()))
+
+
+def _remove_parts(target: Path) -> None:
+    """Remove what an earlier image of this name depended on; nothing that is of somebody else."""
+    found = parts_of(target)
+    if found and all(one.suffix in (".aci", ".asc") for one in found):
+        for one in found:
+            one.unlink()
+        with suppress(OSError):
+            parts_beside(target).rmdir()
 
 
 def sync_tree(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,10 @@ from pathlib import Path
 
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import root_digest
-from buildit.archive.streams import Readable
 from buildit.digest import Digest, digest_bytes, digest_stream, is_hex64, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
-from buildit.image.formats import aci, oci
+from buildit.image.aci import read_aci
+from buildit.image.formats import oci
 from buildit.image.formats.archives import MANIFEST
 from buildit.image.formats.lxc import META, TREE
 from buildit.image.formats.nspawn import ARCHIVE, SETTINGS_FILE
@@ -39,10 +38,9 @@ from buildit.image.reading import (
     read_directory,
     read_entries,
 )
-from buildit.image.rules import program_problem
 from buildit.image.squash.layout import MAGIC
 from buildit.image.squash.read import read_squashfs
-from buildit.model.tree import Entry, Kind
+from buildit.model.tree import Entry
 
 _FIELDS = ("kind", "mode", "uid", "gid", "size", "digest", "target", "mtime", "xattrs")
 
@@ -194,91 +192,6 @@ def _changed(ours: Entry, theirs: Entry) -> str:
 
 def _shown(name: str, value: object) -> str:
     return f"{value:04o}" if name == "mode" else str(value)[:40]
-
-
-# -- App Container images
-
-_MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
-
-
-def read_aci(path: Path) -> Reading:
-    """Read all of an ACI: its tree, and every rule that it breaks (appc spec aci.md).
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
-    with path.open("rb") as stream:
-        # appc tools tell the compression by these magics, and know no other.
-        head = stream.read(6)
-        stream.seek(0)
-        if not head.startswith(_MAGICS) and not is_tar(stream):
-            problems.append("it is neither a tar nor compressed with gzip, bzip2 or xz")
-        budget = budget_of(os.fstat(stream.fileno()).st_size)
-        try:
-            with decompressed(stream, budget, str(path)) as plain:
-                hashed = Hashed(plain, "sha512")
-                tree, manifest = _aci_tree(hashed, path.name, problems)
-                identifier = f"sha512-{hashed.digest()}"
-        except BuilditError as error:
-            return Reading("aci", "", None, (*problems, error.message))
-    entries = tree.entries(stacked=False)
-    problems += [*tree.problems, *_manifest_problems(manifest, entries)]
-    return Reading("aci", identifier, entries, tuple(problems))
-
-
-def _aci_tree(plain: Readable, name: str, problems: list[str]) -> tuple[SeenTree, bytes | None]:
-    tree = SeenTree()
-    manifest: bytes | None = None
-    has_rootfs = False
-    members: list[Entry] = []
-    for entry, content in read_entries(plain, name):
-        if entry.path == "manifest" and entry.kind is Kind.FILE:
-            manifest = content
-        elif entry.path == "rootfs" and entry.kind is Kind.DIRECTORY:
-            has_rootfs = True
-            members.append(replace(entry, path=""))
-        elif not entry.path:
-            continue
-        elif entry.path.startswith("rootfs/"):
-            members.append(_without_rootfs(entry, problems))
-        else:
-            problems.append(f"{entry.path!r} is neither `manifest` nor beneath `rootfs/`")
-    if not has_rootfs:
-        problems.append("no directory entry `rootfs`")
-    if manifest is None:
-        problems.append("no regular file `manifest`")
-    tree.lay(members)
-    return tree, manifest
-
-
-def _without_rootfs(entry: Entry, problems: list[str]) -> Entry:
-    path = entry.path.removeprefix("rootfs/")
-    if entry.kind is not Kind.HARDLINK:
-        return replace(entry, path=path)
-    if not entry.target.startswith("rootfs/"):
-        problems.append(f"{entry.path!r} is a hard link to {entry.target!r}, outside the rootfs")
-    return replace(entry, path=path, target=entry.target.removeprefix("rootfs/"))
-
-
-def _manifest_problems(manifest: bytes | None, entries: tuple[Entry, ...]) -> list[str]:
-    if manifest is None:
-        return []
-    try:
-        document = json.loads(manifest)
-    except (ValueError, RecursionError) as error:
-        return [f"manifest: is not JSON: {error}"]
-    problems = [f"manifest: {problem}" for problem in aci.manifest_problems(document)]
-    if problems or (started := aci.ACI.start(document).program) is None:
-        return problems
-    tree = {entry.path: entry for entry in entries}
-
-    def find(path: str) -> Entry | None:
-        entry = tree.get(path)
-        return tree[entry.target] if entry and entry.kind is Kind.HARDLINK else entry
-
-    problem = program_problem(started, find)
-    return [f"manifest: app.exec: {problem}"] if problem else []
 
 
 # -- OCI layouts (image-spec 1.1)

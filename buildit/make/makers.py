@@ -95,7 +95,8 @@ MAKERS: dict[str, TaskKind] = {
     "debian": TaskKind("buildit.make.deb", scripts=True),
     "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
     **dict.fromkeys(
-        ("sync", "accounts", "directories", "links"), TaskKind("buildit.make.layer", shared=False)
+        ("sync", "accounts", "directories", "links", "init"),
+        TaskKind("buildit.make.layer", shared=False),
     ),
 }
 

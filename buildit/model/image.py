@@ -31,6 +31,7 @@ class Layer:
     `diff_id` is the tar's digest and `size` its length in bytes. `title` names it to people:
     `www-servers/nginx-1.22.1 (runtime)`, `sync ./files/nginx.conf`. `contents` is the digest of
     the blob that lists its entries. `encodings` are compressed forms that the store may have.
+    `name` and `version` are of the package that brings it: `www-servers/nginx`, `debian:libc6`.
     """
 
     diff_id: Digest
@@ -39,6 +40,8 @@ class Layer:
     contents: Digest
     kind: LayerKind = LayerKind.PACKAGE
     encodings: tuple[Encoding, ...] = ()
+    name: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Image:
     time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `about` is
     what the container and its packages say of it, by OCI's names
     (`org.opencontainers.image.licenses`); `labels` and `annotations` are the user's own.
-    `compress` is `none`, `gzip`, `zstd`, or empty for what the format does by itself.
+    `compress` is `none`, `gzip`, `zstd`, or empty for what the format does by itself. `split` makes
+    an image of each package, and one that depends on them.
     `content` is the rendered raw manifest of the format,
     which has the last word, or empty; `place` is where the user wrote the image step, for messages
     only.
@@ -124,6 +128,7 @@ class Image:
     compress: str = ""
     content: str = ""
     place: str = ""
+    split: bool = False
 
 
 def image_digest(image: Image) -> Digest:

@@ -17,6 +17,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
+from buildit.model.services import Init
 
 OutputRef = tuple[BuildKey, str]
 """An output of a task: the task's key and the output's name."""
@@ -301,12 +302,14 @@ class DirectoriesStep:
 
 @dataclass(frozen=True, slots=True)
 class ImageStep:
-    """One image to emit; `content` is the rendered manifest of the user, else empty."""
+    """One image to emit; `content` is the rendered manifest of the user, else empty; `split` makes
+    an image of each package."""
 
     format: str
     content: str
     compress: str
     place: str
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +319,8 @@ class ContainerPlan:
     `about` is what the container and its packages say of its images, by OCI's names; `labels` and
     `annotations` are the user's. `remarks` are for the user to see. `borrowed` are (user or group,
     name) that the container names and only Debian's packages can declare. `views` stand for .debs
-    that the image does not take as a whole, if it reaches them.
+    that the image does not take as a whole, if it reaches them. `app` runs `init` where there
+    is one.
     """
 
     directory: str
@@ -338,6 +342,7 @@ class ContainerPlan:
     remarks: tuple[str, ...] = ()
     borrowed: tuple[tuple[str, str], ...] = ()
     views: tuple[Task, ...] = ()
+    init: Init | None = None
 
     @property
     def platform(self) -> str:

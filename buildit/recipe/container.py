@@ -90,8 +90,8 @@ Command = Annotated[tuple[schema.MaybeEmpty, ...], Field(min_length=1)]
 class AppSpec(Model):
     """What runs, in the terms of no format."""
 
-    exec: Command
-    """The program, absolute, and its arguments, which may be any text."""
+    exec: Command | None = None
+    """The program, absolute, and its arguments, which may be any text; not beside `init`."""
     user: schema.Line = "0"
     """User name or uid."""
     group: schema.Line | None = None
@@ -123,6 +123,48 @@ class HealthSpec(Model):
     """Time after the start in which failures do not count."""
 
 
+class ReadySpec(Model):
+    """How a service tells that it can be used: by one of these."""
+
+    exec: Command | None = None
+    """A program that is asked until its status is 0, as root."""
+    fd: schema.Count | None = None
+    """A file descriptor, from 3, to which the service writes a line when it is ready."""
+    timeout: schema.Duration = 60
+    """How long that may take; then the container ends with 1."""
+
+
+class ServiceSpec(Model):
+    """One process of several."""
+
+    exec: Command
+    """The program, absolute, and its arguments; it stays in the foreground."""
+    after: tuple[schema.Line, ...] = ()
+    """Services that are up, and ready where they tell it, before this one starts."""
+    user: schema.Line | None = None
+    """`uid:gid`: numbers, or names of packages or `users`; root without it."""
+    environment: dict[schema.VariableName, schema.MaybeEmpty] = Field(default_factory=dict)
+    """Beside that of the image (`env`), word for word."""
+    working_directory: schema.ImagePath = "/"
+    """Where it starts."""
+    stop_signal: schema.Line | None = None
+    """The signal that asks it to stop; SIGTERM without it."""
+    stop_timeout: schema.Duration = 10
+    """How long it may take to stop; then it is killed."""
+    ready: ReadySpec | None = None
+    """How it tells that it can be used; without it, that it runs is enough."""
+    on_exit: Literal["restart", "stop"] = "restart"
+    """What follows when it ends by itself: it is started again, or all services are stopped and
+    the container ends with its status."""
+
+
+class InitSpec(Model):
+    """Several processes, which an init starts in order and stops in the reverse order."""
+
+    services: dict[schema.AccountName, ServiceSpec] = Field(min_length=1)
+    """Each by its name."""
+
+
 class DirectorySpec(Model):
     """A directory that no package and no synced file brings."""
 
@@ -145,6 +187,8 @@ class ImageSpec(Model):
     """The raw manifest of the format, a template over `vars`, instead of what `app` gives."""
     compress: Literal["none", "gzip", "zstd", "xz"] | None = None
     """How layers (oci, oci-archive), blocks (squashfs) or the whole file are compressed."""
+    split: schema.OnOff = False
+    """An ACI for each package, in NAME.aci.d/, and NAME.aci, which depends on them (aci)."""
 
 
 class UseSpec(Model):
@@ -180,6 +224,8 @@ class StepSpec(Model):
     """Groups of the image."""
     app: AppSpec | None = None
     """What runs."""
+    init: InitSpec | None = None
+    """What runs, where that is several processes; needs Debian's packages s6 and execline."""
     labels: dict[schema.LabelName, schema.MaybeEmpty] | None = None
     """Labels of the image's config. Those for version, title, authors, and for a container of one
     package its description, url and licenses, are there by themselves."""

@@ -56,7 +56,7 @@ SUMS_SUFFIX = ".sha256"
 """After a title: what `sha256sum -c` takes, of all that is published of it."""
 DEEPEST_NAME = 8
 """Directories below `containers/`: a container's name may be a path."""
-_FILES = (".json", ".html", ".aci", ".asc", ".oci", ".tar", SUMS_SUFFIX)
+_FILES = (".json", ".html", ".aci", ".asc", ".aci.d", ".oci", ".tar", SUMS_SUFFIX)
 """Ends of what is surely no directory with containers, and need not be asked for."""
 MOST_ENTRIES = 12
 """Entries of one container that are read, newest first; of older ones only the titles are shown."""

@@ -7,30 +7,28 @@ derive from `app` and `vars`.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from buildit.archive.compress import GzipWriter
-from buildit.archive.streams import Writable, write_all
-from buildit.archive.tar.write import TarWriter
-from buildit.digest import Digest, canonical
+from buildit.digest import canonical
 from buildit.errors import RecipeError
 from buildit.image import rules
+from buildit.image.formats.aci_files import (
+    AC_VERSION,
+    named_values,
+    platform_labels,
+    write_aci,
+    write_split,
+)
 from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
-from buildit.image.layertar import add_members
 from buildit.image.merge import Rootfs
-from buildit.image.output import BlobPath
+from buildit.image.output import BlobPath, parts_beside
+from buildit.image.rendering import whitelisted
 from buildit.model.image import App, Emission, Image
-from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import LARGEST_ID
 
-AC_VERSION = "0.8.11"
 _OCI = "org.opencontainers.image."
 _SAID = (f"{_OCI}title", f"{_OCI}version")
 """What the name and the label `version` of an ACI say already."""
@@ -56,7 +54,8 @@ def _manifest(image: Image) -> dict[str, Any]:
         return _derived(image)
 
     def judge(document: object) -> tuple[str, ...]:
-        return (*manifest_problems(document), *_contradictions(document, image))
+        contradictions = (*_contradictions(document, image), *_depends_twice(document, image))
+        return (*manifest_problems(document), *contradictions)
 
     hint = " (appc spec aci.md), or leave it out: then `app` and `vars` decide"
     return rules.read_document(image, "the ACI manifest", judge, hint)
@@ -78,19 +77,14 @@ def _start(manifest: Document) -> Start:
         {one["name"]: one["value"] for one in app.get("environment", ())},
         (*starts, *(("volume", str(one["path"])) for one in app.get("mountPoints", ()))),
         tuple((kind, name) for kind, name in accounts if not name.startswith("/")),
+        whitelisted(manifest.get("pathWhitelist", ())) if alone else frozenset(),
     )
-
-
-def _platform(image: Image) -> dict[str, str]:
-    """Labels `os` and `arch`; none for a machine that App Container has no name for."""
-    spelling = rules.machine(image).appc
-    return {"os": image.os, "arch": spelling} if spelling is not None else {}
 
 
 def _contradictions(document: object, image: Image) -> Iterator[str]:
     """A label that tells an executor to run the image where its programs cannot run."""
     labels = document.get("labels") if isinstance(document, dict) else None
-    expected = _platform(image)
+    expected = platform_labels(image)
     for number, label in enumerate(labels if isinstance(labels, list) else ()):
         name = label.get("name") if isinstance(label, dict) else None
         if name in expected and label.get("value") != expected[name]:
@@ -100,15 +94,21 @@ def _contradictions(document: object, image: Image) -> Iterator[str]:
             )
 
 
+def _depends_twice(document: object, image: Image) -> Iterator[str]:
+    """What another image would lay over the container's packages, nobody here can know."""
+    if image.split and isinstance(document, dict) and "dependencies" in document:
+        yield "dependencies: `split` writes them; leave them out, or `split`"
+
+
 def _derived(image: Image) -> dict[str, Any]:
-    labels = {"version": image.version, **_platform(image)}
+    labels = {"version": image.version, **platform_labels(image)}
     labels |= {name: value for name, value in image.labels if _may_be_label(name)}
     manifest: dict[str, Any] = {
         "acKind": "ImageManifest",
         "acVersion": AC_VERSION,
         "name": image.name,
-        "labels": _pairs(labels),
-        "annotations": _pairs(_annotations(image)),
+        "labels": named_values(labels),
+        "annotations": named_values(_annotations(image)),
     }
     if image.app is not None:
         manifest["app"] = aci_app(image.app, image.place)
@@ -152,7 +152,7 @@ def aci_app(app: App, place: str) -> dict[str, Any]:
         )
         raise RecipeError(what, place=place or None, hint=hint)
     lists: dict[str, list[dict[str, Any]]] = {
-        "environment": _pairs(dict(app.environment)),
+        "environment": named_values(dict(app.environment)),
         "mountPoints": [
             {"name": rules.volume_name(each), "path": each.path}
             | ({"readOnly": True} if each.read_only else {})
@@ -190,10 +190,6 @@ def _unspoken(image: Image) -> Iterator[str]:
         yield "the ACI has no stop signal: App Container has none"
 
 
-def _pairs(members: dict[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in members.items()]
-
-
 def _plan(_: Image, manifest: Document, _layers: Sequence[LayerBlob] = ()) -> Plan:
     """The manifest; an ACI has no layers, and is named by all its bytes."""
     return Plan({"manifest": canonical(manifest)})
@@ -208,35 +204,12 @@ def _write(
         StoreError, IntegrityError: a blob of the store is missing or damaged.
         OSError: the file cannot be written.
     """
-    with fresh.open("xb") as file:
-        stored = _Hashing(file, hashlib.sha256())
-        with nullcontext(stored) if ACI.codec(image) == "none" else GzipWriter(stored) as packed:
-            plain = _Hashing(packed, hashlib.sha512())
-            tar = TarWriter(plain)
-            content = canonical(manifest)
-            head = Entry("manifest", Kind.FILE, 0o644, mtime=image.epoch, size=len(content))
-            tar.add_file(head, io.BytesIO(content))
-            tar.add(Entry("rootfs", Kind.DIRECTORY, 0o755, mtime=image.epoch))
-            add_members(tar, rootfs, blob, "rootfs/")
-            tar.finish()
-        os.fchmod(file.fileno(), 0o644)  # whatever the umask
-    digest, image_id = Digest(stored.hash.hexdigest()), f"sha512-{plain.hash.hexdigest()}"
-    return Emission(fresh, image.format, digest, image_id, rootfs.notices)
-
-
-class _Hashing:
-    """Writes on while taking a digest of any algorithm; takes all bytes that it is given."""
-
-    __slots__ = ("_out", "hash")
-
-    def __init__(self, out: Writable, algorithm: hashlib._Hash) -> None:
-        self._out = out
-        self.hash = algorithm
-
-    def write(self, chunk: bytes, /) -> int:
-        self.hash.update(chunk)
-        write_all(self._out, chunk)
-        return len(chunk)
+    codec = ACI.codec(image)
+    if image.split:
+        made = write_split(image, manifest, rootfs, blob, codec, fresh, parts_beside(fresh))
+    else:
+        made = write_aci(fresh, manifest, rootfs, blob, image.epoch, codec)
+    return Emission(fresh, image.format, made.digest, made.image_id, rootfs.notices)
 
 
 # -- the rules of a manifest
@@ -490,4 +463,5 @@ ACI = Format(
     empty=True,
     signed=True,
     discovered=True,
+    splits=True,
 )

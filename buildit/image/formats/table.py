@@ -19,6 +19,7 @@ from buildit.digest import Digest, is_hex64
 from buildit.errors import RecipeError
 from buildit.image.merge import Rootfs, merge
 from buildit.image.output import BlobPath, replacing_output, small_blob
+from buildit.image.rendering import left_of
 from buildit.image.rules import FILE_PART, NAME_MAX, check_app, check_tree, machine
 from buildit.model.image import Architecture, Emission, Image
 
@@ -62,6 +63,7 @@ class Start:
     environment: Mapping[str, str] = field(default_factory=dict)
     directories: tuple[tuple[str, str], ...] = ()
     accounts: tuple[tuple[str, str], ...] = ()
+    only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class Format:
     what follows it by codec. `empty` is whether an image may have no layers. `spelling` is a
     machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
     what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
-    whether App Container discovery finds it. `command`
-    is a line of shell that brings one to run, with `{file}` and `{name}`, both quoted.
+    whether App Container discovery finds it, `splits` whether it can be an image for each
+    package. `command` is a line of shell that brings one to run, with `{file}` and `{name}`, both
+    quoted.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Format:
     empty: bool = False
     signed: bool = False
     discovered: bool = False
+    splits: bool = False
     command: str = ""
 
     def codec(self, image: Image) -> str:
@@ -223,6 +227,8 @@ def check(image: Image) -> Document:
     form = format_of(image)
     form.codec(image)
     output_name(image)
+    if image.split and not form.splits:
+        raise _refused(image, f"{form.title} cannot be split", "leave `split` out: it is of `aci`")
     if image.app is not None:
         check_app(image.app, image.place)
     return form.check(image)
@@ -272,9 +278,10 @@ def emit_all(
             form = format_of(image)
             tree = rootfs or rootfs_of(image, blob)
             start = form.start(document)
-            check_tree(start.program, start.directories, tree.find, image.place)
+            seen = left_of(tree, start.only)
+            check_tree(start.program, start.directories, seen.find, image.place)
             target = output / output_name(image)
-            fresh = together.enter_context(replacing_output(target))
+            fresh = together.enter_context(replacing_output(target, parts=image.split))
             emissions.append(replace(form.write(image, document, tree, blob, fresh), path=target))
     return tuple(emissions)
 

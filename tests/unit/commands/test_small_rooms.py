@@ -17,10 +17,10 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.tar.write import write_tar
 from buildit.codec import CodecError, from_plain
 from buildit.commands.assemble import image, stack
-from buildit.commands.planning import app_of
 from buildit.commands.publish import targets
 from buildit.commands.realise import Tasks, reason
 from buildit.commands.run import opened_run, write_lock
+from buildit.commands.running import app_of
 from buildit.commands.sync import Own, take
 from buildit.digest import BuildKey
 from buildit.errors import IntegrityError, RecipeError, StoreError, UsageError

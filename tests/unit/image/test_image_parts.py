@@ -58,6 +58,7 @@ def test_the_image_digest_covers_what_decides_the_bytes() -> None:
         "annotations": (),
         "compress": "gzip",
         "content": "{}",
+        "split": True,
     }
     digests = {image_digest(replace(whole, **{name: value})) for name, value in changes.items()}
     assert len(digests | {image_digest(whole)}) == len(changes) + 1

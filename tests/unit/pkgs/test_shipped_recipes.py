@@ -212,7 +212,7 @@ def test_the_raw_manifest_says_what_the_app_says() -> None:
     container = load_container(DEMO)
     app = next(step.spec.app for step in container.steps if step.spec.app is not None)
     raw = manifest(container)["app"]
-    assert raw["exec"] == list(app.exec)
+    assert raw["exec"] == list(app.exec or ())
     assert raw["workingDirectory"] == app.working_directory
     assert (raw["user"], raw["group"]) == (app.user, app.group)
     ports = [f"{port['name']}={port['port']}/{port['protocol']}" for port in raw["ports"]]
