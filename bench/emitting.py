@@ -36,19 +36,16 @@ def measure(room: Room, rounds: int) -> Table:
         run()  # what emits leaves no replay where its stamp was taken away before
         clear(directory / "out")
 
-    def forgotten() -> None:
-        clear(directory / "out", *_replays(room))
-
     sides = (
         Side(BACK, run, deleted),
-        Side(ANEW, run, forgotten),
+        Side(ANEW, run, lambda: forget(room, directory)),
         Side("cp", _copied(room, blobs, copy), _emptied(copy)),
     )
     found = interleaved(sides, rounds)
     verdicts = [*ratio(found, BACK, "cp", LIMIT), *ratio(found, ANEW, "cp", LIMIT)]
     found |= _rivals(room, blobs, verdicts, found)
     imported = []
-    for prepare, name in ((deleted, BACK), (forgotten, ANEW)):
+    for prepare, name in ((deleted, BACK), (lambda: forget(room, directory), ANEW)):
         prepare()
         names = modules(room, room.argv(directory), room.root)
         imported.append(f"{name}: {', '.join(foreign(names)) or 'nothing'}")
@@ -78,6 +75,11 @@ def data_container(room: Room, title: str, count: int, size: int, image: str = "
     files["pkgs/bench/all/pkg.yaml"] = graphs.everything(atoms)
     files["container.yaml"] = graphs.container(title, ("bench/all",), image=image)
     return room.place(title, files)
+
+
+def forget(room: Room, directory: Path) -> None:
+    """Delete the images of a container, and what tells that they were made before."""
+    clear(directory / "out", *_replays(room))
 
 
 def _replays(room: Room) -> list[Path]:

@@ -162,11 +162,19 @@ def entry_lines(found: Reading) -> Iterator[str]:
     for path, entry in entries.items():
         one = entries[entry.target] if entry.kind is Kind.HARDLINK else entry
         mode = filemode(_TYPES.get(one.kind, S_IFREG) | one.mode)
-        time = datetime.fromtimestamp(one.mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
         arrow = {Kind.SYMLINK: " -> ", Kind.HARDLINK: " link to /"}.get(entry.kind, "")
         name = printable(f"/{path}{arrow}{entry.target if arrow else ''}")
-        rows.append((mode, f"{one.uid}:{one.gid}", f"{one.size:>10}", time, name))
+        owners, size, time = f"{one.uid}:{one.gid}", f"{one.size:>10}", _time(one.mtime)
+        rows.append((mode, owners, size, time, name))
     yield from columns(rows)
+
+
+def _time(mtime: int) -> str:
+    """In UTC; as a number where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(mtime, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(mtime)
 
 
 def entries_plain(found: Reading) -> dict[str, object]:

@@ -31,8 +31,11 @@ class Layout:
 
     open: Callable[[str], BufferedReader]
     problems: list[str] = field(default_factory=list)
+    stored: int = 0
+    """Bytes of the layers so far, each blob once however often it is named."""
     inflated: int = 0
-    """Bytes that its layers had so far, unpacked."""
+    """Bytes that all of them had, unpacked."""
+    places: set[str] = field(default_factory=set)
 
     @contextmanager
     def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:

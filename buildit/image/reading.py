@@ -35,10 +35,9 @@ TIMES = 64
 
 
 def budget_of(stored: int, before: int = 0) -> Budget:
-    """What a layer or archive of `stored` bytes may become, `before` being spent already: nothing
-    else bounds what a stranger's few bytes cost (20 MB gave 20 GiB of zeros)."""
-    most = max(INFLATED, TIMES * stored) - before
-    return replace(FOREIGN, total_bytes=max(most, stored))
+    """What an image of `stored` bytes, or its next layer, may become, `before` being spent already:
+    nothing else bounds what a stranger's few bytes cost (20 MB gave 20 GiB of zeros)."""
+    return replace(FOREIGN, total_bytes=max(0, max(INFLATED, TIMES * stored) - before))
 
 
 PROBLEMS_SHOWN = 20

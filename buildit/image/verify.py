@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from buildit.archive.beneath import Root
 from buildit.archive.compress import decompressed
 from buildit.archive.contents import root_digest
 from buildit.digest import Digest, digest_bytes, digest_stream, is_hex64, oci_digest
@@ -120,6 +121,8 @@ def read_image(path: Path) -> Reading:
     """
     try:
         if not path.is_dir():
+            if path.exists() and not path.is_file():
+                raise UsageError("it is neither a file nor a directory", place=str(path))
             return _reading_file(path)
         if (path / "oci-layout").exists():
             return read_oci(path)
@@ -128,6 +131,8 @@ def read_image(path: Path) -> Reading:
         if (path / SETTINGS_FILE).exists():
             return read_nspawn(path)
         return read_directory(path)
+    except UsageError:
+        raise
     except OSError as error:
         hint = "name an image, in a file or a directory, or an unpacked tree"
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
@@ -199,6 +204,7 @@ def _shown(name: str, value: object) -> str:
 # Every blob is read and hashed to its end, every layer's diff_id is checked, and no path leaves the
 # layout, whatever links somebody put into it.
 
+_MOST_LAYERS = 256
 _SUFFIXES = {"+gzip": b"\x1f\x8b", "+zstd": b"\x28\xb5\x2f\xfd"}
 _DOCKER = "application/vnd.docker"
 CONFIGS = (oci.CONFIG_TYPE, f"{_DOCKER}.container.image.v1+json")
@@ -266,6 +272,8 @@ def diff_ids_of(config: Document, layers: int) -> list[object]:
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list):
         raise IntegrityError("the config has no list `rootfs.diff_ids`")
+    if layers > _MOST_LAYERS:
+        raise IntegrityError(f"{layers} layers are more than any engine mounts")
     if layers != len(diff_ids):
         raise IntegrityError(f"{layers} layers, but {len(diff_ids)} diff_ids")
     return diff_ids
@@ -309,7 +317,10 @@ def _layer(layout: Layout, said: _Stored, what: str) -> list[Entry]:
         if said.suffix not in (None, found):
             layout.problems.append(f"{what} is not compressed as its media type says")
         stored = Hashed(stream, "sha256")
-        with decompressed(stored, budget_of(size, layout.inflated), what) as unpacked:
+        layout.stored += 0 if said.place in layout.places else size
+        layout.places.add(said.place)
+        budget = budget_of(layout.stored, layout.inflated)
+        with decompressed(stored, budget, what) as unpacked:
             plain = Hashed(unpacked, "sha256")
             entries = [entry for entry, _ in read_entries(plain, what)]
             if f"sha256:{plain.digest()}" != said.diff_id:
@@ -355,12 +366,20 @@ def read_docker(packed: Packed) -> Reading:
     return Reading("docker-archive", identifier, entries, (*layout.problems, *tree.problems))
 
 
+def _check_plain(path: Path, *names: str) -> None:
+    """Raises IntegrityError or OSError where a file of an image is a link, a FIFO or a device."""
+    with Root.open(path) as root:
+        for name in names:
+            root.open_file(name).close()
+
+
 def read_lxc(path: Path) -> Reading:
     """Read the tree of the pair of archives that LXC and LXD take.
 
     Raises:
         OSError: one cannot be read.
     """
+    _check_plain(path, META, TREE)
     reading = read_rootfs(path / TREE)
     digest = joined_digest((path / META, path / TREE))
     return replace(reading, format="lxc", identifier=oci_digest(digest))
@@ -372,6 +391,7 @@ def read_nspawn(path: Path) -> Reading:
     Raises:
         OSError: a file of it cannot be read.
     """
+    _check_plain(path, SETTINGS_FILE, ARCHIVE)
     reading = read_rootfs(path / ARCHIVE)
     digest = joined_digest((path / SETTINGS_FILE, path / ARCHIVE))
     return replace(reading, format="nspawn", identifier=oci_digest(digest))

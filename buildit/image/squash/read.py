@@ -10,13 +10,15 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from struct import Struct
 from typing import BinaryIO
 
+from buildit.archive.admit import Gate
 from buildit.archive.compress import unpack_zstd_block
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
+from buildit.image.reading import FOREIGN
 from buildit.image.squash import layout as form
 from buildit.model.tree import Entry, Kind
 
@@ -24,6 +26,12 @@ _LARGEST_BLOCK = 1 << 20
 _MOST_INODES = 10_000_000
 _LONGEST_NAME = 256
 _LONGEST_TARGET = 65535
+_LONGEST_VALUE = 1 << 16
+"""Bytes of an attribute's value, and of a name (XATTR_SIZE_MAX)."""
+_MOST_ATTRIBUTES = 64 << 20
+"""Bytes of all of them: they are kept."""
+_BLOCKS_KEPT, _FRAGMENTS_KEPT = 1024, 8
+_XZ_MEMORY = 64 << 20
 
 
 def read_squashfs(stream: BinaryIO, budget: int) -> Iterator[Entry]:
@@ -50,7 +58,10 @@ def _unpacker(kind: int) -> Callable[[bytes, int], bytes]:
     if kind == form.COMPRESSORS["xz"]:
         import lzma
 
-        return lambda block, most: lzma.LZMADecompressor().decompress(block, most)
+        def unxz(block: bytes, most: int) -> bytes:
+            return lzma.LZMADecompressor(memlimit=_XZ_MEMORY).decompress(block, most)
+
+        return unxz
     if kind == form.COMPRESSORS["zstd"]:
         return unpack_zstd_block
     raise IntegrityError(f"the squashfs is compressed in a way that is not read here ({kind})")
@@ -77,13 +88,15 @@ class _Image:
     head: tuple[int, ...]
     unpack: Callable[[bytes, int], bytes]
     ids: tuple[int, ...] = ()
-    fragments: tuple[tuple[int, int], ...] = ()
+    attributes_left: int = _MOST_ATTRIBUTES
+    names_left: int = FOREIGN.entries
     _blocks: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    _shares: dict[int, bytes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stream: BinaryIO, budget: int) -> _Image:
         head = form.SUPERBLOCK.unpack(_exactly(stream, 0, form.SUPERBLOCK.size))
-        magic, inodes, _, size, fragments, kind, log, _, ids, major, minor = head[:11]
+        magic, inodes, _, size, _, kind, log, _, ids, major, minor = head[:11]
         if magic != form.MAGIC or (major, minor) != (4, 0):
             raise IntegrityError("it is no squashfs of version 4.0")
         if size != 1 << log or not 4096 <= size <= _LARGEST_BLOCK:
@@ -91,19 +104,19 @@ class _Image:
         if inodes > _MOST_INODES or head[12] > stream.seek(0, 2):
             raise IntegrityError("the squashfs is longer than its file")
         image = cls(stream, budget, head, _unpacker(kind))
-        image.ids = tuple(form.WORD.unpack(one)[0] for one in image._table(head[13], ids, 4))
-        rows = image._table(head[17], fragments, form.FRAGMENT.size) if fragments else ()
-        image.fragments = tuple(form.FRAGMENT.unpack(one)[:2] for one in rows)
+        rows = (image._row(head[13], ids, form.WORD, number) for number in range(ids))
+        image.ids = tuple(number for [number] in rows)
         return image
 
-    def _table(self, index: int, count: int, size: int) -> Iterator[bytes]:
-        """The records of a table that an index of its blocks leads to."""
-        per_block = form.METADATA // size
-        for number in range(-(-count // per_block)):
-            [at] = form.LONG.unpack(_exactly(self.stream, index + 8 * number, 8))
-            block, _ = self.metadata(at)
-            for row in range(min(per_block, count - number * per_block)):
-                yield block[row * size : (row + 1) * size]
+    def _row(self, index: int, count: int, shape: Struct, number: int) -> tuple[int, ...]:
+        """A record of a table that an index of its blocks leads to."""
+        if number >= count:
+            raise IntegrityError(f"the squashfs names record {number} of {count}")
+        per_block = form.METADATA // shape.size
+        place, row = divmod(number, per_block)
+        [at] = form.LONG.unpack(_exactly(self.stream, index + 8 * place, 8))
+        block, _ = self.metadata(at)
+        return shape.unpack(block[row * shape.size : (row + 1) * shape.size])
 
     def metadata(self, at: int) -> tuple[bytes, int]:
         """An unpacked metadata block, and where the next one begins."""
@@ -112,7 +125,9 @@ class _Image:
             stored = size & form.LARGEST_METADATA_SIZE
             raw = _exactly(self.stream, at + 2, stored)
             block = raw if size & form.PLAIN_METADATA else self.unpack(raw, form.METADATA)
-            self._spend(len(block))
+            self._spend(form.METADATA)
+            if len(self._blocks) >= _BLOCKS_KEPT:
+                del self._blocks[next(iter(self._blocks))]
             self._blocks[at] = block[: form.METADATA], at + 2 + stored
         return self._blocks[at]
 
@@ -127,20 +142,23 @@ class _Image:
         if table == form.NO_TABLE:
             return lambda _: {}
         values, count, _ = form.ATTRIBUTE_TABLE.unpack(_exactly(self.stream, table, 16))
-        rows = tuple(self._table(table + 16, count, form.ATTRIBUTES.size))
 
-        @cache
+        @lru_cache(_BLOCKS_KEPT)
         def of(number: int) -> dict[str, bytes]:
             if number == form.NO_INDEX:
                 return {}
-            place, names, _ = form.ATTRIBUTES.unpack(rows[number])
+            place, names, _ = self._row(table + 16, count, form.ATTRIBUTES, number)
             cursor, found = _Cursor(self, values + (place >> 16), place & 0xFFFF), {}
             for _ in range(names):
                 kind, size = Struct("<2H").unpack(cursor.read(4))
                 if kind >= len(form.PREFIXES):
                     raise IntegrityError(f"the squashfs has an attribute of kind {kind}")
                 name = form.PREFIXES[kind] + cursor.read(size).decode("utf-8", "surrogateescape")
-                found[name] = cursor.read(form.WORD.unpack(cursor.read(4))[0])
+                [length] = cursor.record(form.WORD)
+                self.attributes_left -= size + length
+                if length > _LONGEST_VALUE or self.attributes_left < 0:
+                    raise IntegrityError(f"the squashfs has an attribute of {length} bytes")
+                found[name] = cursor.read(length)
             return found
 
         return of
@@ -151,9 +169,12 @@ class _Image:
         queue: list[tuple[str, int, int]] = [("", root >> 16, root & 0xFFFF)]
         first: dict[int, str] = {}
         seen: set[int] = set()
+        gate = Gate(FOREIGN, "squashfs")
         while queue:
             path, block, offset = queue.pop()
             inode = self._inode(path, block, offset, attributes)
+            if path:
+                gate.admit(inode.entry)
             if inode.kind == form.DIRECTORY:
                 if inode.number in seen:
                     raise IntegrityError(f"the squashfs has a directory twice: {path!r}")
@@ -223,6 +244,9 @@ class _Image:
                 if length >= _LONGEST_NAME:
                     raise IntegrityError(f"the squashfs has a name of {length + 1} bytes")
                 names.add(name)
+                self.names_left -= 1
+                if self.names_left < 0:
+                    raise IntegrityError(f"the squashfs has over {FOREIGN.entries} names")
                 text = name.decode("utf-8", "surrogateescape")
                 yield f"{path}/{text}" if path else text, inodes, at
 
@@ -238,13 +262,23 @@ class _Image:
             left -= wanted
             digest.update(block)
         if inode.fragment != form.NO_INDEX:
-            share = self._data(*self.fragments[inode.fragment])
+            share = self._share(inode.fragment)
             tail = share[inode.offset : inode.offset + left]
             left -= len(tail)
             digest.update(tail)
         if left:
             raise IntegrityError(f"the squashfs lacks {left} bytes of {inode.entry.path!r}")
         return replace(inode.entry, digest=Digest(digest.hexdigest()))
+
+    def _share(self, number: int) -> bytes:
+        """A fragment; files that follow each other have the same one."""
+        if number not in self._shares:
+            at, stored, _ = self._row(self.head[17], self.head[4], form.FRAGMENT, number)
+            self._spend(self.head[3])
+            if len(self._shares) >= _FRAGMENTS_KEPT:
+                del self._shares[next(iter(self._shares))]
+            self._shares[number] = self._data(at, stored)
+        return self._shares[number]
 
     def _data(self, at: int, stored: int) -> bytes:
         raw = _exactly(self.stream, at, stored & ~form.PLAIN_DATA)

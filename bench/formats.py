@@ -1,0 +1,126 @@
+"""P4-formats: an image of each format from packages in the store, against copying what came out and
+against the rival that makes such a file from the same tree, unpacked.
+
+P10-formats: the peak memory of the same for a root of 2 GB.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from bench import graphs
+from bench.emitting import data_container, forget
+from bench.rivals import installed
+from bench.room import Room, clear
+from bench.tables import Table, Verdict, ratio, rows
+from bench.timing import Run, Sample, Side, interleaved, process
+from buildit.image.formats.table import FORMATS
+
+COUNT, BYTES = 20, 100_000_000
+ROOT, PACKAGES, PIECE = 2_000_000_000, 20, 40_000
+LIMIT_MIB = 200.0
+SLOW = frozenset({"lxc"})
+"""Formats of xz, which are measured once."""
+
+_BUILDAH = """\
+tree=$1 work=$2
+b() { buildah --root "$work/root" --runroot "$work/run" --storage-driver vfs "$@"; }
+name=$(b from scratch)
+b add -q "$name" "$tree" /
+b commit -q --disable-compression "$name" "%s:$work/image"
+"""
+RIVALS = {
+    "oci": ("buildah", _BUILDAH % "oci"),
+    "oci-archive": ("buildah", _BUILDAH % "oci-archive"),
+    "docker-archive": ("buildah", _BUILDAH % "docker-archive"),
+    "aci": ("gzip", 'tar -C "$1" -c . | gzip -6 > "$2/image"'),
+    "rootfs": ("tar", 'tar -C "$1" -cf "$2/image" .'),
+    "squashfs": ("mksquashfs", 'mksquashfs "$1" "$2/image" -quiet -no-progress -comp zstd'),
+    "lxc": ("xz", 'tar -C "$1" -c . | xz -6 > "$2/image"'),
+    "nspawn": ("cp", 'cp -a "$1" "$2/image"'),
+}
+"""By format: the program that has to be there, and the shell that makes such an image in `$2` of
+the tree in `$1`."""
+
+
+def measure(room: Room, rounds: int) -> Table:
+    """The packages are built once; each round makes each image anew where there was none."""
+    found: dict[str, list[Sample]] = {}
+    verdicts: list[Verdict] = []
+    tree = room.root / "rootfs"
+    first = data_container(room, "formats", COUNT, BYTES, image="rootfs")
+    room.buildit(first)()
+    clear(tree)
+    tree.mkdir()
+    [archive] = (first / "out").iterdir()
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(tree)], check=True)
+    for form in FORMATS:
+        sides = _sides(room, form, tree)
+        found |= interleaved(sides, 1 if form in SLOW else rounds)
+        verdicts += [
+            verdict for side in sides[1:] for verdict in ratio(found, sides[0].name, side.name)
+        ]
+    clear(tree)
+    size = sum(path.stat().st_size for path in first.rglob("*.rootfs.tar"))
+    remarks = (
+        (
+            f"{COUNT} packages, {size / 1e6:.0f} MB as a tar; the plan comes from its stamp, all "
+            "else is decided and written anew. Rivals start from the unpacked tree."
+        ),
+    )
+    return Table("P4-formats", "an image of each format", rows(found), tuple(verdicts), remarks)
+
+
+def _sides(room: Room, form: str, tree: Path) -> list[Side]:
+    directory = data_container(room, f"formats-{form}", COUNT, BYTES, image=form)
+    run, out, work = room.buildit(directory), directory / "out", room.root / "rival"
+    run()
+    [image] = (path for path in out.iterdir() if not path.name.startswith("."))
+    kept = room.root / f"kept-{form}"
+    clear(kept)
+    image.rename(kept)
+
+    def emptied() -> None:
+        clear(work)
+        work.mkdir()
+
+    copy = ["cp", "-a", str(kept), str(work)]
+    sides = [
+        Side(form, run, lambda: forget(room, directory)),
+        Side(f"{form}: cp", _process(room, copy), emptied),
+    ]
+    program, script = RIVALS[form]
+    if installed(program):
+        argv = ["sh", "-euc", script, "sh", str(tree), str(work)]
+        sides.append(Side(f"{form}: {program}", _process(room, argv), emptied))
+    return sides
+
+
+def _process(room: Room, argv: list[str]) -> Run:
+    return lambda: process(argv, cwd=room.root, log=room.log("rival.log"))
+
+
+def memory(room: Room, _rounds: int) -> Table:
+    """Each format once, of a root of mixed files."""
+    atoms = tuple(f"bench/mixed{i:03d}" for i in range(PACKAGES))
+    files = {
+        f"pkgs/{atom}/pkg.yaml": graphs.mixed_recipe(i, ROOT // PACKAGES, PIECE)
+        for i, atom in enumerate(atoms)
+    }
+    files["pkgs/bench/all/pkg.yaml"] = graphs.everything(atoms)
+    found: dict[str, list[Sample]] = {}
+    for form in ("oci", *(form for form in FORMATS if form != "oci")):
+        files["container.yaml"] = graphs.container("mixed", ("bench/all",), image=form)
+        directory = room.place("mixed", files)
+        if not found:
+            room.buildit(directory)()  # the packages
+            forget(room, directory)
+        found[form] = [room.buildit(directory)()]
+        print(f"{form}: {found[form][0]}", flush=True)
+        shutil.rmtree(directory / "out")
+    table = rows(found)
+    verdicts = tuple(Verdict(row.side, row.peak, "MiB", LIMIT_MIB) for row in table)
+    remarks = (f"{PACKAGES} packages, {ROOT / 1e9:.0f} GB of text and machine code.",)
+    return Table("P10-formats", "peak memory of each format", table, verdicts, remarks)
