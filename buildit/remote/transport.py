@@ -424,7 +424,7 @@ class Circuit:
     def _note(self, url: str, seconds: float, failure: LocationError | None) -> None:
         """Take note of how long an answer, or a failure, was waited for. Over SSH one waits for
         one's turn, too: that is no fault of the host."""
-        if not url.startswith("http"):
+        if not url.startswith(("http", "oci:")):
             return
         with self._lock:
             self._waited += seconds

@@ -25,7 +25,7 @@ from buildit.remote import fetch
 from buildit.remote.binhost import manifests, protocols
 from buildit.remote.binhost.directory import TRIES, ReadOnly
 from buildit.remote.binhost.manifests import Descriptor, StatementParts
-from buildit.remote.binhost.protocols import Outgoing, SignedStatement
+from buildit.remote.binhost.protocols import Outgoing, Served, SignedStatement
 from buildit.remote.registry.client import IMAGE_MANIFEST, Registry
 from buildit.remote.registry.reference import parse_reference
 from buildit.remote.registry.referrers import EMPTY, EMPTY_MEDIA, SSHSIG_MEDIA, STATEMENT_MEDIA
@@ -194,6 +194,10 @@ class RegistryRemote(ReadOnly):
                 self._manifest(listed, tag)
 
     # -- statements
+
+    def of(self, asked: Sequence[tuple[BuildKey, str]]) -> list[Served | None]:
+        paths = [protocols.statement_path(key, name) for key, name in asked]
+        return run_all([partial(self._statement, path) for path in paths], REQUESTS)
 
     def add(self, statements: Sequence[SignedStatement]) -> list[str]:
         with self._publishing():
