@@ -323,8 +323,9 @@ class RegistryRemote(ReadOnly):
         try:
             yield
         except LocationError as error:
-            again = "when it answers, push again: what is there already is not sent again"
-            reason, hint = f"publishing failed: {error.reason}", error.hint or again
+            again = "push again: what is there already is not sent again"
+            hint = f"{error.hint or 'when it answers'}; {again}"
+            reason = f"publishing failed: {error.reason}"
             raise FetchError(reason, place=error.place, hint=hint) from error
 
 
