@@ -38,6 +38,7 @@ _VERBS = {
         "machine": "doctor store",
         "planned": "lock plan why",
         "recipes": "digest explain use",
+        "running": "run",
         "schema": "schema",
         "show": "log shell show",
     }.items()

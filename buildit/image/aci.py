@@ -7,17 +7,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any
 
 from buildit.archive.compress import decompressed
-from buildit.archive.streams import Readable
 from buildit.errors import BuilditError
 from buildit.image.formats import aci
 from buildit.image.merge import LayerChange
 from buildit.image.output import parts_of
 from buildit.image.packed import is_tar
-from buildit.image.reading import Hashed, Reading, SeenTree, budget_of, read_entries
+from buildit.image.reading import Hashed, Hasher, Reading, SeenTree, budget_of, read_entries
 from buildit.image.rendering import Rendered, render_order
 from buildit.image.rules import program_problem
 from buildit.model.tree import Entry, Kind
@@ -35,30 +35,31 @@ class _Archive:
     problems: tuple[str, ...]
 
 
-def read_aci(path: Path) -> Reading:
+def read_aci(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read all of an ACI: its tree, and every rule that it breaks (appc spec aci.md). Where images
     that it depends on lie beside it, the tree is the one that all of them render to.
 
     Raises:
         OSError: a file cannot be read.
     """
-    archive = _read(path)
+    archive = _read(path, hasher)
     document, entries, problems = archive.document, archive.entries, list(archive.problems)
     if entries is None or document is None:
         return Reading("aci", archive.identifier, entries, archive.problems)
     beside = [one for one in parts_of(path) if one.suffix == ".aci"]
     wants = bool(document.get("dependencies")) and bool(beside)
     if wants or document.get("pathWhitelist"):
-        known = _Known.of(beside if wants else [], problems)
+        known = _Known.of(beside if wants else [], problems, hasher)
         rendered = known.rendered(document, entries, ())
         entries = _laid(render_order(rendered))
     start = aci.ACI.start({**document, "dependencies": []} if wants else document)
     if start.program is not None and (problem := _start_problem(start.program, entries)):
         problems.append(f"manifest: app.exec: {problem}")
-    return Reading("aci", archive.identifier, entries, tuple(problems))
+    start_document = json.dumps(document).encode()
+    return Reading("aci", archive.identifier, entries, tuple(problems), start_document)
 
 
-def _read(path: Path) -> _Archive:
+def _read(path: Path, hasher: Hasher) -> _Archive:
     problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
     with path.open("rb") as stream:
         # appc tools tell the compression by these magics, and know no other.
@@ -69,8 +70,9 @@ def _read(path: Path) -> _Archive:
         budget = budget_of(os.fstat(stream.fileno()).st_size)
         try:
             with decompressed(stream, budget, str(path)) as plain:
-                hashed = Hashed(plain, "sha512")
-                tree, manifest = _aci_tree(hashed, path.name, problems)
+                hashed = Hashed(plain, sha512)
+                members = read_entries(hashed, path.name, hasher)
+                tree, manifest = _aci_tree(members, problems)
                 identifier = f"sha512-{hashed.digest()}"
         except BuilditError as error:
             return _Archive("", None, None, (*problems, error.message))
@@ -93,12 +95,14 @@ def _document(manifest: bytes | None, problems: list[str]) -> Mapping[str, Any] 
     return None if found else dict(document)
 
 
-def _aci_tree(plain: Readable, name: str, problems: list[str]) -> tuple[SeenTree, bytes | None]:
+def _aci_tree(
+    found: Iterator[tuple[Entry, bytes]], problems: list[str]
+) -> tuple[SeenTree, bytes | None]:
     tree = SeenTree()
     manifest: bytes | None = None
     has_rootfs = False
     members: list[Entry] = []
-    for entry, content in read_entries(plain, name):
+    for entry, content in found:
         if entry.path == "manifest" and entry.kind is Kind.FILE:
             manifest = content
         elif entry.path == "rootfs" and entry.kind is Kind.DIRECTORY:
@@ -135,8 +139,8 @@ class _Known:
     problems: list[str]
 
     @classmethod
-    def of(cls, paths: list[Path], problems: list[str]) -> _Known:
-        read = [(path.name, _read(path)) for path in paths]
+    def of(cls, paths: list[Path], problems: list[str], hasher: Hasher) -> _Known:
+        read = [(path.name, _read(path, hasher)) for path in paths]
         problems += [f"{name}: {problem}" for name, one in read for problem in one.problems]
         return cls({one.identifier: (name, one) for name, one in read if one.identifier}, problems)
 

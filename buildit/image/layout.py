@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from buildit.errors import IntegrityError
 from buildit.image.formats import oci
 from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
+from buildit.image.reading import Hasher
 from buildit.image.rules import no_constant
 
 MANIFEST_TYPES = (oci.MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
@@ -36,6 +38,10 @@ class Layout:
     inflated: int = 0
     """Bytes that all of them had, unpacked."""
     places: set[str] = field(default_factory=set)
+    hasher: Hasher = sha256
+    """Takes the digests of the files in its layers."""
+    config: bytes = b""
+    """The config of the image that was read."""
 
     @contextmanager
     def opened(self, path: str, what: str = "") -> Iterator[BufferedReader]:

@@ -9,17 +9,19 @@ file: the bytewise first name of an inode is the file, the others link to it.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from buildit.archive.admit import Budget
 from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
 from buildit.archive.tar.read import read_tar
-from buildit.digest import CHUNK, Digest, digest_stream
+from buildit.digest import CHUNK, Digest
 from buildit.image import merge
 from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree
 from buildit.model.tree import Entry, Kind
@@ -157,19 +159,73 @@ def _what(entry: Entry | None) -> str:
     return f"a directory {entry.mode:04o} {entry.uid}:{entry.gid} of time {entry.mtime}"
 
 
+class Hash(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+Hasher = Callable[[], Hash]
+"""What takes the digest of each file of an image, in turn; `Kept` keeps the bytes besides."""
+
+
+class Kept:
+    """Keeps the bytes of files as they are read, each as a file named by its digest.
+
+    Of those that are empty there is none. Nothing is kept under a name before all of it is there.
+    """
+
+    def __init__(self, directory: Path, owner: tuple[int, int] | None = None) -> None:
+        """`owner` (uid, gid) gets the files; the directory is there and empty."""
+        self.directory, self._owner = directory, owner
+
+    def __call__(self) -> Hash:
+        return _KeptFile(self.directory, self._owner)
+
+    def open(self, digest: Digest, size: int) -> BinaryIO:
+        """Raises OSError where nothing of that digest was kept."""
+        return (self.directory / digest).open("rb") if size else io.BytesIO()
+
+
+class _KeptFile:
+    def __init__(self, directory: Path, owner: tuple[int, int] | None) -> None:
+        self._directory, self._owner = directory, owner
+        self._hash = hashlib.sha256()
+        self._file: BinaryIO | None = None
+
+    def update(self, data: bytes, /) -> None:
+        self._hash.update(data)
+        if self._file is None:
+            self._file = (self._directory / "new").open("wb")
+        self._file.write(data)
+
+    def hexdigest(self) -> str:
+        digest = self._hash.hexdigest()
+        if self._file is not None:
+            if self._owner is not None:
+                os.fchown(self._file.fileno(), *self._owner)
+            self._file.close()
+            (self._directory / "new").replace(self._directory / digest)
+            self._file = None
+        return digest
+
+
 class Hashed:
     """Takes the digest and the length of what is read through it."""
 
     __slots__ = ("_hash", "_stream", "size")
 
-    def __init__(self, stream: Readable, algorithm: str) -> None:
+    def __init__(self, stream: Readable, hasher: Hasher = hashlib.sha256) -> None:
         self._stream = stream
-        self._hash = hashlib.new(algorithm)
+        self._hash = hasher()
         self.size = 0
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._stream.read(size) or b""
-        self._hash.update(chunk)
+        if chunk:
+            self._hash.update(chunk)
         self.size += len(chunk)
         return chunk
 
@@ -180,7 +236,9 @@ class Hashed:
         return self._hash.hexdigest()
 
 
-def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
+def read_entries(
+    plain: Readable, name: str, hasher: Hasher = hashlib.sha256
+) -> Iterator[tuple[Entry, bytes]]:
     """The entries of a plain tar, files with their digests; and the content of small files.
 
     The root is an entry "" where the tar has one. Content is given up to 1 MiB, else empty. `name`
@@ -193,7 +251,7 @@ def read_entries(plain: Readable, name: str) -> Iterator[tuple[Entry, bytes]]:
         if window is None:
             yield entry, b""
             continue
-        hashed = Hashed(window, "sha256")
+        hashed = Hashed(window, hasher)
         kept = hashed.read(CHUNK) if entry.size <= CHUNK else b""
         yield replace(entry, digest=Digest(hashed.digest())), kept
 
@@ -204,16 +262,18 @@ class Reading:
 
     `format` is oci, aci or directory. `identifier` is the manifest digest (`sha256:…`), the image
     ID (`sha512-…`), or empty. `entries` are of the whole tree, its root "" first; None where
-    it could not be read.
+    it could not be read. `start` is the document that says how it starts, as its format has it
+    (`image.launch` reads it), empty where there is none.
     """
 
     format: str
     identifier: str
     entries: tuple[Entry, ...] | None
     problems: tuple[str, ...]
+    start: bytes = b""
 
 
-def read_directory(path: Path) -> Reading:
+def read_directory(path: Path, hasher: Hasher = hashlib.sha256) -> Reading:
     """Read all of a directory; files must be readable, so it is best done as root.
 
     Attributes compared are capabilities and `user.*`: the others belong to the host (labels).
@@ -228,7 +288,7 @@ def read_directory(path: Path) -> Reading:
     entries: list[Entry] = []
     with Root.open(path) as root:
         for name, status in (("", root.lstat("")), *root.walk()):
-            entry = _entry(root, name, status, names)
+            entry = _entry(root, name, status, names, hasher)
             if entry is None:
                 problems.append(f"{name!r} is a device, socket or FIFO")
             else:
@@ -239,7 +299,7 @@ def read_directory(path: Path) -> Reading:
 
 
 def _entry(
-    root: Root, name: str, status: os.stat_result, names: dict[tuple[int, int], str]
+    root: Root, name: str, status: os.stat_result, names: dict[tuple[int, int], str], hasher: Hasher
 ) -> Entry | None:
     plain = Entry(
         name,
@@ -259,7 +319,7 @@ def _entry(
     if first != name:
         return replace(plain, kind=Kind.HARDLINK, target=first)
     with open(root.open_read(name), "rb") as stream:
-        digest = digest_stream(stream)
+        digest = Digest(Hashed(stream, hasher).digest())
         attributes = {
             key: os.getxattr(stream.fileno(), key)
             for key in sorted(os.listxattr(stream.fileno()))

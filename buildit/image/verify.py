@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from buildit.archive.beneath import Root
@@ -15,7 +16,7 @@ from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.aci import read_aci
 from buildit.image.formats import oci
 from buildit.image.formats.archives import MANIFEST
-from buildit.image.formats.lxc import META, TREE
+from buildit.image.formats.lxc import CONFIG, META, TREE
 from buildit.image.formats.nspawn import ARCHIVE, SETTINGS_FILE
 from buildit.image.formats.table import Document
 from buildit.image.laying import joined_digest
@@ -33,6 +34,7 @@ from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import (
     PROBLEMS_SHOWN,
     Hashed,
+    Hasher,
     Reading,
     SeenTree,
     budget_of,
@@ -113,8 +115,9 @@ def compared(readings: Sequence[tuple[str, Reading]]) -> Report:
     return Report(images, differences)
 
 
-def read_image(path: Path) -> Reading:
-    """Read all of an image of any format, or of an unpacked tree.
+def read_image(path: Path, hasher: Hasher = sha256) -> Reading:
+    """Read all of an image of any format, or of an unpacked tree; `hasher` takes the digests of its
+    files.
 
     Raises:
         UsageError: it cannot be read.
@@ -123,14 +126,14 @@ def read_image(path: Path) -> Reading:
         if not path.is_dir():
             if path.exists() and not path.is_file():
                 raise UsageError("it is neither a file nor a directory", place=str(path))
-            return _reading_file(path)
+            return _reading_file(path, hasher)
         if (path / "oci-layout").exists():
-            return read_oci(path)
+            return read_oci(path, hasher)
         if (path / META).exists():
-            return read_lxc(path)
+            return read_lxc(path, hasher)
         if (path / SETTINGS_FILE).exists():
-            return read_nspawn(path)
-        return read_directory(path)
+            return read_nspawn(path, hasher)
+        return read_directory(path, hasher)
     except UsageError:
         raise
     except OSError as error:
@@ -155,21 +158,21 @@ def with_unpacked(path: Path, reading: Reading) -> Reading:
     return replace(reading, problems=(*reading.problems, *told))
 
 
-def _reading_file(path: Path) -> Reading:
+def _reading_file(path: Path, hasher: Hasher) -> Reading:
     """By what it holds, and by its name only where that says nothing: an ACI without its manifest
     is a faulty ACI, not a tree."""
     if path.suffix == ".aci":
-        return read_aci(path)
+        return read_aci(path, hasher)
     with path.open("rb") as stream:
         if stream.peek(4)[:4] == MAGIC.to_bytes(4, "little"):
-            return read_squash(path)
+            return read_squash(path, hasher)
         packed = Packed.of(stream, path) if is_tar(stream) else None
         names = packed.files if packed is not None else ()
         if packed is not None and "oci-layout" in names:
-            return read_layout("oci-archive", Layout(packed.open))
+            return read_layout("oci-archive", Layout(packed.open, hasher=hasher))
         if packed is not None and MANIFEST in names:
-            return read_docker(packed)
-    return read_aci(path) if "manifest" in names else read_rootfs(path)
+            return read_docker(packed, hasher)
+    return (read_aci if "manifest" in names else read_rootfs)(path, hasher)
 
 
 def _differences(first: Reading, other: Reading) -> Iterator[str]:
@@ -217,13 +220,14 @@ LAYERS = {
 (distribution, image manifest v2 schema 2), which hold the same."""
 
 
-def read_oci(path: Path) -> Reading:
+def read_oci(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read all of an OCI layout that holds one image.
 
     Raises:
         OSError: the directory cannot be opened.
     """
     with opened_layout(path) as layout:
+        layout.hasher = hasher
         return read_layout("oci", layout)
 
 
@@ -239,7 +243,8 @@ def read_layout(form: str, layout: Layout) -> Reading:
     except BuilditError as error:
         return Reading(form, identifier, None, (*layout.problems, error.message))
     entries = tree.entries()
-    return Reading(form, identifier, entries, (*layout.problems, *tree.problems))
+    problems = (*layout.problems, *tree.problems)
+    return Reading(form, identifier, entries, problems, layout.config)
 
 
 def _image(layout: Layout, manifest: Document, described: Document) -> SeenTree:
@@ -251,7 +256,8 @@ def _image(layout: Layout, manifest: Document, described: Document) -> SeenTree:
     named = manifest.get("config")
     if not isinstance(named, dict) or named.get("mediaType") not in CONFIGS:
         raise IntegrityError("the manifest names no image config")
-    config = json_object(layout.blob(named, "config"), "config")
+    layout.config = layout.blob(named, "config")
+    config = json_object(layout.config, "config")
     layers = json_objects(manifest, "layers", "manifest")
     diff_ids = diff_ids_of(config, len(layers))
     _check_config(layout, config, described, len(layers))
@@ -316,13 +322,13 @@ def _layer(layout: Layout, said: _Stored, what: str) -> list[Entry]:
         found = next((one for one, each in _SUFFIXES.items() if magic.startswith(each)), "")
         if said.suffix not in (None, found):
             layout.problems.append(f"{what} is not compressed as its media type says")
-        stored = Hashed(stream, "sha256")
+        stored = Hashed(stream)
         layout.stored += 0 if said.place in layout.places else size
         layout.places.add(said.place)
         budget = budget_of(layout.stored, layout.inflated)
         with decompressed(stored, budget, what) as unpacked:
-            plain = Hashed(unpacked, "sha256")
-            entries = [entry for entry, _ in read_entries(plain, what)]
+            plain = Hashed(unpacked)
+            entries = [entry for entry, _ in read_entries(plain, what, layout.hasher)]
             if f"sha256:{plain.digest()}" != said.diff_id:
                 layout.problems.append(f"{what} is not of its diff_id")
             layout.inflated += plain.size
@@ -338,10 +344,10 @@ def _layer(layout: Layout, said: _Stored, what: str) -> list[Entry]:
 # -- what `docker save` writes (moby, image/spec/v1.2), and trees in one tar
 
 
-def read_docker(packed: Packed) -> Reading:
+def read_docker(packed: Packed, hasher: Hasher = sha256) -> Reading:
     """Read all of a docker archive that holds one image."""
     identifier = ""
-    layout = Layout(packed.open)
+    layout = Layout(packed.open, hasher=hasher)
     try:
         images = json_of(layout.document(MANIFEST), MANIFEST)
         if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], dict):
@@ -363,7 +369,14 @@ def read_docker(packed: Packed) -> Reading:
     except BuilditError as error:
         return Reading("docker-archive", identifier, None, (*layout.problems, error.message))
     entries = tree.entries()
-    return Reading("docker-archive", identifier, entries, (*layout.problems, *tree.problems))
+    problems = (*layout.problems, *tree.problems)
+    return Reading("docker-archive", identifier, entries, problems, content)
+
+
+def _document(directory: Path, name: str) -> bytes:
+    """A small file of an image. Raises OSError or IntegrityError, as it may be anything else."""
+    with Root.open(directory) as root:
+        return Layout(root.open_file).document(name)
 
 
 def _check_plain(path: Path, *names: str) -> None:
@@ -373,31 +386,33 @@ def _check_plain(path: Path, *names: str) -> None:
             root.open_file(name).close()
 
 
-def read_lxc(path: Path) -> Reading:
+def read_lxc(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read the tree of the pair of archives that LXC and LXD take.
 
     Raises:
         OSError: one cannot be read.
     """
     _check_plain(path, META, TREE)
-    reading = read_rootfs(path / TREE)
+    reading = read_rootfs(path / TREE, hasher)
+    start = _document(path, CONFIG)
     digest = joined_digest((path / META, path / TREE))
-    return replace(reading, format="lxc", identifier=oci_digest(digest))
+    return replace(reading, format="lxc", identifier=oci_digest(digest), start=start)
 
 
-def read_nspawn(path: Path) -> Reading:
+def read_nspawn(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read the tree of an nspawn image.
 
     Raises:
         OSError: a file of it cannot be read.
     """
     _check_plain(path, SETTINGS_FILE, ARCHIVE)
-    reading = read_rootfs(path / ARCHIVE)
+    reading = read_rootfs(path / ARCHIVE, hasher)
+    start = _document(path, SETTINGS_FILE)
     digest = joined_digest((path / SETTINGS_FILE, path / ARCHIVE))
-    return replace(reading, format="nspawn", identifier=oci_digest(digest))
+    return replace(reading, format="nspawn", identifier=oci_digest(digest), start=start)
 
 
-def read_squash(path: Path) -> Reading:
+def read_squash(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read all of a squashfs; its identifier is the digest of the file.
 
     Raises:
@@ -408,13 +423,13 @@ def read_squash(path: Path) -> Reading:
         most = budget_of(stream.tell()).total_bytes
         tree = SeenTree()
         try:
-            tree.lay(list(read_squashfs(stream, most)))
+            tree.lay(list(read_squashfs(stream, most, hasher)))
         except BuilditError as error:
             return Reading("squashfs", identifier, None, (error.message,))
     return Reading("squashfs", identifier, tree.entries(stacked=False), tuple(tree.problems))
 
 
-def read_rootfs(path: Path) -> Reading:
+def read_rootfs(path: Path, hasher: Hasher = sha256) -> Reading:
     """Read all of a tree that is one tar, plain or compressed; its identifier is the plain one's.
 
     Raises:
@@ -424,9 +439,9 @@ def read_rootfs(path: Path) -> Reading:
         size = os.fstat(stream.fileno()).st_size
         try:
             with decompressed(stream, budget_of(size), str(path)) as unpacked:
-                plain = Hashed(unpacked, "sha256")
+                plain = Hashed(unpacked)
                 tree = SeenTree()
-                tree.lay([entry for entry, _ in read_entries(plain, path.name)])
+                tree.lay([entry for entry, _ in read_entries(plain, path.name, hasher)])
                 identifier = f"sha256:{plain.digest()}"
         except BuilditError as error:
             return Reading("rootfs", "", None, (error.message,))

@@ -26,6 +26,7 @@ from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import App, Emission, Image
 
+CONFIG = "config"
 META = "meta.tar.xz"
 TREE = "rootfs.tar.xz"
 _PLAIN = re.compile(r"[^\s\"'\\]+")
@@ -122,7 +123,7 @@ def _plan(image: Image, document: Document, _layers: Sequence[LayerBlob] = ()) -
         },
     }
     documents = {
-        "config": own + lines,
+        CONFIG: own + lines,
         "meta/config": shared + lines,
         "meta/config-user": shared + unprivileged + lines,
         "meta/create-message": f"{image.name} {image.version}, built by buildit\n",
@@ -155,7 +156,7 @@ def _write(
     _squeeze(plain, packed, fresh / META)
     tree, _ = write_rootfs(rootfs, image.epoch, blob, plain)
     _squeeze(plain, tree, fresh / TREE)
-    write_documents(fresh, {"config": documents["config"]})
+    write_documents(fresh, {CONFIG: documents[CONFIG]})
     notices = rootfs.notices
     if may_own(rootfs):
         lay_tree(rootfs, image.epoch, blob, fresh / UNPACKED)

@@ -18,7 +18,7 @@ from buildit.archive.admit import Gate
 from buildit.archive.compress import unpack_zstd_block
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.image.reading import FOREIGN
+from buildit.image.reading import FOREIGN, Hasher
 from buildit.image.squash import layout as form
 from buildit.model.tree import Entry, Kind
 
@@ -34,7 +34,9 @@ _BLOCKS_KEPT, _FRAGMENTS_KEPT = 1024, 8
 _XZ_MEMORY = 64 << 20
 
 
-def read_squashfs(stream: BinaryIO, budget: int) -> Iterator[Entry]:
+def read_squashfs(
+    stream: BinaryIO, budget: int, hasher: Hasher = hashlib.sha256
+) -> Iterator[Entry]:
     """The entries of an image, its root "" first, files with their digests; names of one inode
     become hard links to the first of them. `budget` are the bytes that all may have, unpacked.
 
@@ -42,7 +44,7 @@ def read_squashfs(stream: BinaryIO, budget: int) -> Iterator[Entry]:
         IntegrityError: the image is damaged, or of a kind that is not read here.
     """
     try:
-        yield from _Image.of(stream, budget).entries()
+        yield from _Image.of(stream, budget, hasher).entries()
     except (struct.error, zlib.error, EOFError, ValueError, IndexError, OverflowError) as error:
         raise IntegrityError(f"the squashfs is damaged: {error}") from error
     except Exception as error:
@@ -87,6 +89,7 @@ class _Image:
     budget: int
     head: tuple[int, ...]
     unpack: Callable[[bytes, int], bytes]
+    hasher: Hasher
     ids: tuple[int, ...] = ()
     attributes_left: int = _MOST_ATTRIBUTES
     names_left: int = FOREIGN.entries
@@ -94,7 +97,7 @@ class _Image:
     _shares: dict[int, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, stream: BinaryIO, budget: int) -> _Image:
+    def of(cls, stream: BinaryIO, budget: int, hasher: Hasher) -> _Image:
         head = form.SUPERBLOCK.unpack(_exactly(stream, 0, form.SUPERBLOCK.size))
         magic, inodes, _, size, _, kind, log, _, ids, major, minor = head[:11]
         if magic != form.MAGIC or (major, minor) != (4, 0):
@@ -103,7 +106,7 @@ class _Image:
             raise IntegrityError(f"the squashfs has blocks of {size} bytes")
         if inodes > _MOST_INODES or head[12] > stream.seek(0, 2):
             raise IntegrityError("the squashfs is longer than its file")
-        image = cls(stream, budget, head, _unpacker(kind))
+        image = cls(stream, budget, head, _unpacker(kind), hasher)
         rows = (image._row(head[13], ids, form.WORD, number) for number in range(ids))
         image.ids = tuple(number for [number] in rows)
         return image
@@ -252,7 +255,7 @@ class _Image:
 
     def _whole(self, inode: _Inode) -> Entry:
         """The entry of a file with the digest of its content."""
-        digest, at, left, size = hashlib.sha256(), inode.start, inode.entry.size, self.head[3]
+        digest, at, left, size = self.hasher(), inode.start, inode.entry.size, self.head[3]
         for stored in inode.sizes:
             wanted = min(size, left)
             block = bytes(wanted) if not stored else self._data(at, stored)

@@ -1,0 +1,501 @@
+"""A container that runs, without an engine: namespaces, an overlay over its tree, one command.
+
+Processes: buildit; the *outer* one, in new user, mount, network, IPC, UTS and cgroup namespaces;
+process 1 of a new pid namespace, which mounts, reaps and forwards signals; the command. Each dies
+with the one before, and all that runs inside with process 1. Published ports are one more process
+of the outer kind, which accepts on the host's sockets and connects inside.
+
+Paths of the host are cloned as mounts before the place where they are put together covers them, by
+root while it is root: the ids that containers run as may not reach them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import BuildError, UsageError
+from buildit.sandbox.forward import forward_ports
+from buildit.sandbox.jail import STAGE, filter_program
+from buildit.sandbox.spaces import (
+    NEWCGROUP,
+    NEWIPC,
+    NEWNET,
+    NEWNS,
+    NEWPID,
+    NEWUTS,
+    Doorway,
+    IdMap,
+    call,
+    die_with_parent,
+    drop_capabilities,
+    forked,
+    gate,
+    namespace,
+    prctl,
+    raise_told,
+    set_filter,
+    stay_closed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A directory or file of the host that is seen inside, at an absolute path."""
+
+    source: Path
+    dest: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """One container, as numbers and paths.
+
+    `tree` holds its files, `layer` has the directories `upper`, which takes what it writes, and
+    `work`. `command` is looked for in the `PATH` of `environment`, which is all of it. `listeners`
+    are sockets that listen on the host, with the port inside that each leads to.
+    """
+
+    ids: IdMap
+    tree: Path
+    layer: Path
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    volumes: tuple[Mounted, ...] = ()
+    host_network: bool = False
+    hostname: str = "buildit"
+    listeners: tuple[tuple[socket.socket, int], ...] = ()
+
+
+_PASSED = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1),
+    *(signal.SIGUSR2, signal.SIGWINCH, signal.SIGALRM, signal.SIGCONT),
+)
+_OF_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def run_contained(one: Contained) -> int:
+    """Run a container on this process's standard streams until its command ends; its exit status,
+    128 and the signal's number where a signal ended it.
+
+    Call it from the main thread, while there is no other.
+
+    Raises:
+        BuildError: it cannot be set up.
+        UsageError: the command or the working directory is not in it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED, signal.SIGCHLD))
+    terminal = _foreground()
+    read_end, tell = os.pipe()
+    try:
+        with gate(one.ids) as way:
+            pid = forked(lambda: _outer(one, way, tell, terminal), tell)
+            os.close(tell)
+            for listener, _ in one.listeners:
+                listener.close()
+            try:
+                way.let_in(pid)
+                raise_told(read_end)
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        return _relay(pid)
+    finally:
+        os.close(read_end)
+        if terminal:
+            with suppress(OSError):
+                # the command's group had it; in the background SIGTTOU would stop this process
+                ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+                os.tcsetpgrp(0, os.getpgrp())
+                signal.signal(signal.SIGTTOU, ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _foreground() -> bool:
+    """Whether standard input is the terminal of this session, and this process in front of it."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _relay(pid: int, *, first: bool = False) -> int:
+    """Pass signals on to a child until it ends, and reap whatever else does; its status.
+
+    What the kernel sends for a key of the terminal, all of the group in front of it get: it is not
+    passed on. `first` is process 1, which lets nothing stand stopped: nobody could continue it.
+    """
+    while True:
+        found = signal.sigwaitinfo((*_PASSED, signal.SIGCHLD))
+        if found.si_signo != signal.SIGCHLD:
+            if not (found.si_code > 0 and found.si_signo in _OF_TERMINAL):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, found.si_signo)
+            continue
+        while True:
+            options = os.WNOHANG | (os.WUNTRACED if first else 0)
+            try:
+                ended, status = os.waitpid(-1, options)
+            except ChildProcessError:
+                break
+            if ended == 0:
+                break
+            if os.WIFSTOPPED(status):
+                if ended == pid:
+                    os.kill(pid, signal.SIGCONT)
+            elif ended == pid:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+
+
+# -- the outer process
+
+
+def _outer(one: Contained, way: Doorway, tell: int, terminal: bool) -> int:
+    own = NEWNS | NEWIPC | NEWUTS | NEWCGROUP | (0 if one.host_network else NEWNET)
+    sources = [(one.tree, False), (one.layer, False)]
+    sources += [(each.source, each.read_only) for each in one.volumes]
+    if one.ids.become is not None:
+        # only root may reach the paths, and show root's files as those of the container's root
+        with namespace(one.ids) as mapping:
+            call("unshare", NEWNS)
+            _stage(sources, mapping)
+        way.become()
+        way.enter(own)
+        _private()
+    else:
+        way.enter(own)
+        _stage(sources, None)
+
+    def serve() -> int:
+        os.close(tell)  # who reads waits for its end
+        return forward_ports(one.listeners)
+
+    further = forked(serve, tell) if one.listeners else None
+    for listener, _ in one.listeners:
+        listener.close()
+    call("unshare", NEWPID)
+    _write("/proc/sys/user/max_user_namespaces", "0")  # as bubblewrap's --disable-userns
+    first = forked(lambda: _first(one, tell, terminal), tell)
+    os.close(tell)
+    stay_closed()
+    status = _relay(first)
+    if further is not None:
+        with suppress(ProcessLookupError):
+            os.kill(further, signal.SIGKILL)
+    return status
+
+
+_REC, _PRIVATE, _BIND, _REMOUNT = 0x4000, 1 << 18, 0x1000, 0x20
+_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _OPENAT2 = 428, 429, 442, 437
+_CLONE, _TREE_CLOEXEC, _FROM_EMPTY = 1, os.O_CLOEXEC, 4
+_ATTR_IDMAP = 0x100000
+
+
+def _mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    text = [one.encode() for one in (source, target, kind)]
+    call("mount", *text, ctypes.c_ulong(flags), options.encode() if options else None)
+
+
+def _private() -> None:
+    _mount("none", "/", "none", _REC | _PRIVATE)
+
+
+def _stage(sources: Sequence[tuple[Path, bool]], mapping: int | None) -> None:
+    """Mount a tmpfs at `STAGE` with what of the host is seen inside, as `0`, `1`, …; the first two
+    are of the container itself. With a `mapping`, files of the others' root belong to its root.
+
+    Raises:
+        BuildError: something cannot be mounted.
+    """
+    _private()
+    clones = [
+        _clone(path, read_only, mapping if number > 1 else None)
+        for number, (path, read_only) in enumerate(sources)
+    ]
+    _mount("tmpfs", STAGE, "tmpfs", _NOSUID | _NODEV, "mode=755,size=4m")
+    for number, (descriptor, is_directory) in enumerate(clones):
+        place = f"{STAGE}/{number}"
+        _point(place, is_directory)
+        words = (descriptor, b"", _AT_FDCWD, place.encode(), _FROM_EMPTY)
+        call("syscall", ctypes.c_long(_MOVE_MOUNT), *words)
+        os.close(descriptor)
+    os.mkdir(f"{STAGE}/root")
+
+
+def _clone(path: Path, read_only: bool, mapping: int | None) -> tuple[int, bool]:
+    flags = _CLONE | _TREE_CLOEXEC | _AT_RECURSIVE
+    try:
+        is_directory = path.is_dir()
+        if mapping is not None:
+            flags &= ~_AT_RECURSIVE  # proc and its like beneath it can have no map
+        opened = (ctypes.c_long(_OPEN_TREE), _AT_FDCWD, os.fsencode(path), flags)
+        descriptor = call("syscall", *opened)
+        wanted = _NOSUID | _NODEV | (_RDONLY if read_only else 0)
+        more = _ATTR_IDMAP if mapping is not None else 0
+        # struct mount_attr: __u64 attr_set, attr_clr, propagation, userns_fd
+        attributes = struct.pack("QQQQ", wanted | more, 0, 0, mapping or 0)
+        which = _AT_EMPTY_PATH | (0 if mapping is not None else _AT_RECURSIVE)
+        of = (ctypes.c_long(_MOUNT_SETATTR), descriptor, b"", which)
+        call("syscall", *of, attributes, ctypes.c_size_t(len(attributes)))
+    except OSError as error:
+        hint = None
+        if mapping is not None:
+            hint = "a volume's file system must allow mapped ids: ext4, xfs, btrfs, tmpfs do"
+        message = f"cannot be mounted: {os.strerror(error.errno or 0)}"
+        raise BuildError(f"{path} {message}", hint=hint) from error
+    return descriptor, is_directory
+
+
+def _point(path: str, is_directory: bool) -> None:
+    if is_directory:
+        os.mkdir(path)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+# -- process 1
+
+_NODES = ("full", "null", "random", "tty", "urandom", "zero")
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "ptmx": "pts/ptmx",
+    "stderr": "/proc/self/fd/2",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+}
+_COVERED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+def _first(one: Contained, tell: int, terminal: bool) -> int:
+    die_with_parent()
+    call("sethostname", one.hostname.encode(), len(one.hostname))
+    if not one.host_network:
+        _raise_loopback()
+    # from now on files are the image's: no code of it may come in here, nothing is imported
+    sys.meta_path.clear()
+    sys.path.clear()
+    _build(one)
+    prctl(15, ctypes.addressof(_NAME))
+    stay_closed()
+    command = forked(lambda: _command(one, tell, terminal), tell)
+    os.close(tell)
+    return _relay(command, first=True)
+
+
+_NAME = ctypes.create_string_buffer(b"init")  # PR_SET_NAME
+
+
+def _raise_loopback() -> None:
+    """netdevice(7): SIOCGIFFLAGS, then SIOCSIFFLAGS with IFF_UP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(any_socket, 0x8913, request))[1]
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))
+
+
+def _build(one: Contained) -> None:
+    """Mount the root and all that is in it, and make it the root.
+
+    Raises:
+        BuildError: something cannot be mounted.
+    """
+    root = f"{STAGE}/root"
+    layers = f"lowerdir={STAGE}/0,upperdir={STAGE}/1/upper,workdir={STAGE}/1/work"
+    try:
+        _mount("overlay", root, "overlay", _NOSUID | _NODEV, f"userxattr,{layers}")
+    except OSError as error:
+        hint = "what is written needs a local file system: ext4, xfs, btrfs; and Linux 5.11"
+        message = f"the layer cannot be mounted: {os.strerror(error.errno or 0)}"
+        raise BuildError(message, place=str(one.layer), hint=hint) from error
+    with _Inside(root) as inside:
+        proc = inside.point("proc")
+        _mount("proc", proc, "proc", _NOSUID | _NODEV | _NOEXEC)
+        for name in _COVERED:
+            with suppress(OSError):  # not on every kernel
+                _bound(f"{root}/proc/{name}", f"{root}/proc/{name}", _RDONLY)
+        _devices(inside)
+        if not one.host_network:
+            with suppress(OSError):  # where this machine's own /sys is covered in part
+                flags = _RDONLY | _NOSUID | _NODEV | _NOEXEC
+                _mount("sysfs", inside.point("sys"), "sysfs", flags)
+        for number, each in enumerate(one.volumes, 2):
+            source = f"{STAGE}/{number}"
+            place = inside.point(each.dest, directory=os.path.isdir(source))
+            _mount(source, place, "none", _BIND | _REC)
+    os.chdir(root)
+    call("pivot_root", b".", b".")
+    call("umount2", b".", 2)  # MNT_DETACH
+    os.chdir("/")
+
+
+def _bound(source: str, target: str, flags: int) -> None:
+    _mount(source, target, "none", _BIND | _REC)
+    flags |= _NOSUID | _NODEV | _NOEXEC
+    _mount("none", target, "none", _BIND | _REMOUNT | flags)
+
+
+def _devices(inside: _Inside) -> None:
+    _mount("tmpfs", inside.point("dev"), "tmpfs", _NOSUID, "mode=755,size=1m")
+    root = inside.path
+    dev = os.readlink(inside.point("dev"))  # behind the links of the image
+    if not f"{dev}/".startswith(f"{root}/"):
+        raise BuildError("the image's /dev leads out of it")
+    for name in _NODES:
+        _point(f"{dev}/{name}", False)
+        _mount(f"/dev/{name}", f"{dev}/{name}", "none", _BIND)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"{dev}/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"{dev}/{name}")
+    flags = _NOSUID | _NOEXEC
+    _mount("devpts", f"{dev}/pts", "devpts", flags, "newinstance,ptmxmode=0666,mode=620")
+    _mount("tmpfs", f"{dev}/shm", "tmpfs", flags | _NODEV, "mode=1777")
+
+
+class _Inside:
+    """The root as a program inside sees it: links lead nowhere else (openat2(2), RESOLVE_IN_ROOT),
+    whatever the image holds."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: list[int] = []
+
+    def __enter__(self) -> _Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (*self._open, self._root):
+            os.close(descriptor)
+
+    def point(self, path: str, *, directory: bool = True) -> str:
+        """A path of this process for what lies there, made with the directories above it where it
+        is not there.
+
+        Raises:
+            BuildError: it cannot be made.
+        """
+        try:
+            descriptor = self._found(path) if self._has(path) else self._made(path, directory)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            if isinstance(error, FileExistsError):
+                reason = "a link there leads nowhere"
+            raise BuildError(f"nothing can be mounted at {path} inside: {reason}") from error
+        self._open.append(descriptor)
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if is_directory != directory:
+            what = "a directory there" if is_directory else "no directory there"
+            raise BuildError(f"nothing can be mounted at {path} inside: the image has {what}")
+        return f"/proc/self/fd/{descriptor}"
+
+    def _has(self, path: str) -> bool:
+        try:
+            os.close(self._found(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _found(self, path: str) -> int:
+        # struct open_how: __u64 flags, mode, resolve
+        how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0x10)
+        words = (self._root, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+        return call("syscall", ctypes.c_long(_OPENAT2), *words)
+
+    def _made(self, path: str, directory: bool) -> int:
+        above, _, name = path.rstrip("/").rpartition("/")
+        parent = self._found(above or "/") if self._has(above or "/") else self._made(above, True)
+        try:
+            if directory:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            else:
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open(name, flags, 0o644, dir_fd=parent))
+        finally:
+            os.close(parent)
+        return self._found(path)
+
+
+# -- the command
+
+
+def _command(one: Contained, tell: int, terminal: bool) -> int:
+    """Become the command; what is wrong with it is told.
+
+    Raises:
+        UsageError: it is not there, or the working directory is not.
+    """
+    if terminal:
+        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
+        os.tcsetpgrp(0, os.getpid())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    drop_capabilities()
+    if one.ids.several():
+        os.setgroups(list(one.groups))
+        os.setresgid(one.gid, one.gid, one.gid)
+        os.setresuid(one.uid, one.uid, one.uid)
+    os.umask(0o022)
+    try:
+        os.chdir(one.cwd)
+    except OSError as error:
+        message = f"the working directory {one.cwd} cannot be entered: {error.strerror}"
+        raise UsageError(message, hint="name another: --workdir DIR") from error
+    set_filter(filter_program(os.uname().machine))
+    os.closerange(3, tell)
+    os.closerange(tell + 1, 1 << 16)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    problem: OSError = FileNotFoundError(2, os.strerror(2))
+    for path in _places(one):
+        try:
+            os.execve(path, one.command, one.environment)  # noqa: S606 - there is no shell
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                problem = error
+    hint = "name a command of the image behind `--`; buildit ls shows what it holds"
+    message = f"{one.command[0]} cannot be started: {problem.strerror}"
+    raise UsageError(message, hint=hint)
+
+
+def _places(one: Contained) -> list[str]:
+    name = one.command[0]
+    if "/" in name:
+        return [name]
+    return [f"{place or '.'}/{name}" for place in one.environment.get("PATH", "").split(":")]
+
+
+def removed(paths: Sequence[str]) -> Callable[[], None]:
+    """Work for `spaces.in_namespace`: remove what containers wrote, whoever wrote it."""
+
+    def work() -> None:
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+    return work

@@ -1,0 +1,67 @@
+"""Published ports: connections to sockets of the host, brought to a network of its own.
+
+A socket keeps the network that it was made in: this process has those that listen on the host, and
+is itself in the container's network, so what it connects is inside. It is TCP alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from buildit.sandbox.spaces import die_with_parent, stay_closed
+
+_PIECE = 1 << 16
+_INSIDE = (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
+
+
+def forward_ports(listeners: Sequence[tuple[socket.socket, int]]) -> int:
+    """Serve for as long as the parent lives; signals are the parent's affair, and blocked."""
+    die_with_parent()
+    stay_closed()
+    for listener, port in listeners:
+        threading.Thread(target=_serve, args=(listener, port), daemon=True).start()
+    signal.pause()
+    return 0
+
+
+def _serve(listener: socket.socket, port: int) -> None:
+    while True:
+        with suppress(OSError):
+            outside, _ = listener.accept()
+            threading.Thread(target=_joined, args=(outside, port), daemon=True).start()
+
+
+def _joined(outside: socket.socket, port: int) -> None:
+    with outside, suppress(OSError), _connected(port) as inside:
+        back = threading.Thread(target=_copied_on, args=(inside, outside), daemon=True)
+        back.start()
+        _copied_on(outside, inside)
+        back.join()
+
+
+def _connected(port: int) -> socket.socket:
+    """Raises OSError where nobody listens inside."""
+    problem = OSError()
+    for address, family in _INSIDE:
+        one = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            one.connect((address, port))
+        except OSError as error:
+            one.close()
+            problem = error
+        else:
+            return one
+    raise problem
+
+
+def _copied_on(source: socket.socket, target: socket.socket) -> None:
+    """Until the source ends; then the target is told so."""
+    with suppress(OSError):
+        while data := source.recv(_PIECE):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
