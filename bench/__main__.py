@@ -47,7 +47,7 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
 }
 """Each with the rounds that it gets where nothing else is asked for."""
 
-ALONE = frozenset({"P8", "P9"})
+ALONE = frozenset({"P8", "P9", "P10-formats"})
 """Those that need neither a toolchain nor built packages."""
 
 RESULTS = Path(__file__).resolve().parent / "results.json"

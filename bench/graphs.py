@@ -115,31 +115,6 @@ def data_recipe(number: int, size: int, piece: int) -> str:
     )
 
 
-def mixed_recipe(number: int, size: int, piece: int) -> str:
-    """A package of `size` bytes, a quarter of the compiler's and three of text, in files of
-    `piece` bytes and one of a third of the text."""
-    machine, text = size // 4, size - size // 4
-    return "\n".join(
-        (
-            f"description: Mixed {number}",
-            "versions:",
-            "  1.0: {}",
-            "style: custom",
-            "steps:",
-            "  install: |",
-            f'    mkdir -p "$DESTDIR/usr/share/mixed{number:03d}"',
-            f'    cd "$DESTDIR/usr/share/mixed{number:03d}"',
-            "    cc1=$(gcc -print-prog-name=cc1)",
-            f"    for part in $(seq 1 {max(2, machine // COMPILER + 1)}); do",
-            f'      tail -c +$(({number + 2} * 20011 + part)) "$cc1"',
-            f"    done | head -c {machine} | split -a 4 -b {piece} - f",
-            f"    seq {number}000000000 {number}999999999 | head -c {text // 3} > large",
-            f"    seq 1 999999999 | head -c {text - text // 3} | split -a 4 -b {piece} - t",
-            "",
-        )
-    )
-
-
 COMPILER = 20 << 20
 """Bytes of cc1 that there are at least after the place where a package begins."""
 

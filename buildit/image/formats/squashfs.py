@@ -12,7 +12,7 @@ from buildit.image.formats.table import Document, Format, Start
 from buildit.image.layertar import Checked, Contents
 from buildit.image.merge import Rootfs
 from buildit.image.output import BlobPath
-from buildit.image.squash.write import write_squashfs
+from buildit.image.squash.write import check_entries, write_squashfs
 from buildit.model.image import Emission, Image
 from buildit.model.tree import Entry
 
@@ -22,7 +22,6 @@ def _write(image: Image, _: Document, rootfs: Rootfs, blob: BlobPath, fresh: Pat
 
     Raises:
         StoreError, IntegrityError: a blob of the store is missing or damaged.
-        BuildError: the tree has what squashfs cannot hold.
         OSError: the file cannot be written.
     """
     members = {member.entry.path: member for member in rootfs.members()}
@@ -49,6 +48,7 @@ SQUASHFS = Format(
     plan=no_documents,
     write=_write,
     unspoken=without_app,
+    check_entries=check_entries,
     stem=rules.file_reference,
     command="mount -o loop,ro {file} /mnt",
 )

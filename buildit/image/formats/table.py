@@ -8,7 +8,7 @@ store's blobs; other targets (an archive for docker, a registry) are other ways 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from buildit.digest import Digest, is_hex64
 from buildit.errors import RecipeError
 from buildit.image.merge import Rootfs, merge
 from buildit.image.output import BlobPath, replacing_output, small_blob
-from buildit.image.rendering import left_of
 from buildit.image.rules import FILE_PART, NAME_MAX, check_app, check_tree, machine
 from buildit.model.image import Architecture, Emission, Image
+from buildit.model.tree import Entry
 
 Document = Mapping[str, Any]
 """The manifest or config of a format, as JSON data without what describes the layers."""
@@ -75,10 +75,10 @@ class Format:
     message that refuses others. `suffix` ends file names, the name where it is empty, and `endings`
     what follows it by codec. `empty` is whether an image may have no layers. `spelling` is a
     machine's name in file names, `stem` what a file may be called. `unspoken` are remarks about
-    what the format cannot hold. `signed` is whether OpenPGP signatures lie beside it, `discovered`
-    whether App Container discovery finds it, `splits` whether it can be an image for each
-    package. `command` is a line of shell that brings one to run, with `{file}` and `{name}`, both
-    quoted.
+    what the format cannot hold, `check_entries` refuses a tree for it. `signed` is whether OpenPGP
+    signatures lie beside it, `discovered` whether App Container discovery finds it, `splits`
+    whether it can be an image for each package. `command` is a line of shell that brings one to
+    run, with `{file}` and `{name}`, both quoted.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Format:
     write: Callable[[Image, Document, Rootfs, BlobPath, Path], Emission]
     stem: Callable[[str], str] = str
     unspoken: Callable[[Image], Iterator[str]] = lambda _: iter(())
+    check_entries: Callable[[Iterable[Entry]], None] = lambda _: None
     only: str = ""
     suffix: str = ""
     endings: Mapping[str, str] = field(default_factory=dict)
@@ -273,16 +274,18 @@ def emit_all(
         for layer in image.layers:
             if not is_hex64(layer.diff_id):  # it becomes a file name
                 raise ValueError(f"not a digest: {layer.diff_id!r}")
+    trees = [rootfs or rootfs_of(image, blob) for image in images]
+    for image, document, tree in zip(images, documents, trees, strict=True):
+        form = format_of(image)
+        start = form.start(document)
+        check_tree(start.program, start.directories, tree.find, image.place)
+        form.check_entries(member.entry for member in tree.tree.values())
     with ExitStack() as together:
-        for image, document in zip(images, documents, strict=True):
-            form = format_of(image)
-            tree = rootfs or rootfs_of(image, blob)
-            start = form.start(document)
-            seen = left_of(tree, start.only)
-            check_tree(start.program, start.directories, seen.find, image.place)
+        for image, document, tree in zip(images, documents, trees, strict=True):
             target = output / output_name(image)
-            fresh = together.enter_context(replacing_output(target, parts=image.split))
-            emissions.append(replace(form.write(image, document, tree, blob, fresh), path=target))
+            fresh = together.enter_context(replacing_output(target))
+            written = format_of(image).write(image, document, tree, blob, fresh)
+            emissions.append(replace(written, path=target))
     return tuple(emissions)
 
 

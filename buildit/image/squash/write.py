@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -213,18 +213,14 @@ class _Tables:
         return form.INODE.pack(kind, entry.mode, *owners, entry.mtime, number)
 
     def attributes(self, entry: Entry) -> int:
-        """The number of the attributes of an entry.
-
-        Raises:
-            BuildError: one has a prefix that squashfs has no number for.
-        """
+        """The number of the attributes of an entry."""
         if not entry.xattrs:
             return form.NO_INDEX
         pairs = tuple(sorted(entry.xattrs.items()))
         if pairs not in self._known:
             place, size = self.values.at(), 0
             for name, value in pairs:
-                record = _attribute(entry.path, name, value)
+                record = _attribute(name, value)
                 self.values.add(record)
                 size += len(record)
             self._known[pairs] = len(self._known)
@@ -236,18 +232,33 @@ class _Tables:
         return len(self._known)
 
 
-def _attribute(path: str, name: str, value: bytes) -> bytes:
-    for number, prefix in enumerate(form.PREFIXES):
-        if name.startswith(prefix):
-            rest = name.removeprefix(prefix).encode()
-            head = number.to_bytes(2, "little") + len(rest).to_bytes(2, "little")
-            return head + rest + form.WORD.pack(len(value)) + value
-    message = f"squashfs cannot hold the attribute {name!r}"
-    raise BuildError(message, place=path, hint="leave it out, or take another format")
+def _attribute(name: str, value: bytes) -> bytes:
+    number = next(n for n, prefix in enumerate(form.PREFIXES) if name.startswith(prefix))
+    rest = name.removeprefix(form.PREFIXES[number]).encode()
+    head = number.to_bytes(2, "little") + len(rest).to_bytes(2, "little")
+    return head + rest + form.WORD.pack(len(value)) + value
 
 
 def _name(entry: Entry) -> bytes:
     return entry.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
+
+
+def check_entries(entries: Iterable[Entry]) -> None:
+    """Refuse what squashfs cannot hold, before a byte is written.
+
+    Raises:
+        BuildError: a time, a name or an attribute is such.
+    """
+    for entry in entries:
+        reason = ""
+        if not 0 <= entry.mtime <= _SUPPORTED:
+            reason = f"squashfs has times from 1970 to 2106, not {entry.mtime}"
+        elif len(name := _name(entry)) > _LONGEST_NAME:
+            reason = f"squashfs has names of up to {_LONGEST_NAME} bytes, not {len(name)}"
+        elif odd := [each for each in entry.xattrs if not each.startswith(form.PREFIXES)]:
+            reason = f"squashfs cannot hold the attribute {odd[0]!r}"
+        if reason:
+            raise BuildError(reason, place=entry.path, hint="leave it out, or take another format")
 
 
 def write_squashfs(
@@ -284,10 +295,8 @@ class _Writer:
 
     def write(self) -> int:
         """All data and inodes; where the root's is."""
+        check_entries(self.entries)
         for entry in self.entries:
-            if not 0 <= entry.mtime <= _SUPPORTED:
-                message = f"squashfs has times from 1970 to 2106, not {entry.mtime}"
-                raise BuildError(message, place=entry.path, hint="take another format")
             if entry.kind is Kind.HARDLINK:
                 self._links[entry.target] = self._links.get(entry.target, 1) + 1
             if len(name := _name(entry)) > _LONGEST_NAME:
