@@ -212,16 +212,15 @@ class RegistryRemote(ReadOnly):
         layers = [self._layer(output) for output in manifests.image_outputs(one.artifact).values()]
         config = self._brought(manifests.image_config(one.artifact), manifests.CONFIG_MEDIA)
         image = manifests.image_manifest(config, layers, marks)
-        subject = oci_digest(digest_bytes(image))
-        self._manifest(image, subject)
+        subject, tag = oci_digest(digest_bytes(image)), manifests.key_tag(key, one.builder)
         statement = digest_bytes(one.content)
-        own = manifests.statement_tag(key, one.builder, statement)
         blobs = [*layers, *self._named(one)]
         listing = manifests.statement_manifest(image, parts, blobs, marks)
-        self._manifest(listing, own)
+        self._manifest(listing, manifests.statement_tag(key, one.builder, statement))
         _retried(partial(self._registry.add_referrer, listing, subject))
-        tag = manifests.key_tag(key, one.builder)
-        if not self._contradicted(tag, parts):
+        if self._contradicted(tag, parts):
+            self._manifest(image, subject)
+        else:
             self._manifest(image, tag)
             names = [manifests.name_tag(one.artifact.name, key)]
             if one.resolved is not None:
