@@ -56,7 +56,8 @@ class RepositorySpec(Model):
     """How to publish to it: ssh, https, file or oci."""
     upload_path: schema.Line | None = None
     """Where to publish: `user@host/path` is relative to the login directory, `user@host//path` is
-    absolute; for `file` a directory, relative to this file."""
+    absolute; for `file` a directory, relative to this file; for `oci` `host/name`, a repository of
+    a registry."""
     download_type: Scheme | None = None
     """How to take from it: https, file, ssh or oci."""
     download_path: schema.Line | None = None
