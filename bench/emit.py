@@ -1,4 +1,5 @@
-"""One image of layers that lie in a directory, as a process of its own: `bench.emit FORMAT DIR`."""
+"""One image of layers that lie in a directory, as a process of its own: `bench.emit FORMAT DIR`;
+`bench.emit FORMAT DIR LAYERS SIZE` makes the layers first, and nothing else."""
 
 from __future__ import annotations
 
@@ -68,4 +69,7 @@ def main(form: str, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        store(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]))

@@ -22,6 +22,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
 from buildit.archive.tar.read import read_tar
 from buildit.digest import CHUNK, Digest
+from buildit.errors import IntegrityError
 from buildit.image import merge
 from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree
 from buildit.model.tree import Entry, Kind
@@ -57,8 +58,14 @@ class SeenTree:
     problems: list[str] = field(default_factory=list)
 
     def lay(self, entries: list[Entry]) -> None:
-        """Lay one layer over the tree: deletions first, then its entries (OCI layer.md)."""
+        """Lay one layer over the tree: deletions first, then its entries (OCI layer.md).
+
+        Raises:
+            IntegrityError: all layers together have more paths than one archive may have.
+        """
         number, tree = self.merged.layers, self.merged.tree
+        if len(tree) + len(entries) > FOREIGN.entries:
+            raise IntegrityError(f"the image has over {FOREIGN.entries} paths")
         change = LayerChange.of(entries)
         change = replace(change, entries=tuple(self._whole(change.entries)))
         above = {

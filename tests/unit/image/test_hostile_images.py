@@ -24,6 +24,7 @@ import pytest
 
 from buildit.cli.images import entries_plain, entry_lines, report_lines
 from buildit.errors import UsageError
+from buildit.image import reading
 from buildit.image.formats.table import FORMATS
 from buildit.image.squash import layout as form
 from buildit.image.squash.write import write_squashfs
@@ -59,13 +60,13 @@ def told(path: Path) -> tuple[str, ...]:
     """The problems of an image that is read, listed and reported, whatever is in it."""
     with bounded():
         try:
-            reading = read_image(path)
+            found = read_image(path)
         except UsageError as error:
             return (error.message,)
-        list(entry_lines(reading))
-        entries_plain(reading)
+        list(entry_lines(found))
+        entries_plain(found)
         list(report_lines(verify([path])))
-    return reading.problems
+    return found.problems
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +353,16 @@ def test_a_small_layer_over_a_large_one_is_read(
     assert told(layout_of(tmp_path / "x.oci", [large, small])) == ()
 
 
+def test_paths_are_counted_over_all_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = replace(reading.FOREIGN, entries=50)
+    monkeypatch.setattr(reading, "FOREIGN", fewer)
+    layers = [
+        b"".join(member(b"%d-%d" % (layer, n), b"") for n in range(30)) + END for layer in range(2)
+    ]
+    assert told(layout_of(tmp_path / "one.oci", layers[:1])) == ()
+    assert told(layout_of(tmp_path / "two.oci", layers)) == ("the image has over 50 paths",)
+
+
 @pytest.mark.parametrize("name", ["rootfs.tar.xz", "meta.tar.xz"])
 @pytest.mark.parametrize("kind", ["fifo", "zeros", "outside"])
 def test_files_of_a_directory_are_files(name: str, kind: str, tmp_path: Path) -> None:
@@ -378,8 +389,8 @@ def test_names_and_times_for_a_terminal(tmp_path: Path) -> None:
         tar.addfile(odd)
     path = tmp_path / "x.tar"
     path.write_bytes(out.getvalue())
-    reading = read_image(path)
-    shown = "".join(entry_lines(replace(reading, problems=())))
-    assert reading.problems == () or not reading.entries
+    found = read_image(path)
+    shown = "".join(entry_lines(found))
+    assert found.problems == () or not found.entries
     assert "\x1b" not in shown
     assert "\x07" not in shown
