@@ -19,23 +19,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
-from buildit.archive.contents import way
-from buildit.archive.unpack import Writer
 from buildit.codec import CodecError, decode, encode
 from buildit.errors import BuilditError, IntegrityError, StoreError, UsageError
 from buildit.home import cache_of
-from buildit.image.launch import Accounts, Launch, identity_of, launch_environment, launch_of
+from buildit.image.launch import (
+    LARGEST_ACCOUNTS,
+    Accounts,
+    Facts,
+    Launch,
+    identity_of,
+    launch_environment,
+    launch_of,
+)
 from buildit.image.output import UNPACKED, emitted_files
-from buildit.image.reading import Kept, Reading
-from buildit.image.verify import read_image
-from buildit.model.tree import Entry, Kind
 from buildit.sandbox.container import Contained, Mounted, removed, run_contained
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace
 from buildit.store.disk import is_named
 from buildit.store.trees import boot
 
 TREES_KEPT = 4
-_LARGEST_ACCOUNTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +63,6 @@ class RunOptions:
     workdir: str | None = None
     host_network: bool = False
     terminal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a run needs to know of an image beside its tree."""
-
-    format: str
-    identifier: str
-    start: str
-    accounts: Accounts
-    owners: tuple[tuple[int, int], ...]
 
 
 def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
@@ -179,7 +170,7 @@ def _above(accounts: Accounts, upper: Path) -> Accounts:
     with suppress(OSError, IntegrityError), Root.open(upper) as root:
         for name in ("passwd", "group"):
             with suppress(OSError), root.open_file(f"etc/{name}") as stream:
-                found[name] = stream.read(_LARGEST_ACCOUNTS).decode("utf-8", "replace")
+                found[name] = stream.read(LARGEST_ACCOUNTS).decode("utf-8", "replace")
     passwd, group = found.get("passwd", accounts.passwd), found.get("group", accounts.group)
     return replace(accounts, passwd=passwd, group=group)
 
@@ -227,7 +218,7 @@ class Runs:
         name = _name_of(image, ids)
         if name is None:  # an unpacked tree, which anybody may change meanwhile
             with self.scratch(ids) as work:
-                yield work / "tree", _lay(image, work, ids)
+                yield work / "tree", _laid(image, work, ids)
             return
         path = self.root / f"{name}.lock"
         while True:
@@ -253,7 +244,7 @@ class Runs:
 
     def _fill(self, image: Path, name: str, ids: IdMap) -> None:
         with self.scratch(ids) as work:
-            facts = _lay(image, work, ids)
+            facts = _laid(image, work, ids)
             self._remove([f"{name}.tree"], ids)
             (work / "facts").write_bytes(encode(facts))
             # the facts come last: a tree counts with them
@@ -282,7 +273,7 @@ class Runs:
             message = f"the layer cannot be made: {error.strerror}"
             raise StoreError(message, place=str(wanted)) from error
         try:
-            _claim_layer(wanted, lock, text)
+            _claim_layer(wanted, lock, text, ids)
             _make_layer(wanted, ids)
             yield wanted.absolute()
         finally:
@@ -324,6 +315,12 @@ class Runs:
                 in_namespace(ids, removed(there), self.root)
 
 
+def _laid(image: Path, work: Path, ids: IdMap) -> Facts:
+    from buildit.commands.unpacking import lay_image  # all readers, of which most runs need none
+
+    return lay_image(image, work, ids)
+
+
 def _is_free(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -356,7 +353,7 @@ def _name_of(image: Path, ids: IdMap) -> str | None:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-def _claim_layer(wanted: Path, lock: int, text: str) -> None:
+def _claim_layer(wanted: Path, lock: int, text: str, ids: IdMap) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -373,6 +370,9 @@ def _claim_layer(wanted: Path, lock: int, text: str) -> None:
         hint = "name a new or an empty directory"
         raise UsageError("the directory holds no layer", place=str(wanted), hint=hint)
     kept.write_text(text)
+    wanted.chmod(0o700)  # set-id files of the container's users are for nobody here
+    if ids.become is not None:
+        os.chown(wanted, *ids.become)
 
 
 def _make_layer(place: Path, ids: IdMap) -> None:
@@ -383,83 +383,3 @@ def _make_layer(place: Path, ids: IdMap) -> None:
             path.chmod(0o755)
             if ids.become is not None:
                 os.chown(path, *ids.become)
-
-
-def _lay(image: Path, work: Path, ids: IdMap) -> Facts:
-    """Read an image, keeping the bytes of its files, and lay its tree down in `work/tree`.
-
-    Raises:
-        IntegrityError, UsageError: as `run_image`.
-        StoreError: the disk is full or broken.
-    """
-    kept = work / "kept"
-    try:
-        kept.mkdir()
-        keeping = Kept(kept, ids.become)
-        reading = read_image(image, keeping)
-    except OSError as error:
-        message = f"the image cannot be unpacked: {error.strerror}"
-        raise StoreError(message, place=str(work)) from error
-    if reading.problems or reading.entries is None:
-        first, *more = reading.problems or ("it cannot be read",)
-        hint = "it is not run; `buildit verify` reads it whole"
-        raise IntegrityError(first, place=str(image), hint=hint, details=tuple(more))
-    facts = _facts(reading, keeping)
-    (work / "tree").mkdir(0o755)
-    if ids.become is not None:
-        os.chown(work / "tree", *ids.become)
-    inside = _laying(reading.entries, Kept(Path("kept")), ids, str(image))
-    in_namespace(ids, inside, work)
-    return facts
-
-
-def _laying(entries: Sequence[Entry], kept: Kept, ids: IdMap, name: str) -> Callable[[], None]:
-    """Work for `in_namespace`, in the directory that has `kept` and `tree`."""
-    beyond = next((one for one in entries if ids.several() and not ids.has(one.uid, one.gid)), None)
-    if beyond is not None:
-        owner = f"{beyond.uid}:{beyond.gid}"
-        message = f"/{beyond.path} belongs to {owner}, beyond the ids that containers have here"
-        raise UsageError(message, place=name, hint="see /etc/subuid and /etc/subgid")
-
-    def work() -> None:
-        with Root.open(Path("tree")) as into:
-            writer = Writer(into, None, name, exact=ids.several())
-            for entry in entries:
-                # attributes give rights that nothing in a sandbox may have
-                plain = replace(entry, xattrs={})
-                if entry.kind is not Kind.FILE or entry.digest is None:
-                    writer.write(plain, None)
-                    continue
-                with kept.open(entry.digest, entry.size) as content:
-                    writer.write(plain, content)
-            writer.finish()
-
-    return work
-
-
-def _facts(reading: Reading, kept: Kept) -> Facts:
-    tree = {entry.path: entry for entry in reading.entries or ()}
-
-    def find(path: str) -> Entry | None:
-        entry = tree.get(path)
-        return tree[entry.target] if entry and entry.kind is Kind.HARDLINK else entry
-
-    def text(path: str) -> str:
-        end = way(path, find).end
-        entry = find(end) if end else None
-        if entry is None or entry.digest is None:
-            return ""
-        with kept.open(entry.digest, entry.size) as stream:
-            return stream.read(_LARGEST_ACCOUNTS).decode("utf-8", "replace")
-
-    start = reading.start.decode("utf-8", "replace")
-    launch = launch_of(reading.format, start.encode())
-    named = {}
-    for path in filter(None, (launch.user, launch.group)):
-        end = way(path[1:], find).end if path.startswith("/") else None
-        entry = find(end) if end else None
-        if entry is not None:
-            named[path] = (entry.uid, entry.gid)
-    accounts = Accounts(text("etc/passwd"), text("etc/group"), named)
-    owners = sorted({(one.uid, one.gid) for one in tree.values()})
-    return Facts(reading.format, reading.identifier, start, accounts, tuple(owners[:100]))

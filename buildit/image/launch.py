@@ -13,8 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from buildit.errors import UsageError
-from buildit.recipe.leaf import id_of
 
+LARGEST_ACCOUNTS = 1 << 20
+"""Bytes that are read of a passwd or group."""
+
+_MOST_IDS = (1 << 32) - 1  # the last one says "none" (setresuid(2))
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -181,6 +184,18 @@ class Accounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a run needs to know of an image beside its tree: `start` is that of `Reading`, `owners`
+    are those of its files."""
+
+    format: str
+    identifier: str
+    start: str
+    accounts: Accounts
+    owners: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who runs: numbers, and the home directory."""
 
@@ -222,7 +237,8 @@ def _number(text: str, accounts: Accounts, which: int) -> int | None:
     if text.startswith("/"):
         owner = accounts.owners.get(text)
         return None if owner is None else owner[which]
-    return id_of(text) if text.isdecimal() else None
+    number = int(text) if text.isdecimal() and len(text) <= 10 else _MOST_IDS
+    return number if number < _MOST_IDS else None
 
 
 def launch_environment(

@@ -333,11 +333,10 @@ def _build(one: Contained) -> None:
         message = f"the layer cannot be mounted: {os.strerror(error.errno or 0)}"
         raise BuildError(message, place=str(one.layer), hint=hint) from error
     with _Inside(root) as inside:
-        proc = inside.point("proc")
-        _mount("proc", proc, "proc", _NOSUID | _NODEV | _NOEXEC)
+        proc = inside.mounted("proc", "proc", _NOSUID | _NODEV | _NOEXEC)
         for name in _COVERED:
             with suppress(OSError):  # not on every kernel
-                _bound(f"{root}/proc/{name}", f"{root}/proc/{name}", _RDONLY)
+                _bound(f"{proc}/{name}", f"{proc}/{name}", _RDONLY)
         _devices(inside)
         if not one.host_network:
             with suppress(OSError):  # where this machine's own /sys is covered in part
@@ -360,11 +359,7 @@ def _bound(source: str, target: str, flags: int) -> None:
 
 
 def _devices(inside: _Inside) -> None:
-    _mount("tmpfs", inside.point("dev"), "tmpfs", _NOSUID, "mode=755,size=1m")
-    root = inside.path
-    dev = os.readlink(inside.point("dev"))  # behind the links of the image
-    if not f"{dev}/".startswith(f"{root}/"):
-        raise BuildError("the image's /dev leads out of it")
+    dev = inside.mounted("dev", "tmpfs", _NOSUID, "mode=755,size=1m")
     for name in _NODES:
         _point(f"{dev}/{name}", False)
         _mount(f"/dev/{name}", f"{dev}/{name}", "none", _BIND)
@@ -413,6 +408,15 @@ class _Inside:
             what = "a directory there" if is_directory else "no directory there"
             raise BuildError(f"nothing can be mounted at {path} inside: the image has {what}")
         return f"/proc/self/fd/{descriptor}"
+
+    def mounted(self, path: str, kind: str, flags: int, options: str = "") -> str:
+        """Mount a file system there; where it is, behind all links of the image.
+
+        Raises:
+            OSError, BuildError: it cannot be mounted.
+        """
+        _mount(kind, self.point(path), kind, flags, options)
+        return os.readlink(self.point(path))
 
     def _has(self, path: str) -> bool:
         try:

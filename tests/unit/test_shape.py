@@ -78,6 +78,7 @@ SEAMS = (
     *("__main__", "cli"),  # a verb imports what it needs
     *("commands.building", "commands.realise", "commands.run"),
     *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
+    "commands.run_image",  # an image that is unpacked is not read
     *("commands.debian_source", "commands.sources"),
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
