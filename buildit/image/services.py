@@ -25,7 +25,7 @@ NEEDED = {"s6": tuple(f"s6-{name}" for name in _S6.split()), "execline": ("execl
 _BASE = "etc/s6"
 _SCAN = f"{_BASE}/services"
 _SHEBANG = "#!/usr/bin/execlineb"
-_SIGNALS = ("SIGHUP", "SIGINT", "SIGPWR", "SIGQUIT", "SIGTERM")
+_SIGNALS = ("SIGINT", "SIGPWR", "SIGQUIT", "SIGTERM")
 _LAST_SIGNAL = 31
 _POLL = 200
 """Milliseconds between two questions whether a service is ready."""
@@ -149,7 +149,8 @@ def _until_up(service: Service) -> str:
 def _stop(services: Sequence[Service]) -> tuple[str, ...]:
     names = ("_start", *(service.name for service in reversed(services)))
     downs = [f"foreground {{ s6-svc -wD -d {name} }}" for name in names]
-    return (f"cd /{_SCAN}", *downs, "s6-svscanctl -t .")
+    # Where it runs twice, the first may have ended all.
+    return (f"cd /{_SCAN}", *downs, "redirfd -w 2 /dev/null s6-svscanctl -t .")
 
 
 def _ended() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
 from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import App, Emission, Image
+from buildit.model.services import INIT
 
 CONFIG = "config"
 META = "meta.tar.xz"
@@ -68,8 +69,10 @@ def _lines(app: App | None) -> Iterator[tuple[str, str]]:
     yield "lxc.init.uid", app.user
     yield "lxc.init.gid", group or "0"
     yield "lxc.init.cwd", app.working_directory
-    if app.stop_signal is not None:
-        yield "lxc.signal.halt", app.stop_signal
+    # The init that lxc-execute puts before ours passes SIGINT on; on SIGTERM it kills all at once.
+    halt = "SIGINT" if app.exec == (INIT,) else app.stop_signal
+    if halt is not None:
+        yield "lxc.signal.halt", halt
 
 
 def _quoted(words: Sequence[str]) -> str:

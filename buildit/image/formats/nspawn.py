@@ -21,6 +21,7 @@ from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
 from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import Emission, Image
+from buildit.model.services import INIT
 
 SETTINGS_FILE = f"{UNPACKED}.nspawn"
 ARCHIVE = f"{UNPACKED}.tar"
@@ -56,7 +57,9 @@ def _check(image: Image) -> Document:
             )
             hint = "put it into a file or a script in the image, and name that"
             raise RecipeError(message, place=image.place or None, hint=hint)
-    lines = [("ProcessTwo", "yes"), ("Parameters", " ".join(map(quoted_word, app.exec)))]
+    # The process that nspawn puts before the second passes SIGTERM on to nobody.
+    lines = [("ProcessTwo", "yes")] if app.exec != (INIT,) else []
+    lines.append(("Parameters", " ".join(map(quoted_word, app.exec))))
     lines += [("Environment", quoted_word(one)) for one in variables]
     if app.user not in ("0", "root"):
         lines.append(("User", app.user))

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from buildit.commands.publish import image_files
+from buildit.commands.stamp import image_parts
 from buildit.errors import RecipeError
 from buildit.image.aci import read_aci
 from buildit.image.merge import merge
@@ -127,6 +129,10 @@ def test_packages_render_to_the_tree_of_the_whole_image(
         by_name[e["imageName"]] for e in said["dependencies"]
     ]
     assert made.identifier == appc.image_id(made.path)
+    # what is published, and what is looked at to tell that an image lies there as it was made
+    published = [name for name, _ in image_files([made])]
+    assert published == [made.path.name, *(f"{made.path.name}.d/{one.name}" for one in parts)]
+    assert image_parts(made.path) == [made.path, *parts]
 
 
 def test_containers_share_the_images_of_packages(blobs: BlobDirectory, tmp_path: Path) -> None:
