@@ -19,6 +19,7 @@ from buildit.digest import Digest, is_hex64
 from buildit.errors import RecipeError
 from buildit.image.merge import Rootfs, merge
 from buildit.image.output import BlobPath, replacing_output, small_blob
+from buildit.image.rendering import left_of
 from buildit.image.rules import FILE_PART, NAME_MAX, check_app, check_tree, machine
 from buildit.model.image import Architecture, Emission, Image
 from buildit.model.tree import Entry
@@ -278,12 +279,13 @@ def emit_all(
     for image, document, tree in zip(images, documents, trees, strict=True):
         form = format_of(image)
         start = form.start(document)
-        check_tree(start.program, start.directories, tree.find, image.place)
+        seen = left_of(tree, start.only)
+        check_tree(start.program, start.directories, seen.find, image.place)
         form.check_entries(member.entry for member in tree.tree.values())
     with ExitStack() as together:
         for image, document, tree in zip(images, documents, trees, strict=True):
             target = output / output_name(image)
-            fresh = together.enter_context(replacing_output(target))
+            fresh = together.enter_context(replacing_output(target, parts=image.split))
             written = format_of(image).write(image, document, tree, blob, fresh)
             emissions.append(replace(written, path=target))
     return tuple(emissions)
