@@ -4,9 +4,8 @@ beside it in `NAME.aci.d`."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,14 @@ _MAGICS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
 @dataclass(frozen=True, slots=True)
 class _Archive:
-    """One ACI as it was read; `document` is None where it has no valid manifest."""
+    """One ACI as it was read; `document` is None where it has no valid manifest. `size` is of the
+    plain tar, in bytes."""
 
     identifier: str
     entries: tuple[Entry, ...] | None
     document: Mapping[str, Any] | None
     problems: tuple[str, ...]
+    size: int = 0
 
 
 def read_aci(path: Path, hasher: Hasher = sha256) -> Reading:
@@ -42,14 +43,16 @@ def read_aci(path: Path, hasher: Hasher = sha256) -> Reading:
     Raises:
         OSError: a file cannot be read.
     """
-    archive = _read(path, hasher)
+    beside = [one for one in parts_of(path) if one.suffix == ".aci"]
+    stored = sum(one.stat().st_size for one in (path, *beside))
+    archive = _read(path, hasher, stored)
     document, entries, problems = archive.document, archive.entries, list(archive.problems)
     if entries is None or document is None:
         return Reading("aci", archive.identifier, entries, archive.problems)
-    beside = [one for one in parts_of(path) if one.suffix == ".aci"]
     wants = bool(document.get("dependencies")) and bool(beside)
     if wants or document.get("pathWhitelist"):
-        known = _Known.of(beside if wants else [], problems, hasher)
+        known = _Known(problems)
+        known.read(beside if wants else [], hasher, stored, archive.size)
         rendered = known.rendered(document, entries, ())
         entries = _laid(render_order(rendered))
     start = aci.ACI.start({**document, "dependencies": []} if wants else document)
@@ -59,7 +62,8 @@ def read_aci(path: Path, hasher: Hasher = sha256) -> Reading:
     return Reading("aci", archive.identifier, entries, tuple(problems), start_document)
 
 
-def _read(path: Path, hasher: Hasher) -> _Archive:
+def _read(path: Path, hasher: Hasher, stored: int, before: int = 0) -> _Archive:
+    """Read one of files that are `stored` bytes, and of which `before` were unpacked."""
     problems = [] if path.suffix == ".aci" else ["the file name must end in .aci"]
     with path.open("rb") as stream:
         # appc tools tell the compression by these magics, and know no other.
@@ -67,7 +71,7 @@ def _read(path: Path, hasher: Hasher) -> _Archive:
         stream.seek(0)
         if not head.startswith(_MAGICS) and not is_tar(stream):
             problems.append("it is neither a tar nor compressed with gzip, bzip2 or xz")
-        budget = budget_of(os.fstat(stream.fileno()).st_size)
+        budget = budget_of(stored, before)
         try:
             with decompressed(stream, budget, str(path)) as plain:
                 hashed = Hashed(plain, sha512)
@@ -79,7 +83,7 @@ def _read(path: Path, hasher: Hasher) -> _Archive:
     entries = tree.entries(stacked=False)
     problems += tree.problems
     document = _document(manifest, problems)
-    return _Archive(identifier, entries, document, tuple(problems))
+    return _Archive(identifier, entries, document, tuple(problems), hashed.size)
 
 
 def _document(manifest: bytes | None, problems: list[str]) -> Mapping[str, Any] | None:
@@ -131,18 +135,25 @@ def _without_rootfs(entry: Entry, problems: list[str]) -> Entry:
     return replace(entry, path=path, target=entry.target.removeprefix("rootfs/"))
 
 
-@dataclass(frozen=True, slots=True)
+_MOST_LAID = 10_000
+"""Images that one is rendered from: a few that depend on each other twice are without end."""
+
+
+@dataclass(slots=True)
 class _Known:
     """Images that others may depend on, by their image IDs; what is wrong goes to `problems`."""
 
-    archives: Mapping[str, tuple[str, _Archive]]
     problems: list[str]
+    archives: dict[str, tuple[str, _Archive]] = field(default_factory=dict)
+    laid: int = 0
 
-    @classmethod
-    def of(cls, paths: list[Path], problems: list[str], hasher: Hasher) -> _Known:
-        read = [(path.name, _read(path, hasher)) for path in paths]
-        problems += [f"{name}: {problem}" for name, one in read for problem in one.problems]
-        return cls({one.identifier: (name, one) for name, one in read if one.identifier}, problems)
+    def read(self, paths: list[Path], hasher: Hasher, stored: int, before: int) -> None:
+        for path in paths:
+            one = _read(path, hasher, stored, before)
+            before += one.size
+            self.problems += [f"{path.name}: {problem}" for problem in one.problems]
+            if one.identifier:
+                self.archives[one.identifier] = (path.name, one)
 
     def rendered(
         self, document: Mapping[str, Any], entries: tuple[Entry, ...], above: tuple[str, ...]
@@ -158,8 +169,12 @@ class _Known:
                 )
             elif identifier in above:
                 self.problems.append(f"{title} depends on itself")
+            elif self.laid >= _MOST_LAID:
+                self.problems.append(f"it depends on more than {_MOST_LAID} images")
+                break
             else:
                 self.problems.extend(f"{title}: {one}" for one in _other(wanted, archive.document))
+                self.laid += 1
                 deeper = (*above, identifier)
                 found.append(self.rendered(archive.document, archive.entries, deeper))
         return Rendered(entries, tuple(document.get("pathWhitelist", ())), found)

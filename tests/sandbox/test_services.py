@@ -129,11 +129,14 @@ def test_podman_starts_and_stops_in_order(blobs: BlobDirectory, tmp_path: Path) 
 def test_lxc_starts_and_stops_in_order(starter: str, blobs: BlobDirectory, tmp_path: Path) -> None:
     tool(starter)
     image = emit(services_image(blobs, THREE, "lxc"), blobs, tmp_path / "out").path
-    config, output = image / "config", tmp_path / "output"
-    root = image / "rootfs"
-    own = ("-P", str(tmp_path), "-n", f"three-{os.getpid()}")
-    told = ("-f", str(config), "-s", f"lxc.rootfs.path=dir:{root}")
-    process = started([starter, *(["-F"] if starter == "lxc-start" else ()), *own, *told], output)
+    name, output = f"three-{os.getpid()}", tmp_path / "output"
+    place = image.rename(
+        tmp_path / name
+    )  # as LXC finds it, and `lxc-stop` the signal that it wants
+    config = (place / "config").read_text()
+    (place / "config").write_text(config.replace("/var/lib/lxc/services/", f"{place}/"))
+    own = ("-P", str(tmp_path), "-n", name)
+    process = started([starter, *(["-F"] if starter == "lxc-start" else ()), *own], output)
     until_up(process, output, "web up 1000\n")
     run("lxc-stop", *own, "-t", "30")
     assert process.wait(30) == 0
