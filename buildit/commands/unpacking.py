@@ -29,7 +29,7 @@ def lay_image(image: Path, work: Path, ids: IdMap) -> Facts:
     try:
         kept.mkdir()
         keeping = Kept(kept, ids.become)
-        reading = read_image(image, keeping)
+        reading = read_image(image, hasher=keeping)
     except OSError as error:
         message = f"the image cannot be unpacked: {error.strerror}"
         raise StoreError(message, place=str(work)) from error
