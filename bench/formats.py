@@ -56,9 +56,10 @@ def measure(room: Room, rounds: int) -> Table:
     tree.mkdir()
     [archive] = (first / "out").iterdir()
     subprocess.run(["tar", "-xf", str(archive), "-C", str(tree)], check=True)
-    for form in FORMATS:
+    for form in sorted(FORMATS, key=SLOW.__contains__):
         sides = _sides(room, form, tree)
         found |= interleaved(sides, 1 if form in SLOW else rounds)
+        print({side.name: found[side.name] for side in sides}, flush=True)
         verdicts += [
             verdict for side in sides[1:] for verdict in ratio(found, sides[0].name, side.name)
         ]
