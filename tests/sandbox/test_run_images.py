@@ -20,7 +20,7 @@ import pytest
 
 from buildit.model.image import App, Image
 from tests.sandbox.probes.harness import CHECKOUT, NOBODY, python_of_others
-from tests.sandbox.test_images import libraries, shell_image
+from tests.sandbox.test_images import libraries, shell_image, tool
 from tests.unit.image.samples import BlobDirectory, directory, emit, file, link
 
 pytestmark = pytest.mark.sandbox
@@ -359,10 +359,27 @@ def test_a_terminal_is_the_commands(image: Path, runner: Runner) -> None:
     assert text.count(b"got") == 1
 
 
-def test_an_ordinary_user_is_the_only_one_inside(
-    blobs: BlobDirectory, image: Path, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class Stranger:
+    """An ordinary user with a cache of his own, who runs what root's tests have made."""
 
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+    def __call__(self, *words: str | Path, ranges: Path | None = None) -> tuple[str, int, str]:
+        """Output, status and remarks; with `ranges` as this machine's /etc/subuid and subgid."""
+        line = [*self.argv, "-m", "buildit", "run", *map(str, words)]
+        if ranges is not None:
+            bind = 'for one in subuid subgid; do mount --bind "$0" /etc/$one; done; exec "$@"'
+            line = ["unshare", "-m", "sh", "-euc", bind, str(ranges), *line]
+        done = subprocess.run(
+            line, env=self.env, capture_output=True, text=True, check=False, cwd="/"
+        )
+        return done.stdout, done.returncode, done.stderr
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Stranger:
     if os.geteuid() != 0 or (python := python_of_others()) is None:
         pytest.skip("only root can be somebody else, by a python3 that others may run")
     for path in (tmp_path, *tmp_path.parents):
@@ -373,17 +390,40 @@ def test_an_ordinary_user_is_the_only_one_inside(
     os.chown(cache, NOBODY, NOBODY)
     drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python)
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(filter(None, sys.path))}
-    env |= {"XDG_CACHE_HOME": str(cache), "HOME": str(cache)}
-    script = "echo new > /etc/greeting; read a < /etc/greeting; echo $a; exit 5"
-    remarks = []
-    for user in ("1000", "0"):
-        words = ("-m", "buildit", "run", "--user", user, str(image), "--", "/bin/sh", "-c", script)
-        done = subprocess.run(
-            [*drop, *words], env=env, capture_output=True, text=True, check=False, cwd="/"
-        )
-        assert (done.stdout, done.returncode) == ("new\n", 5), done.stderr
-        remarks.append("no range of ids" in done.stderr)
-    assert remarks in ([True, False], [False, False])  # where somebody gave nobody a range
+    return Stranger(drop, {**env, "XDG_CACHE_HOME": str(cache), "HOME": str(cache)})
+
+
+MAPS = 'while read a b c; do echo "$a $c"; done < /proc/self/uid_map; '
+
+
+def test_an_ordinary_user_is_the_only_one_inside(
+    image: Path, stranger: Stranger, tmp_path: Path
+) -> None:
+    nothing = tmp_path / "none"
+    nothing.touch()
+    script = MAPS + "echo new > /etc/greeting; read a < /etc/greeting; echo $a; exit 5"
+    for user, told in (("1000", True), ("0", False)):
+        words = ("--user", user, image, "--", "/bin/sh", "-c", script)
+        out, status, remarks = stranger(*words, ranges=nothing)
+        assert (out, status) == (f"{user} 1\nnew\n", 5), remarks
+        assert ("no range of ids" in remarks) == told
+
+
+def test_an_ordinary_users_range(image: Path, stranger: Stranger, tmp_path: Path) -> None:
+    """As /etc/subuid says; what the container's users wrote goes with the run."""
+    tool("newuidmap")
+    ranges = tmp_path / "ranges"
+    ranges.write_text("nobody:700000:65536\n")
+    layer = tmp_path / "others/layer"
+    script = MAPS + "(: > /etc/greeting) 2>/dev/null || echo not mine; echo x > /tmp/mine; exit 5"
+    words = ("--user", "1000:1000", "--layer", layer, image, "--", "/bin/sh", "-c", script)
+    out, status, remarks = stranger(*words, ranges=ranges)
+    assert (out, status, remarks) == ("0 1\n1 65536\nnot mine\n", 5, "")
+    made = (layer / "upper/tmp/mine").stat()
+    assert (made.st_uid, made.st_gid) == (700999, 700999)
+    out, status, remarks = stranger(*words[:2], image, ranges=ranges)
+    assert status == 7, remarks
+    assert list((tmp_path / "others").glob("buildit-run/tmp-*")) == []
 
 
 HOSTILE = {
