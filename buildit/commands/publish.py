@@ -21,11 +21,11 @@ from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
 from buildit.image.output import emitted_files
 from buildit.model.artifact import Artifact
-from buildit.model.config import Directory, Repository
+from buildit.model.config import Directory, Oci, Repository
 from buildit.model.image import Emission
 from buildit.model.plan import ContainerPlan, Task
 from buildit.plan.closure import TaskOf, closure, views_of
-from buildit.remote.binhost.binhost import Push
+from buildit.remote.binhost.binhost import CODEC, Push
 from buildit.remote.binhost.protocols import Remote
 from buildit.remote.binhost.registry import RegistryRemote
 from buildit.remote.binhost.remotes import Remotes
@@ -217,6 +217,7 @@ class _Work:
             policy.signer(),
             # layers lie plain in a directory of this machine
             compressed=not isinstance(self.remote.address, Directory),
+            codec="gzip" if isinstance(self.remote.address, Oci) else CODEC,
             progress=progress,
             believed=policy.doubts,
         )

@@ -4,13 +4,14 @@ Also after garbage was collected, podman and skopeo take packages and images."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,26 @@ def test_foreign_clients_take_all_of_it(far: Far, there: Registry, here: Path) -
         assert program.run(f"{place}/tiny:1.0-p1").stdout.startswith("good day, dear reader!")
 
 
+def test_the_container_has_a_repository_of_its_own(far: Far, there: Registry) -> None:
+    own = replace(there, at=replace(there.at, name="bin/tiny"))
+    name = "1.0-p1-linux-amd64"
+    tags = {tag for tag in own.tags() if not tag.startswith("sha256-")}
+    assert tags == {"1.0-p1", f"{name}.aci", f"{name}.container", f"{name}.statement"}
+    files = titled(own, f"{name}.container")
+    assert {"container.yaml", "buildit.lock", "pkgs/hello/patches/polite.patch"} <= files.keys()
+    assert own.blob(files["files/run.sh"], 1000) == (far.project.box / "files/run.sh").read_bytes()
+    (title,) = (one for one in titled(own, f"{name}.aci") if one.endswith(".aci"))
+    image = next(path for path in far.done.images() if path.name == title)
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    assert titled(own, f"{name}.aci")[title] == f"sha256:{digest}"
+
+
+def titled(there: Registry, tag: str) -> dict[str, str]:
+    """The files of an artifact, as oras names them, and their digests."""
+    layers = json.loads((there.manifest(tag) or (b"", ""))[0])["layers"]
+    return {one["annotations"]["org.opencontainers.image.title"]: one["digest"] for one in layers}
+
+
 def test_a_registry_that_lets_nobody_in_is_told_of_once(far: Far, seed: Seed, here: Path) -> None:
     project, program = far.second(seed, here)
     (here / "nobody").mkdir()
@@ -156,8 +177,9 @@ def test_a_registry_that_lets_nobody_in_is_told_of_once(far: Far, seed: Seed, he
     assert f"podman login {far.served.host}" in done.err
     published(project, far.key, far.served.host)
     assert "a registry has no pages" in nobody.run("pages", "far", cwd=project.root).err
-    done = nobody.run("push", str(project.box))
-    assert done.code in (2, 4)
+    there = far.program.with_env(REGISTRY_AUTH_FILE="", HOME=str(here / "nobody"))
+    done = there.run("push", str(far.project.box))
+    assert (done.code, "publishing failed: the registry wants a login" in done.err) == (4, True)
     wrong = far.reaching(program).run(str(project.box), f"--discover=oci://{far.served.host}/Bin")
     assert "is no repository of a registry" in wrong.err
 

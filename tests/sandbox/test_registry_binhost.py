@@ -59,7 +59,9 @@ def test_the_contract(
 def push(there: There, store: Store, artifact: Artifact, builder: str = BUILDER) -> Pushed:
     """What a builder signed of it, by a publisher of its own."""
     judge: Accept = accept if builder == BUILDER else anyone
-    work = Push(store, there.remote, judge, signer=Signer(builder, sign), compressed=True)
+    work = Push(
+        store, there.remote, judge, signer=Signer(builder, sign), compressed=True, codec="gzip"
+    )
     return work([artifact.key])
 
 

@@ -260,7 +260,8 @@ def _together(refusals: list[BuilditError]) -> BuilditError:
 # -- publishing
 
 CODEC = "zstd"
-"""The form in which layers travel."""
+"""The form in which layers travel, but to a registry: there every client reads `gzip`, while Docker
+reads zstd from 23 on, and umoci not at all."""
 LEAST = 4 << 10
 """Bytes of the smallest layer that is compressed."""
 WORTH = 0.9
@@ -283,8 +284,8 @@ class Pushed:
 @dataclass(frozen=True, slots=True)
 class Push:
     """Publishes from one store to one place. `unsigned` lets `local` statements be published,
-    `signer` signs those of the caller's own builds, whose layers travel `compressed`; `believed`
-    says which statements that came from elsewhere are published again."""
+    `signer` signs those of the caller's own builds, whose layers travel `compressed` by `codec`;
+    `believed` says which statements that came from elsewhere are published again."""
 
     store: Store
     remote: Remote
@@ -292,6 +293,7 @@ class Push:
     unsigned: bool = False
     signer: Signer = UNSIGNED
     compressed: bool = False
+    codec: str = CODEC
     progress: protocols.Progress = field(default=protocols.unheard)
     believed: Believed = artifacts.anybody
 
@@ -369,7 +371,7 @@ class Push:
         sign = self.signer.sign
         if sign is None or not self.compressed or one.builder != self.signer.builder:
             return one
-        artifact, files = compress(one.artifact, self.store, scratch)
+        artifact, files = compress(one.artifact, self.store, scratch, self.codec)
         if not files:
             return one
         packed.update(files)
@@ -461,9 +463,9 @@ def _essence(artifact: Artifact) -> object:
 
 
 def compress(
-    artifact: Artifact, store: Store, directory: Path
+    artifact: Artifact, store: Store, directory: Path, codec: str = CODEC
 ) -> tuple[Artifact, Mapping[Digest, Path]]:
-    """The artifact with the zstd form of its layers, whose files are in `directory`.
+    """The artifact with the compressed form of its layers, whose files are in `directory`.
 
     Raises:
         IntegrityError: a layer of the store is corrupt.
@@ -472,25 +474,26 @@ def compress(
     files: dict[Digest, Path] = {}
     outputs: dict[str, Output] = {}
     for name, output in artifact.outputs.items():
-        form = _encoded(output, store, directory, files)
+        form = _encoded(output, store, directory / f"{output.diff_id}.{codec}", files)
         outputs[name] = replace(output, encodings=(form,)) if form else output
     return (replace(artifact, outputs=outputs) if files else artifact), files
 
 
 def _encoded(
-    output: Output, store: Store, directory: Path, files: dict[Digest, Path]
+    output: Output, store: Store, path: Path, files: dict[Digest, Path]
 ) -> Encoding | None:
+    """The form that the path's suffix names, where it is worth it."""
     if output.size < LEAST or not _promising(output, store):
         return None
-    path = directory / f"{output.diff_id}.{CODEC}"
+    codec = path.suffix.removeprefix(".")
     path.unlink(missing_ok=True)
     with store.checked(output.diff_id) as layer:
-        digest, size = compress_layer(layer, output.diff_id, CODEC, path)
+        digest, size = compress_layer(layer, output.diff_id, codec, path)
     if size > output.size * WORTH:
         path.unlink()
         return None
     files[digest] = path
-    return Encoding(CODEC, digest, size)
+    return Encoding(codec, digest, size)
 
 
 def _promising(output: Output, store: Store) -> bool:

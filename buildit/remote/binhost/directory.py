@@ -37,6 +37,8 @@ LARGE = 4 << 20
 """Bytes from which on an interrupted download is worth going on with."""
 WINDOW = 16 << 20
 """Bytes that unpacking one may take, of several at a time; what we pack asks for far less."""
+CODECS = ("zstd", "gzip")
+"""Forms of layers that are taken."""
 TRIES = 2
 """Of a small file, where the host stumbles."""
 
@@ -169,7 +171,7 @@ class ReadOnly:
 
     def _encoded(self, want: WantedBlob, form: Encoding, into: _Into) -> bool:
         """Take a compressed form; False where it is none of ours, or the binhost lacks it."""
-        if form.codec != "zstd":
+        if form.codec not in CODECS:
             return False
         with fetch.open_partial(into.store.cache("partial"), form.digest) as file:
             try:

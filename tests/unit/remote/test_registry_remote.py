@@ -48,7 +48,9 @@ def anyone(_content: bytes, _signature: bytes | None, _builder: str) -> None:
 def push(there: There, store: Store, artifact: Artifact, builder: str = BUILDER) -> Pushed:
     """Publish what the builder signed of it."""
     judge: Accept = accept if builder == BUILDER else anyone
-    work = Push(store, there.remote, judge, signer=Signer(builder, sign), compressed=True)
+    work = Push(
+        store, there.remote, judge, signer=Signer(builder, sign), compressed=True, codec="gzip"
+    )
     return work([artifact.key])
 
 
@@ -109,7 +111,7 @@ def test_a_package_is_an_image_and_its_statement_a_referrer(tmp_path: Path) -> N
     assert isinstance(layers, list)
     assert isinstance(config, dict)
     types = [one["mediaType"] for one in layers]
-    assert types == ["application/vnd.oci.image.layer.v1.tar+zstd"]
+    assert types == ["application/vnd.oci.image.layer.v1.tar+gzip"]
     said = json.loads(web.blobs[config["digest"]])
     assert (said["os"], said["architecture"]) == ("linux", "amd64")
     assert said["rootfs"]["diff_ids"] == [oci_digest(artifact.outputs[RUNTIME].diff_id)]
@@ -250,6 +252,21 @@ def test_a_push_mends_what_was_deleted(tmp_path: Path) -> None:
         assert push(remembered(web, tmp_path), store, artifact).blobs == 1
     with there.store("taken") as taken:
         assert there.binhost().pull(artifact.key, taken) == artifact
+
+
+def test_policy_comes_before_bytes(tmp_path: Path) -> None:
+    web = MemoryRegistry()
+    there = remembered(web, tmp_path)
+    with there.store("own") as store, there.store("taken") as taken:
+        artifact = by(store, OTHER)
+        push(there, store, artifact, OTHER)
+        web.asked.clear()
+        host = replace(there.binhost(), builders=(OTHER,))
+        with pytest.raises(IntegrityError, match="not trusted"):
+            host.pull(artifact.key, taken)
+    content = statement_bytes(artifact, OTHER)
+    parts = [f"GET blobs/{oci_digest(digest_bytes(one))}" for one in (content, sign(content))]
+    assert web.asked == [f"GET manifests/{key_tag(artifact.key, OTHER)}", *parts]
 
 
 def test_a_damaged_blob_that_a_registry_keeps_is_told(tmp_path: Path) -> None:
