@@ -22,6 +22,7 @@ from bench import (
     memory,
     no_op,
     real_build,
+    registries,
     synced,
 )
 from bench.room import Room
@@ -43,11 +44,12 @@ BENCHMARKS: Mapping[str, tuple[Measure, int]] = {
     "P10": (memory.measure, 1),
     "P10-formats": (formats.memory, 1),
     "P12": (debian.build, 3),
+    "P15": (registries.measure, 5),
     "imports": (imports.verbs, 5),
 }
 """Each with the rounds that it gets where nothing else is asked for."""
 
-ALONE = frozenset({"P8", "P9", "P10-formats"})
+ALONE = frozenset({"P8", "P9", "P10-formats", "P15"})
 """Those that need neither a toolchain nor built packages."""
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
