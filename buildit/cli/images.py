@@ -138,7 +138,7 @@ def verify_verb(paths: tuple[str, ...], platform: str, as_json: bool) -> None:
 def pull_verb(image: str, output: Path, platform: str, as_json: bool) -> None:
     """Bring an image from a registry, as an OCI layout of the very bytes that lie there.
 
-    Blobs that were read before are in the store and do not travel again.
+    Blobs that `ls` or `verify` read are in the store and do not travel again.
     """
     from buildit.commands.pull import pull_image
 

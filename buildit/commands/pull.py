@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from buildit.digest import Digest
 from buildit.errors import IntegrityError
 from buildit.events import Reporter, silent
 from buildit.image import output
@@ -15,18 +17,22 @@ from buildit.remote.registry.client import Registry
 from buildit.remote.registry.images import (
     RemoteImage,
     bring,
+    bring_stored,
+    config_of,
     find_image,
     layout_documents,
     layout_of,
 )
 from buildit.remote.registry.reference import Reference
+from buildit.store.blobs import Pending, Sink
 from buildit.store.cas import Store
+from buildit.store.disk import token
 
 
 @dataclass(frozen=True, slots=True)
 class PulledImage:
     """What a pull did: `reference` names the image by its digest; `blobs` and `received` (bytes)
-    count what the store did not have."""
+    count what came from there."""
 
     path: Path
     reference: Reference
@@ -44,7 +50,7 @@ def read_remote(
         LocationError, IntegrityError, StoreError: as `find_image` and `bring`.
     """
     image = find_image(registry, platform)
-    bring(image, registry, store, report)
+    bring_stored(image, registry, store, report)
     return read_layout("oci", layout_of(image, store))
 
 
@@ -58,22 +64,42 @@ def pull_image(
         LocationError, IntegrityError, StoreError: as `find_image` and `bring`.
     """
     image = find_image(registry, platform)
-    blobs, received = bring(image, registry, store, report)
-    shown = _platform(image, store)
+    shown = _platform(image, config_of(image, registry))
     named = image.named
     mark = named.tag or str(image.descriptor["digest"]).removeprefix("sha256:")[:12]
     name = f"{named.name.rpartition('/')[2]}-{mark}-{shown.replace('/', '-')}.oci"
     with output.replacing_output(folder / name) as fresh:
-        place = output.make_layout(fresh)
-        for one in {one.digest: one for one in (image.config, *image.layers)}.values():
-            output.copy_blob(store.path, one.digest, one.size, one.title, place / one.digest)
+        place = _LayoutBlobs(output.make_layout(fresh), store)
+        for one in image.blobs:
+            if store.has(one.digest):
+                target = place.folder / one.digest
+                output.copy_blob(store.path, one.digest, one.size, one.title, target)
+        blobs, received = bring(image, registry, place, report)
         output.write_documents(fresh, layout_documents(image))
     return PulledImage(folder / name, image.at, shown, blobs, received)
 
 
-def _platform(image: RemoteImage, store: Store) -> str:
+@dataclass(frozen=True, slots=True)
+class _LayoutBlobs:
+    """The blobs of a layout that is being written: each is written and hashed once."""
+
+    folder: Path
+    store: Store
+
+    def has(self, digest: Digest) -> bool:
+        return (self.folder / digest).exists()
+
+    def ingest(self) -> Sink:
+        return Sink(self.folder / token(), self.store.disk, self._deliver)
+
+    def _deliver(self, blob: Pending) -> None:
+        os.fchmod(blob.fd, 0o644)  # whatever the umask
+        os.rename(blob.temporary, self.folder / blob.digest)
+        blob.close()
+
+
+def _platform(image: RemoteImage, content: bytes) -> str:
     """As its config says, in words that a file's name may have."""
-    content = store.read(image.config.digest)
     try:
         config = json.loads(content)
         words = (str(config["os"]), str(config["architecture"]))

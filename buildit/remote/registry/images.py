@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from buildit.archive.compress import decompressed
 from buildit.archive.streams import run_all
@@ -36,7 +36,7 @@ _AT_ONCE = 4
 _LONGEST_PAUSE = 10.0
 _TICK = 0.1
 _SHOWN = 5
-_READ_HINT = "try again, or ask whoever runs it; what came whole is in the store"
+_READ_HINT = "try again, or ask whoever runs it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class RemoteImage:
     manifest: bytes
     config: RemoteBlob
     layers: tuple[RemoteBlob, ...]
+
+    @property
+    def blobs(self) -> tuple[RemoteBlob, ...]:
+        """The config and the layers, each once."""
+        return tuple({one.digest: one for one in (self.config, *self.layers)}.values())
 
 
 # -- which image
@@ -178,23 +183,53 @@ def _absent(registry: Registry, target: str, *, locked: bool) -> LocationError:
 # -- into the store
 
 
-def bring(
+def config_of(image: RemoteImage, registry: Registry) -> bytes:
+    """The config, which says what is in the image.
+
+    Raises:
+        LocationError, IntegrityError: as `bring`.
+    """
+    work = partial(registry.blob, oci_digest(image.config.digest), image.config.size)
+    with advised(image.at, _READ_HINT):
+        return retried(work, ATTEMPTS, Abort(), _LONGEST_PAUSE)
+
+
+class BlobPlace(Protocol):
+    """Where blobs come to: the store, or the blobs of a layout."""
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def ingest(self) -> Sink: ...
+
+
+def bring_stored(
     image: RemoteImage, registry: Registry, store: Store, report: Reporter = silent
+) -> None:
+    """Bring the manifest, the config and the layers into the store.
+
+    Raises:
+        LocationError, IntegrityError, StoreError: as `bring`.
+    """
+    digest = digest_bytes(image.manifest)
+    store.pin([digest, *(one.digest for one in image.blobs)])
+    store.put_bytes(image.manifest)
+    bring(image, registry, store, report)
+
+
+def bring(
+    image: RemoteImage, registry: Registry, place: BlobPlace, report: Reporter = silent
 ) -> tuple[int, int]:
-    """Bring the manifest, the config and the layers into the store, as they are served; counts of
-    the blobs and bytes that it lacked. What breaks off is asked for again from there.
+    """Bring the config and the layers to a place, as they are served; counts of the blobs and bytes
+    that it lacked. What breaks off is asked for again from there.
 
     Raises:
         LocationError: the registry does not serve them.
         IntegrityError: it serves other bytes under a digest.
-        StoreError: the store cannot be written.
+        StoreError: the place cannot be written.
     """
-    blobs = {one.digest: one for one in (image.config, *image.layers)}
-    store.pin([*blobs, digest_bytes(image.manifest)])
-    store.put_bytes(image.manifest)
-    missing = [one for one in blobs.values() if not store.has(one.digest)]
+    missing = [one for one in image.blobs if not place.has(one.digest)]
     abort = Abort()
-    works = [partial(_received, image, one, registry, store, abort, report) for one in missing]
+    works = [partial(_received, image, one, registry, place, abort, report) for one in missing]
     with advised(image.at, _READ_HINT):
         run_all(works, _AT_ONCE, abort.all)
     return len(missing), sum(one.size for one in missing)
@@ -204,12 +239,12 @@ def _received(
     image: RemoteImage,
     blob: RemoteBlob,
     registry: Registry,
-    store: Store,
+    place: BlobPlace,
     abort: Abort,
     report: Reporter,
 ) -> None:
     title = f"{image.named.name} {blob.title}"
-    with store.ingest() as sink:
+    with place.ingest() as sink:
         work = partial(_more, registry, blob, title, sink, abort, report)
         retried(work, ATTEMPTS, abort, _LONGEST_PAUSE)
         try:
@@ -230,7 +265,7 @@ def _more(
     name, told = oci_digest(blob.digest), 0.0
     with registry.open_blob(name, sink.size, blob.size) as answer, abort.covering(answer):
         known = sink.size - answer.offset
-        for chunk in answer.chunks:
+        for chunk in _gathered(answer.chunks):
             abort.check()
             sink.write(memoryview(chunk)[known:])
             known = max(0, known - len(chunk))
@@ -240,6 +275,24 @@ def _more(
     if sink.size < blob.size:
         reason = f"it serves {sink.size} bytes of {blob.title}, which has {blob.size}"
         raise LocationError(str(registry.at), reason, transient=True)
+
+
+def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: TLS gives 16 KiB at a time, and what came is not lost where
+    the next does not come."""
+    pieces: list[bytes] = []
+    length = 0
+    try:
+        for chunk in chunks:
+            pieces.append(chunk)
+            length += len(chunk)
+            if length >= CHUNK:
+                yield b"".join(pieces)
+                pieces, length = [], 0
+    except LocationError:
+        yield b"".join(pieces)
+        raise
+    yield b"".join(pieces)
 
 
 def plain_layers(image: RemoteImage, store: Store) -> tuple[Digest, ...]:

@@ -19,7 +19,7 @@ from buildit.errors import BuilditError, IntegrityError
 from buildit.image.verify import verify
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
 from buildit.remote.registry.client import IMAGE_INDEX, IMAGE_MANIFEST
-from buildit.remote.registry.images import bring, find_image, pinned, plain_layers
+from buildit.remote.registry.images import bring_stored, find_image, pinned, plain_layers
 from buildit.remote.registry.reference import parse_reference
 from buildit.remote.transport import LocationError
 from buildit.remote.web import WebTransport
@@ -117,8 +117,10 @@ def test_an_image_is_pulled_with_its_digests(
     assert (done.reference.digest, done.blobs) == (wanted["digest"], 4)
     (image,) = verify([done.path]).images
     assert (image.identifier, image.problems, image.entries) == (wanted["digest"], (), 3)
+    assert read_remote(registry, AMD, store).problems == ()
     again = pull_image(registry, AMD, store, tmp_path / "out")
     assert (again.blobs, again.received) == (0, 0)
+    assert verify([again.path]).images == (image,)
     arm = pull_image(registry, "linux/arm64", store, tmp_path / "out")
     assert arm.path.name == "box-1-linux-arm64.oci"
     with pytest.raises(IntegrityError, match=r"no image for linux/riscv64, but .*linux/arm64"):
@@ -146,7 +148,7 @@ def test_layers_become_plain_tars_of_their_diff_ids(
     put_image(there, tag="1")
     registry = there.at(web, "box:1")
     image = find_image(registry, AMD)
-    bring(image, registry, store)
+    bring_stored(image, registry, store)
     layers = plain_layers(image, store)
     expected = [tar_of(f"file{number}", b"amd64" * 1000) for number in range(3)]
     assert [store.read(one) for one in layers] == expected
@@ -160,7 +162,7 @@ def test_a_layer_of_another_diff_id_is_refused(
     put_image(there, tag="1", diff_ids=wrong)
     registry = there.at(web, "box:1")
     image = find_image(registry, AMD)
-    bring(image, registry, store)
+    bring_stored(image, registry, store)
     with pytest.raises(IntegrityError, match="layer 0 is not of its diff_id"):
         plain_layers(image, store)
     assert not any(store.has(Digest(one.removeprefix("sha256:"))) for one in wrong)
