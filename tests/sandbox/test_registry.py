@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from buildit.cli.images import ls_verb, pull_verb, verify_verb
 from buildit.commands.images import push_image
 from buildit.digest import canonical, digest_bytes, oci_digest
 from buildit.errors import FetchError, IntegrityError, UsageError
@@ -202,3 +204,40 @@ def test_this_machine_may_speak_plainly(blobs: BlobDirectory, tmp_path: Path) ->
         layer = json.loads(manifest)["layers"][0]
         sent = second.put_blob(layer["digest"], layer["size"], io.BytesIO, "a/b/c")
         assert (sent, second.has_blob(layer["digest"])) == (False, layer["size"])
+
+
+def test_an_image_is_read_and_pulled_by_the_command(
+    served: Served,
+    web: WebTransport,
+    blobs: BlobDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What skopeo pushed, with gzip, is listed, verified against ours and pulled; skopeo and podman
+    take the layout."""
+    made = emit(shell_image(blobs), blobs, tmp_path / "out")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(served.authentication(tmp_path / "home")))
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    skopeo, options = tool("skopeo"), trusting(served, tmp_path / "certs")
+    there = f"{served.host}/read/shell:1"
+    to = [word.replace("--c", "--dest-c") for word in options]
+    copy = [skopeo, "copy", "--quiet", "--insecure-policy", "--dest-compress"]
+    run(*copy, *to, f"oci:{made.path}", f"docker://{there}")
+    listed = CliRunner().invoke(ls_verb, [f"docker://{there}"], catch_exceptions=False)
+    assert listed.exit_code == 0, listed.output
+    assert "/etc/greeting" in listed.output
+    same = CliRunner().invoke(verify_verb, [str(made.path), f"oci://{there}"])
+    assert "All hold the same tree." in same.output, same.output
+    pulled = CliRunner().invoke(pull_verb, [f"oci://{there}"], catch_exceptions=False)
+    assert pulled.exit_code == 0, pulled.output
+    layout = tmp_path / "out/shell-1-linux-amd64.oci"
+    seen = json.loads(run(skopeo, "inspect", *options, f"docker://{there}"))
+    assert json.loads(run(skopeo, "inspect", f"oci:{layout}:1"))["Digest"] == seen["Digest"]
+    with podman() as program:
+        image = program.load(f"oci:{layout}:1", "localhost/pulled:1")
+        done = program.run(image)
+    assert (done.stdout, done.returncode) == ("synced buildit /tmp\n", 7), done.stderr
+    absent = CliRunner().invoke(pull_verb, [f"oci://{served.host}/read/shell:2"])
+    assert isinstance(absent.exception, FetchError)
+    assert absent.exception.hint == "its tags: 1"
