@@ -18,10 +18,10 @@ from buildit.remote.registry.images import (
     RemoteImage,
     bring,
     bring_stored,
-    config_of,
     find_image,
     layout_documents,
     layout_of,
+    remote_config,
 )
 from buildit.remote.registry.reference import Reference
 from buildit.store.blobs import Pending, Sink
@@ -64,7 +64,7 @@ def pull_image(
         LocationError, IntegrityError, StoreError: as `find_image` and `bring`.
     """
     image = find_image(registry, platform)
-    shown = _platform(image, config_of(image, registry))
+    shown = _platform(image, remote_config(image, registry))
     named = image.named
     mark = named.tag or str(image.descriptor["digest"]).removeprefix("sha256:")[:12]
     name = f"{named.name.rpartition('/')[2]}-{mark}-{shown.replace('/', '-')}.oci"

@@ -183,7 +183,7 @@ def _absent(registry: Registry, target: str, *, locked: bool) -> LocationError:
 # -- into the store
 
 
-def config_of(image: RemoteImage, registry: Registry) -> bytes:
+def remote_config(image: RemoteImage, registry: Registry) -> bytes:
     """The config, which says what is in the image.
 
     Raises:
