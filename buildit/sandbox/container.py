@@ -395,18 +395,21 @@ class _Inside:
         Raises:
             BuildError: it cannot be made.
         """
+        place = f"/{path.strip('/')} inside"
         try:
             descriptor = self._found(path) if self._has(path) else self._made(path, directory)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             if isinstance(error, FileExistsError):
                 reason = "a link there leads nowhere"
-            raise BuildError(f"nothing can be mounted at {path} inside: {reason}") from error
+            raise BuildError(f"nothing can be mounted at {place}: {reason}") from error
         self._open.append(descriptor)
-        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        if is_directory != directory:
-            what = "a directory there" if is_directory else "no directory there"
-            raise BuildError(f"nothing can be mounted at {path} inside: the image has {what}")
+        found, root = os.fstat(descriptor), os.fstat(self._root)
+        if (found.st_dev, found.st_ino) == (root.st_dev, root.st_ino):
+            raise BuildError(f"nothing can be mounted at {place}: a link there leads to the root")
+        if stat.S_ISDIR(found.st_mode) != directory:
+            what = "no directory" if directory else "a directory"
+            raise BuildError(f"nothing can be mounted at {place}: the image has {what} there")
         return f"/proc/self/fd/{descriptor}"
 
     def mounted(self, path: str, kind: str, flags: int, options: str = "") -> str:

@@ -181,7 +181,12 @@ def test_a_volume_stays_inside_whatever_the_links_say(
 ) -> None:
     """The image's `/data` leads to a place of the host; inside, that is another place."""
     wanted = shell_image(blobs)
-    links = [link("data", "../../../../srv"), link("none", str(tmp_path)), directory("srv")]
+    links = [
+        link("data", "../../../../srv"),
+        link("none", str(tmp_path)),
+        link("top", "srv/.."),
+        directory("srv"),
+    ]
     evil = blobs.layer("evil", links)
     path = emit(replace(wanted, layers=(*wanted.layers, evil)), blobs, tmp_path / "out").path
     (tmp_path / "volume").mkdir()
@@ -190,6 +195,8 @@ def test_a_volume_stays_inside_whatever_the_links_say(
     words = ("--volume", f"{tmp_path}/volume:/data/sub", path, "--", "/bin/sh", "-c")
     done = runner(*words, "[ -e /srv/sub/file ] && echo there")
     assert (done.stdout, done.returncode) == ("there\n", 0), done.stderr
+    done = runner("--volume", f"{tmp_path}/volume:/top", path)
+    assert (done.returncode, "a link there leads to the root" in done.stderr) == (1, True)
     done = runner("--volume", f"{tmp_path}/volume:/none", path)
     assert (done.returncode, "a link there leads nowhere" in done.stderr) == (1, True)
     assert sorted(one.name for one in tmp_path.iterdir()) == before
