@@ -29,6 +29,7 @@ PAIRS = {
 }
 TOP = {"acKind", "acVersion", "name", "labels", "app", "dependencies", "pathWhitelist"}
 APP = {"exec", "user", "group", "workingDirectory", "environment", "supplementaryGIDs"}
+DEPENDENCY = {"imageName", "imageID", "labels", "size"}
 APP |= {"eventHandlers", "mountPoints", "ports", "isolators", "userAnnotations", "userLabels"}
 
 
@@ -63,9 +64,10 @@ def problems(path: Path) -> list[str]:
         found += layout_problems(members)
         manifest = archive.extractfile("manifest") if not found else None
         if manifest is not None:
-            text = manifest.read()
-            found += manifest_problems(json.loads(text))
-            found += exec_problems(json.loads(text), {m.name: m for m in members})
+            document = json.loads(manifest.read())
+            found += manifest_problems(document)
+            if not document.get("dependencies"):  # else the program may lie in one of them
+                found += exec_problems(document, {m.name: m for m in members})
     return found
 
 
@@ -110,8 +112,21 @@ def _manifest(manifest: dict[str, Any]) -> Iterator[str]:
     for path in manifest.get("pathWhitelist", []):
         if not path.startswith("/"):
             yield f"pathWhitelist {path}"
+    for wanted in manifest.get("dependencies", []):
+        yield from _dependency(wanted)
     if "app" in manifest:
         yield from _app(manifest["app"])
+
+
+def _dependency(wanted: dict[str, Any]) -> Iterator[str]:
+    yield from (f"unknown key {key}" for key in set(wanted) - DEPENDENCY)
+    if not re.match(IDENTIFIER, wanted.get("imageName", "")):
+        yield f"imageName {wanted.get('imageName')}"
+    if "imageID" in wanted and not re.match(r"^sha512-[0-9a-f]{1,128}\Z", wanted["imageID"]):
+        yield f"imageID {wanted['imageID']}"
+    if "size" in wanted and (type(wanted["size"]) is not int or wanted["size"] < 0):
+        yield f"size {wanted['size']}"
+    yield from _labels(wanted.get("labels", []))
 
 
 def _annotations(annotations: list[dict[str, str]]) -> Iterator[str]:
@@ -160,6 +175,15 @@ def _app(app: dict[str, Any]) -> Iterator[str]:
 
 
 def _app_lists(app: dict[str, Any]) -> Iterator[str]:
+    for gid in app.get("supplementaryGIDs", []):
+        if type(gid) is not int or not 0 <= gid < 2**32 - 1:
+            yield f"supplementary group {gid}"
+    for handler in app.get("eventHandlers", []):
+        if handler["name"] not in ("pre-start", "post-stop") or not handler.get("exec"):
+            yield f"event handler {handler['name']}"
+    for isolator in app.get("isolators", []):
+        if not re.match(IDENTIFIER, isolator.get("name", "")) or "value" not in isolator:
+            yield f"isolator {isolator.get('name')}"
     for each in app.get("environment", []):
         if not re.match(ENVIRONMENT, each["name"]) or not isinstance(each["value"], str):
             yield f"environment {each['name']}"

@@ -18,7 +18,7 @@ from buildit.errors import RecipeError
 from buildit.model.services import INIT, Init, Service
 from buildit.model.tree import YEAR_1980, Entry, Kind
 
-_S6 = "applyuidgid ftrig-wait log notifyoncheck supervise svc svok svscan svscanctl svstat"
+_S6 = "applyuidgid ftrig-wait log notifyoncheck setsid supervise svc svok svscan svscanctl svstat"
 NEEDED = {"s6": tuple(f"s6-{name}" for name in _S6.split()), "execline": ("execlineb",)}
 """Programs in /usr/bin that the files below start, by the Debian package that has them."""
 
@@ -118,6 +118,7 @@ def _init() -> tuple[str, ...]:
         f"cd /{_SCAN}",
         "foreground { redirfd -w 1 ../status exit 0 }",
         "redirfd -r 0 /dev/null",
+        "s6-setsid -q",  # a signal for the group of who started it is not for its supervisors
         "s6-svscan .",
     )
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -105,9 +106,13 @@ def until_up(process: subprocess.Popen[bytes], output: Path, last: str) -> None:
         time.sleep(0.05)
 
 
-def started(argv: Sequence[str | Path], output: Path) -> subprocess.Popen[bytes]:
+def started(
+    argv: Sequence[str | Path], output: Path, *, alone: bool = False
+) -> subprocess.Popen[bytes]:
     with output.open("wb") as out:
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=alone
+        )
 
 
 def test_podman_starts_and_stops_in_order(blobs: BlobDirectory, tmp_path: Path) -> None:
@@ -157,6 +162,20 @@ def test_nspawn_starts_and_stops_in_order(
     assert process.wait(30) == 0
     said = [line for line in output.read_text().splitlines() if " up " in line or " down" in line]
     assert said == ORDER
+
+
+def test_run_starts_and_stops_in_order(
+    blobs: BlobDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal for the whole group of processes, as of Ctrl-C, reaches the init alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image = emit(services_image(blobs, THREE, "aci"), blobs, tmp_path / "out").path
+    output = tmp_path / "output"
+    process = started([sys.executable, "-m", "buildit", "run", image], output, alone=True)
+    until_up(process, output, "web up 1000\n")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert output.read_text().splitlines() == ORDER
 
 
 def in_chroot(root: Path, output: Path) -> subprocess.Popen[bytes]:

@@ -117,7 +117,9 @@ def test_packages_render_to_the_tree_of_the_whole_image(
     assert tree["tmp"].mode == 0o1777
     assert verify([made.path, whole.path, layers.path]).passed()
     said = manifest(made.path)
-    assert appc.manifest_problems(said) == []
+    assert appc.problems(made.path) == []
+    wrong = {**said["dependencies"][0], "imageID": "sha512-x", "imageName": "A", "more": 1}
+    assert len(appc.manifest_problems({**said, "dependencies": [wrong]})) == 3
     assert said["app"]["exec"][0] == "/usr/sbin/nginx"  # lies in a dependency
     assert [(each["imageName"], each["labels"][0]) for each in said["dependencies"]] == [
         ("sys-apps/baselayout", {"name": "version", "value": "1"}),
