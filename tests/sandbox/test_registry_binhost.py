@@ -3,6 +3,8 @@ collection, and what foreign clients make of it."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,10 +24,11 @@ from buildit.store.artifacts import commit
 from buildit.store.cas import Store
 from buildit.trust.policy import Accept
 from buildit.trust.signers import Signer
+from tests.engines import docker
 from tests.hosts import BUILDER, accept, sign
 from tests.registries import PASSWORD, USER, Served, registry, registry_there
 from tests.remote_contract import CONTRACT, There, made
-from tests.sandbox.test_images import run, tool
+from tests.sandbox.test_images import libraries, run, tool
 
 pytestmark = pytest.mark.sandbox
 
@@ -108,6 +111,29 @@ def test_garbage_collection_deleted_tags_and_two_builders(
         assert push(there(), store, artifact).statements == 1
     with there().store("again") as taken:
         assert there().binhost().pull(artifact.key, taken) is not None
+
+
+def test_docker_runs_a_package(served: Served, web: WebTransport, tmp_path: Path) -> None:
+    """Debian 12's, which reads no layers of zstd."""
+    address = Oci(served.host, "docker")
+    client = Registry(web, parse_reference(str(address)), lambda _: LOGIN)
+    there = registry_there(client, address, served.put_blob, tmp_path)
+    layer, dash = io.BytesIO(), Path(tool("dash"))
+    with tarfile.open(fileobj=layer, mode="w", dereference=True) as tar:
+        tar.add(dash, "bin/sh")
+        for host, path in libraries(dash):
+            tar.add(host, path)
+    with there.store("own") as store:
+        artifact = made(store, "app-shells/dash", layer.getvalue())
+        push(there, store, artifact)
+    name = f"{served.host}/docker:{key_tag(artifact.key, BUILDER)}"
+    login = served.authentication(tmp_path / "login")
+    login.rename(login.with_name("config.json"))
+    with docker() as engine:
+        program, *options = engine.argv
+        run(program, "--config", str(login.parent), *options, "pull", "--quiet", name)
+        done = engine.run(name, "/bin/sh", "-c", "echo it runs")
+    assert (done.stdout, done.returncode) == ("it runs\n", 0), done.stderr
 
 
 def test_skopeo_makes_a_mirror(served: Served, web: WebTransport, tmp_path: Path) -> None:
