@@ -18,7 +18,17 @@ import click
 
 from buildit import events
 from buildit.cli import options
-from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, OUTPUT, USE, Invocation, Requested
+from buildit.cli.options import (
+    DIR,
+    DISCOVER,
+    LOCKED,
+    OFFLINE,
+    ONE_PLATFORM,
+    OUTPUT,
+    USE,
+    Invocation,
+    Requested,
+)
 from buildit.cli.quick import beneath, stamp_of_build
 from buildit.cli.screen import event_lines, give, printable
 from buildit.codec import from_plain
@@ -49,6 +59,8 @@ def remember(
     if kept is None or not emissions:
         return
     plan = from_plain(ContainerPlan, kept["plan"])
+    if len(plan.platforms) > 1 and not options.platform:
+        return  # its files, lines and statements are those of several plans
     keys = frozenset(key for key, _ in plan.roots)
     said = (line for event in _events(plan, emissions) for line in event_lines(event, keys))
     store = Path(kept["settings"]["store"]).absolute()
@@ -157,7 +169,9 @@ def _image_plain(one: Emission) -> dict[str, object]:
 
 
 @click.command("build")
-@options.of_container(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, options.PUSH)
+@options.of_container(
+    DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM, options.PUSH
+)
 @click.pass_obj
 def build_verb(invocation: Invocation, asked: Requested) -> None:
     """Build the container in DIR; the paths of its images go to stdout."""
@@ -181,7 +195,7 @@ def _pushed_lines(done: Sequence[Published]) -> Iterator[str]:
 
 
 @click.command("push", short_help="Publish the packages, the spec and the images of DIR.")
-@options.of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER)
+@options.of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER, ONE_PLATFORM)
 @click.argument("registry", metavar="[oci://HOST/NAME[:TAG]]", required=False)
 @click.pass_obj
 def push_verb(invocation: Invocation, asked: Requested, registry: str | None) -> None:

@@ -20,7 +20,7 @@ from buildit.codec import to_plain
 from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.reading import Reading
-from buildit.image.verify import Report, compared, read_image, with_unpacked
+from buildit.image.verify import Report, compared, read_each, read_image
 from buildit.model.platform import build_platform
 from buildit.model.tree import Kind
 from buildit.model.words import counted, size
@@ -37,7 +37,7 @@ PLATFORM = click.option(
     metavar="OS/ARCH",
     default=lambda: str(build_platform(os.uname().machine)),
     show_default="this machine's",
-    help="Which image, where a registry has one for each of several platforms.",
+    help="Which image, where there is one for each of several platforms.",
 )
 _TYPES = {Kind.DIRECTORY: S_IFDIR, Kind.SYMLINK: S_IFLNK}
 
@@ -45,11 +45,16 @@ _TYPES = {Kind.DIRECTORY: S_IFDIR, Kind.SYMLINK: S_IFLNK}
 def report_lines(found: Report) -> tuple[str, ...]:
     """A row for each image, its problems below the table; equal trees are said to be so."""
     rows = [("image", "format", "entries", "tree")]
+    paths = [one.path for one in found.images]
     for image in found.images:
         tree = f"sha256:{image.root}" if image.root else "unreadable"
-        rows.append((image.path, image.format, str(image.entries), tree))
+        of = f" ({image.platform})" if paths.count(image.path) > 1 else ""
+        rows.append((f"{image.path}{of}", image.format, str(image.entries), tree))
     problems = [f"{image.path}: {each}" for image in found.images for each in image.problems]
-    same = ("All hold the same tree.",) if found.passed() and len(found.images) > 1 else ()
+    several = " for each platform" if len(found.images) > len({*paths}) else ""
+    same = (
+        (f"All hold the same tree{several}.",) if found.passed() and len(found.images) > 1 else ()
+    )
     return (*columns(rows), *map(printable, problems), *same)
 
 
@@ -94,11 +99,10 @@ def _at_registry(
         return work(Registry(web, at), store, screen)
 
 
-def _read(named: str, platform: str, *, as_json: bool, whole: bool = False) -> Reading:
-    """An image at a path or in a registry; `whole` with what an image has besides."""
+def _read(named: str, platform: str, *, as_json: bool) -> Reading:
+    """An image at a path or in a registry."""
     if "://" not in named:
-        found = read_image(Path(named))
-        return with_unpacked(Path(named), found) if whole else found
+        return read_image(Path(named), platform.lower().removesuffix("/v8"))
     from buildit.commands.pull import read_remote
 
     return _at_registry(
@@ -118,7 +122,17 @@ def verify_verb(paths: tuple[str, ...], platform: str, as_json: bool) -> None:
     A PATH is an image of any format, or an unpacked directory; oci://HOST/NAME[:TAG] is one in a
     registry.
     """
-    found = compared([(name, _read(name, platform, as_json=as_json, whole=True)) for name in paths])
+    found = compared(
+        [
+            (name, one)
+            for name in paths
+            for one in (
+                (_read(name, platform, as_json=as_json),)
+                if "://" in name
+                else read_each(Path(name))
+            )
+        ]
+    )
     give(found, report_lines, report_plain, as_json=as_json)
     raise_for_report(found)
 

@@ -48,7 +48,17 @@ class Requested:
         return on_screen(as_json=self.as_json)
 
 
-_SHARED = ("directory", "use", "locked", "offline", "output", "jobs", "discover", "push")
+_SHARED = (
+    "directory",
+    "use",
+    "locked",
+    "offline",
+    "output",
+    "jobs",
+    "discover",
+    "push",
+    "platform",
+)
 """The options that are fields of `commands.run.Options`."""
 
 JSON = click.option(
@@ -86,6 +96,9 @@ DISCOVER = click.option(
     "push=True publish what was made to the configured repositories. file:///DIR and "
     "ssh://user@host/path name a binhost itself. May be repeated.",
 )
+ONE_PLATFORM = click.option(
+    "--platform", metavar="OS/ARCH", help="Only this one of the container's platforms: linux/arm64."
+)
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."
 )
@@ -95,8 +108,8 @@ DIR = click.argument("directory", metavar="DIR", type=PATH)
 def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
-    `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER` and `PUSH`,
-    which become part of `Requested`; without `DIR` it is about the working directory.
+    `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM` and
+    `PUSH`, which become part of `Requested`; without `DIR` it is about the working directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from buildit.cli import options
-from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, USE, Requested
+from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, ONE_PLATFORM, USE, Requested
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
 from buildit.commands.realise import Forecast, State, forecast
-from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, run_of
+from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, prepared_each, run_of
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
@@ -90,6 +90,12 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
     }
 
 
+def _plans_plain(plans: Sequence[tuple[ContainerPlan, Forecast]]) -> dict[str, object]:
+    """That of the first platform, with those of the others in `further`, if there are any."""
+    first, *others = (plan_plain(*plan) for plan in plans)
+    return {**first, "further": others} if others else first
+
+
 def _about(node: Task, state: State) -> dict[str, object]:
     return options.told_of(node.name, node.version, node.key, state.value)
 
@@ -111,20 +117,22 @@ def announce(prepared: Prepared, report: Reporter) -> None:
 
 
 @click.command("plan", short_help="Say what a build of DIR would do, and why.")
-@options.of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER)
+@options.of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER, ONE_PLATFORM)
 def plan_verb(asked: Requested) -> None:
     """Say what a build of DIR would do: packages, their keys, what is fetched. Builds nothing."""
     with asked.screen() as screen:
-        prepared = prepare(asked.options, screen).with_synced()
-        for remark in prepared.plan.remarks:
-            screen(Notice(remark))
-        announce(prepared, screen)
-        with run_of(prepared, screen) as run:
-            found = forecast(prepared.plan, run.store, run.remotes)
+        found: list[tuple[ContainerPlan, Forecast]] = []
+        for one in prepared_each(asked.options, screen):
+            prepared = one.with_synced()
+            for remark in prepared.plan.remarks:
+                screen(Notice(remark))
+            announce(prepared, screen)
+            with run_of(prepared, screen) as run:
+                found.append((prepared.plan, forecast(prepared.plan, run.store, run.remotes)))
     give(
-        prepared.plan,
-        lambda plan: plan_lines(plan, found),
-        lambda plan: plan_plain(plan, found),
+        found,
+        lambda plans: (line for plan in plans for line in plan_lines(*plan)),
+        _plans_plain,
         as_json=asked.as_json,
     )
 
@@ -153,10 +161,15 @@ def relock(
         raise UsageError(f"{names[0]!r} is not the directory of a container", hint=hint)
     chosen = (names or (EVERYTHING,)) if update else ()
     asked = replace(given, directory=directory, update=chosen)
-    prepared = prepare(asked, report).with_synced()
-    _check_names(names, prepared.pins.section, directory)
-    lock(prepared, report)
-    return {"lock": str(directory / LOCK_FILE), "changes": list(prepared.pins.moved())}
+    moved: list[str] = []
+    for one in prepared_each(asked, report):
+        prepared = one.with_synced()
+        _check_names(names, prepared.pins.section, directory)
+        lock(prepared, report)
+        several = len(prepared.plan.platforms) > 1
+        prefix = f"{prepared.plan.platform}: " if several else ""
+        moved += [f"{prefix}{line}" for line in prepared.pins.moved()]
+    return {"lock": str(directory / LOCK_FILE), "changes": moved}
 
 
 def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
@@ -171,7 +184,7 @@ def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> N
 
 
 @click.command("lock", short_help="Write DIR/buildit.lock; with --update, move what is remote.")
-@options.of_container(USE, LOCKED, OFFLINE)
+@options.of_container(USE, LOCKED, OFFLINE, ONE_PLATFORM)
 @click.argument("words", metavar="[DIR] [NAME...]", nargs=-1)
 @click.option("--update", is_flag=True, help="Let NAMEs move; without a NAME, everything.")
 def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
@@ -265,7 +278,7 @@ def _why_plain(one: Why) -> dict[str, object]:
 
 
 @click.command("why", short_help="Say why packages of DIR would be built, not reused.")
-@options.of_container(USE, LOCKED, OFFLINE, DISCOVER)
+@options.of_container(USE, LOCKED, OFFLINE, DISCOVER, ONE_PLATFORM)
 @click.argument("words", metavar="[DIR] [PACKAGE]", nargs=-1)
 def why_verb(asked: Requested, words: tuple[str, ...]) -> None:
     """Say why packages of DIR (`.` where it is left out) would be built, or about PACKAGE.

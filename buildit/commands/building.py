@@ -8,27 +8,34 @@ fetches or builds what it misses. Whatever is sound stays as it is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
-from buildit.commands.run import Options, Prepared, Run, lock, prepare, run_of, write_lock
-from buildit.commands.statement import image_statement, keep_image, kept_emission, last_identifier
+from buildit.commands.run import Options, Prepared, Run, lock, prepared_each, run_of, write_lock
+from buildit.commands.statement import (
+    as_one,
+    digest_of,
+    image_statement,
+    keep_image,
+    kept_emission,
+    last_identifier,
+)
 from buildit.digest import BuildKey, Digest
 from buildit.errors import IntegrityError, StoreError
 from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
 from buildit.image.formats.oci import added
-from buildit.image.formats.table import emit_all, format_of, output_name, start_of
+from buildit.image.formats.table import emit_groups, format_of, output_name, start_of
 from buildit.image.merge import Rootfs
 from buildit.image.output import parts_of
 from buildit.image.rendering import left_of
 from buildit.image.rules import tag
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
-from buildit.model.image import Emission, Image, image_digest
-from buildit.model.plan import ContainerPlan, DebRef, Task
+from buildit.model.image import Emission, Image
+from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.services import Service
 from buildit.store.blobs import CorruptBlob
@@ -53,34 +60,114 @@ def build(options: Options, report: Reporter, stop: threading.Event) -> tuple[Em
 def _build(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> tuple[Emission, ...]:
-    prepared = prepare(options, report)
-    plan = prepared.plan
-    report(Started(plan.label))
-    for origin, key in plan.names:
-        report(Processing(origin, plan.platform, key))
-    for remark in plan.remarks:
-        report(Notice(remark))
-    prepared = prepared.with_synced()
-    lock(prepared, report)
-    _check_rules(prepared, report)
-    with _at_work(prepared, report, stop, lost) as work:
+    everything: list[Prepared] = []
+    remarks: set[str] = set()
+    for prepared in prepared_each(options, report):
+        plan = prepared.plan
+        if not everything:
+            report(Started(plan.label))
+        for origin, key in plan.names:
+            report(Processing(origin, plan.platform, key))
+        for remark in plan.remarks:
+            if remark not in remarks:
+                report(Notice(remark))
+        remarks |= {*plan.remarks}
+        everything.append(_locked(prepared, report))
+        _check_rules(prepared, report)
+    with _at_work(everything, report, stop, lost) as works:
         publishes = _publishes(options)
         if publishes:
             from buildit.commands.publish import check_publishing
 
-            check_publishing(plan, work.run.remotes)
+            for work in works:
+                check_publishing(work.plan, work.run.remotes)
+        obtain(works)
+        emissions = emit(works)
+        if not options.use:
+            keep_roots(works)
+        fresh = any(prepared.fresh for prepared in everything)
+        if fresh and not (options.use or options.locked):
+            keep_outputs(works)
+        for prepared in everything:
+            if fresh:  # Last: a run that finds the plan kept does none of this again.
+                prepared.keep_plan()
+        if publishes:
+            for work in works:
+                work.publish(work.own(emissions))
+    return emissions
+
+
+def _locked(prepared: Prepared, report: Reporter) -> Prepared:
+    """With what its sync steps take, and its lock written, or refused."""
+    prepared = prepared.with_synced()
+    lock(prepared, report)
+    return prepared
+
+
+def obtain(works: Sequence[_Work]) -> None:
+    """Obtain what the images are made of: first what this machine must emulate, so that what it
+    cannot do is said before anything is built."""
+    emulated = [any(task.inputs.emulator for task in work.plan.tasks) for work in works]
+    for _, work in sorted(zip(emulated, works, strict=True), key=lambda pair: not pair[0]):
         work.obtain()
         work.check_outputs()
-        emissions = work.emit()
-        if not options.use:
-            work.keep_roots()
-        if prepared.fresh:
-            if not (options.use or options.locked):
-                work.keep_outputs()
-            # Last: a run that finds the plan kept does none of this again.
-            prepared.keep_plan()
-        if publishes:
-            work.publish(emissions)
+
+
+def keep_outputs(works: Sequence[_Work]) -> None:
+    """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
+    options = works[0].prepared.options
+    try:
+        noted = works[-1].prepared.pins.lock  # read after those of the others were written
+        for work in works:
+            pins = work.prepared.pins.with_outputs(work.done)
+            noted = noted.with_section(pins.platform, pins.section)
+        write_lock(options.directory, noted)
+    except StoreError as error:
+        report = works[0].place.report
+        report(Notice(f"the digests of the outputs are not noted: {error.message}"))
+
+
+def keep_roots(works: Sequence[_Work]) -> None:
+    """What this container needs is no garbage as long as its lock exists."""
+    from buildit.store.upkeep import add_root
+
+    directory = works[0].prepared.lock_path.parent.resolve()
+    names = [name for work in works for name in work.roots()]
+    add_root(works[0].run.store, directory / "buildit.lock", names)
+
+
+def emit(works: Sequence[_Work]) -> tuple[Emission, ...]:
+    """Stack the layers of each platform and emit the images: those of a format that holds several
+    platforms together, the others each by itself."""
+    stacked = [work.stacked() for work in works]
+    groups: list[tuple[StackedImage, ...]] = []
+    for alike in zip(*stacked, strict=True):
+        together = len(alike) > 1 and format_of(alike[0].image).together is not None
+        groups += [alike] if together else [(one,) for one in alike]
+    report = works[0].place.report
+    plan, openpgp = works[0].plan, works[0].run.config.trust.keys.openpgp
+    title = f"{plan.name}-{plan.version}"
+    for group in groups:
+        report(Packaging(title, group[0].image.format))
+    emissions = works[0].emitted(groups)
+    for group, emission in zip(groups, emissions, strict=True):
+        if format_of(group[0].image).signed and openpgp:
+            from buildit.trust.openpgp import sign_aci
+
+            for path in (emission.path, *parts_of(emission.path)):
+                if path.suffix == ".aci":
+                    sign_aci(path, openpgp)
+        said = [image_statement(one.work.plan, one.members, emission) for one in group]
+        statement = said[0] if len(said) == 1 else as_one(said)
+        keep_image(emission, digest_of([one.image for one in group]), statement)
+    if emissions:
+        remarks = dict.fromkeys(one for work in works for one in work.remarks)
+        first = replace(emissions[0], notices=(*remarks, *emissions[0].notices))
+        emissions = (first, *emissions[1:])
+    for emission in emissions:
+        for notice in emission.notices:
+            report(Notice(notice))
+        report(Emitted(title, emission.format, str(emission.path), emission.digest))
     return emissions
 
 
@@ -123,46 +210,52 @@ def _push(
 ) -> tuple[Published, ...]:
     from buildit.commands.publish import built_keys, check_publishing, targets
 
-    prepared = prepare(options, report).with_synced()
-    lock(prepared, report)
-    with _at_work(prepared, report, stop, lost) as work:
-        plan, remotes = prepared.plan, work.run.remotes
+    everything = [_locked(one, report) for one in prepared_each(options, report)]
+    with _at_work(everything, report, stop, lost) as works:
+        remotes = works[0].run.remotes
         targets(remotes)
         if lost:
-            work.obtain()
-        check_publishing(plan, remotes, built_keys(plan, work.tasks.named, remotes))
-        work.obtain()
-        return work.publish(work.emit())
+            obtain(works)
+        for work in works:
+            keys = built_keys(work.plan, work.tasks.named, remotes)
+            check_publishing(work.plan, remotes, keys)
+        obtain(works)
+        emissions = emit(works)
+        return tuple(done for work in works for done in work.publish(work.own(emissions)))
 
 
 @contextmanager
 def _at_work(
-    prepared: Prepared, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
-) -> Iterator[_Work]:
-    """What a run works with. Where a blob turns out to be corrupt, all that is at hand for the plan
-    is looked at, so that one more beginning is enough; and it is said whose it is.
+    everything: Sequence[Prepared], report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+) -> Iterator[tuple[_Work, ...]]:
+    """What a run works with, for each platform. Where a blob turns out to be corrupt, all that is
+    at hand for the plans is looked at, so that one more beginning is enough; and it is said whose
+    it is.
 
     Raises:
         CorruptBlob: as it came, with a name for people.
     """
-    plan = prepared.plan
-    with run_of(prepared, report) as run:
-        place = place_of(plan, run.store, run.config.limits, report, stop)
-        work = _Work(prepared, run, Tasks(plan), place, lost)
+    with run_of(everything[0], report) as run:
+        works = []
+        for prepared in everything:
+            plan = prepared.plan
+            place = place_of(plan, run.store, run.config.limits, report, stop)
+            works.append(_Work(prepared, run, Tasks(plan), place, lost))
         try:
-            yield work
+            yield tuple(works)
         except CorruptBlob as error:
-            names = _made_blobs(work.done.values())
+            names = _made_blobs(one for work in works for one in work.done.values())
             for digest in names:
                 run.store.recheck(digest)
-            named = _input_blobs(plan) | names
+            named = {k: v for work in works for k, v in _input_blobs(work.plan).items()} | names
             raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One container in one run: what was opened for it, its tasks, the blobs that turned out to be
-    `lost`, and the artifacts at hand, which are `done`."""
+    """One container in one run, for one platform: what was opened for it, its tasks, the blobs that
+    turned out to be `lost`, the artifacts at hand, which are `done`, and remarks about all of
+    it."""
 
     prepared: Prepared
     run: Run
@@ -170,6 +263,19 @@ class _Work:
     place: BuildPlace
     lost: frozenset[Digest]
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> ContainerPlan:
+        return self.prepared.plan
+
+    def own(self, emissions: Sequence[Emission]) -> tuple[Emission, ...]:
+        """Those of all emissions that hold an image for this platform."""
+        from buildit.commands.assemble import image
+
+        images = [image(self.plan, step) for step in self.plan.images]
+        names = {output_name(one, several=several) for one in images for several in (False, True)}
+        return tuple(one for one in emissions if one.path.name in names)
 
     def fetching(self) -> InputFetcher:
         from buildit.commands.fetching import InputFetcher
@@ -198,8 +304,8 @@ class _Work:
         for line in lines:
             self.place.report(Notice(f"not reproducible: {line}", warning=True))
 
-    def emit(self) -> tuple[Emission, ...]:
-        """Stack the layers and emit the images; the layers of its steps are found or made here."""
+    def stacked(self) -> tuple[StackedImage, ...]:
+        """Stack the layers for all images; the layers of its steps are found or made here."""
         from buildit.commands.assemble import image, stack
 
         def obtain(task: Task) -> Artifact:
@@ -209,34 +315,15 @@ class _Work:
 
         plan, report = self.prepared.plan, self.place.report
         made = stack(plan, self.run.store, self.tasks.named, obtain, self.prepared.taken)
-        title = f"{plan.name}-{plan.version}"
         if not plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)
-        for one in images:
-            report(Packaging(title, one.format))
-        emissions = self._emitted(images, rootfs)
+        self.remarks[:] = made.remarks
         members = {member: self.tasks[member[0]] for member in made.members}
-        openpgp = self.run.config.trust.keys.openpgp
-        for one, emission in zip(images, emissions, strict=True):
-            if format_of(one).signed and openpgp:
-                from buildit.trust.openpgp import sign_aci
-
-                for path in (emission.path, *parts_of(emission.path)):
-                    if path.suffix == ".aci":
-                        sign_aci(path, openpgp)
-            keep_image(emission, image_digest(one), image_statement(plan, members, emission))
-        if emissions:
-            first = replace(emissions[0], notices=(*made.remarks, *emissions[0].notices))
-            emissions = (first, *emissions[1:])
-        for emission in emissions:
-            for notice in emission.notices:
-                report(Notice(notice))
-            report(Emitted(title, emission.format, str(emission.path), emission.digest))
-        return emissions
+        return tuple(StackedImage(self, one, rootfs, members) for one in images)
 
     def _look_through(self, images: Sequence[Image], rootfs: Rootfs, made: Stack) -> None:
         """Refuse images that would not start, before any is written; tell what else is missing.
@@ -264,13 +351,14 @@ class _Work:
         for remark in starting.remarks(tree, debs):
             self.place.report(Notice(remark, warning=True))
 
-    def _emitted(self, images: Sequence[Image], rootfs: Rootfs | None) -> tuple[Emission, ...]:
-        """Emit the images, but for those that lie there, came from the same image and are
-        untouched."""
+    def emitted(self, groups: Sequence[Sequence[StackedImage]]) -> tuple[Emission, ...]:
+        """Emit the images of each group as one, but for those that lie there, came from the same
+        images and are untouched."""
         output, store = self.prepared.options.output, self.run.store
-        paths = {one.format: output / output_name(one) for one in images}
-        at_hand = {one.format: kept_emission(paths[one.format], one) for one in images}
-        wanted = [one for one in images if at_hand[one.format] is None]
+        images = [[one.image for one in group] for group in groups]
+        paths = [output / output_name(each[0], several=len(each) > 1) for each in images]
+        at_hand = [kept_emission(*pair) for pair in zip(paths, images, strict=True)]
+        wanted = [number for number, found in enumerate(at_hand) if found is None]
         if wanted:
             try:
                 output.mkdir(parents=True, exist_ok=True)
@@ -278,25 +366,25 @@ class _Work:
                 message = f"the output directory cannot be made: {error.strerror}"
                 hint = "name another one with --output"
                 raise StoreError(message, place=str(output), hint=hint) from error
-            for one in wanted:
+            for number in wanted:
                 # Before the image: a signature that lies there is of other bytes than are about to.
-                path = paths[one.format]
+                path, one = paths[number], images[number][0]
                 path.with_name(f"{path.name}.asc").unlink(missing_ok=True)
                 if lost := added(path, tag(one.version), last_identifier(path)):
                     what = f"{path.name} is made anew, without {', '.join(lost)}"
                     self.place.report(Notice(what, warning=True))
             try:
-                made = emit_all(wanted, store.path, output, rootfs)
+                asked = [[(one.image, one.rootfs) for one in groups[number]] for number in wanted]
+                made = emit_groups(asked, store.path, output)
             except CorruptBlob as error:
                 store.recheck(error.digest)
                 raise
-            at_hand |= {emission.format: emission for emission in made}
-        return tuple(found for one in images if (found := at_hand[one.format]) is not None)
+            for number, emission in zip(wanted, made, strict=True):
+                at_hand[number] = emission
+        return tuple(found for found in at_hand if found is not None)
 
-    def keep_roots(self) -> None:
-        """What this container needs is no garbage as long as its lock exists."""
-        from buildit.store.upkeep import add_root
-
+    def roots(self) -> list[str]:
+        """What it needs of the store."""
         plan = self.prepared.plan
         names: list[str] = [node.key for node in plan.tasks]
         names += self.done  # with the .debs that the image loads, which are not among the nodes
@@ -307,16 +395,7 @@ class _Work:
             from buildit.make.debian_root import root_names
 
             names += [root_names(chroot)[-1] for chroot in chroots]  # the base: all share it
-        add_root(self.run.store, self.prepared.lock_path.parent.resolve() / "buildit.lock", names)
-
-    def keep_outputs(self) -> None:
-        """Note the outputs in the lock; a checkout that cannot be written is built all the same."""
-        noted = self.prepared.pins.with_outputs(self.done)
-        try:
-            write_lock(self.prepared.options.directory, noted.changed())
-        except StoreError as error:
-            report = self.place.report
-            report(Notice(f"the digests of the outputs are not noted: {error.message}"))
+        return names
 
     def publish(self, emissions: Sequence[Emission]) -> tuple[Published, ...]:
         """Publish it, with inputs that were lost fetched once more."""
@@ -336,6 +415,17 @@ def programs_of(plan: ContainerPlan) -> Iterator[tuple[Service, str, dict[str, s
         known = {**environment, **dict(service.environment)}
         for words in (service.exec, service.ready.exec if service.ready is not None else ()):
             yield from ((service, word, known) for word in words[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class StackedImage:
+    """One image of one platform, ready to be written: whose it is, its merged tree, and the tasks
+    whose outputs are in it, bottom first."""
+
+    work: _Work
+    image: Image
+    rootfs: Rootfs | None
+    members: Mapping[OutputRef, Task]
 
 
 # -- what is corrupt in the store, or gone, is made anew

@@ -63,12 +63,14 @@ class Roots:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A container and what is chosen for it. `lock` is as it lies there; `consulted` are all files
-    that were looked at, whether they are there or not. `sliced` is what an image takes of Debian's
+    that were looked at, whether they are there or not. `target` is what is built for, `here` this
+    machine. `sliced` is what an image takes of Debian's
     packages that it does not name, where that is not all."""
 
     options: Options
     container: Container
     target: Platform
+    here: Platform
     roots: Roots
     selection: Selection
     toolchain: str
@@ -79,8 +81,13 @@ class Choice:
 
     @property
     def section(self) -> Section:
-        """What the lock has for this platform."""
-        return self.lock.section(str(self.target))
+        """What the lock has for this platform, or for another one that holds for it, too."""
+        return self.lock.begun(str(self.target))
+
+    @property
+    def emulates(self) -> bool:
+        """Whether something is built for it whose programs this machine cannot run by itself."""
+        return self.target != self.here and bool(self.selection.chosen or self.roots.sources)
 
 
 def choose(options: Options, loaded: Loaded) -> Choice:
@@ -96,18 +103,18 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     if not directory.is_dir():
         hint = "name the directory of a container: buildit containers/nginx-prod/"
         raise UsageError(f"{directory} is not a directory", hint=hint)
-    container = load_container(directory)
-    target = _target(container)
+    container = load_container(directory, platform=options.platform)
+    target, here = _target(container), build_platform(os.uname().machine)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
     slices = catalog.slices()
     roots = _roots(container, catalog, slices)
     lock = read_lock(directory)
-    locked = lock.section(str(target)).packages
+    locked = lock.begun(str(target)).packages
     preferred = {one.name: one.version for one in locked if not options.moves(one.name)}
     flags = _outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
-        first, container = container, load_container(directory, _said(selection))
+        first, container = container, load_container(directory, _said(selection), options.platform)
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)
     toolchain = _toolchain(container, roots, selection)
@@ -118,7 +125,17 @@ def choose(options: Options, loaded: Loaded) -> Choice:
         name: DebView(sliced=globs) for name in slices if (globs := sliced(slices, name, None, ""))
     }
     return Choice(
-        options, container, target, roots, selection, toolchain, chroot, lock, consulted, views
+        options,
+        container,
+        target,
+        here,
+        roots,
+        selection,
+        toolchain,
+        chroot,
+        lock,
+        consulted,
+        views,
     )
 
 
@@ -165,12 +182,7 @@ def shipped_trees() -> tuple[Path, ...]:
 def _target(container: Container) -> Platform:
     here = build_platform(os.uname().machine)
     names = container.variables
-    target = platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
-    if target != here:
-        message = f"the container is for {target}, this machine is {here}"
-        hint = f"build it on a {target} machine, or set arch: {here.arch}"
-        raise UnsatisfiableError(message, place=container.file, hint=hint)
-    return target
+    return platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
 
 
 def _roots(container: Container, catalog: Catalog, slices: Slices) -> Roots:

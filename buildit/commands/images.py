@@ -17,9 +17,10 @@ from buildit.image.formats.table import Document
 from buildit.image.layout import (
     Layout,
     blob_place,
-    described_of,
+    images_of,
     json_object,
     json_objects,
+    named_of,
     opened_layout,
 )
 from buildit.image.rules import tag
@@ -75,8 +76,9 @@ def push_image(
     path: Path, to: Reference, registry: Registry, key: SigningKey | None = None
 ) -> PushedImage:
     """Send an OCI image, in a directory or an archive, to a repository: only the blobs that it
-    lacks, then the manifest under its digest, what is said of it, signed by `key`, and its tag
-    last, so that nobody finds it half made. Digests stay what they are.
+    lacks, then the manifest under its digest (those for several platforms, and their index), what
+    is said of it, signed by `key`, and its tag last, so that nobody finds it half made. Digests
+    stay what they are.
 
     `to` has a tag, or the image's version becomes it.
 
@@ -96,12 +98,20 @@ def push_image(
 def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | None) -> PushedImage:
     try:
         with opened_layout(path) as layout:
-            described = described_of(layout)
-            manifest = layout.blob(described, "manifest")
-            blobs = _blobs(json_object(manifest, "manifest"))
+            named = named_of(layout)
+            top = layout.blob(named, "manifest")
+            images = {
+                str(each["digest"]): layout.blob(each, "manifest")
+                for each in images_of(layout, named)
+            }
+            blobs = {
+                blob.digest: blob
+                for manifest in images.values()
+                for blob in _blobs(json_object(manifest, "manifest"))
+            }
             if layout.problems:
                 raise IntegrityError(layout.problems[0])
-            works = [partial(_brought, layout, blob, registry) for blob in blobs]
+            works = [partial(_brought, layout, blob, registry) for blob in blobs.values()]
             sent = run_all(works, _AT_ONCE)
     except OSError as error:
         hint = "name an image of type oci or oci-archive"
@@ -109,15 +119,16 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
     except IntegrityError as error:
         error.place = error.place or str(path)
         raise
-    digest, named = str(described["digest"]), to.tag or _tag(described)
-    media_type = str(described["mediaType"])
-    registry.put_manifest(manifest, media_type, digest)
-    subject = {"mediaType": media_type, "digest": digest, "size": len(manifest)}
+    digest, name = str(named["digest"]), to.tag or _tag(named)
+    media_type = str(named["mediaType"])
+    for each, manifest in {**images, digest: top}.items():  # an index after what it names
+        registry.put_manifest(manifest, media_type if each == digest else IMAGE_MANIFEST, each)
+    subject = {"mediaType": media_type, "digest": digest, "size": len(top)}
     statement = _stated(registry, subject, kept_statement(path), key)
     signature = "" if key is None else _signed(registry, subject, key)
-    registry.put_manifest(manifest, media_type, named)
+    registry.put_manifest(top, media_type, name)
     new = [size for size in sent if size is not None]
-    return PushedImage(to.by_digest(digest), named, len(new), sum(new), statement, signature)
+    return PushedImage(to.by_digest(digest), name, len(new), sum(new), statement, signature)
 
 
 def _stated(

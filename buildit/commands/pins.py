@@ -37,6 +37,12 @@ LARGEST_INPUT = 64 << 20
 
 _FILES = "files"
 
+EMULATOR = "emulator"
+"""Who asks for the emulator's .deb in the lock."""
+
+EMULATOR_DEBS = ("qemu-user-static", "qemu-user")
+"""Its package, and the one that has its programs where it is empty."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -83,7 +89,29 @@ def pin_debs(choice: Choice, downloads: Downloads) -> tuple[Pinned, Mapping[str,
         debs = tuple(known.get(deb.name, deb) for deb in answer.debs)
         answers[asker] = replace(answer, debs=debs)
     debs_of = {asker: answer.debs for asker, answer in answers.items() if asker != name}
-    return Pinned(toolchain, debs_of), answers
+    if choice.emulates:
+        answers[EMULATOR] = _emulator(choice, downloads)
+    emulator = answers[EMULATOR].debs if choice.emulates else ()
+    return Pinned(toolchain, debs_of, emulator), answers
+
+
+def _emulator(choice: Choice, downloads: Downloads) -> Answer:
+    """The .deb with the emulator for the programs of the platform, of the toolchain's suites and of
+    this machine's architecture: nothing of the machine itself runs in a build.
+
+    In Debian 13 qemu-user-static is an empty package that depends on qemu-user, which is static.
+    """
+    suites, arch = choice.chroot.debian.suites, choice.here.debian
+    request = request_digest((*suites, "", arch, *EMULATOR_DEBS))
+    locked = locked_answer(choice, EMULATOR, request)
+    if locked is not None:
+        return Answer(request, locked)
+    from buildit.debian.select import select
+
+    with downloads.debian().open_indices(suites, arch) as indices:
+        found = {deb.name: deb for deb in select(EMULATOR_DEBS[:1], indices)}
+        chosen = next(found[name] for name in reversed(EMULATOR_DEBS) if name in found)
+        return Answer(request, (chosen,), dict(indices.dates))
 
 
 def _wanted_debs(choice: Choice, known: Mapping[str, DebRef]) -> Mapping[str, tuple[bool, str]]:

@@ -102,16 +102,16 @@ def container_plan(
         RecipeError: an owner, the app or an account is wrong.
     """
     container, roots, target = choice.container, choice.roots, choice.target
+    names, platforms = container.variables, tuple(map(str, container.platforms))
     keys = {node.name: key for key, node in made.items()}
     steps: list[PackageStep | SyncStep | DirectoriesStep] = []
     users, groups = _accounts(container)
     borrowed: set[tuple[str, str]] | None = set() if debs or roots.sources else None
     ids = replace(_declared(made.values(), users, groups), borrowed=borrowed)
-    named = [*roots.names.values(), *(one.asker for one in roots.sources.values())]
+    named = (*roots.names.values(), *(one.asker for one in roots.sources.values()))
     reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
-    app = app_of(container)
-    if app is not None:
+    if app := app_of(container):
         app = app_with_ids(app, synced.over(ids), places_of(container))
     for number, step in enumerate(container.steps):
         if number in roots.names:
@@ -125,7 +125,6 @@ def container_plan(
             steps.append(_sync(step.spec.sync, step, ids))
         elif step.spec.directories is not None:
             steps.append(_directories(step.spec.directories, step, ids))
-    names = container.variables
     return ContainerPlan(
         directory=str(container.directory),
         author=names.get("author", ""),
@@ -147,6 +146,7 @@ def container_plan(
         annotations=_said(container, "annotations"),
         remarks=() if app is None else tuple(app_remarks(app)),
         borrowed=tuple(sorted(borrowed or ())),
+        platforms=platforms,
     )
 
 

@@ -279,6 +279,10 @@ def obtain_all(
         builds = sum(kind_of(task).builds for task in missing)
         reused = len(ways.labels) - sum(task.key in ways.labels for task in missing)
         place.report(events.Planned(reused, builds, len(missing) - builds))
+        if any(task.inputs.emulator for task in missing):
+            from buildit.make.emulator import check_emulation
+
+            check_emulation(missing)
         fetching().bring(missing, plan.toolchain)
 
     with ThreadPoolExecutor(max(1, jobs), "build") as pool:

@@ -50,7 +50,8 @@ class Options:
 
     `use` are flags for every package, `update` what may move although it is locked (`("*",)`:
     everything; `toolchain`, a package or a patch's URL), `jobs` 0 means as configured. `locked`
-    refuses a lock that would change. `discover` names further places, and `push` publishes what was
+    refuses a lock that would change. `platform` is what is built for, the container's first without
+    it. `discover` names further places, and `push` publishes what was
     made.
     """
 
@@ -63,11 +64,14 @@ class Options:
     offline: bool = False
     discover: tuple[str, ...] = ()
     push: bool = False
+    platform: str = ""
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
         places = (os.path.abspath(self.directory), os.path.abspath(self.output))
-        return stamp.question(verb, *places, *self.use, "|", *self.update, str(self.locked))
+        return stamp.question(
+            verb, *places, *self.use, "|", *self.update, str(self.locked), self.platform
+        )
 
     def moves(self, *names: str) -> bool:
         """Whether what has one of these names may move although it is locked."""
@@ -335,7 +339,8 @@ class Prepared:
             return self
         own = own_of(plan, self.options.output)
         found = [take(Path(plan.directory), step, own) for step in steps]
-        taken, times = dated(found, pins.section.synced, int(time.time()))
+        pinned = pins.lock.synced(pins.platform)
+        taken, times = dated(found, {**pinned, **pins.section.synced}, int(time.time()))
         pins = replace(pins, section=replace(pins.section, synced=times))
         return replace(self, pins=pins, taken=taken)
 
@@ -365,6 +370,20 @@ def run_of(prepared: Prepared, report: Reporter) -> Iterator[Run]:
             config = replace(config, repositories=found)
     with opened(config, options, report) as run:
         yield run
+
+
+def prepared_each(options: Options, report: Reporter) -> Iterator[Prepared]:
+    """The plans of a container for all of its platforms, or for the one that is asked for. Each is
+    made when it is taken: write the lock of one before, so that the next agrees with it on
+    whatever holds for all.
+
+    Raises:
+        BuilditError: as `prepare`.
+    """
+    first = prepare(options, report)
+    yield first
+    for platform in () if options.platform else first.plan.platforms[1:]:
+        yield prepare(replace(options, platform=platform), report)
 
 
 def prepare(options: Options, report: Reporter) -> Prepared:

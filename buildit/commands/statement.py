@@ -7,11 +7,12 @@ They stand here, and in no package's statement nor key, where they would go stal
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from buildit.codec import to_plain
 from buildit.commands import stamp
+from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.image import Emission, Image, image_digest
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, SourceRef, Task
 
@@ -62,6 +63,22 @@ def image_statement(
     }
 
 
+def as_one(statements: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The statement of an image that holds those for several platforms."""
+    platforms = [str(one["platform"]) for one in statements]
+    inside = [{**one, "platform": of} for one, of in _packages(statements)]
+    return {**statements[0], "platform": ",".join(platforms), "packages": inside}
+
+
+def _packages(
+    statements: Sequence[Mapping[str, object]],
+) -> Iterator[tuple[dict[str, object], str]]:
+    for statement in statements:
+        packages = statement["packages"]
+        for one in packages if isinstance(packages, list) else ():
+            yield one, str(statement["platform"])
+
+
 def keep_image(emission: Emission, image: str, statement: Mapping[str, object]) -> None:
     """Keep of what image (its digest) an emission was made, and its statement, for as long as it
     lies there as it was made."""
@@ -80,12 +97,19 @@ def keep_image(emission: Emission, image: str, statement: Mapping[str, object]) 
         stamp.renew(name, result)
 
 
-def kept_emission(path: Path, image: Image) -> Emission | None:
-    """What lies at a path, where it was made of this image and is untouched."""
+def digest_of(images: Sequence[Image]) -> Digest:
+    """What decides the bytes of an output of one image, or of several in one."""
+    digests = [image_digest(image) for image in images]
+    return digests[0] if len(digests) == 1 else digest_bytes(canonical(digests))
+
+
+def kept_emission(path: Path, images: Sequence[Image]) -> Emission | None:
+    """What lies at a path, where it was made of these images and is untouched."""
     kept = stamp.read(_question(path))
-    if kept is None or kept.get("image") != image_digest(image):
+    if kept is None or kept.get("image") != digest_of(images):
         return None
-    return Emission(path, image.format, kept["digest"], kept["identifier"], tuple(kept["notices"]))
+    found = kept["digest"], kept["identifier"], tuple(kept["notices"])
+    return Emission(path, images[0].format, *found)
 
 
 def last_identifier(path: Path) -> str:

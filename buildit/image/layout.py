@@ -5,6 +5,7 @@ before it is followed (image-spec image-layout.md).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from buildit.image.formats import oci
 from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import Hasher
-from buildit.image.rules import no_constant
+from buildit.image.rules import doubles, no_constant
+from buildit.model.platform import build_platform
 
 MANIFEST_TYPES = (oci.MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json")
 """Of the manifest of one image: registries have Docker's too, which says the same."""
@@ -101,8 +103,12 @@ def json_objects(owner: Document, key: str, what: str) -> Sequence[Document]:
     return members
 
 
-def described_of(layout: Layout) -> Document:
-    """The one image manifest that the index names."""
+def named_of(layout: Layout) -> Document:
+    """What `index.json` names: one image, or one index of images for several platforms.
+
+    Raises:
+        IntegrityError: it names neither, or several; or a document is missing or malformed.
+    """
     mark = json_object(layout.document("oci-layout"), "oci-layout file")
     if mark.get("imageLayoutVersion") != oci.LAYOUT["imageLayoutVersion"]:
         layout.problems.append("oci-layout: the version of the layout is not 1.0.0")
@@ -110,9 +116,60 @@ def described_of(layout: Layout) -> Document:
     if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
         layout.problems.append("index.json: is no image index")
     manifests = json_objects(index, "manifests", "index")
-    if len(manifests) != 1 or manifests[0].get("mediaType") not in MANIFEST_TYPES:
+    known = (*MANIFEST_TYPES, oci.INDEX_TYPE)
+    if len(manifests) != 1 or manifests[0].get("mediaType") not in known:
         raise IntegrityError(f"the index names {len(manifests)} manifests, not one of an image")
     return manifests[0]
+
+
+MOST_PLATFORMS = 32
+"""Images that an index may name: each is read to its last byte."""
+
+
+def images_of(layout: Layout, named: Document) -> tuple[Document, ...]:
+    """The image that is named, or each of the index that is (image-spec image-index.md).
+
+    Raises:
+        IntegrityError: the index names other than images, or absurdly many.
+    """
+    if named["mediaType"] != oci.INDEX_TYPE:
+        return (named,)
+    index = json_object(layout.blob(named, "index of platforms"), "index of platforms")
+    if index.get("schemaVersion") != 2 or index.get("mediaType", oci.INDEX_TYPE) != oci.INDEX_TYPE:
+        layout.problems.append("index of platforms: is no image index")
+    manifests = json_objects(index, "manifests", "index of platforms")
+    if not 0 < len(manifests) <= MOST_PLATFORMS:
+        raise IntegrityError(f"the index of platforms names {len(manifests)} images")
+    if any(each.get("mediaType") not in MANIFEST_TYPES for each in manifests):
+        raise IntegrityError("the index of platforms names what is no image")
+    for name in doubles(described_platform(each) for each in manifests):
+        layout.problems.append(f"index of platforms: two images are for {name or 'no platform'}")
+    return tuple(manifests)
+
+
+def described_platform(described: Document) -> str:
+    """`linux/arm64`, as an index says it of an image; empty where it does not."""
+    platform = described.get("platform")
+    if not isinstance(platform, dict):
+        return ""
+    return f"{platform.get('os')}/{platform.get('architecture')}"
+
+
+def described_of(layout: Layout, platform: str = "") -> Document:
+    """The manifest of the image in a layout; where there are several, of the one for a platform,
+    this machine's where none is named.
+
+    Raises:
+        IntegrityError: as `named_of` and `images_of`; or none is for this platform.
+    """
+    found = {described_platform(each): each for each in images_of(layout, named_of(layout))}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    wanted = platform or str(build_platform(os.uname().machine))
+    if wanted not in found:
+        hint = f"name one with --platform: {', '.join(sorted(found))}"
+        raise IntegrityError(f"it holds no image for {wanted}", hint=hint)
+    return found[wanted]
 
 
 @contextmanager

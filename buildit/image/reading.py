@@ -267,7 +267,8 @@ def read_entries(
 class Reading:
     """What reading one image gave.
 
-    `format` is oci, aci or directory. `identifier` is the manifest digest (`sha256:…`), the image
+    `format` is oci, aci or directory, `platform` what it is for (`linux/arm64`), where it is one of
+    several in one image. `identifier` is the manifest digest (`sha256:…`), the image
     ID (`sha512-…`), or empty. `entries` are of the whole tree, its root "" first; None where
     it could not be read. `start` is the document that says how it starts, as its format has it
     (`image.launch` reads it), empty where there is none.
@@ -278,6 +279,7 @@ class Reading:
     entries: tuple[Entry, ...] | None
     problems: tuple[str, ...]
     start: bytes = b""
+    platform: str = ""
 
 
 def read_directory(path: Path, hasher: Hasher = hashlib.sha256) -> Reading:

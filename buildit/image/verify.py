@@ -24,9 +24,12 @@ from buildit.image.layout import (
     Layout,
     blob_place,
     described_of,
+    described_platform,
+    images_of,
     json_object,
     json_objects,
     json_of,
+    named_of,
     opened_layout,
 )
 from buildit.image.output import UNPACKED
@@ -53,7 +56,8 @@ class Verified:
     """One image that was read, at a path or in a registry.
 
     `root` is the root digest of its tree, None where the tree could not be read. `problems` are
-    rules of its format that it breaks, and bytes that are not what they are named for.
+    rules of its format that it breaks, and bytes that are not what they are named for. `platform`
+    is what an OCI image is for; where one file has images for several, each is one of these.
     """
 
     path: str
@@ -62,20 +66,22 @@ class Verified:
     root: Digest | None
     entries: int
     problems: tuple[str, ...]
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`differences` are of each further image against the first, by path."""
+    """`differences` are of each further image against the first, or against the one for its
+    platform of the first that has most, by path; `alike` is whether there are none."""
 
     images: tuple[Verified, ...]
     differences: tuple[str, ...]
+    alike: bool = True
 
     def passed(self) -> bool:
         """Every image is valid, and all hold the same tree."""
-        roots = {image.root for image in self.images}
         sound = not self.differences and not any(image.problems for image in self.images)
-        return sound and len(roots) == 1 and None not in roots
+        return sound and self.alike and all(image.root is not None for image in self.images)
 
 
 def verify(paths: Sequence[Path]) -> Report:
@@ -84,7 +90,7 @@ def verify(paths: Sequence[Path]) -> Report:
     Raises:
         UsageError: no path is given, or one cannot be read.
     """
-    return compared([(str(path), with_unpacked(path, read_image(path))) for path in paths])
+    return compared([(str(path), one) for path in paths for one in read_each(path)])
 
 
 def compared(readings: Sequence[tuple[str, Reading]]) -> Report:
@@ -103,20 +109,61 @@ def compared(readings: Sequence[tuple[str, Reading]]) -> Report:
             None if each.entries is None else root_digest(each.entries),
             max(0, len(each.entries or ()) - 1),  # the root is none of them
             each.problems,
+            each.platform,
         )
         for name, each in readings
     )
+    others = {number: _other_of(number, images) for number in range(len(images))}
+    unlike = {n: other for n, other in others.items() if images[n].root != images[other].root}
     differences = tuple(
-        f"{name}: {line}"
-        for number, (name, reading) in enumerate(readings)
-        if images[number].root != images[0].root
-        for line in _differences(readings[0][1], reading)
+        f"{images[number].path}: {line}"
+        for number, other in unlike.items()
+        for line in _differences(readings[other][1], readings[number][1])
     )
-    return Report(images, differences)
+    return Report(images, differences, not unlike)
 
 
-def read_image(path: Path, hasher: Hasher = sha256) -> Reading:
-    """Read all of an image of any format, or of an unpacked tree; `hasher` takes the digests of its
+def _other_of(number: int, images: Sequence[Verified]) -> int:
+    """The number of the image whose tree one must have: of the first path that has images for most
+    platforms, that for the same; where one says no platform, any that is equal."""
+    one, paths = images[number], [each.path for each in images]
+    first = max(dict.fromkeys(paths), key=paths.count)
+    own = [n for n, each in enumerate(images) if each.path == first]
+    if number in own:
+        return number
+    for other in own:
+        platforms = {one.platform, images[other].platform}
+        if len(platforms) == 1 or ("" in platforms and images[other].root == one.root):
+            return other
+    return own[0]
+
+
+def read_each(path: Path) -> tuple[Reading, ...]:
+    """What is read of an image, and of the tree that it may have as files too: for each of its
+    platforms, where it has several.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    names = _platforms(path)
+    return tuple(with_unpacked(path, read_image(path, name)) for name in names)
+
+
+def _platforms(path: Path) -> tuple[str, ...]:
+    """The platforms of an OCI image that is for several; else the empty name, once."""
+    try:
+        if path.is_dir() and not (path / "oci-layout").exists():
+            return ("",)
+        with opened_layout(path) as layout:
+            found = images_of(layout, named_of(layout))
+    except (BuilditError, OSError):
+        return ("",)  # none, or what reading it will tell
+    return tuple(dict.fromkeys(map(described_platform, found))) if len(found) > 1 else ("",)
+
+
+def read_image(path: Path, platform: str = "", hasher: Hasher = sha256) -> Reading:
+    """Read all of an image of any format, or of an unpacked tree; of an OCI image for several
+    platforms that for one of them, by default this machine's. `hasher` takes the digests of its
     files.
 
     Raises:
@@ -126,9 +173,9 @@ def read_image(path: Path, hasher: Hasher = sha256) -> Reading:
         if not path.is_dir():
             if path.exists() and not path.is_file():
                 raise UsageError("it is neither a file nor a directory", place=str(path))
-            return _reading_file(path, hasher)
+            return _reading_file(path, platform, hasher)
         if (path / "oci-layout").exists():
-            return read_oci(path, hasher)
+            return read_oci(path, platform, hasher)
         if (path / META).exists():
             return read_lxc(path, hasher)
         if (path / SETTINGS_FILE).exists():
@@ -158,7 +205,7 @@ def with_unpacked(path: Path, reading: Reading) -> Reading:
     return replace(reading, problems=(*reading.problems, *told))
 
 
-def _reading_file(path: Path, hasher: Hasher) -> Reading:
+def _reading_file(path: Path, platform: str, hasher: Hasher) -> Reading:
     """By what it holds, and by its name only where that says nothing: an ACI without its manifest
     is a faulty ACI, not a tree."""
     if path.suffix == ".aci":
@@ -169,7 +216,7 @@ def _reading_file(path: Path, hasher: Hasher) -> Reading:
         packed = Packed.of(stream, path) if is_tar(stream) else None
         names = packed.files if packed is not None else ()
         if packed is not None and "oci-layout" in names:
-            return read_layout("oci-archive", Layout(packed.open, hasher=hasher))
+            return read_layout("oci-archive", Layout(packed.open, hasher=hasher), platform)
         if packed is not None and MANIFEST in names:
             return read_docker(packed, hasher)
     return (read_aci if "manifest" in names else read_rootfs)(path, hasher)
@@ -220,31 +267,32 @@ LAYERS = {
 (distribution, image manifest v2 schema 2), which hold the same."""
 
 
-def read_oci(path: Path, hasher: Hasher = sha256) -> Reading:
-    """Read all of an OCI layout that holds one image.
+def read_oci(path: Path, platform: str = "", hasher: Hasher = sha256) -> Reading:
+    """Read all of the image in an OCI layout, as `read_image`.
 
     Raises:
         OSError: the directory cannot be opened.
     """
     with opened_layout(path) as layout:
         layout.hasher = hasher
-        return read_layout("oci", layout)
+        return read_layout("oci", layout, platform)
 
 
-def read_layout(form: str, layout: Layout) -> Reading:
-    """Read all of a layout, wherever its files come from; `form` is the format's name."""
+def read_layout(form: str, layout: Layout, platform: str = "") -> Reading:
+    """Read all of a layout, wherever its files come from; `form` is the format's name, `platform`
+    as of `read_image`."""
     identifier = ""
     try:
-        described = described_of(layout)
+        described = described_of(layout, platform)
         blob_place(described, "manifest")
         identifier = str(described["digest"])
         manifest = json_object(layout.blob(described, "manifest"), "manifest")
         tree = _image(layout, manifest, described)
     except BuilditError as error:
         return Reading(form, identifier, None, (*layout.problems, error.message))
-    entries = tree.entries()
-    problems = (*layout.problems, *tree.problems)
-    return Reading(form, identifier, entries, problems, layout.config)
+    entries, problems = tree.entries(), (*layout.problems, *tree.problems)
+    said = layout.config, described_platform(described)
+    return Reading(form, identifier, entries, problems, *said)
 
 
 def _image(layout: Layout, manifest: Document, described: Document) -> SeenTree:

@@ -95,7 +95,7 @@ class KeptJail:
 @dataclass(frozen=True, slots=True)
 class BuildDirectory:
     """One build's directory `work`, the names of the trees that its root is made of, where its
-    phases begin, and what they see of `work`."""
+    phases begin, and what they see of `work`. `emulator` is as in `Jail`."""
 
     work: Path
     trees: Path
@@ -105,6 +105,7 @@ class BuildDirectory:
     stop: threading.Event
     cwd: str = SOURCE_DIRECTORY
     binds: tuple[Bind, ...] = _BINDS
+    emulator: str = ""
 
     @contextmanager
     def installed(self) -> Iterator[Watched]:
@@ -206,7 +207,7 @@ class BuildDirectory:
             os.chown(place, *owner, follow_symlinks=False)
 
     def jail(self, env: dict[str, str]) -> Jail:
-        return Jail(self.lowers, self.binds, env, cwd=self.cwd)
+        return Jail(self.lowers, self.binds, env, cwd=self.cwd, emulator=self.emulator)
 
     def place_patches(self, patches: Sequence[PatchInput], store: Store) -> None:
         """Lay out the patches beneath the directory that a build sees as /input."""
@@ -322,6 +323,7 @@ class BuildDirectory:
             "binds": [[one.source, one.dest, one.writable] for one in self.binds],
             "commands": {name: list(argv) for name, argv in commands.items()},
             "cwd": self.cwd,
+            "emulator": self.emulator,
             "env": dict(env),
             "lowers": list(self.lowers),
         }
@@ -339,7 +341,8 @@ class BuildDirectory:
             lowers = tuple(map(str, facts["lowers"]))
             commands = {name: tuple(map(str, argv)) for name, argv in facts["commands"].items()}
             binds = tuple(Bind(str(a), str(b), bool(w)) for a, b, w in facts["binds"])
-            room = replace(self, lowers=lowers, binds=binds, cwd=str(facts["cwd"]))
+            cwd, emulator = str(facts["cwd"]), str(facts.get("emulator", ""))
+            room = replace(self, lowers=lowers, binds=binds, cwd=cwd, emulator=emulator)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             text = "the build failed before its sandbox was made: there is nothing to enter"
             hint = f"see `buildit log`; what is left of it is in {self.work}"

@@ -27,9 +27,11 @@ from buildit.make.debian_configure import NOTES, SHIM, calls_nothing, not_used, 
 from buildit.make.debian_outputs import put_outputs
 from buildit.make.debian_root import REMAINDER, root_trees
 from buildit.make.debian_tree import changelog_entry, changers, dsc_misfit, holder, source_directory
+from buildit.make.emulator import emulator_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import Refused
 from buildit.model.plan import Inputs, Task, Toolchain
+from buildit.model.platform import CPU_VARIABLE, EMULATIONS
 from buildit.model.tree import YEAR_1980
 from buildit.plan.identity import DebianSourceInputs, read_source_record
 from buildit.plan.steps import BUILD_DIRECTORY
@@ -66,7 +68,7 @@ def fetches(task: Task, toolchain: Toolchain) -> Inputs:
     these and the toolchain's."""
     inputs = task.inputs
     debs = {deb.digest: deb for tree in inputs.chroot for deb in tree}
-    debs |= {deb.digest: deb for deb in (*inputs.beside, *toolchain.debs)}
+    debs |= {deb.digest: deb for deb in (*inputs.beside, *toolchain.debs, *inputs.emulator)}
     return Inputs(sources=inputs.sources, patches=inputs.patches, debs=tuple(debs.values()))
 
 
@@ -83,6 +85,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     lowers = root_trees(place.store, task.inputs.chroot, place.stop)
     above = place.store.root / TREES
     top = BuildDirectory(work, above, lowers, task.label, place.limits, place.stop, PLACE, BINDS)
+    top = replace(top, emulator=emulator_of(task, place.store, place.stop))
     room = replace(top, cwd=f"{PLACE}/{source_directory(record.name, record.version)}")
     with kept_where_it_fails(task, room, place.store) as course:
         lay_out_source(record, top, place.store)
@@ -169,6 +172,8 @@ def dpkg_environment(record: DebianSourceInputs) -> dict[str, str]:
         "TZ": "UTC0",
         "USER": "build",
     }
+    if record.emulator:
+        env[CPU_VARIABLE] = EMULATIONS[str(record.target_platform)].cpu
     if record.profiles:
         env["DEB_BUILD_PROFILES"] = " ".join(record.profiles)
     return env

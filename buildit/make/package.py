@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +27,7 @@ from buildit.make.capture.checks import refuse_unprovided
 from buildit.make.capture.elf import Machine, MalformedElf, described_size, machine_of, read_elf
 from buildit.make.capture.needs import AR_MAGIC, Visible, dependencies_sight
 from buildit.make.capture.normalise import InstalledTree, bounded
+from buildit.make.emulator import emulator_of
 from buildit.make.incremental import kept_sources
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.patching import patched_time
@@ -55,7 +56,9 @@ class Lower:
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:
     """Sources, patches, and the toolchain that it is built with."""
-    return Inputs(sources=task.inputs.sources, patches=task.inputs.patches, debs=toolchain.debs)
+    inputs = task.inputs
+    debs = (*toolchain.debs, *inputs.emulator)
+    return Inputs(sources=inputs.sources, patches=inputs.patches, debs=debs)
 
 
 def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
@@ -71,6 +74,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     trees = (*names, place.toolchain.identity)
     above = place.store.root / TREES
     room = BuildDirectory(work, above, trees, task.label, place.limits, place.stop)
+    room = replace(room, emulator=emulator_of(task, place.store, place.stop))
     with kept_where_it_fails(task, room, place.store) as course:
         epoch = room.lay_out(record, place.store, task.inputs.sources)
         room.note("sysroot", _covered(lowers.values(), place.debs().owners))

@@ -125,7 +125,8 @@ class Inputs:
     that were chosen with it. `blobs` are small inputs (patches, files, keys) that planning left in
     the store. `files` are of the project: the path in the layer, and the one in the project.
     `chroot` has the .debs of a root of its own, tree by tree, the lowest first; the needs of what
-    is built there are looked for in `beside`, and then in the toolchain.
+    is built there are looked for in `beside`, and then in the toolchain. `emulator` has the .deb
+    with what runs its programs, where the machine that builds it cannot.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -137,11 +138,12 @@ class Inputs:
     waivers: tuple[Waiver, ...] = ()
     chroot: tuple[tuple[DebRef, ...], ...] = ()
     beside: tuple[DebRef, ...] = ()
+    emulator: tuple[DebRef, ...] = ()
 
     def every_deb(self) -> tuple[DebRef, ...]:
         """All .debs that it is made from, or that its needs are looked for in."""
         rooted = (deb for tree in self.chroot for deb in tree)
-        return tuple(dict.fromkeys((*self.debs, *rooted, *self.beside)))
+        return tuple(dict.fromkeys((*self.debs, *rooted, *self.beside, *self.emulator)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +322,7 @@ class ContainerPlan:
     `annotations` are the user's. `remarks` are for the user to see. `borrowed` are (user or group,
     name) that the container names and only Debian's packages can declare. `views` stand for .debs
     that the image does not take as a whole, if it reaches them. `app` runs `init` where there
-    is one.
+    is one. `platforms` are all that the container names; this plan is for one of them.
     """
 
     directory: str
@@ -343,6 +345,7 @@ class ContainerPlan:
     borrowed: tuple[tuple[str, str], ...] = ()
     views: tuple[Task, ...] = ()
     init: Init | None = None
+    platforms: tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:

@@ -20,12 +20,29 @@ class Platform:
     def __str__(self) -> str:
         return f"{self.os}/{self.arch}"
 
+    @property
+    def machine(self) -> str:
+        """What `uname -m` says there."""
+        return self.triplet.partition("-")[0]
+
 
 PLATFORMS = {
     "linux/amd64": Platform("linux", "amd64", "x86-64", "x86_64-linux-gnu", "amd64"),
     "linux/arm64": Platform("linux", "arm64", "armv8-a", "aarch64-linux-gnu", "arm64"),
 }
-_MACHINES = {one.triplet.partition("-")[0]: one for one in PLATFORMS.values()}
+_MACHINES = {one.machine: one for one in PLATFORMS.values()}
+_NAMES = {**PLATFORMS, "linux/arm64/v8": PLATFORMS["linux/arm64"]}
+_NAMES |= {f"linux/{name}": one for name, one in _MACHINES.items()}
+
+
+def named_platform(name: str, *, place: str | None = None) -> Platform:
+    """The platform of a name such as `linux/arm64`, in upper or lower case, as OCI's clients read
+    it; its only variant (`linux/arm64/v8`), and the architecture as uname has it, mean the same.
+
+    Raises:
+        UsageError: buildit cannot build for it.
+    """
+    return _found(name, _NAMES.get(name.lower()), place)
 
 
 def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
@@ -35,7 +52,10 @@ def platform(os: str, arch: str, *, place: str | None = None) -> Platform:
         UsageError: buildit cannot build for it.
     """
     name = f"{os}/{arch}"
-    found = PLATFORMS.get(name) or (_MACHINES.get(arch) if os == "linux" else None)
+    return _found(name, PLATFORMS.get(name) or _MACHINES.get(arch if os == "linux" else ""), place)
+
+
+def _found(name: str, found: Platform | None, place: str | None) -> Platform:
     if found is None:
         hint = f"known platforms: {', '.join(PLATFORMS)}"
         raise UsageError(f"cannot build for {name}", place=place, hint=hint)
@@ -53,3 +73,40 @@ def build_platform(machine: str) -> Platform:
         hint = f"known: {', '.join(_MACHINES)}"
         raise UsageError(f"cannot build on a {machine} machine", hint=hint)
     return found
+
+
+# -- programs of another architecture, run by QEMU's user emulation
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """How programs of a platform run on a machine of another one.
+
+    `program` is QEMU's name for it (`qemu-aarch64`), `header` the first 20 bytes of such an ELF
+    file that count (gABI 4, "ELF Header"; the mask lets any OS ABI and the types 2 and 3 pass) as
+    binfmt_misc takes them. `cpu` is the model of the platform's baseline, so that what is built
+    there cannot come to need more.
+    """
+
+    program: str
+    cpu: str
+    header: str
+    mask: str
+
+    def registration(self, interpreter: str) -> str:
+        """What is written to `register` of binfmt_misc (Linux, admin-guide/binfmt-misc.rst).
+
+        Flags: P and O keep argv[0] and hand over the open file, C takes the credentials of the
+        file, F opens the interpreter at once, so that no root needs to have it.
+        """
+        return f":{self.program}:M::{self.header}:{self.mask}:{interpreter}:POCF"
+
+
+_IDENT = r"\x7fELF\x02\x01\x01" + r"\x00" * 9 + r"\x02\x00"
+_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe" + r"\xff" * 3
+EMULATIONS = {
+    "linux/amd64": Emulation("qemu-x86_64", "qemu64", _IDENT + r"\x3e\x00", _MASK),
+    "linux/arm64": Emulation("qemu-aarch64", "cortex-a53", _IDENT + r"\xb7\x00", _MASK),
+}
+CPU_VARIABLE = "QEMU_CPU"
+"""The variable that QEMU reads its `cpu` from."""

@@ -195,6 +195,7 @@ def source_task(
     toolchain: Toolchain,
     platform: Platform,
     rules: identity.Rules,
+    emulator: tuple[DebRef, ...] = (),
 ) -> Task:
     """The task. `patches` are canonical digests in their order, `run` what the outputs that the
     image takes need besides."""
@@ -217,6 +218,7 @@ def source_task(
         toolchain=toolchain.identity,
         chroot=f"{identity.CHROOT}.{identity.MAINTAINER_RULES}",
         rules=rules,
+        emulator=identity.emulator_digest(emulator),
     )
     record = identity.record_text(inputs.record())
     return Task(
@@ -232,6 +234,7 @@ def source_task(
             blobs=tuple(dict.fromkeys(patches)),
             chroot=chroot,
             beside=tuple(beside[digest] for digest in sorted(beside)),
+            emulator=emulator,
         ),
         outputs=run,
         about=about_of(wanted.base.origin, wanted.base.recipe, wanted.patches),

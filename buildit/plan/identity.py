@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
-from buildit.model.plan import WHOLE, DebView, Dependency
+from buildit.model.plan import WHOLE, DebRef, DebView, Dependency
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.plan.steps import Phase, Step
 
@@ -42,6 +42,10 @@ _RESOLVED_DOMAIN = b"buildit-resolved-1\n"
 _LATER = {"later": True}
 """Of a field that came after the first keys: written only where it has another value than its
 default, so that they stay."""
+
+
+_OWN_MACHINE = Digest("")
+"""The emulator of a build on a machine of its own platform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class BuildInputs:
     """All that the build of one package sees.
 
     `environment` is total but for `JOBS` (parallelism) and `SOURCE_DATE_EPOCH` (follows from the
-    sources by the unpacker's rule).
+    sources by the unpacker's rule). `emulator` is the .deb with what its programs were run by.
     """
 
     name: str
@@ -130,6 +134,7 @@ class BuildInputs:
     toolchain: Digest
     dependencies: tuple[Dependency, ...]
     rules: Rules
+    emulator: Digest = field(default=_OWN_MACHINE, metadata=_LATER)
 
     def record(self) -> dict[str, object]:
         """The record, `type` being the kind of task."""
@@ -153,7 +158,7 @@ class DebianSourceInputs:
     that the outputs' needs are looked for in before the toolchain's; both sorted. `profiles` and
     `options` are words of DEB_BUILD_PROFILES and DEB_BUILD_OPTIONS, without `parallel`, sorted.
     `configure` is appended to the program's own configure step. SOURCE_DATE_EPOCH follows from the
-    changelog. `chroot` is the version of the fix-ups of its root.
+    changelog. `chroot` is the version of the fix-ups of its root, `emulator` as in `BuildInputs`.
     """
 
     name: str
@@ -171,6 +176,7 @@ class DebianSourceInputs:
     toolchain: Digest
     chroot: str
     rules: Rules
+    emulator: Digest = field(default=_OWN_MACHINE, metadata=_LATER)
 
     def record(self) -> dict[str, object]:
         """The record, `type` being the kind of task."""
@@ -261,6 +267,11 @@ def _fields(kind: type) -> tuple[tuple[str, str, Any], ...]:
 def _later(kind: type) -> Mapping[str, object]:
     """The defaults of the fields that came later."""
     return {one.name: one.default for one in fields(kind) if one.metadata == _LATER}
+
+
+def emulator_digest(debs: tuple[DebRef, ...]) -> Digest:
+    """What a record has of the emulator's .deb, if there is one."""
+    return debs[0].digest if debs else _OWN_MACHINE
 
 
 def deb_record(

@@ -23,7 +23,7 @@ import calendar
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
@@ -111,6 +111,21 @@ class Lock:
 
     def section(self, platform: str) -> Section:
         return self.sections.get(platform, Section())
+
+    def begun(self, platform: str) -> Section:
+        """The section of a platform; where there is none yet, what another says that holds for
+        every platform: versions, patches, commits, times of files."""
+        if platform in self.sections or not self.sections:
+            return self.section(platform)
+        other = self.sections[min(self.sections)]
+        return replace(other, debs={}, requests={}, indices={}, sources=(), outputs={})
+
+    def synced(self, platform: str) -> Mapping[tuple[str, Digest], int]:
+        """The times of files as any section has them, that of the platform before others."""
+        others = (one.synced for one in self.sections.values())
+        return {
+            k: v for times in (*others, self.section(platform).synced) for k, v in times.items()
+        }
 
     def with_section(self, platform: str, section: Section) -> Lock:
         return Lock({**self.sections, platform: section})

@@ -20,7 +20,7 @@ from buildit.errors import UnsatisfiableError
 from buildit.model import plan
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import DebRef, DebView, Dependency, RunNeed, RunTime, Task, Toolchain
-from buildit.model.platform import Platform
+from buildit.model.platform import CPU_VARIABLE, EMULATIONS, Platform
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
 from buildit.plan.closure import by_depends, deb_task
@@ -57,10 +57,12 @@ class LocalInputs:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """What the lock pins beyond packages: the toolchain, further .debs by what asked."""
+    """What the lock pins beyond packages: the toolchain, further .debs by what asked, and the .deb
+    of the emulator, where programs of the platform need one."""
 
     toolchain: Toolchain
     debs: Mapping[str, tuple[DebRef, ...]] = field(default_factory=dict)
+    emulator: tuple[DebRef, ...] = ()
 
     def listed(self, wanted: WantedPackage) -> tuple[DebRef, ...]:
         """The .deb that a dependency names, with what it depends on.
@@ -220,7 +222,7 @@ def tasks(
         graph.debs(wanted, toolchain)
     for source, kept, digests in sources:
         run = graph.depends(kept, toolchain)
-        node = source_task(source, kept, digests, run, toolchain, platform, rules)
+        node = source_task(source, kept, digests, run, toolchain, platform, rules, pinned.emulator)
         graph.nodes[node.key] = node
     return graph.nodes
 
@@ -252,6 +254,9 @@ def _node(
     patches = tuple(zip(evaluated.patches, canonical, strict=True))
     sources = tuple(_sources(evaluated, gathered))
     phases, variables = _phases(evaluated, platform)
+    emulator = graph.pinned.emulator
+    if emulator:
+        variables[CPU_VARIABLE] = EMULATIONS[str(platform)].cpu
     inputs = identity.BuildInputs(
         name=package.name,
         version=package.version,
@@ -268,6 +273,7 @@ def _node(
         toolchain=toolchain.identity,
         dependencies=dependencies,
         rules=graph.rules,
+        emulator=identity.emulator_digest(emulator),
     )
     record = identity.record_text(inputs.record())
     needs = tuple(_run(graph, evaluated, toolchain))
@@ -284,6 +290,7 @@ def _node(
             patches=refs_of(evaluated.patches, canonical),
             blobs=gathered.blobs(),
             waivers=tuple(plan.Waiver(w.check, w.path, w.reason) for w in recipe.waivers),
+            emulator=emulator,
         ),
         outputs={RUNTIME: RunTime(needs, evaluated.users, evaluated.groups)},
         about=about_of(package.origin, recipe, evaluated.patches),

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from buildit.errors import UsageError
+from buildit.errors import RecipeError, UsageError
+from buildit.model.platform import Platform, named_platform
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
@@ -235,6 +236,10 @@ class StepSpec(Model):
     """How to find out whether the app works."""
     directories: tuple[DirectorySpec, ...] | None = None
     """Directories that no package brings."""
+    platforms: Annotated[tuple[schema.Line, ...], Field(min_length=1)] | None = None
+    """All that it is built for, such as [linux/amd64, linux/arm64]: `os` and `arch` are then what
+    is built for just now. An OCI image holds all of them; of other formats there is one for each.
+    Without it: what `vars` say, else this machine's."""
     image: ImageSpec | None = None
     """An image to emit."""
 
@@ -278,6 +283,7 @@ class Container:
     """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called.
 
     `pending`: some template asks for `packages`, which were not known when it was read.
+    `platforms` are those of its `platforms` step, else none.
     """
 
     directory: Path
@@ -285,6 +291,7 @@ class Container:
     variables: Map[str, str]
     steps: tuple[LoadedStep, ...]
     pending: bool = False
+    platforms: tuple[Platform, ...] = ()
 
 
 _PACKAGES = "packages"
@@ -316,14 +323,17 @@ class _Unknown(Map[str, Map[str, str]]):
         return 0
 
 
-def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = None) -> Container:
-    """Read the container of a directory; `packages` are what was chosen, by category/name.
+def load_container(
+    directory: Path, packages: Map[str, Map[str, str]] | None = None, platform: str = ""
+) -> Container:
+    """Read the container of a directory for a platform: its first without one. `packages` are what
+    was chosen, by category/name.
 
     Without them, templates that ask for a package get the version 0, and the container says so in
     `pending`: read it again when they are known, and see `check_settled`.
 
     Raises:
-        UsageError: there is no container.yaml.
+        UsageError: there is no container.yaml, or it is not for this platform.
         RecipeError: it is wrong; the place names the line.
     """
     path = directory / CONTAINER_FILE
@@ -338,18 +348,73 @@ def load_container(directory: Path, packages: Map[str, Map[str, str]] | None = N
         raise node.error("expected a list of steps", hint)
     unknown = _Unknown()
     names: Variables = {_PACKAGES: unknown if packages is None else packages}
-    variables: dict[str, str] = {}
+    platforms = _platforms(node)
+    variables = _platform_variables(platforms, platform, file)
     steps = []
     for item in node.items:
         step = _step(item, {**names, **variables})
         if (taken := step.variable(_PACKAGES)) is not None:
             message = f"{_PACKAGES!r} is what templates call the packages of the container"
             raise taken.error(message, "give the variable another name")
+        _check_variables(step, platforms, variables)
         variables.update(step.spec.vars or {})
         steps.append(step)
-    container = Container(directory, file, variables, tuple(steps), unknown.asked)
+    container = Container(directory, file, variables, tuple(steps), unknown.asked, platforms)
     _check_names(container, node)
     return container
+
+
+def _platforms(node: Sequence) -> tuple[Platform, ...]:
+    """What the `platforms` step names, each once; none where there is no such step.
+
+    Raises:
+        RecipeError: there are two such steps.
+        UsageError: one cannot be built for, or is there twice.
+    """
+    steps = [one for one in node.items if isinstance(one, Mapping) and one.get("platforms")]
+    if not steps:
+        return ()
+    if len(steps) > 1:
+        message = "a second `platforms` step"
+        raise steps[1].error(message, f"name all of them in the first, at {steps[0].place}")
+    found: dict[Platform, str] = {}
+    listed = steps[0].get("platforms")
+    places = [str(one.place) for one in listed.items] if isinstance(listed, Sequence) else []
+    for name, place in zip(parse(steps[0], StepSpec).platforms or (), places, strict=True):
+        one = named_platform(name, place=place)
+        if one in found:
+            message = f"the platform {one} is there twice"
+            raise RecipeError(message, place=place, hint=f"leave out one; first {found[one]!r}")
+        found[one] = name
+    return tuple(found)
+
+
+def _platform_variables(platforms: tuple[Platform, ...], wanted: str, file: str) -> dict[str, str]:
+    """`os` and `arch`, where the steps or the caller say what is built for.
+
+    Raises:
+        UsageError: the caller wants a platform that the container is not for.
+    """
+    one = named_platform(wanted, place="--platform") if wanted else next(iter(platforms), None)
+    if platforms and one not in platforms:
+        hint = f"its platforms: {', '.join(map(str, platforms))}"
+        raise UsageError(f"the container is not for {one}", place=file, hint=hint)
+    return {} if one is None else {"os": one.os, "arch": one.arch}
+
+
+def _check_variables(
+    step: LoadedStep, platforms: tuple[Platform, ...], variables: Map[str, str]
+) -> None:
+    """Raises RecipeError where `vars` contradict the platform that is built for."""
+    for name in ("os", "arch"):
+        value, said = (step.spec.vars or {}).get(name), variables.get(name)
+        node = step.variable(name)
+        if node is None or said is None or (value == said and not platforms):
+            continue
+        if platforms:
+            message = f"`platforms` says the {name}"
+            raise node.error(message, f"leave `{name}` out; templates may use it all the same")
+        raise node.error(f"the container is for {value}, --platform for {said}", "leave out one")
 
 
 def check_settled(first: Container, second: Container) -> None:

@@ -70,7 +70,8 @@ class Jail:
 
     `lowers` are names of trees, relative to the directory of trees: the top first, the toolchain
     last. `env` is total, except that bubblewrap adds `PWD`, equal to `cwd`. `tmp_bytes` bounds
-    /tmp and /dev/shm, each.
+    /tmp and /dev/shm, each. `emulator` is what binfmt_misc is told of a program that runs those of
+    another architecture, relative to the directory of trees; empty where all runs by itself.
 
     Raises:
         BuildError: a path, a tree's name or a variable cannot be given to the kernel as it is.
@@ -82,6 +83,7 @@ class Jail:
     cwd: str
     hostname: str = "buildit"
     tmp_bytes: int = 2 << 30
+    emulator: str = ""
 
     def __post_init__(self) -> None:
         if not self.lowers:
@@ -174,9 +176,14 @@ ENVIRONMENT = {
     "LIBMOUNT_FORCE_MOUNT2": "always",  # fsconfig(2) takes 256 bytes a value, mount(2) a page
 }
 
+BINFMT = "/proc/sys/fs/binfmt_misc"
+"""Where a user namespace can have its own table of interpreters, since Linux 6.7; it holds for the
+namespaces below, and nothing of it is seen from outside."""
+
 # $1 work directory, $2 trees, $3 limit on processes, $4 filter, $5 directories and $6 files of the
-# skeleton (plain words, see `Jail`); then pairs for ulimit, --, pairs of overlay and options, --,
-# bubblewrap. The limit on processes is set in here so that it counts this sandbox, not the user.
+# skeleton (plain words, see `Jail`), $7 an emulator's registration; then pairs for ulimit, --,
+# pairs of overlay and options, --, bubblewrap. The limit on processes is set in here so that it
+# counts this sandbox, not the user.
 # cd has left OLDPWD and PWD, a shell may add `_`: bubblewrap gets none of them
 _SAID = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
 _STAGE = f"""\
@@ -188,8 +195,12 @@ mount -n -c -t tmpfs -o mode=755,size=4m tmpfs {STAGE} || exit 125
 printf "$4" >{STAGE}/filter || exit 125
 mount -n -c --rbind "$1" {STAGE}/work || exit 125
 cd -P "$2" || exit 125
+if [ "$7" ]; then
+  mount -n -c -t binfmt_misc binfmt_misc {BINFMT} || exit 125
+  printf %s "$7" >{BINFMT}/register || exit 125
+fi
 ulimit -u "$3" 2>/dev/null || ulimit -p "$3" || exit 125
-shift 6
+shift 7
 while [ "$1" != -- ]; do ulimit "-$1" "$2" || exit 125; shift 2; done
 shift
 while [ "$1" != -- ]; do
@@ -298,6 +309,7 @@ def chain(
     argv.append(_filter_words())
     for paths in (directories, plain):
         argv.append(" ".join(f"skeleton/{path}" for path in sorted(paths)))
+    argv.append(jail.emulator)
     bwrap = bwrap_argv(jail, command, terminal=terminal)
     return (*argv, *limits, "--", *mounts, "--", *bwrap)
 

@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from buildit.model.config import Limits
-from buildit.sandbox.jail import ENVIRONMENT, FILTERED, PROGRAM_PATH, drop_root
+from buildit.model.platform import PLATFORMS
+from buildit.sandbox.jail import BINFMT, ENVIRONMENT, FILTERED, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import opened_group
 from buildit.store.disk import HOST_ID, host_owner
 
@@ -124,6 +125,29 @@ def _namespaces(_: Path) -> Iterator[Probed]:
         yield _found("overlay", good, f"does not mount ({problem})", hint)
 
 
+_BINFMT = f"mount -n -t binfmt_misc binfmt_misc {BINFMT} && [ -w {BINFMT}/register ]"
+
+
+def no_emulation() -> str:
+    """Why programs of another architecture cannot be run by an emulator; empty where they can."""
+    return _ran(*drop_root(), *_UNSHARE, _BINFMT)[1]
+
+
+EMULATION_HINT = (
+    "Linux 6.7 or newer, where a user namespace has binfmt_misc of its own, with the module: "
+    "modprobe binfmt_misc; or build on a machine of that platform"
+)
+
+
+def _emulation(_: Path) -> Iterator[Probed]:
+    here = os.uname().machine
+    others = ", ".join(name for name, one in PLATFORMS.items() if one.machine != here)
+    problem = no_emulation()
+    good = None if problem else f"{others}: by QEMU, fetched where a build needs it"
+    bad = f"{others}: only what nothing is built for; no emulator can be registered ({problem})"
+    yield _found("other platforms", good, bad, EMULATION_HINT, weak=True)
+
+
 def _limits(_: Path) -> Iterator[Probed]:
     with opened_group(Limits()) as group:
         good = None if group is None else f"cgroup v{group.version} below {group.memory.parent}"
@@ -154,7 +178,7 @@ def _space(store: Path) -> Iterator[Probed]:
     yield _found("disk", text if free >= 5 << 30 else None, text, "buildit store gc", weak=True)
 
 
-_LOOKS = (_machine, _programs, _namespaces, _limits, _tools, _space)
+_LOOKS = (_machine, _programs, _namespaces, _emulation, _limits, _tools, _space)
 
 
 def _ran(*argv: str) -> tuple[str | None, str]:

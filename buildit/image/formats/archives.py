@@ -15,7 +15,7 @@ from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.image import rules
 from buildit.image.formats import oci
-from buildit.image.formats.table import Document, Format, LayerBlob, Plan
+from buildit.image.formats.table import Document, Format, ForPlatform, LayerBlob, Plan
 from buildit.image.layertar import file_entry, write_tree
 from buildit.image.merge import Rootfs, directories_above
 from buildit.image.output import BlobPath
@@ -30,6 +30,21 @@ MANIFEST = "manifest.json"
 def _oci_plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
     """podman calls a loaded archive by its whole `ref.name`, containerd by its own annotation."""
     return oci.layout_plan(image, config, layers, rules.reference(image))
+
+
+_Made = Sequence[tuple[ForPlatform, Sequence[LayerBlob]]]
+_Write = Callable[[Sequence[ForPlatform], BlobPath, Path], Emission]
+
+
+def _oci_together(made: _Made) -> Plan:
+    return oci.index_plan(made, rules.reference(made[0][0].image))
+
+
+def _alone(
+    plan_of: Callable[[Image, Document, Sequence[LayerBlob]], Plan],
+) -> Callable[[_Made], Plan]:
+    """The plan of a file that holds one image."""
+    return lambda made: plan_of(made[0][0].image, made[0][0].document, made[0][1])
 
 
 def _oci_member(layer: LayerBlob) -> str:
@@ -53,23 +68,19 @@ def _docker_member(layer: LayerBlob) -> str:
     return f"{layer.diff_id}.tar"
 
 
-def _writer(
-    plan_of: Callable[[Image, Document, Sequence[LayerBlob]], Plan],
-    member: Callable[[LayerBlob], str],
-) -> Callable[[Image, Document, Rootfs, BlobPath, Path], Emission]:
+def _writer(plan_of: Callable[[_Made], Plan], member: Callable[[LayerBlob], str]) -> _Write:
     """Writes the file of a plan, a layer as the member that `member` names.
 
     What it returns raises StoreError or IntegrityError where the store lacks a blob or has it
     damaged, and OSError where the file cannot be written.
     """
 
-    def write(
-        image: Image, config: Document, rootfs: Rootfs, blob: BlobPath, fresh: Path
-    ) -> Emission:
+    def write(parts: Sequence[ForPlatform], blob: BlobPath, fresh: Path) -> Emission:
+        image, epoch = parts[0].image, max(part.image.epoch for part in parts)
         codec = image.compress or "none"
         place = oci.LayerPlace(blob, fresh.with_name("layers"), codec, kept=True)
         place.directory.mkdir()
-        plan = plan_of(image, config, oci.write_layers(rootfs, image.epoch, place))
+        plan = plan_of(oci.write_parts(parts, place))
         layers = {member(layer): layer for layer in plan.layers}
         names = {*plan.documents, *layers}
 
@@ -77,26 +88,31 @@ def _writer(
             for path in sorted(names | directories_above(names)):
                 if path in plan.documents:
                     content = plan.documents[path]
-                    tar.add_file(file_entry(path, len(content), image.epoch), io.BytesIO(content))
+                    tar.add_file(file_entry(path, len(content), epoch), io.BytesIO(content))
                 elif path in layers:
-                    _add_layer(tar, path, layers[path], image, place)
+                    _add_layer(tar, path, layers[path], epoch, place)
                 else:
-                    tar.add(Entry(path, Kind.DIRECTORY, 0o755, mtime=image.epoch))
+                    tar.add(Entry(path, Kind.DIRECTORY, 0o755, mtime=epoch))
 
         digest, _ = write_tree(fresh, fill)
         fresh.chmod(0o644)  # whatever the umask
-        return Emission(
-            fresh, image.format, digest, oci_digest(Digest(plan.digest)), rootfs.notices
-        )
+        named = oci_digest(Digest(plan.digest))
+        return Emission(fresh, image.format, digest, named, oci.notices_of(parts))
 
     return write
 
 
+def _single(write: _Write) -> Callable[[Image, Document, Rootfs, BlobPath, Path], Emission]:
+    return lambda image, config, rootfs, blob, fresh: write(
+        [ForPlatform(image, config, rootfs)], blob, fresh
+    )
+
+
 def _add_layer(
-    tar: TarWriter, path: str, layer: LayerBlob, image: Image, place: oci.LayerPlace
+    tar: TarWriter, path: str, layer: LayerBlob, epoch: int, place: oci.LayerPlace
 ) -> None:
     with place.opened(layer) as stream:
-        digest = tar.add_file(file_entry(path, layer.size, image.epoch), stream)
+        digest = tar.add_file(file_entry(path, layer.size, epoch), stream)
     if digest != layer.digest:
         raise CorruptBlob(layer.digest, f"the layer of {layer.title}")
 
@@ -109,7 +125,8 @@ OCI_ARCHIVE = Format(
     check=oci.config_of,
     start=oci.section_start,
     plan=_oci_plan,
-    write=_writer(_oci_plan, _oci_member),
+    write=_single(_writer(_alone(_oci_plan), _oci_member)),
+    together=_writer(_oci_together, _oci_member),
     stem=rules.file_reference,
     suffix="oci.tar",
     command="podman run --rm oci-archive:{file}",
@@ -122,7 +139,7 @@ DOCKER_ARCHIVE = Format(
     check=oci.config_of,
     start=oci.section_start,
     plan=_docker_plan,
-    write=_writer(_docker_plan, _docker_member),
+    write=_single(_writer(_alone(_docker_plan), _docker_member)),
     stem=rules.file_reference,
     only=": docker load takes plain layers",
     suffix="docker.tar",

@@ -26,7 +26,7 @@ from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
 from buildit.errors import BuilditError
 from buildit.image import output, rules
-from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
+from buildit.image.formats.table import Document, Format, ForPlatform, LayerBlob, Plan, Start
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs, merge_group
 from buildit.model.image import App, Architecture, Emission, Health, Image, Layer, LayerKind
@@ -126,22 +126,75 @@ def _plan(image: Image, config: Document, layers: Sequence[LayerBlob]) -> Plan:
 def layout_plan(image: Image, config: Document, layers: Sequence[LayerBlob], ref_name: str) -> Plan:
     """All documents of a layout whose index calls the image `ref_name`; a media type is always
     written, so that nothing is guessed."""
+    blobs, described = _described(image, config, layers)
+    return _layout(image, blobs, described, ref_name, layers)
+
+
+def index_plan(made: Sequence[tuple[ForPlatform, Sequence[LayerBlob]]], ref_name: str) -> Plan:
+    """All documents of a layout with images for several platforms, in the order given: its index
+    names one further index, which names them (image-spec image-index.md). So the tag is that of the
+    whole, and a client chooses by platform."""
+    blobs: dict[str, bytes] = {}
+    manifests = []
+    for part, layers in made:
+        documents, described = _described(part.image, part.document, layers)
+        blobs |= documents
+        manifests.append(described)
+    image = replace(made[0][0].image, epoch=max(part.image.epoch for part, _ in made))
+    index = canonical({**_index_of(manifests), "annotations": _annotations(image)})
+    blobs[f"{LAYOUT_BLOBS}/{digest_bytes(index)}"] = index
+    described = _descriptor(INDEX_TYPE, digest_bytes(index), len(index))
+    every = {layer.digest: layer for _, layers in made for layer in layers}
+    return _layout(image, blobs, described, ref_name, tuple(every.values()))
+
+
+def _layout(
+    image: Image,
+    blobs: Mapping[str, bytes],
+    described: Document,
+    ref_name: str,
+    layers: Sequence[LayerBlob],
+) -> Plan:
+    """`ref.name` is what skopeo and umoci take as the tag, containerd's own name what ctr and
+    podman call a loaded image."""
+    annotations = {"io.containerd.image.name": rules.reference(image), _REF_NAME: ref_name}
+    documents = {
+        **blobs,
+        "oci-layout": canonical(LAYOUT),
+        "index.json": canonical(_index_of([{**described, "annotations": annotations}])),
+    }
+    return Plan(documents, tuple(layers), str(described["digest"]).removeprefix("sha256:"))
+
+
+def _described(
+    image: Image, config: Document, layers: Sequence[LayerBlob]
+) -> tuple[dict[str, bytes], dict[str, object]]:
+    """The config and manifest of an image as blobs, and what an index says of it."""
     encoded = whole_config(image, config, layers)
     manifest = canonical(_manifest(image, encoded, layers))
     digest = digest_bytes(manifest)
-    documents = {
+    blobs = {
         f"{LAYOUT_BLOBS}/{digest_bytes(encoded)}": encoded,
         f"{LAYOUT_BLOBS}/{digest}": manifest,
-        "oci-layout": canonical(LAYOUT),
-        "index.json": canonical(_index(image, config, manifest, ref_name)),
     }
-    return Plan(documents, tuple(layers), digest)
+    described = _descriptor(MANIFEST_TYPE, digest, len(manifest))
+    return blobs, {**described, "platform": {**_platform(image), "os": config["os"]}}
 
 
 def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[str, object]:
     """image-spec manifest.md."""
     media_type = LAYER_TYPE + SUFFIXES[OCI.codec(image)]
-    annotations = {
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": _descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
+        "layers": [_descriptor(media_type, each.digest, each.size) for each in layers],
+        "annotations": _annotations(image),
+    }
+
+
+def _annotations(image: Image) -> dict[str, str]:
+    return {
         "org.opencontainers.image.created": rules.rfc3339(image.epoch),
         "org.opencontainers.image.title": image.name,
         "org.opencontainers.image.version": image.version,
@@ -149,27 +202,11 @@ def _manifest(image: Image, config: bytes, layers: Sequence[LayerBlob]) -> dict[
         **dict(image.about),
         **dict(image.annotations),
     }
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": _descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
-        "layers": [_descriptor(media_type, each.digest, each.size) for each in layers],
-        "annotations": annotations,
-    }
 
 
-def _index(image: Image, config: Document, manifest: bytes, ref_name: str) -> dict[str, object]:
-    """image-spec image-index.md; `ref.name` is what skopeo and umoci take as the tag, containerd's
-    own name what ctr and podman call a loaded image."""
-    descriptor = {
-        **_descriptor(MANIFEST_TYPE, digest_bytes(manifest), len(manifest)),
-        "platform": {**_platform(image), "os": config["os"]},
-        "annotations": {
-            "io.containerd.image.name": rules.reference(image),
-            "org.opencontainers.image.ref.name": ref_name,
-        },
-    }
-    return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]}
+def _index_of(manifests: Sequence[Document]) -> dict[str, object]:
+    """image-spec image-index.md."""
+    return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*manifests]}
 
 
 def _descriptor(media_type: str, digest: Digest, size: int) -> dict[str, object]:
@@ -187,9 +224,32 @@ def _write(
     """
     place = LayerPlace(blob, output.make_layout(fresh), OCI.codec(image))
     plan = _plan(image, config, write_layers(rootfs, image.epoch, place))
+    return _written(image, plan, fresh, rootfs.notices)
+
+
+def _write_together(parts: Sequence[ForPlatform], blob: output.BlobPath, fresh: Path) -> Emission:
+    """Write a layout with images for several platforms. Raises as `_write`."""
+    image, blobs = parts[0].image, output.make_layout(fresh)
+    made = write_parts(parts, LayerPlace(blob, blobs, OCI.codec(image)))
+    return _written(image, index_plan(made, rules.tag(image.version)), fresh, notices_of(parts))
+
+
+def _written(image: Image, plan: Plan, fresh: Path, notices: tuple[str, ...]) -> Emission:
     output.write_documents(fresh, plan.documents)
     digest = Digest(plan.digest)
-    return Emission(fresh, image.format, digest, oci_digest(digest), rootfs.notices)
+    return Emission(fresh, image.format, digest, oci_digest(digest), notices)
+
+
+def write_parts(
+    parts: Sequence[ForPlatform], place: LayerPlace
+) -> tuple[tuple[ForPlatform, tuple[LayerBlob, ...]], ...]:
+    """Write the layers of several images into one place. Raises as `write_layers`."""
+    return tuple((one, write_layers(one.rootfs, one.image.epoch, place)) for one in parts)
+
+
+def notices_of(parts: Sequence[ForPlatform]) -> tuple[str, ...]:
+    """The remarks about all trees, each once."""
+    return tuple(dict.fromkeys(notice for part in parts for notice in part.rootfs.notices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +350,7 @@ def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
     forms += [(each.codec, each.digest, each.size) for each in layer.encodings]
     for codec, digest, size in forms:
         if codec == place.codec and (codec == "none" or place.store(digest).exists()):
-            if not place.kept:
+            if not place.kept and not (place.directory / digest).exists():
                 output.copy_blob(place.store, digest, size, layer.title, place.directory / digest)
             return LayerBlob(layer.diff_id, digest, size, layer.title)
     descriptor = output.open_blob(place.store, layer.diff_id, layer.size, layer.title)
@@ -521,4 +581,5 @@ OCI = Format(
     write=_write,
     stem=rules.file_reference,
     command="podman run --rm oci:{file}",
+    together=_write_together,
 )

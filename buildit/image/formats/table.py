@@ -55,6 +55,15 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class ForPlatform:
+    """One of the images of a file or directory that holds several, with its document and tree."""
+
+    image: Image
+    document: Document
+    rootfs: Rootfs
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """What a document says of the start: `program` is an absolute path, None where there is none
     to check; `directories` what each is to people, and its path; `accounts` pairs of `user` or
@@ -79,7 +88,8 @@ class Format:
     what the format cannot hold, `check_entries` refuses a tree for it. `signed` is whether OpenPGP
     signatures lie beside it, `discovered` whether App Container discovery finds it, `splits`
     whether it can be an image for each package. `command` is a line of shell that brings one to
-    run, with `{file}` and `{name}`, both quoted.
+    run, with `{file}` and `{name}`, both quoted. `together` makes one of images for several
+    platforms, where the format can hold them.
     """
 
     name: str
@@ -101,6 +111,7 @@ class Format:
     discovered: bool = False
     splits: bool = False
     command: str = ""
+    together: Callable[[Sequence[ForPlatform], BlobPath, Path], Emission] | None = None
 
     def codec(self, image: Image) -> str:
         """How the image is compressed.
@@ -196,8 +207,13 @@ def format_of(image: Image) -> Format:
     return make()
 
 
-def output_name(image: Image) -> str:
-    """`NAME-VERSION-OS-ARCH.SUFFIX`, with `-` for each `/` of the name.
+SEVERAL = "multi"
+"""In the place of ARCH in the name of an image for several platforms."""
+
+
+def output_name(image: Image, *, several: bool = False) -> str:
+    """`NAME-VERSION-OS-ARCH.SUFFIX`, with `-` for each `/` of the name, and `SEVERAL` as the ARCH
+    of one that holds `several`.
 
     The architecture is spelt as the format does, so that App Container's simple discovery finds
     the file (appc spec discovery.md of 0.6, "Simple Discovery").
@@ -212,7 +228,8 @@ def output_name(image: Image) -> str:
         if FILE_PART.fullmatch(part) is None:
             hint = f"set `{part_name}` in `vars`: letters and digits, then also . _ + ~ : @ -"
             raise _refused(image, f"{part_name} {part!r} cannot be part of a file name", hint)
-    stem = form.stem("-".join((*parts.values(), form.spelling(machine(image)))))
+    arch = SEVERAL if several else form.spelling(machine(image))
+    stem = form.stem("-".join((*parts.values(), arch)))
     name = f"{stem}.{form.suffix or form.name}{form.endings.get(form.codec(image), '')}"
     if len(name) > NAME_MAX - len("..partial") - 8:
         message = f"the output's name has {len(name)} bytes, more than a file system takes"
@@ -266,27 +283,47 @@ def emit_all(
         RecipeError: a format is unknown, an image breaks one of its rules, or layers clash.
         StoreError, IntegrityError: the store lacks a blob, or has it damaged.
     """
+    return emit_groups([[(image, rootfs)] for image in images], blob, output)
+
+
+def emit_groups(
+    groups: Sequence[Sequence[tuple[Image, Rootfs | None]]], blob: BlobPath, output: Path
+) -> tuple[Emission, ...]:
+    """As `emit_all`: each group is one output, of several images where they are for several
+    platforms and the format holds them together; each image with its merged tree, where it is
+    known.
+
+    Raises:
+        RecipeError, StoreError, IntegrityError: as `emit_all`.
+    """
     emissions = []
-    documents = [check(image) for image in images]
-    for image in images:
+    for image in (image for group in groups for image, _ in group):
+        check(image)
         if not image.layers and not format_of(image).empty:
             hint = "add a `package` or `sync` step before the image step"
             raise _refused(image, "the image holds nothing", hint)
         for layer in image.layers:
             if not is_hex64(layer.diff_id):  # it becomes a file name
                 raise ValueError(f"not a digest: {layer.diff_id!r}")
-    trees = [rootfs or rootfs_of(image, blob) for image in images]
-    for image, document, tree in zip(images, documents, trees, strict=True):
-        form = format_of(image)
-        start = form.start(document)
-        seen = left_of(tree, start.only)
-        check_tree(start.program, start.directories, seen.find, image.place)
-        form.check_entries(member.entry for member in tree.tree.values())
+    made = [
+        [ForPlatform(one, check(one), tree or rootfs_of(one, blob)) for one, tree in group]
+        for group in groups
+    ]
+    for part in (part for parts in made for part in parts):
+        form, start = format_of(part.image), format_of(part.image).start(part.document)
+        seen = left_of(part.rootfs, start.only)
+        check_tree(start.program, start.directories, seen.find, part.image.place)
+        form.check_entries(member.entry for member in part.rootfs.tree.values())
     with ExitStack() as together:
-        for image, document, tree in zip(images, documents, trees, strict=True):
-            target = output / output_name(image)
+        for parts in made:
+            image, form = parts[0].image, format_of(parts[0].image)
+            target = output / output_name(image, several=len(parts) > 1)
             fresh = together.enter_context(replacing_output(target, parts=image.split))
-            written = format_of(image).write(image, document, tree, blob, fresh)
+            if len(parts) > 1 and form.together is not None:
+                written = form.together(parts, blob, fresh)
+            else:
+                (part,) = parts
+                written = form.write(part.image, part.document, part.rootfs, blob, fresh)
             emissions.append(replace(written, path=target))
     return tuple(emissions)
 
