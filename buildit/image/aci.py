@@ -135,8 +135,9 @@ def _without_rootfs(entry: Entry, problems: list[str]) -> Entry:
     return replace(entry, path=path, target=entry.target.removeprefix("rootfs/"))
 
 
-_MOST_LAID = 10_000
-"""Images that one is rendered from: a few that depend on each other twice are without end."""
+MOST_LAID = 4_000_000
+"""Entries, and images, that one is rendered from: a few that each depend on the next twice are
+without end."""
 
 
 @dataclass(slots=True)
@@ -169,12 +170,12 @@ class _Known:
                 )
             elif identifier in above:
                 self.problems.append(f"{title} depends on itself")
-            elif self.laid >= _MOST_LAID:
-                self.problems.append(f"it depends on more than {_MOST_LAID} images")
+            elif self.laid >= MOST_LAID:
+                self.problems.append("what it depends on is laid down again and again, without end")
                 break
             else:
                 self.problems.extend(f"{title}: {one}" for one in _other(wanted, archive.document))
-                self.laid += 1
+                self.laid += 1 + len(archive.entries)
                 deeper = (*above, identifier)
                 found.append(self.rendered(archive.document, archive.entries, deeper))
         return Rendered(entries, tuple(document.get("pathWhitelist", ())), found)

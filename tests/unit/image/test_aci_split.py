@@ -238,3 +238,47 @@ def test_images_that_are_missing_or_others_are_problems(
     whole = nginx.read_bytes()
     nginx.write_bytes(whole[: len(whole) // 2])
     assert not verify([path]).passed()
+
+
+def bare(path: Path, wanted: list[str]) -> str:
+    """A small ACI by hand that depends on images of these IDs, each named `x`; its own ID."""
+    found = [{"imageName": "x", "imageID": each} for each in wanted]
+    document = {"acKind": "ImageManifest", "acVersion": "0.8.11", "name": "x"}
+    text = json.dumps({**document, "dependencies": found}).encode()
+    with tarfile.open(path, "w") as archive:
+        manifest = tarfile.TarInfo("manifest")
+        manifest.size = len(text)
+        archive.addfile(manifest, BytesIO(text))
+        rootfs = tarfile.TarInfo("rootfs")
+        rootfs.type, rootfs.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(rootfs)
+    return appc.image_id(path)
+
+
+def test_dependencies_without_end_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildit.image.aci.MOST_LAID", 200)
+    path = tmp_path / "x.aci"
+    parts = parts_beside(path)
+    parts.mkdir()
+    below: list[str] = []
+    for number in range(30):  # 2^30 ways
+        below = [bare(parts / f"{number}.aci", below)] * 2
+    bare(path, below)
+    [problem] = set(read_aci(path).problems)
+    assert "without end" in problem
+
+
+def test_an_image_that_depends_on_itself_is_a_problem(tmp_path: Path) -> None:
+    """By an image ID that is cut short: of all that begin so, only one lies there."""
+    path = tmp_path / "x.aci"
+    parts = parts_beside(path)
+    parts.mkdir()
+    for number in range(4096):
+        wanted = f"sha512-{number:x}"
+        own = bare(parts / "own.aci", [wanted])
+        if own.startswith(wanted):
+            break
+    bare(path, [own])
+    assert "own.aci depends on itself" in read_aci(path).problems
