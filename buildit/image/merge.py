@@ -121,6 +121,8 @@ class MergedTree:
     layers: int = 0
     deleted: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
+    searched: int = 0
+    """Paths that were looked at for what deletions take away: all, by each layer with some."""
 
     def lay(self, change: LayerChange, settle: Settle | None = None) -> Laid:
         """Lay one more layer over the tree: deletions first, then its entries.
@@ -171,6 +173,7 @@ class MergedTree:
         if not whole and not beneath:
             return
         gone = whole | beneath
+        self.searched += len(self.stated) + len(self.tree)
         for path in self.tree.keys() | self.stated.keys():
             above = {*_above(path), ""} if path else set()
             if path in whole or not gone.isdisjoint(above):

@@ -43,6 +43,9 @@ def budget_of(stored: int, before: int = 0) -> Budget:
     return replace(FOREIGN, total_bytes=max(0, max(INFLATED, TIMES * stored) - before))
 
 
+MOST_SEARCHED = 50_000_000
+"""Paths times layers that delete: a few minutes."""
+
 PROBLEMS_SHOWN = 20
 """Paths of one kind of problem that are told one by one."""
 
@@ -61,7 +64,8 @@ class SeenTree:
         """Lay one layer over the tree: deletions first, then its entries (OCI layer.md).
 
         Raises:
-            IntegrityError: all layers together have more paths than one archive may have.
+            IntegrityError: all layers together have more paths than one archive may have, or too
+                many of them delete.
         """
         number, tree = self.merged.layers, self.merged.tree
         if len(tree) + len(entries) > FOREIGN.entries:
@@ -73,6 +77,8 @@ class SeenTree:
             for path in merge.directories_above(entry.path for entry in change.entries)
         }
         laid = self.merged.lay(change)
+        if self.merged.searched > MOST_SEARCHED:
+            raise IntegrityError(f"layer {number} is one too many that deletes in so large a tree")
         own = {entry.path for entry in change.entries}
         self.problems += [
             f"layer {number} deletes {path!r} and brings it: clients differ in what is left"

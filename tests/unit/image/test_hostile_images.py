@@ -363,6 +363,17 @@ def test_paths_are_counted_over_all_layers(tmp_path: Path, monkeypatch: pytest.M
     assert told(layout_of(tmp_path / "two.oci", layers)) == ("the image has over 50 paths",)
 
 
+def test_deletions_in_a_large_tree_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_SEARCHED", 100)
+    large = b"".join(member(b"%d" % n, b"") for n in range(40)) + END
+    layers = [large, *(member(b".wh.%d" % n, b"") + END for n in range(4))]
+    assert told(layout_of(tmp_path / "three.oci", layers[:3])) == ()
+    (problem,) = told(layout_of(tmp_path / "five.oci", layers))
+    assert "layer 3 is one too many" in problem
+
+
 @pytest.mark.parametrize("name", ["rootfs.tar.xz", "meta.tar.xz"])
 @pytest.mark.parametrize("kind", ["fifo", "zeros", "outside"])
 def test_files_of_a_directory_are_files(name: str, kind: str, tmp_path: Path) -> None:
