@@ -275,6 +275,7 @@ def test_an_image_that_depends_on_itself_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "x.aci"
     parts = parts_beside(path)
     parts.mkdir()
+    own = ""
     for number in range(4096):
         wanted = f"sha512-{number:x}"
         own = bare(parts / "own.aci", [wanted])
