@@ -5,13 +5,14 @@ artifacts, whose files `oras pull` writes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.archive.streams import run_all
-from buildit.commands.images import push_image
+from buildit.commands.images import PushedImage, push_image
 from buildit.digest import canonical, digest_file, oci_digest
 from buildit.image.formats.table import Document
 from buildit.image.rules import file_reference, tag
@@ -53,24 +54,40 @@ def publish_container(
     """
     version = tag(f"{plan.version}-{plan.os}-{plan.arch}")
     sent = [_artifact(there, SPEC_MEDIA, f"{version}.container", spec)]
+    others: dict[str, dict[str, Path]] = {}
     for emission, files in emissions:
-        if emission.format in ("oci", "oci-archive"):
-            done = push_image(emission.path, there.at, there, key)
-            sent.append((done.blobs, done.sent))
-            if done.statement:
-                _tag(there, done.statement, f"{version}.statement")
-        else:
-            named = f"{version}.{emission.format}"
-            sent.append(_artifact(there, f"{IMAGE_MEDIA}+{emission.format}", named, files))
+        if emission.format not in ("oci", "oci-archive"):
+            others.setdefault(emission.format, {}).update(files)  # an ACI may have several
+            continue
+        done = push_image(emission.path, there.at, there, key)
+        sent.append((done.blobs, done.sent))
+        _keep(there, done, plan.version, version)
         progress(sum(size for _, size in sent), sum(size for _, size in sent))
+    for name, files in others.items():
+        sent.append(_artifact(there, f"{IMAGE_MEDIA}+{name}", f"{version}.{name}", files))
     return sum(count for count, _ in sent), sum(size for _, size in sent)
 
 
-def _tag(there: Registry, digest: str, named: str) -> None:
-    """A registry that knows no referrers would remove as garbage what has no tag."""
-    found = there.manifest(digest)
-    if found is not None:
-        there.put_manifest(*found, named)
+def _keep(there: Registry, done: PushedImage, version: str, titled: str) -> None:
+    """Give a tag to all that belongs to an image: a registry may remove as garbage what has none,
+    even where an index names it."""
+    wanted = {f"{titled}.statement": done.statement} if done.statement else {}
+    wanted |= platform_tags(there.manifest(done.reference.digest), version)
+    for named, digest in wanted.items():
+        found = there.manifest(digest)
+        if found is not None:
+            there.put_manifest(*found, named)
+
+
+def platform_tags(manifest: tuple[bytes, str] | None, version: str) -> dict[str, str]:
+    """Tags and digests of the images that an index names, `VERSION-OS-ARCH`."""
+    found: dict[str, str] = {}
+    listed = json.loads(manifest[0]).get("manifests", ()) if manifest is not None else ()
+    for one in listed:
+        at = one.get("platform", {})
+        parts = (version, at.get("os", ""), at.get("architecture", ""), at.get("variant", ""))
+        found[tag("-".join(filter(None, parts)))] = one["digest"]
+    return found
 
 
 def _artifact(there: Registry, kind: str, named: str, files: Mapping[str, Path]) -> tuple[int, int]:
