@@ -4,12 +4,14 @@ them: the image's statement, and the signatures of OpenSSH and of cosign over it
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit.archive.streams import run_all
+from buildit.commands import stamp
 from buildit.commands.statement import kept_statement
 from buildit.digest import canonical
 from buildit.errors import IntegrityError, UsageError
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from buildit.remote.registry.reference import Reference
     from buildit.trust.ssh import SigningKey
 
+_REMEMBERED = 10_000
+"""Blobs of one host of which is known where they lie."""
 _AT_ONCE = 4
 """Blobs that are sent at one time."""
 
@@ -111,7 +115,9 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
             }
             if layout.problems:
                 raise IntegrityError(layout.problems[0])
-            works = [partial(_brought, layout, blob, registry) for blob in blobs.values()]
+            others = _elsewhere(to)
+            registry.also = frozenset({others[one] for one in blobs if one in others})
+            works = [partial(_brought, layout, one, registry, others) for one in blobs.values()]
             sent = run_all(works, _AT_ONCE)
     except OSError as error:
         hint = "name an image of type oci or oci-archive"
@@ -127,6 +133,7 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
     statement = _stated(registry, subject, kept_statement(path), key)
     signature = "" if key is None else _signed(registry, subject, key)
     registry.put_manifest(top, media_type, name)
+    _remember(to, blobs)
     new = [size for size in sent if size is not None]
     return PushedImage(to.by_digest(digest), name, len(new), sum(new), statement, signature)
 
@@ -180,7 +187,22 @@ def _blobs(manifest: Document) -> tuple[_Blob, ...]:
     return tuple(found.values())
 
 
-def _brought(layout: Layout, blob: _Blob, registry: Registry) -> int | None:
+def _elsewhere(to: Reference) -> dict[str, str]:
+    """The other repositories of the host that blobs were brought to from here, by digest: where it
+    still has one there, nothing travels (distribution-spec, "Mounting a blob")."""
+    known = stamp.last(stamp.name("mounts", to.host))
+    return {str(digest): str(name) for digest, name in known.items() if name != to.name}
+
+
+def _remember(to: Reference, blobs: Iterable[str]) -> None:
+    kept = stamp.name("mounts", to.host)
+    known = stamp.last(kept) | dict.fromkeys(blobs, to.name)
+    stamp.write(kept, [], dict([*known.items()][-_REMEMBERED:]))
+
+
+def _brought(
+    layout: Layout, blob: _Blob, registry: Registry, others: Mapping[str, str]
+) -> int | None:
     """Bytes that were sent; None where the registry had the blob."""
     there = registry.has_blob(blob.digest)
     if there is not None and there != blob.size:
@@ -189,8 +211,9 @@ def _brought(layout: Layout, blob: _Blob, registry: Registry) -> int | None:
         raise IntegrityError(reason, place=str(registry.at), hint=hint)
     if there is not None:
         return None
-    registry.put_blob(blob.digest, blob.size, partial(layout.open, blob.place))
-    return blob.size
+    other = others.get(blob.digest, "")
+    opened = partial(layout.open, blob.place)
+    return blob.size if registry.put_blob(blob.digest, blob.size, opened, other) else None
 
 
 def _tag(described: Document) -> str:

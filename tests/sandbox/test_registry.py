@@ -46,8 +46,9 @@ def blobs(tmp_path: Path) -> BlobDirectory:
 
 
 @pytest.fixture
-def web(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebTransport]:
+def web(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebTransport]:
     assert served.certificates is not None
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(served.certificates.authority))
     with closing(WebTransport()) as found:
         yield found
@@ -81,6 +82,9 @@ def test_an_image_keeps_its_digest(
     third = push_image(archive, untagged, Registry(web, untagged, lambda _: LOGIN))
     assert (third.blobs, third.tag) == (0, "1.22.1-p1")
     assert Registry(web, to, lambda _: LOGIN).tags() == ["1.0", "1.22.1-p1"]
+    other = at(served, "other/nginx:1.0")
+    mounted = push_image(made.path, other, Registry(web, other, lambda _: LOGIN))
+    assert (mounted.blobs, mounted.sent) == (0, 0)
     skopeo, options = tool("skopeo"), trusting(served, tmp_path / "certs")
     seen = json.loads(run(skopeo, "inspect", *options, f"docker://{served.host}/web/nginx:1.0"))
     assert seen["Digest"] == made.identifier

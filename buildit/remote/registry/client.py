@@ -46,6 +46,7 @@ _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
 _PAGES, _LONGEST_LIST = 1000, 64 << 20
 """Where a list of tags or referrers ends in any case, in answers and in bytes."""
+_MOST_ALSO = 8
 _AMENDED = 5
 """How often a manifest is written again that others write, too."""
 _NEXT = re.compile(r"<([^>]+)>;\s*rel=\"?next")
@@ -74,6 +75,7 @@ class Sender(Protocol):
 @dataclass(slots=True)
 class Registry:
     """A repository at a reference. Thread-safe; `login` is asked for once, when the host wants one.
+    `also` are other repositories of the host that blobs may be mounted from.
 
     Every method raises LocationError where the host cannot be talked to, refuses, or answers with
     what the specification does not have.
@@ -82,6 +84,7 @@ class Registry:
     web: Sender
     at: Reference
     login: Callable[[Reference], Login | None] = lambda at: login_of(at, os.environ)
+    also: frozenset[str] = frozenset()
     _base: str = ""
     _authorization: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -392,6 +395,7 @@ class Registry:
         query = [(name, said[name]) for name in ("service", "scope") if name in said]
         wanted = f"repository:{self.at.name}:pull,push"
         query = [(n, wanted if n == "scope" else v) for n, v in query] or [("scope", wanted)]
+        query += [("scope", f"repository:{name}:pull") for name in sorted(self.also)[:_MOST_ALSO]]
         if login is not None and not login.user:
             form = [("grant_type", "refresh_token"), ("refresh_token", login.secret), *query]
             form.append(("client_id", "buildit"))

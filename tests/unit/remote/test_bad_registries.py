@@ -50,8 +50,9 @@ def web() -> Iterator[WebTransport]:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An image to push."""
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
     (tmp_path / "blobs").mkdir()
     blobs = BlobDirectory(tmp_path / "blobs")
     return emit(image(nginx_layers(blobs), "oci"), blobs, tmp_path / "made").path
