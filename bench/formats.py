@@ -95,7 +95,7 @@ def _sides(room: Room, form: str, tree: Path) -> list[Side]:
     program, script = RIVALS[form]
     if installed(program):
         argv = ["sh", "-euc", script, "sh", str(tree), str(work)]
-        sides.append(Side(f"{form}: {program}", _process(room, argv), emptied))
+        sides.append(Side(f"{form}: {program} of the tree", _process(room, argv), emptied))
     return sides
 
 
