@@ -198,8 +198,9 @@ def _outer(one: Contained, way: Doorway, tell: int, terminal: bool) -> int:
     stay_closed()
     status = _relay(first)
     if further is not None:
-        with suppress(ProcessLookupError):
-            os.kill(further, signal.SIGKILL)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(further, signal.SIGTERM)
+            os.waitpid(further, 0)
     return status
 
 

@@ -9,22 +9,32 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 from buildit.sandbox.spaces import die_with_parent, stay_closed
 
+PATIENCE = 5.0
+"""Seconds that answers get to arrive when the container has ended."""
+
 _PIECE = 1 << 16
+_ANSWERING = "answering"
 _INSIDE = (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
 
 
 def forward_ports(listeners: Sequence[tuple[socket.socket, int]]) -> int:
-    """Serve for as long as the parent lives; signals are the parent's affair, and blocked."""
+    """Serve until SIGTERM, then for as long as answers are on their way, `PATIENCE` at most; or
+    until the parent dies. Signals are the parent's affair, and blocked."""
     die_with_parent()
     stay_closed()
     for listener, port in listeners:
         threading.Thread(target=_serve, args=(listener, port), daemon=True).start()
-    signal.pause()
+    signal.sigwait((signal.SIGTERM,))
+    end = time.monotonic() + PATIENCE
+    for one in threading.enumerate():
+        if one.name == _ANSWERING:
+            one.join(max(0.0, end - time.monotonic()))
     return 0
 
 
@@ -37,7 +47,8 @@ def _serve(listener: socket.socket, port: int) -> None:
 
 def _joined(outside: socket.socket, port: int) -> None:
     with outside, suppress(OSError), _connected(port) as inside:
-        back = threading.Thread(target=_copied_on, args=(inside, outside), daemon=True)
+        words = (inside, outside)
+        back = threading.Thread(target=_copied_on, args=words, name=_ANSWERING, daemon=True)
         back.start()
         _copied_on(outside, inside)
         back.join()
