@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -370,6 +372,7 @@ def test_a_terminal_is_the_commands(image: Path, runner: Runner) -> None:
 class Stranger:
     """An ordinary user with a cache of his own, who runs what root's tests have made."""
 
+    place: Path
     argv: tuple[str, ...]
     env: Mapping[str, str]
 
@@ -386,27 +389,27 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Stranger:
+def stranger(image: Path) -> Iterator[Stranger]:
+    """Beside pytest's directories, which each pytest closes to others when it starts."""
     if os.geteuid() != 0 or (python := python_of_others()) is None:
         pytest.skip("only root can be somebody else, by a python3 that others may run")
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o011)
-    cache = tmp_path / "others"
-    cache.mkdir()
-    os.chown(cache, NOBODY, NOBODY)
-    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python)
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(filter(None, sys.path))}
-    return Stranger(drop, {**env, "XDG_CACHE_HOME": str(cache), "HOME": str(cache)})
+    with tempfile.TemporaryDirectory(prefix="buildit-run-") as name:
+        place = Path(name)
+        place.chmod(0o711)
+        shutil.copytree(image, place / "image")
+        cache = place / "others"
+        cache.mkdir()
+        os.chown(cache, NOBODY, NOBODY)
+        drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python)
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(filter(None, sys.path))}
+        yield Stranger(place, drop, {**env, "XDG_CACHE_HOME": str(cache), "HOME": str(cache)})
 
 
 MAPS = 'while read a b c; do echo "$a $c"; done < /proc/self/uid_map; '
 
 
-def test_an_ordinary_user_is_the_only_one_inside(
-    image: Path, stranger: Stranger, tmp_path: Path
-) -> None:
-    nothing = tmp_path / "none"
+def test_an_ordinary_user_is_the_only_one_inside(stranger: Stranger) -> None:
+    image, nothing = stranger.place / "image", stranger.place / "none"
     nothing.touch()
     script = MAPS + "echo new > /etc/greeting; read a < /etc/greeting; echo $a; exit 5"
     for user, told in (("1000", True), ("0", False)):
@@ -416,12 +419,12 @@ def test_an_ordinary_user_is_the_only_one_inside(
         assert ("no range of ids" in remarks) == told
 
 
-def test_an_ordinary_users_range(image: Path, stranger: Stranger, tmp_path: Path) -> None:
+def test_an_ordinary_users_range(stranger: Stranger) -> None:
     """As /etc/subuid says; what the container's users wrote goes with the run."""
     tool("newuidmap")
-    ranges = tmp_path / "ranges"
+    image, ranges = stranger.place / "image", stranger.place / "ranges"
     ranges.write_text("nobody:700000:65536\n")
-    layer = tmp_path / "others/layer"
+    layer = stranger.place / "others/layer"
     script = MAPS + "(: > /etc/greeting) 2>/dev/null || echo not mine; echo x > /tmp/mine; exit 5"
     words = ("--user", "1000:1000", "--layer", layer, image, "--", "/bin/sh", "-c", script)
     out, status, remarks = stranger(*words, ranges=ranges)
@@ -430,7 +433,7 @@ def test_an_ordinary_users_range(image: Path, stranger: Stranger, tmp_path: Path
     assert (made.st_uid, made.st_gid) == (700999, 700999)
     out, status, remarks = stranger(*words[:2], image, ranges=ranges)
     assert status == 7, remarks
-    assert list((tmp_path / "others").glob("buildit-run/tmp-*")) == []
+    assert list((stranger.place / "others").glob("buildit-run/tmp-*")) == []
 
 
 HOSTILE = {
