@@ -150,6 +150,8 @@ class MergedTree:
             tree[path] = member if settle is None or lower is None else settle(lower, member)
             if member.entry.kind is Kind.DIRECTORY:
                 self.stated[path] = member.entry
+                if lower is not None and lower.entry.kind is not Kind.DIRECTORY:
+                    self.opaque.add(path)  # what is there now took away what lay beneath
         paths = [member.entry.path for member in own]
         needed = directories_above(paths)  # and a deletion makes none
         implied = directories_above([*paths, *change.marks()]).difference(paths)

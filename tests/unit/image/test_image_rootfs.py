@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from buildit.digest import Digest, digest_bytes
@@ -289,6 +289,14 @@ CHANGES = st.lists(st.tuples(st.lists(SPECS, max_size=5), MARKS, MARKS), min_siz
 
 @pytest.mark.scale
 @given(CHANGES, st.integers(1, 3))
+@example(
+    [
+        ([("a/b", "f", 0o644, True)], [], []),
+        ([("a", "f", 0o644, True)], [], []),
+        ([("a", "d", 0o755, True)], [], []),
+    ],
+    1,
+)
 def test_layers_that_become_one_are_the_same_change(
     specs: list[tuple[list[tuple[str, str, int, bool]], list[str], list[str]]], first: int
 ) -> None:
