@@ -164,6 +164,33 @@ def test_nspawn_runs_the_tree_with_its_settings(blobs: BlobDirectory, tmp_path: 
     assert (done.stdout, done.returncode) == (said, 7), done.stderr
 
 
+@pytest.mark.parametrize("named", [None, "SIGQUIT"])
+def test_nspawn_passes_the_signal_on(
+    named: str | None, blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("systemd-nspawn as root")
+    plain = shell_image(blobs, format="nspawn")
+    assert plain.app is not None
+    script = (
+        "trap 'echo term; exit 5' TERM; trap 'echo quit; exit 6' QUIT; echo up; while :; do :; done"
+    )
+    app = replace(plain.app, exec=("/bin/sh", "-c", script), user="0", stop_signal=named)
+    image = emit(replace(plain, app=app), blobs, tmp_path).path
+    argv = [tool("systemd-nspawn"), "-q", "--register=no", "--keep-unit", "--console=pipe"]
+    process = subprocess.Popen(
+        [*argv, "-D", image / "rootfs"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        said, _ = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert (said, process.returncode) == (("quit\n", 6) if named else ("term\n", 5))
+
+
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "xz", "none"])
 def test_the_kernel_and_unsquashfs_see_the_tree(
     codec: str, blobs: BlobDirectory, tmp_path: Path

@@ -21,7 +21,6 @@ from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
 from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import Emission, Image
-from buildit.model.services import INIT
 
 SETTINGS_FILE = f"{UNPACKED}.nspawn"
 ARCHIVE = f"{UNPACKED}.tar"
@@ -57,15 +56,15 @@ def _check(image: Image) -> Document:
             )
             hint = "put it into a file or a script in the image, and name that"
             raise RecipeError(message, place=image.place or None, hint=hint)
-    # The process that nspawn puts before the second passes SIGTERM on to nobody.
-    lines = [("ProcessTwo", "yes")] if app.exec != (INIT,) else []
+    # The first process, as engines start it: one that nspawn puts before it passes no signal on.
+    # And without this word nspawn takes no parameters.
+    lines = [("ProcessTwo", "no")]
     lines.append(("Parameters", " ".join(map(quoted_word, app.exec))))
     lines += [("Environment", quoted_word(one)) for one in variables]
     if app.user not in ("0", "root"):
         lines.append(("User", app.user))
     lines.append(("WorkingDirectory", app.working_directory))
-    if app.stop_signal is not None:
-        lines.append(("KillSignal", app.stop_signal))
+    lines.append(("KillSignal", app.stop_signal or "SIGTERM"))
     return {"lines": lines}
 
 

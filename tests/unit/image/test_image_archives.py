@@ -246,7 +246,7 @@ def test_nspawn_is_told_how_to_start(blobs: BlobDirectory, tmp_path: Path) -> No
     made = emit(wanted, blobs, tmp_path)
     assert (made.path / "rootfs.nspawn").read_text().splitlines()[1:] == [
         "[Exec]",
-        "ProcessTwo=yes",
+        "ProcessTwo=no",
         """Parameters='/bin/sh' '-c' 'it'"'"'s "one"'""",
         "Environment='A=b c'",
         "User=www-data",
