@@ -103,7 +103,7 @@ class Image:
     """One image to emit.
 
     `layers` are bottom first. `arch` is one of `SPELLINGS`. `epoch` is the
-    time of `created`, in seconds since 1970 UTC. `format` is `aci` or `oci`. `about` is
+    time of `created`, in seconds since 1970 UTC. `format` is a name of FORMATS. `about` is
     what the container and its packages say of it, by OCI's names
     (`org.opencontainers.image.licenses`); `labels` and `annotations` are the user's own.
     `compress` is `none`, `gzip`, `zstd`, or empty for what the format does by itself. `split` makes

@@ -118,7 +118,7 @@ class Lock:
         if platform in self.sections or not self.sections:
             return self.section(platform)
         other = self.sections[min(self.sections)]
-        return replace(other, debs={}, requests={}, indices={}, sources=(), outputs={})
+        return replace(other, debs={}, requests={}, indices={}, sources=(), outputs={}, images={})
 
     def synced(self, platform: str) -> Mapping[tuple[str, Digest], int]:
         """The times of files as any section has them, that of the platform before others."""

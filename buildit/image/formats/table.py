@@ -294,9 +294,12 @@ def emit_groups(
     known.
 
     Raises:
-        RecipeError, StoreError, IntegrityError: as `emit_all`.
+        RecipeError: as `emit_all`, and where the images of a group differ in what is one for all.
+        StoreError, IntegrityError: as `emit_all`.
     """
     emissions = []
+    for group in groups:
+        _check_alike([image for image, _ in group])
     for image in (image for group in groups for image, _ in group):
         check(image)
         if not image.layers and not format_of(image).empty:
@@ -326,6 +329,21 @@ def emit_groups(
                 written = form.write(part.image, part.document, part.rootfs, blob, fresh)
             emissions.append(replace(written, path=target))
     return tuple(emissions)
+
+
+def _check_alike(images: Sequence[Image]) -> None:
+    """Refuse one index of images that a client would take for something else."""
+    first = images[0]
+    for one in images[1:]:
+        for what in ("name", "version", "format", "compress", "split"):
+            here, there = getattr(first, what), getattr(one, what)
+            if here != there:
+                message = (
+                    f"its {what} is {here!r} for {first.os}/{first.arch} "
+                    f"and {there!r} for {one.os}/{one.arch}"
+                )
+                hint = "one index has one; move both sections of the lock: buildit lock --update"
+                raise _refused(one, message, hint)
 
 
 def _refused(image: Image, message: str, hint: str) -> RecipeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,7 @@ def test_a_platform_that_is_new_in_the_lock_begins_with_what_holds_for_all() -> 
         patches=(patch,),
         synced={("etc/x", Digest("2" * 64)): 5},
         outputs={("a/b", "r"): Digest("3" * 64)},
+        images={"docker://example.org/base:1": Digest("4" * 64)},
     )
     lock = Lock({"linux/amd64": first})
     begun = lock.begun("linux/arm64")
@@ -229,6 +231,18 @@ def emitted(blobs: BlobDirectory, out: Path, *forms: str) -> list[Path]:
         groups.append([(amd64, None), (replace(amd64, arch="arm64", layers=other), None)])
     out.mkdir(exist_ok=True)
     return [one.path for one in emit_groups(groups, blobs, out)]
+
+
+@pytest.mark.parametrize("what", ["version", "compress"])
+def test_an_index_of_unlike_images_is_refused(
+    what: str, blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    amd64 = image(nginx_layers(blobs), "oci", arch="amd64")
+    other: dict[str, Any] = {what: "gzip"}
+    arm64 = replace(amd64, arch="arm64", **other)
+    with pytest.raises(RecipeError, match=f"its {what} is '.*' for linux/amd64 and 'gzip' for"):
+        emit_groups([[(amd64, None), (arm64, None)]], blobs, tmp_path)
+    assert not [*tmp_path.glob("*.oci")]
 
 
 def test_an_index_holds_all_platforms_and_is_verified(blobs: BlobDirectory, tmp_path: Path) -> None:
