@@ -278,8 +278,8 @@ def parse_target(url: str) -> Target:
     return Target(url, parts.scheme, host)
 
 
-def redirect(source: Target, location: str) -> Target:
-    """Where a redirect from `source` leads.
+def redirect(source: Target, location: str, does: str = "redirects") -> Target:
+    """Where a redirect from `source` leads, or what else `source` has us ask, as `does` says it.
 
     Raises:
         LocationError: it leads to another scheme (RFC 9110, 15.4 allows any; we do not), from
@@ -288,15 +288,15 @@ def redirect(source: Target, location: str) -> Target:
     try:
         joined = urljoin(source.url, location)
     except ValueError as error:
-        raise LocationError(source.url, f"redirects to no URL: {location[:80]!r}") from error
+        raise LocationError(source.url, f"{does} to no URL: {location[:80]!r}") from error
     try:
         target = parse_target(joined.partition("#")[0])
     except LocationError as error:
-        raise LocationError(source.url, f"redirects to {error.place}: {error.reason}") from error
+        raise LocationError(source.url, f"{does} to {error.place}: {error.reason}") from error
     if source.scheme == "https" and target.scheme != "https":
-        raise LocationError(source.url, f"redirects from https down to {target.url}")
+        raise LocationError(source.url, f"{does} from https down to {target.url}")
     if is_loopback(target.host) and not is_loopback(source.host):
-        raise LocationError(source.url, f"redirects to this machine: {target.url}")
+        raise LocationError(source.url, f"{does} to this machine: {target.url}")
     return target
 
 

@@ -1,8 +1,8 @@
 """One repository of an OCI registry (distribution-spec 1.1): blobs, manifests, tags, referrers.
 
 Credentials go to the configured host, and to the realm of tokens that it names where that is https
-(or this machine, as the host is); never with a redirect to another host. Plain HTTP is spoken to
-this machine alone.
+(or this machine, as the host is); never with a redirect to another host, which cannot ask for any
+either. Plain HTTP is spoken to this machine alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from buildit.digest import canonical, digest_bytes, oci_digest
 from buildit.errors import BuilditError, IntegrityError
@@ -40,8 +40,8 @@ _ACCEPTED = (
 )
 LARGEST_MANIFEST = 4 << 20
 """Bytes; distribution-spec, "Pushing manifests": registries should take as many."""
-_HUB = dict.fromkeys(("docker.io", "index.docker.io"), "registry-1.docker.io")
-"""Who answers for a name that people write (distribution's reference package)."""
+_READ, _WRITE = "pull", "pull,push"
+"""What a token is for, as its scope says (distribution's token specification)."""
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
 _PAGES, _LONGEST_LIST = 1000, 64 << 20
@@ -86,7 +86,8 @@ class Registry:
     login: Callable[[Reference], Login | None] = lambda at: login_of(at, os.environ)
     also: frozenset[str] = frozenset()
     _base: str = ""
-    _authorization: str = ""
+    _shown: dict[str, str] = field(default_factory=dict)
+    """What the host has wanted to see, by what that is for."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # -- blobs
@@ -124,22 +125,20 @@ class Registry:
         target, asked = parse_target(f"{self._root()}/{self.at.name}/blobs/{digest}"), False
         for _ in range(_REDIRECTS + 3):
             self._allowed(target.url)
-            with self.web.stream(target.url, self._login_for(target.url), offset, cap) as answer:
+            shown = self._login_for(target.url, _READ)
+            with self.web.stream(target.url, shown, offset, cap) as answer:
                 if isinstance(answer, Response):
                     yield answer
                     return
             if answer.status == 401 and not asked:
                 asked = True
-                with self._lock:
-                    self._authorization = self._authorize(
-                        answer.headers.get("www-authenticate", "")
-                    )
+                self._log_in(self._ours(answer, target.url), _READ)
             elif answer.status == 416 and offset:
                 offset = 0  # what we have is longer than the whole: start again
             elif answer.status in _REDIRECTED:
                 target = redirect(target, answer.headers.get("location", ""))
             else:
-                self._checked(answer, "GET", ())
+                self._checked(self._ours(answer, target.url), "GET", ())
         raise self._odd(f"more than {_REDIRECTS} redirects")
 
     def put_blob(
@@ -154,7 +153,8 @@ class Registry:
         place = begun.headers.get("location", "")
         if not place:
             raise self._odd("an upload has no location")
-        url = urljoin(f"{self._root()}/{self.at.name}/blobs/uploads/", place)
+        asked = parse_target(f"{self._root()}/{self.at.name}/blobs/uploads/")
+        url = redirect(asked, place, "leads").url
         joint = "&" if urlsplit(url).query else "?"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
 
@@ -164,7 +164,7 @@ class Registry:
                     "PUT", f"{url}{joint}{urlencode({'digest': digest})}", headers, stream
                 )
 
-        self._checked(self._authorized(sent), "PUT", (201,))
+        self._checked(self._authorized(sent, _WRITE), "PUT", (201,))
         return True
 
     # -- manifests
@@ -308,7 +308,7 @@ class Registry:
         return self._base
 
     def _reached(self) -> str:
-        secure = f"https://{_HUB.get(self.at.host, self.at.host)}/v2"
+        secure = f"https://{self.at.served_by}/v2"
         if not is_loopback(parse_target(secure).host):
             return secure
         try:
@@ -333,7 +333,8 @@ class Registry:
         url = f"{self._root()}/{self.at.name}/{path}"
         url += f"?{urlencode(query)}" if query else ""
         own = dict(headers or {})
-        reply = self._authorized(lambda: self._sent(method, url, own, body, cap))
+        sent = partial(self._sent, method, url, own, body, cap)
+        reply = self._authorized(sent, _needed(method))
         return self._checked(reply, method, good)
 
     def _sent(
@@ -344,21 +345,39 @@ class Registry:
         body: bytes | BinaryIO | None = None,
         cap: int = 1 << 20,
     ) -> Reply:
-        """One request, and where it is redirected to: without our login on another host."""
+        """One request, and where it is redirected to: without our login on another host, so that a
+        401 is of the configured one."""
         target = parse_target(url)
         for _ in range(_REDIRECTS + 1):
             self._allowed(target.url)
-            known = self._login_for(target.url)
+            known = self._login_for(target.url, _needed(method))
             reply = self.web.send(method, target.url, {**headers, **known}, body, cap)
             if reply.status not in _REDIRECTED or method not in ("GET", "HEAD"):
-                return reply
+                return self._ours(reply, target.url)
             target = redirect(target, reply.headers.get("location", ""))
         raise self._odd(f"more than {_REDIRECTS} redirects")
 
-    def _login_for(self, url: str) -> dict[str, str]:
+    def _login_for(self, url: str, needs: str) -> dict[str, str]:
         """What is shown to a host: to no other than the configured one anything."""
-        ours = urlsplit(self._root()).netloc == urlsplit(url).netloc
-        return {"Authorization": self._authorization} if ours and self._authorization else {}
+        shown = self._shown.get(needs) or self._shown.get(_WRITE)
+        return {"Authorization": shown} if shown and self._is_ours(url) else {}
+
+    def _is_ours(self, url: str) -> bool:
+        ours, asked = urlsplit(self._root()), urlsplit(url)
+        return (ours.scheme, ours.netloc) == (asked.scheme, asked.netloc)
+
+    def _ours(self, reply: Reply, url: str) -> Reply:
+        """An answer; another host may not ask for the login, nor say to whom it is shown.
+
+        Raises:
+            LocationError: it does.
+        """
+        if reply.status != 401 or self._is_ours(url):
+            return reply
+        other = urlsplit(url).netloc
+        reason = f"the registry leads to {other}, which wants a login; it is not shown to others"
+        hint = f"ask whoever runs {self.at.host}; the link that it gives may have expired"
+        raise LocationError(str(self.at), reason, hint=hint)
 
     def _allowed(self, url: str) -> None:
         """Raises LocationError where a URL of the registry's leads to plain HTTP, but for one of
@@ -371,16 +390,20 @@ class Registry:
             reason = f"leads to plain HTTP: {url}"
             raise LocationError(str(self.at), reason, hint="let it be served by https")
 
-    def _authorized(self, send: Callable[[], Reply]) -> Reply:
+    def _authorized(self, send: Callable[[], Reply], needs: str) -> Reply:
         """What `send` gives, after a login where the host asks for one."""
         reply = send()
         if reply.status != 401:
             return reply
-        with self._lock:
-            self._authorization = self._authorize(reply.headers.get("www-authenticate", ""))
+        self._log_in(reply, needs)
         return send()
 
-    def _authorize(self, challenge: str) -> str:
+    def _log_in(self, reply: Reply, needs: str) -> None:
+        with self._lock:
+            challenge = reply.headers.get("www-authenticate", "")
+            self._shown[needs] = self._authorize(challenge, needs)
+
+    def _authorize(self, challenge: str, needs: str) -> str:
         """What the host wants to see (RFC 6750; distribution's token specification)."""
         scheme, _, rest = challenge.partition(" ")
         said = {name.lower(): quoted or plain for name, quoted, plain in _CHALLENGE.findall(rest)}
@@ -391,20 +414,22 @@ class Registry:
             return login.basic()
         if scheme.lower() != "bearer" or "realm" not in said:
             raise self._odd(f"it asks for a login of a kind that is not known: {scheme[:40]!r}")
-        self._allowed(said["realm"])
+        realm = redirect(parse_target(self._root()), said["realm"], "leads").url
+        self._allowed(realm)
         query = [(name, said[name]) for name in ("service", "scope") if name in said]
-        wanted = f"repository:{self.at.name}:pull,push"
+        wanted = f"repository:{self.at.name}:{needs}"
         query = [(n, wanted if n == "scope" else v) for n, v in query] or [("scope", wanted)]
-        query += [("scope", f"repository:{name}:pull") for name in sorted(self.also)[:_MOST_ALSO]]
+        also = sorted(self.also)[:_MOST_ALSO] if needs == _WRITE else ()
+        query += [("scope", f"repository:{name}:{_READ}") for name in also]
         if login is not None and not login.user:
             form = [("grant_type", "refresh_token"), ("refresh_token", login.secret), *query]
             form.append(("client_id", "buildit"))
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            reply = self.web.send("POST", said["realm"], headers, urlencode(form).encode())
+            reply = self.web.send("POST", realm, headers, urlencode(form).encode())
         else:
             headers = {} if login is None else {"Authorization": login.basic()}
-            joint = "&" if urlsplit(said["realm"]).query else "?"
-            url = f"{said['realm']}{joint}{urlencode(query, quote_via=quote)}"
+            joint = "&" if urlsplit(realm).query else "?"
+            url = f"{realm}{joint}{urlencode(query, quote_via=quote)}"
             reply = self.web.send("GET", url, headers)
         if reply.status in (401, 403):
             raise self._no_login() if login is None else self._refused(reply)
@@ -420,7 +445,7 @@ class Registry:
     def _checked(self, reply: Reply, method: str, good: Sequence[int]) -> Reply:
         if reply.status in good:
             return reply
-        if reply.status == 401 and not self._authorization:
+        if reply.status == 401 and not self._shown:
             raise self._no_login()
         if reply.status in (401, 403):
             raise self._refused(reply)
@@ -478,6 +503,10 @@ def advised(at: Reference, hint: str) -> Iterator[None]:
     except BuilditError as error:
         error.place, error.hint = error.place or str(at), error.hint or hint
         raise
+
+
+def _needed(method: str) -> str:
+    return _READ if method in ("GET", "HEAD") else _WRITE
 
 
 _DOES = {"HEAD": "serve it", "GET": "serve it", "PUT": "take it", "POST": "take it"}

@@ -24,7 +24,6 @@ from buildit.remote.registry.reference import Reference
 
 _HELPER = re.compile(r"[a-z0-9-]+")
 _LARGEST = 1 << 20
-_DOCKER_HUB = ("docker.io", "registry-1.docker.io", "index.docker.io")
 _SECONDS = 30
 
 
@@ -65,10 +64,11 @@ def login_of(reference: Reference, environ: Mapping[str, str]) -> Login | None:
     for path in login_files(environ):
         data = _read(path)
         helpers = data.get("credHelpers")
-        named = helpers.get(reference.host) if isinstance(helpers, dict) else None
-        helper = named or data.get("credsStore")
-        if helper and (found := _of_helper(str(helper), reference.host, path)):
-            return found
+        for key in reference.login_names:
+            named = helpers.get(key) if isinstance(helpers, dict) else None
+            helper = named or data.get("credsStore")
+            if helper and (found := _of_helper(str(helper), key, path)):
+                return found
         auths = data.get("auths")
         for key in _keys(reference):
             entry = auths.get(key) if isinstance(auths, dict) else None
@@ -82,11 +82,9 @@ def _keys(reference: Reference) -> Iterator[str]:
     parts = reference.name.split("/")
     for count in range(len(parts), 0, -1):
         yield "/".join((reference.host, *parts[:count]))
-    yield reference.host
+    yield from reference.login_names
     yield f"https://{reference.host}"
     yield f"https://{reference.host}/v1/"
-    if reference.host in _DOCKER_HUB:
-        yield "https://index.docker.io/v1/"
 
 
 def _read(path: Path) -> dict[str, object]:

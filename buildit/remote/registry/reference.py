@@ -12,6 +12,10 @@ from buildit.model.config import OCI_HOST, OCI_NAME, OCI_SCHEME
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DOCKER_SCHEME = "docker://"
+# Docker Hub: what people write, what they wrote once, who answers, whose name a login is kept under
+# (distribution's reference package, splitDockerDomain; docker's registry package, IndexServer)
+_HUB, _HUB_ONCE, _HUB_SERVER = "docker.io", "index.docker.io", "registry-1.docker.io"
+_HUB_LOGIN, _HUB_OFFICIAL = f"https://{_HUB_ONCE}/v1/", "library/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,17 @@ class Reference:
     def __str__(self) -> str:
         tag, digest = self.tag and f":{self.tag}", self.digest and f"@{self.digest}"
         return f"{OCI_SCHEME}{self.host}/{self.name}{tag}{digest}"
+
+    @property
+    def served_by(self) -> str:
+        """The host that answers for it."""
+        return _HUB_SERVER if self.host == _HUB else self.host
+
+    @property
+    def login_names(self) -> tuple[str, ...]:
+        """What clients keep a login of the host by, and ask their helpers for."""
+        hub = (_HUB_LOGIN,) if self.host in (_HUB, _HUB_SERVER) else ()
+        return (*hub, self.host)
 
     @property
     def target(self) -> str:
@@ -63,4 +78,7 @@ def parse_reference(text: str) -> Reference:
         raise UsageError(f"{tag!r} is no tag: {allowed}", place=text, hint=hint)
     if digest and _DIGEST.fullmatch(digest) is None:
         raise UsageError(f"{digest!r} is no digest: sha256: and 64 digits", place=text, hint=hint)
+    host = _HUB if host == _HUB_ONCE else host
+    if host == _HUB and "/" not in name:
+        name = _HUB_OFFICIAL + name
     return Reference(host, name, tag, digest)

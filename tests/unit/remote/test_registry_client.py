@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -14,7 +17,7 @@ import pytest
 from buildit.digest import digest_bytes, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.remote.registry.client import Registry
-from buildit.remote.registry.login import Login
+from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference, parse_reference
 from buildit.remote.transport import LocationError, Response
 from buildit.remote.web import Reply
@@ -73,7 +76,7 @@ def registry(
 
 def test_a_token_is_asked_for_at_the_realm_with_the_login() -> None:
     login = Login("ada", "secret")
-    wanted = "service=r&scope=repository%3Aweb%2Fnginx%3Apull%2Cpush"
+    wanted = "service=r&scope=repository%3Aweb%2Fnginx%3Apull"
     there, web = registry(
         {
             f"GET {BASE}/tags/list?n=1000": [
@@ -106,8 +109,10 @@ def test_an_identity_token_is_exchanged() -> None:
 @pytest.mark.parametrize(
     ("challenge", "message"),
     [
-        ('Bearer realm="http://auth.example.org/token"', "plain HTTP"),
-        ('Bearer realm="http://127.0.0.1:9/token"', "plain HTTP"),
+        ('Bearer realm="http://auth.example.org/token"', "leads from https down to http://auth"),
+        ('Bearer realm="http://127.0.0.1:9/token"', "leads from https down to http://127"),
+        ('Bearer realm="https://127.0.0.1:9/token"', "leads to this machine"),
+        ('Bearer realm="https://localhost/token"', "leads to this machine"),
         ('Bearer realm="http://169.254.169.254/token"', "link-local"),
         ("Bearer", "of a kind that is not known"),
         ("Negotiate", "of a kind that is not known"),
@@ -141,12 +146,13 @@ def test_a_redirect_to_another_host_gets_no_login() -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["http://storage.example.net/x", "http://localhost/x", "ftp://x/y"]
+    "location",
+    ["http://storage.example.net/x", "http://localhost/x", "ftp://x/y", "https://[::1]/x"],
 )
 def test_a_redirect_that_is_not_followed(location: str) -> None:
     digest = oci_digest(digest_bytes(b"blob"))
     there, web = registry({f"GET {BASE}/blobs/{digest}": [reply(307, location=location)]})
-    with pytest.raises(LocationError, match="redirects"):
+    with pytest.raises(LocationError, match=r"redirects (from https down|to)"):
         there.blob(digest, 100)
     assert len(web.asked) == 1
 
@@ -164,9 +170,111 @@ def test_an_upload_elsewhere_gets_no_login_and_no_plain_http() -> None:
     )
     assert there.put_blob(digest, 4, lambda: io.BytesIO(b"blob"))
     assert [bool(shown) for _, shown in web.asked] == [False, True, False]
-    there, web = registry({begin: [reply(202, location="http://storage.example.net/up")]})
-    with pytest.raises(LocationError, match="plain HTTP"):
-        there.put_blob(digest, 4, lambda: io.BytesIO(b"blob"))
+    for place, message in (
+        ("http://storage.example.net/up", "leads from https down to"),
+        ("https://127.0.0.1/up", "leads to this machine"),
+    ):
+        there, web = registry({begin: [reply(202, location=place)]})
+        with pytest.raises(LocationError, match=message):
+            there.put_blob(digest, 4, lambda: io.BytesIO(b"blob"))
+        assert len(web.asked) == 1
+
+
+def opened(there: Registry, digest: str) -> None:
+    with there.open_blob(digest, 0, 100):
+        pass
+
+
+WAYS: dict[str, Callable[[Registry, str], object]] = {
+    "blob": lambda there, digest: there.blob(digest, 100),
+    "open_blob": opened,
+    "put_blob": lambda there, digest: there.put_blob(digest, 4, lambda: io.BytesIO(b"blob")),
+}
+EVIL = 'Bearer realm="https://evil.example/token",service="r",scope="repository:x:pull"'
+
+
+@pytest.mark.parametrize("challenge", [EVIL, "Basic realm=r"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("before", [[], [reply(401, www_authenticate="Basic realm=r")]])
+def test_another_host_cannot_ask_for_the_login(
+    challenge: str, way: str, before: list[Reply]
+) -> None:
+    """Where the registry leads elsewhere, whoever is there is not to say who gets the login."""
+    digest = oci_digest(digest_bytes(b"blob"))
+    elsewhere = "https://storage.example.net/x"
+    refusal = [reply(401, www_authenticate=challenge)]
+    there, web = registry(
+        {
+            f"GET {BASE}/blobs/{digest}": [*before, reply(307, location=elsewhere)],
+            f"POST {BASE}/blobs/uploads/": [*before, reply(202, location=elsewhere)],
+            f"GET {elsewhere}": refusal,
+            f"PUT {elsewhere}?digest={digest.replace(':', '%3A')}": refusal,
+        },
+        Login("ada", "secret"),
+    )
+    with pytest.raises(LocationError, match=r"leads to storage\.example\.net, which wants a"):
+        WAYS[way](there, digest)
+    assert len(web.asked) == 2 + len(before)
+    assert {shown for words, shown in web.asked if BASE not in words} == {""}
+
+
+def test_a_token_is_for_what_is_done() -> None:
+    digest = oci_digest(digest_bytes(b"blob"))
+    token = "GET https://auth.example.org/token?service=r&scope=repository%3Aweb%2Fnginx%3Apull"
+    also = "&scope=repository%3Aother%3Apull"
+    refused = reply(401, www_authenticate=BEARER)
+    there, web = registry(
+        {
+            f"HEAD {BASE}/blobs/{digest}": [refused, reply(404)],
+            f"POST {BASE}/blobs/uploads/": [refused, reply(201)],
+            token: [reply(200, {"token": "read"})],
+            f"{token}%2Cpush{also}": [reply(200, {"token": "write"})],
+        },
+        Login("ada", "secret"),
+    )
+    there.also = frozenset({"other"})
+    assert there.has_blob(digest) is None
+    assert not there.put_blob(digest, 4, lambda: io.BytesIO(b"blob"))
+    assert there.has_blob(digest) is None
+    shown = [login for words, login in web.asked if BASE in words]
+    assert shown == ["", "Bearer read", "", "Bearer write", "Bearer read"]
+
+
+def test_docker_hub_is_meant_as_docker_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """distribution's reference package, and docker's IndexServer."""
+    for text, name in {
+        "docker://docker.io/nginx:1": "library/nginx",
+        "oci://index.docker.io/nginx:1": "library/nginx",
+        "oci://docker.io/web/nginx:1": "web/nginx",
+    }.items():
+        at = parse_reference(text)
+        assert at == Reference("docker.io", name, "1")
+        web = FakeWeb({f"GET https://registry-1.docker.io/v2/{name}/manifests/1": [reply(404)]})
+        assert Registry(web, at, lambda _: None).manifest("1") is None
+    assert parse_reference("oci://h/nginx").name == "nginx"
+    server = "https://index.docker.io/v1/"
+    (tmp_path / "bin").mkdir()
+    helper = tmp_path / "bin/docker-credential-hub"
+    answer = json.dumps({"Username": "ada", "Secret": "secret"})
+    helper.write_text(
+        f"#!/bin/sh\nread server\n[ $server = {server} ] && echo '{answer}' && exit\n"
+        "echo credentials not found; exit 1\n"
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    auth = base64.b64encode(b"ada:secret").decode()
+    for kept in (
+        {"credsStore": "hub"},
+        {"credHelpers": {server: "hub"}},
+        {"credHelpers": {"docker.io": "hub"}, "credsStore": "hub"},
+        {"auths": {server: {"auth": auth}}},
+        {"auths": {"docker.io": {"auth": auth}}},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(kept))
+        at, environ = parse_reference("oci://docker.io/nginx"), {"DOCKER_CONFIG": str(tmp_path)}
+        assert login_of(at, environ) == Login("ada", "secret"), kept
 
 
 @pytest.mark.parametrize(
