@@ -230,11 +230,7 @@ def _to_registry(
     key = own_key(settings.trust.keys)
     if of_container:
         emissions = building.build(asked.options, report, invocation.stop)
-        images = [one.path for one in emissions if one.format in ("oci", "oci-archive")]
-        if not images:
-            hint = "add `- image: {type: oci}` to container.yaml"
-            raise UsageError("the container has no OCI image", place=str(path), hint=hint)
-        path = images[0]
+        path = oci_image_of(path, emissions)
     if asked.options.offline:
         raise UsageError("a registry is not asked with --offline", place=named)
     with closing(WebTransport()) as web:
@@ -246,6 +242,23 @@ def _to_registry(
         what = "cosign cannot verify it: only Ed25519 keys and ECDSA keys of 256 bits can be"
         report(events.Notice(f"the statement is signed, but {what}"))
     return done
+
+
+def oci_image_of(container: Path, emissions: Sequence[Emission]) -> Path:
+    """The OCI image of a container, in a directory or an archive.
+
+    Raises:
+        UsageError: it has none, or several that differ.
+    """
+    images = [one for one in emissions if one.format in ("oci", "oci-archive")]
+    if not images:
+        hint = "add `- image: {type: oci}` to container.yaml"
+        raise UsageError("the container has no OCI image", place=str(container), hint=hint)
+    if len({one.digest for one in images}) > 1:
+        names = ", ".join(str(one.path) for one in images)
+        hint = f"name the one to be pushed instead of {container}: {names}"
+        raise UsageError("its OCI images are not the same", place=str(container), hint=hint)
+    return images[0].path
 
 
 def _registry_lines(done: PushedImage) -> Iterator[str]:

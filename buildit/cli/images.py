@@ -3,7 +3,6 @@ same tree, and how they come from there."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +20,7 @@ from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError
 from buildit.image.reading import Reading
 from buildit.image.verify import Report, compared, read_each, read_image
-from buildit.model.platform import build_platform
+from buildit.model.platform import spelled_platform
 from buildit.model.tree import Kind
 from buildit.model.words import counted, size
 
@@ -32,11 +31,18 @@ if TYPE_CHECKING:
     from buildit.store.cas import Store
 
 _T = TypeVar("_T")
+
+
+def _spelled(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    return spelled_platform(name, place="--platform") if name else ""
+
+
 PLATFORM = click.option(
     "--platform",
     metavar="OS/ARCH",
-    default=lambda: str(build_platform(os.uname().machine)),
+    default="",
     show_default="this machine's",
+    callback=_spelled,
     help="Which image, where there is one for each of several platforms.",
 )
 _TYPES = {Kind.DIRECTORY: S_IFDIR, Kind.SYMLINK: S_IFLNK}
@@ -102,7 +108,7 @@ def _at_registry(
 def _read(named: str, platform: str, *, as_json: bool) -> Reading:
     """An image at a path or in a registry."""
     if "://" not in named:
-        return read_image(Path(named), platform.lower().removesuffix("/v8"))
+        return read_image(Path(named), platform)
     from buildit.commands.pull import read_remote
 
     return _at_registry(

@@ -105,12 +105,12 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
             named = named_of(layout)
             top = layout.blob(named, "manifest")
             images = {
-                str(each["digest"]): layout.blob(each, "manifest")
+                str(each["digest"]): (layout.blob(each, "manifest"), str(each["mediaType"]))
                 for each in images_of(layout, named)
             }
             blobs = {
                 blob.digest: blob
-                for manifest in images.values()
+                for manifest, _ in images.values()
                 for blob in _blobs(json_object(manifest, "manifest"))
             }
             if layout.problems:
@@ -127,8 +127,9 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
         raise
     digest, name = str(named["digest"]), to.tag or _tag(named)
     media_type = str(named["mediaType"])
-    for each, manifest in {**images, digest: top}.items():  # an index after what it names
-        registry.put_manifest(manifest, media_type if each == digest else IMAGE_MANIFEST, each)
+    every = {**images, digest: (top, media_type)}  # an index after what it names
+    for each, (manifest, kind) in every.items():
+        registry.put_manifest(manifest, kind, each)
     subject = {"mediaType": media_type, "digest": digest, "size": len(top)}
     statement = _stated(registry, subject, kept_statement(path), key)
     signature = "" if key is None else _signed(registry, subject, key)

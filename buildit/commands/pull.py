@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.digest import Digest
-from buildit.errors import IntegrityError
+from buildit.errors import IntegrityError, UsageError
 from buildit.events import Reporter, silent
 from buildit.image import output
+from buildit.image.layout import named_of, opened_layout
 from buildit.image.reading import Reading
 from buildit.image.verify import read_layout
 from buildit.remote.registry.client import Registry
@@ -19,9 +19,9 @@ from buildit.remote.registry.images import (
     bring,
     bring_stored,
     find_image,
+    layout_descriptor,
     layout_documents,
     layout_of,
-    remote_config,
 )
 from buildit.remote.registry.reference import Reference
 from buildit.store.blobs import Pending, Sink
@@ -58,16 +58,18 @@ def pull_image(
     registry: Registry, platform: str, store: Store, folder: Path, report: Reporter = silent
 ) -> PulledImage:
     """Bring an image of a registry into a directory of `folder`: an OCI layout of the very bytes
-    that the registry has. What lay there is replaced, once all has come.
+    that the registry has. What was pulled there by the same reference is replaced, once all has
+    come.
 
     Raises:
         LocationError, IntegrityError, StoreError: as `find_image` and `bring`.
+        UsageError: something else lies there.
     """
     image = find_image(registry, platform)
-    shown = _platform(image, remote_config(image, registry))
     named = image.named
     mark = named.tag or str(image.descriptor["digest"]).removeprefix("sha256:")[:12]
-    name = f"{named.name.rpartition('/')[2]}-{mark}-{shown.replace('/', '-')}.oci"
+    name = f"{named.name.rpartition('/')[2]}-{mark}-{image.platform.replace('/', '-')}.oci"
+    _check_place(folder / name, image)
     with output.replacing_output(folder / name) as fresh:
         place = _LayoutBlobs(output.make_layout(fresh), store)
         for one in image.blobs:
@@ -76,7 +78,26 @@ def pull_image(
                 output.copy_blob(store.path, one.digest, one.size, one.title, target)
         blobs, received = bring(image, registry, place, report)
         output.write_documents(fresh, layout_documents(image))
-    return PulledImage(folder / name, image.at, shown, blobs, received)
+    return PulledImage(folder / name, image.at, image.platform, blobs, received)
+
+
+def _check_place(path: Path, image: RemoteImage) -> None:
+    """Raises UsageError where there is what this pull has not put there: an image of another
+    repository has the same name as one's own."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with opened_layout(path) as layout:
+            kept = named_of(layout)
+    except (OSError, IntegrityError):
+        kept = {}
+    pulled = layout_descriptor(image)
+    if kept.get("digest") == pulled["digest"]:
+        return
+    if "annotations" in pulled and kept.get("annotations") == pulled["annotations"]:
+        return  # the tag has moved
+    message = f"something else lies there: it was not pulled from {image.named}"
+    raise UsageError(message, place=str(path), hint="name another directory: --output DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +117,3 @@ class _LayoutBlobs:
         os.fchmod(blob.fd, 0o644)  # whatever the umask
         os.rename(blob.temporary, self.folder / blob.digest)
         blob.close()
-
-
-def _platform(image: RemoteImage, content: bytes) -> str:
-    """As its config says, in words that a file's name may have."""
-    try:
-        config = json.loads(content)
-        words = (str(config["os"]), str(config["architecture"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError("its config says no platform", place=str(image.at)) from error
-    if not all(word.isalnum() and word.isascii() for word in words):
-        raise IntegrityError(f"its config says a platform {words}", place=str(image.at))
-    return "/".join(words)

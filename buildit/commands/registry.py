@@ -70,9 +70,11 @@ def publish_container(
 
 def _keep(there: Registry, done: PushedImage, version: str, titled: str) -> None:
     """Give a tag to all that belongs to an image: a registry may remove as garbage what has none,
-    even where an index names it."""
+    even where an index names it. An image of one platform has that of its platform beside its
+    version, which is another image's once somebody publishes that for another platform."""
     wanted = {f"{titled}.statement": done.statement} if done.statement else {}
-    wanted |= platform_tags(there.manifest(done.reference.digest), version)
+    several = platform_tags(there.manifest(done.reference.digest), version)
+    wanted |= several or {titled: done.reference.digest}
     for named, digest in wanted.items():
         found = there.manifest(digest)
         if found is not None:

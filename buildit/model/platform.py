@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from buildit.errors import UsageError
@@ -43,6 +44,23 @@ def named_platform(name: str, *, place: str | None = None) -> Platform:
         UsageError: buildit cannot build for it.
     """
     return _found(name, _NAMES.get(name.lower()), place)
+
+
+_NAME = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?")
+
+
+def spelled_platform(name: str, *, place: str | None = None) -> str:
+    """`linux/arm64` for all that `named_platform` takes for it; others, of which images can be
+    read, in lower case.
+
+    Raises:
+        UsageError: it is none.
+    """
+    lower = name.lower()
+    if _NAME.fullmatch(lower) is None:
+        hint = f"write OS/ARCH, such as {next(iter(PLATFORMS))}"
+        raise UsageError(f"{name!r} is no platform", place=place, hint=hint)
+    return str(_NAMES.get(lower) or lower)
 
 
 def platform(os: str, arch: str, *, place: str | None = None) -> Platform:

@@ -4,6 +4,7 @@ the store; every document and every blob is compared with the digest that names 
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from buildit.image.formats.oci import LAYOUT, LAYOUT_BLOBS
 from buildit.image.layout import MANIFEST_TYPES, Layout, blob_place, json_object, json_objects
 from buildit.image.reading import budget_of
 from buildit.image.verify import CONFIGS, LAYERS, diff_ids_of
+from buildit.model.platform import build_platform
 from buildit.remote.fetch import ATTEMPTS, LARGEST_DOWNLOAD, Abort, retried
 from buildit.remote.registry.client import IMAGE_INDEX, LARGEST_MANIFEST, Registry, advised
 from buildit.remote.registry.reference import Reference
@@ -63,6 +65,8 @@ class RemoteImage:
     manifest: bytes
     config: RemoteBlob
     layers: tuple[RemoteBlob, ...]
+    platform: str = ""
+    """As the config has it (`linux/amd64`), in words that a file's name may have."""
 
     @property
     def blobs(self) -> tuple[RemoteBlob, ...]:
@@ -83,15 +87,32 @@ def pinned(named: Reference, images: Mapping[str, Digest], *, update: bool = Fal
 def find_image(
     registry: Registry, platform: str, images: Mapping[str, Digest] | None = None
 ) -> RemoteImage:
-    """The image at the registry's reference, for a platform (`linux/amd64`) where an index names
-    several; `images` are those of a lock. A tag is asked for once: all that follows is by digest.
+    """The image at the registry's reference, for a platform (`linux/amd64`); where that is empty,
+    of an index the one for this machine, and else whichever it is. `images` are those of a lock. A
+    tag is asked for once: all that follows is by digest.
 
     Raises:
         LocationError: there is none, or the registry cannot be talked to.
-        IntegrityError: it is not what its digest says, or no image.
+        IntegrityError: it is not what its digest says, for another platform, or no image.
     """
+    chosen = platform or str(build_platform(os.uname().machine))
     with advised(registry.at, _READ_HINT):
-        return _found(registry, platform, pinned(registry.at, images or {}))
+        image = _found(registry, chosen, pinned(registry.at, images or {}))
+        found = _platform(image, remote_config(image, registry))
+    # an index has led to an image for `chosen`, or has said nothing
+    if found != chosen and (platform or image.descriptor.get("platform")):
+        hint = f"name the platform that it is for: --platform {found}"
+        message = f"the image is for {found}, not for {chosen}"
+        raise IntegrityError(message, place=str(image.at), hint=hint)
+    return replace(image, platform=found)
+
+
+def _platform(image: RemoteImage, content: bytes) -> str:
+    config = json_object(content, "config")
+    words = (str(config.get("os", "")), str(config.get("architecture", "")))
+    if not all(word.isalnum() and word.isascii() for word in words):
+        raise IntegrityError(f"its config says a platform {words}", place=str(image.at))
+    return "/".join(words)
 
 
 def _found(registry: Registry, platform: str, at: Reference) -> RemoteImage:
@@ -335,8 +356,9 @@ def _unpacked(
 # -- as a layout
 
 
-def layout_documents(image: RemoteImage) -> dict[str, bytes]:
-    """The files of an OCI layout of the image, but for its config and layers."""
+def layout_descriptor(image: RemoteImage) -> Document:
+    """How the index of a layout names the image, with the reference that it was pulled by where
+    that has a tag."""
     descriptor: dict[str, Any] = {**image.descriptor}
     if image.named.tag:
         plain = replace(image.named, digest="")
@@ -344,7 +366,13 @@ def layout_documents(image: RemoteImage) -> dict[str, bytes]:
             "io.containerd.image.name": str(plain).removeprefix("oci://"),
             "org.opencontainers.image.ref.name": image.named.tag,
         }
-    index = {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [descriptor]}
+    return descriptor
+
+
+def layout_documents(image: RemoteImage) -> dict[str, bytes]:
+    """The files of an OCI layout of the image, but for its config and layers."""
+    manifests = [layout_descriptor(image)]
+    index = {"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": manifests}
     return {
         f"{LAYOUT_BLOBS}/{digest_bytes(image.manifest)}": image.manifest,
         "oci-layout": canonical(LAYOUT),

@@ -20,7 +20,7 @@ from buildit.image.verify import read_image, verify
 from buildit.make import emulator
 from buildit.model.config import Config
 from buildit.model.plan import DebRef, Inputs, Task
-from buildit.model.platform import EMULATIONS, PLATFORMS, named_platform
+from buildit.model.platform import EMULATIONS, PLATFORMS, named_platform, spelled_platform
 from buildit.plan.identity import read_record
 from buildit.plan.lock import Lock, LockedPatch, Section, format_lock
 from buildit.recipe.config import Loaded
@@ -45,7 +45,14 @@ def written(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", ["linux/arm64", "linux/arm64/v8", "Linux/ARM64", "linux/aarch64"])
 def test_names_of_one_platform(name: str) -> None:
-    assert str(named_platform(name)) == "linux/arm64"
+    assert str(named_platform(name)) == spelled_platform(name) == "linux/arm64"
+
+
+def test_a_platform_that_can_only_be_read_is_one() -> None:
+    assert spelled_platform("Linux/RISCV64") == "linux/riscv64"
+    for name in ("arm64", "linux/", "linux/arm/v7/x", "a b/c"):
+        with pytest.raises(UsageError, match="is no platform"):
+            spelled_platform(name)
 
 
 def test_templates_know_the_platform_that_is_built_for(tmp_path: Path) -> None:

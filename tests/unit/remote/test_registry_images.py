@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,8 +16,9 @@ import pytest
 from buildit.archive.compress import zstd_block
 from buildit.commands.pull import pull_image, read_remote
 from buildit.digest import Digest, canonical, digest_bytes, oci_digest
-from buildit.errors import BuilditError, IntegrityError
+from buildit.errors import BuilditError, IntegrityError, UsageError
 from buildit.image.verify import verify
+from buildit.model.platform import build_platform
 from buildit.plan.lock import Lock, Section, changes, format_lock, parse_lock
 from buildit.remote.registry.client import IMAGE_INDEX, IMAGE_MANIFEST
 from buildit.remote.registry.images import bring_stored, find_image, pinned, plain_layers
@@ -125,6 +127,49 @@ def test_an_image_is_pulled_with_its_digests(
     assert arm.path.name == "box-1-linux-arm64.oci"
     with pytest.raises(IntegrityError, match=r"no image for linux/riscv64, but .*linux/arm64"):
         find_image(registry, "linux/riscv64")
+
+
+def test_an_image_of_one_platform_is_not_one_of_another(
+    there: OddRegistry, web: WebTransport
+) -> None:
+    """A manifest does not say what it is for, its config does."""
+    put_image(there, arch="arm64", tag="1")
+    registry = there.at(web, "box:1")
+    with pytest.raises(IntegrityError, match="the image is for linux/arm64, not for linux/amd64"):
+        find_image(registry, AMD)
+    assert find_image(registry, "linux/arm64").platform == "linux/arm64"
+    assert find_image(registry, "").platform == "linux/arm64"  # nobody has asked for another
+    lying = on(put_image(there, arch="riscv64"), "linux", build_platform(os.uname().machine).arch)
+    there.put_manifest(index(lying), IMAGE_INDEX, "lies")
+    for asked in (AMD, ""):
+        with pytest.raises(IntegrityError, match="the image is for linux/riscv64"):
+            find_image(there.at(web, "box:lies"), asked)
+
+
+def test_a_pull_replaces_what_it_pulled_and_nothing_else(
+    there: OddRegistry, web: WebTransport, store: Store, tmp_path: Path
+) -> None:
+    """Images of two repositories, or one's own, have the same name in a directory."""
+    out = tmp_path / "out"
+    first = put_image(there, tag="1")
+    kept = pull_image(there.at(web, "own/box:1"), AMD, store, out).path
+    second = put_image(there, tag="1", annotations={"moved": "yes"})
+    with pytest.raises(UsageError, match=r"something else lies there: .*other/box:1") as caught:
+        pull_image(there.at(web, "other/box:1"), AMD, store, out)
+    assert caught.value.place == str(kept)
+    assert "--output" in str(caught.value.hint)
+    assert verify([kept]).images[0].identifier == first["digest"]
+    moved = pull_image(there.at(web, "own/box:1"), AMD, store, out)
+    assert verify([kept]).images[0].identifier == second["digest"] == moved.reference.digest
+    same = pull_image(there.at(web, "other/box:1"), AMD, store, out)
+    assert same.path == kept
+    for name, inner in (("notes", ""), ("tree", "file")):
+        other = out / f"{name}-1-linux-amd64.oci" / inner
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("mine")
+        with pytest.raises(UsageError, match="something else lies there"):
+            pull_image(there.at(web, f"x/{name}:1"), AMD, store, out)
+        assert other.read_text() == "mine"
 
 
 def test_images_of_docker_s_types_are_read(
