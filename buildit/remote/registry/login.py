@@ -64,10 +64,11 @@ def login_of(reference: Reference, environ: Mapping[str, str]) -> Login | None:
     for path in login_files(environ):
         data = _read(path)
         helpers = data.get("credHelpers")
-        for key in reference.login_names:
-            named = helpers.get(key) if isinstance(helpers, dict) else None
-            helper = named or data.get("credsStore")
-            if helper and (found := _of_helper(str(helper), key, path)):
+        known = helpers if isinstance(helpers, dict) else {}
+        named = next(filter(None, map(known.get, reference.login_names)), None)
+        helper = named or data.get("credsStore")
+        for name in reference.login_names if helper else ():
+            if found := _of_helper(str(helper), name, path):
                 return found
         auths = data.get("auths")
         for key in _keys(reference):

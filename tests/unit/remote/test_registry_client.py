@@ -268,7 +268,7 @@ def test_docker_hub_is_meant_as_docker_means_it(
     for kept in (
         {"credsStore": "hub"},
         {"credHelpers": {server: "hub"}},
-        {"credHelpers": {"docker.io": "hub"}, "credsStore": "hub"},
+        {"credHelpers": {"docker.io": "hub"}, "credsStore": "none"},
         {"auths": {server: {"auth": auth}}},
         {"auths": {"docker.io": {"auth": auth}}},
     ):
