@@ -152,7 +152,9 @@ def test_the_container_has_a_repository_of_its_own(far: Far, there: Registry) ->
     own = replace(there, at=replace(there.at, name="bin/tiny"))
     name = "1.0-p1-linux-amd64"
     tags = {tag for tag in own.tags() if not tag.startswith("sha256-")}
-    assert tags == {"1.0-p1", f"{name}.aci", f"{name}.container", f"{name}.statement"}
+    others = {f"{name}.aci", f"{name}.container", f"{name}.statement"}
+    assert tags == {"1.0-p1", name, *others}
+    assert own.manifest(name) == own.manifest("1.0-p1")
     files = titled(own, f"{name}.container")
     assert {"container.yaml", "buildit.lock", "pkgs/hello/patches/polite.patch"} <= files.keys()
     assert own.blob(files["files/run.sh"], 1000) == (far.project.box / "files/run.sh").read_bytes()
