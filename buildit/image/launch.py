@@ -159,6 +159,11 @@ def _pairs(lines: list[str] | tuple[str, ...]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
+def _is_id(text: str) -> bool:
+    """Whether it can be a number of 32 bits; int() raises at 4300 digits."""
+    return text.isdecimal() and len(text) <= 10
+
+
 @dataclass(frozen=True, slots=True)
 class Accounts:
     """The texts of an image's passwd and group, and the owner (uid, gid) of the files that a user
@@ -172,14 +177,14 @@ class Accounts:
         """Name, uid, gid and home of each line of passwd(5) that has them."""
         for line in self.passwd.splitlines():
             parts = line.split(":")
-            if len(parts) >= 6 and parts[2].isdecimal() and parts[3].isdecimal():
+            if len(parts) >= 6 and _is_id(parts[2]) and _is_id(parts[3]):
                 yield parts[0], int(parts[2]), int(parts[3]), parts[5]
 
     def groups(self) -> Iterator[tuple[str, int, list[str]]]:
         """Name, gid and members of each line of group(5)."""
         for line in self.group.splitlines():
             parts = line.split(":")
-            if len(parts) >= 4 and parts[2].isdecimal():
+            if len(parts) >= 4 and _is_id(parts[2]):
                 yield parts[0], int(parts[2]), parts[3].split(",")
 
 
@@ -237,7 +242,7 @@ def _number(text: str, accounts: Accounts, which: int) -> int | None:
     if text.startswith("/"):
         owner = accounts.owners.get(text)
         return None if owner is None else owner[which]
-    number = int(text) if text.isdecimal() and len(text) <= 10 else _MOST_IDS
+    number = int(text) if _is_id(text) else _MOST_IDS
     return number if number < _MOST_IDS else None
 
 

@@ -89,8 +89,9 @@ def test_words_in_quotes(text: str, words: list[str]) -> None:
 
 
 ACCOUNTS = Accounts(
-    "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:34::/srv:/bin/sh\nodd:x:a:b::/:/bin/sh\n",
-    "root:x:0:\nweb:x:34:\nlog:x:4:web,other\nssl:x:110:web\nbroken:x\n",
+    "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:34::/srv:/bin/sh\nodd:x:a:b::/:/bin/sh\n"
+    f"long:x:{'1' * 5000}:0::/:/bin/sh\n",
+    f"long:x:{'1' * 5000}:web\nroot:x:0:\nweb:x:34:\nlog:x:4:web,other\nssl:x:110:web\nbroken:x\n",
     {"/etc/owned": (7, 8)},
 )
 
@@ -118,6 +119,8 @@ def test_who_runs(user: str, group: str | None, wanted: Identity) -> None:
         ("/etc/missing", None, "the image has no user '/etc/missing'"),
         ("4294967296", None, "the image has no user '4294967296'"),
         ("odd", None, "the image has no user 'odd'"),
+        ("long", None, "the image has no user 'long'"),
+        ("0", "long", "the image has no group 'long'"),
     ],
 )
 def test_nobody_runs(user: str, group: str | None, message: str) -> None:
