@@ -282,26 +282,39 @@ class Runs:
     @contextmanager
     def scratch(self, ids: IdMap) -> Iterator[Path]:
         """A directory that is removed at the end, or by a later run where this one is killed."""
-        path = self.root / f"tmp-{os.urandom(8).hex()}"
-        path.mkdir(0o755)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path, lock = self._claimed()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
         finally:
             self._remove([path.name], ids)
             os.close(lock)
 
+    def _claimed(self) -> tuple[Path, int]:
+        while True:
+            path = self.root / f"tmp-{os.urandom(8).hex()}"
+            with suppress(FileNotFoundError):  # swept before it was locked
+                path.mkdir(0o755)
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if is_named(lock, path):
+                    return path, lock
+                os.close(lock)
+
     def _sweep(self, ids: IdMap) -> None:
-        """Remove what killed runs left, and all but the trees that were used last."""
-        gone = [path.name for path in self.root.glob("tmp-*") if _is_free(path)]
-        locks = sorted(self.root.glob("*.lock"), key=lambda path: -path.stat().st_mtime_ns)
-        for lock in locks[TREES_KEPT:]:
-            if _is_free(lock):
-                gone.append(f"{lock.stem}.tree")
-                lock.with_suffix(".facts").unlink(missing_ok=True)
-                lock.unlink(missing_ok=True)
-        self._remove(gone, ids)
+        """Remove what killed runs left, and all but the trees that were used last. Whoever wants
+        one meanwhile waits for its lock, then finds that it is of that name no more."""
+        for path in self.root.glob("tmp-*"):
+            with _locked(path) as free:
+                if free:
+                    self._remove([path.name], ids)
+        used = {path: _used(path) for path in self.root.glob("*.lock")}
+        for path in sorted(used, key=lambda path: -used[path])[TREES_KEPT:]:
+            with _locked(path) as free:
+                if free:
+                    path.with_suffix(".facts").unlink(missing_ok=True)  # a tree counts with them
+                    self._remove([f"{path.stem}.tree"], ids)
+                    if not path.with_suffix(".tree").exists():
+                        path.unlink()
 
     def _remove(self, names: Sequence[str], ids: IdMap) -> None:
         there = [name for name in names if (self.root / name).exists()]
@@ -321,19 +334,29 @@ def _laid(image: Path, work: Path, ids: IdMap) -> Facts:
     return lay_image(image, work, ids)
 
 
-def _is_free(path: Path) -> bool:
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock what nobody has, for as long as the body runs; whether it is."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield False
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
+        free = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free and is_named(lock, path)
     finally:
-        os.close(descriptor)
+        os.close(lock)
+
+
+def _used(lock: Path) -> int:
+    with suppress(FileNotFoundError):  # another run sweeps too
+        return lock.stat().st_mtime_ns
+    return 0
 
 
 def _name_of(image: Path, ids: IdMap) -> str | None:
