@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +44,7 @@ from buildit.sandbox.spaces import (
     forked,
     gate,
     namespace,
+    own_children,
     prctl,
     raise_told,
     set_filter,
@@ -100,6 +102,11 @@ def run_contained(one: Contained) -> int:
         BuildError: it cannot be set up.
         UsageError: the command or the working directory is not in it.
     """
+    with own_children():
+        return _run(one)
+
+
+def _run(one: Contained) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED, signal.SIGCHLD))
     terminal = _foreground()
     read_end, tell = os.pipe()
@@ -244,27 +251,64 @@ def _stage(sources: Sequence[tuple[Path, bool]], mapping: int | None) -> None:
 
 
 def _clone(path: Path, read_only: bool, mapping: int | None) -> tuple[int, bool]:
-    flags = _CLONE | _TREE_CLOEXEC | _AT_RECURSIVE
+    """A copy of the mount there with all mounts beneath it, and whether it is a directory.
+
+    Raises:
+        BuildError: it cannot be mounted, or one of those beneath it not with this map.
+    """
     try:
         is_directory = path.is_dir()
-        if mapping is not None:
-            flags &= ~_AT_RECURSIVE  # proc and its like beneath it can have no map
-        opened = (ctypes.c_long(_OPEN_TREE), _AT_FDCWD, os.fsencode(path), flags)
-        descriptor = call("syscall", *opened)
-        wanted = _NOSUID | _NODEV | (_RDONLY if read_only else 0)
-        more = _ATTR_IDMAP if mapping is not None else 0
-        # struct mount_attr: __u64 attr_set, attr_clr, propagation, userns_fd
-        attributes = struct.pack("QQQQ", wanted | more, 0, 0, mapping or 0)
-        which = _AT_EMPTY_PATH | (0 if mapping is not None else _AT_RECURSIVE)
-        of = (ctypes.c_long(_MOUNT_SETATTR), descriptor, b"", which)
-        call("syscall", *of, attributes, ctypes.c_size_t(len(attributes)))
+        descriptor = _cloned(path, _AT_RECURSIVE, read_only, mapping)
     except OSError as error:
         hint = None
+        message = f"{path} cannot be mounted: {os.strerror(error.errno or 0)}"
         if mapping is not None:
             hint = "a volume's file system must allow mapped ids: ext4, xfs, btrfs, tmpfs do"
-        message = f"cannot be mounted: {os.strerror(error.errno or 0)}"
-        raise BuildError(f"{path} {message}", hint=hint) from error
+            beneath = _mounts_beneath(path) if _allows(os.fspath(path), mapping) else []
+            if bad := [one for one in beneath if not _allows(one, mapping)]:
+                # not shown without them: what is written would land beneath, out of sight
+                message = f"{path} cannot be mounted with what is mounted beneath it: "
+                message += ", ".join(bad[:5]) + (", …" if bad[5:] else "")
+                hint = "name the directories that are wanted, each by a --volume of its own"
+        raise BuildError(message, hint=hint) from error
     return descriptor, is_directory
+
+
+def _cloned(path: Path, recursive: int, read_only: bool, mapping: int | None) -> int:
+    """Raises OSError."""
+    flags = _CLONE | _TREE_CLOEXEC | recursive
+    opened = (ctypes.c_long(_OPEN_TREE), _AT_FDCWD, os.fsencode(path), flags)
+    descriptor = call("syscall", *opened)
+    wanted = _NOSUID | _NODEV | (_RDONLY if read_only else 0)
+    more = _ATTR_IDMAP if mapping is not None else 0
+    # struct mount_attr: __u64 attr_set, attr_clr, propagation, userns_fd
+    attributes = struct.pack("QQQQ", wanted | more, 0, 0, mapping or 0)
+    of = (ctypes.c_long(_MOUNT_SETATTR), descriptor, b"", _AT_EMPTY_PATH | recursive)
+    try:
+        call("syscall", *of, attributes, ctypes.c_size_t(len(attributes)))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _allows(path: str, mapping: int) -> bool:
+    try:
+        os.close(_cloned(Path(path), 0, False, mapping))
+    except OSError:
+        return False
+    return True
+
+
+def _mounts_beneath(path: Path) -> list[str]:
+    """proc_pid_mountinfo(5): the fifth field is where, with blanks and the like as octal digits."""
+    above = os.path.realpath(path).rstrip("/")
+    lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]
+    places = [
+        re.sub(r"\\([0-7]{3})", lambda one: chr(int(one[1], 8)), line.split(" ")[4])
+        for line in lines
+    ]
+    return sorted({one for one in places if one.startswith(f"{above}/") and one != "/"})
 
 
 def _point(path: str, is_directory: bool) -> None:

@@ -242,6 +242,17 @@ class Doorway:
 
 
 @contextmanager
+def own_children() -> Iterator[None]:
+    """While a process waits for its children: who started it may have left SIGCHLD ignored, which
+    execve(2) keeps, and then nothing says that a child ended, or how (waitpid(2)). Main thread."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
 def gate(ids: IdMap) -> Iterator[Doorway]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -304,7 +315,7 @@ def namespace(ids: IdMap) -> Iterator[int]:
 def _telling(ids: IdMap) -> Iterator[tuple[Doorway, int, int]]:
     read_end, tell = os.pipe()
     try:
-        with gate(ids) as way:
+        with own_children(), gate(ids) as way:
             yield way, read_end, tell
     finally:
         os.close(read_end)

@@ -178,6 +178,41 @@ def test_volumes_are_the_callers_files(image: Path, runner: Runner, tmp_path: Pa
     assert (data / "in").read_text() == "host\n"
 
 
+def test_a_volume_comes_with_what_is_mounted_beneath(
+    image: Path, runner: Runner, tmp_path: Path
+) -> None:
+    """Where it cannot, nothing runs: what is written would land out of sight."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    for name in ("top/data", "top/a proc", "disk"):
+        (tmp_path / name).mkdir(parents=True)
+    script = (
+        'mount --bind "$0/disk" "$0/top/data"; [ -z "$1" ] || mount -t proc proc "$0/top/a proc"; '
+        'shift; exec "$@"'
+    )
+    inside = "echo out > /top/data/made && (: > /read/data/x) 2>/dev/null || echo refused"
+    volumes = ("--volume", f"{tmp_path}/top:/top", "--volume", f"{tmp_path}/top:/read:ro")
+    words = runner.argv(*volumes, "--user", "0", image, "--", "/bin/sh", "-c", inside)
+
+    def run(more: str) -> subprocess.CompletedProcess[str]:
+        mounted = ["unshare", "-m", "sh", "-euc", script, str(tmp_path), more, *words]
+        return subprocess.run(
+            mounted, env=runner.env(), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+
+    done = run("")
+    assert (done.stdout, done.returncode) == ("refused\n", 0), done.stderr
+    made = tmp_path / "disk/made"
+    assert (made.read_text(), made.stat().st_uid) == ("out\n", 0)
+    assert list((tmp_path / "top/data").iterdir()) == []
+    made.unlink()
+    done = run("proc")
+    assert done.returncode != 0
+    assert f"{tmp_path}/top/a proc" in done.stderr
+    assert f"{tmp_path}/top/data" not in done.stderr
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
 def test_a_volume_stays_inside_whatever_the_links_say(
     blobs: BlobDirectory, runner: Runner, tmp_path: Path
 ) -> None:
@@ -231,6 +266,22 @@ def test_an_end_by_a_signal_and_orphans(image: Path, runner: Runner) -> None:
     assert len(runner.left()) == 1
     assert runner(image).returncode == 7
     assert runner.left() == []
+
+
+def test_a_caller_that_ignores_its_childrens_ends(image: Path, runner: Runner) -> None:
+    """As a program does that is started by one which ignores SIGCHLD; the first run unpacks."""
+    script = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    script += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for words in ((image,), (image, "--", "/bin/sh", "-c", "exit 4")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *runner.argv(*words)[1:]],
+            env=runner.env(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == (7 if len(words) == 1 else 4), done.stderr
 
 
 def processes_below(pid: int) -> list[int]:
