@@ -207,11 +207,13 @@ where the name matters. umoci and skopeo know a layout's image by its tag, `VERS
 
 A tree says nothing of its program, user and environment: who starts it tells them. That of `lxc`
 and `nspawn` images lies in `DIR/rootfs` where root made them, else in the archive beside it, to be
-unpacked first. systemd-nspawn writes into a tree: give it a copy where that matters. It
-asks `getent` in the tree for a user other than root. An ACI of `split: yes` is laid together with
-those that it depends on by an executor of App Container only; Debian has none, the tests have a
-renderer of their own (`tests/appc_render.py`). `lxc-create -t oci` loses the quotes in the
-words of `exec`; a script in the image has none to lose. umoci unpacks no layers of zstd.
+unpacked first. Such a DIR has mode 0700, since the tree's set-id programs are for nobody on the
+host; LXC with an `lxc.idmap` needs an x there for its first id. systemd-nspawn writes into a tree:
+give it a copy where that matters. It asks `getent` in the tree for a user other than root. An ACI
+of `split: yes` is laid together with those that it depends on by an executor of App Container only;
+Debian has none, the tests have a renderer of their own (`tests/appc_render.py`).
+`lxc-create -t oci` loses the quotes in the words of `exec`; a script in the image has none to lose.
+umoci unpacks no layers of zstd.
 """
 
 

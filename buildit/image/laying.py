@@ -31,12 +31,14 @@ def may_own(rootfs: Rootfs) -> bool:
 
 
 def lay_tree(rootfs: Rootfs, epoch: int, blob: BlobPath, target: Path) -> None:
-    """Lay a tree down as a new directory, the bytes of files straight from the store's layers.
+    """Lay a tree down as a new directory, the bytes of files straight from the store's layers. The
+    directory above it is closed to others: set-id programs of the tree are for nobody here.
 
     Raises:
         StoreError, IntegrityError: a blob of the store is missing or damaged, or the disk is full.
         OSError: the directory cannot be made.
     """
+    target.parent.chmod(0o700)
     target.mkdir()
     contents = Contents(rootfs, blob)
     with Root.open(target) as into:

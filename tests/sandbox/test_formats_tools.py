@@ -108,6 +108,7 @@ def test_lxc_creates_and_executes(blobs: BlobDirectory, tmp_path: Path) -> None:
         pytest.skip("lxc-create as root")
     tool("lxc-execute")
     image = made(blobs, "lxc", tmp_path / "out")
+    assert image.stat().st_mode & 0o777 == 0o700  # set-id programs of the tree are root's to run
     place, empty = tmp_path / "lxc", tmp_path / "empty.conf"
     place.mkdir()
     empty.write_text("lxc.net.0.type = empty\n")
@@ -156,6 +157,7 @@ def test_nspawn_runs_the_tree_with_its_settings(blobs: BlobDirectory, tmp_path: 
     program = ("/bin/sh", "-c", script, "sh", *words)
     app = replace(plain.app, exec=program, user="0", environment=environment)
     image = emit(replace(plain, app=app), blobs, tmp_path / "shell").path
+    assert image.stat().st_mode & 0o777 == 0o700  # set-id programs of the tree are root's to run
     copy = tmp_path / "copy"
     run("cp", "-a", image, copy)
     flags = ("-q", "--register=no", "--keep-unit", "--console=pipe")

@@ -103,6 +103,8 @@ def _plan(image: Image, document: Document, _layers: Sequence[LayerBlob] = ()) -
         f"# As /var/lib/lxc/{name} this directory is a container for\n"
         f"# lxc-start and lxc-execute; {UNPACKED}, where only an ordinary user built it, as root:\n"
         f"# {unpacking(TREE)}\n"
+        "# Where root built it, only root may enter: the tree may hold set-id programs. With\n"
+        "# lxc.idmap, the first id outside needs x here (setfacl -m u:ID:x .), and its own tree.\n"
         "# Elsewhere give the path:\n"
         f"# lxc-execute -n {name} -f config -s lxc.rootfs.path=dir:$PWD/{UNPACKED}\n"
         f"lxc.rootfs.path = dir:/var/lib/lxc/{name}/rootfs\n"

@@ -41,6 +41,7 @@ def test_a_cut_image(form: str, tmp_path: Path) -> None:
     path = emit(image(nginx_layers(blobs), form), blobs, tmp_path / "out").path
     parts = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
     trees = [one for one in parts if "rootfs/" not in str(one.relative_to(path.parent))]
+    trees = [one for one in trees if one.name != "config"]  # of LXC: text that no digest covers
     largest = max(trees, key=lambda one: one.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 5)
     assert refused(path, tmp_path)
