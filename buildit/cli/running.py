@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -54,20 +55,23 @@ def port_of(text: str) -> PublishedPort:
     return PublishedPort((found["address"] or LOOPBACK).strip("[]"), *numbers)
 
 
-def variable_of(text: str) -> tuple[str, str]:
-    """`NAME=VALUE`, or `NAME` for the caller's value, empty where the caller has none.
+def variables_of(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """`NAME=VALUE`, or `NAME` for the caller's value; the image's own stays where the caller has
+    none.
 
     Raises:
-        UsageError: the name is empty.
+        UsageError: a name is empty.
     """
-    name, sign, value = text.partition("=")
-    if not name:
-        raise UsageError(f"not a variable: {text!r}", hint="--env NAME=VALUE, or --env NAME")
-    return name, value if sign else os.environ.get(name, "")
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not name:
+            raise UsageError(f"not a variable: {text!r}", hint="--env NAME=VALUE, or --env NAME")
+        if sign or name in os.environ:
+            yield name, value if sign else os.environ[name]
 
 
 @click.command("run", short_help="Run an image in the sandbox, without an engine.")
-@click.argument("image", type=PATH)
+@click.argument("image")
 @click.argument("command", metavar="[-- CMD...]", nargs=-1)
 @click.option(
     "--layer",
@@ -89,11 +93,13 @@ def variable_of(text: str) -> tuple[str, str]:
     show_default=True,
     help="none: a network of its own, that only --publish leads into; host: the host's.",
 )
-@click.option("--env", metavar="NAME[=VALUE]", multiple=True, help="Set a variable.")
+@click.option(
+    "--env", metavar="NAME[=VALUE]", multiple=True, help="Set a variable, or take the caller's."
+)
 @click.option("--user", metavar="USER[:GROUP]", help="Run as another user: a name or a number.")
 @click.option("--workdir", metavar="DIR", help="Start in another directory.")
 def run_verb(
-    image: Path,
+    image: str,
     command: tuple[str, ...],
     *,
     layer: Path | None,
@@ -109,6 +115,9 @@ def run_verb(
     The exit status is the command's, 128 and its number where a signal ended it. Signals are passed
     on. The image stays untouched.
     """
+    if "://" in image:
+        hint = f"bring it here first: buildit pull {image}"
+        raise UsageError("an image is run that lies on this machine", place=image, hint=hint)
     if workdir is not None and not workdir.startswith("/"):
         raise UsageError(f"not absolute: {workdir!r}", hint="--workdir /DIR")
     if network == "host" and publish:
@@ -116,12 +125,12 @@ def run_verb(
         raise UsageError("--publish leads into a network of its own, not the host's", hint=hint)
     terminal = os.environ.get("TERM", "") if os.isatty(0) else ""
     options = RunOptions(
-        image,
+        Path(image),
         command,
         layer,
         tuple(map(volume_of, volume)),
         tuple(map(port_of, publish)),
-        dict(map(variable_of, env)),
+        dict(variables_of(env)),
         user,
         workdir,
         network == "host",

@@ -12,6 +12,7 @@ root while it is root: the ids that containers run as may not reach them.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -417,6 +418,9 @@ def _devices(inside: _Inside) -> None:
     _mount("tmpfs", f"{dev}/shm", "tmpfs", flags | _NODEV, "mode=1777")
 
 
+_ELSEWHERE = "name another place for a volume: --volume SRC:DEST; /proc, /dev and /sys must be free"
+
+
 class _Inside:
     """The root as a program inside sees it: links lead nowhere else (openat2(2), RESOLVE_IN_ROOT),
     whatever the image holds."""
@@ -447,14 +451,18 @@ class _Inside:
             reason = os.strerror(error.errno or 0)
             if isinstance(error, FileExistsError):
                 reason = "a link there leads nowhere"
-            raise BuildError(f"nothing can be mounted at {place}: {reason}") from error
+            raise BuildError(
+                f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE
+            ) from error
         self._open.append(descriptor)
         found, root = os.fstat(descriptor), os.fstat(self._root)
         if (found.st_dev, found.st_ino) == (root.st_dev, root.st_ino):
-            raise BuildError(f"nothing can be mounted at {place}: a link there leads to the root")
+            reason = "a link there leads to the root"
+            raise BuildError(f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE)
         if stat.S_ISDIR(found.st_mode) != directory:
             what = "no directory" if directory else "a directory"
-            raise BuildError(f"nothing can be mounted at {place}: the image has {what} there")
+            reason = f"the image has {what} there"
+            raise BuildError(f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE)
         return f"/proc/self/fd/{descriptor}"
 
     def mounted(self, path: str, kind: str, flags: int, options: str = "") -> str:
@@ -533,6 +541,9 @@ def _command(one: Contained, tell: int, terminal: bool) -> int:
                 problem = error
     hint = "name a command of the image behind `--`; buildit ls shows what it holds"
     message = f"{one.command[0]} cannot be started: {problem.strerror}"
+    if problem.errno == errno.ENOEXEC:
+        message = f"{one.command[0]} is no program that runs on {os.uname().machine}"
+        hint = "run the image of this machine's platform; a script begins with `#!`"
     raise UsageError(message, hint=hint)
 
 

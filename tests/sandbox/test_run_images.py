@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -393,6 +394,16 @@ def test_a_network_of_its_own_or_the_hosts(image: Path, runner: Runner) -> None:
     done = runner("--network", "host", image, "--", "/bin/sh", "-c", script)
     ours = [line.split()[0] for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
     assert done.stdout.split() == ours, done.stderr
+
+
+def test_a_program_of_another_machine_is_named(image: Path, runner: Runner, tmp_path: Path) -> None:
+    other = 243 if os.uname().machine != "riscv64" else 183
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHI", 2, other, 1) + bytes(40))
+    program.chmod(0o755)
+    done = runner("--volume", f"{program}:/program:ro", image, "--", "/program")
+    assert done.returncode == 2
+    assert f"/program is no program that runs on {os.uname().machine}" in done.stderr
 
 
 def test_a_terminal_is_the_commands(image: Path, runner: Runner) -> None:

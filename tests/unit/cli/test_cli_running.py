@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from buildit.cli.running import port_of, run_verb, variable_of, volume_of
+from buildit.cli.running import port_of, run_verb, variables_of, volume_of
 from buildit.commands.run_image import PublishedPort
 from buildit.errors import BuilditError, UsageError
 from buildit.sandbox.container import Mounted
@@ -49,10 +49,16 @@ def test_no_ports(text: str) -> None:
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIVEN", "here")
     monkeypatch.delenv("MISSING", raising=False)
-    found = [variable_of(text) for text in ("A=b=c", "A=", "GIVEN", "MISSING")]
-    assert found == [("A", "b=c"), ("A", ""), ("GIVEN", "here"), ("MISSING", "")]
+    found = [*variables_of(("A=b=c", "A=", "GIVEN", "MISSING"))]
+    assert found == [("A", "b=c"), ("A", ""), ("GIVEN", "here")]
     with pytest.raises(UsageError, match="not a variable"):
-        variable_of("=x")
+        [*variables_of(["=x"])]
+
+
+def test_an_image_of_a_registry_is_pulled_first() -> None:
+    told = CliRunner().invoke(run_verb, ["oci://example.org/x:1"])
+    assert isinstance(told.exception, UsageError)
+    assert told.exception.hint == "bring it here first: buildit pull oci://example.org/x:1"
 
 
 @pytest.mark.parametrize(
