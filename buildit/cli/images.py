@@ -17,7 +17,7 @@ from buildit.cli.options import JSON, PATH, own_store
 from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.statement import kept_statement
-from buildit.errors import IntegrityError
+from buildit.errors import IntegrityError, UsageError
 from buildit.image.reading import Reading
 from buildit.image.verify import Report, compared, read_each, read_image
 from buildit.model.platform import spelled_platform
@@ -108,7 +108,11 @@ def _at_registry(
 def _read(named: str, platform: str, *, as_json: bool) -> Reading:
     """An image at a path or in a registry."""
     if "://" not in named:
-        return read_image(Path(named), platform)
+        found = read_image(Path(named), platform)
+        if platform and not found.format.startswith("oci"):
+            hint = "leave --platform out: it chooses in an OCI image for several platforms"
+            raise UsageError("the image is for one platform", place=named, hint=hint)
+        return found
     from buildit.commands.pull import read_remote
 
     return _at_registry(
@@ -134,7 +138,7 @@ def verify_verb(paths: tuple[str, ...], platform: str, as_json: bool) -> None:
             for name in paths
             for one in (
                 (_read(name, platform, as_json=as_json),)
-                if "://" in name
+                if platform or "://" in name
                 else read_each(Path(name))
             )
         ]

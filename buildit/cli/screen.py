@@ -277,6 +277,9 @@ def known_error(error: BaseException) -> BuilditError | None:
         told = "no further thread or process can be started here: a limit on processes is reached"
         hint = "raise it (ulimit -u, or pids.max of the control group), or build with --jobs 1"
         return StoreError(told, hint=hint)
+    if isinstance(error, ModuleNotFoundError):  # where a file cannot be looked at, Python says so
+        told = f"a module that buildit is made of cannot be read: {error.name}"
+        return StoreError(told, hint="run it again; where it says the same, install buildit anew")
     if isinstance(error, OSError) and error.errno in _THE_MACHINES:
         place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         hint = "look at the permissions and the free space there; `buildit doctor` helps"

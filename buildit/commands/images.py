@@ -122,7 +122,7 @@ def _pushed(path: Path, to: Reference, registry: Registry, key: SigningKey | Non
     except OSError as error:
         hint = "name an image of type oci or oci-archive"
         raise UsageError(f"cannot be read: {error.strerror}", place=str(path), hint=hint) from error
-    except IntegrityError as error:
+    except (IntegrityError, UsageError) as error:
         error.place = error.place or str(path)
         raise
     digest, name = str(named["digest"]), to.tag or _tag(named)

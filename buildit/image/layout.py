@@ -15,7 +15,7 @@ from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.digest import digest_bytes, is_hex64, oci_digest
-from buildit.errors import IntegrityError
+from buildit.errors import IntegrityError, UsageError
 from buildit.image.formats import oci
 from buildit.image.formats.table import Document
 from buildit.image.packed import Packed, is_tar
@@ -160,15 +160,16 @@ def described_of(layout: Layout, platform: str = "") -> Document:
     this machine's where none is named.
 
     Raises:
-        IntegrityError: as `named_of` and `images_of`; or none is for this platform.
+        IntegrityError: as `named_of` and `images_of`.
+        UsageError: none is for this platform.
     """
     found = {described_platform(each): each for each in images_of(layout, named_of(layout))}
-    if len(found) == 1:
+    if len(found) == 1 and (not platform or "" in found):
         return next(iter(found.values()))
     wanted = platform or str(build_platform(os.uname().machine))
     if wanted not in found:
         hint = f"name one with --platform: {', '.join(sorted(found))}"
-        raise IntegrityError(f"it holds no image for {wanted}", hint=hint)
+        raise UsageError(f"it holds no image for {wanted}", hint=hint)
     return found[wanted]
 
 
@@ -178,7 +179,7 @@ def opened_layout(path: Path) -> Iterator[Layout]:
 
     Raises:
         OSError: it cannot be opened.
-        IntegrityError: the file is no tar.
+        UsageError: the file is no tar.
     """
     if path.is_dir():
         with Root.open(path) as root:
@@ -186,5 +187,6 @@ def opened_layout(path: Path) -> Iterator[Layout]:
         return
     with path.open("rb") as stream:
         if not is_tar(stream):
-            raise IntegrityError("it is neither an OCI layout nor a plain tar of one")
+            hint = "name an image of type oci or oci-archive"
+            raise UsageError("it is neither an OCI layout nor a plain tar of one", hint=hint)
         yield Layout(Packed.of(stream, path).open)

@@ -280,7 +280,11 @@ def read_oci(path: Path, platform: str = "", hasher: Hasher = sha256) -> Reading
 
 def read_layout(form: str, layout: Layout, platform: str = "") -> Reading:
     """Read all of a layout, wherever its files come from; `form` is the format's name, `platform`
-    as of `read_image`."""
+    as of `read_image`.
+
+    Raises:
+        UsageError: it has none for this platform.
+    """
     identifier = ""
     try:
         described = described_of(layout, platform)
@@ -288,6 +292,8 @@ def read_layout(form: str, layout: Layout, platform: str = "") -> Reading:
         identifier = str(described["digest"])
         manifest = json_object(layout.blob(described, "manifest"), "manifest")
         tree = _image(layout, manifest, described)
+    except UsageError:
+        raise
     except BuilditError as error:
         return Reading(form, identifier, None, (*layout.problems, error.message))
     entries, problems = tree.entries(), (*layout.problems, *tree.problems)

@@ -76,6 +76,9 @@ def test_interrupts_and_full_disks_are_no_bugs() -> None:
     assert isinstance(full, StoreError)
     assert error_lines(full)[0] == "buildit: error: /out/x: No space left on device"
     assert known_error(WRONG) is WRONG
+    gone = known_error(ModuleNotFoundError("No module named 'buildit.x'", name="buildit.x"))
+    assert gone is not None
+    assert gone.message.endswith("cannot be read: buildit.x")
     assert known_error(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
     assert known_error(ValueError("x")) is None
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from buildit.cli.images import ls_verb, verify_verb
 from buildit.commands.pins import EMULATOR_DEBS, request_digest
 from buildit.commands.planning import PlannedContainer, make_plan
 from buildit.commands.run import Options, opened_run
@@ -240,6 +242,26 @@ def emitted(blobs: BlobDirectory, out: Path, *forms: str) -> list[Path]:
     return [one.path for one in emit_groups(groups, blobs, out)]
 
 
+def test_a_platform_that_an_image_is_not_for_is_refused(
+    blobs: BlobDirectory, tmp_path: Path
+) -> None:
+    (several,) = emitted(blobs, tmp_path / "out", "oci")
+    layers = nginx_layers(blobs)
+    (one,) = (each.path for each in emit_groups([[(image(layers, "oci"), None)]], blobs, tmp_path))
+    (aci,) = (each.path for each in emit_groups([[(image(layers, "aci"), None)]], blobs, tmp_path))
+    for path, message in [
+        (several, "it holds no image for linux/s390x"),
+        (one, "it holds no image for linux/s390x"),
+        (aci, "the image is for one platform"),
+    ]:
+        for verb in (ls_verb, verify_verb):
+            told = CliRunner().invoke(verb, [str(path), "--platform", "linux/s390x"])
+            assert isinstance(told.exception, UsageError), (verb, told.output)
+            assert told.exception.message == message
+    told = CliRunner().invoke(verify_verb, [str(one), "--platform", "linux/amd64"])
+    assert told.exit_code == 0
+
+
 @pytest.mark.parametrize("what", ["version", "compress"])
 def test_an_index_of_unlike_images_is_refused(
     what: str, blobs: BlobDirectory, tmp_path: Path
@@ -290,9 +312,8 @@ def test_one_platform_of_an_index_is_compared_with_its_like(
     assert any("etc/other" in line for line in found.differences)
     entries = read_image(directory, "linux/arm64").entries
     assert "etc/other" in {entry.path for entry in entries or ()}
-    missing = read_image(directory, "linux/riscv64")
-    assert missing.entries is None
-    assert any("no image for linux/riscv64" in problem for problem in missing.problems)
+    with pytest.raises(UsageError, match="no image for linux/riscv64"):
+        read_image(directory, "linux/riscv64")
 
 
 def _named(directory: Path) -> tuple[dict[str, object], Path]:
