@@ -89,7 +89,7 @@ def _check_place(path: Path, image: RemoteImage) -> None:
     try:
         with opened_layout(path) as layout:
             kept = named_of(layout)
-    except (OSError, IntegrityError):
+    except (OSError, IntegrityError, UsageError):
         kept = {}
     pulled = layout_descriptor(image)
     if kept.get("digest") == pulled["digest"]:
