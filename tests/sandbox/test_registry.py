@@ -190,7 +190,7 @@ def test_an_image_that_is_damaged_is_not_tagged(
     with pytest.raises(UsageError, match="cannot be read"):
         push_image(tmp_path / "nothing", to, there)
     (tmp_path / "file").write_bytes(b"no image")
-    with pytest.raises(IntegrityError, match="neither an OCI layout"):
+    with pytest.raises(UsageError, match="neither an OCI layout"):
         push_image(tmp_path / "file", to, there)
 
 
