@@ -18,6 +18,7 @@ from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.statement import kept_statement
 from buildit.errors import IntegrityError, UsageError
+from buildit.image.output import parts_beside
 from buildit.image.reading import Reading
 from buildit.image.verify import Report, compared, read_each, read_image
 from buildit.model.platform import spelled_platform
@@ -132,10 +133,13 @@ def verify_verb(paths: tuple[str, ...], platform: str, as_json: bool) -> None:
     A PATH is an image of any format, or an unpacked directory; oci://HOST/NAME[:TAG] is one in a
     registry.
     """
+    # `verify out/*` names the images beside a split one, too, which are read with it
+    parts = {parts_beside(Path(name)) for name in paths}
     found = compared(
         [
             (name, one)
             for name in paths
+            if Path(name) not in parts
             for one in (
                 (_read(name, platform, as_json=as_json),)
                 if platform or "://" in name

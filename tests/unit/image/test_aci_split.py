@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from buildit.cli.images import verify_verb
 from buildit.commands.publish import image_files
 from buildit.commands.stamp import image_parts
 from buildit.errors import RecipeError
@@ -283,3 +285,9 @@ def test_an_image_that_depends_on_itself_is_a_problem(tmp_path: Path) -> None:
             break
     bare(path, [own])
     assert "own.aci depends on itself" in read_aci(path).problems
+
+
+def test_all_of_a_directory_is_verified_at_once(blobs: BlobDirectory, tmp_path: Path) -> None:
+    made = emit(split_image(blobs), blobs, tmp_path).path
+    told = CliRunner().invoke(verify_verb, [str(made), f"{parts_beside(made)}/"])
+    assert (told.exit_code, told.output.count(str(made))) == (0, 1)
