@@ -32,6 +32,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from buildit.archive.admit import Budget, Remark, over, refused
@@ -96,14 +97,21 @@ def _lzma(form: str, memory: int) -> Decoder:
     return lzma.LZMADecompressor(getattr(lzma, form), memlimit=memory)
 
 
-def _zstd(memory: int) -> Decoder:
+def _zstd_module() -> ModuleType:
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         from backports import zstd
+    module: ModuleType = zstd
+    return module
+
+
+def _zstd(memory: int) -> Decoder:
+    zstd = _zstd_module()
     window = max(10, memory.bit_length() - 1)
     option = {zstd.DecompressionParameter.window_log_max: min(window, 31)}
-    return zstd.ZstdDecompressor(options=option)  # type: ignore[no-any-return, unused-ignore]
+    decoder: Decoder = zstd.ZstdDecompressor(options=option)
+    return decoder
 
 
 _LZIP, _LZMA, _ZSTD = b"LZIP", b"\x5d\0\0", b"\x28\xb5\x2f\xfd"
@@ -385,29 +393,20 @@ def confirm(path: Path, diff_id: Digest) -> tuple[Digest, int]:
 
 def zstd_block(block: bytes, level: int) -> bytes:
     """One frame that says its size, without a checksum."""
-    try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        from backports import zstd
+    zstd = _zstd_module()
     packed: bytes = zstd.compress(block, level)
     return packed
 
 
 def unpack_zstd_block(block: bytes, most: int) -> bytes:
     """What a frame holds, up to `most` bytes of it."""
-    try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        from backports import zstd
+    zstd = _zstd_module()
     content: bytes = zstd.ZstdDecompressor().decompress(block, most)
     return content
 
 
 def _zstd_writer(stream: BinaryIO) -> BinaryIO:
-    try:
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        from backports import zstd
+    zstd = _zstd_module()
     options = {
         zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,

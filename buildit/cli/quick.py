@@ -119,8 +119,7 @@ def beneath(path: str) -> list[str]:
     found = [path]
     for directory, below, files in os.walk(path):
         found += [os.path.join(directory, name) for name in (*below, *files)]
+        # `image.output.UNPACKED`: thousands of files, made from the rest
         if directory == path and "rootfs" in below:
-            below.remove(
-                "rootfs"
-            )  # `image.output.UNPACKED`: thousands of files, made from the rest
+            below.remove("rootfs")
     return found

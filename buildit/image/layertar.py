@@ -5,11 +5,10 @@ Layers are canonical tars, so a layer's listing alone says where each file's byt
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from buildit.digest import Digest
 from buildit.errors import IntegrityError
 from buildit.image.merge import Member, Rootfs
 from buildit.image.output import BlobPath, open_blob
+from buildit.image.reading import Hashed
 from buildit.model.image import Layer
 from buildit.model.tree import Entry, Kind
 from buildit.store.blobs import CorruptBlob
@@ -100,30 +100,20 @@ class Contents:
         descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
         return Slice(descriptor, self._starts[number][member.source], member.entry.size)
 
-    def checked(self, member: Member) -> Checked:
-        """As `open`; that the bytes are the file's is seen at the end."""
-        layer = self.rootfs.layers[member.layer]
-        title = f"{member.source!r} in the layer of {layer.title}"
-        return Checked(self.open(member), member.entry.digest, CorruptBlob(layer.diff_id, title))
+    @contextmanager
+    def checked(self, member: Member) -> Iterator[Hashed]:
+        """As `open`; that the bytes are the file's is seen at the end.
 
-
-class Checked:
-    """Bytes of a file that are hashed as they are read; closing tells whether they are right."""
-
-    def __init__(self, stream: Slice, digest: Digest | None, wrong: CorruptBlob) -> None:
-        self._stream, self._digest, self._wrong = stream, digest, wrong
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        chunk = self._stream.read(size) or b""
-        self._hash.update(chunk)
-        return chunk
-
-    def close(self) -> None:
-        """Raises CorruptBlob where all was read and is not of the digest that the listing gives."""
-        self._stream.close()
-        if self._hash.hexdigest() != self._digest:
-            raise self._wrong
+        Raises:
+            CorruptBlob: at the end, where they are not of the digest that the listing gives.
+        """
+        with closing(self.open(member)) as stream:
+            content = Hashed(stream)
+            yield content
+            if content.digest() != member.entry.digest:
+                layer = self.rootfs.layers[member.layer]
+                title = f"{member.source!r} in the layer of {layer.title}"
+                raise CorruptBlob(layer.diff_id, title)
 
 
 def add_members(tar: TarWriter, rootfs: Rootfs, blob: BlobPath, below: str = "") -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 from buildit.archive.beneath import Root
@@ -16,12 +15,27 @@ from buildit.archive.unpack import Writer
 from buildit.digest import CHUNK, Digest
 from buildit.image.layertar import Contents
 from buildit.image.merge import Rootfs
-from buildit.image.output import BlobPath
+from buildit.image.output import UNPACKED, BlobPath
 from buildit.model.tree import Entry, Kind
 from buildit.store.disk import has_uid
 
 
-def may_own(rootfs: Rootfs) -> bool:
+def laid(
+    rootfs: Rootfs, epoch: int, blob: BlobPath, image: Path, otherwise: str
+) -> tuple[str, ...]:
+    """Lay the tree of an image down in its directory, where this process may; `otherwise` is what
+    else people are told.
+
+    Raises:
+        StoreError, IntegrityError, OSError: as `_lay`.
+    """
+    if not _may_own(rootfs):
+        return (otherwise,)
+    _lay(rootfs, epoch, blob, image / UNPACKED)
+    return ()
+
+
+def _may_own(rootfs: Rootfs) -> bool:
     """Whether this process may give files to all owners of a tree."""
     if os.geteuid() != 0:
         return False
@@ -30,7 +44,7 @@ def may_own(rootfs: Rootfs) -> bool:
     return all(has_uid(maps[0], uid) and has_uid(maps[1], gid) for uid, gid in owners)
 
 
-def lay_tree(rootfs: Rootfs, epoch: int, blob: BlobPath, target: Path) -> None:
+def _lay(rootfs: Rootfs, epoch: int, blob: BlobPath, target: Path) -> None:
     """Lay a tree down as a new directory, the bytes of files straight from the store's layers. The
     directory above it is closed to others: set-id programs of the tree are for nobody here.
 
@@ -48,7 +62,7 @@ def lay_tree(rootfs: Rootfs, epoch: int, blob: BlobPath, target: Path) -> None:
             if member.entry.kind is not Kind.FILE:
                 writer.write(member.entry, None)
                 continue
-            with closing(contents.checked(member)) as content:
+            with contents.checked(member) as content:
                 writer.write(member.entry, content)
         writer.finish()
 
@@ -56,7 +70,7 @@ def lay_tree(rootfs: Rootfs, epoch: int, blob: BlobPath, target: Path) -> None:
 def unpacking(archive: str) -> str:
     """The line of shell that lays the tree of an archive down beside it, as root."""
     attributes = "--numeric-owner --xattrs --xattrs-include='*'"
-    return f"mkdir rootfs && tar -C rootfs {attributes} -xpf {archive}"
+    return f"mkdir {UNPACKED} && tar -C {UNPACKED} {attributes} -xpf {archive}"
 
 
 def joined_digest(files: Iterable[Path]) -> Digest:

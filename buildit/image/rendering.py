@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from buildit.errors import RecipeError
@@ -136,9 +136,5 @@ def _check_same(rootfs: Rootfs, rendered: Mapping[str, Member], place: str) -> N
     if differing:
         message = f"the ACI cannot be split: App Container would show another /{differing[0]}"
         hint = "App Container lays packages over each other and deletes nothing: leave `split` out"
-        details = tuple(f"/{path}" for path in _some(differing)) if len(differing) > 1 else ()
+        details = tuple(f"/{path}" for path in differing[:20]) if len(differing) > 1 else ()
         raise RecipeError(message, place=place or None, hint=hint, details=details)
-
-
-def _some(paths: Collection[str]) -> list[str]:
-    return list(paths)[:20]

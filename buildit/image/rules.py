@@ -350,6 +350,13 @@ SIGNALS = frozenset(
 _MOST = 64
 
 
+def no_content(image: Image, what: str) -> None:
+    """Raises RecipeError where the user wrote a manifest for a format that has none."""
+    if image.content:
+        message = f"{what} has no manifest that `content` could be"
+        raise RecipeError(message, place=image.place or None, hint="leave `content` out")
+
+
 def signal_problems(text: str) -> Iterator[str]:
     """What is wrong with a signal that is written as `SIGQUIT` or `3`."""
     if text in SIGNALS:

@@ -151,9 +151,9 @@ def read_each(path: Path) -> tuple[Reading, ...]:
 
 def _platforms(path: Path) -> tuple[str, ...]:
     """The platforms of an OCI image that is for several; else the empty name, once."""
+    if path.suffix == ".aci" or (path.is_dir() and not (path / "oci-layout").exists()):
+        return ("",)
     try:
-        if path.is_dir() and not (path / "oci-layout").exists():
-            return ("",)
         with opened_layout(path) as layout:
             found = images_of(layout, named_of(layout))
     except (BuilditError, OSError):
@@ -177,9 +177,9 @@ def read_image(path: Path, platform: str = "", hasher: Hasher = sha256) -> Readi
         if (path / "oci-layout").exists():
             return read_oci(path, platform, hasher)
         if (path / META).exists():
-            return read_lxc(path, hasher)
+            return _read_beside("lxc", path, META, TREE, CONFIG, hasher)
         if (path / SETTINGS_FILE).exists():
-            return read_nspawn(path, hasher)
+            return _read_beside("nspawn", path, SETTINGS_FILE, ARCHIVE, SETTINGS_FILE, hasher)
         return read_directory(path, hasher)
     except UsageError:
         raise
@@ -440,30 +440,20 @@ def _check_plain(path: Path, *names: str) -> None:
             root.open_file(name).close()
 
 
-def read_lxc(path: Path, hasher: Hasher = sha256) -> Reading:
-    """Read the tree of the pair of archives that LXC and LXD take.
+def _read_beside(
+    form: str, path: Path, first: str, archive: str, start: str, hasher: Hasher
+) -> Reading:
+    """Read the tree of an image that is an archive beside other files: its identifier is the digest
+    of `first` and the archive behind each other, `start` the file that says what it runs.
 
     Raises:
-        OSError: one cannot be read.
+        IntegrityError, OSError: one cannot be read, or is no plain file.
     """
-    _check_plain(path, META, TREE)
-    reading = read_rootfs(path / TREE, hasher)
-    start = _document(path, CONFIG)
-    digest = joined_digest((path / META, path / TREE))
-    return replace(reading, format="lxc", identifier=oci_digest(digest), start=start)
-
-
-def read_nspawn(path: Path, hasher: Hasher = sha256) -> Reading:
-    """Read the tree of an nspawn image.
-
-    Raises:
-        OSError: a file of it cannot be read.
-    """
-    _check_plain(path, SETTINGS_FILE, ARCHIVE)
-    reading = read_rootfs(path / ARCHIVE, hasher)
-    start = _document(path, SETTINGS_FILE)
-    digest = joined_digest((path / SETTINGS_FILE, path / ARCHIVE))
-    return replace(reading, format="nspawn", identifier=oci_digest(digest), start=start)
+    _check_plain(path, first, archive)
+    reading = read_rootfs(path / archive, hasher)
+    digest = joined_digest((path / first, path / archive))
+    told = _document(path, start)
+    return replace(reading, format=form, identifier=oci_digest(digest), start=told)
 
 
 def read_squash(path: Path, hasher: Hasher = sha256) -> Reading:

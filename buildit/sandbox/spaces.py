@@ -106,10 +106,7 @@ def ids_for(uid: int, gid: int, user: str) -> IdMap:
             return IdMap(rows, rows, owner, by_root=True)
         return IdMap(((uid, owner[0], 1),), ((gid, owner[1], 1),), owner, by_root=True)
     programs = all(shutil.which(one) for one in ("newuidmap", "newgidmap"))
-    found = [
-        subordinate(_text(f"/etc/{name}"), user, own)
-        for name, own in (("subuid", os.getuid()), ("subgid", os.getuid()))
-    ]
+    found = [subordinate(_text(f"/etc/{name}"), user, os.getuid()) for name in ("subuid", "subgid")]
     if programs and found[0] is not None and found[1] is not None:
         maps = [
             ((0, own, 1), (1, *one))

@@ -19,9 +19,9 @@ from buildit.errors import RecipeError
 from buildit.image import rules
 from buildit.image.formats import oci
 from buildit.image.formats.rootfs import write_rootfs
-from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
+from buildit.image.formats.table import Document, Format, LayerBlob, Plan
 from buildit.image.layertar import file_entry, write_tree
-from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
+from buildit.image.laying import joined_digest, laid, unpacking
 from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import App, Emission, Image
@@ -40,9 +40,7 @@ def _check(image: Image) -> Document:
     Raises:
         RecipeError: the user wrote a manifest, or a line would have a line break in it.
     """
-    if image.content:
-        message = "an LXC image has no manifest that `content` could be"
-        raise RecipeError(message, place=image.place or None, hint="leave `content` out")
+    rules.no_content(image, "an LXC image")
     for word in image.app.exec if image.app is not None else ():
         if "'" in word and '"' in word:
             message = f"LXC cannot hold a word with both kinds of quotes: {word!r}"
@@ -162,11 +160,8 @@ def _write(
     tree, _ = write_rootfs(rootfs, image.epoch, blob, plain)
     _squeeze(plain, tree, fresh / TREE)
     write_documents(fresh, {CONFIG: documents[CONFIG]})
-    notices = rootfs.notices
-    if may_own(rootfs):
-        lay_tree(rootfs, image.epoch, blob, fresh / UNPACKED)
-    else:
-        notices += ("only root can lay down the LXC image's tree: its `config` says how",)
+    otherwise = "only root can lay down the LXC image's tree: its `config` says how"
+    notices = (*rootfs.notices, *laid(rootfs, image.epoch, blob, fresh, otherwise))
     fingerprint = joined_digest((fresh / META, fresh / TREE))
     return Emission(fresh, image.format, fingerprint, oci_digest(fingerprint), notices)
 
@@ -183,7 +178,6 @@ LXC = Format(
     codecs=("xz",),
     spelling=oci.spelling,
     check=_check,
-    start=lambda _: Start(),
     plan=_plan,
     write=_write,
     unspoken=_unspoken,

@@ -16,8 +16,8 @@ from buildit.errors import RecipeError
 from buildit.image import rules
 from buildit.image.formats import oci
 from buildit.image.formats.rootfs import write_rootfs
-from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
-from buildit.image.laying import joined_digest, lay_tree, may_own, unpacking
+from buildit.image.formats.table import Document, Format, LayerBlob, Plan
+from buildit.image.laying import joined_digest, laid, unpacking
 from buildit.image.merge import Rootfs
 from buildit.image.output import UNPACKED, BlobPath, write_documents
 from buildit.model.image import Emission, Image
@@ -42,9 +42,7 @@ def _check(image: Image) -> Document:
     Raises:
         RecipeError: the user wrote a manifest, or nspawn's file cannot hold a word.
     """
-    if image.content:
-        message = "an nspawn image has no manifest that `content` could be"
-        raise RecipeError(message, place=image.place or None, hint="leave `content` out")
+    rules.no_content(image, "an nspawn image")
     app = image.app
     if app is None:
         return {"lines": []}
@@ -101,12 +99,10 @@ def _write(
     write_documents(fresh, _plan(image, document).documents)
     write_rootfs(rootfs, image.epoch, blob, fresh / ARCHIVE)
     (fresh / ARCHIVE).chmod(0o644)
-    notices = [*rootfs.notices]
-    if may_own(rootfs):
-        lay_tree(rootfs, image.epoch, blob, fresh / UNPACKED)
-    else:
-        way = unpacking(ARCHIVE)
-        notices.append(f"only root can lay down the nspawn image's tree: in it, as root: {way}")
+    otherwise = (
+        f"only root can lay down the nspawn image's tree: in it, as root: {unpacking(ARCHIVE)}"
+    )
+    notices = [*rootfs.notices, *laid(rootfs, image.epoch, blob, fresh, otherwise)]
     named = dict(document["lines"]).get("User")
     if named is not None and not any(map(rootfs.find, _GETENT)):
         notices.append(
@@ -123,7 +119,6 @@ NSPAWN = Format(
     codecs=("none",),
     spelling=oci.spelling,
     check=_check,
-    start=lambda _: Start(),
     plan=_plan,
     write=_write,
     unspoken=_unspoken,

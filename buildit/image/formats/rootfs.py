@@ -8,10 +8,9 @@ from pathlib import Path
 from buildit.archive.compress import compress_layer
 from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest, oci_digest
-from buildit.errors import RecipeError
 from buildit.image import rules
 from buildit.image.formats import oci
-from buildit.image.formats.table import Document, Format, LayerBlob, Plan, Start
+from buildit.image.formats.table import Document, Format, LayerBlob, Plan
 from buildit.image.layertar import add_members, write_tree
 from buildit.image.merge import Rootfs
 from buildit.image.output import BlobPath
@@ -24,9 +23,7 @@ def check_tree_only(image: Image) -> Document:
     Raises:
         RecipeError: the user wrote one.
     """
-    if image.content:
-        message = "a tree of files has no manifest that `content` could be"
-        raise RecipeError(message, place=image.place or None, hint="leave `content` out")
+    rules.no_content(image, "a tree of files")
     return {}
 
 
@@ -78,7 +75,6 @@ ROOTFS = Format(
     codecs=("none", "gzip", "zstd"),
     spelling=oci.spelling,
     check=check_tree_only,
-    start=lambda _: Start(),
     plan=no_documents,
     write=_write,
     unspoken=without_app,

@@ -8,13 +8,12 @@ from buildit.digest import digest_file, oci_digest
 from buildit.image import rules
 from buildit.image.formats import oci
 from buildit.image.formats.rootfs import check_tree_only, no_documents, without_app
-from buildit.image.formats.table import Document, Format, Start
-from buildit.image.layertar import Checked, Contents
+from buildit.image.formats.table import Document, Format
+from buildit.image.layertar import Contents
 from buildit.image.merge import Rootfs
 from buildit.image.output import BlobPath
 from buildit.image.squash.write import check_entries, write_squashfs
 from buildit.model.image import Emission, Image
-from buildit.model.tree import Entry
 
 
 def _write(image: Image, _: Document, rootfs: Rootfs, blob: BlobPath, fresh: Path) -> Emission:
@@ -27,12 +26,15 @@ def _write(image: Image, _: Document, rootfs: Rootfs, blob: BlobPath, fresh: Pat
     members = {member.entry.path: member for member in rootfs.members()}
     contents = Contents(rootfs, blob)
 
-    def content(entry: Entry) -> Checked:
-        return contents.checked(members[entry.path])
-
     with fresh.open("xb") as out:
         entries = [member.entry for member in members.values()]
-        write_squashfs(entries, content, image.epoch, SQUASHFS.codec(image), out)
+        write_squashfs(
+            entries,
+            lambda entry: contents.checked(members[entry.path]),
+            image.epoch,
+            SQUASHFS.codec(image),
+            out,
+        )
     fresh.chmod(0o644)  # whatever the umask
     digest = digest_file(fresh)
     return Emission(fresh, image.format, digest, oci_digest(digest), rootfs.notices)
@@ -44,7 +46,6 @@ SQUASHFS = Format(
     codecs=("zstd", "gzip", "xz", "none"),
     spelling=oci.spelling,
     check=check_tree_only,
-    start=lambda _: Start(),
     plan=no_documents,
     write=_write,
     unspoken=without_app,

@@ -97,9 +97,9 @@ class Format:
     codecs: tuple[str, ...]
     spelling: Callable[[Architecture], str]
     check: Callable[[Image], Document]
-    start: Callable[[Document], Start]
     plan: Callable[[Image, Document, Sequence[LayerBlob]], Plan]
     write: Callable[[Image, Document, Rootfs, BlobPath, Path], Emission]
+    start: Callable[[Document], Start] = lambda _: Start()
     stem: Callable[[str], str] = str
     unspoken: Callable[[Image], Iterator[str]] = lambda _: iter(())
     check_entries: Callable[[Iterable[Entry]], None] = lambda _: None
@@ -313,7 +313,8 @@ def emit_groups(
         for group in groups
     ]
     for part in (part for parts in made for part in parts):
-        form, start = format_of(part.image), format_of(part.image).start(part.document)
+        form = format_of(part.image)
+        start = form.start(part.document)
         seen = left_of(part.rootfs, start.only)
         check_tree(start.program, start.directories, seen.find, part.image.place)
         form.check_entries(member.entry for member in part.rootfs.tree.values())

@@ -11,10 +11,10 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from buildit.archive.compress import zstd_block
 from buildit.archive.streams import Readable, read_up_to, submit
@@ -23,14 +23,8 @@ from buildit.errors import BuildError
 from buildit.image.squash import layout as form
 from buildit.model.tree import Entry, Kind
 
-
-class Source(Readable, Protocol):
-    """The bytes of a file; `close` may refuse what was read."""
-
-    def close(self) -> None: ...
-
-
-OpenSource = Callable[[Entry], Source]
+OpenSource = Callable[[Entry], AbstractContextManager[Readable]]
+"""The bytes of a file; its end may refuse what was read."""
 Compress = Callable[[bytes], bytes]
 
 _PAD = 4096
@@ -42,10 +36,10 @@ _THREADS = min(8, os.cpu_count() or 1)
 """The bytes do not depend on it."""
 
 
-def compressor(codec: str) -> Compress | None:
-    """What compresses one block: gzip, xz or zstd; None for none."""
+def compressor(codec: str) -> Compress:
+    """What compresses one block: gzip, xz or zstd; what gains nothing lies as it is."""
     if codec == "none":
-        return None
+        return lambda block: block
     if codec == "gzip":
         return lambda block: zlib.compress(block, 9)
     if codec == "xz":
@@ -76,7 +70,7 @@ class _Stored:
 class _Metadata:
     """A table in metadata blocks; a record is found by the start of its block and its offset."""
 
-    def __init__(self, compress: Compress | None) -> None:
+    def __init__(self, compress: Compress) -> None:
         self._compress = compress
         self._open = bytearray()
         self.stored = bytearray()
@@ -95,8 +89,8 @@ class _Metadata:
 
     def _end(self, block: bytes | bytearray) -> None:
         self.starts.append(len(self.stored))
-        packed = bytes(block) if self._compress is None else self._compress(bytes(block))
-        plain = self._compress is None or len(packed) >= len(block)
+        packed = self._compress(bytes(block))
+        plain = len(packed) >= len(block)
         packed = bytes(block) if plain else packed
         size = len(packed) | (form.PLAIN_METADATA if plain else 0)
         self.stored += size.to_bytes(2, "little") + packed
@@ -110,12 +104,12 @@ class _Metadata:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A block that a thread compresses, and who is to know where it lies, and its word."""
+    """A block that a thread compresses, empty for a hole; and who is to know where it lies, and
+    its word."""
 
     block: bytes
     packed: Future[bytes]
     told: Callable[[int, int], None]
-    hole: bool = False
 
 
 @dataclass(slots=True)
@@ -123,7 +117,7 @@ class _Data:
     """Blocks of files, compressed by a few threads and written in their order."""
 
     out: BinaryIO
-    compress: Compress | None
+    compress: Compress
     pool: ThreadPoolExecutor
     at: int = form.SUPERBLOCK.size
     fragments: list[tuple[int, int]] = field(default_factory=list)
@@ -136,13 +130,13 @@ class _Data:
         """Where the same content lies already."""
         return None if entry.digest is None else self._known.get(entry.digest)
 
-    def store(self, entry: Entry, content: Source) -> _Stored:
+    def store(self, entry: Entry, content: Readable) -> _Stored:
         """The content of a file; a short end goes into a fragment with those of others."""
         stored = _Stored()
         whole, rest = divmod(entry.size, form.BLOCK_SIZE)
         for _ in range(whole):
             block = read_up_to(content, form.BLOCK_SIZE)
-            self._put(block, stored.took, hole=not any(block))
+            self._put(block if any(block) else b"", stored.took)
         if rest:
             tail = read_up_to(content, rest)
             if len(self._tails) + len(tail) > form.BLOCK_SIZE:
@@ -166,21 +160,18 @@ class _Data:
         while self._waiting:
             self._write(self._waiting.popleft())
 
-    def _put(self, block: bytes, told: Callable[[int, int], None], *, hole: bool = False) -> None:
-        packed = submit(self.pool, partial(self._packed, b"" if hole else block))
-        self._waiting.append(_Waiting(block, packed, told, hole))
+    def _put(self, block: bytes, told: Callable[[int, int], None]) -> None:
+        packed = submit(self.pool, partial(self.compress, block))
+        self._waiting.append(_Waiting(block, packed, told))
         if len(self._waiting) > 4 * _THREADS:
             self._write(self._waiting.popleft())
 
-    def _packed(self, block: bytes) -> bytes:
-        return block if self.compress is None else self.compress(block)
-
     def _write(self, one: _Waiting) -> None:
         packed = one.packed.result()
-        if one.hole:
+        if not one.block:
             one.told(self.at, 0)
             return
-        plain = self.compress is None or len(packed) >= len(one.block)
+        plain = len(packed) >= len(one.block)
         chosen = one.block if plain else packed
         self.out.write(chosen)
         one.told(self.at, len(chosen) | (form.PLAIN_DATA if plain else 0))
@@ -199,7 +190,7 @@ class _Node:
 class _Tables:
     """Inodes, listings, ids and attributes."""
 
-    def __init__(self, compress: Compress | None) -> None:
+    def __init__(self, compress: Compress) -> None:
         self.compress = compress
         self.inodes, self.listings = _Metadata(compress), _Metadata(compress)
         self.values, self.sets = _Metadata(compress), _Metadata(compress)
@@ -299,9 +290,6 @@ class _Writer:
         for entry in self.entries:
             if entry.kind is Kind.HARDLINK:
                 self._links[entry.target] = self._links.get(entry.target, 1) + 1
-            if len(name := _name(entry)) > _LONGEST_NAME:
-                message = f"squashfs has names of up to {_LONGEST_NAME} bytes, not {len(name)}"
-                raise BuildError(message, place=entry.path, hint="take another format")
         self.numbers = sum(entry.kind is not Kind.HARDLINK for entry in self.entries) + 1
         self._store()
         root = self._tree()
@@ -315,7 +303,7 @@ class _Writer:
                 continue
             stored = self.data.known(entry)
             if stored is None:
-                with closing(self.content(entry)) as content:
+                with self.content(entry) as content:
                     stored = self.data.store(entry, content)
             self._stored[entry.path] = stored
         self.data.finish()
@@ -466,7 +454,7 @@ def _finish(
         at += out.write(b"".join(form.LONG.pack(start + one) for one in tables.sets.starts))
     else:
         flags |= form.NO_ATTRIBUTES
-    if tables.compress is None:
+    if codec == "none":
         flags |= form.PLAIN
     out.write(bytes(-at % _PAD))
     out.seek(0)

@@ -21,8 +21,11 @@ from buildit.archive.contents import contents_blob
 from buildit.archive.streams import run_all
 from buildit.digest import digest_bytes
 from buildit.errors import IntegrityError, RecipeError, StoreError
+from buildit.image.formats.table import rootfs_of
+from buildit.image.layertar import Contents
 from buildit.image.output import copy_blob, replacing_output
 from buildit.model.tree import Entry, Kind
+from buildit.store.blobs import CorruptBlob
 from tests.unit.image.samples import BlobDirectory, emit, file, image
 
 pytestmark = pytest.mark.unit
@@ -155,6 +158,20 @@ def test_a_killed_run_leaves_nothing_visible_and_the_next_sweeps(tmp_path: Path)
         fresh.write_text("third")
     assert target.read_text() == "third"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_reader_that_fails_does_not_make_the_layer_corrupt(blobs: BlobDirectory) -> None:
+    layer = blobs.layer("a", [file("x", b"content")])
+    tree = rootfs_of(image((layer,), "rootfs"), blobs)
+    (member,) = tree.members()
+    contents = Contents(tree, blobs)
+    with pytest.raises(ValueError, match="con"), contents.checked(member) as content:
+        int(content.read(3))
+    with contents.checked(member) as content:
+        assert content.read() == b"content"
+    wrong = replace(member, entry=replace(member.entry, digest=digest_bytes(b"other")))
+    with pytest.raises(CorruptBlob, match="'x' in the layer of a"), contents.checked(wrong):
+        pass
 
 
 def test_a_listing_that_does_not_fit_its_layer_is_found(
