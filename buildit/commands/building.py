@@ -88,9 +88,8 @@ def _build(
         fresh = any(prepared.fresh for prepared in everything)
         if fresh and not (options.use or options.locked):
             keep_outputs(works)
-        for prepared in everything:
-            if fresh:  # Last: a run that finds the plan kept does none of this again.
-                prepared.keep_plan()
+        for prepared in everything if fresh else ():
+            prepared.keep_plan()  # Last: a run that finds the plan kept does none of this again.
         if publishes:
             for work in works:
                 work.publish(work.own(emissions))
@@ -107,8 +106,7 @@ def _locked(prepared: Prepared, report: Reporter) -> Prepared:
 def obtain(works: Sequence[_Work]) -> None:
     """Obtain what the images are made of: first what this machine must emulate, so that what it
     cannot do is said before anything is built."""
-    emulated = [any(task.inputs.emulator for task in work.plan.tasks) for work in works]
-    for _, work in sorted(zip(emulated, works, strict=True), key=lambda pair: not pair[0]):
+    for work in sorted(works, key=_Work.emulates, reverse=True):
         work.obtain()
         work.check_outputs()
 
@@ -161,7 +159,7 @@ def emit(works: Sequence[_Work]) -> tuple[Emission, ...]:
         statement = said[0] if len(said) == 1 else as_one(said)
         keep_image(emission, digest_of([one.image for one in group]), statement)
     if emissions:
-        remarks = dict.fromkeys(one for work in works for one in work.remarks)
+        remarks = dict.fromkeys(told for group in groups for one in group for told in one.remarks)
         first = replace(emissions[0], notices=(*remarks, *emissions[0].notices))
         emissions = (first, *emissions[1:])
     for emission in emissions:
@@ -254,8 +252,7 @@ def _at_work(
 @dataclass(frozen=True, slots=True)
 class _Work:
     """One container in one run, for one platform: what was opened for it, its tasks, the blobs that
-    turned out to be `lost`, the artifacts at hand, which are `done`, and remarks about all of
-    it."""
+    turned out to be `lost`, and the artifacts at hand, which are `done`."""
 
     prepared: Prepared
     run: Run
@@ -263,11 +260,13 @@ class _Work:
     place: BuildPlace
     lost: frozenset[Digest]
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
 
     @property
     def plan(self) -> ContainerPlan:
         return self.prepared.plan
+
+    def emulates(self) -> bool:
+        return any(task.inputs.emulator for task in self.plan.tasks)
 
     def own(self, emissions: Sequence[Emission]) -> tuple[Emission, ...]:
         """Those of all emissions that hold an image for this platform."""
@@ -321,9 +320,9 @@ class _Work:
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)
-        self.remarks[:] = made.remarks
         members = {member: self.tasks[member[0]] for member in made.members}
-        return tuple(StackedImage(self, one, rootfs, members) for one in images)
+        told = tuple(made.remarks)
+        return tuple(StackedImage(self, one, rootfs, members, told) for one in images)
 
     def _look_through(self, images: Sequence[Image], rootfs: Rootfs, made: Stack) -> None:
         """Refuse images that would not start, before any is written; tell what else is missing.
@@ -419,13 +418,14 @@ def programs_of(plan: ContainerPlan) -> Iterator[tuple[Service, str, dict[str, s
 
 @dataclass(frozen=True, slots=True)
 class StackedImage:
-    """One image of one platform, ready to be written: whose it is, its merged tree, and the tasks
-    whose outputs are in it, bottom first."""
+    """One image of one platform, ready to be written: whose it is, its merged tree, the tasks whose
+    outputs are in it, bottom first, and remarks about all of it."""
 
     work: _Work
     image: Image
     rootfs: Rootfs | None
     members: Mapping[OutputRef, Task]
+    remarks: tuple[str, ...]
 
 
 # -- what is corrupt in the store, or gone, is made anew

@@ -104,7 +104,8 @@ def choose(options: Options, loaded: Loaded) -> Choice:
         hint = "name the directory of a container: buildit containers/nginx-prod/"
         raise UsageError(f"{directory} is not a directory", hint=hint)
     container = load_container(directory, platform=options.platform)
-    target, here = _target(container), build_platform(os.uname().machine)
+    here = build_platform(os.uname().machine)
+    target = _target(container, here)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
     slices = catalog.slices()
     roots = _roots(container, catalog, slices)
@@ -179,8 +180,7 @@ def shipped_trees() -> tuple[Path, ...]:
     return tuple(place for place in places if place.is_dir())[:1]
 
 
-def _target(container: Container) -> Platform:
-    here = build_platform(os.uname().machine)
+def _target(container: Container, here: Platform) -> Platform:
     names = container.variables
     return platform(names.get("os", here.os), names.get("arch", here.arch), place=container.file)
 

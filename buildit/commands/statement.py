@@ -7,8 +7,9 @@ They stand here, and in no package's statement nor key, where they would go stal
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from buildit.codec import to_plain
 from buildit.commands import stamp
@@ -63,20 +64,13 @@ def image_statement(
     }
 
 
-def as_one(statements: Sequence[Mapping[str, object]]) -> dict[str, object]:
+def as_one(statements: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """The statement of an image that holds those for several platforms."""
-    platforms = [str(one["platform"]) for one in statements]
-    inside = [{**one, "platform": of} for one, of in _packages(statements)]
+    platforms = [one["platform"] for one in statements]
+    inside = [
+        {**one, "platform": each["platform"]} for each in statements for one in each["packages"]
+    ]
     return {**statements[0], "platform": ",".join(platforms), "packages": inside}
-
-
-def _packages(
-    statements: Sequence[Mapping[str, object]],
-) -> Iterator[tuple[dict[str, object], str]]:
-    for statement in statements:
-        packages = statement["packages"]
-        for one in packages if isinstance(packages, list) else ():
-            yield one, str(statement["platform"])
 
 
 def keep_image(emission: Emission, image: str, statement: Mapping[str, object]) -> None:

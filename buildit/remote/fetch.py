@@ -18,14 +18,17 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from buildit.archive.streams import run_all
 from buildit.digest import CHUNK, Digest
 from buildit.errors import FetchError, IntegrityError, Interrupted, RecipeError, StoreError
 from buildit.events import Fetching, LocationFailed, Reporter, silent
 from buildit.remote import transport
-from buildit.remote.transport import LocationError, Response, Transport
+from buildit.remote.transport import LocationError, Response, Transport, WebLimits
+
+if TYPE_CHECKING:
+    from buildit.remote.web import WebTransport
 
 ATTEMPTS = 3
 """Tries at one location while it fails in a way that may pass."""
@@ -83,10 +86,10 @@ Mirrors = Callable[[str], tuple[str, ...]]
 Called only when a download comes to that location, so it may itself be dear."""
 
 
-def web_transport() -> Transport:
+def web_transport(limits: WebLimits | None = None) -> WebTransport:
     from buildit.remote.web import WebTransport
 
-    return WebTransport()
+    return WebTransport() if limits is None else WebTransport(limits)
 
 
 def listed_mirrors(lists: Mapping[str, Sequence[str]]) -> Mirrors:

@@ -30,7 +30,6 @@ from buildit.remote.registry.client import IMAGE_MANIFEST, Registry
 from buildit.remote.registry.reference import parse_reference
 from buildit.remote.registry.referrers import EMPTY, EMPTY_MEDIA, SSHSIG_MEDIA, STATEMENT_MEDIA
 from buildit.remote.transport import LocationError, Response, Transport, WebLimits, check_cap
-from buildit.remote.web import WebTransport
 from buildit.store.artifacts import entry_bytes
 
 REQUESTS = 8
@@ -90,7 +89,7 @@ def registry_transport(address: Oci, connect: float, answer: float) -> RegistryT
     Raises:
         UsageError: the address is none of a registry.
     """
-    web = WebTransport(WebLimits(connect=connect, headers=answer))
+    web = fetch.web_transport(WebLimits(connect=connect, headers=answer))
     return RegistryTransport(address, Registry(web, parse_reference(str(address))), web.close)
 
 
@@ -131,9 +130,9 @@ class RegistryRemote(ReadOnly):
         self._tags: list[str] | None = None
 
     def beside(self, part: str) -> Registry:
-        """The repository `part` below this one."""
+        """The repository `part` below this one, with logins of its own: a token is for one."""
         at = self._registry.at
-        return replace(self._registry, at=replace(at, name=f"{at.name}/{part}"))
+        return replace(self._registry, at=replace(at, name=f"{at.name}/{part}"), _shown={})
 
     def prepare(self) -> None:
         """Find out whether something can be published there.
@@ -141,11 +140,8 @@ class RegistryRemote(ReadOnly):
         Raises:
             FetchError: it cannot be reached, or refuses.
         """
-        content = EMPTY
-        with self._publishing():  # whether we may write, only writing tells
-            opened = partial(io.BytesIO, content)
-            name = oci_digest(digest_bytes(content))
-            _retried(partial(self._registry.put_blob, name, len(content), opened))
+        with self._publishing():
+            self._brought(EMPTY, EMPTY_MEDIA)  # whether we may write, only writing tells
 
     # -- blobs
 

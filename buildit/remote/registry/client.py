@@ -24,10 +24,10 @@ from buildit.errors import BuilditError, IntegrityError
 from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError, Response, is_loopback, parse_target, redirect
-from buildit.remote.web import Reply
 
 if TYPE_CHECKING:
     from buildit.image.formats.table import Document
+    from buildit.remote.web import Reply
 
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -125,14 +125,14 @@ class Registry:
         target, asked = parse_target(f"{self._root()}/{self.at.name}/blobs/{digest}"), False
         for _ in range(_REDIRECTS + 3):
             self._allowed(target.url)
-            shown = self._login_for(target.url, _READ)
+            before, shown = self._shown.get(_READ), self._login_for(target.url, _READ)
             with self.web.stream(target.url, shown, offset, cap) as answer:
                 if isinstance(answer, Response):
                     yield answer
                     return
             if answer.status == 401 and not asked:
                 asked = True
-                self._log_in(self._ours(answer, target.url), _READ)
+                self._log_in(self._ours(answer, target.url), _READ, before)
             elif answer.status == 416 and offset:
                 offset = 0  # what we have is longer than the whole: start again
             elif answer.status in _REDIRECTED:
@@ -392,16 +392,19 @@ class Registry:
 
     def _authorized(self, send: Callable[[], Reply], needs: str) -> Reply:
         """What `send` gives, after a login where the host asks for one."""
+        before = self._shown.get(needs)
         reply = send()
         if reply.status != 401:
             return reply
-        self._log_in(reply, needs)
+        self._log_in(reply, needs, before)
         return send()
 
-    def _log_in(self, reply: Reply, needs: str) -> None:
+    def _log_in(self, reply: Reply, needs: str, before: str | None) -> None:
+        """Ask for what is to be shown, unless another thread has since `before` was refused."""
         with self._lock:
-            challenge = reply.headers.get("www-authenticate", "")
-            self._shown[needs] = self._authorize(challenge, needs)
+            if self._shown.get(needs) == before:
+                challenge = reply.headers.get("www-authenticate", "")
+                self._shown[needs] = self._authorize(challenge, needs)
 
     def _authorize(self, challenge: str, needs: str) -> str:
         """What the host wants to see (RFC 6750; distribution's token specification)."""

@@ -6,21 +6,26 @@ import base64
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
+from buildit.archive.streams import run_all
 from buildit.digest import digest_bytes, oci_digest
 from buildit.errors import BuilditError, IntegrityError, UsageError
+from buildit.model.config import Oci
 from buildit.remote.registry.client import Registry
 from buildit.remote.registry.login import Login, login_of
 from buildit.remote.registry.reference import Reference, parse_reference
 from buildit.remote.transport import LocationError, Response
 from buildit.remote.web import Reply
+from tests.registries import binhost_in
 
 pytestmark = pytest.mark.unit
 
@@ -89,6 +94,53 @@ def test_a_token_is_asked_for_at_the_realm_with_the_login() -> None:
     )
     assert there.tags() == ["1"]
     assert [shown for _, shown in web.asked] == ["", login.basic(), "Bearer t0ken"]
+
+
+def test_readers_at_once_share_one_token() -> None:
+    """All are refused before one of them has asked."""
+    refused = threading.Barrier(4)
+
+    class AllAtOnce(FakeWeb):
+        def send(
+            self,
+            method: str,
+            url: str,
+            headers: Mapping[str, str],
+            body: bytes | BinaryIO | None = None,
+            cap: int = 1 << 20,
+        ) -> Reply:
+            answer = super().send(method, url, headers, body, cap)
+            if method == "HEAD" and "Authorization" not in headers:
+                refused.wait(30)
+                return reply(401, www_authenticate=BEARER)
+            return answer
+
+    wanted = "service=r&scope=repository%3Aweb%2Fnginx%3Apull"
+    token, blobs = f"GET https://auth.example.org/token?{wanted}", ["a", "b", "c", "d"]
+    answers = {f"HEAD {BASE}/blobs/{one}": [reply(200, content_length="5")] for one in blobs}
+    web = AllAtOnce({**answers, token: [reply(200, {"token": "t"})]})
+    there = Registry(web, AT, lambda _: None)
+    works = [partial(there.has_blob, one) for one in blobs]
+    assert run_all(works, len(works)) == [5, 5, 5, 5]
+    assert [words for words, _ in web.asked].count(token) == 1
+
+
+def test_a_token_of_one_repository_is_not_shown_for_another() -> None:
+    token = "GET https://auth.example.org/token?service=r&scope=repository%3Aweb%2Fnginx"
+    answers = {
+        f"HEAD {BASE}{below}/blobs/a": [
+            reply(401, www_authenticate=BEARER),
+            reply(200, content_length="5"),
+        ]
+        for below in ("", "/box")
+    }
+    answers[f"{token}%3Apull"] = [reply(200, {"token": "one"})]
+    answers[f"{token}%2Fbox%3Apull"] = [reply(200, {"token": "other"})]
+    there, web = registry(answers)
+    remote = binhost_in(there, Oci("registry.example.org", "web/nginx"))
+    assert there.has_blob("a") == 5
+    assert remote.beside("box").has_blob("a") == 5
+    assert [shown for _, shown in web.asked] == ["", "", "Bearer one", "", "", "Bearer other"]
 
 
 def test_an_identity_token_is_exchanged() -> None:

@@ -17,7 +17,8 @@ from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.config import Oci, Trust, parse_address
 from buildit.model.plan import Task
 from buildit.plan.identity import build_key, record_text
-from buildit.remote.binhost import manifests, registry
+from buildit.remote import fetch
+from buildit.remote.binhost import manifests
 from buildit.remote.binhost.binhost import Binhost, Push, Pushed
 from buildit.remote.binhost.manifests import key_tag, name_tag, named_by, statement_tag
 from buildit.remote.binhost.nearby import Nearby, untrusted_builds
@@ -355,7 +356,7 @@ def asked(
     """A registry, and what is said while two keys are looked for there."""
     web = MemoryRegistry()
     monkeypatch.setattr(web, "close", lambda: None, raising=False)
-    monkeypatch.setattr(registry, "WebTransport", lambda _limits: web)
+    monkeypatch.setattr(fetch, "web_transport", lambda _limits: web)
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def look() -> list[str]:
