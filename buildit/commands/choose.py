@@ -15,7 +15,7 @@ from buildit.commands.run import LOCK_FILE, Options, read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
-from buildit.model.plan import DebView
+from buildit.model.plan import DebView, PackageFacts
 from buildit.model.platform import Platform, build_platform, platform
 from buildit.model.use import FlagLayer, parse_assignment
 from buildit.model.words import hint_of
@@ -32,10 +32,10 @@ from buildit.recipe.container import (
     EmbeddedPackageStep,
     LoadedStep,
     UseSpec,
-    check_settled,
-    load_container,
 )
+from buildit.recipe.lists import FetchList, check_settled, load_container, no_fetching
 from buildit.recipe.package import DebianBase, ToolchainPackage
+from buildit.recipe.packagefacts import Packages
 from buildit.recipe.slices import Slices, sliced
 from buildit.recipe.trees import Catalog
 
@@ -90,8 +90,9 @@ class Choice:
         return self.target != self.here and bool(self.selection.chosen or self.roots.sources)
 
 
-def choose(options: Options, loaded: Loaded) -> Choice:
-    """Choose versions and flags for the container of `options.directory`.
+def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> Choice:
+    """Choose versions and flags for the container of `options.directory`, whose lists at URLs
+    `fetch` gives.
 
     Locked versions are taken as long as they satisfy and may not move.
 
@@ -103,8 +104,8 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     if not directory.is_dir():
         hint = "name the directory of a container: buildit containers/nginx-prod/"
         raise UsageError(f"{directory} is not a directory", hint=hint)
-    container = load_container(directory, platform=options.platform)
     here = build_platform(os.uname().machine)
+    container = load_container(directory, None, options.platform, here, fetch)
     target = _target(container, here)
     catalog = Catalog((*loaded.config.trees, *shipped_trees()))
     slices = catalog.slices()
@@ -115,13 +116,14 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     flags = _outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
-        first, container = container, load_container(directory, _said(selection), options.platform)
+        first, known = container, Packages(selected_facts(selection))
+        container = load_container(directory, known, options.platform, here, fetch)
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)
     toolchain = _toolchain(container, roots, selection)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
-    consulted = (*own, *loaded.consulted, *catalog.consulted)
+    consulted = (*own, *loaded.consulted, *catalog.consulted, *container.files)
     views = {
         name: DebView(sliced=globs) for name in slices if (globs := sliced(slices, name, None, ""))
     }
@@ -140,15 +142,16 @@ def choose(options: Options, loaded: Loaded) -> Choice:
     )
 
 
-def _said(selection: Selection) -> dict[str, dict[str, str]]:
-    """What templates may ask of the packages that were chosen."""
+def selected_facts(selection: Selection) -> dict[str, PackageFacts]:
+    """What templates may ask of the packages that were chosen, but for their digests."""
     return {
-        name: {
-            "version": one.package.version,
-            "license": one.package.recipe.license or "",
-            "homepage": one.package.recipe.homepage or "",
-            "description": one.package.recipe.description or "",
-        }
+        name: PackageFacts(
+            one.package.version,
+            one.package.recipe.license or "",
+            one.package.recipe.homepage or "",
+            one.package.recipe.description or "",
+            one.flags,
+        )
         for name, one in selection.chosen.items()
     }
 
@@ -200,7 +203,7 @@ def _roots(container: Container, catalog: Catalog, slices: Slices) -> Roots:
     for number, step in enumerate(container.steps):
         match step.spec.package:
             case EmbeddedPackageStep(path=path, packages=packages):
-                directory = _beneath(container, path, step)
+                directory, path = _beneath(container, path, step)
                 origins[number] = path
                 if base := catalog.debian_base(directory, path):
                     sources[number] = _source(base, packages, sources.values(), step)
@@ -262,12 +265,15 @@ def _deb(spec: DebianPackageStep, step: LoadedStep, slices: Slices) -> WantedPac
     return WantedPackage("run", None, wanted, step.place, all_of_it, view)
 
 
-def _beneath(container: Container, path: str, step: LoadedStep) -> Path:
-    directory = Path(os.path.normpath(container.directory / path))
-    if not directory.is_relative_to(os.path.normpath(container.directory)):
+def _beneath(container: Container, path: str, step: LoadedStep) -> tuple[Path, str]:
+    """The directory of a package beside the list of a step, and its path from the container's."""
+    directory = Path(os.path.normpath(step.base / path))
+    if not directory.is_relative_to(os.path.normpath(step.root)):
+        whose = "the container's directory" if step.root == container.directory else step.root
         hint = "move it there, or make it a package of a tree: `package: {atom: …}`"
-        raise wrong_at(step, f"{path!r} lies outside of the container's directory", hint)
-    return directory
+        raise wrong_at(step, f"{path!r} lies outside of {whose}", hint)
+    here = step.base == container.directory
+    return directory, path if here else os.path.relpath(directory, container.directory)
 
 
 def _outer_flags(

@@ -118,6 +118,17 @@ class Waiver:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerFile:
+    """The bytes of a file for `path`: those of a layer, whose tar has `layer_size` bytes, that begin
+    at `start`."""
+
+    path: str
+    layer: Digest
+    layer_size: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """What a task is made from, all of it named by its record, but for the waivers.
 
@@ -139,6 +150,8 @@ class Inputs:
     chroot: tuple[tuple[DebRef, ...], ...] = ()
     beside: tuple[DebRef, ...] = ()
     emulator: tuple[DebRef, ...] = ()
+    root: str = ""
+    copies: tuple[LayerFile, ...] = ()
 
     def every_deb(self) -> tuple[DebRef, ...]:
         """All .debs that it is made from, or that its needs are looked for in."""
@@ -267,7 +280,8 @@ class SyncStep:
     """Files of the project enter the image.
 
     `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
-    globs over what lies beneath `src`.
+    globs over what lies beneath `src`. With `names` files are templates over them, and over the
+    plan's `packages`. `root` is the directory that `src` is beneath where it is not the container's.
     """
 
     src: str
@@ -279,6 +293,8 @@ class SyncStep:
     place: str
     dir_mode: str = ""
     exclude: tuple[str, ...] = ()
+    names: Mapping[str, str] | None = None
+    root: str = ""
     step: Literal["sync"] = "sync"
 
 
@@ -303,6 +319,82 @@ class DirectoriesStep:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkToMake:
+    """A symbolic link of a container: `path` without a leading slash."""
+
+    path: str
+    target: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class SymlinksStep:
+    """Symbolic links enter the image here."""
+
+    links: tuple[LinkToMake, ...]
+    place: str
+    step: Literal["symlinks"] = "symlinks"
+
+
+@dataclass(frozen=True, slots=True)
+class ModeToSet:
+    """What becomes of a path that the image has, without a leading slash: its mode bits and its
+    owner, each None where it is kept."""
+
+    path: str
+    mode: int | None
+    owner: tuple[int, int] | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModesStep:
+    """Modes and owners change here."""
+
+    modes: tuple[ModeToSet, ...]
+    place: str
+    step: Literal["modes"] = "modes"
+
+
+LayerStep = PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep
+"""A step that gives layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedStep:
+    """A step as it is listed: `kind` is its key, `text` what it is about, `place` where it was
+    written."""
+
+    kind: str
+    text: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """What a step says of the image: `key` is such as `entrypoint` or `env PATH`. `later` is where
+    a later step says otherwise, which wins; empty where this one counts."""
+
+    key: str
+    value: str
+    place: str
+    later: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFacts:
+    """What templates may ask of a package. `flags` are truth values, or texts of choices; `digest`
+    is a .deb's SHA-256, else the key."""
+
+    version: str
+    license: str = ""
+    homepage: str = ""
+    description: str = ""
+    flags: Mapping[str, bool | str] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageStep:
     """One image to emit; `content` is the rendered manifest of the user, else empty; `split` makes
     an image of each package."""
@@ -322,7 +414,10 @@ class ContainerPlan:
     `annotations` are the user's. `remarks` are for the user to see. `borrowed` are (user or group,
     name) that the container names and only Debian's packages can declare. `views` stand for .debs
     that the image does not take as a whole, if it reaches them. `app` runs `init` where there
-    is one. `platforms` are all that the container names; this plan is for one of them.
+    is one. `platforms` are all that the container names; this plan is for one of them. `packages`
+    are the facts for templates of synced files, where there are some. `listed` are all steps, flat,
+    and `said` all that they say of the images; `lists` are the files of included lists, `pinned`
+    the digests of those of URLs.
     """
 
     directory: str
@@ -333,7 +428,7 @@ class ContainerPlan:
     arch: str
     toolchain: Toolchain
     tasks: tuple[Task, ...]
-    steps: tuple[PackageStep | SyncStep | DirectoriesStep, ...]
+    steps: tuple[LayerStep, ...]
     images: tuple[ImageStep, ...]
     app: App | None
     users: tuple[User, ...] = ()
@@ -346,6 +441,11 @@ class ContainerPlan:
     views: tuple[Task, ...] = ()
     init: Init | None = None
     platforms: tuple[str, ...] = ()
+    packages: Mapping[str, PackageFacts] = field(default_factory=dict)
+    listed: tuple[ListedStep, ...] = ()
+    said: tuple[Saying, ...] = ()
+    lists: tuple[str, ...] = ()
+    pinned: tuple[Digest, ...] = ()
 
     @property
     def platform(self) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from buildit.errors import RecipeError, UsageError
-from buildit.model.platform import Platform, named_platform
+from buildit.digest import Digest
+from buildit.model.platform import Platform
 from buildit.recipe import schema
 from buildit.recipe.leaf import LeafError
 from buildit.recipe.package import GroupSpec, UserSpec
-from buildit.recipe.schema import Model, parse
-from buildit.recipe.template.render import Variables, render_json, render_tree
-from buildit.recipe.yaml.node import Mapping, Node, Scalar, Sequence, shown_place
-from buildit.recipe.yaml.read import load_yaml
+from buildit.recipe.schema import Model
+from buildit.recipe.yaml.node import Mapping, Node
 
 
 class EmbeddedPackageStep(Model):
@@ -83,6 +79,8 @@ class SyncSpec(Model):
     """`uid:gid` of files and new directories: numbers, or names of packages or `users`."""
     exclude: tuple[schema.Line, ...] = ()
     """Globs over paths beneath `src` that stay out: `tmp`, `cache/**`, `*.bak`, `**/*.bak`."""
+    template: schema.OnOff = False
+    """Files are templates over the variables of this step and `packages`; text in UTF-8 only."""
 
 
 Command = Annotated[tuple[schema.MaybeEmpty, ...], Field(min_length=1)]
@@ -177,6 +175,35 @@ class DirectorySpec(Model):
     """Its mode, octal with a leading zero: 01777 for one that all may write to."""
 
 
+class LinkSpec(Model):
+    """A symbolic link."""
+
+    path: schema.ImagePath
+    """Where it is; it replaces a file or link of the image, never a directory."""
+    target: schema.Line
+    """Its text: absolute within the image, or relative to the directory that it lies in."""
+
+
+class ModeSpec(Model):
+    """Another mode or owner for what the image has; links to it are followed."""
+
+    path: schema.ImagePath
+    """The file or directory; a file with several names changes under all of them."""
+    mode: schema.Mode | None = None
+    """Its mode, octal with a leading zero; kept without it."""
+    owner: schema.Line | None = None
+    """`uid:gid`: numbers, or names of packages or `users`; kept without it."""
+
+
+class UrlSpec(Model):
+    """A list of steps that somebody else keeps."""
+
+    url: schema.Url
+    """Where it is, `https://…`."""
+    sha256: schema.Sha256
+    """The SHA-256 of its bytes: any that have it will do, wherever they are."""
+
+
 class ImageSpec(Model):
     """An image to emit."""
 
@@ -202,7 +229,7 @@ class UseSpec(Model):
 
 
 class StepSpec(Model):
-    """One step: exactly one of these keys."""
+    """One step: exactly one of these keys, and `with` beside `include`."""
 
     vars: dict[schema.Identifier, schema.MaybeEmpty] | None = None
     """Names for templates; `name`, `version`, `os`, `arch` and `author` name the container."""
@@ -236,6 +263,24 @@ class StepSpec(Model):
     """How to find out whether the app works."""
     directories: tuple[DirectorySpec, ...] | None = None
     """Directories that no package brings."""
+    symlinks: tuple[LinkSpec, ...] | None = None
+    """Symbolic links."""
+    modes: tuple[ModeSpec, ...] | None = None
+    """Modes and owners of what the image has."""
+    entrypoint: Command | None = None
+    """The program of the app, absolute, and its arguments; an `app` step is not needed for it."""
+    workdir: schema.ImagePath | None = None
+    """Where the app starts."""
+    ports: tuple[schema.Line, ...] | None = None
+    """All ports of the app, as `app` writes them."""
+    volumes: tuple[schema.Line, ...] | None = None
+    """All volumes of the app, as `app` writes them."""
+    stop_signal: schema.Line | None = None
+    """The signal that asks the app to stop, such as SIGQUIT."""
+    include: schema.TextOrMap[schema.Line, UrlSpec] | None = None
+    """The steps of another list: a file, relative to this one, or a URL with its digest."""
+    with_: dict[schema.Identifier, schema.MaybeEmpty] | None = None
+    """Beside `include`: the parameters of the list, over what its own `vars` say."""
     platforms: Annotated[tuple[schema.Line, ...], Field(min_length=1)] | None = None
     """All that it is built for, such as [linux/amd64, linux/arm64]: `os` and `arch` are then what
     is built for just now. An OCI image holds all of them; of other formats there is one for each.
@@ -245,8 +290,14 @@ class StepSpec(Model):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            written = ", ".join(sorted(self.model_fields_set)) or "none"
+        keys = self.model_fields_set
+        if "include" in keys:
+            keys = keys - {"with_"}
+        elif keys == {"with_"}:
+            hint = "write both in one list item: `include: …` and below it `with: {…}`"
+            raise LeafError("`with` stands beside an `include` that is not there", hint)
+        if len(keys) != 1:
+            written = ", ".join(sorted(map(schema.spelled, self.model_fields_set))) or "none"
             hint = "write each step as its own list item: `- sync: {...}`"
             raise LeafError(f"expected exactly one key in a step, found {written}", hint)
         return self
@@ -262,15 +313,29 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True, slots=True)
 class LoadedStep:
-    """One step and where it was written. `content` is a raw manifest, rendered."""
+    """One step and where it was written.
+
+    `content` is a raw manifest, rendered. Relative paths are of the directory `base`, which has the
+    list, and lead to what is beneath `root`. `names` are the variables of a step with a template. `through`
+    are the places of the `include` steps that led to it, the container's own first.
+    """
 
     spec: StepSpec
     node: Mapping
     content: str = ""
+    base: Path = Path()
+    root: Path = Path()
+    names: Map[str, str] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
         return str(self.node.place)
+
+    @property
+    def kind(self) -> str:
+        """The key that it is written with."""
+        return schema.spelled(min(self.spec.model_fields_set - {"with_"}))
 
     def variable(self, name: str) -> Node | None:
         """What it sets a variable to."""
@@ -283,7 +348,9 @@ class Container:
     """`variables` are those of all `vars` steps; `NAMES` and `author` say what it is called.
 
     `pending`: some template asks for `packages`, which were not known when it was read.
-    `platforms` are those of its `platforms` step, else none.
+    `platforms` are those of its `platforms` step, else none. `steps` are flat: those of an included
+    list stand behind its `include`. `files` are the lists that were read, `pinned` the digests of
+    those of URLs.
     """
 
     directory: Path
@@ -292,203 +359,5 @@ class Container:
     steps: tuple[LoadedStep, ...]
     pending: bool = False
     platforms: tuple[Platform, ...] = ()
-
-
-_PACKAGES = "packages"
-"""The variable that says what was chosen: `{{ packages['www-servers/nginx'].version }}`."""
-
-SAID = ("version", "license", "homepage", "description")
-"""What templates may ask of a package."""
-
-
-class _Unknown(Map[str, Map[str, str]]):
-    """`packages` before any was chosen: each there is, of version 0."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __getitem__(self, name: str) -> Map[str, str]:
-        self.asked = True
-        return dict.fromkeys(SAID, "0")
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        self.asked = True
-        return iter(())
-
-    def __len__(self) -> int:
-        self.asked = True
-        return 0
-
-
-def load_container(
-    directory: Path, packages: Map[str, Map[str, str]] | None = None, platform: str = ""
-) -> Container:
-    """Read the container of a directory for a platform: its first without one. `packages` are what
-    was chosen, by category/name.
-
-    Without them, templates that ask for a package get the version 0, and the container says so in
-    `pending`: read it again when they are known, and see `check_settled`.
-
-    Raises:
-        UsageError: there is no container.yaml, or it is not for this platform.
-        RecipeError: it is wrong; the place names the line.
-    """
-    path = directory / CONTAINER_FILE
-    file = shown_place(path)
-    if not path.exists():
-        message = f"there is no {CONTAINER_FILE} in {shown_place(directory)}"
-        hint = "name the directory of a container: buildit containers/nginx-prod/"
-        raise UsageError(message, place=file, hint=hint)
-    node = load_yaml(path)
-    if not isinstance(node, Sequence):
-        hint = "begin each step with a dash: `- vars: {name: web, version: 1.0}`"
-        raise node.error("expected a list of steps", hint)
-    unknown = _Unknown()
-    names: Variables = {_PACKAGES: unknown if packages is None else packages}
-    platforms = _platforms(node)
-    variables = _platform_variables(platforms, platform, file)
-    steps = []
-    for item in node.items:
-        step = _step(item, {**names, **variables})
-        if (taken := step.variable(_PACKAGES)) is not None:
-            message = f"{_PACKAGES!r} is what templates call the packages of the container"
-            raise taken.error(message, "give the variable another name")
-        _check_variables(step, platforms, variables)
-        variables.update(step.spec.vars or {})
-        steps.append(step)
-    container = Container(directory, file, variables, tuple(steps), unknown.asked, platforms)
-    _check_names(container, node)
-    return container
-
-
-def _platforms(node: Sequence) -> tuple[Platform, ...]:
-    """What the `platforms` step names, each once; none where there is no such step.
-
-    Raises:
-        RecipeError: there are two such steps.
-        UsageError: one cannot be built for, or is there twice.
-    """
-    steps = [one for one in node.items if isinstance(one, Mapping) and one.get("platforms")]
-    if not steps:
-        return ()
-    if len(steps) > 1:
-        message = "a second `platforms` step"
-        raise steps[1].error(message, f"name all of them in the first, at {steps[0].place}")
-    found: dict[Platform, str] = {}
-    listed = steps[0].get("platforms")
-    places = [str(one.place) for one in listed.items] if isinstance(listed, Sequence) else []
-    for name, place in zip(parse(steps[0], StepSpec).platforms or (), places, strict=True):
-        one = named_platform(name, place=place)
-        if one in found:
-            message = f"the platform {one} is there twice"
-            raise RecipeError(message, place=place, hint=f"leave out one; first {found[one]!r}")
-        found[one] = name
-    return tuple(found)
-
-
-def _platform_variables(platforms: tuple[Platform, ...], wanted: str, file: str) -> dict[str, str]:
-    """`os` and `arch`, where the steps or the caller say what is built for.
-
-    Raises:
-        UsageError: the caller wants a platform that the container is not for.
-    """
-    one = named_platform(wanted, place="--platform") if wanted else next(iter(platforms), None)
-    if platforms and one not in platforms:
-        hint = f"its platforms: {', '.join(map(str, platforms))}"
-        raise UsageError(f"the container is not for {one}", place=file, hint=hint)
-    return {} if one is None else {"os": one.os, "arch": one.arch}
-
-
-def _check_variables(
-    step: LoadedStep, platforms: tuple[Platform, ...], variables: Map[str, str]
-) -> None:
-    """Raises RecipeError where `vars` contradict the platform that is built for."""
-    for name in ("os", "arch"):
-        value, said = (step.spec.vars or {}).get(name), variables.get(name)
-        node = step.variable(name)
-        if node is None or said is None or (value == said and not platforms):
-            continue
-        if platforms:
-            message = f"`platforms` says the {name}"
-            raise node.error(message, f"leave `{name}` out; templates may use it all the same")
-        raise node.error(f"the container is for {value}, --platform for {said}", "leave out one")
-
-
-def check_settled(first: Container, second: Container) -> None:
-    """Refuse a container whose choice of packages depends on the packages that were chosen.
-
-    Raises:
-        RecipeError: a `package`, `use` or `toolchain` step, or the platform, is another one now.
-    """
-    message = f"{_PACKAGES!r} is not known before the packages are chosen"
-    for before, after in zip(first.steps, second.steps, strict=True):
-        was, now = before.spec, after.spec
-        if (was.package, was.use, was.toolchain) != (now.package, now.use, now.toolchain):
-            hint = "`package`, `use` and `toolchain` steps cannot ask for it; write the value out"
-            raise after.node.error(message, hint)
-    for name in ("os", "arch"):
-        if first.variables.get(name) != second.variables.get(name):
-            raise _where_set(name, second.steps).error(message, f"write the {name} out")
-
-
-def _step(item: Node, variables: Variables) -> LoadedStep:
-    if not isinstance(item, Mapping):
-        raise item.error("expected a step with one key", "such as `- vars: {...}`")
-    image, content = item.get("image"), ""
-    raw = image.get("content") if isinstance(image, Mapping) else None
-    if isinstance(image, Mapping) and isinstance(raw, Scalar):
-        item = item.having("image", image.without("content"))
-        content = json.dumps(render_json(raw, variables), ensure_ascii=False)
-    rendered = _render_vars(item, variables)
-    return LoadedStep(parse(rendered, StepSpec), rendered, content)
-
-
-def _render_vars(item: Mapping, variables: Variables) -> Mapping:
-    """The step with its templates filled in; each variable may use those before it."""
-    values = item.get("vars")
-    if not isinstance(values, Mapping):
-        rendered = render_tree(item, variables)
-        return rendered if isinstance(rendered, Mapping) else item
-    known = dict(variables)
-    for key, value in values.items:
-        done = render_tree(value, known)
-        values = values.having(key.text, done)
-        if isinstance(done, Scalar):
-            known[key.text] = done.text
-    return item.having("vars", values)
-
-
-def _check_names(container: Container, node: Sequence) -> None:
-    for name in ("name", "version"):
-        if not container.variables.get(name, "").strip():
-            hint = "begin with: `- vars: {author: me, name: web, version: 1.0}`"
-            raise node.error(f"the container has no {name}", hint)
-    for name in NAMES:
-        value = container.variables.get(name, "")
-        # A name may be a path, as App Container discovery has it: example.com/httpd.
-        parts = value.split("/") if name == "name" else [value]
-        if (len(parts) > 1 and not all(parts)) or any(map(_unfit_for_a_file, parts)):
-            raise _where_set(name, container.steps).error(
-                f"{name} {value!r} cannot be part of a file name",
-                f"leave out blanks, {'empty parts' if name == 'name' else 'slashes'} and a "
-                f"leading dot or dash; take at most {LONGEST_NAME} bytes",
-            )
-    author = container.variables.get("author", "")
-    if "/" in author or not author.isprintable():
-        where = _where_set("author", container.steps)
-        raise where.error(f"author {author!r} cannot be shown", "write one line without slashes")
-
-
-def _unfit_for_a_file(value: str) -> bool:
-    is_shown = value.isprintable() and not any(map(str.isspace, value))
-    is_hidden, is_long = value.startswith((".", "-")), len(value.encode()) > LONGEST_NAME
-    return "/" in value or is_hidden or is_long or not is_shown
-
-
-def _where_set(name: str, steps: tuple[LoadedStep, ...]) -> Node:
-    """Where a variable, which is set, got the value that it has."""
-    found = (step.variable(name) for step in reversed(steps))
-    return next(node for node in found if node is not None)
+    files: tuple[Path, ...] = ()
+    pinned: tuple[Digest, ...] = ()

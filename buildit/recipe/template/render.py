@@ -39,6 +39,26 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
 
 
+class UndefinedNameError(RecipeError):
+    """A template asks for a variable that there is none of: `name`."""
+
+    name: str = ""
+
+
+def asked_names(scalar: Scalar) -> frozenset[str]:
+    """The variables that a text asks for, in branches that do not run too; none of text that is no
+    template.
+
+    Raises:
+        RecipeError: the template is malformed.
+    """
+    if scalar.rendered or not is_template(scalar.text):
+        return frozenset()
+    from buildit.recipe.template.template import names_in
+
+    return names_in(scalar)
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A part of the rendered text, and the line of the template (from 1) that it begins on.

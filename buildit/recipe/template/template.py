@@ -18,7 +18,13 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
 from buildit.model.words import hint_of
-from buildit.recipe.template.render import COMMENT, Piece, Value, Variables
+from buildit.recipe.template.render import (
+    COMMENT,
+    Piece,
+    UndefinedNameError,
+    Value,
+    Variables,
+)
 from buildit.recipe.yaml.node import Scalar
 
 MAX_LEVELS = 48
@@ -174,7 +180,7 @@ def _items(value: Value) -> Value:
 
 def _tojson(value: Value) -> Value:
     """The value as JSON."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, default=dict)
     within(len(text))
     return text
 
@@ -272,7 +278,13 @@ class _Run:
         value = self.any_value(node, names, depth)
         if isinstance(value, Undefined):
             if value.message:
-                raise self.error(value.node, value.message, value.hint)
+                wrong = self.error(value.node, value.message, value.hint)
+                if isinstance(value.node, nodes.Name):
+                    wrong = UndefinedNameError(
+                        wrong.message, place=wrong.place, hint=wrong.hint
+                    )
+                    wrong.name = value.node.name
+                raise wrong
             return ""
         return value
 
@@ -503,6 +515,18 @@ def pieces(scalar: Scalar, variables: Variables) -> tuple[Piece, ...]:
     run.check(parsed)
     run.body(parsed.body, variables, 1)
     return tuple(run.made)
+
+
+def names_in(scalar: Scalar) -> frozenset[str]:
+    """The variables that a template asks for, without those that its loops bind.
+
+    Raises:
+        RecipeError: it is malformed.
+    """
+    parsed = _parsed(scalar)
+    names = list(parsed.find_all(nodes.Name))
+    bound = {one.name for one in names if one.ctx == "store"}
+    return frozenset(one.name for one in names if one.ctx == "load") - bound - {"loop"}
 
 
 @cache

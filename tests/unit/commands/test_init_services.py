@@ -14,7 +14,8 @@ from buildit.model.accounts import User
 from buildit.model.image import App
 from buildit.model.services import Init, Ready, Service, in_order
 from buildit.model.tree import Entry, Kind
-from buildit.recipe.container import Container, load_container
+from buildit.recipe.container import Container
+from buildit.recipe.lists import load_container
 
 pytestmark = pytest.mark.unit
 

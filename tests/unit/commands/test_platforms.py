@@ -26,7 +26,7 @@ from buildit.model.platform import EMULATIONS, PLATFORMS, named_platform, spelle
 from buildit.plan.identity import read_record
 from buildit.plan.lock import Lock, LockedPatch, Section, format_lock
 from buildit.recipe.config import Loaded
-from buildit.recipe.container import load_container
+from buildit.recipe.lists import load_container
 from buildit.sandbox import probe
 from buildit.sandbox.jail import Jail, Places, chain
 from buildit.store.cas import Store

@@ -42,7 +42,7 @@ from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, record_text
 from buildit.plan.lock import Lock, format_lock
 from buildit.recipe.config import load_config
-from buildit.recipe.container import load_container
+from buildit.recipe.lists import load_container
 from buildit.store.artifacts import commit
 from buildit.store.attest import LOCAL
 from buildit.store.cas import Store

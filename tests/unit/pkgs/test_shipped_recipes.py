@@ -16,7 +16,8 @@ from buildit.model.use import Assignment, FlagLayer, flag_values
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, declared_flags, evaluate
 from buildit.plan.steps import steps
-from buildit.recipe.container import Container, load_container
+from buildit.recipe.container import Container
+from buildit.recipe.lists import load_container
 from buildit.recipe.package import Package, SourceSpec
 from buildit.recipe.trees import PACKAGE_FILE, Catalog
 

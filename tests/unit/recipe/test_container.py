@@ -12,8 +12,8 @@ from buildit.recipe.container import (
     Container,
     DebianPackageStep,
     EmbeddedPackageStep,
-    load_container,
 )
+from buildit.recipe.lists import load_container
 
 pytestmark = pytest.mark.unit
 
