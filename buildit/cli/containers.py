@@ -67,12 +67,13 @@ def remember(
     trust = kept["settings"]["trust"]
     lists = [trust["allowed_signers"], *trust["own_signers"].values()]
     trusted = [path for path in dict.fromkeys(lists) if path]
-    directory, own = Path(plan.directory), own_of(plan, options.output)
+    directory = Path(plan.directory)
+    synced = [watched(directory, one, own_of(plan, options.output, one)) for one in plan.takes]
     keep_run(
         list(argv),
         started,
         planned,
-        [*(path for step in plan.takes for path in watched(directory, step, own)), *trusted],
+        [*(path for paths in synced for path in paths), *trusted],
         [printable(line) for line in said],
         [str(emission.path) for emission in emissions],
         [str(key_directory(store, key)) for key in keys],

@@ -64,7 +64,15 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
         fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(debs))})")
     head = f"{plan.label} for {plan.platform}: {counted(len(plan.tasks), 'package')}"
     kept = ["Set-id bits are kept:", *kept] if kept else []
-    return (printable(head), *columns(rows, "  "), *kept, *fetched)
+    return (printable(head), *columns(rows, "  "), *kept, *step_lines(plan), *fetched)
+
+
+def step_lines(plan: ContainerPlan) -> tuple[str, ...]:
+    """All steps in their order, each with its place, and what of them a later step says anew."""
+    steps = columns([(one.kind, one.text, one.place) for one in plan.listed], "  ")
+    over = [(one.key, one.value, one.place, f"not: {one.later}") for one in plan.said if one.later]
+    lines = ("Steps:", *steps) if steps else ()
+    return (*lines, "A later step says otherwise:", *columns(over, "  ")) if over else lines
 
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
@@ -87,6 +95,8 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
             for one in found.packages
         ],
         "fetch": to_plain(found.fetches),
+        "steps": to_plain(plan.listed),
+        "said": to_plain(plan.said),
     }
 
 

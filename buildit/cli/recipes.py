@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from buildit.cli.screen import columns, give, on_screen, printable
 from buildit.codec import to_plain
 from buildit.commands.choose import Choice, choose, shipped_trees
 from buildit.commands.fetching import Described, describe
+from buildit.commands.including import lists_on_demand
 from buildit.commands.run import Options, opened_run
+from buildit.commands.said import sayings
 from buildit.errors import UsageError
 from buildit.make.scripts.state import ScriptRules
 from buildit.model.atom import Version
-from buildit.model.plan import DebRef
+from buildit.model.plan import DebRef, Saying
 from buildit.model.use import flag_text
 from buildit.model.words import name_of, yaml_word
 from buildit.plan.evaluate import Evaluated, declared_flags
@@ -52,12 +55,22 @@ def _chosen(options: Options) -> Choice:
     Raises:
         UsageError, RecipeError, UnsatisfiableError: as `choose`.
     """
-    return choose(options, load_config(options.directory))
+    loaded = load_config(options.directory)
+    return choose(options, loaded, lists_on_demand(loaded.config, options))
 
 
-def _recipes(options: Options, wanted: str | None) -> tuple[_Asked, ...]:
-    """The merged recipes that `explain` shows, and who asks for each: `wanted`, else what the
-    directory itself names.
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What `explain` shows: merged recipes, who asks for each, and what the steps of a container
+    say of its images, which is `pending` where that asks for what only a plan knows."""
+
+    recipes: tuple[_Asked, ...]
+    said: tuple[Saying, ...] = ()
+    pending: bool = False
+
+
+def _recipes(options: Options, wanted: str | None) -> _Shown:
+    """The merged recipe of `wanted`, else of what the directory itself names.
 
     The directory is a container's, or holds a pkg.yaml.
 
@@ -67,7 +80,7 @@ def _recipes(options: Options, wanted: str | None) -> tuple[_Asked, ...]:
     """
     directory = options.directory
     if not (directory / CONTAINER_FILE).exists() and (directory / PACKAGE_FILE).exists():
-        return ((_alone(directory, wanted), ()),)
+        return _Shown(((_alone(directory, wanted), ()),))
     choice = _chosen(options)
     demands = choice.selection.demands
     known: dict[str, _Asked] = {
@@ -78,12 +91,14 @@ def _recipes(options: Options, wanted: str | None) -> tuple[_Asked, ...]:
     }
     if wanted is None:
         own = {name: known[name] for name in choice.roots.names.values()}
-        return (*own.values(), *sources.values())
+        container = choice.container
+        recipes = (*own.values(), *sources.values())
+        return _Shown(recipes, sayings(container), container.pending)
     known |= sources
     fitting = [name for name in known if wanted in (name, *re.split("[/:]", name)[1:])]
     if len(fitting) != 1:
         raise unknown_package(wanted, tuple(known), shown_place(directory))
-    return (known[fitting[0]],)
+    return _Shown((known[fitting[0]],))
 
 
 def _alone(directory: Path, wanted: str | None) -> Package | DebianBase:
@@ -164,13 +179,30 @@ def _scalar(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _explained(found: tuple[_Asked, ...]) -> Iterator[str]:
-    for number, (one, demands) in enumerate(found):
+def _explained(found: _Shown) -> Iterator[str]:
+    for number, (one, demands) in enumerate(found.recipes):
         yield from [""] * (number > 0)
         version = f"-{one.version}" if one.version else ""
         yield f"# {one.name}{version}, from {one.origin}"
         yield from (f"# asked for: {demand}" for demand in demands)
         yield from recipe_lines(one.node)
+    if not found.said:
+        return
+    yield from [""] * bool(found.recipes)
+    yield "# what the steps say of the image; of two the later one counts"
+    if found.pending:
+        yield "# digests and versions of Debian's packages stand in for those that `plan` knows"
+    for each, row in zip(found.said, columns([*map(_row, found.said)]), strict=True):
+        yield f"# {row}" if each.later else f"  {row}"
+
+
+def _row(one: Saying) -> tuple[str, ...]:
+    return f"{one.key}:", one.value, f"# {one.place}" + (f", not: {one.later}" * bool(one.later))
+
+
+def _shown_plain(found: _Shown) -> list[dict[str, object]]:
+    said: list[dict[str, object]] = [{"image": to_plain(found.said)}] if found.said else []
+    return [*map(_recipe_plain, found.recipes), *said]
 
 
 def _recipe_plain(asked: _Asked) -> dict[str, object]:
@@ -230,7 +262,8 @@ def explain_verb(asked: Requested, package: str | None) -> None:
     """Show the merged recipe of PACKAGE, each value with the line that it comes from.
 
     DIR is a container's, or has a pkg.yaml. Without PACKAGE: what DIR itself names. Beside the
-    pkg.yaml of a tree, PACKAGE is a version.
+    pkg.yaml of a tree, PACKAGE is a version. Of a container itself also what its steps say of the
+    image, each with its place, and which of them counts.
 
     Of debian:NAME, in the place of PACKAGE or of DIR: what stands for the scripts of a Debian
     package, and what of them is left over.
@@ -242,7 +275,7 @@ def explain_verb(asked: Requested, package: str | None) -> None:
         give(rules, _rules_lines, _rules_plain, as_json=asked.as_json)
         return
     found = _recipes(asked.options, package)
-    give(found, _explained, lambda all_: [*map(_recipe_plain, all_)], as_json=asked.as_json)
+    give(found, _explained, _shown_plain, as_json=asked.as_json)
 
 
 def _flag_lines(found: Iterable[Evaluated]) -> Iterator[str]:

@@ -17,10 +17,13 @@ from typing import TypeVar
 from buildit.archive.beneath import Root
 from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents
 from buildit.commands import sync
+from buildit.commands.changing import modes_task, symlinks_task
 from buildit.commands.sync import EPOCH, Taken, some_paths
+from buildit.commands.templated import Names, rendered
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.image.merge import MergedTree, Overlay, Rootfs, with_parents
+from buildit.image.layertar import offsets
+from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.rules import account_problems
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
@@ -44,8 +47,11 @@ from buildit.model.plan import (
     ContainerPlan,
     DirectoriesStep,
     ImageStep,
+    LayerFile,
+    ModesStep,
     OutputRef,
     PackageStep,
+    SymlinksStep,
     SyncStep,
     Task,
 )
@@ -187,8 +193,41 @@ class Stack:
         said = (*taken.remarks, *remarks)
         self.remarks += [f"sync {taken.step.src}: {remark}" for remark in said]
 
+    def symlinks(self, step: SymlinksStep) -> None:
+        """Add the layer of a step with links.
+
+        Raises:
+            RecipeError: one cannot lie there.
+        """
+        task, entries, replaced = symlinks_task(step, self.tree())
+        self.lay(task, "symlinks", entries)
+        self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
+        if replaced:
+            self.remarks.append(
+                f"symlinks: files of the image are replaced: {some_paths(replaced)}"
+            )
+
+    def modes(self, step: ModesStep) -> None:
+        """Add the layer of a step that changes modes and owners.
+
+        Raises:
+            RecipeError: the image has no such path.
+        """
+        whole = self._whole()
+        starts: dict[int, Mapping[str, int]] = {}
+
+        def content(path: str, member: Member) -> LayerFile:
+            number = member.layer
+            layer = whole.layers[number]
+            if number not in starts:
+                starts[number] = offsets(whole.listings[number], layer)
+            return LayerFile(path, layer.diff_id, layer.size, starts[number][member.source])
+
+        task, entries = modes_task(step, whole.merged.tree, content)
+        self.lay(task, "modes", entries)
+
     def remark_links(self) -> None:
-        """Say of synced links which lead nowhere in the whole image."""
+        """Say of links of steps which lead nowhere in the whole image."""
         nowhere = list(sync.leading_nowhere(self._links, self.tree())) if self._links else []
         if nowhere:
             self.remarks.append(f"synced links lead nowhere in the image: {some_paths(nowhere)}")
@@ -223,6 +262,10 @@ def stack(
             case DirectoriesStep():
                 task, entries = sync.directories_task(step, made.tree())
                 made.lay(task, "directories", entries)
+            case SymlinksStep():
+                made.symlinks(step)
+            case ModesStep():
+                made.modes(step)
             case SyncStep():
                 made.sync(next(synced))
     if plan.init is not None:
@@ -427,22 +470,26 @@ def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:
     return replace(app, user=user, group=group, own_group=None if own is None else str(own))
 
 
-def synced_accounts(project: Path, syncs: Iterable[tuple[str, str]]) -> tuple[Ids, list[Path]]:
+def synced_accounts(syncs: Iterable[tuple[Path, str, str, Names | None]]) -> tuple[Ids, list[Path]]:
     """The accounts of an /etc/passwd or /etc/group that a sync step brings, and the files that
-    were looked for. `syncs` are source and destination of each; the last one wins, as in the image.
+    were looked for. `syncs` are, of each, the directory that the source is beneath, the source, the
+    destination and what its templates see; the last one wins, as in the image.
     """
     rows: dict[str, list[list[str]]] = {PASSWD: [], GROUP: []}
     looked: list[Path] = []
-    for src, dest in syncs:
+    for project, src, dest, names in syncs:
         for wanted in (PASSWD, GROUP):
             source = _source_of(src, dest, wanted)
             if source is None:
                 continue
             looked.append(project / source)
             # The sync step says what is wrong with a file that cannot be read.
-            with suppress(OSError, BuildError, IntegrityError), Root.open(project) as root:
+            wrong = (OSError, BuildError, IntegrityError, RecipeError)
+            with suppress(*wrong), Root.open(project) as root:
                 with root.open_file(source) as stream:
-                    text = stream.read(_LARGEST_FILE).decode("utf-8", "replace")
+                    data = stream.read(_LARGEST_FILE)
+                data = data if names is None else rendered(data, source, names)
+                text = data.decode("utf-8", "replace")
                 found = (line.split(":") for line in text.split("\n") if line[:1] not in ":#")
                 rows[wanted] = list(found)
     users = {

@@ -387,6 +387,7 @@ class _Work:
         plan = self.prepared.plan
         names: list[str] = [node.key for node in plan.tasks]
         names += self.done  # with the .debs that the image loads, which are not among the nodes
+        names += plan.pinned
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
         names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]

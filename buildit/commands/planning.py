@@ -13,33 +13,35 @@ from pathlib import Path
 from buildit.commands.assemble import Ids, account_files, app_with_ids, image, synced_accounts
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.debian_source import pin_source
+from buildit.commands.including import fetched_lists, pinned_facts, settled
+from buildit.commands.layersteps import small_step, source_of
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
-from buildit.commands.running import app_of, app_remarks, init_of, owner_of, places_of
+from buildit.commands.running import app_of, app_remarks, init_of, places_of
+from buildit.commands.said import listed, sayings
 from buildit.commands.sources import locked_commits
+from buildit.commands.templated import Names
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
-from buildit.model.globs import path_matcher
 from buildit.model.plan import (
     About,
     ContainerPlan,
-    DirectoriesStep,
-    DirectoryToMake,
     ImageStep,
+    LayerStep,
+    PackageFacts,
     PackageStep,
-    SyncStep,
     Task,
     Toolchain,
 )
 from buildit.plan.debian_source import check_siblings
-from buildit.plan.evaluate import written_at
 from buildit.plan.lock import LockedCommit, LockedPackage, LockedPatch, LockedSource, Section
 from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
-from buildit.recipe.container import Container, DirectorySpec, LoadedStep, SyncSpec
+from buildit.recipe.container import Container
+from buildit.recipe.packagefacts import Packages
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         UsageError, RecipeError, UnsatisfiableError: as `choose`.
         FetchError, IntegrityError: something new had to be pinned, and could not be.
     """
-    choice = choose(options, loaded)
-    chosen, container, debs = choice.selection.chosen, choice.container, choice.roots.debs
+    choice = choose(options, loaded, fetched_lists(downloads))
+    chosen, debs = choice.selection.chosen, choice.roots.debs
     consulted: list[Path] = [*choice.consulted]
     inputs = {}
     for name, one in chosen.items():
@@ -77,13 +79,15 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         sources.append((wanted, kept, tuple(digest for digest, _ in patches)))
     asked = tuple(debs.values())
     made = tasks(choice.selection, inputs, pinned, choice.target, RULES, asked, sources)
-    syncs = [(s.spec.sync.src, s.spec.sync.dest) for s in container.steps if s.spec.sync]
-    synced, opened = synced_accounts(options.directory, syncs)
     named = {n: named_deb_task(one, pinned, toolchain, RULES) for n, one in debs.items()}
     places = [(one.place, named[number].inputs.debs[0]) for number, one in debs.items()]
     check_siblings(choice.roots.sources.values(), places)
     keys = {number: task.key for number, task in named.items()}
-    plan = check_images(container_plan(choice, toolchain, made, synced, keys), synced)
+    facts = pinned_facts(choice, (*made.values(), *named.values()))
+    if choice.container.pending:
+        choice = settled(choice, Packages(facts, pinned=True), fetched_lists(downloads))
+    synced, opened = _synced_accounts(choice.container, facts)
+    plan = check_images(container_plan(choice, toolchain, made, synced, keys, facts), synced)
     pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
     return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
 
@@ -94,9 +98,10 @@ def container_plan(
     made: Mapping[BuildKey, Task],
     synced: Ids,
     debs: Mapping[int, BuildKey],
+    facts: Mapping[str, PackageFacts],
 ) -> ContainerPlan:
     """The plan of a container; `synced` are the accounts that its sync steps bring, `debs` the
-    keys of the Debian packages that it names, by step.
+    keys of the Debian packages that it names, by step, `facts` what templates may ask of packages.
 
     Raises:
         RecipeError: an owner, the app or an account is wrong.
@@ -104,10 +109,11 @@ def container_plan(
     container, roots, target = choice.container, choice.roots, choice.target
     names, platforms = container.variables, tuple(map(str, container.platforms))
     keys = {node.name: key for key, node in made.items()}
-    steps: list[PackageStep | SyncStep | DirectoriesStep] = []
+    steps: list[LayerStep] = []
     users, groups = _accounts(container)
     borrowed: set[tuple[str, str]] | None = set() if debs or roots.sources else None
     ids = replace(_declared(made.values(), users, groups), borrowed=borrowed)
+    owners = ids.over(synced)
     named = (*roots.names.values(), *(one.asker for one in roots.sources.values()))
     reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
@@ -121,10 +127,8 @@ def container_plan(
             steps.append(PackageStep(key, roots.origins[number], tuple(made[key].outputs)))
         elif number in debs:
             steps.append(PackageStep(debs[number], roots.origins[number]))
-        elif step.spec.sync is not None:
-            steps.append(_sync(step.spec.sync, step, ids))
-        elif step.spec.directories is not None:
-            steps.append(_directories(step.spec.directories, step, ids))
+        elif (small := small_step(step, container.directory, owners)) is not None:
+            steps.append(small)
     return ContainerPlan(
         directory=str(container.directory),
         author=names.get("author", ""),
@@ -138,7 +142,7 @@ def container_plan(
         steps=tuple(steps),
         images=_images(container),
         app=app,
-        init=init_of(container, ids),
+        init=init_of(container, owners),
         users=users,
         groups=groups,
         about=tuple(_about(container, [made[key] for key in reached])),
@@ -147,7 +151,28 @@ def container_plan(
         remarks=() if app is None else tuple(app_remarks(app)),
         borrowed=tuple(sorted(borrowed or ())),
         platforms=platforms,
+        packages=facts
+        if any(s.spec.sync and s.spec.sync.template for s in container.steps)
+        else {},
+        listed=listed(container),
+        said=sayings(container),
+        lists=tuple(map(str, container.files)),
+        pinned=container.pinned,
     )
+
+
+def _synced_accounts(
+    container: Container, facts: Mapping[str, PackageFacts]
+) -> tuple[Ids, list[Path]]:
+    """The accounts that sync steps bring, and the files that were looked for."""
+    found = []
+    for step in container.steps:
+        if (spec := step.spec.sync) is not None:
+            src, root = source_of(spec, step, container.directory)
+            directory = Path(root) if root else container.directory
+            names = Names(directory, step.names, facts) if spec.template else None
+            found.append((directory, src, spec.dest, names))
+    return synced_accounts(found)
 
 
 def _declared(tasks: Collection[Task], users: Iterable[User], groups: Iterable[Group]) -> Ids:
@@ -289,33 +314,6 @@ def _accounts(container: Container) -> tuple[tuple[User, ...], tuple[Group, ...]
     groups = (one for step in container.steps for one in (step.spec.groups or {}).items())
     made = (User(name, one.uid, one.gid, one.home, one.shell, one.comment) for name, one in users)
     return tuple(made), tuple(Group(name, one.gid, one.members) for name, one in groups)
-
-
-def _sync(spec: SyncSpec, step: LoadedStep, ids: Ids) -> SyncStep:
-    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
-    dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
-    for number, glob in enumerate(spec.exclude):
-        path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    owner, place = owner_of(spec.owner, step, ids, "sync"), step.place
-    return SyncStep(spec.src, spec.dest, spec.recursive, mode, *owner, place, dirmode, spec.exclude)
-
-
-def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
-    made: dict[str, DirectoryToMake] = {}
-    for number, spec in enumerate(specs):
-        at = ("directories", number)
-        path = spec.path.strip("/")
-        if not path:  # as tried: see `image.reading.SeenTree.shown`
-            message = "no image can say what / is like: engines make it themselves, docker with "
-            message += "mode 0755 and podman with 0555, owned by 0:0"
-            hint = "leave it out; what lies in / can have any mode and owner"
-            raise wrong_at(step, message, hint, *at, "path")
-        if path in made:
-            message = f"the directory {spec.path} is there twice"
-            raise wrong_at(step, message, "leave one of them out", *at, "path")
-        uid, gid = owner_of(spec.owner, step, ids, *at)
-        made[path] = DirectoryToMake(path, spec.mode, uid, gid, written_at(step.node, *at))
-    return DirectoriesStep(tuple(made.values()), step.place)
 
 
 def _images(container: Container) -> tuple[ImageStep, ...]:

@@ -301,9 +301,12 @@ class _Progress:
 
 def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
     """The files that define a container, by their path in its directory: its own, the packages
-    beside it, and what it copies into the image. Links are left out."""
+    beside it, the lists that it includes, and what it copies into the image. Links are left out,
+    and what lies outside of that directory."""
     root = Path(plan.directory)
-    for place in dict.fromkeys(root / name for name in (*_SPEC, *(s.src for s in plan.takes))):
+    taken = (root / step.root / step.src for step in plan.takes)
+    lists = map(Path, plan.lists)
+    for place in dict.fromkeys((*(root / name for name in _SPEC), *lists, *taken)):
         found = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in found:
             if path.is_file() and not path.is_symlink() and path.is_relative_to(root):

@@ -337,8 +337,8 @@ class Prepared:
         steps = plan.takes
         if not steps and not pins.section.synced:
             return self
-        own = own_of(plan, self.options.output)
-        found = [take(Path(plan.directory), step, own) for step in steps]
+        project, output = Path(plan.directory), self.options.output
+        found = [take(project, step, own_of(plan, output, step), plan.packages) for step in steps]
         pinned = pins.lock.synced(pins.platform)
         taken, times = dated(found, {**pinned, **pins.section.synced}, int(time.time()))
         pins = replace(pins, section=replace(pins.section, synced=times))

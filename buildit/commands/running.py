@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from buildit.commands.assemble import Ids
 from buildit.commands.choose import wrong_at
+from buildit.commands.said import Part, parts_of
 from buildit.image.rules import signal_problems
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.services import INIT, Init, Ready, Service, in_order
 from buildit.model.words import hint_of
 from buildit.plan.evaluate import written_at
-from buildit.recipe.container import AppSpec, Container, LoadedStep, ReadySpec, ServiceSpec
+from buildit.recipe.container import Container, HealthSpec, LoadedStep, ReadySpec, ServiceSpec
 
 _PORT = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<kind>tcp|udp|sctp))?")
 _VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
@@ -34,64 +35,87 @@ def owner_of(
 
 
 def app_of(container: Container) -> App | None:
-    """The app, which is the init where the container has services; None where it has neither an
-    `app` nor an `init` step.
+    """The app, which is the init where the container has services; None where no step says a
+    program. Of what several steps say, the later counts.
 
     Raises:
         RecipeError: a port or volume is malformed, there are two apps, one has no program or is
-            beside an init, or `env` and `user` have no app to belong to.
+            beside an init, or something is said of an app that there is none of.
     """
+    apps = [step for step in container.steps if step.spec.app is not None]
+    if len(apps) > 1:
+        hint = f"keep that at {apps[0].place}; steps such as `entrypoint` and `ports` change it"
+        raise wrong_at(apps[1], "a container has one app", hint)
+    parts = [part for part in parts_of(container.steps) if part.key in _OF_AN_APP]
     has_init = any(step.spec.init is not None for step in container.steps)
-    init = App((INIT,), stop_signal="SIGTERM") if has_init else None
-    app: App | None = None
-    for step in container.steps:
-        if step.spec.app is not None:
-            if app is not None:
-                raise wrong_at(step, "a container has one app", "keep one `app` step")
-            app = _app(step.spec.app, step, init)
-    app = app or init
-    for step in container.steps:
-        spec = step.spec
-        if spec.app is not None or (spec.env is None and not spec.user and not spec.healthcheck):
-            continue
-        if app is None:
-            hint = "add an `app` step: {exec: …}"
-            raise wrong_at(step, "`env`, `user` and `healthcheck` need an app", hint)
-        if spec.env is not None:
-            app = replace(app, environment=tuple({**dict(app.environment), **spec.env}.items()))
-        if spec.user is not None:
-            _no_init(init, step, "user", spec.user)
-            app = replace(app, user=spec.user)
-        if (health := spec.healthcheck) is not None:
-            program = _program(health.exec, step, "healthcheck", "exec", 0)
+    app = App((INIT,), stop_signal="SIGTERM") if has_init else App(())
+    named = (apps[0].spec.app.environment if apps and apps[0].spec.app else {}).keys()
+    environment = dict.fromkeys(named, "")  # in this order, whichever step says their values
+    for part in parts:
+        if has_init:
+            _no_init(part)
+        if part.key == "env":
+            environment[part.name] = str(part.value)
+        elif not (has_init and part.key in _OF_AN_INIT):
+            app = _with(app, part)
+    if app.exec:
+        return replace(app, environment=tuple(environment.items()))
+    if apps:
+        hint = "write the program: exec: [/usr/bin/x]"
+        raise wrong_at(apps[0], "the app has no `exec`", hint, "app")
+    if parts:
+        message = f"`{parts[0].key}` and all that is said of an app need an app"
+        raise wrong_at(parts[0].step, message, "add a step: `- entrypoint: [/usr/bin/x]`")
+    return None
+
+
+_OF_AN_INIT = ("entrypoint", "user", "group", "workdir", "stop-signal")
+"""What an init decides, and no step beside it."""
+
+_OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck")
+
+
+def _with(app: App, part: Part) -> App:
+    """The app as one more thing that is said makes it."""
+    match part.key, part.value:
+        case "entrypoint", tuple(words):
+            return replace(app, exec=_program(words, part.step, *part.path, 0))
+        case "user", str(text):
+            return replace(app, user=text)
+        case "group", str(text):
+            return replace(app, group=text)
+        case "workdir", str(text):
+            return replace(app, working_directory=text)
+        case "stop-signal", str(text):
+            return replace(app, stop_signal=text)
+        case "ports", tuple(texts):
+            return replace(app, ports=tuple(_port(one, part, n) for n, one in enumerate(texts)))
+        case "volumes", tuple(texts):
+            return replace(app, volumes=tuple(_volume(one, part, n) for n, one in enumerate(texts)))
+        case "healthcheck", HealthSpec() as health:
+            program = _program(health.exec, part.step, *part.path, "exec", 0)
             times = (health.interval, health.timeout, health.retries, health.start)
-            app = replace(app, health=Health(program, *times))
-    return app
+            return replace(app, health=Health(program, *times))
+        case _:
+            return app
 
 
-def _no_init(init: App | None, step: LoadedStep, *said: object) -> None:
-    """Refuse what an app says and an init does not leave open, by key and value.
+def _no_init(part: Part) -> None:
+    """Refuse what an app says and an init does not leave open.
 
     Raises:
         RecipeError: both are there.
     """
-    *path, value = said
-    if init is not None and value not in (None, "0", "root", "/"):
-        message = f"`{path[-1]}` is said beside `init`, which runs {INIT} as root"
+    if part.key in _OF_AN_INIT and part.value not in (None, "0", "root", "/"):
+        message = f"`{part.path[-1]}` is said beside `init`, which runs {INIT} as root"
         hint = "say it of the services, in `init`"
-        raise wrong_at(step, message, hint, *map(str, path))
+        raise wrong_at(part.step, message, hint, *part.path)
 
 
 def places_of(container: Container) -> dict[str, str]:
     """Where the app's `user` and `group` were written, by those names."""
-    app: dict[str, str] = {}
-    user: dict[str, str] = {}
-    for step in container.steps:
-        if step.spec.app is not None:
-            app = {key: written_at(step.node, "app", key) for key in ("user", "group")}
-        if step.spec.user is not None:
-            user = {"user": written_at(step.node, "user")}
-    return app | user
+    parts = parts_of(container.steps)
+    return {part.key: part.place for part in parts if part.key in ("user", "group")}
 
 
 def app_remarks(app: App) -> Iterator[str]:
@@ -111,42 +135,19 @@ def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tupl
     return words
 
 
-def _app(spec: AppSpec, step: LoadedStep, init: App | None) -> App:
-    for key in ("exec", "user", "group", "working_directory", "stop_signal"):
-        _no_init(init, step, "app", key.replace("_", "-"), getattr(spec, key))
-    if init is not None:
-        program, stop_signal = init.exec, init.stop_signal
-    elif spec.exec is None:
-        raise wrong_at(
-            step, "the app has no `exec`", "write the program: exec: [/usr/bin/x]", "app"
-        )
-    else:
-        program, stop_signal = _program(spec.exec, step, "app", "exec", 0), spec.stop_signal
-    return App(
-        exec=program,
-        user=spec.user,
-        group=spec.group,
-        environment=tuple(spec.environment.items()),
-        working_directory=spec.working_directory,
-        ports=tuple(_port(text, step, n) for n, text in enumerate(spec.ports)),
-        volumes=tuple(_volume(text, step, n) for n, text in enumerate(spec.volumes)),
-        stop_signal=stop_signal,
-    )
-
-
-def _port(text: str, step: LoadedStep, number: int) -> Port:
+def _port(text: str, part: Part, number: int) -> Port:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match["number"]) <= 65535:
         hint = "write 443, 443/tcp or https=443/tcp"
-        raise wrong_at(step, f"not a port: {text!r}", hint, "app", "ports", number)
+        raise wrong_at(part.step, f"not a port: {text!r}", hint, *part.path, number)
     return Port(int(match["number"]), match["kind"] or "tcp", match["name"])
 
 
-def _volume(text: str, step: LoadedStep, number: int) -> Volume:
+def _volume(text: str, part: Part, number: int) -> Volume:
     match = _VOLUME.fullmatch(text)
     if match is None:
         hint = "write /var/lib/x or data=/var/lib/x:ro"
-        raise wrong_at(step, f"not a volume: {text!r}", hint, "app", "volumes", number)
+        raise wrong_at(part.step, f"not a volume: {text!r}", hint, *part.path, number)
     return Volume(match["path"], match["name"], match["ro"] is not None)
 
 

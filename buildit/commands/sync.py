@@ -16,18 +16,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.digest import Digest, digest_stream
+from buildit.commands.templated import LARGEST_TEMPLATE, Names, rendered
+from buildit.digest import Digest, digest_bytes, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task, opened_project
 from buildit.model.globs import path_matcher
-from buildit.model.plan import About, ContainerPlan, DirectoriesStep, SyncStep, Task
+from buildit.model.plan import About, ContainerPlan, DirectoriesStep, PackageFacts, SyncStep, Task
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import some
+from buildit.recipe.yaml.node import shown_place
 
 EPOCH = YEAR_1980
 """mtime of directories and links that a step makes."""
@@ -67,9 +70,9 @@ class Own:
         return ours or self.images.fullmatch(name) is not None
 
 
-def own_of(plan: ContainerPlan, output: Path) -> Own:
-    """Looks only where the output directory lies."""
-    project, there = os.path.realpath(plan.directory), os.path.realpath(output)
+def own_of(plan: ContainerPlan, output: Path, step: SyncStep) -> Own:
+    """What a step leaves out. Looks only where the output directory lies."""
+    project, there = os.path.realpath(step.root or plan.directory), os.path.realpath(output)
     relative = os.path.relpath(there, project)
     beneath = relative != "." and relative.split("/")[0] != ".."
     name = re.escape(posixpath.basename(plan.name))
@@ -84,6 +87,7 @@ class SyncedBefore:
     `relative` is its path beneath `src`, "" for `src` itself; `source` the path in the project
     that its bytes come from. `mode` is as it lies there. `target` is a link's text, or the
     `relative` of the file that a hard link is another name of; `time` is of a file, in seconds.
+    `text` is what a template became, whose are then digest and size.
     """
 
     relative: str
@@ -94,6 +98,7 @@ class SyncedBefore:
     target: str = ""
     digest: Digest | None = None
     time: int = EPOCH
+    text: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +124,27 @@ def destination(dest: str, src: str, is_directory: bool) -> str:
     return "" if path == "." else path
 
 
-def take(project: Path, step: SyncStep, own: Own) -> Taken:
-    """Find what a step takes, and read every file of it once.
+def take(
+    project: Path,
+    step: SyncStep,
+    own: Own,
+    packages: Mapping[str, PackageFacts] = MappingProxyType({}),
+) -> Taken:
+    """Find what a step takes, and read every file of it once. Templates are filled in here, with
+    what is known of `packages`.
 
     Raises:
         RecipeError: `src` is missing, leads out of the project, is not for images, or holds what an
-            image cannot.
+            image cannot; or a template is wrong.
     """
     if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
         raise _wrong(step.place, f"{shown(step.dest)!r}: {_DELETING}", "name another `dest`")
+    project = _project(project, step)
+    names = None if step.names is None else Names(project, step.names, packages)
     with opened_project(project, step.src, step.place) as root:
         walk = _Walk(root, step, own)
         nodes = walk.nodes()
-        taken = Taken(step, tuple(_read(root, found, walk.bare) for found in nodes))
+        taken = Taken(step, tuple(_read(root, found, walk.bare, names) for found in nodes))
     _check_modes(taken)
     return replace(taken, remarks=tuple(_remarks(walk, taken)))
 
@@ -142,11 +155,17 @@ def watched(project: Path, step: SyncStep, own: Own) -> list[str]:
     Raises:
         RecipeError: as `take`.
     """
+    project = _project(project, step)
     with opened_project(project, step.src, step.place) as root:
         nodes = _Walk(root, step, own).nodes()
     real = [os.path.join(project, found.source) for found in nodes]
     links = [os.path.dirname(path) for path, f in zip(real, nodes, strict=True) if f.target]
     return [os.path.normpath(os.path.join(project, step.src)), *real, *dict.fromkeys(links)]
+
+
+def _project(project: Path, step: SyncStep) -> Path:
+    """The directory that what a step takes is beneath."""
+    return Path(step.root) if step.root else project
 
 
 def _wrong(place: str, message: str, hint: str) -> RecipeError:
@@ -263,15 +282,19 @@ class _Walk:
         return found
 
 
-def _read(root: Root, found: SyncedBefore, bare: list[str]) -> SyncedBefore:
+def _read(root: Root, found: SyncedBefore, bare: list[str], names: Names | None) -> SyncedBefore:
     """A file with its digest; another name of one is read again, which is simpler than to ask."""
     if found.kind not in (Kind.FILE, Kind.HARDLINK):
         return found
     with root.open_file(found.source) as stream:
-        names = os.listxattr(stream.fileno())
-        if any(not name.startswith(_HOSTS_OWN) for name in names):
+        attributes = os.listxattr(stream.fileno())
+        if any(not name.startswith(_HOSTS_OWN) for name in attributes):
             bare.append(found.relative or found.source)
-        return replace(found, digest=digest_stream(stream))
+        if names is None:
+            return replace(found, digest=digest_stream(stream))
+        file = shown_place(names.directory / found.source)
+        text = rendered(stream.read(LARGEST_TEMPLATE + 1), file, names)
+    return replace(found, digest=digest_bytes(text), size=len(text), text=text)
 
 
 def _check_modes(taken: Taken) -> None:
@@ -390,9 +413,10 @@ def sync_task(taken: Taken, tree: Tree) -> tuple[Task, tuple[Entry, ...], tuple[
     placed = _Placing(taken, tree)
     entries = with_parents(placed.entries.values(), tree, _new_directory(step, ""), step.place)
     files = [entry.path for entry in entries if entry.kind is Kind.FILE]
-    sources = {path: placed.sources[path] for path in files}
+    texts = {path: placed.texts[path] for path in files if path in placed.texts}
+    sources = {path: placed.sources[path] for path in files if path not in texts}
     about = About(origin=step.place, description=step.src)
-    task = layer_task("sync", entries, sources=sources, about=about)
+    task = layer_task("sync", entries, texts, sources, about, root=step.root)
     return task, entries, tuple(placed.remarks())
 
 
@@ -409,6 +433,7 @@ class _Placing:
         self._tree = tree
         self.entries: dict[str, Entry] = {}
         self.sources: dict[str, str] = {}
+        self.texts: dict[str, bytes] = {}
         self._paths: dict[str, str] = {}
         self._replaced: list[str] = []
         self._changed: list[str] = []
@@ -470,6 +495,8 @@ class _Placing:
             self._replaced.append(f"/{path} (to {lower.target})")
         self._paths[found.relative] = path
         self.sources[path] = found.source
+        if found.text is not None:
+            self.texts[path] = found.text
         self._put(found, entry)
 
     def _put(self, found: SyncedBefore, entry: Entry) -> None:

@@ -1,4 +1,5 @@
-"""The makers of `sync`, `accounts`, `directories` and `links`: layers that no package brings.
+"""The makers of `sync`, `accounts`, `directories`, `links`, `symlinks` and `modes`: layers that no
+package brings.
 
 Their record is the layer itself, entry by entry as it is laid down, and the bytes of generated
 files; of the files of the project it has the digests. No path of the machine is in it, so the same
@@ -20,12 +21,14 @@ from buildit.archive.streams import Content
 from buildit.archive.tar.write import write_tar
 from buildit.digest import canonical
 from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.image.layertar import Checked, Slice
+from buildit.image.output import BlobPath, open_blob
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
-from buildit.model.plan import About, Inputs, RunTime, Task, Toolchain
+from buildit.model.plan import About, Inputs, LayerFile, RunTime, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import SCHEME, build_key, record_text
-from buildit.store.blobs import Batch
+from buildit.store.blobs import Batch, CorruptBlob
 
 LAYER = "1"
 """Version of how entries become a layer; in the key."""
@@ -37,11 +40,14 @@ def layer_task(
     texts: Mapping[str, bytes] | None = None,
     sources: Mapping[str, str] | None = None,
     about: About | None = None,
+    copies: tuple[LayerFile, ...] = (),
+    root: str = "",
 ) -> Task:
     """The task of a layer with these entries, files with their digests.
 
     `texts` are generated files by their path in the layer; `sources` says of the others where they
-    lie in the project. `about` has where the step was written, and what of the project it takes.
+    lie in the project, or beneath `root` where there is one, and `copies` which layers of the store
+    have their bytes. `about` has where the step was written, and what of the project it takes.
     """
     listed = json.loads(contents_blob(entries))["entries"]
     decoded = {path: text.decode() for path, text in (texts or {}).items()}
@@ -54,7 +60,7 @@ def layer_task(
         name=f"step:{kind}",  # no package can be called so, and the index of names leaves it out
         version=key[:12],
         record=record,
-        inputs=Inputs(files=tuple(sorted((sources or {}).items()))),
+        inputs=Inputs(files=tuple(sorted((sources or {}).items())), copies=copies, root=root),
         outputs={RUNTIME: RunTime()},
         about=about or About(),
     )
@@ -95,16 +101,34 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     entries, texts = read_layer(task.record)
     epoch = max((entry.mtime for entry in entries if entry.kind is Kind.FILE), default=0)
     sources, about = dict(task.inputs.files), task.about
-    project = opened_project(place.project, about.description, about.origin)
+    copies = {one.path: one for one in task.inputs.copies}
+    where = Path(task.inputs.root) if task.inputs.root else place.project
+    project = opened_project(where, about.description, about.origin)
     with project if sources else nullcontext() as root, place.store.batch() as batch:
 
         def content(entry: Entry) -> Content:
-            if root is None:
+            if entry.path in texts:
                 return io.BytesIO(texts[entry.path])
+            if (copy := copies.get(entry.path)) is not None:
+                return copied(copy, entry, place.store.path)
+            if root is None:
+                raise IntegrityError(f"the record has no bytes for {entry.path!r}")
             return cast(Content, root.open_file(sources[entry.path]))
 
         output = put_layer(batch, entries, content)
         return Made({RUNTIME: output}, put_record(task, batch), epoch)
+
+
+def copied(copy: LayerFile, entry: Entry, blob: BlobPath) -> Checked:
+    """The bytes of a file of a layer of the store; closing tells whether they are the entry's.
+
+    Raises:
+        StoreError, CorruptBlob: the layer is missing or of another size.
+    """
+    title = f"what {entry.path!r} is a copy of"
+    descriptor = open_blob(blob, copy.layer, copy.layer_size, title)
+    stream = Slice(descriptor, copy.start, entry.size)
+    return Checked(stream, entry.digest, CorruptBlob(copy.layer, title))
 
 
 def put_layer(

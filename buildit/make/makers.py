@@ -95,7 +95,7 @@ MAKERS: dict[str, TaskKind] = {
     "debian": TaskKind("buildit.make.deb", scripts=True),
     "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
     **dict.fromkeys(
-        ("sync", "accounts", "directories", "links", "init"),
+        ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),
         TaskKind("buildit.make.layer", shared=False),
     ),
 }

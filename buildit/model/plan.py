@@ -119,8 +119,8 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class LayerFile:
-    """The bytes of a file for `path`: those of a layer, whose tar has `layer_size` bytes, that begin
-    at `start`."""
+    """The bytes of a file for `path`: those of a layer, whose tar has `layer_size` bytes, that
+    begin at `start`."""
 
     path: str
     layer: Digest
@@ -281,7 +281,8 @@ class SyncStep:
 
     `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
     globs over what lies beneath `src`. With `names` files are templates over them, and over the
-    plan's `packages`. `root` is the directory that `src` is beneath where it is not the container's.
+    plan's `packages`. `root` is the directory that `src` is beneath where that is not the
+    container's.
     """
 
     src: str

@@ -316,8 +316,8 @@ class LoadedStep:
     """One step and where it was written.
 
     `content` is a raw manifest, rendered. Relative paths are of the directory `base`, which has the
-    list, and lead to what is beneath `root`. `names` are the variables of a step with a template. `through`
-    are the places of the `include` steps that led to it, the container's own first.
+    list, and lead to what is beneath `root`. `names` are the variables of a step with a template.
+    `through` are the places of the `include` steps that led to it, the container's own first.
     """
 
     spec: StepSpec

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,8 +131,8 @@ def _steps_of(node: Node) -> Sequence:
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of the container of a directory; `facts` are `os` and `arch` where they are known, `said` those of
-    them that the platform decides."""
+    """One reading of the container of a directory; `facts` are `os` and `arch` where they are
+    known, `said` those of them that the platform decides."""
 
     directory: Path
     packages: Packages
@@ -159,7 +159,7 @@ class _Reading:
     def read(self, node: Sequence, at: _List, variables: dict[str, str]) -> None:
         """Read the steps of a list; `variables` grow with those that it sets."""
         for item in node.items:
-            names = {PACKAGES: self.packages, **self.facts, **variables}
+            names: Variables = {PACKAGES: self.packages, **self.facts, **variables}
             step = self._step(item, at, names)
             self._check_variables(step, at, variables)
             self.steps.append(step)
@@ -213,7 +213,9 @@ class _Reading:
             if self.platforms:
                 message = f"`platforms` says the {name}"
                 raise node.error(message, f"leave `{name}` out; templates may use it all the same")
-            raise node.error(f"the container is for {value}, --platform for {said}", "leave out one")
+            raise node.error(
+                f"the container is for {value}, --platform for {said}", "leave out one"
+            )
 
     # -- other lists
 
@@ -256,7 +258,11 @@ class _Reading:
             hint = f"it is looked for in {shown_place(path.parent)}"
             raise _at(step, f"there is no list {written!r}", hint, "include")
         self.files.append(path)
-        roots = (one for one in (self.directory, at.root) if path.parent.is_relative_to(os.path.normpath(one)))
+        roots = (
+            one
+            for one in (self.directory, at.root)
+            if path.parent.is_relative_to(os.path.normpath(one))
+        )
         root = next(roots, path.parent)
         return _steps_of(load_yaml(path)), _List(path.parent, root, way=(*at.way, real))
 
@@ -313,7 +319,9 @@ def of_this_machine(item: Mapping) -> tuple[Node, str] | None:
                 return path, names
             case "from", Mapping():
                 for form, where in value.items:
-                    on_net = isinstance(where, Scalar) and re.search("(?:docker|oci)://", where.text)
+                    on_net = isinstance(where, Scalar) and re.search(
+                        "(?:docker|oci)://", where.text
+                    )
                     if form.text != "suite" and not on_net:
                         return where, names
             case "run", Mapping() if (network := value.get("network")) is not None:

@@ -1,4 +1,4 @@
-"""The variable `packages` of templates: what was chosen, or stand-ins as long as it is not known."""
+"""The variable `packages` of templates: what was chosen, or stand-ins where it is not known yet."""
 
 from __future__ import annotations
 
@@ -34,11 +34,7 @@ class _AnyFlag(Map[str, Value]):
         return 0
 
 
-_STAND_INS: Map[str, Value] = {
-    **dict.fromkeys(FACTS, "0"),
-    "flags": _AnyFlag(),
-    "digest": "0" * 64,
-}
+_STAND_INS: Map[str, Value] = {**dict.fromkeys(FACTS, "0"), "flags": _AnyFlag(), "digest": "0" * 64}
 
 
 class _Asked(Map[str, Value]):
@@ -98,7 +94,7 @@ class Packages(Map[str, Map[str, Value]]):
         return (name for name in self._known if not name.startswith(DEBIAN))
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)
 
 
 def facts_of(one: PackageFacts, *, pinned: bool = True) -> Map[str, Value]:

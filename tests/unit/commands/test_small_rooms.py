@@ -82,7 +82,7 @@ def test_the_app_in_neutral_terms(tmp_path: Path) -> None:
     assert found == App(
         exec=("/bin/x", "-v"),
         user="www",
-        environment=(("A", "x"), ("B", "2"), ("C", "3")),
+        environment=(("A", "1"), ("B", "2"), ("C", "3")),
         working_directory="/srv/",
         ports=(Port(443), Port(53, "udp", "dns")),
         volumes=(Volume("/data"), Volume("/etc/tls", "tls", True)),

@@ -1,0 +1,125 @@
+"""The small steps that give layers, typed for the plan: what is synced, directories, links, modes.
+
+Owners are numbers afterwards, and the paths of an included list are those of the project. Pure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from buildit.commands.assemble import Ids
+from buildit.commands.choose import wrong_at
+from buildit.commands.running import owner_of
+from buildit.model.globs import path_matcher
+from buildit.model.plan import (
+    DirectoriesStep,
+    DirectoryToMake,
+    LayerStep,
+    LinkToMake,
+    ModesStep,
+    ModeToSet,
+    SymlinksStep,
+    SyncStep,
+)
+from buildit.plan.evaluate import written_at
+from buildit.recipe.container import DirectorySpec, LinkSpec, LoadedStep, ModeSpec, SyncSpec
+
+
+def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
+    """The step of the plan for one that needs no task; None for any other.
+
+    Raises:
+        RecipeError: an owner, a path or a glob is wrong.
+    """
+    spec = step.spec
+    if spec.sync is not None:
+        return _sync(spec.sync, step, project, ids)
+    if spec.directories is not None:
+        return _directories(spec.directories, step, ids)
+    if spec.symlinks is not None:
+        return _symlinks(spec.symlinks, step)
+    return None if spec.modes is None else _modes(spec.modes, step, ids)
+
+
+def source_of(spec: SyncSpec, step: LoadedStep, project: Path) -> tuple[str, str]:
+    """What a step syncs, and the directory that it is beneath: "" for the project's own."""
+    if step.base == project:
+        return spec.src, ""
+    src = os.path.relpath(os.path.normpath(step.base / spec.src), step.root)
+    return src, "" if step.root == project else str(step.root)
+
+
+def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids) -> SyncStep:
+    mode = "" if spec.chmod is None else f"{spec.chmod:04o}"
+    dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
+    for number, glob in enumerate(spec.exclude):
+        path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
+    uid, gid = owner_of(spec.owner, step, ids, "sync")
+    src, root = source_of(spec, step, project)
+    return SyncStep(
+        src,
+        spec.dest,
+        spec.recursive,
+        mode,
+        uid,
+        gid,
+        step.place,
+        dirmode,
+        spec.exclude,
+        names=step.names if spec.template else None,
+        root=root,
+    )
+
+
+def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -> DirectoriesStep:
+    made = []
+    _check_paths(step, "directories", (spec.path for spec in specs))
+    for number, spec in enumerate(specs):
+        at = ("directories", number)
+        uid, gid = owner_of(spec.owner, step, ids, *at)
+        path, place = spec.path.strip("/"), written_at(step.node, *at)
+        made.append(DirectoryToMake(path, spec.mode, uid, gid, place))
+    return DirectoriesStep(tuple(made), step.place)
+
+
+def _symlinks(specs: tuple[LinkSpec, ...], step: LoadedStep) -> SymlinksStep:
+    _check_paths(step, "symlinks", (spec.path for spec in specs))
+    places = [written_at(step.node, "symlinks", number) for number in range(len(specs))]
+    links = zip(specs, places, strict=True)
+    made = (LinkToMake(spec.path.strip("/"), spec.target, place) for spec, place in links)
+    return SymlinksStep(tuple(made), step.place)
+
+
+def _modes(specs: tuple[ModeSpec, ...], step: LoadedStep, ids: Ids) -> ModesStep:
+    made = []
+    _check_paths(step, "modes", (spec.path for spec in specs))
+    for number, spec in enumerate(specs):
+        at = ("modes", number)
+        if spec.mode is None and spec.owner is None:
+            hint = "write `mode:`, `owner:`, or both"
+            raise wrong_at(step, f"nothing is said of {spec.path}", hint, *at)
+        owner = None if spec.owner is None else owner_of(spec.owner, step, ids, *at)
+        path, place = spec.path.strip("/"), written_at(step.node, *at)
+        made.append(ModeToSet(path, spec.mode, owner, place))
+    return ModesStep(tuple(made), step.place)
+
+
+_WHAT = {"directories": "directory", "symlinks": "link", "modes": "path"}
+
+
+def _check_paths(step: LoadedStep, key: str, paths: Iterable[str]) -> None:
+    """Refuse / in a step, and a path that is there twice: which one counts would be a guess."""
+    seen: set[str] = set()
+    for number, path in enumerate(paths):
+        at = (key, number, "path")
+        if not path.strip("/"):  # as tried: see `image.reading.SeenTree.shown`
+            message = "no image can say what / is like: engines make it themselves, docker with "
+            message += "mode 0755 and podman with 0555, owned by 0:0"
+            hint = "leave it out; what lies in / can have any mode and owner"
+            raise wrong_at(step, message, hint, *at)
+        if path.strip("/") in seen:
+            message = f"the {_WHAT[key]} {path} is there twice"
+            raise wrong_at(step, message, "leave one of them out", *at)
+        seen.add(path.strip("/"))

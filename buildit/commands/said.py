@@ -1,0 +1,156 @@
+"""What the steps of a container say of its images, each with its place: of two that say the same
+thing the later one counts. `explain` and `plan` show it, `running` makes the app of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from buildit.model.plan import ListedStep, Saying
+from buildit.model.words import yaml_word
+from buildit.plan.evaluate import written_at
+from buildit.recipe.container import (
+    AtomPackageStep,
+    Container,
+    DebianPackageStep,
+    EmbeddedPackageStep,
+    LoadedStep,
+    StepSpec,
+    UrlSpec,
+)
+from buildit.recipe.schema import spelled
+
+APP_KEYS = {"exec": "entrypoint", "working_directory": "workdir"}
+"""How small steps call what `app` calls otherwise; what is not here has one name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that a step says: `key` as the small steps call it, `name` of a variable or path,
+    where there are many of the key. `path` is where the step has it."""
+
+    key: str
+    name: str
+    value: object
+    step: LoadedStep
+    path: tuple[str | int, ...]
+
+    @property
+    def place(self) -> str:
+        return written_at(self.step.node, *self.path)
+
+
+def parts_of(steps: Iterable[LoadedStep]) -> Iterator[Part]:
+    """All that steps say of images, in their order."""
+    for step in steps:
+        spec = step.spec
+        if spec.app is not None:
+            for name in (one for one in type(spec.app).model_fields if _is_said(spec, one)):
+                path, value = ("app", spelled(name)), getattr(spec.app, name)
+                if name == "environment":
+                    yield from _each("env", value, step, path)
+                else:
+                    yield Part(APP_KEYS.get(name, spelled(name)), "", value, step, path)
+        for key in ("env", "labels", "annotations"):
+            yield from _each(key, getattr(spec, key) or {}, step, (key,))
+        for key in ("user", "entrypoint", "workdir", "ports", "volumes", "stop-signal"):
+            value = getattr(spec, key.replace("-", "_"))
+            if value is not None:
+                yield Part(key, "", value, step, (key,))
+        if spec.healthcheck is not None:
+            yield Part("healthcheck", "", spec.healthcheck, step, ("healthcheck",))
+        for key in ("directories", "symlinks", "modes"):
+            for number, one in enumerate(getattr(spec, key) or ()):
+                yield Part(key, one.path.rstrip("/"), one, step, (key, number))
+
+
+def _is_said(spec: StepSpec, name: str) -> bool:
+    return spec.app is not None and name in spec.app.model_fields_set
+
+
+def _each(
+    key: str, values: Mapping[str, str], step: LoadedStep, path: tuple[str, ...]
+) -> Iterator[Part]:
+    return (Part(key, name, value, step, (*path, name)) for name, value in values.items())
+
+
+def later_wins(parts: Iterable[Part]) -> dict[tuple[str, str], Part]:
+    """What counts of each thing, by key and name, in the order in which each was said first."""
+    found: dict[tuple[str, str], Part] = {}
+    for part in parts:
+        found[part.key, part.name] = part
+    return found
+
+
+def sayings(container: Container) -> tuple[Saying, ...]:
+    """What the steps say of the images, in words, things together that are the same one."""
+    parts = [*parts_of(container.steps)]
+    counts = later_wins(parts)
+    found: dict[tuple[str, str], list[Saying]] = {key: [] for key in counts}
+    for part in parts:
+        key = part.key, part.name
+        later = "" if counts[key] is part else counts[key].place
+        shown = f"{part.key} {part.name}".rstrip()
+        found[key].append(Saying(shown, _value(part.value), part.place, later))
+    return tuple(one for same in found.values() for one in same)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return yaml_word(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(yaml_word(str(one)) for one in value)}]"
+    fields = getattr(type(value), "model_fields", {})
+    texts = {name: getattr(value, name) for name in fields if name != "path"}
+    return ", ".join(
+        f"{spelled(name)} {f'{one:04o}' if name == 'mode' else _value(one)}"
+        for name, one in texts.items()
+        if one is not None
+    )
+
+
+# -- the steps as a list
+
+
+def listed(container: Container) -> tuple[ListedStep, ...]:
+    """All steps, flat, but for `include`, in whose place those of its list stand."""
+    return tuple(
+        ListedStep(step.kind, _text(step.spec), step.place)
+        for step in container.steps
+        if step.spec.include is None
+    )
+
+
+def _text(spec: StepSpec) -> str:
+    """What a step is about, in a few words."""
+    match spec:
+        case StepSpec(package=EmbeddedPackageStep(path=text)):
+            return text
+        case StepSpec(package=AtomPackageStep(atom=text)):
+            return text
+        case StepSpec(package=DebianPackageStep(debian=text)):
+            return f"debian:{text}"
+        case StepSpec(sync=sync) if sync is not None:
+            return f"{sync.src} to {sync.dest}{' (template)' if sync.template else ''}"
+        case StepSpec(image=image) if image is not None:
+            return image.type
+        case StepSpec(app=app) if app is not None:
+            return " ".join(app.exec or ())
+        case StepSpec(init=init) if init is not None:
+            return ", ".join(init.services)
+        case StepSpec(include=UrlSpec(url=url)):
+            return url
+        case _:
+            (name,) = spec.model_fields_set - {"with_"}
+            return _few(getattr(spec, name))
+
+
+def _few(value: object) -> str:
+    """A value of a step by the names in it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(value)
+    if isinstance(value, tuple):
+        return ", ".join(str(getattr(one, "path", one)) for one in value)
+    return ""

@@ -1,0 +1,500 @@
+"""Small steps beside the app, links, modes, and templates of synced files."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from buildit.commands.building import build
+from buildit.commands.changing import modes_task, symlinks_task
+from buildit.commands.run import Options, prepare
+from buildit.commands.running import app_of, places_of
+from buildit.commands.said import listed, sayings
+from buildit.commands.sync import Own, sync_task, take
+from buildit.commands.templated import LARGEST_TEMPLATE, Names, rendered
+from buildit.digest import digest_bytes
+from buildit.errors import BuilditError, RecipeError
+from buildit.events import silent
+from buildit.image.merge import Member
+from buildit.image.verify import read_oci
+from buildit.model.image import App, Health, Port, Volume
+from buildit.model.plan import (
+    LayerFile,
+    LinkToMake,
+    ModesStep,
+    ModeToSet,
+    PackageFacts,
+    SymlinksStep,
+    SyncStep,
+)
+from buildit.model.tree import Entry, Kind
+from buildit.recipe.container import Container
+from buildit.recipe.lists import load_container
+from tests.planning import Checkout, checkout
+
+pytestmark = pytest.mark.unit
+
+HEAD = "- vars: {name: web, version: 1.0}\n"
+
+
+def loaded(tmp_path: Path, text: str) -> Container:
+    (tmp_path / "container.yaml").write_text(HEAD + dedent(text))
+    return load_container(tmp_path)
+
+
+# -- what counts
+
+EVERYTHING = """\
+- workdir: /before
+- user: before
+- app:
+    exec: [/bin/a, x]
+    user: www
+    group: www
+    environment: {A: '1', B: '2'}
+    working-directory: /srv
+    ports: [80]
+    volumes: [/a]
+    stop-signal: SIGQUIT
+- env: {B: '3', C: '4'}
+- entrypoint: [/bin/b, --flag]
+- workdir: /later/
+- ports: [443/tcp, dns=53/udp]
+- volumes: ['data=/b:ro']
+- stop-signal: SIGUSR1
+- healthcheck: {exec: [/bin/old]}
+- healthcheck: {exec: [/bin/ok], retries: 2}
+- user: last
+"""
+
+
+def test_the_later_step_counts(tmp_path: Path) -> None:
+    found = loaded(tmp_path, EVERYTHING)
+    assert app_of(found) == App(
+        exec=("/bin/b", "--flag"),
+        user="last",
+        group="www",
+        environment=(("A", "1"), ("B", "3"), ("C", "4")),
+        working_directory="/later/",
+        ports=(Port(443), Port(53, "udp", "dns")),
+        volumes=(Volume("/b", "data", read_only=True),),
+        stop_signal="SIGUSR1",
+        health=Health(("/bin/ok",), retries=2),
+    )
+    places = {key: place.rpartition(":")[0] for key, place in places_of(found).items()}
+    assert [place.rpartition(":")[2] for place in places.values()] == ["21", "7"]
+
+
+def test_an_app_behind_small_steps_counts(tmp_path: Path) -> None:
+    app = "- app: {exec: [/bin/a], ports: [80], environment: {A: '1'}}\n"
+    found = app_of(loaded(tmp_path, "- ports: [1]\n- env: {A: '0', B: '2'}\n- workdir: /x\n" + app))
+    assert found is not None
+    assert (found.ports, found.working_directory) == ((Port(80),), "/x")
+    assert found.environment == (("A", "1"), ("B", "2"))
+
+
+def test_small_steps_alone_are_an_app(tmp_path: Path) -> None:
+    found = app_of(loaded(tmp_path, "- entrypoint: [/bin/a]\n- ports: []\n"))
+    assert found == App(("/bin/a",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "place"),
+    [
+        ("- workdir: /x\n", "`workdir` and all that is said of an app need an app", "2:3"),
+        ("- entrypoint: [sh]\n", "exec begins with 'sh', not with an absolute path", "2:16"),
+        ("- entrypoint: [/x]\n- ports: [80, x]\n", "not a port: 'x'", "3:15"),
+        ("- entrypoint: [/x]\n- ports: [x]\n- ports: [80]\n", "not a port: 'x'", "3:11"),
+        ("- entrypoint: [/x]\n- volumes: [x]\n", "not a volume: 'x'", "3:13"),
+        ("- entrypoint: sh\n", "entrypoint: expected a list, found 'sh'", "2:15"),
+        ("- workdir: x\n", "workdir: expected an absolute path, found 'x'", "2:12"),
+        (
+            "- init: {services: {a: {exec: [/x]}}}\n- workdir: /x\n",
+            "`workdir` is said beside `init`, which runs /usr/sbin/init as root",
+            "3:12",
+        ),
+        ("- app: {exec: [/x]}\n- app: {exec: [/y]}\n", "a container has one app", "3:3"),
+    ],
+)
+def test_wrong_small_steps_are_refused_at_their_place(
+    tmp_path: Path, text: str, message: str, place: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        app_of(loaded(tmp_path, text))
+    assert (caught.value.place or "").endswith(f"container.yaml:{place}")
+    assert caught.value.hint
+
+
+def test_what_is_said_names_what_counts(tmp_path: Path) -> None:
+    text = """\
+    - labels: {a: '1'}
+    - entrypoint: [/bin/a, two words]
+    - labels: {a: '2', b: ''}
+    - directories: [{path: /srv/x/, owner: 5:5, mode: 01777}]
+    - entrypoint: [/bin/b]
+    """
+    said = sayings(loaded(tmp_path, text))
+    rows = [(one.key, one.value, place(one.place), place(one.later)) for one in said]
+    assert rows == [
+        ("labels a", "1", "2:15", "4:15"),
+        ("labels a", "2", "4:15", ""),
+        ("entrypoint", '[/bin/a, "two words"]', "3:15", "6:15"),
+        ("entrypoint", "[/bin/b]", "6:15", ""),
+        ("labels b", '""', "4:23", ""),
+        ("directories /srv/x", "owner 5:5, mode 1777", "5:17", ""),
+    ]
+
+
+def place(text: str) -> str:
+    return text.rpartition("container.yaml:")[2]
+
+
+def test_the_list_of_steps_is_flat(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("- ports: [80, 443]\n")
+    text = """\
+    - include: base.yaml
+    - package: {debian: tini}
+    - package: {atom: a/b}
+    - sync: {src: x, dest: /y, template: on}
+    - modes: [{path: /a, mode: 0600}, {path: /b, owner: 1:1}]
+    - image: {type: oci}
+    """
+    found = [(one.kind, one.text) for one in listed(loaded(tmp_path, text))]
+    assert found == [
+        ("vars", "name, version"),
+        ("ports", "80, 443"),
+        ("package", "debian:tini"),
+        ("package", "a/b"),
+        ("sync", "x to /y (template)"),
+        ("modes", "/a, /b"),
+        ("image", "oci"),
+    ]
+
+
+# -- links and modes over a tree
+
+
+def directory(path: str) -> Entry:
+    return Entry(path, Kind.DIRECTORY, 0o755)
+
+
+def link(path: str, target: str) -> Entry:
+    return Entry(path, Kind.SYMLINK, 0o777, target=target)
+
+
+def file(path: str, mode: int = 0o644) -> Entry:
+    return Entry(path, Kind.FILE, mode, size=1, digest=digest_bytes(path.encode()))
+
+
+def tree(*entries: Entry) -> dict[str, Entry]:
+    return {entry.path: entry for entry in entries}
+
+
+TREE = tree(
+    directory("usr"),
+    directory("usr/bin"),
+    directory("usr/lib"),
+    directory("etc"),
+    link("bin", "usr/bin"),
+    link("loop", "loop"),
+    link("dangling", "nowhere"),
+    file("usr/bin/dash", 0o755),
+    link("usr/bin/sh", "dash"),
+    file("etc/hosts"),
+)
+
+
+def links(*pairs: tuple[str, str]) -> SymlinksStep:
+    return SymlinksStep(tuple(LinkToMake(*pair, "c.yaml:9:9") for pair in pairs), "c.yaml:9:3")
+
+
+def test_links_lie_where_the_image_leads(tmp_path: Path) -> None:
+    step = links(("bin/ash", "dash"), ("opt/x/y", "/etc"), ("opt/x/y/z", "a"), ("etc/hosts", "b"))
+    task, entries, replaced = symlinks_task(step, TREE)
+    made = {one.path: one.target for one in entries if one.kind is Kind.SYMLINK}
+    # the third goes through the second one, to /etc
+    assert made == {"usr/bin/ash": "dash", "opt/x/y": "/etc", "etc/z": "a", "etc/hosts": "b"}
+    assert replaced == ("/etc/hosts",)
+    assert {"opt", "opt/x", "usr", "usr/bin", "etc"} < {one.path for one in entries}
+    assert task.kind == "symlinks"
+    assert symlinks_task(step, TREE)[0].key == task.key
+    assert symlinks_task(links(("bin/ash", "bash")), TREE)[0].key != task.key
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("etc", "/etc is a directory in the image, and no link can take its place"),
+        ("bin", "/bin is a link that merges /usr in the image, and no link can take its place"),
+        ("etc/hosts/x", "/etc/hosts is a file in the image, and dest leads through it"),
+        ("loop/x", "leads into a loop of links"),
+        ("etc/.wh.x", "names that begin with .wh. delete files in image layers"),
+    ],
+)
+def test_links_that_cannot_be(path: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        symlinks_task(links((path, "x")), TREE)
+    assert caught.value.place == "c.yaml:9:9"
+    assert caught.value.hint
+
+
+MEMBERS = {path: Member(entry, 0, path) for path, entry in TREE.items()}
+MEMBERS |= {
+    "usr/bin/two": Member(
+        replace(file("usr/bin/dash", 0o755), path="usr/bin/two"), 0, "usr/bin/dash"
+    )
+}
+
+
+def modes(*wanted: tuple[str, int | None, tuple[int, int] | None]) -> ModesStep:
+    return ModesStep(tuple(ModeToSet(*one, "c.yaml:9:9") for one in wanted), "c.yaml:9:3")
+
+
+def content(path: str, member: Member) -> LayerFile:
+    return LayerFile(path, digest_bytes(member.source.encode()), 1024, 512)
+
+
+def test_a_file_changes_under_all_its_names(tmp_path: Path) -> None:
+    step = modes(("bin/sh", 0o4755, None), ("etc", 0o700, (3, 4)), ("usr/bin/two", None, (5, 6)))
+    task, entries = modes_task(step, MEMBERS, content)
+    found = {one.path: (one.kind, one.mode, one.uid, one.gid) for one in entries}
+    assert found == {
+        "etc": (Kind.DIRECTORY, 0o700, 3, 4),
+        "usr": (Kind.DIRECTORY, 0o755, 0, 0),
+        "usr/bin": (Kind.DIRECTORY, 0o755, 0, 0),
+        "usr/bin/dash": (Kind.FILE, 0o4755, 5, 6),
+        "usr/bin/two": (Kind.HARDLINK, 0o4755, 5, 6),
+    }
+    assert [one.path for one in task.inputs.copies] == ["usr/bin/dash"]
+    assert next(one.target for one in entries if one.path == "usr/bin/two") == "usr/bin/dash"
+    # where the bytes were taken from is no part of what it is
+    elsewhere = modes_task(step, MEMBERS, lambda path, _: content(path, MEMBERS["etc/hosts"]))
+    assert elsewhere[0].key == task.key
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("etc/none", "the image has no /etc/none at this step"),
+        ("dangling", "the link /dangling leads to /nowhere"),
+        ("loop", "/loop leads into a loop of links"),
+        ("etc/hosts/x", "the image has no /etc/hosts/x"),
+    ],
+)
+def test_modes_of_what_is_not_there(path: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        modes_task(modes((path, 0o600, None)), MEMBERS, content)
+    assert caught.value.place == "c.yaml:9:9"
+    assert caught.value.hint
+
+
+# -- templates of files
+
+PACKAGES = {"app/tool": PackageFacts("2.0", flags={"ssl": True, "tls": "gnutls"}, digest="ab")}
+
+
+def text_of(data: bytes, **variables: str) -> bytes:
+    return rendered(data, "x.conf", Names(Path(), variables, PACKAGES))
+
+
+def test_a_template_becomes_text() -> None:
+    source = b"listen {{ port }};\n{% if packages['app/tool'].flags.ssl %}\nssl on;\n{% endif %}\n"
+    assert text_of(source, port="80") == b"listen 80;\n\nssl on;\n\n"
+    said = b"{{ packages['app/tool'].version }} {{ packages['app/tool'].digest }} "
+    made = text_of(said + b"{{ packages | tojson }}").decode()
+    assert made.startswith("2.0 ab ")
+    assert json.loads(made[7:])["app/tool"]["flags"] == {"ssl": True, "tls": "gnutls"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no template, no end",
+        b"\xef\xbb\xbfmark\n",
+        b"a\r\nb\r\n",
+        "ä${#x}\x0c\u2028\n".encode(),
+    ],
+)
+def test_what_is_no_template_stays_byte_for_byte(data: bytes) -> None:
+    assert text_of(data) == data
+
+
+def test_ends_of_lines_stay_what_they_are() -> None:
+    assert text_of(b"a {{ x }}\r\nb\r\n", x="1") == b"a 1\r\nb\r\n"
+    assert text_of(b"a {{ x }}\n\n", x="1") == b"a 1\n\n"
+    assert text_of(b"\xef\xbb\xbf{{ x }}", x="1") == b"\xef\xbb\xbf1"
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "where"),
+    [
+        (b"ok\n\xff\xfe", "byte 0xff is not UTF-8, and a template is text", "x.conf:2:1"),
+        (b"\x7fELF\0", "control character U+0000 is not of a text", "x.conf:1:5"),
+        (b"a\r\nb\n", "its lines end in several ways", "x.conf:1:2"),
+        (b"a\rb", "its lines end in several ways", "x.conf:1:2"),
+        (b"a\n  {{ prot }}\n", "'prot' is not defined", "x.conf:2:6"),
+        (b"{{ x", "the template cannot be read", "x.conf:1:1"),
+        (b"{% include 'a' %}", "templates may not use other templates", "x.conf:1:1"),
+        (b"x" * (LARGEST_TEMPLATE + 1), "the file is larger than 64 KiB", "x.conf"),
+    ],
+)
+def test_what_cannot_be_a_template(data: bytes, message: str, where: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        text_of(data, port="80")
+    assert caught.value.place == where
+    assert caught.value.hint
+
+
+OWN = Own("out", re.compile("web-.+"))
+
+
+def test_only_the_text_of_a_template_is_in_the_layer(tmp_path: Path) -> None:
+    (tmp_path / "a.conf").write_text("port {{ port }}\n")
+    step = SyncStep("a.conf", "/etc/", False, "", 0, 0, "c:1:1", names={"port": "80"})
+    task, entries, _ = sync_task(take(tmp_path, step, OWN), {})
+    (entry,) = (one for one in entries if one.kind is Kind.FILE)
+    assert (entry.size, entry.digest) == (8, digest_bytes(b"port 80\n"))
+    assert json.loads(task.record)["texts"] == {"etc/a.conf": "port 80\n"}
+    assert task.inputs.files == ()
+    # the same bytes written out are the same entries, but no template
+    (tmp_path / "a.conf").write_text("port 80\n")
+    plain, same, _ = sync_task(take(tmp_path, replace(step, names=None), OWN), {})
+    assert same == entries
+    assert dict(plain.inputs.files) == {"etc/a.conf": "a.conf"}
+
+
+def test_a_wrong_template_is_named_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/sub").mkdir(parents=True)
+    (tmp_path / "conf/sub/a").write_text("{{ nothing }}")
+    step = SyncStep("conf", "/etc", True, "", 0, 0, "c:1:1", names={})
+    with pytest.raises(RecipeError) as caught:
+        take(tmp_path, step, OWN)
+    assert caught.value.place == "conf/sub/a:1:4"
+
+
+# -- whole containers
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    monkeypatch.setenv("BUILDIT_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = checkout(tmp_path)
+    made.write(".buildit-config.yaml", "trees: [./pkgs]\nrepositories: []\n")
+    return made
+
+
+CONTAINER = """\
+- vars: {name: web, version: 1.0, port: '8080'}
+- users: {www: {uid: 33, gid: 33}}
+- groups: {www: {gid: 33}}
+- include: ../shared/conf.yaml
+  with: {port: "{{ port }}"}
+- symlinks: [{path: /etc/site.conf, target: web/site.conf}]
+- modes: [{path: /etc/site.conf, mode: 0640, owner: "0:www"}, {path: /srv, mode: 01777}]
+- image: {type: oci}
+"""
+SHARED = """\
+- vars: {port: 80}
+- sync: {src: ./web, dest: /etc/web, recursive: yes, template: yes, owner: www}
+- sync: {src: page.html, dest: /srv/}
+"""
+
+
+@pytest.fixture
+def web(project: Checkout) -> Checkout:
+    project.write("container/container.yaml", CONTAINER)
+    project.write("shared/conf.yaml", SHARED)
+    project.write("shared/web/site.conf", "listen {{ port }} on {{ arch }};\n")
+    project.write("shared/page.html", "a page\n")
+    return project
+
+
+def files_of(project: Checkout) -> Mapping[str, Entry]:
+    """The files of the image, which is built here."""
+    options = Options(project.container, project.root / "out", offline=True)
+    build(options, silent, threading.Event())
+    (layout,) = (project.root / "out").glob("*.oci")
+    return {entry.path: entry for entry in read_oci(layout).entries or ()}
+
+
+def test_a_container_of_lists_templates_links_and_modes(web: Checkout) -> None:
+    found = files_of(web)
+    site = found["etc/web/site.conf"]
+    text = f"listen 8080 on {web_arch(web)};\n".encode()
+    assert (site.mode, site.uid, site.gid, site.digest) == (0o640, 0, 33, digest_bytes(text))
+    assert found["etc/site.conf"].target == "web/site.conf"
+    assert found["srv"].mode == 0o1777
+    assert found["srv/page.html"].digest == digest_bytes(b"a page\n")
+
+
+def web_arch(project: Checkout) -> str:
+    return prepare(Options(project.container, offline=True), silent).plan.arch
+
+
+def test_the_lock_pins_what_a_template_became(web: Checkout) -> None:
+    files_of(web)
+    lines = (web.container / "buildit.lock").read_text().splitlines()
+    (line,) = (one for one in lines if one.startswith("synced etc/web/site.conf "))
+    text = f"listen 8080 on {web_arch(web)};\n".encode()
+    assert line.split()[2] == digest_bytes(text)
+    steps = (web.container / "container.yaml").read_text()
+    web.write("container/container.yaml", steps.replace("'8080'", "'9090'"))
+    prepared = prepare(Options(web.container, locked=True, offline=True), silent).with_synced()
+    assert prepared.pins.moved() == ("synced etc/web/site.conf: changed, dated now",)
+
+
+def test_a_plan_lists_all_steps_with_their_places(
+    web: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(web.root)
+    plan = prepare(Options(Path("container"), offline=True), silent).plan
+    assert [(one.kind, one.place) for one in plan.listed][3:7] == [
+        ("vars", "shared/conf.yaml:1:3"),
+        ("sync", "shared/conf.yaml:2:3"),
+        ("sync", "shared/conf.yaml:3:3"),
+        ("symlinks", "container/container.yaml:6:3"),
+    ]
+    assert plan.lists == ("shared/conf.yaml",)
+    assert [one.root for one in plan.takes] == ["shared", "shared"]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("modes: [{path: /x}]", "nothing is said of /x"),
+        ("modes: [{path: /, mode: 0700}]", "no image can say what / is like"),
+        ("modes: [{path: /x, owner: nobody-here}]", "declares the owner 'nobody-here'"),
+        (
+            "symlinks: [{path: /a, target: b}, {path: /a/, target: c}]",
+            "the link /a/ is there twice",
+        ),
+        ("sync: {src: ../x, dest: /x}", "leads out of the container's directory"),
+    ],
+)
+def test_steps_that_cannot_be(project: Checkout, step: str, message: str) -> None:
+    project.write("container/container.yaml", f"{HEAD}- {step}\n")
+    with pytest.raises(BuilditError, match=re.escape(message)) as caught:
+        prepare(Options(project.container, offline=True), silent).with_synced()
+    assert "container.yaml:2:" in (caught.value.place or "")
+
+
+def test_owners_by_names_of_a_synced_passwd(project: Checkout) -> None:
+    project.write("container/passwd", "www:x:{{ uid }}:8::/:/bin/false\n")
+    steps = "- vars: {uid: '7'}\n- sync: {src: passwd, dest: /etc/passwd, template: yes}\n"
+    steps += "- directories: [{path: /srv, owner: www}]\n"
+    project.write("container/container.yaml", HEAD + steps)
+    plan = prepare(Options(project.container, offline=True), silent).plan
+    made = next(one for one in plan.steps if one.step == "directories")
+    assert [(one.uid, one.gid) for one in made.directories] == [(7, 8)]
