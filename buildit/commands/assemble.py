@@ -18,8 +18,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents
 from buildit.commands import sync
 from buildit.commands.changing import modes_task, symlinks_task
-from buildit.commands.sync import EPOCH, Taken, some_paths
-from buildit.commands.templated import Names, rendered
+from buildit.commands.sync import EPOCH, Filler, Taken, some_paths
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.image.layertar import offsets
@@ -470,14 +469,16 @@ def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:
     return replace(app, user=user, group=group, own_group=None if own is None else str(own))
 
 
-def synced_accounts(syncs: Iterable[tuple[Path, str, str, Names | None]]) -> tuple[Ids, list[Path]]:
+def synced_accounts(
+    syncs: Iterable[tuple[Path, str, str, Filler | None]],
+) -> tuple[Ids, list[Path]]:
     """The accounts of an /etc/passwd or /etc/group that a sync step brings, and the files that
     were looked for. `syncs` are, of each, the directory that the source is beneath, the source, the
-    destination and what its templates see; the last one wins, as in the image.
+    destination and what fills in its templates; the last one wins, as in the image.
     """
     rows: dict[str, list[list[str]]] = {PASSWD: [], GROUP: []}
     looked: list[Path] = []
-    for project, src, dest, names in syncs:
+    for project, src, dest, fill in syncs:
         for wanted in (PASSWD, GROUP):
             source = _source_of(src, dest, wanted)
             if source is None:
@@ -488,7 +489,7 @@ def synced_accounts(syncs: Iterable[tuple[Path, str, str, Names | None]]) -> tup
             with suppress(*wrong), Root.open(project) as root:
                 with root.open_file(source) as stream:
                     data = stream.read(_LARGEST_FILE)
-                data = data if names is None else rendered(data, source, names)
+                data = data if fill is None else fill(data, source)
                 text = data.decode("utf-8", "replace")
                 found = (line.split(":") for line in text.split("\n") if line[:1] not in ":#")
                 rows[wanted] = list(found)

@@ -35,7 +35,7 @@ from buildit.recipe.container import (
 )
 from buildit.recipe.lists import FetchList, check_settled, load_container, no_fetching
 from buildit.recipe.package import DebianBase, ToolchainPackage
-from buildit.recipe.packagefacts import Packages
+from buildit.recipe.packagefacts import KnownPackages
 from buildit.recipe.slices import Slices, sliced
 from buildit.recipe.trees import Catalog
 
@@ -116,7 +116,7 @@ def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> 
     flags = _outer_flags(options.use, loaded, container)
     selection = resolve(roots.demands, catalog, flags, preferred)
     if container.pending:
-        first, known = container, Packages(selected_facts(selection))
+        first, known = container, KnownPackages(selected_facts(selection))
         container = load_container(directory, known, options.platform, here, fetch)
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)

@@ -15,7 +15,7 @@ from buildit.model.config import Config
 from buildit.model.plan import PackageFacts, Task
 from buildit.model.words import name_of
 from buildit.recipe.lists import FetchList, check_settled, load_container
-from buildit.recipe.packagefacts import Packages
+from buildit.recipe.packagefacts import KnownPackages
 from buildit.recipe.yaml.node import LARGEST_FILE
 from buildit.remote.fetch import Fetch
 
@@ -62,7 +62,7 @@ def pinned_facts(choice: Choice, made: Iterable[Task]) -> dict[str, PackageFacts
     return found
 
 
-def settled(choice: Choice, packages: Packages, fetch: FetchList) -> Choice:
+def read_again(choice: Choice, packages: KnownPackages, fetch: FetchList) -> Choice:
     """With the container read again, now that all is known that its templates ask for.
 
     Raises:

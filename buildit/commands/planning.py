@@ -13,15 +13,15 @@ from pathlib import Path
 from buildit.commands.assemble import Ids, account_files, app_with_ids, image, synced_accounts
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.debian_source import pin_source
-from buildit.commands.including import fetched_lists, pinned_facts, settled
+from buildit.commands.including import fetched_lists, pinned_facts, read_again
 from buildit.commands.layersteps import small_step, source_of
 from buildit.commands.pins import Answer, dates_of, local_inputs, local_patches, pin_debs
 from buildit.commands.rules import RULES
 from buildit.commands.run import Downloads, Options, Pins
 from buildit.commands.running import app_of, app_remarks, init_of, places_of
-from buildit.commands.said import listed, sayings
+from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sources import locked_commits
-from buildit.commands.templated import Names
+from buildit.commands.templated import filling
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
@@ -41,7 +41,7 @@ from buildit.plan.lock import LockedCommit, LockedPackage, LockedPatch, LockedSo
 from buildit.plan.tasks import LocalInputs, named_deb_task, sliced_tasks, tasks
 from buildit.recipe.config import Loaded
 from buildit.recipe.container import Container
-from buildit.recipe.packagefacts import Packages
+from buildit.recipe.packagefacts import KnownPackages
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     keys = {number: task.key for number, task in named.items()}
     facts = pinned_facts(choice, (*made.values(), *named.values()))
     if choice.container.pending:
-        choice = settled(choice, Packages(facts, pinned=True), fetched_lists(downloads))
+        choice = read_again(choice, KnownPackages(facts, pinned=True), fetched_lists(downloads))
     synced, opened = _synced_accounts(choice.container, facts)
     plan = check_images(container_plan(choice, toolchain, made, synced, keys, facts), synced)
     pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
@@ -109,7 +109,6 @@ def container_plan(
     container, roots, target = choice.container, choice.roots, choice.target
     names, platforms = container.variables, tuple(map(str, container.platforms))
     keys = {node.name: key for key, node in made.items()}
-    steps: list[LayerStep] = []
     users, groups = _accounts(container)
     borrowed: set[tuple[str, str]] | None = set() if debs or roots.sources else None
     ids = replace(_declared(made.values(), users, groups), borrowed=borrowed)
@@ -119,16 +118,7 @@ def container_plan(
     _check_accounts(container, reached, made, users, groups)
     if app := app_of(container):
         app = app_with_ids(app, synced.over(ids), places_of(container))
-    for number, step in enumerate(container.steps):
-        if number in roots.names:
-            steps.append(PackageStep(keys[roots.names[number]], roots.origins[number]))
-        elif number in roots.sources:
-            key = keys[roots.sources[number].asker]
-            steps.append(PackageStep(key, roots.origins[number], tuple(made[key].outputs)))
-        elif number in debs:
-            steps.append(PackageStep(debs[number], roots.origins[number]))
-        elif (small := small_step(step, container.directory, owners)) is not None:
-            steps.append(small)
+    templates = any(step.spec.sync and step.spec.sync.template for step in container.steps)
     return ContainerPlan(
         directory=str(container.directory),
         author=names.get("author", ""),
@@ -139,7 +129,7 @@ def container_plan(
         toolchain=toolchain,
         tasks=tuple(made.values()),
         views=sliced_tasks(made.values(), toolchain, choice.sliced, RULES),
-        steps=tuple(steps),
+        steps=tuple(_layer_steps(choice, keys, made, debs, owners)),
         images=_images(container),
         app=app,
         init=init_of(container, owners),
@@ -151,14 +141,33 @@ def container_plan(
         remarks=() if app is None else tuple(app_remarks(app)),
         borrowed=tuple(sorted(borrowed or ())),
         platforms=platforms,
-        packages=facts
-        if any(s.spec.sync and s.spec.sync.template for s in container.steps)
-        else {},
-        listed=listed(container),
+        packages=facts if templates else {},
+        listed=listed_steps(container),
         said=sayings(container),
         lists=tuple(map(str, container.files)),
         pinned=container.pinned,
     )
+
+
+def _layer_steps(
+    choice: Choice,
+    keys: Mapping[str, BuildKey],
+    made: Mapping[BuildKey, Task],
+    debs: Mapping[int, BuildKey],
+    owners: Ids,
+) -> Iterator[LayerStep]:
+    """The steps that give layers; `keys` are by the names of tasks."""
+    roots, project = choice.roots, choice.container.directory
+    for number, step in enumerate(choice.container.steps):
+        if number in roots.names:
+            yield PackageStep(keys[roots.names[number]], roots.origins[number])
+        elif number in roots.sources:
+            key = keys[roots.sources[number].asker]
+            yield PackageStep(key, roots.origins[number], tuple(made[key].outputs))
+        elif number in debs:
+            yield PackageStep(debs[number], roots.origins[number])
+        elif (small := small_step(step, project, owners)) is not None:
+            yield small
 
 
 def _synced_accounts(
@@ -170,8 +179,8 @@ def _synced_accounts(
         if (spec := step.spec.sync) is not None:
             src, root = source_of(spec, step, container.directory)
             directory = Path(root) if root else container.directory
-            names = Names(directory, step.names, facts) if spec.template else None
-            found.append((directory, src, spec.dest, names))
+            fill = filling(step.names, facts) if spec.template else None
+            found.append((directory, src, spec.dest, fill))
     return synced_accounts(found)
 
 

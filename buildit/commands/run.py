@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildit.codec import from_plain, to_plain
 from buildit.commands import stamp
-from buildit.commands.sync import Taken, dated, own_of, take
+from buildit.commands.sync import Filler, Taken, dated, own_of, take
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, Interrupted, StoreError, UnsatisfiableError
 from buildit.events import Notice, Reporter
@@ -338,7 +338,9 @@ class Prepared:
         if not steps and not pins.section.synced:
             return self
         project, output = Path(plan.directory), self.options.output
-        found = [take(project, step, own_of(plan, output, step), plan.packages) for step in steps]
+        fills = [None if step.names is None else _filling(plan, step.names) for step in steps]
+        asked = zip(steps, fills, strict=True)
+        found = [take(project, step, own_of(plan, output, step), fill) for step, fill in asked]
         pinned = pins.lock.synced(pins.platform)
         taken, times = dated(found, {**pinned, **pins.section.synced}, int(time.time()))
         pins = replace(pins, section=replace(pins.section, synced=times))
@@ -350,6 +352,12 @@ class Prepared:
             rows = [*self.rows, *stamp.record([self.lock_path])]
             result = {"plan": to_plain(self.plan), "settings": self.settings.plain()}
             stamp.write(self.options.question("plan"), rows, result)
+
+
+def _filling(plan: ContainerPlan, names: Mapping[str, str]) -> Filler:
+    from buildit.commands.templated import filling
+
+    return filling(names, plan.packages)
 
 
 @contextmanager

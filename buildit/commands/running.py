@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from buildit.commands.assemble import Ids
 from buildit.commands.choose import wrong_at
-from buildit.commands.said import Part, parts_of
+from buildit.commands.said import SaidPart, said_parts
 from buildit.image.rules import signal_problems
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.services import INIT, Init, Ready, Service, in_order
@@ -46,7 +46,7 @@ def app_of(container: Container) -> App | None:
     if len(apps) > 1:
         hint = f"keep that at {apps[0].place}; steps such as `entrypoint` and `ports` change it"
         raise wrong_at(apps[1], "a container has one app", hint)
-    parts = [part for part in parts_of(container.steps) if part.key in _OF_AN_APP]
+    parts = [part for part in said_parts(container.steps) if part.key in _OF_AN_APP]
     has_init = any(step.spec.init is not None for step in container.steps)
     app = App((INIT,), stop_signal="SIGTERM") if has_init else App(())
     named = (apps[0].spec.app.environment if apps and apps[0].spec.app else {}).keys()
@@ -75,7 +75,7 @@ _OF_AN_INIT = ("entrypoint", "user", "group", "workdir", "stop-signal")
 _OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck")
 
 
-def _with(app: App, part: Part) -> App:
+def _with(app: App, part: SaidPart) -> App:
     """The app as one more thing that is said makes it."""
     match part.key, part.value:
         case "entrypoint", tuple(words):
@@ -100,7 +100,7 @@ def _with(app: App, part: Part) -> App:
             return app
 
 
-def _no_init(part: Part) -> None:
+def _no_init(part: SaidPart) -> None:
     """Refuse what an app says and an init does not leave open.
 
     Raises:
@@ -114,7 +114,7 @@ def _no_init(part: Part) -> None:
 
 def places_of(container: Container) -> dict[str, str]:
     """Where the app's `user` and `group` were written, by those names."""
-    parts = parts_of(container.steps)
+    parts = said_parts(container.steps)
     return {part.key: part.place for part in parts if part.key in ("user", "group")}
 
 
@@ -135,7 +135,7 @@ def _program(words: tuple[str, ...], step: LoadedStep, *path: str | int) -> tupl
     return words
 
 
-def _port(text: str, part: Part, number: int) -> Port:
+def _port(text: str, part: SaidPart, number: int) -> Port:
     match = _PORT.fullmatch(text)
     if match is None or not 1 <= int(match["number"]) <= 65535:
         hint = "write 443, 443/tcp or https=443/tcp"
@@ -143,7 +143,7 @@ def _port(text: str, part: Part, number: int) -> Port:
     return Port(int(match["number"]), match["kind"] or "tcp", match["name"])
 
 
-def _volume(text: str, part: Part, number: int) -> Volume:
+def _volume(text: str, part: SaidPart, number: int) -> Volume:
     match = _VOLUME.fullmatch(text)
     if match is None:
         hint = "write /var/lib/x or data=/var/lib/x:ro"

@@ -25,7 +25,7 @@ APP_KEYS = {"exec": "entrypoint", "working_directory": "workdir"}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SaidPart:
     """One thing that a step says: `key` as the small steps call it, `name` of a variable or path,
     where there are many of the key. `path` is where the step has it."""
 
@@ -40,7 +40,7 @@ class Part:
         return written_at(self.step.node, *self.path)
 
 
-def parts_of(steps: Iterable[LoadedStep]) -> Iterator[Part]:
+def said_parts(steps: Iterable[LoadedStep]) -> Iterator[SaidPart]:
     """All that steps say of images, in their order."""
     for step in steps:
         spec = step.spec
@@ -50,18 +50,18 @@ def parts_of(steps: Iterable[LoadedStep]) -> Iterator[Part]:
                 if name == "environment":
                     yield from _each("env", value, step, path)
                 else:
-                    yield Part(APP_KEYS.get(name, spelled(name)), "", value, step, path)
+                    yield SaidPart(APP_KEYS.get(name, spelled(name)), "", value, step, path)
         for key in ("env", "labels", "annotations"):
             yield from _each(key, getattr(spec, key) or {}, step, (key,))
         for key in ("user", "entrypoint", "workdir", "ports", "volumes", "stop-signal"):
             value = getattr(spec, key.replace("-", "_"))
             if value is not None:
-                yield Part(key, "", value, step, (key,))
+                yield SaidPart(key, "", value, step, (key,))
         if spec.healthcheck is not None:
-            yield Part("healthcheck", "", spec.healthcheck, step, ("healthcheck",))
+            yield SaidPart("healthcheck", "", spec.healthcheck, step, ("healthcheck",))
         for key in ("directories", "symlinks", "modes"):
             for number, one in enumerate(getattr(spec, key) or ()):
-                yield Part(key, one.path.rstrip("/"), one, step, (key, number))
+                yield SaidPart(key, one.path.rstrip("/"), one, step, (key, number))
 
 
 def _is_said(spec: StepSpec, name: str) -> bool:
@@ -70,13 +70,13 @@ def _is_said(spec: StepSpec, name: str) -> bool:
 
 def _each(
     key: str, values: Mapping[str, str], step: LoadedStep, path: tuple[str, ...]
-) -> Iterator[Part]:
-    return (Part(key, name, value, step, (*path, name)) for name, value in values.items())
+) -> Iterator[SaidPart]:
+    return (SaidPart(key, name, value, step, (*path, name)) for name, value in values.items())
 
 
-def later_wins(parts: Iterable[Part]) -> dict[tuple[str, str], Part]:
+def later_wins(parts: Iterable[SaidPart]) -> dict[tuple[str, str], SaidPart]:
     """What counts of each thing, by key and name, in the order in which each was said first."""
-    found: dict[tuple[str, str], Part] = {}
+    found: dict[tuple[str, str], SaidPart] = {}
     for part in parts:
         found[part.key, part.name] = part
     return found
@@ -84,7 +84,7 @@ def later_wins(parts: Iterable[Part]) -> dict[tuple[str, str], Part]:
 
 def sayings(container: Container) -> tuple[Saying, ...]:
     """What the steps say of the images, in words, things together that are the same one."""
-    parts = [*parts_of(container.steps)]
+    parts = [*said_parts(container.steps)]
     counts = later_wins(parts)
     found: dict[tuple[str, str], list[Saying]] = {key: [] for key in counts}
     for part in parts:
@@ -112,7 +112,7 @@ def _value(value: object) -> str:
 # -- the steps as a list
 
 
-def listed(container: Container) -> tuple[ListedStep, ...]:
+def listed_steps(container: Container) -> tuple[ListedStep, ...]:
     """All steps, flat, but for `include`, in whose place those of its list stand."""
     return tuple(
         ListedStep(step.kind, _text(step.spec), step.place)

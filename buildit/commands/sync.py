@@ -12,22 +12,20 @@ import posixpath
 import re
 import stat
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from buildit.archive.admit import shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import TOP_LINKS, way
-from buildit.commands.templated import LARGEST_TEMPLATE, Names, rendered
 from buildit.digest import Digest, digest_bytes, digest_stream
 from buildit.errors import RecipeError
 from buildit.image.merge import with_parents
 from buildit.make.layer import layer_task, opened_project
 from buildit.model.globs import path_matcher
-from buildit.model.plan import About, ContainerPlan, DirectoriesStep, PackageFacts, SyncStep, Task
+from buildit.model.plan import About, ContainerPlan, DirectoriesStep, SyncStep, Task
 from buildit.model.tree import YEAR_1980, Entry, Kind
 from buildit.model.words import some
 from buildit.recipe.yaml.node import shown_place
@@ -51,6 +49,13 @@ _MOUNTED = ("proc", "dev", "sys")
 """What engines mount over; an image's own files there are never seen."""
 _AT_RUN_TIME = (*_MOUNTED, "run", "var/run", "tmp")
 """Where a link may lead although the image has nothing there."""
+
+
+LARGEST_TEMPLATE = 64 << 10
+"""Bytes of a file that is a template; the evaluator takes no more characters."""
+
+Filler = Callable[[bytes, str], bytes]
+"""What a template becomes, of its bytes and the name of its file; see `commands.templated`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +129,9 @@ def destination(dest: str, src: str, is_directory: bool) -> str:
     return "" if path == "." else path
 
 
-def take(
-    project: Path,
-    step: SyncStep,
-    own: Own,
-    packages: Mapping[str, PackageFacts] = MappingProxyType({}),
-) -> Taken:
-    """Find what a step takes, and read every file of it once. Templates are filled in here, with
-    what is known of `packages`.
+def take(project: Path, step: SyncStep, own: Own, fill: Filler | None = None) -> Taken:
+    """Find what a step takes, and read every file of it once. Templates are filled in here, by
+    `fill`, which a step with templates needs.
 
     Raises:
         RecipeError: `src` is missing, leads out of the project, is not for images, or holds what an
@@ -140,11 +140,13 @@ def take(
     if any(part.startswith(_WHITEOUT) for part in step.dest.split("/")):
         raise _wrong(step.place, f"{shown(step.dest)!r}: {_DELETING}", "name another `dest`")
     project = _project(project, step)
-    names = None if step.names is None else Names(project, step.names, packages)
+    if (step.names is None) != (fill is None):
+        raise ValueError("what fills in templates comes with a step that has some")
     with opened_project(project, step.src, step.place) as root:
         walk = _Walk(root, step, own)
         nodes = walk.nodes()
-        taken = Taken(step, tuple(_read(root, found, walk.bare, names) for found in nodes))
+        read = (_read(root, found, walk.bare, project, fill) for found in nodes)
+        taken = Taken(step, tuple(read))
     _check_modes(taken)
     return replace(taken, remarks=tuple(_remarks(walk, taken)))
 
@@ -282,7 +284,9 @@ class _Walk:
         return found
 
 
-def _read(root: Root, found: SyncedBefore, bare: list[str], names: Names | None) -> SyncedBefore:
+def _read(
+    root: Root, found: SyncedBefore, bare: list[str], project: Path, fill: Filler | None
+) -> SyncedBefore:
     """A file with its digest; another name of one is read again, which is simpler than to ask."""
     if found.kind not in (Kind.FILE, Kind.HARDLINK):
         return found
@@ -290,10 +294,9 @@ def _read(root: Root, found: SyncedBefore, bare: list[str], names: Names | None)
         attributes = os.listxattr(stream.fileno())
         if any(not name.startswith(_HOSTS_OWN) for name in attributes):
             bare.append(found.relative or found.source)
-        if names is None:
+        if fill is None:
             return replace(found, digest=digest_stream(stream))
-        file = shown_place(names.directory / found.source)
-        text = rendered(stream.read(LARGEST_TEMPLATE + 1), file, names)
+        text = fill(stream.read(LARGEST_TEMPLATE + 1), shown_place(project / found.source))
     return replace(found, digest=digest_bytes(text), size=len(text), text=text)
 
 

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
+from buildit.commands.sync import LARGEST_TEMPLATE, Filler
 from buildit.errors import RecipeError
 from buildit.model.plan import PackageFacts
-from buildit.recipe.packagefacts import PACKAGES, facts_of
+from buildit.recipe.packagefacts import PACKAGES_VARIABLE, facts_of
 from buildit.recipe.template.render import Variables, render_scalar
 from buildit.recipe.yaml.node import Place, Scalar, character_name
-
-LARGEST_TEMPLATE = 64 << 10
-"""Bytes of a file that is a template; the evaluator takes no more characters."""
 
 _HINT = "sync it in a step without `template`, and leave it out of this one with `exclude`"
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What the templates of a step see: its variables, and the packages of the plan. `directory`
-    is what its files are beneath, for messages."""
-
-    directory: Path
-    variables: Mapping[str, str]
-    packages: Mapping[str, PackageFacts]
+def filling(variables: Mapping[str, str], packages: Mapping[str, PackageFacts]) -> Filler:
+    """What fills in the templates of a step that sees these variables, and the packages of the
+    plan."""
+    known = {name: facts_of(one) for name, one in packages.items()}
+    names: Variables = {**variables, PACKAGES_VARIABLE: known}
+    return lambda data, file: rendered(data, file, names)
 
 
-def rendered(data: bytes, file: str, names: Names) -> bytes:
+def rendered(data: bytes, file: str, names: Variables) -> bytes:
     """The bytes that a template becomes; `file` is its name in messages. Line ends stay what they
     are, and so does a byte order mark.
 
@@ -60,7 +54,5 @@ def rendered(data: bytes, file: str, names: Names) -> bytes:
         raise RecipeError(
             message, place=place, hint="let all lines end in the same way, LF or CR LF"
         )
-    packages = {name: facts_of(one) for name, one in names.packages.items()}
-    known: Variables = {**names.variables, PACKAGES: packages}
-    made = render_scalar(Scalar(plain, start, start), known).text
+    made = render_scalar(Scalar(plain, start, start), names).text
     return (made if ends == "\n" else made.replace("\n", ends)).encode()

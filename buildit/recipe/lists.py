@@ -28,7 +28,7 @@ from buildit.recipe.container import (
     StepSpec,
     UrlSpec,
 )
-from buildit.recipe.packagefacts import PACKAGES, Packages
+from buildit.recipe.packagefacts import PACKAGES_VARIABLE, KnownPackages
 from buildit.recipe.schema import parse
 from buildit.recipe.template.render import (
     UndefinedNameError,
@@ -79,7 +79,7 @@ class _List:
 
 def load_container(
     directory: Path,
-    packages: Packages | None = None,
+    packages: KnownPackages | None = None,
     platform: str = "",
     here: Platform | None = None,
     fetch: FetchList = no_fetching,
@@ -102,7 +102,7 @@ def load_container(
         raise UsageError(message, place=file, hint=hint)
     node = _steps_of(load_yaml(path))
     platforms = _platforms(node)
-    known = Packages() if packages is None else packages
+    known = KnownPackages() if packages is None else packages
     variables = _platform_variables(platforms, platform, file)
     reading = _Reading(directory, known, platforms, dict(variables), here, fetch)
     top = _List(directory, directory, way=(os.path.realpath(path),))
@@ -135,7 +135,7 @@ class _Reading:
     known, `said` those of them that the platform decides."""
 
     directory: Path
-    packages: Packages
+    packages: KnownPackages
     platforms: tuple[Platform, ...]
     said: Map[str, str]
     here: Platform | None
@@ -159,7 +159,7 @@ class _Reading:
     def read(self, node: Sequence, at: _List, variables: dict[str, str]) -> None:
         """Read the steps of a list; `variables` grow with those that it sets."""
         for item in node.items:
-            names: Variables = {PACKAGES: self.packages, **self.facts, **variables}
+            names: Variables = {PACKAGES_VARIABLE: self.packages, **self.facts, **variables}
             step = self._step(item, at, names)
             self._check_variables(step, at, variables)
             self.steps.append(step)
@@ -188,14 +188,14 @@ class _Reading:
         spec = parse(rendered, StepSpec)
         kept = {}
         if spec.sync is not None and spec.sync.template:
-            kept = {name: str(value) for name, value in names.items() if name != PACKAGES}
+            kept = {name: str(value) for name, value in names.items() if name != PACKAGES_VARIABLE}
         return LoadedStep(spec, rendered, content, at.base, at.root, kept, at.through)
 
     def _check_variables(self, step: LoadedStep, at: _List, variables: Map[str, str]) -> None:
         """Raises RecipeError where `vars` set what is no variable here, or contradict the
         platform."""
-        if (taken := step.variable(PACKAGES)) is not None:
-            message = f"{PACKAGES!r} is what templates call the packages of the container"
+        if (taken := step.variable(PACKAGES_VARIABLE)) is not None:
+            message = f"{PACKAGES_VARIABLE!r} is what templates call the packages of the container"
             raise taken.error(message, "give the variable another name")
         if at.through and step.spec.platforms is not None:
             hint = f"write the step into {CONTAINER_FILE} itself"
@@ -295,7 +295,7 @@ def _check_parameters(step: LoadedStep, node: Sequence) -> None:
             known |= dict.fromkeys(name.text for name, _ in values.items)
     for _, leaf in leaves(node):
         known |= dict.fromkeys(asked_names(leaf))
-    facts = (PACKAGES, "os", "arch")
+    facts = (PACKAGES_VARIABLE, "os", "arch")
     for name, _ in given.items:
         if name.text in facts:
             raise name.error(f"{name.text!r} is known in every list", "leave it out")
@@ -379,7 +379,7 @@ def check_settled(first: Container, second: Container) -> None:
     Raises:
         RecipeError: a `package`, `use` or `toolchain` step, or the platform, is another one now.
     """
-    message = f"{PACKAGES!r} is not known before the packages are chosen"
+    message = f"{PACKAGES_VARIABLE!r} is not known before the packages are chosen"
     for before, after in zip(first.steps, second.steps, strict=False):
         was, now = before.spec, after.spec
         if was.include != now.include:

@@ -8,14 +8,14 @@ from collections.abc import Mapping as Map
 from buildit.model.plan import PackageFacts
 from buildit.recipe.template.render import Value
 
-PACKAGES = "packages"
+PACKAGES_VARIABLE = "packages"
 """The variable that says what was chosen: `{{ packages['www-servers/nginx'].version }}`."""
 
 FACTS = ("version", "license", "homepage", "description", "flags", "digest")
 """What templates may ask of a package."""
 
 
-DEBIAN = "debian:"
+_DEBIAN = "debian:"
 
 
 class _AnyFlag(Map[str, Value]):
@@ -59,7 +59,7 @@ class _Asked(Map[str, Value]):
         return len(FACTS)
 
 
-class Packages(Map[str, Map[str, Value]]):
+class KnownPackages(Map[str, Map[str, Value]]):
     """The packages of a container by name, those of Debian's as `debian:NAME`.
 
     Before anything is chosen (`known` None) each is there, with stand-ins. Until all is `pinned`
@@ -87,11 +87,11 @@ class Packages(Map[str, Map[str, Value]]):
     def __contains__(self, name: object) -> bool:
         if name in self._known or self._any:
             return True
-        return not self._pinned and str(name).startswith(DEBIAN)
+        return not self._pinned and str(name).startswith(_DEBIAN)
 
     def __iter__(self) -> Iterator[str]:
         self.asked = self.asked or self._any
-        return (name for name in self._known if not name.startswith(DEBIAN))
+        return (name for name in self._known if not name.startswith(_DEBIAN))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -16,9 +16,9 @@ from buildit.commands.building import build
 from buildit.commands.changing import modes_task, symlinks_task
 from buildit.commands.run import Options, prepare
 from buildit.commands.running import app_of, places_of
-from buildit.commands.said import listed, sayings
-from buildit.commands.sync import Own, sync_task, take
-from buildit.commands.templated import LARGEST_TEMPLATE, Names, rendered
+from buildit.commands.said import listed_steps, sayings
+from buildit.commands.sync import LARGEST_TEMPLATE, Own, sync_task, take
+from buildit.commands.templated import filling
 from buildit.digest import digest_bytes
 from buildit.errors import BuilditError, RecipeError
 from buildit.events import silent
@@ -166,7 +166,7 @@ def test_the_list_of_steps_is_flat(tmp_path: Path) -> None:
     - modes: [{path: /a, mode: 0600}, {path: /b, owner: 1:1}]
     - image: {type: oci}
     """
-    found = [(one.kind, one.text) for one in listed(loaded(tmp_path, text))]
+    found = [(one.kind, one.text) for one in listed_steps(loaded(tmp_path, text))]
     assert found == [
         ("vars", "name, version"),
         ("ports", "80, 443"),
@@ -301,7 +301,7 @@ PACKAGES = {"app/tool": PackageFacts("2.0", flags={"ssl": True, "tls": "gnutls"}
 
 
 def text_of(data: bytes, **variables: str) -> bytes:
-    return rendered(data, "x.conf", Names(Path(), variables, PACKAGES))
+    return filling(variables, PACKAGES)(data, "x.conf")
 
 
 def test_a_template_becomes_text() -> None:
@@ -359,7 +359,8 @@ OWN = Own("out", re.compile("web-.+"))
 def test_only_the_text_of_a_template_is_in_the_layer(tmp_path: Path) -> None:
     (tmp_path / "a.conf").write_text("port {{ port }}\n")
     step = SyncStep("a.conf", "/etc/", False, "", 0, 0, "c:1:1", names={"port": "80"})
-    task, entries, _ = sync_task(take(tmp_path, step, OWN), {})
+    fill = filling({"port": "80"}, {})
+    task, entries, _ = sync_task(take(tmp_path, step, OWN, fill), {})
     (entry,) = (one for one in entries if one.kind is Kind.FILE)
     assert (entry.size, entry.digest) == (8, digest_bytes(b"port 80\n"))
     assert json.loads(task.record)["texts"] == {"etc/a.conf": "port 80\n"}
@@ -379,7 +380,7 @@ def test_a_wrong_template_is_named_with_its_file(
     (tmp_path / "conf/sub/a").write_text("{{ nothing }}")
     step = SyncStep("conf", "/etc", True, "", 0, 0, "c:1:1", names={})
     with pytest.raises(RecipeError) as caught:
-        take(tmp_path, step, OWN)
+        take(tmp_path, step, OWN, filling({}, {}))
     assert caught.value.place == "conf/sub/a:1:4"
 
 

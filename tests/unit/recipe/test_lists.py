@@ -20,7 +20,7 @@ from buildit.recipe.lists import (
     no_fetching,
     of_this_machine,
 )
-from buildit.recipe.packagefacts import Packages
+from buildit.recipe.packagefacts import KnownPackages
 from buildit.recipe.yaml.node import Mapping
 from buildit.recipe.yaml.read import parse_yaml
 
@@ -44,7 +44,7 @@ def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lists:
         fetch = more.get("fetch", no_fetching)
         assert callable(fetch)
         packages = more.get("packages")
-        assert packages is None or isinstance(packages, Packages)
+        assert packages is None or isinstance(packages, KnownPackages)
         return load_container(Path("box"), packages, here=HERE, fetch=fetch)
 
     return load
@@ -292,7 +292,7 @@ def test_what_a_list_at_a_url_may_say(step: str, wrong: str | None) -> None:
     node = parse_yaml(step, "list.yaml")
     assert isinstance(node, Mapping)
     found = of_this_machine(node)
-    assert (found and getattr(found[0], "text", "")) == wrong
+    assert (None if found is None else getattr(found[0], "text", "")) == wrong
 
 
 def test_a_list_of_no_text_is_refused_at_its_place(lists: Lists) -> None:
@@ -318,7 +318,7 @@ def test_facts_are_stand_ins_until_they_are_known(lists: Lists) -> None:
     first = lists(ASKING)
     assert first.pending
     assert first.steps[-1].spec.env == {"V": "0", "F": "off", "T": ""}
-    second = lists(ASKING, packages=Packages(CHOSEN))
+    second = lists(ASKING, packages=KnownPackages(CHOSEN))
     assert not second.pending
     assert second.steps[-1].spec.env == {"V": "2.0", "F": "on", "T": "openssl"}
 
@@ -326,17 +326,17 @@ def test_facts_are_stand_ins_until_they_are_known(lists: Lists) -> None:
 @pytest.mark.parametrize("asked", ["['app/tool'].digest", "['debian:tini'].version"])
 def test_what_only_pins_tell_is_asked_for_again(lists: Lists, asked: str) -> None:
     text = f'- env: {{A: "{{{{ packages{asked} }}}}"}}\n'
-    assert lists(text, packages=Packages(CHOSEN)).pending
+    assert lists(text, packages=KnownPackages(CHOSEN)).pending
     known = {**CHOSEN, "debian:tini": PackageFacts("0.19"), "app/tool": PackageFacts("2")}
-    whole = lists(text, packages=Packages(known, pinned=True))
+    whole = lists(text, packages=KnownPackages(known, pinned=True))
     assert not whole.pending
     assert whole.steps[-1].spec.env == {"A": "" if "digest" in asked else "0.19"}
     with pytest.raises(RecipeError, match="there is no key"):
-        lists(text, packages=Packages({}, pinned=True))
+        lists(text, packages=KnownPackages({}, pinned=True))
 
 
 def test_a_misspelt_fact_is_named(lists: Lists) -> None:
-    for known in (Packages(), Packages(CHOSEN), Packages(CHOSEN, pinned=True)):
+    for known in (KnownPackages(), KnownPackages(CHOSEN), KnownPackages(CHOSEN, pinned=True)):
         with pytest.raises(RecipeError, match="there is no key 'verison'") as caught:
             lists("""- env: {A: "{{ packages['app/tool'].verison }}"}\n""", packages=known)
         assert "did you mean 'version'?" in (caught.value.hint or "")
@@ -347,4 +347,4 @@ def test_facts_cannot_decide_which_list_is_included(lists: Lists) -> None:
     files = {"box/0.yaml": "- env: {A: a}\n", "box/2.0.yaml": "- env: {A: b}\n"}
     first = lists(text, files)
     with pytest.raises(RecipeError, match="not known before the packages are chosen"):
-        check_settled(first, lists(text, files, packages=Packages(CHOSEN)))
+        check_settled(first, lists(text, files, packages=KnownPackages(CHOSEN)))
