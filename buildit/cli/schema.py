@@ -83,9 +83,14 @@ def pkg_schema() -> Schema:
 
 
 def container_schema() -> Schema:
-    """container.yaml: a list of steps with one key each."""
+    """container.yaml: a list of steps with one key each, and `with` beside `include`."""
     made = _schema(list[StepSpec])
-    made["$defs"]["StepSpec"] |= {"minProperties": 1, "maxProperties": 1}
+    made["$defs"]["StepSpec"] |= {
+        "minProperties": 1,
+        "if": {"required": ["include"]},
+        "then": {"propertyNames": {"enum": ["include", "with"]}},
+        "else": {"maxProperties": 1, "not": {"required": ["with"]}},
+    }
     return _mapped({"$schema": DIALECT, "title": "container.yaml", **made}, _templated)
 
 

@@ -33,9 +33,9 @@ from buildit.recipe.schema import parse
 from buildit.recipe.template.render import (
     UndefinedNameError,
     Variables,
-    asked_names,
     render_json,
     render_tree,
+    variables_in,
 )
 from buildit.recipe.yaml.node import (
     Mapping,
@@ -294,7 +294,7 @@ def _check_parameters(step: LoadedStep, node: Sequence) -> None:
         if isinstance(values, Mapping):
             known |= dict.fromkeys(name.text for name, _ in values.items)
     for _, leaf in leaves(node):
-        known |= dict.fromkeys(asked_names(leaf))
+        known |= dict.fromkeys(variables_in(leaf))
     facts = (PACKAGES_VARIABLE, "os", "arch")
     for name, _ in given.items:
         if name.text in facts:

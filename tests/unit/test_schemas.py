@@ -201,3 +201,19 @@ def test_every_key_of_the_page_has_an_example_that_its_model_reads(name: str) ->
         parse(item, model)
     derived = name in ("EmbeddedPackage", "TreePackage")
     assert {*model.keys()} - {*(recipe.Recipe.keys() if derived else ())} <= keys
+
+
+@pytest.mark.parametrize(
+    ("step", "fits"),
+    [
+        ({"include": "a.yaml"}, True),
+        ({"include": {"url": "https://example.org/a", "sha256": "0" * 64}, "with": {"a": 1}}, True),
+        ({"with": {"a": 1}}, False),
+        ({"include": "a.yaml", "workdir": "/x"}, False),
+        ({"env": {}, "with": {}}, False),
+        ({"env": {}, "workdir": "/x"}, False),
+        ({}, False),
+    ],
+)
+def test_a_step_has_one_key_but_for_with(step: dict[str, object], fits: bool) -> None:
+    assert (errors("container", [step]) == []) == fits

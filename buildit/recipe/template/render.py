@@ -45,7 +45,7 @@ class UndefinedNameError(RecipeError):
     name: str = ""
 
 
-def asked_names(scalar: Scalar) -> frozenset[str]:
+def variables_in(scalar: Scalar) -> frozenset[str]:
     """The variables that a text asks for, in branches that do not run too; none of text that is no
     template.
 

@@ -34,8 +34,10 @@ from buildit.model.plan import (
     DebView,
     Dependency,
     Inputs,
+    ListedStep,
     PackageStep,
     PatchRef,
+    Saying,
     SourceRef,
     SyncStep,
     Task,
@@ -161,6 +163,21 @@ def test_with_nothing_all_is_built_and_fetched(store: Store) -> None:
         "  https://example.org/a.patch",
         "  2 .debs (3.0 MB)",
     )
+
+
+def test_steps_are_listed_with_their_places(store: Store) -> None:
+    listed = (ListedStep("vars", "name", "c.yaml:1:3"), ListedStep("sync", "a to /b", "d.yaml:9:3"))
+    over = Saying("workdir", "/a", "d.yaml:2:3", "c.yaml:7:3")
+    plan = replace(PLAN, listed=listed, said=(over, replace(over, later="")))
+    lines = plan_lines(plan, looked(plan, store))
+    assert lines[4:9] == (
+        "Steps:",
+        "  vars  name     c.yaml:1:3",
+        "  sync  a to /b  d.yaml:9:3",
+        "A later step says otherwise:",
+        "  workdir  /a  d.yaml:2:3  not: c.yaml:7:3",
+    )
+    assert lines[9] == "To fetch: 6 files"
 
 
 def test_what_is_at_hand_is_not_built(store: Store, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildit.cli.recipes import recipe_lines
+from buildit.digest import digest_bytes
 from buildit.recipe.yaml.node import Mapping, Node, Place, Scalar, Sequence
 from tests.unit.cli.conftest import Command
 
@@ -192,3 +193,70 @@ def as_texts(node: Node) -> object:
 def test_the_text_reads_back_as_the_same_recipe(node: Node) -> None:
     text = "\n".join(recipe_lines(node))
     assert yaml.load(text, yaml.BaseLoader) == as_texts(node)
+
+
+# -- what the steps of a container say
+
+SAYING = """\
+- include: base.yaml
+  with: {port: 443}
+- workdir: /var/www
+- env: {A: two words}
+"""
+SAID = """\
+# what the steps say of the image; of two the later one counts
+  entrypoint: [/bin/a, 443] # box/base.yaml:1:15
+# workdir: /srv # box/base.yaml:2:12, not: box/container.yaml:6:12
+  workdir: /var/www # box/container.yaml:6:12
+  env A: "two words" # box/container.yaml:7:12
+"""
+
+
+@pytest.fixture
+def saying(box: Command) -> Command:
+    Path("box/container.yaml").write_text(BOX + SAYING)
+    Path("box/base.yaml").write_text("- entrypoint: [/bin/a, '{{ port }}']\n- workdir: /srv\n")
+    return box
+
+
+def test_explain_says_which_step_counts(saying: Command) -> None:
+    said = saying("explain", "box")
+    assert (said.code, said.err) == (0, "")
+    recipe, blank, lines = said.out.partition("\n\n")
+    assert blank
+    assert words(recipe) == words(EXPLAINED)
+    assert words(lines) == words(SAID)
+    # of one package it is the recipe alone
+    assert "what the steps say" not in saying("explain", "box", "tool").out
+
+
+def test_explain_says_it_as_json(saying: Command) -> None:
+    *_, last = json.loads(saying("explain", "box", "--json").out)
+    assert [(one["key"], one["later"]) for one in last["image"]] == [
+        ("entrypoint", ""),
+        ("workdir", "box/container.yaml:6:12"),
+        ("workdir", ""),
+        ("env A", ""),
+    ]
+
+
+def test_explain_says_where_it_cannot_know_yet(box: Command) -> None:
+    asking = """- labels: {digest: "{{ packages['app/tool'].digest }}"}\n"""
+    Path("box/container.yaml").write_text(BOX + asking)
+    assert "stand in for those that `plan` knows" in box("explain", "box").out
+
+
+def test_a_list_at_a_url_is_asked_for_where_it_is_needed(box: Command) -> None:
+    text = "- workdir: /far\n"
+    digest = digest_bytes(text.encode())
+    step = f"- include: {{url: 'https://list.invalid/a.yaml', sha256: {digest}}}\n"
+    Path("box/container.yaml").write_text(BOX + "- entrypoint: [/bin/a]\n" + step)
+    said = box("plan", "box", "--offline")
+    assert (said.code, said.out) == (4, "")
+    assert "box/container.yaml:5:12" in said.err
+    Path("box/distfiles").mkdir()
+    Path("box/distfiles/a.yaml").write_text(text)
+    said = box("explain", "box")
+    assert "workdir: /far # https://list.invalid/a.yaml:1:12" in words(said.out)[-1]
+    Path("box/distfiles/a.yaml").unlink()
+    assert box("explain", "box").out == said.out  # the store has it now
