@@ -7,6 +7,7 @@ people; they are replaced, and a list of digests beside them says what need not 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,12 +150,13 @@ def check_secrets(plan: ContainerPlan, repository: Repository) -> None:
     """
     if repository.secrets:
         return
-    for name, path in spec_files(plan):
+    for path in _own_files(plan):
         with path.open("rb") as stream:
             if _PRIVATE_KEY.search(stream.read(KEY_WITHIN)):
                 public = f"would be published to '{repository.name}' with the images"
                 hint = "mount it where the container runs; or, where only friends can read "
                 hint += "the binhost, write `secrets: yes` at the repository"
+                name = os.path.relpath(path, plan.directory)
                 message = f"{name} holds a private key, which {public}"
                 raise UsageError(message, place=str(path), hint=hint)
 
@@ -183,6 +185,7 @@ def built_keys(plan: ContainerPlan, node: TaskOf, remotes: Remotes) -> tuple[Bui
 
 def _inputs(plan: ContainerPlan) -> Iterator[Digest]:
     """What the lock pins, so that it stays buildable when mirrors drop it."""
+    yield from plan.pinned
     yield from (deb.digest for deb in plan.toolchain.debs)
     for node in plan.tasks:
         yield from (source.digest for source in node.inputs.sources)
@@ -304,13 +307,19 @@ def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
     beside it, the lists that it includes, and what it copies into the image. Links are left out,
     and what lies outside of that directory."""
     root = Path(plan.directory)
-    taken = (root / step.root / step.src for step in plan.takes)
+    for path in _own_files(plan):
+        if path.is_relative_to(root):
+            yield str(path.relative_to(root)), path
+
+
+def _own_files(plan: ContainerPlan) -> Iterator[Path]:
+    """The files of `spec_files`, with those that an included list copies from elsewhere."""
+    root = Path(plan.directory)
+    taken = (Path(step.root or root) / step.src for step in plan.takes)
     lists = map(Path, plan.lists)
     for place in dict.fromkeys((*(root / name for name in _SPEC), *lists, *taken)):
         found = sorted(place.rglob("*")) if place.is_dir() else [place]
-        for path in found:
-            if path.is_file() and not path.is_symlink() and path.is_relative_to(root):
-                yield str(path.relative_to(root)), path
+        yield from (path for path in found if path.is_file() and not path.is_symlink())
 
 
 def image_files(emissions: Sequence[Emission]) -> Iterator[tuple[str, Path]]:

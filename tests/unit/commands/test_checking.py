@@ -383,7 +383,7 @@ def test_names_that_delete_files_are_told_before_the_build(name: str, project: C
     project.write(f"container/root/{name}", "x")
     plan = planned(project, BOTH)
     (step,) = (step for step in plan.steps if isinstance(step, SyncStep))
-    own = own_of(plan, project.root / "out")
+    own = own_of(plan, project.root / "out", step)
     with pytest.raises(RecipeError, match="delete files in image layers") as caught:
         take(project.container, step, own)
     assert caught.value.place

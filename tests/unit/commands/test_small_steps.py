@@ -14,13 +14,14 @@ import pytest
 
 from buildit.commands.building import build
 from buildit.commands.changing import modes_task, symlinks_task
+from buildit.commands.publish import check_secrets, spec_files
 from buildit.commands.run import Options, prepare
 from buildit.commands.running import app_of, places_of
 from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sync import LARGEST_TEMPLATE, Own, sync_task, take
 from buildit.commands.templated import filling
 from buildit.digest import digest_bytes
-from buildit.errors import BuilditError, RecipeError
+from buildit.errors import BuilditError, RecipeError, UsageError
 from buildit.events import silent
 from buildit.image.merge import Member
 from buildit.image.verify import read_oci
@@ -37,6 +38,7 @@ from buildit.model.plan import (
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.container import Container
 from buildit.recipe.lists import load_container
+from tests.hosts import repository
 from tests.planning import Checkout, checkout
 
 pytestmark = pytest.mark.unit
@@ -499,3 +501,25 @@ def test_owners_by_names_of_a_synced_passwd(project: Checkout) -> None:
     plan = prepare(Options(project.container, offline=True), silent).plan
     made = next(one for one in plan.steps if one.step == "directories")
     assert [(one.uid, one.gid) for one in made.directories] == [(7, 8)]
+
+
+KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nAAAA\n"
+
+
+def test_what_is_published_of_lists(web: Checkout) -> None:
+    web.write("container/lists/own.yaml", "- sync: {src: key, dest: /etc/key}\n")
+    web.write("container/lists/key", "no key\n")
+    steps = (web.container / "container.yaml").read_text()
+    web.write("container/container.yaml", steps + "- include: lists/own.yaml\n")
+    plan = prepare(Options(web.container, offline=True), silent).plan
+    names = {name for name, _ in spec_files(plan)}
+    # what lies elsewhere is no part of the directory that is published
+    assert names == {"container.yaml", "buildit.lock", "lists/own.yaml", "lists/key"}
+    host = repository("near", str(web.root), str(web.root))
+    check_secrets(plan, host)
+    for path in ("container/lists/key", "shared/page.html"):
+        before = (web.root / path).read_text()
+        web.write(path, KEY)
+        with pytest.raises(UsageError, match="holds a private key, which would be published"):
+            check_secrets(plan, host)
+        web.write(path, before)
