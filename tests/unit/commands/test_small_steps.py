@@ -6,12 +6,14 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from buildit.codec import from_plain, to_plain
 from buildit.commands.building import build
 from buildit.commands.changing import modes_task, symlinks_task
 from buildit.commands.publish import check_secrets, spec_files
@@ -25,8 +27,10 @@ from buildit.errors import BuilditError, RecipeError, UsageError
 from buildit.events import silent
 from buildit.image.merge import Member
 from buildit.image.verify import read_oci
+from buildit.make.layer import copied
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
+    ContainerPlan,
     LayerFile,
     LinkToMake,
     ModesStep,
@@ -38,6 +42,8 @@ from buildit.model.plan import (
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.container import Container
 from buildit.recipe.lists import load_container
+from buildit.store.blobs import CorruptBlob
+from buildit.store.cas import Store
 from tests.hosts import repository
 from tests.planning import Checkout, checkout
 
@@ -523,3 +529,22 @@ def test_what_is_published_of_lists(web: Checkout) -> None:
         with pytest.raises(UsageError, match="holds a private key, which would be published"):
             check_secrets(plan, host)
         web.write(path, before)
+
+
+def test_a_plan_with_all_of_it_is_plain_data(web: Checkout) -> None:
+    plan = prepare(Options(web.container, offline=True), silent).plan
+    assert {one.step for one in plan.steps} == {"sync", "symlinks", "modes"}
+    assert from_plain(ContainerPlan, json.loads(json.dumps(to_plain(plan)))) == plan
+
+
+def test_a_corrupt_layer_is_no_source_of_bytes(store: Store) -> None:
+    right, wrong = b"x" * 512 + b"right", b"x" * 512 + b"wrong"
+    layer = store.put_bytes(wrong)
+    copy = LayerFile("a", layer, len(wrong), 512)
+    entry = Entry("a", Kind.FILE, 0o644, size=5, digest=digest_bytes(right[512:]))
+    stream = copied(copy, entry, store.path)
+    with pytest.raises(CorruptBlob), closing(stream):
+        assert stream.readinto(memoryview(bytearray(10))) == 5
+    part = copied(copy, entry, store.path)
+    assert part.readinto(memoryview(bytearray(2))) == 2
+    part.close()  # what stopped before the end says nothing of the blob
