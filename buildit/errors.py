@@ -55,7 +55,10 @@ class StoreError(BuilditError):
 
 
 class RecipeError(BuilditError):
+    """`undefined` is the variable that a template asks for and that there is none of."""
+
     exit_code = 2
+    undefined = ""
 
 
 class UsageError(BuilditError):

@@ -30,13 +30,7 @@ from buildit.recipe.container import (
 )
 from buildit.recipe.packagefacts import PACKAGES_VARIABLE, KnownPackages
 from buildit.recipe.schema import parse
-from buildit.recipe.template.render import (
-    UndefinedNameError,
-    Variables,
-    render_json,
-    render_tree,
-    variables_in,
-)
+from buildit.recipe.template.render import Variables, render_json, render_tree, variables_in
 from buildit.recipe.yaml.node import (
     Mapping,
     Node,
@@ -233,12 +227,13 @@ class _Reading:
             inner = replace(inner, through=through, given=given)
             _check_parameters(step, node)
             self.read(node, inner, dict(given))
-        except UndefinedNameError as error:
-            hint = f"add it: `with: {{{error.name}: …}}`; {error.hint or 'it has no other names'}"
-            message = f"the list lacks a value for {error.name!r}"
-            details = (f"it is asked for at {error.place}",)
-            raise RecipeError(message, place=step.place, hint=hint, details=details) from error
         except RecipeError as error:
+            if error.undefined:
+                name, known = error.undefined, error.hint or "it has no other names"
+                message = f"the list lacks a value for {name!r}"
+                hint = f"add it: `with: {{{name}: …}}`; {known}"
+                told = (f"it is asked for at {error.place}",)
+                raise RecipeError(message, place=step.place, hint=hint, details=told) from error
             if error.place != step.place:
                 error.details = (*error.details, f"included at {step.place}")
             raise

@@ -39,12 +39,6 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or ("{#" in text and COMMENT.search(text) is not None)
 
 
-class UndefinedNameError(RecipeError):
-    """A template asks for a variable that there is none of: `name`."""
-
-    name: str = ""
-
-
 def variables_in(scalar: Scalar) -> frozenset[str]:
     """The variables that a text asks for, in branches that do not run too; none of text that is no
     template.

@@ -18,7 +18,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from buildit.errors import RecipeError
 from buildit.model.words import hint_of
-from buildit.recipe.template.render import COMMENT, Piece, UndefinedNameError, Value, Variables
+from buildit.recipe.template.render import COMMENT, Piece, Value, Variables
 from buildit.recipe.yaml.node import Scalar
 
 MAX_LEVELS = 48
@@ -274,8 +274,7 @@ class _Run:
             if value.message:
                 wrong = self.error(value.node, value.message, value.hint)
                 if isinstance(value.node, nodes.Name):
-                    wrong = UndefinedNameError(wrong.message, place=wrong.place, hint=wrong.hint)
-                    wrong.name = value.node.name
+                    wrong.undefined = value.node.name
                 raise wrong
             return ""
         return value
