@@ -192,12 +192,11 @@ def _explained(found: _Shown) -> Iterator[str]:
     yield "# what the steps say of the image; of two the later one counts"
     if found.pending:
         yield "# digests and versions of Debian's packages stand in for those that `plan` knows"
-    for each, row in zip(found.said, columns([*map(_row, found.said)]), strict=True):
-        yield f"# {row}" if each.later else f"  {row}"
-
-
-def _row(one: Saying) -> tuple[str, ...]:
-    return f"{one.key}:", one.value, f"# {one.place}" + (f", not: {one.later}" * bool(one.later))
+    rows = columns([(f"{one.key}:", one.value) for one in found.said])
+    width = min(WIDEST, max(map(len, rows)))
+    for each, row in zip(found.said, rows, strict=True):
+        over = f", not: {each.later}" if each.later else ""
+        yield f"{'#' if over else ' '} {row:<{width}}  # {printable(each.place)}{over}"
 
 
 def _shown_plain(found: _Shown) -> list[dict[str, object]]:

@@ -103,7 +103,7 @@ def _value(value: object) -> str:
     fields = getattr(type(value), "model_fields", {})
     texts = {name: getattr(value, name) for name in fields if name != "path"}
     return ", ".join(
-        f"{spelled(name)} {f'{one:04o}' if name == 'mode' else _value(one)}"
+        f"{spelled(name)} {f'0{one:03o}' if name == 'mode' else _value(one)}"
         for name, one in texts.items()
         if one is not None
     )

@@ -156,7 +156,7 @@ def test_what_is_said_names_what_counts(tmp_path: Path) -> None:
         ("entrypoint", '[/bin/a, "two words"]', "3:15", "6:15"),
         ("entrypoint", "[/bin/b]", "6:15", ""),
         ("labels b", '""', "4:23", ""),
-        ("directories /srv/x", "owner 5:5, mode 1777", "5:17", ""),
+        ("directories /srv/x", "owner 5:5, mode 01777", "5:17", ""),
     ]
 
 
