@@ -45,7 +45,7 @@ from buildit.recipe.lists import load_container
 from buildit.store.blobs import CorruptBlob
 from buildit.store.cas import Store
 from tests.hosts import repository
-from tests.planning import Checkout, checkout
+from tests.planning import Checkout, checkout, deb, locked
 
 pytestmark = pytest.mark.unit
 
@@ -548,3 +548,32 @@ def test_a_corrupt_layer_is_no_source_of_bytes(store: Store) -> None:
     part = copied(copy, entry, store.path)
     assert part.readinto(memoryview(bytearray(2))) == 2
     part.close()  # what stopped before the end says nothing of the blob
+
+
+def test_facts_of_packages_as_they_are_pinned(project: Checkout) -> None:
+    flags = "use: {ssl: {default: on, description: TLS}}\n"
+    project.write("pkgs/x/app/pkg.yaml", f"license: MIT\n{flags}versions: {{1.5: {{}}}}\n")
+    project.lock(locked(tini=(deb("tini", "0.19-1"),)))
+    asked = "{{ packages['x/app'].version }} {{ packages['x/app'].digest }}"
+    text = f"""\
+    - vars: {{name: web, version: "{{{{ packages['debian:tini'].version }}}}"}}
+    - package: {{atom: x/app}}
+    - package: {{debian: tini, closure: files}}
+    - labels: {{a: "{asked}", d: "{{{{ packages['debian:tini'].digest }}}}"}}
+    - sync: {{src: f, dest: /f, template: yes}}
+    """
+    project.write("container/container.yaml", text)
+    project.write(
+        "container/f", "{{ packages['x/app'].flags.ssl }} {{ packages['x/app'].digest }}\n"
+    )
+    plan = project.plan().plan
+    key = next(task.key for task in plan.tasks if task.name == "x/app")
+    assert dict(plan.labels) == {"a": f"1.5 {key}", "d": deb("tini", "0.19-1").digest}
+    assert plan.version == "0.19-1"
+    assert dict(plan.packages["x/app"].flags) == {"ssl": True}
+    (step,) = plan.takes
+    fill = filling(step.names or {}, plan.packages)
+    assert fill(b"{{ packages['x/app'].flags.ssl }}", "f") == b"True"
+    project.write("container/container.yaml", text.replace("['debian:tini'].v", "['debian:tin'].v"))
+    with pytest.raises(RecipeError, match="there is no key 'debian:tin'"):
+        project.plan()
