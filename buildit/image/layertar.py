@@ -55,11 +55,6 @@ class Slice(io.RawIOBase):
         self._size = size
         self._at = 0
 
-    @property
-    def is_read(self) -> bool:
-        """Whether all of it was."""
-        return self._at >= self._size
-
     def readable(self) -> bool:
         return True
 
