@@ -1,6 +1,7 @@
 """Bytes of files inside the store's layers, read where they lie: nothing is unpacked.
 
-Layers are canonical tars, so a layer's listing alone says where each file's bytes begin.
+Layers are canonical tars, so a layer's listing alone says where each file's bytes begin. Those of
+a base are as somebody else wrote them: their headers are read.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from buildit.archive.streams import HashingWriter
+from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import BLOCK, END, TarWriter, header_blocks
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.image.merge import Member, Rootfs
+from buildit.image.merge import GENERATED, Member, Rootfs
 from buildit.image.output import BlobPath, open_blob
-from buildit.image.reading import Hashed
-from buildit.model.image import Layer
+from buildit.image.reading import FOREIGN, Hashed
+from buildit.model.image import Layer, LayerKind
 from buildit.model.tree import Entry, Kind
 from buildit.store.blobs import CorruptBlob
 
@@ -42,6 +45,23 @@ def offsets(listing: Sequence[Entry], layer: Layer) -> dict[str, int]:
         said = f"the layer of {layer.title} has {layer.size} bytes, its contents say {at}"
         hint = "run `buildit store verify`: it sets damaged objects aside"
         raise IntegrityError(said, place=layer.diff_id, hint=hint)
+    return starts
+
+
+def read_offsets(stream: BinaryIO, title: str) -> dict[str, int]:
+    """Where the content of each file begins in a tar that anybody wrote, in bytes; a hard link's is
+    that of its file.
+
+    Raises:
+        IntegrityError, BuildError: it is no tar that a layer can be.
+        OSError: it cannot be read.
+    """
+    starts: dict[str, int] = {}
+    for entry, _ in read_tar(stream, FOREIGN, title, nodes=lambda _: None):
+        if entry.kind is Kind.FILE:
+            starts[entry.path] = stream.tell()
+        elif entry.kind is Kind.HARDLINK:
+            starts[entry.path] = starts[entry.target]
     return starts
 
 
@@ -96,9 +116,17 @@ class Contents:
         number = member.layer
         layer = self.rootfs.layers[number]
         if number not in self._starts:
-            self._starts[number] = offsets(self.rootfs.listings[number], layer)
+            self._starts[number] = self._located(number)
         descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
         return Slice(descriptor, self._starts[number][member.source], member.entry.size)
+
+    def _located(self, number: int) -> Mapping[str, int]:
+        layer = self.rootfs.layers[number]
+        if layer.kind is not LayerKind.FROM:
+            return offsets(self.rootfs.listings[number], layer)
+        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
+        with open(descriptor, "rb") as stream:
+            return read_offsets(stream, layer.title)
 
     @contextmanager
     def checked(self, member: Member) -> Iterator[Hashed]:
@@ -133,6 +161,9 @@ def add_members(tar: TarWriter, rootfs: Rootfs, blob: BlobPath, below: str = "")
         if entry.kind is not Kind.FILE:
             tar.add(entry)
             continue
+        if member.layer == GENERATED:  # the mark of a deletion
+            tar.add_file(entry, io.BytesIO())
+            continue
         with closing(contents.open(member)) as content:
             digest = tar.add_file(replace(entry, digest=None), content)
         if digest != entry.digest:
@@ -145,15 +176,18 @@ def file_entry(path: str, size: int, mtime: int) -> Entry:
     return Entry(path, Kind.FILE, 0o644, mtime=mtime, size=size)
 
 
-def write_tree(target: Path, fill: Callable[[TarWriter], None]) -> tuple[Digest, int]:
+def write_tree(
+    target: Path, fill: Callable[[TarWriter], None], *, whiteouts: bool = False
+) -> tuple[Digest, int]:
     """Write a tar of what `fill` puts into it, a new file; its digest and size in bytes.
+    `whiteouts` is as of `write_tar`.
 
     Raises:
         StoreError, IntegrityError: as `fill`.
         OSError: the file cannot be written.
     """
     with target.open("xb") as out, closing(HashingWriter(out)) as hashing:
-        tar = TarWriter(hashing)
+        tar = TarWriter(hashing, whiteouts=whiteouts)
         fill(tar)
         tar.finish()
         return hashing.digest(), hashing.size

@@ -326,7 +326,9 @@ class Overlay:
         change = LayerChange.of(listing)
         if layer.kind is LayerKind.PACKAGE:
             self.clashes.update(change.deleted, change.opaque)
-        laid = self.merged.lay(change, self._settled)
+        # Layers of one image lie over each other as its own clients lay them.
+        settle = None if layer.kind is LayerKind.FROM else self._settled
+        laid = self.merged.lay(change, settle)
         self.clashes.update(entry.path for entry in laid.through)
 
     def _settled(self, lower: Member, upper: Member) -> Member:

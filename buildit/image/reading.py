@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from buildit.archive.admit import Budget
+from buildit.archive.admit import Budget, Remark
 from buildit.archive.beneath import Root
 from buildit.archive.streams import Readable
 from buildit.archive.tar.read import read_tar
@@ -250,17 +250,17 @@ class Hashed:
 
 
 def read_entries(
-    plain: Readable, name: str, hasher: Hasher = hashlib.sha256
+    plain: Readable, name: str, hasher: Hasher = hashlib.sha256, nodes: Remark | None = None
 ) -> Iterator[tuple[Entry, bytes]]:
     """The entries of a plain tar, files with their digests; and the content of small files.
 
     The root is an entry "" where the tar has one. Content is given up to 1 MiB, else empty. `name`
-    is the place of errors.
+    is the place of errors, `nodes` as of `read_tar`.
 
     Raises:
         IntegrityError, BuildError: as `archive.tar.read.read_tar`.
     """
-    for entry, window in read_tar(plain, FOREIGN, name, root=True):
+    for entry, window in read_tar(plain, FOREIGN, name, root=True, nodes=nodes):
         if window is None:
             yield entry, b""
             continue

@@ -132,9 +132,14 @@ def copied(copy: LayerFile, entry: Entry, blob: BlobPath) -> Checked:
 
 
 def put_layer(
-    batch: Batch, entries: Iterable[Entry], content: Callable[[Entry], Content]
+    batch: Batch,
+    entries: Iterable[Entry],
+    content: Callable[[Entry], Content],
+    *,
+    whiteouts: bool = False,
 ) -> Output:
-    """Write entries, in the order of layers, as one layer; `content` opens a file's bytes.
+    """Write entries, in the order of layers, as one layer; `content` opens a file's bytes,
+    `whiteouts` is as of `write_tar`.
 
     Raises:
         StoreError: the store cannot be written.
@@ -142,7 +147,7 @@ def put_layer(
             entry says.
     """
     with batch.ingest() as sink:
-        written = write_tar(entries, content, sink)
+        written = write_tar(entries, content, sink, whiteouts=whiteouts)
         diff_id, size = sink.commit(), sink.size
     return Output(diff_id, size, batch.put_bytes(contents_blob(written)))
 

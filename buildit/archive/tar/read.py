@@ -60,6 +60,7 @@ def read_tar(
     remark: Remark | None = None,
     *,
     root: bool = False,
+    nodes: Remark | None = None,
 ) -> Members:
     """The members of a plain tar, each with its bytes where it is a file.
 
@@ -72,15 +73,18 @@ def read_tar(
     FIFOs are left out; absolute names begin at the root; sparse files are read; the end is the
     first zero block, whatever follows, or where the bytes end.
 
+    With `nodes` a reading is strict but for devices and FIFOs: they are left out, and told.
+
     Raises:
         IntegrityError: the archive is truncated, damaged, ambiguous, or holds what is refused.
         BuildError: a limit of the budget is exceeded.
     """
     gate = Gate(budget, name, remark)
+    told = remark or nodes
     absent: set[str] = set()
     total = 0
     for header, said in _Headers(stream, budget, name, remark):
-        found = _found(header, said, stream, name, remark)
+        found = _found(header, said, stream, name, remark, skips=told is not None)
         entry = found.entry
         total += max(entry.size, found.stored)
         if total > budget.total_bytes:
@@ -88,9 +92,9 @@ def read_tar(
         gone = found.left_out
         if entry.kind is Kind.HARDLINK and entry.target in absent:
             gone = f"it is a hard link to {shown(entry.target)!r}, which is left out"
-        if gone and remark is not None:
+        if gone and told is not None:
             absent.add(entry.path)
-            remark(f"member {shown(entry.path)!r} is left out: {gone}")
+            told(f"member {shown(entry.path)!r} is left out: {gone}")
         stored = Window(stream, found.stored, name, entry.path)
         if not entry.path or gone:
             gate.count(".")
@@ -248,8 +252,10 @@ class _Headers:
         return data[:size]
 
 
-def _found(header: bytes, said: Said, stream: Readable, name: str, remark: Remark | None) -> _Found:
-    """One member; its path is "" where it is the root.
+def _found(
+    header: bytes, said: Said, stream: Readable, name: str, remark: Remark | None, *, skips: bool
+) -> _Found:
+    """One member; its path is "" where it is the root. `skips` is whether devices are left out.
 
     Raises:
         IntegrityError: with the member's name as far as it is known.
@@ -267,6 +273,8 @@ def _found(header: bytes, said: Said, stream: Readable, name: str, remark: Remar
         prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
         raw = prefix + b"/" + raw if prefix else raw
     try:
+        if skips and header[156:157] in _LEFT_OUT:
+            return _left_out(header, said, raw, remark)
         return _entry(header, said, raw, stream, remark)
     except ValueError as error:
         text = raw.decode("utf-8", "surrogateescape")
@@ -279,9 +287,6 @@ def _entry(block: bytes, said: Said, raw: bytes, stream: Readable, remark: Remar
     flag = block[156:157]
     if remark is not None:
         raw = _relative(said.sparse.get(b"name", raw), "member names", remark)
-        if flag in _LEFT_OUT:
-            left_out = Entry(member_path(raw), Kind.FILE, 0, 0)
-            return _Found(left_out, checked_size(number(block[124:136])), None, _LEFT_OUT[flag])
     kind = _kind(block, said, raw, remark)
     path = member_path(raw)
     if not path and kind is not Kind.DIRECTORY:
@@ -312,6 +317,15 @@ def _entry(block: bytes, said: Said, raw: bytes, stream: Readable, remark: Remar
         xattrs=said.xattrs,
     )
     return _Found(entry, stored - taken, zeros)
+
+
+def _left_out(block: bytes, said: Said, raw: bytes, remark: Remark | None) -> _Found:
+    """A device or FIFO, which enters no tree."""
+    if remark is not None:
+        raw = _relative(said.sparse.get(b"name", raw), "member names", remark)
+    size = checked_size(number(block[124:136]))
+    entry = Entry(member_path(raw), Kind.FILE, 0, 0)
+    return _Found(entry, size, None, _LEFT_OUT[block[156:157]])
 
 
 def _relative(raw: bytes, what: str, remark: Remark) -> bytes:

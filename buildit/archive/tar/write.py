@@ -40,17 +40,19 @@ def write_tar(
     out: Writable,
     *,
     prefix: str = "",
+    whiteouts: bool = False,
 ) -> tuple[Entry, ...]:
     """Write entries as one tar; return them with the digests of the contents that were written.
 
     `content` opens a file's bytes (closed here); it is asked for files only. `prefix`, such as
-    `rootfs/`, goes before paths and hard-link targets; no entry is made for it.
+    `rootfs/`, goes before paths and hard-link targets; no entry is made for it. `whiteouts` is
+    whether names may delete what lies in layers below, as those of a base do.
 
     Raises:
         BuildError: an entry is out of order or unfit for a layer, or a file's bytes are not of the
             size or digest that its entry gives.
     """
-    writer = TarWriter(out, prefix=prefix)
+    writer = TarWriter(out, prefix=prefix, whiteouts=whiteouts)
     written = []
     for entry in entries:
         if entry.kind is not Kind.FILE:
@@ -67,10 +69,11 @@ def write_tar(
 class TarWriter:
     """One tar, entry by entry, for archives whose entries come from several places."""
 
-    def __init__(self, out: Writable, *, prefix: str = "") -> None:
+    def __init__(self, out: Writable, *, prefix: str = "", whiteouts: bool = False) -> None:
         if prefix and (not prefix.endswith("/") or member_path(path_bytes(prefix)) != prefix[:-1]):
             raise ValueError(f"not a directory prefix: {prefix!r}")
         self._out = out
+        self._whiteouts = whiteouts
         self._prefix = path_bytes(prefix)
         self._buffer = memoryview(bytearray(CHUNK))
         self._used = 0
@@ -160,7 +163,7 @@ class TarWriter:
         if key <= self._last:
             what = "appears twice" if key == self._last else "is out of order"
             raise _unfit(entry, f"the path {what}")
-        _check_values(entry, raw)
+        _check_values(entry, raw, whiteouts=self._whiteouts)
         # in this order what lies below a path follows it at once
         if self._leaf and raw.startswith(self._leaf + b"/"):
             above = shown(self._leaf.decode("utf-8", "replace"))
@@ -178,7 +181,7 @@ def _with_digest(entry: Entry, digest: Digest) -> Entry:
     return Entry(of.path, of.kind, of.mode, of.mtime, *owner, of.size, of.target, digest, of.xattrs)
 
 
-def _check_name(entry: Entry, raw: bytes) -> None:
+def _check_name(entry: Entry, raw: bytes, *, whiteouts: bool) -> None:
     rooted = b"/%b/" % raw
     if b"/." not in rooted and b"//" not in rooted and b"\0" not in raw:
         return  # nearly always
@@ -188,12 +191,12 @@ def _check_name(entry: Entry, raw: bytes) -> None:
         raise _unfit(entry, str(error)) from error
     if not plain:
         raise _unfit(entry, "its path is not in plain form")
-    if b"/" + _WHITEOUT in rooted:
+    if b"/" + _WHITEOUT in rooted and not whiteouts:
         raise _unfit(entry, "its name begins with '.wh.', which means a deletion in a layer")
 
 
-def _check_values(entry: Entry, raw: bytes) -> None:
-    _check_name(entry, raw)
+def _check_values(entry: Entry, raw: bytes, *, whiteouts: bool) -> None:
+    _check_name(entry, raw, whiteouts=whiteouts)
     if not 0 <= entry.mode <= 0o7777:
         raise _unfit(entry, f"its mode is {entry.mode:o}")
     if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):

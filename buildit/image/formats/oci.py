@@ -344,7 +344,11 @@ def _layer(rootfs: Rootfs, part: range, place: LayerPlace) -> LayerBlob:
     unnamed = place.directory / f"layer-{part.start}"
     if len(part) > 1:
         merged = merge_group(rootfs, part)
-        return _tree(unnamed, "", place, lambda tar: add_members(tar, merged, place.store))
+
+        def fill(tar: TarWriter) -> None:
+            add_members(tar, merged, place.store)
+
+        return _tree(unnamed, "", place, fill, whiteouts=True)
     layer = rootfs.layers[part.start]
     forms = [("none", layer.diff_id, layer.size)]
     forms += [(each.codec, each.digest, each.size) for each in layer.encodings]
@@ -370,10 +374,15 @@ def _directories(rootfs: Rootfs, epoch: int, place: LayerPlace) -> LayerBlob:
 
 
 def _tree(
-    unnamed: Path, title: str, place: LayerPlace, fill: Callable[[TarWriter], None]
+    unnamed: Path,
+    title: str,
+    place: LayerPlace,
+    fill: Callable[[TarWriter], None],
+    *,
+    whiteouts: bool = False,
 ) -> LayerBlob:
     """A tree written anew, in its final form and under its name."""
-    diff_id, size = write_tree(unnamed, fill)
+    diff_id, size = write_tree(unnamed, fill, whiteouts=whiteouts)
     if place.codec == "none":
         unnamed.chmod(0o644)
         unnamed.rename(unnamed.with_name(diff_id))
