@@ -61,7 +61,7 @@ def remember(
     plan = from_plain(ContainerPlan, kept["plan"])
     if len(plan.platforms) > 1 and not options.platform:
         return  # its files, lines and statements are those of several plans
-    keys = frozenset(key for key, _ in plan.roots)
+    keys = frozenset(key for key, _ in plan.wanted)
     said = (line for event in _events(plan, emissions) for line in event_lines(event, keys))
     store = Path(kept["settings"]["store"]).absolute()
     trust = kept["settings"]["trust"]

@@ -13,7 +13,7 @@ from buildit.cli import options
 from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, ONE_PLATFORM, USE, Requested
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
-from buildit.commands.realise import Forecast, State, forecast
+from buildit.commands.forecast import Forecast, Outlook, State, forecast
 from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, prepared_each, run_of
 from buildit.digest import key_uuid
 from buildit.errors import UsageError
@@ -34,6 +34,7 @@ _STATES = {
     State.BINHOST: ("in '{}'", "it is on '{}'"),
     State.BUILD: ("to build: {}", "no known place has it"),
     State.UNPACK: ("to unpack", "it is a Debian package, to be unpacked"),
+    State.TAKE: ("to take in", "its layers are not taken in yet"),
     State.PERHAPS: (
         "to unpack where a file turns out to need it",
         "it is a Debian package, unpacked where a file turns out to need it",
@@ -62,7 +63,8 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     fetched += [printable(f"  {one.name}") for one in found.fetches if one.size is None]
     if debs:
         fetched.append(f"  {counted(len(debs), '.deb')} ({size(sum(debs))})")
-    head = f"{plan.label} for {plan.platform}: {counted(len(plan.tasks), 'package')}"
+    packages = sum(task.inputs.image is None for task in plan.tasks)
+    head = f"{plan.label} for {plan.platform}: {counted(packages, 'package')}"
     kept = ["Set-id bits are kept:", *kept] if kept else []
     return (printable(head), *columns(rows, "  "), *kept, *step_lines(plan), *fetched)
 
@@ -77,10 +79,12 @@ def step_lines(plan: ContainerPlan) -> tuple[str, ...]:
 
 def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
     """Everything, with the records."""
+    base = [_base_plain(one) for one in found.packages if one.node.inputs.image is not None]
     return {
         "label": plan.label,
         "platform": plan.platform,
         "toolchain": {"name": plan.toolchain.name, "identity": plan.toolchain.identity},
+        **({"from": base[0]} if base else {}),
         "packages": [
             {
                 **_about(one.node, one.state),
@@ -93,10 +97,23 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
                 "record": json.loads(one.node.record),
             }
             for one in found.packages
+            if one.node.inputs.image is None
         ],
         "fetch": to_plain(found.fetches),
         "steps": to_plain(plan.listed),
         "said": to_plain(plan.said),
+    }
+
+
+def _base_plain(one: Outlook) -> dict[str, object]:
+    image = one.node.inputs.image
+    return {
+        "key": one.node.key,
+        "state": one.state.value,
+        "reference": image and image.reference,
+        "digest": image and image.digest,
+        "set_ids": {path: f"{mode:04o}" for path, mode in one.set_ids},
+        "record": json.loads(one.node.record),
     }
 
 
@@ -185,7 +202,7 @@ def relock(
 def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> None:
     packages = [package.name for package in section.packages]
     patches = [patch.name for patch in section.patches if patch.raw is not None]
-    known = tuple(dict.fromkeys((TOOLCHAIN, *packages, *patches, *section.debs)))
+    known = tuple(dict.fromkeys((TOOLCHAIN, *packages, *patches, *section.debs, *section.images)))
     for name in names:
         if name not in (EVERYTHING, *known):
             told = f"the lock has nothing called {name!r} that could move"
@@ -200,7 +217,7 @@ def _check_names(names: tuple[str, ...], section: Section, directory: Path) -> N
 def lock_verb(asked: Requested, words: tuple[str, ...], update: bool) -> None:
     """Write DIR/buildit.lock (DIR is `.` where it is left out).
 
-    A NAME is a package (category/name), `toolchain`, or the URL of a patch.
+    A NAME is a package (category/name), `toolchain`, the URL of a patch, or a base in a registry.
     """
     with asked.screen() as screen:
         done = relock(asked.options, words, screen, update=update)

@@ -5,46 +5,41 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import reduce
-from pathlib import Path
-from typing import TypeVar
 
-from buildit.archive.beneath import Root
-from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents
+from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents, way
 from buildit.commands import sync
+from buildit.commands.accounts import (
+    GROUP,
+    PASSWD,
+    Ids,
+    account_entries,
+    account_files,
+    accounts_over,
+    check_borrowed,
+    read_accounts,
+    with_debians,
+)
 from buildit.commands.changing import modes_task, symlinks_task
-from buildit.commands.sync import EPOCH, Filler, Taken, some_paths
-from buildit.digest import Digest, digest_bytes
-from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.image.layertar import offsets
+from buildit.commands.sync import EPOCH, Taken, some_paths
+from buildit.digest import Digest
+from buildit.image.launch import LARGEST_ACCOUNTS
+from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
-from buildit.image.rules import account_problems
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
-from buildit.model.accounts import (
-    ACCOUNT_NAME,
-    BASE_USERS,
-    NOTHING,
-    AlternativeLink,
-    Declared,
-    Group,
-    User,
-    group_id,
-    united,
-    user_id,
-)
+from buildit.model.accounts import NOTHING, AlternativeLink, united
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.image import App, Image, Layer, LayerKind
+from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import (
     About,
     ContainerPlan,
     DirectoriesStep,
+    FromStep,
     ImageStep,
     LayerFile,
     ModesStep,
@@ -57,11 +52,8 @@ from buildit.model.plan import (
 from buildit.model.services import Init
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
 from buildit.plan.closure import TaskOf, closure, views_of
-from buildit.recipe.leaf import id_of
 from buildit.store.cas import Store
 
-PASSWD, GROUP = "etc/passwd", "etc/group"
-_LARGEST_FILE = 1 << 20
 Obtain = Callable[[Task], Artifact]
 
 
@@ -115,6 +107,31 @@ class Stack:
         self.layers.append(layer)
         self._listings[layer.contents] = tuple(entries)
 
+    def add_base(self, step: FromStep) -> None:
+        """The layers of the image that the container begins with, below all others."""
+        artifact = self.obtain(self.node(step.key))
+        self.epoch = max(self.epoch, artifact.epoch)
+        for number, name in enumerate(step.outputs):
+            one, title = artifact.outputs[name], f"{step.origin}, layer {number}"
+            self.layers.append(Layer(one.diff_id, one.size, title, one.contents, LayerKind.FROM))
+
+    def text_of(self, path: str) -> str:
+        """A file of the whole image so far, as text; empty where there is none.
+
+        Raises:
+            StoreError, IntegrityError: a layer is missing or damaged.
+        """
+        rootfs = self.rootfs()
+        member = rootfs.tree.get(way(path, rootfs.find).end or "")
+        if member is None or member.entry.kind is not Kind.FILE:
+            return ""
+        with closing(Contents(rootfs, self.store.path).open(member)) as stream:
+            return stream.read(LARGEST_ACCOUNTS).decode("utf-8", "replace")
+
+    def accounts(self) -> Ids:
+        """The users and groups of the whole image so far. Raises as `text_of`."""
+        return read_accounts(self.text_of(PASSWD), self.text_of(GROUP))
+
     def add_member(self, member: OutputRef) -> None:
         """The layer of an output, once; one .deb may be the node of several that ask for it."""
         if member in self.members:
@@ -141,8 +158,11 @@ class Stack:
         ]
         offered = [one for each in self._outputs(members) for one in each.declared.alternatives]
         links = tuple(missing_links(packages, offered))
+        tree = self.tree() if self.layers else {}
+        tops = {path.partition("/")[0] for path in tree}
+        links = tuple(one for one in links if one.path not in tree and one.path not in tops)
         if links:
-            entries = with_parents(links, {}, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
+            entries = with_parents(links, tree, Entry("", Kind.DIRECTORY, 0o755, EPOCH))
             self.lay(layer_task("links", entries), "links of merged /usr", entries)
 
     def _outputs(self, members: Sequence[OutputRef]) -> Iterator[Output]:
@@ -160,6 +180,9 @@ class Stack:
         found = reduce(united, (one.declared for one in self._outputs(members)), NOTHING)
         check_borrowed(plan.borrowed, found)
         files = account_files(*with_debians(users, groups, found))
+        if files and plan.begins_with is not None:
+            below = {path: self.text_of(path) for path in (PASSWD, GROUP)}
+            files = accounts_over(below, files, plan.begins_with.place)
         if files:
             entries = account_entries(files, self.tree(), EPOCH)
             self.lay(layer_task("accounts", entries, files), "users and groups", entries)
@@ -213,14 +236,11 @@ class Stack:
             RecipeError: the image has no such path.
         """
         whole = self._whole()
-        starts: dict[int, Mapping[str, int]] = {}
+        contents = Contents(whole, self.store.path)
 
         def content(path: str, member: Member) -> LayerFile:
-            number = member.layer
-            layer = whole.layers[number]
-            if number not in starts:
-                starts[number] = offsets(whole.listings[number], layer)
-            return LayerFile(path, layer.diff_id, layer.size, starts[number][member.source])
+            layer = whole.layers[member.layer]
+            return LayerFile(path, layer.diff_id, layer.size, contents.start(member))
 
         task, entries = modes_task(step, whole.merged.tree, content)
         self.lay(task, "modes", entries)
@@ -244,6 +264,8 @@ def stack(
         BuilditError: what `obtain` raises for a package that the closure reaches.
     """
     made, views = Stack(store, node, obtain), views_of((*plan.tasks, *plan.views))
+    if plan.begins_with is not None:
+        made.add_base(plan.begins_with)
     members = closure(plan.roots, node, obtain, views).members
     made.add_links(members)
     accounts_done = not plan.roots
@@ -252,6 +274,8 @@ def stack(
     synced = iter(taken)
     for step in plan.steps:
         match step:
+            case FromStep():
+                pass  # below the links already
             case PackageStep(roots=roots):
                 for member in closure(roots, node, obtain, views).members:
                     made.add_member(member)
@@ -332,253 +356,3 @@ def missing_links(
     for link in sorted(made.values(), key=sort_key):
         if link.path not in paths and link.path not in tops:
             yield link
-
-
-# -- accounts: who they are, and /etc/passwd and /etc/group, from fixed ids
-
-
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """The accounts that owners of files and the app may name.
-
-    Where the image has packages of Debian's, other names have the ids that these always give them:
-    they are noted in `borrowed`, and looked for when the packages are at hand."""
-
-    users: Mapping[str, User] = field(default_factory=dict)
-    groups: Mapping[str, Group] = field(default_factory=dict)
-    borrowed: set[tuple[str, str]] | None = None
-
-    def user(self, text: str) -> tuple[int | None, int | None]:
-        """uid and first gid of a user's name or number; root is 0 everywhere."""
-        number = 0 if text == "root" else id_of(text)
-        found = self.users.get(text)
-        if found is None and number is None and self._borrows("user", text):
-            return user_id(text), own_gid(text)
-        return (found.uid, found.gid) if found else (number, number)
-
-    def group(self, text: str) -> int | None:
-        found = self.groups.get(text)
-        number = 0 if text == "root" else id_of(text)
-        if found is None and number is None and self._borrows("group", text):
-            return group_id(text)
-        return found.gid if found else number
-
-    def _borrows(self, kind: str, name: str) -> bool:
-        if self.borrowed is None or not re.fullmatch(ACCOUNT_NAME, name):
-            return False
-        self.borrowed.add((kind, name))
-        return True
-
-    def own_group(self, uid: int) -> int | None:
-        """The first gid of the user with this number, where there is one."""
-        own = {user.gid for user in self.users.values() if user.uid == uid}
-        names = {name for kind, name in self.borrowed or () if kind == "user"}
-        own |= {own_gid(name) for name in names if user_id(name) == uid}
-        return min(own) if len(own) == 1 else 0 if uid == 0 else None
-
-    def names(self) -> str:
-        return ", ".join(sorted({*self.users, *self.groups})) or "none"
-
-    def over(self, below: Ids) -> Ids:
-        """These where a name is in both."""
-        users, groups = {**below.users, **self.users}, {**below.groups, **self.groups}
-        return Ids(users, groups, below.borrowed if self.borrowed is None else self.borrowed)
-
-
-def own_gid(name: str) -> int:
-    """The group that a package's user is taken to have: base-passwd's, or the one of its name."""
-    return BASE_USERS[name].gid if name in BASE_USERS else group_id(name)
-
-
-def check_borrowed(borrowed: Iterable[tuple[str, str]], found: Declared) -> None:
-    """Refuse names that Debian's packages turned out not to declare, or otherwise.
-
-    Raises:
-        RecipeError: with what they declare.
-    """
-    users = {user.name: user for user in found.users}
-    groups = {group.name for group in found.groups}
-    for kind, name in sorted(borrowed):
-        known = users if kind == "user" else groups
-        if name not in known:
-            message = f"the container names the {kind} {name!r}, whom none of its packages declares"
-            hint = f"declare it in a `{kind}s` step; the packages have {', '.join(sorted(known))}"
-            raise RecipeError(message, hint=hint if known else hint.partition(";")[0])
-        if kind == "user" and users[name].gid != own_gid(name):
-            message = f"the user {name!r} has the group {users[name].gid}, not one of its own"
-            hint = f"write numbers: {users[name].uid} for the user, {users[name].gid} for the group"
-            raise RecipeError(message, hint=hint)
-
-
-_EVERYWHERE = (BASE_USERS["root"], BASE_USERS["nobody"])
-
-
-def with_debians(
-    users: list[tuple[str, User]], groups: list[tuple[str, Group]], found: Declared
-) -> tuple[list[tuple[str, User]], list[tuple[str, Group]]]:
-    """The accounts of packages and the container, with those that Debian's packages declare. What
-    the others say of one with the same ids counts; root and nobody come with them."""
-    own_users = {(user.name, user.uid, user.gid) for _, user in users}
-    own_groups = {(group.name, group.gid) for _, group in groups}
-    debian = "Debian's packages"
-    gids = {group.gid for _, group in groups}
-    if found:  # as every Debian system has them; no package asks for them
-        base = [one for one in _EVERYWHERE if one.uid not in {user.uid for _, user in users}]
-        users, groups = [*users], [*groups]
-        users += [(debian, user) for user in base]
-        groups += [
-            (debian, Group(name, gid))
-            for name, gid in (("root", 0), ("nogroup", 65534))
-            if gid not in gids
-        ]
-    more_users = [
-        (debian, user)
-        for user in found.users
-        if (user.name, user.uid, user.gid) not in own_users and user not in _EVERYWHERE
-    ]
-    more_groups = [
-        (debian, group)
-        for group in found.groups
-        if (group.name, group.gid) not in own_groups and group.gid not in (0, 65534)
-    ]
-    return users + more_users, groups + more_groups
-
-
-def app_with_ids(app: App, ids: Ids, places: Mapping[str, str]) -> App:
-    """The app with numbers for its user and group, which every executor takes (Kubernetes'
-    runAsNonRoot takes nothing else).
-
-    `places` are where `user` and `group` were written.
-
-    Raises:
-        RecipeError: a name is none of the image's accounts; the app would start nowhere.
-    """
-    uid, _ = ids.user(app.user)
-    gid = None if app.group is None else ids.group(app.group)
-    asked = (("user", app.user, uid, ids.users), ("group", app.group, gid, ids.groups))
-    for kind, name, found, known in asked:
-        if name is None or found is not None or any(account_problems(name)):
-            continue  # what is no name at all is told by the check of the app
-        message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
-        example = "{uid: 101, gid: 101}" if kind == "user" else "{gid: 101}"
-        hint = f"declare it: `- {kind}s: {{{name}: {example}}}`, or in the recipe of its package; "
-        hint += f"declared: {', '.join(sorted(known)) or 'none'}"
-        raise RecipeError(message, place=places.get(kind), hint=hint)
-    own = None if uid is None else ids.own_group(uid)
-    user, group = app.user if uid is None else str(uid), app.group if gid is None else str(gid)
-    return replace(app, user=user, group=group, own_group=None if own is None else str(own))
-
-
-def synced_accounts(
-    syncs: Iterable[tuple[Path, str, str, Filler | None]],
-) -> tuple[Ids, list[Path]]:
-    """The accounts of an /etc/passwd or /etc/group that a sync step brings, and the files that
-    were looked for. `syncs` are, of each, the directory that the source is beneath, the source, the
-    destination and what fills in its templates; the last one wins, as in the image.
-    """
-    rows: dict[str, list[list[str]]] = {PASSWD: [], GROUP: []}
-    looked: list[Path] = []
-    for project, src, dest, fill in syncs:
-        for wanted in (PASSWD, GROUP):
-            source = _source_of(src, dest, wanted)
-            if source is None:
-                continue
-            looked.append(project / source)
-            # The sync step says what is wrong with a file that cannot be read.
-            wrong = (OSError, BuildError, IntegrityError, RecipeError)
-            with suppress(*wrong), Root.open(project) as root:
-                with root.open_file(source) as stream:
-                    data = stream.read(_LARGEST_FILE)
-                data = data if fill is None else fill(data, source)
-                text = data.decode("utf-8", "replace")
-                found = (line.split(":") for line in text.split("\n") if line[:1] not in ":#")
-                rows[wanted] = list(found)
-    users = {
-        name: User(name, user, group, home, shell, comment)
-        for name, _, uid, gid, comment, home, shell in (r for r in rows[PASSWD] if len(r) == 7)
-        if (user := id_of(uid)) is not None and (group := id_of(gid)) is not None
-    }
-    groups = {
-        name: Group(name, group, tuple(one for one in members.split(",") if one))
-        for name, _, gid, members in (row for row in rows[GROUP] if len(row) == 4)
-        if (group := id_of(gid)) is not None
-    }
-    return Ids(users, groups), looked
-
-
-def _source_of(src: str, dest: str, wanted: str) -> str | None:
-    """The file of the project that becomes `wanted`, if there is one."""
-    source, target = posixpath.normpath(src), posixpath.normpath(dest).strip("/")
-    target = "" if target == "." else target
-    if target == wanted:
-        return source
-    if dest.endswith("/") and posixpath.join(target, posixpath.basename(source)) == wanted:
-        return source
-    if not target or wanted.startswith(f"{target}/"):
-        return posixpath.normpath(posixpath.join(source, wanted[len(target) :].lstrip("/")))
-    return None
-
-
-def account_files(
-    users: Iterable[tuple[str, User]], groups: Iterable[tuple[str, Group]]
-) -> dict[str, bytes]:
-    """The text of `etc/passwd` and `etc/group`, by id; each account comes with who declares it.
-
-    Raises:
-        RecipeError: two declarations of one name or id differ, or a user's group does not exist.
-    """
-    users, groups = tuple(users), tuple(groups)
-    for owner, user in users:  # passwd(5): a field ends at a colon, an account with its line
-        for what in ("comment", "home", "shell"):
-            value: str = getattr(user, what)
-            if ":" in value or not value.isprintable():
-                where = f"the {what} of user {user.name!r} in {owner}"
-                message = f"{where} cannot be in /etc/passwd: {value!r}"
-                raise RecipeError(message, hint="leave out colons and line breaks")
-    by_name = _united(users, "user", lambda user: user.uid)
-    groups_by_name = _united(groups, "group", lambda group: group.gid)
-    gids = {group.gid for group in groups_by_name.values()}
-    for user in by_name.values():
-        if user.gid not in gids:
-            message = f"user {user.name!r} has gid {user.gid}, which no group declares"
-            hint = f"declare it: groups: {{{user.name}: {{gid: {user.gid}}}}}"
-            raise RecipeError(message, hint=hint)
-    if not by_name and not groups_by_name:
-        return {}
-    by_uid = sorted(by_name.values(), key=lambda user: (user.uid, user.name))
-    by_gid = sorted(groups_by_name.values(), key=lambda group: (group.gid, group.name))
-    passwd = [f"{u.name}:x:{u.uid}:{u.gid}:{u.comment}:{u.home}:{u.shell}\n" for u in by_uid]
-    group = [f"{g.name}:x:{g.gid}:{','.join(g.members)}\n" for g in by_gid]
-    return {GROUP: "".join(group).encode(), PASSWD: "".join(passwd).encode()}
-
-
-def account_entries(
-    files: Mapping[str, bytes], tree: Mapping[str, Entry], epoch: int
-) -> tuple[Entry, ...]:
-    """The layer's entries over `tree`, the merged entries below, in order."""
-    made = [
-        Entry(path, Kind.FILE, 0o644, mtime=epoch, size=len(text), digest=digest_bytes(text))
-        for path, text in files.items()
-    ]
-    return with_parents(made, tree, Entry("", Kind.DIRECTORY, 0o755, mtime=epoch))
-
-
-_Account = TypeVar("_Account", User, Group)
-
-
-def _united(
-    declared: Iterable[tuple[str, _Account]], kind: str, number: Callable[[_Account], int]
-) -> dict[str, _Account]:
-    by_name: dict[str, tuple[str, _Account]] = {}
-    by_id: dict[int, tuple[str, str]] = {}
-    for owner, account in declared:
-        first = by_name.setdefault(account.name, (owner, account))
-        if first[1] != account:
-            message = f"{kind} {account.name!r} is declared differently by {first[0]} and {owner}"
-            raise RecipeError(message, hint="give both the same ids and paths")
-        holder = by_id.setdefault(number(account), (owner, account.name))
-        if holder[1] != account.name:
-            message = f"{kind} id {number(account)} is {holder[1]!r} for {holder[0]} "
-            message += f"and {account.name!r} for {owner}"
-            raise RecipeError(message, hint="give one of them another id")
-    return {name: account for name, (_, account) in by_name.items()}

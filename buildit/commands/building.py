@@ -317,6 +317,12 @@ class _Work:
         if not plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
+        if plan.begins_with is not None and plan.app is not None:
+            from buildit.commands.bases import settled_app
+
+            find, accounts = made.tree().get, made.accounts()
+            app = settled_app(plan.app, plan.begins_with.place, find, accounts)
+            images = [replace(one, app=app) for one in images]
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)
@@ -391,6 +397,7 @@ class _Work:
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
         names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]
+        names += [blob for node in plan.tasks if node.inputs.image for blob in node.inputs.blobs]
         if chroots := [node.inputs.chroot for node in plan.tasks if node.inputs.chroot]:
             from buildit.make.debian_root import root_names
 

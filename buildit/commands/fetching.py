@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from buildit.digest import Digest, digest_bytes, digest_file
 from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice
 from buildit.make.makers import kind_of
-from buildit.model.plan import DebRef, PatchRef, SourceRef, Task, Toolchain
+from buildit.model.plan import DebRef, ImageRef, PatchRef, SourceRef, Task, Toolchain
 from buildit.model.tree import Entry
 from buildit.model.words import name_of, names_archive
 from buildit.patch.form import canonical_bytes
@@ -68,6 +68,35 @@ class InputFetcher:
         for node in nodes:
             for patch in node.inputs.patches:
                 self._patch(patch)
+        for one in fetches:
+            if one.image is not None:
+                self._image(one.image)
+
+    def _image(self, image: ImageRef) -> None:
+        """The manifest, config and layers of an image in a registry, by the digest that pins it.
+
+        Raises:
+            FetchError: it is not served, or --offline forbids to ask for it.
+            IntegrityError: other bytes are.
+        """
+        from buildit.remote.registry.client import Registry
+        from buildit.remote.registry.images import bring_stored, find_image, stored_image
+        from buildit.remote.registry.reference import parse_reference
+        from buildit.remote.web import WebTransport
+
+        at = parse_reference(image.reference)
+        found = stored_image(at, image.digest, self.store)
+        if found is not None and all(self.store.has(one.digest) for one in found.blobs):
+            return
+        if self.downloads.offline:
+            hint = "run once without --offline"
+            message = f"the layers of {at} are needed, and --offline forbids to fetch them"
+            raise FetchError(message, place=image.place, hint=hint)
+        with closing(WebTransport()) as web:
+            registry = Registry(web, at)
+            pinned = {image.reference: image.digest}
+            found = found or find_image(registry, image.platform, pinned)
+            bring_stored(found, registry, self.store, self.downloads.report)
 
     def bring_again(
         self, lost: frozenset[Digest], nodes: tuple[Task, ...], debs: Iterable[DebRef]

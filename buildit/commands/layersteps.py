@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from buildit.commands.assemble import Ids
+from buildit.commands.accounts import Ids
 from buildit.commands.choose import wrong_at
 from buildit.commands.running import owner_of
 from buildit.model.globs import path_matcher

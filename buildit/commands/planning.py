@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from buildit.commands.assemble import Ids, account_files, app_with_ids, image, synced_accounts
+from buildit.commands.accounts import Ids, account_files, app_with_ids, synced_accounts
+from buildit.commands.assemble import image
+from buildit.commands.bases import Base, begun_with, inherited_labels, left_of_base, supposed
 from buildit.commands.choose import Choice, choose, wrong_at
 from buildit.commands.debian_source import pin_source
 from buildit.commands.including import fetched_lists, pinned_facts, read_again
@@ -61,8 +63,9 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         FetchError, IntegrityError: something new had to be pinned, and could not be.
     """
     choice = choose(options, loaded, fetched_lists(downloads))
+    base = begun_with(choice, downloads)
     chosen, debs = choice.selection.chosen, choice.roots.debs
-    consulted: list[Path] = [*choice.consulted]
+    consulted: list[Path] = [*choice.consulted, *(() if base is None else base.consulted)]
     inputs = {}
     for name, one in chosen.items():
         inputs[name], looked = local_inputs(choice, one, downloads)
@@ -87,8 +90,10 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     if choice.container.pending:
         choice = read_again(choice, KnownPackages(facts, pinned=True), fetched_lists(downloads))
     synced, opened = _synced_accounts(choice.container, facts)
-    plan = check_images(container_plan(choice, toolchain, made, synced, keys, facts), synced)
-    pins = Pins(choice.lock, _section(choice, inputs, made, answers), plan.platform)
+    plan = check_images(container_plan(choice, toolchain, made, synced, keys, facts, base), synced)
+    section = _section(choice, inputs, made, answers)
+    section = replace(section, images={} if base is None else base.pins)
+    pins = Pins(choice.lock, section, plan.platform)
     return PlannedContainer(plan, pins, tuple(dict.fromkeys((*consulted, *opened))))
 
 
@@ -99,9 +104,11 @@ def container_plan(
     synced: Ids,
     debs: Mapping[int, BuildKey],
     facts: Mapping[str, PackageFacts],
+    base: Base | None = None,
 ) -> ContainerPlan:
     """The plan of a container; `synced` are the accounts that its sync steps bring, `debs` the
-    keys of the Debian packages that it names, by step, `facts` what templates may ask of packages.
+    keys of the Debian packages that it names, by step, `facts` what templates may ask of packages,
+    `base` what it begins with.
 
     Raises:
         RecipeError: an owner, the app or an account is wrong.
@@ -116,9 +123,12 @@ def container_plan(
     named = (*roots.names.values(), *(one.asker for one in roots.sources.values()))
     reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
-    if app := app_of(container):
+    inherited = None if base is None else base.inherited
+    app = app_of(container, inherited)
+    if app is not None and base is None:
         app = app_with_ids(app, synced.over(ids), places_of(container))
-    templates = any(step.spec.sync and step.spec.sync.template for step in container.steps)
+    said = tuple(_about(container, [made[key] for key in reached]))
+    labels = _said(container, "labels")
     return ContainerPlan(
         directory=str(container.directory),
         author=names.get("author", ""),
@@ -127,26 +137,30 @@ def container_plan(
         os=target.os,
         arch=names.get("arch", target.arch),
         toolchain=toolchain,
-        tasks=tuple(made.values()),
+        tasks=(*(() if base is None else (base.task,)), *made.values()),
         views=sliced_tasks(made.values(), toolchain, choice.sliced, RULES),
-        steps=tuple(_layer_steps(choice, keys, made, debs, owners)),
+        steps=tuple(_layer_steps(choice, keys, made, debs, owners, base)),
         images=_images(container),
         app=app,
         init=init_of(container, owners),
         users=users,
         groups=groups,
-        about=tuple(_about(container, [made[key] for key in reached])),
-        labels=_said(container, "labels"),
+        about=said,
+        labels=labels if inherited is None else inherited_labels(inherited, labels, said),
         annotations=_said(container, "annotations"),
-        remarks=() if app is None else tuple(app_remarks(app)),
+        remarks=tuple(left_of_base(inherited) if app is None else app_remarks(app)),
         borrowed=tuple(sorted(borrowed or ())),
         platforms=platforms,
-        packages=facts if templates else {},
+        packages=facts if _has_templates(container) else {},
         listed=listed_steps(container),
         said=sayings(container),
         lists=tuple(map(str, container.files)),
         pinned=container.pinned,
     )
+
+
+def _has_templates(container: Container) -> bool:
+    return any(step.spec.sync and step.spec.sync.template for step in container.steps)
 
 
 def _layer_steps(
@@ -155,11 +169,14 @@ def _layer_steps(
     made: Mapping[BuildKey, Task],
     debs: Mapping[int, BuildKey],
     owners: Ids,
+    base: Base | None,
 ) -> Iterator[LayerStep]:
     """The steps that give layers; `keys` are by the names of tasks."""
     roots, project = choice.roots, choice.container.directory
     for number, step in enumerate(choice.container.steps):
-        if number in roots.names:
+        if base is not None and number == base.number:
+            yield base.step
+        elif number in roots.names:
             yield PackageStep(keys[roots.names[number]], roots.origins[number])
         elif number in roots.sources:
             key = keys[roots.sources[number].asker]
@@ -200,12 +217,15 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
     """
     ids = synced.over(_declared(plan.tasks, plan.users, plan.groups))
     remarks = [f"not for release: {told}" for told in plan.unreleased()] + [*plan.remarks]
+    based, app = plan.begins_with is not None, plan.app
+    if based and app is not None:  # what the base's files decide is looked at over them
+        app = supposed(app)
     for step in plan.images:
-        wanted = image(plan, step)
+        wanted = replace(image(plan, step), app=app)
         form = format_of(wanted)
         for kind, name in form.start(check(wanted)).accounts:
             known = ids.user(name)[0] if kind == "user" else ids.group(name)
-            if known is None:
+            if known is None and not based:
                 message = f"`content` runs as {kind} {name!r}, which is no {kind} of the image"
                 hint = f"declare it in a `{kind}s` step, or write its number; declared: "
                 raise RecipeError(message, place=step.place, hint=f"{hint}{ids.names()}")

@@ -21,6 +21,7 @@ from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
 from buildit.image.output import emitted_files
+from buildit.make.makers import kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.config import Directory, Oci, Repository
 from buildit.model.image import Emission
@@ -179,7 +180,8 @@ def built_keys(plan: ContainerPlan, node: TaskOf, remotes: Remotes) -> tuple[Bui
         raise UsageError(f"{node.label} is not in the store", place=plan.directory, hint=hint)
 
     members = closure(plan.roots, node, at_hand, views_of((*plan.tasks, *plan.views))).members
-    others = (n.key for n in plan.tasks if lookup(store, n.key, believed=doubts) is not None)
+    shared = (n for n in plan.tasks if kind_of(n).shared)
+    others = (n.key for n in shared if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 
 

@@ -11,24 +11,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildit import events
-from buildit.archive.contents import parse_contents
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
 from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
-from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task, Toolchain
-from buildit.model.tree import Kind
+from buildit.model.plan import ContainerPlan, OutputRef, Task, Toolchain
 from buildit.plan.closure import runtime_needs, standing_for, views_of
-from buildit.plan.identity import DEBIAN, deb_view, former_deb_keys
+from buildit.plan.identity import DEBIAN, former_deb_keys
 from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.attest import LOCAL
@@ -157,7 +153,7 @@ def agrees(artifact: Artifact, at_hand: Mapping[BuildKey, Artifact]) -> bool:
     )
 
 
-def _unfit(at_hand: AtHand, artifact: Artifact) -> str | None:
+def unfit(at_hand: AtHand, artifact: Artifact) -> str | None:
     """Why an artifact is not taken beside what is at hand; None where it is."""
     return None if agrees(artifact, at_hand) else "built against other dependencies"
 
@@ -273,7 +269,7 @@ def obtain_all(
     from buildit.archive.streams import submit
 
     ways = _Ways(place, remotes, {task.key: task.label for task in plan.tasks})
-    place.store.pin([*tasks, *(key for key, _ in plan.roots)])
+    place.store.pin([*tasks, *(key for key, _ in plan.wanted)])
 
     def prepare(missing: tuple[Task, ...]) -> None:
         builds = sum(kind_of(task).builds for task in missing)
@@ -291,7 +287,7 @@ def obtain_all(
             return submit(pool, partial(ways.make, task, at_hand))
 
         views = views_of((*plan.tasks, *plan.views))
-        realise(tasks, plan.roots, ways.find, prepare, made, ways.cut_off, done, views)
+        realise(tasks, plan.wanted, ways.find, prepare, made, ways.cut_off, done, views)
 
 
 def place_of(
@@ -348,14 +344,15 @@ class _Ways:
         """Find it in the store, then on each binhost; the bytes are in the store afterwards."""
 
         store, policy, report = self.place.store, self.remotes.policy, self.place.report
-        suits = partial(_unfit, at_hand)
+        suits = partial(unfit, at_hand)
         if task.key not in self.labels:
             store.pin([task.key])
         found = examine(store, task.key, suits, policy.doubts)
         if isinstance(found, Found):
             report(events.Reused(task.key, task.label, LOCAL_STORE))
             return found.artifact
-        for host in () if task.directories else self.remotes.binhosts():
+        alone = task.directories or not kind_of(task).shared
+        for host in () if alone else self.remotes.binhosts():
             try:
                 artifact = host.pull(task.key, store, suits)
             except (Interrupted, StoreError, CorruptBlob):
@@ -414,7 +411,7 @@ class _Ways:
             report(events.Notice(f"{task.label}: waiting for {who}, which builds it"))
 
         with store.key_lock(task.key, waiting, place.stop):
-            again = examine(store, task.key, partial(_unfit, at_hand), policy.doubts)
+            again = examine(store, task.key, partial(unfit, at_hand), policy.doubts)
             if isinstance(again, Found):
                 return again.artifact
             found = self.cut_off(task, at_hand)
@@ -450,114 +447,6 @@ def keep(artifact: Artifact, store: Store, policy: Policy, report: events.Report
         report(events.Notice(f"{artifact.name} is not reproducible: {what}", warning=True))
 
 
-# -- what a build would do and why, by looking only: nothing is built, fetched or written
-
-
-class State(StrEnum):
-    """Where the artifact of a package would come from."""
-
-    STORE = "store"
-    BINHOST = "binhost"
-    BUILD = "build"
-    UNPACK = "unpack"
-    PERHAPS = "perhaps"
-    """A .deb that is unpacked where a file of one beside it turns out to need it."""
-    UNNEEDED = "unneeded"
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """One package: `why` is the reason of a build, or the name of the binhost; `set_ids` are the
-    files of a .deb that keeps these bits, with their modes."""
-
-    node: Task
-    state: State
-    why: str = ""
-    set_ids: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Lacking:
-    """A file that would be fetched; its size in bytes is only known of a .deb."""
-
-    name: str
-    digest: Digest
-    size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    packages: tuple[Outlook, ...]
-    fetches: tuple[Lacking, ...]
-
-
-def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
-    """Look around for every package of the plan, dependencies first.
-
-    Of binhosts only statements are read, and judged as a build would.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    nodes = {node.key: node for node in plan.tasks}
-    labels = {node.key: node.label for node in plan.tasks}
-    binhosts: dict[BuildKey, str] = {}
-
-    def find(node: Task, at_hand: Mapping[BuildKey, Artifact]) -> Artifact | None:
-        found = lookup(store, node.key, partial(_unfit, at_hand), remotes.policy.doubts)
-        if found is not None:
-            return found
-        for host in () if node.directories else remotes.binhosts():
-            with suppress(BuilditError):
-                for claim in host.claims(node.key):
-                    if agrees(claim.artifact, at_hand):
-                        binhosts[node.key] = host.name
-                        return claim.artifact
-        return None
-
-    state = look_around(nodes, plan.roots, find, LookedUp())
-    missing = [node for node in plan.tasks if node.key in state.missing]
-    perhaps = {d.digest for t in missing for d in t.inputs.every_deb() if d.digest != t.subject}
-
-    def outlook(node: Task) -> Outlook:
-        if node.key in state.missing:
-            if not kind_of(node).builds:
-                return Outlook(node, State.UNPACK)
-            return Outlook(node, State.BUILD, reason(node, store, labels))
-        if node.key in binhosts:
-            return Outlook(node, State.BINHOST, binhosts[node.key])
-        if node.key in state.found:
-            return Outlook(node, State.STORE, set_ids=_set_ids(node, state.found, store))
-        return Outlook(node, State.PERHAPS if node.subject in perhaps else State.UNNEEDED)
-
-    return Forecast(tuple(map(outlook, plan.tasks)), tuple(_fetches(missing, plan, store)))
-
-
-def _set_ids(node: Task, found: AtHand, store: Store) -> tuple[tuple[str, int], ...]:
-    """Only where its package step says `set-id: keep` a .deb has any."""
-    if node.kind != DEBIAN or not deb_view(node.record).keep_set_id:
-        return ()
-    outputs = found[node.key].outputs.values()
-    every = (parse_contents(store.read(one.contents)) for one in outputs)
-    files = (one for entries in every for one in entries if one.kind is Kind.FILE)
-    return tuple((one.path, one.mode) for one in files if one.mode & 0o6000)
-
-
-def _fetches(missing: list[Task], plan: ContainerPlan, store: Store) -> list[Lacking]:
-    """As `commands.fetching` would: sources, patches at URLs, .debs, a toolchain to build in."""
-    wanted: dict[Digest, Lacking] = {}
-    debs: list[DebRef] = []
-    for node in missing:
-        wanted |= {one.digest: Lacking(one.name, one.digest) for one in node.inputs.sources}
-        wanted |= {one.digest: Lacking(one.url, one.digest) for one in node.inputs.patches}
-        debs += node.inputs.every_deb()
-    if missing and not store.trees.is_whole(store.root / "trees" / plan.toolchain.identity):
-        debs += plan.toolchain.debs
-    for deb in debs:
-        wanted[deb.digest] = Lacking(deb.path.rpartition("/")[2], deb.digest, deb.size)
-    return [lacking for digest, lacking in wanted.items() if not store.has(digest)]
-
-
 def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
     """`first build`, or what changed since the closest of the latest builds, most telling first.
 
@@ -568,7 +457,7 @@ def reason(node: Task, store: Store, labels: Mapping[BuildKey, str]) -> str:
     from buildit.store.names import latest_builds
 
     if not kind_of(node).builds:
-        return "unpacked for the first time"
+        return f"{'unpacked' if node.inputs.image is None else 'taken in'} for the first time"
     label = Nearby(store, (), labels).label
     closest: tuple[str, ...] | None = None
     for entry in latest_builds(store, node.name, CONSIDERED):

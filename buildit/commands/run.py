@@ -52,7 +52,7 @@ class Options:
     everything; `toolchain`, a package or a patch's URL), `jobs` 0 means as configured. `locked`
     refuses a lock that would change. `platform` is what is built for, the container's first without
     it. `discover` names further places, and `push` publishes what was
-    made.
+    made. `above` are the directories of the containers that begin with this one, if any.
     """
 
     directory: Path
@@ -65,6 +65,7 @@ class Options:
     discover: tuple[str, ...] = ()
     push: bool = False
     platform: str = ""
+    above: tuple[str, ...] = ()
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""

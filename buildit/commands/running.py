@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from buildit.commands.assemble import Ids
+from buildit.commands.accounts import Ids
+from buildit.commands.bases import inheriting
 from buildit.commands.choose import wrong_at
 from buildit.commands.said import SaidPart, said_parts
 from buildit.image.rules import signal_problems
-from buildit.model.image import App, Health, Port, Volume
+from buildit.model.image import App, Health, Inherited, Port, Volume
 from buildit.model.services import INIT, Init, Ready, Service, in_order
 from buildit.model.words import hint_of
 from buildit.plan.evaluate import written_at
@@ -34,9 +35,10 @@ def owner_of(
     return uid, gid
 
 
-def app_of(container: Container) -> App | None:
-    """The app, which is the init where the container has services; None where no step says a
-    program. Of what several steps say, the later counts.
+def app_of(container: Container, base: Inherited | None = None) -> App | None:
+    """The app, which is the init where the container has services; None where nothing says a
+    program. Of what several steps say, the later counts. `base` is what an image below says, which
+    holds where the container says nothing; then its program may be without a path.
 
     Raises:
         RecipeError: a port or volume is malformed, there are two apps, one has no program or is
@@ -58,8 +60,12 @@ def app_of(container: Container) -> App | None:
             environment[part.name] = str(part.value)
         elif not (has_init and part.key in _OF_AN_INIT):
             app = _with(app, part)
+    app = replace(app, environment=tuple(environment.items()))
+    if base is not None:
+        said = _OF_AN_INIT if has_init else {part.key for part in parts}
+        app = inheriting(app, base, {APP_FIELDS.get(key, key) for key in said})
     if app.exec:
-        return replace(app, environment=tuple(environment.items()))
+        return app
     if apps:
         hint = "write the program: exec: [/usr/bin/x]"
         raise wrong_at(apps[0], "the app has no `exec`", hint, "app")
@@ -71,6 +77,9 @@ def app_of(container: Container) -> App | None:
 
 _OF_AN_INIT = ("entrypoint", "user", "group", "workdir", "stop-signal")
 """What an init decides, and no step beside it."""
+
+APP_FIELDS = {"entrypoint": "exec", "workdir": "working_directory", "stop-signal": "stop_signal"}
+"""How `App` calls what small steps call otherwise."""
 
 _OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck")
 

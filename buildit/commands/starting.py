@@ -48,7 +48,8 @@ class ImageTree:
 
     def find(self, path: str) -> Entry | None:
         """The entry at a path without leading slash; a hard link is the file that it names."""
-        return self.contents.rootfs.find(path)
+        member = self.members.get(path)
+        return None if member is None else member.entry
 
     def file(self, path: str) -> str | None:
         """The file behind all links that a path means, None where there is none."""

@@ -54,12 +54,15 @@ def image_statement(
     packages = packages_about(tasks.values())
     for (_, output), one in zip(tasks, packages, strict=True):
         one["output"] = output
+    bases = [task.inputs.image for task in plan.tasks if task.inputs.image is not None]
+    below = {"from": [{"reference": one.reference, "sha256": one.digest} for one in bases]}
     return {
         "format": _FORMAT,
         "image": {"format": emission.format, "digest": emission.digest},
         "name": plan.name,
         "version": plan.version,
         "platform": plan.platform,
+        **(below if bases else {}),
         "packages": packages,
     }
 

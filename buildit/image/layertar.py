@@ -19,7 +19,7 @@ from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import BLOCK, END, TarWriter, header_blocks
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.image.merge import GENERATED, Member, Rootfs
+from buildit.image.merge import GENERATED, Member, Overlay, Rootfs
 from buildit.image.output import BlobPath, open_blob
 from buildit.image.reading import FOREIGN, Hashed
 from buildit.model.image import Layer, LayerKind
@@ -103,7 +103,7 @@ class Slice(io.RawIOBase):
 class Contents:
     """Opens the bytes of members of a merged tree."""
 
-    rootfs: Rootfs
+    rootfs: Rootfs | Overlay
     blob: BlobPath
     _starts: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
@@ -113,12 +113,21 @@ class Contents:
         Raises:
             StoreError, IntegrityError: the layer is missing or of another size.
         """
+        layer = self.rootfs.layers[member.layer]
+        start = self.start(member)
+        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
+        return Slice(descriptor, start, member.entry.size)
+
+    def start(self, member: Member) -> int:
+        """Where in its layer the content of a file begins, in bytes.
+
+        Raises:
+            StoreError, IntegrityError: as `open`.
+        """
         number = member.layer
-        layer = self.rootfs.layers[number]
         if number not in self._starts:
             self._starts[number] = self._located(number)
-        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
-        return Slice(descriptor, self._starts[number][member.source], member.entry.size)
+        return self._starts[number][member.source]
 
     def _located(self, number: int) -> Mapping[str, int]:
         layer = self.rootfs.layers[number]

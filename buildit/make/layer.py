@@ -8,6 +8,7 @@ files in another checkout are the same task.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from buildit.archive.streams import Content
 from buildit.archive.tar.write import write_tar
 from buildit.digest import canonical
 from buildit.errors import BuildError, IntegrityError, RecipeError
-from buildit.image.layertar import Checked, Slice
+from buildit.image.layertar import Slice
 from buildit.image.output import BlobPath, open_blob
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
@@ -110,7 +111,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             if entry.path in texts:
                 return io.BytesIO(texts[entry.path])
             if (copy := copies.get(entry.path)) is not None:
-                return copied(copy, entry, place.store.path)
+                return Copied(copy, entry, place.store.path)
             if root is None:
                 raise IntegrityError(f"the record has no bytes for {entry.path!r}")
             return cast(Content, root.open_file(sources[entry.path]))
@@ -119,16 +120,28 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         return Made({RUNTIME: output}, put_record(task, batch), epoch)
 
 
-def copied(copy: LayerFile, entry: Entry, blob: BlobPath) -> Checked:
-    """The bytes of a file of a layer of the store; closing tells whether they are the entry's.
+class Copied(Slice):
+    """A file of a layer of the store; closing tells whether its bytes are the entry's."""
 
-    Raises:
-        StoreError, CorruptBlob: the layer is missing or of another size.
-    """
-    title = f"what {entry.path!r} is a copy of"
-    descriptor = open_blob(blob, copy.layer, copy.layer_size, title)
-    stream = Slice(descriptor, copy.start, entry.size)
-    return Checked(stream, entry.digest, CorruptBlob(copy.layer, title))
+    def __init__(self, copy: LayerFile, entry: Entry, blob: BlobPath) -> None:
+        self._wrong = CorruptBlob(copy.layer, f"what {entry.path!r} is a copy of")
+        super().__init__(
+            open_blob(blob, copy.layer, copy.layer_size, self._wrong.what), copy.start, entry.size
+        )
+        self._digest, self._hash, self._left = entry.digest, hashlib.sha256(), entry.size
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        self._hash.update(buffer[:count])
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        """Raises CorruptBlob where all was read and is not of the digest that the entry gives."""
+        wrong = not (self.closed or self._left) and self._hash.hexdigest() != self._digest
+        super().close()
+        if wrong:
+            raise self._wrong
 
 
 def put_layer(

@@ -98,6 +98,7 @@ MAKERS: dict[str, TaskKind] = {
         ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),
         TaskKind("buildit.make.layer", shared=False),
     ),
+    "from": TaskKind("buildit.make.from_image", shared=False),
 }
 
 
@@ -126,6 +127,7 @@ def make_task(task: Task, at_hand: AtHand, place: BuildPlace) -> Artifact:
     materials = [(source.name, source.digest) for source in inputs.sources]
     materials += [(f"input-{number}", blob) for number, blob in enumerate(inputs.blobs)]
     materials += [(deb.path.rpartition("/")[2], deb.digest) for deb in inputs.debs[:1]]
+    materials += [(one.reference, one.digest) for one in (inputs.image,) if one is not None]
     return Artifact(
         key=task.key,
         name=task.name,

@@ -99,6 +99,26 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
+class Inherited:
+    """What an image that a container begins with says of its start, and its labels.
+
+    `command` may begin with a name that its PATH finds, and be empty; `user` is empty where it says
+    none. The rest is as of `App`.
+    """
+
+    command: tuple[str, ...] = ()
+    user: str = ""
+    group: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    working_directory: str = "/"
+    ports: tuple[Port, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    stop_signal: str | None = None
+    health: Health | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image to emit.
 

@@ -101,6 +101,25 @@ WHOLE = DebView()
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that a container begins with.
+
+    `reference` is as it is written; `kind` is `oci`, `docker-archive`, `aci` or
+    `container`. `digest` pins it: that of the manifest, of a docker archive its config's, of an ACI
+    the file's, of a container one over its config and layers. `path` is an
+    absolute one of this machine, empty where the image is in a registry. `place` is where the step
+    was written, for messages only.
+    """
+
+    reference: str
+    kind: str
+    digest: Digest
+    path: str = ""
+    platform: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Dependency:
     """A dependency as a task sees it: the outputs of another task that lie in its sysroot."""
 
@@ -137,7 +156,7 @@ class Inputs:
     the store. `files` are of the project: the path in the layer, and the one in the project.
     `chroot` has the .debs of a root of its own, tree by tree, the lowest first; the needs of what
     is built there are looked for in `beside`, and then in the toolchain. `emulator` has the .deb
-    with what runs its programs, where the machine that builds it cannot.
+    with what runs its programs, where the machine that builds it cannot. `image` is what a base is.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -152,6 +171,7 @@ class Inputs:
     emulator: tuple[DebRef, ...] = ()
     root: str = ""
     copies: tuple[LayerFile, ...] = ()
+    image: ImageRef | None = None
 
     def every_deb(self) -> tuple[DebRef, ...]:
         """All .debs that it is made from, or that its needs are looked for in."""
@@ -226,7 +246,8 @@ class Task:
 
     @property
     def label(self) -> str:
-        return f"{self.name}-{self.version}"
+        image = self.inputs.image
+        return f"{self.name}-{self.version}" if image is None else f"from {image.reference}"
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -258,6 +279,21 @@ class Toolchain:
     identity: Digest
     debs: tuple[DebRef, ...]
     run: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FromStep:
+    """The layers of another image lie below all others: `outputs`, bottom first, of its task."""
+
+    key: BuildKey
+    origin: str
+    outputs: tuple[str, ...]
+    place: str
+    step: Literal["from"] = "from"
+
+    @property
+    def roots(self) -> tuple[OutputRef, ...]:
+        return tuple((self.key, output) for output in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +393,7 @@ class ModesStep:
     step: Literal["modes"] = "modes"
 
 
-LayerStep = PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep
+LayerStep = FromStep | PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep
 """A step that gives layers."""
 
 
@@ -466,8 +502,19 @@ class ContainerPlan:
         return tuple(root for step in self._packages() for root in step.roots)
 
     @property
+    def begins_with(self) -> FromStep | None:
+        """The step whose layers lie below all others."""
+        return next((step for step in self.steps if isinstance(step, FromStep)), None)
+
+    @property
+    def wanted(self) -> tuple[OutputRef, ...]:
+        """The outputs that its images are made of: those of a base, and `roots`."""
+        first = self.begins_with
+        return (*(() if first is None else first.roots), *self.roots)
+
+    @property
     def names(self) -> tuple[tuple[str, BuildKey], ...]:
-        """The tasks that the steps name, each with the words of the user, in their order."""
+        """The packages that the steps name, each with the words of the user, in their order."""
         return tuple((step.origin, step.key) for step in self._packages())
 
     @property

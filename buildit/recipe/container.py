@@ -62,6 +62,28 @@ PackageStepSpec = Annotated[
 ]
 
 
+class FromSpec(Model):
+    """An image that lies below all that the container adds: exactly one of these."""
+
+    oci: schema.Line | None = None
+    """`oci:DIR`, a layout; `oci-archive:FILE`, one in a tar; `docker://HOST/NAME[:TAG][@DIGEST]` or
+    `oci://HOST/NAME[:TAG]`, in a registry, where the lock pins the digest of its manifest."""
+    docker_archive: schema.Line | None = None
+    """A file that `docker save` wrote."""
+    aci: schema.Line | None = None
+    """An ACI that depends on no other."""
+    container: schema.Line | None = None
+    """The directory of another container, which is built before."""
+
+    @model_validator(mode="after")
+    def _one_image(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            written = ", ".join(map(schema.spelled, sorted(self.model_fields_set))) or "none"
+            message = f"expected exactly one image to begin with, found {written}"
+            raise LeafError(message, "write `- from: {oci: oci:../base.oci}`")
+        return self
+
+
 class SyncSpec(Model):
     """Files of the project that enter the image."""
 
@@ -233,6 +255,9 @@ class StepSpec(Model):
 
     vars: dict[schema.Identifier, schema.MaybeEmpty] | None = None
     """Names for templates; `name`, `version`, `os`, `arch` and `author` name the container."""
+    from_: FromSpec | None = None
+    """An image that lies below all others; what it says of its start holds where the container says
+    nothing."""
     package: PackageStepSpec | None = None
     """A package whose runtime closure enters the image."""
     sync: SyncSpec | None = None

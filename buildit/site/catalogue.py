@@ -360,7 +360,8 @@ def container_entry(
 
     members = closure(plan.roots, node, obtain, views_of((*plan.tasks, *plan.views))).members
     inside = list(dict.fromkeys(key for key, output in members if output == RUNTIME))
-    others = [one.key for one in plan.tasks if one.key not in inside]
+    packages_of = [one.key for one in plan.tasks if one.inputs.image is None]
+    others = [key for key in packages_of if key not in inside]
     packages = []
     for key in (*inside, *others):
         one = node(key)

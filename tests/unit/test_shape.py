@@ -79,7 +79,7 @@ SEAMS = (
     *("commands.building", "commands.realise", "commands.run"),
     *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
     "commands.run_image",  # an image that is unpacked is not read
-    *("commands.debian_source", "commands.sources"),
+    *("commands.debian_source", "commands.sources", "commands.bases"),
     "make.makers",  # MAKERS
     "image.formats.table",  # FORMATS
     *("remote.binhost.remotes", "remote.fetch"),  # the remotes, by their addresses

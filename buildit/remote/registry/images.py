@@ -22,7 +22,13 @@ from buildit.image.reading import budget_of
 from buildit.image.verify import CONFIGS, LAYERS, diff_ids_of
 from buildit.model.platform import build_platform
 from buildit.remote.fetch import ATTEMPTS, LARGEST_DOWNLOAD, Abort, retried
-from buildit.remote.registry.client import IMAGE_INDEX, LARGEST_MANIFEST, Registry, advised
+from buildit.remote.registry.client import (
+    IMAGE_INDEX,
+    IMAGE_MANIFEST,
+    LARGEST_MANIFEST,
+    Registry,
+    advised,
+)
 from buildit.remote.registry.reference import Reference
 from buildit.remote.transport import LocationError
 
@@ -138,6 +144,27 @@ def _found(registry: Registry, platform: str, at: Reference) -> RemoteImage:
         descriptor = _of_platform(named, document, platform)
         target = str(descriptor["digest"])
     raise _wrong(named, f"more than {_DEEPEST} indexes, one in the other, lead to no image")
+
+
+def stored_image(named: Reference, digest: Digest, store: Store) -> RemoteImage | None:
+    """The image whose manifest has a digest, where the store has that and the config; nothing is
+    asked for.
+
+    Raises:
+        IntegrityError: it is no image.
+        StoreError: the store cannot be read.
+    """
+    if not store.has(digest):
+        return None
+    content = store.read(digest)
+    document = json_object(content, f"manifest {digest}")
+    descriptor = {
+        "mediaType": str(document.get("mediaType") or IMAGE_MANIFEST),
+        "digest": oci_digest(digest),
+        "size": len(content),
+    }
+    image = _image(named, descriptor, content, document)
+    return image if store.has(image.config.digest) else None
 
 
 def _of_platform(named: Reference, index: Document, platform: str) -> Document:

@@ -17,8 +17,8 @@ from buildit.cli.planned import _check_names, announce, plan_lines, plan_plain, 
 from buildit.cli.quick import replay
 from buildit.codec import to_plain
 from buildit.commands import stamp
+from buildit.commands.forecast import Forecast, State, forecast
 from buildit.commands.publish import publish
-from buildit.commands.realise import Forecast, State, forecast
 from buildit.commands.rules import RULES
 from buildit.commands.run import Options, Pins, Prepared, opened_run
 from buildit.digest import BuildKey, canonical, digest_bytes, key_uuid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from buildit.cli.planned import Why, why_lines
-from buildit.commands.realise import State
+from buildit.commands.forecast import State
 from buildit.digest import BuildKey, digest_bytes, key_uuid
 from buildit.model.plan import Task
 from buildit.remote.binhost.nearby import Closest, Untrusted

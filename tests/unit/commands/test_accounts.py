@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.commands.assemble import (
+from buildit.commands.accounts import (
     GROUP,
     PASSWD,
     account_entries,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buildit.commands.assemble import Ids
+from buildit.commands.accounts import Ids
 from buildit.commands.running import app_of, init_of
 from buildit.errors import RecipeError
 from buildit.image.services import NEEDED, check_init, init_layer, quoted

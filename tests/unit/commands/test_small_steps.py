@@ -27,7 +27,7 @@ from buildit.errors import BuilditError, RecipeError, UsageError
 from buildit.events import silent
 from buildit.image.merge import Member
 from buildit.image.verify import read_oci
-from buildit.make.layer import copied
+from buildit.make.layer import Copied
 from buildit.model.image import App, Health, Port, Volume
 from buildit.model.plan import (
     ContainerPlan,
@@ -542,10 +542,10 @@ def test_a_corrupt_layer_is_no_source_of_bytes(store: Store) -> None:
     layer = store.put_bytes(wrong)
     copy = LayerFile("a", layer, len(wrong), 512)
     entry = Entry("a", Kind.FILE, 0o644, size=5, digest=digest_bytes(right[512:]))
-    stream = copied(copy, entry, store.path)
+    stream = Copied(copy, entry, store.path)
     with pytest.raises(CorruptBlob), closing(stream):
         assert stream.readinto(memoryview(bytearray(10))) == 5
-    part = copied(copy, entry, store.path)
+    part = Copied(copy, entry, store.path)
     assert part.readinto(memoryview(bytearray(2))) == 2
     part.close()  # what stopped before the end says nothing of the blob
 

@@ -1,0 +1,325 @@
+"""What a container begins with: the image that its `from` step names, pinned, and what that says of
+its start, which holds where the container says nothing, as for a Dockerfile's FROM.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildit.archive.contents import EntryAt
+from buildit.commands.accounts import Ids
+from buildit.commands.choose import Choice, wrong_at
+from buildit.commands.run import Downloads
+from buildit.digest import Digest, digest_bytes
+from buildit.errors import FetchError, RecipeError, UsageError
+from buildit.image.launch import DEFAULT_PATH
+from buildit.image.rules import program_problem
+from buildit.model.config import OCI_SCHEME
+from buildit.model.image import App, Inherited
+from buildit.model.plan import FromStep, ImageRef, Task
+from buildit.plan.evaluate import written_at
+from buildit.recipe.container import Container, FromSpec, LoadedStep
+from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
+
+if TYPE_CHECKING:
+    from buildit.image.inheriting import BaseImage
+
+CONTAINER = "container"
+_LOCAL = {"oci:": "oci", "oci-archive:": "oci"}
+"""How an image on this machine is named where `oci` says it, as skopeo names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """`number` is the step's. `consulted` are files that decide what it is."""
+
+    number: int
+    step: FromStep
+    task: Task
+    image: ImageRef
+    inherited: Inherited
+    consulted: tuple[Path, ...] = ()
+
+    @property
+    def pins(self) -> Mapping[str, Digest]:
+        """What the lock says of it."""
+        return {self.image.reference: self.image.digest}
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """An image as a step names it: at a path of this machine, or in a registry."""
+
+    reference: str
+    kind: str
+    path: Path | None = None
+    remote: Reference | None = None
+    place: str = field(default="", compare=False)
+
+
+def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
+    """The image that the container begins with, pinned; None where it begins with nothing.
+
+    Raises:
+        RecipeError: the step is not the first that adds to the image, there are two, or it names
+            no image.
+        FetchError: it is not pinned, and the registry cannot be asked.
+        IntegrityError: it is not what its digests say, or for another platform.
+    """
+    container = choice.container
+    found = _step_of(container)
+    if found is None:
+        return None
+    from buildit.image.inheriting import find_base, told_of_base
+    from buildit.make.from_image import from_task
+
+    number, step, spec = found
+    named = _named(container, step, spec)
+    consulted: tuple[Path, ...] = ()
+    if named.kind == CONTAINER:
+        base, consulted = _other(choice, named, downloads)
+    else:
+        with told_of_base(named.reference, named.place):
+            if named.path is None:
+                base = _in_registry(choice, named, downloads)
+            else:
+                base = find_base(named.kind, named.path, str(choice.target))
+                consulted = tuple(_documents(named.path, base))
+    _check_platform(choice, named, base)
+    path = "" if named.path is None else str(named.path)
+    where = (path, str(choice.target), named.place)
+    image = ImageRef(named.reference, named.kind, base.digest, *where)
+    task = from_task(image, base)
+    made = FromStep(task.key, named.reference, tuple(task.outputs), named.place)
+    return Base(number, made, task, image, base.inherited, consulted)
+
+
+def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:
+    """The one `from` step, before whatever lies over it."""
+    first: LoadedStep | None = None
+    found: tuple[int, LoadedStep, FromSpec] | None = None
+    for number, step in enumerate(container.steps):
+        spec = step.spec
+        if spec.from_ is not None:
+            if found is not None:
+                hint = f"the first is at {found[1].place}; keep one of them"
+                raise wrong_at(step, "a container begins with one image", hint)
+            if first is not None:
+                hint = f"move it before the step at {first.place}"
+                raise wrong_at(step, "`from` lies below all that the container adds", hint)
+            found = number, step, spec.from_
+        elif spec.package is not None or spec.sync is not None or spec.directories is not None:
+            first = first or step
+    return found
+
+
+def _named(container: Container, step: LoadedStep, spec: FromSpec) -> _Named:
+    """Raises RecipeError where the text names no image."""
+    if spec.container is not None:
+        place, text = written_at(step.node, "from", CONTAINER), spec.container
+        path = _path(container, text)
+        return _Named(f"{CONTAINER}:{text}", CONTAINER, path, place=place)
+    if spec.oci is None:
+        kind = "aci" if spec.aci is not None else "docker-archive"
+        place = written_at(step.node, "from", kind)
+        text = (spec.aci or spec.docker_archive or "").removeprefix(f"{kind}:")
+        return _Named(f"{kind}:{text}", kind, _path(container, text), place=place)
+    place, text = written_at(step.node, "from", "oci"), spec.oci
+    if text.startswith((OCI_SCHEME, DOCKER_SCHEME)):
+        try:
+            remote = parse_reference(text)
+        except UsageError as error:
+            message = f"{text!r} names no image: {error.message}"
+            raise RecipeError(message, place=place, hint=error.hint) from error
+        return _Named(str(remote), "oci", None, remote, place)
+    for scheme, kind in _LOCAL.items():
+        if text.startswith(scheme) and len(text) > len(scheme):
+            return _Named(text, kind, _path(container, text.removeprefix(scheme)), place=place)
+    hint = "write oci:DIR, oci-archive:FILE or docker://HOST/NAME:TAG, as skopeo does"
+    raise RecipeError(f"{text!r} names no image", place=place, hint=hint)
+
+
+def _path(container: Container, text: str) -> Path:
+    """Absolute, and as it is written: links on its way are followed when it is read."""
+    return Path(os.path.abspath(container.directory / text))
+
+
+def _other(
+    choice: Choice, named: _Named, downloads: Downloads
+) -> tuple[BaseImage, tuple[Path, ...]]:
+    """Another container, as it was built for the same platform.
+
+    Raises:
+        RecipeError: it begins with this one in turn, or is not built.
+    """
+    from buildit.commands.container_base import container_base
+
+    options, path = choice.options, named.path
+    assert path is not None  # noqa: S101 - it is a directory of this machine
+    above = (*options.above, os.path.realpath(options.directory))
+    if (there := os.path.realpath(path)) in above:
+        circle = [*above[above.index(there) :], there]
+        message = f"containers begin with each other: {' -> '.join(circle)}"
+        hint = "let one of them begin with an image of its own"
+        raise RecipeError(message, place=named.place, hint=hint)
+    shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+    given = replace(options, directory=shown, use=(), update=(), locked=False, push=False)
+    asked = replace(given, discover=(), platform=str(choice.target), above=above)
+    return container_base(asked, downloads, named.place)
+
+
+def _documents(path: Path, base: BaseImage) -> Iterator[Path]:
+    """The files that decide which image it is; its layers are named by their digests there."""
+    if not path.is_dir():
+        yield path
+        return
+    blobs = path / "blobs/sha256"
+    yield from (path / "oci-layout", path / "index.json", blobs / base.digest, blobs / base.config)
+
+
+def _check_platform(choice: Choice, named: _Named, base: BaseImage) -> None:
+    wanted = str(choice.target)
+    if base.platform != wanted:
+        message = f"the base {named.reference} is for {base.platform}, the container for {wanted}"
+        hint = "name a base for that platform, or build for the other one: `platforms`, --platform"
+        raise RecipeError(message, place=named.place, hint=hint)
+
+
+def _in_registry(choice: Choice, named: _Named, downloads: Downloads) -> BaseImage:
+    """By what is locked where that need not move and is at hand, else as the registry says."""
+    from buildit.image.inheriting import manifest_base
+    from buildit.make.from_image import stored_layout, stored_manifest
+    from buildit.remote.registry.images import find_image, remote_config, stored_image
+
+    at, store, locked = named.remote, downloads.store, choice.section.images
+    assert at is not None  # noqa: S101 - it is no path
+    moves = choice.options.moves(named.reference, named.reference.removeprefix(OCI_SCHEME))
+    digest = None if moves else locked.get(named.reference)
+    if digest is None or stored_image(at, digest, store) is None:
+        if downloads.offline:
+            hint = "run once without --offline; what is then in the store and the lock will do"
+            message = f"the base {at} is needed, and --offline forbids to ask for it"
+            raise FetchError(message, place=named.place, hint=hint)
+        from buildit.remote.registry.client import Registry
+        from buildit.remote.web import WebTransport
+
+        with closing(WebTransport()) as web:
+            registry = Registry(web, at)
+            image = find_image(registry, str(choice.target), {} if digest is None else locked)
+            config = remote_config(image, registry)
+        digest = digest_bytes(image.manifest)
+        store.pin([digest, image.config.digest])
+        store.put_bytes(image.manifest)
+        store.put_bytes(config)
+    return manifest_base(stored_layout(store), stored_manifest(digest, store))
+
+
+# -- what it says of the start
+
+
+def inheriting(app: App, base: Inherited, said: Set[str]) -> App:
+    """The app over what the base says: its variables, ports and volumes are there as well, the
+    later of one name counts; of the rest what the container does not say. `said` are the fields of
+    `App` that it does."""
+    environment = {**dict(base.environment), **dict(app.environment)}
+    ports = {(one.number, one.protocol): one for one in (*base.ports, *app.ports)}
+    volumes = {one.path: one for one in (*base.volumes, *app.volumes)}
+    own_user = "user" in said
+    return replace(
+        app,
+        exec=app.exec if "exec" in said else base.command,
+        user=app.user if own_user or not base.user else base.user,
+        group=app.group if own_user or "group" in said else base.group,
+        environment=tuple(environment.items()),
+        working_directory=(
+            app.working_directory if "working_directory" in said else base.working_directory
+        ),
+        ports=tuple(ports.values()),
+        volumes=tuple(volumes.values()),
+        stop_signal=app.stop_signal if "stop_signal" in said else base.stop_signal,
+        health=app.health or base.health,
+    )
+
+
+def left_of_base(base: Inherited | None) -> Iterator[str]:
+    """What a user should know where nothing says what runs."""
+    if base is not None and replace(base, labels=()) != Inherited():
+        what = "its variables, user, ports and the like are not in the image"
+        yield f"neither the base nor the container says what runs: {what} (an `app` step says it)"
+
+
+def inherited_labels(
+    base: Inherited, own: tuple[tuple[str, str], ...], about: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """The labels of a base below those of the container, without what this says of itself."""
+    known = dict(about)
+    kept = {name: value for name, value in base.labels if name not in known}
+    return tuple({**kept, **dict(own)}.items())
+
+
+def supposed(app: App) -> App:
+    """The app for what can be checked without the base's files: programs have some absolute path,
+    and accounts that only the base has some number."""
+    health = app.health
+    if health is not None:
+        health = replace(health, exec=_absolute(health.exec))
+    user = app.user if app.user.isdecimal() else "0"
+    group = app.group if app.group is None or app.group.isdecimal() else "0"
+    own = app.own_group or "0"
+    program = _absolute(app.exec)
+    return replace(app, exec=program, health=health, user=user, group=group, own_group=own)
+
+
+def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"/{words[0].lstrip('/')}", *words[1:])
+
+
+def settled_app(app: App, place: str, find: EntryAt, accounts: Ids) -> App:
+    """The app with absolute paths for its programs and numbers for its accounts, as the whole image
+    has them (execvp(3), and what engines do with `User`).
+
+    Raises:
+        RecipeError: the image has no such program or account.
+    """
+    health = app.health
+    if health is not None:
+        health = replace(health, exec=_program_of(health.exec, app, place, find))
+    uid, _ = accounts.user(app.user)
+    gid = None if app.group is None else accounts.group(app.group)
+    for kind, name, found in (("user", app.user, uid), ("group", app.group, gid)):
+        if name is not None and found is None:
+            message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
+            hint = f"declare it in a `{kind}s` step, or write its number; "
+            hint += f"the image has {accounts.names()}"
+            raise RecipeError(message, place=place, hint=hint)
+    own = None if uid is None else accounts.own_group(uid)
+    return replace(
+        app,
+        exec=_program_of(app.exec, app, place, find),
+        health=health,
+        user=str(uid),
+        group=None if gid is None else str(gid),
+        own_group=None if own is None else str(own),
+    )
+
+
+def _program_of(words: tuple[str, ...], app: App, place: str, find: EntryAt) -> tuple[str, ...]:
+    """A command whose first word is a path."""
+    name = words[0]
+    if name.startswith("/"):
+        return words
+    if "/" in name:
+        return (os.path.normpath(f"{app.working_directory}/{name}"), *words[1:])
+    path = dict(app.environment).get("PATH", DEFAULT_PATH)
+    for directory in path.split(":"):
+        candidate = os.path.normpath(f"{directory}/{name}")
+        if directory.startswith("/") and not program_problem(candidate, find):
+            return (candidate, *words[1:])
+    message = f"the image runs {name!r}, which is in no directory of its PATH ({path})"
+    hint = "say what runs: an `app` step with `exec`, or add the package that brings it"
+    raise RecipeError(message, place=place, hint=hint)

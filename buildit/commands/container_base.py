@@ -1,0 +1,101 @@
+"""A container that another one begins with: its layers, as its last build left them in the store.
+
+Nothing is built here: what is not at hand is for a build of that container, which has a lock and an
+output of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from buildit.codec import to_plain
+from buildit.commands import stamp
+from buildit.commands.assemble import Stack, stack
+from buildit.commands.bases import settled_app
+from buildit.commands.realise import Tasks, lay, place_of
+from buildit.commands.run import Downloads, Options, Prepared, prepare
+from buildit.commands.sync import own_of, watched
+from buildit.digest import canonical, digest_bytes
+from buildit.errors import RecipeError
+from buildit.image.inheriting import BaseImage, BaseLayer
+from buildit.make.layer import layer_task
+from buildit.make.makers import kind_of
+from buildit.model.artifact import Artifact
+from buildit.model.config import Limits
+from buildit.model.image import App, Inherited
+from buildit.model.plan import ContainerPlan, Task
+from buildit.store.artifacts import Found, examine
+
+
+def container_base(
+    asked: Options, downloads: Downloads, place: str
+) -> tuple[BaseImage, tuple[Path, ...]]:
+    """The image that the container of `asked.directory` is, and the files that decide it.
+
+    Raises:
+        RecipeError: it is not built as its files and its lock say.
+        BuilditError: as `prepare`.
+    """
+    prepared = prepare(asked, downloads.report).with_synced()
+    plan, store, policy = prepared.plan, downloads.store, downloads.remotes.policy
+    if moved := prepared.pins.moved():
+        raise _unbuilt(asked, place, f"its lock would change: {moved[0]}")
+    tasks = Tasks(plan)
+    where = place_of(plan, store, Limits(), downloads.report, threading.Event())
+
+    def obtain(task: Task) -> Artifact:
+        found = examine(store, task.key, believed=policy.doubts)
+        if isinstance(found, Found):
+            return found.artifact
+        if kind_of(task).shared or task.inputs.image is not None:
+            raise _unbuilt(asked, place, f"{task.label} is not in the store")
+        return lay(task, where, policy)
+
+    made = stack(plan, store, tasks.named, obtain, prepared.taken)
+    restated = made.rootfs().restated
+    if restated:  # as its own images have it on top
+        made.lay(layer_task("directories", restated), "directories", restated)
+    inherited = _inherited(plan, made)
+    config = digest_bytes(canonical(to_plain(inherited)))
+    layers = tuple(BaseLayer("", one.diff_id) for one in made.layers)
+    digest = digest_bytes(canonical([config, *(one.diff_id for one in layers)]))
+    found = BaseImage(digest, config, layers, plan.platform, inherited)
+    return found, tuple(_files(asked, prepared))
+
+
+def _unbuilt(asked: Options, place: str, reason: str) -> RecipeError:
+    message = f"the base container {asked.directory} is not built: {reason}"
+    hint = f"build it first: buildit {asked.directory}"
+    return RecipeError(message, place=place, hint=hint)
+
+
+def _inherited(plan: ContainerPlan, made: Stack) -> Inherited:
+    app: App | None = plan.app
+    if app is None:
+        return Inherited(labels=plan.labels)
+    if plan.begins_with is not None:
+        app = settled_app(app, plan.begins_with.place, made.tree().get, made.accounts())
+    return Inherited(
+        command=app.exec,
+        user=app.user,
+        group=app.group,
+        environment=app.environment,
+        working_directory=app.working_directory,
+        ports=app.ports,
+        volumes=app.volumes,
+        stop_signal=app.stop_signal,
+        health=app.health,
+        labels=plan.labels,
+    )
+
+
+def _files(asked: Options, prepared: Prepared) -> Iterator[Path]:
+    """All that decides what it is: what planning read, its lock, and what its sync steps take."""
+    rows = prepared.rows or stamp.files_of(asked.question("plan")) or ()
+    yield from (Path(row[0]) for row in rows)
+    yield prepared.lock_path.absolute()
+    plan = prepared.plan
+    for step in plan.takes:
+        yield from map(Path, watched(Path(plan.directory), step, own_of(plan, asked.output, step)))
