@@ -111,6 +111,19 @@ class Root:
         directory, name = self._parent(path)
         os.symlink(path_bytes(target), name, dir_fd=directory)
 
+    def whiteout(self, path: str) -> None:
+        """What an overlay takes as a deletion: the one device that any user may make."""
+        directory, name = self._parent(path)
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+
+    def mark(self, path: str, attribute: str, value: bytes) -> None:
+        """Give a directory an attribute."""
+        fd = self._opened(path, _DIRECTORY)
+        try:
+            os.setxattr(fd, attribute, value)
+        finally:
+            os.close(fd)
+
     def link(self, existing: str, path: str) -> None:
         """Make `path` a further name of the file or link `existing`."""
         self._from(existing, partial(os.link, follow_symlinks=False), path)

@@ -32,6 +32,7 @@ from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parent
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
+from buildit.make.run_step import run_task
 from buildit.model.accounts import NOTHING, AlternativeLink, united
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import Image, Layer, LayerKind
@@ -42,9 +43,11 @@ from buildit.model.plan import (
     FromStep,
     ImageStep,
     LayerFile,
+    LayerRef,
     ModesStep,
     OutputRef,
     PackageStep,
+    RunStep,
     SymlinksStep,
     SyncStep,
     Task,
@@ -245,6 +248,22 @@ class Stack:
         task, entries = modes_task(step, whole.merged.tree, content)
         self.lay(task, "modes", entries)
 
+    def run(self, step: RunStep, platform: str) -> None:
+        """Add the difference that a command leaves which runs over all layers so far.
+
+        Raises:
+            RecipeError: the layers clash.
+            BuilditError: it fails.
+        """
+        restated = self._whole().rootfs(EPOCH).restated
+        below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
+        task = run_task(step, below, restated, self.epoch, platform)
+        output = self.obtain(task).outputs[RUNTIME]
+        title = f"run {step.said}"
+        self.layers.append(
+            Layer(output.diff_id, output.size, title, output.contents, LayerKind.RUN)
+        )
+
     def remark_links(self) -> None:
         """Say of links of steps which lead nowhere in the whole image."""
         nowhere = list(sync.leading_nowhere(self._links, self.tree())) if self._links else []
@@ -291,6 +310,8 @@ def stack(
                 made.modes(step)
             case SyncStep():
                 made.sync(next(synced))
+            case RunStep():
+                made.run(step, plan.platform)
     if plan.init is not None:
         made.add_init(plan.init)
     made.remark_links()

@@ -309,7 +309,7 @@ class _Work:
 
         def obtain(task: Task) -> Artifact:
             if task.key not in self.done:
-                self.done[task.key] = lay(task, self.place, self.run.remotes.policy)
+                self.done[task.key] = lay(task, self.place, self.run.remotes)
             return self.done[task.key]
 
         plan, report = self.prepared.plan, self.place.report

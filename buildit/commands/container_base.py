@@ -51,7 +51,7 @@ def container_base(
             return found.artifact
         if kind_of(task).shared or task.inputs.image is not None:
             raise _unbuilt(asked, place, f"{task.label} is not in the store")
-        return lay(task, where, policy)
+        return lay(task, where, downloads.remotes)
 
     made = stack(plan, store, tasks.named, obtain, prepared.taken)
     restated = made.rootfs().restated

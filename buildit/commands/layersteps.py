@@ -11,7 +11,7 @@ from pathlib import Path
 
 from buildit.commands.accounts import Ids
 from buildit.commands.choose import wrong_at
-from buildit.commands.running import owner_of
+from buildit.commands.running import owner_of, run_of_step
 from buildit.model.globs import path_matcher
 from buildit.model.plan import (
     DirectoriesStep,
@@ -40,7 +40,9 @@ def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
         return _directories(spec.directories, step, ids)
     if spec.symlinks is not None:
         return _symlinks(spec.symlinks, step)
-    return None if spec.modes is None else _modes(spec.modes, step, ids)
+    if spec.modes is not None:
+        return _modes(spec.modes, step, ids)
+    return None if spec.run is None else run_of_step(spec.run, step)
 
 
 def source_of(spec: SyncSpec, step: LoadedStep, project: Path) -> tuple[str, str]:

@@ -315,17 +315,21 @@ def place_of(
     return BuildPlace(store, plan.toolchain, debs, limits, report, stop, Path(plan.directory))
 
 
-def lay(task: Task, place: BuildPlace, policy: Policy) -> Artifact:
+def lay(task: Task, place: BuildPlace, remotes: Remotes) -> Artifact:
     """The artifact of a task of one container alone (its synced files, its accounts): found in the
-    store by its key, or made; no binhost is asked, and nothing is said of it.
+    store by its key, or made; no binhost is asked, and nothing is said of it but where programs
+    run.
 
     Raises:
         BuilditError: it cannot be made.
     """
+    policy = remotes.policy
     place.store.pin([task.key])
     found = examine(place.store, task.key, believed=policy.doubts)
     if isinstance(found, Found):
         return found.artifact
+    if kind_of(task).builds:
+        return _Ways(place, remotes, {task.key: task.label}).make(task, {})
     artifact = make_task(task, {}, place)
     keep(artifact, place.store, policy, place.report)
     return artifact

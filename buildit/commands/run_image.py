@@ -11,16 +11,15 @@ import fcntl
 import hashlib
 import json
 import os
-import pwd
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from buildit.archive.beneath import Root
 from buildit.codec import CodecError, decode, encode
-from buildit.errors import BuilditError, IntegrityError, StoreError, UsageError
+from buildit.errors import IntegrityError, StoreError, UsageError
 from buildit.home import cache_of
 from buildit.image.launch import (
     LARGEST_ACCOUNTS,
@@ -32,9 +31,9 @@ from buildit.image.launch import (
     launch_of,
 )
 from buildit.image.output import UNPACKED, emitted_files
-from buildit.sandbox.container import Contained, Mounted, removed, run_contained
-from buildit.sandbox.spaces import IdMap, ids_for, in_namespace
-from buildit.store.disk import is_named
+from buildit.sandbox.container import Contained, Mounted, run_contained
+from buildit.sandbox.owned import OwnedTrees
+from buildit.sandbox.spaces import IdMap, ids_for, own_name
 from buildit.store.trees import boot
 
 TREES_KEPT = 4
@@ -74,14 +73,14 @@ def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
         BuildError, StoreError: the sandbox or a directory cannot be made.
     """
     with ExitStack() as stack:
-        runs = stack.enter_context(opened_runs())
-        wide = ids_for(0, 0, _own_name())
-        tree, facts = stack.enter_context(runs.unpacked(options.image, wide))
+        wide = ids_for(0, 0, own_name())
+        runs = stack.enter_context(opened_runs(wide))
+        tree, facts = stack.enter_context(_unpacked(runs, options.image))
         launch = _wanted(launch_of(facts.format, facts.start.encode()), options)
-        layer = stack.enter_context(runs.layer(options.layer, facts, wide))
+        layer = stack.enter_context(_layer(runs, options.layer, facts))
         accounts = _above(facts.accounts, layer / "upper")
         identity = identity_of(launch, accounts)
-        ids = wide if wide.several() else ids_for(identity.uid, identity.gid, _own_name())
+        ids = wide if wide.several() else ids_for(identity.uid, identity.gid, own_name())
         _check_ids(ids, facts, identity.uid, identity.gid, tell)
         listeners = [stack.enter_context(_listening(port)) for port in options.ports]
         given = launch_environment(launch, identity, options.environment, options.terminal)
@@ -89,7 +88,7 @@ def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
         return run_contained(
             Contained(
                 ids,
-                tree,
+                (tree,),
                 layer,
                 launch.argv,
                 given,
@@ -102,12 +101,6 @@ def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
                 listeners=tuple(zip(listeners, (p.inside for p in options.ports), strict=True)),
             )
         )
-
-
-def _own_name() -> str:
-    with suppress(KeyError):
-        return pwd.getpwuid(os.getuid()).pw_name
-    return ""
 
 
 def _wanted(launch: Launch, options: RunOptions) -> Launch:
@@ -179,7 +172,7 @@ def _above(accounts: Accounts, upper: Path) -> Accounts:
 
 
 @contextmanager
-def opened_runs() -> Iterator[Runs]:
+def opened_runs(ids: IdMap) -> Iterator[OwnedTrees]:
     """The directory of unpacked images.
 
     Raises:
@@ -190,173 +183,71 @@ def opened_runs() -> Iterator[Runs]:
     if cache is None:
         hint = "set XDG_CACHE_HOME to a directory"
         raise UsageError("there is no place to unpack the image: no HOME", hint=hint)
-    root = Path(cache, "buildit-run")
+    yield OwnedTrees.opened(Path(cache, "buildit-run"), ids)
+
+
+@contextmanager
+def _unpacked(runs: OwnedTrees, image: Path) -> Iterator[tuple[Path, Facts]]:
+    """The tree of an image, as it is to be shown to containers.
+
+    Raises:
+        IntegrityError, UsageError: as `run_image`.
+        StoreError: it cannot be laid down.
+    """
+    name = _name_of(image, runs.ids)
+    if name is None:  # an unpacked tree, which anybody may change meanwhile
+        with runs.scratch() as work:
+            yield work / "tree", _laid(image, work, runs.ids)
+        return
+
+    def fill(work: Path) -> bytes:
+        return encode(_laid(image, work, runs.ids))
+
+    with runs.tree(name, fill, _is_facts) as (tree, facts):
+        runs.sweep(TREES_KEPT)
+        yield tree, decode(Facts, facts)
+
+
+def _is_facts(kept: bytes) -> bool:
+    with suppress(CodecError):
+        decode(Facts, kept)
+        return True
+    return False
+
+
+@contextmanager
+def _layer(runs: OwnedTrees, wanted: Path | None, facts: Facts) -> Iterator[Path]:
+    """A directory with `upper` and `work`: the caller's, or one that goes afterwards.
+
+    Raises:
+        UsageError: the caller's is of another image or other ids, or another run has it.
+        StoreError: it cannot be made.
+    """
+    if wanted is None:
+        with runs.scratch() as work:
+            runs.make_layer(work)
+            yield work
+        return
+    record = {"image": facts.identifier, "uids": runs.ids.uids, "gids": runs.ids.gids}
+    text = json.dumps(record, sort_keys=True)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        root.chmod(0o700)
+        wanted.mkdir(parents=True, exist_ok=True)
+        lock = os.open(wanted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        message = f"the image cannot be unpacked: {error.strerror}"
-        raise StoreError(message, place=str(root)) from error
-    yield Runs(root)
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """`NAME.tree/` of each image that is unpacked, `.facts` and `.lock` beside it; `tmp-…` of what
-    is at work, each locked by its run."""
-
-    root: Path
-
-    @contextmanager
-    def unpacked(self, image: Path, ids: IdMap) -> Iterator[tuple[Path, Facts]]:
-        """The tree of an image, as it is to be shown to containers with these ids.
-
-        Raises:
-            IntegrityError, UsageError: as `run_image`.
-            StoreError: it cannot be laid down.
-        """
-        name = _name_of(image, ids)
-        if name is None:  # an unpacked tree, which anybody may change meanwhile
-            with self.scratch(ids) as work:
-                yield work / "tree", _laid(image, work, ids)
-            return
-        path = self.root / f"{name}.lock"
-        while True:
-            with path.open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH)  # many runs may have one tree
-                facts = self._there(name)
-                if facts is None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    if is_named(lock.fileno(), path) and self._there(name) is None:
-                        self._fill(image, name, ids)
-                elif is_named(lock.fileno(), path):  # and not swept before it was locked
-                    os.utime(lock.fileno())
-                    self._sweep(ids)
-                    yield self.root / f"{name}.tree", facts
-                    return
-
-    def _there(self, name: str) -> Facts | None:
-        try:
-            facts = decode(Facts, (self.root / f"{name}.facts").read_bytes())
-        except (OSError, CodecError):
-            return None
-        return facts if (self.root / f"{name}.tree").is_dir() else None
-
-    def _fill(self, image: Path, name: str, ids: IdMap) -> None:
-        with self.scratch(ids) as work:
-            facts = _laid(image, work, ids)
-            self._remove([f"{name}.tree"], ids)
-            (work / "facts").write_bytes(encode(facts))
-            # the facts come last: a tree counts with them
-            for kind in ("tree", "facts"):
-                (work / kind).rename(self.root / f"{name}.{kind}")
-
-    @contextmanager
-    def layer(self, wanted: Path | None, facts: Facts, ids: IdMap) -> Iterator[Path]:
-        """A directory with `upper` and `work`: the caller's, or one that goes afterwards.
-
-        Raises:
-            UsageError: the caller's is of another image or other ids, or another run has it.
-            StoreError: it cannot be made.
-        """
-        if wanted is None:
-            with self.scratch(ids) as work:
-                _make_layer(work, ids)
-                yield work
-            return
-        record = {"image": facts.identifier, "uids": ids.uids, "gids": ids.gids}
-        text = json.dumps(record, sort_keys=True)
-        try:
-            wanted.mkdir(parents=True, exist_ok=True)
-            lock = os.open(wanted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            message = f"the layer cannot be made: {error.strerror}"
-            raise StoreError(message, place=str(wanted)) from error
-        try:
-            _claim_layer(wanted, lock, text, ids)
-            _make_layer(wanted, ids)
-            yield wanted.absolute()
-        finally:
-            os.close(lock)
-
-    @contextmanager
-    def scratch(self, ids: IdMap) -> Iterator[Path]:
-        """A directory that is removed at the end, or by a later run where this one is killed."""
-        path, lock = self._claimed()
-        try:
-            yield path
-        finally:
-            self._remove([path.name], ids)
-            os.close(lock)
-
-    def _claimed(self) -> tuple[Path, int]:
-        while True:
-            path = self.root / f"tmp-{os.urandom(8).hex()}"
-            with suppress(FileNotFoundError):  # swept before it was locked
-                path.mkdir(0o755)
-                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if is_named(lock, path):
-                    return path, lock
-                os.close(lock)
-
-    def _sweep(self, ids: IdMap) -> None:
-        """Remove what killed runs left, and all but the trees that were used last. Whoever wants
-        one meanwhile waits for its lock, then finds that it is of that name no more."""
-        for path in self.root.glob("tmp-*"):
-            with _locked(path) as free:
-                if free:
-                    self._remove([path.name], ids)
-        used = {path: _used(path) for path in self.root.glob("*.lock")}
-        for path in sorted(used, key=lambda path: -used[path])[TREES_KEPT:]:
-            with _locked(path) as free:
-                if free:
-                    path.with_suffix(".facts").unlink(missing_ok=True)  # a tree counts with them
-                    self._remove([f"{path.stem}.tree"], ids)
-                    if not path.with_suffix(".tree").exists():
-                        path.unlink()
-
-    def _remove(self, names: Sequence[str], ids: IdMap) -> None:
-        there = [name for name in names if (self.root / name).exists()]
-        if not there:
-            return
-        # what is of other ids, or closed to its owner, only root of such a namespace may remove
-        if os.geteuid() == 0:
-            removed([str(self.root / name) for name in there])()
-        else:
-            with suppress(BuilditError):
-                in_namespace(ids, removed(there), self.root)
+        message = f"the layer cannot be made: {error.strerror}"
+        raise StoreError(message, place=str(wanted)) from error
+    try:
+        _claim_layer(wanted, lock, text, runs.ids)
+        runs.make_layer(wanted)
+        yield wanted.absolute()
+    finally:
+        os.close(lock)
 
 
 def _laid(image: Path, work: Path, ids: IdMap) -> Facts:
     from buildit.commands.unpacking import lay_image  # all readers, of which most runs need none
 
     return lay_image(image, work, ids)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Lock what nobody has, for as long as the body runs; whether it is."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        yield False
-        return
-    try:
-        free = True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            free = False
-        yield free and is_named(lock, path)
-    finally:
-        os.close(lock)
-
-
-def _used(lock: Path) -> int:
-    with suppress(FileNotFoundError):  # another run sweeps too
-        return lock.stat().st_mtime_ns
-    return 0
 
 
 def _name_of(image: Path, ids: IdMap) -> str | None:
@@ -396,13 +287,3 @@ def _claim_layer(wanted: Path, lock: int, text: str, ids: IdMap) -> None:
     wanted.chmod(0o700)  # set-id files of the container's users are for nobody here
     if ids.become is not None:
         os.chown(wanted, *ids.become)
-
-
-def _make_layer(place: Path, ids: IdMap) -> None:
-    for name in ("upper", "work"):
-        path = place / name
-        if not path.is_dir():
-            path.mkdir(0o755)
-            path.chmod(0o755)
-            if ids.become is not None:
-                os.chown(path, *ids.become)

@@ -9,13 +9,21 @@ from dataclasses import replace
 from buildit.commands.accounts import Ids
 from buildit.commands.bases import inheriting
 from buildit.commands.choose import wrong_at
-from buildit.commands.said import SaidPart, said_parts
+from buildit.commands.said import SaidPart, command_said, said_parts
 from buildit.image.rules import signal_problems
 from buildit.model.image import App, Health, Inherited, Port, Volume
+from buildit.model.plan import RunStep
 from buildit.model.services import INIT, Init, Ready, Service, in_order
 from buildit.model.words import hint_of
 from buildit.plan.evaluate import written_at
-from buildit.recipe.container import Container, HealthSpec, LoadedStep, ReadySpec, ServiceSpec
+from buildit.recipe.container import (
+    Container,
+    HealthSpec,
+    LoadedStep,
+    ReadySpec,
+    RunSpec,
+    ServiceSpec,
+)
 
 _PORT = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<number>[0-9]{1,5})(?:/(?P<kind>tcp|udp|sctp))?")
 _VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
@@ -158,6 +166,26 @@ def _volume(text: str, part: SaidPart, number: int) -> Volume:
         hint = "write /var/lib/x or data=/var/lib/x:ro"
         raise wrong_at(part.step, f"not a volume: {text!r}", hint, *part.path, number)
     return Volume(match["path"], match["name"], match["ro"] is not None)
+
+
+# -- commands that run while the image is made
+
+
+def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
+    """A `run` step of the plan.
+
+    Raises:
+        RecipeError: it is neither a script nor a program, or asks for a network.
+    """
+    if (spec.script is None) == (spec.exec is None):
+        message = "`run` is a script or a program"
+        raise wrong_at(step, message, "write {script: …} or {exec: […]}", "run")
+    if spec.network:
+        message = "`network: true` cannot be had yet: a `run` step sees no network"
+        hint = "take what it would fetch as a package, a source or with `sync`"
+        raise wrong_at(step, message, hint, "run", "network")
+    argv = ("/bin/sh", "-ec", spec.script or "") if spec.exec is None else spec.exec
+    return RunStep(argv, tuple(spec.env.items()), spec.ids, command_said(spec), step.place)
 
 
 # -- services under an init

@@ -15,6 +15,7 @@ from buildit.recipe.container import (
     DebianPackageStep,
     EmbeddedPackageStep,
     LoadedStep,
+    RunSpec,
     StepSpec,
     UrlSpec,
 )
@@ -138,11 +139,26 @@ def _text(spec: StepSpec) -> str:
             return " ".join(app.exec or ())
         case StepSpec(init=init) if init is not None:
             return ", ".join(init.services)
+        case StepSpec(run=run) if run is not None:
+            return command_said(run)
         case StepSpec(include=UrlSpec(url=url)):
             return url
         case _:
             (name,) = spec.model_fields_set - {"with_"}
             return _few(getattr(spec, name))
+
+
+_LONGEST = 60
+"""Characters of a command that people see."""
+
+
+def command_said(run: RunSpec) -> str:
+    """How people know a command: its words, or the first line of its script."""
+    lines = (
+        [" ".join(run.exec)] if run.exec is not None else (run.script or "").strip().splitlines()
+    )
+    said = lines[0] if lines else ""
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 def _few(value: object) -> str:

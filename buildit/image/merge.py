@@ -10,10 +10,10 @@ has a problem.
 
 On top of that, `Overlay` knows whose the layers are. Two packages never own one path, unless what
 they put there is the same. A step (sync, users) may replace a file or a link, never a directory by
-a file or the reverse, and never one of the links that merge `/lib` and its like into `/usr`. So the
-tree does not depend on the order of packages. A directory has the attributes that the last layer
-with an entry for it gives, but that a package's plain `0755 0:0` never takes what was declared
-below (1777 of `tmp`).
+a file or the reverse, and never one of the links that merge `/lib` and its like into `/usr`; what a
+`run` step did counts as it is. So the tree does not depend on the order of packages. A directory
+has the attributes that the last layer with an entry for it gives, but that a package's plain
+`0755 0:0` never takes what was declared below (1777 of `tmp`).
 """
 
 from __future__ import annotations
@@ -326,8 +326,9 @@ class Overlay:
         change = LayerChange.of(listing)
         if layer.kind is LayerKind.PACKAGE:
             self.clashes.update(change.deleted, change.opaque)
-        # Layers of one image lie over each other as its own clients lay them.
-        settle = None if layer.kind is LayerKind.FROM else self._settled
+        # Layers of one image lie over each other as its own clients lay them, and a command saw its
+        # difference as the kernel did.
+        settle = None if layer.kind in (LayerKind.FROM, LayerKind.RUN) else self._settled
         laid = self.merged.lay(change, settle)
         self.clashes.update(entry.path for entry in laid.through)
 

@@ -224,7 +224,7 @@ class BuildDirectory:
             StoreError: the disk is full.
             Interrupted: `stop` was set.
         """
-        with self._log("patch").open("w", encoding="utf-8", errors="surrogateescape") as log:
+        with self.log_of("patch").open("w", encoding="utf-8", errors="surrogateescape") as log:
 
             def say(line: str) -> None:
                 if self.stop.is_set():
@@ -256,24 +256,28 @@ class BuildDirectory:
             BuildError: it was killed, or exceeded a limit.
             StoreError: the store's disk is nearly full.
         """
-        log, jail = self._log(name), self.jail(env)
+        log, jail = self.log_of(name), self.jail(env)
         places = {"trees": self.trees, "work": self.work, "log": log}
         outcome = run(jail, argv, limits=self.limits, stop=self.stop, **places)
         if outcome.status != 0 or outcome.limit is not None:
-            raise self._failed(name, outcome, log)
+            raise self.failed(name, outcome, log)
         return notes(map(printable_output, end_of(log, _TAIL_BYTES)))
 
     def note(self, name: str, lines: Sequence[str]) -> None:
         """Say something of our own in the log, between the phases."""
         if lines:
             text = "".join(f"{line}\n" for line in lines)
-            self._log(name).write_text(text, "utf-8", "surrogateescape")
+            self.log_of(name).write_text(text, "utf-8", "surrogateescape")
 
-    def _log(self, name: str) -> Path:
+    def log_of(self, name: str) -> Path:
+        """Where the log of the next phase goes."""
         number = len(list((self.work / "logs").iterdir()))
         return self.work / "logs" / f"{number}-{name}"
 
-    def _failed(self, name: str, outcome: Outcome, log: Path) -> BuilditError:
+    def failed(
+        self, name: str, outcome: Outcome, log: Path, *, recipe: bool = True
+    ) -> BuilditError:
+        """The error of a phase that did not end well; `recipe` is whether one may be at fault."""
         last = end_of(log, _TAIL_BYTES)[-TAIL_LINES:]
         tail = tuple(line.decode("utf-8", "replace") for line in last)
         no_space = any("No space left on device" in line for line in tail)
@@ -296,7 +300,7 @@ class BuildDirectory:
         elif name == STRIP and outcome.status == 127:
             message = "there are programs to strip, and no strip in the toolchain"
             hint = "add binutils to the toolchain, or write `strip: no` in the recipe"
-        elif lacks := advice(outcome.status, tail):
+        elif recipe and (lacks := advice(outcome.status, tail)):
             reason, next_step = lacks
             message, hint = f"{name} failed: {reason}", f"{next_step}; see `buildit log`"
         killed = outcome.signal is not None or outcome.limit is not None

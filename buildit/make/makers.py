@@ -94,6 +94,7 @@ MAKERS: dict[str, TaskKind] = {
     "package": TaskKind("buildit.make.package", builds=True),
     "debian": TaskKind("buildit.make.deb", scripts=True),
     "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
+    "run": TaskKind("buildit.make.run_step", builds=True, shared=False),
     **dict.fromkeys(
         ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),
         TaskKind("buildit.make.layer", shared=False),

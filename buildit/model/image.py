@@ -21,7 +21,9 @@ class LayerKind(StrEnum):
     PACKAGE = "package"
     """An output of a build or a .deb: two of them never own one path."""
     STEP = "step"
-    """A step of the container (sync, run, users): it replaces what earlier layers brought."""
+    """A step of the container (sync, users): it replaces what earlier layers brought."""
+    RUN = "run"
+    """The difference that a `run` step left: it may do anything to what lies below."""
 
 
 @dataclass(frozen=True, slots=True)

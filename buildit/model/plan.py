@@ -148,6 +148,14 @@ class LayerFile:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerRef:
+    """A layer of the store: the digest of its tar, and that of the blob which lists its entries."""
+
+    diff_id: Digest
+    contents: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """What a task is made from, all of it named by its record, but for the waivers.
 
@@ -157,6 +165,7 @@ class Inputs:
     `chroot` has the .debs of a root of its own, tree by tree, the lowest first; the needs of what
     is built there are looked for in `beside`, and then in the toolchain. `emulator` has the .deb
     with what runs its programs, where the machine that builds it cannot. `image` is what a base is.
+    `below` are the layers that it runs over, the lowest first.
     """
 
     dependencies: tuple[Dependency, ...] = ()
@@ -172,6 +181,7 @@ class Inputs:
     root: str = ""
     copies: tuple[LayerFile, ...] = ()
     image: ImageRef | None = None
+    below: tuple[LayerRef, ...] = ()
 
     def every_deb(self) -> tuple[DebRef, ...]:
         """All .debs that it is made from, or that its needs are looked for in."""
@@ -393,7 +403,20 @@ class ModesStep:
     step: Literal["modes"] = "modes"
 
 
-LayerStep = FromStep | PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """A command that runs over what is there; its difference enters the image here. `said` is how
+    people know it. `environment` is what the step itself says, `ids` is `range` or `one`."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    ids: str
+    said: str
+    place: str
+    step: Literal["run"] = "run"
+
+
+LayerStep = FromStep | PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep | RunStep
 """A step that gives layers."""
 
 

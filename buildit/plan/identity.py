@@ -22,6 +22,7 @@ from buildit.plan.steps import Phase, Step
 PACKAGE = "package"
 DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
+RUN = "run"
 """Kinds of tasks, and the `type` of their records."""
 
 MAINTAINER_RULES = "3"
@@ -183,6 +184,33 @@ class DebianSourceInputs:
         return {"scheme": SCHEME, "type": DEBIAN_SOURCE, **_written(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """All that a command sees which runs over the layers of an image.
+
+    `environment` is total. `ids` is `range` or `one`: who can be whom inside. `epoch` is its
+    SOURCE_DATE_EPOCH, and the latest time of what it leaves. `below` are the diff_ids of the layers
+    under it, the lowest first; `restated` is the listing (`archive.contents`) of directories that
+    an overlay of them alone would show otherwise. `room` is the version of what it sees of the
+    sandbox, `difference` that of how its layer is made of what it left.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    ids: str
+    network: bool
+    epoch: int
+    below: tuple[Digest, ...]
+    restated: str
+    platform: Platform
+    room: str
+    difference: str
+
+    def record(self) -> dict[str, object]:
+        """The record, `type` being the kind of task."""
+        return {"scheme": SCHEME, "type": RUN, **_written(self)}
+
+
 def read_record(text: str) -> BuildInputs:
     """What a record of a package says: all that its maker looks at.
 
@@ -200,6 +228,16 @@ def read_source_record(text: str) -> DebianSourceInputs:
         IntegrityError: it is of another scheme, or no record of a Debian source.
     """
     found: DebianSourceInputs = _read_record(text, DEBIAN_SOURCE, DebianSourceInputs)
+    return found
+
+
+def read_run_record(text: str) -> RunInputs:
+    """What a record of a `run` step says: all that its maker looks at.
+
+    Raises:
+        IntegrityError: it is of another scheme, or no record of such a step.
+    """
+    found: RunInputs = _read_record(text, RUN, RunInputs)
     return found
 
 

@@ -226,6 +226,21 @@ class UrlSpec(Model):
     """The SHA-256 of its bytes: any that have it will do, wherever they are."""
 
 
+class RunSpec(Model):
+    """A command over what is there; what it changes enters the image."""
+
+    script: schema.Text | None = None
+    """Text for `/bin/sh -e`, which ends at the first command that fails; it is no template."""
+    exec: Command | None = None
+    """A program and its arguments, instead; it is looked for in the PATH."""
+    env: dict[schema.VariableName, schema.MaybeEmpty] = Field(default_factory=dict)
+    """Its environment, beside what every command has: the image's own (`env`) is not for it."""
+    network: schema.OnOff = False
+    """Whether it has a network; that cannot be had yet."""
+    ids: Literal["range", "one"] = "range"
+    """Who can be whom inside: every user, or root alone, which needs nothing of the machine."""
+
+
 class ImageSpec(Model):
     """An image to emit."""
 
@@ -306,6 +321,8 @@ class StepSpec(Model):
     """The steps of another list: a file, relative to this one, or a URL with its digest."""
     with_: dict[schema.Identifier, schema.MaybeEmpty] | None = None
     """Beside `include`: the parameters of the list, over what its own `vars` say."""
+    run: RunSpec | None = None
+    """A command whose difference is a layer."""
     platforms: Annotated[tuple[schema.Line, ...], Field(min_length=1)] | None = None
     """All that it is built for, such as [linux/amd64, linux/arm64]: `os` and `arch` are then what
     is built for just now. An OCI image holds all of them; of other formats there is one for each.

@@ -116,6 +116,15 @@ def load_container(
     return container
 
 
+def _with_plain_script(item: Mapping) -> Mapping:
+    """Values reach a script as its environment: `{{` in it is the shell's, or some program's."""
+    run = item.get("run")
+    script = run.get("script") if isinstance(run, Mapping) else None
+    if not isinstance(run, Mapping) or not isinstance(script, Scalar):
+        return item
+    return item.having("run", run.having("script", replace(script, rendered=True)))
+
+
 def _steps_of(node: Node) -> Sequence:
     if not isinstance(node, Sequence):
         hint = "begin each step with a dash: `- vars: {name: web, version: 1.0}`"
@@ -166,6 +175,7 @@ class _Reading:
     def _step(self, item: Node, at: _List, names: Variables) -> LoadedStep:
         if not isinstance(item, Mapping):
             raise item.error("expected a step with one key", "such as `- vars: {...}`")
+        item = _with_plain_script(item)
         image, content = item.get("image"), ""
         raw = image.get("content") if isinstance(image, Mapping) else None
         if isinstance(image, Mapping) and isinstance(raw, Scalar):

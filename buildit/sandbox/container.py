@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +67,17 @@ class Mounted:
 class Contained:
     """One container, as numbers and paths.
 
-    `tree` holds its files, `layer` has the directories `upper`, which takes what it writes, and
-    `work`. `command` is looked for in the `PATH` of `environment`, which is all of it. `listeners`
-    are sockets that listen on the host, with the port inside that each leads to.
+    `trees` hold its files, the top first; `layer` has the directories `upper`, which takes what it
+    writes, and `work`. `command` is looked for in the `PATH` of `environment`, which is all of it.
+    `listeners` are sockets that listen on the host, with the port inside that each leads to.
+    `memory` are paths with a file system of their own that goes at the end, and its options;
+    `rlimits` are which, soft and hard of setrlimit(2).
+    `bare` leaves out what differs from machine to machine and run to run: /sys, and places in
+    memory by chance.
     """
 
     ids: IdMap
-    tree: Path
+    trees: tuple[Path, ...]
     layer: Path
     command: tuple[str, ...]
     environment: Mapping[str, str]
@@ -84,9 +89,17 @@ class Contained:
     host_network: bool = False
     hostname: str = "buildit"
     listeners: tuple[tuple[socket.socket, int], ...] = ()
+    memory: tuple[tuple[str, str], ...] = ()
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    bare: bool = False
+
+    @property
+    def volumes_from(self) -> int:
+        """The number of the first volume among what is staged: first comes what is its own."""
+        return len(self.trees) + 1
 
 
-_PASSED = (
+PASSED = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1),
     *(signal.SIGUSR2, signal.SIGWINCH, signal.SIGALRM, signal.SIGCONT),
 )
@@ -108,12 +121,12 @@ def run_contained(one: Contained) -> int:
 
 
 def _run(one: Contained) -> int:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_PASSED, signal.SIGCHLD))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED, signal.SIGCHLD))
     terminal = _foreground()
     read_end, tell = os.pipe()
     try:
         with gate(one.ids) as way:
-            pid = forked(lambda: _outer(one, way, tell, terminal), tell)
+            pid = forked(lambda: contain(one, way, tell, terminal), tell)
             os.close(tell)
             for listener, _ in one.listeners:
                 listener.close()
@@ -151,7 +164,7 @@ def _relay(pid: int, *, first: bool = False) -> int:
     passed on. `first` is process 1, which lets nothing stand stopped: nobody could continue it.
     """
     while True:
-        found = signal.sigwaitinfo((*_PASSED, signal.SIGCHLD))
+        found = signal.sigwaitinfo((*PASSED, signal.SIGCHLD))
         if found.si_signo != signal.SIGCHLD:
             if not (found.si_code > 0 and found.si_signo in _OF_TERMINAL):
                 with suppress(ProcessLookupError):
@@ -176,21 +189,22 @@ def _relay(pid: int, *, first: bool = False) -> int:
 # -- the outer process
 
 
-def _outer(one: Contained, way: Doorway, tell: int, terminal: bool) -> int:
+def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> int:
+    """In a child process: be the outer one; the command's exit status."""
     own = NEWNS | NEWIPC | NEWUTS | NEWCGROUP | (0 if one.host_network else NEWNET)
-    sources = [(one.tree, False), (one.layer, False)]
-    sources += [(each.source, each.read_only) for each in one.volumes]
+    own_sources = [(one.layer, False), *((tree, False) for tree in one.trees)]
+    volumes = [(each.source, each.read_only) for each in one.volumes]
     if one.ids.become is not None:
         # only root may reach the paths, and show root's files as those of the container's root
-        with namespace(one.ids) as mapping:
+        with namespace(one.ids) if volumes else nullcontext() as mapping:
             call("unshare", NEWNS)
-            _stage(sources, mapping)
+            _stage(own_sources, volumes, mapping)
         way.become()
         way.enter(own)
         _private()
     else:
         way.enter(own)
-        _stage(sources, None)
+        _stage(own_sources, volumes, None)
 
     def serve() -> int:
         os.close(tell)  # who reads waits for its end
@@ -229,17 +243,21 @@ def _private() -> None:
     _mount("none", "/", "none", _REC | _PRIVATE)
 
 
-def _stage(sources: Sequence[tuple[Path, bool]], mapping: int | None) -> None:
-    """Mount a tmpfs at `STAGE` with what of the host is seen inside, as `0`, `1`, …; the first two
-    are of the container itself. With a `mapping`, files of the others' root belong to its root.
+_Source = tuple[Path, bool]
+"""A path of the host, and whether it can only be read."""
+
+
+def _stage(own: Sequence[_Source], volumes: Sequence[_Source], mapping: int | None) -> None:
+    """Mount a tmpfs at `STAGE` with what of the host is seen inside, as `0`, `1`, …; the `own` come
+    first. With a `mapping`, files of the volumes' root belong to the container's root.
 
     Raises:
         BuildError: something cannot be mounted.
     """
     _private()
     clones = [
-        _clone(path, read_only, mapping if number > 1 else None)
-        for number, (path, read_only) in enumerate(sources)
+        *(_clone(path, read_only, None) for path, read_only in own),
+        *(_clone(path, read_only, mapping) for path, read_only in volumes),
     ]
     _mount("tmpfs", STAGE, "tmpfs", _NOSUID | _NODEV, "mode=755,size=4m")
     for number, (descriptor, is_directory) in enumerate(clones):
@@ -371,7 +389,8 @@ def _build(one: Contained) -> None:
         BuildError: something cannot be mounted.
     """
     root = f"{STAGE}/root"
-    layers = f"lowerdir={STAGE}/0,upperdir={STAGE}/1/upper,workdir={STAGE}/1/work"
+    lower = ":".join(f"{STAGE}/{number}" for number in range(1, one.volumes_from))
+    layers = f"lowerdir={lower},upperdir={STAGE}/0/upper,workdir={STAGE}/0/work"
     try:
         _mount("overlay", root, "overlay", _NOSUID | _NODEV, f"userxattr,{layers}")
     except OSError as error:
@@ -384,11 +403,13 @@ def _build(one: Contained) -> None:
             with suppress(OSError):  # not on every kernel
                 _bound(f"{proc}/{name}", f"{proc}/{name}", _RDONLY)
         _devices(inside)
-        if not one.host_network:
+        if not one.host_network and not one.bare:
             with suppress(OSError):  # where this machine's own /sys is covered in part
                 flags = _RDONLY | _NOSUID | _NODEV | _NOEXEC
                 _mount("sysfs", inside.point("sys"), "sysfs", flags)
-        for number, each in enumerate(one.volumes, 2):
+        for path, options in one.memory:
+            inside.mounted(path, "tmpfs", _NOSUID | _NODEV, options)
+        for number, each in enumerate(one.volumes, one.volumes_from):
             source = f"{STAGE}/{number}"
             place = inside.point(each.dest, directory=os.path.isdir(source))
             _mount(source, place, "none", _BIND | _REC)
@@ -503,6 +524,8 @@ class _Inside:
 
 # -- the command
 
+_ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
+
 
 def _command(one: Contained, tell: int, terminal: bool) -> int:
     """Become the command; what is wrong with it is told.
@@ -523,6 +546,10 @@ def _command(one: Contained, tell: int, terminal: bool) -> int:
         os.setresgid(one.gid, one.gid, one.gid)
         os.setresuid(one.uid, one.uid, one.uid)
     os.umask(0o022)
+    for kind, soft, hard in one.rlimits:
+        resource.setrlimit(kind, (soft, hard))
+    if one.bare:
+        call("personality", ctypes.c_ulong(_ADDR_NO_RANDOMIZE))
     try:
         os.chdir(one.cwd)
     except OSError as error:

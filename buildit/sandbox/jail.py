@@ -339,6 +339,10 @@ class Lifeline:
     status: int | None = None
     """The command's exit status as bubblewrap reported it, once the chain has ended by itself."""
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def ready(self) -> int | None:
         """The process 1 of the outer namespace as seen from here, or None: it died at once.
 

@@ -250,9 +250,36 @@ class HardLimits:
         processes = _least(limits.processes + 2 * _SLACK, self.processes)
         return [str(processes), *(str(word) for pair in pairs.items() for word in pair)]
 
+    def rlimits(self, limits: Limits, *, memory: bool) -> tuple[tuple[int, int, int], ...]:
+        """The same for setrlimit(2): which, soft, hard; with the address space where `memory`."""
+        processes, *words = self.ulimits(limits)
+        found = {resource.RLIMIT_NPROC: [int(processes)] * 2}
+        for key, word in zip(words[::2], words[1::2], strict=True):
+            kind, unit = _LETTERS[key[-1]]
+            value = resource.RLIM_INFINITY if word == "unlimited" else int(word) * unit
+            pair = found.setdefault(kind, [value, value])
+            pair[key.startswith("H")] = value
+        if memory:
+            found[resource.RLIMIT_AS] = [self.address_limit(limits)] * 2
+        return tuple((kind, soft, hard) for kind, (soft, hard) in found.items())
+
     def address_limit(self, limits: Limits) -> int:
         """Bytes of address space that each process may have where no group bounds the memory."""
         return _least(limits.memory_bytes, self.address_bytes)
+
+
+_LETTERS = {
+    "c": (resource.RLIMIT_CORE, 512),
+    "d": (resource.RLIMIT_DATA, 1 << 10),
+    "f": (resource.RLIMIT_FSIZE, 512),
+    "l": (resource.RLIMIT_MEMLOCK, 1 << 10),
+    "m": (resource.RLIMIT_RSS, 1 << 10),
+    "n": (resource.RLIMIT_NOFILE, 1),
+    "s": (resource.RLIMIT_STACK, 1 << 10),
+    "t": (resource.RLIMIT_CPU, 1),
+    "v": (resource.RLIMIT_AS, 1 << 10),
+}
+"""What the letters of the shell's ulimit set, and in which unit."""
 
 
 def _least(ours: int, hard: int | None) -> int:

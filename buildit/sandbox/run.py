@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
@@ -73,22 +74,20 @@ def run(
         open(source, "rb", 0) as read_end,
         open(sink, "wb", 0) as write_end,
         opened_group(limits) as group,
-        _log(log, limits.log_bytes) as kept,
+        opened_log(log, limits.log_bytes) as kept,
     ):
         with started(line, places.common, write_end.fileno(), session=True) as life:
             write_end.close()
             writable = tuple(work / bind.source for bind in jail.binds if bind.writable)
             looks = (DiskWatch(writable, limits.disk_bytes), _confine(life, group, limits))
-            follow = _Follow(life, read_end.fileno(), kept, limits, stop, looks)
+            follow = Follow(life, read_end.fileno(), kept, limits, stop, looks)
             follow.to_the_end()
         limit = follow.limit or (None if group is None else group.exceeded())
         if follow.stopped:
             raise Interrupted("the build was interrupted")
         if life.status is None and limit is None:
             raise _not_started(life, log, command[0])
-    status = life.status
-    status = 128 + signal.SIGKILL if status is None or limit is not None else status
-    return Outcome(status, _signal(status), limit)
+    return outcome(life.status, limit)
 
 
 def shell(
@@ -119,15 +118,31 @@ def shell(
     return Outcome(status, _signal(status), None)
 
 
+def outcome(status: int | None, limit: str | None) -> Outcome:
+    """Of an exit status, None where all was killed."""
+    status = 128 + signal.SIGKILL if status is None or limit is not None else status
+    return Outcome(status, _signal(status), limit)
+
+
 def _signal(status: int) -> int | None:
     return status - 128 if status - 128 in signal.valid_signals() else None
 
 
+class Life(Protocol):
+    """What runs: the process that ends last, and how all of it is ended."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def cut(self) -> None:
+        """Have everything killed; may be called again."""
+
+
 @dataclass(slots=True)
-class _Follow:
+class Follow:
     """Read the log and look at the limits until the chain is gone; what ended it stays here."""
 
-    life: Lifeline
+    life: Life
     read_end: int
     kept: LogFile
     limits: Limits
@@ -144,7 +159,7 @@ class _Follow:
 
         Process 1 of the namespace holds it to its end, so by then the namespace is dead.
         """
-        pidfd = os.pidfd_open(self.life.process.pid)
+        pidfd = os.pidfd_open(self.life.pid)
         with contextlib.ExitStack() as closing, selectors.DefaultSelector() as selector:
             closing.callback(os.close, pidfd)
             selector.register(pidfd, selectors.EVENT_READ)
@@ -171,7 +186,7 @@ class _Follow:
     def _tick(self, now: float) -> None:
         if self._deadline is not None:
             if now > self._deadline:
-                raise undead(self.life.process.pid)
+                raise undead(self.life.pid)
             return
         self.stopped = self.stop.is_set()
         if not self.stopped:
@@ -203,7 +218,8 @@ def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> Watch:
 
 
 @contextlib.contextmanager
-def _log(path: Path, limit: int) -> Iterator[LogFile]:
+def opened_log(path: Path, limit: int) -> Iterator[LogFile]:
+    """Raises StoreError where it cannot be written."""
     try:
         with contextlib.closing(LogFile(path, limit)) as kept:
             yield kept

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -104,7 +105,7 @@ def ids_for(uid: int, gid: int, user: str) -> IdMap:
         if has_uid(text, RANGE_START + RANGE - 1):
             rows = ((0, owner[0], 1), (1, RANGE_START, RANGE))
             return IdMap(rows, rows, owner, by_root=True)
-        return IdMap(((uid, owner[0], 1),), ((gid, owner[1], 1),), owner, by_root=True)
+        return one_id(uid, gid)
     programs = all(shutil.which(one) for one in ("newuidmap", "newgidmap"))
     found = [subordinate(_text(f"/etc/{name}"), user, os.getuid()) for name in ("subuid", "subgid")]
     if programs and found[0] is not None and found[1] is not None:
@@ -114,7 +115,14 @@ def ids_for(uid: int, gid: int, user: str) -> IdMap:
             if one is not None
         ]
         return IdMap(maps[0], maps[1], by_program=True)
-    return IdMap(((uid, os.geteuid(), 1),), ((gid, os.getegid(), 1),))
+    return one_id(uid, gid)
+
+
+def one_id(uid: int, gid: int) -> IdMap:
+    """A single user inside, with these ids, which every machine grants."""
+    owner = host_owner()
+    us = owner or (os.geteuid(), os.getegid())
+    return IdMap(((uid, us[0], 1),), ((gid, us[1], 1),), owner, by_root=owner is not None)
 
 
 def subordinate(text: str, user: str, uid: int) -> tuple[int, int] | None:
@@ -256,8 +264,21 @@ def gate(ids: IdMap) -> Iterator[Doorway]:
         yield Doorway(ids, ours, theirs)
 
 
-def in_namespace(ids: IdMap, work: Callable[[], None], directory: Path) -> None:
-    """Do something as root of a user namespace, in a process of its own that begins in a directory.
+def own_name() -> str:
+    """This process's user, as /etc/subuid may name it; empty where it has no name."""
+    with suppress(KeyError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    return ""
+
+
+def in_namespace(
+    ids: IdMap,
+    work: Callable[[], None],
+    directory: Path,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Do something as root of a user namespace, in a process of its own that begins in a directory;
+    `meanwhile` is done by the caller, such as to read what that process writes.
 
     Raises:
         BuildError, UsageError: what the work raised, as its message.
@@ -272,7 +293,7 @@ def in_namespace(ids: IdMap, work: Callable[[], None], directory: Path) -> None:
 
     with _telling(ids) as (way, read_end, tell):
         pid = forked(inside, tell)
-        _follow(way, pid, read_end, tell)
+        _follow(way, pid, read_end, tell, meanwhile)
         os.waitpid(pid, 0)
 
 
@@ -318,10 +339,13 @@ def _telling(ids: IdMap) -> Iterator[tuple[Doorway, int, int]]:
         os.close(read_end)
 
 
-def _follow(way: Doorway, pid: int, read_end: int, tell: int) -> None:
+def _follow(
+    way: Doorway, pid: int, read_end: int, tell: int, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     os.close(tell)
     try:
         way.let_in(pid)
+        meanwhile()
         raise_told(read_end)
     except BaseException:
         with suppress(OSError):

@@ -45,8 +45,8 @@ def write_tar(
     """Write entries as one tar; return them with the digests of the contents that were written.
 
     `content` opens a file's bytes (closed here); it is asked for files only. `prefix`, such as
-    `rootfs/`, goes before paths and hard-link targets; no entry is made for it. `whiteouts` is
-    whether names may delete what lies in layers below, as those of a base do.
+    `rootfs/`, goes before paths and hard-link targets; no entry is made for it. With `whiteouts`,
+    empty files whose names begin with `.wh.` are meant.
 
     Raises:
         BuildError: an entry is out of order or unfit for a layer, or a file's bytes are not of the
@@ -73,8 +73,8 @@ class TarWriter:
         if prefix and (not prefix.endswith("/") or member_path(path_bytes(prefix)) != prefix[:-1]):
             raise ValueError(f"not a directory prefix: {prefix!r}")
         self._out = out
-        self._whiteouts = whiteouts
         self._prefix = path_bytes(prefix)
+        self._whiteouts = whiteouts
         self._buffer = memoryview(bytearray(CHUNK))
         self._used = 0
         self._probe = memoryview(bytearray(1))
@@ -191,7 +191,9 @@ def _check_name(entry: Entry, raw: bytes, *, whiteouts: bool) -> None:
         raise _unfit(entry, str(error)) from error
     if not plain:
         raise _unfit(entry, "its path is not in plain form")
-    if b"/" + _WHITEOUT in rooted and not whiteouts:
+    above = b"/" + raw.rpartition(b"/")[0]
+    meant = whiteouts and entry.kind is Kind.FILE and not entry.size
+    if b"/" + _WHITEOUT in (above if meant else rooted):
         raise _unfit(entry, "its name begins with '.wh.', which means a deletion in a layer")
 
 

@@ -39,6 +39,7 @@ from buildit.model.plan import (
 )
 from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
+from buildit.remote.binhost.remotes import Remotes
 from buildit.store.artifacts import lookup
 from buildit.store.cas import Store
 from buildit.store.names import named
@@ -140,6 +141,11 @@ def test_a_kind_that_no_row_has_is_an_error(toy: Task, tmp_path: Path) -> None:
 # -- layers of steps
 
 
+def nobody(store: Store) -> Remotes:
+    """No binhost at all."""
+    return Remotes((), Policy(Config(store.root, 1).trust, store, silent), store, silent)
+
+
 def entries() -> tuple[Entry, ...]:
     return (Entry("srv", EntryKind.DIRECTORY, 0o750, 7, 1, 2),)
 
@@ -148,13 +154,13 @@ def test_a_layer_of_a_step_is_found_by_its_key(tmp_path: Path) -> None:
     task = layer_task("directories", entries())
     with Store.open(tmp_path / "store") as store:
         plan = plan_of(task, tmp_path)
-        policy = Policy(Config(store.root, 1).trust, store, silent)
+        remotes = nobody(store)
         place = place_of(plan, store, Limits(), silent, threading.Event())
-        made = lay(task, place, policy)
+        made = lay(task, place, remotes)
         assert lookup(store, task.key) == made
         [blob] = (store.path(one.diff_id) for one in made.outputs.values())
         before = blob.stat()
-        assert lay(task, place, policy) == made
+        assert lay(task, place, remotes) == made
         assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -162,9 +168,8 @@ def test_a_layer_of_a_step_is_no_package_of_that_name(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store") as store:
         for kind in ("sync", "accounts", "directories", "links"):
             task = layer_task(kind, entries())
-            policy = Policy(Config(store.root, 1).trust, store, silent)
             place = place_of(plan_of(task, tmp_path), store, Limits(), silent, threading.Event())
-            lay(task, place, policy)
+            lay(task, place, nobody(store))
             assert lookup(store, task.key) is not None
         assert named(store) == ()
 

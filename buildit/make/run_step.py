@@ -1,0 +1,391 @@
+"""The maker of `run` steps: a command over the layers below, whose difference becomes a layer.
+
+Each layer below is a tree of its own in the store's cache, with the owners, modes and deletions
+that it has, so that the next step over it finds it there; an overlay shows them as one. The upper
+directory is read and packed by root of a namespace with the same ids, once no process of the step
+exists any more: only there owners and capabilities are what they are inside.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from buildit.archive.beneath import Root
+from buildit.archive.contents import contents_blob, parse_contents, way
+from buildit.archive.streams import Content, write_all
+from buildit.archive.tar.read import read_tar
+from buildit.archive.tar.write import write_tar
+from buildit.archive.unpack import AnyMembers, Writer
+from buildit.digest import CHUNK, Digest, canonical, digest_bytes, digest_stream
+from buildit.errors import BuildError, BuilditError, Interrupted, UnsatisfiableError, UsageError
+from buildit.image.merge import LayerChange, MergedTree, directories_above
+from buildit.image.reading import FOREIGN
+from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
+from buildit.make.capture.capture import told
+from buildit.make.capture.normalise import Change, bounded
+from buildit.make.difference import (
+    DIFFERENCE,
+    KEY_HEAD,
+    OPAQUE,
+    OVERLAY,
+    Over,
+    UpperEntry,
+    difference,
+    holds_private_key,
+)
+from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.model.artifact import RUNTIME, Output
+from buildit.model.config import Limits
+from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, Toolchain
+from buildit.model.platform import PLATFORMS, build_platform
+from buildit.model.tree import YEAR_1980, Entry
+from buildit.plan.identity import RUN, RunInputs, build_key, read_run_record, record_text
+from buildit.sandbox.owned import OwnedTrees, remove_owned
+from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
+from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
+from buildit.store.blobs import Batch
+from buildit.store.cas import Store
+from buildit.store.names import find_failure
+from buildit.store.trees import boot
+
+KEPT, UNUSED = 400, 14 * 86400.0
+"""How many trees of layers a store keeps, and for how many seconds after their last use."""
+
+MOST_LAYERS = 450
+"""An overlay of the kernel holds 500."""
+
+_ENVIRONMENT = {
+    "DEBIAN_FRONTEND": "noninteractive",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PERL_HASH_SEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "TERM": "dumb",
+    "TZ": "UTC0",
+    "USER": "root",
+}
+"""What a step sees beside what it says itself."""
+
+_RANGE_HINT = (
+    "install uidmap and give the user a line in /etc/subuid and /etc/subgid (usermod "
+    "--add-subuids 100000-165535 --add-subgids 100000-165535 NAME), run it as root, or say "
+    "`ids: one` where all that the step makes belongs to root"
+)
+
+
+def run_task(
+    step: RunStep, below: Sequence[LayerRef], restated: Sequence[Entry], epoch: int, platform: str
+) -> Task:
+    """The task of a step over layers, the lowest first; `restated` are directories that an overlay
+    of them would show otherwise, `epoch` is the newest time below."""
+    given = {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch), **dict(step.environment)}
+    inputs = RunInputs(
+        argv=step.argv,
+        environment=given,
+        ids=step.ids,
+        network=False,
+        epoch=epoch,
+        below=tuple(layer.diff_id for layer in below),
+        restated=contents_blob(restated).decode() if restated else "",
+        platform=PLATFORMS[platform],
+        room=ROOM,
+        difference=DIFFERENCE,
+    )
+    record = record_text(inputs.record())
+    key = build_key(record)
+    return Task(
+        key=key,
+        kind=RUN,
+        name="step:run",
+        version=key[:12],
+        record=record,
+        platform=platform,
+        inputs=Inputs(below=tuple(below)),
+        outputs={RUNTIME: RunTime()},
+        about=About(origin=step.place, description=step.said),
+    )
+
+
+def fetches(task: Task, toolchain: Toolchain) -> Inputs:
+    """Nothing: the layers below are in the store."""
+    del task, toolchain
+    return Inputs()
+
+
+def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
+    """Run the command, and pack what it left.
+
+    Raises:
+        BuildError: it failed, exceeded a limit, or left what no layer can hold; log and tree are
+            kept.
+        UnsatisfiableError: this machine cannot run it.
+        StoreError, CorruptBlob: the store cannot be written, or a layer of it is damaged.
+        Interrupted: `place.stop` was set.
+    """
+    del at_hand
+    inputs, store = read_run_record(task.record), place.store
+    label = task.about.origin or task.label
+    _check_machine(inputs, label)
+    ids = _ids(inputs.ids, label)
+    layer = work / "layer"
+    parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
+    (work / "logs").mkdir()
+    layer.mkdir(0o755)
+    owned = OwnedTrees.opened(store.cache("layers"), ids)
+    owned.sweep(KEPT, UNUSED)
+    owned.make_layer(layer)
+    try:
+        with _kept(task, parts, ids, store), ExitStack() as stack:
+            trees = tuple(stack.enter_context(_trees(owned, task, inputs, store)))
+            log = parts.log_of("run")
+            one = room(ids, trees, layer, inputs.argv, dict(inputs.environment))
+            try:
+                outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
+            except UsageError as error:
+                hint = "the layers below must have it: put its package before the step"
+                raise BuildError(error.message, place=label, hint=hint) from error
+            if outcome.status != 0 or outcome.limit is not None:
+                raise parts.failed("run", outcome, log, recipe=False)
+            over = _over(task, inputs, ids, store)
+            with store.batch() as batch:
+                output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place)
+                with batch.ingest() as sink:
+                    parts.write_log(sink.write)
+                    kept_log = sink.commit()
+                made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
+    finally:
+        if layer.exists():
+            remove_owned([layer], ids)
+    place.warn(replace(task, name="run", version=task.about.description), told(remarks))
+    return made
+
+
+def _check_machine(inputs: RunInputs, label: str) -> None:
+    here = build_platform(os.uname().machine)
+    if inputs.platform != here:
+        message = f"`run` steps for {inputs.platform} cannot run on {here}"
+        hint = f"build it on a machine of {inputs.platform.arch}"
+        raise UnsatisfiableError(message, place=label, hint=hint)
+
+
+def _ids(wanted: str, label: str) -> IdMap:
+    """Raises UnsatisfiableError where a range is wanted and not to be had."""
+    if wanted == "one":
+        return one_id(0, 0)
+    found = ids_for(0, 0, own_name())
+    if not found.several():
+        message = "the step needs a range of user ids, and this machine grants none"
+        raise UnsatisfiableError(message, place=label, hint=_RANGE_HINT)
+    return found
+
+
+@contextmanager
+def _kept(task: Task, parts: BuildDirectory, ids: IdMap, store: Store) -> Iterator[None]:
+    """Keep what a step left that fails, and say where it is."""
+    try:
+        with kept_where_it_fails(task, parts, store) as course:
+            course.phase = "run"
+            try:
+                yield
+            except BuilditError:
+                if ids.by_program:  # so that who built it may remove it
+                    in_namespace(ids, _own_directories, parts.work)
+                raise
+    except BuilditError as error:
+        failure = find_failure(store, task.key)
+        if isinstance(error, PhaseFailed) and failure is not None and failure.work is not None:
+            error.hint = f"see `buildit log`; what it wrote is in {failure.work / 'layer/upper'}"
+        raise
+
+
+def _own_directories() -> None:
+    for directory, _, _ in os.walk("layer"):
+        os.chown(directory, 0, 0, follow_symlinks=False)
+
+
+# -- what is below
+
+
+@contextmanager
+def _trees(owned: OwnedTrees, task: Task, inputs: RunInputs, store: Store) -> Iterator[list[Path]]:
+    """The trees of the layers below, the top first."""
+    if len(inputs.below) > MOST_LAYERS:
+        message = f"{len(inputs.below)} layers lie below, more than an overlay can hold"
+        raise BuildError(message, place=task.about.origin, hint="run it over fewer packages")
+    if not inputs.below:
+        message = "there is nothing to run: no layer lies below"
+        hint = "put the package that has the command before the step"
+        raise BuildError(message, place=task.about.origin, hint=hint)
+    fills: list[tuple[Digest, Callable[[Path], bytes]]] = []
+    if inputs.restated:
+        listing = inputs.restated.encode()
+        fills.append((digest_bytes(listing), partial(_lay_directories, owned.ids, listing)))
+    fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in inputs.below[::-1]]
+    # files that are not synced count for one boot of the machine
+    who = canonical([boot().decode(), *map(list, owned.ids.uids), *map(list, owned.ids.gids)])
+    whose = digest_bytes(who)[:12]
+    with ExitStack() as stack:
+        names = [(f"{digest[:48]}-{whose}", fill) for digest, fill in fills]
+        yield [stack.enter_context(owned.tree(*one))[0] for one in names]
+
+
+def _lay_layer(ids: IdMap, store: Store, diff_id: Digest, work: Path) -> bytes:
+    with store.seekable(diff_id) as stream:
+        name = f"the layer {diff_id[:12]}"
+        # It may be a base's, as somebody else wrote it; its devices were left out with a word.
+        return _lay(ids, name, read_tar(stream, FOREIGN, name, nodes=lambda _: None), work)
+
+
+def _lay_directories(ids: IdMap, listing: bytes, work: Path) -> bytes:
+    return _lay(ids, "directories", [(one, None) for one in parse_contents(listing)], work)
+
+
+def _lay(ids: IdMap, name: str, members: AnyMembers, work: Path) -> bytes:
+    """Lay a layer down as the tree that an overlay takes: deletions as the kernel marks them."""
+    tree = work / "tree"
+    tree.mkdir(0o755)
+    tree.chmod(0o755)
+    if ids.become is not None:
+        os.chown(tree, *ids.become)
+    in_namespace(ids, partial(_write, members, ids, name), work)
+    return b"whole\n"
+
+
+def _write(members: AnyMembers, ids: IdMap, name: str) -> None:
+    with Root.open(Path("tree")) as into:
+        writer = Writer(into, None, name, exact=True)
+        for entry, content in members:
+            change = LayerChange.of((entry,))
+            for path in change.deleted:
+                into.whiteout(path)
+            for path in change.opaque:
+                into.mark(path, OPAQUE, b"y")
+            if change.entries:
+                writer.write(_owned(entry, ids, name), content)
+        writer.finish()
+
+
+def _owned(entry: Entry, ids: IdMap, name: str) -> Entry:
+    """An entry as it can be laid down: what an overlay goes by is never an archive's to say."""
+    xattrs = {key: value for key, value in entry.xattrs.items() if not key.startswith(OVERLAY)}
+    if not ids.several():
+        return replace(entry, uid=0, gid=0, xattrs=xattrs)
+    if not ids.has(entry.uid, entry.gid):
+        message = f"/{entry.path} of {name} belongs to {entry.uid}:{entry.gid}, beyond the range "
+        raise UsageError(f"{message}of ids here", hint="see /etc/subuid and /etc/subgid")
+    return replace(entry, xattrs=xattrs)
+
+
+def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
+    """The merged tree that the command ran over, and what was made in it to mount on."""
+    merged = MergedTree(YEAR_1980)
+    for layer in task.inputs.below:
+        merged.lay(LayerChange.of(parse_contents(store.read(layer.contents))))
+    tree = {path: member.entry for path, member in merged.tree.items()}
+    if inputs.restated:
+        tree |= {one.path: one for one in parse_contents(inputs.restated.encode())}
+    points: set[str] = set()
+    for point in MOUNT_POINTS:
+        end = way(point, tree.get).end or ""
+        points |= {end, *directories_above([end])}
+    return Over(tree, frozenset(points - {""}), alone=not ids.several())
+
+
+# -- what it left
+
+
+def _packed(
+    layer: Path, over: Over, epoch: int, batch: Batch, ids: IdMap, place: BuildPlace
+) -> tuple[Output, tuple[Change, ...]]:
+    """The layer of what lies in the upper directory, and what a user should know of it.
+
+    Raises:
+        BuildError: it holds what no layer can, or more than the limits allow.
+        StoreError: the store cannot be written.
+        Interrupted: the run was stopped.
+    """
+    tar, facts = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    told: list[bytes] = []
+    with ExitStack() as stack, batch.ingest() as sink:
+        read = [stack.enter_context(open(one[0], "rb", 0)) for one in (tar, facts)]
+        write = [stack.enter_context(open(one[1], "wb", 0)) for one in (tar, facts)]
+
+        def meanwhile() -> None:
+            for end in write:
+                end.close()
+            while part := read[0].read(CHUNK):
+                if place.stop.is_set():
+                    raise Interrupted("stopped while what the step left was packed")
+                sink.write(part)
+            told.append(read[1].read())
+
+        work = partial(_pack, Path("upper"), over, epoch, place.limits, (write[0], write[1]))
+        in_namespace(ids, work, layer, meanwhile)
+        diff_id, size = sink.commit(), sink.size
+    head, _, contents = told[0].partition(b"\n")
+    remarks = tuple(Change(what, path) for what, path in json.loads(head))
+    return Output(diff_id, size, batch.put_bytes(contents)), remarks
+
+
+def _pack(
+    upper: Path, over: Over, epoch: int, limits: Limits, out: tuple[BinaryIO, BinaryIO]
+) -> None:
+    """Write the layer to the first stream; remarks in one line and its listing to the second."""
+    keys: list[tuple[str, str]] = []
+    with Root.open(upper) as root:
+        uppers = [_upper_entry(root, upper, *one) for one in bounded(root.walk(), limits)]
+
+        def digest(path: str) -> Digest:
+            with root.open_file(path) as stream:
+                return digest_stream(stream)
+
+        found = difference(uppers, over, epoch, digest)
+        own = {entry.path for entry in found.change.entries} - found.emptied
+
+        def content(entry: Entry) -> Content:
+            if entry.path not in own:
+                return io.BytesIO()
+            stream = root.open_file(entry.path)
+            if holds_private_key(stream.peek(KEY_HEAD)):
+                keys.append(("a private key is in the image", entry.path))
+            return cast(Content, stream)
+
+        written = write_tar(found.change.spelt(), content, out[0], whiteouts=True)
+    out[0].close()
+    with out[1]:
+        head = json.dumps([*found.remarks, *keys]).encode()
+        write_all(out[1], head + b"\n" + contents_blob(written))
+
+
+def _upper_entry(root: Root, upper: Path, path: str, status: os.stat_result) -> UpperEntry:
+    is_link = stat.S_ISLNK(status.st_mode)
+    xattrs: dict[str, bytes] = {}
+    if not is_link:
+        place = upper / path
+        with suppress(OSError):  # gone with the file system's support of them
+            names = os.listxattr(place, follow_symlinks=False)
+            xattrs = {one: os.getxattr(place, one, follow_symlinks=False) for one in names}
+    return UpperEntry(
+        path,
+        status.st_mode,
+        status.st_mtime_ns // 10**9,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_ino,
+        status.st_nlink,
+        status.st_rdev,
+        root.readlink(path) if is_link else "",
+        xattrs,
+    )

@@ -1,0 +1,148 @@
+"""Trees whose files belong to the users of containers, kept from run to run in one directory.
+
+Its mode is 0700: set-id files of the containers' users are for nobody on this machine. Whoever
+wrote what is in a tree, as root of a namespace with the same ids it can be removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildit.errors import BuilditError, StoreError
+from buildit.sandbox.container import removed
+from buildit.sandbox.spaces import IdMap, in_namespace
+from buildit.store.disk import is_named
+
+_SCRATCH = "tmp-"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedTrees:
+    """`NAME.tree/` of each, `.facts` and `.lock` beside it; `tmp-…` of what is at work, each locked
+    by its run. `ids` are whose the files are."""
+
+    root: Path
+    ids: IdMap
+
+    @classmethod
+    def opened(cls, root: Path, ids: IdMap) -> OwnedTrees:
+        """Raises StoreError where the directory cannot be made."""
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            root.chmod(0o700)
+        except OSError as error:
+            message = f"nothing can be unpacked: {error.strerror}"
+            raise StoreError(message, place=str(root)) from error
+        return cls(root, ids)
+
+    @contextmanager
+    def tree(
+        self, name: str, fill: Callable[[Path], bytes], is_known: Callable[[bytes], bool] = bool
+    ) -> Iterator[tuple[Path, bytes]]:
+        """The tree of that name, which nobody removes meanwhile, and what is kept beside it. Where
+        there is none, or `is_known` does not know what is beside it, `fill` makes `tree` in a
+        directory and says what is to be kept."""
+        path = self.root / f"{name}.lock"
+        while True:
+            with path.open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH)  # many runs may have one tree
+                kept = self._kept(name, is_known)
+                if kept is None:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if is_named(lock.fileno(), path) and self._kept(name, is_known) is None:
+                        self._fill(name, fill)
+                elif is_named(lock.fileno(), path):  # and not swept before it was locked
+                    os.utime(lock.fileno())
+                    yield self.root / f"{name}.tree", kept
+                    return
+
+    def _kept(self, name: str, is_known: Callable[[bytes], bool]) -> bytes | None:
+        with suppress(OSError):
+            kept = (self.root / f"{name}.facts").read_bytes()
+            if is_known(kept) and (self.root / f"{name}.tree").is_dir():
+                return kept
+        return None
+
+    def _fill(self, name: str, fill: Callable[[Path], bytes]) -> None:
+        with self.scratch() as work:
+            facts = fill(work)
+            self._remove([f"{name}.tree"])
+            (work / "facts").write_bytes(facts)
+            # the facts come last: a tree counts with them
+            for kind in ("tree", "facts"):
+                (work / kind).rename(self.root / f"{name}.{kind}")
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory that is removed at the end, or by a later run where this one is killed."""
+        path = self.root / f"{_SCRATCH}{os.urandom(8).hex()}"
+        path.mkdir(0o755)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path
+        finally:
+            self._remove([path.name])
+            os.close(lock)
+
+    def make_layer(self, place: Path) -> None:
+        """Make the directories that an overlay writes to, where they are not there."""
+        for name in ("upper", "work"):
+            path = place / name
+            if not path.is_dir():
+                path.mkdir(0o755)
+                path.chmod(0o755)
+                if self.ids.become is not None:
+                    os.chown(path, *self.ids.become)
+
+    def sweep(self, most: int, unused: float = float("inf")) -> None:
+        """Remove what killed runs left, and all but the `most` trees that were used last, of these
+        too those that were not for `unused` seconds."""
+        gone = [path.name for path in self.root.glob(f"{_SCRATCH}*") if _is_free(path)]
+        used = {path: path.stat().st_mtime for path in self.root.glob("*.lock")}
+        ordered = sorted(used, key=lambda path: -used[path])
+        oldest = time.time() - unused
+        for number, lock in enumerate(ordered):
+            if (number >= most or used[lock] < oldest) and _is_free(lock):
+                gone.append(f"{lock.stem}.tree")
+                lock.with_suffix(".facts").unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+        self._remove(gone)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        remove_owned([self.root / name for name in names], self.ids)
+
+
+def remove_owned(paths: Sequence[Path], ids: IdMap) -> None:
+    """Remove trees of one directory; what is of other ids, or closed to its owner, only root of
+    such a namespace may remove."""
+    there = [path for path in paths if path.exists()]
+    if not there:
+        return
+    work = removed([str(path) for path in there])
+    if os.geteuid() == 0:
+        work()
+    else:
+        with suppress(BuilditError):
+            in_namespace(ids, work, there[0].parent)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)

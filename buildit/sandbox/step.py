@@ -1,0 +1,127 @@
+"""A command over the layers of an image, as `run` steps have it: in a container, and under the
+limits, the log and the end of a build (`sandbox.run`).
+
+What it sees of the machine is what is the same on all: no network but its own loopback, no /sys,
+memory where nothing is kept (/tmp, /run, /dev/shm), one host name, no input, no terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from buildit.errors import Interrupted
+from buildit.model.config import Limits
+from buildit.sandbox.container import PASSED, Contained, contain
+from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, opened_group
+from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
+from buildit.sandbox.spaces import IdMap, forked, gate, raise_told
+
+ROOM = "1"
+"""Version of what a step sees of the sandbox; in the key of what runs."""
+
+_MEMORY = 2 << 30
+MOUNT_POINTS = ("dev", "proc", "run", "tmp")
+"""Where something is mounted over the image's own."""
+
+
+def room(
+    ids: IdMap, trees: tuple[Path, ...], layer: Path, command: tuple[str, ...], env: dict[str, str]
+) -> Contained:
+    """The container of a step: root of it, at its top."""
+    memory = (("tmp", f"mode=1777,size={_MEMORY}"), ("run", f"mode=755,size={_MEMORY}"))
+    return Contained(ids, trees, layer, command, env, "/", 0, 0, memory=memory, bare=True)
+
+
+@dataclass(slots=True)
+class _Forked:
+    """A child of this process, until it is waited for."""
+
+    pid: int
+    status: int | None = None
+
+    def cut(self) -> None:
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Its exit status, as a shell says it."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.status = code if code >= 0 else 128 - code
+        return self.status
+
+
+def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event) -> Outcome:
+    """Run a container until its command ends or a limit ends it, its output in `log`. When this
+    returns, or raises, no process of it exists any more.
+
+    Raises:
+        BuildError: it cannot be set up.
+        UsageError: the command or the working directory is not in it.
+        StoreError: the log cannot be written.
+        Interrupted: `stop` was set.
+    """
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    with (
+        open(source, "rb", 0) as read_end,
+        open(sink, "wb", 0) as write_end,
+        opened_group(limits) as group,
+        opened_log(log, limits.log_bytes) as kept,
+    ):
+        rlimits = HardLimits.current().rlimits(limits, memory=group is None)
+        with _started(replace(one, rlimits=rlimits), write_end.fileno()) as (life, let_go):
+            write_end.close()
+            watch = None if group is None else group.exceeded
+            if group is not None:
+                try:
+                    group.add(life.pid)
+                except OSError:
+                    watch = None
+            let_go()
+            written = (one.layer / "upper",)
+            looks = (DiskWatch(written, limits.disk_bytes), watch or TreeWatch(life.pid, limits))
+            follow = Follow(life, read_end.fileno(), kept, limits, stop, looks)
+            follow.to_the_end()
+            status = life.wait()
+        limit = follow.limit or (None if group is None else group.exceeded())
+        if follow.stopped:
+            raise Interrupted("the build was interrupted")
+    return outcome(status, limit)
+
+
+@contextlib.contextmanager
+def _started(one: Contained, output: int) -> Iterator[tuple[_Forked, Callable[[], None]]]:
+    """The first process of a container, which waits until it is let go; it is gone at the end."""
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    with open(told, "rb", 0) as read_end, gate(one.ids) as way:
+
+        def begin() -> int:
+            os.setsid()
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            for number, descriptor in enumerate((nothing, output, output)):
+                os.dup2(descriptor, number)
+            return contain(one, way, tell)
+
+        # the processes of the container wait for signals, this one does not
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED, signal.SIGCHLD))
+        try:
+            life = _Forked(forked(begin, tell))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(tell)
+
+        def let_go() -> None:
+            way.let_in(life.pid)
+            raise_told(read_end.fileno())
+
+        try:
+            yield life, let_go
+        finally:
+            if life.status is None:
+                life.cut()
+                life.wait()

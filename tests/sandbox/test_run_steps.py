@@ -1,0 +1,259 @@
+"""`run` steps: a command over layers, and the layer that it leaves, in the real sandbox."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from buildit.archive.contents import parse_contents
+from buildit.archive.streams import Content
+from buildit.digest import digest_bytes
+from buildit.errors import BuildError, BuilditError, Interrupted
+from buildit.events import Event, Notice
+from buildit.image.merge import LayerChange
+from buildit.make.layer import put_layer
+from buildit.make.makers import BuildPlace, make_task
+from buildit.make.run_step import run_task
+from buildit.model.artifact import RUNTIME
+from buildit.model.plan import LayerRef, RunStep, Task
+from buildit.model.platform import build_platform
+from buildit.model.tree import Entry, Kind, sort_key
+from buildit.store.cas import Store
+from buildit.store.names import find_failure
+from tests.making import place as place_of
+from tests.sandbox.test_images import libraries, tool
+
+pytestmark = pytest.mark.sandbox
+
+EPOCH = 1_700_000_000
+HERE = str(build_platform(os.uname().machine))
+PROGRAMS = (
+    *("dash", "cat", "chmod", "chown", "ln", "ls", "mkdir", "rm", "stat", "touch", "id"),
+    *("sleep", "mknod"),
+)
+
+
+@dataclass
+class Steps:
+    """A store, and the layers so far."""
+
+    store: Store
+    project: Path
+    below: list[LayerRef] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
+    place: BuildPlace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = replace(place_of(self.store, self.project), report=self.told.append)
+
+    def lay(self, entries: list[Entry], texts: Mapping[str, bytes]) -> None:
+        def content(entry: Entry) -> Content:
+            return io.BytesIO(texts[entry.path])  # type: ignore[return-value]
+
+        sized = [
+            replace(one, size=len(texts[one.path]), digest=digest_bytes(texts[one.path]))
+            if one.kind is Kind.FILE
+            else one
+            for one in sorted(entries, key=sort_key)
+        ]
+        with self.store.batch() as batch:
+            output = put_layer(batch, sized, content)
+        self.below.append(LayerRef(output.diff_id, output.contents))
+
+    def task(self, script: str, ids: str = "range", **env: str) -> Task:
+        argv = ("/bin/sh", "-ec", script)
+        step = RunStep(argv, tuple(env.items()), ids, script[:40], "container.yaml:3:3")
+        return run_task(step, self.below, (), EPOCH, HERE)
+
+    def run(self, script: str, ids: str = "range", **env: str) -> LayerChange:
+        """The change of the step, which is then below the next one."""
+        output = make_task(self.task(script, ids, **env), {}, self.place).outputs[RUNTIME]
+        self.below.append(LayerRef(output.diff_id, output.contents))
+        return LayerChange.of(parse_contents(self.store.read(output.contents)))
+
+    def fails(self, script: str, ids: str = "range") -> BuilditError:
+        with pytest.raises(BuilditError) as error:
+            make_task(self.task(script, ids), {}, self.place)
+        return error.value
+
+    def warnings(self) -> list[str]:
+        return [one.message for one in self.told if isinstance(one, Notice)]
+
+
+def directory(path: str) -> Entry:
+    return Entry(path, Kind.DIRECTORY, 0o755)
+
+
+def link(path: str, target: str) -> Entry:
+    return Entry(path, Kind.SYMLINK, 0o777, target=target)
+
+
+def programs() -> tuple[list[Entry], dict[str, bytes]]:
+    texts: dict[str, bytes] = {}
+    for name in PROGRAMS:
+        program = Path(tool(name))
+        texts[f"usr/bin/{name}"] = program.read_bytes()
+        for host, path in libraries(program):
+            texts[path if path.startswith("usr/") else f"usr/{path}"] = host.read_bytes()
+    merged = [link(one, f"usr/{one}") for one in ("bin", "lib", "lib64")]
+    made = [Entry(path, Kind.FILE, 0o755, 500) for path in texts]
+    above = {path.rpartition("/")[0] for path in texts} | {"usr", "usr/lib"}
+    above |= {one.rpartition("/")[0] for one in above} - {""}
+    folders = [directory(one) for one in sorted(above - {""})]
+    return [*merged, *made, *folders, link("usr/bin/sh", "dash")], texts
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Iterator[Steps]:
+    (tmp_path / "store").mkdir()
+    with Store.open(tmp_path / "store") as store:
+        made = Steps(store, tmp_path)
+        made.lay(*programs())
+        texts = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "srv/a": b"aaa", "srv/d/x": b"x"}
+        folders = [directory(one) for one in ("etc", "srv", "srv/d", "root")]
+        files = [Entry(path, Kind.FILE, 0o644, 700) for path in texts]
+        made.lay([*folders, *files], texts)
+        yield made
+
+
+def entries(change: LayerChange) -> dict[str, Entry]:
+    return {one.path: one for one in change.entries}
+
+
+def test_a_difference_is_a_layer_and_twice_the_same(steps: Steps) -> None:
+    script = """
+        echo hello > /srv/new; chmod 0640 /srv/new; chown 33:34 /srv/new
+        rm /srv/a; rm -r /srv/d; mkdir /srv/d; echo y > /srv/d/y
+        ln /srv/new /srv/also; chmod u+s /usr/bin/id; touch -d @1000 /srv/old
+        echo left > /tmp/gone; echo left > /run/gone; echo "$SOURCE_DATE_EPOCH $HOME $WORD"
+    """
+    task = steps.task(script, WORD="w")
+    first = make_task(task, {}, steps.place)
+    second = make_task(task, {}, steps.place)
+    assert first.outputs == second.outputs
+    assert first.log is not None
+    assert steps.store.read(first.log) == b"=== run\n%d /root w\n" % EPOCH
+    change = steps.run(script, WORD="w")
+    found = entries(change)
+    assert set(change.deleted) == {"srv/a"}
+    assert change.opaque == ("srv/d",)
+    assert sorted(found) == [
+        *("srv", "srv/also", "srv/d", "srv/d/y", "srv/new", "srv/old"),
+        *("usr", "usr/bin", "usr/bin/id"),
+    ]
+    assert (found["srv/also"].kind, found["srv/new"].kind) == (Kind.FILE, Kind.HARDLINK)
+    also = found["srv/also"]
+    assert (also.uid, also.gid, also.mode, also.mtime) == (33, 34, 0o640, EPOCH)
+    assert (found["srv/old"].mtime, found["usr/bin/id"].mode) == (1000, 0o4755)
+    assert found["srv"].mtime == 0
+    assert any("set-id bits are kept: usr/bin/id (4755)" in one for one in steps.warnings())
+    tar = steps.store.read(steps.below[-1].diff_id)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as read:  # somebody else's reader
+        names = read.getnames()
+    assert {"srv/.wh.a", "srv/d/.wh..wh..opq"} <= {*names}
+
+
+def test_a_step_sees_what_those_before_it_left(steps: Steps) -> None:
+    steps.run("rm /srv/a; rm -r /srv/d; mkdir /srv/d; echo 2 > /srv/d/y; chown 7:8 /srv/d")
+    change = steps.run(
+        '[ ! -e /srv/a ]; [ ! -e /srv/d/x ]; [ "$(cat /srv/d/y)" = 2 ]; '
+        '[ "$(stat -c %u:%g:%a /srv/d)" = 7:8:755 ]; [ "$(stat -c %Y /srv/d/y)" = 1700000000 ]'
+    )
+    assert change == LayerChange(())
+
+
+def test_one_id_needs_no_range_and_leaves_owners_alone(steps: Steps) -> None:
+    steps.run("chown 33:33 /srv/a /srv/d; chmod 0700 /srv/d")
+    change = steps.run("echo b >> /srv/a; touch /srv/d/new; id -u", "one")
+    found = entries(change)
+    assert [(found[one].uid, found[one].mode) for one in ("srv/a", "srv/d", "srv/d/new")] == [
+        *((33, 0o644), (33, 0o700), (0, 0o644))
+    ]
+    assert isinstance(steps.fails("chown 33 /srv/a", "one"), BuildError)
+
+
+def test_a_step_has_no_way_out(steps: Steps) -> None:
+    """What a hostile script would try first."""
+    change = steps.run(
+        "mknod /srv/n c 1 3 2>/dev/null && exit 1; mknod /srv/w c 0 0 2>/dev/null && exit 2;"
+        "[ -e /sys/kernel ] && exit 3; [ -e /proc/1/root/work ] && exit 4;"
+        "cat /proc/net/dev > /srv/net; ls /proc > /dev/null; read x < /dev/stdin && exit 5; true"
+    )
+    assert set(entries(change)) == {"srv", "srv/net"}
+
+
+def test_a_failing_step_keeps_its_tree_and_log_and_says_the_place(steps: Steps) -> None:
+    error = steps.fails("echo before > /srv/before; echo said; exit 3; echo never")
+    assert (error.message, error.place) == ("run failed with status 3", "container.yaml:3:3")
+    assert error.details == ("said",)
+    failure = find_failure(
+        steps.store, steps.task("echo before > /srv/before; echo said; exit 3; echo never").key
+    )
+    assert failure is not None
+    assert failure.work is not None
+    assert (failure.work / "layer/upper/srv/before").read_text() == "before\n"
+    assert error.hint is not None
+    assert str(failure.work) in error.hint
+    assert b"said\n" in failure.log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("touch /srv/.wh.a", "names that begin with .wh."),
+        ("exec /usr/bin/nothing-such", "status 127"),
+        ("kill -9 $$", "signal 9"),
+    ],
+)
+def test_what_is_refused(script: str, said: str, steps: Steps) -> None:
+    assert said in steps.fails(script).message
+
+
+def test_a_program_that_is_not_there(steps: Steps) -> None:
+    step = RunStep(("nothing-such",), (), "range", "x", "container.yaml:3:3")
+    with pytest.raises(BuildError, match="nothing-such cannot be started: No such file") as error:
+        make_task(run_task(step, steps.below, (), EPOCH, HERE), {}, steps.place)
+    assert error.value.place == "container.yaml:3:3"
+
+
+def test_limits_end_a_step_and_all_that_it_started(steps: Steps) -> None:
+    steps.place = replace(steps.place, limits=replace(steps.place.limits, seconds=1.0))
+    begun = time.monotonic()
+    error = steps.fails("sleep 3456 & sleep 3456")
+    assert "ran longer than" in error.message
+    assert time.monotonic() - begun < 20
+    assert not _running("sleep\0003456")
+
+
+def test_what_a_step_leaves_behind_ends_with_it(steps: Steps) -> None:
+    steps.run("sleep 4567 & echo started > /srv/started")
+    assert not _running("sleep\0004567")
+
+
+def test_a_stop_ends_a_step(steps: Steps) -> None:
+    stop = threading.Event()
+    steps.place = replace(steps.place, stop=stop)
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(Interrupted):
+        make_task(steps.task("sleep 5678"), {}, steps.place)
+    assert not _running("sleep\0005678")
+
+
+def _running(words: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().decode("utf-8", "replace")
+        except OSError:
+            continue
+        if words in text:
+            found.append(path.parent.name)
+    return found
