@@ -297,3 +297,25 @@ def test_gnu_tar_extracts_the_same_tree(tmp_path: Path) -> None:
 
 def test_digest_type_is_plain_hex() -> None:
     assert HashingWriter(io.BytesIO()).digest() == Digest(hashlib.sha256().hexdigest())
+
+
+def test_deletions_are_written_where_they_are_meant() -> None:
+    marks = [file(".wh.gone")[0], directory("a")[0], file("a/.wh..wh..opq")[0]]
+    out = io.BytesIO()
+    write_tar(marks, lambda _: io.BytesIO(), out, deletions=True)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        assert tar.getnames() == [".wh.gone", "a", "a/.wh..wh..opq"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[file("a/.wh.x", b"x")], [directory(".wh.d")], [directory(".wh.d"), file(".wh.d/x")]]
+)
+def test_a_deletion_is_an_empty_file(wrong: list[tuple[Entry, bytes]]) -> None:
+    data = {entry.path: content for entry, content in wrong}
+    with pytest.raises(BuildError, match=r"begins with '\.wh\.'"):
+        write_tar(
+            [entry for entry, _ in wrong],
+            lambda entry: io.BytesIO(data[entry.path]),
+            io.BytesIO(),
+            deletions=True,
+        )

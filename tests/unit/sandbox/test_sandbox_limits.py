@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,19 @@ def test_rlimits_are_never_above_what_may_be_handed_down() -> None:
     assert (pairs["Sn"], pairs["Hn"]) == ("512", "512")
     assert (pairs["Ss"], pairs["Hs"]) == ("4096", "4096")
     assert int(HardLimits().ulimits(Limits(processes=10))[0]) > 10
+
+
+def test_rlimits_are_those_of_the_shell_in_the_units_of_the_kernel() -> None:
+    limits = Limits(disk_bytes=1000, processes=10)
+    found = {kind: pair for kind, *pair in HardLimits().rlimits(limits, memory=False)}
+    assert found[resource.RLIMIT_NOFILE] == [1024, 4096]
+    assert found[resource.RLIMIT_STACK] == [8 << 20, 64 << 20]
+    assert found[resource.RLIMIT_FSIZE] == [1024, 1024]
+    assert found[resource.RLIMIT_MEMLOCK] == [64 << 10, 64 << 10]
+    assert found[resource.RLIMIT_AS] == [resource.RLIM_INFINITY] * 2
+    assert found[resource.RLIMIT_NPROC][0] > 10
+    bounded = {kind: soft for kind, soft, _ in HardLimits().rlimits(limits, memory=True)}
+    assert bounded[resource.RLIMIT_AS] == limits.memory_bytes
 
 
 def test_a_callers_hard_limit_below_ours_is_taken() -> None:
