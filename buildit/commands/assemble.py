@@ -259,10 +259,9 @@ class Stack:
         below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
         task = run_task(step, below, restated, self.epoch, platform)
         output = self.obtain(task).outputs[RUNTIME]
-        title = f"run {step.said}"
-        self.layers.append(
-            Layer(output.diff_id, output.size, title, output.contents, LayerKind.RUN)
-        )
+        if self.listing(output.contents):  # a command may change nothing
+            said = output.diff_id, output.size, f"run {step.said}", output.contents
+            self.layers.append(Layer(*said, LayerKind.RUN))
 
     def remark_links(self) -> None:
         """Say of links of steps which lead nowhere in the whole image."""

@@ -49,7 +49,7 @@ from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, 
 from buildit.model.platform import PLATFORMS, build_platform
 from buildit.model.tree import YEAR_1980, Entry
 from buildit.plan.identity import RUN, RunInputs, build_key, read_run_record, record_text
-from buildit.sandbox.owned import OwnedTrees, remove_owned
+from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
 from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
 from buildit.store.blobs import Batch
@@ -76,6 +76,8 @@ _ENVIRONMENT = {
     "USER": "root",
 }
 """What a step sees beside what it says itself."""
+
+_UPPER = "upper"
 
 _RANGE_HINT = (
     "install uidmap and give the user a line in /etc/subuid and /etc/subgid (usermod "
@@ -138,35 +140,29 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     label = task.about.origin or task.label
     _check_machine(inputs, label)
     ids = _ids(inputs.ids, label)
-    layer = work / "layer"
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
     (work / "logs").mkdir()
-    layer.mkdir(0o755)
     owned = OwnedTrees.opened(store.cache("layers"), ids)
     owned.sweep(KEPT, UNUSED)
-    owned.make_layer(layer)
-    try:
-        with _kept(task, parts, ids, store), ExitStack() as stack:
-            trees = tuple(stack.enter_context(_trees(owned, task, inputs, store)))
-            log = parts.log_of("run")
-            one = room(ids, trees, layer, inputs.argv, dict(inputs.environment))
-            try:
-                outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
-            except UsageError as error:
-                hint = "the layers below must have it: put its package before the step"
-                raise BuildError(error.message, place=label, hint=hint) from error
-            if outcome.status != 0 or outcome.limit is not None:
-                raise parts.failed("run", outcome, log, recipe=False)
-            over = _over(task, inputs, ids, store)
-            with store.batch() as batch:
-                output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place)
-                with batch.ingest() as sink:
-                    parts.write_log(sink.write)
-                    kept_log = sink.commit()
-                made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
-    finally:
-        if layer.exists():
-            remove_owned([layer], ids)
+    with owned.scratch() as layer, _kept(task, parts, layer, ids, store), ExitStack() as stack:
+        owned.make_layer(layer)
+        trees = tuple(stack.enter_context(_trees(owned, task, inputs, store)))
+        log = parts.log_of("run")
+        one = room(ids, trees, layer, inputs.argv, dict(inputs.environment))
+        try:
+            outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
+        except UsageError as error:
+            hint = "the layers below must have it: put its package before the step"
+            raise BuildError(error.message, place=label, hint=hint) from error
+        if outcome.status != 0 or outcome.limit is not None:
+            raise parts.failed("run", outcome, log, recipe=False)
+        over = _over(task, inputs, ids, store)
+        with store.batch() as batch:
+            output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place)
+            with batch.ingest() as sink:
+                parts.write_log(sink.write)
+                kept_log = sink.commit()
+            made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
     place.warn(replace(task, name="run", version=task.about.description), told(remarks))
     return made
 
@@ -191,7 +187,9 @@ def _ids(wanted: str, label: str) -> IdMap:
 
 
 @contextmanager
-def _kept(task: Task, parts: BuildDirectory, ids: IdMap, store: Store) -> Iterator[None]:
+def _kept(
+    task: Task, parts: BuildDirectory, layer: Path, ids: IdMap, store: Store
+) -> Iterator[None]:
     """Keep what a step left that fails, and say where it is."""
     try:
         with kept_where_it_fails(task, parts, store) as course:
@@ -200,17 +198,19 @@ def _kept(task: Task, parts: BuildDirectory, ids: IdMap, store: Store) -> Iterat
                 yield
             except BuilditError:
                 if ids.by_program:  # so that who built it may remove it
-                    in_namespace(ids, _own_directories, parts.work)
+                    in_namespace(ids, _own_directories, layer)
+                with suppress(FileNotFoundError):
+                    (layer / _UPPER).rename(parts.work / _UPPER)
                 raise
     except BuilditError as error:
         failure = find_failure(store, task.key)
         if isinstance(error, PhaseFailed) and failure is not None and failure.work is not None:
-            error.hint = f"see `buildit log`; what it wrote is in {failure.work / 'layer/upper'}"
+            error.hint = f"see `buildit log`; what it wrote is in {failure.work / _UPPER}"
         raise
 
 
 def _own_directories() -> None:
-    for directory, _, _ in os.walk("layer"):
+    for directory, _, _ in os.walk(_UPPER):
         os.chown(directory, 0, 0, follow_symlinks=False)
 
 
@@ -231,7 +231,9 @@ def _trees(owned: OwnedTrees, task: Task, inputs: RunInputs, store: Store) -> It
     if inputs.restated:
         listing = inputs.restated.encode()
         fills.append((digest_bytes(listing), partial(_lay_directories, owned.ids, listing)))
-    fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in inputs.below[::-1]]
+    # an overlay takes a directory once; of two layers that are the same the upper one counts
+    every = dict.fromkeys(inputs.below[::-1])
+    fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in every]
     # files that are not synced count for one boot of the machine
     who = canonical([boot().decode(), *map(list, owned.ids.uids), *map(list, owned.ids.gids)])
     whose = digest_bytes(who)[:12]
@@ -330,7 +332,7 @@ def _packed(
                 sink.write(part)
             told.append(read[1].read())
 
-        work = partial(_pack, Path("upper"), over, epoch, place.limits, (write[0], write[1]))
+        work = partial(_pack, Path(_UPPER), over, epoch, place.limits, (write[0], write[1]))
         in_namespace(ids, work, layer, meanwhile)
         diff_id, size = sink.commit(), sink.size
     head, _, contents = told[0].partition(b"\n")

@@ -116,21 +116,15 @@ class OwnedTrees:
         self._remove(gone)
 
     def _remove(self, names: Sequence[str]) -> None:
-        remove_owned([self.root / name for name in names], self.ids)
-
-
-def remove_owned(paths: Sequence[Path], ids: IdMap) -> None:
-    """Remove trees of one directory; what is of other ids, or closed to its owner, only root of
-    such a namespace may remove."""
-    there = [path for path in paths if path.exists()]
-    if not there:
-        return
-    work = removed([str(path) for path in there])
-    if os.geteuid() == 0:
-        work()
-    else:
-        with suppress(BuilditError):
-            in_namespace(ids, work, there[0].parent)
+        there = [name for name in names if (self.root / name).exists()]
+        if not there:
+            return
+        # what is of other ids, or closed to its owner, only root of such a namespace may remove
+        if os.geteuid() == 0:
+            removed([str(self.root / name) for name in there])()
+        else:
+            with suppress(BuilditError):
+                in_namespace(self.ids, removed(there), self.root)
 
 
 def _is_free(path: Path) -> bool:

@@ -37,7 +37,7 @@ EPOCH = 1_700_000_000
 HERE = str(build_platform(os.uname().machine))
 PROGRAMS = (
     *("dash", "cat", "chmod", "chown", "ln", "ls", "mkdir", "rm", "stat", "touch", "id"),
-    *("sleep", "mknod"),
+    *("sleep", "mknod", "perl"),
 )
 
 
@@ -170,6 +170,11 @@ def test_a_step_sees_what_those_before_it_left(steps: Steps) -> None:
     assert change == LayerChange(())
 
 
+def test_steps_that_change_nothing_are_the_same_layer(steps: Steps) -> None:
+    for word in ("true", ":", "test -e /srv"):
+        assert steps.run(word) == LayerChange(())
+
+
 def test_one_id_needs_no_range_and_leaves_owners_alone(steps: Steps) -> None:
     steps.run("chown 33:33 /srv/a /srv/d; chmod 0700 /srv/d")
     change = steps.run("echo b >> /srv/a; touch /srv/d/new; id -u", "one")
@@ -199,7 +204,7 @@ def test_a_failing_step_keeps_its_tree_and_log_and_says_the_place(steps: Steps) 
     )
     assert failure is not None
     assert failure.work is not None
-    assert (failure.work / "layer/upper/srv/before").read_text() == "before\n"
+    assert (failure.work / "upper/srv/before").read_text() == "before\n"
     assert error.hint is not None
     assert str(failure.work) in error.hint
     assert b"said\n" in failure.log.read_bytes()
@@ -215,6 +220,21 @@ def test_a_failing_step_keeps_its_tree_and_log_and_says_the_place(steps: Steps) 
 )
 def test_what_is_refused(script: str, said: str, steps: Steps) -> None:
     assert said in steps.fails(script).message
+
+
+_ATTRIBUTE = """perl -e 'my ($p, $n, $v) = ("/%s", "%s", pack("H*", "%s"));
+    syscall(188, $p, $n, $v, length $v, 0) == 0 or exit 9'"""  # setxattr(2)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_attributes_that_overlays_go_by_are_refused_and_capabilities_stay(steps: Steps) -> None:
+    error = steps.fails(_ATTRIBUTE % ("srv", "user.overlay.opaque", "79"))
+    assert "/srv: the attribute user.overlay.opaque was set" in error.message
+    assert "status 9" in steps.fails(_ATTRIBUTE % ("srv", "trusted.overlay.opaque", "79")).message
+    net_raw = f"01000002{'00200000':0<32}"  # linux/capability.h, vfs_cap_data of revision 2
+    change = steps.run(_ATTRIBUTE % ("srv/a", "security.capability", net_raw))
+    assert entries(change)["srv/a"].xattrs == {"security.capability": bytes.fromhex(net_raw)}
+    assert steps.run("[ -e /srv/a ]") == LayerChange(())  # and it can be laid below another step
 
 
 def test_a_program_that_is_not_there(steps: Steps) -> None:
