@@ -81,15 +81,23 @@ class OwnedTrees:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A directory that is removed at the end, or by a later run where this one is killed."""
-        path = self.root / f"{_SCRATCH}{os.urandom(8).hex()}"
-        path.mkdir(0o755)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path, lock = self._claimed()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield path
         finally:
             self._remove([path.name])
             os.close(lock)
+
+    def _claimed(self) -> tuple[Path, int]:
+        while True:
+            path = self.root / f"{_SCRATCH}{os.urandom(8).hex()}"
+            with suppress(FileNotFoundError):  # swept before it was locked
+                path.mkdir(0o755)
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if is_named(lock, path):
+                    return path, lock
+                os.close(lock)
 
     def make_layer(self, place: Path) -> None:
         """Make the directories that an overlay writes to, where they are not there."""
@@ -103,17 +111,23 @@ class OwnedTrees:
 
     def sweep(self, most: int, unused: float = float("inf")) -> None:
         """Remove what killed runs left, and all but the `most` trees that were used last, of these
-        too those that were not for `unused` seconds."""
-        gone = [path.name for path in self.root.glob(f"{_SCRATCH}*") if _is_free(path)]
-        used = {path: path.stat().st_mtime for path in self.root.glob("*.lock")}
-        ordered = sorted(used, key=lambda path: -used[path])
-        oldest = time.time() - unused
-        for number, lock in enumerate(ordered):
-            if (number >= most or used[lock] < oldest) and _is_free(lock):
-                gone.append(f"{lock.stem}.tree")
-                lock.with_suffix(".facts").unlink(missing_ok=True)
-                lock.unlink(missing_ok=True)
-        self._remove(gone)
+        too those that were not for `unused` seconds. Whoever wants one meanwhile waits for its
+        lock, then finds that it is of that name no more."""
+        for path in self.root.glob(f"{_SCRATCH}*"):
+            with _locked(path) as free:
+                if free:
+                    self._remove([path.name])
+        used = {path: _used(path) for path in self.root.glob("*.lock")}
+        ordered, oldest = sorted(used, key=lambda path: -used[path]), time.time() - unused
+        for number, path in enumerate(ordered):
+            if number < most and used[path] >= oldest:
+                continue
+            with _locked(path) as free:
+                if free:
+                    path.with_suffix(".facts").unlink(missing_ok=True)  # a tree counts with them
+                    self._remove([f"{path.stem}.tree"])
+                    if not path.with_suffix(".tree").exists():
+                        path.unlink()
 
     def _remove(self, names: Sequence[str]) -> None:
         there = [name for name in names if (self.root / name).exists()]
@@ -127,16 +141,26 @@ class OwnedTrees:
                 in_namespace(self.ids, removed(there), self.root)
 
 
-def _is_free(path: Path) -> bool:
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock what nobody has, for as long as the body runs; whether it is."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield False
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
+        free = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free and is_named(lock, path)
     finally:
-        os.close(descriptor)
+        os.close(lock)
+
+
+def _used(lock: Path) -> float:
+    with suppress(FileNotFoundError):  # another run sweeps too
+        return lock.stat().st_mtime
+    return 0.0

@@ -20,7 +20,7 @@ from buildit.model.config import Limits
 from buildit.sandbox.container import PASSED, Contained, contain
 from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, opened_group
 from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
-from buildit.sandbox.spaces import IdMap, forked, gate, raise_told
+from buildit.sandbox.spaces import IdMap, forked, gate, own_children, raise_told
 
 ROOM = "1"
 """Version of what a step sees of the sandbox; in the key of what runs."""
@@ -58,7 +58,7 @@ class _Forked:
 
 def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event) -> Outcome:
     """Run a container until its command ends or a limit ends it, its output in `log`. When this
-    returns, or raises, no process of it exists any more.
+    returns, or raises, no process of it exists any more. Call it from the main thread.
 
     Raises:
         BuildError: it cannot be set up.
@@ -68,6 +68,7 @@ def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event
     """
     source, sink = os.pipe2(os.O_CLOEXEC)
     with (
+        own_children(),
         open(source, "rb", 0) as read_end,
         open(sink, "wb", 0) as write_end,
         opened_group(limits) as group,
