@@ -1,4 +1,4 @@
-"""Unpacked trees and work directories of `buildit run`: nobody removes what another run is in."""
+"""Trees of containers and work directories: nobody removes what another run is in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from buildit.codec import encode
-from buildit.commands.run_image import TREES_KEPT, Runs
+from buildit.commands.run_image import TREES_KEPT
 from buildit.image.launch import Accounts, Facts
+from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap
 
 pytestmark = pytest.mark.unit
@@ -51,7 +52,7 @@ def test_what_is_swept_is_locked_until_it_is_gone(
     (tmp_path / "tmp-killed").mkdir()
     seen = {}
 
-    def remove(_: Runs, names: Sequence[str], ids: IdMap) -> None:
+    def remove(_: OwnedTrees, names: Sequence[str]) -> None:
         for name in names:
             path = tmp_path / name
             lock = path.with_suffix(".lock") if path.suffix == ".tree" else path
@@ -59,8 +60,8 @@ def test_what_is_swept_is_locked_until_it_is_gone(
             if name != f"{older}.tree":
                 shutil.rmtree(path)
 
-    monkeypatch.setattr(Runs, "_remove", remove)
-    Runs(tmp_path)._sweep(IDS)
+    monkeypatch.setattr(OwnedTrees, "_remove", remove)
+    OwnedTrees(tmp_path, IDS).sweep(TREES_KEPT)
     assert seen == {"tmp-killed": True, f"{old}.tree": True, f"{older}.tree": True}
     # what could not be removed keeps its lock, by which a later run finds it, and counts no more
     left = {f"{older}.lock", f"{older}.tree"}
@@ -73,8 +74,32 @@ def test_what_is_in_use_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     before = {one.name for one in tmp_path.iterdir()}
     with (tmp_path / f"{last}.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        Runs(tmp_path)._sweep(IDS)
+        OwnedTrees(tmp_path, IDS).sweep(TREES_KEPT)
     assert {one.name for one in tmp_path.iterdir()} == before
+
+
+def test_what_nobody_used_for_long_goes_though_there_is_room(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    recent = tmp_path / f"{0:032x}.lock"
+    os.utime(recent)
+    OwnedTrees(tmp_path, IDS).sweep(TREES_KEPT, 60.0)
+    assert {one.stem for one in tmp_path.iterdir()} == {recent.stem}
+
+
+def test_a_tree_is_filled_once_and_again_where_nobody_knows_what_is_beside_it(
+    tmp_path: Path,
+) -> None:
+    trees, made = OwnedTrees(tmp_path, IDS), []
+
+    def fill(work: Path) -> bytes:
+        (work / "tree").mkdir()
+        made.append(work)
+        return b"facts"
+
+    for is_known in (bool, bool, lambda kept: kept != b"facts" or len(made) > 1):
+        with trees.tree("name", fill, is_known) as (tree, kept):
+            assert (tree.name, kept, tree.is_dir()) == ("name.tree", b"facts", True)
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("module", [os, fcntl])
@@ -92,7 +117,7 @@ def test_a_directory_that_is_swept_before_it_is_locked_is_made_again(
         return real(*words, **more)
 
     monkeypatch.setattr(module, name, late)
-    with Runs(tmp_path).scratch(IDS) as work:
+    with OwnedTrees(tmp_path, IDS).scratch() as work:
         assert [work] == list(tmp_path.iterdir()) != swept
         assert not free(work)
         work.rmdir()  # so that nobody else's rights are needed to remove it
