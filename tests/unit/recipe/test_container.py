@@ -153,7 +153,7 @@ def test_names_that_cannot_be_part_of_a_file_name(tmp_path: Path, name: str, val
         ("- image: {type: aci, content: {a: b}}\n", ":1:31", "expected text"),
         ("- env: {A=B: x}\n", ":1:9", "name of a variable"),
         ("- use: ssl\n", ":1:8", "expected a list or a mapping"),
-        ("- run: {script: x}\n", ":1:3", "unknown key 'run'"),
+        ("- runs: {script: x}\n", ":1:3", "unknown key 'runs'"),
     ],
 )
 def test_a_mistake_is_one_error_at_its_place(
