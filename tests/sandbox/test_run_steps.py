@@ -56,7 +56,7 @@ class Steps:
 
     def lay(self, entries: list[Entry], texts: Mapping[str, bytes]) -> None:
         def content(entry: Entry) -> Content:
-            return io.BytesIO(texts[entry.path])  # type: ignore[return-value]
+            return io.BytesIO(texts[entry.path])
 
         sized = [
             replace(one, size=len(texts[one.path]), digest=digest_bytes(texts[one.path]))
