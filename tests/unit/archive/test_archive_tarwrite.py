@@ -302,7 +302,7 @@ def test_digest_type_is_plain_hex() -> None:
 def test_deletions_are_written_where_they_are_meant() -> None:
     marks = [file(".wh.gone")[0], directory("a")[0], file("a/.wh..wh..opq")[0]]
     out = io.BytesIO()
-    write_tar(marks, lambda _: io.BytesIO(), out, deletions=True)
+    write_tar(marks, lambda _: io.BytesIO(), out, whiteouts=True)
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
         assert tar.getnames() == [".wh.gone", "a", "a/.wh..wh..opq"]
 
@@ -317,5 +317,5 @@ def test_a_deletion_is_an_empty_file(wrong: list[tuple[Entry, bytes]]) -> None:
             [entry for entry, _ in wrong],
             lambda entry: io.BytesIO(data[entry.path]),
             io.BytesIO(),
-            deletions=True,
+            whiteouts=True,
         )

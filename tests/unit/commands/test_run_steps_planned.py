@@ -14,7 +14,7 @@ from buildit.image.merge import LayerChange, Overlay
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import RunStep
 from buildit.model.tree import Entry, Kind
-from buildit.recipe.container import load_container
+from buildit.recipe.lists import load_container
 
 pytestmark = pytest.mark.unit
 
