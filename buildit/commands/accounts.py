@@ -29,6 +29,7 @@ from buildit.model.accounts import (
     user_id,
 )
 from buildit.model.image import App
+from buildit.model.plan import DirectoriesStep, LayerStep, ModesStep, SyncStep
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import id_of
 
@@ -40,11 +41,13 @@ class Ids:
     """The accounts that owners of files and the app may name.
 
     Where the image has packages of Debian's, other names have the ids that these always give them:
-    they are noted in `borrowed`, and looked for when the packages are at hand."""
+    they are noted in `borrowed`, and looked for when the packages are at hand. With `late` the
+    layers below have names of their own, which nobody knows before they are made."""
 
     users: Mapping[str, User] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
     borrowed: set[tuple[str, str]] | None = None
+    late: bool = False
 
     def user(self, text: str) -> tuple[int | None, int | None]:
         """uid and first gid of a user's name or number; root is 0 everywhere."""
@@ -62,7 +65,7 @@ class Ids:
         return found.gid if found else number
 
     def _borrows(self, kind: str, name: str) -> bool:
-        if self.borrowed is None or not re.fullmatch(ACCOUNT_NAME, name):
+        if self.late or self.borrowed is None or not re.fullmatch(ACCOUNT_NAME, name):
             return False
         self.borrowed.add((kind, name))
         return True
@@ -326,3 +329,56 @@ def _united(
             message += f"and {account.name!r} for {owner}"
             raise RecipeError(message, hint="give one of them another id")
     return {name: account for name, (_, account) in by_name.items()}
+
+
+# -- owners by the names of the image below
+
+
+def settled_sync(step: SyncStep, ids: Ids) -> SyncStep:
+    """The step with numbers for its owner. Raises RecipeError: the image has no such account."""
+    if not step.owner:
+        return step
+    uid, gid = _found(step.owner, ids, step.place)
+    return replace(step, uid=uid, gid=gid, owner="")
+
+
+def settled_directories(step: DirectoriesStep, ids: Ids) -> DirectoriesStep:
+    """As `settled_sync`."""
+    made = []
+    for one in step.directories:
+        uid, gid = _found(one.owner, ids, one.place) if one.owner else (one.uid, one.gid)
+        made.append(replace(one, uid=uid, gid=gid, owner=""))
+    return replace(step, directories=tuple(made))
+
+
+def settled_modes(step: ModesStep, ids: Ids) -> ModesStep:
+    """As `settled_sync`."""
+    made = []
+    for one in step.modes:
+        owner = _found(one.named, ids, one.place) if one.named else one.owner
+        made.append(replace(one, owner=owner, named=""))
+    return replace(step, modes=tuple(made))
+
+
+def has_names(step: LayerStep) -> bool:
+    """Whether the accounts of the image below decide an owner of the step."""
+    match step:
+        case SyncStep():
+            return step.owner != ""
+        case DirectoriesStep():
+            return any(one.owner for one in step.directories)
+        case ModesStep():
+            return any(one.named for one in step.modes)
+        case _:
+            return False
+
+
+def _found(text: str, ids: Ids, place: str) -> tuple[int, int]:
+    user, _, group = text.partition(":")
+    uid, own_gid = ids.user(user)
+    gid = ids.group(group) if group else own_gid
+    if uid is None or gid is None:
+        message = f"the image has no account for the owner {text!r} at this step"
+        hint = f"it has {ids.names()}; make it before, in a `users` or `run` step, or write numbers"
+        raise RecipeError(message, place=place, hint=hint)
+    return uid, gid

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents, way
@@ -20,7 +20,11 @@ from buildit.commands.accounts import (
     account_files,
     accounts_over,
     check_borrowed,
+    has_names,
     read_accounts,
+    settled_directories,
+    settled_modes,
+    settled_sync,
     with_debians,
 )
 from buildit.commands.changing import modes_task, symlinks_task
@@ -301,14 +305,19 @@ def stack(
                     made.add_accounts(plan, members)
                     accounts_done = True
             case DirectoriesStep():
+                if has_names(step):
+                    step = settled_directories(step, made.accounts())
                 task, entries = sync.directories_task(step, made.tree())
                 made.lay(task, "directories", entries)
             case SymlinksStep():
                 made.symlinks(step)
             case ModesStep():
-                made.modes(step)
+                made.modes(settled_modes(step, made.accounts()) if has_names(step) else step)
             case SyncStep():
-                made.sync(next(synced))
+                one = next(synced)
+                if has_names(step):
+                    one = replace(one, step=settled_sync(step, made.accounts()))
+                made.sync(one)
             case RunStep():
                 made.run(step, plan.platform)
     if plan.init is not None:

@@ -21,7 +21,7 @@ from buildit.image.launch import DEFAULT_PATH
 from buildit.image.rules import program_problem
 from buildit.model.config import OCI_SCHEME
 from buildit.model.image import App, Inherited
-from buildit.model.plan import FromStep, ImageRef, Task
+from buildit.model.plan import ContainerPlan, FromStep, ImageRef, Task
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import Container, FromSpec, LoadedStep
 from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
@@ -99,6 +99,10 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     return Base(number, made, task, image, base.inherited, consulted)
 
 
+_OVER_A_BASE = {"package", "sync", "directories", "symlinks", "modes", "run"}
+"""The steps that add to an image."""
+
+
 def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:
     """The one `from` step, before whatever lies over it."""
     first: LoadedStep | None = None
@@ -113,7 +117,7 @@ def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:
                 hint = f"move it before the step at {first.place}"
                 raise wrong_at(step, "`from` lies below all that the container adds", hint)
             found = number, step, spec.from_
-        elif spec.package is not None or spec.sync is not None or spec.directories is not None:
+        elif spec.model_fields_set & _OVER_A_BASE:
             first = first or step
     return found
 
@@ -279,13 +283,17 @@ def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
     return (f"/{words[0].lstrip('/')}", *words[1:])
 
 
-def settled_app(app: App, place: str, find: EntryAt, accounts: Ids) -> App:
+def settled_app(plan: ContainerPlan, find: EntryAt, accounts: Ids) -> App | None:
     """The app with absolute paths for its programs and numbers for its accounts, as the whole image
     has them (execvp(3), and what engines do with `User`).
 
     Raises:
         RecipeError: the image has no such program or account.
     """
+    app = plan.app
+    if app is None or not plan.is_late:
+        return app
+    place = "" if plan.begins_with is None else plan.begins_with.place
     health = app.health
     if health is not None:
         health = replace(health, exec=_program_of(health.exec, app, place, find))
@@ -296,7 +304,7 @@ def settled_app(app: App, place: str, find: EntryAt, accounts: Ids) -> App:
             message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
             hint = f"declare it in a `{kind}s` step, or write its number; "
             hint += f"the image has {accounts.names()}"
-            raise RecipeError(message, place=place, hint=hint)
+            raise RecipeError(message, place=plan.place_of(kind) or place, hint=hint)
     own = None if uid is None else accounts.own_group(uid)
     return replace(
         app,

@@ -317,11 +317,10 @@ class _Work:
         if not plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
-        if plan.begins_with is not None and plan.app is not None:
+        if plan.is_late:
             from buildit.commands.bases import settled_app
 
-            find, accounts = made.tree().get, made.accounts()
-            app = settled_app(plan.app, plan.begins_with.place, find, accounts)
+            app = settled_app(plan, made.tree().get, made.accounts())
             images = [replace(one, app=app) for one in images]
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:

@@ -75,8 +75,7 @@ def _inherited(plan: ContainerPlan, made: Stack) -> Inherited:
     app: App | None = plan.app
     if app is None:
         return Inherited(labels=plan.labels)
-    if plan.begins_with is not None:
-        app = settled_app(app, plan.begins_with.place, made.tree().get, made.accounts())
+    app = settled_app(plan, made.tree().get, made.accounts()) or app
     return Inherited(
         command=app.exec,
         user=app.user,

@@ -58,7 +58,7 @@ def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids) -> SyncStep
     dirmode = "" if spec.dirmode is None else f"{spec.dirmode:04o}"
     for number, glob in enumerate(spec.exclude):
         path_matcher(glob, place=written_at(step.node, "sync", "exclude", number))
-    uid, gid = owner_of(spec.owner, step, ids, "sync")
+    uid, gid, owner = _owner(spec.owner, step, ids, "sync")
     src, root = source_of(spec, step, project)
     return SyncStep(
         src,
@@ -72,6 +72,7 @@ def _sync(spec: SyncSpec, step: LoadedStep, project: Path, ids: Ids) -> SyncStep
         spec.exclude,
         names=step.names if spec.template else None,
         root=root,
+        owner=owner,
     )
 
 
@@ -80,9 +81,9 @@ def _directories(specs: tuple[DirectorySpec, ...], step: LoadedStep, ids: Ids) -
     _check_paths(step, "directories", (spec.path for spec in specs))
     for number, spec in enumerate(specs):
         at = ("directories", number)
-        uid, gid = owner_of(spec.owner, step, ids, *at)
+        uid, gid, owner = _owner(spec.owner, step, ids, *at)
         path, place = spec.path.strip("/"), written_at(step.node, *at)
-        made.append(DirectoryToMake(path, spec.mode, uid, gid, place))
+        made.append(DirectoryToMake(path, spec.mode, uid, gid, place, owner))
     return DirectoriesStep(tuple(made), step.place)
 
 
@@ -102,10 +103,23 @@ def _modes(specs: tuple[ModeSpec, ...], step: LoadedStep, ids: Ids) -> ModesStep
         if spec.mode is None and spec.owner is None:
             hint = "write `mode:`, `owner:`, or both"
             raise wrong_at(step, f"nothing is said of {spec.path}", hint, *at)
-        owner = None if spec.owner is None else owner_of(spec.owner, step, ids, *at)
+        owner: tuple[int, int] | None = None
+        named = ""
+        if spec.owner is not None:
+            uid, gid, named = _owner(spec.owner, step, ids, *at)
+            owner = None if named else (uid, gid)
         path, place = spec.path.strip("/"), written_at(step.node, *at)
-        made.append(ModeToSet(path, spec.mode, owner, place))
+        made.append(ModeToSet(path, spec.mode, owner, place, named))
     return ModesStep(tuple(made), step.place)
+
+
+def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int, int, str]:
+    """The numbers of an owner, or its name where only the layers below can know it."""
+    user, _, group = text.partition(":")
+    known = ids.user(user)[0] is not None and (not group or ids.group(group) is not None)
+    if ids.late and not known:
+        return 0, 0, text
+    return *owner_of(text, step, ids, *path), ""
 
 
 _WHAT = {"directories": "directory", "symlinks": "link", "modes": "path"}

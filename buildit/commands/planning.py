@@ -35,6 +35,7 @@ from buildit.model.plan import (
     LayerStep,
     PackageFacts,
     PackageStep,
+    RunStep,
     Task,
     Toolchain,
 )
@@ -125,7 +126,7 @@ def container_plan(
     _check_accounts(container, reached, made, users, groups)
     inherited = None if base is None else base.inherited
     app = app_of(container, inherited)
-    if app is not None and base is None:
+    if app is not None and not _is_late(container):
         app = app_with_ids(app, synced.over(ids), places_of(container))
     said = tuple(_about(container, [made[key] for key in reached]))
     labels = _said(container, "labels")
@@ -159,6 +160,10 @@ def container_plan(
     )
 
 
+def _is_late(container: Container) -> bool:
+    return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
+
+
 def _has_templates(container: Container) -> bool:
     return any(step.spec.sync and step.spec.sync.template for step in container.steps)
 
@@ -173,8 +178,10 @@ def _layer_steps(
 ) -> Iterator[LayerStep]:
     """The steps that give layers; `keys` are by the names of tasks."""
     roots, project = choice.roots, choice.container.directory
+    below = replace(owners, late=True)  # those of the image once a base or a command made some
     for number, step in enumerate(choice.container.steps):
         if base is not None and number == base.number:
+            owners = below
             yield base.step
         elif number in roots.names:
             yield PackageStep(keys[roots.names[number]], roots.origins[number])
@@ -184,6 +191,7 @@ def _layer_steps(
         elif number in debs:
             yield PackageStep(debs[number], roots.origins[number])
         elif (small := small_step(step, project, owners)) is not None:
+            owners = below if isinstance(small, RunStep) else owners
             yield small
 
 
@@ -217,15 +225,15 @@ def check_images(plan: ContainerPlan, synced: Ids) -> ContainerPlan:
     """
     ids = synced.over(_declared(plan.tasks, plan.users, plan.groups))
     remarks = [f"not for release: {told}" for told in plan.unreleased()] + [*plan.remarks]
-    based, app = plan.begins_with is not None, plan.app
-    if based and app is not None:  # what the base's files decide is looked at over them
+    late, app = plan.is_late, plan.app
+    if late and app is not None:  # what files of layers decide is looked at over them
         app = supposed(app)
     for step in plan.images:
         wanted = replace(image(plan, step), app=app)
         form = format_of(wanted)
         for kind, name in form.start(check(wanted)).accounts:
             known = ids.user(name)[0] if kind == "user" else ids.group(name)
-            if known is None and not based:
+            if known is None and not late:
                 message = f"`content` runs as {kind} {name!r}, which is no {kind} of the image"
                 hint = f"declare it in a `{kind}s` step, or write its number; declared: "
                 raise RecipeError(message, place=step.place, hint=f"{hint}{ids.names()}")

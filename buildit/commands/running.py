@@ -32,7 +32,11 @@ _VOLUME = re.compile(r"(?:(?P<name>[a-z0-9-]+)=)?(?P<path>/[^:]*)(?P<ro>:ro)?")
 def owner_of(
     text: str, step: LoadedStep, ids: Ids, *path: str | int, key: str = "owner"
 ) -> tuple[int, int]:
-    """Numbers of the owner that a step names at a path, under a key."""
+    """Numbers of the owner that a step names at a path, under a key.
+
+    Raises:
+        RecipeError: nobody is called so.
+    """
     user, _, group = text.partition(":")
     uid, own_gid = ids.user(user)
     gid = ids.group(group) if group else own_gid

@@ -328,7 +328,8 @@ class SyncStep:
     `mode` and `dir_mode` (octal text, or empty) are for files and for directories; `exclude` are
     globs over what lies beneath `src`. With `names` files are templates over them, and over the
     plan's `packages`. `root` is the directory that `src` is beneath where that is not the
-    container's.
+    container's. `owner`, where it is not empty, is `user:group` as the image at this step names
+    them, and the numbers say nothing.
     """
 
     src: str
@@ -342,18 +343,21 @@ class SyncStep:
     exclude: tuple[str, ...] = ()
     names: Mapping[str, str] | None = None
     root: str = ""
+    owner: str = ""
     step: Literal["sync"] = "sync"
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryToMake:
-    """A directory of a container: `path` without a leading slash, mode bits, numeric owner."""
+    """A directory of a container: `path` without a leading slash, mode bits, numeric owner;
+    `owner` is as of `SyncStep`."""
 
     path: str
     mode: int
     uid: int
     gid: int
     place: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,12 +390,13 @@ class SymlinksStep:
 @dataclass(frozen=True, slots=True)
 class ModeToSet:
     """What becomes of a path that the image has, without a leading slash: its mode bits and its
-    owner, each None where it is kept."""
+    owner, each None where it is kept; `named` is an owner as `SyncStep` has it in `owner`."""
 
     path: str
     mode: int | None
     owner: tuple[int, int] | None
     place: str
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +533,16 @@ class ContainerPlan:
     def begins_with(self) -> FromStep | None:
         """The step whose layers lie below all others."""
         return next((step for step in self.steps if isinstance(step, FromStep)), None)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether only the layers say which programs and accounts the image has: a base or a
+        command makes some of them."""
+        return any(isinstance(step, FromStep | RunStep) for step in self.steps)
+
+    def place_of(self, key: str) -> str | None:
+        """Where what counts of a key, such as `user`, was written; None where it is nowhere."""
+        return next((one.place for one in self.said if one.key == key and not one.later), None)
 
     @property
     def wanted(self) -> tuple[OutputRef, ...]:

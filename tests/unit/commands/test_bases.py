@@ -308,6 +308,38 @@ def test_accounts_are_added_to_those_of_the_base(project: Checkout) -> None:
         built(project)
 
 
+def test_owners_by_names_of_the_base(project: Checkout) -> None:
+    Foreign().layout(project.root / "base.oci")
+    steps = (
+        "- groups: {db: {gid: 200}}",
+        "- sync: {src: index.html, dest: /srv/index.html, owner: 'web:db'}",
+        "- directories: [{path: /srv/cache, owner: web, mode: 0700}]",
+        "- modes: [{path: /usr/bin/su, owner: 'root:web'}]",
+        "- user: web",
+    )
+    write(project, "{oci: oci:../base.oci}", *steps)
+    path = built(project)["oci"]
+    found = tree(path)
+    owners = {one: (found[one].uid, found[one].gid) for one in ("srv/index.html", "srv/cache")}
+    assert owners == {"srv/index.html": (101, 200), "srv/cache": (101, 102)}
+    assert (found["usr/bin/su"].uid, found["usr/bin/su"].gid) == (0, 102)
+    assert documents(path)[1]["config"]["User"] == "101"
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ("- sync: {src: index.html, dest: /srv/index.html, owner: ghost}", "container.yaml:3:3"),
+        ("- directories: [{path: /srv/cache, owner: 'web:ghost'}]", "container.yaml:3:17"),
+        ("- modes: [{path: /usr/bin/su, owner: ghost}]", "container.yaml:3:11"),
+    ],
+)
+def test_an_owner_that_the_base_does_not_know(project: Checkout, step: str, place: str) -> None:
+    Foreign().layout(project.root / "base.oci")
+    write(project, "{oci: oci:../base.oci}", step)
+    _fails(project, "the image has no account for the owner '", place)
+
+
 # -- a registry
 
 
@@ -443,6 +475,8 @@ def test_it_comes_first_and_once(project: Checkout) -> None:
     _fails(project, "a container begins with one image", ":3:")
     text = "- vars: {name: web, version: 1.0}\n" + SYNC + "\n- from: {oci: oci:../base.oci}\n"
     project.write("container/container.yaml", text)
+    _fails(project, "`from` lies below all", ":3:")
+    project.write("container/container.yaml", text.replace(SYNC, "- run: {exec: [app]}"))
     _fails(project, "`from` lies below all", ":3:")
 
 
