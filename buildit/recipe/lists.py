@@ -312,7 +312,7 @@ def _check_parameters(step: LoadedStep, node: Sequence) -> None:
 
 def of_this_machine(item: Mapping) -> tuple[Node, str] | None:
     """What of a step a list at a URL may not say, and in words what that does: it may neither name
-    what lies on this machine nor run with a network, as others write it."""
+    what lies on this machine, nor run with a network or secrets, as others write it."""
     names = "name what lies on this machine"
     for key, value in item.items:
         match key.text, value:
@@ -324,14 +324,16 @@ def of_this_machine(item: Mapping) -> tuple[Node, str] | None:
                 return path, names
             case "from", Mapping():
                 for form, where in value.items:
-                    on_net = isinstance(where, Scalar) and re.search(
-                        "(?:docker|oci)://", where.text
-                    )
+                    on_net = isinstance(where, Scalar) and re.match("(?:docker|oci)://", where.text)
                     if form.text != "suite" and not on_net:
                         return where, names
-            case "run", Mapping() if (network := value.get("network")) is not None:
-                if not isinstance(network, Scalar) or network.text.lower() not in _OFF:
+            case "run", Mapping():
+                network, secrets = value.get("network"), value.get("secrets")
+                is_off = isinstance(network, Scalar) and network.text.lower() in _OFF
+                if network is not None and not is_off:
                     return network, "run anything with a network"
+                if secrets is not None:
+                    return secrets, "take secrets"
             case _:
                 pass
     return None
@@ -389,8 +391,9 @@ def check_settled(first: Container, second: Container) -> None:
         was, now = before.spec, after.spec
         if was.include != now.include:
             raise after.node.error(message, "`include` cannot ask for it; write the name out")
-        if (was.package, was.use, was.toolchain) != (now.package, now.use, now.toolchain):
-            hint = "`package`, `use` and `toolchain` steps cannot ask for it; write the value out"
+        before_it = (was.package, was.use, was.toolchain, was.from_)
+        if before_it != (now.package, now.use, now.toolchain, now.from_):
+            hint = "`package`, `use`, `toolchain` and `from` steps cannot ask for it; write it out"
             raise after.node.error(message, hint)
     for name in ("os", "arch"):
         if first.variables.get(name) != second.variables.get(name):

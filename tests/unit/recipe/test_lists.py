@@ -272,9 +272,11 @@ def test_a_list_at_a_url_names_nothing_of_this_machine(
     [
         ("run: {script: x, network: yes}", "yes"),
         ("run: {script: x, network: no}", None),
+        ("run: {script: x, secrets: [token]}", ""),
         ("run: {script: x}", None),
         ("from: {oci: ../base.oci}", "../base.oci"),
         ("from: {container: ../other}", "../other"),
+        ("from: {oci: 'oci:/srv/docker://x'}", "oci:/srv/docker://x"),
         ("from: {oci: 'docker://example.org/x:1'}", None),
         ("from: {suite: debian-12}", None),
         ("package: {atom: a/b}", None),
@@ -341,3 +343,10 @@ def test_facts_cannot_decide_which_list_is_included(lists: Lists) -> None:
     first = lists(text, files)
     with pytest.raises(RecipeError, match="not known before the packages are chosen"):
         check_settled(first, lists(text, files, packages=KnownPackages(CHOSEN)))
+
+
+def test_facts_cannot_decide_what_a_container_begins_with(lists: Lists) -> None:
+    text = """- from: {oci: "docker://example.org/x:{{ packages['app/tool'].version }}"}\n"""
+    first = lists(text)
+    with pytest.raises(RecipeError, match="not known before the packages are chosen"):
+        check_settled(first, lists(text, packages=KnownPackages(CHOSEN)))
