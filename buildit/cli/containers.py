@@ -171,7 +171,8 @@ def _image_plain(one: Emission) -> dict[str, object]:
 
 @click.command("build")
 @options.of_container(
-    DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM, options.PUSH
+    *(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM),
+    *(options.SECRET, options.PUSH),
 )
 @click.pass_obj
 def build_verb(invocation: Invocation, asked: Requested) -> None:
@@ -196,7 +197,7 @@ def _pushed_lines(done: Sequence[Published]) -> Iterator[str]:
 
 
 @click.command("push", short_help="Publish the packages, the spec and the images of DIR.")
-@options.of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER, ONE_PLATFORM)
+@options.of_container(DIR, USE, LOCKED, OUTPUT, OFFLINE, DISCOVER, ONE_PLATFORM, options.SECRET)
 @click.argument("registry", metavar="[oci://HOST/NAME[:TAG]]", required=False)
 @click.pass_obj
 def push_verb(invocation: Invocation, asked: Requested, registry: str | None) -> None:

@@ -58,8 +58,18 @@ _SHARED = (
     "discover",
     "push",
     "platform",
+    "secrets",
 )
 """The options that are fields of `commands.run.Options`."""
+
+
+def _secrets(ctx: click.Context, _: click.Parameter, words: tuple[str, ...]) -> object:
+    if not words or ctx.resilient_parsing:
+        return None
+    from buildit.commands.secrets import parse_secrets
+
+    return parse_secrets(words)
+
 
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Results as JSON on stdout, progress as JSON on stderr."
@@ -101,6 +111,15 @@ ONE_PLATFORM = click.option(
 )
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."
+)
+SECRET = click.option(
+    "--secret",
+    "secrets",
+    metavar="id=ID,src=FILE|env=NAME",
+    multiple=True,
+    callback=_secrets,
+    help="A secret that `run` steps ask for: a file, or a variable of the environment. May be "
+    "repeated.",
 )
 DIR = click.argument("directory", metavar="DIR", type=PATH)
 

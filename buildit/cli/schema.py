@@ -278,6 +278,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
+        (leaf.SECRET_ID, "id"),
         (leaf.PACKAGE_NAME, "category/name"),
         (leaf.DEBIAN_PACKAGE, "debian:NAME"),
         (leaf.DEBIAN_NAME, "Debian package"),

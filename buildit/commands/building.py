@@ -35,7 +35,7 @@ from buildit.image.rules import tag
 from buildit.make.makers import BuildPlace, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image
-from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task
+from buildit.model.plan import ContainerPlan, DebRef, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.services import Service
 from buildit.store.blobs import CorruptBlob
@@ -106,6 +106,8 @@ def _locked(prepared: Prepared, report: Reporter) -> Prepared:
 def obtain(works: Sequence[_Work]) -> None:
     """Obtain what the images are made of: first what this machine must emulate, so that what it
     cannot do is said before anything is built."""
+    for work in works:
+        work.check_secrets()
     for work in sorted(works, key=_Work.emulates, reverse=True):
         work.obtain()
         work.check_outputs()
@@ -238,6 +240,8 @@ def _at_work(
         for prepared in everything:
             plan = prepared.plan
             place = place_of(plan, run.store, run.config.limits, report, stop)
+            secrets = prepared.options.secrets.over(run.config.secrets)
+            place = replace(place, secret=secrets.value)
             works.append(_Work(prepared, run, Tasks(plan), place, lost))
         try:
             yield tuple(works)
@@ -286,6 +290,14 @@ class _Work:
         """Obtain what the images are made of."""
         plan, remotes, jobs = self.prepared.plan, self.run.remotes, self.run.config.jobs
         obtain_all(self.tasks, plan, self.place, remotes, self.fetching, jobs, self.done)
+
+    def check_secrets(self) -> None:
+        """Raises UsageError where a step will need a secret that is not given."""
+        if any(isinstance(step, RunStep) and step.secrets for step in self.plan.steps):
+            from buildit.commands.needed_secrets import check_given
+
+            node, remotes, taken = self.tasks.named, self.run.remotes, self.prepared.taken
+            check_given(self.plan, node, self.place, remotes, taken, self.done)
 
     def check_outputs(self) -> None:
         """Compare what is at hand with the bytes that the lock has for the same keys.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildit.codec import from_plain, to_plain
 from buildit.commands import stamp
+from buildit.commands.secrets import GivenSecrets
 from buildit.commands.sync import Filler, Taken, dated, own_of, take
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, FetchError, Interrupted, StoreError, UnsatisfiableError
@@ -52,7 +53,8 @@ class Options:
     everything; `toolchain`, a package or a patch's URL), `jobs` 0 means as configured. `locked`
     refuses a lock that would change. `platform` is what is built for, the container's first without
     it. `discover` names further places, and `push` publishes what was
-    made. `above` are the directories of the containers that begin with this one, if any.
+    made. `above` are the directories of the containers that begin with this one, if any. `secrets`
+    are what `run` steps may ask for.
     """
 
     directory: Path
@@ -66,6 +68,7 @@ class Options:
     push: bool = False
     platform: str = ""
     above: tuple[str, ...] = ()
+    secrets: GivenSecrets = field(default_factory=GivenSecrets)
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""
@@ -430,6 +433,7 @@ def _has_inputs(plan: ContainerPlan, blobs: Path) -> bool:
 
 def _settings(plain: dict[str, Any], options: Options) -> Config:
     settings = from_plain(Config, plain)
+    options.secrets.over(settings.secrets)  # before any process is started
     agent = os.environ.get("SSH_AUTH_SOCK", "")
     trust = replace(settings.trust, keys=replace(settings.trust.keys, agent=agent))
     return replace(settings, jobs=options.jobs or settings.jobs, trust=trust)
@@ -442,6 +446,7 @@ def _fresh(options: Options, report: Reporter) -> Prepared:
     started = time.time_ns()
     loaded = load_config(options.directory)
     settings = loaded.config
+    options.secrets.over(settings.secrets)
     for remark in settings.remarks:
         report(Notice(remark, warning=True))
     with opened(settings, options, report) as run:

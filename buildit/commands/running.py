@@ -189,7 +189,9 @@ def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
         hint = "take what it would fetch as a package, a source or with `sync`"
         raise wrong_at(step, message, hint, "run", "network")
     argv = ("/bin/sh", "-ec", spec.script or "") if spec.exec is None else spec.exec
-    return RunStep(argv, tuple(spec.env.items()), spec.ids, command_said(spec), step.place)
+    secrets = tuple(dict.fromkeys(spec.secrets))
+    said = command_said(spec)
+    return RunStep(argv, tuple(spec.env.items()), spec.ids, said, step.place, secrets)
 
 
 # -- services under an init

@@ -18,6 +18,7 @@ from buildit.events import Notice, Reporter
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Inputs, Task, Toolchain
+from buildit.model.secret import not_given
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.disk import store_error
@@ -32,7 +33,7 @@ AtHand = Mapping[BuildKey, Artifact]
 @dataclass(frozen=True, slots=True)
 class BuildPlace:
     """Where tasks of one plan are made. `debs` knows what the .debs around them have; `project` is
-    the container's directory."""
+    the container's directory. `secret` gives the value of a secret by its id."""
 
     store: Store
     toolchain: Toolchain
@@ -41,6 +42,7 @@ class BuildPlace:
     report: Reporter
     stop: threading.Event
     project: Path
+    secret: Callable[[str], bytes] = not_given
 
     def warn(self, task: Task, lines: Iterable[object]) -> None:
         """Tell the user something of a task, line by line."""

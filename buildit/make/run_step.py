@@ -42,11 +42,13 @@ from buildit.make.difference import (
     difference,
     holds_private_key,
 )
+from buildit.make.keeping_secrets import Searched, check_names, remove_secrets
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, Toolchain
 from buildit.model.platform import PLATFORMS, build_platform
+from buildit.model.secret import Secret, Secrets
 from buildit.model.tree import YEAR_1980, Entry
 from buildit.plan.identity import RUN, RunInputs, build_key, read_run_record, record_text
 from buildit.sandbox.owned import OwnedTrees
@@ -103,6 +105,7 @@ def run_task(
         platform=PLATFORMS[platform],
         room=ROOM,
         difference=DIFFERENCE,
+        secrets=step.secrets,
     )
     record = record_text(inputs.record())
     key = build_key(record)
@@ -140,15 +143,20 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     label = task.about.origin or task.label
     _check_machine(inputs, label)
     ids = _ids(inputs.ids, label)
+    secrets = Secrets(tuple(Secret(name, place.secret(name)) for name in inputs.secrets))
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
     (work / "logs").mkdir()
     owned = OwnedTrees.opened(store.cache("layers"), ids)
     owned.sweep(KEPT, UNUSED)
-    with owned.scratch() as layer, _kept(task, parts, layer, ids, store), ExitStack() as stack:
+    with (
+        owned.scratch() as layer,
+        _kept(task, parts, layer, ids, store, secrets),
+        ExitStack() as stack,
+    ):
         owned.make_layer(layer)
         trees = tuple(stack.enter_context(_trees(owned, task, inputs, store)))
         log = parts.log_of("run")
-        one = room(ids, trees, layer, inputs.argv, dict(inputs.environment))
+        one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
         except UsageError as error:
@@ -158,7 +166,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             raise parts.failed("run", outcome, log, recipe=False)
         over = _over(task, inputs, ids, store)
         with store.batch() as batch:
-            output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place)
+            output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place, secrets)
             with batch.ingest() as sink:
                 parts.write_log(sink.write)
                 kept_log = sink.commit()
@@ -188,15 +196,17 @@ def _ids(wanted: str, label: str) -> IdMap:
 
 @contextmanager
 def _kept(
-    task: Task, parts: BuildDirectory, layer: Path, ids: IdMap, store: Store
+    task: Task, parts: BuildDirectory, layer: Path, ids: IdMap, store: Store, secrets: Secrets
 ) -> Iterator[None]:
-    """Keep what a step left that fails, and say where it is."""
+    """Keep what a step left that fails, but for what holds a secret, and say where it is."""
     try:
         with kept_where_it_fails(task, parts, store) as course:
             course.phase = "run"
             try:
                 yield
             except BuilditError:
+                if not _is_without(secrets, ids, layer):
+                    raise
                 if ids.by_program:  # so that who built it may remove it
                     in_namespace(ids, _own_directories, layer)
                 with suppress(FileNotFoundError):
@@ -207,6 +217,16 @@ def _kept(
         if isinstance(error, PhaseFailed) and failure is not None and failure.work is not None:
             error.hint = f"see `buildit log`; what it wrote is in {failure.work / _UPPER}"
         raise
+
+
+def _is_without(secrets: Secrets, ids: IdMap, layer: Path) -> bool:
+    """Take what holds a secret out of what a step left; whether nothing of that is in it now."""
+    try:
+        if secrets:
+            in_namespace(ids, partial(remove_secrets, _UPPER, secrets), layer)
+    except BuilditError:
+        return False
+    return True
 
 
 def _own_directories() -> None:
@@ -308,7 +328,13 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
 
 
 def _packed(
-    layer: Path, over: Over, epoch: int, batch: Batch, ids: IdMap, place: BuildPlace
+    layer: Path,
+    over: Over,
+    epoch: int,
+    batch: Batch,
+    ids: IdMap,
+    place: BuildPlace,
+    secrets: Secrets,
 ) -> tuple[Output, tuple[Change, ...]]:
     """The layer of what lies in the upper directory, and what a user should know of it.
 
@@ -332,7 +358,8 @@ def _packed(
                 sink.write(part)
             told.append(read[1].read())
 
-        work = partial(_pack, Path(_UPPER), over, epoch, place.limits, (write[0], write[1]))
+        out = write[0], write[1]
+        work = partial(_pack, Path(_UPPER), over, epoch, place.limits, out, secrets)
         in_namespace(ids, work, layer, meanwhile)
         diff_id, size = sink.commit(), sink.size
     head, _, contents = told[0].partition(b"\n")
@@ -341,12 +368,18 @@ def _packed(
 
 
 def _pack(
-    upper: Path, over: Over, epoch: int, limits: Limits, out: tuple[BinaryIO, BinaryIO]
+    upper: Path,
+    over: Over,
+    epoch: int,
+    limits: Limits,
+    out: tuple[BinaryIO, BinaryIO],
+    secrets: Secrets,
 ) -> None:
     """Write the layer to the first stream; remarks in one line and its listing to the second."""
     keys: list[tuple[str, str]] = []
     with Root.open(upper) as root:
         uppers = [_upper_entry(root, upper, *one) for one in bounded(root.walk(), limits)]
+        check_names(uppers, secrets)
 
         def digest(path: str) -> Digest:
             with root.open_file(path) as stream:
@@ -361,7 +394,7 @@ def _pack(
             stream = root.open_file(entry.path)
             if holds_private_key(stream.peek(KEY_HEAD)):
                 keys.append(("a private key is in the image", entry.path))
-            return cast(Content, stream)
+            return Searched(stream, entry.path, secrets) if secrets else cast(Content, stream)
 
         written = write_tar(found.change.spelt(), content, out[0], whiteouts=True)
     out[0].close()

@@ -218,13 +218,23 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where the value of a secret is, never the value: `where` is an absolute path, or the name of
+    a variable of the environment."""
+
+    kind: Literal["file", "env"]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The configuration of one run; every path is absolute.
 
     `jobs` builds or downloads run at once. `mirrors` are lists of base URLs by name, `distfiles`
     directories that are asked before them. `use` are the layers for all packages and `package_use`
     those for single ones, the winning one last. `origins` maps each setting to the `file:line` that
-    decided it, or to what else did. `remarks` tell of what is written and not possible.
+    decided it, or to what else did. `remarks` tell of what is written and not possible. `secrets`
+    are by their ids.
     """
 
     store: Path
@@ -239,8 +249,10 @@ class Config:
     package_use: Mapping[str, tuple[FlagLayer, ...]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    secrets: Mapping[str, SecretSource] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """What a build needs once the plan is made, as JSON has it: without what planning reads."""
-        kept = ("store", "jobs", "repositories", "mirrors", "distfiles", "trust", "limits")
+        places = ("store", "repositories", "mirrors", "distfiles", "secrets")
+        kept = (*places, "jobs", "trust", "limits")
         return {name: to_plain(getattr(self, name)) for name in kept}

@@ -411,13 +411,15 @@ class ModesStep:
 @dataclass(frozen=True, slots=True)
 class RunStep:
     """A command that runs over what is there; its difference enters the image here. `said` is how
-    people know it. `environment` is what the step itself says, `ids` is `range` or `one`."""
+    people know it. `environment` is what the step itself says, `ids` is `range` or `one`, `secrets`
+    are ids."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     ids: str
     said: str
     place: str
+    secrets: tuple[str, ...] = ()
     step: Literal["run"] = "run"
 
 

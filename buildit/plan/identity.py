@@ -192,7 +192,8 @@ class RunInputs:
     SOURCE_DATE_EPOCH, and the latest time of what it leaves. `below` are the diff_ids of the layers
     under it, the lowest first; `restated` is the listing (`archive.contents`) of directories that
     an overlay of them alone would show otherwise. `room` is the version of what it sees of the
-    sandbox, `difference` that of how its layer is made of what it left.
+    sandbox, `difference` that of how its layer is made of what it left. `secrets` are the ids of
+    those that it is given; their values are nowhere.
     """
 
     argv: tuple[str, ...]
@@ -205,6 +206,7 @@ class RunInputs:
     platform: Platform
     room: str
     difference: str
+    secrets: tuple[str, ...] = field(default=(), metadata=_LATER)
 
     def record(self) -> dict[str, object]:
         """The record, `type` being the kind of task."""

@@ -189,6 +189,21 @@ def _check_signing_keys(keys: tuple[str, ...]) -> None:
         raise LeafError("signing-key: more than one key of a kind", hint)
 
 
+class SecretSpec(Model):
+    """Where the value of a secret is; the value itself stands in no file of buildit's."""
+
+    file: schema.Line | None = None
+    """A file that holds it, relative to this file; all of its bytes are the value."""
+    env: schema.VariableName | None = None
+    """A variable of the environment that buildit is started with."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.file is None) == (self.env is None):
+            raise LeafError("a secret is in a file or in a variable", "write {file: …} or {env: …}")
+        return self
+
+
 class ConfigSpec(Model):
     """One `.buildit-config.yaml`."""
 
@@ -213,6 +228,8 @@ class ConfigSpec(Model):
     """Directories that hold category/name/pkg.yaml, the first one first; relative to this file."""
     limits: LimitsSpec = LimitsSpec()
     """What one build may use."""
+    secrets: dict[schema.SecretId, SecretSpec] = Field(default_factory=dict)
+    """Where the secrets are that `run` steps ask for by their ids; `--secret` goes before it."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -404,6 +421,7 @@ class _Merge:
             package_use=package_use,
             origins=dict(sorted(self.origins.items())),
             remarks=tuple(remarks),
+            secrets=self.secrets(),
         )
 
     def first(self, *names: str) -> _Source | None:
@@ -463,6 +481,17 @@ class _Merge:
             listed = str(self.signers[0])
             self.origins["trust.allowed-signers"] = "default"
         return model.Trust(keys, listed, own, rules, any(spec.unsigned for spec in specs))
+
+    def secrets(self) -> dict[str, model.SecretSource]:
+        found: dict[str, model.SecretSource] = {}
+        for one in reversed(self.sources):
+            for name, spec in one.spec.secrets.items():
+                self.origins[f"secrets.{name}"] = one.origin("secrets", name)
+                if spec.env is None:
+                    found[name] = model.SecretSource("file", str(one.path(spec.file or "")))
+                else:
+                    found[name] = model.SecretSource("env", spec.env)
+        return found
 
     def limits(self) -> model.Limits:
         said: dict[str, int] = {"processes": 4096}

@@ -239,6 +239,9 @@ class RunSpec(Model):
     """Whether it has a network; that cannot be had yet."""
     ids: Literal["range", "one"] = "range"
     """Who can be whom inside: every user, or root alone, which needs nothing of the machine."""
+    secrets: tuple[schema.SecretId, ...] = ()
+    """Ids of what it finds in /run/secrets/ID, where only root may read it. The values are given
+    when it runs (`--secret`, `secrets` of the configuration), and are nowhere in the image."""
 
 
 class ImageSpec(Model):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from buildit.digest import is_hex64
 from buildit.model.atom import VERSION
+from buildit.model.secret import SECRET_ID
 
 
 class LeafError(ValueError):
@@ -242,6 +243,7 @@ version = _named(f"(?!.{{129}})(?:{VERSION})", "a version such as 1.22.1", _FORM
 flag_name = _named(FLAG, "the name of a USE flag")
 identifier = _named(IDENTIFIER, _VARIABLE, "write letters, digits and _, not a digit first")
 variable_name = _named(r"[^=\0]+", _VARIABLE, "write NAME: value, without a `=`")  # environ(7)
+secret_id = _named(SECRET_ID, "the id of a secret", "write letters, digits . _ -")
 account_name = _named(ACCOUNT, "the name of a user or group")
 
 # Debian Policy 5.6.12 (an epoch, and no hyphen at the end) and 5.6.1

@@ -162,6 +162,8 @@ VariableName = Annotated[str, AfterValidator(leaf.variable_name), _SOME_STRING]
 """The name of a variable of a container's environment: any text without `=`."""
 LabelName = Annotated[str, AfterValidator(leaf.is_line), _SOME_STRING]
 """The name of a label or annotation (image-spec annotations.md)."""
+SecretId = Annotated[str, AfterValidator(leaf.secret_id), _pattern(leaf.SECRET_ID)]
+"""What a secret is called."""
 AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""
 DebianPackage = Annotated[str, AfterValidator(leaf.debian_package), _pattern(leaf.DEBIAN_PACKAGE)]

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import BuildError, UsageError
+from buildit.model.secret import NO_SECRETS, Secrets
 from buildit.sandbox.forward import forward_ports
 from buildit.sandbox.jail import STAGE, filter_program
 from buildit.sandbox.spaces import (
@@ -38,6 +39,7 @@ from buildit.sandbox.spaces import (
     NEWNS,
     NEWPID,
     NEWUTS,
+    SECRETS,
     Doorway,
     IdMap,
     call,
@@ -51,6 +53,7 @@ from buildit.sandbox.spaces import (
     raise_told,
     set_filter,
     stay_closed,
+    write_secrets,
 )
 
 
@@ -72,6 +75,7 @@ class Contained:
     `listeners` are sockets that listen on the host, with the port inside that each leads to.
     `memory` are paths with a file system of their own that goes at the end, and its options;
     `rlimits` are which, soft and hard of setrlimit(2).
+    `secrets` are files in memory that only root may read, in `SECRETS`.
     `bare` leaves out what differs from machine to machine and run to run: /sys, and places in
     memory by chance.
     """
@@ -92,6 +96,7 @@ class Contained:
     memory: tuple[tuple[str, str], ...] = ()
     rlimits: tuple[tuple[int, int, int], ...] = ()
     bare: bool = False
+    secrets: Secrets = NO_SECRETS
 
     @property
     def volumes_from(self) -> int:
@@ -228,6 +233,7 @@ def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> 
 
 _REC, _PRIVATE, _BIND, _REMOUNT = 0x4000, 1 << 18, 0x1000, 0x20
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+_SEALED = _NOSUID | _NODEV | _NOEXEC
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _OPENAT2 = 428, 429, 442, 437
 _CLONE, _TREE_CLOEXEC, _FROM_EMPTY = 1, os.O_CLOEXEC, 4
@@ -398,17 +404,20 @@ def _build(one: Contained) -> None:
         message = f"the layer cannot be mounted: {os.strerror(error.errno or 0)}"
         raise BuildError(message, place=str(one.layer), hint=hint) from error
     with _Inside(root) as inside:
-        proc = inside.mounted("proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        proc = inside.mounted("proc", "proc", _SEALED)
         for name in _COVERED:
             with suppress(OSError):  # not on every kernel
                 _bound(f"{proc}/{name}", f"{proc}/{name}", _RDONLY)
         _devices(inside)
         if not one.host_network and not one.bare:
             with suppress(OSError):  # where this machine's own /sys is covered in part
-                flags = _RDONLY | _NOSUID | _NODEV | _NOEXEC
-                _mount("sysfs", inside.point("sys"), "sysfs", flags)
+                _mount("sysfs", inside.point("sys"), "sysfs", _RDONLY | _SEALED)
         for path, options in one.memory:
             inside.mounted(path, "tmpfs", _NOSUID | _NODEV, options)
+        if one.secrets:
+            place = inside.mounted(SECRETS, "tmpfs", _SEALED, "mode=755,size=64m")
+            write_secrets(place, one.secrets)
+            _mount("none", place, "none", _REMOUNT | _RDONLY | _SEALED)
         for number, each in enumerate(one.volumes, one.volumes_from):
             source = f"{STAGE}/{number}"
             place = inside.point(each.dest, directory=os.path.isdir(source))
@@ -421,8 +430,7 @@ def _build(one: Contained) -> None:
 
 def _bound(source: str, target: str, flags: int) -> None:
     _mount(source, target, "none", _BIND | _REC)
-    flags |= _NOSUID | _NODEV | _NOEXEC
-    _mount("none", target, "none", _BIND | _REMOUNT | flags)
+    _mount("none", target, "none", _BIND | _REMOUNT | flags | _SEALED)
 
 
 def _devices(inside: _Inside) -> None:

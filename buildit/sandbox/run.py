@@ -22,6 +22,7 @@ from typing import Protocol
 
 from buildit.errors import BuildError, BuilditError, Interrupted, StoreError, UsageError
 from buildit.model.config import Limits
+from buildit.model.secret import NO_SECRETS, Masker, Secrets
 from buildit.sandbox.jail import GRACE, Jail, Lifeline, chain, prepare_places, started, undead
 from buildit.sandbox.limits import CGroup, DiskWatch, HardLimits, TreeWatch, Watch, opened_group
 from buildit.sandbox.probe import why_not
@@ -218,10 +219,10 @@ def _confine(life: Lifeline, group: CGroup | None, limits: Limits) -> Watch:
 
 
 @contextlib.contextmanager
-def opened_log(path: Path, limit: int) -> Iterator[LogFile]:
+def opened_log(path: Path, limit: int, secrets: Secrets = NO_SECRETS) -> Iterator[LogFile]:
     """Raises StoreError where it cannot be written."""
     try:
-        with contextlib.closing(LogFile(path, limit)) as kept:
+        with contextlib.closing(LogFile(path, limit, secrets)) as kept:
             yield kept
     except OSError as error:
         raise StoreError(f"the log cannot be written: {error}", place=str(path)) from error
@@ -274,21 +275,25 @@ class LogFile:
     The later half is a ring inside the file while the build runs, so memory stays flat; closing
     brings it in order. Where bytes were left out, one line between the halves says how many.
     Bytes are stored raw and nothing with a time or a name in it is added: a build that writes the
-    same twice leaves the same log.
+    same twice leaves the same log. What gives a secret away never gets into it.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, secrets: Secrets = NO_SECRETS) -> None:
         """Create or empty the file. `limit` is in bytes, at least 2.
 
         Raises:
             OSError: the file cannot be written.
         """
         self._half = limit // 2
+        self._masker = Masker(secrets) if secrets else None
         self.written = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o644)
 
     def write(self, data: bytes) -> None:
+        self._put(data if self._masker is None else self._masker.mask(data))
+
+    def _put(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             turn = self.written % self._half
@@ -298,6 +303,8 @@ class LogFile:
             rest = rest[part:]
 
     def close(self) -> None:
+        if self._masker is not None:
+            self._put(self._masker.rest())
         left_out = self.written - 2 * self._half
         turn = left_out % self._half
         with open(self._fd, "r+b") as file:

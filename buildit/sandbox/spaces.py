@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildit.errors import BuildError, BuilditError, UsageError
+from buildit.model.secret import Secrets
 from buildit.store.disk import has_uid, host_owner
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -367,6 +368,34 @@ def set_filter(program: bytes) -> None:
     head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     whole = ctypes.create_string_buffer(head, len(head))
     prctl(22, 2, ctypes.addressof(whole))
+
+
+SECRETS = "run/secrets"
+"""Where a command finds its secrets, each in a file of its id."""
+
+
+def write_secrets(directory: str, secrets: Secrets) -> None:
+    """Raises OSError."""
+    for one in secrets.given:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        with open(os.open(f"{directory}/{one.name}", flags, 0o400), "wb") as file:
+            file.write(one.value)
+
+
+def taken_variable(name: str) -> bytes | None:
+    """The value of a variable of the environment, which is then nowhere but in what is returned: no
+    process that is started inherits it, nor does /proc/PID/environ show it any more (proc(5): that
+    is the memory between `env_start` and `env_end`). None where it is not set."""
+    value = os.environb.pop(name.encode(), None)
+    if value is not None:
+        with suppress(OSError, ValueError, IndexError):
+            told = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+            start, end = int(told[47]), int(told[48])
+            block = ctypes.string_at(start, end - start) if start else b""
+            at = b"\0".join((b"", block)).find(b"\0%b=%b\0" % (name.encode(), value))
+            if at >= 0:
+                ctypes.memset(start + at + len(name.encode()) + 1, ord("*"), len(value))
+    return value
 
 
 _CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 27, 29, 31)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from buildit.errors import Interrupted
 from buildit.model.config import Limits
+from buildit.model.secret import NO_SECRETS, Secrets
 from buildit.sandbox.container import PASSED, Contained, contain
 from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, opened_group
 from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
@@ -31,11 +32,17 @@ MOUNT_POINTS = ("dev", "proc", "run", "tmp")
 
 
 def room(
-    ids: IdMap, trees: tuple[Path, ...], layer: Path, command: tuple[str, ...], env: dict[str, str]
+    ids: IdMap,
+    trees: tuple[Path, ...],
+    layer: Path,
+    command: tuple[str, ...],
+    env: dict[str, str],
+    secrets: Secrets = NO_SECRETS,
 ) -> Contained:
     """The container of a step: root of it, at its top."""
     memory = (("tmp", f"mode=1777,size={_MEMORY}"), ("run", f"mode=755,size={_MEMORY}"))
-    return Contained(ids, trees, layer, command, env, "/", 0, 0, memory=memory, bare=True)
+    where = Contained(ids, trees, layer, command, env, "/", 0, 0, memory=memory, bare=True)
+    return replace(where, secrets=secrets)
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event
         open(source, "rb", 0) as read_end,
         open(sink, "wb", 0) as write_end,
         opened_group(limits) as group,
-        opened_log(log, limits.log_bytes) as kept,
+        opened_log(log, limits.log_bytes, one.secrets) as kept,
     ):
         rlimits = HardLimits.current().rlimits(limits, memory=group is None)
         with _started(replace(one, rlimits=rlimits), write_end.fileno()) as (life, let_go):

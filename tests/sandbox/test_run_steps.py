@@ -37,7 +37,7 @@ EPOCH = 1_700_000_000
 HERE = str(build_platform(os.uname().machine))
 PROGRAMS = (
     *("dash", "cat", "chmod", "chown", "ln", "ls", "mkdir", "rm", "stat", "touch", "id"),
-    *("sleep", "mknod", "perl"),
+    *("sleep", "mknod", "perl", "base64", "cp"),
 )
 
 
@@ -68,10 +68,15 @@ class Steps:
             output = put_layer(batch, sized, content)
         self.below.append(LayerRef(output.diff_id, output.contents))
 
-    def task(self, script: str, ids: str = "range", **env: str) -> Task:
+    def task(
+        self, script: str, ids: str = "range", secrets: tuple[str, ...] = (), **env: str
+    ) -> Task:
         argv = ("/bin/sh", "-ec", script)
-        step = RunStep(argv, tuple(env.items()), ids, script[:40], "container.yaml:3:3")
+        step = RunStep(argv, tuple(env.items()), ids, script[:40], "container.yaml:3:3", secrets)
         return run_task(step, self.below, (), EPOCH, HERE)
+
+    def with_secrets(self, **values: bytes) -> BuildPlace:
+        return replace(self.place, secret=values.__getitem__)
 
     def run(self, script: str, ids: str = "range", **env: str) -> LayerChange:
         """The change of the step, which is then below the next one."""
