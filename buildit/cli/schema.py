@@ -23,6 +23,7 @@ from buildit.cli.options import PATH
 from buildit.cli.screen import say
 from buildit.errors import StoreError
 from buildit.model.atom import VERSION
+from buildit.model.secret import SECRET_ID
 from buildit.recipe import leaf
 from buildit.recipe.config import ConfigSpec
 from buildit.recipe.container import StepSpec
@@ -278,7 +279,7 @@ _PATTERNS: Mapping[str, str] = {
         (leaf.FLAG, "flag"),
         (leaf.IDENTIFIER, "name"),
         (leaf.ACCOUNT, "account"),
-        (leaf.SECRET_ID, "id"),
+        (SECRET_ID, "id"),
         (leaf.PACKAGE_NAME, "category/name"),
         (leaf.DEBIAN_PACKAGE, "debian:NAME"),
         (leaf.DEBIAN_NAME, "Debian package"),

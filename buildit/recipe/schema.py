@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCu
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError
+from buildit.model.secret import SECRET_ID
 from buildit.model.words import hint_of, yaml_word
 from buildit.recipe import leaf
 from buildit.recipe.leaf import LeafError
@@ -162,7 +163,7 @@ VariableName = Annotated[str, AfterValidator(leaf.variable_name), _SOME_STRING]
 """The name of a variable of a container's environment: any text without `=`."""
 LabelName = Annotated[str, AfterValidator(leaf.is_line), _SOME_STRING]
 """The name of a label or annotation (image-spec annotations.md)."""
-SecretId = Annotated[str, AfterValidator(leaf.secret_id), _pattern(leaf.SECRET_ID)]
+SecretId = Annotated[str, AfterValidator(leaf.secret_id), _pattern(SECRET_ID)]
 """What a secret is called."""
 AccountName = Annotated[str, AfterValidator(leaf.account_name), _pattern(leaf.ACCOUNT)]
 """The name of a user or group."""

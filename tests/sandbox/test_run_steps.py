@@ -80,7 +80,7 @@ class Steps:
 
     def run(self, script: str, ids: str = "range", **env: str) -> LayerChange:
         """The change of the step, which is then below the next one."""
-        output = make_task(self.task(script, ids, **env), {}, self.place).outputs[RUNTIME]
+        output = make_task(self.task(script, ids, (), **env), {}, self.place).outputs[RUNTIME]
         self.below.append(LayerRef(output.diff_id, output.contents))
         return LayerChange.of(parse_contents(self.store.read(output.contents)))
 
