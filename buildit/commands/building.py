@@ -329,6 +329,7 @@ class _Work:
         if not plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
+        app = plan.app
         if plan.is_late:
             from buildit.commands.bases import settled_app
 
@@ -337,6 +338,11 @@ class _Work:
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)
+        if plan.tests:
+            from buildit.commands.finished import test_tasks
+
+            for task in test_tasks(plan, app, made):
+                obtain(task)
         members = {member: self.tasks[member[0]] for member in made.members}
         told = tuple(made.remarks)
         return tuple(StackedImage(self, one, rootfs, members, told) for one in images)

@@ -24,10 +24,12 @@ from buildit.commands.running import app_of, app_remarks, init_of, places_of
 from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sources import locked_commits
 from buildit.commands.templated import filling
+from buildit.commands.testing import image_tests
 from buildit.digest import BuildKey, canonical, digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.formats.table import check, format_of
 from buildit.model.accounts import Group, User
+from buildit.model.image import App
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -125,9 +127,7 @@ def container_plan(
     reached = [keys[name] for name in named]
     _check_accounts(container, reached, made, users, groups)
     inherited = None if base is None else base.inherited
-    app = app_of(container, inherited)
-    if app is not None and not _is_late(container):
-        app = app_with_ids(app, synced.over(ids), places_of(container))
+    app = _app(container, base, synced.over(ids))
     said = tuple(_about(container, [made[key] for key in reached]))
     labels = _said(container, "labels")
     return ContainerPlan(
@@ -142,6 +142,7 @@ def container_plan(
         views=sliced_tasks(made.values(), toolchain, choice.sliced, RULES),
         steps=tuple(_layer_steps(choice, keys, made, debs, owners, base)),
         images=_images(container),
+        tests=image_tests(container, app),
         app=app,
         init=init_of(container, owners),
         users=users,
@@ -162,6 +163,14 @@ def container_plan(
 
 def _is_late(container: Container) -> bool:
     return any(step.spec.from_ is not None or step.spec.run is not None for step in container.steps)
+
+
+def _app(container: Container, base: Base | None, ids: Ids) -> App | None:
+    """Raises RecipeError: it is wrong, or runs as nobody that is known."""
+    app = app_of(container, None if base is None else base.inherited)
+    if app is None or _is_late(container):
+        return app
+    return app_with_ids(app, ids, places_of(container))
 
 
 def _has_templates(container: Container) -> bool:

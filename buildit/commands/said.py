@@ -14,6 +14,7 @@ from buildit.recipe.container import (
     Container,
     DebianPackageStep,
     EmbeddedPackageStep,
+    ImageTestSpec,
     LoadedStep,
     RunSpec,
     StepSpec,
@@ -141,6 +142,8 @@ def _text(spec: StepSpec) -> str:
             return ", ".join(init.services)
         case StepSpec(run=run) if run is not None:
             return command_said(run)
+        case StepSpec(test=test) if test is not None:
+            return test_said(test)
         case StepSpec(include=UrlSpec(url=url)):
             return url
         case _:
@@ -157,7 +160,21 @@ def command_said(run: RunSpec) -> str:
     lines = (
         [" ".join(run.exec)] if run.exec is not None else (run.script or "").strip().splitlines()
     )
-    said = lines[0] if lines else ""
+    return _cut(lines[0] if lines else "")
+
+
+def test_said(spec: ImageTestSpec) -> str:
+    """How people know a test."""
+    parts = [f"/{one.path.strip('/')}" for one in spec.files]
+    if spec.http is not None:
+        port = "" if spec.http.port is None else f":{spec.http.port}"
+        parts = [f"GET {port}{spec.http.path}", *parts]
+    lines = " ".join(spec.exec or ()) or (spec.script or "").strip()
+    parts = [*lines.splitlines()[:1], *parts]
+    return _cut(", ".join(parts))
+
+
+def _cut(said: str) -> str:
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 

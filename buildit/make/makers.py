@@ -97,6 +97,7 @@ MAKERS: dict[str, TaskKind] = {
     "debian": TaskKind("buildit.make.deb", scripts=True),
     "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
     "run": TaskKind("buildit.make.run_step", builds=True, shared=False),
+    "test": TaskKind("buildit.make.image_test", builds=True, shared=False),
     **dict.fromkeys(
         ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),
         TaskKind("buildit.make.layer", shared=False),

@@ -47,10 +47,17 @@ from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, Toolchain
-from buildit.model.platform import PLATFORMS, build_platform
-from buildit.model.secret import Secret, Secrets
+from buildit.model.platform import PLATFORMS, Platform, build_platform
+from buildit.model.secret import NO_SECRETS, Secret, Secrets
 from buildit.model.tree import YEAR_1980, Entry
-from buildit.plan.identity import RUN, RunInputs, build_key, read_run_record, record_text
+from buildit.plan.identity import (
+    RUN,
+    ImageTestInputs,
+    RunInputs,
+    build_key,
+    read_run_record,
+    record_text,
+)
 from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
 from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
@@ -81,7 +88,7 @@ _ENVIRONMENT = {
 
 _UPPER = "upper"
 
-_RANGE_HINT = (
+RANGE_HINT = (
     "install uidmap and give the user a line in /etc/subuid and /etc/subgid (usermod "
     "--add-subuids 100000-165535 --add-subgids 100000-165535 NAME), run it as root, or say "
     "`ids: one` where all that the step makes belongs to root"
@@ -141,7 +148,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     del at_hand
     inputs, store = read_run_record(task.record), place.store
     label = task.about.origin or task.label
-    _check_machine(inputs, label)
+    check_machine(inputs.platform, "`run` steps", label)
     ids = _ids(inputs.ids, label)
     secrets = Secrets(tuple(Secret(name, place.secret(name)) for name in inputs.secrets))
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
@@ -150,11 +157,11 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     owned.sweep(KEPT, UNUSED)
     with (
         owned.scratch() as layer,
-        _kept(task, parts, layer, ids, store, secrets),
+        kept_upper(task, parts, layer, ids, store, secrets),
         ExitStack() as stack,
     ):
         owned.make_layer(layer)
-        trees = tuple(stack.enter_context(_trees(owned, task, inputs, store)))
+        trees = tuple(stack.enter_context(layer_trees(owned, task, inputs, store)))
         log = parts.log_of("run")
         one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
         try:
@@ -175,11 +182,16 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     return made
 
 
-def _check_machine(inputs: RunInputs, label: str) -> None:
+def check_machine(platform: Platform, what: str, label: str) -> None:
+    """Refuse what cannot run on this machine, in words.
+
+    Raises:
+        UnsatisfiableError: it is of another platform.
+    """
     here = build_platform(os.uname().machine)
-    if inputs.platform != here:
-        message = f"`run` steps for {inputs.platform} cannot run on {here}"
-        hint = f"build it on a machine of {inputs.platform.arch}"
+    if platform != here:
+        message = f"{what} for {platform} cannot run on {here}"
+        hint = f"build it on a machine of {platform.arch}"
         raise UnsatisfiableError(message, place=label, hint=hint)
 
 
@@ -190,18 +202,23 @@ def _ids(wanted: str, label: str) -> IdMap:
     found = ids_for(0, 0, own_name())
     if not found.several():
         message = "the step needs a range of user ids, and this machine grants none"
-        raise UnsatisfiableError(message, place=label, hint=_RANGE_HINT)
+        raise UnsatisfiableError(message, place=label, hint=RANGE_HINT)
     return found
 
 
 @contextmanager
-def _kept(
-    task: Task, parts: BuildDirectory, layer: Path, ids: IdMap, store: Store, secrets: Secrets
+def kept_upper(
+    task: Task,
+    parts: BuildDirectory,
+    layer: Path,
+    ids: IdMap,
+    store: Store,
+    secrets: Secrets = NO_SECRETS,
 ) -> Iterator[None]:
     """Keep what a step left that fails, but for what holds a secret, and say where it is."""
     try:
         with kept_where_it_fails(task, parts, store) as course:
-            course.phase = "run"
+            course.phase = task.kind
             try:
                 yield
             except BuilditError:
@@ -238,7 +255,9 @@ def _own_directories() -> None:
 
 
 @contextmanager
-def _trees(owned: OwnedTrees, task: Task, inputs: RunInputs, store: Store) -> Iterator[list[Path]]:
+def layer_trees(
+    owned: OwnedTrees, task: Task, inputs: RunInputs | ImageTestInputs, store: Store
+) -> Iterator[list[Path]]:
     """The trees of the layers below, the top first."""
     if len(inputs.below) > MOST_LAYERS:
         message = f"{len(inputs.below)} layers lie below, more than an overlay can hold"
@@ -309,14 +328,20 @@ def _owned(entry: Entry, ids: IdMap, name: str) -> Entry:
     return replace(entry, xattrs=xattrs)
 
 
-def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
-    """The merged tree that the command ran over, and what was made in it to mount on."""
+def tree_below(task: Task, inputs: RunInputs | ImageTestInputs, store: Store) -> dict[str, Entry]:
+    """The merged tree of the layers below, by path. Raises StoreError."""
     merged = MergedTree(YEAR_1980)
     for layer in task.inputs.below:
         merged.lay(LayerChange.of(parse_contents(store.read(layer.contents))))
     tree = {path: member.entry for path, member in merged.tree.items()}
     if inputs.restated:
         tree |= {one.path: one for one in parse_contents(inputs.restated.encode())}
+    return tree
+
+
+def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
+    """The merged tree that the command ran over, and what was made in it to mount on."""
+    tree = tree_below(task, inputs, store)
     points: set[str] = set()
     for point in MOUNT_POINTS:
         end = way(point, tree.get).end or ""

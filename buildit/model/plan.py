@@ -17,6 +17,7 @@ from buildit.digest import BuildKey, Digest
 from buildit.model.accounts import Group, User
 from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
+from buildit.model.image_test import ImageTest
 from buildit.model.services import Init
 
 OutputRef = tuple[BuildKey, str]
@@ -484,7 +485,7 @@ class ContainerPlan:
     is one. `platforms` are all that the container names; this plan is for one of them. `packages`
     are the facts for templates of synced files, where there are some. `listed` are all steps, flat,
     and `said` all that they say of the images; `lists` are the files of included lists, `pinned`
-    the digests of those of URLs.
+    the digests of those of URLs. `tests` are of its finished images.
     """
 
     directory: str
@@ -513,6 +514,7 @@ class ContainerPlan:
     said: tuple[Saying, ...] = ()
     lists: tuple[str, ...] = ()
     pinned: tuple[Digest, ...] = ()
+    tests: tuple[ImageTest, ...] = ()
 
     @property
     def platform(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.model.image_test import CommandTest, FileTest, HttpTest
 from buildit.model.plan import WHOLE, DebRef, DebView, Dependency
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.plan.steps import Phase, Step
@@ -23,6 +24,7 @@ PACKAGE = "package"
 DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 RUN = "run"
+TEST = "test"
 """Kinds of tasks, and the `type` of their records."""
 
 MAINTAINER_RULES = "3"
@@ -213,6 +215,35 @@ class RunInputs:
         return {"scheme": SCHEME, "type": RUN, **_written(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class ImageTestInputs:
+    """All that a test of an image sees.
+
+    `app`, `environment`, `cwd`, `uid`, `gid` and `groups` are of what starts: empty and 0 where
+    nothing does. `timeout` is in seconds. `below` and `restated` are as of `RunInputs`, the layers
+    being all of the image; `rules` is the version of how it is tested.
+    """
+
+    commands: tuple[CommandTest, ...]
+    http: tuple[HttpTest, ...]
+    files: tuple[FileTest, ...]
+    timeout: int
+    app: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    below: tuple[Digest, ...]
+    restated: str
+    platform: Platform
+    rules: str
+
+    def record(self) -> dict[str, object]:
+        """The record, `type` being the kind of task."""
+        return {"scheme": SCHEME, "type": TEST, **_written(self)}
+
+
 def read_record(text: str) -> BuildInputs:
     """What a record of a package says: all that its maker looks at.
 
@@ -240,6 +271,16 @@ def read_run_record(text: str) -> RunInputs:
         IntegrityError: it is of another scheme, or no record of such a step.
     """
     found: RunInputs = _read_record(text, RUN, RunInputs)
+    return found
+
+
+def read_test_record(text: str) -> ImageTestInputs:
+    """What a record of a test of an image says: all that its maker looks at.
+
+    Raises:
+        IntegrityError: it is of another scheme, or no record of such a test.
+    """
+    found: ImageTestInputs = _read_record(text, TEST, ImageTestInputs)
     return found
 
 

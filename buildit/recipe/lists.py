@@ -118,11 +118,12 @@ def load_container(
 
 def _with_plain_script(item: Mapping) -> Mapping:
     """Values reach a script as its environment: `{{` in it is the shell's, or some program's."""
-    run = item.get("run")
-    script = run.get("script") if isinstance(run, Mapping) else None
-    if not isinstance(run, Mapping) or not isinstance(script, Scalar):
-        return item
-    return item.having("run", run.having("script", replace(script, rendered=True)))
+    for key in ("run", "test"):
+        step = item.get(key)
+        script = step.get("script") if isinstance(step, Mapping) else None
+        if isinstance(step, Mapping) and isinstance(script, Scalar):
+            return item.having(key, step.having("script", replace(script, rendered=True)))
+    return item
 
 
 def _steps_of(node: Node) -> Sequence:

@@ -26,11 +26,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from buildit.errors import BuildError, UsageError
 from buildit.model.secret import NO_SECRETS, Secrets
 from buildit.sandbox.forward import forward_ports
+from buildit.sandbox.inside import Inside, mount
 from buildit.sandbox.jail import STAGE, filter_program
 from buildit.sandbox.spaces import (
     NEWCGROUP,
@@ -76,6 +78,8 @@ class Contained:
     `memory` are paths with a file system of their own that goes at the end, and its options;
     `rlimits` are which, soft and hard of setrlimit(2).
     `secrets` are files in memory that only root may read, in `SECRETS`.
+    `beside` is work in a process of its own, in the container's network but not in its root, such
+    as to ask what listens there; it ends with the container.
     `bare` leaves out what differs from machine to machine and run to run: /sys, and places in
     memory by chance.
     """
@@ -97,6 +101,7 @@ class Contained:
     rlimits: tuple[tuple[int, int, int], ...] = ()
     bare: bool = False
     secrets: Secrets = NO_SECRETS
+    beside: Callable[[], int] | None = None
 
     @property
     def volumes_from(self) -> int:
@@ -211,11 +216,15 @@ def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> 
         way.enter(own)
         _stage(own_sources, volumes, None)
 
-    def serve() -> int:
+    def apart(work: Callable[[], int]) -> int:
         os.close(tell)  # who reads waits for its end
-        return forward_ports(one.listeners)
+        die_with_parent()
+        stay_closed()
+        return work()
 
-    further = forked(serve, tell) if one.listeners else None
+    serve = partial(forward_ports, one.listeners) if one.listeners else None
+    works = [work for work in (serve, one.beside) if work is not None]
+    further = [forked(partial(apart, work), tell) for work in works]
     for listener, _ in one.listeners:
         listener.close()
     call("unshare", NEWPID)
@@ -224,10 +233,10 @@ def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> 
     os.close(tell)
     stay_closed()
     status = _relay(first)
-    if further is not None:
+    for process in further:
         with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(further, signal.SIGTERM)
-            os.waitpid(further, 0)
+            os.kill(process, signal.SIGTERM)
+            os.waitpid(process, 0)
     return status
 
 
@@ -235,18 +244,13 @@ _REC, _PRIVATE, _BIND, _REMOUNT = 0x4000, 1 << 18, 0x1000, 0x20
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _SEALED = _NOSUID | _NODEV | _NOEXEC
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _OPENAT2 = 428, 429, 442, 437
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _CLONE, _TREE_CLOEXEC, _FROM_EMPTY = 1, os.O_CLOEXEC, 4
 _ATTR_IDMAP = 0x100000
 
 
-def _mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    text = [one.encode() for one in (source, target, kind)]
-    call("mount", *text, ctypes.c_ulong(flags), options.encode() if options else None)
-
-
 def _private() -> None:
-    _mount("none", "/", "none", _REC | _PRIVATE)
+    mount("none", "/", "none", _REC | _PRIVATE)
 
 
 _Source = tuple[Path, bool]
@@ -265,7 +269,7 @@ def _stage(own: Sequence[_Source], volumes: Sequence[_Source], mapping: int | No
         *(_clone(path, read_only, None) for path, read_only in own),
         *(_clone(path, read_only, mapping) for path, read_only in volumes),
     ]
-    _mount("tmpfs", STAGE, "tmpfs", _NOSUID | _NODEV, "mode=755,size=4m")
+    mount("tmpfs", STAGE, "tmpfs", _NOSUID | _NODEV, "mode=755,size=4m")
     for number, (descriptor, is_directory) in enumerate(clones):
         place = f"{STAGE}/{number}"
         _point(place, is_directory)
@@ -398,12 +402,12 @@ def _build(one: Contained) -> None:
     lower = ":".join(f"{STAGE}/{number}" for number in range(1, one.volumes_from))
     layers = f"lowerdir={lower},upperdir={STAGE}/0/upper,workdir={STAGE}/0/work"
     try:
-        _mount("overlay", root, "overlay", _NOSUID | _NODEV, f"userxattr,{layers}")
+        mount("overlay", root, "overlay", _NOSUID | _NODEV, f"userxattr,{layers}")
     except OSError as error:
         hint = "what is written needs a local file system: ext4, xfs, btrfs; and Linux 5.11"
         message = f"the layer cannot be mounted: {os.strerror(error.errno or 0)}"
         raise BuildError(message, place=str(one.layer), hint=hint) from error
-    with _Inside(root) as inside:
+    with Inside(root) as inside:
         proc = inside.mounted("proc", "proc", _SEALED)
         for name in _COVERED:
             with suppress(OSError):  # not on every kernel
@@ -411,17 +415,17 @@ def _build(one: Contained) -> None:
         _devices(inside)
         if not one.host_network and not one.bare:
             with suppress(OSError):  # where this machine's own /sys is covered in part
-                _mount("sysfs", inside.point("sys"), "sysfs", _RDONLY | _SEALED)
+                mount("sysfs", inside.point("sys"), "sysfs", _RDONLY | _SEALED)
         for path, options in one.memory:
             inside.mounted(path, "tmpfs", _NOSUID | _NODEV, options)
         if one.secrets:
             place = inside.mounted(SECRETS, "tmpfs", _SEALED, "mode=755,size=64m")
             write_secrets(place, one.secrets)
-            _mount("none", place, "none", _REMOUNT | _RDONLY | _SEALED)
+            mount("none", place, "none", _REMOUNT | _RDONLY | _SEALED)
         for number, each in enumerate(one.volumes, one.volumes_from):
             source = f"{STAGE}/{number}"
             place = inside.point(each.dest, directory=os.path.isdir(source))
-            _mount(source, place, "none", _BIND | _REC)
+            mount(source, place, "none", _BIND | _REC)
     os.chdir(root)
     call("pivot_root", b".", b".")
     call("umount2", b".", 2)  # MNT_DETACH
@@ -429,105 +433,22 @@ def _build(one: Contained) -> None:
 
 
 def _bound(source: str, target: str, flags: int) -> None:
-    _mount(source, target, "none", _BIND | _REC)
-    _mount("none", target, "none", _BIND | _REMOUNT | flags | _SEALED)
+    mount(source, target, "none", _BIND | _REC)
+    mount("none", target, "none", _BIND | _REMOUNT | flags | _SEALED)
 
 
-def _devices(inside: _Inside) -> None:
+def _devices(inside: Inside) -> None:
     dev = inside.mounted("dev", "tmpfs", _NOSUID, "mode=755,size=1m")
     for name in _NODES:
         _point(f"{dev}/{name}", False)
-        _mount(f"/dev/{name}", f"{dev}/{name}", "none", _BIND)
+        mount(f"/dev/{name}", f"{dev}/{name}", "none", _BIND)
     for name, target in _LINKS.items():
         os.symlink(target, f"{dev}/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"{dev}/{name}")
     flags = _NOSUID | _NOEXEC
-    _mount("devpts", f"{dev}/pts", "devpts", flags, "newinstance,ptmxmode=0666,mode=620")
-    _mount("tmpfs", f"{dev}/shm", "tmpfs", flags | _NODEV, "mode=1777")
-
-
-_ELSEWHERE = "name another place for a volume: --volume SRC:DEST; /proc, /dev and /sys must be free"
-
-
-class _Inside:
-    """The root as a program inside sees it: links lead nowhere else (openat2(2), RESOLVE_IN_ROOT),
-    whatever the image holds."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open: list[int] = []
-
-    def __enter__(self) -> _Inside:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in (*self._open, self._root):
-            os.close(descriptor)
-
-    def point(self, path: str, *, directory: bool = True) -> str:
-        """A path of this process for what lies there, made with the directories above it where it
-        is not there.
-
-        Raises:
-            BuildError: it cannot be made.
-        """
-        place = f"/{path.strip('/')} inside"
-        try:
-            descriptor = self._found(path) if self._has(path) else self._made(path, directory)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            if isinstance(error, FileExistsError):
-                reason = "a link there leads nowhere"
-            raise BuildError(
-                f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE
-            ) from error
-        self._open.append(descriptor)
-        found, root = os.fstat(descriptor), os.fstat(self._root)
-        if (found.st_dev, found.st_ino) == (root.st_dev, root.st_ino):
-            reason = "a link there leads to the root"
-            raise BuildError(f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE)
-        if stat.S_ISDIR(found.st_mode) != directory:
-            what = "no directory" if directory else "a directory"
-            reason = f"the image has {what} there"
-            raise BuildError(f"nothing can be mounted at {place}: {reason}", hint=_ELSEWHERE)
-        return f"/proc/self/fd/{descriptor}"
-
-    def mounted(self, path: str, kind: str, flags: int, options: str = "") -> str:
-        """Mount a file system there; where it is, behind all links of the image.
-
-        Raises:
-            OSError, BuildError: it cannot be mounted.
-        """
-        _mount(kind, self.point(path), kind, flags, options)
-        return os.readlink(self.point(path))
-
-    def _has(self, path: str) -> bool:
-        try:
-            os.close(self._found(path))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _found(self, path: str) -> int:
-        # struct open_how: __u64 flags, mode, resolve
-        how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0x10)
-        words = (self._root, os.fsencode(path), how, ctypes.c_size_t(len(how)))
-        return call("syscall", ctypes.c_long(_OPENAT2), *words)
-
-    def _made(self, path: str, directory: bool) -> int:
-        above, _, name = path.rstrip("/").rpartition("/")
-        parent = self._found(above or "/") if self._has(above or "/") else self._made(above, True)
-        try:
-            if directory:
-                os.mkdir(name, 0o755, dir_fd=parent)
-            else:
-                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-                os.close(os.open(name, flags, 0o644, dir_fd=parent))
-        finally:
-            os.close(parent)
-        return self._found(path)
+    mount("devpts", f"{dev}/pts", "devpts", flags, "newinstance,ptmxmode=0666,mode=620")
+    mount("tmpfs", f"{dev}/shm", "tmpfs", flags | _NODEV, "mode=1777")
 
 
 # -- the command
@@ -548,6 +469,7 @@ def _command(one: Contained, tell: int, terminal: bool) -> int:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
+    _own_pipes(one.uid)
     drop_capabilities()
     if one.ids.several():
         os.setgroups(list(one.groups))
@@ -580,6 +502,15 @@ def _command(one: Contained, tell: int, terminal: bool) -> int:
         message = f"{one.command[0]} is no program that runs on {os.uname().machine}"
         hint = "run the image of this machine's platform; a script begins with `#!`"
     raise UsageError(message, hint=hint)
+
+
+def _own_pipes(uid: int) -> None:
+    """Give the command the pipes that it writes to: programs open /dev/stdout by its name, which
+    only an owner may (runc does so too)."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(number).st_mode):
+                os.fchown(number, uid, -1)
 
 
 def _places(one: Contained) -> list[str]:

@@ -13,8 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from buildit.sandbox.spaces import die_with_parent, stay_closed
-
 PATIENCE = 5.0
 """Seconds that answers get to arrive when the container has ended."""
 
@@ -26,8 +24,6 @@ _INSIDE = (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))
 def forward_ports(listeners: Sequence[tuple[socket.socket, int]]) -> int:
     """Serve until SIGTERM, then for as long as answers are on their way, `PATIENCE` at most; or
     until the parent dies. Signals are the parent's affair, and blocked."""
-    die_with_parent()
-    stay_closed()
     for listener, port in listeners:
         threading.Thread(target=_serve, args=(listener, port), daemon=True).start()
     signal.sigwait((signal.SIGTERM,))
@@ -46,7 +42,7 @@ def _serve(listener: socket.socket, port: int) -> None:
 
 
 def _joined(outside: socket.socket, port: int) -> None:
-    with outside, suppress(OSError), _connected(port) as inside:
+    with outside, suppress(OSError), connected(port) as inside:
         words = (inside, outside)
         back = threading.Thread(target=_copied_on, args=words, name=_ANSWERING, daemon=True)
         back.start()
@@ -54,11 +50,12 @@ def _joined(outside: socket.socket, port: int) -> None:
         back.join()
 
 
-def _connected(port: int) -> socket.socket:
-    """Raises OSError where nobody listens inside."""
+def connected(port: int, timeout: float | None = None) -> socket.socket:
+    """A connection to who listens on this network's loopback. Raises OSError where nobody does."""
     problem = OSError()
     for address, family in _INSIDE:
         one = socket.socket(family, socket.SOCK_STREAM)
+        one.settimeout(timeout)
         try:
             one.connect((address, port))
         except OSError as error:

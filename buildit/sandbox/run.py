@@ -15,7 +15,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -141,7 +141,8 @@ class Life(Protocol):
 
 @dataclass(slots=True)
 class Follow:
-    """Read the log and look at the limits until the chain is gone; what ended it stays here."""
+    """Read the log and look at the limits until the chain is gone; what ended it stays here.
+    What comes of the pipes of `further` is in the log, and in a file of its own."""
 
     life: Life
     read_end: int
@@ -149,6 +150,7 @@ class Follow:
     limits: Limits
     stop: threading.Event
     looks: Sequence[Watch]
+    further: Mapping[int, LogFile] = field(default_factory=dict)
     limit: str | None = None
     stopped: bool = False
     _begun: float = field(default_factory=time.monotonic)
@@ -164,7 +166,8 @@ class Follow:
         with contextlib.ExitStack() as closing, selectors.DefaultSelector() as selector:
             closing.callback(os.close, pidfd)
             selector.register(pidfd, selectors.EVENT_READ)
-            selector.register(self.read_end, selectors.EVENT_READ)
+            for pipe in {self.read_end, *self.further}:
+                selector.register(pipe, selectors.EVENT_READ)
             look_at = 0.0
             while selector.get_map():
                 for key, _ in selector.select(_TICK):
@@ -175,12 +178,14 @@ class Follow:
                     self._tick(now)
 
     def _event(self, selector: selectors.BaseSelector, fd: int) -> None:
-        if fd != self.read_end:
+        if fd != self.read_end and fd not in self.further:
             selector.unregister(fd)
             self._end(time.monotonic())  # normally all is dead; else its first process was killed
         elif data := os.read(fd, _READ):
             self._heard = time.monotonic()
             self.kept.write(data)
+            if fd in self.further:
+                self.further[fd].write(data)
         else:
             selector.unregister(fd)
 

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from buildit.errors import Interrupted
 from buildit.model.config import Limits
 from buildit.model.secret import NO_SECRETS, Secrets
 from buildit.sandbox.container import PASSED, Contained, contain
-from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, opened_group
+from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, Watch, opened_group
 from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
 from buildit.sandbox.spaces import IdMap, forked, gate, own_children, raise_told
 
@@ -63,9 +64,20 @@ class _Forked:
         return self.status
 
 
-def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event) -> Outcome:
+def run_step(
+    one: Contained,
+    *,
+    log: Path,
+    limits: Limits,
+    stop: threading.Event,
+    outputs: tuple[Path, Path] | None = None,
+    ends: Watch | None = None,
+) -> Outcome:
     """Run a container until its command ends or a limit ends it, its output in `log`. When this
     returns, or raises, no process of it exists any more. Call it from the main thread.
+
+    `outputs` are files that have its standard output and error besides; `ends` is looked at as
+    limits are: with what it says, which is then the outcome's limit, the container is ended.
 
     Raises:
         BuildError: it cannot be set up.
@@ -73,17 +85,17 @@ def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event
         StoreError: the log cannot be written.
         Interrupted: `stop` was set.
     """
-    source, sink = os.pipe2(os.O_CLOEXEC)
-    with (
-        own_children(),
-        open(source, "rb", 0) as read_end,
-        open(sink, "wb", 0) as write_end,
-        opened_group(limits) as group,
-        opened_log(log, limits.log_bytes, one.secrets) as kept,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_children())
+        group = stack.enter_context(opened_group(limits))
+        kept = stack.enter_context(opened_log(log, limits.log_bytes, one.secrets))
+        files = [stack.enter_context(opened_log(path, limits.log_bytes)) for path in outputs or ()]
+        pipes = [stack.enter_context(_pipe(one)) for _ in files or (kept,)]
         rlimits = HardLimits.current().rlimits(limits, memory=group is None)
-        with _started(replace(one, rlimits=rlimits), write_end.fileno()) as (life, let_go):
-            write_end.close()
+        written_to = pipes[0][1].fileno(), pipes[-1][1].fileno()
+        with _started(replace(one, rlimits=rlimits), written_to) as (life, let_go):
+            for _, write_end in pipes:
+                write_end.close()
             watch = None if group is None else group.exceeded
             if group is not None:
                 try:
@@ -93,7 +105,16 @@ def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event
             let_go()
             written = (one.layer / "upper",)
             looks = (DiskWatch(written, limits.disk_bytes), watch or TreeWatch(life.pid, limits))
-            follow = Follow(life, read_end.fileno(), kept, limits, stop, looks)
+            further = zip((read_end.fileno() for read_end, _ in pipes), files, strict=False)
+            follow = Follow(
+                life,
+                pipes[0][0].fileno(),
+                kept,
+                limits,
+                stop,
+                looks if ends is None else (ends, *looks),
+                dict(further),
+            )
             follow.to_the_end()
             status = life.wait()
         limit = follow.limit or (None if group is None else group.exceeded())
@@ -103,7 +124,19 @@ def run_step(one: Contained, *, log: Path, limits: Limits, stop: threading.Event
 
 
 @contextlib.contextmanager
-def _started(one: Contained, output: int) -> Iterator[tuple[_Forked, Callable[[], None]]]:
+def _pipe(one: Contained) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """A pipe for what a container writes, which its root can own."""
+    source, sink = os.pipe2(os.O_CLOEXEC)
+    with open(source, "rb", 0) as read_end, open(sink, "wb", 0) as write_end:
+        if one.ids.become is not None:
+            os.fchown(sink, *one.ids.become)
+        yield read_end, write_end
+
+
+@contextlib.contextmanager
+def _started(
+    one: Contained, outputs: tuple[int, int]
+) -> Iterator[tuple[_Forked, Callable[[], None]]]:
     """The first process of a container, which waits until it is let go; it is gone at the end."""
     told, tell = os.pipe2(os.O_CLOEXEC)
     with open(told, "rb", 0) as read_end, gate(one.ids) as way:
@@ -111,7 +144,7 @@ def _started(one: Contained, output: int) -> Iterator[tuple[_Forked, Callable[[]
         def begin() -> int:
             os.setsid()
             nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            for number, descriptor in enumerate((nothing, output, output)):
+            for number, descriptor in enumerate((nothing, *outputs)):
                 os.dup2(descriptor, number)
             return contain(one, way, tell)
 

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -116,16 +117,22 @@ def programs() -> tuple[list[Entry], dict[str, bytes]]:
     return [*merged, *made, *folders, link("usr/bin/sh", "dash")], texts
 
 
-@pytest.fixture
-def steps(tmp_path: Path) -> Iterator[Steps]:
-    (tmp_path / "store").mkdir()
-    with Store.open(tmp_path / "store") as store:
-        made = Steps(store, tmp_path)
+@contextmanager
+def made_steps(where: Path) -> Iterator[Steps]:
+    (where / "store").mkdir()
+    with Store.open(where / "store") as store:
+        made = Steps(store, where)
         made.lay(*programs())
         texts = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", "srv/a": b"aaa", "srv/d/x": b"x"}
         folders = [directory(one) for one in ("etc", "srv", "srv/d", "root")]
         files = [Entry(path, Kind.FILE, 0o644, 700) for path in texts]
         made.lay([*folders, *files], texts)
+        yield made
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> Iterator[Steps]:
+    with made_steps(tmp_path) as made:
         yield made
 
 
