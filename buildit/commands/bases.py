@@ -159,7 +159,8 @@ def _other(
     """Another container, as it was built for the same platform.
 
     Raises:
-        RecipeError: it begins with this one in turn, or is not built.
+        RecipeError: it begins with this one in turn.
+        Unbuilt: it is not built.
     """
     from buildit.commands.container_base import container_base
 
@@ -172,7 +173,7 @@ def _other(
         hint = "let one of them begin with an image of its own"
         raise RecipeError(message, place=named.place, hint=hint)
     shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
-    given = replace(options, directory=shown, use=(), update=(), locked=False, push=False)
+    given = replace(options, directory=shown, use=(), update=(), push=False)
     asked = replace(given, discover=(), platform=str(choice.target), above=above)
     return container_base(asked, downloads, named.place)
 

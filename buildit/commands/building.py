@@ -11,10 +11,22 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
-from buildit.commands.run import Options, Prepared, Run, lock, prepared_each, run_of, write_lock
+from buildit.commands.run import (
+    Options,
+    Prepared,
+    Run,
+    Unbuilt,
+    lock,
+    prepare,
+    prepared_each,
+    run_of,
+    write_lock,
+)
 from buildit.commands.statement import (
     as_one,
     digest_of,
@@ -62,7 +74,7 @@ def _build(
 ) -> tuple[Emission, ...]:
     everything: list[Prepared] = []
     remarks: set[str] = set()
-    for prepared in prepared_each(options, report):
+    for prepared in prepared_each(options, report, partial(_planned, stop=stop, lost=lost)):
         plan = prepared.plan
         if not everything:
             report(Started(plan.label))
@@ -94,6 +106,42 @@ def _build(
             for work in works:
                 work.publish(work.own(emissions))
     return emissions
+
+
+def _planned(
+    options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+) -> Prepared:
+    """The plan of a container. The one that it begins with is built first, where it is not as its
+    files and its lock say: its layers alone, by its own lock.
+
+    Raises:
+        BuilditError: as `prepare`, or as a build of the one below.
+    """
+    made: set[Path] = set()
+    while True:
+        try:
+            return prepare(options, report)
+        except Unbuilt as error:
+            if error.asked.directory in made:
+                raise
+            made.add(error.asked.directory)
+            report(Notice(f"{error.asked.directory} is built first: {error.reason}"))
+            _make_base(error.asked, report, stop, lost)
+
+
+def _make_base(
+    asked: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
+) -> None:
+    prepared = _locked(_planned(asked, report, stop, lost), report)
+    with _at_work([prepared], report, stop, lost) as works:
+        obtain(works)
+        for work in works:
+            work.stack()
+        keep_roots(works)
+        if prepared.fresh:
+            if not asked.locked:
+                keep_outputs(works)
+            prepared.keep_plan()
 
 
 def _locked(prepared: Prepared, report: Reporter) -> Prepared:
@@ -315,17 +363,24 @@ class _Work:
         for line in lines:
             self.place.report(Notice(f"not reproducible: {line}", warning=True))
 
-    def stacked(self) -> tuple[StackedImage, ...]:
+    def stack(self) -> Stack:
         """Stack the layers for all images; the layers of its steps are found or made here."""
-        from buildit.commands.assemble import image, stack
+        from buildit.commands.assemble import stack
 
         def obtain(task: Task) -> Artifact:
             if task.key not in self.done:
                 self.done[task.key] = lay(task, self.place, self.run.remotes)
             return self.done[task.key]
 
+        plan, store = self.prepared.plan, self.run.store
+        return stack(plan, store, self.tasks.named, obtain, self.prepared.taken)
+
+    def stacked(self) -> tuple[StackedImage, ...]:
+        """The images over their layers."""
+        from buildit.commands.assemble import image
+
         plan, report = self.prepared.plan, self.place.report
-        made = stack(plan, self.run.store, self.tasks.named, obtain, self.prepared.taken)
+        made = self.stack()
         if not plan.images:
             report(Notice("the container has no image step: nothing is emitted", warning=True))
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]

@@ -1,7 +1,7 @@
 """A container that another one begins with: its layers, as its last build left them in the store.
 
-Nothing is built here: what is not at hand is for a build of that container, which has a lock and an
-output of its own.
+Nothing is built here: what is not at hand is for a build of that container, which has a lock of its
+own; a build of the one above makes it first (`building`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from buildit.commands import stamp
 from buildit.commands.assemble import Stack, stack
 from buildit.commands.bases import settled_app
 from buildit.commands.realise import Tasks, lay, place_of
-from buildit.commands.run import Downloads, Options, Prepared, prepare
+from buildit.commands.run import Downloads, Options, Prepared, Unbuilt, prepare
 from buildit.commands.sync import own_of, watched
 from buildit.digest import canonical, digest_bytes
-from buildit.errors import RecipeError
 from buildit.image.inheriting import BaseImage, BaseLayer
 from buildit.make.layer import layer_task
 from buildit.make.makers import kind_of
@@ -35,13 +34,13 @@ def container_base(
     """The image that the container of `asked.directory` is, and the files that decide it.
 
     Raises:
-        RecipeError: it is not built as its files and its lock say.
+        Unbuilt: it is not built as its files and its lock say.
         BuilditError: as `prepare`.
     """
     prepared = prepare(asked, downloads.report).with_synced()
     plan, store, policy = prepared.plan, downloads.store, downloads.remotes.policy
     if moved := prepared.pins.moved():
-        raise _unbuilt(asked, place, f"its lock would change: {moved[0]}")
+        raise Unbuilt(asked, place, f"its lock would change: {moved[0]}")
     tasks = Tasks(plan)
     where = place_of(plan, store, Limits(), downloads.report, threading.Event())
 
@@ -49,8 +48,9 @@ def container_base(
         found = examine(store, task.key, believed=policy.doubts)
         if isinstance(found, Found):
             return found.artifact
-        if kind_of(task).shared or task.inputs.image is not None:
-            raise _unbuilt(asked, place, f"{task.label} is not in the store")
+        kind = kind_of(task)
+        if kind.shared or kind.builds or task.inputs.image is not None:
+            raise Unbuilt(asked, place, f"{task.label} is not in the store")
         return lay(task, where, downloads.remotes)
 
     made = stack(plan, store, tasks.named, obtain, prepared.taken)
@@ -63,12 +63,6 @@ def container_base(
     digest = digest_bytes(canonical([config, *(one.diff_id for one in layers)]))
     found = BaseImage(digest, config, layers, plan.platform, inherited)
     return found, tuple(_files(asked, prepared))
-
-
-def _unbuilt(asked: Options, place: str, reason: str) -> RecipeError:
-    message = f"the base container {asked.directory} is not built: {reason}"
-    hint = f"build it first: buildit {asked.directory}"
-    return RecipeError(message, place=place, hint=hint)
 
 
 def _inherited(plan: ContainerPlan, made: Stack) -> Inherited:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,14 @@ from buildit.commands import stamp
 from buildit.commands.secrets import GivenSecrets
 from buildit.commands.sync import Filler, Taken, dated, own_of, take
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, FetchError, Interrupted, StoreError, UnsatisfiableError
+from buildit.errors import (
+    BuilditError,
+    FetchError,
+    Interrupted,
+    RecipeError,
+    StoreError,
+    UnsatisfiableError,
+)
 from buildit.events import Notice, Reporter
 from buildit.files import replacing
 from buildit.model.artifact import Artifact
@@ -364,6 +371,16 @@ def _filling(plan: ContainerPlan, names: Mapping[str, str]) -> Filler:
     return filling(names, plan.packages)
 
 
+class Unbuilt(RecipeError):  # noqa: N818 - what it is
+    """A container that another one begins with is not built as its files and its lock say; `asked`
+    is how it is to be."""
+
+    def __init__(self, asked: Options, place: str, reason: str) -> None:
+        message = f"the base container {asked.directory} is not built: {reason}"
+        super().__init__(message, place=place, hint=f"build it first: buildit {asked.directory}")
+        self.asked, self.reason = asked, reason
+
+
 @contextmanager
 def run_of(prepared: Prepared, report: Reporter) -> Iterator[Run]:
     """The store of a command and what reaches other machines, with the places of `--discover`:
@@ -384,18 +401,23 @@ def run_of(prepared: Prepared, report: Reporter) -> Iterator[Run]:
         yield run
 
 
-def prepared_each(options: Options, report: Reporter) -> Iterator[Prepared]:
+def prepared_each(
+    options: Options,
+    report: Reporter,
+    planned: Callable[[Options, Reporter], Prepared] | None = None,
+) -> Iterator[Prepared]:
     """The plans of a container for all of its platforms, or for the one that is asked for. Each is
     made when it is taken: write the lock of one before, so that the next agrees with it on
-    whatever holds for all.
+    whatever holds for all. `planned` makes them, `prepare` without it.
 
     Raises:
         BuilditError: as `prepare`.
     """
-    first = prepare(options, report)
+    make = planned or prepare
+    first = make(options, report)
     yield first
     for platform in () if options.platform else first.plan.platforms[1:]:
-        yield prepare(replace(options, platform=platform), report)
+        yield make(replace(options, platform=platform), report)
 
 
 def prepare(options: Options, report: Reporter) -> Prepared:

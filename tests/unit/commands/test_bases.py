@@ -18,7 +18,7 @@ from buildit.commands.building import build
 from buildit.commands.forecast import forecast
 from buildit.commands.run import Options, Prepared, opened_run, prepare, read_lock
 from buildit.errors import BuilditError, FetchError, IntegrityError, RecipeError, UnsatisfiableError
-from buildit.events import Notice, Reporter, silent
+from buildit.events import Event, Notice, Reporter, silent
 from buildit.image.verify import read_image, verify
 from buildit.make.makers import make_task
 from buildit.model.tree import Entry, Kind
@@ -527,10 +527,13 @@ def test_another_container(project: Checkout) -> None:
     page = "- sync: {src: ./page, dest: /srv/www/page}"
     asked = other(project, DIRECTORIES, page, "- labels: {tier: base}")
     write(project, "{container: ../base}", "- sync: {src: ./index.html, dest: /srv/www/}")
-    error = _fails(project, "the base container", ":2:")
-    assert "is not built" in error.message
+    with pytest.raises(RecipeError, match=r"the base container .* is not built") as unbuilt:
+        plan(project)
+    assert ":2:" in str(unbuilt.value.place)
+    told: list[Event] = []
+    path = built(project, told.append)["oci"]
+    assert any("base is built first" in one.message for one in told if isinstance(one, Notice))
     (first,) = build(asked, silent, threading.Event())
-    path = built(project)["oci"]
     below, inside = tree(first.path), tree(path)
     assert {*inside} == {*below, "srv/www/index.html"}
     assert all(inside[one] == below[one] for one in below if one)
@@ -539,9 +542,28 @@ def test_another_container(project: Checkout) -> None:
     section = read_lock(project.container).section(str(PLATFORM))
     assert [*section.images] == ["container:../base"]
     project.write("base/page", "changed")
-    _fails(project, "its lock would change", ":2:")
-    build(asked, silent, threading.Event())
+    with pytest.raises(UnsatisfiableError, match="the lock would change") as locked:
+        built(project, locked=True)
+    assert "base/buildit.lock" in str(locked.value.place)
     assert tree(built(project)["oci"])["srv/www/page"].size == len("changed")
+
+
+def test_containers_below_containers(project: Checkout) -> None:
+    """All that is not built is built, the lowest first; what is there is found."""
+    other(project, "- from: {container: ../lowest}", "- sync: {src: ./page, dest: /srv/middle}")
+    other(project, DIRECTORIES, "- sync: {src: ./page, dest: /srv/low}", name="lowest")
+    write(project, "{container: ../base}", SYNC)
+    told: list[Event] = []
+    inside = tree(built(project, told.append)["oci"])
+    assert {"srv/low", "srv/middle", "srv/index.html"} <= {*inside}
+    first = [one.message for one in told if isinstance(one, Notice) and "first" in one.message]
+    assert [one.split(" is built first")[0].rpartition("/")[2] for one in first] == [
+        "lowest",
+        "base",
+    ]
+    told.clear()
+    built(project, told.append)
+    assert not [one for one in told if isinstance(one, Notice) and "first" in one.message]
 
 
 def test_containers_that_begin_with_each_other(project: Checkout) -> None:
@@ -549,5 +571,9 @@ def test_containers_that_begin_with_each_other(project: Checkout) -> None:
     write(project, "{container: ../base}")
     error = _fails(project, "containers begin with each other", "base/container.yaml:2:")
     assert "/container -> " in error.message
+    other(project, "- from: {container: ../third}")
+    other(project, "- from: {container: ../container}", name="third")
+    error = _fails(project, "containers begin with each other", "third/container.yaml:2:")
+    assert error.message.count(" -> ") == 3
     write(project, "{container: .}")
     _fails(project, "containers begin with each other", "container/container.yaml:2:")
