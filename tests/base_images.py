@@ -116,10 +116,13 @@ class Foreign:
         document = {"os": "linux", "architecture": self.arch, "config": self.section}
         return json.dumps({**document, "rootfs": rootfs}).encode()
 
+    def pack(self, layer: bytes) -> bytes:
+        return gzip.compress(layer, mtime=0)
+
     def manifest(self) -> tuple[bytes, dict[str, bytes]]:
         """The manifest, and its blobs by their digests."""
         config, kind = self.config(), "application/vnd.oci.image"
-        packed = [gzip.compress(one, mtime=0) for one in self.layers]
+        packed = [self.pack(one) for one in self.layers]
         blobs = {sha(one): one for one in (config, *packed)}
 
         def described(content: bytes, media: str) -> dict[str, object]:

@@ -84,6 +84,8 @@ class Budget:
     `total_bytes` is of everything that comes out of the decoder; `entries` counts members; `depth`
     is path parts; `path_bytes` is the length of a path or link text in bytes; `ratio` is bytes out
     per byte in, once `ratio_free` bytes are out; `memory` is what a decoder may take, in bytes.
+    `whiteouts`: it is a layer, where `d/.wh.x` beside a file `d` deletes nothing (umoci writes that
+    where a directory became a file).
     """
 
     total_bytes: int = 64 << 30
@@ -93,6 +95,7 @@ class Budget:
     ratio: int = 300
     ratio_free: int = 64 << 20
     memory: int = 256 << 20
+    whiteouts: bool = False
 
 
 Remark = Callable[[str], None]
@@ -111,6 +114,9 @@ def over(archive: str, limit: str, value: int, what: str) -> BuildError:
     """The error of a limit that was exceeded; it names the limit as `Budget` does."""
     message = f"the archive exceeds the limit {limit} = {value} ({what})"
     return BuildError(message, place=archive, hint=LARGER)
+
+
+_WHITEOUT = ".wh."  # OCI image-spec layer.md, "Whiteouts"
 
 
 class Gate:
@@ -197,12 +203,18 @@ class Gate:
             if self._remark is None:
                 raise refused(self._archive, path, "its path appears twice")
             self._remark(f"member {shown(path)!r} is there again: the later one counts")
-        if parent(path) != self._known_parent:
+        if self._budget.whiteouts and path.rpartition("/")[2].startswith(_WHITEOUT):
+            self._deleting(path)
+        elif parent(path) != self._known_parent:
             self._ancestors(path)
         files = (Kind.FILE, Kind.HARDLINK)
         if entry.kind is Kind.HARDLINK and self._kinds.get(entry.target) not in files:
             reason = f"it is a hard link to {shown(entry.target)!r}, which is no earlier file"
             raise refused(self._archive, path, reason)
+
+    def _deleting(self, path: str) -> None:
+        if any(self._kinds.get(above) is Kind.SYMLINK for above in parents(path)):
+            raise refused(self._archive, path, "it deletes what lies behind a link")
 
     def _ancestors(self, path: str) -> None:
         self._known_parent = parent(path)

@@ -208,14 +208,20 @@ def _in_registry(choice: Choice, named: _Named, downloads: Downloads) -> BaseIma
     if digest is None or stored_image(at, digest, store) is None:
         if downloads.offline:
             hint = "run once without --offline; what is then in the store and the lock will do"
-            message = f"the base {at} is needed, and --offline forbids to ask for it"
+            message = "it is needed, and --offline forbids to ask for it"
             raise FetchError(message, place=named.place, hint=hint)
         from buildit.remote.registry.client import Registry
         from buildit.remote.web import WebTransport
 
         with closing(WebTransport()) as web:
             registry = Registry(web, at)
-            image = find_image(registry, str(choice.target), {} if digest is None else locked)
+            try:
+                image = find_image(registry, str(choice.target), {} if digest is None else locked)
+            except FetchError as error:
+                if digest is not None:
+                    error.hint = "the lock has that digest; to take what the tag names now: "
+                    error.hint += f"buildit lock --update {named.reference}"
+                raise
             config = remote_config(image, registry)
         digest = digest_bytes(image.manifest)
         store.pin([digest, image.config.digest])

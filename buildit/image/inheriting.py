@@ -15,7 +15,7 @@ from buildit.archive.admit import Budget
 from buildit.archive.compress import decompressed
 from buildit.archive.tar.read import read_tar
 from buildit.digest import Digest, digest_bytes, digest_stream, is_hex64
-from buildit.errors import BuildError, IntegrityError, RecipeError
+from buildit.errors import BuildError, FetchError, IntegrityError, RecipeError
 from buildit.image.formats import aci
 from buildit.image.formats.archives import MANIFEST
 from buildit.image.formats.table import Document
@@ -50,8 +50,12 @@ def told_of_base(reference: str, place: str) -> Iterator[None]:
         raise RecipeError(message, place=place, hint=hint) from error
     except CorruptBlob:
         raise
-    except (BuildError, IntegrityError) as error:
+    except FetchError as error:
         message = f"the base {reference}: {error.message}"
+        raise FetchError(message, place=place, hint=error.hint, details=error.details) from error
+    except (BuildError, IntegrityError) as error:
+        within = f"{error.place}: " if error.place and error.place not in reference else ""
+        message = f"the base {reference}: {within}{error.message}"
         advice = error.hint or "get the image again from where it is made; nothing of it was kept"
         raise IntegrityError(message, place=place, hint=advice, details=error.details) from error
 

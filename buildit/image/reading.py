@@ -27,7 +27,7 @@ from buildit.image import merge
 from buildit.image.merge import GENERATED, LayerChange, Member, MergedTree
 from buildit.model.tree import Entry, Kind
 
-FOREIGN = Budget(ratio=100_000, depth=256)
+FOREIGN = Budget(ratio=100_000, depth=256, whiteouts=True)
 """An image may come from a stranger, and layers of zeros compress very well."""
 
 INFLATED = 2 << 30

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
@@ -284,10 +284,23 @@ class _Layers:
                 entries.append(entry)
             if entry.kind is Kind.FILE:
                 self.epoch = max(self.epoch, entry.mtime)
-        return entries
+        files = {one.path for one in entries if one.kind in (Kind.FILE, Kind.HARDLINK)}
+        void = {one.path for one in entries if _deletes_in(one.path, files)}
+        self.left_out += [f"{shown(path)!r}, which deletes beneath a file" for path in sorted(void)]
+        return [one for one in entries if one.path not in void] if void else entries
 
     def _left_out(self, remark: str) -> None:
         self.left_out.append(remark.removeprefix("member ").replace(" is left out: it is", " is"))
+
+
+def _deletes_in(path: str, files: Set[str]) -> bool:
+    """Whether a whiteout names something beneath a file of the same layer."""
+    if not posixpath.basename(path).startswith(_WHITEOUT):
+        return False
+    while path := posixpath.dirname(path):
+        if path in files:
+            return True
+    return False
 
 
 def _problem(entry: Entry, *, whiteouts: bool) -> str:
