@@ -112,7 +112,7 @@ def _planned(
     options: Options, report: Reporter, stop: threading.Event, lost: frozenset[Digest]
 ) -> Prepared:
     """The plan of a container. The one that it begins with is built first, where it is not as its
-    files and its lock say: its layers alone, by its own lock.
+    files and its lock say: its layers, which its tests look at, by its own lock.
 
     Raises:
         BuilditError: as `prepare`, or as a build of the one below.
@@ -136,7 +136,7 @@ def _make_base(
     with _at_work([prepared], report, stop, lost) as works:
         obtain(works)
         for work in works:
-            work.stack()
+            work.stacked()
         keep_roots(works)
         if prepared.fresh:
             if not asked.locked:
@@ -187,12 +187,15 @@ def keep_roots(works: Sequence[_Work]) -> None:
 def emit(works: Sequence[_Work]) -> tuple[Emission, ...]:
     """Stack the layers of each platform and emit the images: those of a format that holds several
     platforms together, the others each by itself."""
+    report = works[0].place.report
+    for work in works:
+        if not work.plan.images:
+            report(Notice("the container has no image step: nothing is emitted", warning=True))
     stacked = [work.stacked() for work in works]
     groups: list[tuple[StackedImage, ...]] = []
     for alike in zip(*stacked, strict=True):
         together = len(alike) > 1 and format_of(alike[0].image).together is not None
         groups += [alike] if together else [(one,) for one in alike]
-    report = works[0].place.report
     plan, openpgp = works[0].plan, works[0].run.config.trust.keys.openpgp
     title = f"{plan.name}-{plan.version}"
     for group in groups:
@@ -363,26 +366,17 @@ class _Work:
         for line in lines:
             self.place.report(Notice(f"not reproducible: {line}", warning=True))
 
-    def stack(self) -> Stack:
+    def stacked(self) -> tuple[StackedImage, ...]:
         """Stack the layers for all images; the layers of its steps are found or made here."""
-        from buildit.commands.assemble import stack
+        from buildit.commands.assemble import image, stack
 
         def obtain(task: Task) -> Artifact:
             if task.key not in self.done:
                 self.done[task.key] = lay(task, self.place, self.run.remotes)
             return self.done[task.key]
 
-        plan, store = self.prepared.plan, self.run.store
-        return stack(plan, store, self.tasks.named, obtain, self.prepared.taken)
-
-    def stacked(self) -> tuple[StackedImage, ...]:
-        """The images over their layers."""
-        from buildit.commands.assemble import image
-
-        plan, report = self.prepared.plan, self.place.report
-        made = self.stack()
-        if not plan.images:
-            report(Notice("the container has no image step: nothing is emitted", warning=True))
+        plan = self.prepared.plan
+        made = stack(plan, self.run.store, self.tasks.named, obtain, self.prepared.taken)
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
         app = plan.app
         if plan.is_late:

@@ -17,7 +17,7 @@ from tests.unit.archive.hostile_tars import AS_SOURCE, LIMITS, SILENT, Hostile, 
 
 pytestmark = pytest.mark.unit
 
-BUDGET = Budget(**LIMITS, ratio=50, ratio_free=1 << 19, memory=64 << 20)
+BUDGET = Budget(**LIMITS, ratio=50, ratio_free=1 << 19, memory=64 << 20, whiteouts=False)
 CASES = corpus(b"/outside/canary")
 TRUNCATED = "truncated at"
 
