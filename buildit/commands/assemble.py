@@ -30,6 +30,7 @@ from buildit.commands.accounts import (
 from buildit.commands.changing import modes_task, symlinks_task
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
+from buildit.errors import RecipeError
 from buildit.image.launch import LARGEST_ACCOUNTS
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
@@ -43,6 +44,7 @@ from buildit.model.image import Image, Layer, LayerKind
 from buildit.model.plan import (
     About,
     ContainerPlan,
+    DebRef,
     DirectoriesStep,
     FromStep,
     ImageStep,
@@ -78,6 +80,7 @@ class Stack:
     _links: list[str] = field(default_factory=list)
     _overlay: Overlay = field(default_factory=lambda: Overlay(merged=MergedTree(EPOCH)))
     _listings: dict[Digest, tuple[Entry, ...]] = field(default_factory=dict)
+    _below: dict[str, DebRef] = field(default_factory=dict)
 
     def listing(self, contents: Digest) -> tuple[Entry, ...]:
         """The entries that a blob of contents lists, each read once."""
@@ -114,13 +117,55 @@ class Stack:
         self.layers.append(layer)
         self._listings[layer.contents] = tuple(entries)
 
-    def add_base(self, step: FromStep) -> None:
-        """The layers of the image that the container begins with, below all others."""
-        artifact = self.obtain(self.node(step.key))
+    def add_base(self, step: FromStep, platform: str) -> None:
+        """The layers of the image that the container begins with, below all others.
+
+        Raises:
+            BuilditError: as `run`, where it is to be configured.
+        """
+        task = self.node(step.key)
+        artifact = self.obtain(task)
+        self._below = {deb.name: deb for deb in task.inputs.debs}
         self.epoch = max(self.epoch, artifact.epoch)
         for number, name in enumerate(step.outputs):
             one, title = artifact.outputs[name], f"{step.origin}, layer {number}"
             self.layers.append(Layer(one.diff_id, one.size, title, one.contents, LayerKind.FROM))
+        if step.configure is not None:
+            self.run(step.configure, platform)
+
+    def over_base(self, members: Sequence[OutputRef], place: str | None = None) -> list[OutputRef]:
+        """Those that are no .debs which the base is made of.
+
+        Raises:
+            RecipeError: the base has one of them in another version.
+        """
+        found = []
+        for member in members:
+            task = self.node(member[0])
+            deb = next((one for one in task.inputs.debs if one.digest == task.subject), None)
+            there = None if deb is None else self._below.get(deb.name)
+            if deb is None or there is None:
+                found.append(member)
+            elif there.digest != deb.digest:
+                message = f"the base has {there.name} {there.version}, and what is to lie over it "
+                message += f"comes with {deb.version}"
+                hint = "let both be chosen anew: buildit lock --update toolchain"
+                raise RecipeError(message, place=place, hint=hint)
+        return found
+
+    def add_package(self, step: PackageStep, members: Sequence[OutputRef]) -> None:
+        """The layers of what a step names and needs, but for what a Debian root below has."""
+        found = self.over_base(members)
+        for member in found:
+            self.add_member(member)
+        for root in step.roots if self._below else ():
+            if root not in found:
+                self.remarks.append(f"{step.origin}: the base has it already")
+            elif self.node(root[0]).subject is not None:
+                name = step.origin.removeprefix("debian:").partition("=")[0]
+                say = f"{step.origin}: dpkg of the base does not know it, as it is only unpacked; "
+                say += f"`run: {{script: apt-get install -y {name}, debs: [{name}]}}` installs it"
+                self.remarks.append(say)
 
     def text_of(self, path: str) -> str:
         """A file of the whole image so far, as text; empty where there is none.
@@ -259,6 +304,10 @@ class Stack:
             RecipeError: the layers clash.
             BuilditError: it fails.
         """
+        if step.debs and way("usr/bin/apt-get", self.tree().get).end not in self.tree():
+            message = "`debs` are for apt, and no layer below has it"
+            hint = "begin with a root that has: `- from: {suite: debian-12}`"
+            raise RecipeError(message, place=step.place, hint=hint)
         restated = self._whole().rootfs(EPOCH).restated
         below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
         task = run_task(step, below, restated, self.epoch, platform)
@@ -287,8 +336,9 @@ def stack(
     """
     made, views = Stack(store, node, obtain), views_of((*plan.tasks, *plan.views))
     if plan.begins_with is not None:
-        made.add_base(plan.begins_with)
-    members = closure(plan.roots, node, obtain, views).members
+        made.add_base(plan.begins_with, plan.platform)
+    place = None if plan.begins_with is None else plan.begins_with.place
+    members = made.over_base(closure(plan.roots, node, obtain, views).members, place)
     made.add_links(members)
     accounts_done = not plan.roots
     if accounts_done:
@@ -299,8 +349,7 @@ def stack(
             case FromStep():
                 pass  # below the links already
             case PackageStep(roots=roots):
-                for member in closure(roots, node, obtain, views).members:
-                    made.add_member(member)
+                made.add_package(step, closure(roots, node, obtain, views).members)
                 if roots and not accounts_done:
                     made.add_accounts(plan, members)
                     accounts_done = True

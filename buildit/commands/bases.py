@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from buildit.archive.contents import EntryAt
 from buildit.commands.accounts import Ids
 from buildit.commands.choose import Choice, wrong_at
+from buildit.commands.pins import Answer
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, RecipeError, UsageError
@@ -21,7 +22,7 @@ from buildit.image.launch import DEFAULT_PATH
 from buildit.image.rules import program_problem
 from buildit.model.config import OCI_SCHEME
 from buildit.model.image import App, Inherited
-from buildit.model.plan import ContainerPlan, FromStep, ImageRef, Task
+from buildit.model.plan import ContainerPlan, DebRef, FromStep, ImageRef, Task
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import Container, FromSpec, LoadedStep
 from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
@@ -36,7 +37,8 @@ _LOCAL = {"oci:": "oci", "oci-archive:": "oci"}
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """`number` is the step's. `consulted` are files that decide what it is."""
+    """`number` is the step's. `consulted` are files that decide what it is, `answers` the .debs of
+    a suite, by who asks for them in the lock."""
 
     number: int
     step: FromStep
@@ -44,11 +46,17 @@ class Base:
     image: ImageRef
     inherited: Inherited
     consulted: tuple[Path, ...] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
     def pins(self) -> Mapping[str, Digest]:
-        """What the lock says of it."""
-        return {self.image.reference: self.image.digest}
+        """What the lock says of it, where its .debs do not say it."""
+        return {} if self.answers else {self.image.reference: self.image.digest}
+
+    @property
+    def debs(self) -> tuple[DebRef, ...]:
+        """What it is made of, where that is known."""
+        return tuple(deb for answer in self.answers.values() for deb in answer.debs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,12 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     found = _step_of(container)
     if found is None:
         return None
+    number, step, spec = found
+    if spec.suite is not None:
+        return _suite(choice, number, step, spec.suite, downloads)
     from buildit.image.inheriting import find_base, told_of_base
     from buildit.make.from_image import from_task
 
-    number, step, spec = found
     named = _named(container, step, spec)
     consulted: tuple[Path, ...] = ()
     if named.kind == CONTAINER:
@@ -101,6 +111,20 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
 
 _OVER_A_BASE = {"package", "sync", "directories", "symlinks", "modes", "run"}
 """The steps that add to an image."""
+
+
+def _suite(choice: Choice, number: int, step: LoadedStep, name: str, downloads: Downloads) -> Base:
+    """The root of a suite, which its packages' scripts configure before any other step."""
+    from buildit.commands.suites import pin_suite
+    from buildit.make.suite import configure_step, suite_image, suite_task
+
+    place = written_at(step.node, "from", "suite")
+    asker, answer = pin_suite(choice, name, place, downloads)
+    image = suite_image(name, answer.debs, str(choice.target), place)
+    task = suite_task(image, answer.debs)
+    configure = configure_step(image)
+    made = FromStep(task.key, image.reference, tuple(task.outputs), place, configure)
+    return Base(number, made, task, image, Inherited(), answers={asker: answer})
 
 
 def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:

@@ -370,9 +370,13 @@ class _Work:
         """Stack the layers for all images; the layers of its steps are found or made here."""
         from buildit.commands.assemble import image, stack
 
+        def bring(task: Task) -> None:
+            if task.inputs.debs:
+                self.fetching().bring((task,), self.plan.toolchain)
+
         def obtain(task: Task) -> Artifact:
             if task.key not in self.done:
-                self.done[task.key] = lay(task, self.place, self.run.remotes)
+                self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
             return self.done[task.key]
 
         plan = self.prepared.plan
@@ -461,6 +465,7 @@ class _Work:
         names += self.done  # with the .debs that the image loads, which are not among the nodes
         names += plan.pinned
         names += [plan.toolchain.identity, *(deb.digest for deb in plan.toolchain.debs)]
+        names += [deb.digest for step in plan.commands for deb in step.debs]
         names += [source.digest for node in plan.tasks for source in node.inputs.sources]
         names += [deb.digest for node in plan.tasks for deb in node.inputs.every_deb()]
         names += [blob for node in plan.tasks if node.inputs.image for blob in node.inputs.blobs]

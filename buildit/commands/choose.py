@@ -39,7 +39,8 @@ from buildit.recipe.packagefacts import KnownPackages
 from buildit.recipe.slices import Slices, sliced
 from buildit.recipe.trees import Catalog
 
-USUAL_TOOLCHAIN = "toolchain/debian-12"
+_TOOLCHAINS = "toolchain/"
+USUAL_TOOLCHAIN = f"{_TOOLCHAINS}debian-12"
 """What a container is made with that does not say it."""
 
 
@@ -120,7 +121,7 @@ def choose(options: Options, loaded: Loaded, fetch: FetchList = no_fetching) -> 
         container = load_container(directory, known, options.platform, here, fetch)
         check_settled(first, container)
     _check_use(options.use, container, selection.chosen)
-    toolchain = _toolchain(container, roots, selection)
+    toolchain = _toolchain(container, roots, selection, catalog)
     chroot = catalog.toolchain(toolchain, container.file)
     own = (directory / LOCK_FILE, container.directory / CONTAINER_FILE)
     consulted = (*own, *loaded.consulted, *catalog.consulted, *container.files)
@@ -156,13 +157,16 @@ def selected_facts(selection: Selection) -> dict[str, PackageFacts]:
     }
 
 
-def _toolchain(container: Container, roots: Roots, selection: Selection) -> str:
-    """The one toolchain of a container: what its steps or its packages name, else the usual one.
+def _toolchain(container: Container, roots: Roots, selection: Selection, catalog: Catalog) -> str:
+    """The one toolchain of a container: what its steps or its packages name, that of the suite
+    which it begins with, else the usual one.
 
     Raises:
+        RecipeError: no toolchain is of that suite.
         UnsatisfiableError: they name several.
     """
-    steps = ((step.spec.toolchain, step.place) for step in container.steps)
+    steps = [(step.spec.toolchain, step.place) for step in container.steps]
+    steps += ((_of_suite(step, catalog), step.place) for step in container.steps)
     chosen = (one.package for one in selection.chosen.values())
     recipes = ((one.recipe.toolchain, one.name) for one in chosen)
     bases = (one.base for one in roots.sources.values())
@@ -174,6 +178,20 @@ def _toolchain(container: Container, roots: Roots, selection: Selection) -> str:
         hint = "an image has one glibc: let all its packages name the same `toolchain:`"
         raise UnsatisfiableError(message, place=container.file, hint=hint)
     return next(iter(named), USUAL_TOOLCHAIN)
+
+
+def _of_suite(step: LoadedStep, catalog: Catalog) -> str | None:
+    """The toolchain whose suites the root of a suite is of; None where the step is no such base."""
+    base = step.spec.from_
+    if base is None or base.suite is None:
+        return None
+    named = f"{_TOOLCHAINS}{base.suite}"
+    known = [one for one in catalog.names() if one.startswith(_TOOLCHAINS)]
+    if named not in known:
+        message = f"no suite is known as {base.suite!r}"
+        hint = hint_of(base.suite, [one.removeprefix(_TOOLCHAINS) for one in known])
+        raise wrong_at(step, message, hint, "from", "suite")
+    return named
 
 
 def shipped_trees() -> tuple[Path, ...]:

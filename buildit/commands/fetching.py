@@ -58,7 +58,7 @@ class InputFetcher:
         fetched = [want for want in missing if want.name.endswith(".deb")]
         if fetched:  # one line for what would be a hundred
             size = sum(want.size or 0 for want in fetched)
-            text = f"Fetching {len(fetched)} Debian packages ({size / 1e6:.0f} MB) for the chroot."
+            text = f"Fetching {len(fetched)} Debian packages ({size / 1e6:.0f} MB)."
             self.downloads.report(Notice(text))
         self._fetch(missing, nodes)
         self._fetch_commits(one for node in nodes for one in node.inputs.sources)

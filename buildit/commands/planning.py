@@ -23,6 +23,7 @@ from buildit.commands.run import Downloads, Options, Pins
 from buildit.commands.running import app_of, app_remarks, init_of, places_of
 from buildit.commands.said import listed_steps, sayings
 from buildit.commands.sources import locked_commits
+from buildit.commands.suites import check_steps, with_debs
 from buildit.commands.templated import filling
 from buildit.commands.testing import image_tests
 from buildit.digest import BuildKey, canonical, digest_bytes
@@ -66,6 +67,7 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
         FetchError, IntegrityError: something new had to be pinned, and could not be.
     """
     choice = choose(options, loaded, fetched_lists(downloads))
+    check_steps(choice)
     base = begun_with(choice, downloads)
     chosen, debs = choice.selection.chosen, choice.roots.debs
     consulted: list[Path] = [*choice.consulted, *(() if base is None else base.consulted)]
@@ -93,7 +95,9 @@ def make_plan(options: Options, loaded: Loaded, downloads: Downloads) -> Planned
     if choice.container.pending:
         choice = read_again(choice, KnownPackages(facts, pinned=True), fetched_lists(downloads))
     synced, opened = _synced_accounts(choice.container, facts)
-    plan = check_images(container_plan(choice, toolchain, made, synced, keys, facts, base), synced)
+    plan = container_plan(choice, toolchain, made, synced, keys, facts, base)
+    below = None if base is None else base.answers
+    plan, answers = with_debs(check_images(plan, synced), choice, answers, below, downloads)
     section = _section(choice, inputs, made, answers)
     section = replace(section, images={} if base is None else base.pins)
     pins = Pins(choice.lock, section, plan.platform)

@@ -315,10 +315,12 @@ def place_of(
     return BuildPlace(store, plan.toolchain, debs, limits, report, stop, Path(plan.directory))
 
 
-def lay(task: Task, place: BuildPlace, remotes: Remotes) -> Artifact:
+def lay(
+    task: Task, place: BuildPlace, remotes: Remotes, bring: Callable[[Task], None] = lambda _: None
+) -> Artifact:
     """The artifact of a task of one container alone (its synced files, its accounts): found in the
     store by its key, or made; no binhost is asked, and nothing is said of it but where programs
-    run.
+    run: what these need is to `bring` first.
 
     Raises:
         BuilditError: it cannot be made.
@@ -329,6 +331,7 @@ def lay(task: Task, place: BuildPlace, remotes: Remotes) -> Artifact:
     if isinstance(found, Found):
         return found.artifact
     if kind_of(task).builds:
+        bring(task)
         return _Ways(place, remotes, {task.key: task.label}).make(task, {})
     artifact = make_task(task, {}, place)
     keep(artifact, place.store, policy, place.report)

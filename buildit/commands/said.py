@@ -14,6 +14,7 @@ from buildit.recipe.container import (
     Container,
     DebianPackageStep,
     EmbeddedPackageStep,
+    FromSpec,
     ImageTestSpec,
     LoadedStep,
     RunSpec,
@@ -140,6 +141,8 @@ def _text(spec: StepSpec) -> str:
             return " ".join(app.exec or ())
         case StepSpec(init=init) if init is not None:
             return ", ".join(init.services)
+        case StepSpec(from_=FromSpec() as base):
+            return " ".join(map(str, base.model_dump(exclude_unset=True).values()))
         case StepSpec(run=run) if run is not None:
             return command_said(run)
         case StepSpec(test=test) if test is not None:

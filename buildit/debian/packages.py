@@ -73,5 +73,12 @@ class Indices:
 
     def essential(self) -> tuple[str, ...]:
         """The names of all packages that are `Essential: yes` in some suite."""
-        found = (one.name for index in self.indices for one in index.having("essential", "yes"))
+        return self._having("essential", "yes")
+
+    def required(self) -> tuple[str, ...]:
+        """The names of all packages of priority `required` in some suite (Policy 2.5)."""
+        return self._having("priority", "required")
+
+    def _having(self, column: str, value: str) -> tuple[str, ...]:
+        found = (one.name for index in self.indices for one in index.having(column, value))
         return tuple(sorted(set(found)))

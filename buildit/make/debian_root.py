@@ -26,6 +26,7 @@ initial configuration. All files are 0644 or 0755 and directories 0755, without 
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import threading
@@ -113,17 +114,23 @@ def control_fields(control: bytes) -> dict[str, str]:
     return {name.lower(): value.strip() for name, _, value in said}
 
 
-def status_paragraph(control: bytes, conffiles: bytes) -> bytes:
-    """A package's paragraph of `status`: as its control file, installed; ends in a blank line.
-
-    No digest of a conffile is known, which dpkg writes as `newconffile`.
+def status_paragraph(
+    control: bytes,
+    conffiles: bytes,
+    state: str = "installed",
+    digest: Callable[[str], str] = lambda _: "newconffile",
+) -> bytes:
+    """A package's paragraph of `status`: as its control file, in a state of dpkg(1); ends in a
+    blank line. `digest` is what dpkg has of a conffile, by its absolute path: by default none is
+    known, which dpkg writes as `newconffile`.
     """
     first, _, rest = control.strip(b"\n").partition(b"\n")
     names = [line.strip() for line in conffiles.splitlines() if line.strip()]
     # `remove-on-upgrade /etc/x` (deb-conffiles(5)) is of a file that is not there
-    names = [b" %s newconffile\n" % name for name in names if name.startswith(b"/")]
-    said = b"".join((b"Conffiles:\n", *names)) if names else b""
-    return b"%s\nStatus: install ok installed\n%s\n%s\n" % (first, rest, said)
+    names = [name for name in names if name.startswith(b"/")]
+    lines = [b" %s %s\n" % (name, digest(os.fsdecode(name)).encode()) for name in names]
+    said = b"".join((b"Conffiles:\n", *lines)) if lines else b""
+    return b"%s\nStatus: install ok %s\n%s\n%s\n" % (first, state.encode(), rest, said)
 
 
 def info_files(members: Mapping[str, bytes], names: Sequence[str]) -> dict[str, bytes]:

@@ -103,6 +103,7 @@ MAKERS: dict[str, TaskKind] = {
         TaskKind("buildit.make.layer", shared=False),
     ),
     "from": TaskKind("buildit.make.from_image", shared=False),
+    "suite": TaskKind("buildit.make.suite", shared=False),
 }
 
 
@@ -130,7 +131,9 @@ def make_task(task: Task, at_hand: AtHand, place: BuildPlace) -> Artifact:
     inputs = task.inputs
     materials = [(source.name, source.digest) for source in inputs.sources]
     materials += [(f"input-{number}", blob) for number, blob in enumerate(inputs.blobs)]
-    materials += [(deb.path.rpartition("/")[2], deb.digest) for deb in inputs.debs[:1]]
+    # beside a .deb that is unpacked lie those that were chosen with it
+    debs = inputs.debs[:1] if kind_of(task).scripts else inputs.debs
+    materials += [(deb.path.rpartition("/")[2], deb.digest) for deb in debs]
     materials += [(one.reference, one.digest) for one in (inputs.image,) if one is not None]
     return Artifact(
         key=task.key,

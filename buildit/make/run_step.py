@@ -29,6 +29,7 @@ from buildit.digest import CHUNK, Digest, canonical, digest_bytes, digest_stream
 from buildit.errors import BuildError, BuilditError, Interrupted, UnsatisfiableError, UsageError
 from buildit.image.merge import LayerChange, MergedTree, directories_above
 from buildit.image.reading import FOREIGN
+from buildit.make.apt_source import APT, APT_ENVIRONMENT, POLICY_RC, write_source
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
@@ -58,6 +59,7 @@ from buildit.plan.identity import (
     read_run_record,
     record_text,
 )
+from buildit.sandbox.container import Mounted
 from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
 from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
@@ -100,7 +102,12 @@ def run_task(
 ) -> Task:
     """The task of a step over layers, the lowest first; `restated` are directories that an overlay
     of them would show otherwise, `epoch` is the newest time below."""
-    given = {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch), **dict(step.environment)}
+    given = {
+        **_ENVIRONMENT,
+        "SOURCE_DATE_EPOCH": str(epoch),
+        **(APT_ENVIRONMENT if step.debs else {}),
+    }
+    given |= dict(step.environment)
     inputs = RunInputs(
         argv=step.argv,
         environment=given,
@@ -113,6 +120,8 @@ def run_task(
         room=ROOM,
         difference=DIFFERENCE,
         secrets=step.secrets,
+        debs=tuple(sorted({deb.digest for deb in step.debs})),
+        apt=APT if step.debs else "",
     )
     record = record_text(inputs.record())
     key = build_key(record)
@@ -123,16 +132,16 @@ def run_task(
         version=key[:12],
         record=record,
         platform=platform,
-        inputs=Inputs(below=tuple(below)),
+        inputs=Inputs(below=tuple(below), debs=step.debs),
         outputs={RUNTIME: RunTime()},
         about=About(origin=step.place, description=step.said),
     )
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:
-    """Nothing: the layers below are in the store."""
-    del task, toolchain
-    return Inputs()
+    """What apt is to find: the layers below are in the store."""
+    del toolchain
+    return Inputs(debs=task.inputs.debs)
 
 
 def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
@@ -164,6 +173,8 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         trees = tuple(stack.enter_context(layer_trees(owned, task, inputs, store)))
         log = parts.log_of("run")
         one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
+        if inputs.debs:
+            one = replace(one, volumes=(*one.volumes, *_apt_source(task, inputs, layer, store)))
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
         except UsageError as error:
@@ -180,6 +191,13 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
     place.warn(replace(task, name="run", version=task.about.description), told(remarks))
     return made
+
+
+def _apt_source(task: Task, inputs: RunInputs, layer: Path, store: Store) -> tuple[Mounted, ...]:
+    debs = sorted(task.inputs.debs, key=lambda deb: deb.digest)
+    if tuple(deb.digest for deb in debs) != inputs.debs:
+        raise BuildError("its .debs are not those of its record", hint="plan it again")
+    return write_source(layer / "apt", debs, store)
 
 
 def check_machine(platform: Platform, what: str, label: str) -> None:
@@ -343,7 +361,7 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     """The merged tree that the command ran over, and what was made in it to mount on."""
     tree = tree_below(task, inputs, store)
     points: set[str] = set()
-    for point in MOUNT_POINTS:
+    for point in (*MOUNT_POINTS, *((POLICY_RC,) if inputs.debs else ())):
         end = way(point, tree.get).end or ""
         points |= {end, *directories_above([end])}
     return Over(tree, frozenset(points - {""}), alone=not ids.several())

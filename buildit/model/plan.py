@@ -105,11 +105,11 @@ WHOLE = DebView()
 class ImageRef:
     """An image that a container begins with.
 
-    `reference` is as it is written; `kind` is `oci`, `docker-archive`, `aci` or
-    `container`. `digest` pins it: that of the manifest, of a docker archive its config's, of an ACI
-    the file's, of a container one over its config and layers. `path` is an
-    absolute one of this machine, empty where the image is in a registry. `place` is where the step
-    was written, for messages only.
+    `reference` is as it is written; `kind` is `oci`, `docker-archive`, `aci`, `container` or
+    `suite`. `digest` pins it: that of the manifest, of a docker archive its config's, of an ACI
+    the file's, of a container one over its config and layers, of a suite one over its .debs. `path`
+    is an absolute one of this machine, empty where the image is in a registry, or a suite's.
+    `place` is where the step was written, for messages only.
     """
 
     reference: str
@@ -293,13 +293,31 @@ class Toolchain:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStep:
+    """A command that runs over what is there; its difference enters the image here. `said` is how
+    people know it. `environment` is what the step itself says, `ids` is `range` or `one`,
+    `secrets` are ids. `debs` are what apt finds."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    ids: str
+    said: str
+    place: str
+    secrets: tuple[str, ...] = ()
+    debs: tuple[DebRef, ...] = ()
+    step: Literal["run"] = "run"
+
+
+@dataclass(frozen=True, slots=True)
 class FromStep:
-    """The layers of another image lie below all others: `outputs`, bottom first, of its task."""
+    """The layers of another image lie below all others: `outputs`, bottom first, of its task. Over
+    them runs what is to `configure` them, if anything."""
 
     key: BuildKey
     origin: str
     outputs: tuple[str, ...]
     place: str
+    configure: RunStep | None = None
     step: Literal["from"] = "from"
 
     @property
@@ -407,21 +425,6 @@ class ModesStep:
     modes: tuple[ModeToSet, ...]
     place: str
     step: Literal["modes"] = "modes"
-
-
-@dataclass(frozen=True, slots=True)
-class RunStep:
-    """A command that runs over what is there; its difference enters the image here. `said` is how
-    people know it. `environment` is what the step itself says, `ids` is `range` or `one`, `secrets`
-    are ids."""
-
-    argv: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    ids: str
-    said: str
-    place: str
-    secrets: tuple[str, ...] = ()
-    step: Literal["run"] = "run"
 
 
 LayerStep = FromStep | PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep | RunStep
@@ -563,6 +566,11 @@ class ContainerPlan:
     def takes(self) -> tuple[SyncStep, ...]:
         """What the steps take of the project, in their order."""
         return tuple(step for step in self.steps if isinstance(step, SyncStep))
+
+    @property
+    def commands(self) -> tuple[RunStep, ...]:
+        """The steps that run commands, in their order."""
+        return tuple(step for step in self.steps if isinstance(step, RunStep))
 
     def unreleased(self) -> tuple[str, ...]:
         """The tasks that are built from directories of this machine, and those that depend on them,

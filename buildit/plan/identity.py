@@ -25,6 +25,7 @@ DEBIAN = "debian"
 DEBIAN_SOURCE = "debian-source"
 RUN = "run"
 TEST = "test"
+SUITE = "suite"
 """Kinds of tasks, and the `type` of their records."""
 
 MAINTAINER_RULES = "3"
@@ -195,7 +196,8 @@ class RunInputs:
     under it, the lowest first; `restated` is the listing (`archive.contents`) of directories that
     an overlay of them alone would show otherwise. `room` is the version of what it sees of the
     sandbox, `difference` that of how its layer is made of what it left. `secrets` are the ids of
-    those that it is given; their values are nowhere.
+    those that it is given; their values are nowhere. `debs` are those that apt finds, sorted, and
+    `apt` is the version of how it finds them.
     """
 
     argv: tuple[str, ...]
@@ -209,6 +211,8 @@ class RunInputs:
     room: str
     difference: str
     secrets: tuple[str, ...] = field(default=(), metadata=_LATER)
+    debs: tuple[Digest, ...] = field(default=(), metadata=_LATER)
+    apt: str = field(default="", metadata=_LATER)
 
     def record(self) -> dict[str, object]:
         """The record, `type` being the kind of task."""

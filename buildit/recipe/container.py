@@ -74,6 +74,9 @@ class FromSpec(Model):
     """An ACI that depends on no other."""
     container: schema.Line | None = None
     """The directory of another container, which is built before."""
+    suite: schema.Line | None = None
+    """`debian-12`: a root of Debian's own packages, which its scripts configure; with apt and
+    dpkg."""
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
@@ -242,6 +245,9 @@ class RunSpec(Model):
     secrets: tuple[schema.SecretId, ...] = ()
     """Ids of what it finds in /run/secrets/ID, where only root may read it. The values are given
     when it runs (`--secret`, `secrets` of the configuration), and are nowhere in the image."""
+    debs: tuple[schema.DebianName, ...] = ()
+    """Debian packages that `apt-get install` finds without a network, with all that they depend on:
+    by name, with `=version` where it matters."""
 
 
 class TextTestSpec(Model):

@@ -77,7 +77,12 @@ ONLY_IN = {
 SEAMS = (
     *("__main__", "cli"),  # a verb imports what it needs
     *("commands.building", "commands.realise", "commands.run"),
-    *("commands.fetching", "commands.pins", "commands.stamp"),  # what a run may not come to
+    *(
+        "commands.fetching",
+        "commands.pins",
+        "commands.suites",
+        "commands.stamp",
+    ),  # what a run may not come to
     "commands.run_image",  # an image that is unpacked is not read
     *("commands.debian_source", "commands.sources", "commands.bases"),
     "make.makers",  # MAKERS

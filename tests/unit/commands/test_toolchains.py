@@ -110,7 +110,7 @@ def test_it_is_known_before_the_packages_are(tmp_path: Path) -> None:
     asks = "- toolchain: \"toolchain/debian-{{ packages['dev/lib'].version }}\"\n"
     with pytest.raises(RecipeError, match="is not known before") as caught:
         chosen(tmp_path, OF_TREE + asks)
-    assert "`toolchain` steps" in (caught.value.hint or "")
+    assert "`toolchain`" in (caught.value.hint or "")
 
 
 def pinned(
