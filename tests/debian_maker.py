@@ -35,6 +35,7 @@ def make_deb(
     *,
     mode: int = 0o644,
     fields: str = "",
+    nodes: Sequence[tarfile.TarInfo] = (),
     **control: str,
 ) -> bytes:
     """A .deb: path -> content; a text that begins with `->` is a symbolic link; `…/` a directory.
@@ -42,7 +43,7 @@ def make_deb(
     Paths in a `bin` directory are programs. `fields` are further lines of its control file, what
     else is given are further control members by name: `postinst="…"`.
     """
-    members: list[tarfile.TarInfo] = []
+    members: list[tarfile.TarInfo] = [*nodes]
     contents: dict[str, bytes] = {}
     for path, content in files.items():
         member = tarfile.TarInfo(f"./{path.rstrip('/')}")

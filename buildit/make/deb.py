@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from buildit.archive.admit import Budget, parents
+from buildit.archive.admit import Budget, parents, shown
 from buildit.archive.beneath import Root
 from buildit.archive.contents import RUN_LINKS
 from buildit.archive.deb import read_control, read_deb
@@ -116,6 +116,14 @@ class UnpackedDeb:
             )
 
 
+def _refuse_whiteouts(members: Iterable[Entry], label: str) -> None:
+    for entry in members:
+        if entry.path.rpartition("/")[2].startswith(".wh."):
+            name = shown(entry.path)
+            message = f"it has /{name}: names that begin with .wh. delete files in image layers"
+            raise IntegrityError(message, place=label, hint=f"leave it out: without: ['{name}']")
+
+
 @contextmanager
 def captured(
     deb: BinaryIO,
@@ -148,6 +156,7 @@ def captured(
         gone = leave_out(into, view.sliced, label, must=False)
         gone |= leave_out(into, view.without, label) | link_run_directories(into)
         members = [entry for entry in members if entry.path not in gone]
+        _refuse_whiteouts(members, label)
         name = control_name(control_fields(control["control"]), label)
         scripts = rules_of(name, control, members, into)
         attributes, accounts, lost = attributes_of(members)

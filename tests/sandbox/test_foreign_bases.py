@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from buildit.cli.images import ls_verb, pull_verb, verify_verb
 from buildit.commands.building import build
 from buildit.commands.run import Options, read_lock
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, Notice, Reporter, silent
 from buildit.image.verify import read_image, verify
 from tests.base_images import Foreign, folder, member, sha, tar
+from tests.engines import podman
 from tests.planning import PLATFORM, Checkout, checkout
 from tests.registries import Served, registry
 from tests.sandbox.test_images import run, tool
@@ -141,7 +144,9 @@ DELETING = """- run:
 STEP_WROTE = ("srv/opaque/new/f",)
 
 
-def test_what_is_deleted_is_gone_in_every_format(world: World, tmp_path: Path) -> None:
+def test_what_is_deleted_is_gone_in_every_format(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.push("1", f"oci:{world.layout}:1")
     world.write(f"{{oci: 'docker://{world.served.host}/base:1'}}", DELETING, types=FORMATS)
     told: list[Event] = []
@@ -150,6 +155,17 @@ def test_what_is_deleted_is_gone_in_every_format(world: World, tmp_path: Path) -
     assert any("left out" in one and "srv/null" in one and "srv/fifo" in one for one in said)
     assert verify(tuple(paths.values())).passed()
     assert len({names(path) for path in paths.values()}) == 1
+    there = f"docker://{world.served.host}/ours:1"
+    copy = (tool("skopeo"), "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false")
+    run(*copy, f"oci:{paths['oci']}:1.0", there)
+    monkeypatch.chdir(tmp_path)
+    pulled = CliRunner().invoke(pull_verb, [there, "--output", "pulled"], catch_exceptions=False)
+    assert pulled.exit_code == 0, pulled.output
+    same = [str(paths["oci"]), *map(str, (tmp_path / "pulled").iterdir())]
+    assert "same tree" in CliRunner().invoke(verify_verb, same).output
+    shown = CliRunner().invoke(ls_verb, [same[1]], catch_exceptions=False).output
+    assert "/srv/su" in shown
+    assert "/srv/a\n" not in shown
     run(tool("umoci"), "unpack", "--image", f"{world.layout}:1", tmp_path / "base")
     base = tmp_path / "base/rootfs"
     for name in ("srv/null", "srv/fifo", "srv/a", "usr/bin/touch"):
@@ -217,6 +233,36 @@ TREES: dict[str, Callable[[Path, Path], Path]] = {
     "lxc": lambda path, _: path / "rootfs",
     "nspawn": lambda path, _: path / "rootfs",
 }
+
+
+REBUILT = """\
+FROM localhost/first:1
+RUN rm /srv/a && rm -r /srv/opaque && mkdir /srv/opaque && touch /srv/opaque/y && chown 7:8 /srv/sg
+RUN rm -r /srv/opaque /srv/d && mkdir /srv/d && ln /srv/su /srv/d/su && chmod 6755 /srv/d/su
+"""
+
+
+def test_podman_built_and_pushed_it_and_sees_the_same(world: World, tmp_path: Path) -> None:
+    """Deletions as its overlay has them, opaque directories among them, in Docker's media types."""
+    (tmp_path / "Containerfile").write_text(REBUILT)
+    with podman() as engine:
+        engine.load(f"oci:{world.layout}:1", "localhost/first:1")
+        build = ("build", "--quiet", "--isolation", "chroot", "--layers")
+        run(*engine.argv, *build, "--ulimit", "nofile=1024:1024", "-t", "made:1", tmp_path)
+        to = f"docker://{world.served.host}/base:podman"
+        run(*engine.argv, "push", "--quiet", "--tls-verify=false", "--format", "v2s2", "made:1", to)
+        world.write(f"{{oci: '{to}'}}")
+        path = world.build()["oci"]
+        engine.load(f"oci:{path}:1.0", "localhost/ours:1")
+        trees = [
+            without_times(Path(run(*engine.argv, "image", "mount", name).strip()))
+            for name in ("localhost/made:1", "localhost/ours:1")
+        ]
+    wanted, found = ({one: tree[one] for one in tree if one != "srv/null"} for tree in trees)
+    wanted.pop("srv/fifo", None)
+    assert found == wanted
+    assert (found["srv/d/su"][1], found["srv/su"][1]) == ("0o6755", "0o6755")
+    assert "srv/opaque" not in found
 
 
 def test_the_digest_of_the_lock_counts(world: World) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import threading
 from pathlib import Path
 
@@ -190,6 +191,36 @@ def test_a_deb_whose_control_names_no_package_is_refused(tmp_path: Path, name: s
     ):
         pass
     assert caught.value.place == "debian:x-1"
+
+
+@pytest.mark.parametrize("name", ["usr/share/.wh.x", "usr/.wh..wh..opq"])
+def test_a_deb_with_a_whiteout_is_refused_and_can_be_had_without(tmp_path: Path, name: str) -> None:
+    content = make_deb("x", {"usr/share/x": "x", name: ""})
+    platform, stop = PLATFORMS["linux/amd64"], threading.Event()
+    with (
+        pytest.raises(IntegrityError, match=r"names that begin with \.wh\. delete") as caught,
+        captured(io.BytesIO(content), tmp_path / "out", platform, "debian:x-1", stop),
+    ):
+        pass
+    assert caught.value.place == "debian:x-1"
+    assert caught.value.hint == f"leave it out: without: ['{name}']"
+    view = DebView((name,))
+    with captured(io.BytesIO(content), tmp_path / "2", platform, "x", stop, view) as found:
+        assert name not in {one.path for one in found.installed.outputs[RUNTIME]}
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_a_deb_with_a_device_is_refused(tmp_path: Path, kind: bytes) -> None:
+    node = tarfile.TarInfo("./dev/null")
+    node.type = kind
+    content = make_deb("x", {"usr/share/x": "x"}, nodes=(node,))
+    platform, stop = PLATFORMS["linux/amd64"], threading.Event()
+    with (
+        pytest.raises(IntegrityError, match="dev/null") as caught,
+        captured(io.BytesIO(content), tmp_path / "out", platform, "debian:x-1", stop),
+    ):
+        pass
+    assert "debian:x-1" in str(caught.value.place)
 
 
 def test_owners_that_are_the_same_everywhere_are_kept() -> None:
