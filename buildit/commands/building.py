@@ -44,7 +44,7 @@ from buildit.image.merge import Rootfs
 from buildit.image.output import parts_of
 from buildit.image.rendering import left_of
 from buildit.image.rules import tag
-from buildit.make.makers import BuildPlace, kind_of
+from buildit.make.makers import BuildPlace, is_shared, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image
 from buildit.model.plan import ContainerPlan, DebRef, OutputRef, RunStep, Task
@@ -307,7 +307,8 @@ def _at_work(
 @dataclass(frozen=True, slots=True)
 class _Work:
     """One container in one run, for one platform: what was opened for it, its tasks, the blobs that
-    turned out to be `lost`, and the artifacts at hand, which are `done`."""
+    turned out to be `lost`, and the artifacts at hand, which are `done`; `steps` are the keys of
+    those of its steps that others may take."""
 
     prepared: Prepared
     run: Run
@@ -315,6 +316,7 @@ class _Work:
     place: BuildPlace
     lost: frozenset[Digest]
     done: dict[BuildKey, Artifact] = field(default_factory=dict)
+    steps: dict[BuildKey, None] = field(default_factory=dict)
 
     @property
     def plan(self) -> ContainerPlan:
@@ -377,6 +379,8 @@ class _Work:
         def obtain(task: Task) -> Artifact:
             if task.key not in self.done:
                 self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
+            if task.key not in self.tasks and is_shared(task):
+                self.steps[task.key] = None
             return self.done[task.key]
 
         plan = self.prepared.plan
@@ -483,7 +487,7 @@ class _Work:
         if self.lost:  # what is only published needs no build
             self.fetching().bring_again(self.lost, plan.tasks, _debs(plan).values())
         openpgp = run.config.trust.keys.openpgp
-        return publish(plan, self.tasks.named, run.remotes, openpgp, emissions)
+        return publish(plan, self.tasks.named, run.remotes, openpgp, emissions, tuple(self.steps))
 
 
 def programs_of(plan: ContainerPlan) -> Iterator[tuple[Service, str, dict[str, str]]]:

@@ -13,7 +13,7 @@ from buildit.commands.realise import LookedUp, agrees, look_around, reason, unfi
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError
 from buildit.image.merge import LayerChange, MergedTree
-from buildit.make.makers import AtHand, kind_of
+from buildit.make.makers import AtHand, is_shared, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan, DebRef, Task
 from buildit.model.tree import Kind
@@ -79,8 +79,7 @@ def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:
         found = lookup(store, node.key, partial(unfit, at_hand), remotes.policy.doubts)
         if found is not None:
             return found
-        alone = node.directories or not kind_of(node).shared
-        for host in () if alone else remotes.binhosts():
+        for host in remotes.binhosts() if is_shared(node) else ():
             with suppress(BuilditError):
                 for claim in host.claims(node.key):
                     if agrees(claim.artifact, at_hand):

@@ -21,7 +21,7 @@ from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
 from buildit.image.output import emitted_files
-from buildit.make.makers import kind_of
+from buildit.make.makers import is_shared
 from buildit.model.artifact import Artifact
 from buildit.model.config import Directory, Oci, Repository
 from buildit.model.image import Emission
@@ -66,10 +66,12 @@ def publish(
     remotes: Remotes,
     openpgp: str = "",
     emissions: Sequence[Emission] = (),
+    steps: Sequence[BuildKey] = (),
 ) -> tuple[Published, ...]:
     """Publish what the plan's images are made of, what else of the plan is in the store, and the
     images, to every repository that can be published to. `node` gives the plan's nodes and the
-    .debs of its toolchain; `openpgp` is the fingerprint of what signed the images.
+    .debs of its toolchain; `openpgp` is the fingerprint of what signed the images; `steps` are the
+    keys of layers that commands of the container left.
 
     Raises:
         UsageError: there is none, or the container is not built.
@@ -78,7 +80,7 @@ def publish(
         StoreError: a directory cannot be written.
     """
     places = targets(remotes)
-    keys = built_keys(plan, node, remotes)
+    keys = (*built_keys(plan, node, remotes), *steps)
     done = []
     for one in places:
         with remotes.publishing(one) as remote:
@@ -180,7 +182,7 @@ def built_keys(plan: ContainerPlan, node: TaskOf, remotes: Remotes) -> tuple[Bui
         raise UsageError(f"{node.label} is not in the store", place=plan.directory, hint=hint)
 
     members = closure(plan.roots, node, at_hand, views_of((*plan.tasks, *plan.views))).members
-    shared = (n for n in plan.tasks if kind_of(n).shared)
+    shared = (n for n in plan.tasks if is_shared(n))
     others = (n.key for n in shared if lookup(store, n.key, believed=doubts) is not None)
     return tuple(dict.fromkeys((*(key for key, _ in members), *others)))
 

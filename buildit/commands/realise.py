@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from buildit import events
 from buildit.digest import BuildKey, Digest
 from buildit.errors import BuilditError, IntegrityError, Interrupted, StoreError
-from buildit.make.makers import AtHand, BuildPlace, kind_of, make_task
+from buildit.make.makers import AtHand, BuildPlace, is_shared, kind_of, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.plan import ContainerPlan, OutputRef, Task, Toolchain
@@ -319,8 +319,8 @@ def lay(
     task: Task, place: BuildPlace, remotes: Remotes, bring: Callable[[Task], None] = lambda _: None
 ) -> Artifact:
     """The artifact of a task of one container alone (its synced files, its accounts): found in the
-    store by its key, or made; no binhost is asked, and nothing is said of it but where programs
-    run: what these need is to `bring` first.
+    store by its key, or made, and nothing is said of it. Where programs run, which takes time, it
+    is said, and binhosts are asked as for a package; what these need is to `bring` first.
 
     Raises:
         BuilditError: it cannot be made.
@@ -331,8 +331,11 @@ def lay(
     if isinstance(found, Found):
         return found.artifact
     if kind_of(task).builds:
+        ways = _Ways(place, remotes, {task.key: task.label})
+        if is_shared(task) and (elsewhere := ways.find(task, {})) is not None:
+            return elsewhere
         bring(task)
-        return _Ways(place, remotes, {task.key: task.label}).make(task, {})
+        return ways.make(task, {})
     artifact = make_task(task, {}, place)
     keep(artifact, place.store, policy, place.report)
     return artifact
@@ -358,8 +361,7 @@ class _Ways:
         if isinstance(found, Found):
             report(events.Reused(task.key, task.label, LOCAL_STORE))
             return found.artifact
-        alone = task.directories or not kind_of(task).shared
-        for host in () if alone else self.remotes.binhosts():
+        for host in self.remotes.binhosts() if is_shared(task) else ():
             try:
                 artifact = host.pull(task.key, store, suits)
             except (Interrupted, StoreError, CorruptBlob):

@@ -73,6 +73,11 @@ class Maker(Protocol):
         """Make it in the empty directory `work`, its blobs in the store; `make_task` calls it."""
 
 
+def is_shared(task: Task) -> bool:
+    """Whether binhosts are asked for a task, and get it."""
+    return kind_of(task).shared and not (task.stays or task.directories)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskKind:
     """A row of the table.
@@ -96,7 +101,7 @@ MAKERS: dict[str, TaskKind] = {
     "package": TaskKind("buildit.make.package", builds=True),
     "debian": TaskKind("buildit.make.deb", scripts=True),
     "debian-source": TaskKind("buildit.make.debian_source", builds=True, scripts=True),
-    "run": TaskKind("buildit.make.run_step", builds=True, shared=False),
+    "run": TaskKind("buildit.make.run_step", builds=True),
     "test": TaskKind("buildit.make.image_test", builds=True, shared=False),
     **dict.fromkeys(
         ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),

@@ -240,7 +240,8 @@ class Task:
 
     `outputs` are those known before it is made, with what they need; a task may leave others.
     `subject` is what it is of, where several tasks can be of the same thing (a .deb, by its
-    digest); of these, an image takes the one that is `partial`, which leaves something out.
+    digest); of these, an image takes the one that is `partial`, which leaves something out. What
+    `stays` is neither published nor taken from others, whatever its kind.
     """
 
     key: BuildKey
@@ -254,6 +255,7 @@ class Task:
     about: About = About()
     subject: Digest | None = None
     partial: bool = False
+    stays: bool = False
 
     @property
     def label(self) -> str:

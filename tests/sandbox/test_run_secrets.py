@@ -21,9 +21,8 @@ from buildit.digest import digest_bytes
 from buildit.errors import UsageError
 from buildit.make.makers import make_task
 from buildit.store.names import find_failure
-from tests.base_images import Foreign, folder, member, symbolic, tar
 from tests.planning import Checkout, checkout
-from tests.sandbox.test_run_steps import Steps, programs, steps  # noqa: F401 - a fixture
+from tests.sandbox.test_run_steps import Steps, shell_base, steps  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.sandbox
 
@@ -135,16 +134,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     project = checkout(tmp_path)
-    entries, texts = programs()
-    members = [
-        member(one.path, texts[one.path], 0o755)
-        if one.path in texts
-        else symbolic(one.path, one.target)
-        if one.target
-        else folder(one.path)
-        for one in entries
-    ]
-    Foreign((tar(*members, folder("srv"), folder("run")),), {}).layout(tmp_path / "base.oci")
+    shell_base(tmp_path / "base.oci")
     values = {f"c{number:02}": canary(number) for number in range(COUNT)}
     made = World(project, values)
     config = []

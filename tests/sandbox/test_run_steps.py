@@ -29,6 +29,7 @@ from buildit.model.platform import build_platform
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.store.cas import Store
 from buildit.store.names import find_failure
+from tests.base_images import Foreign, folder, member, symbolic, tar
 from tests.making import place as place_of
 from tests.sandbox.test_images import libraries, tool
 
@@ -115,6 +116,20 @@ def programs() -> tuple[list[Entry], dict[str, bytes]]:
     above |= {one.rpartition("/")[0] for one in above} - {""}
     folders = [directory(one) for one in sorted(above - {""})]
     return [*merged, *made, *folders, link("usr/bin/sh", "dash")], texts
+
+
+def shell_base(path: Path) -> None:
+    """An OCI layout of one layer, which has a shell."""
+    entries, texts = programs()
+    members = [
+        member(one.path, texts[one.path], 0o755)
+        if one.path in texts
+        else symbolic(one.path, one.target)
+        if one.target
+        else folder(one.path)
+        for one in entries
+    ]
+    Foreign((tar(*members, folder("srv"), folder("run")),), {}).layout(path)
 
 
 @contextmanager
