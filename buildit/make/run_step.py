@@ -93,7 +93,7 @@ _UPPER = "upper"
 RANGE_HINT = (
     "install uidmap and give the user a line in /etc/subuid and /etc/subgid (usermod "
     "--add-subuids 100000-165535 --add-subgids 100000-165535 NAME), run it as root, or say "
-    "`ids: one` where all that the step makes belongs to root"
+    "`ids: one` in a `run` step where all that it makes belongs to root"
 )
 
 
