@@ -88,10 +88,11 @@ def variables_of(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 )
 @click.option(
     "--network",
-    type=click.Choice(("none", "host")),
+    type=click.Choice(("none", "user", "host")),
     default="none",
     show_default=True,
-    help="none: a network of its own, that only --publish leads into; host: the host's.",
+    help="none: one of its own, that only --publish leads into; user: with a way out besides, to "
+    "neither the host nor link-local addresses; host: the host's.",
 )
 @click.option(
     "--env", metavar="NAME[=VALUE]", multiple=True, help="Set a variable, or take the caller's."
@@ -135,5 +136,6 @@ def run_verb(
         workdir,
         network == "host",
         terminal,
+        network == "user",
     )
     return run_image(options, lambda text: click.echo(printable(f"note: {text}"), err=True))

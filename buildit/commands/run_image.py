@@ -34,6 +34,7 @@ from buildit.image.output import UNPACKED, emitted_files
 from buildit.sandbox.container import Contained, Mounted, run_contained
 from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, own_name
+from buildit.sandbox.usernet import user_network
 from buildit.store.trees import boot
 
 TREES_KEPT = 4
@@ -62,6 +63,7 @@ class RunOptions:
     workdir: str | None = None
     host_network: bool = False
     terminal: str = ""
+    user_network: bool = False
 
 
 def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
@@ -69,6 +71,7 @@ def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
 
     Raises:
         IntegrityError: the image is damaged or hostile, or its format refuses it.
+        UnsatisfiableError: a user-mode network is asked for, and cannot be had.
         UsageError: there is no image, command, user, volume or port such as was asked for.
         BuildError, StoreError: the sandbox or a directory cannot be made.
     """
@@ -99,6 +102,7 @@ def run_image(options: RunOptions, tell: Callable[[str], None]) -> int:
                 volumes,
                 options.host_network,
                 listeners=tuple(zip(listeners, (p.inside for p in options.ports), strict=True)),
+                network=user_network() if options.user_network else None,
             )
         )
 

@@ -179,19 +179,17 @@ def run_of_step(spec: RunSpec, step: LoadedStep) -> RunStep:
     """A `run` step of the plan.
 
     Raises:
-        RecipeError: it is neither a script nor a program, or asks for a network.
+        RecipeError: it is neither a script nor a program.
     """
     if (spec.script is None) == (spec.exec is None):
         message = "`run` is a script or a program"
         raise wrong_at(step, message, "write {script: …} or {exec: […]}", "run")
-    if spec.network:
-        message = "`network: true` cannot be had yet: a `run` step sees no network"
-        hint = "take what it would fetch as a package, a source or with `sync`"
-        raise wrong_at(step, message, hint, "run", "network")
     argv = ("/bin/sh", "-ec", spec.script or "") if spec.exec is None else spec.exec
     secrets = tuple(dict.fromkeys(spec.secrets))
     said = command_said(spec)
-    return RunStep(argv, tuple(spec.env.items()), spec.ids, said, step.place, secrets)
+    environment = tuple(spec.env.items())
+    words = argv, environment, spec.ids, said, step.place, secrets
+    return RunStep(*words, network=spec.network)
 
 
 # -- services under an init

@@ -144,7 +144,7 @@ def _text(spec: StepSpec) -> str:
         case StepSpec(from_=FromSpec() as base):
             return " ".join(map(str, base.model_dump(exclude_unset=True).values()))
         case StepSpec(run=run) if run is not None:
-            return command_said(run)
+            return f"{command_said(run)}{' (with a network)' if run.network else ''}"
         case StepSpec(test=test) if test is not None:
             return test_said(test)
         case StepSpec(include=UrlSpec(url=url)):

@@ -59,14 +59,19 @@ from buildit.plan.identity import (
     read_run_record,
     record_text,
 )
-from buildit.sandbox.container import Mounted
+from buildit.sandbox.container import RESOLVER, Mounted
 from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
 from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
+from buildit.sandbox.usernet import UserNetwork, user_network
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
 from buildit.store.names import find_failure
 from buildit.store.trees import boot
+
+NETWORK_SAID = (
+    "it has a network: nothing pins what it fetched, and its layer is a task of this store alone"
+)
 
 KEPT, UNUSED = 400, 14 * 86400.0
 """How many trees of layers a store keeps, and for how many seconds after their last use."""
@@ -112,7 +117,7 @@ def run_task(
         argv=step.argv,
         environment=given,
         ids=step.ids,
-        network=False,
+        network=step.network,
         epoch=epoch,
         below=tuple(layer.diff_id for layer in below),
         restated=contents_blob(restated).decode() if restated else "",
@@ -160,6 +165,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
     label = task.about.origin or task.label
     check_machine(inputs.platform, "`run` steps", label)
     ids = _ids(inputs.ids, label)
+    network = _network(label) if inputs.network else None
     secrets = Secrets(tuple(Secret(name, place.secret(name)) for name in inputs.secrets))
     parts = BuildDirectory(work, store.root / TREES, (), label, place.limits, place.stop)
     (work / "logs").mkdir()
@@ -176,6 +182,10 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
         if inputs.debs:
             one = replace(one, volumes=(*one.volumes, *_apt_source(task, inputs, layer, store)))
+        over = _over(task, inputs, ids, store)
+        if network is not None:
+            resolver = way(RESOLVER, over.below.get).end or RESOLVER
+            one = replace(one, network=network, resolver=resolver)
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
         except UsageError as error:
@@ -183,14 +193,15 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             raise BuildError(error.message, place=label, hint=hint) from error
         if outcome.status != 0 or outcome.limit is not None:
             raise parts.failed("run", outcome, log, recipe=False)
-        over = _over(task, inputs, ids, store)
         with store.batch() as batch:
             output, remarks = _packed(layer, over, inputs.epoch, batch, ids, place, secrets)
             with batch.ingest() as sink:
                 parts.write_log(sink.write)
                 kept_log = sink.commit()
             made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
-    place.warn(replace(task, name="run", version=task.about.description), told(remarks))
+    said = [NETWORK_SAID] if inputs.network else []
+    named = replace(task, name="run", version=task.about.description)
+    place.warn(named, (*said, *told(remarks)))
     return made
 
 
@@ -199,6 +210,15 @@ def _apt_source(task: Task, inputs: RunInputs, layer: Path, store: Store) -> tup
     if tuple(deb.digest for deb in debs) != inputs.debs:
         raise BuildError("its .debs are not those of its record", hint="plan it again")
     return write_source(layer / "apt", debs, store)
+
+
+def _network(label: str) -> UserNetwork:
+    """Raises UnsatisfiableError where this machine has none, with the step's place."""
+    try:
+        return user_network()
+    except UnsatisfiableError as error:
+        error.place = label
+        raise
 
 
 def check_machine(platform: Platform, what: str, label: str) -> None:
@@ -362,7 +382,8 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     """The merged tree that the command ran over, and what was made in it to mount on."""
     tree = tree_below(task, inputs, store)
     points: set[str] = set()
-    for point in (*MOUNT_POINTS, *((POLICY_RC,) if inputs.debs else ())):
+    further = ((POLICY_RC, bool(inputs.debs)), (RESOLVER, inputs.network))
+    for point in (*MOUNT_POINTS, *(path for path, is_there in further if is_there)):
         end = way(point, tree.get).end or ""
         points |= {end, *directories_above([end])}
     return Over(tree, frozenset(points - {""}), alone=not ids.several())

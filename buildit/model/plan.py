@@ -298,7 +298,7 @@ class Toolchain:
 class RunStep:
     """A command that runs over what is there; its difference enters the image here. `said` is how
     people know it. `environment` is what the step itself says, `ids` is `range` or `one`,
-    `secrets` are ids. `debs` are what apt finds."""
+    `secrets` are ids. `debs` are what apt finds. `network` is whether it has a way out."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -307,6 +307,7 @@ class RunStep:
     place: str
     secrets: tuple[str, ...] = ()
     debs: tuple[DebRef, ...] = ()
+    network: bool = False
     step: Literal["run"] = "run"
 
 

@@ -239,7 +239,8 @@ class RunSpec(Model):
     env: dict[schema.VariableName, schema.MaybeEmpty] = Field(default_factory=dict)
     """Its environment, beside what every command has: the image's own (`env`) is not for it."""
     network: schema.OnOff = False
-    """Whether it has a network; that cannot be had yet."""
+    """Whether it has a way out, through slirp4netns, to neither this machine nor link-local
+    addresses. Nothing pins what it fetches, and its layer is a task of this store alone."""
     ids: Literal["range", "one"] = "range"
     """Who can be whom inside: every user, or root alone, which needs nothing of the machine."""
     secrets: tuple[schema.SecretId, ...] = ()

@@ -57,6 +57,9 @@ from buildit.sandbox.spaces import (
     stay_closed,
     write_secrets,
 )
+from buildit.sandbox.usernet import UserNetwork
+
+RESOLVER = "etc/resolv.conf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Contained:
     `memory` are paths with a file system of their own that goes at the end, and its options;
     `rlimits` are which, soft and hard of setrlimit(2).
     `secrets` are files in memory that only root may read, in `SECRETS`.
+    `network` is one with a way out; `resolver` is where the file is that says who answers for
+    names in it.
     `beside` is work in a process of its own, in the container's network but not in its root, such
     as to ask what listens there; it ends with the container.
     `bare` leaves out what differs from machine to machine and run to run: /sys, and places in
@@ -102,6 +107,15 @@ class Contained:
     bare: bool = False
     secrets: Secrets = NO_SECRETS
     beside: Callable[[], int] | None = None
+    network: UserNetwork | None = None
+    resolver: str = RESOLVER
+
+    @property
+    def serve(self) -> Callable[[int], int] | None:
+        """What starts the way out of its network, if there is one."""
+        if self.network is None:
+            return None
+        return partial(self.network.serve, become=self.ids.become)
 
     @property
     def volumes_from(self) -> int:
@@ -135,7 +149,7 @@ def _run(one: Contained) -> int:
     terminal = _foreground()
     read_end, tell = os.pipe()
     try:
-        with gate(one.ids) as way:
+        with gate(one.ids, one.serve) as way:
             pid = forked(lambda: contain(one, way, tell, terminal), tell)
             os.close(tell)
             for listener, _ in one.listeners:
@@ -147,7 +161,7 @@ def _run(one: Contained) -> int:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise
-        return _relay(pid)
+            return _relay(pid)
     finally:
         os.close(read_end)
         if terminal:
@@ -208,13 +222,17 @@ def contain(one: Contained, way: Doorway, tell: int, terminal: bool = False) -> 
         # only root may reach the paths, and show root's files as those of the container's root
         with namespace(one.ids) if volumes else nullcontext() as mapping:
             call("unshare", NEWNS)
-            _stage(own_sources, volumes, mapping)
+            _stage(own_sources, volumes, mapping, one.network)
         way.become()
         way.enter(own)
         _private()
     else:
         way.enter(own)
-        _stage(own_sources, volumes, None)
+        _stage(own_sources, volumes, None, one.network)
+
+    if one.network is not None:
+        way.await_service()
+        one.network.close_routes()
 
     def apart(work: Callable[[], int]) -> int:
         os.close(tell)  # who reads waits for its end
@@ -257,9 +275,15 @@ _Source = tuple[Path, bool]
 """A path of the host, and whether it can only be read."""
 
 
-def _stage(own: Sequence[_Source], volumes: Sequence[_Source], mapping: int | None) -> None:
+def _stage(
+    own: Sequence[_Source],
+    volumes: Sequence[_Source],
+    mapping: int | None,
+    network: UserNetwork | None,
+) -> None:
     """Mount a tmpfs at `STAGE` with what of the host is seen inside, as `0`, `1`, …; the `own` come
-    first. With a `mapping`, files of the volumes' root belong to the container's root.
+    first. With a `mapping`, files of the volumes' root belong to the container's root. Of a
+    `network` there is a resolv.conf.
 
     Raises:
         BuildError: something cannot be mounted.
@@ -276,6 +300,9 @@ def _stage(own: Sequence[_Source], volumes: Sequence[_Source], mapping: int | No
         words = (descriptor, b"", _AT_FDCWD, place.encode(), _FROM_EMPTY)
         call("syscall", ctypes.c_long(_MOVE_MOUNT), *words)
         os.close(descriptor)
+    if network is not None:
+        _write(f"{STAGE}/resolv.conf", f"nameserver {network.resolver}\n")
+        os.chmod(f"{STAGE}/resolv.conf", 0o644)
     os.mkdir(f"{STAGE}/root")
 
 
@@ -422,6 +449,11 @@ def _build(one: Contained) -> None:
             place = inside.mounted(SECRETS, "tmpfs", _SEALED, "mode=755,size=64m")
             write_secrets(place, one.secrets)
             mount("none", place, "none", _REMOUNT | _RDONLY | _SEALED)
+        if one.network is not None:
+            place = inside.point(one.resolver, directory=False)
+            mount(f"{STAGE}/resolv.conf", place, "none", _BIND)
+            place = inside.point(one.resolver, directory=False)  # what is mounted there
+            mount("none", place, "none", _BIND | _REMOUNT | _RDONLY | _SEALED)
         for number, each in enumerate(one.volumes, one.volumes_from):
             source = f"{STAGE}/{number}"
             place = inside.point(each.dest, directory=os.path.isdir(source))

@@ -14,6 +14,7 @@ from buildit.model.config import Limits
 from buildit.model.platform import PLATFORMS
 from buildit.sandbox.jail import BINFMT, ENVIRONMENT, FILTERED, PROGRAM_PATH, drop_root
 from buildit.sandbox.limits import opened_group
+from buildit.sandbox.usernet import no_user_network
 from buildit.store.disk import HOST_ID, host_owner
 
 
@@ -148,6 +149,13 @@ def _emulation(_: Path) -> Iterator[Probed]:
     yield _found("other platforms", good, bad, EMULATION_HINT, weak=True)
 
 
+def _user_network(_: Path) -> Iterator[Probed]:
+    problem, hint = no_user_network() or ("", "")
+    good = None if problem else "by slirp4netns, for `run: {network: yes}` and `buildit run`"
+    bad = f"{problem}: needed for `run: {{network: yes}}` and `buildit run --network user`"
+    yield _found("user-mode network", good, bad, hint, weak=True)
+
+
 def _limits(_: Path) -> Iterator[Probed]:
     with opened_group(Limits()) as group:
         good = None if group is None else f"cgroup v{group.version} below {group.memory.parent}"
@@ -178,7 +186,7 @@ def _space(store: Path) -> Iterator[Probed]:
     yield _found("disk", text if free >= 5 << 30 else None, text, "buildit store gc", weak=True)
 
 
-_LOOKS = (_machine, _programs, _namespaces, _emulation, _limits, _tools, _space)
+_LOOKS = (_machine, _programs, _namespaces, _emulation, _user_network, _limits, _tools, _space)
 
 
 def _ran(*argv: str) -> tuple[str | None, str]:

@@ -17,7 +17,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from buildit.errors import BuildError, BuilditError, UsageError
@@ -189,11 +189,13 @@ def raise_told(read_end: int) -> None:
 @dataclass(frozen=True, slots=True)
 class Doorway:
     """How a child and its parent come to a user namespace: the child is in one, and waits for its
-    maps."""
+    maps. `serve` starts a process outside that serves the child, by its pid, until the end."""
 
     ids: IdMap
     ours: socket.socket
     theirs: socket.socket
+    serve: Callable[[int], int] | None = None
+    serving: list[int] = field(default_factory=list)
 
     def become(self) -> None:
         """In the child: leave root's ids behind, as the namespace is to be of nobody special."""
@@ -245,6 +247,17 @@ class Doorway:
                 (proc / name).write_text(text)
         with suppress(ConnectionError):  # it ended, and says why
             self.ours.send(b".")
+            if self.serve is not None and self.ours.recv(1) == b".":
+                self.serving.append(self.serve(pid))
+                self.ours.send(b".")
+
+    def await_service(self) -> None:
+        """In the child: wait until it is served, by who opens its namespaces in /proc."""
+        prctl(_PR_SET_DUMPABLE, 1)
+        self.theirs.send(b".")
+        if self.theirs.recv(1) != b".":
+            os._exit(1)  # the parent is gone, or says why
+        stay_closed()
 
 
 @contextmanager
@@ -259,10 +272,17 @@ def own_children() -> Iterator[None]:
 
 
 @contextmanager
-def gate(ids: IdMap) -> Iterator[Doorway]:
+def gate(ids: IdMap, serve: Callable[[int], int] | None = None) -> Iterator[Doorway]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Doorway(ids, ours, theirs)
+        way = Doorway(ids, ours, theirs, serve)
+        try:
+            yield way
+        finally:
+            for pid in way.serving:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 def own_name() -> str:

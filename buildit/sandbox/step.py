@@ -139,7 +139,7 @@ def _started(
 ) -> Iterator[tuple[_Forked, Callable[[], None]]]:
     """The first process of a container, which waits until it is let go; it is gone at the end."""
     told, tell = os.pipe2(os.O_CLOEXEC)
-    with open(told, "rb", 0) as read_end, gate(one.ids) as way:
+    with open(told, "rb", 0) as read_end, gate(one.ids, one.serve) as way:
 
         def begin() -> int:
             os.setsid()
