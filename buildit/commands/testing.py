@@ -6,7 +6,6 @@ import re
 
 from buildit.commands.choose import wrong_at
 from buildit.commands.said import test_said
-from buildit.digest import Digest
 from buildit.model.image import App
 from buildit.model.image_test import CommandTest, FileTest, HttpTest, ImageTest, TextTest
 from buildit.recipe.container import (
@@ -132,6 +131,6 @@ def _file(spec: FileTestSpec, step: LoadedStep, *at: str | int) -> FileTest:
         mode="" if spec.mode is None else f"{spec.mode:04o}",
         owner=owner,
         target=spec.target or "",
-        digest=spec.sha256 or Digest(""),
+        sha256=spec.sha256 or "",
         content=content,
     )

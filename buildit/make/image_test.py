@@ -244,13 +244,13 @@ def file_problems(test: FileTest, entry: Entry | None) -> Iterator[str]:
             there = "nothing is there" if entry is None else f"a {_KINDS[entry.kind]} is there"
             yield f"expected {name} to {'exist' if test.exists else 'be absent'}: {there}"
         return
-    is_file = bool(test.content or test.digest)
+    is_file = bool(test.content or test.sha256)
     rows = (
         ("be a", "file" if is_file else test.kind, _KINDS[entry.kind]),
         ("have mode", test.mode, f"{entry.mode:04o}"),
         ("belong to", test.owner, f"{entry.uid}:{entry.gid}"),
         ("lead to", test.target, entry.target),
-        ("have SHA-256", test.digest, entry.digest or ""),
+        ("have SHA-256", test.sha256, entry.digest or ""),
     )
     for verb, wanted, got in rows:
         if wanted and wanted != got:

@@ -8,10 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from buildit.digest import Digest
-
-_ANY = Digest("")
-
 
 @dataclass(frozen=True, slots=True)
 class TextTest:
@@ -56,7 +52,7 @@ class FileTest:
     mode: str = ""
     owner: str = ""
     target: str = ""
-    digest: Digest = _ANY
+    sha256: str = ""
     content: tuple[TextTest, ...] = ()
 
     @property

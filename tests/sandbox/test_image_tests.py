@@ -11,7 +11,7 @@ import pytest
 
 from buildit.archive.contents import parse_contents
 from buildit.archive.tar.read import read_tar
-from buildit.digest import Digest, digest_bytes
+from buildit.digest import digest_bytes
 from buildit.errors import BuildError, BuilditError, UnsatisfiableError
 from buildit.image.reading import FOREIGN
 from buildit.make.image_test import Starting, image_test_task
@@ -211,7 +211,7 @@ def test_files_are_looked_at_without_a_program_of_the_image(tests: Tests) -> Non
     tests.passes(
         files=(
             FileTest("etc/web.conf", kind="file", mode="0640", owner="0:33", content=content),
-            FileTest("etc/web.conf", digest=digest_bytes(text)),
+            FileTest("etc/web.conf", sha256=digest_bytes(text)),
             FileTest("etc/out", kind="link", target="../../../../../../etc/web.conf"),
             FileTest("etc/out", mode="0640"),  # the image's own, where the link leads
             FileTest("etc/gone", exists=False),  # the machine has a /root
@@ -221,7 +221,7 @@ def test_files_are_looked_at_without_a_program_of_the_image(tests: Tests) -> Non
     )
     error = tests.fails(
         files=(
-            FileTest("etc/web.conf", mode="0644", owner="1:1", digest=Digest("0" * 64)),
+            FileTest("etc/web.conf", mode="0644", owner="1:1", sha256="0" * 64),
             FileTest("etc/none"),
             FileTest("etc", exists=False),
             FileTest("etc", kind="file"),

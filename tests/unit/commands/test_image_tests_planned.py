@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from buildit.codec import decode, encode
 from buildit.commands.said import listed_steps
 from buildit.commands.testing import image_tests
 from buildit.errors import RecipeError
@@ -25,6 +26,7 @@ def planned(tmp_path: Path, text: str, app: App | None = APP) -> ImageTest:
     container = load_container(tmp_path)
     (found,) = image_tests(container, app)
     assert found.place.endswith("container.yaml:2:3")
+    assert decode(ImageTest, encode(found)) == found  # as a plan is kept
     listed = listed_steps(container)[-1]
     assert (listed.kind, listed.text) == ("test", found.said)
     return found

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from buildit.commands.running import run_of_step
+from buildit.commands.said import listed_steps
 from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.image.merge import LayerChange, Overlay
+from buildit.make.makers import MAKERS
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import RunStep
 from buildit.model.tree import Entry, Kind
@@ -42,6 +44,16 @@ def test_a_program_has_templates_in_its_words(tmp_path: Path) -> None:
     assert (step.argv, step.ids, step.said) == (("adduser", "web"), "one", "adduser web")
 
 
+def test_a_network_is_marked(tmp_path: Path) -> None:
+    assert not planned(tmp_path, "{script: x, network: no}").network
+    assert planned(tmp_path, "{script: x, network: yes}").network
+    (step,) = listed_steps(load_container(tmp_path))[1:]
+    assert step.text == "x (with a network)"
+    # neither is asked for at a binhost, nor published to one
+    assert not MAKERS["run"].shared
+    assert not MAKERS["test"].shared
+
+
 def test_people_see_the_beginning_of_a_long_command(tmp_path: Path) -> None:
     assert planned(tmp_path, f"{{exec: [x, {'y' * 100}]}}").said == f"x {'y' * 58}…"
 
@@ -51,7 +63,6 @@ def test_people_see_the_beginning_of_a_long_command(tmp_path: Path) -> None:
     [
         ("{script: x, exec: [x]}", "`run` is a script or a program"),
         ("{env: {A: b}}", "`run` is a script or a program"),
-        ("{script: x, network: true}", "`network: true` cannot be had yet"),
         ("{script: x, ids: two}", "ids"),
         ("{script: ''}", "script"),
     ],
