@@ -140,7 +140,7 @@ def run_task(
         inputs=Inputs(below=tuple(below), debs=step.debs),
         outputs={RUNTIME: RunTime()},
         about=About(origin=step.place, description=step.said),
-        stays=bool(step.secrets),
+        stays=bool(step.secrets) or step.network,
     )
 
 

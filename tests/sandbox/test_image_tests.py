@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,16 @@ from buildit.make.image_test import Starting, image_test_task
 from buildit.make.makers import make_task
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image_test import CommandTest, FileTest, HttpTest, ImageTest, TextTest
-from buildit.model.plan import LayerFile, Task
+from buildit.model.plan import LayerFile, LayerRef, Task
+from buildit.model.services import Ready, Service
 from buildit.model.tree import Entry, Kind
 from buildit.store.artifacts import commit, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.names import find_failure
+from tests.sandbox.test_images import libraries, tool
 from tests.sandbox.test_run_steps import HERE, Steps, directory, link, made_steps
+from tests.sandbox.test_services import merged, service, services_image
+from tests.unit.image.samples import BlobDirectory, file
 
 pytestmark = pytest.mark.sandbox
 
@@ -267,3 +272,32 @@ def test_another_architecture_is_never_passed_in_silence(tests: Tests) -> None:
     for test in (asked(shell("true")), asked(http=get())):
         with pytest.raises(UnsatisfiableError, match="tests that run programs for"):
             make_task(task(test), {}, tests.steps.place)
+
+
+def test_services_under_an_init_are_started_for_an_answer(tests: Tests, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    server = SERVER.replace("open(O", "0; 1 || open(O")  # its output is of the init
+    blobs = BlobDirectory(tmp_path / "blobs")
+    web = Service("web", ("/usr/bin/perl", "-e", server), after=("db",), uid=33, gid=33)
+    db = service("db", ready=Ready(("/bin/sh", "-c", "exit 0")))
+    made = services_image(blobs, (web, db), "oci")
+    perl = Path(tool("perl"))
+    files = {"usr/bin/perl": perl, **{path: host for host, path in libraries(perl)}}
+    known = {one.path for one in merged(blobs, made)}
+    new = {p if p.startswith("usr/") else f"usr/{p}": host for p, host in files.items()}
+    more = [file(p, host.read_bytes(), 0o755) for p, host in new.items() if p not in known]
+    layers = (*made.layers, blobs.layer("perl", more))
+    store = tests.steps.store
+    for layer in layers:
+        with store.batch() as batch, batch.ingest() as sink:
+            sink.write(blobs(layer.diff_id).read_bytes())
+            assert sink.commit() == layer.diff_id
+            assert batch.put_bytes(blobs(layer.contents).read_bytes()) == layer.contents
+    tests.steps.below[:] = [LayerRef(layer.diff_id, layer.contents) for layer in layers]
+    assert made.app is not None
+    tests.starting = Starting(made.app.exec, {"PATH": "/usr/bin:/bin"}, "/", 0, 0, ())
+    done = tests.passes(http=get(body=(TextTest("contains", "up"),)))
+    assert done.log is not None
+    log = tests.steps.store.read(done.log)
+    assert b"db up 0" in log
+    assert b"starting as 33" in log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from buildit.commands.said import listed_steps
 from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.image.merge import LayerChange, Overlay
-from buildit.make.makers import MAKERS
+from buildit.make.makers import is_shared
+from buildit.make.run_step import run_task
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import RunStep
+from buildit.model.platform import build_platform
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.lists import load_container
 
@@ -46,12 +50,15 @@ def test_a_program_has_templates_in_its_words(tmp_path: Path) -> None:
 
 def test_a_network_is_marked(tmp_path: Path) -> None:
     assert not planned(tmp_path, "{script: x, network: no}").network
-    assert planned(tmp_path, "{script: x, network: yes}").network
-    (step,) = listed_steps(load_container(tmp_path))[1:]
-    assert step.text == "x (with a network)"
-    # neither is asked for at a binhost, nor published to one
-    assert not MAKERS["run"].shared
-    assert not MAKERS["test"].shared
+    step = planned(tmp_path, "{script: x, network: yes}")
+    assert step.network
+    platform = str(build_platform(os.uname().machine))
+    tasks = [run_task(one, (), (), 1, platform) for one in (step, replace(step, network=False))]
+    # with one, it is neither asked for at a binhost nor published to one
+    assert [is_shared(one) for one in tasks] == [False, True]
+    assert [json.loads(one.record)["network"] for one in tasks] == ["yes", "no"]
+    (listed,) = listed_steps(load_container(tmp_path))[1:]
+    assert listed.text == "x (with a network)"
 
 
 def test_people_see_the_beginning_of_a_long_command(tmp_path: Path) -> None:
