@@ -152,7 +152,8 @@ def world(tmp_path: Path) -> World:
             config.append(f"  {name}: {{{word.replace('src', 'file')}: {place}}}\n")
         else:
             made.given += ["--secret", f"id={name},{where}"]
-    text = "trees: [./pkgs]\nrepositories: []\nsecrets:\n"
+    binhost = "upload-type: file, upload-path: ./binhost, unsigned: yes"
+    text = f"trees: [./pkgs]\nrepository: {{name: mine, {binhost}}}\nsecrets:\n"
     project.write(".buildit-config.yaml", text + "".join(config))
     return made
 
@@ -178,7 +179,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_canaries(world: World) -> None:
     world.write(SPREADING)
-    made = world.start("container", "--offline", *world.given)
+    made = world.start("container", "--offline", "--push", *world.given)
     if os.geteuid() == 0:  # who may read all environments
         sleeping = b"sleep\x003458.5\0"
         wait_for(lambda: made.poll() is not None or any(sleeping in one[2] for one in processes()))
@@ -194,6 +195,11 @@ def test_canaries(world: World) -> None:
     assert made.returncode == 0, err.decode()
     assert world.seen_in(out + err) == set()
     assert _found(world) == []
+    published = [str(path) for path in (world.project.root / "binhost").rglob("*")]
+    assert any(path.endswith(".aci") for path in published)
+    statements = {path.stem for path in (world.project.root / "store/k").glob("*/*")}
+    assert statements
+    assert not [one for one in published if any(key in one for key in statements)]
     log = _log(world)
     assert log.count(b"***") > 400
     assert b"user:***" in log
@@ -298,6 +304,19 @@ def test_a_layer_with_a_secret_is_refused(script: str, where: str, steps: Steps)
         assert VALUE.strip().decode() not in str(path)
         if path.is_file() and not path.is_symlink():
             assert VALUE.strip() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("ids", ["one", "range"])
+def test_root_alone_reads_them_and_nobody_writes(ids: str, steps: Steps) -> None:  # noqa: F811
+    script = """
+        cd /run/secrets; [ "$(ls)" = token ]; [ "$(stat -c %a:%u:%g token)" = 400:0:0 ]
+        (echo x >> token) && exit 1; rm token && exit 2; touch other && exit 3
+        cat token > /dev/null
+    """
+    if ids == "range":  # another user inside
+        script += "perl -e '$> = 33; exit 4 if open my $file, q(<), q(token)'"
+    task = steps.task(script, ids, ("token",))
+    make_task(task, {}, steps.with_secrets(token=VALUE))
 
 
 def test_a_step_without_secrets_has_no_directory_of_them(steps: Steps) -> None:  # noqa: F811
