@@ -89,14 +89,14 @@ def _step_answer(
 ) -> Answer:
     suites, place = choice.chroot.debian.suites, written_at(step.node, "run", "debs")
     request = request_digest((*suites, "", *names, "", *sorted(deb.digest for deb in base)))
-    moves = choice.options.moves(*(one.partition("=")[0] for one in names))
-    locked = None if moves else locked_answer(choice, asker, request, empty=True)
+    named = {one.partition("=")[0] for one in names}
+    in_base = named <= {deb.name for deb in base}
+    locked = locked_answer(choice, asker, request, empty=in_base)
     if locked is not None:
         return Answer(request, locked)
     from buildit.debian.select import select
 
     known = {deb.digest for deb in base}
-    named = {one.partition("=")[0] for one in names}
     # what is in the base counts as chosen, in the version that the suites have now
     wanted = (*names, *(deb.name for deb in base if deb.name not in named))
     try:

@@ -92,8 +92,10 @@ class StepDebs:
     answers: Mapping[str, Answer]
 
 
-def step_debs(root: Path, steps: str, base: Base | None = None, newer: str = "") -> StepDebs:
-    choice = chosen(root, steps)
+def step_debs(
+    root: Path, steps: str, base: Base | None = None, newer: str = "", lock: Section | None = None
+) -> StepDebs:
+    choice = chosen(root, steps, lock)
     specs = [(one, one.spec.run) for one in choice.container.steps]
     runs = tuple(run_of_step(run, step) for step, run in specs if run is not None)
     answers = None if base is None else base.answers
@@ -198,6 +200,19 @@ def test_what_became_newer_than_the_base_is_there_too(tmp_path: Path) -> None:
     assert [(one.name, one.version) for one in found.debs[0]] == [
         *(("apt", "1.1"), ("cron", "1.0"), ("nano", "1.0"))
     ]
+
+
+def test_rows_that_were_taken_out_are_chosen_anew(tmp_path: Path) -> None:
+    base = based(tmp_path)
+    for debs, count in (("cron", 2), ("dash", 0)):
+        steps = f"{SUITE}- run: {{script: x, debs: [{debs}]}}\n"
+        (answer,) = (
+            one for asker, one in step_debs(tmp_path, steps, base).answers.items() if "run" in asker
+        )
+        assert len(answer.debs) == count
+        gone = Section(requests={f"run:{debs}": answer.request})
+        again = step_debs(tmp_path / debs, steps, base, lock=gone)
+        assert len(again.debs[0]) == count
 
 
 def test_steps_with_the_same_names_are_one_answer(tmp_path: Path) -> None:
