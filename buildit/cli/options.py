@@ -59,6 +59,7 @@ _SHARED = (
     "push",
     "platform",
     "secrets",
+    "until",
 )
 """The options that are fields of `commands.run.Options`."""
 
@@ -109,6 +110,11 @@ DISCOVER = click.option(
 ONE_PLATFORM = click.option(
     "--platform", metavar="OS/ARCH", help="Only this one of the container's platforms: linux/arm64."
 )
+UNTIL = click.option(
+    "--until",
+    metavar="STEP",
+    help="Build no further than this step, and no image: its number, FILE:LINE or kind.",
+)
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."
 )
@@ -127,8 +133,9 @@ DIR = click.argument("directory", metavar="DIR", type=PATH)
 def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
-    `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM` and
-    `PUSH`, which become part of `Requested`; without `DIR` it is about the working directory.
+    `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM`,
+    `UNTIL` and `PUSH`, which become part of `Requested`; without `DIR` it is about the working
+    directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:

@@ -14,11 +14,20 @@ from buildit.cli.options import DIR, DISCOVER, LOCKED, OFFLINE, ONE_PLATFORM, US
 from buildit.cli.screen import columns, give, printable
 from buildit.codec import to_plain
 from buildit.commands.forecast import Forecast, Outlook, State, forecast
-from buildit.commands.run import LOCK_FILE, Options, Prepared, lock, prepare, prepared_each, run_of
-from buildit.digest import key_uuid
+from buildit.commands.run import (
+    LOCK_FILE,
+    Options,
+    Prepared,
+    Run,
+    lock,
+    prepare,
+    prepared_each,
+    run_of,
+)
+from buildit.digest import BuildKey, key_uuid
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter
-from buildit.model.plan import ContainerPlan, Task
+from buildit.model.plan import ContainerPlan, FromStep, PackageStep, RunStep, Task
 from buildit.model.words import counted, guess, size
 from buildit.plan.lock import Section
 from buildit.recipe.container import CONTAINER_FILE
@@ -66,12 +75,54 @@ def plan_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
     packages = sum(task.inputs.image is None for task in plan.tasks)
     head = f"{plan.label} for {plan.platform}: {counted(packages, 'package')}"
     kept = ["Set-id bits are kept:", *kept] if kept else []
-    return (printable(head), *columns(rows, "  "), *kept, *step_lines(plan), *fetched)
+    return (printable(head), *columns(rows, "  "), *kept, *step_lines(plan, found), *fetched)
 
 
-def step_lines(plan: ContainerPlan) -> tuple[str, ...]:
-    """All steps in their order, each with its place, and what of them a later step says anew."""
-    steps = columns([(one.kind, one.text, one.place) for one in plan.listed], "  ")
+_OVER_UNBUILT = "known when what is below is built"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A listed step: its number, key and state, the last two empty for one that has no task or
+    whose key is not known yet."""
+
+    number: int
+    kind: str
+    text: str
+    place: str
+    key: str = ""
+    state: str = ""
+
+
+def _steps(plan: ContainerPlan, found: Forecast) -> Iterator[_Step]:
+    runs = sum(isinstance(step, RunStep) for step in plan.steps)
+    looked = {"run": iter(found.runs[:runs]), "test": iter(found.runs[runs:])}
+    states = {one.node.key: one.state.value for one in found.packages}
+    layers = [*plan.steps]
+    for number, one in enumerate(plan.listed, 1):
+        layer = layers.pop(0) if layers and layers[0].step == one.kind else None
+        key, state = "", ""
+        if one.kind in looked:
+            key, there = next(looked[one.kind], ("", False))
+            state = State.STORE.value if there else "to run" if key else _OVER_UNBUILT
+        elif isinstance(layer, FromStep | PackageStep):
+            key, state = layer.key, states.get(layer.key, "")
+        yield _Step(number, one.kind, one.text, one.place, key, state)
+
+
+def _step_state(state: str) -> str:
+    known = {one.value: text[0] for one, text in _STATES.items()}
+    return known.get(state, state).partition(" '")[0].partition(":")[0]
+
+
+def step_lines(plan: ContainerPlan, found: Forecast) -> tuple[str, ...]:
+    """All steps in their order, each with its number, its place, and the key and state of what it
+    is made by; and what of them a later step says anew."""
+    rows = []
+    for one in _steps(plan, found):
+        key = key_uuid(BuildKey(one.key)) if one.key else ""
+        rows.append((str(one.number), one.kind, one.text, one.place, key, _step_state(one.state)))
+    steps = columns(rows, "  ")
     over = [(one.key, one.value, one.place, f"not: {one.later}") for one in plan.said if one.later]
     lines = ("Steps:", *steps) if steps else ()
     return (*lines, "A later step says otherwise:", *columns(over, "  ")) if over else lines
@@ -100,7 +151,7 @@ def plan_plain(plan: ContainerPlan, found: Forecast) -> dict[str, object]:
             if one.node.inputs.image is None
         ],
         "fetch": to_plain(found.fetches),
-        "steps": to_plain(plan.listed),
+        "steps": to_plain(tuple(_steps(plan, found))),
         "said": to_plain(plan.said),
     }
 
@@ -143,6 +194,16 @@ def announce(prepared: Prepared, report: Reporter) -> None:
             report(Notice(f"lock would change: {line}"))
 
 
+def _forecast(prepared: Prepared, run: Run) -> Forecast:
+    plan = prepared.plan
+    found = forecast(plan, run.store, run.remotes)
+    if not plan.tests and not any(isinstance(step, RunStep) for step in plan.steps):
+        return found
+    from buildit.commands.stepping import run_keys
+
+    return replace(found, runs=run_keys(plan, run.store, run.remotes, prepared.taken))
+
+
 @click.command("plan", short_help="Say what a build of DIR would do, and why.")
 @options.of_container(DIR, USE, LOCKED, OFFLINE, DISCOVER, ONE_PLATFORM)
 def plan_verb(asked: Requested) -> None:
@@ -155,7 +216,7 @@ def plan_verb(asked: Requested) -> None:
                 screen(Notice(remark))
             announce(prepared, screen)
             with run_of(prepared, screen) as run:
-                found.append((prepared.plan, forecast(prepared.plan, run.store, run.remotes)))
+                found.append((prepared.plan, _forecast(prepared, run)))
     give(
         found,
         lambda plans: (line for plan in plans for line in plan_lines(*plan)),

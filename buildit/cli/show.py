@@ -22,13 +22,14 @@ import click
 
 from buildit.archive.contents import parse_contents
 from buildit.cli.options import JSON, own_store, spellings
-from buildit.cli.screen import columns, give, printable, say
+from buildit.cli.screen import columns, give, on_screen, printable, say
 from buildit.digest import CHUNK, BuildKey, is_hex64, key_uuid, parse_digest
 from buildit.errors import StoreError, UsageError
 from buildit.model.artifact import Artifact, Output
 from buildit.model.config import Limits
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import size
+from buildit.recipe.container import CONTAINER_FILE
 from buildit.store import names
 from buildit.store.artifacts import Found, examine, lookup
 from buildit.store.cas import Store
@@ -293,10 +294,36 @@ def introduction(failure: FailedBuild, kept: KeptJail) -> Iterator[str]:
         yield f"  … and {len(lines) - _SHOWN} more lines"
 
 
-@click.command("shell", short_help="Enter the tree of a failed build, in its sandbox.")
-@click.argument("build", metavar="[KEY|NAME]", required=False)
-def shell_verb(build: str | None) -> int:
-    """Enter the tree of a failed build, in its sandbox; without a name that of the last failure."""
+@click.command("shell", short_help="Enter the tree of a failed build, or of a container's step.")
+@click.argument("build", metavar="[DIR|KEY|NAME]", required=False)
+@click.option(
+    "--at", metavar="STEP", help="The tree after this step of DIR: its number, FILE:LINE or kind."
+)
+def shell_verb(build: str | None, at: str | None) -> int:
+    """Enter the tree of a failed build, in its sandbox; without a name that of the last failure.
+
+    Of DIR, a container's: its finished tree, or that of the step at which the last run failed;
+    with --at the tree that any step left. `buildit plan DIR` lists the steps.
+    """
+    directory = Path(build or ".")
+    if not (directory / CONTAINER_FILE).is_file():
+        if at is not None:
+            hint = "buildit shell DIR --at STEP"
+            raise UsageError(f"there is no {CONTAINER_FILE} in {directory}", hint=hint)
+        return _enter_build(build)
+    return _enter_build(None) if build is None and at is None else _enter_container(directory, at)
+
+
+def _enter_container(directory: Path, at: str | None) -> int:
+    from buildit.commands.run import Options
+    from buildit.commands.stepping import enter_step
+
+    with on_screen(as_json=False) as screen:
+        return enter_step(Options(directory), at, screen)
+
+
+def _enter_build(build: str | None) -> int:
+    from buildit.commands.stepping import enter_failed
     from buildit.sandbox.run import shell
 
     with own_store() as (store, settings):
@@ -305,6 +332,10 @@ def shell_verb(build: str | None) -> int:
             hint = f"see what it left: `buildit show --files {build}`"
             told = "this build did not fail: no tree of it is kept"
             raise UsageError(told, place=build, hint=hint)
+        with on_screen(as_json=False) as screen:
+            status = enter_failed(failure, store, screen)
+        if status is not None:
+            return status
         work, kept = room_of(failure, store, settings.limits)
         for line in introduction(failure, kept):
             os.write(2, f"{printable(line)}\n".encode("utf-8", "replace"))

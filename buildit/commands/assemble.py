@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, parse_contents, way
+from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, way
 from buildit.commands import sync
 from buildit.commands.accounts import (
     GROUP,
@@ -36,6 +36,7 @@ from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
+from buildit.make.listings import listings_of
 from buildit.make.makers import kind_of
 from buildit.make.run_step import run_task
 from buildit.model.accounts import NOTHING, AlternativeLink, united
@@ -85,7 +86,7 @@ class Stack:
     def listing(self, contents: Digest) -> tuple[Entry, ...]:
         """The entries that a blob of contents lists, each read once."""
         if contents not in self._listings:
-            self._listings[contents] = parse_contents(self.store.read(contents))
+            self._listings[contents] = listings_of(self.store).of(self.store, contents)
         return self._listings[contents]
 
     def _whole(self) -> Overlay:
@@ -109,6 +110,14 @@ class Stack:
             RecipeError: layers clash.
         """
         return self._whole().rootfs(self.epoch)
+
+    def restated(self) -> tuple[Entry, ...]:
+        """The directories that an overlay of the layers so far would show otherwise than `tree`.
+
+        Raises:
+            RecipeError: layers clash.
+        """
+        return self._whole().restated(EPOCH)
 
     def lay(self, task: Task, title: str, entries: Sequence[Entry]) -> None:
         """Add the layer of a task whose entries are known."""
@@ -308,7 +317,7 @@ class Stack:
             message = "`debs` are for apt, and no layer below has it"
             hint = "begin with a root that has: `- from: {suite: debian-12}`"
             raise RecipeError(message, place=step.place, hint=hint)
-        restated = self._whole().rootfs(EPOCH).restated
+        restated = self.restated()
         below = [LayerRef(layer.diff_id, layer.contents) for layer in self.layers]
         task = run_task(step, below, restated, self.epoch, platform)
         output = self.obtain(task).outputs[RUNTIME]
@@ -324,11 +333,17 @@ class Stack:
 
 
 def stack(
-    plan: ContainerPlan, store: Store, node: TaskOf, obtain: Obtain, taken: Sequence[Taken] = ()
+    plan: ContainerPlan,
+    store: Store,
+    node: TaskOf,
+    obtain: Obtain,
+    taken: Sequence[Taken] = (),
+    until: int | None = None,
 ) -> Stack:
     """All layers of the container; the accounts lie over the first package, below all syncs.
 
-    `taken` is of the sync steps, in their order.
+    `taken` is of the sync steps, in their order. `until` is how many of the plan's steps are laid,
+    all without it: what lies below them does not depend on it.
 
     Raises:
         RecipeError: layers clash, accounts contradict each other, or a sync is wrong.
@@ -344,7 +359,7 @@ def stack(
     if accounts_done:
         made.add_accounts(plan, members)
     synced = iter(taken)
-    for step in plan.steps:
+    for step in plan.steps[:until]:
         match step:
             case FromStep():
                 pass  # below the links already
@@ -369,7 +384,7 @@ def stack(
                 made.sync(one)
             case RunStep():
                 made.run(step, plan.platform)
-    if plan.init is not None:
+    if plan.init is not None and until is None:
         made.add_init(plan.init)
     made.remark_links()
     return made

@@ -1,20 +1,16 @@
-"""Build and publish a container: obtain its artifacts, stack their layers, emit its images.
-
-A run that finds something in the store corrupt, or gone, has it made anew and goes on: a blob that
-is not what its name says is set aside; then the store misses it, and the same run, begun again,
-fetches or builds what it misses. Whatever is sound stays as it is.
-"""
+"""Build and publish a container: obtain its artifacts, stack their layers, emit its images."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from buildit.commands.mending import every_deb, input_blobs, made_blobs, until_whole
 from buildit.commands.realise import Tasks, lay, obtain_all, place_of
 from buildit.commands.run import (
     Options,
@@ -36,8 +32,8 @@ from buildit.commands.statement import (
     last_identifier,
 )
 from buildit.digest import BuildKey, Digest
-from buildit.errors import IntegrityError, StoreError
-from buildit.events import Emitted, Event, Notice, Packaging, Processing, Reporter, Reused, Started
+from buildit.errors import IntegrityError, StoreError, UsageError
+from buildit.events import Emitted, Notice, Packaging, Processing, Reporter, Started
 from buildit.image.formats.oci import added
 from buildit.image.formats.table import emit_groups, format_of, output_name, start_of
 from buildit.image.merge import Rootfs
@@ -47,11 +43,10 @@ from buildit.image.rules import tag
 from buildit.make.makers import BuildPlace, is_shared, kind_of
 from buildit.model.artifact import Artifact
 from buildit.model.image import Emission, Image
-from buildit.model.plan import ContainerPlan, DebRef, OutputRef, RunStep, Task
+from buildit.model.plan import ContainerPlan, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.services import Service
 from buildit.store.blobs import CorruptBlob
-from buildit.store.disk import Vanished
 from buildit.trust.policy import unused
 
 if TYPE_CHECKING:
@@ -86,6 +81,7 @@ def _build(
         remarks |= {*plan.remarks}
         everything.append(_locked(prepared, report))
         _check_rules(prepared, report)
+        _check_until(prepared)
     with _at_work(everything, report, stop, lost) as works:
         publishes = _publishes(options)
         if publishes:
@@ -94,7 +90,10 @@ def _build(
             for work in works:
                 check_publishing(work.plan, work.run.remotes)
         obtain(works)
-        emissions = emit(works)
+        if options.until:
+            for work in works:
+                work.build_until(options.until)
+        emissions = () if options.until else emit(works)
         if not options.use:
             keep_roots(works)
         fresh = any(prepared.fresh for prepared in everything)
@@ -237,6 +236,18 @@ def _check_rules(prepared: Prepared, report: Reporter) -> None:
         report(Notice(f"trust: no package of this container fits the rule {rules}"))
 
 
+def _check_until(prepared: Prepared) -> None:
+    """Raises UsageError: there is no such step, or a part of a container is to be published."""
+    options = prepared.options
+    if options.until:
+        from buildit.commands.stepping import find_step
+
+        find_step(prepared.plan.listed, options.until)
+        if _publishes(options):
+            message = "--until makes no image, so that there is nothing to publish"
+            raise UsageError(message, hint="leave --push out, or build the whole container")
+
+
 def _publishes(options: Options) -> bool:
     if options.push or not options.discover:
         return options.push
@@ -297,10 +308,10 @@ def _at_work(
         try:
             yield tuple(works)
         except CorruptBlob as error:
-            names = _made_blobs(one for work in works for one in work.done.values())
+            names = made_blobs(one for work in works for one in work.done.values())
             for digest in names:
                 run.store.recheck(digest)
-            named = {k: v for work in works for k, v in _input_blobs(work.plan).items()} | names
+            named = {k: v for work in works for k, v in input_blobs(work.plan).items()} | names
             raise CorruptBlob(error.digest, named.get(error.digest, error.what)) from error
 
 
@@ -370,21 +381,10 @@ class _Work:
 
     def stacked(self) -> tuple[StackedImage, ...]:
         """Stack the layers for all images; the layers of its steps are found or made here."""
-        from buildit.commands.assemble import image, stack
-
-        def bring(task: Task) -> None:
-            if task.inputs.debs:
-                self.fetching().bring((task,), self.plan.toolchain)
-
-        def obtain(task: Task) -> Artifact:
-            if task.key not in self.done:
-                self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
-            if task.key not in self.tasks and is_shared(task):
-                self.steps[task.key] = None
-            return self.done[task.key]
+        from buildit.commands.assemble import image
 
         plan = self.prepared.plan
-        made = stack(plan, self.run.store, self.tasks.named, obtain, self.prepared.taken)
+        made = self._stack()
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
         app = plan.app
         if plan.is_late:
@@ -399,10 +399,37 @@ class _Work:
             from buildit.commands.finished import test_tasks
 
             for task in test_tasks(plan, app, made):
-                obtain(task)
+                self._obtained(task)
         members = {member: self.tasks[member[0]] for member in made.members}
         told = tuple(made.remarks)
         return tuple(StackedImage(self, one, rootfs, members, told) for one in images)
+
+    def _stack(self, until: int | None = None) -> Stack:
+        from buildit.commands.assemble import stack
+
+        node, taken = self.tasks.named, self.prepared.taken
+        return stack(self.prepared.plan, self.run.store, node, self._obtained, taken, until)
+
+    def _obtained(self, task: Task) -> Artifact:
+        def bring(task: Task) -> None:
+            if task.inputs.debs:
+                self.fetching().bring((task,), self.plan.toolchain)
+
+        if task.key not in self.done:
+            self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
+        if task.key not in self.tasks and is_shared(task):
+            self.steps[task.key] = None
+        return self.done[task.key]
+
+    def build_until(self, wanted: str) -> None:
+        """Make the layers of the steps up to one of them, and say so."""
+        from buildit.commands.stepping import find_step, layers_until, step_said
+
+        plan, directory = self.prepared.plan, self.prepared.options.directory
+        number = find_step(plan.listed, wanted)
+        self._stack(layers_until(plan, number))
+        said = f"built up to {step_said(plan, number)}, without an image"
+        self.place.report(Notice(f"{said}; look at it: buildit shell {directory} --at {number}"))
 
     def _look_through(self, images: Sequence[Image], rootfs: Rootfs, made: Stack) -> None:
         """Refuse images that would not start, before any is written; tell what else is missing.
@@ -485,7 +512,7 @@ class _Work:
 
         plan, run = self.prepared.plan, self.run
         if self.lost:  # what is only published needs no build
-            self.fetching().bring_again(self.lost, plan.tasks, _debs(plan).values())
+            self.fetching().bring_again(self.lost, plan.tasks, every_deb(plan).values())
         openpgp = run.config.trust.keys.openpgp
         return publish(plan, self.tasks.named, run.remotes, openpgp, emissions, tuple(self.steps))
 
@@ -509,74 +536,3 @@ class StackedImage:
     rootfs: Rootfs | None
     members: Mapping[OutputRef, Task]
     remarks: tuple[str, ...]
-
-
-# -- what is corrupt in the store, or gone, is made anew
-
-_Made = TypeVar("_Made")
-
-MOST_LOSSES = 3
-"""How often something may vanish in one run: more is a store that is deleted on purpose."""
-
-
-def until_whole(run: Callable[[Reporter, frozenset[Digest]], _Made], report: Reporter) -> _Made:
-    """What `run` makes; begun again where the store was not whole, each time with the digests of
-    all blobs that were lost so far.
-
-    Raises:
-        CorruptBlob: the same blob is wrong again: the disk or the memory is at fault.
-        Vanished: things vanish faster than they are made.
-        BuilditError: what `run` raises.
-    """
-    lost: set[Digest] = set()
-    vanished = 0
-    said: list[Event] = []
-
-    def once(event: Event) -> None:
-        """Report on, but what a run says at its beginning only once, however often it begins."""
-        if isinstance(event, Started | Processing | Reused | Notice | Packaging | Emitted):
-            if (lost or vanished) and event in said:
-                return
-            said.append(event)
-        report(event)
-
-    while True:
-        try:
-            return run(once, frozenset(lost))
-        except CorruptBlob as error:
-            if error.digest in lost:
-                raise
-            lost.add(error.digest)
-            once(Notice(f"{error.message}, and is fetched or built anew", warning=True))
-        except Vanished as error:
-            vanished += 1
-            if vanished > MOST_LOSSES:
-                raise
-            once(Notice(f"{error}; it is made anew", warning=True))
-
-
-def _made_blobs(artifacts: Iterable[Artifact]) -> dict[Digest, str]:
-    """What people call the blobs of artifacts."""
-    found: dict[Digest, str] = {}
-    for artifact in artifacts:
-        label = f"{artifact.name}-{artifact.version}"
-        found[artifact.record] = f"the record of {label}"
-        for name, output in artifact.outputs.items():
-            found[output.contents] = f"the list of the files of {label} ({name})"
-            digests = (output.diff_id, *(form.digest for form in output.encodings))
-            found |= dict.fromkeys(digests, f"the layer of {label} ({name})")
-    return found
-
-
-def _input_blobs(plan: ContainerPlan) -> dict[Digest, str]:
-    """What people call the blobs that a plan's tasks are made from."""
-    found = {digest: deb.path.rpartition("/")[2] for digest, deb in _debs(plan).items()}
-    for node in plan.tasks:
-        found |= dict.fromkeys(node.inputs.blobs, f"a patch or file of {node.label}")
-        found |= {one.digest: f"{one.name} of {node.label}" for one in node.inputs.sources}
-    return found
-
-
-def _debs(plan: ContainerPlan) -> dict[Digest, DebRef]:
-    further = (deb for node in plan.tasks for deb in node.inputs.every_deb())
-    return {deb.digest: deb for deb in (*plan.toolchain.debs, *further)}

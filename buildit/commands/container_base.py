@@ -14,18 +14,17 @@ from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.assemble import Stack, stack
 from buildit.commands.bases import settled_app
-from buildit.commands.realise import Tasks, lay, place_of
+from buildit.commands.realise import Tasks, place_of
 from buildit.commands.run import Downloads, Options, Prepared, Unbuilt, prepare
+from buildit.commands.stepping import at_hand
 from buildit.commands.sync import own_of, watched
 from buildit.digest import canonical, digest_bytes
+from buildit.errors import BuilditError
 from buildit.image.inheriting import BaseImage, BaseLayer
 from buildit.make.layer import layer_task
-from buildit.make.makers import kind_of
-from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
 from buildit.model.image import App, Inherited
 from buildit.model.plan import ContainerPlan, Task
-from buildit.store.artifacts import Found, examine
 
 
 def container_base(
@@ -38,21 +37,16 @@ def container_base(
         BuilditError: as `prepare`.
     """
     prepared = prepare(asked, downloads.report).with_synced()
-    plan, store, policy = prepared.plan, downloads.store, downloads.remotes.policy
+    plan, store = prepared.plan, downloads.store
     if moved := prepared.pins.moved():
         raise Unbuilt(asked, place, f"its lock would change: {moved[0]}")
     tasks = Tasks(plan)
     where = place_of(plan, store, Limits(), downloads.report, threading.Event())
 
-    def obtain(task: Task) -> Artifact:
-        found = examine(store, task.key, believed=policy.doubts)
-        if isinstance(found, Found):
-            return found.artifact
-        kind = kind_of(task)
-        if kind.shared or kind.builds or task.inputs.image is not None:
-            raise Unbuilt(asked, place, f"{task.label} is not in the store")
-        return lay(task, where, downloads.remotes)
+    def missing(task: Task) -> BuilditError:
+        return Unbuilt(asked, place, f"{task.label} is not in the store")
 
+    obtain = at_hand(where, downloads.remotes, missing)
     made = stack(plan, store, tasks.named, obtain, prepared.taken)
     restated = made.rootfs().restated
     if restated:  # as its own images have it on top

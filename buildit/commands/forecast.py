@@ -59,8 +59,11 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
+    """`runs` are key and whether it is at hand of the steps that run, as far as they are known."""
+
     packages: tuple[Outlook, ...]
     fetches: tuple[Lacking, ...]
+    runs: tuple[tuple[BuildKey, bool], ...] = ()
 
 
 def forecast(plan: ContainerPlan, store: Store, remotes: Remotes) -> Forecast:

@@ -4,22 +4,18 @@ will need is there, or that is said. A step whose layer is at hand needs none.""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from buildit.commands.assemble import stack
-from buildit.commands.realise import lay
+from buildit.commands.stepping import NotBuilt, at_hand
 from buildit.commands.sync import Taken
 from buildit.digest import BuildKey
 from buildit.errors import UsageError
-from buildit.make.makers import BuildPlace, kind_of
+from buildit.make.makers import BuildPlace
 from buildit.model.artifact import Artifact
 from buildit.model.plan import ContainerPlan, RunStep, Task
 from buildit.plan.closure import TaskOf
 from buildit.remote.binhost.remotes import Remotes
-from buildit.store.artifacts import Found, examine
-
-
-class _NotAtHand(Exception):  # noqa: N818 - what was found out
-    pass
 
 
 def check_given(
@@ -34,20 +30,14 @@ def check_given(
     if (lacking := _first_missing(plan, place)) is None:
         return
 
+    look = at_hand(place, remotes, lambda task: NotBuilt(task, Path(plan.directory)))
+
     def obtain(task: Task) -> Artifact:
-        if task.key in known:
-            return known[task.key]
-        found = examine(place.store, task.key, believed=remotes.policy.doubts)
-        if isinstance(found, Found):
-            return found.artifact
-        kind = kind_of(task)
-        if kind.shared or kind.builds or task.inputs.image is not None:
-            raise _NotAtHand
-        return lay(task, place, remotes)
+        return known[task.key] if task.key in known else look(task)
 
     try:
         stack(plan, place.store, node, obtain, taken)
-    except _NotAtHand:
+    except NotBuilt:
         raise lacking from None
 
 

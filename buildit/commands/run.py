@@ -61,7 +61,7 @@ class Options:
     refuses a lock that would change. `platform` is what is built for, the container's first without
     it. `discover` names further places, and `push` publishes what was
     made. `above` are the directories of the containers that begin with this one, if any. `secrets`
-    are what `run` steps may ask for.
+    are what `run` steps may ask for. `until` is the step that a build ends at, before any image.
     """
 
     directory: Path
@@ -76,6 +76,7 @@ class Options:
     platform: str = ""
     above: tuple[str, ...] = ()
     secrets: GivenSecrets = field(default_factory=GivenSecrets)
+    until: str = ""
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""

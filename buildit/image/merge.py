@@ -372,8 +372,7 @@ class Overlay:
         Raises:
             RecipeError: layers clash; all clashes are in the details, by path.
         """
-        if self.clashes:
-            raise self._clash_error()
+        restated = self.restated(epoch)
         tree = self.merged.tree
         generated = {
             path: replace(member, entry=replace(member.entry, mtime=epoch))
@@ -381,6 +380,18 @@ class Overlay:
             if member.layer == GENERATED
         }
         tree = tree | generated
+        notices = (*(self.notices[path] for path in sorted(self.notices)), *_case_notice(tree))
+        return Rootfs(tuple(self.layers), tuple(self.listings), tree, notices, restated)
+
+    def restated(self, epoch: int) -> tuple[Entry, ...]:
+        """The `restated` of `rootfs`, whose tree is not made for it.
+
+        Raises:
+            RecipeError: layers clash; all clashes are in the details, by path.
+        """
+        if self.clashes:
+            raise self._clash_error()
+        tree = self.merged.tree
         missing = {
             path
             for path, stated in self.merged.stated.items()
@@ -389,9 +400,12 @@ class Overlay:
             and (stated is None or stated != member.entry)
         }
         missing |= directories_above(missing)  # that layer has no gaps of its own
-        restated = sorted((tree[path].entry for path in missing), key=sort_key)
-        notices = (*(self.notices[path] for path in sorted(self.notices)), *_case_notice(tree))
-        return Rootfs(tuple(self.layers), tuple(self.listings), tree, notices, tuple(restated))
+        members = [tree[path] for path in missing]
+        entries = (
+            replace(one.entry, mtime=epoch) if one.layer == GENERATED else one.entry
+            for one in members
+        )
+        return tuple(sorted(entries, key=sort_key))
 
     def _clash_error(self) -> RecipeError:
         """One error for all clashes; its text does not depend on the order of the layers."""

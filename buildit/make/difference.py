@@ -57,6 +57,8 @@ _KNOWN = frozenset(
     OVERLAY + one for one in ("opaque", "whiteout", "origin", "impure", "uuid", "nlink")
 )
 _KEPT = ("user.", "security.capability")
+LAYERED = (*_KEPT, "system.posix_acl")
+"""How attributes begin that say something in a tree of layers; others are the machine's."""
 _MARK = ".wh."
 _NO_MARK = "names that begin with .wh. delete files in image layers"
 
@@ -92,10 +94,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """What a command ran over: the merged tree `below`, and `points`, paths that were made to mount
-    something there. `alone`: everybody inside was root, so that an owner says nothing."""
+    """What a command ran over: what the merged tree `below` has at a path, and `points`, paths that
+    were made to mount something there. `alone`: everybody inside was root, so that an owner says
+    nothing."""
 
-    below: Mapping[str, Entry]
+    below: Callable[[str], Entry | None]
     points: frozenset[str] = frozenset()
     alone: bool = False
 
@@ -152,7 +155,7 @@ class _Reader:
     def _below(self, path: str) -> Entry | None:
         """What is to be seen of the tree below at a path, as far as it was read."""
         gone = any(above in self.opaque for above in _above(path))
-        return None if gone else self.over.below.get(path)
+        return None if gone else self.over.below(path)
 
     def _entry(self, upper: UpperEntry) -> Entry | None:
         path, kind = upper.path, stat.S_IFMT(upper.status_mode)
@@ -197,14 +200,14 @@ class _Reader:
                 continue
             if name.startswith(_KEPT):
                 kept[name] = value
-            elif name.startswith("system.posix_acl"):
+            elif name.startswith(LAYERED):
                 self.remarks.append(("access control lists stay out", upper.path))
         return kept
 
     def _as_below(self, entry: Entry) -> bool:
         """Whether the tree below has the same; a file is read only where all else is alike."""
         path = entry.path
-        if path in self.over.points and path not in self.over.below:
+        if path in self.over.points and self.over.below(path) is None:
             return True
         was = self._below(path)
         if was is None or path in self.opaque or path in self.emptied:
@@ -267,10 +270,12 @@ def _wrong(path: str, message: str, hint: str) -> BuildError:
 _SET_ID = "set-id bits are kept"
 
 
-def _told(entries: Iterable[Entry], below: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
+def _told(
+    entries: Iterable[Entry], below: Callable[[str], Entry | None]
+) -> Iterator[tuple[str, str]]:
     """What a user should know of what the layer has."""
     for entry in entries:
-        was = below.get(entry.path)
+        was = below(entry.path)
         new = was is None or was.mode != entry.mode
         if entry.kind is Kind.FILE and entry.mode & 0o6000 and new:
             yield _SET_ID, f"{entry.path} ({entry.mode:04o})"

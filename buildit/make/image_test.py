@@ -27,8 +27,8 @@ from buildit.make.run_step import (
     UNUSED,
     check_machine,
     kept_upper,
-    layer_trees,
     tree_below,
+    trees_below,
 )
 from buildit.model.artifact import RUNTIME
 from buildit.model.image_test import FileTest, HttpTest, ImageTest, TextTest
@@ -144,7 +144,8 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         if inputs.files:
             _test_files(task, inputs, place, wrong)
         if runs:
-            trees = tuple(stack.enter_context(layer_trees(owned, task, inputs, store)))
+            below = trees_below(owned, inputs.below, inputs.restated, label, store)
+            trees = stack.enter_context(below)
             _Running(inputs, parts, ids, trees, layer).test(wrong)
         wrong.check(label)
         with store.batch() as batch:
@@ -162,8 +163,7 @@ def _check_alone(inputs: ImageTestInputs, label: str, place: BuildPlace, task: T
     if (inputs.uid, inputs.gid, inputs.groups) != (0, 0, ()):
         what = f"the test runs as {inputs.uid}:{inputs.gid}, and {message}"
         raise UnsatisfiableError(what, place=label, hint=RANGE_HINT.partition(", or say")[0])
-    named = replace(task, name="test", version=task.about.description)
-    place.warn(named, [f"{message}: all files belong to root in it"])
+    place.warn(task, [f"{message}: all files belong to root in it"])
 
 
 class _Wrong:

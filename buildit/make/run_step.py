@@ -12,9 +12,9 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -26,8 +26,15 @@ from buildit.archive.tar.read import read_tar
 from buildit.archive.tar.write import write_tar
 from buildit.archive.unpack import AnyMembers, Writer
 from buildit.digest import CHUNK, Digest, canonical, digest_bytes, digest_stream
-from buildit.errors import BuildError, BuilditError, Interrupted, UnsatisfiableError, UsageError
-from buildit.image.merge import LayerChange, MergedTree, directories_above
+from buildit.errors import (
+    BuildError,
+    BuilditError,
+    IntegrityError,
+    Interrupted,
+    UnsatisfiableError,
+    UsageError,
+)
+from buildit.image.merge import LayerChange, directories_above
 from buildit.image.reading import FOREIGN
 from buildit.make.apt_source import APT, APT_ENVIRONMENT, POLICY_RC, write_source
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
@@ -36,27 +43,31 @@ from buildit.make.capture.normalise import Change, bounded
 from buildit.make.difference import (
     DIFFERENCE,
     KEY_HEAD,
+    LAYERED,
     OPAQUE,
     OVERLAY,
+    Difference,
     Over,
     UpperEntry,
     difference,
     holds_private_key,
 )
 from buildit.make.keeping_secrets import Searched, check_names, remove_secrets
+from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, Toolchain
 from buildit.model.platform import PLATFORMS, Platform, build_platform
 from buildit.model.secret import NO_SECRETS, Secret, Secrets
-from buildit.model.tree import YEAR_1980, Entry
+from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import (
     RUN,
     ImageTestInputs,
     RunInputs,
     build_key,
     read_run_record,
+    read_test_record,
     record_text,
 )
 from buildit.sandbox.container import RESOLVER, Mounted
@@ -66,7 +77,7 @@ from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
 from buildit.sandbox.usernet import UserNetwork, user_network
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
-from buildit.store.names import find_failure
+from buildit.store.names import FailedBuild, find_failure
 from buildit.store.trees import boot
 
 NETWORK_SAID = (
@@ -79,7 +90,7 @@ KEPT, UNUSED = 400, 14 * 86400.0
 MOST_LAYERS = 450
 """An overlay of the kernel holds 500."""
 
-_ENVIRONMENT = {
+STEP_ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
@@ -93,7 +104,7 @@ _ENVIRONMENT = {
 }
 """What a step sees beside what it says itself."""
 
-_UPPER = "upper"
+_UPPER, _RECORD = "upper", "record.json"
 
 RANGE_HINT = (
     "install uidmap and give the user a line in /etc/subuid and /etc/subgid (usermod "
@@ -108,7 +119,7 @@ def run_task(
     """The task of a step over layers, the lowest first; `restated` are directories that an overlay
     of them would show otherwise, `epoch` is the newest time below."""
     given = {
-        **_ENVIRONMENT,
+        **STEP_ENVIRONMENT,
         "SOURCE_DATE_EPOCH": str(epoch),
         **(APT_ENVIRONMENT if step.debs else {}),
     }
@@ -177,7 +188,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         ExitStack() as stack,
     ):
         owned.make_layer(layer)
-        trees = tuple(stack.enter_context(layer_trees(owned, task, inputs, store)))
+        trees = stack.enter_context(trees_below(owned, inputs.below, inputs.restated, label, store))
         log = parts.log_of("run")
         one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
         if inputs.debs:
@@ -199,9 +210,11 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
                 parts.write_log(sink.write)
                 kept_log = sink.commit()
             made = Made({RUNTIME: output}, put_record(task, batch), inputs.epoch, kept_log)
+        # its tree is that of the layer, which the next step runs over
+        (layer / _UPPER).rename(layer / "tree")
+        owned.adopt(_tree_name(output.diff_id, ids), layer, _WHOLE)
     said = [NETWORK_SAID] if inputs.network else []
-    named = replace(task, name="run", version=task.about.description)
-    place.warn(named, (*said, *told(remarks)))
+    place.warn(task, (*said, *told(remarks)))
     return made
 
 
@@ -263,6 +276,7 @@ def kept_upper(
             except BuilditError:
                 if not _is_without(secrets, ids, layer):
                     raise
+                (parts.work / _RECORD).write_text(task.record)
                 if ids.by_program:  # so that who built it may remove it
                     in_namespace(ids, _own_directories, layer)
                 with suppress(FileNotFoundError):
@@ -271,7 +285,8 @@ def kept_upper(
     except BuilditError as error:
         failure = find_failure(store, task.key)
         if isinstance(error, PhaseFailed) and failure is not None and failure.work is not None:
-            error.hint = f"see `buildit log`; what it wrote is in {failure.work / _UPPER}"
+            kept = f"what it wrote is in {failure.work / _UPPER}"
+            error.hint = f"see `buildit log`; look around in it with `buildit shell`; {kept}"
         raise
 
 
@@ -285,6 +300,35 @@ def _is_without(secrets: Secrets, ids: IdMap, layer: Path) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class KeptStep:
+    """What a step that failed ran over, as its record has it, and the tree of what it wrote."""
+
+    ids: str
+    below: tuple[Digest, ...]
+    restated: str
+    environment: Mapping[str, str]
+    argv: tuple[str, ...]
+    upper: Path
+
+
+def kept_step(failure: FailedBuild) -> KeptStep | None:
+    """What is kept of a failed step; None where the failure is of something else, or no tree was
+    kept."""
+    work = failure.work
+    if work is None or not (work / _UPPER).is_dir():
+        return None
+    with suppress(OSError, IntegrityError):
+        text, upper = (work / _RECORD).read_text(), work / _UPPER
+        if failure.phase == RUN:
+            ran = read_run_record(text)
+            return KeptStep(ran.ids, ran.below, ran.restated, ran.environment, ran.argv, upper)
+        said = read_test_record(text)
+        environment = {**STEP_ENVIRONMENT, **said.environment}
+        return KeptStep("range", said.below, said.restated, environment, said.app, upper)
+    return None
+
+
 def _own_directories() -> None:
     for directory, _, _ in os.walk(_UPPER):
         os.chown(directory, 0, 0, follow_symlinks=False)
@@ -294,30 +338,41 @@ def _own_directories() -> None:
 
 
 @contextmanager
-def layer_trees(
-    owned: OwnedTrees, task: Task, inputs: RunInputs | ImageTestInputs, store: Store
-) -> Iterator[list[Path]]:
-    """The trees of the layers below, the top first."""
-    if len(inputs.below) > MOST_LAYERS:
-        message = f"{len(inputs.below)} layers lie below, more than an overlay can hold"
-        raise BuildError(message, place=task.about.origin, hint="run it over fewer packages")
-    if not inputs.below:
+def trees_below(
+    owned: OwnedTrees, below: Sequence[Digest], restated: str, label: str, store: Store
+) -> Iterator[tuple[Path, ...]]:
+    """The trees of layers, the top first; `below` and `restated` are as in `RunInputs`.
+
+    Raises:
+        BuildError: there are none, or more than an overlay holds.
+        StoreError, CorruptBlob: one cannot be laid down.
+    """
+    if len(below) > MOST_LAYERS:
+        message = f"{len(below)} layers lie below, more than an overlay can hold"
+        raise BuildError(message, place=label, hint="run it over fewer packages")
+    if not below:
         message = "there is nothing to run: no layer lies below"
         hint = "put the package that has the command before the step"
-        raise BuildError(message, place=task.about.origin, hint=hint)
+        raise BuildError(message, place=label, hint=hint)
     fills: list[tuple[Digest, Callable[[Path], bytes]]] = []
-    if inputs.restated:
-        listing = inputs.restated.encode()
+    if restated:
+        listing = restated.encode()
         fills.append((digest_bytes(listing), partial(_lay_directories, owned.ids, listing)))
     # an overlay takes a directory once; of two layers that are the same the upper one counts
-    every = dict.fromkeys(inputs.below[::-1])
+    every = dict.fromkeys(below[::-1])
     fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in every]
-    # files that are not synced count for one boot of the machine
-    who = canonical([boot().decode(), *map(list, owned.ids.uids), *map(list, owned.ids.gids)])
-    whose = digest_bytes(who)[:12]
     with ExitStack() as stack:
-        names = [(f"{digest[:48]}-{whose}", fill) for digest, fill in fills]
-        yield [stack.enter_context(owned.tree(*one))[0] for one in names]
+        names = [(_tree_name(digest, owned.ids), fill) for digest, fill in fills]
+        yield tuple(stack.enter_context(owned.tree(*one))[0] for one in names)
+
+
+def _tree_name(digest: Digest, ids: IdMap) -> str:
+    # files that are not synced count for one boot of the machine
+    who = canonical([boot().decode(), *map(list, ids.uids), *map(list, ids.gids)])
+    return f"{digest[:48]}-{digest_bytes(who)[:12]}"
+
+
+_WHOLE = b"whole\n"
 
 
 def _lay_layer(ids: IdMap, store: Store, diff_id: Digest, work: Path) -> bytes:
@@ -339,7 +394,7 @@ def _lay(ids: IdMap, name: str, members: AnyMembers, work: Path) -> bytes:
     if ids.become is not None:
         os.chown(tree, *ids.become)
     in_namespace(ids, partial(_write, members, ids, name), work)
-    return b"whole\n"
+    return _WHOLE
 
 
 def _write(members: AnyMembers, ids: IdMap, name: str) -> None:
@@ -369,9 +424,8 @@ def _owned(entry: Entry, ids: IdMap, name: str) -> Entry:
 
 def tree_below(task: Task, inputs: RunInputs | ImageTestInputs, store: Store) -> dict[str, Entry]:
     """The merged tree of the layers below, by path. Raises StoreError."""
-    merged = MergedTree(YEAR_1980)
-    for layer in task.inputs.below:
-        merged.lay(LayerChange.of(parse_contents(store.read(layer.contents))))
+    listings = [layer.contents for layer in task.inputs.below]
+    merged = listings_of(store).merged(store, listings)
     tree = {path: member.entry for path, member in merged.tree.items()}
     if inputs.restated:
         tree |= {one.path: one for one in parse_contents(inputs.restated.encode())}
@@ -380,13 +434,13 @@ def tree_below(task: Task, inputs: RunInputs | ImageTestInputs, store: Store) ->
 
 def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     """The merged tree that the command ran over, and what was made in it to mount on."""
-    tree = tree_below(task, inputs, store)
+    below = tree_below(task, inputs, store).get
     points: set[str] = set()
     further = ((POLICY_RC, bool(inputs.debs)), (RESOLVER, inputs.network))
     for point in (*MOUNT_POINTS, *(path for path, is_there in further if is_there)):
-        end = way(point, tree.get).end or ""
+        end = way(point, below).end or ""
         points |= {end, *directories_above([end])}
-    return Over(tree, frozenset(points - {""}), alone=not ids.several())
+    return Over(below, frozenset(points - {""}), alone=not ids.several())
 
 
 # -- what it left
@@ -462,10 +516,36 @@ def _pack(
             return Searched(stream, entry.path, secrets) if secrets else cast(Content, stream)
 
         written = write_tar(found.change.spelt(), content, out[0], whiteouts=True)
-    out[0].close()
+        out[0].close()
+        _settle(root, upper, uppers, found)
     with out[1]:
         head = json.dumps([*found.remarks, *keys]).encode()
         write_all(out[1], head + b"\n" + contents_blob(written))
+
+
+def _settle(root: Root, upper: Path, uppers: Sequence[UpperEntry], found: Difference) -> None:
+    """Make of the upper directory the tree that `_lay` makes of its layer."""
+    entries = {entry.path: entry for entry in found.change.entries}
+    deleted, opaque = {*found.change.deleted}, {*found.change.opaque}
+    os.chown(upper, 0, 0)
+    upper.chmod(0o755)
+    for name in os.listxattr(upper):
+        os.removexattr(upper, name)
+    for one in reversed(uppers):  # what is in a directory comes behind it, and changes its time
+        entry = entries.get(one.path)
+        if entry is None:
+            if one.path not in deleted:
+                remove = root.rmdir if stat.S_ISDIR(one.status_mode) else root.unlink
+                remove(one.path)
+            continue
+        if entry.kind is not Kind.HARDLINK:
+            keep = {*entry.xattrs, *((OPAQUE,) if one.path in opaque else ())}
+            for name in one.xattrs.keys() - keep:
+                if name.startswith(LAYERED):
+                    os.removexattr(upper / one.path, name, follow_symlinks=False)
+        if one.path in found.emptied:
+            os.truncate(upper / one.path, 0)
+        root.utime(one.path, entry.mtime)
 
 
 def _upper_entry(root: Root, upper: Path, path: str, status: os.stat_result) -> UpperEntry:

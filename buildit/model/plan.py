@@ -260,6 +260,8 @@ class Task:
     @property
     def label(self) -> str:
         image = self.inputs.image
+        if self.inputs.below:  # a step, as its list has it
+            return f"{self.kind} {self.about.description}"
         return f"{self.name}-{self.version}" if image is None else f"from {image.reference}"
 
     @property

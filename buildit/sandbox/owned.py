@@ -71,12 +71,23 @@ class OwnedTrees:
 
     def _fill(self, name: str, fill: Callable[[Path], bytes]) -> None:
         with self.scratch() as work:
-            facts = fill(work)
-            self._remove([f"{name}.tree"])
-            (work / "facts").write_bytes(facts)
-            # the facts come last: a tree counts with them
-            for kind in ("tree", "facts"):
-                (work / kind).rename(self.root / f"{name}.{kind}")
+            self._put(name, work, fill(work))
+
+    def _put(self, name: str, work: Path, facts: bytes) -> None:
+        self._remove([f"{name}.tree"])
+        (work / "facts").write_bytes(facts)
+        # the facts come last: a tree counts with them
+        for kind in ("tree", "facts"):
+            (work / kind).rename(self.root / f"{name}.{kind}")
+
+    def adopt(self, name: str, work: Path, facts: bytes) -> None:
+        """Keep `tree` of a directory under that name, as `tree` would make it; not where there is
+        one, or another run is about to make it."""
+        path = self.root / f"{name}.lock"
+        with path.open("a") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_named(lock.fileno(), path) and self._kept(name, bool) is None:
+                self._put(name, work, facts)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

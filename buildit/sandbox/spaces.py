@@ -8,6 +8,7 @@ machine grants one: real root takes a range that nobody has, an ordinary user th
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import pwd
@@ -153,6 +154,7 @@ def forked(work: Callable[[], int], tell: int) -> int:
     if pid:
         return pid
     code = 1
+    gc.freeze()  # looking through what it has of its parent would make copies of all those pages
     try:
         code = work()
     except BaseException as error:  # noqa: BLE001 - the process ends here, whatever it is

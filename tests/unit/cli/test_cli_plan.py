@@ -172,8 +172,8 @@ def test_steps_are_listed_with_their_places(store: Store) -> None:
     lines = plan_lines(plan, looked(plan, store))
     assert lines[4:9] == (
         "Steps:",
-        "  vars  name     c.yaml:1:3",
-        "  sync  a to /b  d.yaml:9:3",
+        "  1  vars  name     c.yaml:1:3",
+        "  2  sync  a to /b  d.yaml:9:3",
         "A later step says otherwise:",
         "  workdir  /a  d.yaml:2:3  not: c.yaml:7:3",
     )

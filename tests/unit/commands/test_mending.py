@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildit.commands.building import MOST_LOSSES, until_whole
+from buildit.commands.mending import MOST_LOSSES, until_whole
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.events import Building, Event, Notice, Reporter, Started

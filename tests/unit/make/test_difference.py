@@ -49,7 +49,7 @@ def read(
     alone: bool = False,
     digest: Digest = OLD,
 ) -> Difference:
-    return difference(uppers, Over(below, points, alone), EPOCH, lambda _: digest)
+    return difference(uppers, Over(below.get, points, alone), EPOCH, lambda _: digest)
 
 
 def paths(found: Difference) -> list[str]:
