@@ -195,7 +195,7 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
             one = replace(one, volumes=(*one.volumes, *_apt_source(task, inputs, layer, store)))
         over = _over(task, inputs, ids, store)
         if network is not None:
-            resolver = way(RESOLVER, over.below.get).end or RESOLVER
+            resolver = way(RESOLVER, over.below).end or RESOLVER
             one = replace(one, network=network, resolver=resolver)
         try:
             outcome = run_step(one, log=log, limits=place.limits, stop=place.stop)
