@@ -15,6 +15,7 @@ from buildit.archive.tar.read import read_tar
 from buildit.digest import digest_bytes
 from buildit.errors import BuildError, BuilditError, UnsatisfiableError
 from buildit.image.reading import FOREIGN
+from buildit.make import image_test
 from buildit.make.image_test import Starting, image_test_task
 from buildit.make.makers import make_task
 from buildit.model.artifact import RUNTIME, Artifact
@@ -22,6 +23,7 @@ from buildit.model.image_test import CommandTest, FileTest, HttpTest, ImageTest,
 from buildit.model.plan import LayerFile, LayerRef, Task
 from buildit.model.services import Ready, Service
 from buildit.model.tree import Entry, Kind
+from buildit.sandbox.spaces import one_id
 from buildit.store.artifacts import commit, lookup
 from buildit.store.attest import LOCAL
 from buildit.store.names import find_failure
@@ -272,6 +274,21 @@ def test_another_architecture_is_never_passed_in_silence(tests: Tests) -> None:
     for test in (asked(shell("true")), asked(http=get())):
         with pytest.raises(UnsatisfiableError, match="tests that run programs for"):
             make_task(task(test), {}, tests.steps.place)
+
+
+def test_without_a_range_of_ids_the_app_must_be_root(
+    tests: Tests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_test, "ids_for", lambda *_: one_id(0, 0))
+    with pytest.raises(UnsatisfiableError) as error:
+        tests.passes(command=shell("true"))
+    assert error.value.message.startswith("the test runs as 65534:65534, and this machine grants")
+    assert "uidmap" in (error.value.hint or "")
+    assert "ids: one" not in (error.value.hint or "")
+    tests.starting = replace(tests.starting, uid=0, gid=0, groups=())
+    tests.passes(command=shell("id -u", stdout=("equals", "0")))
+    told = tests.steps.warnings()[-1]
+    assert told.startswith("test-a test: this machine grants no range of user ids")
 
 
 def test_services_under_an_init_are_started_for_an_answer(tests: Tests, tmp_path: Path) -> None:
