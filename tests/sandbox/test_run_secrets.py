@@ -7,8 +7,10 @@ import base64
 import gzip
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -257,6 +259,30 @@ def test_a_missing_secret_is_said_before_anything_runs(world: World) -> None:
     code, told = world.build("--offline", *world.given)
     assert code == 2
     assert b"given/c04 cannot be read: No such file or directory" in told
+
+
+def test_the_container_below_is_built_first_with_what_it_needs(world: World) -> None:
+    world.write("cat /run/secrets/c00; echo of the base > /srv/base")
+    shutil.move(world.project.container, world.project.root / "below")
+    shutil.copytree(world.project.root / "below", world.project.container)
+    lines = "- vars: {name: web, version: 1.0}\n- from: {container: ../below}\n"
+    lines += "- run: {script: '[ -e /srv/base ]; echo 2 > /srv/above'}\n- image: {type: rootfs}\n"
+    world.project.write("container/container.yaml", lines)
+    code, told = world.build("--offline")
+    assert code == 2
+    assert b"the secret 'c" in told
+    code, told = world.build("--offline", *world.given)
+    assert code == 0, told
+    assert b"below is built first" in told
+    world.env.clear()
+    world.project.write("container/container.yaml", lines.replace("echo 2", "echo 3"))
+    code, told = world.build("--offline")
+    assert code == 0, told
+    assert b"below is built first" not in told
+    packed = next((world.project.root / "out").glob("*.rootfs.tar"))
+    with tarfile.open(packed) as read:
+        assert {"srv/base", "srv/above"} <= {*read.getnames()}
+    assert _found(world) == []
 
 
 # -- what a layer may not have
