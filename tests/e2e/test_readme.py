@@ -29,10 +29,23 @@ def test_the_readmes_container_starts(demo: Demo, here: Path) -> None:
         assert web.stop() == 0
 
 
+def test_the_readmes_debian_container_tests_itself(demo: Demo, here: Path) -> None:
+    write("README.md", here)
+    asked = (str(here / "app"), "--output", str(here / "out"))
+    done = demo.program.run(*asked, timeout=900).good()
+    assert here / "out/app-1.0-linux-amd64.oci" in done.images()
+    page = here / "app/container.yaml"
+    page.write_text(page.read_text().replace("contains: It works", "contains: It fails"))
+    failed = demo.program.run(*asked, timeout=900)
+    assert failed.code == 1
+    assert "It works." in failed.err  # what was got instead
+
+
 def test_the_readme_shows_the_whole_container() -> None:
     assert set(files("README.md")) == {
         "web/pkgs/nginx/pkg.yaml",
         "web/pkgs/nginx/patches/name.patch",
         "web/container.yaml",
         "web/files/nginx.conf",
+        "app/container.yaml",
     }
