@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from buildit.commands.assemble import Stack
 from buildit.commands.bases import Base, begun_with
 from buildit.commands.choose import Choice, choose
 from buildit.commands.pins import Answer
@@ -22,14 +23,28 @@ from buildit.digest import Digest
 from buildit.errors import BuilditError, FetchError, RecipeError, UnsatisfiableError
 from buildit.events import silent
 from buildit.make.run_step import run_task
+from buildit.make.suite import suite_image, suite_task
+from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Config
-from buildit.model.plan import ContainerPlan, DebRef, LayerRef, RunStep, Toolchain
+from buildit.model.plan import (
+    ContainerPlan,
+    DebRef,
+    FromStep,
+    LayerRef,
+    OutputRef,
+    PackageStep,
+    RunStep,
+    Task,
+    Toolchain,
+)
+from buildit.plan.closure import deb_task
+from buildit.plan.identity import Rules
 from buildit.plan.lock import Lock, Section, format_lock, parse_lock
 from buildit.recipe.config import Loaded
 from buildit.store.cas import Store
 from tests.debian_maker import NOW, Archive, paragraph
 from tests.fakes import FakeTransport
-from tests.planning import TOOLCHAIN, Checkout, checkout
+from tests.planning import TOOLCHAIN, Checkout, checkout, deb
 
 pytestmark = pytest.mark.unit
 
@@ -259,3 +274,55 @@ def test_the_debs_are_in_the_key_and_those_without_keep_theirs(tmp_path: Path) -
     assert "/run/buildit/apt.conf" in found
     assert found == record(replace(step, debs=debs[::-1]))
     assert found != record(replace(step, debs=debs[:1]))
+
+
+# -- what lies over a root
+
+
+def over(tmp_path: Path, *lying: DebRef) -> tuple[Stack, list[OutputRef]]:
+    """A stack over a root of dash and libc6, and the runtime outputs of .debs for it."""
+    base = (deb("dash"), deb("libc6"))
+    root = suite_task(suite_image("debian-12", base, "linux/amd64", "container.yaml:2:3"), base)
+    rules = Rules("1", "1", "1", "1", "1", "1")
+    tasks = {one.key: one for one in (deb_task(each, NO_TOOLCHAIN, (), rules) for each in lying)}
+    made = {**tasks, root.key: root}
+
+    def obtain(task: Task) -> Artifact:
+        return Artifact(task.key, task.name, "1", "linux/amd64", {}, Digest("0" * 64))
+
+    with Store.open(tmp_path / "store") as store:
+        stack = Stack(store, lambda key: made[key], obtain)
+    stack.add_base(FromStep(root.key, "suite:debian-12", (), "here"), "linux/amd64")
+    return stack, [(key, RUNTIME) for key in tasks]
+
+
+def test_what_the_root_has_is_not_laid_again_and_that_is_said(tmp_path: Path) -> None:
+    stack, members = over(tmp_path, deb("dash"), deb("jq"))
+    assert stack.over_base(members) == members[1:]
+    for member, name in zip(members, ("dash", "jq"), strict=True):
+        stack.add_package(PackageStep(member[0], f"debian:{name}=1.0-1"), [member])
+    first, second = stack.remarks
+    assert first == "debian:dash=1.0-1: the base has it already"
+    assert "dpkg of the base does not know it" in second
+    assert "apt-get install -y jq, debs: [jq]" in second
+    assert stack.members == members[1:]
+
+
+def test_another_version_than_the_root_has_is_refused(tmp_path: Path) -> None:
+    stack, members = over(tmp_path, deb("libc6", "2.0-1"))
+    with pytest.raises(
+        RecipeError, match=r"the base has libc6 1.0-1, .* comes with 2.0-1"
+    ) as error:
+        stack.over_base(members, "here")
+    assert (error.value.place, error.value.hint) == (
+        "here",
+        "let both be chosen anew: buildit lock --update toolchain",
+    )
+
+
+def test_debs_of_a_step_need_apt_below(tmp_path: Path) -> None:
+    stack, _ = over(tmp_path)
+    step = RunStep(("x",), (), "range", "x", "there", debs=(deb("jq"),))
+    with pytest.raises(RecipeError, match="no layer below has it") as error:
+        stack.run(step, "linux/amd64")
+    assert error.value.place == "there"
