@@ -172,7 +172,7 @@ def _image_plain(one: Emission) -> dict[str, object]:
 @click.command("build")
 @options.of_container(
     *(DIR, USE, OUTPUT, LOCKED, OFFLINE, options.JOBS, DISCOVER, ONE_PLATFORM),
-    *(options.SECRET, options.UNTIL, options.PUSH),
+    *(options.SECRET, options.UNTIL, options.REBUILD, options.PUSH),
 )
 @click.pass_obj
 def build_verb(invocation: Invocation, asked: Requested) -> None:

@@ -60,6 +60,7 @@ _SHARED = (
     "platform",
     "secrets",
     "until",
+    "rebuild",
 )
 """The options that are fields of `commands.run.Options`."""
 
@@ -115,6 +116,11 @@ UNTIL = click.option(
     metavar="STEP",
     help="Build no further than this step, and no image: its number, FILE:LINE or kind.",
 )
+REBUILD = click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Run each `run` step once more, and fail where it leaves something else.",
+)
 PUSH = click.option(
     "--push", is_flag=True, help="Publish what was made to the configured repositories."
 )
@@ -134,8 +140,8 @@ def of_container(*further: Callable[[Any], Any]) -> Callable[[_Verb], _Verb]:
     """A verb about a container: it is called with `Requested` and its own options.
 
     `further` are of `DIR`, `LOCKED`, `OFFLINE`, `OUTPUT`, `JOBS`, `DISCOVER`, `ONE_PLATFORM`,
-    `UNTIL` and `PUSH`, which become part of `Requested`; without `DIR` it is about the working
-    directory.
+    `UNTIL`, `REBUILD` and `PUSH`, which become part of `Requested`; without `DIR` it is about the
+    working directory.
     """
 
     def decorate(verb: _Verb) -> _Verb:

@@ -57,6 +57,9 @@ def replay(argv: list[str]) -> int | None:
     return 0
 
 
+_NOW = ("--json", "--help", "--version", "--push", "--rebuild")
+
+
 def stamp_of_build(argv: list[str]) -> str | None:
     """The name of the stamp of a build that asks for plain lines, None for any other command."""
     words = argv[1:] if argv[:1] == ["build"] else argv
@@ -64,7 +67,9 @@ def stamp_of_build(argv: list[str]) -> str | None:
         return None
     # who asks other places, or publishes, wants it done now
     for word in words:
-        if word in ("--json", "--help", "--version", "--push") or word.startswith("--discover"):
+        if word in ("--json", "--help", "--version", "--push", "--rebuild") or word.startswith(
+            "--discover"
+        ):
             return None
     try:
         return stamp.question("run", *words)

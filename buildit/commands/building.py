@@ -46,6 +46,7 @@ from buildit.model.image import Emission, Image
 from buildit.model.plan import ContainerPlan, OutputRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.services import Service
+from buildit.plan.identity import RUN
 from buildit.store.blobs import CorruptBlob
 from buildit.trust.policy import unused
 
@@ -417,6 +418,10 @@ class _Work:
 
         if task.key not in self.done:
             self.done[task.key] = lay(task, self.place, self.run.remotes, bring)
+            if self.prepared.options.rebuild and task.kind == RUN:
+                from buildit.commands.stepping import check_again
+
+                check_again(task, self.done[task.key], self.place)
         if task.key not in self.tasks and is_shared(task):
             self.steps[task.key] = None
         return self.done[task.key]

@@ -62,6 +62,7 @@ class Options:
     it. `discover` names further places, and `push` publishes what was
     made. `above` are the directories of the containers that begin with this one, if any. `secrets`
     are what `run` steps may ask for. `until` is the step that a build ends at, before any image.
+    `rebuild` runs each `run` step once more, to compare.
     """
 
     directory: Path
@@ -77,6 +78,7 @@ class Options:
     above: tuple[str, ...] = ()
     secrets: GivenSecrets = field(default_factory=GivenSecrets)
     until: str = ""
+    rebuild: bool = False
 
     def question(self, verb: str) -> str:
         """The name of the stamp of this command."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from buildit.archive.contents import contents_blob
+from buildit.archive.admit import shown
+from buildit.archive.contents import contents_blob, parse_contents
 from buildit.commands.assemble import Stack, stack
 from buildit.commands.bases import settled_app
 from buildit.commands.finished import test_tasks
@@ -17,11 +18,11 @@ from buildit.commands.realise import Tasks, lay, place_of
 from buildit.commands.run import Options, Prepared, prepare, run_of
 from buildit.commands.sync import Taken
 from buildit.digest import BuildKey, Digest
-from buildit.errors import BuilditError, UsageError
+from buildit.errors import BuildError, BuilditError, UsageError
 from buildit.events import Notice, Reporter
-from buildit.make.makers import BuildPlace, kind_of
+from buildit.make.makers import BuildPlace, kind_of, make_task
 from buildit.make.run_step import STEP_ENVIRONMENT, kept_step, trees_below
-from buildit.model.artifact import Artifact
+from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image_test import ImageTest
 from buildit.model.plan import ContainerPlan, ListedStep, RunStep, Task
 from buildit.remote.binhost.remotes import Remotes
@@ -136,6 +137,33 @@ def _tests(plan: ContainerPlan, made: Stack) -> Iterator[Task]:
     if plan.tests:
         app = settled_app(plan, made.tree().get, made.accounts()) if plan.is_late else plan.app
         yield from test_tasks(plan, app, made)
+
+
+# -- whether one leaves the same again
+
+
+def check_again(task: Task, before: Artifact, place: BuildPlace) -> None:
+    """Run a step whose layer is at hand once more, and compare.
+
+    Raises:
+        BuildError: it left something else; the details are the paths.
+        BuilditError: it fails now.
+    """
+    again = make_task(task, {}, place).outputs[RUNTIME]
+    first = before.outputs[RUNTIME]
+    if again.diff_id == first.diff_id:
+        place.report(Notice(f"{task.label}: run again, it left the same"))
+        return
+    sides = [
+        {one.path: one for one in parse_contents(place.store.read(output.contents))}
+        for output in (first, again)
+    ]
+    paths = sorted(sides[0].keys() | sides[1].keys())
+    differing = [path for path in paths if sides[0].get(path) != sides[1].get(path)]
+    lines = tuple(f"not reproducible: /{shown(path)}" for path in differing)
+    hint = "let the step leave them out, or make them without the clock and chance"
+    message = f"{task.label} leaves something else each time"
+    raise BuildError(message, place=task.about.origin or None, hint=hint, details=lines)
 
 
 # -- a shell in the tree of a step

@@ -30,12 +30,13 @@ from buildit.image.merge import LayerChange
 from buildit.model.globs import path_matcher
 from buildit.model.tree import Entry, Kind, sort_key
 
-DIFFERENCE = "1"
+DIFFERENCE = "2"
 """Version of these rules; in the key of what runs."""
 
 _DROPPED = """
     var/log/dpkg.log var/log/alternatives.log var/log/bootstrap.log var/log/apt/**
-    var/cache/ldconfig/aux-cache var/cache/apt/*.bin
+    var/cache/ldconfig/aux-cache var/cache/apt/** var/lib/apt/lists/**
+    etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock
     root/.cache/pip/** root/.npm/_logs/** root/.npm/_cacache/**
 """
 DROPPED = tuple(map(path_matcher, _DROPPED.split()))

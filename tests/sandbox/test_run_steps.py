@@ -304,3 +304,57 @@ def _running(words: str) -> list[str]:
         if words in text:
             found.append(path.parent.name)
     return found
+
+
+_OTHER_EACH_TIME = """
+    /var/log/dpkg.log /var/log/apt/history.log /var/cache/apt/pkgcache.bin /var/lib/apt/lists/x
+    /etc/passwd- /etc/.pwd.lock /etc/machine-id /var/cache/ldconfig/aux-cache
+"""
+TWICE = (
+    "mkdir -p /srv/m/n; touch /srv/m/x; rm /srv/a",
+    "chown -R 33:34 /srv/d; chmod 2750 /srv/d; chmod u+s /usr/bin/id",
+    "rm -r /srv/d; mkdir /srv/d; echo new > /srv/d/x",
+    "perl -e 'rename q(/srv/d), q(/srv/e) and exit 9'; mkdir /srv/e; ln /srv/d/x /srv/e/x",
+    "echo $$ > /tmp/pid; echo > /run/x; ln -s /srv/a /srv/l; ln /srv/a /srv/hard",
+    f"for one in {' '.join(_OTHER_EACH_TIME.split())}; do mkdir -p ${{one%/*}};"
+    " cat /proc/sys/kernel/random/uuid > $one; done",
+)
+"""What is run twice, more than a second apart; docs/containers.md has what was tried of Debian's
+own commands."""
+
+
+def test_two_runs_at_other_times_leave_one_layer(steps: Steps) -> None:
+    tasks = [steps.task(script) for script in TWICE]
+    first = [make_task(task, {}, steps.place).outputs for task in tasks]
+    time.sleep(1.1)
+    again = [make_task(task, {}, steps.place).outputs for task in tasks]
+    assert first == again
+    left = parse_contents(steps.store.read(first[-1][RUNTIME].contents))
+    files = [(one.path, one.size) for one in left if one.kind is Kind.FILE]
+    assert files == [("etc/machine-id", 0)]
+
+
+def test_more_layers_than_an_overlay_holds(steps: Steps) -> None:
+    steps.below = [*steps.below, *[steps.below[-1]] * 450]
+    error = steps.fails("true")
+    assert "452 layers lie below, more than an overlay can hold" in error.message
+    assert (error.place, bool(error.hint)) == ("container.yaml:3:3", True)
+
+
+def test_what_a_step_left_is_the_tree_that_its_layer_would_be(steps: Steps) -> None:
+    """The tree that is adopted, against the same layer laid down anew."""
+    steps.run(
+        "echo 1 > /srv/new; chmod 0640 /srv/new; rm /srv/a; rm -r /srv/d; mkdir /srv/d;"
+        "chmod 700 /; ln /srv/new /srv/also; chown 7:8 /srv/d; : >> /etc/passwd;"
+        "echo x > /etc/passwd-; mkdir /w"
+    )
+    look = "ls -lnR --time-style=+%s /srv /etc /w; stat -c '%a %u %n' / /srv/*"
+    seen = []
+    for _ in "twice":
+        made = make_task(steps.task(look), {}, steps.place)
+        assert made.log is not None
+        seen.append(steps.store.read(made.log))
+        for path in (steps.store.root / "cache/layers").glob("*.facts"):
+            path.unlink()  # a tree without is laid down again
+    assert seen[0] == seen[1]
+    assert b"passwd-" not in seen[0]

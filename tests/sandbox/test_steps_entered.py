@@ -138,3 +138,17 @@ def test_what_is_no_step(words: list[str], said: str, box: Path) -> None:
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "hint: " in refused.stderr
+
+
+def test_a_step_that_leaves_something_else_each_time_is_named(box: Path) -> None:
+    file = box / "container.yaml"
+    again = buildit(box, "box", "--until", "5", "--rebuild")
+    assert again.returncode == 0
+    assert again.stderr.count("run again, it left the same") == 2
+    chance = "cat /proc/sys/kernel/random/uuid > /srv/two; echo 1 > /srv/same"
+    file.write_text(file.read_text().replace("true", chance))
+    assert buildit(box, "box", "--until", "5").returncode == 0
+    told = buildit(box, "box", "--until", "5", "--rebuild")
+    assert told.returncode == 1
+    assert "box/container.yaml:5:3: run echo two" in told.stderr
+    assert re.findall("not reproducible: (.*)", told.stderr) == ["/srv/two"]
