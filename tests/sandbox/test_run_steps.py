@@ -306,18 +306,17 @@ def _running(words: str) -> list[str]:
     return found
 
 
-_OTHER_EACH_TIME = """
-    /var/log/dpkg.log /var/log/apt/history.log /var/cache/apt/pkgcache.bin /var/lib/apt/lists/x
-    /etc/passwd- /etc/.pwd.lock /etc/machine-id /var/cache/ldconfig/aux-cache
-"""
+_OTHER_EACH_TIME = """\
+    /var/log/dpkg.log /var/log/apt/history.log /var/cache/apt/pkgcache.bin /var/lib/apt/lists/x \
+    /etc/passwd- /etc/.pwd.lock /etc/machine-id /var/cache/ldconfig/aux-cache"""
+_CHANCE = "/proc/sys/kernel/random/uuid"
 TWICE = (
     "mkdir -p /srv/m/n; touch /srv/m/x; rm /srv/a",
     "chown -R 33:34 /srv/d; chmod 2750 /srv/d; chmod u+s /usr/bin/id",
     "rm -r /srv/d; mkdir /srv/d; echo new > /srv/d/x",
     "perl -e 'rename q(/srv/d), q(/srv/e) and exit 9'; mkdir /srv/e; ln /srv/d/x /srv/e/x",
     "echo $$ > /tmp/pid; echo > /run/x; ln -s /srv/a /srv/l; ln /srv/a /srv/hard",
-    f"for one in {' '.join(_OTHER_EACH_TIME.split())}; do mkdir -p ${{one%/*}};"
-    " cat /proc/sys/kernel/random/uuid > $one; done",
+    f"for one in {_OTHER_EACH_TIME}; do mkdir -p ${{one%/*}}; cat {_CHANCE} > $one; done",
 )
 """What is run twice, more than a second apart; docs/containers.md has what was tried of Debian's
 own commands."""
