@@ -198,7 +198,7 @@ def test_an_app_that_does_not_answer_is_told(tests: Tests) -> None:
     tests.starting = replace(tests.starting, app=(*perl, garbage))
     error = tests.fails(http=get(), timeout=1)
     assert error.message.endswith("port 8080 is open, but no HTTP answer came: SMTP 200 OK")
-    endless = SERVER.replace("close C;", 'print C "x" while 1;').replace(
+    endless = SERVER.replace("close C;", 'print C "x" x 65536 while 1;').replace(
         "Content-Length", "X-Length"
     )
     tests.starting = replace(tests.starting, app=(*perl, endless))
@@ -288,7 +288,7 @@ def test_without_a_range_of_ids_the_app_must_be_root(
     tests.starting = replace(tests.starting, uid=0, gid=0, groups=())
     tests.passes(command=shell("id -u", stdout=("equals", "0")))
     told = tests.steps.warnings()[-1]
-    assert told.startswith("test-a test: this machine grants no range of user ids")
+    assert told.startswith("test a test: this machine grants no range of user ids")
 
 
 def test_services_under_an_init_are_started_for_an_answer(tests: Tests, tmp_path: Path) -> None:
