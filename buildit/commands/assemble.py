@@ -38,7 +38,7 @@ from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.listings import listings_of
 from buildit.make.makers import kind_of
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.model.accounts import NOTHING, AlternativeLink, united
 from buildit.model.artifact import RUNTIME, Artifact, Output
 from buildit.model.image import Image, Layer, LayerKind

@@ -3,16 +3,18 @@ no other one inherits them, and nothing is written."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from buildit.errors import UsageError
 from buildit.model.config import SecretSource
 from buildit.model.secret import LARGEST, SECRET_ID, SHORTEST, not_given
 from buildit.model.words import guess
-from buildit.sandbox.spaces import taken_variable
 
 _HOW = "write --secret id=ID,src=FILE or --secret id=ID,env=VARIABLE, as docker buildx does"
 
@@ -96,3 +98,19 @@ def parse_secrets(words: Sequence[str]) -> GivenSecrets:
         )
         found[name] = where
     return GivenSecrets().over(found)
+
+
+def taken_variable(name: str) -> bytes | None:
+    """The value of a variable of the environment, which is then nowhere but in what is returned: no
+    process that is started inherits it, nor does /proc/PID/environ show it any more (proc(5): that
+    is the memory between `env_start` and `env_end`). None where it is not set."""
+    value = os.environb.pop(name.encode(), None)
+    if value is not None:
+        with suppress(OSError, ValueError, IndexError):
+            told = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+            start, end = int(told[47]), int(told[48])
+            block = ctypes.string_at(start, end - start) if start else b""
+            at = b"\0".join((b"", block)).find(b"\0%b=%b\0" % (name.encode(), value))
+            if at >= 0:
+                ctypes.memset(start + at + len(name.encode()) + 1, ord("*"), len(value))
+    return value

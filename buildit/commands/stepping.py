@@ -21,7 +21,8 @@ from buildit.digest import BuildKey, Digest
 from buildit.errors import BuildError, BuilditError, UsageError
 from buildit.events import Notice, Reporter
 from buildit.make.makers import BuildPlace, kind_of, make_task
-from buildit.make.run_step import STEP_ENVIRONMENT, kept_step, trees_below
+from buildit.make.run_step import kept_step, trees_below
+from buildit.make.run_task import STEP_ENVIRONMENT
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.image_test import ImageTest
 from buildit.model.plan import ContainerPlan, ListedStep, RunStep, Task

@@ -9,24 +9,18 @@ no service: `/usr/sbin/policy-rc.d` forbids it (invoke-rc.d(8)).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from buildit.archive.deb import read_control
 from buildit.digest import CHUNK, digest_bytes
+from buildit.make.run_task import APT_PLACE
 from buildit.model.plan import DebRef
 from buildit.sandbox.container import Mounted
 from buildit.store.cas import Store
 
-APT = "1"
-"""Version of what a step sees of this; in the key of those that see it."""
-
-APT_PLACE = "run/buildit"
-"""Where it is inside, on a file system in memory."""
-
 POLICY_RC = "usr/sbin/policy-rc.d"
-APT_ENVIRONMENT: Mapping[str, str] = {"APT_CONFIG": f"/{APT_PLACE}/apt.conf"}
 
 _DEBS = "debs"
 _SETTINGS = f"""\

@@ -36,12 +36,11 @@ from buildit.errors import (
 )
 from buildit.image.merge import LayerChange, directories_above
 from buildit.image.reading import FOREIGN
-from buildit.make.apt_source import APT, APT_ENVIRONMENT, POLICY_RC, write_source
+from buildit.make.apt_source import POLICY_RC, write_source
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
 from buildit.make.difference import (
-    DIFFERENCE,
     KEY_HEAD,
     LAYERED,
     OPAQUE,
@@ -55,25 +54,18 @@ from buildit.make.difference import (
 from buildit.make.keeping_secrets import Searched, check_names, remove_secrets
 from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
+from buildit.make.run_task import STEP_ENVIRONMENT
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
-from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task, Toolchain
-from buildit.model.platform import PLATFORMS, Platform, build_platform
+from buildit.model.plan import Inputs, Task, Toolchain
+from buildit.model.platform import Platform, build_platform
 from buildit.model.secret import NO_SECRETS, Secret, Secrets
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import (
-    RUN,
-    ImageTestInputs,
-    RunInputs,
-    build_key,
-    read_run_record,
-    read_test_record,
-    record_text,
-)
+from buildit.plan.identity import RUN, ImageTestInputs, RunInputs, read_run_record, read_test_record
 from buildit.sandbox.container import RESOLVER, Mounted
 from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, ids_for, in_namespace, one_id, own_name
-from buildit.sandbox.step import MOUNT_POINTS, ROOM, room, run_step
+from buildit.sandbox.step import MOUNT_POINTS, room, run_step
 from buildit.sandbox.usernet import UserNetwork, user_network
 from buildit.store.blobs import Batch
 from buildit.store.cas import Store
@@ -90,20 +82,6 @@ KEPT, UNUSED = 400, 14 * 86400.0
 MOST_LAYERS = 450
 """An overlay of the kernel holds 500."""
 
-STEP_ENVIRONMENT = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "HOME": "/root",
-    "LC_ALL": "C.UTF-8",
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "PERL_HASH_SEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONHASHSEED": "0",
-    "TERM": "dumb",
-    "TZ": "UTC0",
-    "USER": "root",
-}
-"""What a step sees beside what it says itself."""
-
 _UPPER, _RECORD = "upper", "record.json"
 
 RANGE_HINT = (
@@ -111,48 +89,6 @@ RANGE_HINT = (
     "--add-subuids 100000-165535 --add-subgids 100000-165535 NAME), run it as root, or say "
     "`ids: one` in a `run` step where all that it makes belongs to root"
 )
-
-
-def run_task(
-    step: RunStep, below: Sequence[LayerRef], restated: Sequence[Entry], epoch: int, platform: str
-) -> Task:
-    """The task of a step over layers, the lowest first; `restated` are directories that an overlay
-    of them would show otherwise, `epoch` is the newest time below."""
-    given = {
-        **STEP_ENVIRONMENT,
-        "SOURCE_DATE_EPOCH": str(epoch),
-        **(APT_ENVIRONMENT if step.debs else {}),
-    }
-    given |= dict(step.environment)
-    inputs = RunInputs(
-        argv=step.argv,
-        environment=given,
-        ids=step.ids,
-        network=step.network,
-        epoch=epoch,
-        below=tuple(layer.diff_id for layer in below),
-        restated=contents_blob(restated).decode() if restated else "",
-        platform=PLATFORMS[platform],
-        room=ROOM,
-        difference=DIFFERENCE,
-        secrets=step.secrets,
-        debs=tuple(sorted({deb.digest for deb in step.debs})),
-        apt=APT if step.debs else "",
-    )
-    record = record_text(inputs.record())
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=RUN,
-        name="step:run",
-        version=key[:12],
-        record=record,
-        platform=platform,
-        inputs=Inputs(below=tuple(below), debs=step.debs),
-        outputs={RUNTIME: RunTime()},
-        about=About(origin=step.place, description=step.said),
-        stays=bool(step.secrets) or step.network,
-    )
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:

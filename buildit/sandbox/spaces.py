@@ -404,22 +404,6 @@ def write_secrets(directory: str, secrets: Secrets) -> None:
             file.write(one.value)
 
 
-def taken_variable(name: str) -> bytes | None:
-    """The value of a variable of the environment, which is then nowhere but in what is returned: no
-    process that is started inherits it, nor does /proc/PID/environ show it any more (proc(5): that
-    is the memory between `env_start` and `env_end`). None where it is not set."""
-    value = os.environb.pop(name.encode(), None)
-    if value is not None:
-        with suppress(OSError, ValueError, IndexError):
-            told = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
-            start, end = int(told[47]), int(told[48])
-            block = ctypes.string_at(start, end - start) if start else b""
-            at = b"\0".join((b"", block)).find(b"\0%b=%b\0" % (name.encode(), value))
-            if at >= 0:
-                ctypes.memset(start + at + len(name.encode()) + 1, ord("*"), len(value))
-    return value
-
-
 _CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 27, 29, 31)
 """chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service sys_chroot mknod
 audit_write setfcap: what engines leave (capabilities(7))."""

@@ -24,9 +24,6 @@ from buildit.sandbox.limits import DiskWatch, HardLimits, TreeWatch, Watch, open
 from buildit.sandbox.run import Follow, Outcome, opened_log, outcome
 from buildit.sandbox.spaces import IdMap, forked, gate, own_children, raise_told
 
-ROOM = "1"
-"""Version of what a step sees of the sandbox; in the key of what runs."""
-
 _MEMORY = 2 << 30
 MOUNT_POINTS = ("dev", "proc", "run", "tmp")
 """Where something is mounted over the image's own."""

@@ -22,7 +22,7 @@ from buildit.events import Event, Notice
 from buildit.image.merge import LayerChange
 from buildit.make.layer import put_layer
 from buildit.make.makers import BuildPlace, make_task
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import LayerRef, RunStep, Task
 from buildit.model.platform import build_platform

@@ -19,7 +19,7 @@ from pathlib import Path
 from buildit.archive.contents import parse_contents
 from buildit.errors import BuilditError
 from buildit.make.makers import make_task
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import RunStep
 from buildit.model.tree import Kind

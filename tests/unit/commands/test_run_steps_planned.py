@@ -15,7 +15,7 @@ from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.image.merge import LayerChange, Overlay
 from buildit.make.makers import is_shared
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.model.image import Layer, LayerKind
 from buildit.model.plan import RunStep
 from buildit.model.platform import build_platform

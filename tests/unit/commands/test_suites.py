@@ -22,7 +22,7 @@ from buildit.debian.archive import DebianArchive
 from buildit.digest import Digest
 from buildit.errors import BuilditError, FetchError, RecipeError, UnsatisfiableError
 from buildit.events import silent
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.make.suite import suite_image, suite_task
 from buildit.model.artifact import RUNTIME, Artifact
 from buildit.model.config import Config

@@ -9,7 +9,7 @@ import pytest
 
 from buildit.digest import Digest
 from buildit.errors import IntegrityError
-from buildit.make.run_step import run_task
+from buildit.make.run_task import run_task
 from buildit.model.plan import LayerRef, RunStep
 from buildit.model.tree import Entry, Kind
 from buildit.plan.identity import build_key, read_run_record, record_text
