@@ -99,6 +99,11 @@ class Slice(io.RawIOBase):
         super().close()
 
 
+_READ: dict[Digest, Mapping[str, int]] = {}
+"""What `read_offsets` said of a base's layers: seconds for a large one, and a digest names bytes
+that never change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """Opens the bytes of members of a merged tree."""
@@ -133,9 +138,11 @@ class Contents:
         layer = self.rootfs.layers[number]
         if layer.kind is not LayerKind.FROM:
             return offsets(self.rootfs.listings[number], layer)
-        descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
-        with open(descriptor, "rb") as stream:
-            return read_offsets(stream, layer.title)
+        if layer.diff_id not in _READ:
+            descriptor = open_blob(self.blob, layer.diff_id, layer.size, layer.title)
+            with open(descriptor, "rb") as stream:
+                _READ[layer.diff_id] = read_offsets(stream, layer.title)
+        return _READ[layer.diff_id]
 
     @contextmanager
     def checked(self, member: Member) -> Iterator[Hashed]:
