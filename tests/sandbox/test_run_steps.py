@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 import threading
 import time
@@ -17,7 +19,7 @@ import pytest
 from buildit.archive.contents import parse_contents
 from buildit.archive.streams import Content
 from buildit.digest import digest_bytes
-from buildit.errors import BuildError, BuilditError, Interrupted
+from buildit.errors import BuildError, BuilditError, Interrupted, StoreError
 from buildit.events import Event, Notice
 from buildit.image.merge import LayerChange
 from buildit.make.layer import put_layer
@@ -357,3 +359,22 @@ def test_what_a_step_left_is_the_tree_that_its_layer_would_be(steps: Steps) -> N
             path.unlink()  # a tree without is laid down again
     assert seen[0] == seen[1]
     assert b"passwd-" not in seen[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_step_that_fills_the_disk_is_ended_and_leaves_nothing(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "none", small], check=True)
+    try:
+        (small / "store").mkdir()
+        with Store.open(small / "store") as store:
+            steps = Steps(store, tmp_path)
+            steps.lay(*programs())
+            error = steps.fails("cat /dev/zero > /fill")
+            assert isinstance(error, StoreError)
+            assert "the store's disk is nearly full" in error.message
+            assert error.hint is not None
+            assert shutil.disk_usage(small).free > 300 << 20  # nothing half-made stays
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
