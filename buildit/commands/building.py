@@ -422,7 +422,7 @@ class _Work:
                 from buildit.commands.stepping import check_again
 
                 check_again(task, self.done[task.key], self.place)
-        if task.key not in self.tasks and is_shared(task):
+        if is_shared(task) and task.key not in self.tasks:
             self.steps[task.key] = None
         return self.done[task.key]
 
