@@ -17,7 +17,6 @@ import fcntl
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import stat
@@ -58,6 +57,7 @@ from buildit.sandbox.spaces import (
     write_secrets,
 )
 from buildit.sandbox.usernet import UserNetwork
+from buildit.store.disk import remove_tree
 
 RESOLVER = "etc/resolv.conf"
 
@@ -557,6 +557,7 @@ def removed(paths: Sequence[str]) -> Callable[[], None]:
 
     def work() -> None:
         for path in paths:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                remove_tree(Path(path))
 
     return work

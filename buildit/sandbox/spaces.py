@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buildit.errors import BuildError, BuilditError, UsageError
+from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError, UsageError
 from buildit.model.secret import Secrets
 from buildit.store.disk import has_uid, host_owner
 
@@ -165,10 +165,10 @@ def forked(work: Callable[[], int], tell: int) -> int:
 
 def tell_error(tell: int, error: BaseException) -> None:
     """Write an error where `raise_told` reads."""
-    told = {"message": str(error) or type(error).__name__, "hint": None, "usage": False}
+    told: dict[str, str | None] = {"message": str(error) or type(error).__name__}
     if isinstance(error, BuilditError):
-        told |= {"message": error.message, "hint": error.hint}
-        told["usage"] = isinstance(error, UsageError)
+        told = {"message": error.message, "hint": error.hint, "place": error.place}
+        told["kind"] = type(error).__name__
     with suppress(OSError):
         os.write(tell, json.dumps(told).encode()[:4000] + b"\n")
 
@@ -177,15 +177,18 @@ def raise_told(read_end: int) -> None:
     """Wait until nobody can tell any more; the first error that was told.
 
     Raises:
-        BuildError, UsageError: one was.
+        BuildError, IntegrityError, StoreError, UsageError: one was; of others the message.
     """
     data = b""
     while part := os.read(read_end, 4096):
         data += part
     if data:
         told = json.loads(data.split(b"\n", 1)[0])
-        kind = UsageError if told["usage"] else BuildError
-        raise kind(told["message"], hint=told["hint"])
+        kind = _TOLD.get(told.get("kind"), BuildError)
+        raise kind(told["message"], place=told.get("place"), hint=told.get("hint"))
+
+
+_TOLD = {one.__name__: one for one in (IntegrityError, StoreError, UsageError)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +307,8 @@ def in_namespace(
     `meanwhile` is done by the caller, such as to read what that process writes.
 
     Raises:
-        BuildError, UsageError: what the work raised, as its message.
+        BuildError, IntegrityError, StoreError, UsageError: what the work raised, or its message; or
+            it was killed, and is not done.
     """
 
     def inside() -> int:
@@ -317,7 +321,11 @@ def in_namespace(
     with _telling(ids) as (way, read_end, tell):
         pid = forked(inside, tell)
         _follow(way, pid, read_end, tell, meanwhile)
-        os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:  # and it had no time to say why
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        hint = "look for the kernel's out-of-memory killer: dmesg | tail"
+        raise BuildError(f"a process of buildit's own {how}", hint=hint)
 
 
 @contextmanager
@@ -345,7 +353,8 @@ def namespace(ids: IdMap) -> Iterator[int]:
         finally:
             os.close(hold[1])
             os.close(hold[0])
-            os.waitpid(pid, 0)
+            with suppress(ChildProcessError):  # where it failed, it was waited for
+                os.waitpid(pid, 0)
         try:
             yield descriptor
         finally:
