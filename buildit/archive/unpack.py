@@ -93,7 +93,7 @@ class Writer:
 
     def write(self, entry: Entry, content: Readable | None) -> None:
         try:
-            self._ensure(parent(entry.path))
+            self.ensure(parent(entry.path))
             self._place(entry, content)
         except BuilditError as error:
             error.place = error.place or self.name
@@ -159,7 +159,7 @@ class Writer:
         into, path = self.into, entry.path
         match entry.kind:
             case Kind.DIRECTORY:
-                self._ensure(path)
+                self.ensure(path)
                 self._directories[path] = (self._mode(entry), entry.mtime)
                 if self.exact:
                     self._owners[path] = (entry.uid, entry.gid)
@@ -204,11 +204,11 @@ class Writer:
     def _owner(self, entry: Entry) -> tuple[int, int] | None:
         return (entry.uid, entry.gid) if self.exact else self.owner
 
-    def _ensure(self, path: str) -> None:
+    def ensure(self, path: str) -> None:
         """Make a directory and those above it; one that is there is taken, a link is not."""
         if path in self._directories:
             return
-        self._ensure(parent(path))
+        self.ensure(parent(path))
         try:
             self.into.mkdir(path, 0o700)
         except FileExistsError:

@@ -309,7 +309,9 @@ def _problem(entry: Entry, *, whiteouts: bool) -> str:
     for name in entry.xattrs:
         if name.startswith(_OVERLAYS):
             return f"has the attribute {name}, which hides files in an overlay file system"
-    name = posixpath.basename(entry.path)
+    above, name = posixpath.split(entry.path)
+    if f"/{_WHITEOUT}" in f"/{above}":
+        return "lies in a directory that is a whiteout by its name"
     if not name.startswith(_WHITEOUT):
         return ""
     if not whiteouts:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -298,8 +299,13 @@ def trees_below(
     every = dict.fromkeys(below[::-1])
     fills += [(one, partial(_lay_layer, owned.ids, store, one)) for one in every]
     with ExitStack() as stack:
-        names = [(_tree_name(digest, owned.ids), fill) for digest, fill in fills]
-        yield tuple(stack.enter_context(owned.tree(*one))[0] for one in names)
+        trees = []
+        for digest, fill in fills:
+            tree, facts = stack.enter_context(owned.tree(_tree_name(digest, owned.ids), fill))
+            trees.append(tree)
+            if facts == _HIDING:
+                break
+        yield tuple(trees)
 
 
 def _tree_name(digest: Digest, ids: IdMap) -> str:
@@ -308,7 +314,9 @@ def _tree_name(digest: Digest, ids: IdMap) -> str:
     return f"{digest[:48]}-{digest_bytes(who)[:12]}"
 
 
-_WHOLE = b"whole\n"
+_WHOLE, _HIDING = b"whole\n", b"hiding\n"
+"""Beside a tree; the second where nothing below it is to be seen, which no overlay looks for at its
+top."""
 
 
 def _lay_layer(ids: IdMap, store: Store, diff_id: Digest, work: Path) -> bytes:
@@ -330,21 +338,43 @@ def _lay(ids: IdMap, name: str, members: AnyMembers, work: Path) -> bytes:
     if ids.become is not None:
         os.chown(tree, *ids.become)
     in_namespace(ids, partial(_write, members, ids, name), work)
-    return _WHOLE
+    return _HIDING if OPAQUE in os.listxattr(tree) else _WHOLE
 
 
 def _write(members: AnyMembers, ids: IdMap, name: str) -> None:
+    deleted: set[str] = set()
+    opaque: set[str] = set()
     with Root.open(Path("tree")) as into:
         writer = Writer(into, None, name, exact=True)
         for entry, content in members:
             change = LayerChange.of((entry,))
-            for path in change.deleted:
-                into.whiteout(path)
-            for path in change.opaque:
-                into.mark(path, OPAQUE, b"y")
+            deleted.update(change.deleted)
+            opaque.update(change.opaque)
             if change.entries:
                 writer.write(_owned(entry, ids, name), content)
+        _mark_deletions(into, writer, deleted, opaque)
         writer.finish()
+
+
+def _mark_deletions(into: Root, writer: Writer, deleted: set[str], opaque: set[str]) -> None:
+    """Deletions are of what lies below, wherever in the layer they stand: what it has itself at the
+    same path stays (image-spec layer.md, "Whiteouts")."""
+    hidden = deleted | opaque
+    for path in sorted(hidden):
+        if path and not hidden.isdisjoint({"", *directories_above([path])}):
+            continue  # all of that is hidden
+        if path in opaque:
+            writer.ensure(path)
+            into.mark(path, OPAQUE, b"y")
+            continue
+        writer.ensure(posixpath.dirname(path))
+        try:
+            there = into.lstat(path)
+        except FileNotFoundError:
+            into.whiteout(path)
+            continue
+        if stat.S_ISDIR(there.st_mode):
+            into.mark(path, OPAQUE, b"y")
 
 
 def _owned(entry: Entry, ids: IdMap, name: str) -> Entry:

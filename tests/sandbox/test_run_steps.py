@@ -69,7 +69,7 @@ class Steps:
             for one in sorted(entries, key=sort_key)
         ]
         with self.store.batch() as batch:
-            output = put_layer(batch, sized, content)
+            output = put_layer(batch, sized, content, whiteouts=True)
         self.below.append(LayerRef(output.diff_id, output.contents))
 
     def task(
@@ -197,6 +197,21 @@ def test_a_step_sees_what_those_before_it_left(steps: Steps) -> None:
         '[ "$(stat -c %u:%g:%a /srv/d)" = 7:8:755 ]; [ "$(stat -c %Y /srv/d/y)" = 1700000000 ]'
     )
     assert change == LayerChange(())
+
+
+def test_deletions_of_layers_that_others_wrote_are_of_what_lies_below(steps: Steps) -> None:
+    texts = dict.fromkeys(("srv/.wh.a", "srv/.wh.d", "etc/.wh.passwd"), b"")
+    texts |= {"srv/a": b"new", "srv/d/y": b"y"}  # what is in the layer itself stays
+    files = [Entry(path, Kind.FILE, 0o644, 700) for path in texts]
+    steps.lay([directory("srv"), directory("srv/d"), *files], texts)
+    steps.run("cat /srv/a; echo /srv/d/*; test ! -e /etc/passwd; test -d /etc; echo 1 > /srv/new")
+    found, texts = programs()
+    mark = Entry(".wh..wh..opq", Kind.FILE, 0o644)
+    steps.lay([mark, *found], {**texts, mark.path: b""})
+    task = steps.task("echo /*")
+    log = make_task(task, {}, steps.place).log
+    assert log is not None
+    assert steps.store.read(log) == b"=== run\n/bin /dev /lib /lib64 /proc /run /tmp /usr\n"
 
 
 def test_steps_that_change_nothing_are_the_same_layer(steps: Steps) -> None:
