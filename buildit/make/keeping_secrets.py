@@ -63,7 +63,7 @@ def remove_secrets(top: str, secrets: Secrets) -> None:
     Raises:
         OSError: it cannot be read or removed.
     """
-    for directory, below, files in os.walk(top, topdown=False):
+    for directory, below, files in os.walk(top, topdown=False, onerror=unreadable):
         for name in (*files, *below):
             path = f"{directory}/{name}"
             if _holds(path, name, secrets):
@@ -71,6 +71,11 @@ def remove_secrets(top: str, secrets: Secrets) -> None:
                     shutil.rmtree(path)
                 else:
                     os.unlink(path)
+
+
+def unreadable(error: OSError) -> None:
+    """For os.walk, which leaves out what it cannot read, such as what lies too deep."""
+    raise error
 
 
 def _holds(path: str, name: str, secrets: Secrets) -> bool:

@@ -8,12 +8,13 @@ exists any more: only there owners and capabilities are what they are inside.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,7 +53,7 @@ from buildit.make.difference import (
     difference,
     holds_private_key,
 )
-from buildit.make.keeping_secrets import Searched, check_names, remove_secrets
+from buildit.make.keeping_secrets import Searched, check_names, remove_secrets, unreadable
 from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.run_task import STEP_ENVIRONMENT
@@ -211,11 +212,9 @@ def kept_upper(
             try:
                 yield
             except BuilditError:
-                if not _is_without(secrets, ids, layer):
+                if not _can_be_kept(secrets, ids, layer):
                     raise
                 (parts.work / _RECORD).write_text(task.record)
-                if ids.by_program:  # so that who built it may remove it
-                    in_namespace(ids, _own_directories, layer)
                 with suppress(FileNotFoundError):
                     (layer / _UPPER).rename(parts.work / _UPPER)
                 raise
@@ -227,11 +226,14 @@ def kept_upper(
         raise
 
 
-def _is_without(secrets: Secrets, ids: IdMap, layer: Path) -> bool:
-    """Take what holds a secret out of what a step left; whether nothing of that is in it now."""
+def _can_be_kept(secrets: Secrets, ids: IdMap, layer: Path) -> bool:
+    """Take what holds a secret out of what a step left, and let who built it remove the rest;
+    whether all of that is done."""
     try:
         if secrets:
             in_namespace(ids, partial(remove_secrets, _UPPER, secrets), layer)
+        if ids.by_program:
+            in_namespace(ids, _own_directories, layer)
     except BuilditError:
         return False
     return True
@@ -267,7 +269,7 @@ def kept_step(failure: FailedBuild) -> KeptStep | None:
 
 
 def _own_directories() -> None:
-    for directory, _, _ in os.walk(_UPPER):
+    for directory, _, _ in os.walk(_UPPER, onerror=unreadable):
         os.chown(directory, 0, 0, follow_symlinks=False)
 
 
@@ -495,8 +497,7 @@ def _settle(root: Root, upper: Path, uppers: Sequence[UpperEntry], found: Differ
     deleted, opaque = {*found.change.deleted}, {*found.change.opaque}
     os.chown(upper, 0, 0)
     upper.chmod(0o755)
-    for name in os.listxattr(upper):
-        os.removexattr(upper, name)
+    _remove_attributes(upper, os.listxattr(upper))
     for one in reversed(uppers):  # what is in a directory comes behind it, and changes its time
         entry = entries.get(one.path)
         if entry is None:
@@ -506,12 +507,30 @@ def _settle(root: Root, upper: Path, uppers: Sequence[UpperEntry], found: Differ
             continue
         if entry.kind is not Kind.HARDLINK:
             keep = {*entry.xattrs, *((OPAQUE,) if one.path in opaque else ())}
-            for name in one.xattrs.keys() - keep:
-                if name.startswith(LAYERED):
-                    os.removexattr(upper / one.path, name, follow_symlinks=False)
+            _remove_attributes(upper / one.path, one.xattrs.keys() - keep)
         if one.path in found.emptied:
-            os.truncate(upper / one.path, 0)
+            _empty(root, entry)
         root.utime(one.path, entry.mtime)
+
+
+def _remove_attributes(place: Path, names: Iterable[str]) -> None:
+    """But for those that are the machine's, such as SELinux's labels."""
+    for name in names:
+        if name.startswith(LAYERED):
+            os.removexattr(place, name, follow_symlinks=False)
+
+
+def _empty(root: Root, entry: Entry) -> None:
+    """As a new file: the content may have other names, where it stays."""
+    root.unlink(entry.path)
+    descriptor = root.create(entry.path, 0o600)
+    try:
+        os.fchown(descriptor, entry.uid, entry.gid)
+        os.fchmod(descriptor, entry.mode)
+        for name, value in entry.xattrs.items():
+            os.setxattr(descriptor, name, value)
+    finally:
+        os.close(descriptor)
 
 
 def _upper_entry(root: Root, upper: Path, path: str, status: os.stat_result) -> UpperEntry:
@@ -519,9 +538,12 @@ def _upper_entry(root: Root, upper: Path, path: str, status: os.stat_result) -> 
     xattrs: dict[str, bytes] = {}
     if not is_link:
         place = upper / path
-        with suppress(OSError):  # gone with the file system's support of them
+        try:
             names = os.listxattr(place, follow_symlinks=False)
             xattrs = {one: os.getxattr(place, one, follow_symlinks=False) for one in names}
+        except OSError as error:  # the file system may have none
+            if error.errno != errno.EOPNOTSUPP:
+                raise
     return UpperEntry(
         path,
         status.st_mode,

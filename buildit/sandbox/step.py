@@ -100,7 +100,8 @@ def run_step(
                 except OSError:
                     watch = None
             let_go()
-            written = (one.layer / "upper",)
+            volumes = (each.source for each in one.volumes if not each.read_only)
+            written = (one.layer / "upper", *volumes)
             looks = (DiskWatch(written, limits.disk_bytes), watch or TreeWatch(life.pid, limits))
             further = zip((read_end.fileno() for read_end, _ in pipes), files, strict=False)
             follow = Follow(

@@ -24,11 +24,17 @@ from buildit.events import Event, Notice
 from buildit.image.merge import LayerChange
 from buildit.make.layer import put_layer
 from buildit.make.makers import BuildPlace, make_task
+from buildit.make.run_step import trees_below
 from buildit.make.run_task import run_task
 from buildit.model.artifact import RUNTIME
+from buildit.model.config import Limits
 from buildit.model.plan import LayerRef, RunStep, Task
 from buildit.model.platform import build_platform
 from buildit.model.tree import Entry, Kind, sort_key
+from buildit.sandbox.container import Mounted
+from buildit.sandbox.owned import OwnedTrees
+from buildit.sandbox.spaces import ids_for, own_name
+from buildit.sandbox.step import room, run_step
 from buildit.store.cas import Store
 from buildit.store.names import find_failure
 from tests.base_images import Foreign, folder, member, symbolic, tar
@@ -297,6 +303,20 @@ def test_limits_end_a_step_and_all_that_it_started(steps: Steps) -> None:
     assert not _running("sleep\0003456")
 
 
+def test_what_a_step_writes_to_a_volume_counts_as_well(steps: Steps) -> None:
+    owned = OwnedTrees.opened(steps.store.cache("layers"), ids_for(0, 0, own_name()))
+    below = [one.diff_id for one in steps.below]
+    fill = "for (1 .. 9) { open F, '>', \"/v/$_\"; print F 'x' x (9 << 20); close F } sleep 9"
+    with owned.scratch() as layer, trees_below(owned, below, "", "here", steps.store) as trees:
+        owned.make_layer(layer)
+        (layer / "volume").mkdir()
+        one = room(owned.ids, trees, layer, ("/bin/perl", "-e", fill), {})
+        one = replace(one, volumes=(Mounted(layer / "volume", "/v"),))
+        limits = replace(Limits(), disk_bytes=30 << 20)
+        ended = run_step(one, log=layer / "log", limits=limits, stop=threading.Event())
+    assert ended.limit == "disk"
+
+
 def test_what_a_step_leaves_behind_ends_with_it(steps: Steps) -> None:
     steps.run("sleep 4567 & echo started > /srv/started")
     assert not _running("sleep\0004567")
@@ -362,7 +382,7 @@ def test_what_a_step_left_is_the_tree_that_its_layer_would_be(steps: Steps) -> N
     steps.run(
         "echo 1 > /srv/new; chmod 0640 /srv/new; rm /srv/a; rm -r /srv/d; mkdir /srv/d;"
         "chmod 700 /; ln /srv/new /srv/also; chown 7:8 /srv/d; : >> /etc/passwd;"
-        "echo x > /etc/passwd-; mkdir /w"
+        "echo x > /etc/passwd-; mkdir /w; echo id > /etc/machine-id; ln /etc/machine-id /w/id"
     )
     look = "ls -lnR --time-style=+%s /srv /etc /w; stat -c '%a %u %n' / /srv/*"
     seen = []
@@ -374,6 +394,7 @@ def test_what_a_step_left_is_the_tree_that_its_layer_would_be(steps: Steps) -> N
             path.unlink()  # a tree without is laid down again
     assert seen[0] == seen[1]
     assert b"passwd-" not in seen[0]
+    assert b" 3 1700000000 id\n" in seen[0]  # which shared its bytes with what is emptied
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
