@@ -2,8 +2,7 @@
 step runs, with settings for apt beside it, so that nothing of either is in the layer.
 
 apt takes the file that `APT_CONFIG` names before all others (apt.conf(5)). What it would keep below
-/var is in the directory: lists, archives, logs; its caches are in memory. Packages' scripts start
-no service: `/usr/sbin/policy-rc.d` forbids it (invoke-rc.d(8)).
+/var is in the directory: lists, archives, logs; its caches are in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from buildit.make.run_task import APT_PLACE
 from buildit.model.plan import DebRef
 from buildit.sandbox.container import Mounted
 from buildit.store.cas import Store
-
-POLICY_RC = "usr/sbin/policy-rc.d"
 
 _DEBS = "debs"
 _SETTINGS = f"""\
@@ -40,7 +37,6 @@ _SOURCES = f"deb [trusted=yes] file:/{APT_PLACE}/{_DEBS} ./\n"
 _LIST = f"/{APT_PLACE}/{_DEBS}/./Packages".replace("/", "_")
 """How apt names the list of this source (`URItoFileName`)."""
 _DATE = "Date: Tue, 01 Jan 1980 00:00:00 UTC"
-_POLICY = "#!/bin/sh\nexit 101\n"
 _FILE = re.compile(rb"^(filename|size|sha256|md5sum|sha1):.*\n", re.IGNORECASE | re.MULTILINE)
 
 
@@ -61,13 +57,9 @@ def write_source(place: Path, debs: Iterable[DebRef], store: Store) -> tuple[Mou
     (place / _DEBS / "Release").write_text(f"{_DATE}\nSHA256:\n {row}\n")
     (place / "apt.conf").write_text(_SETTINGS)
     (place / "sources.list").write_text(_SOURCES)
-    policy = place / "policy-rc.d"
-    policy.write_text(_POLICY)
-    policy.chmod(0o755)
     return (
         Mounted(place, f"/{APT_PLACE}"),
         Mounted(place / _DEBS, f"/{APT_PLACE}/{_DEBS}", read_only=True),
-        Mounted(policy, f"/{POLICY_RC}", read_only=True),
     )
 
 

@@ -97,11 +97,12 @@ class Difference:
 class Over:
     """What a command ran over: what the merged tree `below` has at a path, and `points`, paths that
     were made to mount something there. `alone`: everybody inside was root, so that an owner says
-    nothing."""
+    nothing. `lent` is what was shown besides, and is in no layer unless it was changed."""
 
     below: Callable[[str], Entry | None]
     points: frozenset[str] = frozenset()
     alone: bool = False
+    lent: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def difference(
@@ -210,7 +211,7 @@ class _Reader:
         path = entry.path
         if path in self.over.points and self.over.below(path) is None:
             return True
-        was = self._below(path)
+        was = self._below(path) or self.over.lent.get(path)
         if was is None or path in self.opaque or path in self.emptied:
             return False
         if entry.kind is not Kind.FILE:

@@ -38,7 +38,7 @@ from buildit.errors import (
 )
 from buildit.image.merge import LayerChange, directories_above
 from buildit.image.reading import FOREIGN
-from buildit.make.apt_source import POLICY_RC, write_source
+from buildit.make.apt_source import write_source
 from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
@@ -57,6 +57,7 @@ from buildit.make.keeping_secrets import Searched, check_names, remove_secrets, 
 from buildit.make.listings import listings_of
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.make.run_task import STEP_ENVIRONMENT
+from buildit.make.service_policy import POLICY, service_policy
 from buildit.model.artifact import RUNTIME, Output
 from buildit.model.config import Limits
 from buildit.model.plan import Inputs, Task, Toolchain
@@ -126,12 +127,14 @@ def make(task: Task, at_hand: AtHand, place: BuildPlace, work: Path) -> Made:
         ExitStack() as stack,
     ):
         owned.make_layer(layer)
-        trees = stack.enter_context(trees_below(owned, inputs.below, inputs.restated, label, store))
+        over = _over(task, inputs, ids, store)
+        below = trees_below(owned, inputs.below, inputs.restated, label, store)
+        lent = _lent(owned, service_policy(over.below))
+        trees = (*stack.enter_context(lent), *stack.enter_context(below))
         log = parts.log_of("run")
         one = room(ids, trees, layer, inputs.argv, dict(inputs.environment), secrets)
         if inputs.debs:
             one = replace(one, volumes=(*one.volumes, *_apt_source(task, inputs, layer, store)))
-        over = _over(task, inputs, ids, store)
         if network is not None:
             resolver = way(RESOLVER, over.below).end or RESOLVER
             one = replace(one, network=network, resolver=resolver)
@@ -332,6 +335,18 @@ def _lay_directories(ids: IdMap, listing: bytes, work: Path) -> bytes:
     return _lay(ids, "directories", [(one, None) for one in parse_contents(listing)], work)
 
 
+@contextmanager
+def _lent(owned: OwnedTrees, entries: tuple[Entry, ...]) -> Iterator[tuple[Path, ...]]:
+    """The tree of a service policy, if there is one."""
+    if not entries:
+        yield ()
+        return
+    members = [(one, io.BytesIO(POLICY) if one.kind is Kind.FILE else None) for one in entries]
+    name = _tree_name(digest_bytes(contents_blob(entries)), owned.ids)
+    with owned.tree(name, partial(_lay, owned.ids, "policy-rc.d", members)) as (tree, _):
+        yield (tree,)
+
+
 def _lay(ids: IdMap, name: str, members: AnyMembers, work: Path) -> bytes:
     """Lay a layer down as the tree that an overlay takes: deletions as the kernel marks them."""
     tree = work / "tree"
@@ -404,11 +419,11 @@ def _over(task: Task, inputs: RunInputs, ids: IdMap, store: Store) -> Over:
     """The merged tree that the command ran over, and what was made in it to mount on."""
     below = tree_below(task, inputs, store).get
     points: set[str] = set()
-    further = ((POLICY_RC, bool(inputs.debs)), (RESOLVER, inputs.network))
-    for point in (*MOUNT_POINTS, *(path for path, is_there in further if is_there)):
+    for point in (*MOUNT_POINTS, *((RESOLVER,) if inputs.network else ())):
         end = way(point, below).end or ""
         points |= {end, *directories_above([end])}
-    return Over(below, frozenset(points - {""}), alone=not ids.several())
+    lent = {one.path: one for one in service_policy(below) if one.kind is Kind.FILE}
+    return Over(below, frozenset(points - {""}), alone=not ids.several(), lent=lent)
 
 
 # -- what it left

@@ -15,7 +15,7 @@ from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry
 from buildit.plan.identity import RUN, RunInputs, build_key, record_text
 
-ROOM = "1"
+ROOM = "2"
 """Version of what a step sees of the sandbox; in the key of what runs."""
 
 APT = "1"

@@ -107,6 +107,9 @@ def directory(path: str) -> Entry:
     return Entry(path, Kind.DIRECTORY, 0o755)
 
 
+SBIN = Entry("usr/sbin", Kind.DIRECTORY, 0o2750)
+
+
 def link(path: str, target: str) -> Entry:
     return Entry(path, Kind.SYMLINK, 0o777, target=target)
 
@@ -301,6 +304,24 @@ def test_limits_end_a_step_and_all_that_it_started(steps: Steps) -> None:
     assert "ran longer than" in error.message
     assert time.monotonic() - begun < 20
     assert not _running("sleep\0003456")
+
+
+def test_where_dpkg_is_no_service_starts_and_nothing_of_that_is_left(steps: Steps) -> None:
+    policy = "usr/sbin/policy-rc.d"
+    assert steps.run(f"test ! -e /{policy}") == LayerChange(())
+    entry = Entry("usr/bin/dpkg", Kind.FILE, 0o755)
+    steps.lay(
+        [directory("usr"), directory("usr/bin"), replace(SBIN, gid=5), entry], {entry.path: b""}
+    )
+    forbidden = f"/{policy} x start && exit 9; [ $? = 101 ]; stat -c %a:%g /usr/sbin"
+    assert steps.run(f"{forbidden}; chown -R 0:5 /usr/sbin; chown 0:0 /{policy}") == LayerChange(())
+    assert steps.run(f"rm /{policy}; test ! -e /{policy}") == LayerChange(())
+    log = make_task(steps.task(f"{forbidden}; ls /usr/sbin"), {}, steps.place).log
+    assert log is not None
+    assert steps.store.read(log) == b"=== run\n2750:5\npolicy-rc.d\n"
+    own = steps.run(f"echo 'exit 0' > /{policy}")
+    assert policy in entries(own)
+    assert steps.run(f"/bin/sh /{policy}") == LayerChange(())
 
 
 def test_what_a_step_writes_to_a_volume_counts_as_well(steps: Steps) -> None:
