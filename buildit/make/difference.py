@@ -19,6 +19,7 @@ machine stay out, and are told of.
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -292,3 +293,16 @@ def holds_private_key(head: bytes) -> bool:
     """Whether the first `KEY_HEAD` bytes of a file have a private key (RFC 7468; OpenSSH's
     PROTOCOL.key)."""
     return b"-----BEGIN " in head and b"PRIVATE KEY-----" in head
+
+
+ANSWERS = frozenset(f"var/cache/debconf/config.dat{old}" for old in ("", "-old"))
+MOST_ANSWERS = 16 << 20
+"""Where debconf keeps what was asked, and how many bytes of that are looked through."""
+
+_TEMPORARY = re.compile(rb"^ *\w+ = /tmp/", re.MULTILINE)
+
+
+def names_temporary(answers: bytes) -> bool:
+    """Whether what debconf keeps (debconf-devel(7), SUBST) names a file that was made for a while,
+    as ucf(1) asks with one of a name by chance."""
+    return _TEMPORARY.search(answers) is not None

@@ -43,8 +43,10 @@ from buildit.make.build_directory import TREES, BuildDirectory, PhaseFailed, kep
 from buildit.make.capture.capture import told
 from buildit.make.capture.normalise import Change, bounded
 from buildit.make.difference import (
+    ANSWERS,
     KEY_HEAD,
     LAYERED,
+    MOST_ANSWERS,
     OPAQUE,
     OVERLAY,
     Difference,
@@ -52,6 +54,7 @@ from buildit.make.difference import (
     UpperEntry,
     difference,
     holds_private_key,
+    names_temporary,
 )
 from buildit.make.keeping_secrets import Searched, check_names, remove_secrets, unreadable
 from buildit.make.listings import listings_of
@@ -478,7 +481,7 @@ def _pack(
     secrets: Secrets,
 ) -> None:
     """Write the layer to the first stream; remarks in one line and its listing to the second."""
-    keys: list[tuple[str, str]] = []
+    further: list[tuple[str, str]] = []
     with Root.open(upper) as root:
         uppers = [_upper_entry(root, upper, *one) for one in bounded(root.walk(), limits)]
         check_names(uppers, secrets)
@@ -495,14 +498,18 @@ def _pack(
                 return io.BytesIO()
             stream = root.open_file(entry.path)
             if holds_private_key(stream.peek(KEY_HEAD)):
-                keys.append(("a private key is in the image", entry.path))
+                further.append(("a private key is in the image", entry.path))
+            if entry.path in ANSWERS:
+                with root.open_file(entry.path) as answers:
+                    if names_temporary(answers.read(MOST_ANSWERS)):
+                        further.append(("not reproducible: it names a temporary file", entry.path))
             return Searched(stream, entry.path, secrets) if secrets else cast(Content, stream)
 
         written = write_tar(found.change.spelt(), content, out[0], whiteouts=True)
         out[0].close()
         _settle(root, upper, uppers, found)
     with out[1]:
-        head = json.dumps([*found.remarks, *keys]).encode()
+        head = json.dumps([*found.remarks, *further]).encode()
         write_all(out[1], head + b"\n" + contents_blob(written))
 
 

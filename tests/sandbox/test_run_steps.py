@@ -324,6 +324,14 @@ def test_where_dpkg_is_no_service_starts_and_nothing_of_that_is_left(steps: Step
     assert steps.run(f"/bin/sh /{policy}") == LayerChange(())
 
 
+def test_answers_of_debconf_that_name_temporary_files_are_told(steps: Steps) -> None:
+    path = "var/cache/debconf/config.dat"
+    write = f"mkdir -p /var/cache/debconf; echo ' NEW = /tmp/'$((N)) > /{path}"
+    assert path in entries(steps.run(write, N="1"))
+    (said,) = steps.warnings()
+    assert said.endswith(f"not reproducible: it names a temporary file: {path}")
+
+
 def test_what_a_step_writes_to_a_volume_counts_as_well(steps: Steps) -> None:
     owned = OwnedTrees.opened(steps.store.cache("layers"), ids_for(0, 0, own_name()))
     below = [one.diff_id for one in steps.below]

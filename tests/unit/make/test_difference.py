@@ -11,7 +11,14 @@ import pytest
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import BuildError
 from buildit.image.merge import LayerChange
-from buildit.make.difference import Difference, Over, UpperEntry, difference, holds_private_key
+from buildit.make.difference import (
+    Difference,
+    Over,
+    UpperEntry,
+    difference,
+    holds_private_key,
+    names_temporary,
+)
 from buildit.model.tree import Entry, Kind
 
 pytestmark = pytest.mark.unit
@@ -260,3 +267,9 @@ def test_what_a_layer_would_take_for_something_else_is_refused(
 )
 def test_private_keys(head: bytes, answer: bool) -> None:
     assert holds_private_key(head) is answer
+
+
+def test_debconfs_answers_name_temporary_files() -> None:
+    asked = b"Name: ucf/title\nOwners: ucf\nVariables:\n FILE = /etc/x.conf\n%s\n"
+    assert names_temporary(asked % b" NEW = /tmp/postgresql-common.a8Kd3x")
+    assert not names_temporary(asked % b" NEW = /etc/tmp/x\n WHY = in /tmp/ it is")
