@@ -113,8 +113,8 @@ def user_network() -> UserNetwork:
         message, hint = problem or ("", "")
         raise UnsatisfiableError(f"there is no user-mode network here: {message}", hint=hint)
     own = tuple(local_addresses(Path("/proc/net/fib_trie").read_text("ascii")))
-    taken = [ipaddress.IPv4Address(one) for one in own]
-    free = (one for one in _NETWORKS if not any(a in ipaddress.ip_network(one) for a in taken))
+    taken = [ipaddress.IPv4Network(one) for one in own]
+    free = (one for one in _NETWORKS if not any(map(ipaddress.IPv4Network(one).overlaps, taken)))
     return UserNetwork(program, next(free, _NETWORKS[-1]), own)
 
 
@@ -133,13 +133,21 @@ def no_user_network() -> tuple[str, str] | None:
     return None
 
 
-_LOCAL = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
+_LEAF = re.compile(r"\|-- ([0-9.]+)\n((?:\s+/[0-9]+ .*\n?)*)")
+_LOCAL = re.compile(r"/([0-9]+) host LOCAL")
+_WIDEST = 8  # what is wider is for packets with a mark (TPROXY), and would be all of the Internet
 
 
 def local_addresses(fib_trie: str) -> Iterator[str]:
-    """The addresses of all interfaces but the loopback's, from the kernel's /proc/net/fib_trie."""
-    found = dict.fromkeys(_LOCAL.findall(fib_trie))
-    return (one for one in found if not ipaddress.IPv4Address(one).is_loopback)
+    """What this machine answers for but its loopback, from the kernel's /proc/net/fib_trie: the
+    addresses of all interfaces, and networks (`10.1.0.0/16`) that are routed to it as local."""
+    found = dict.fromkeys(
+        address if bits == "32" else f"{address}/{bits}"
+        for address, kinds in _LEAF.findall(fib_trie)
+        for bits in _LOCAL.findall(kinds)
+        if int(bits) >= _WIDEST
+    )
+    return (one for one in found if not ipaddress.IPv4Network(one).is_loopback)
 
 
 def _address(text: str) -> bytes:

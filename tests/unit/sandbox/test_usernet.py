@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,12 @@ Main:
            /32 host LOCAL
         |-- 192.0.2.255
            /32 link BROADCAST
+           /32 host LOCAL
+     |-- 198.51.100.0
+        /24 host LOCAL
+Id 100:
+     |-- 0.0.0.0
+        /0 host LOCAL
 Local:
   +-- 10.0.2.0/24 2 0 2
      |-- 10.0.2.15
@@ -41,7 +47,9 @@ Local:
 
 
 def test_the_machines_own_addresses_are_those_of_all_interfaces() -> None:
-    assert [*local_addresses(FIB_TRIE)] == ["192.0.2.7", "10.0.2.15"]
+    assert [*local_addresses(FIB_TRIE)] == [
+        *("192.0.2.7", "192.0.2.255", "198.51.100.0/24", "10.0.2.15")
+    ]
     here = [*local_addresses(Path("/proc/net/fib_trie").read_text())]
     assert not any(one.startswith("127.") for one in here)
 
@@ -75,5 +83,5 @@ def test_what_is_missing_is_said_with_what_helps(monkeypatch: pytest.MonkeyPatch
     assert no_user_network() is None
     found = user_network()
     taken = [*local_addresses(Path("/proc/net/fib_trie").read_text())]
-    assert not any(IPv4Address(one) in IPv4Network(found.network) for one in taken)
+    assert not any(IPv4Network(one).overlaps(IPv4Network(found.network)) for one in taken)
     assert list(found.own) == taken
