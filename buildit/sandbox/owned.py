@@ -20,6 +20,7 @@ from buildit.sandbox.spaces import IdMap, in_namespace
 from buildit.store.disk import is_named
 
 _SCRATCH = "tmp-"
+_PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,12 @@ class OwnedTrees:
                 fcntl.flock(lock, fcntl.LOCK_SH)  # many runs may have one tree
                 kept = self._kept(name, is_known)
                 if kept is None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        # another run fills it and has it by now, for as long as its step runs
+                        time.sleep(_PAUSE)
+                        continue
                     if is_named(lock.fileno(), path) and self._kept(name, is_known) is None:
                         self._fill(name, fill)
                 elif is_named(lock.fileno(), path):  # and not swept before it was locked

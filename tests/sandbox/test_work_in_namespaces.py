@@ -12,6 +12,7 @@ import pytest
 
 from buildit.errors import BuildError, BuilditError, IntegrityError, StoreError, UsageError
 from buildit.sandbox.container import removed
+from buildit.sandbox.owned import OwnedTrees
 from buildit.sandbox.spaces import IdMap, in_namespace, namespace, one_id
 
 pytestmark = pytest.mark.sandbox
@@ -68,3 +69,32 @@ def test_trees_deeper_than_the_stack_are_removed(tmp_path: Path) -> None:
         assert not top.exists()
     finally:  # pytest could not
         subprocess.run(["rm", "-rf", top], check=True)
+
+
+def test_a_tree_that_another_run_has_made_meanwhile_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(work: Path) -> bytes:
+        (work / "tree").mkdir()
+        return b"whole"
+
+    def late(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    first, second = (OwnedTrees.opened(tmp_path, one_id(0, 0)) for _ in "12")
+    kept, looks = OwnedTrees._kept, [None]
+
+    def not_yet(self: OwnedTrees, name: str, is_known: Callable[[bytes], bool]) -> bytes | None:
+        return looks.pop() if looks else kept(self, name, is_known)
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        with first.tree("one", fill):
+            monkeypatch.setattr(OwnedTrees, "_kept", not_yet)
+            with second.tree("one", fill) as (tree, facts):
+                assert (tree, facts) == (tmp_path / "one.tree", b"whole")
+        assert looks == []
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
