@@ -312,6 +312,8 @@ def _problem(entry: Entry, *, whiteouts: bool) -> str:
     above, name = posixpath.split(entry.path)
     if f"/{_WHITEOUT}" in f"/{above}":
         return "lies in a directory that is a whiteout by its name"
+    if posixpath.basename(entry.target).startswith(_WHITEOUT) and entry.kind is Kind.HARDLINK:
+        return "is a hard link to a whiteout"
     if not name.startswith(_WHITEOUT):
         return ""
     if not whiteouts:

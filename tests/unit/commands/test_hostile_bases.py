@@ -44,6 +44,7 @@ LAYERS = {
     "whiteout of nothing": (tar(folder("a"), member("a/.wh.")), "whiteout of nothing"),
     "whiteout of ..": (tar(member(".wh...")), "whiteout of nothing"),
     "whiteout with bytes": (tar(member(".wh.x", b"x")), "is a whiteout by its name"),
+    "link to a whiteout": (tar(member(".wh.a"), hard_link("b", ".wh.a")), "link to a whiteout"),
     "in a whiteout": (tar(member(".wh.a/b/c", b"x")), "a directory that is a whiteout"),
     "attribute": (tar(member("a", b"1", pax_headers=USER)), "hides files"),
     "name of 5000 bytes": (tar(member("d/" * 2400 + "x" * 200, b"")), "path_bytes"),
