@@ -27,9 +27,11 @@ _MORE = """
     etc/apt/preferences.d/no-usrmerge etc/apt/sources.list etc/dpkg/dpkg.cfg.d/99mmdebstrap
     etc/fstab etc/hostname etc/resolv.conf run/lock var/cache/apt/archives/lock
     var/lib/apt/extended_states var/lib/apt/lists/lock var/lib/dpkg/arch
+    etc/.pwd.lock etc/group- etc/passwd-
 """
 ONLY_BOOTSTRAPPED = frozenset(_MORE.split())
-"""What mmdebstrap leaves besides, with all of /dev: of the machine, of its own run, of apt's."""
+"""What mmdebstrap leaves besides, with all of /dev: of the machine, of its own run, of apt's, and
+what no layer of a step has."""
 
 OTHERWISE = {
     "etc/shadow": "content",  # the day
