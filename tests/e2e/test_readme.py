@@ -33,7 +33,11 @@ def test_the_readmes_debian_container_tests_itself(demo: Demo, here: Path) -> No
     write("README.md", here)
     asked = (str(here / "app"), "--output", str(here / "out"))
     done = demo.program.run(*asked, timeout=900).good()
-    assert here / "out/app-1.0-linux-amd64.oci" in done.images()
+    oci = here / "out/app-1.0-linux-amd64.oci"
+    assert oci in done.images()
+    with podman() as program:
+        web = program.start("readme-debian", f"oci:{oci}").answers("http://localhost/")
+        assert web.curl("http://localhost/").stdout == "It works.\n"
     page = here / "app/container.yaml"
     page.write_text(page.read_text().replace("contains: It works", "contains: It fails"))
     failed = demo.program.run(*asked, timeout=900)
