@@ -12,6 +12,12 @@ from typing import BinaryIO
 from buildit.errors import IntegrityError
 
 
+def is_beneath(path: Path, directory: Path) -> bool:
+    """Whether a path, as it is written, is that of a directory or leads to what lies in it; both
+    may begin with `..`, or be `.`."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(directory))
+
+
 class NotRegularError(IntegrityError):
     """A name that leads to no regular file; `mode` is the `st_mode` of what it leads to."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from buildit.commands.run import LOCK_FILE, Options, read_lock
 from buildit.errors import RecipeError, UnsatisfiableError, UsageError
+from buildit.files import is_beneath
 from buildit.model.atom import Atom, parse_name
 from buildit.model.globs import path_matcher
 from buildit.model.plan import DebView, PackageFacts
@@ -286,7 +287,7 @@ def _deb(spec: DebianPackageStep, step: LoadedStep, slices: Slices) -> WantedPac
 def _beneath(container: Container, path: str, step: LoadedStep) -> tuple[Path, str]:
     """The directory of a package beside the list of a step, and its path from the container's."""
     directory = Path(os.path.normpath(step.base / path))
-    if not directory.is_relative_to(os.path.normpath(step.root)):
+    if not is_beneath(directory, step.root):
         whose = "the container's directory" if step.root == container.directory else step.root
         hint = "move it there, or make it a package of a tree: `package: {atom: …}`"
         raise wrong_at(step, f"{path!r} lies outside of {whose}", hint)

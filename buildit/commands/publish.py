@@ -20,6 +20,7 @@ from buildit.commands.statement import packages_about
 from buildit.digest import BuildKey, Digest, canonical, digest_file
 from buildit.errors import UsageError
 from buildit.events import Notice, Reporter, Uploading
+from buildit.files import is_beneath
 from buildit.image.output import emitted_files
 from buildit.make.makers import is_shared
 from buildit.model.artifact import Artifact
@@ -312,8 +313,8 @@ def spec_files(plan: ContainerPlan) -> Iterator[tuple[str, Path]]:
     and what lies outside of that directory."""
     root = Path(plan.directory)
     for path in _own_files(plan):
-        if path.is_relative_to(root):
-            yield str(path.relative_to(root)), path
+        if is_beneath(path, root):
+            yield os.path.relpath(path, root), path
 
 
 def _own_files(plan: ContainerPlan) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from buildit.digest import Digest
 from buildit.errors import RecipeError, UsageError
+from buildit.files import is_beneath
 from buildit.model.platform import Platform, named_platform
 from buildit.model.words import guess
 from buildit.recipe.container import (
@@ -264,11 +265,7 @@ class _Reading:
             hint = f"it is looked for in {shown_place(path.parent)}"
             raise _at(step, f"there is no list {written!r}", hint, "include")
         self.files.append(path)
-        roots = (
-            one
-            for one in (self.directory, at.root)
-            if path.parent.is_relative_to(os.path.normpath(one))
-        )
+        roots = (one for one in (self.directory, at.root) if is_beneath(path.parent, one))
         root = next(roots, path.parent)
         return _steps_of(load_yaml(path)), _List(path.parent, root, way=(*at.way, real))
 

@@ -8,9 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from buildit.files import NotRegularError, open_regular, replacing
+from buildit.files import NotRegularError, is_beneath, open_regular, replacing
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("path", "directory", "beneath"),
+    [
+        ("a/b", ".", True),
+        (".", ".", True),
+        ("../x/b", ".", False),
+        ("../../x", "..", False),
+        ("../x", "..", True),
+        ("a/../../x", ".", False),
+        ("ab", "a", False),
+        ("/a/b", "/a", True),
+    ],
+)
+def test_what_lies_beneath_a_directory(path: str, directory: str, beneath: bool) -> None:
+    assert is_beneath(Path(path), Path(directory)) == beneath
 
 
 def test_only_regular_files_are_opened_and_nothing_is_waited_for(tmp_path: Path) -> None:

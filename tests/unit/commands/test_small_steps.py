@@ -448,6 +448,25 @@ def test_a_container_of_lists_templates_links_and_modes(web: Checkout) -> None:
     assert found["srv/page.html"].digest == digest_bytes(b"a page\n")
 
 
+def test_a_test_takes_a_user_alone_as_the_owner(web: Checkout) -> None:
+    steps = (web.container / "container.yaml").read_text()
+    for owner, wrong in (
+        ("www", None),
+        ("33", None),
+        ("www:www", None),
+        ("root", "expected /etc/web to belong to 0:0"),
+        ("nobody", "the image has no owner 'nobody'"),
+    ):
+        test = f"- test: {{file: {{path: /etc/web, owner: '{owner}'}}}}\n"
+        web.write("container/container.yaml", steps + test)
+        if wrong is None:
+            files_of(web)
+            continue
+        with pytest.raises(BuilditError) as error:
+            files_of(web)
+        assert wrong in error.value.message
+
+
 def web_arch(project: Checkout) -> str:
     return prepare(Options(project.container, offline=True), silent).plan.arch
 
@@ -529,6 +548,25 @@ def test_what_is_published_of_lists(web: Checkout) -> None:
         with pytest.raises(UsageError, match="holds a private key, which would be published"):
             check_secrets(plan, host)
         web.write(path, before)
+
+
+def test_a_container_that_is_named_by_a_dot_or_by_two(
+    web: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (web.container / "deep").mkdir()
+    for here, directory in ((".", "."), ("deep", "..")):
+        monkeypatch.chdir(web.container / here)
+        options = Options(Path(directory), web.root / "out", offline=True)
+        prepared = prepare(options, silent).with_synced()
+        taken = {found.source for one in prepared.taken for found in one.nodes}
+        assert {"web/site.conf", "page.html"} <= taken
+        names = {name for name, _ in spec_files(prepared.plan)}
+        assert names == {"container.yaml", "buildit.lock"}  # nothing of ../shared
+    outside = "- vars: {name: web, version: 1.0}\n- package: {type: embedded, path: ../pkgs}\n"
+    web.write("container/other/container.yaml", outside)
+    monkeypatch.chdir(web.container / "other")
+    with pytest.raises(RecipeError, match="lies outside of the container's directory"):
+        prepare(Options(Path(), offline=True), silent)
 
 
 def test_a_plan_with_all_of_it_is_plain_data(web: Checkout) -> None:
