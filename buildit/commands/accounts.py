@@ -64,6 +64,14 @@ class Ids:
             return group_id(text)
         return found.gid if found else number
 
+    def owner(self, text: str) -> tuple[int, int] | None:
+        """uid and gid of `user:group`, or of a user and the first group of that; None for who is
+        not known."""
+        user, _, group = text.partition(":")
+        uid, own = self.user(user)
+        gid = self.group(group) if group else own
+        return None if uid is None or gid is None else (uid, gid)
+
     def _borrows(self, kind: str, name: str) -> bool:
         if self.late or self.borrowed is None or not re.fullmatch(ACCOUNT_NAME, name):
             return False
@@ -374,11 +382,9 @@ def has_names(step: LayerStep) -> bool:
 
 
 def _found(text: str, ids: Ids, place: str) -> tuple[int, int]:
-    user, _, group = text.partition(":")
-    uid, own_gid = ids.user(user)
-    gid = ids.group(group) if group else own_gid
-    if uid is None or gid is None:
+    found = ids.owner(text)
+    if found is None:
         message = f"the image has no account for the owner {text!r} at this step"
         hint = f"it has {ids.names()}; make it before, in a `users` or `run` step, or write numbers"
         raise RecipeError(message, place=place, hint=hint)
-    return uid, gid
+    return found

@@ -73,10 +73,9 @@ def _with_numbers(test: FileTest, made: Stack, place: str) -> FileTest:
     if not test.owner:
         return test
     ids = made.accounts()
-    user, _, group = test.owner.partition(":")
-    uid, gid = ids.user(user)[0], ids.group(group)
-    if uid is None or gid is None:
+    found = ids.owner(test.owner)
+    if found is None:
         message = f"the image has no owner {test.owner!r}"
         hint = f"it has {ids.names()}; numbers do as well: 0:0"
         raise RecipeError(message, place=place, hint=hint)
-    return replace(test, owner=f"{uid}:{gid}")
+    return replace(test, owner=f"{found[0]}:{found[1]}")

@@ -115,9 +115,7 @@ def _modes(specs: tuple[ModeSpec, ...], step: LoadedStep, ids: Ids) -> ModesStep
 
 def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int, int, str]:
     """The numbers of an owner, or its name where only the layers below can know it."""
-    user, _, group = text.partition(":")
-    known = ids.user(user)[0] is not None and (not group or ids.group(group) is not None)
-    if ids.late and not known:
+    if ids.late and ids.owner(text) is None:
         return 0, 0, text
     return *owner_of(text, step, ids, *path), ""
 

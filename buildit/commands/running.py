@@ -37,14 +37,12 @@ def owner_of(
     Raises:
         RecipeError: nobody is called so.
     """
-    user, _, group = text.partition(":")
-    uid, own_gid = ids.user(user)
-    gid = ids.group(group) if group else own_gid
-    if uid is None or gid is None:
+    found = ids.owner(text)
+    if found is None:
         message = f"no package and no `users` or `groups` step declares the {key} {text!r}"
         hint = f"declared: {ids.names()}; numbers do as well: 0:0"
         raise wrong_at(step, message, hint, *path, key)
-    return uid, gid
+    return found
 
 
 def app_of(container: Container, base: Inherited | None = None) -> App | None:

@@ -121,15 +121,12 @@ def _file(spec: FileTestSpec, step: LoadedStep, *at: str | int) -> FileTest:
         raise wrong_at(step, message, "leave `type` and `target` out: links are followed", *at)
     if spec.target is not None and spec.type not in (None, "link"):
         raise wrong_at(step, "only a link has a target", "write `type: link`", *at, "target")
-    owner = spec.owner or ""
-    if owner and ":" not in owner:
-        raise wrong_at(step, "an owner is a user and a group", "such as 0:0", *at, "owner")
     return FileTest(
         path=spec.path.strip("/"),
         exists=spec.exists,
         kind="link" if spec.target is not None else spec.type or "",
         mode="" if spec.mode is None else f"{spec.mode:04o}",
-        owner=owner,
+        owner=spec.owner or "",
         target=spec.target or "",
         sha256=spec.sha256 or "",
         content=content,

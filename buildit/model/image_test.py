@@ -43,8 +43,8 @@ class HttpTest:
 @dataclass(frozen=True, slots=True)
 class FileTest:
     """A path of the image, without a leading slash. `kind` is `file`, `directory` or `link`, `mode`
-    octal text, `owner` a user and a group with `:` between; each is empty where it does not
-    matter."""
+    octal text, `owner` a user and a group with `:` between, or a user, whose first group it is
+    then; each is empty where it does not matter."""
 
     path: str
     exists: bool = True

@@ -293,7 +293,7 @@ class FileTestSpec(TextTestSpec):
     mode: schema.Mode | None = None
     """Its mode, octal with a leading zero."""
     owner: schema.Line | None = None
-    """`uid:gid`: numbers, or names that the image has."""
+    """`uid:gid`: numbers, or names that the image has; a user alone means its own group, too."""
     target: schema.Line | None = None
     """The text of a link."""
     sha256: schema.Sha256 | None = None

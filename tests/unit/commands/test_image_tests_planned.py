@@ -88,7 +88,6 @@ def test_files_are_one_or_several(tmp_path: Path) -> None:
         ("{file: {path: /x, target: y, contains: x}}", "a link has no content"),
         ("{file: {path: /x, type: file, target: y}}", "only a link has a target"),
         ("{file: {path: /x, type: socket}}", "expected one of file, directory, link"),
-        ("{file: {path: /x, owner: web}}", "an owner is a user and a group"),
         ("{file: []}", "nothing is tested"),
     ],
 )
