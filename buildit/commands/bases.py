@@ -89,7 +89,7 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     from buildit.image.inheriting import find_base, told_of_base
     from buildit.make.from_image import from_task
 
-    named = _named(container, step, spec)
+    named = _named(step, spec)
     consulted: tuple[Path, ...] = ()
     if named.kind == CONTAINER:
         base, consulted = _other(choice, named, downloads)
@@ -146,17 +146,17 @@ def _step_of(container: Container) -> tuple[int, LoadedStep, FromSpec] | None:
     return found
 
 
-def _named(container: Container, step: LoadedStep, spec: FromSpec) -> _Named:
+def _named(step: LoadedStep, spec: FromSpec) -> _Named:
     """Raises RecipeError where the text names no image."""
     if spec.container is not None:
         place, text = written_at(step.node, "from", CONTAINER), spec.container
-        path = _path(container, text)
+        path = _path(step, text)
         return _Named(f"{CONTAINER}:{text}", CONTAINER, path, place=place)
     if spec.oci is None:
         kind = "aci" if spec.aci is not None else "docker-archive"
         place = written_at(step.node, "from", kind)
         text = (spec.aci or spec.docker_archive or "").removeprefix(f"{kind}:")
-        return _Named(f"{kind}:{text}", kind, _path(container, text), place=place)
+        return _Named(f"{kind}:{text}", kind, _path(step, text), place=place)
     place, text = written_at(step.node, "from", "oci"), spec.oci
     if text.startswith((OCI_SCHEME, DOCKER_SCHEME)):
         try:
@@ -167,14 +167,14 @@ def _named(container: Container, step: LoadedStep, spec: FromSpec) -> _Named:
         return _Named(str(remote), "oci", None, remote, place)
     for scheme, kind in _LOCAL.items():
         if text.startswith(scheme) and len(text) > len(scheme):
-            return _Named(text, kind, _path(container, text.removeprefix(scheme)), place=place)
+            return _Named(text, kind, _path(step, text.removeprefix(scheme)), place=place)
     hint = "write oci:DIR, oci-archive:FILE or docker://HOST/NAME:TAG, as skopeo does"
     raise RecipeError(f"{text!r} names no image", place=place, hint=hint)
 
 
-def _path(container: Container, text: str) -> Path:
+def _path(step: LoadedStep, text: str) -> Path:
     """Absolute, and as it is written: links on its way are followed when it is read."""
-    return Path(os.path.abspath(container.directory / text))
+    return Path(os.path.abspath(step.base / text))
 
 
 def _other(

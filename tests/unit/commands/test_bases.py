@@ -548,6 +548,14 @@ def test_another_container(project: Checkout) -> None:
     assert tree(built(project)["oci"])["srv/www/page"].size == len("changed")
 
 
+def test_a_base_that_an_included_list_names_is_beside_that_list(project: Checkout) -> None:
+    other(project, DIRECTORIES, name="lists/base")
+    project.write("lists/deep/below.yaml", "- from: {container: ../base}\n")
+    head, include = "- vars: {name: web, version: 1.0}\n", "- include: ../lists/deep/below.yaml\n"
+    project.write("container/container.yaml", f"{head}{include}- image: {{type: oci}}\n")
+    assert "srv/www" in tree(built(project)["oci"])
+
+
 def test_containers_below_containers(project: Checkout) -> None:
     """All that is not built is built, the lowest first; what is there is found."""
     other(project, "- from: {container: ../lowest}", "- sync: {src: ./page, dest: /srv/middle}")
