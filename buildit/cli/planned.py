@@ -326,7 +326,7 @@ def _whys(plan: ContainerPlan, store: Store, remotes: Remotes, wanted: str | Non
     else:
         chosen = tuple(one for one in packages if _is_called(wanted, one.node))
         if len(chosen) != 1:
-            names = tuple(one.node.name for one in packages)
+            names = tuple(one.node.name for one in packages if one.node.inputs.image is None)
             raise options.unknown_package(wanted, names, plan.directory)
     hosts = tuple(remotes.binhosts())
     nearby = Nearby(store, hosts, {node.key: node.label for node in plan.tasks})
@@ -344,7 +344,7 @@ def _is_called(word: str, node: Task) -> bool:
 
 def why_lines(found: tuple[Why, ...]) -> tuple[str, ...]:
     if not found:
-        return ("Everything is at hand: nothing would be built.",)
+        return ("Every package is at hand: none would be built. Of steps, see `buildit plan`.",)
     lines: list[str] = []
     for one in found:
         lines.append(f"{one.node.label}  {key_uuid(one.node.key)}")

@@ -58,6 +58,7 @@ def replay(argv: list[str]) -> int | None:
 
 
 _NOW = ("--json", "--help", "--version", "--push", "--rebuild")
+"""Options, with `--discover`, of who asks other places, publishes or compares: it is done now."""
 
 
 def stamp_of_build(argv: list[str]) -> str | None:
@@ -65,12 +66,8 @@ def stamp_of_build(argv: list[str]) -> str | None:
     words = argv[1:] if argv[:1] == ["build"] else argv
     if not words or (words is argv and words[0] in VERBS):
         return None
-    # who asks other places, or publishes, wants it done now
-    for word in words:
-        if word in ("--json", "--help", "--version", "--push", "--rebuild") or word.startswith(
-            "--discover"
-        ):
-            return None
+    if any(word in _NOW or word.startswith("--discover") for word in words):
+        return None
     try:
         return stamp.question("run", *words)
     except OSError:

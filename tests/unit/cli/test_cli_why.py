@@ -44,4 +44,6 @@ def test_the_closest_build_and_what_differs() -> None:
 
 
 def test_nothing_to_explain() -> None:
-    assert why_lines(()) == ("Everything is at hand: nothing would be built.",)
+    assert why_lines(()) == (
+        "Every package is at hand: none would be built. Of steps, see `buildit plan`.",
+    )
