@@ -198,7 +198,7 @@ def _other(
         raise RecipeError(message, place=named.place, hint=hint)
     shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
     given = replace(options, directory=shown, use=(), update=(), push=False)
-    asked = replace(given, discover=(), platform=str(choice.target), above=above)
+    asked = replace(given, until="", discover=(), platform=str(choice.target), above=above)
     return container_base(asked, downloads, named.place)
 
 

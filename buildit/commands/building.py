@@ -362,7 +362,16 @@ class _Work:
             from buildit.commands.needed_secrets import check_given
 
             node, remotes, taken = self.tasks.named, self.run.remotes, self.prepared.taken
-            check_given(self.plan, node, self.place, remotes, taken, self.done)
+            until = self._until(self.prepared.options.until)
+            check_given(self.plan, node, self.place, remotes, taken, self.done, until)
+
+    def _until(self, wanted: str) -> int | None:
+        """How many of the plan's steps are laid up to a listed one; None where all are."""
+        if not wanted:
+            return None
+        from buildit.commands.stepping import find_step, layers_until
+
+        return layers_until(self.plan, find_step(self.plan.listed, wanted))
 
     def check_outputs(self) -> None:
         """Compare what is at hand with the bytes that the lock has for the same keys.
@@ -428,11 +437,11 @@ class _Work:
 
     def build_until(self, wanted: str) -> None:
         """Make the layers of the steps up to one of them, and say so."""
-        from buildit.commands.stepping import find_step, layers_until, step_said
+        from buildit.commands.stepping import find_step, step_said
 
         plan, directory = self.prepared.plan, self.prepared.options.directory
         number = find_step(plan.listed, wanted)
-        self._stack(layers_until(plan, number))
+        self._stack(self._until(wanted))
         said = f"built up to {step_said(plan, number)}, without an image"
         self.place.report(Notice(f"{said}; look at it: buildit shell {directory} --at {number}"))
 

@@ -3,7 +3,7 @@ will need is there, or that is said. A step whose layer is at hand needs none.""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from buildit.commands.assemble import stack
@@ -13,7 +13,7 @@ from buildit.digest import BuildKey
 from buildit.errors import UsageError
 from buildit.make.makers import BuildPlace
 from buildit.model.artifact import Artifact
-from buildit.model.plan import ContainerPlan, RunStep, Task
+from buildit.model.plan import ContainerPlan, LayerStep, RunStep, Task
 from buildit.plan.closure import TaskOf
 from buildit.remote.binhost.remotes import Remotes
 
@@ -25,24 +25,25 @@ def check_given(
     remotes: Remotes,
     taken: Sequence[Taken],
     known: Mapping[BuildKey, Artifact],
+    until: int | None = None,
 ) -> None:
-    """Raises UsageError where a step needs a secret that is not given, and is not at hand."""
-    if (lacking := _first_missing(plan, place)) is None:
-        return
-
+    """Raises UsageError where a step needs a secret that is not given, and is not at hand; `until`
+    is how many of the plan's steps are laid, all without it."""
     look = at_hand(place, remotes, lambda task: NotBuilt(task, Path(plan.directory)))
 
     def obtain(task: Task) -> Artifact:
         return known[task.key] if task.key in known else look(task)
 
-    try:
-        stack(plan, place.store, node, obtain, taken)
-    except NotBuilt:
-        raise lacking from None
+    for number, lacking in _lacking(plan.steps[:until], place):
+        try:
+            stack(plan, place.store, node, obtain, taken, number)
+        except NotBuilt:
+            raise lacking from None
 
 
-def _first_missing(plan: ContainerPlan, place: BuildPlace) -> UsageError | None:
-    for step in plan.steps:
+def _lacking(steps: Sequence[LayerStep], place: BuildPlace) -> Iterator[tuple[int, UsageError]]:
+    """The number, from 1, of each step that asks for what is not given, and what is to be said."""
+    for number, step in enumerate(steps, 1):
         if not isinstance(step, RunStep):
             continue
         for name in step.secrets:
@@ -50,5 +51,5 @@ def _first_missing(plan: ContainerPlan, place: BuildPlace) -> UsageError | None:
                 place.secret(name)
             except UsageError as error:
                 error.place = step.place
-                return error
-    return None
+                yield number, error
+                break

@@ -261,6 +261,27 @@ def test_a_missing_secret_is_said_before_anything_runs(world: World) -> None:
     assert b"given/c04 cannot be read: No such file or directory" in told
 
 
+def test_a_step_at_hand_or_behind_the_end_needs_no_secret(world: World) -> None:
+    world.write("[ -s /run/secrets/c00 ]; echo x > /srv/x")
+    recipe = world.project.container / "container.yaml"
+    before, sep, after = recipe.read_text().partition("- image:")
+
+    def then(*further: str) -> None:
+        recipe.write_text(before + "".join(further) + sep + after)
+
+    code, told = world.build("--offline", "--until", "2")
+    assert code == 0, told
+    code, told = world.build("--offline", *world.given)
+    assert code == 0, told
+    then("- run: {script: echo y > /srv/y}\n")  # over the one that is at hand
+    code, told = world.build("--offline")
+    assert code == 0, told
+    then("- run: {script: echo z > /srv/z}\n", "- run: {script: 'true', secrets: [c19]}\n")
+    code, told = world.build("--offline")
+    assert code == 2
+    assert b"container.yaml:8:3: the secret 'c19' is needed" in told
+
+
 def test_the_container_below_is_built_first_with_what_it_needs(world: World) -> None:
     world.write("cat /run/secrets/c00; echo of the base > /srv/base")
     shutil.move(world.project.container, world.project.root / "below")
