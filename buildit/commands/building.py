@@ -362,8 +362,9 @@ class _Work:
             from buildit.commands.needed_secrets import check_given
 
             node, remotes, taken = self.tasks.named, self.run.remotes, self.prepared.taken
-            until = self._until(self.prepared.options.until)
-            check_given(self.plan, node, self.place, remotes, taken, self.done, until)
+            asked, made = self.prepared.options, self.done
+            until, anew = self._until(asked.until), asked.rebuild
+            check_given(self.plan, node, self.place, remotes, taken, made, until, anew=anew)
 
     def _until(self, wanted: str) -> int | None:
         """How many of the plan's steps are laid up to a listed one; None where all are."""

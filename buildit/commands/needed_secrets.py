@@ -26,15 +26,19 @@ def check_given(
     taken: Sequence[Taken],
     known: Mapping[BuildKey, Artifact],
     until: int | None = None,
+    *,
+    anew: bool = False,
 ) -> None:
-    """Raises UsageError where a step needs a secret that is not given, and is not at hand; `until`
-    is how many of the plan's steps are laid, all without it."""
+    """Raises UsageError where a step needs a secret that is not given, and is not at hand, or run
+    `anew` all the same; `until` is how many of the plan's steps are laid, all without it."""
     look = at_hand(place, remotes, lambda task: NotBuilt(task, Path(plan.directory)))
 
     def obtain(task: Task) -> Artifact:
         return known[task.key] if task.key in known else look(task)
 
     for number, lacking in _lacking(plan.steps[:until], place):
+        if anew:
+            raise lacking
         try:
             stack(plan, place.store, node, obtain, taken, number)
         except NotBuilt:

@@ -273,6 +273,9 @@ def test_a_step_at_hand_or_behind_the_end_needs_no_secret(world: World) -> None:
     assert code == 0, told
     code, told = world.build("--offline", *world.given)
     assert code == 0, told
+    code, told = world.build("--offline", "--rebuild")
+    assert code == 2
+    assert b"container.yaml:3:3: the secret 'c00' is needed" in told
     then("- run: {script: echo y > /srv/y}\n")  # over the one that is at hand
     code, told = world.build("--offline")
     assert code == 0, told
