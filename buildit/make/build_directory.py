@@ -390,7 +390,7 @@ def kept_where_it_fails(task: Task, room: BuildDirectory, store: Store) -> Itera
         raise
     except BuilditError as error:
         _check_place(store, room.work, room.lowers)
-        error.place = error.place or task.label
+        error.place = error.place or room.label
         log = room.work / "log"
         with log.open("wb") as stream:
             room.write_log(stream.write)

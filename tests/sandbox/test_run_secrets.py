@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pytest
 
 from buildit.digest import digest_bytes
-from buildit.errors import UsageError
+from buildit.errors import BuilditError, UsageError
 from buildit.make.makers import make_task
 from buildit.store.names import find_failure
 from tests.planning import Checkout, checkout
@@ -341,8 +341,9 @@ def test_a_layer_with_a_secret_is_refused(script: str, where: str, steps: Steps)
     task = steps.task(script, secrets=("token",))
     place = steps.with_secrets(token=VALUE)
     blobs = blobs_of(steps)
-    with pytest.raises(Exception, match="the secret 'token'") as error:
+    with pytest.raises(BuilditError, match="the secret 'token'") as error:
         make_task(task, {}, place)
+    assert error.value.place == "container.yaml:3:3"
     assert where in str(error.value)
     assert VALUE.strip().decode() not in str(error.value)
     assert blobs_of(steps) == blobs
