@@ -184,6 +184,7 @@ def _other(
 
     Raises:
         RecipeError: it begins with this one in turn.
+        UsageError: there is none, or it is not for the platform.
         Unbuilt: it is not built.
     """
     from buildit.commands.container_base import container_base
@@ -199,7 +200,11 @@ def _other(
     shown = Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
     given = replace(options, directory=shown, use=(), update=(), push=False)
     asked = replace(given, until="", discover=(), platform=str(choice.target), above=above)
-    return container_base(asked, downloads, named.place)
+    try:
+        return container_base(asked, downloads, named.place)
+    except UsageError as error:  # of a directory, which nobody named on the command line
+        error.details = (*error.details, f"the container begins with it at {named.place}")
+        raise
 
 
 def _documents(path: Path, base: BaseImage) -> Iterator[Path]:

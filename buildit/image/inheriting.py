@@ -46,7 +46,7 @@ def told_of_base(reference: str, place: str) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"the base {reference} cannot be read: {error.strerror}"
-        hint = "a path is looked for beneath the container's directory, unless it is absolute"
+        hint = "a path is of the directory of the file that names it, unless it is absolute"
         raise RecipeError(message, place=place, hint=hint) from error
     except CorruptBlob:
         raise

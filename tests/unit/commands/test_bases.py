@@ -17,7 +17,14 @@ from buildit.cli.planned import plan_lines, plan_plain
 from buildit.commands.building import build
 from buildit.commands.forecast import forecast
 from buildit.commands.run import Options, Prepared, opened_run, prepare, read_lock
-from buildit.errors import BuilditError, FetchError, IntegrityError, RecipeError, UnsatisfiableError
+from buildit.errors import (
+    BuilditError,
+    FetchError,
+    IntegrityError,
+    RecipeError,
+    UnsatisfiableError,
+    UsageError,
+)
 from buildit.events import Event, Notice, Reporter, silent
 from buildit.image.verify import read_image, verify
 from buildit.make.makers import make_task
@@ -572,6 +579,15 @@ def test_containers_below_containers(project: Checkout) -> None:
     told.clear()
     built(project, told.append)
     assert not [one for one in told if isinstance(one, Notice) and "first" in one.message]
+
+
+def test_a_container_that_is_not_there_is_said_with_the_step(project: Checkout) -> None:
+    write(project, "{container: ../nothere}")
+    with pytest.raises(UsageError, match="nothere is not a directory") as error:
+        plan(project)
+    (told,) = error.value.details
+    assert told.startswith("the container begins with it at ")
+    assert ":2:21" in told
 
 
 def test_containers_that_begin_with_each_other(project: Checkout) -> None:
