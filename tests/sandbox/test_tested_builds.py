@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from buildit.sandbox.usernet import no_user_network
-from tests.base_images import Foreign, folder, member, symbolic, tar
 from tests.planning import Checkout, checkout
 from tests.sandbox.test_image_tests import SERVER
-from tests.sandbox.test_run_steps import programs
+from tests.sandbox.test_run_steps import shell_base
 
 pytestmark = pytest.mark.sandbox
 
@@ -69,16 +68,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     project = checkout(tmp_path)
-    entries, texts = programs()
-    members = [
-        member(one.path, texts[one.path], 0o755)
-        if one.path in texts
-        else symbolic(one.path, one.target)
-        if one.target
-        else folder(one.path)
-        for one in entries
-    ]
-    Foreign((tar(*members, folder("srv"), folder("run")),), {}).layout(tmp_path / "base.oci")
+    shell_base(tmp_path / "base.oci")
     project.write("container/server", SERVER.replace("sleep $ENV{LATE} if $ENV{LATE};", ""))
     project.write(
         ".buildit-config.yaml",
