@@ -123,21 +123,21 @@ def test_a_step_that_failed_is_entered_as_it_was_left(box: Path) -> None:
     assert buildit(box, "log").stdout.startswith("=== run\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["box", "--until", "run"], "2 steps are called 'run'"),
-        (["box", "--until", "8"], "there is no step 8: the container has 7"),
-        (["box", "--until", "3", "--push"], "there is nothing to publish"),
-        (["shell", "box", "--at", "nothing"], "no step is called 'nothing'"),
-        (["shell", "--at", "3"], "there is no container.yaml in ."),
-    ],
+NO_STEPS = (
+    (["box", "--until", "run"], "2 steps are called 'run'"),
+    (["box", "--until", "8"], "there is no step 8: the container has 7"),
+    (["box", "--until", "3", "--push"], "there is nothing to publish"),
+    (["shell", "box", "--at", "nothing"], "no step is called 'nothing'"),
+    (["shell", "--at", "3"], "there is no container.yaml in ."),
 )
-def test_what_is_no_step(words: list[str], said: str, box: Path) -> None:
-    refused = buildit(box, *words)
-    assert refused.returncode == 2
-    assert said in refused.stderr
-    assert "hint: " in refused.stderr
+
+
+def test_what_is_no_step(box: Path) -> None:
+    for words, said in NO_STEPS:
+        refused = buildit(box, *words)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert "hint: " in refused.stderr
 
 
 def test_a_step_that_leaves_something_else_each_time_is_named(box: Path) -> None:
