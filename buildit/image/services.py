@@ -125,12 +125,15 @@ def _init() -> tuple[str, ...]:
 
 def _start(services: Sequence[Service]) -> tuple[str, ...]:
     """One after the other; one that is not ready in time ends the container with 1. That its
-    supervisor listens is asked until it does: s6-svscan starts them all at once."""
+    supervisor listens, and has written its first status, is asked until it does: s6-svscan starts
+    them all at once, and s6-svc cannot wait for one without a status."""
     lines = []
     for service in services:
         directory = f"../{service.name}"
         lines += [
-            f"foreground {{ loopwhilex -x 0 ifelse {{ s6-svok {directory} }} {{ exit 0 }}",
+            f"foreground {{ loopwhilex -x 0 ifelse {{ if {{ s6-svok {directory} }}",
+            f"  redirfd -w 1 /dev/null redirfd -w 2 /dev/null s6-svstat {directory} }}",
+            "  { exit 0 }",
             "  foreground { redirfd -w 2 /dev/null s6-ftrig-wait -t 20 event x } exit 1 }",
             f"ifelse -n {{ s6-svc {_until_up(service)} -u {directory} }}",
             f"  {{ foreground {{ {_write('1')} }}",

@@ -147,3 +147,11 @@ def test_an_order_keeps_what_is_written() -> None:
     names = ("c", "a", "b")
     ordered, circle = in_order(tuple(Service(name, ("/x",)) for name in names))
     assert ([one.name for one in ordered], circle) == ([*names], ())
+
+
+def test_a_service_is_started_once_its_supervisor_has_a_status() -> None:
+    """s6-supervise listens (`s6-svok`) before it has written the status that `s6-svc -w` reads."""
+    _, texts = init_layer((Service("a", ("/a",)),))
+    start = next(text for text in texts.values() if b"s6-svc " in text and b"s6-svok" in text)
+    places = [start.index(word) for word in (b"s6-svok ../a", b"s6-svstat ../a", b"-u ../a")]
+    assert places == sorted(places)
