@@ -29,7 +29,14 @@ from buildit.model.accounts import (
     user_id,
 )
 from buildit.model.image import App
-from buildit.model.plan import DirectoriesStep, LayerStep, ModesStep, SyncStep
+from buildit.model.plan import (
+    DirectoriesStep,
+    DirectoryToMake,
+    LayerStep,
+    ModesStep,
+    ModeToSet,
+    SyncStep,
+)
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import id_of
 
@@ -342,49 +349,35 @@ def _united(
 # -- owners by the names of the image below
 
 
-def settled_sync(step: SyncStep, ids: Ids) -> SyncStep:
-    """The step with numbers for its owner. Raises RecipeError: the image has no such account."""
-    if not step.owner:
-        return step
-    uid, gid = _found(step.owner, ids, step.place)
-    return replace(step, uid=uid, gid=gid, owner="")
+_Owned = TypeVar("_Owned", SyncStep, DirectoryToMake, ModeToSet)
 
 
-def settled_directories(step: DirectoriesStep, ids: Ids) -> DirectoriesStep:
-    """As `settled_sync`."""
-    made = []
-    for one in step.directories:
-        uid, gid = _found(one.owner, ids, one.place) if one.owner else (one.uid, one.gid)
-        made.append(replace(one, uid=uid, gid=gid, owner=""))
-    return replace(step, directories=tuple(made))
+def numbered_owners(step: LayerStep, accounts: Callable[[], Ids]) -> LayerStep:
+    """The step with numbers for its owners; `accounts` gives those of the image below, and is asked
+    where one of them is named.
 
-
-def settled_modes(step: ModesStep, ids: Ids) -> ModesStep:
-    """As `settled_sync`."""
-    made = []
-    for one in step.modes:
-        owner = _found(one.named, ids, one.place) if one.named else one.owner
-        made.append(replace(one, owner=owner, named=""))
-    return replace(step, modes=tuple(made))
-
-
-def has_names(step: LayerStep) -> bool:
-    """Whether the accounts of the image below decide an owner of the step."""
+    Raises:
+        RecipeError: the image has no such account.
+    """
     match step:
-        case SyncStep():
-            return step.owner != ""
-        case DirectoriesStep():
-            return any(one.owner for one in step.directories)
-        case ModesStep():
-            return any(one.named for one in step.modes)
+        case SyncStep(owner=owner) if owner:
+            return _numbered(step, accounts())
+        case DirectoriesStep(directories=made) if any(one.owner for one in made):
+            ids = accounts()
+            return replace(step, directories=tuple(_numbered(one, ids) for one in made))
+        case ModesStep(modes=changed) if any(one.owner for one in changed):
+            ids = accounts()
+            return replace(step, modes=tuple(_numbered(one, ids) for one in changed))
         case _:
-            return False
+            return step
 
 
-def _found(text: str, ids: Ids, place: str) -> tuple[int, int]:
-    found = ids.owner(text)
+def _numbered(one: _Owned, ids: Ids) -> _Owned:
+    if not one.owner:
+        return one
+    found = ids.owner(one.owner)
     if found is None:
-        message = f"the image has no account for the owner {text!r} at this step"
+        message = f"the image has no account for the owner {one.owner!r} at this step"
         hint = f"it has {ids.names()}; make it before, in a `users` or `run` step, or write numbers"
-        raise RecipeError(message, place=place, hint=hint)
-    return found
+        raise RecipeError(message, place=one.place, hint=hint)
+    return replace(one, uid=found[0], gid=found[1], owner="")

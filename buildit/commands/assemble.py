@@ -5,12 +5,13 @@ Nothing is packed here but the small layers of our own; packages bring theirs fr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, way
+from buildit.archive.contents import MERGED_LINKS, RUN_LINKS, TOPS, EntryAt, way
 from buildit.commands import sync
 from buildit.commands.accounts import (
     GROUP,
@@ -20,20 +21,18 @@ from buildit.commands.accounts import (
     account_files,
     accounts_over,
     check_borrowed,
-    has_names,
+    numbered_owners,
     read_accounts,
-    settled_directories,
-    settled_modes,
-    settled_sync,
     with_debians,
 )
 from buildit.commands.changing import modes_task, symlinks_task
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
 from buildit.errors import RecipeError
-from buildit.image.launch import LARGEST_ACCOUNTS
+from buildit.image.launch import DEFAULT_PATH, LARGEST_ACCOUNTS
 from buildit.image.layertar import Contents
 from buildit.image.merge import Member, MergedTree, Overlay, Rootfs, with_parents
+from buildit.image.rules import program_problem
 from buildit.image.services import check_init, init_layer
 from buildit.make.layer import layer_task
 from buildit.make.listings import listings_of
@@ -41,7 +40,7 @@ from buildit.make.makers import kind_of
 from buildit.make.run_task import run_task
 from buildit.model.accounts import NOTHING, AlternativeLink, united
 from buildit.model.artifact import RUNTIME, Artifact, Output
-from buildit.model.image import Image, Layer, LayerKind
+from buildit.model.image import App, Image, Layer, LayerKind
 from buildit.model.plan import (
     About,
     ContainerPlan,
@@ -325,6 +324,17 @@ class Stack:
             said = output.diff_id, output.size, f"run {step.said}", output.contents
             self.layers.append(Layer(*said, LayerKind.RUN))
 
+    def app(self, plan: ContainerPlan) -> App | None:
+        """The app with absolute paths for its programs and numbers for its accounts, as the whole
+        image has them (execvp(3), and what engines do with `User`).
+
+        Raises:
+            RecipeError: the image has no such program or account.
+        """
+        if plan.app is None or not plan.is_late:
+            return plan.app
+        return _settled_app(plan.app, plan, self.tree().get, self.accounts())
+
     def remark_links(self) -> None:
         """Say of links of steps which lead nowhere in the whole image."""
         nowhere = list(sync.leading_nowhere(self._links, self.tree())) if self._links else []
@@ -359,7 +369,8 @@ def stack(
     if accounts_done:
         made.add_accounts(plan, members)
     synced = iter(taken)
-    for step in plan.steps[:until]:
+    for named in plan.steps[:until]:
+        step = numbered_owners(named, made.accounts)
         match step:
             case FromStep():
                 pass  # below the links already
@@ -369,19 +380,14 @@ def stack(
                     made.add_accounts(plan, members)
                     accounts_done = True
             case DirectoriesStep():
-                if has_names(step):
-                    step = settled_directories(step, made.accounts())
                 task, entries = sync.directories_task(step, made.tree())
                 made.lay(task, "directories", entries)
             case SymlinksStep():
                 made.symlinks(step)
             case ModesStep():
-                made.modes(settled_modes(step, made.accounts()) if has_names(step) else step)
+                made.modes(step)
             case SyncStep():
-                one = next(synced)
-                if has_names(step):
-                    one = replace(one, step=settled_sync(step, made.accounts()))
-                made.sync(one)
+                made.sync(replace(next(synced), step=step))
             case RunStep():
                 made.run(step, plan.platform)
     if plan.init is not None and until is None:
@@ -412,6 +418,47 @@ def image(
         place=step.place,
         split=step.split,
     )
+
+
+def _settled_app(app: App, plan: ContainerPlan, find: EntryAt, accounts: Ids) -> App:
+    place = "" if plan.begins_with is None else plan.begins_with.place
+    health = app.health
+    if health is not None:
+        health = replace(health, exec=_program_of(health.exec, app, place, find))
+    uid, _ = accounts.user(app.user)
+    gid = None if app.group is None else accounts.group(app.group)
+    for kind, name, found in (("user", app.user, uid), ("group", app.group, gid)):
+        if name is not None and found is None:
+            message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
+            hint = f"declare it in a `{kind}s` step, or write its number; "
+            hint += f"the image has {accounts.names()}"
+            raise RecipeError(message, place=plan.place_of(kind) or place, hint=hint)
+    own = None if uid is None else accounts.own_group(uid)
+    return replace(
+        app,
+        exec=_program_of(app.exec, app, place, find),
+        health=health,
+        user=str(uid),
+        group=None if gid is None else str(gid),
+        own_group=None if own is None else str(own),
+    )
+
+
+def _program_of(words: tuple[str, ...], app: App, place: str, find: EntryAt) -> tuple[str, ...]:
+    """A command whose first word is a path."""
+    name = words[0]
+    if name.startswith("/"):
+        return words
+    if "/" in name:
+        return (os.path.normpath(f"{app.working_directory}/{name}"), *words[1:])
+    path = dict(app.environment).get("PATH", DEFAULT_PATH)
+    for directory in path.split(":"):
+        candidate = os.path.normpath(f"{directory}/{name}")
+        if directory.startswith("/") and not program_problem(candidate, find):
+            return (candidate, *words[1:])
+    message = f"the image runs {name!r}, which is in no directory of its PATH ({path})"
+    hint = "say what runs: an `app` step with `exec`, or add the package that brings it"
+    raise RecipeError(message, place=place, hint=hint)
 
 
 def missing_links(

@@ -11,18 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildit.archive.contents import EntryAt
-from buildit.commands.accounts import Ids
 from buildit.commands.choose import Choice, wrong_at
 from buildit.commands.pins import Answer
 from buildit.commands.run import Downloads
 from buildit.digest import Digest, digest_bytes
 from buildit.errors import FetchError, RecipeError, UsageError
-from buildit.image.launch import DEFAULT_PATH
-from buildit.image.rules import program_problem
 from buildit.model.config import OCI_SCHEME
 from buildit.model.image import App, Inherited
-from buildit.model.plan import ContainerPlan, DebRef, FromStep, ImageRef, Task
+from buildit.model.plan import DebRef, FromStep, ImageRef, Task
 from buildit.plan.evaluate import written_at
 from buildit.recipe.container import Container, FromSpec, LoadedStep
 from buildit.remote.registry.reference import DOCKER_SCHEME, Reference, parse_reference
@@ -317,53 +313,3 @@ def supposed(app: App) -> App:
 
 def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
     return (f"/{words[0].lstrip('/')}", *words[1:])
-
-
-def settled_app(plan: ContainerPlan, find: EntryAt, accounts: Ids) -> App | None:
-    """The app with absolute paths for its programs and numbers for its accounts, as the whole image
-    has them (execvp(3), and what engines do with `User`).
-
-    Raises:
-        RecipeError: the image has no such program or account.
-    """
-    app = plan.app
-    if app is None or not plan.is_late:
-        return app
-    place = "" if plan.begins_with is None else plan.begins_with.place
-    health = app.health
-    if health is not None:
-        health = replace(health, exec=_program_of(health.exec, app, place, find))
-    uid, _ = accounts.user(app.user)
-    gid = None if app.group is None else accounts.group(app.group)
-    for kind, name, found in (("user", app.user, uid), ("group", app.group, gid)):
-        if name is not None and found is None:
-            message = f"the app runs as {kind} {name!r}, which is no {kind} of the image"
-            hint = f"declare it in a `{kind}s` step, or write its number; "
-            hint += f"the image has {accounts.names()}"
-            raise RecipeError(message, place=plan.place_of(kind) or place, hint=hint)
-    own = None if uid is None else accounts.own_group(uid)
-    return replace(
-        app,
-        exec=_program_of(app.exec, app, place, find),
-        health=health,
-        user=str(uid),
-        group=None if gid is None else str(gid),
-        own_group=None if own is None else str(own),
-    )
-
-
-def _program_of(words: tuple[str, ...], app: App, place: str, find: EntryAt) -> tuple[str, ...]:
-    """A command whose first word is a path."""
-    name = words[0]
-    if name.startswith("/"):
-        return words
-    if "/" in name:
-        return (os.path.normpath(f"{app.working_directory}/{name}"), *words[1:])
-    path = dict(app.environment).get("PATH", DEFAULT_PATH)
-    for directory in path.split(":"):
-        candidate = os.path.normpath(f"{directory}/{name}")
-        if directory.startswith("/") and not program_problem(candidate, find):
-            return (candidate, *words[1:])
-    message = f"the image runs {name!r}, which is in no directory of its PATH ({path})"
-    hint = "say what runs: an `app` step with `exec`, or add the package that brings it"
-    raise RecipeError(message, place=place, hint=hint)

@@ -397,12 +397,8 @@ class _Work:
         plan = self.prepared.plan
         made = self._stack()
         images = [image(plan, step, tuple(made.layers), made.epoch) for step in plan.images]
-        app = plan.app
-        if plan.is_late:
-            from buildit.commands.bases import settled_app
-
-            app = settled_app(plan, made.tree().get, made.accounts())
-            images = [replace(one, app=app) for one in images]
+        app = made.app(plan)
+        images = [replace(one, app=app) for one in images]
         rootfs = made.rootfs() if images else None
         if rootfs is not None and made.layers:
             self._look_through(images, rootfs, made)

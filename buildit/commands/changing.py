@@ -71,7 +71,8 @@ def modes_task(
         member = _found(one, tree)
         for path in _names(member, tree):
             entry = changed.get(path, tree[path]).entry
-            uid, gid = one.owner or (entry.uid, entry.gid)
+            uid = entry.uid if one.uid is None else one.uid
+            gid = entry.gid if one.gid is None else one.gid
             mode = entry.mode if one.mode is None else one.mode
             made = replace(entry, mode=mode, uid=uid, gid=gid)
             changed[path] = Member(made, member.layer, member.source)

@@ -13,7 +13,6 @@ from pathlib import Path
 from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.commands.assemble import Stack, stack
-from buildit.commands.bases import settled_app
 from buildit.commands.realise import Tasks, place_of
 from buildit.commands.run import Downloads, Options, Prepared, Unbuilt, prepare
 from buildit.commands.stepping import at_hand
@@ -23,7 +22,7 @@ from buildit.errors import BuilditError
 from buildit.image.inheriting import BaseImage, BaseLayer
 from buildit.make.layer import layer_task
 from buildit.model.config import Limits
-from buildit.model.image import App, Inherited
+from buildit.model.image import Inherited
 from buildit.model.plan import ContainerPlan, Task
 
 
@@ -60,10 +59,9 @@ def container_base(
 
 
 def _inherited(plan: ContainerPlan, made: Stack) -> Inherited:
-    app: App | None = plan.app
+    app = made.app(plan)
     if app is None:
         return Inherited(labels=plan.labels)
-    app = settled_app(plan, made.tree().get, made.accounts()) or app
     return Inherited(
         command=app.exec,
         user=app.user,

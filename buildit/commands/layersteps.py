@@ -103,13 +103,11 @@ def _modes(specs: tuple[ModeSpec, ...], step: LoadedStep, ids: Ids) -> ModesStep
         if spec.mode is None and spec.owner is None:
             hint = "write `mode:`, `owner:`, or both"
             raise wrong_at(step, f"nothing is said of {spec.path}", hint, *at)
-        owner: tuple[int, int] | None = None
-        named = ""
+        uid, gid, owner = None, None, ""
         if spec.owner is not None:
-            uid, gid, named = _owner(spec.owner, step, ids, *at)
-            owner = None if named else (uid, gid)
+            uid, gid, owner = _owner(spec.owner, step, ids, *at)
         path, place = spec.path.strip("/"), written_at(step.node, *at)
-        made.append(ModeToSet(path, spec.mode, owner, place, named))
+        made.append(ModeToSet(path, spec.mode, uid, gid, place, owner))
     return ModesStep(tuple(made), step.place)
 
 

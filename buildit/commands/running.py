@@ -9,7 +9,7 @@ from dataclasses import replace
 from buildit.commands.accounts import Ids
 from buildit.commands.bases import inheriting
 from buildit.commands.choose import wrong_at
-from buildit.commands.said import SaidPart, command_said, said_parts
+from buildit.commands.said import APP_KEYS, SaidPart, command_said, said_parts
 from buildit.image.rules import signal_problems
 from buildit.model.image import App, Health, Inherited, Port, Volume
 from buildit.model.plan import RunStep
@@ -73,7 +73,7 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
     app = replace(app, environment=tuple(environment.items()))
     if base is not None:
         said = _OF_AN_INIT if has_init else {part.key for part in parts}
-        app = inheriting(app, base, {APP_FIELDS.get(key, key) for key in said})
+        app = inheriting(app, base, {_field(key) for key in said})
     if app.exec:
         return app
     if apps:
@@ -88,10 +88,14 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
 _OF_AN_INIT = ("entrypoint", "user", "group", "workdir", "stop-signal")
 """What an init decides, and no step beside it."""
 
-APP_FIELDS = {"entrypoint": "exec", "workdir": "working_directory", "stop-signal": "stop_signal"}
-"""How `App` calls what small steps call otherwise."""
-
 _OF_AN_APP = (*_OF_AN_INIT, "env", "ports", "volumes", "healthcheck")
+
+_FIELDS = {small: field for field, small in APP_KEYS.items()}
+
+
+def _field(key: str) -> str:
+    """How `App` calls what a small step says."""
+    return _FIELDS.get(key, key.replace("-", "_"))
 
 
 def _with(app: App, part: SaidPart) -> App:

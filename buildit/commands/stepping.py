@@ -12,7 +12,6 @@ from pathlib import Path
 from buildit.archive.admit import shown
 from buildit.archive.contents import contents_blob, parse_contents
 from buildit.commands.assemble import Stack, stack
-from buildit.commands.bases import settled_app
 from buildit.commands.finished import test_tasks
 from buildit.commands.realise import Tasks, lay, place_of
 from buildit.commands.run import Options, Prepared, prepare, run_of
@@ -136,8 +135,7 @@ def run_keys(
 
 def _tests(plan: ContainerPlan, made: Stack) -> Iterator[Task]:
     if plan.tests:
-        app = settled_app(plan, made.tree().get, made.accounts()) if plan.is_late else plan.app
-        yield from test_tasks(plan, app, made)
+        yield from test_tasks(plan, made.app(plan), made)
 
 
 # -- whether one leaves the same again

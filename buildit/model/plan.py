@@ -414,13 +414,14 @@ class SymlinksStep:
 @dataclass(frozen=True, slots=True)
 class ModeToSet:
     """What becomes of a path that the image has, without a leading slash: its mode bits and its
-    owner, each None where it is kept; `named` is an owner as `SyncStep` has it in `owner`."""
+    owner, each None where it is kept; `owner` is as of `SyncStep`."""
 
     path: str
     mode: int | None
-    owner: tuple[int, int] | None
+    uid: int | None
+    gid: int | None
     place: str
-    named: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

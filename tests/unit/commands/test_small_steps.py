@@ -262,7 +262,11 @@ MEMBERS |= {
 
 
 def modes(*wanted: tuple[str, int | None, tuple[int, int] | None]) -> ModesStep:
-    return ModesStep(tuple(ModeToSet(*one, "c.yaml:9:9") for one in wanted), "c.yaml:9:3")
+    changed = (
+        ModeToSet(path, mode, owner and owner[0], owner and owner[1], "c.yaml:9:9")
+        for path, mode, owner in wanted
+    )
+    return ModesStep(tuple(changed), "c.yaml:9:3")
 
 
 def content(path: str, member: Member) -> LayerFile:
