@@ -40,10 +40,10 @@ from buildit.image.reading import Hashed, budget_of, read_entries
 from buildit.make.layer import put_layer
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import Output
-from buildit.model.plan import About, ImageRef, Inputs, RunTime, Task, Toolchain
+from buildit.model.plan import About, ImageRef, Inputs, Task, Toolchain
 from buildit.model.tree import Entry, Kind
 from buildit.model.words import some
-from buildit.plan.identity import SCHEME, build_key, record_text
+from buildit.plan.identity import SCHEME, step_task
 from buildit.store.cas import Store
 
 FROM = "from"
@@ -59,29 +59,19 @@ _SHOWN = 5
 
 def from_task(image: ImageRef, found: BaseImage) -> Task:
     """The task of an image that a container begins with: its key is of digests alone."""
-    record = record_text(
-        {
-            "scheme": SCHEME,
-            "type": FROM,
-            "form": "rootfs" if image.kind == "aci" else "layers",
-            "config": found.config,
-            "layers": [one.diff_id for one in found.layers],
-            "rules": {FROM: RULE},
-        }
-    )
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=FROM,
-        name=f"step:{FROM}",  # as the tasks of other steps: the index of names leaves it out
-        version=key[:12],
-        record=record,
-        platform=image.platform,
-        # planning left these in the store, where it asked a registry for them
-        inputs=Inputs(image=image, blobs=() if image.path else (image.digest, found.config)),
-        outputs={output_of(number): RunTime() for number in range(len(found.layers))},
-        about=About(origin=image.place, description=image.reference),
-    )
+    record = {
+        "scheme": SCHEME,
+        "type": FROM,
+        "form": "rootfs" if image.kind == "aci" else "layers",
+        "config": found.config,
+        "layers": [one.diff_id for one in found.layers],
+        "rules": {FROM: RULE},
+    }
+    # planning left these in the store, where it asked a registry for them
+    inputs = Inputs(image=image, blobs=() if image.path else (image.digest, found.config))
+    about = About(origin=image.place, description=image.reference)
+    outputs = (output_of(number) for number in range(len(found.layers)))
+    return step_task(record, inputs, about, outputs, platform=image.platform)
 
 
 def output_of(number: int) -> str:

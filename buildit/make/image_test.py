@@ -35,7 +35,7 @@ from buildit.model.image_test import FileTest, HttpTest, ImageTest, TextTest
 from buildit.model.plan import About, Inputs, LayerFile, LayerRef, Task, Toolchain
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import TEST, ImageTestInputs, build_key, read_test_record, record_text
+from buildit.plan.identity import ImageTestInputs, read_test_record, step_task
 from buildit.sandbox.asking import HttpAnswer, Question, ask, is_answered, read_answer
 from buildit.sandbox.container import Contained
 from buildit.sandbox.limits import Watch
@@ -97,18 +97,9 @@ def image_test_task(
         platform=PLATFORMS[platform],
         rules=TESTING,
     )
-    record = record_text(inputs.record())
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=TEST,
-        name="step:test",
-        version=key[:12],
-        record=record,
-        platform=platform,
-        inputs=Inputs(below=tuple(below), copies=copies),
-        about=About(origin=test.place, description=test.said),
-    )
+    looked = Inputs(below=tuple(below), copies=copies)
+    about = About(origin=test.place, description=test.said)
+    return step_task(inputs.record(), looked, about, (), platform=platform)
 
 
 def fetches(task: Task, toolchain: Toolchain) -> Inputs:

@@ -26,9 +26,9 @@ from buildit.image.layertar import Slice
 from buildit.image.output import BlobPath, open_blob
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
 from buildit.model.artifact import RUNTIME, Output
-from buildit.model.plan import About, Inputs, LayerFile, RunTime, Task, Toolchain
+from buildit.model.plan import About, Inputs, LayerFile, Task, Toolchain
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import SCHEME, build_key, record_text
+from buildit.plan.identity import SCHEME, step_task
 from buildit.store.blobs import Batch, CorruptBlob
 
 LAYER = "1"
@@ -53,18 +53,8 @@ def layer_task(
     listed = json.loads(contents_blob(entries))["entries"]
     decoded = {path: text.decode() for path, text in (texts or {}).items()}
     layer = {"entries": listed, "texts": decoded, "rules": {"layer": LAYER}}
-    record = record_text({"scheme": SCHEME, "type": kind, **layer})
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=kind,
-        name=f"step:{kind}",  # no package can be called so, and the index of names leaves it out
-        version=key[:12],
-        record=record,
-        inputs=Inputs(files=tuple(sorted((sources or {}).items())), copies=copies, root=root),
-        outputs={RUNTIME: RunTime()},
-        about=about or About(),
-    )
+    inputs = Inputs(files=tuple(sorted((sources or {}).items())), copies=copies, root=root)
+    return step_task({"scheme": SCHEME, "type": kind, **layer}, inputs, about or About())
 
 
 def read_layer(record: str) -> tuple[tuple[Entry, ...], Mapping[str, bytes]]:

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from buildit.archive.contents import contents_blob
 from buildit.make.difference import DIFFERENCE
-from buildit.model.artifact import RUNTIME
-from buildit.model.plan import About, Inputs, LayerRef, RunStep, RunTime, Task
+from buildit.model.plan import About, Inputs, LayerRef, RunStep, Task
 from buildit.model.platform import PLATFORMS
 from buildit.model.tree import Entry
-from buildit.plan.identity import RUN, RunInputs, build_key, record_text
+from buildit.plan.identity import RunInputs, step_task
 
 ROOM = "2"
 """Version of what a step sees of the sandbox; in the key of what runs."""
@@ -67,17 +66,10 @@ def run_task(
         debs=tuple(sorted({deb.digest for deb in step.debs})),
         apt=APT if step.debs else "",
     )
-    record = record_text(inputs.record())
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=RUN,
-        name="step:run",
-        version=key[:12],
-        record=record,
+    return step_task(
+        inputs.record(),
+        Inputs(below=tuple(below), debs=step.debs),
+        About(origin=step.place, description=step.said),
         platform=platform,
-        inputs=Inputs(below=tuple(below), debs=step.debs),
-        outputs={RUNTIME: RunTime()},
-        about=About(origin=step.place, description=step.said),
         stays=bool(step.secrets) or step.network,
     )

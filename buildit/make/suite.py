@@ -22,7 +22,7 @@ from buildit.archive.beneath import Root
 from buildit.archive.contents import MERGED_LINKS, MERGED_USR, merged_path
 from buildit.archive.deb import read_control
 from buildit.archive.streams import Content
-from buildit.digest import digest_bytes
+from buildit.digest import canonical, digest_bytes
 from buildit.errors import IntegrityError
 from buildit.image.merge import (
     GENERATED,
@@ -36,9 +36,9 @@ from buildit.make.debian_root import DPKG, INFO, info_files, merged_status, stat
 from buildit.make.debtree import Filling
 from buildit.make.layer import put_layer
 from buildit.make.makers import AtHand, BuildPlace, Made, put_record
-from buildit.model.plan import About, DebRef, ImageRef, Inputs, RunStep, RunTime, Task, Toolchain
+from buildit.model.plan import About, DebRef, ImageRef, Inputs, RunStep, Task, Toolchain
 from buildit.model.tree import Entry, Kind
-from buildit.plan.identity import SCHEME, SUITE, build_key, record_text
+from buildit.plan.identity import SCHEME, SUITE, step_task
 
 SUITE_RULE = "1"
 """Version of how .debs become the layer; in the key."""
@@ -60,36 +60,24 @@ dpkg --force-unsafe-io --configure -a
 
 def suite_image(name: str, debs: Iterable[DebRef], platform: str, place: str) -> ImageRef:
     """What a container begins with that begins with the suite `name`, of these .debs."""
-    digest = digest_bytes(_record(debs).encode())
+    digest = digest_bytes(canonical(_record(debs)))
     return ImageRef(f"{SUITE}:{name}", SUITE, digest, "", platform, place)
 
 
 def suite_task(image: ImageRef, debs: Sequence[DebRef]) -> Task:
     """The task of the layer of these .debs."""
-    record = _record(debs)
-    key = build_key(record)
-    return Task(
-        key=key,
-        kind=SUITE,
-        name=f"step:{SUITE}",
-        version=key[:12],
-        record=record,
-        platform=image.platform,
-        inputs=Inputs(debs=tuple(debs), image=image),
-        outputs={SUITE_OUTPUT: RunTime()},
-        about=About(origin=image.place, description=image.reference),
-    )
+    inputs = Inputs(debs=tuple(debs), image=image)
+    about = About(origin=image.place, description=image.reference)
+    return step_task(_record(debs), inputs, about, (SUITE_OUTPUT,), platform=image.platform)
 
 
-def _record(debs: Iterable[DebRef]) -> str:
-    return record_text(
-        {
-            "scheme": SCHEME,
-            "type": SUITE,
-            "debs": sorted({deb.digest for deb in debs}),
-            "rules": {SUITE: SUITE_RULE, "merged-usr": MERGED_USR},
-        }
-    )
+def _record(debs: Iterable[DebRef]) -> dict[str, object]:
+    return {
+        "scheme": SCHEME,
+        "type": SUITE,
+        "debs": sorted({deb.digest for deb in debs}),
+        "rules": {SUITE: SUITE_RULE, "merged-usr": MERGED_USR},
+    }
 
 
 def configure_step(image: ImageRef) -> RunStep:

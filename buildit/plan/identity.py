@@ -8,15 +8,16 @@ artifact, so that a miss can be explained.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from buildit.digest import BuildKey, Digest, canonical, digest_bytes
 from buildit.errors import IntegrityError
+from buildit.model.artifact import RUNTIME
 from buildit.model.image_test import CommandTest, FileTest, HttpTest
-from buildit.model.plan import WHOLE, DebRef, DebView, Dependency
+from buildit.model.plan import WHOLE, About, DebRef, DebView, Dependency, Inputs, RunTime, Task
 from buildit.model.platform import PLATFORMS, Platform
 from buildit.plan.steps import Phase, Step
 
@@ -416,6 +417,33 @@ def record_text(record: Mapping[str, object]) -> str:
 def build_key(record: str) -> BuildKey:
     """The key of a record's canonical text."""
     return BuildKey(digest_bytes(record.encode()))
+
+
+def step_task(
+    record: Mapping[str, object],
+    inputs: Inputs,
+    about: About,
+    outputs: Iterable[str] = (RUNTIME,),
+    *,
+    platform: str = "",
+    stays: bool = False,
+) -> Task:
+    """The task of a step of a container, whose kind is the `type` of its record. No package can be
+    called as it is, and the index of names leaves it out."""
+    text, kind = record_text(record), str(record["type"])
+    key = build_key(text)
+    return Task(
+        key=key,
+        kind=kind,
+        name=f"step:{kind}",
+        version=key[:12],
+        record=text,
+        platform=platform,
+        inputs=inputs,
+        outputs={name: RunTime() for name in outputs},
+        about=about,
+        stays=stays,
+    )
 
 
 def resolved_key(record: str, at_hand: Mapping[BuildKey, Mapping[str, Digest]]) -> Digest | None:
