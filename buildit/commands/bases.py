@@ -258,7 +258,7 @@ def _in_registry(choice: Choice, named: _Named, downloads: Downloads) -> BaseIma
 # -- what it says of the start
 
 
-def inheriting(app: App, base: Inherited, said: Set[str]) -> App:
+def inheriting(app: App, base: App, said: Set[str]) -> App:
     """The app over what the base says: its variables, ports and volumes are there as well, the
     later of one name counts; of the rest what the container does not say. `said` are the fields of
     `App` that it does."""
@@ -268,7 +268,7 @@ def inheriting(app: App, base: Inherited, said: Set[str]) -> App:
     own_user = "user" in said
     return replace(
         app,
-        exec=app.exec if "exec" in said else base.command,
+        exec=app.exec if "exec" in said else base.exec,
         user=app.user if own_user or not base.user else base.user,
         group=app.group if own_user or "group" in said else base.group,
         environment=tuple(environment.items()),

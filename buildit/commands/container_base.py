@@ -12,7 +12,7 @@ from pathlib import Path
 
 from buildit.codec import to_plain
 from buildit.commands import stamp
-from buildit.commands.assemble import Stack, stack
+from buildit.commands.assemble import stack
 from buildit.commands.realise import Tasks, place_of
 from buildit.commands.run import Downloads, Options, Prepared, Unbuilt, prepare
 from buildit.commands.stepping import at_hand
@@ -23,7 +23,7 @@ from buildit.image.inheriting import BaseImage, BaseLayer
 from buildit.make.layer import layer_task
 from buildit.model.config import Limits
 from buildit.model.image import Inherited
-from buildit.model.plan import ContainerPlan, Task
+from buildit.model.plan import Task
 
 
 def container_base(
@@ -50,30 +50,13 @@ def container_base(
     restated = made.rootfs().restated
     if restated:  # as its own images have it on top
         made.lay(layer_task("directories", restated), "directories", restated)
-    inherited = _inherited(plan, made)
+    app = made.app(plan)
+    inherited = Inherited(labels=plan.labels) if app is None else Inherited(app, plan.labels)
     config = digest_bytes(canonical(to_plain(inherited)))
     layers = tuple(BaseLayer("", one.diff_id) for one in made.layers)
     digest = digest_bytes(canonical([config, *(one.diff_id for one in layers)]))
     found = BaseImage(digest, config, layers, plan.platform, inherited)
     return found, tuple(_files(asked, prepared))
-
-
-def _inherited(plan: ContainerPlan, made: Stack) -> Inherited:
-    app = made.app(plan)
-    if app is None:
-        return Inherited(labels=plan.labels)
-    return Inherited(
-        command=app.exec,
-        user=app.user,
-        group=app.group,
-        environment=app.environment,
-        working_directory=app.working_directory,
-        ports=app.ports,
-        volumes=app.volumes,
-        stop_signal=app.stop_signal,
-        health=app.health,
-        labels=plan.labels,
-    )
 
 
 def _files(asked: Options, prepared: Prepared) -> Iterator[Path]:

@@ -73,7 +73,7 @@ def app_of(container: Container, base: Inherited | None = None) -> App | None:
     app = replace(app, environment=tuple(environment.items()))
     if base is not None:
         said = _OF_AN_INIT if has_init else {part.key for part in parts}
-        app = inheriting(app, base, {_field(key) for key in said})
+        app = inheriting(app, base.app, {_field(key) for key in said})
     if app.exec:
         return app
     if apps:

@@ -32,7 +32,7 @@ from buildit.image.layout import (
 from buildit.image.packed import Packed, is_tar
 from buildit.image.reading import budget_of
 from buildit.image.verify import CONFIGS, LAYERS, diff_ids_of
-from buildit.model.image import SPELLINGS, Health, Inherited, Port, Volume
+from buildit.model.image import SPELLINGS, App, Health, Inherited, Port, Volume
 from buildit.model.tree import Kind
 from buildit.store.blobs import CorruptBlob
 
@@ -200,8 +200,8 @@ def inherited_of(section: Document) -> Inherited:
     user, _, group = _text(section, "User").partition(":")
     directory = _text(section, "WorkingDir") or "/"
     pairs = (one.split("=", 1) for one in _texts(section, "Env") if "=" in one.lstrip("="))
-    return Inherited(
-        command=(*_texts(section, "Entrypoint"), *_texts(section, "Cmd")),
+    app = App(
+        exec=(*_texts(section, "Entrypoint"), *_texts(section, "Cmd")),
         user=user,
         group=group or None,
         environment=tuple({one[0]: one[1] for one in pairs}.items()),
@@ -210,8 +210,9 @@ def inherited_of(section: Document) -> Inherited:
         volumes=tuple(Volume(one) for one in _object(section, "Volumes")),
         stop_signal=_text(section, "StopSignal") or None,
         health=_health(_object(section, "Healthcheck")),
-        labels=tuple((name, str(value)) for name, value in _object(section, "Labels").items()),
     )
+    labels = tuple((name, str(value)) for name, value in _object(section, "Labels").items())
+    return Inherited(app, labels)
 
 
 def _wrong(key: str, value: object) -> IntegrityError:
@@ -315,8 +316,8 @@ def _of_aci_app(app: Mapping[str, Any]) -> Inherited:
         return Inherited()
     variables = app.get("environment") or ()
     mounts = app.get("mountPoints") or ()
-    return Inherited(
-        command=tuple(app.get("exec") or ()),
+    said = App(
+        exec=tuple(app.get("exec") or ()),
         user=str(app.get("user") or ""),
         group=app.get("group") or None,
         environment=tuple((one["name"], one["value"]) for one in variables),
@@ -328,3 +329,4 @@ def _of_aci_app(app: Mapping[str, Any]) -> Inherited:
             Volume(one["path"], one["name"], bool(one.get("readOnly"))) for one in mounts
         ),
     )
+    return Inherited(said)

@@ -104,19 +104,11 @@ class App:
 class Inherited:
     """What an image that a container begins with says of its start, and its labels.
 
-    `command` may begin with a name that its PATH finds, and be empty; `user` is empty where it says
-    none. The rest is as of `App`.
+    The `exec` of `app` may begin with a name that its PATH finds, and be empty; its `user` is empty
+    where the image says none.
     """
 
-    command: tuple[str, ...] = ()
-    user: str = ""
-    group: str | None = None
-    environment: tuple[tuple[str, str], ...] = ()
-    working_directory: str = "/"
-    ports: tuple[Port, ...] = ()
-    volumes: tuple[Volume, ...] = ()
-    stop_signal: str | None = None
-    health: Health | None = None
+    app: App = App((), user="")
     labels: tuple[tuple[str, str], ...] = ()
 
 
