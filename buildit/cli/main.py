@@ -35,6 +35,7 @@ _VERBS = {
         "check": "check",
         "containers": "build push",
         "images": "ls pull verify",
+        "imports": "import",
         "machine": "doctor store",
         "planned": "lock plan why",
         "recipes": "digest explain use",

@@ -53,10 +53,11 @@ def lone_deb_rules(options: Options, name: str, report: Reporter) -> tuple[DebRe
 
 
 @contextmanager
-def made_up(files: Mapping[str, str], asked: str) -> Iterator[Path]:
+def made_up(files: Mapping[str, str], asked: str, beside: Path | None = None) -> Iterator[Path]:
     """A container of these files, by their paths, where the user wrote none; an error at one of
-    them is at what was `asked`, as none is the user's."""
-    with tempfile.TemporaryDirectory(prefix="buildit-asked-") as name:
+    them is at what was `asked`, as none is the user's. It may be moved away; the configuration is
+    that of what it is `beside`."""
+    with tempfile.TemporaryDirectory(prefix=".buildit-asked-", dir=beside) as name:
         directory = Path(name)
         for path, text in files.items():
             (directory / path).parent.mkdir(exist_ok=True)

@@ -1,0 +1,106 @@
+"""`import`: what is not a container of ours as a container directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from buildit.cli import options
+from buildit.cli.options import OFFLINE, PATH, Requested
+from buildit.cli.screen import give, printable
+from buildit.commands.importing.directory import ImportedContainer
+from buildit.errors import UsageError
+from buildit.events import Notice
+from buildit.image.formats.table import FORMATS
+from buildit.model.words import guess
+from buildit.recipe.yaml.node import shown_place
+
+if TYPE_CHECKING:
+    from buildit.commands.run import Options
+    from buildit.events import Reporter
+
+    Importer = Callable[[Options, tuple[str, ...], Path | None, Reporter], ImportedContainer]
+
+IMPORTED_AS = ("aci",)
+"""The formats of a container that is imported, where the command line says none."""
+
+
+def _importer(what: str | None, suite: str | None) -> Importer:
+    """What imports it, by what it is.
+
+    Raises:
+        UsageError: it is nothing that can be imported.
+    """
+    if (what is None) == (suite is None):
+        message = "name one thing to import"
+        raise UsageError(message, hint="write debian:NAME[,NAME…], or --suite debian-12")
+    from buildit.commands.importing import debian
+
+    if suite is not None:
+        return lambda *asked: debian.import_suite(suite, *asked)
+    word = what or ""
+    if word.startswith(debian.NAMES_DEBIAN):
+        return lambda *asked: debian.import_debian(word, *asked)
+    message = f"{word!r} is nothing that can be imported"
+    raise UsageError(message, hint=f"a Debian package is written debian:{word}")
+
+
+def _formats(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats of `--image TYPE[,TYPE]`.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    found = dict.fromkeys(one.strip() for word in words for one in word.split(","))
+    for one in found:
+        if one not in FORMATS:
+            hint = f"{guess(one, FORMATS)}formats: {', '.join(FORMATS)}"
+            raise UsageError(f"there is no image format {one!r}", place="--image", hint=hint)
+    return tuple(found) or IMPORTED_AS
+
+
+def _imported_lines(found: ImportedContainer) -> Iterator[str]:
+    yield printable(shown_place(found.directory))
+
+
+@click.command("import", short_help="Make a container directory of Debian's packages.")
+@options.of_container(OFFLINE)
+@click.argument("what", metavar="[debian:NAME[,NAME…]]", required=False)
+@click.option(
+    "--suite",
+    metavar="SUITE",
+    help="Debian's own root instead, as debootstrap makes it: debian-12.",
+)
+@click.option(
+    "--output", "into", metavar="DIR", type=PATH, help="The directory; its name by default."
+)
+@click.option(
+    "--image",
+    "images",
+    metavar="TYPE[,TYPE]",
+    multiple=True,
+    help="Formats of the image instead of aci: oci, lxc, rootfs … May be repeated.",
+)
+def import_verb(
+    asked: Requested,
+    what: str | None,
+    suite: str | None,
+    into: Path | None,
+    images: tuple[str, ...],
+) -> None:
+    """Make a container directory of Debian's packages, ready to build; its path goes to stdout.
+
+    debian:NAME[=VERSION][,NAME…] is these packages with all that they depend on, and the program of
+    the first that has an obvious one. --suite is Debian's own root. buildit.lock has the exact
+    packages. What is there already is never written over.
+    """
+    importer, formats = _importer(what, suite), _formats(images)
+    with asked.screen() as screen:
+        found = importer(asked.options, formats, into, screen)
+        for remark in found.remarks:
+            screen(Notice(remark, warning=True))
+        screen(Notice(f"build it: buildit {shown_place(found.directory)}"))
+    give(found, _imported_lines, as_json=asked.as_json)
