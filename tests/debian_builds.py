@@ -35,8 +35,9 @@ from buildit.make.deb import Debs
 from buildit.make.makers import BuildPlace, make_task
 from buildit.model.artifact import Artifact
 from buildit.model.config import Limits
-from buildit.model.plan import About, DebRef, Inputs, PatchAbout, SourceRef, Task, Toolchain
+from buildit.model.plan import About, DebRef, Inputs, PatchAbout, Task, Toolchain
 from buildit.model.platform import PLATFORMS
+from buildit.model.sources import SourceRef
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.plan import identity

@@ -36,6 +36,8 @@ from buildit.model.plan import (
     ModesStep,
     ModeToSet,
     SyncStep,
+    TextsStep,
+    TextToWrite,
 )
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.leaf import id_of
@@ -349,7 +351,7 @@ def _united(
 # -- owners by the names of the image below
 
 
-_Owned = TypeVar("_Owned", SyncStep, DirectoryToMake, ModeToSet)
+_Owned = TypeVar("_Owned", SyncStep, DirectoryToMake, TextToWrite, ModeToSet)
 
 
 def numbered_owners(step: LayerStep, accounts: Callable[[], Ids]) -> LayerStep:
@@ -365,6 +367,9 @@ def numbered_owners(step: LayerStep, accounts: Callable[[], Ids]) -> LayerStep:
         case DirectoriesStep(directories=made) if any(one.owner for one in made):
             ids = accounts()
             return replace(step, directories=tuple(_numbered(one, ids) for one in made))
+        case TextsStep(texts=written) if any(one.owner for one in written):
+            ids = accounts()
+            return replace(step, texts=tuple(_numbered(one, ids) for one in written))
         case ModesStep(modes=changed) if any(one.owner for one in changed):
             ids = accounts()
             return replace(step, modes=tuple(_numbered(one, ids) for one in changed))

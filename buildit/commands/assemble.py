@@ -25,7 +25,7 @@ from buildit.commands.accounts import (
     read_accounts,
     with_debians,
 )
-from buildit.commands.changing import modes_task, symlinks_task
+from buildit.commands.changing import modes_task, symlinks_task, texts_task
 from buildit.commands.sync import EPOCH, Taken, some_paths
 from buildit.digest import Digest
 from buildit.errors import RecipeError
@@ -57,6 +57,7 @@ from buildit.model.plan import (
     SymlinksStep,
     SyncStep,
     Task,
+    TextsStep,
 )
 from buildit.model.services import Init
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
@@ -281,13 +282,23 @@ class Stack:
         Raises:
             RecipeError: one cannot lie there.
         """
-        task, entries, replaced = symlinks_task(step, self.tree())
-        self.lay(task, "symlinks", entries)
+        self._placed("symlinks", *symlinks_task(step, self.tree()))
+
+    def texts(self, step: TextsStep) -> None:
+        """Add the layer of a step with files whose text it has.
+
+        Raises:
+            RecipeError: one cannot lie there.
+        """
+        self._placed("texts", *texts_task(step, self.tree()))
+
+    def _placed(
+        self, kind: str, task: Task, entries: Sequence[Entry], replaced: Sequence[str]
+    ) -> None:
+        self.lay(task, kind, entries)
         self._links += [entry.path for entry in entries if entry.kind is Kind.SYMLINK]
         if replaced:
-            self.remarks.append(
-                f"symlinks: files of the image are replaced: {some_paths(replaced)}"
-            )
+            self.remarks.append(f"{kind}: files of the image are replaced: {some_paths(replaced)}")
 
     def modes(self, step: ModesStep) -> None:
         """Add the layer of a step that changes modes and owners.
@@ -384,6 +395,8 @@ def stack(
                 made.lay(task, "directories", entries)
             case SymlinksStep():
                 made.symlinks(step)
+            case TextsStep():
+                made.texts(step)
             case ModesStep():
                 made.modes(step)
             case SyncStep():

@@ -105,7 +105,7 @@ def begun_with(choice: Choice, downloads: Downloads) -> Base | None:
     return Base(number, made, task, image, base.inherited, consulted)
 
 
-_OVER_A_BASE = {"package", "sync", "directories", "symlinks", "modes", "run"}
+_OVER_A_BASE = {"package", "sync", "directories", "symlinks", "texts", "modes", "run"}
 """The steps that add to an image."""
 
 

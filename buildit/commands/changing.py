@@ -1,4 +1,4 @@
-"""Links and modes of a container as tasks over the layers below. Pure.
+"""Links, texts and modes of a container as tasks over the layers below. Pure.
 
 No layer can change the attributes of a file alone: one with another mode or owner is laid anew with
 its bytes, under all names that it has. The record of such a layer is its entries, so its key says
@@ -13,10 +13,21 @@ from dataclasses import replace
 
 from buildit.archive.contents import TOP_LINKS, way
 from buildit.commands.sync import EPOCH, resolved
+from buildit.digest import digest_bytes
 from buildit.errors import RecipeError
 from buildit.image.merge import GENERATED, Member, with_parents
 from buildit.make.layer import layer_task
-from buildit.model.plan import About, LayerFile, ModesStep, ModeToSet, SymlinksStep, Task
+from buildit.model.plan import (
+    About,
+    LayerFile,
+    LinkToMake,
+    ModesStep,
+    ModeToSet,
+    SymlinksStep,
+    Task,
+    TextsStep,
+    TextToWrite,
+)
 from buildit.model.tree import Entry, Kind, sort_key
 
 _NEW = Entry("", Kind.DIRECTORY, 0o755, EPOCH)
@@ -39,22 +50,55 @@ def symlinks_task(
     replaced = []
     below = ChainMap(made, dict(tree))
     for one in step.links:
-        above, _, name = one.path.rpartition("/")
-        if name.startswith(_WHITEOUT):
-            message = f"{one.path!r}: names that begin with .wh. delete files in image layers"
-            raise RecipeError(message, place=one.place, hint="give the link another name")
-        directory = resolved(f"{above}/.", below, one.place) if above else ""
-        path = f"{directory}/{name}" if directory else name
+        path = _free(one, below, "link")
         there = below.get(path)
-        if there is not None and (there.kind is Kind.DIRECTORY or path in TOP_LINKS):
-            what = "a directory" if there.kind is Kind.DIRECTORY else "a link that merges /usr"
-            message = f"/{path} is {what} in the image, and no link can take its place"
-            raise RecipeError(message, place=one.place, hint="choose another path")
         if there is not None and (there.kind, there.target) != (Kind.SYMLINK, one.target):
             replaced.append(f"/{path}")
         made[path] = Entry(path, Kind.SYMLINK, 0o777, EPOCH, target=one.target)
     entries = with_parents(made.values(), tree, _NEW, step.place)
     return layer_task("symlinks", entries, about=About(origin=step.place)), entries, (*replaced,)
+
+
+def texts_task(
+    step: TextsStep, tree: Mapping[str, Entry]
+) -> tuple[Task, tuple[Entry, ...], tuple[str, ...]]:
+    """As `symlinks_task`, for files whose text the step has.
+
+    Raises:
+        RecipeError: a directory is there, or a link that merges /usr; the way leads through a file.
+    """
+    made: dict[str, Entry] = {}
+    texts: dict[str, bytes] = {}
+    below = ChainMap(made, dict(tree))
+    for one in step.texts:
+        path = _free(one, below, "file")
+        texts[path] = data = one.content.encode()
+        size, digest = len(data), digest_bytes(data)
+        entry = Entry(path, Kind.FILE, one.mode, EPOCH, one.uid, one.gid, size=size, digest=digest)
+        made[path] = entry
+    entries = with_parents(made.values(), tree, _NEW, step.place)
+    replaced = tuple(f"/{path}" for path in made if path in tree)
+    return layer_task("texts", entries, texts, about=About(origin=step.place)), entries, replaced
+
+
+def _free(one: LinkToMake | TextToWrite, below: Mapping[str, Entry], what: str) -> str:
+    """The path of a link or file of a step, links of the image above it followed.
+
+    Raises:
+        RecipeError: nothing of its kind can lie there.
+    """
+    above, _, name = one.path.rpartition("/")
+    if name.startswith(_WHITEOUT):
+        message = f"{one.path!r}: names that begin with .wh. delete files in image layers"
+        raise RecipeError(message, place=one.place, hint=f"give the {what} another name")
+    directory = resolved(f"{above}/.", below, one.place) if above else ""
+    path = f"{directory}/{name}" if directory else name
+    there = below.get(path)
+    if there is not None and (there.kind is Kind.DIRECTORY or path in TOP_LINKS):
+        kind = "a directory" if there.kind is Kind.DIRECTORY else "a link that merges /usr"
+        message = f"/{path} is {kind} in the image, and no {what} can take its place"
+        raise RecipeError(message, place=one.place, hint="choose another path")
+    return path
 
 
 def modes_task(

@@ -21,7 +21,8 @@ from buildit.digest import Digest, digest_bytes, digest_file
 from buildit.errors import BuilditError, FetchError, IntegrityError, UsageError
 from buildit.events import Notice
 from buildit.make.makers import kind_of
-from buildit.model.plan import DebRef, ImageRef, PatchRef, SourceRef, Task, Toolchain
+from buildit.model.plan import DebRef, ImageRef, Task, Toolchain
+from buildit.model.sources import PatchRef, SourceRef
 from buildit.model.tree import Entry
 from buildit.model.words import name_of, names_archive
 from buildit.patch.form import canonical_bytes

@@ -22,9 +22,18 @@ from buildit.model.plan import (
     ModeToSet,
     SymlinksStep,
     SyncStep,
+    TextsStep,
+    TextToWrite,
 )
 from buildit.plan.evaluate import written_at
-from buildit.recipe.container import DirectorySpec, LinkSpec, LoadedStep, ModeSpec, SyncSpec
+from buildit.recipe.container import (
+    DirectorySpec,
+    LinkSpec,
+    LoadedStep,
+    ModeSpec,
+    SyncSpec,
+    TextSpec,
+)
 
 
 def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
@@ -40,6 +49,8 @@ def small_step(step: LoadedStep, project: Path, ids: Ids) -> LayerStep | None:
         return _directories(spec.directories, step, ids)
     if spec.symlinks is not None:
         return _symlinks(spec.symlinks, step)
+    if spec.texts is not None:
+        return _texts(spec.texts, step, ids)
     if spec.modes is not None:
         return _modes(spec.modes, step, ids)
     return None if spec.run is None else run_of_step(spec.run, step)
@@ -95,6 +106,17 @@ def _symlinks(specs: tuple[LinkSpec, ...], step: LoadedStep) -> SymlinksStep:
     return SymlinksStep(tuple(made), step.place)
 
 
+def _texts(specs: tuple[TextSpec, ...], step: LoadedStep, ids: Ids) -> TextsStep:
+    made = []
+    _check_paths(step, "texts", (spec.path for spec in specs))
+    for number, spec in enumerate(specs):
+        at = ("texts", number)
+        uid, gid, owner = _owner(spec.owner, step, ids, *at)
+        path, place = spec.path.strip("/"), written_at(step.node, *at)
+        made.append(TextToWrite(path, spec.content, spec.mode, uid, gid, place, owner))
+    return TextsStep(tuple(made), step.place)
+
+
 def _modes(specs: tuple[ModeSpec, ...], step: LoadedStep, ids: Ids) -> ModesStep:
     made = []
     _check_paths(step, "modes", (spec.path for spec in specs))
@@ -118,7 +140,7 @@ def _owner(text: str, step: LoadedStep, ids: Ids, *path: str | int) -> tuple[int
     return *owner_of(text, step, ids, *path), ""
 
 
-_WHAT = {"directories": "directory", "symlinks": "link", "modes": "path"}
+_WHAT = {"directories": "directory", "symlinks": "link", "texts": "file", "modes": "path"}
 
 
 def _check_paths(step: LoadedStep, key: str, paths: Iterable[str]) -> None:

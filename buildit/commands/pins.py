@@ -22,7 +22,8 @@ from buildit.commands.sources import pin_commit, pin_directory
 from buildit.debian.fixups import toolchain_identity
 from buildit.digest import CHUNK, Digest, canonical, digest_bytes
 from buildit.errors import FetchError, IntegrityError, RecipeError, UnsatisfiableError
-from buildit.model.plan import DebRef, SourceRef, Toolchain
+from buildit.model.plan import DebRef, Toolchain
+from buildit.model.sources import SourceRef
 from buildit.patch.form import canonical_bytes
 from buildit.patch.read import parse_patch
 from buildit.plan.evaluate import Evaluated, WantedPatch

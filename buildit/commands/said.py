@@ -62,7 +62,7 @@ def said_parts(steps: Iterable[LoadedStep]) -> Iterator[SaidPart]:
                 yield SaidPart(key, "", value, step, (key,))
         if spec.healthcheck is not None:
             yield SaidPart("healthcheck", "", spec.healthcheck, step, ("healthcheck",))
-        for key in ("directories", "symlinks", "modes"):
+        for key in ("directories", "symlinks", "texts", "modes"):
             for number, one in enumerate(getattr(spec, key) or ()):
                 yield SaidPart(key, one.path.rstrip("/"), one, step, (key, number))
 

@@ -22,7 +22,7 @@ from buildit.commands.choose import Choice
 from buildit.commands.run import LOCK_FILE, Downloads
 from buildit.errors import BuildError, BuilditError, FetchError, IntegrityError, RecipeError
 from buildit.model.globs import path_matcher
-from buildit.model.plan import GitRef, SourceRef
+from buildit.model.sources import GitRef, SourceRef
 from buildit.model.tree import YEAR_1980, Entry, Kind, sort_key
 from buildit.model.words import name_of
 from buildit.plan.lock import LockedCommit

@@ -15,7 +15,8 @@ from buildit.codec import to_plain
 from buildit.commands import stamp
 from buildit.digest import Digest, canonical, digest_bytes
 from buildit.model.image import Emission, Image, image_digest
-from buildit.model.plan import ContainerPlan, DebRef, OutputRef, SourceRef, Task
+from buildit.model.plan import ContainerPlan, DebRef, OutputRef, Task
+from buildit.model.sources import SourceRef
 
 _FORMAT = "1"
 

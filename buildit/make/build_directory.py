@@ -34,7 +34,8 @@ from buildit.make.advice import advice, notes
 from buildit.make.capture.normalise import Watched
 from buildit.make.patching import PatchToApply, apply_patches
 from buildit.model.config import Limits
-from buildit.model.plan import SourceRef, Task
+from buildit.model.plan import Task
+from buildit.model.sources import SourceRef
 from buildit.plan.identity import BuildInputs, PatchInput, SourceInput
 from buildit.plan.steps import BUILD_DIRECTORY, DESTINATION_DIRECTORY, SOURCE_DIRECTORY
 from buildit.sandbox.jail import Bind, Jail

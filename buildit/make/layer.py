@@ -1,5 +1,5 @@
-"""The makers of `sync`, `accounts`, `directories`, `links`, `symlinks` and `modes`: layers that no
-package brings.
+"""The makers of `sync`, `accounts`, `directories`, `links`, `symlinks`, `texts` and `modes`: layers
+that no package brings.
 
 Their record is the layer itself, entry by entry as it is laid down, and the bytes of generated
 files; of the files of the project it has the digests. No path of the machine is in it, so the same

@@ -104,7 +104,7 @@ MAKERS: dict[str, TaskKind] = {
     "run": TaskKind("buildit.make.run_step", builds=True),
     "test": TaskKind("buildit.make.image_test", builds=True, shared=False),
     **dict.fromkeys(
-        ("sync", "accounts", "directories", "links", "init", "symlinks", "modes"),
+        ("sync", "accounts", "directories", "links", "init", "symlinks", "texts", "modes"),
         TaskKind("buildit.make.layer", shared=False),
     ),
     "from": TaskKind("buildit.make.from_image", shared=False),

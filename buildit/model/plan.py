@@ -19,59 +19,10 @@ from buildit.model.artifact import RUNTIME
 from buildit.model.image import App
 from buildit.model.image_test import ImageTest
 from buildit.model.services import Init
+from buildit.model.sources import PatchRef, SourceRef
 
 OutputRef = tuple[BuildKey, str]
 """An output of a task: the task's key and the output's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """An upstream OpenPGP signature of a source: where it is, and blobs of the keys accepted."""
-
-    urls: tuple[str, ...]
-    keys: tuple[Digest, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GitRef:
-    """What is taken of a git repository: a commit (40 hex digits, "" where only the tag is known),
-    by a tag where there is one ("" for none), with or without its submodules."""
-
-    commit: str
-    tag: str = ""
-    submodules: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRef:
-    """A source archive: the name and places are for fetching, the digest is its identity.
-
-    With `git`, `urls` are repositories, and the archive is the canonical tar of the commit. With
-    `path`, an absolute one of this machine, it is that of a directory, which planning made.
-    """
-
-    name: str
-    digest: Digest
-    urls: tuple[str, ...]
-    signature: Signature | None = None
-    git: GitRef | None = None
-    path: str = ""
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Where it is, for people and bills of materials (SPDX 2.3, 7.7: `git+https://…@COMMIT`)."""
-        if self.git is None:
-            return self.urls
-        return tuple(f"git+{url}@{self.git.commit or self.git.tag}" for url in self.urls)
-
-
-@dataclass(frozen=True, slots=True)
-class PatchRef:
-    """A patch that lies at a URL: any bytes whose canonical form has `digest` will do."""
-
-    url: str
-    digest: Digest
-    strip: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +363,29 @@ class SymlinksStep:
 
 
 @dataclass(frozen=True, slots=True)
+class TextToWrite:
+    """A file of a container whose text is in the recipe: `path` without a leading slash, mode bits,
+    numeric owner; `owner` is as of `SyncStep`."""
+
+    path: str
+    content: str
+    mode: int
+    uid: int
+    gid: int
+    place: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextsStep:
+    """Files with a text of the recipe enter the image here."""
+
+    texts: tuple[TextToWrite, ...]
+    place: str
+    step: Literal["texts"] = "texts"
+
+
+@dataclass(frozen=True, slots=True)
 class ModeToSet:
     """What becomes of a path that the image has, without a leading slash: its mode bits and its
     owner, each None where it is kept; `owner` is as of `SyncStep`."""
@@ -433,7 +407,16 @@ class ModesStep:
     step: Literal["modes"] = "modes"
 
 
-LayerStep = FromStep | PackageStep | SyncStep | DirectoriesStep | SymlinksStep | ModesStep | RunStep
+LayerStep = (
+    FromStep
+    | PackageStep
+    | SyncStep
+    | DirectoriesStep
+    | SymlinksStep
+    | TextsStep
+    | ModesStep
+    | RunStep
+)
 """A step that gives layers."""
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from buildit.digest import Digest
 from buildit.errors import RecipeError
 from buildit.model import plan
-from buildit.model.plan import DebRef, RunTime, SourceRef, Task, Toolchain
+from buildit.model.plan import DebRef, RunTime, Task, Toolchain
 from buildit.model.platform import Platform
+from buildit.model.sources import SourceRef
 from buildit.model.words import hint_of
 from buildit.plan import identity
 from buildit.plan.evaluate import WantedPatch, about_of, refs_of, written_at

@@ -15,7 +15,8 @@ from buildit.model import condition, use
 from buildit.model.accounts import Group, User
 from buildit.model.atom import Atom
 from buildit.model.globs import path_matcher
-from buildit.model.plan import WHOLE, About, DebView, PatchAbout, PatchRef
+from buildit.model.plan import WHOLE, About, DebView, PatchAbout
+from buildit.model.sources import PatchRef
 from buildit.model.words import name_of
 from buildit.plan.identity import OutputInput, RuleInput
 from buildit.plan.steps import Phase

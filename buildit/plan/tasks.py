@@ -21,6 +21,7 @@ from buildit.model import plan
 from buildit.model.artifact import RUNTIME
 from buildit.model.plan import DebRef, DebView, Dependency, RunNeed, RunTime, Task, Toolchain
 from buildit.model.platform import CPU_VARIABLE, EMULATIONS, Platform
+from buildit.model.sources import Signature, SourceRef
 from buildit.model.words import name_of, names_archive
 from buildit.plan import identity
 from buildit.plan.closure import by_depends, deb_task
@@ -47,7 +48,7 @@ class LocalInputs:
     patches: tuple[tuple[Digest, Digest | None], ...] = ()
     files: tuple[identity.FileInput, ...] = ()
     keys: tuple[tuple[Digest, ...], ...] = ()
-    pinned: Mapping[int, plan.SourceRef] = field(default_factory=dict)
+    pinned: Mapping[int, SourceRef] = field(default_factory=dict)
 
     def blobs(self) -> tuple[Digest, ...]:
         patches, files = (digest for digest, _ in self.patches), (one.digest for one in self.files)
@@ -312,7 +313,7 @@ def _phases(evaluated: Evaluated, platform: Platform) -> tuple[tuple[Step, ...],
 
 def _sources(
     evaluated: Evaluated, gathered: LocalInputs
-) -> Iterator[tuple[identity.SourceInput, plan.SourceRef]]:
+) -> Iterator[tuple[identity.SourceInput, SourceRef]]:
     """What can change the tree of each source, and where it comes from."""
     for number, one in enumerate(evaluated.sources):
         ref = gathered.pinned.get(number)
@@ -335,11 +336,11 @@ def _input(spec: SourceSpec) -> identity.SourceInput:
     return identity.SourceInput(spec.sha256, spec.directory, spec.strip, kept, True, spec.exclude)
 
 
-def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> plan.SourceRef:
+def _source(spec: SourceSpec, keys: tuple[Digest, ...]) -> SourceRef:
     said = spec.signature
-    signature = plan.Signature((said.url, *said.mirrors), keys) if said else None
+    signature = Signature((said.url, *said.mirrors), keys) if said else None
     name = spec.name or name_of(spec.url)
-    return plan.SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
+    return SourceRef(name, spec.sha256, (spec.url, *spec.mirrors), signature)
 
 
 def _sysroot(

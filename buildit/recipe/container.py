@@ -209,6 +209,19 @@ class LinkSpec(Model):
     """Its text: absolute within the image, or relative to the directory that it lies in."""
 
 
+class TextSpec(Model):
+    """A small file whose text is written here."""
+
+    path: schema.ImagePath
+    """Where it is; it replaces a file or link of the image, never a directory."""
+    content: schema.MaybeEmpty
+    """Its text, a template over `vars`."""
+    mode: schema.Mode = 0o644
+    """Its mode, octal with a leading zero."""
+    owner: schema.Line = "0:0"
+    """`uid:gid`: numbers, or names of packages or `users`."""
+
+
 class ModeSpec(Model):
     """Another mode or owner for what the image has; links to it are followed."""
 
@@ -400,6 +413,8 @@ class StepSpec(Model):
     """Directories that no package brings."""
     symlinks: tuple[LinkSpec, ...] | None = None
     """Symbolic links."""
+    texts: tuple[TextSpec, ...] | None = None
+    """Small files whose text is written here."""
     modes: tuple[ModeSpec, ...] | None = None
     """Modes and owners of what the image has."""
     entrypoint: Command | None = None

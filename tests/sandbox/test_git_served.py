@@ -9,7 +9,7 @@ import pytest
 
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, LocationFailed, Notice
-from buildit.model.plan import GitRef
+from buildit.model.sources import GitRef
 from buildit.remote.git.commit import pack_commit
 from buildit.store.cas import Store
 from tests.git_server import git_over_https

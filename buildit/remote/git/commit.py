@@ -24,7 +24,7 @@ from buildit.archive.tar.write import TarWriter
 from buildit.digest import Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Fetching, LocationFailed, Notice, Reporter
-from buildit.model.plan import GitRef
+from buildit.model.sources import GitRef
 from buildit.model.tree import Entry, Kind, sort_key
 from buildit.model.words import counted, guess, some
 from buildit.remote.git.program import PlaceFailed, run_git, start_git

@@ -36,13 +36,12 @@ from buildit.model.plan import (
     Inputs,
     ListedStep,
     PackageStep,
-    PatchRef,
     Saying,
-    SourceRef,
     SyncStep,
     Task,
     Toolchain,
 )
+from buildit.model.sources import PatchRef, SourceRef
 from buildit.model.tree import Entry, Kind
 from buildit.plan.closure import deb_task
 from buildit.plan.lock import Lock, LockedPackage, LockedPatch, Section

@@ -12,7 +12,8 @@ from buildit.digest import BuildKey, Digest, digest_bytes
 from buildit.errors import FetchError, IntegrityError
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import DebRef, Inputs, PatchRef, Signature, SourceRef, Task, Toolchain
+from buildit.model.plan import DebRef, Inputs, Task, Toolchain
+from buildit.model.sources import PatchRef, Signature, SourceRef
 from buildit.store.cas import Store
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,8 @@ from buildit.digest import Digest
 from buildit.errors import FetchError, IntegrityError, RecipeError
 from buildit.events import silent
 from buildit.model.config import Config
-from buildit.model.plan import GitRef, SourceRef, Task
+from buildit.model.plan import Task
+from buildit.model.sources import GitRef, SourceRef
 from buildit.plan.lock import changes
 from buildit.store.cas import Store
 from tests.gitting import Upstream, upstream

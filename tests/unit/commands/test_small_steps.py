@@ -15,7 +15,7 @@ import pytest
 
 from buildit.codec import from_plain, to_plain
 from buildit.commands.building import build
-from buildit.commands.changing import modes_task, symlinks_task
+from buildit.commands.changing import modes_task, symlinks_task, texts_task
 from buildit.commands.publish import check_secrets, spec_files
 from buildit.commands.run import Options, prepare
 from buildit.commands.running import app_of, places_of
@@ -38,6 +38,8 @@ from buildit.model.plan import (
     PackageFacts,
     SymlinksStep,
     SyncStep,
+    TextsStep,
+    TextToWrite,
 )
 from buildit.model.tree import Entry, Kind
 from buildit.recipe.container import Container
@@ -253,6 +255,29 @@ def test_links_that_cannot_be(path: str, message: str) -> None:
     assert caught.value.hint
 
 
+def texts(*paths: str) -> TextsStep:
+    made = (TextToWrite(path, f"of {path}\n", 0o640, 5, 6, "c.yaml:9:9") for path in paths)
+    return TextsStep(tuple(made), "c.yaml:9:3")
+
+
+def test_texts_lie_where_the_image_leads() -> None:
+    task, entries, replaced = texts_task(texts("bin/ash", "opt/x", "etc/hosts"), TREE)
+    made = {one.path: one for one in entries if one.kind is Kind.FILE}
+    assert made.keys() == {"usr/bin/ash", "opt/x", "etc/hosts"}
+    ash = made["usr/bin/ash"]
+    assert (ash.mode, ash.uid, ash.gid, ash.digest, ash.size) == (
+        0o640,
+        5,
+        6,
+        digest_bytes(b"of bin/ash\n"),
+        11,
+    )
+    assert replaced == ("/etc/hosts",)
+    assert texts_task(texts("bin/ash", "opt/x"), TREE)[0].key != task.key
+    with pytest.raises(RecipeError, match="/etc is a directory in the image, and no file can"):
+        texts_task(texts("etc"), TREE)
+
+
 MEMBERS = {path: Member(entry, 0, path) for path, entry in TREE.items()}
 MEMBERS |= {
     "usr/bin/two": Member(
@@ -414,6 +439,7 @@ CONTAINER = """\
 - groups: {www: {gid: 33}}
 - include: ../shared/conf.yaml
   with: {port: "{{ port }}"}
+- texts: [{path: /etc/web/port, content: "{{ port }}", mode: 0600, owner: www}]
 - symlinks: [{path: /etc/site.conf, target: web/site.conf}]
 - modes: [{path: /etc/site.conf, mode: 0640, owner: "0:www"}, {path: /srv, mode: 01777}]
 - image: {type: oci}
@@ -447,6 +473,8 @@ def test_a_container_of_lists_templates_links_and_modes(web: Checkout) -> None:
     site = found["etc/web/site.conf"]
     text = f"listen 8080 on {web_arch(web)};\n".encode()
     assert (site.mode, site.uid, site.gid, site.digest) == (0o640, 0, 33, digest_bytes(text))
+    port = found["etc/web/port"]
+    assert (port.mode, port.uid, port.digest) == (0o600, 33, digest_bytes(b"8080"))
     assert found["etc/site.conf"].target == "web/site.conf"
     assert found["srv"].mode == 0o1777
     assert found["srv/page.html"].digest == digest_bytes(b"a page\n")
@@ -496,7 +524,7 @@ def test_a_plan_lists_all_steps_with_their_places(
         ("vars", "shared/conf.yaml:1:3"),
         ("sync", "shared/conf.yaml:2:3"),
         ("sync", "shared/conf.yaml:3:3"),
-        ("symlinks", "container/container.yaml:6:3"),
+        ("texts", "container/container.yaml:6:3"),
     ]
     assert plan.lists == ("shared/conf.yaml",)
     assert [one.root for one in plan.takes] == ["shared", "shared"]
@@ -506,6 +534,8 @@ def test_a_plan_lists_all_steps_with_their_places(
     ("step", "message"),
     [
         ("modes: [{path: /x}]", "nothing is said of /x"),
+        ("texts: [{path: /x, content: a, owner: nobody-here}]", "declares the owner 'nobody-here'"),
+        ("texts: [{path: /a, content: b}, {path: /a, content: c}]", "the file /a is there twice"),
         ("modes: [{path: /, mode: 0700}]", "no image can say what / is like"),
         ("modes: [{path: /x, owner: nobody-here}]", "declares the owner 'nobody-here'"),
         (
@@ -575,7 +605,7 @@ def test_a_container_that_is_named_by_a_dot_or_by_two(
 
 def test_a_plan_with_all_of_it_is_plain_data(web: Checkout) -> None:
     plan = prepare(Options(web.container, offline=True), silent).plan
-    assert {one.step for one in plan.steps} == {"sync", "symlinks", "modes"}
+    assert {one.step for one in plan.steps} == {"sync", "texts", "symlinks", "modes"}
     assert from_plain(ContainerPlan, json.loads(json.dumps(to_plain(plan)))) == plan
 
 

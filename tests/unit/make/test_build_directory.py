@@ -14,7 +14,7 @@ from buildit.digest import Digest
 from buildit.errors import BuildError, IntegrityError, RecipeError
 from buildit.make.build_directory import BuildDirectory
 from buildit.model.config import Limits
-from buildit.model.plan import SourceRef
+from buildit.model.sources import SourceRef
 from buildit.plan.identity import BuildInputs, SourceInput
 from buildit.store.cas import Store
 from tests.making import inputs

@@ -17,7 +17,8 @@ from buildit.errors import BuildError, BuilditError, Interrupted
 from buildit.make.build_directory import BuildDirectory, PhaseFailed, kept_where_it_fails
 from buildit.make.incremental import kept_sources
 from buildit.model.config import Limits
-from buildit.model.plan import Inputs, SourceRef, Task
+from buildit.model.plan import Inputs, Task
+from buildit.model.sources import SourceRef
 from buildit.store.cas import Store
 from buildit.store.locks import passing
 

@@ -33,10 +33,10 @@ from buildit.model.plan import (
     Inputs,
     PackageStep,
     PatchAbout,
-    SourceRef,
     Task,
     Toolchain,
 )
+from buildit.model.sources import SourceRef
 from buildit.model.tree import Entry
 from buildit.model.tree import Kind as EntryKind
 from buildit.remote.binhost.remotes import Remotes

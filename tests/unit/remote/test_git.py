@@ -16,7 +16,7 @@ from buildit.archive.tar.read import read_tar
 from buildit.digest import Digest
 from buildit.errors import BuilditError, FetchError, IntegrityError
 from buildit.events import Event, LocationFailed, silent
-from buildit.model.plan import GitRef
+from buildit.model.sources import GitRef
 from buildit.remote.git.commit import PackedCommit, pack_commit, submodule_url
 from buildit.store.cas import Store
 from tests.gitting import TIME, Upstream, upstream
